@@ -1,0 +1,299 @@
+"""host-local: addresses from ranges of this node, kept as files."""
+
+from __future__ import annotations
+
+from ipam.host_local import resolv
+from ipam.host_local.ranges import Range, RangeSet
+from ipam.host_local.store import Lease, Store, is_hand_placed, problem
+from shared.cni import config
+from shared.cni.call import folded
+from shared.cni.config import absolute_path, address, field, invalid, list_of, obj, prefix, section
+from shared.cni.errors import InternalError, InvalidConfig, PluginNotAvailable, TryAgainLater
+from shared.cni.ip import Address, Prefix
+from shared.cni.plugin import previous_result, valid_attachments
+from shared.cni.result import IP, Result, route_from_json
+from shared.cni.versions import at_least
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shared.cni.call import Call
+    from shared.undo import Undo
+
+PROBES = 32  # addresses tried one by one before the directory is read instead
+RESERVE_TRIES = 100
+
+
+def _requested(value: Any) -> Address:
+    """An address, or as some runtimes write it, an address with a prefix length."""
+    try:
+        return Prefix.parse(value).address if "/" in value else Address.parse(value)
+    except (ValueError, TypeError):
+        raise ValueError("must be an IP address") from None
+
+
+requested_address = config.Kind(_requested, {"type": "string", "format": "ip"})
+
+
+class RangeConfig(config.Config):
+    """One range."""
+
+    subnet: Prefix = field(prefix, None, "the network in CIDR notation", required=True)
+    rangeStart: Address | None = field(address, None, "first address given out; default: the network's first host")
+    rangeEnd: Address | None = field(address, None, "last address given out; default: the network's last host")
+    gateway: Address | None = field(address, None, "the gateway, never given out; default: the network's first host")
+
+
+range_sets = list_of(list_of(section(RangeConfig)))
+
+
+class IpamConfig(config.Config):
+    """host-local's keys, below `ipam`."""
+
+    subnet: Prefix | None = field(prefix, None, "short for a first range set with one range")
+    rangeStart: Address | None = field(address, None, "with subnet: first address given out")
+    rangeEnd: Address | None = field(address, None, "with subnet: last address given out")
+    gateway: Address | None = field(address, None, "with subnet: the gateway")
+    ranges: list[list[RangeConfig]] = field(range_sets, (), "range sets; a pod gets one address of each")
+    routes: list[dict[str, Any]] = field(list_of(obj), (), "routes for the result: dst, gw and, from 1.1.0, the others")
+    resolvConf: str = field(absolute_path, "", "file in resolv.conf's form whose settings become the result's dns")
+    dataDir: str = field(absolute_path, "/var/lib/cni/networks", "where the leases are")
+
+
+class RuntimeConfig(config.Config):
+    """What the runtime adds for the `ips` and `ipRanges` capabilities."""
+
+    ips: list[Address] = field(list_of(requested_address), (), "addresses asked for (capability `ips`)")
+    ipRanges: list[list[RangeConfig]] = field(range_sets, (), "range sets before the others (capability `ipRanges`)")
+
+
+class CniArgs(config.Config):
+    """args.cni."""
+
+    ips: list[Address] = field(list_of(requested_address), (), "addresses asked for")
+
+
+class Args(config.Config):
+    """args."""
+
+    cni: CniArgs | None = field(section(CniArgs), None, "see args.cni")
+
+
+class EnvironmentArgs(config.Config):
+    """The names that CNI_ARGS may have."""
+
+    IP: Address | None = field(requested_address, None, "address asked for")
+
+
+class Config(config.Config):
+    """The parts of a network's configuration that host-local reads."""
+
+    ipam: IpamConfig = field(section(IpamConfig), None, "see ipam", required=True)
+    args: Args | None = field(section(Args), None, "see args")
+    runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
+
+
+class Pool:
+    """A call's configuration, validated before anything is touched."""
+
+    def __init__(self, call: Call) -> None:
+        keys: Config = Config.read(call.config)
+        ipam = keys.ipam
+        runtime_sets = keys.runtimeConfig.ipRanges if keys.runtimeConfig else ()
+        self.sets = [_range_set(f"runtimeConfig.ipRanges[{n}]", entries) for n, entries in enumerate(runtime_sets)]
+        if ipam.subnet is not None:
+            self.sets.append(_range_set("ipam.subnet", [ipam]))
+        self.sets += [_range_set(f"ipam.ranges[{n}]", entries) for n, entries in enumerate(ipam.ranges)]
+        if not self.sets:
+            raise InvalidConfig('invalid configuration: "ipam.ranges" is required: no IP ranges specified')
+        for number, entry in enumerate(self.sets):
+            for other in self.sets[:number]:
+                if entry.overlaps(other):
+                    raise invalid("ipam.ranges", str(entry), f"overlaps with the range set {other}")
+        families = [entry.ranges[0].subnet.version for entry in self.sets]
+        if not at_least(call.version, "0.3.0") and len(set(families)) < len(families):
+            raise InvalidConfig(f"CNI version {call.version} does not support more than 1 address per family")
+        self.requested = [
+            *filter(None, [call.args(EnvironmentArgs).IP]),
+            *(keys.args.cni.ips if keys.args and keys.args.cni else ()),
+            *(keys.runtimeConfig.ips if keys.runtimeConfig else ()),
+        ]
+        self.routes = []
+        for number, raw in enumerate(ipam.routes):
+            try:
+                self.routes.append(route_from_json(raw))
+            except (ValueError, KeyError, TypeError):
+                raise invalid(f"ipam.routes[{number}]", raw, 'must have "dst" in CIDR notation and "gw" an address') from None
+        self.resolv_conf = ipam.resolvConf
+        self.store = Store(ipam.dataDir, call.network)
+        self.lease = Lease(call.container_id, call.ifname)
+
+
+def _range_set(path: str, entries: list[Any]) -> RangeSet:
+    ranges = []
+    for number, entry in enumerate(entries):
+        try:
+            ranges.append(Range(entry.subnet, entry.rangeStart, entry.rangeEnd, entry.gateway))
+        except ValueError as error:
+            where = path if path.endswith("subnet") else f"{path}[{number}].subnet"
+            raise invalid(where, str(entry.subnet), str(error)) from None
+    try:
+        return RangeSet(ranges)
+    except ValueError as error:
+        raise invalid(path, [str(entry) for entry in ranges], str(error)) from None
+
+
+def add(call: Call, undo: Undo) -> Result:
+    """Leases one address of each range set; raises TryAgainLater where a set has none left."""
+    pool = Pool(call)
+    dns = resolv.read(pool.resolv_conf) if pool.resolv_conf else {}
+    with pool.store as store:
+        held = store.leased(pool.lease)
+        if held:
+            raise InternalError(
+                f"{' and '.join(held)} {'has' if len(held) == 1 else 'have'} been allocated to {call.container_id}"
+                f" {call.ifname}, duplicate allocation is not allowed"
+            )
+        for _ in range(RESERVE_TRIES):
+            chosen = _choose(store, pool)
+            if store.reserve(pool.lease, list(enumerate(address for address, _ in chosen))):
+                break
+        else:
+            raise TryAgainLater(f"the leases in {store.path} change while their lock is held")
+    undo.push(f"release {', '.join(str(address) for address, _ in chosen)}", lambda: _release(pool))
+    result = Result()
+    result.ips = [IP(Prefix(address, entry.subnet.length), entry.gateway) for address, entry in chosen]
+    result.routes = pool.routes
+    result.dns = dns
+    return result
+
+
+def _choose(store: Store, pool: Pool) -> list[tuple[Address, Range]]:
+    requested = list(pool.requested)
+    chosen = []
+    for number, entry in enumerate(pool.sets):
+        wanted = next((address for address in requested if entry.range_of(address)), None)
+        if wanted is None:
+            chosen.append(_next(store, number, entry))
+            continue
+        requested.remove(wanted)
+        chosen.append(_take(store, wanted, entry))
+    if requested:
+        raise InvalidConfig(f"failed to allocate all requested IPs: {', '.join(map(str, requested))} in no range")
+    return chosen
+
+
+def _take(store: Store, wanted: Address, entry: RangeSet) -> tuple[Address, Range]:
+    held = entry.range_of(wanted)
+    if held is None or wanted == held.gateway:
+        raise InvalidConfig(f"requested IP address {wanted} is the gateway of its subnet")
+    if store.is_taken(str(wanted)):
+        raise TryAgainLater(f"requested IP address {wanted} is not available in range set {entry}: it is in use")
+    return wanted, held
+
+
+def _next(store: Store, number: int, entry: RangeSet) -> tuple[Address, Range]:
+    """The next free address, round robin: by trying a few, then by reading the directory."""
+    last = store.last_reserved(number)
+    taken: set[int] = set()
+    tries = PROBES + len(entry.gateways)
+    while (place := entry.next_free(last, taken, tries)) is not None:
+        found = entry.at(place)
+        if not store.is_taken(str(found[0])):
+            return found
+        taken.add(place)
+    taken |= {where for name in store.names() if (where := entry.place(Address.parse(name))) is not None}
+    while (place := entry.next_free(last, taken, len(taken) + len(entry.gateways) + 1)) is not None:
+        found = entry.at(place)
+        if not store.is_taken(str(found[0])):
+            return found
+        taken.add(place)
+    for where in taken:  # an empty or garbled file may hold the last address
+        found = entry.at(where)
+        if where not in entry.gateways and not store.is_taken(str(found[0])):
+            return found
+    raise TryAgainLater(f"no IP addresses available in range set: {entry}", _fullness(entry))
+
+
+def _fullness(entry: RangeSet) -> str:
+    return f"all {entry.capacity} addresses are leased"
+
+
+def _release(pool: Pool) -> None:
+    with pool.store as store:
+        store.release(pool.lease)
+
+
+def check(call: Call) -> None:
+    """Raises InternalError where the container's lease, or an address of prevResult in these ranges, is not there."""
+    pool = Pool(call)
+    previous = previous_result(call) or Result()
+    with pool.store as store:
+        held = store.leased(pool.lease) or store.leased(Lease(call.container_id, ""))
+    if not held:
+        raise InternalError(f"host-local: failed to find address added by container {call.container_id} {call.ifname}")
+    lost = [
+        str(ip.address.address)
+        for ip in previous.ips
+        if ip.interface is None or (ip.interface < len(previous.interfaces) and previous.interfaces[ip.interface].name == call.ifname)
+        if any(entry.range_of(ip.address.address) for entry in pool.sets) and str(ip.address.address) not in held
+    ]
+    if lost:
+        raise InternalError(f"host-local: {', '.join(lost)} not leased to container {call.container_id} {call.ifname}")
+
+
+def _store(call: Call) -> Store:
+    """The store for DEL and GC, which need no valid ranges to free an address."""
+    ipam = folded(call.config, "ipam")
+    data_dir = folded(ipam, "dataDir") if isinstance(ipam, dict) else None
+    try:
+        path = absolute_path.parse(data_dir) if data_dir is not None else IpamConfig.fields["dataDir"].default
+    except ValueError as error:
+        raise invalid("ipam.dataDir", data_dir, str(error)) from None
+    return Store(path, call.network)
+
+
+def delete(call: Call) -> None:
+    """Frees the container's addresses; none is no error."""
+    store = _store(call)
+    if not store.exists():
+        return
+    with store:
+        lease = Lease(call.container_id, call.ifname)
+        # of old, leases did not name the interface
+        store.release(lease if store.leased(lease) else Lease(call.container_id, ""))
+        store.release(lease)
+
+
+def gc(call: Call) -> None:
+    """Frees the addresses of attachments that are not valid any more; what was placed by hand stays."""
+    valid = valid_attachments(call)
+    containers = {container_id for container_id, _ in valid}
+    store = _store(call)
+    if not store.exists():
+        return
+    with store:
+        for name in list(store.names()):
+            lease = store.read(name)
+            if lease is None or is_hand_placed(lease):
+                continue
+            alive = (lease.container_id, lease.ifname) in valid if lease.ifname else lease.container_id in containers
+            if not alive:
+                store.release(lease)
+
+
+def status(call: Call) -> None:
+    """Raises PluginNotAvailable where the store cannot be written or a range set has no address left."""
+    pool = Pool(call)
+    trouble = problem(pool.store.data_dir, call.network)
+    if trouble:
+        raise PluginNotAvailable("host-local cannot write leases", trouble)
+    if not pool.store.exists():
+        return
+    with pool.store as store:
+        names = [Address.parse(name) for name in store.names()]
+    for entry in pool.sets:
+        used = {place for name in names if (place := entry.place(name)) is not None}
+        if len(used - entry.gateways) >= entry.capacity:
+            raise PluginNotAvailable(f"no IP addresses available in range set: {entry}", _fullness(entry))

@@ -1,0 +1,409 @@
+"""bridge: a veth pair from the pod to a bridge on the host, which may be the pods' gateway."""
+
+from __future__ import annotations
+
+from shared.cni import config, delegate
+from shared.cni.config import boolean, choice, either, field, integer, invalid, link_name, list_of, mac, obj, section
+from shared.cni.errors import CniError, InternalError, PluginNotAvailable, UnsupportedField
+from shared.cni.ip import Address, Prefix
+from shared.cni.plugin import previous_result, valid_attachments
+from shared.cni.result import IP, Interface, Result, Route, dns_from_json
+from shared.net import addresses, bridges, links, netns, routes, sysctl, wait
+from shared.net.netlink import Netlink
+from shared.net.owner import Owner, attachment, is_host_link
+from shared.net.wire import IFF_UP, RTM_GETLINK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from shared.cni.call import Call
+    from shared.net.netlink import Message
+    from shared.net.netns import Netns
+    from shared.undo import Undo
+
+CONTAINER_INTERFACE = 2  # its place in the result: bridge, host veth, container veth
+DEFAULT_ROUTES = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
+vlan_id = integer(1, 4094)
+
+
+class Trunk(config.Config):
+    """One entry of vlanTrunk: a VLAN, or a range of them."""
+
+    id: int | None = field(vlan_id, None, "one VLAN")
+    minID: int | None = field(vlan_id, None, "first VLAN of a range")
+    maxID: int | None = field(vlan_id, None, "last VLAN of a range")
+
+    def vids(self) -> list[int]:
+        """The VLANs it names; raises config.Invalid for half a range or one that runs backwards."""
+        if (self.minID is None) != (self.maxID is None):
+            raise config.Invalid("minID", self.minID, 'and "maxID" go together')
+        single = [] if self.id is None else [self.id]
+        if self.minID is None or self.maxID is None:
+            return single
+        if self.maxID < self.minID:
+            raise config.Invalid("minID", self.minID, f'is greater than "maxID" {self.maxID}')
+        return [*single, *range(self.minID, self.maxID + 1)]
+
+
+class RuntimeConfig(config.Config):
+    """What the runtime adds for the `mac` capability."""
+
+    mac: str = field(mac, "", "MAC of the container's interface (capability `mac`)")
+
+
+class CniArgs(config.Config):
+    """args.cni."""
+
+    mac: str = field(mac, "", "MAC of the container's interface")
+
+
+class Args(config.Config):
+    """args."""
+
+    cni: CniArgs | None = field(section(CniArgs), None, "see args.cni")
+
+
+class EnvironmentArgs(config.Config):
+    """The names that CNI_ARGS may have."""
+
+    MAC: str = field(mac, "", "MAC of the container's interface")
+
+
+class Config(config.Config):
+    """bridge's keys."""
+
+    bridge: str = field(link_name, "cni0", "name of the bridge; it is made if it does not exist")
+    isGateway: bool = field(boolean, False, "give the bridge the gateway address of each of the pod's networks")
+    isDefaultGateway: bool = field(boolean, False, "isGateway, and the pod's default route leads there")
+    forceAddress: bool = field(boolean, False, "replace a gateway address of the bridge that conflicts")
+    ipMasq: bool = field(boolean, False, "masquerade what leaves the pods' network (true is not supported yet)")
+    ipMasqBackend: str = field(choice("iptables", "nftables"), "", "what ipMasq uses")
+    mtu: int | str = field(
+        either(integer(0, 65535), choice("auto")), 0,
+        'MTU of bridge and veth in bytes; 0: the kernel\'s default; "auto": the smallest of the host\'s up links that are'
+        " neither loopback nor point-to-point",
+    )  # fmt: skip
+    hairpinMode: bool = field(boolean, False, "let the pod reach itself by way of the bridge")
+    promiscMode: bool = field(boolean, False, "make the bridge promiscuous (excludes hairpinMode)")
+    vlan: int = field(integer(0, 4094), 0, "VLAN of the pod, untagged inside; 0: none")
+    vlanTrunk: list[Trunk] = field(list_of(section(Trunk)), (), "VLANs that the pod gets tagged")
+    preserveDefaultVlan: bool = field(boolean, False, "with vlan or vlanTrunk: keep the port in the bridge's VLAN 1 too")
+    macspoofchk: bool = field(boolean, False, "drop frames with another source MAC (true is not supported yet)")
+    enabledad: bool = field(boolean, False, "wait for IPv6 duplicate address detection instead of skipping it")
+    disableContainerInterface: bool = field(boolean, False, "leave the pod's interface down (excludes ipam)")
+    portIsolation: bool = field(boolean, False, "let the pod reach the bridge but not its other ports")
+    ipam: dict[str, Any] = field(obj, {}, "the IPAM plugin's configuration; without it the pod is attached at layer 2")
+    dns: dict[str, Any] = field(obj, {}, "DNS settings of the result; where set they replace the IPAM plugin's")
+    args: Args | None = field(section(Args), None, "see args.cni")
+    runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
+
+
+class Attachment:
+    """A call's configuration, validated before anything is touched."""
+
+    def __init__(self, call: Call) -> None:
+        keys: Config = Config.read(call.config)
+        self.keys = keys
+        self.owner = Owner(call.network, call.container_id, call.ifname)
+        self.ipam = delegate.ipam_type(call)
+        self.gateway = keys.isGateway or keys.isDefaultGateway
+        for key in ("ipMasq", "macspoofchk"):
+            if getattr(keys, key):
+                raise UnsupportedField(f'"{key}": true is not supported by this version of the bridge plugin')
+        if keys.hairpinMode and keys.promiscMode:
+            raise invalid("hairpinMode", True, 'and "promiscMode" exclude each other')
+        if keys.disableContainerInterface and self.ipam:
+            raise invalid("disableContainerInterface", True, 'and "ipam" exclude each other')
+        self.trunk: list[int] = []
+        for place, entry in enumerate(keys.vlanTrunk):
+            try:
+                self.trunk += entry.vids()
+            except config.Invalid as error:
+                raise invalid(f"vlanTrunk[{place}].{error.path}", error.value, error.reason) from None
+        self.vlan_link = f"{keys.bridge}.{keys.vlan}" if keys.vlan and self.gateway else ""
+        if self.vlan_link and not config.is_link_name(self.vlan_link):
+            raise invalid("bridge", keys.bridge, f"is too long for the VLAN gateway port {self.vlan_link}")
+        try:
+            self.dns = dns_from_json(keys.dns)
+        except ValueError as error:
+            raise invalid("dns", keys.dns, str(error)) from None
+        self.mac = (
+            (keys.runtimeConfig and keys.runtimeConfig.mac)
+            or (keys.args and keys.args.cni and keys.args.cni.mac)
+            or call.args(EnvironmentArgs).MAC
+        )
+
+
+def add(call: Call, undo: Undo) -> Result:
+    """Attaches the pod: bridge, veth pair, addresses by IPAM, routes, gateway; answers when the port forwards."""
+    pod = Attachment(call)
+    keys = pod.keys
+    pod_netns = netns.open_netns(call.netns)
+    host = Netlink()
+    mtu = links.smallest_mtu(host, keys.bridge) if isinstance(keys.mtu, str) else keys.mtu
+
+    vlan_filtering = bool(keys.vlan or pod.trunk)
+    bridge = bridges.ensure(host, undo, keys.bridge, mtu=mtu, vlan_filtering=vlan_filtering, promisc=keys.promiscMode)
+    port = _connect(host, undo, pod, call.ifname, pod_netns, bridge, mtu)
+
+    result = delegate.add(call, undo) if pod.ipam else Result()
+    if pod.ipam and not result.ips:
+        raise InternalError(f"IPAM plugin {pod.ipam} returned missing IP config")
+    _fill_in(result, pod)
+    inside = _configure(pod_netns, call.ifname, result, pod)
+
+    gateway_link = bridge
+    if result.ips and pod.vlan_link:
+        gateway_link = _vlan_gateway(host, undo, pod, bridge)
+    if pod.gateway:
+        _be_gateway(host, undo, pod, bridge, port, gateway_link, result)
+    if not keys.disableContainerInterface:
+        wait.port_up(host, pod.owner.host_link)
+
+    result.interfaces = [
+        _interface(links.require(host, keys.bridge)), _interface(port), _interface(inside, call.netns),
+        *([_interface(gateway_link)] if gateway_link is not bridge else []),
+    ]  # fmt: skip
+    return result
+
+
+def _connect(
+    host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, bridge: Message, mtu: int
+) -> Message:
+    """The veth pair, its host end a port of the bridge and up; the spoofed and the stray frame are kept out first."""
+    owner, keys = pod.owner, pod.keys
+    links.add_veth(
+        host, undo, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.mac or owner.pod_mac, mtu=mtu,
+        peer_netns=pod_netns,
+    )  # fmt: skip
+    port = links.require(host, owner.host_link)
+    sysctl.write(f"ipv6/conf/{owner.host_link}/accept_ra", "0")
+    host.batch([
+        *bridges.join(port["index"], bridge["index"], alias=owner.alias, hairpin=keys.hairpinMode, isolated=keys.portIsolation),
+        *bridges.vlans(port["index"], native=keys.vlan, trunk=pod.trunk, keep_default=keys.preserveDefaultVlan),
+        links.change_flags(port["index"], IFF_UP, IFF_UP),
+    ])  # fmt: skip
+    return port
+
+
+def _fill_in(result: Result, pod: Attachment) -> None:
+    """Completes what the IPAM plugin answered: interface, gateways, default routes, DNS."""
+    for ip in result.ips:
+        ip.interface = CONTAINER_INTERFACE
+        if ip.gateway is None and pod.gateway:
+            ip.gateway = ip.address.first + 1
+        default = DEFAULT_ROUTES[ip.address.version]
+        if pod.keys.isDefaultGateway and all(route.dst != default for route in result.routes):
+            result.routes.append(Route(default, ip.gateway))
+    if pod.dns:
+        result.dns = pod.dns
+
+
+def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -> Message:
+    """Inside the pod: sysctls before anything is up, addresses, link up, routes."""
+    keys = pod.keys
+    with pod_netns:
+        inside = Netlink()
+        link = links.require(inside, ifname)
+        index = link["index"]
+        sysctl.write(f"ipv6/conf/{ifname}/accept_ra", "0")
+        if keys.disableContainerInterface:
+            return link
+        has_ipv6 = any(ip.address.version == 6 for ip in result.ips)
+        sysctl.write(f"ipv6/conf/{ifname}/{'enhanced_dad' if keys.enabledad else 'accept_dad'}", str(int(keys.enabledad)))
+        if result.ips:
+            sysctl.write(f"ipv4/conf/{ifname}/arp_notify", "1")
+        for name in ("lo", ifname) if has_ipv6 else ():
+            sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
+        gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
+        requests = [addresses.add(index, ip.address, dad=keys.enabledad) for ip in result.ips]
+        requests.append(links.change_flags(index, IFF_UP, IFF_UP))
+        inside.batch(requests)
+        if keys.enabledad and has_ipv6:
+            wait.addresses_settled(inside, index)
+        inside.batch([routes.add(index, route, gateways.get(route.dst.version)) for route in result.routes])
+    return link
+
+
+def _vlan_gateway(host: Netlink, undo: Undo, pod: Attachment, bridge: Message) -> Message:
+    """The VLAN's gateway port <bridge>.<vlan>: one end of a veth pair whose other end is a port in that VLAN."""
+    link = links.get(host, pod.vlan_link)
+    if link is None:
+        bridges.add_vlan_port(
+            host, undo, bridge, pod.vlan_link, vlan=pod.keys.vlan, keep_default=pod.keys.preserveDefaultVlan
+        )
+        link = links.require(host, pod.vlan_link)
+    return link
+
+
+def _be_gateway(
+    host: Netlink, undo: Undo, pod: Attachment, bridge: Message, port: Message, link: Message, result: Result
+) -> None:
+    for ip in result.ips:
+        if ip.gateway is None:
+            continue
+        bridges.ensure_gateway(
+            host, undo, link, Prefix(ip.gateway, ip.address.length), bridge=bridge["index"], port=port["index"],
+            force=pod.keys.forceAddress, dad=pod.keys.enabledad,
+        )  # fmt: skip
+        sysctl.ensure("ipv4/ip_forward" if ip.address.version == 4 else "ipv6/conf/all/forwarding", "1")
+
+
+def _interface(link: Message, sandbox: str = "") -> Interface:
+    return Interface(link["IFLA_IFNAME"], link.get("IFLA_ADDRESS", ""), sandbox, link["IFLA_MTU"])
+
+
+def check(call: Call) -> None:
+    """Raises InternalError that names everything that is not as ADD left it."""
+    pod = Attachment(call)
+    previous = previous_result(call) or Result()
+    pod_netns = netns.open_netns(call.netns)
+    host = Netlink()
+    problems: list[str] = []
+    with pod_netns:
+        inside = Netlink()
+        _check_inside(inside, call, pod, previous, problems)
+        link = links.get(inside, call.ifname)
+    _check_host(host, pod, link, previous, problems)
+    if pod.ipam:
+        _collect(problems, lambda: delegate.check(call))
+    if problems:
+        raise InternalError(f"{call.network} {call.ifname} is not as it was made", "; ".join(problems))
+
+
+def _check_inside(inside: Netlink, call: Call, pod: Attachment, previous: Result, problems: list[str]) -> None:
+    link = links.get(inside, call.ifname)
+    if link is None:
+        problems.append(f"link {call.ifname} is missing in {call.netns}")
+        return
+    if links.kind(link) != "veth":
+        problems.append(f"link {call.ifname} in {call.netns} is not a veth")
+    if pod.mac and link["IFLA_ADDRESS"] != pod.mac:
+        problems.append(f"link {call.ifname} has MAC {link['IFLA_ADDRESS']}, not {pod.mac}")
+    if not pod.keys.disableContainerInterface and not link["flags"] & IFF_UP:
+        problems.append(f"link {call.ifname} is down in {call.netns}")
+    have = addresses.of_link(inside, link["index"])
+    ours = [ip for ip in previous.ips if _is_ours(ip, previous, call)]
+    problems += [f"address {ip.address} is missing on {call.ifname}" for ip in ours if ip.address not in have]
+    families = {ip.address.version for ip in ours}
+    present = routes.of_link(inside, link["index"])
+    for route in previous.routes:
+        # a route by a gateway of another attachment's family or network is that attachment's to check
+        expected = [gateway for dst, gateway in present if dst == route.dst.network]
+        if route.dst.version in families and (not expected or (route.gw and route.gw not in expected)):
+            problems.append(f"route to {route.dst}{f' via {route.gw}' if route.gw else ''} is missing in {call.netns}")
+
+
+def _is_ours(ip: IP, previous: Result, call: Call) -> bool:
+    if ip.interface is None:
+        return True
+    interface = previous.interfaces[ip.interface]
+    return bool(interface.sandbox) and interface.name == call.ifname
+
+
+def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous: Result, problems: list[str]) -> None:
+    keys = pod.keys
+    bridge = links.get(host, keys.bridge)
+    if bridge is None or links.kind(bridge) != "bridge":
+        problems.append(f"bridge {keys.bridge} is missing")
+        return
+    if not bridge["flags"] & IFF_UP:
+        problems.append(f"bridge {keys.bridge} is down")
+    port = links.get(host, pod.owner.host_link)
+    if port is None and inside is not None:  # the reference gives host links random names
+        port = links.by_index(host, inside.get("IFLA_LINK", 0))
+    if port is None:
+        problems.append(f"the host's end of the veth pair, {pod.owner.host_link}, is missing")
+    else:
+        if port.get("IFLA_MASTER") != bridge["index"]:
+            problems.append(f"link {port['IFLA_IFNAME']} is not a port of {keys.bridge}")
+        if not port["flags"] & IFF_UP:
+            problems.append(f"link {port['IFLA_IFNAME']} is down")
+        if keys.vlan or pod.trunk:
+            have = bridges.port_vlans(host, port["index"])
+            wanted = {*pod.trunk, *([keys.vlan] if keys.vlan else [])}
+            if not wanted <= set(have) or (keys.vlan and not have[keys.vlan]):
+                problems.append(f"link {port['IFLA_IFNAME']} has the VLANs {sorted(have)}, not {sorted(wanted)}")
+    if pod.gateway:
+        gateway_link = links.get(host, pod.vlan_link or keys.bridge)
+        have_addresses = addresses.of_link(host, gateway_link["index"]) if gateway_link else []
+        problems += [
+            f"gateway address {ip.gateway} is missing on {pod.vlan_link or keys.bridge}"
+            for ip in previous.ips
+            if ip.interface == CONTAINER_INTERFACE and ip.gateway and Prefix(ip.gateway, ip.address.length) not in have_addresses
+        ]
+
+
+def delete(call: Call) -> None:
+    """Removes the veth pair, then releases the addresses; tries both whatever happens, and needs no pod to be there."""
+    ipam = delegate.ipam_type(call)
+    pod_netns = netns.open_if_there(call.netns)
+    problems: list[CniError] = []
+    _attempt(problems, lambda: _disconnect(call, pod_netns))
+    if ipam:
+        _attempt(problems, lambda: delegate.delete(call))
+    if problems:
+        first, *others = problems
+        first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
+        raise first
+
+
+def _disconnect(call: Call, pod_netns: Netns | None) -> None:
+    host = Netlink()
+    owner = Owner(call.network, call.container_id, call.ifname)
+    if links.delete(host, owner.host_link) or pod_netns is None:
+        return
+    # not made by this suite: the pod's end of a veth pair whose other end is on this host, as the reference makes it
+    with pod_netns:
+        inside = Netlink()
+        link = links.get(inside, call.ifname)
+        if link is None or links.kind(link) != "veth":
+            return
+        peer = links.by_index(host, link.get("IFLA_LINK", 0))
+        if peer is not None and links.kind(peer) == "veth" and peer.get("IFLA_LINK") == link["index"]:
+            links.delete(inside, call.ifname)
+
+
+def gc(call: Call) -> None:
+    """Removes the host links of this network's attachments that are not valid any more, and has IPAM do the same."""
+    valid = valid_attachments(call)
+    names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
+    host = Netlink()
+    problems: list[CniError] = []
+    for link in host.dump(RTM_GETLINK):
+        name = link["IFLA_IFNAME"]
+        if links.kind(link) != "veth" or not is_host_link(name, call.network) or name in names:
+            continue
+        owner = attachment(link.get("IFLA_IFALIAS", ""))
+        if owner is None or owner[0] == call.network:
+            _attempt(problems, lambda name=name: links.delete(host, name))  # type: ignore[misc]
+    if delegate.ipam_type(call):
+        _attempt(problems, lambda: delegate.gc(call))
+    if problems:
+        raise problems[0]
+
+
+def status(call: Call) -> None:
+    """Raises PluginNotAvailable where an ADD could not succeed."""
+    pod = Attachment(call)
+    bridge = links.get(Netlink(), pod.keys.bridge)
+    if bridge is not None and links.kind(bridge) != "bridge":
+        raise PluginNotAvailable(f"link {pod.keys.bridge} exists but is not a bridge")
+    if pod.ipam:
+        delegate.status(call)
+
+
+def _attempt(problems: list[CniError], step: Callable[[], object]) -> None:
+    try:
+        step()
+    except CniError as error:
+        problems.append(error)
+
+
+def _collect(problems: list[str], step: Callable[[], object]) -> None:
+    try:
+        step()
+    except CniError as error:
+        problems.append(str(error))

@@ -1,0 +1,1 @@
+"""Commands for people: the demo, and the tools around a running network."""

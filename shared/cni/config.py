@@ -1,0 +1,252 @@
+"""Configuration keys, each declared once: name, kind, default and a line of help.
+
+    class Config(config.Config):
+        mtu: int = field(integer(0, 65535), 0, "MTU of the interface in bytes; 0 leaves it to the kernel")
+
+Parsing, error texts, the JSON Schema (schema.py) and the documentation's table all come from the declaration. Keys
+match without regard to case as in Go, an exact match first; null means "not set"; unknown keys pass.
+"""
+
+from __future__ import annotations
+
+from shared.cni.errors import InvalidConfig
+from shared.cni.fastjson import dumps
+from shared.cni.ip import Address, Prefix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ClassVar
+
+SHOWN = 80
+ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+NAME_CHARACTERS = ALPHANUMERIC | frozenset("_.-")
+LINK_NAME_BYTES = 15  # IFNAMSIZ in linux/if.h, less the closing NUL
+
+
+class Kind:
+    """What a value must be: `parse` returns it ready for use or raises ValueError saying what it must be."""
+
+    __slots__ = ("parse", "schema")
+
+    def __init__(self, parse: Callable[[Any], Any], schema: dict[str, Any]) -> None:
+        self.parse = parse
+        self.schema = schema
+
+
+class Field:
+    """One declared key."""
+
+    __slots__ = ("default", "help", "kind", "required")
+
+    def __init__(self, kind: Kind, default: Any, text: str, required: bool) -> None:
+        self.kind = kind
+        self.default = default
+        self.help = text
+        self.required = required
+
+
+class Invalid(ValueError):
+    """A value inside a value is wrong: `path` leads to it."""
+
+    def __init__(self, path: str, value: Any, reason: str) -> None:
+        super().__init__(reason)
+        self.path = path
+        self.value = value
+        self.reason = reason
+
+
+def field(kind: Kind, default: Any, text: str, *, required: bool = False) -> Any:
+    """Declares a key; typed Any so that the annotation beside it gives the attribute's type."""
+    return Field(kind, default, text, required)
+
+
+class Config:
+    """An object of the configuration, read from its declared fields."""
+
+    fields: ClassVar[dict[str, Field]] = {}
+
+    def __init_subclass__(cls) -> None:
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
+        cls.fields = {**cls.fields, **own}
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        """Raises Invalid with the path to the first key whose value cannot be used."""
+        folded = {key.lower(): key for key in raw}
+        for name, declared in self.fields.items():
+            value = raw.get(name)
+            if value is None:
+                value = raw.get(folded.get(name.lower(), name))
+            if value is None:
+                if declared.required:
+                    raise Invalid(name, None, "is required")
+                setattr(self, name, declared.default)
+                continue
+            try:
+                setattr(self, name, declared.kind.parse(value))
+            except Invalid as error:
+                joint = "" if error.path.startswith("[") else "."
+                raise Invalid(f"{name}{joint}{error.path}", error.value, error.reason) from None
+            except (ValueError, OverflowError) as error:
+                raise Invalid(name, value, str(error)) from None
+
+    @classmethod
+    def read(cls, raw: dict[str, Any]) -> Any:
+        """The configuration; raises InvalidConfig naming the key and its value."""
+        try:
+            return cls(raw)
+        except Invalid as error:
+            raise invalid(error.path, error.value, error.reason) from None
+
+
+def invalid(path: str, value: Any, reason: str) -> InvalidConfig:
+    """The error for a key that cannot be used."""
+    if value is None:
+        return InvalidConfig(f'invalid configuration: "{path}" {reason}')
+    shown = dumps(value, " ") if isinstance(value, str | int | float | dict | list) else dumps(str(value))
+    shown = " ".join(shown.split())
+    return InvalidConfig(f'invalid configuration: "{path}": {shown[:SHOWN]} {reason}')
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return value
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("must be an object")
+    return value
+
+
+def is_name(value: str) -> bool:
+    """Whether it may stand for a network or container: the specification's form, in ASCII, matched whole."""
+    return bool(value) and value[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(value)
+
+
+def is_link_name(value: str) -> bool:
+    """Whether the kernel takes it as a link's name (dev_valid_name) and it is safe in a path."""
+    return (
+        0 < len(value.encode(errors="replace")) <= LINK_NAME_BYTES
+        and value not in (".", "..")
+        and not any(character in "/:%" or character.isspace() or not character.isprintable() for character in value)
+    )
+
+
+def _link_name(value: Any) -> str:
+    if not is_link_name(_text(value)):
+        raise ValueError("must be a link name of 1 to 15 bytes without '/', ':', '%' or white space")
+    return str(value)
+
+
+def _mac(value: Any) -> str:
+    parts = _text(value).replace("-", ":").split(":")
+    digits = "".join(parts)
+    if len(parts) != 6 or any(len(part) != 2 for part in parts) or not set(digits) <= set("0123456789abcdefABCDEF"):
+        raise ValueError("must be a MAC address of six bytes, such as 02:00:00:00:00:01")
+    if int(parts[0], 16) & 1 or int(digits, 16) == 0:
+        raise ValueError("must be a unicast MAC address")
+    return ":".join(parts).lower()
+
+
+def _address(value: Any) -> Address:
+    try:
+        return Address.parse(_text(value))
+    except ValueError:
+        raise ValueError("must be an IPv4 or IPv6 address") from None
+
+
+def _prefix(value: Any) -> Prefix:
+    try:
+        return Prefix.parse(_text(value))
+    except ValueError:
+        raise ValueError("must be an address in CIDR notation, such as 10.1.0.0/24") from None
+
+
+def _absolute_path(value: Any) -> str:
+    if not _text(value).startswith("/") or "\0" in value or ".." in value.split("/"):
+        raise ValueError("must be an absolute path without '..'")
+    return str(value)
+
+
+boolean = Kind(_boolean, {"type": "boolean"})
+text = Kind(_text, {"type": "string"})
+obj = Kind(_object, {"type": "object"})
+link_name = Kind(_link_name, {"type": "string", "minLength": 1, "maxLength": LINK_NAME_BYTES})
+mac = Kind(_mac, {"type": "string", "pattern": "^([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}$"})
+address = Kind(_address, {"type": "string", "format": "ip"})
+prefix = Kind(_prefix, {"type": "string", "format": "cidr"})
+absolute_path = Kind(_absolute_path, {"type": "string", "pattern": "^/"})
+
+
+def integer(lowest: int, highest: int) -> Kind:
+    """A whole number between two bounds, both allowed."""
+
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+            raise ValueError(f"must be a whole number from {lowest} to {highest}")
+        return value
+
+    return Kind(parse, {"type": "integer", "minimum": lowest, "maximum": highest})
+
+
+def choice(*values: str) -> Kind:
+    """One of some words."""
+
+    def parse(value: Any) -> str:
+        if value not in values:
+            raise ValueError(f"must be one of {', '.join(values)}")
+        return str(value)
+
+    return Kind(parse, {"enum": list(values)})
+
+
+def either(*kinds: Kind) -> Kind:
+    """A value that may be of several kinds; the first that fits reads it."""
+
+    def parse(value: Any) -> Any:
+        reasons = []
+        for kind in kinds:
+            try:
+                return kind.parse(value)
+            except ValueError as error:
+                reasons.append(str(error).removeprefix("must be "))
+        raise ValueError(f"must be {' or '.join(reasons)}")
+
+    return Kind(parse, {"anyOf": [kind.schema for kind in kinds]})
+
+
+def list_of(kind: Kind) -> Kind:
+    """A list whose elements are all of a kind."""
+
+    def parse(value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise ValueError("must be a list")
+        parsed = []
+        for position, element in enumerate(value):
+            try:
+                parsed.append(kind.parse(element))
+            except Invalid as error:
+                joint = "" if error.path.startswith("[") else "."
+                raise Invalid(f"[{position}]{joint}{error.path}", error.value, error.reason) from None
+            except ValueError as error:
+                raise Invalid(f"[{position}]", element, str(error)) from None
+        return parsed
+
+    return Kind(parse, {"type": "array", "items": kind.schema})
+
+
+def section(config: type[Config]) -> Kind:
+    """An object with declared keys of its own."""
+
+    def parse(value: Any) -> Config:
+        return config(_object(value))
+
+    return Kind(parse, {"type": "object", "config": config})

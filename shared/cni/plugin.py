@@ -1,0 +1,144 @@
+"""Serves one call: reads it, runs the plugin's command, answers. The only writer of stdout, the only broad except."""
+
+from __future__ import annotations
+
+import posix
+
+from shared import signals
+from shared.cni import delegate
+from shared.cni.call import Call, folded
+from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
+from shared.cni.fastjson import dumps, loads
+from shared.cni.result import Result
+from shared.cni.versions import CURRENT, SUPPORTED
+from shared.undo import Undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+STDIN_LIMIT = 16 << 20  # bytes
+STDIN_SECONDS = 20.0
+
+
+def serve(name: str) -> int:
+    """Answers the call that environment and stdin describe; returns the exit status, 0 or 1."""
+    signals.install()
+    version = CURRENT
+    try:
+        call = Call({key.decode(): value.decode(errors="surrogateescape") for key, value in posix.environ.items()
+                     if key.startswith(b"CNI_") and key.isascii()})  # fmt: skip
+        if call.command == "VERSION":
+            _write(dumps({"cniVersion": _asked_version(), "supportedVersions": list(SUPPORTED)}))
+            return 0
+        call.read_config(_read_stdin())
+        version = call.version
+        _dispatch(call, __import__(delegate.own[name], fromlist=("add",)))
+    except CniError as error:
+        return _fail(version, error)
+    except signals.Terminated as termination:
+        return _fail(version, InternalError(f"terminated by signal {termination.args[0]}"))
+    except BaseException as error:  # whatever happens, the runtime gets one JSON object
+        return _fail(version, InternalError(f"unexpected {type(error).__name__}: {error}", _place(error)))
+    return 0
+
+
+def _dispatch(call: Call, plugin: ModuleType) -> None:
+    if call.command == "ADD":
+        with Undo() as undo:
+            result = plugin.add(call, undo)
+            text = dumps(result.to_json(call.version))
+            signals.safe_point()
+            _write(text)
+            signals.ignore()
+    elif call.command == "CHECK":
+        if folded(call.config, "prevResult") is None:
+            raise InvalidConfig('invalid configuration: "prevResult" is required for CHECK')
+        plugin.check(call)
+    elif call.command == "DEL":
+        plugin.delete(call)
+    elif call.command == "GC":
+        plugin.gc(call)
+    else:
+        plugin.status(call)
+
+
+def previous_result(call: Call) -> Result | None:
+    """The configuration's prevResult, of whichever version; None where there is none."""
+    raw = folded(call.config, "prevResult")
+    return None if raw is None else Result.from_json(raw, call.version, "prevResult")
+
+
+def valid_attachments(call: Call) -> set[tuple[str, str]]:
+    """GC's list of the (container id, ifname) that are still in use.
+
+    Raises InvalidConfig where the list is absent, which must not be taken for "none".
+    """
+    attachments = call.config.get("cni.dev/valid-attachments")
+    if attachments is None:
+        attachments = call.config.get("cni.dev/attachments")
+    if attachments is None:
+        raise InvalidConfig('invalid configuration: "cni.dev/valid-attachments" is required for GC')
+    valid = set()
+    for attachment in attachments if isinstance(attachments, list) else [None]:
+        container_id = folded(attachment, "containerID") if isinstance(attachment, dict) else None
+        ifname = folded(attachment, "ifname") if isinstance(attachment, dict) else None
+        if not isinstance(container_id, str) or not isinstance(ifname, str):
+            raise InvalidConfig(
+                'invalid configuration: "cni.dev/valid-attachments" must be a list of {"containerID", "ifname"}'
+            )
+        valid.add((container_id, ifname))
+    return valid
+
+
+def _read_stdin() -> bytes:
+    data = b""
+    try:
+        with signals.interruptible(STDIN_SECONDS):
+            while chunk := posix.read(0, 1 << 20):
+                data += chunk
+                if len(data) > STDIN_LIMIT:
+                    raise IOFailure(f"the configuration on stdin is larger than {STDIN_LIMIT} bytes")
+    except signals.DeadlineExpired:
+        raise IOFailure(f"the configuration on stdin did not end within {STDIN_SECONDS:.0f} seconds") from None
+    except OSError as error:
+        raise IOFailure("cannot read the configuration from stdin", str(error)) from None
+    return data
+
+
+def _asked_version() -> str:
+    """VERSION's cniVersion is the configuration's; runtimes of old send none, or nothing."""
+    try:
+        version = loads(_read_stdin())["cniVersion"]
+    except (CniError, ValueError, TypeError, KeyError):
+        return CURRENT
+    return version if version in SUPPORTED else CURRENT
+
+
+def _fail(version: str, error: CniError) -> int:
+    signals.ignore()
+    answer = {"cniVersion": version, "code": error.code, "msg": error.msg}
+    if error.details:
+        answer["details"] = error.details
+    try:
+        _write(dumps(answer))
+    except CniError:
+        posix.write(2, f"pycni: {error}\n".encode(errors="replace"))
+    return 1
+
+
+def _write(text: str) -> None:
+    """Prints the answer; raises IOFailure where nobody can read it, so that an ADD is taken back."""
+    data = text.encode(errors="backslashreplace") + b"\n"
+    try:
+        while data:
+            data = data[posix.write(1, data) :]
+    except OSError as error:
+        raise IOFailure("cannot write the answer to stdout", str(error)) from None
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else ""

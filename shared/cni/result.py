@@ -1,0 +1,165 @@
+"""The result of an ADD (specification, "ADD Success"), in the terms of version 1.1.0."""
+
+from __future__ import annotations
+
+from shared.cni import versions
+from shared.cni.errors import DecodingFailure
+from shared.cni.ip import Address, Prefix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
+
+
+class Interface:
+    """A link; `sandbox` is the path of the network namespace, empty for the host's."""
+
+    def __init__(self, name: str, mac: str = "", sandbox: str = "", mtu: int = 0, extra: Json | None = None) -> None:
+        self.name = name
+        self.mac = mac
+        self.sandbox = sandbox
+        self.mtu = mtu
+        self.extra = extra or {}
+
+    def to_json(self) -> Json:
+        """Members as version 1.1.0 writes them, empty ones left out."""
+        out: Json = {"name": self.name}
+        if self.mac:
+            out["mac"] = self.mac
+        if self.mtu:
+            out["mtu"] = self.mtu
+        if self.sandbox:
+            out["sandbox"] = self.sandbox
+        return {**out, **self.extra}
+
+
+class IP:
+    """An address with its prefix length, the gateway of its network, and the index of its interface."""
+
+    def __init__(self, address: Prefix, gateway: Address | None = None, interface: int | None = None) -> None:
+        self.address = address
+        self.gateway = gateway
+        self.interface = interface
+
+    def to_json(self) -> Json:
+        """Members as version 1.1.0 writes them."""
+        out: Json = {} if self.interface is None else {"interface": self.interface}
+        out["address"] = str(self.address)
+        if self.gateway:
+            out["gateway"] = str(self.gateway)
+        return out
+
+
+class Route:
+    """A destination, the gateway to it, and what 1.1.0 added: mtu and advmss in bytes, priority, table, scope."""
+
+    def __init__(self, dst: Prefix, gw: Address | None = None, extra: dict[str, int] | None = None) -> None:
+        self.dst = dst
+        self.gw = gw
+        self.extra = extra or {}
+
+    def to_json(self) -> Json:
+        """Members as version 1.1.0 writes them."""
+        out: Json = {"dst": str(self.dst)}
+        if self.gw:
+            out["gw"] = str(self.gw)
+        return {**out, **self.extra}
+
+
+class Result:
+    """Interfaces, addresses, routes and DNS settings of an attachment."""
+
+    def __init__(self) -> None:
+        self.interfaces: list[Interface] = []
+        self.ips: list[IP] = []
+        self.routes: list[Route] = []
+        self.dns: Json = {}
+
+    def to_json(self, version: str) -> Json:
+        """The result as a version of the specification writes it; raises IncompatibleVersion if it cannot."""
+        out: Json = {"cniVersion": versions.CURRENT}
+        for key, members in (("interfaces", self.interfaces), ("ips", self.ips), ("routes", self.routes)):
+            if members:
+                out[key] = [member.to_json() for member in members]
+        out["dns"] = self.dns
+        return out if version == versions.CURRENT else versions.downgrade(out, version)
+
+    @classmethod
+    def from_json(cls, raw: Any, version: str, what: str = "result") -> Result:
+        """Reads a result of any version (`version` where it does not say); raises DecodingFailure naming the member."""
+        if not isinstance(raw, dict):
+            raise DecodingFailure(f"the {what} is not a JSON object")
+        raw = versions.upgrade(raw, raw.get("cniVersion") or version)
+        result = cls()
+        try:
+            result.interfaces = [_interface(member) for member in _list(raw, "interfaces")]
+            result.ips = [_ip(member) for member in _list(raw, "ips")]
+            result.routes = [route_from_json(member) for member in _list(raw, "routes")]
+            result.dns = dns_from_json(raw.get("dns"))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DecodingFailure(f"the {what} cannot be read", f"{type(error).__name__}: {error}") from None
+        for ip in result.ips:
+            if ip.interface is not None and not 0 <= ip.interface < len(result.interfaces):
+                if not result.interfaces:  # IPAM plugins have none; the plugin that called them fills it in
+                    ip.interface = None
+                    continue
+                raise DecodingFailure(f"the {what} has an address on interface {ip.interface}, which it does not list")
+        return result
+
+
+def _list(raw: Json, key: str) -> list[Json]:
+    members = raw.get(key)
+    if members is None:
+        return []
+    if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
+        raise ValueError(f'"{key}" is not a list of objects')
+    return members
+
+
+def _interface(raw: Json) -> Interface:
+    name, mac, sandbox = raw.get("name") or "", raw.get("mac") or "", raw.get("sandbox") or ""
+    if not all(isinstance(member, str) for member in (name, mac, sandbox)):
+        raise ValueError("an interface's name, mac and sandbox must be strings")
+    extra = {key: raw[key] for key in ("socketPath", "pciID") if raw.get(key)}
+    return Interface(name, mac, sandbox, int(raw.get("mtu") or 0), extra)
+
+
+def _ip(raw: Json) -> IP:
+    interface = raw.get("interface")
+    if isinstance(interface, bool) or not isinstance(interface, int | None):
+        raise ValueError('"interface" must be a number')
+    return IP(Prefix.parse(raw["address"]), _optional_address(raw.get("gateway")), interface)
+
+
+def route_from_json(raw: Json) -> Route:
+    """Reads a route of a result or of an IPAM configuration; raises ValueError or KeyError."""
+    extra = {key: raw[key] for key in versions.ROUTE_KEYS_1_1 if raw.get(key) is not None}
+    if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in extra.values()):
+        raise ValueError("a route's mtu, advmss, priority, table and scope must be whole numbers")
+    return Route(Prefix.parse(raw["dst"]), _optional_address(raw.get("gw")), extra)
+
+
+def dns_from_json(raw: Any) -> Json:
+    """Reads DNS settings (members null or empty left out); raises ValueError."""
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ValueError('"dns" is not an object')
+    lowered = {str(key).lower(): value for key, value in raw.items()}
+    dns: Json = {}
+    for key in ("nameservers", "domain", "search", "options"):
+        value = lowered.get(key)
+        if not value:
+            continue
+        if key == "domain" and not isinstance(value, str):
+            raise ValueError('"dns.domain" is not a string')
+        if key != "domain" and not (isinstance(value, list) and all(isinstance(member, str) for member in value)):
+            raise ValueError(f'"dns.{key}" is not a list of strings')
+        dns[key] = value
+    return dns
+
+
+def _optional_address(text: Any) -> Address | None:
+    return Address.parse(text) if text else None

@@ -1,0 +1,223 @@
+"""Bridges and their ports."""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from shared.cni.errors import InternalError, UnsupportedField
+from shared.net import addresses, links, sysctl
+from shared.net.netlink import NetlinkError, Request
+from shared.net.owner import stable_link
+from shared.net.wire import (
+    AF_BRIDGE,
+    BRIDGE_VLAN_INFO_MASTER,
+    BRIDGE_VLAN_INFO_PVID,
+    BRIDGE_VLAN_INFO_RANGE_BEGIN,
+    BRIDGE_VLAN_INFO_RANGE_END,
+    BRIDGE_VLAN_INFO_UNTAGGED,
+    IFF_PROMISC,
+    IFF_UP,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RTM_DELLINK,
+    RTM_GETLINK,
+    RTM_NEWLINK,
+    RTM_SETLINK,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shared.cni.ip import Prefix
+    from shared.net.netlink import Message, Netlink
+    from shared.undo import Undo
+
+RTEXT_FILTER_BRVLAN = 2  # linux/rtnetlink.h
+
+
+def ensure(netlink: Netlink, undo: Undo, name: str, *, mtu: int, vlan_filtering: bool, promisc: bool) -> Message:
+    """The bridge of that name, made if need be, up, deaf to router advertisements; `mtu` in bytes, 0 for the default.
+
+    A new bridge gets a MAC of its own, which then does not change with its ports. Raises InternalError where the name
+    is another kind of link's, UnsupportedField where the kernel cannot filter VLANs.
+    """
+    bridge = links.get(netlink, name)
+    if bridge is None:
+        _create(netlink, undo, name, mtu, vlan_filtering)
+        bridge = links.require(netlink, name)
+    if links.kind(bridge) != "bridge":
+        raise InternalError(f"link {name} already exists but is not a bridge")
+    if vlan_filtering and not _filters_vlans(bridge):
+        netlink.request(RTM_NEWLINK, _with_vlan_filtering({"index": bridge["index"]}))
+        bridge = links.require(netlink, name)
+        if not _filters_vlans(bridge):
+            raise UnsupportedField(f'"vlan" and "vlanTrunk" need a kernel whose bridges filter VLANs; {name} does not')
+    wanted = IFF_UP | (IFF_PROMISC if promisc else 0)
+    if bridge["flags"] & wanted != wanted:
+        sysctl.write(f"ipv6/conf/{name}/accept_ra", "0")
+        netlink.batch([links.change_flags(bridge["index"], wanted, wanted)])
+    return bridge
+
+
+def _create(netlink: Netlink, undo: Undo, name: str, mtu: int, vlan_filtering: bool) -> None:
+    message: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": random_mac(), "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}
+    if mtu:
+        message["IFLA_MTU"] = mtu
+    if vlan_filtering:
+        message = _with_vlan_filtering(message)
+    try:
+        netlink.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:  # a concurrent first ADD was faster
+            raise
+        return
+    undo.push(f"remove bridge {name}", lambda: remove_if_empty(netlink, name))
+
+
+def random_mac() -> str:
+    """A locally administered unicast MAC."""
+    mac = bytearray(posix.urandom(6))
+    mac[0] = (mac[0] & 0xFC) | 0x02
+    return mac.hex(":")
+
+
+def _with_vlan_filtering(message: Message) -> Message:
+    return {
+        **message,
+        "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": {"IFLA_BR_VLAN_FILTERING": 1}},
+    }
+
+
+def _filters_vlans(bridge: Message) -> bool:
+    return bool(bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {}).get("IFLA_BR_VLAN_FILTERING"))
+
+
+def ports(netlink: Netlink, index: int) -> list[Message]:
+    """The links whose master is the bridge with that index."""
+    return [link for link in netlink.dump(RTM_GETLINK, {"IFLA_MASTER": index}) if link.get("IFLA_MASTER") == index]
+
+
+def remove_if_empty(netlink: Netlink, name: str) -> None:
+    """Removes a bridge unless another attachment has joined it meanwhile."""
+    bridge = links.get(netlink, name)
+    if bridge is not None and not ports(netlink, bridge["index"]):
+        links.delete(netlink, name)
+
+
+def ensure_gateway(
+    netlink: Netlink, undo: Undo, link: Message, prefix: Prefix, *, bridge: int, port: int, force: bool, dad: bool
+) -> None:
+    """Gives a bridge, or the VLAN gateway port `link` of it, the pods' gateway address unless it has it.
+
+    Taken back unless another port than this call's `port` has come to use it. Raises InternalError where the link has
+    another IPv4 address or an overlapping IPv6 one, which `force` removes instead.
+    """
+    index, name = link["index"], link["IFLA_IFNAME"]
+    existing = addresses.of_link(netlink, index)
+    if prefix in existing:
+        return
+    conflicts = [
+        other
+        for other in existing
+        if other.version == prefix.version and (prefix.version == 4 or other.overlaps(prefix))
+    ]
+    if conflicts and not force:
+        raise InternalError(f"{name} already has an IP address different from {prefix}: {conflicts[0]}")
+
+    def take_back() -> None:
+        if any(other["index"] != port for other in ports(netlink, bridge)):
+            return
+        addresses.remove(netlink, index, prefix)
+        netlink.batch([addresses.add(index, other, dad=False) for other in conflicts])
+
+    for other in conflicts:
+        addresses.remove(netlink, index, other)
+    netlink.batch([
+        addresses.add(index, prefix, dad=dad, tolerate=(errno.EEXIST,)),
+        # set to what it is, the MAC no longer follows the ports': otherwise it is the lowest of theirs, and changes
+        Request(RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": link["IFLA_ADDRESS"]}),
+    ])  # fmt: skip
+    undo.push(f"take {prefix} off {name}", take_back)
+
+
+def join(index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool) -> list[Request]:
+    """Requests that make a link a port of the bridge, still down."""
+    member: Message = {"index": index, "IFLA_MASTER": bridge}
+    if alias:
+        member["IFLA_IFALIAS"] = alias
+    requests = [Request(RTM_NEWLINK, member)]
+    if hairpin or isolated:
+        port = {"IFLA_BRPORT_MODE": int(hairpin), "IFLA_BRPORT_ISOLATED": int(isolated)}
+        info = {"IFLA_INFO_SLAVE_KIND": "bridge", "IFLA_INFO_SLAVE_DATA": port}
+        requests.append(Request(RTM_NEWLINK, {"index": index, "IFLA_LINKINFO": info}))
+    return requests
+
+
+def vlans(index: int, *, native: int, trunk: list[int], keep_default: bool) -> list[Request]:
+    """Requests for a port's VLANs: `native` in and out untagged (0: none), `trunk` tagged.
+
+    The bridge gives each new port its default VLAN 1, untagged; unless `keep_default`, that is taken away, or the pod
+    would hear VLAN 1 although it was put into others.
+    """
+    if not native and not trunk:
+        return []
+    requests = []
+    if not keep_default and native != 1:
+        requests.append(_vlan_request(RTM_DELLINK, index, [{"flags": BRIDGE_VLAN_INFO_MASTER, "vid": 1}], (errno.ENOENT,)))
+    if native:
+        flags = BRIDGE_VLAN_INFO_MASTER | BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED
+        requests.append(_vlan_request(RTM_SETLINK, index, [{"flags": flags, "vid": native}]))
+    for first, last in _ranges([vid for vid in trunk if vid != native]):
+        if first == last:
+            members = [{"flags": BRIDGE_VLAN_INFO_MASTER, "vid": first}]
+        else:
+            members = [
+                {"flags": BRIDGE_VLAN_INFO_MASTER | BRIDGE_VLAN_INFO_RANGE_BEGIN, "vid": first},
+                {"flags": BRIDGE_VLAN_INFO_MASTER | BRIDGE_VLAN_INFO_RANGE_END, "vid": last},
+            ]
+        requests.append(_vlan_request(RTM_SETLINK, index, members))
+    return requests
+
+
+def add_vlan_port(netlink: Netlink, undo: Undo, bridge: Message, name: str, *, vlan: int, keep_default: bool) -> None:
+    """Makes the veth pair whose end `name` is the host's own place in a VLAN of the bridge, up on both sides."""
+    port_name = stable_link(name)
+    links.add_veth(
+        netlink, undo, name=port_name, mac=random_mac(), peer=name, peer_mac=random_mac(), mtu=bridge["IFLA_MTU"],
+        peer_netns=None,
+    )  # fmt: skip
+    port, own = links.require(netlink, port_name), links.require(netlink, name)
+    for link in (port_name, name):
+        sysctl.write(f"ipv6/conf/{link}/accept_ra", "0")
+    netlink.batch([
+        *join(port["index"], bridge["index"], alias="", hairpin=False, isolated=False),
+        *vlans(port["index"], native=vlan, trunk=[], keep_default=keep_default),
+        links.change_flags(port["index"], IFF_UP, IFF_UP),
+        links.change_flags(own["index"], IFF_UP, IFF_UP),
+    ])  # fmt: skip
+
+
+def _vlan_request(kind: int, index: int, members: list[dict[str, int]], tolerate: tuple[int, ...] = ()) -> Request:
+    info = {"IFLA_BRIDGE_VLAN_INFO": members}
+    return Request(kind, {"family": AF_BRIDGE, "index": index, "IFLA_AF_SPEC": info}, 0, tolerate)
+
+
+def _ranges(vids: list[int]) -> list[tuple[int, int]]:
+    """Sorted numbers as inclusive ranges, so that a trunk of thousands is a few attributes."""
+    found: list[tuple[int, int]] = []
+    for vid in sorted(set(vids)):
+        if found and found[-1][1] == vid - 1:
+            found[-1] = (found[-1][0], vid)
+        else:
+            found.append((vid, vid))
+    return found
+
+
+def port_vlans(netlink: Netlink, index: int) -> dict[int, bool]:
+    """A port's VLANs, and whether each is its native one (PVID, untagged)."""
+    for link in netlink.dump(RTM_GETLINK, {"family": AF_BRIDGE, "IFLA_EXT_MASK": RTEXT_FILTER_BRVLAN}):
+        if link["index"] == index:
+            members = link.get("IFLA_AF_SPEC", {}).get("IFLA_BRIDGE_VLAN_INFO", [])
+            found = members if isinstance(members, list) else [members]
+            return {member["vid"]: bool(member["flags"] & BRIDGE_VLAN_INFO_PVID) for member in found}
+    return {}

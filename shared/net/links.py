@@ -1,0 +1,122 @@
+"""Links: looking them up, veth pairs, flags, removal."""
+
+from __future__ import annotations
+
+import errno
+
+from shared.cni.errors import InternalError
+from shared.net.netlink import NetlinkError, Request
+from shared.net.wire import (
+    IFF_LOOPBACK,
+    IFF_POINTOPOINT,
+    IFF_UP,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RTM_DELLINK,
+    RTM_GETLINK,
+    RTM_NEWLINK,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shared.net.netlink import Message, Netlink
+    from shared.net.netns import Netns
+    from shared.undo import Undo
+
+IF_OPER_UP = 6  # linux/if.h
+
+
+def get(netlink: Netlink, name: str) -> Message | None:
+    """The link of that name, or None."""
+    return netlink.get(RTM_GETLINK, {"IFLA_IFNAME": name})
+
+
+def by_index(netlink: Netlink, index: int) -> Message | None:
+    """The link of that index, or None."""
+    return netlink.get(RTM_GETLINK, {"index": index})
+
+
+def require(netlink: Netlink, name: str) -> Message:
+    """The link of that name; raises InternalError where there is none."""
+    link = get(netlink, name)
+    if link is None:
+        raise InternalError(f"there is no link {name}")
+    return link
+
+
+def kind(link: Message) -> str:
+    """The kernel's name for the kind of a virtual link (veth, bridge…), empty for hardware."""
+    return str(link.get("IFLA_LINKINFO", {}).get("IFLA_INFO_KIND", ""))
+
+
+def change_flags(index: int, flags: int, mask: int) -> Request:
+    """A request that sets the flags in `mask` as in `flags` (IFF_*)."""
+    return Request(RTM_NEWLINK, {"index": index, "flags": flags, "change": mask})
+
+
+def set_up(netlink: Netlink, index: int) -> None:
+    """Brings a link up."""
+    netlink.batch([change_flags(index, IFF_UP, IFF_UP)])
+
+
+def set_down(netlink: Netlink, index: int) -> None:
+    """Takes a link down."""
+    netlink.batch([change_flags(index, 0, IFF_UP)])
+
+
+def delete(netlink: Netlink, name: str) -> bool:
+    """Removes a link, and with a veth its other end; whether there was one.
+
+    The kernel answers when the link is gone for good, 10 to 25 ms later (it waits for RCU).
+    """
+    try:
+        netlink.request(RTM_DELLINK, {"IFLA_IFNAME": name})
+    except NetlinkError as error:
+        if error.errno == errno.ENODEV:
+            return False
+        raise
+    return True
+
+
+def smallest_mtu(netlink: Netlink, bridge: str) -> int:
+    """The smallest MTU in bytes of the up links that are neither loopback nor point-to-point: kubenet's choice.
+
+    The bridge itself and its ports do not count, or a small MTU would outlive its reason; 0, the kernel's default,
+    where there is no other link.
+    """
+    found = netlink.dump(RTM_GETLINK)
+    own = next((link["index"] for link in found if link["IFLA_IFNAME"] == bridge), None)
+    candidates = [
+        link["IFLA_MTU"]
+        for link in found
+        if link["flags"] & IFF_UP
+        and not link["flags"] & (IFF_LOOPBACK | IFF_POINTOPOINT)
+        and (own is None or own not in (link["index"], link.get("IFLA_MASTER")))
+    ]
+    return min(candidates, default=0)
+
+
+def add_veth(
+    netlink: Netlink, undo: Undo, *, name: str, mac: str, peer: str, peer_mac: str, mtu: int, peer_netns: Netns | None
+) -> None:
+    """Makes a veth pair with `peer` in `peer_netns` (None: here too) from the start; `mtu` in bytes, 0 for the default.
+
+    Raises InternalError where either name is taken.
+    """
+    host_end: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac}
+    peer_end: Message = {"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac}
+    if mtu:
+        host_end["IFLA_MTU"] = peer_end["IFLA_MTU"] = mtu
+    if peer_netns is not None:
+        peer_end["IFLA_NET_NS_FD"] = peer_netns.descriptor
+    host_end["IFLA_LINKINFO"] = {"IFLA_INFO_KIND": "veth", "IFLA_INFO_DATA": {"VETH_INFO_PEER": peer_end}}
+    try:
+        netlink.request(RTM_NEWLINK, host_end, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        where = peer_netns.path if peer_netns else "the host"
+        if peer_netns and get(netlink, name):
+            raise InternalError(f"{peer} in {where} is attached already: its other end {name} exists") from None
+        raise InternalError(f"link {peer} already exists in {where}") from None
+    undo.push(f"remove link {name}", lambda: delete(netlink, name))

@@ -1,0 +1,300 @@
+"""rtnetlink, driven by the tables that wire.py has from pyroute2.
+
+A message is a dict: the header's fields by their names in lower case, the attributes by the kernel's names:
+
+    host.request(RTM_NEWLINK, {"index": 3, "flags": IFF_UP, "change": IFF_UP, "IFLA_MTU": 1400})
+
+Nested attributes are dicts again, repeated ones lists; addresses and MACs are text.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+from struct import calcsize, pack, unpack_from
+
+from shared.cni.errors import InternalError
+from shared.cni.ip import Address
+from shared.net import wire
+from shared.net.wire import (
+    AF_BRIDGE,
+    NETLINK_EXT_ACK,
+    NETLINK_GET_STRICT_CHK,
+    NETLINK_ROUTE,
+    NLM_F_ACK,
+    NLM_F_ACK_TLVS,
+    NLM_F_CAPPED,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    STRUCTURES,
+)
+from shared.sockets import native as socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    Message = dict[str, Any]
+
+SOL_NETLINK = 270  # linux/socket.h
+NLMSGERR_ATTR_MSG = 1  # linux/netlink.h
+RECEIVE_SIZE = 65536
+DUMP_TRIES = 10
+NLA_TYPE_MASK = 0x3FFF
+
+NUMBERS = {"u8": "=B", "u16": "=H", "u32": "=I", "u64": "=Q", "s8": "=b", "s16": "=h", "s32": "=i", "s64": "=q",
+           "be16": ">H", "be32": ">I", "be64": ">Q"}  # fmt: skip
+
+
+class NetlinkError(InternalError):
+    """The kernel refused a request; `errno` is its reason."""
+
+    def __init__(self, number: int, kind: int, message: Message, reason: str) -> None:
+        self.errno = number
+        name = next(
+            (n for n, value in vars(wire).items() if n.startswith("RTM_") and value == kind), f"message type {kind}"
+        )
+        subject = ", ".join(f"{key}={value}" for key, value in message.items() if value and not isinstance(value, dict))
+        text = f"{posix.strerror(number)} ({errno.errorcode.get(number, number)})"
+        super().__init__(f"kernel refused {name} {subject}: {text}" + (f": {reason}" if reason else ""))
+
+
+class Request:
+    """One message of a batch; the errors in `tolerate` mean that what was asked for is so already."""
+
+    def __init__(self, kind: int, message: Message, flags: int = 0, tolerate: tuple[int, ...] = ()) -> None:
+        self.kind = kind
+        self.message = message
+        self.flags = flags
+        self.tolerate = tolerate
+
+
+class Netlink:
+    """A netlink socket of the network namespace that the thread is in when this is made."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        self.sequence = 0
+        for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+            try:
+                self.socket.setsockopt(SOL_NETLINK, option, 1)
+            except OSError:  # kernels before 4.12 and 4.20: no reasons in words, and dumps are not filtered
+                pass
+
+    def close(self) -> None:
+        """Frees the socket; an executable leaves that to its exit."""
+        self.socket.close()
+
+    def request(self, kind: int, message: Message, flags: int = 0, tolerate: tuple[int, ...] = ()) -> None:
+        """Asks for one change; raises NetlinkError with what the kernel says against it."""
+        self.batch([Request(kind, message, flags, tolerate)])
+
+    def batch(self, requests: list[Request]) -> None:
+        """Sends requests at once and waits for the last to be done.
+
+        The kernel goes on with the others after one that fails; the first failure is raised as NetlinkError.
+        """
+        if not requests:
+            return
+        first = self.sequence + 1
+        last = self._send(requests)
+        failure: NetlinkError | None = None
+        while True:
+            for kind, sequence, _flags, data, start, end in self._receive():
+                if kind != NLMSG_ERROR or not first <= sequence <= last:
+                    continue  # an answer that an earlier, failed call did not wait for
+                failure = failure or self._refusal(requests[sequence - first], _flags, data, start, end)
+                if sequence == last:
+                    if failure:
+                        raise failure
+                    return
+
+    def get(self, kind: int, message: Message) -> Message | None:
+        """The one object asked for, or None where the kernel says that there is none."""
+        request = Request(kind, message)
+        sequence = self._send([request], acknowledge=False)
+        while True:
+            for got, number, flags, data, start, end in self._receive():
+                if number != sequence:
+                    continue
+                if got != NLMSG_ERROR:
+                    return decode(got, data, start, end)
+                failure = self._refusal(request, flags, data, start, end)
+                if failure is None or failure.errno in (errno.ENODEV, errno.ENOENT):
+                    return None
+                raise failure
+
+    def dump(self, kind: int, message: Message | None = None) -> list[Message]:
+        """All objects of a kind; `message` narrows it where the kernel can, so callers filter as well.
+
+        A dump that a change interrupted, or that overran the socket's buffer, is begun anew.
+        """
+        request = Request(kind, message or {}, NLM_F_DUMP)
+        for _ in range(DUMP_TRIES):
+            found = self._dump_once(request)
+            if found is not None:
+                return found
+        raise InternalError(f"the kernel's tables changed during each of {DUMP_TRIES} readings")
+
+    def _dump_once(self, request: Request) -> list[Message] | None:
+        found: list[Message] = []
+        interrupted = False
+        sequence = self._send([request], acknowledge=False)
+        while True:
+            try:
+                answers = list(self._receive())
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    return None
+                raise
+            for kind, number, flags, data, start, end in answers:
+                if number != sequence:
+                    continue
+                interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
+                if kind == NLMSG_DONE:
+                    return None if interrupted else found
+                if kind == NLMSG_ERROR:
+                    failure = self._refusal(request, flags, data, start, end)
+                    if failure:
+                        raise failure
+                    continue
+                found.append(decode(kind, data, start, end))
+
+    def _send(self, requests: list[Request], *, acknowledge: bool = True) -> int:
+        out = b""
+        for request in requests:
+            self.sequence += 1
+            flags = NLM_F_REQUEST | request.flags
+            if acknowledge and request is requests[-1]:
+                flags |= NLM_F_ACK
+            out += encode(request.kind, flags, self.sequence, request.message)
+        self.socket.send(out)
+        return self.sequence
+
+    def _receive(self) -> Iterator[tuple[int, int, int, bytes, int, int]]:
+        data = self.socket.recv(RECEIVE_SIZE)
+        offset = 0
+        while offset + 16 <= len(data):
+            length, kind, flags, sequence, _port = unpack_from("=IHHII", data, offset)
+            yield kind, sequence, flags, data, offset + 16, offset + length
+            offset += (length + 3) & ~3
+
+    @staticmethod
+    def _refusal(request: Request, flags: int, data: bytes, start: int, end: int) -> NetlinkError | None:
+        number = -int(unpack_from("=i", data, start)[0])
+        if number == 0 or number in request.tolerate:
+            return None
+        reason = ""
+        if flags & NLM_F_ACK_TLVS:
+            # struct nlmsgerr: the errno, then the refused message's header alone (capped) or the message whole
+            refused = 16 if flags & NLM_F_CAPPED else int(unpack_from("=I", data, start + 4)[0])
+            for attribute, value_start, value_end in _attributes(data, start + 4 + ((refused + 3) & ~3), end):
+                if attribute == NLMSGERR_ATTR_MSG:
+                    reason = data[value_start : value_end - 1].decode(errors="replace")
+        return NetlinkError(number, request.kind, request.message, reason)
+
+
+def encode(kind: int, flags: int, sequence: int, message: Message) -> bytes:
+    """The bytes of one message, struct nlmsghdr included."""
+    body = _encode_structure(wire.MESSAGES[kind], message)
+    return pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
+
+
+def _encode_structure(name: str, message: Message) -> bytes:
+    fields, layout, attributes = STRUCTURES[name]
+    out = pack("=" + layout, *[message.get(field, 0) for field in fields]) if layout else b""
+    out += bytes(-len(out) % 4)
+    for key, value in message.items():
+        if key in fields:
+            continue
+        number, kind = attributes[key]
+        for one in value if isinstance(value, list) else (value,):
+            payload = _encode_value(kind, one, message)
+            out += pack("=HH", 4 + len(payload), number) + payload + bytes(-len(payload) % 4)
+    return out
+
+
+def _encode_value(kind: str, value: Any, owner: Message) -> bytes:
+    if kind in NUMBERS:
+        return pack(NUMBERS[kind], value)
+    if kind == "asciiz":
+        return str(value).encode() + b"\0"
+    if kind == "ip":
+        return Address.parse(value).packed
+    if kind == "l2addr":
+        return bytes.fromhex(value.replace(":", ""))
+    if kind == "flag":
+        return b""
+    if isinstance(value, bytes):
+        return value
+    return _encode_structure(_resolve(kind, owner), value)
+
+
+def decode(kind: int, data: bytes, start: int, end: int) -> Message:
+    """The message whose body is data[start:end]; attributes that the tables do not know are left out."""
+    return _decode_structure(wire.MESSAGES[kind], data, start, end)
+
+
+_by_number: dict[str, dict[int, tuple[str, str]]] = {}
+
+
+def _decode_structure(name: str, data: bytes, start: int, end: int) -> Message:
+    fields, layout, attributes = STRUCTURES[name]
+    message: Message = {}
+    if layout:
+        message.update(zip(fields, unpack_from("=" + layout, data, start), strict=True))
+        start += (calcsize("=" + layout) + 3) & ~3
+    known = _by_number.get(name)
+    if known is None:
+        known = _by_number[name] = {number & NLA_TYPE_MASK: (key, kind) for key, (number, kind) in attributes.items()}
+    for number, value_start, value_end in _attributes(data, start, end):
+        if number in known:
+            key, kind = known[number]
+            value = _decode_value(kind, data, value_start, value_end, message)
+            if key not in message:
+                message[key] = value
+            elif isinstance(message[key], list):
+                message[key].append(value)
+            else:
+                message[key] = [message[key], value]
+    return message
+
+
+def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    while start + 4 <= end:
+        length, number = unpack_from("=HH", data, start)
+        if length < 4:
+            return
+        yield number & NLA_TYPE_MASK, start + 4, start + length
+        start += (length + 3) & ~3
+
+
+def _decode_value(kind: str, data: bytes, start: int, end: int, owner: Message) -> Any:
+    if kind in NUMBERS:
+        layout = NUMBERS[kind]
+        return unpack_from(layout, data, start)[0] if calcsize(layout) <= end - start else data[start:end]
+    if kind == "asciiz":
+        return data[start:end].rstrip(b"\0").decode(errors="surrogateescape")
+    if kind == "l2addr":
+        return data[start:end].hex(":")
+    if kind == "ip" and end - start in (4, 16):
+        return str(Address(4 if end - start == 4 else 6, int.from_bytes(data[start:end], "big")))
+    if kind == "flag":
+        return True
+    structure = _resolve(kind, owner)
+    return _decode_structure(structure, data, start, end) if structure in STRUCTURES else data[start:end]
+
+
+def _resolve(kind: str, owner: Message) -> str:
+    """The structure of an attribute whose layout depends on what stands before it."""
+    if kind == "info_data":
+        return f"info_data/{owner.get('IFLA_INFO_KIND', '')}"
+    if kind == "info_slave_data":
+        return f"info_slave_data/{owner.get('IFLA_INFO_SLAVE_KIND', '')}"
+    if kind == "af_spec":
+        return "af_spec/bridge" if owner.get("family") == AF_BRIDGE else ""
+    return kind

@@ -1,0 +1,87 @@
+"""A pod's network namespace: opened once, checked first, entered in the open."""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+
+from shared import libc
+from shared.cni.errors import InvalidNetns, UnknownContainer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+OWN = "/proc/thread-self/ns/net"
+NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+
+
+class HostNetns(InvalidNetns):
+    """The path leads to the namespace that the plugin itself runs in."""
+
+
+class Netns:
+    """An open network namespace; `with` moves the calling thread inside and back."""
+
+    def __init__(self, path: str, descriptor: int, home: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.home = home
+
+    def __enter__(self) -> Netns:
+        _setns(self.descriptor)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _setns(self.home)
+
+
+def open_netns(path: str) -> Netns:
+    """Opens the network namespace at `path`, which must not be the one that the call runs in.
+
+    Raises UnknownContainer where there is nothing, InvalidNetns where there is something else or the host's own.
+    """
+    try:
+        # a FIFO would block without O_NONBLOCK
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnknownContainer(f"CNI_NETNS {path!r} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InvalidNetns(f"CNI_NETNS {path!r} cannot be opened", str(error)) from None
+    try:
+        kind = fcntl.ioctl(descriptor, NS_GET_NSTYPE)
+    except OSError:
+        kind = 0
+    if kind != CLONE_NEWNET:
+        posix.close(descriptor)
+        raise InvalidNetns(f"CNI_NETNS {path!r} is not a network namespace")
+    home = posix.open(OWN, posix.O_RDONLY | posix.O_CLOEXEC)
+    theirs, ours = posix.fstat(descriptor), posix.fstat(home)
+    if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
+        raise HostNetns(f"CNI_NETNS {path!r} is the host's own network namespace, not a container's")
+    return Netns(path, descriptor, home)
+
+
+def open_if_there(path: str) -> Netns | None:
+    """The same for DEL, which has nothing to do in a namespace that is gone: None for an empty path or nothing there.
+
+    What a deleted namespace leaves behind, an empty file at its old mount point, is nothing there as well.
+    Raises InvalidNetns for the host's own.
+    """
+    if not path:
+        return None
+    try:
+        return open_netns(path)
+    except HostNetns:
+        raise
+    except (UnknownContainer, InvalidNetns):
+        return None
+
+
+def _setns(descriptor: int) -> None:
+    setns = getattr(posix, "setns", None)  # from Python 3.12
+    if setns is not None:
+        setns(descriptor, CLONE_NEWNET)
+    else:
+        libc.call("setns", descriptor, CLONE_NEWNET)

@@ -1,0 +1,69 @@
+"""Names that an attachment's things on the host derive from (network, container id, ifname), so that DEL, CHECK and
+GC find them without the pod's namespace and without a result."""
+
+from __future__ import annotations
+
+try:
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
+ALIAS_PREFIX = "pycni:"
+ALIAS_BYTES = 255  # IFALIASZ in linux/if.h, less the closing NUL
+LINK_PREFIX = "veth"
+NETWORK_DIGITS = 3
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=24).hexdigest()
+
+
+def _mac(digits: str) -> str:
+    first = (int(digits[:2], 16) & 0xFC) | 0x02  # locally administered, unicast
+    return ":".join([f"{first:02x}", *(digits[place : place + 2] for place in range(2, 12, 2))])
+
+
+class Owner:
+    """The names and MACs of one attachment.
+
+    The MACs are given rather than left to the kernel so that udev's MACAddressPolicy leaves them alone and a result
+    stays true.
+    """
+
+    def __init__(self, network: str, container_id: str, ifname: str) -> None:
+        self.network = network
+        self.container_id = container_id
+        self.ifname = ifname
+        digits = _digest(f"{network}/{container_id}/{ifname}")
+        self.host_link = network_prefix(network) + digits[:8]
+        self.host_mac = _mac(digits[8:20])
+        self.pod_mac = _mac(digits[20:32])
+
+    @property
+    def alias(self) -> str:
+        """The host link's IFLA_IFALIAS, for whoever debugs the node and for GC; empty where the kernel has no room."""
+        alias = f"{ALIAS_PREFIX}{self.network}/{self.container_id}/{self.ifname}"
+        return alias if len(alias.encode()) <= ALIAS_BYTES else ""
+
+
+def network_prefix(network: str) -> str:
+    """How the names of a network's host links begin; eight hexadecimal digits follow."""
+    return LINK_PREFIX + _digest(network)[:NETWORK_DIGITS]
+
+
+def is_host_link(name: str, network: str) -> bool:
+    """Whether a name has the form that host links of the network have."""
+    prefix = network_prefix(network)
+    tail = name.removeprefix(prefix)
+    return name.startswith(prefix) and len(tail) == 8 and set(tail) <= set("0123456789abcdef")
+
+
+def attachment(alias: str) -> tuple[str, str, str] | None:
+    """The (network, container id, ifname) that an alias names."""
+    parts = alias.removeprefix(ALIAS_PREFIX).split("/")
+    return (parts[0], parts[1], parts[2]) if alias.startswith(ALIAS_PREFIX) and len(parts) == 3 else None
+
+
+def stable_link(text: str) -> str:
+    """A host link's name for something that is not one attachment's, such as a bridge's VLAN gateway port."""
+    return LINK_PREFIX + _digest(text)[:8]

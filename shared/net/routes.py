@@ -1,0 +1,70 @@
+"""Routes."""
+
+from __future__ import annotations
+
+from shared.cni.ip import Address, Prefix
+from shared.net.addresses import FAMILIES
+from shared.net.netlink import Request
+from shared.net.wire import (
+    NLM_F_CREATE,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    RTN_UNICAST,
+    RTPROT_BOOT,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shared.cni.result import Route
+    from shared.net.netlink import Message, Netlink
+
+RTN_TYPES_SHOWN = (RTN_UNICAST,)
+RT_TABLE_MAIN = 254  # linux/rtnetlink.h
+LAST_SMALL_TABLE = 255  # the header's table field is one byte; RTA_TABLE has the rest
+
+
+def add(index: int, route: Route, gateway: Address | None) -> Request:
+    """A request for a route through a link, by `gateway` where the route names none of its own.
+
+    As the reference's: without NLM_F_EXCL, so that a second gateway to a destination becomes another next hop.
+    """
+    via = route.gw or gateway
+    extra = route.extra
+    default_scope = RT_SCOPE_LINK if via is None and route.dst.version == 4 else RT_SCOPE_UNIVERSE
+    table = extra.get("table", RT_TABLE_MAIN)
+    body: Message = {
+        "family": FAMILIES[route.dst.version],
+        "dst_len": route.dst.length,
+        "table": table if table <= LAST_SMALL_TABLE else 0,
+        "proto": RTPROT_BOOT,
+        "scope": extra.get("scope", default_scope),
+        "type": RTN_UNICAST,
+        "RTA_OIF": index,
+    }
+    if route.dst.length:
+        body["RTA_DST"] = str(route.dst.first)
+    if via is not None:
+        body["RTA_GATEWAY"] = str(via)
+    if table > LAST_SMALL_TABLE:
+        body["RTA_TABLE"] = table
+    if "priority" in extra:
+        body["RTA_PRIORITY"] = extra["priority"]
+    metrics = {name: extra[key] for key, name in (("mtu", "RTAX_MTU"), ("advmss", "RTAX_ADVMSS")) if extra.get(key)}
+    if metrics:
+        body["RTA_METRICS"] = metrics
+    return Request(RTM_NEWROUTE, body, NLM_F_CREATE)
+
+
+def of_link(netlink: Netlink, index: int) -> list[tuple[Prefix, Address | None]]:
+    """Destination and gateway of each unicast route through a link, in whichever table."""
+    found = []
+    for version, family in FAMILIES.items():
+        for message in netlink.dump(RTM_GETROUTE, {"family": family}):
+            if message.get("RTA_OIF") != index or message["type"] not in RTN_TYPES_SHOWN:
+                continue
+            first = Address.parse(message["RTA_DST"]) if "RTA_DST" in message else Address(version, 0)
+            gateway = message.get("RTA_GATEWAY")
+            found.append((Prefix(first, message["dst_len"]), Address.parse(gateway) if gateway else None))
+    return found

@@ -1,0 +1,57 @@
+"""Waiting for the kernel: by its notifications, with a deadline, never by sleeping."""
+
+from __future__ import annotations
+
+from shared import signals
+from shared.cni.errors import InternalError
+from shared.net import addresses, links
+from shared.net.netlink import RECEIVE_SIZE, SOL_NETLINK
+from shared.net.wire import NETLINK_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK
+from shared.sockets import native as socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.net.netlink import Netlink
+
+NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
+PORT_SECONDS = 2.5
+DAD_SECONDS = 10.0
+
+
+def port_up(netlink: Netlink, name: str) -> None:
+    """Until a bridge's port has carrier and forwards; raises InternalError after 2.5 seconds."""
+
+    def is_up() -> bool:
+        return bool(links.require(netlink, name).get("IFLA_OPERSTATE") == links.IF_OPER_UP)
+
+    _until(is_up, RTNLGRP_LINK, PORT_SECONDS, f"link {name} did not come up")
+
+
+def addresses_settled(netlink: Netlink, index: int) -> None:
+    """Until duplicate address detection is over on a link; raises InternalError for a duplicate or after 10 seconds."""
+
+    def is_settled() -> bool:
+        return not addresses.unsettled(netlink, index)
+
+    _until(is_settled, RTNLGRP_IPV6_IFADDR, DAD_SECONDS, "duplicate address detection did not end")
+
+
+def _until(condition: Callable[[], bool], group: int, seconds: float, failure: str) -> None:
+    if condition():
+        return
+    listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+    listener.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+    try:
+        with signals.interruptible(seconds):
+            # looked at again after listening began, so that no change can fall in between
+            while not condition():
+                try:
+                    listener.recv(RECEIVE_SIZE)
+                except OSError:  # ENOBUFS: more changes than the buffer holds; one of them may be ours
+                    continue
+    except signals.DeadlineExpired:
+        raise InternalError(f"{failure} within {seconds:.0f} seconds") from None
+    finally:
+        listener.close()

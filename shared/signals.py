@@ -1,0 +1,75 @@
+"""Termination and deadlines, taken only where a call can be left without losing track of what it made.
+
+A runtime that gives up sends SIGTERM (and later SIGKILL, which nobody sees). Raising at once from the handler could
+strike between the system call that makes a link and the note of how to remove it, so a signal is only remembered,
+and raised at the next safe point: when a step has been noted (Undo.push) or while the call waits for something.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGINT arrived; args[0] is its number."""
+
+
+class DeadlineExpired(Exception):
+    """What an `interruptible` block waited for did not come in time."""
+
+
+_pending = 0
+_interruptible = False
+
+
+def install() -> None:
+    """Takes SIGTERM, SIGINT and SIGALRM; call once, before anything is made."""
+    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGALRM):
+        _signal.signal(number, _remember)
+
+
+def ignore() -> None:
+    """From here on nothing interrupts: the call takes back what it did, or has given its answer."""
+    global _pending
+    _pending = 0
+    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGALRM):
+        _signal.signal(number, _signal.SIG_IGN)
+
+
+def safe_point() -> None:
+    """Raises Terminated if a signal has come since the last safe point."""
+    if _pending:
+        raise Terminated(_pending)
+
+
+def _remember(number: int, _frame: FrameType | None) -> None:
+    global _pending
+    if number == _signal.SIGALRM:
+        if _interruptible:
+            raise DeadlineExpired
+        return
+    _pending = number
+    if _interruptible:
+        raise Terminated(number)
+
+
+class interruptible:  # noqa: N801  (used like a function)
+    """A block that waits: signals strike at once, and after `seconds` DeadlineExpired is raised."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __enter__(self) -> None:
+        global _interruptible
+        safe_point()
+        _interruptible = True
+        _signal.setitimer(_signal.ITIMER_REAL, self.seconds)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        global _interruptible
+        _interruptible = False
+        _signal.setitimer(_signal.ITIMER_REAL, 0)

@@ -1,0 +1,16 @@
+"""Sockets without the Python half of the socket module, whose enums and selectors cost 8 ms to import."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket as native
+else:
+    try:
+        import _socket as native
+
+        native.socket, native.AF_NETLINK, native.inet_pton, native.inet_ntop, native.timeout  # noqa: B018
+    except (ImportError, AttributeError):
+        import socket as native
+
+__all__ = ["native"]
