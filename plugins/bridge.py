@@ -7,7 +7,7 @@ from shared.cni.config import boolean, choice, either, field, integer, invalid, 
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.plugin import previous_result, valid_attachments
-from shared.cni.result import IP, Interface, Result, Route, dns_from_json
+from shared.cni.result import Interface, Result, Route, dns_from_json
 from shared.net import addresses, bridges, links, netns, routes, sysctl, wait
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, attachment, is_host_link
@@ -82,14 +82,14 @@ class Config(config.Config):
     ipMasqBackend: str = field(choice("iptables", "nftables"), "", "what ipMasq uses")
     mtu: int | str = field(
         either(integer(0, 65535), choice("auto")), 0,
-        'MTU of bridge and veth in bytes; 0: the kernel\'s default; "auto": the smallest of the host\'s up links that are'
-        " neither loopback nor point-to-point",
+        'MTU of bridge and veth in bytes; 0: the kernel\'s default; "auto": the smallest of the host\'s up links that'
+        " are neither loopback nor point-to-point",
     )  # fmt: skip
     hairpinMode: bool = field(boolean, False, "let the pod reach itself by way of the bridge")
     promiscMode: bool = field(boolean, False, "make the bridge promiscuous (excludes hairpinMode)")
     vlan: int = field(integer(0, 4094), 0, "VLAN of the pod, untagged inside; 0: none")
     vlanTrunk: list[Trunk] = field(list_of(section(Trunk)), (), "VLANs that the pod gets tagged")
-    preserveDefaultVlan: bool = field(boolean, False, "with vlan or vlanTrunk: keep the port in the bridge's VLAN 1 too")
+    preserveDefaultVlan: bool = field(boolean, False, "with vlan or vlanTrunk: stay in the bridge's VLAN 1 too")
     macspoofchk: bool = field(boolean, False, "drop frames with another source MAC (true is not supported yet)")
     enabledad: bool = field(boolean, False, "wait for IPv6 duplicate address detection instead of skipping it")
     disableContainerInterface: bool = field(boolean, False, "leave the pod's interface down (excludes ipam)")
@@ -156,11 +156,18 @@ def add(call: Call, undo: Undo) -> Result:
 
     gateway_link = bridge
     if result.ips and pod.vlan_link:
-        gateway_link = _vlan_gateway(host, undo, pod, bridge)
+        from shared.net import vlans
+
+        gateway_link = vlans.ensure_gateway_port(
+            host, undo, bridge, pod.vlan_link, vlan=keys.vlan, keep_default=keys.preserveDefaultVlan,
+            pod_port=port["index"],
+        )  # fmt: skip
     if pod.gateway:
         _be_gateway(host, undo, pod, bridge, port, gateway_link, result)
     if not keys.disableContainerInterface:
         wait.port_up(host, pod.owner.host_link)
+    if keys.enabledad and pod.gateway:
+        wait.addresses_settled(host, gateway_link["index"])
 
     result.interfaces = [
         _interface(links.require(host, keys.bridge)), _interface(port), _interface(inside, call.netns),
@@ -175,16 +182,22 @@ def _connect(
     """The veth pair, its host end a port of the bridge and up; the spoofed and the stray frame are kept out first."""
     owner, keys = pod.owner, pod.keys
     links.add_veth(
-        host, undo, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.mac or owner.pod_mac, mtu=mtu,
+        host, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.mac or owner.pod_mac, mtu=mtu,
         peer_netns=pod_netns,
     )  # fmt: skip
+    undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))
     port = links.require(host, owner.host_link)
     sysctl.write(f"ipv6/conf/{owner.host_link}/accept_ra", "0")
-    host.batch([
-        *bridges.join(port["index"], bridge["index"], alias=owner.alias, hairpin=keys.hairpinMode, isolated=keys.portIsolation),
-        *bridges.vlans(port["index"], native=keys.vlan, trunk=pod.trunk, keep_default=keys.preserveDefaultVlan),
-        links.change_flags(port["index"], IFF_UP, IFF_UP),
-    ])  # fmt: skip
+    requests = bridges.join(
+        port["index"], bridge["index"], alias=owner.alias, hairpin=keys.hairpinMode, isolated=keys.portIsolation
+    )
+    if keys.vlan or pod.trunk:
+        from shared.net import vlans
+
+        requests += vlans.requests(
+            port["index"], native=keys.vlan, trunk=pod.trunk, keep_default=keys.preserveDefaultVlan
+        )
+    host.batch([*requests, links.change_flags(port["index"], IFF_UP, IFF_UP)])
     return port
 
 
@@ -212,7 +225,8 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -
         if keys.disableContainerInterface:
             return link
         has_ipv6 = any(ip.address.version == 6 for ip in result.ips)
-        sysctl.write(f"ipv6/conf/{ifname}/{'enhanced_dad' if keys.enabledad else 'accept_dad'}", str(int(keys.enabledad)))
+        dad = ("enhanced_dad", "1") if keys.enabledad else ("accept_dad", "0")
+        sysctl.write(f"ipv6/conf/{ifname}/{dad[0]}", dad[1])
         if result.ips:
             sysctl.write(f"ipv4/conf/{ifname}/arp_notify", "1")
         for name in ("lo", ifname) if has_ipv6 else ():
@@ -224,17 +238,6 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -
         if keys.enabledad and has_ipv6:
             wait.addresses_settled(inside, index)
         inside.batch([routes.add(index, route, gateways.get(route.dst.version)) for route in result.routes])
-    return link
-
-
-def _vlan_gateway(host: Netlink, undo: Undo, pod: Attachment, bridge: Message) -> Message:
-    """The VLAN's gateway port <bridge>.<vlan>: one end of a veth pair whose other end is a port in that VLAN."""
-    link = links.get(host, pod.vlan_link)
-    if link is None:
-        bridges.add_vlan_port(
-            host, undo, bridge, pod.vlan_link, vlan=pod.keys.vlan, keep_default=pod.keys.preserveDefaultVlan
-        )
-        link = links.require(host, pod.vlan_link)
     return link
 
 
@@ -280,27 +283,10 @@ def _check_inside(inside: Netlink, call: Call, pod: Attachment, previous: Result
         return
     if links.kind(link) != "veth":
         problems.append(f"link {call.ifname} in {call.netns} is not a veth")
-    if pod.mac and link["IFLA_ADDRESS"] != pod.mac:
-        problems.append(f"link {call.ifname} has MAC {link['IFLA_ADDRESS']}, not {pod.mac}")
-    if not pod.keys.disableContainerInterface and not link["flags"] & IFF_UP:
-        problems.append(f"link {call.ifname} is down in {call.netns}")
-    have = addresses.of_link(inside, link["index"])
-    ours = [ip for ip in previous.ips if _is_ours(ip, previous, call)]
-    problems += [f"address {ip.address} is missing on {call.ifname}" for ip in ours if ip.address not in have]
-    families = {ip.address.version for ip in ours}
-    present = routes.of_link(inside, link["index"])
-    for route in previous.routes:
-        # a route by a gateway of another attachment's family or network is that attachment's to check
-        expected = [gateway for dst, gateway in present if dst == route.dst.network]
-        if route.dst.version in families and (not expected or (route.gw and route.gw not in expected)):
-            problems.append(f"route to {route.dst}{f' via {route.gw}' if route.gw else ''} is missing in {call.netns}")
+    from shared.net import verify
 
-
-def _is_ours(ip: IP, previous: Result, call: Call) -> bool:
-    if ip.interface is None:
-        return True
-    interface = previous.interfaces[ip.interface]
-    return bool(interface.sandbox) and interface.name == call.ifname
+    verify.link(link, call, problems, mac=pod.mac, is_up=not pod.keys.disableContainerInterface)
+    verify.layer_3(inside, link, call, previous, problems)
 
 
 def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous: Result, problems: list[str]) -> None:
@@ -322,7 +308,9 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
         if not port["flags"] & IFF_UP:
             problems.append(f"link {port['IFLA_IFNAME']} is down")
         if keys.vlan or pod.trunk:
-            have = bridges.port_vlans(host, port["index"])
+            from shared.net import vlans
+
+            have = vlans.of_port(host, port["index"])
             wanted = {*pod.trunk, *([keys.vlan] if keys.vlan else [])}
             if not wanted <= set(have) or (keys.vlan and not have[keys.vlan]):
                 problems.append(f"link {port['IFLA_IFNAME']} has the VLANs {sorted(have)}, not {sorted(wanted)}")
@@ -332,7 +320,8 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
         problems += [
             f"gateway address {ip.gateway} is missing on {pod.vlan_link or keys.bridge}"
             for ip in previous.ips
-            if ip.interface == CONTAINER_INTERFACE and ip.gateway and Prefix(ip.gateway, ip.address.length) not in have_addresses
+            if ip.interface == CONTAINER_INTERFACE and ip.gateway
+            if Prefix(ip.gateway, ip.address.length) not in have_addresses
         ]
 
 

@@ -69,7 +69,9 @@ class interruptible:  # noqa: N801  (used like a function)
         _interruptible = True
         _signal.setitimer(_signal.ITIMER_REAL, self.seconds)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         global _interruptible
         _interruptible = False
         _signal.setitimer(_signal.ITIMER_REAL, 0)

@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Self
 
 
 class Undo:
@@ -27,10 +28,12 @@ class Undo:
         self.steps.append((what, step))
         signals.safe_point()
 
-    def __enter__(self) -> Undo:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             return
         signals.ignore()
@@ -38,5 +41,5 @@ class Undo:
             what, step = self.steps.pop()
             try:
                 step()
-            except Exception as failure:
+            except Exception as failure:  # noqa: BLE001  (the other steps must have their turn)
                 posix.write(2, f"pycni: could not {what}: {failure}\n".encode(errors="replace"))

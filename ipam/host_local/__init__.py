@@ -33,7 +33,7 @@ def _requested(value: Any) -> Address:
         raise ValueError("must be an IP address") from None
 
 
-requested_address = config.Kind(_requested, {"type": "string", "format": "ip"})
+requested_address = config.Kind(_requested, {"type": "string", "format": "ip"}, empty_is_unset=True)
 
 
 class RangeConfig(config.Config):
@@ -124,7 +124,8 @@ class Pool:
             try:
                 self.routes.append(route_from_json(raw))
             except (ValueError, KeyError, TypeError):
-                raise invalid(f"ipam.routes[{number}]", raw, 'must have "dst" in CIDR notation and "gw" an address') from None
+                reason = 'must have "dst" in CIDR notation and "gw" an address'
+                raise invalid(f"ipam.routes[{number}]", raw, reason) from None
         self.resolv_conf = ipam.resolvConf
         self.store = Store(ipam.dataDir, call.network)
         self.lease = Lease(call.container_id, call.ifname)
@@ -236,7 +237,7 @@ def check(call: Call) -> None:
     lost = [
         str(ip.address.address)
         for ip in previous.ips
-        if ip.interface is None or (ip.interface < len(previous.interfaces) and previous.interfaces[ip.interface].name == call.ifname)
+        if ip.interface is None or previous.interfaces[ip.interface].name == call.ifname
         if any(entry.range_of(ip.address.address) for entry in pool.sets) and str(ip.address.address) not in held
     ]
     if lost:

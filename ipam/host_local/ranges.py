@@ -30,7 +30,7 @@ class Range:
         self.gateway = gateway or subnet.first + 1
         for name, bound in (("rangeStart", self.start), ("rangeEnd", self.end)):
             if bound not in subnet:
-                raise ValueError(f'has {name} {bound} outside of it')
+                raise ValueError(f"has {name} {bound} outside of it")
         if self.start.value > self.end.value:
             raise ValueError(f"has rangeStart {self.start} after rangeEnd {self.end}")
 

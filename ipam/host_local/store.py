@@ -1,8 +1,8 @@
-"""Leases as files, in the reference's form, and an index beside them that keeps every call's cost constant.
+r"""Leases as files, in the reference's form, and an index beside them that keeps every call's cost constant.
 
 The reference's part, which it and this suite can use by turns on a live node:
 
-    <dataDir>/<network>/<address>               "<container id>\\r\\n<ifname>"; of old, the id alone
+    <dataDir>/<network>/<address>               "<container id>\r\n<ifname>"; of old, the id alone
     <dataDir>/<network>/last_reserved_ip.<set>  where round robin goes on, for each range set
     <dataDir>/<network>/lock                    held with flock(2) during every call
 
@@ -32,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
+    from typing import Self
 
 LOCK_SECONDS = 20.0
 LOCK_TRIES = 100
@@ -114,7 +115,7 @@ class Store:
             return False
         return True
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         try:
             self.directory = _directory(self.path)
             self.index = _directory(self.index_path)
@@ -125,7 +126,9 @@ class Store:
             raise self._failure("open", error) from None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         posix.close(self.lock)
         posix.close(self.index)
         posix.close(self.directory)
@@ -326,7 +329,8 @@ class Store:
     def _create(self, name: str, content: bytes) -> bool:
         """Makes a lease file that appears whole: False if there is one already."""
         try:
-            descriptor = posix.open(".", posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC, 0o600, dir_fd=self.directory)
+            flags = posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC
+            descriptor = posix.open(".", flags, 0o600, dir_fd=self.directory)
         except OSError as error:
             if error.errno not in NO_TMPFILE:
                 raise
@@ -341,7 +345,7 @@ class Store:
         return True
 
     def _create_in_place(self, name: str, content: bytes) -> bool:
-        """Where the file system has no O_TMPFILE; if this is killed, the next call finds an empty file and removes it."""
+        """Without O_TMPFILE; killed in the middle it leaves an empty file, which the next call removes."""
         try:
             self._write(name, content, posix.O_EXCL)
         except FileExistsError:
@@ -366,10 +370,10 @@ class Store:
 def problem(data_dir: str, network: str) -> str:
     """Why no lease could be written now (read-only, full, not a directory…), or an empty text."""
     path = f"{data_dir}/{network}"
-    while True:
+    held = None
+    while held is None:
         try:
             held = posix.lstat(path)
-            break
         except FileNotFoundError:
             path = path.rpartition("/")[0] or "/"
         except OSError as error:

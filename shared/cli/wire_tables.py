@@ -33,7 +33,8 @@ LINK_KINDS = ("bridge", "ipvlan", "macvlan", "tuntap", "veth", "vlan", "vrf")
 
 CONSTANTS: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
     (socket, ("AF_UNSPEC", "AF_INET", "AF_INET6")),
-    (netlink, ("NLM_F_", "NLMSG_", "NLA_F_", "NETLINK_ROUTE", "NETLINK_NETFILTER", "NETLINK_EXT_ACK", "NETLINK_GET_STRICT_CHK")),
+    (netlink, ("NLM_F_", "NLMSG_", "NLA_F_", "NETLINK_ROUTE", "NETLINK_NETFILTER",
+               "NETLINK_EXT_ACK", "NETLINK_GET_STRICT_CHK")),
     (rtnl, ("RTM_", "RTNLGRP_LINK", "RTNLGRP_IPV4_IFADDR", "RTNLGRP_IPV6_IFADDR")),
     (ifinfmsg, ("IFF_",)),
     (ifaddrmsg, ("IFA_F_",)),
@@ -57,6 +58,7 @@ class Tables:
         self.structures: dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]] = {}
 
     def add(self, name: str, message: type) -> str:
+        """Adds a structure with all that it nests; returns its name."""
         if name in self.structures:
             return name
         names, layout = _header(message)
@@ -143,7 +145,7 @@ def generate() -> str:
         tables.add(name, message)
     constants = _constants()
     parts = [
-        '"""Netlink numbers and layouts, generated from pyroute2\'s message classes: `python -m shared.cli.wire_tables`."""',
+        '"""Netlink numbers and layouts, generated from pyroute2: `python -m shared.cli.wire_tables`."""',
         "# ruff: noqa\n# fmt: off\nfrom __future__ import annotations",
         "\n".join(f"{name} = {value}" for name, value in constants.items()),
         "# message type: structure",
@@ -155,7 +157,8 @@ def generate() -> str:
     for name, (names, layout, attributes) in tables.structures.items():
         rows = [f'"{attribute}": ({number}, "{kind}")' for attribute, (number, kind) in attributes.items()]
         variable = f"_{name.replace('/', '_')}"
-        parts.append(_dict(variable, "dict[str, tuple[int, str]]", rows) if rows else f"{variable}: dict[str, tuple[int, str]] = {{}}")
+        kind = "dict[str, tuple[int, str]]"
+        parts.append(_dict(variable, kind, rows) if rows else f"{variable}: {kind} = {{}}")
         parts.append(f'STRUCTURES["{name}"] = ({names!r}, "{layout}", {variable})'.replace("'", '"'))
     return "\n\n".join(parts) + "\n"
 

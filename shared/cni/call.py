@@ -75,7 +75,8 @@ class Call:
             raise DecodingFailure(f"cniVersion {dumps(version)[:80]} is not a string")
         if version not in SUPPORTED:
             raise IncompatibleVersion(
-                "incompatible CNI versions", f"config is {dumps(version)[:80]}, plugin supports {dumps(list(SUPPORTED), ' ')}"
+                "incompatible CNI versions",
+                f"config is {dumps(version)[:80]}, plugin supports {', '.join(SUPPORTED)}",
             )
         self.version = version
         since = SINCE.get(self.command)
@@ -84,7 +85,7 @@ class Call:
         name = folded(config, "name")
         if not isinstance(name, str) or not is_name(name):
             raise InvalidConfig(
-                f"invalid configuration: \"name\": {dumps(name)[:80]} must begin with a letter or digit"
+                f'invalid configuration: "name": {dumps(name)[:80]} must begin with a letter or digit'
                 " and go on with letters, digits, '_', '.' or '-'"
             )
         self.network = name

@@ -27,11 +27,12 @@ LINK_NAME_BYTES = 15  # IFNAMSIZ in linux/if.h, less the closing NUL
 class Kind:
     """What a value must be: `parse` returns it ready for use or raises ValueError saying what it must be."""
 
-    __slots__ = ("parse", "schema")
+    __slots__ = ("empty_is_unset", "parse", "schema")
 
-    def __init__(self, parse: Callable[[Any], Any], schema: dict[str, Any]) -> None:
+    def __init__(self, parse: Callable[[Any], Any], schema: dict[str, Any], *, empty_is_unset: bool = False) -> None:
         self.parse = parse
         self.schema = schema
+        self.empty_is_unset = empty_is_unset  # as Go's types read ""
 
 
 class Field:
@@ -39,7 +40,7 @@ class Field:
 
     __slots__ = ("default", "help", "kind", "required")
 
-    def __init__(self, kind: Kind, default: Any, text: str, required: bool) -> None:
+    def __init__(self, kind: Kind, default: Any, text: str, *, required: bool) -> None:
         self.kind = kind
         self.default = default
         self.help = text
@@ -58,7 +59,7 @@ class Invalid(ValueError):
 
 def field(kind: Kind, default: Any, text: str, *, required: bool = False) -> Any:
     """Declares a key; typed Any so that the annotation beside it gives the attribute's type."""
-    return Field(kind, default, text, required)
+    return Field(kind, default, text, required=required)
 
 
 class Config:
@@ -77,7 +78,7 @@ class Config:
             value = raw.get(name)
             if value is None:
                 value = raw.get(folded.get(name.lower(), name))
-            if value is None:
+            if value is None or (value == "" and declared.kind.empty_is_unset):
                 if declared.required:
                     raise Invalid(name, None, "is required")
                 setattr(self, name, declared.default)
@@ -180,10 +181,10 @@ boolean = Kind(_boolean, {"type": "boolean"})
 text = Kind(_text, {"type": "string"})
 obj = Kind(_object, {"type": "object"})
 link_name = Kind(_link_name, {"type": "string", "minLength": 1, "maxLength": LINK_NAME_BYTES})
-mac = Kind(_mac, {"type": "string", "pattern": "^([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}$"})
-address = Kind(_address, {"type": "string", "format": "ip"})
+mac = Kind(_mac, {"type": "string", "pattern": "^([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}$"}, empty_is_unset=True)
+address = Kind(_address, {"type": "string", "format": "ip"}, empty_is_unset=True)
 prefix = Kind(_prefix, {"type": "string", "format": "cidr"})
-absolute_path = Kind(_absolute_path, {"type": "string", "pattern": "^/"})
+absolute_path = Kind(_absolute_path, {"type": "string", "pattern": "^/"}, empty_is_unset=True)
 
 
 def integer(lowest: int, highest: int) -> Kind:
@@ -205,7 +206,7 @@ def choice(*values: str) -> Kind:
             raise ValueError(f"must be one of {', '.join(values)}")
         return str(value)
 
-    return Kind(parse, {"enum": list(values)})
+    return Kind(parse, {"enum": list(values)}, empty_is_unset=True)
 
 
 def either(*kinds: Kind) -> Kind:

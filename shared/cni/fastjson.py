@@ -41,7 +41,7 @@ def _public() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[str], st
 
 try:
     _scan, _quote = _native()
-except Exception:  # the private module is absent, or has another interface than the one used here
+except Exception:  # noqa: BLE001  the private module is absent, or has another interface than the one used here
     _scan, _quote = _public()
 
 

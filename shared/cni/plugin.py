@@ -38,7 +38,7 @@ def serve(name: str) -> int:
         return _fail(version, error)
     except signals.Terminated as termination:
         return _fail(version, InternalError(f"terminated by signal {termination.args[0]}"))
-    except BaseException as error:  # whatever happens, the runtime gets one JSON object
+    except BaseException as error:  # noqa: BLE001  whatever happens, the runtime gets one JSON object
         return _fail(version, InternalError(f"unexpected {type(error).__name__}: {error}", _place(error)))
     return 0
 

@@ -8,22 +8,13 @@ import posix
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.net import addresses, links, sysctl
 from shared.net.netlink import NetlinkError, Request
-from shared.net.owner import stable_link
 from shared.net.wire import (
-    AF_BRIDGE,
-    BRIDGE_VLAN_INFO_MASTER,
-    BRIDGE_VLAN_INFO_PVID,
-    BRIDGE_VLAN_INFO_RANGE_BEGIN,
-    BRIDGE_VLAN_INFO_RANGE_END,
-    BRIDGE_VLAN_INFO_UNTAGGED,
     IFF_PROMISC,
     IFF_UP,
     NLM_F_CREATE,
     NLM_F_EXCL,
-    RTM_DELLINK,
     RTM_GETLINK,
     RTM_NEWLINK,
-    RTM_SETLINK,
 )
 
 TYPE_CHECKING = False
@@ -31,8 +22,6 @@ if TYPE_CHECKING:
     from shared.cni.ip import Prefix
     from shared.net.netlink import Message, Netlink
     from shared.undo import Undo
-
-RTEXT_FILTER_BRVLAN = 2  # linux/rtnetlink.h
 
 
 def ensure(netlink: Netlink, undo: Undo, name: str, *, mtu: int, vlan_filtering: bool, promisc: bool) -> Message:
@@ -43,7 +32,7 @@ def ensure(netlink: Netlink, undo: Undo, name: str, *, mtu: int, vlan_filtering:
     """
     bridge = links.get(netlink, name)
     if bridge is None:
-        _create(netlink, undo, name, mtu, vlan_filtering)
+        _create(netlink, undo, name, mtu, vlan_filtering=vlan_filtering)
         bridge = links.require(netlink, name)
     if links.kind(bridge) != "bridge":
         raise InternalError(f"link {name} already exists but is not a bridge")
@@ -52,15 +41,16 @@ def ensure(netlink: Netlink, undo: Undo, name: str, *, mtu: int, vlan_filtering:
         bridge = links.require(netlink, name)
         if not _filters_vlans(bridge):
             raise UnsupportedField(f'"vlan" and "vlanTrunk" need a kernel whose bridges filter VLANs; {name} does not')
+    sysctl.ensure(f"ipv6/conf/{name}/accept_ra", "0")
     wanted = IFF_UP | (IFF_PROMISC if promisc else 0)
     if bridge["flags"] & wanted != wanted:
-        sysctl.write(f"ipv6/conf/{name}/accept_ra", "0")
         netlink.batch([links.change_flags(bridge["index"], wanted, wanted)])
     return bridge
 
 
-def _create(netlink: Netlink, undo: Undo, name: str, mtu: int, vlan_filtering: bool) -> None:
-    message: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": random_mac(), "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}
+def _create(netlink: Netlink, undo: Undo, name: str, mtu: int, *, vlan_filtering: bool) -> None:
+    message: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": random_mac()}
+    message["IFLA_LINKINFO"] = {"IFLA_INFO_KIND": "bridge"}
     if mtu:
         message["IFLA_MTU"] = mtu
     if vlan_filtering:
@@ -97,6 +87,11 @@ def ports(netlink: Netlink, index: int) -> list[Message]:
     return [link for link in netlink.dump(RTM_GETLINK, {"IFLA_MASTER": index}) if link.get("IFLA_MASTER") == index]
 
 
+def has_other_ports(netlink: Netlink, bridge: int, *own: int) -> bool:
+    """Whether the bridge has ports other than a failed call's own, which then need what that call made."""
+    return any(port["index"] not in own and port.get("IFLA_LINK") not in own for port in ports(netlink, bridge))
+
+
 def remove_if_empty(netlink: Netlink, name: str) -> None:
     """Removes a bridge unless another attachment has joined it meanwhile."""
     bridge = links.get(netlink, name)
@@ -125,7 +120,7 @@ def ensure_gateway(
         raise InternalError(f"{name} already has an IP address different from {prefix}: {conflicts[0]}")
 
     def take_back() -> None:
-        if any(other["index"] != port for other in ports(netlink, bridge)):
+        if has_other_ports(netlink, bridge, port, index):
             return
         addresses.remove(netlink, index, prefix)
         netlink.batch([addresses.add(index, other, dad=False) for other in conflicts])
@@ -151,73 +146,3 @@ def join(index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool) 
         info = {"IFLA_INFO_SLAVE_KIND": "bridge", "IFLA_INFO_SLAVE_DATA": port}
         requests.append(Request(RTM_NEWLINK, {"index": index, "IFLA_LINKINFO": info}))
     return requests
-
-
-def vlans(index: int, *, native: int, trunk: list[int], keep_default: bool) -> list[Request]:
-    """Requests for a port's VLANs: `native` in and out untagged (0: none), `trunk` tagged.
-
-    The bridge gives each new port its default VLAN 1, untagged; unless `keep_default`, that is taken away, or the pod
-    would hear VLAN 1 although it was put into others.
-    """
-    if not native and not trunk:
-        return []
-    requests = []
-    if not keep_default and native != 1:
-        requests.append(_vlan_request(RTM_DELLINK, index, [{"flags": BRIDGE_VLAN_INFO_MASTER, "vid": 1}], (errno.ENOENT,)))
-    if native:
-        flags = BRIDGE_VLAN_INFO_MASTER | BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED
-        requests.append(_vlan_request(RTM_SETLINK, index, [{"flags": flags, "vid": native}]))
-    for first, last in _ranges([vid for vid in trunk if vid != native]):
-        if first == last:
-            members = [{"flags": BRIDGE_VLAN_INFO_MASTER, "vid": first}]
-        else:
-            members = [
-                {"flags": BRIDGE_VLAN_INFO_MASTER | BRIDGE_VLAN_INFO_RANGE_BEGIN, "vid": first},
-                {"flags": BRIDGE_VLAN_INFO_MASTER | BRIDGE_VLAN_INFO_RANGE_END, "vid": last},
-            ]
-        requests.append(_vlan_request(RTM_SETLINK, index, members))
-    return requests
-
-
-def add_vlan_port(netlink: Netlink, undo: Undo, bridge: Message, name: str, *, vlan: int, keep_default: bool) -> None:
-    """Makes the veth pair whose end `name` is the host's own place in a VLAN of the bridge, up on both sides."""
-    port_name = stable_link(name)
-    links.add_veth(
-        netlink, undo, name=port_name, mac=random_mac(), peer=name, peer_mac=random_mac(), mtu=bridge["IFLA_MTU"],
-        peer_netns=None,
-    )  # fmt: skip
-    port, own = links.require(netlink, port_name), links.require(netlink, name)
-    for link in (port_name, name):
-        sysctl.write(f"ipv6/conf/{link}/accept_ra", "0")
-    netlink.batch([
-        *join(port["index"], bridge["index"], alias="", hairpin=False, isolated=False),
-        *vlans(port["index"], native=vlan, trunk=[], keep_default=keep_default),
-        links.change_flags(port["index"], IFF_UP, IFF_UP),
-        links.change_flags(own["index"], IFF_UP, IFF_UP),
-    ])  # fmt: skip
-
-
-def _vlan_request(kind: int, index: int, members: list[dict[str, int]], tolerate: tuple[int, ...] = ()) -> Request:
-    info = {"IFLA_BRIDGE_VLAN_INFO": members}
-    return Request(kind, {"family": AF_BRIDGE, "index": index, "IFLA_AF_SPEC": info}, 0, tolerate)
-
-
-def _ranges(vids: list[int]) -> list[tuple[int, int]]:
-    """Sorted numbers as inclusive ranges, so that a trunk of thousands is a few attributes."""
-    found: list[tuple[int, int]] = []
-    for vid in sorted(set(vids)):
-        if found and found[-1][1] == vid - 1:
-            found[-1] = (found[-1][0], vid)
-        else:
-            found.append((vid, vid))
-    return found
-
-
-def port_vlans(netlink: Netlink, index: int) -> dict[int, bool]:
-    """A port's VLANs, and whether each is its native one (PVID, untagged)."""
-    for link in netlink.dump(RTM_GETLINK, {"family": AF_BRIDGE, "IFLA_EXT_MASK": RTEXT_FILTER_BRVLAN}):
-        if link["index"] == index:
-            members = link.get("IFLA_AF_SPEC", {}).get("IFLA_BRIDGE_VLAN_INFO", [])
-            found = members if isinstance(members, list) else [members]
-            return {member["vid"]: bool(member["flags"] & BRIDGE_VLAN_INFO_PVID) for member in found}
-    return {}

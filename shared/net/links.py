@@ -21,9 +21,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
     from shared.net.netns import Netns
-    from shared.undo import Undo
 
 IF_OPER_UP = 6  # linux/if.h
+
+
+class LinkExists(InternalError):
+    """The name of a link to be made is taken."""
 
 
 def get(netlink: Netlink, name: str) -> Message | None:
@@ -97,11 +100,11 @@ def smallest_mtu(netlink: Netlink, bridge: str) -> int:
 
 
 def add_veth(
-    netlink: Netlink, undo: Undo, *, name: str, mac: str, peer: str, peer_mac: str, mtu: int, peer_netns: Netns | None
+    netlink: Netlink, *, name: str, mac: str, peer: str, peer_mac: str, mtu: int, peer_netns: Netns | None
 ) -> None:
     """Makes a veth pair with `peer` in `peer_netns` (None: here too) from the start; `mtu` in bytes, 0 for the default.
 
-    Raises InternalError where either name is taken.
+    Raises LinkExists where either name is taken.
     """
     host_end: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac}
     peer_end: Message = {"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac}
@@ -117,6 +120,5 @@ def add_veth(
             raise
         where = peer_netns.path if peer_netns else "the host"
         if peer_netns and get(netlink, name):
-            raise InternalError(f"{peer} in {where} is attached already: its other end {name} exists") from None
-        raise InternalError(f"link {peer} already exists in {where}") from None
-    undo.push(f"remove link {name}", lambda: delete(netlink, name))
+            raise LinkExists(f"{peer} in {where} is attached already: its other end {name} exists") from None
+        raise LinkExists(f"link {peer} already exists in {where}") from None

@@ -11,6 +11,7 @@ from shared.cni.errors import InvalidNetns, UnknownContainer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
 OWN = "/proc/thread-self/ns/net"
 NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
@@ -29,11 +30,13 @@ class Netns:
         self.descriptor = descriptor
         self.home = home
 
-    def __enter__(self) -> Netns:
+    def __enter__(self) -> Self:
         _setns(self.descriptor)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _setns(self.home)
 
 

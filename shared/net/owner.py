@@ -1,5 +1,7 @@
-"""Names that an attachment's things on the host derive from (network, container id, ifname), so that DEL, CHECK and
-GC find them without the pod's namespace and without a result."""
+"""The names on the host that derive from an attachment, (network, container id, ifname).
+
+By them DEL, CHECK and GC find what is its own without the pod's namespace and without a result.
+"""
 
 from __future__ import annotations
 

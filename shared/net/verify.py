@@ -1,0 +1,42 @@
+"""CHECK's questions about a link inside the pod: whether it has what the result says."""
+
+from __future__ import annotations
+
+from shared.net import addresses, routes
+from shared.net.wire import IFF_UP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shared.cni.call import Call
+    from shared.cni.result import IP, Result
+    from shared.net.netlink import Message, Netlink
+
+
+def link(message: Message, call: Call, problems: list[str], *, mac: str, is_up: bool) -> None:
+    """Adds to `problems` a MAC other than the one asked for, and a link that should be up and is not."""
+    name = message["IFLA_IFNAME"]
+    if mac and message["IFLA_ADDRESS"] != mac:
+        problems.append(f"link {name} has MAC {message['IFLA_ADDRESS']}, not {mac}")
+    if is_up and not message["flags"] & IFF_UP:
+        problems.append(f"link {name} is down in {call.netns}")
+
+
+def layer_3(inside: Netlink, message: Message, call: Call, previous: Result, problems: list[str]) -> None:
+    """Adds to `problems` the result's addresses and routes that the link does not have."""
+    name, index = message["IFLA_IFNAME"], message["index"]
+    have = addresses.of_link(inside, index)
+    ours = [ip for ip in previous.ips if _is_ours(ip, previous, call)]
+    problems += [f"address {ip.address} is missing on {name}" for ip in ours if ip.address not in have]
+    families = {ip.address.version for ip in ours}
+    present = routes.of_link(inside, index)
+    for route in previous.routes:
+        gateways = [gateway for dst, gateway in present if dst == route.dst.network]
+        if route.dst.version in families and (not gateways or (route.gw and route.gw not in gateways)):
+            problems.append(f"route to {route.dst}{f' via {route.gw}' if route.gw else ''} is missing in {call.netns}")
+
+
+def _is_ours(ip: IP, previous: Result, call: Call) -> bool:
+    if ip.interface is None:
+        return True
+    interface = previous.interfaces[ip.interface]
+    return bool(interface.sandbox) and interface.name == call.ifname
