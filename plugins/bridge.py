@@ -6,6 +6,7 @@ from shared.cni import config, delegate
 from shared.cni.config import boolean, choice, either, field, integer, invalid, link_name, list_of, mac, obj, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable, UnsupportedField
 from shared.cni.ip import Address, Prefix
+from shared.cni.names import is_link_name
 from shared.cni.plugin import previous_result, valid_attachments
 from shared.cni.result import Interface, Result, Route, dns_from_json
 from shared.net import addresses, bridges, links, netns, routes, sysctl, wait
@@ -123,7 +124,7 @@ class Attachment:
             except config.Invalid as error:
                 raise invalid(f"vlanTrunk[{place}].{error.path}", error.value, error.reason) from None
         self.vlan_link = f"{keys.bridge}.{keys.vlan}" if keys.vlan and self.gateway else ""
-        if self.vlan_link and not config.is_link_name(self.vlan_link):
+        if self.vlan_link and not is_link_name(self.vlan_link):
             raise invalid("bridge", keys.bridge, f"is too long for the VLAN gateway port {self.vlan_link}")
         try:
             self.dns = dns_from_json(keys.dns)
@@ -225,9 +226,9 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -
         if keys.disableContainerInterface:
             return link
         has_ipv6 = any(ip.address.version == 6 for ip in result.ips)
-        dad = ("enhanced_dad", "1") if keys.enabledad else ("accept_dad", "0")
-        sysctl.write(f"ipv6/conf/{ifname}/{dad[0]}", dad[1])
         if result.ips:
+            dad = ("enhanced_dad", "1") if keys.enabledad else ("accept_dad", "0")
+            sysctl.write(f"ipv6/conf/{ifname}/{dad[0]}", dad[1])
             sysctl.write(f"ipv4/conf/{ifname}/arp_notify", "1")
         for name in ("lo", ifname) if has_ipv6 else ():
             sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
@@ -251,7 +252,9 @@ def _be_gateway(
             host, undo, link, Prefix(ip.gateway, ip.address.length), bridge=bridge["index"], port=port["index"],
             force=pod.keys.forceAddress, dad=pod.keys.enabledad,
         )  # fmt: skip
-        sysctl.ensure("ipv4/ip_forward" if ip.address.version == 4 else "ipv6/conf/all/forwarding", "1")
+    # last, so that a call that fails leaves them as they were
+    for version in {ip.address.version for ip in result.ips if ip.gateway}:
+        sysctl.ensure("ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding", "1")
 
 
 def _interface(link: Message, sandbox: str = "") -> Interface:
@@ -285,7 +288,10 @@ def _check_inside(inside: Netlink, call: Call, pod: Attachment, previous: Result
         problems.append(f"link {call.ifname} in {call.netns} is not a veth")
     from shared.net import verify
 
-    verify.link(link, call, problems, mac=pod.mac, is_up=not pod.keys.disableContainerInterface)
+    mac = pod.mac or next(
+        (entry.mac for entry in previous.interfaces if entry.sandbox and entry.name == call.ifname), ""
+    )
+    verify.link(link, call, problems, mac=mac, is_up=not pod.keys.disableContainerInterface)
     verify.layer_3(inside, link, call, previous, problems)
 
 

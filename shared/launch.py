@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 import sys
 
-from shared.cni import delegate, plugin
+from shared.cni import plugin, suite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,6 @@ def main(tree: str) -> NoReturn:
     if name not in PLUGINS:
         posix.write(2, f"pycni: there is no plugin {name!r}; there are {', '.join(PLUGINS)}\n".encode(errors="replace"))
         posix._exit(1)
-    delegate.own = PLUGINS
-    delegate.tree = tree
-    posix._exit(plugin.serve(name))
+    suite.plugins = PLUGINS
+    suite.tree = tree
+    posix._exit(plugin.serve(PLUGINS[name]))

@@ -114,11 +114,12 @@ class Pool:
         families = [entry.ranges[0].subnet.version for entry in self.sets]
         if not at_least(call.version, "0.3.0") and len(set(families)) < len(families):
             raise InvalidConfig(f"CNI version {call.version} does not support more than 1 address per family")
-        self.requested = [
+        requested = [
             *filter(None, [call.args(EnvironmentArgs).IP]),
             *(keys.args.cni.ips if keys.args and keys.args.cni else ()),
             *(keys.runtimeConfig.ips if keys.runtimeConfig else ()),
         ]
+        self.requested = list(dict.fromkeys(requested))
         self.routes = []
         for number, raw in enumerate(ipam.routes):
             try:
@@ -150,7 +151,7 @@ def add(call: Call, undo: Undo) -> Result:
     pool = Pool(call)
     dns = resolv.read(pool.resolv_conf) if pool.resolv_conf else {}
     with pool.store as store:
-        held = store.leased(pool.lease)
+        held = _held(store, pool.lease)
         if held:
             raise InternalError(
                 f"{' and '.join(held)} {'has' if len(held) == 1 else 'have'} been allocated to {call.container_id}"
@@ -168,6 +169,11 @@ def add(call: Call, undo: Undo) -> Result:
     result.routes = pool.routes
     result.dns = dns
     return result
+
+
+def _held(store: Store, lease: Lease) -> list[str]:
+    """The addresses of a container's interface; of old, leases did not name the interface."""
+    return store.leased(lease) or store.leased(Lease(lease.container_id, ""))
 
 
 def _choose(store: Store, pool: Pool) -> list[tuple[Address, Range]]:
@@ -231,7 +237,7 @@ def check(call: Call) -> None:
     pool = Pool(call)
     previous = previous_result(call) or Result()
     with pool.store as store:
-        held = store.leased(pool.lease) or store.leased(Lease(call.container_id, ""))
+        held = _held(store, pool.lease)
     if not held:
         raise InternalError(f"host-local: failed to find address added by container {call.container_id} {call.ifname}")
     lost = [
@@ -262,8 +268,8 @@ def delete(call: Call) -> None:
         return
     with store:
         lease = Lease(call.container_id, call.ifname)
-        # of old, leases did not name the interface
-        store.release(lease if store.leased(lease) else Lease(call.container_id, ""))
+        if not store.leased(lease):
+            store.release(Lease(call.container_id, ""))
         store.release(lease)
 
 

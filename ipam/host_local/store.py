@@ -24,9 +24,9 @@ import fcntl
 import posix
 
 from shared import signals
-from shared.cni.config import is_link_name, is_name
 from shared.cni.errors import IOFailure, TryAgainLater
 from shared.cni.ip import Address
+from shared.cni.names import is_link_name, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

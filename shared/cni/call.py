@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from shared.cni.config import Config, is_link_name, is_name
 from shared.cni.errors import DecodingFailure, IncompatibleVersion, InvalidConfig, InvalidEnvironment
 from shared.cni.fastjson import dumps, loads
+from shared.cni.names import is_link_name, is_name
 from shared.cni.versions import SUPPORTED, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    from shared.cni.config import Config
 
 # The variables that each command cannot do without, and the first version that has the command.
 NEEDS = {

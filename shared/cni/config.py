@@ -12,6 +12,7 @@ from __future__ import annotations
 from shared.cni.errors import InvalidConfig
 from shared.cni.fastjson import dumps
 from shared.cni.ip import Address, Prefix
+from shared.cni.names import LINK_NAME_BYTES, is_link_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
 SHOWN = 80
-ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-NAME_CHARACTERS = ALPHANUMERIC | frozenset("_.-")
-LINK_NAME_BYTES = 15  # IFNAMSIZ in linux/if.h, less the closing NUL
 
 
 class Kind:
@@ -125,20 +123,6 @@ def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("must be an object")
     return value
-
-
-def is_name(value: str) -> bool:
-    """Whether it may stand for a network or container: the specification's form, in ASCII, matched whole."""
-    return bool(value) and value[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(value)
-
-
-def is_link_name(value: str) -> bool:
-    """Whether the kernel takes it as a link's name (dev_valid_name) and it is safe in a path."""
-    return (
-        0 < len(value.encode(errors="replace")) <= LINK_NAME_BYTES
-        and value not in (".", "..")
-        and not any(character in "/:%" or character.isspace() or not character.isprintable() for character in value)
-    )
 
 
 def _link_name(value: Any) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
 import posix
 
-from shared import libc, signals
+from shared.cni import suite
 from shared.cni.call import folded
-from shared.cni.config import invalid, is_name
+from shared.cni.config import invalid
 from shared.cni.errors import CniError, DelegateError, InternalError, PluginNotAvailable
 from shared.cni.fastjson import loads
+from shared.cni.names import is_name
 from shared.cni.result import Result
 
 TYPE_CHECKING = False
@@ -19,15 +19,8 @@ if TYPE_CHECKING:
     from shared.cni.call import Call
     from shared.undo import Undo
 
-TIME_LIMIT = 55.0  # seconds; runtimes give up after a minute or more
-OUTPUT_LIMIT = 4 << 20  # bytes
 UNKNOWN_COMMAND = 4  # what a plugin without GC or STATUS answers
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 S_IFMT, S_IFREG = 0o170000, 0o100000
-
-# Set by launch: which modules the suite has, and the tree whose path stands in each launcher.
-own: dict[str, str] = {}
-tree = ""
 
 
 def ipam_type(call: Call) -> str:
@@ -113,7 +106,7 @@ def _find(call: Call) -> str:
 
 
 def _own_module(path: str) -> ModuleType | None:
-    name = own.get(path.rpartition("/")[2])
+    name = suite.plugins.get(path.rpartition("/")[2])
     if name is None:
         return None
     try:
@@ -123,7 +116,7 @@ def _own_module(path: str) -> ModuleType | None:
     except OSError:
         return None
     # another installation's launcher, or the reference's plugin of the same name, is executed
-    if f'main("{tree}")'.encode() not in launcher:
+    if f'main("{suite.tree}")'.encode() not in launcher:
         return None
     module: ModuleType = __import__(name, fromlist=("add",))
     return module
@@ -139,75 +132,9 @@ def _execute_if_known(path: str, call: Call, command: str) -> None:
 
 
 def _execute(path: str, call: Call, command: str) -> bytes:
-    """The plugin's stdout.
+    from shared.cni.execute import execute
 
-    Raises DelegateError with what it answered, or InternalError where it hung, crashed or said too much.
-    """
-    environment = {**posix.environ, b"CNI_COMMAND": command.encode()}
-    stdin = posix.memfd_create("config", posix.MFD_CLOEXEC)
-    posix.write(stdin, call.stdin)
-    posix.lseek(stdin, 0, 0)
-    reader, writer = posix.pipe2(posix.O_CLOEXEC)
-    parent = posix.getpid()
-    child = posix.fork()
-    if child == 0:
-        _become(path, environment, stdin, writer, parent)
-    posix.close(stdin)
-    posix.close(writer)
-    output = b""
-    try:
-        with signals.interruptible(TIME_LIMIT):
-            while chunk := posix.read(reader, 65536):
-                output += chunk
-                if len(output) > OUTPUT_LIMIT:
-                    raise InternalError(f"plugin {path} printed more than {OUTPUT_LIMIT} bytes")
-            _, status = posix.waitpid(child, 0)
-            child = 0
-    except signals.DeadlineExpired:
-        raise InternalError(f"plugin {path} did not answer {command} within {TIME_LIMIT:.0f} seconds") from None
-    finally:
-        posix.close(reader)
-        if child:
-            _kill(child)
-    if status != 0:
-        raise _failure(path, command, status, output)
-    return output
-
-
-def _become(path: str, environment: dict[bytes, bytes], stdin: int, stdout: int, parent: int) -> None:
-    """Turns the forked child into the plugin, which dies with its parent; never returns."""
-    try:
-        libc.call("prctl", PR_SET_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
-        if posix.getppid() == parent:
-            posix.setpgid(0, 0)
-            for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGALRM, _signal.SIGPIPE):
-                _signal.signal(number, _signal.SIG_DFL)
-            posix.dup2(stdin, 0)
-            posix.dup2(stdout, 1)
-            posix.execve(path, [path], environment)
-    except OSError as error:
-        posix.write(2, f"pycni: cannot execute {path}: {error}\n".encode())
-    finally:
-        posix._exit(127)
-
-
-def _kill(child: int) -> None:
-    for kill, number in ((posix.killpg, child), (posix.kill, child)):
-        try:
-            kill(number, _signal.SIGKILL)
-        except OSError:  # not yet its own group, or ended by itself
-            continue
-    posix.waitpid(child, 0)
-
-
-def _failure(path: str, command: str, status: int, output: bytes) -> CniError:
-    try:
-        raw = loads(output)
-        code, msg, details = int(raw.get("code") or 999), str(raw["msg"]), str(raw.get("details") or "")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        ending = f"signal {status & 0x7F}" if status & 0x7F else f"exit status {status >> 8}"
-        return InternalError(f"plugin {path} failed on {command} with {ending} and no error JSON")
-    return DelegateError(code, msg, details)
+    return execute(path, call, command)
 
 
 def _json(path: str, output: bytes) -> object:

@@ -77,9 +77,7 @@ class Prefix:
             raise ValueError("not an address in CIDR notation")
         address = Address.parse(address_text)
         length = int(length_text)
-        if ":" in address_text and address.version == 4:
-            length -= 96
-        if not 0 <= length <= address.bits:
+        if (":" in address_text) != (address.version == 6) or not 0 <= length <= address.bits:
             raise ValueError("not an address in CIDR notation")
         return cls(address, length)
 

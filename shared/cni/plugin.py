@@ -5,7 +5,6 @@ from __future__ import annotations
 import posix
 
 from shared import signals
-from shared.cni import delegate
 from shared.cni.call import Call, folded
 from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
 from shared.cni.fastjson import dumps, loads
@@ -21,7 +20,7 @@ STDIN_LIMIT = 16 << 20  # bytes
 STDIN_SECONDS = 20.0
 
 
-def serve(name: str) -> int:
+def serve(module: str) -> int:
     """Answers the call that environment and stdin describe; returns the exit status, 0 or 1."""
     signals.install()
     version = CURRENT
@@ -33,7 +32,7 @@ def serve(name: str) -> int:
             return 0
         call.read_config(_read_stdin())
         version = call.version
-        _dispatch(call, __import__(delegate.own[name], fromlist=("add",)))
+        _dispatch(call, __import__(module, fromlist=("add",)))
     except CniError as error:
         return _fail(version, error)
     except signals.Terminated as termination:

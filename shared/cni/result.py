@@ -118,15 +118,22 @@ def _list(raw: Json, key: str) -> list[Json]:
     return members
 
 
+def _folded(raw: Json) -> Json:
+    """Members under their names in lower case, as Go finds them; an exact name wins."""
+    return {**{key.lower(): value for key, value in raw.items()}, **{key: raw[key] for key in raw if key.islower()}}
+
+
 def _interface(raw: Json) -> Interface:
+    raw = _folded(raw)
     name, mac, sandbox = raw.get("name") or "", raw.get("mac") or "", raw.get("sandbox") or ""
     if not all(isinstance(member, str) for member in (name, mac, sandbox)):
         raise ValueError("an interface's name, mac and sandbox must be strings")
-    extra = {key: raw[key] for key in ("socketPath", "pciID") if raw.get(key)}
+    extra = {key: raw[key.lower()] for key in ("socketPath", "pciID") if raw.get(key.lower())}
     return Interface(name, mac, sandbox, int(raw.get("mtu") or 0), extra)
 
 
 def _ip(raw: Json) -> IP:
+    raw = _folded(raw)
     interface = raw.get("interface")
     if isinstance(interface, bool) or not isinstance(interface, int | None):
         raise ValueError('"interface" must be a number')
@@ -135,6 +142,7 @@ def _ip(raw: Json) -> IP:
 
 def route_from_json(raw: Json) -> Route:
     """Reads a route of a result or of an IPAM configuration; raises ValueError or KeyError."""
+    raw = _folded(raw)
     extra = {key: raw[key] for key in versions.ROUTE_KEYS_1_1 if raw.get(key) is not None}
     if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in extra.values()):
         raise ValueError("a route's mtu, advmss, priority, table and scope must be whole numbers")
@@ -147,10 +155,10 @@ def dns_from_json(raw: Any) -> Json:
         return {}
     if not isinstance(raw, dict):
         raise ValueError('"dns" is not an object')
-    lowered = {str(key).lower(): value for key, value in raw.items()}
+    raw = _folded(raw)
     dns: Json = {}
     for key in ("nameservers", "domain", "search", "options"):
-        value = lowered.get(key)
+        value = raw.get(key)
         if not value:
             continue
         if key == "domain" and not isinstance(value, str):

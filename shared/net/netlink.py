@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import posix
-from struct import calcsize, pack, unpack_from
 
 from shared.cni.errors import InternalError
 from shared.cni.ip import Address
@@ -32,6 +31,11 @@ from shared.net.wire import (
     STRUCTURES,
 )
 from shared.sockets import native as socket
+
+try:
+    from _struct import calcsize, pack, unpack_from
+except ImportError:
+    from struct import calcsize, pack, unpack_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import posix
 
-from shared import libc
 from shared.cni.errors import InvalidNetns, UnknownContainer
 
 TYPE_CHECKING = False
@@ -87,4 +86,6 @@ def _setns(descriptor: int) -> None:
     if setns is not None:
         setns(descriptor, CLONE_NEWNET)
     else:
+        from shared import libc
+
         libc.call("setns", descriptor, CLONE_NEWNET)

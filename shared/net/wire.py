@@ -191,8 +191,7 @@ BRIDGE_VLAN_INFO_RANGE_END = 16
 
 MESSAGES: dict[int, str] = {
     16: "link", 17: "link", 18: "link", 19: "link", 20: "address", 21: "address", 22: "address", 24: "route",
-    25: "route", 26: "route", 32: "rule", 33: "rule", 34: "rule", 28: "neighbour", 29: "neighbour", 30: "neighbour",
-    88: "nsid", 89: "nsid", 90: "nsid",
+    25: "route", 26: "route",
 }
 
 # structure: names of the header's fields, its layout for struct, attributes (number, kind)
@@ -256,54 +255,11 @@ _info_data_bridge: dict[str, tuple[int, str]] = {
 
 STRUCTURES["info_data/bridge"] = ((), "", _info_data_bridge)
 
-_info_data_ipvlan: dict[str, tuple[int, str]] = {
-    "IFLA_IPVLAN_MODE": (1, "u16"),
-}
-
-STRUCTURES["info_data/ipvlan"] = ((), "", _info_data_ipvlan)
-
-_info_data_macvlan: dict[str, tuple[int, str]] = {
-    "IFLA_MACVLAN_MODE": (1, "u32"), "IFLA_MACVLAN_FLAGS": (2, "u16"), "IFLA_MACVLAN_MACADDR_MODE": (3, "u32"),
-    "IFLA_MACVLAN_MACADDR": (4, "l2addr"), "IFLA_MACVLAN_MACADDR_DATA": (5, "info_data/macvlan/macaddr_data"),
-    "IFLA_MACVLAN_MACADDR_COUNT": (6, "u32"),
-}
-
-STRUCTURES["info_data/macvlan"] = ((), "", _info_data_macvlan)
-
-_info_data_macvlan_macaddr_data: dict[str, tuple[int, str]] = {
-    "IFLA_MACVLAN_MACADDR": (4, "l2addr"),
-}
-
-STRUCTURES["info_data/macvlan/macaddr_data"] = ((), "", _info_data_macvlan_macaddr_data)
-
-_info_data_tuntap: dict[str, tuple[int, str]] = {
-    "IFTUN_MODE": (1, "asciiz"), "IFTUN_UID": (2, "u32"), "IFTUN_GID": (3, "u32"), "IFTUN_IFR": (4, "bytes"),
-}
-
-STRUCTURES["info_data/tuntap"] = ((), "", _info_data_tuntap)
-
 _info_data_veth: dict[str, tuple[int, str]] = {
     "VETH_INFO_PEER": (1, "link"),
 }
 
 STRUCTURES["info_data/veth"] = ((), "", _info_data_veth)
-
-_info_data_vlan: dict[str, tuple[int, str]] = {
-    "IFLA_VLAN_ID": (1, "u16"), "IFLA_VLAN_FLAGS": (2, "info_data/vlan/vlan_flags"),
-    "IFLA_VLAN_EGRESS_QOS": (3, "bytes"), "IFLA_VLAN_INGRESS_QOS": (4, "bytes"), "IFLA_VLAN_PROTOCOL": (5, "be16"),
-}
-
-STRUCTURES["info_data/vlan"] = ((), "", _info_data_vlan)
-
-_info_data_vlan_vlan_flags: dict[str, tuple[int, str]] = {}
-
-STRUCTURES["info_data/vlan/vlan_flags"] = (("flags", "mask"), "II", _info_data_vlan_vlan_flags)
-
-_info_data_vrf: dict[str, tuple[int, str]] = {
-    "IFLA_VRF_TABLE": (1, "u32"),
-}
-
-STRUCTURES["info_data/vrf"] = ((), "", _info_data_vrf)
 
 _info_slave_data_bridge: dict[str, tuple[int, str]] = {
     "IFLA_BRPORT_STATE": (1, "u8"), "IFLA_BRPORT_PRIORITY": (2, "u16"), "IFLA_BRPORT_COST": (3, "u32"),
@@ -376,39 +332,3 @@ _route_metrics: dict[str, tuple[int, str]] = {
 }
 
 STRUCTURES["route/metrics"] = ((), "", _route_metrics)
-
-_rule: dict[str, tuple[int, str]] = {
-    "FRA_DST": (1, "ip"), "FRA_SRC": (2, "ip"), "FRA_IIFNAME": (3, "asciiz"), "FRA_GOTO": (4, "u32"),
-    "FRA_PRIORITY": (6, "u32"), "FRA_FWMARK": (10, "u32"), "FRA_FLOW": (11, "u32"), "FRA_TUN_ID": (12, "be64"),
-    "FRA_SUPPRESS_IFGROUP": (13, "u32"), "FRA_SUPPRESS_PREFIXLEN": (14, "u32"), "FRA_TABLE": (15, "u32"),
-    "FRA_FWMASK": (16, "u32"), "FRA_OIFNAME": (17, "asciiz"), "FRA_PAD": (18, "bytes"), "FRA_L3MDEV": (19, "u8"),
-    "FRA_UID_RANGE": (20, "rule/uid_range"), "FRA_PROTOCOL": (21, "u8"), "FRA_IP_PROTO": (22, "u8"),
-    "FRA_SPORT_RANGE": (23, "rule/port_range"), "FRA_DPORT_RANGE": (24, "rule/port_range"),
-}
-
-STRUCTURES["rule"] = (("family", "dst_len", "src_len", "tos", "table", "res1", "res2", "action", "flags"), "BBBBBBBBI", _rule)
-
-_rule_uid_range: dict[str, tuple[int, str]] = {}
-
-STRUCTURES["rule/uid_range"] = (("start", "end"), "II", _rule_uid_range)
-
-_rule_port_range: dict[str, tuple[int, str]] = {}
-
-STRUCTURES["rule/port_range"] = (("start", "end"), "HH", _rule_port_range)
-
-_neighbour: dict[str, tuple[int, str]] = {
-    "NDA_DST": (1, "ip"), "NDA_LLADDR": (2, "l2addr"), "NDA_CACHEINFO": (3, "bytes"), "NDA_PROBES": (4, "u32"),
-    "NDA_VLAN": (5, "u16"), "NDA_PORT": (6, "be16"), "NDA_VNI": (7, "u32"), "NDA_IFINDEX": (8, "u32"),
-    "NDA_MASTER": (9, "u32"), "NDA_LINK_NETNSID": (10, "u32"), "NDA_SRC_VNI": (11, "u32"), "NDA_PROTOCOL": (12, "u8"),
-    "NDA_NH_ID": (13, "u32"), "NDA_FDB_EXT_ATTRS": (14, "bytes"), "NDA_FLAGS_EXT": (15, "u32"),
-    "NDA_NDM_STATE_MASK": (16, "u16"), "NDA_NDM_FLAGS_MASK": (17, "u8"),
-}
-
-STRUCTURES["neighbour"] = (("family", "ifindex", "state", "flags", "ndm_type"), "B3xiHBB", _neighbour)
-
-_nsid: dict[str, tuple[int, str]] = {
-    "NETNSA_NSID": (1, "u32"), "NETNSA_PID": (2, "u32"), "NETNSA_FD": (3, "u32"), "NETNSA_TARGET_NSID": (4, "u32"),
-    "NETNSA_CURRENT_NSID": (5, "u32"),
-}
-
-STRUCTURES["nsid"] = (("rtgen_family",), "B3x", _nsid)

@@ -1,0 +1,422 @@
+#!/usr/bin/env bash
+# Installs the executables of pycni on a node, or removes them; `./install.sh --help` lists the options.
+#
+# The code goes into a directory of its own, <lib-dir>/<version>-<digest of the code>, which never changes once it is there; each executable is a
+# launcher of a few lines that names this directory and the Python to run it with. Replacing a launcher is one rename, so a runtime that calls a
+# plugin during an upgrade gets the old one or the new one, whole. Needs coreutils, util-linux and Python, no more.
+set -euo pipefail
+shopt -s nullglob
+umask 022
+export LC_ALL=C                       # paths are bytes here, and the system's error texts are English
+PATH=${PATH:-/usr/sbin:/usr/bin:/sbin:/bin}
+
+marker="# pycni launcher:"
+keep_seconds=600                      # a superseded tree may still be read by a call that began before the upgrade
+lock_seconds=120
+source_dir=$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")
+bin_dir=/opt/cni/bin
+lib_dir=/opt/cni/lib/pycni
+python=""
+action=install
+force=no
+demo=no
+locked=no
+new_tree=""                           # as long as no launcher names it
+
+die() {
+    printf 'install.sh: %s\n' "$1" >&2
+    exit "${2:-1}"
+}
+
+usage() {
+    cat <<EOF
+Usage: ./install.sh [OPTION]...
+Installs the pycni plugins, or with --uninstall removes them. To be run as root; can be run again.
+
+  --bin-dir DIR   where the executables go, the runtime's plugin directory  (default: /opt/cni/bin)
+  --lib-dir DIR   where their code goes                                     (default: /opt/cni/lib/pycni)
+  --python PATH   the Python, 3.11 or newer, that runs them                 (default: /usr/bin/python3, else the first on PATH)
+  --force         replace files of the same name that are not pycni's       (default: leave them, install nothing)
+  --demo          after installing, show two pods getting their network, in namespaces of their own
+  --uninstall     remove the executables and their code; leases under /var/lib/cni stay
+  --help          show this text
+EOF
+}
+
+clean_up() {
+    [[ $locked == yes ]] || return 0
+    sweep
+    [[ -z $new_tree ]] || remove_tree "$new_tree"
+}
+
+# What is safe in a path that is written into a launcher as "..." and read in any locale.
+clean_path() { # OPTION PATH -> path: absolute, no trailing slash, symbolic links kept
+    [[ -n $2 ]] || die "$1 needs a path" 2
+    [[ $2 != *[![:print:]]* && $2 != *[\"\\]* ]] ||
+        die "$1: only printable ASCII without \" and \\ can be used in the path: $(printf '%q' "$2")" 2
+    path=$(realpath --canonicalize-missing --no-symlinks -- "$2")
+    [[ $path != / ]] || die "$1 cannot be /" 2
+}
+
+# Root executes what lies here on every pod start: nobody else may be able to replace it.
+check_directory() { # DIR
+    local target path owner mode
+    [[ ! -L $1 ]] || die "$1 is a symbolic link; name the directory that it points to"
+    [[ ! -e $1 || -d $1 ]] || die "$1 is not a directory"
+    target=$(realpath --canonicalize-missing -- "$1")
+    path=$target
+    while :; do
+        if [[ -e $path ]]; then
+            read -r owner mode < <(stat -L -c '%u 0%a' -- "$path")
+            ((owner == 0)) || die "$path does not belong to root, so its owner could replace what root executes from $1"
+            # In a sticky directory such as /tmp nobody can rename what is root's.
+            if ((mode & 0022)) && { ((!(mode & 01000))) || [[ $path == "$target" ]]; }; then
+                die "$path is writable for others than root, who could replace what root executes from $1"
+            fi
+        fi
+        [[ $path != / ]] || break
+        path=${path%/*}
+        path=${path:-/}
+    done
+}
+
+make_directory() { # DIR
+    local error
+    error=$(mkdir -p -- "$1" 2>&1) || die "cannot make $1: ${error##*: }"
+    check_directory "$1"
+}
+
+# The lock is on the directory itself: it leaves no file behind and goes with the process, however that ends.
+lock() { # DIR FD
+    while :; do
+        if eval "command exec $2<\"\$1\"" 2>/dev/null; then
+            flock --wait "$lock_seconds" "$2" || die "another installation into $1 is still running after $lock_seconds s"
+            [[ ! $1 -ef /dev/fd/$2 ]] || return 0
+        fi
+        make_directory "$1"             # an --uninstall removed the directory while this run waited
+    done
+}
+
+probe() { # CANDIDATE -> on stdout the interpreter behind it (for it may be a version manager's script), or the reason against it
+    "$1" -I -S -c '
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("it is Python " + sys.version.split()[0] + ", and 3.11 is the oldest that can be used")
+print(sys.executable)' 2>&1 </dev/null
+}
+
+choose_python() { # -> python
+    local name candidate minor
+    if [[ -n $python ]]; then
+        [[ $python == /* ]] || die "--python needs an absolute path, not $python" 2
+        [[ -f $python && -x $python ]] || die "cannot use $python: there is no such executable file"
+        candidate=$(probe "$python") || die "cannot use $python: ${candidate##*$'\n'}"
+        python=$candidate
+    elif candidate=$(probe /usr/bin/python3 2>/dev/null); then
+        python=$candidate
+    else
+        for minor in {11..19} ""; do
+            name=python3${minor:+.$minor}
+            if candidate=$(type -P "$name") && candidate=$(probe "$candidate"); then
+                python=$candidate
+                break
+            fi
+        done
+        [[ -n $python ]] || die "no Python 3.11 or newer found; install one (Debian: apt-get install python3) or name it with --python"
+    fi
+    # The kernel reads 127 bytes of "#!PATH -IS", and ends PATH at white space.
+    [[ $python == /* && $python != *[![:graph:]]* ]] || die "cannot use $python: a launcher's first line needs an absolute path without white space"
+    ((${#python} <= 127 - 6)) || die "cannot use $python: the path is too long for a launcher's first line"
+    if (($(stat -L -c '%u' -- "$python") != 0)) || ((0$(stat -L -c '%a' -- "$python") & 0022)); then
+        printf 'install.sh: warning: %s can be changed by others than root, and root will execute it\n' "$python" >&2
+    fi
+}
+
+# Its errors come on stdout too; the last line is the one that says it.
+python_runs() { "$python" -I -S -B -W ignore - "$@" 2>&1; }
+
+# Imports every executable's module, too: a Python that lacks part of its standard library is found out here.
+read_source() { # -> version, names
+    local facts
+    facts=$(python_runs "$source_dir" <<'EOF'
+import importlib
+import re
+import sys
+import tomllib
+
+sys.path.insert(0, sys.argv[1])
+with open(sys.argv[1] + "/pyproject.toml", "rb") as file:
+    version = tomllib.load(file)["project"]["version"]
+from shared.launch import PLUGINS
+
+for word in (version, *PLUGINS):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", word):
+        sys.exit(f"{word!r} cannot be a file name here")
+for module in PLUGINS.values():
+    importlib.import_module(module)
+print(version, *sorted(PLUGINS))
+EOF
+    ) || die "cannot install from $source_dir with $python: ${facts##*$'\n'}"
+    facts=${facts##*$'\n'}
+    read -r version facts <<<"$facts"
+    read -r -a names <<<"$facts"
+}
+
+# Fills a tree: copies, compiles, sets owner and mode; an existing one is repaired, each file by a rename. Prints the tree's path.
+build_tree() { # STAGE
+    python_runs "$source_dir" "$lib_dir" "$1" "$version" <<'EOF'
+import compileall
+import hashlib
+import os
+import sys
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+source, lib, stage = map(Path, sys.argv[1:4])
+version = sys.argv[4]
+files = {
+    str(path.relative_to(source)): path.read_bytes()
+    for part in ("plugins", "ipam", "shared")
+    for path in sorted((source / part).rglob("*.py"))
+    if path.is_file()
+}
+digest = hashlib.sha256(version.encode())
+for name, content in files.items():
+    digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
+final = lib / f"{version}-{digest.hexdigest()[:12]}"
+tree = final if final.is_dir() else stage / "tree"
+
+for name, content in files.items():
+    target = tree / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_symlink() or not target.is_file() or target.read_bytes() != content:
+        (stage / "file").write_bytes(content)
+        os.replace(stage / "file", target)
+for path in list(tree.rglob("*")):
+    stray = path.suffix == ".py" and str(path.relative_to(tree)) not in files
+    if stray or path.parent.name == "__pycache__" and path.suffix != ".pyc":
+        path.unlink(missing_ok=True)
+# The final path goes into the compiled files, for otherwise each import would correct it. The environment must not choose the invalidation mode:
+# comparing hashes would read every source file on every call.
+if not compileall.compile_dir(
+    tree, quiet=1, force=True, stripdir=str(tree), prependdir=str(final), invalidation_mode=PycInvalidationMode.TIMESTAMP
+):
+    sys.exit("compiling failed")
+sys.path.insert(0, str(source))
+from shared.cli import bundle
+
+(stage / "file").write_bytes(bundle.build(tree, str(final)))
+os.replace(stage / "file", tree / f"bundle.{sys.implementation.cache_tag}")
+for path in (tree, *tree.rglob("*")):
+    os.chown(path, 0, 0, follow_symlinks=False)
+    path.chmod(0o755 if path.is_dir() else 0o644)
+(tree / ".superseded").unlink(missing_ok=True)
+if tree != final:
+    os.rename(tree, final)
+print(final)
+EOF
+}
+
+launcher_text() {
+    cat <<EOF
+#!$python -IS
+$marker the plugin is chosen by this file's name; the code is in $tree
+import marshal, sys
+sys.path.insert(0, "$tree")
+try:
+    with open("$tree/bundle." + sys.implementation.cache_tag, "rb") as file:
+        packages, modules, orders = marshal.loads(file.read())
+except (OSError, EOFError, ValueError, TypeError):
+    pass
+else:
+    exec(marshal.loads(modules["shared.preload"]))
+    preload("$tree", packages, modules, orders[sys.argv[0].rpartition("/")[2]])
+from shared.launch import main
+main("$tree")
+EOF
+}
+
+second_line() { # FILE -> second, empty where the file is not a regular one
+    second=""
+    [[ -f $1 && ! -L $1 ]] || return 0
+    { read -r -n 4096 second && IFS= read -r -n 8192 second; } <"$1" || second=""
+}
+
+is_ours() { # FILE
+    local second
+    second_line "$1"
+    [[ $second == "$marker"* ]]
+}
+
+is_tree() { # PATH: made by this script
+    [[ -d $1 && ! -L $1 && ${1##*/} =~ ^.+-[0-9a-f]{12}$ && -f $1/shared/launch.py ]]
+}
+
+# One lib dir can serve several bin dirs; a tree is in use as long as a launcher in any of them names it.
+in_use() { # TREE
+    local directory file second
+    while read -r directory; do
+        for file in "$directory"/*; do
+            second_line "$file"
+            [[ $second != "$marker"*" the code is in $1" ]] || return 0
+        done
+    done < <(known_bin_dirs)
+    return 1
+}
+
+known_bin_dirs() {
+    [[ ! -f $lib_dir/.bin-dirs ]] || cat -- "$lib_dir/.bin-dirs"
+}
+
+remember_bin_dir() { # STAGE
+    { known_bin_dirs && printf '%s\n' "$bin_dir"; } | sort -u >"$1/bin-dirs" &&
+        mv -fT -- "$1/bin-dirs" "$lib_dir/.bin-dirs"
+}
+
+# What this run, or a killed one, had in the making. Both locks are held, so it is nobody else's work in progress.
+sweep() {
+    rm -rf -- "$bin_dir"/.pycni-new.* "$lib_dir"/.pycni-new.* "$lib_dir"/.pycni-old.*
+}
+
+remove_tree() { # TREE, by a rename first: a tree is never seen in part
+    local aside=$lib_dir/.pycni-old.${1##*/}
+    mv -T -- "$1" "$aside" && rm -rf -- "$aside"
+}
+
+remove_superseded() {
+    local old
+    for old in "$lib_dir"/*; do
+        if ! is_tree "$old" || in_use "$old"; then
+            continue
+        elif [[ ! -e $old/.superseded ]]; then
+            touch -- "$old/.superseded"
+        elif (($(date +%s) - $(stat -c %Y -- "$old/.superseded") > keep_seconds)); then
+            remove_tree "$old"
+        fi
+    done
+}
+
+workspace() { # DIR -> made: an empty directory in it, so on the same file system, removed at the end
+    made=$(mktemp -d -- "$1/.pycni-new.XXXXXX" 2>&1) || die "cannot write to $1: ${made##*: }"
+}
+
+install_plugins() {
+    local name foreign=() stage new answer made file
+    for name in "${names[@]}"; do
+        file=$bin_dir/$name
+        if [[ -d $file && ! -L $file ]]; then
+            die "nothing is installed, $file is a directory"
+        elif [[ -e $file || -L $file ]] && ! is_ours "$file"; then
+            foreign+=("$file")
+        fi
+    done
+    if ((${#foreign[@]})) && [[ $force == no ]]; then
+        die "nothing is installed, for these files are not pycni's: ${foreign[*]} (--force replaces them)"
+    fi
+
+    workspace "$bin_dir"
+    new=$made
+    workspace "$lib_dir"
+    stage=$made
+    tree=$(build_tree "$stage") || die "nothing is installed, the code could not be put into $lib_dir: ${tree##*$'\n'}"
+    tree=${tree##*$'\n'}
+    in_use "$tree" || new_tree=$tree
+    launcher_text >"$new/.text" || die "nothing is installed, cannot write to $bin_dir"
+    for name in "${names[@]}"; do
+        install -o root -g root -m 0755 -- "$new/.text" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
+        # The proof that this Python can run it, and that it can be executed there at all, before anything is replaced.
+        answer=$(env -i CNI_COMMAND=VERSION "$new/$name" 2>&1 <<<'{"cniVersion": "1.0.0"}') ||
+            die "nothing is installed, $name does not start with $python: ${answer##*$'\n'}"
+    done
+    remember_bin_dir "$stage" || die "nothing is installed, cannot write to $lib_dir"
+    new_tree=""                       # from here on launchers may name it
+    for name in "${names[@]}"; do
+        mv -fT -- "$new/$name" "$bin_dir/$name" || die "cannot replace $bin_dir/$name"
+    done
+    for file in "$bin_dir"/*; do
+        if is_ours "$file" && [[ " ${names[*]} " != *" ${file##*/} "* ]]; then
+            rm -f -- "$file"
+            printf 'removed %s, no longer part of pycni\n' "$file"
+        fi
+    done
+    remove_superseded
+    printf 'pycni %s is installed in %s: %s\n' "$version" "$bin_dir" "${names[*]}"
+    printf '  code    %s\n  python  %s (%s)\n' "$tree" "$python" "$("$python" -I -S -c 'import sys; print(sys.version.split()[0])')"
+}
+
+uninstall_plugins() {
+    local file old removed=() remaining
+    for file in "$bin_dir"/*; do
+        if is_ours "$file"; then
+            rm -f -- "$file" || die "cannot remove $file"
+            removed+=("${file##*/}")
+        fi
+    done
+    if [[ -d $lib_dir ]]; then
+        for old in "$lib_dir"/*; do
+            if is_tree "$old" && ! in_use "$old"; then
+                remove_tree "$old" || die "cannot remove $old"
+            fi
+        done
+        # Another bin dir may still use a tree here; then the list of bin dirs stays, and with it the directory.
+        remaining=("$lib_dir"/*)
+        ((${#remaining[@]})) || rm -f -- "$lib_dir/.bin-dirs"
+        rmdir --ignore-fail-on-non-empty -- "$lib_dir"
+    fi
+    printf 'removed from %s: %s\n' "$bin_dir" "${removed[*]:-nothing, no pycni there}"
+    printf 'Leases and other state under /var/lib/cni are left as they are.\n'
+}
+
+while (($#)); do
+    case $1 in
+        --bin-dir | --lib-dir | --python)
+            (($# > 1)) || die "$1 needs a path" 2
+            case $1 in
+                --bin-dir) bin_dir=$2 ;;
+                --lib-dir) lib_dir=$2 ;;
+                --python) python=$2 ;;
+            esac
+            [[ -n $2 ]] || die "$1 needs a path" 2
+            shift ;;
+        --force) force=yes ;;
+        --demo) demo=yes ;;
+        --uninstall) action=uninstall ;;
+        --help | -h)
+            usage
+            exit 0 ;;
+        *) die "unknown option $1; --help lists the options" 2 ;;
+    esac
+    shift
+done
+[[ $action == install || $demo == no ]] || die "--demo and --uninstall exclude each other" 2
+clean_path --bin-dir "$bin_dir"
+bin_dir=$path
+clean_path --lib-dir "$lib_dir"
+lib_dir=$path
+[[ ! $bin_dir/ == "$lib_dir"/* && ! $lib_dir/ == "$bin_dir"/* ]] || die "--bin-dir and --lib-dir cannot lie within each other" 2
+((EUID == 0)) || die "only root can do this"
+
+trap clean_up EXIT
+check_directory "$bin_dir"
+check_directory "$lib_dir"
+if [[ $action == install ]]; then
+    choose_python
+    read_source
+    make_directory "$bin_dir"
+    make_directory "$lib_dir"
+fi
+[[ ! -d $bin_dir ]] || lock "$bin_dir" 8
+# An --uninstall may have removed it while this run waited for the first lock.
+[[ $action != install ]] || make_directory "$lib_dir"
+[[ ! -d $lib_dir ]] || lock "$lib_dir" 9
+# A signal is answered when the running command has ended, so that nothing is still being written when clean_up runs.
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+locked=yes
+sweep || die "cannot remove what an earlier run left in $bin_dir and $lib_dir"
+"${action}_plugins"
+if [[ $demo == yes ]]; then
+    clean_up
+    exec "$python" -I -B "$tree/shared/cli/demo.py" --bin-dir "$bin_dir" 8<&- 9<&-
+fi

@@ -1,0 +1,108 @@
+"""Writes the bundle that shared/preload.py reads: `python -m shared.cli.bundle TREE FINAL TARGET`; install.sh calls it.
+
+TREE is the directory with the modules, FINAL where it will be, TARGET the file to write.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import marshal
+import sys
+from pathlib import Path
+from types import CodeType
+
+from shared.preload import Bundle
+
+PACKAGES = ("shared", "plugins", "ipam")
+OPERATOR_TIER = ("shared/cli/", "shared/runtime/")
+
+
+class Leaner(ast.NodeTransformer):
+    """Takes out what a call has no use for: annotations, and blocks under `if TYPE_CHECKING`.
+
+    Docstrings go with optimize=2. Line numbers stay.
+    """
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        """Without annotations."""
+        self.generic_visit(node)
+        node.returns = None
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        """Without annotation."""
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt | None:
+        """A plain assignment, or nothing where it only declares."""
+        self.generic_visit(node)
+        if node.value is None:
+            return None
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
+
+    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
+        """Only the `else` part of `if TYPE_CHECKING`."""
+        self.generic_visit(node)
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return node.orelse or ast.copy_location(ast.Pass(), node)
+        return node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt | None:
+        """Without `from __future__`: there are no annotations left that it could concern."""
+        return None if node.module == "__future__" else node
+
+
+def compiled(source: str, filename: str) -> CodeType:
+    """The lean code of a module."""
+    tree = ast.fix_missing_locations(Leaner().visit(ast.parse(source)))
+    code: CodeType = compile(tree, filename, "exec", dont_inherit=True, optimize=2)
+    return code
+
+
+class Recording(Bundle):
+    """A bundle that writes down in which order modules were finished."""
+
+    def __init__(self, tree: str, packages: list[str], modules: dict[str, bytes]) -> None:
+        super().__init__(tree, packages, modules)
+        self.finished: list[str] = []
+
+    def exec_module(self, module: object) -> None:
+        """Runs the module's code, then notes its name."""
+        super().exec_module(module)  # type: ignore[arg-type]
+        self.finished.append(module.__name__)  # type: ignore[attr-defined]
+
+
+def order_for(executable: str, tree: str, packages: list[str], modules: dict[str, bytes]) -> list[str]:
+    """The modules that an executable needs for every call, each after those that it needs itself."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
+        del sys.modules[name]
+    recording = Recording(tree, packages, modules)
+    sys.meta_path.insert(0, recording)
+    launch = importlib.import_module("shared.launch")
+    importlib.import_module(launch.PLUGINS[executable])
+    sys.meta_path.remove(recording)
+    return recording.finished
+
+
+def build(tree: Path, final: str) -> bytes:
+    """The bundle's content, for the running interpreter."""
+    packages: list[str] = []
+    modules: dict[str, bytes] = {}
+    for path in sorted(path for package in PACKAGES for path in (tree / package).rglob("*.py")):
+        relative = path.relative_to(tree).as_posix()
+        if not relative.startswith(OPERATOR_TIER):
+            source = path.read_text(encoding="utf-8")
+            name = relative.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            modules[name] = marshal.dumps(compiled(source, f"{final}/{relative}"))
+            if relative.endswith("__init__.py"):
+                packages.append(name)
+    from shared.launch import PLUGINS
+
+    orders = {executable: order_for(executable, str(tree), packages, modules) for executable in list(PLUGINS)}
+    return marshal.dumps((packages, modules, orders))
+
+
+if __name__ == "__main__":
+    Path(sys.argv[3]).write_bytes(build(Path(sys.argv[1]), sys.argv[2]))

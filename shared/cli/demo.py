@@ -1,0 +1,329 @@
+"""The demo: two pods get their network in a kubelet's way and lose it again, each expectation verified.
+
+Started as a script with --bin-dir, as root. It runs in namespaces of its own and hides the directories it writes to
+under tmpfs, so it touches nothing of the machine's network and whatever it made goes with the namespaces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NoReturn
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from shared.cli.ping import ping
+from shared.cli.terminal import good, heading, paint, readable, say, table
+from shared.cni.errors import CniError
+from shared.net.netlink import Netlink
+from shared.net.netns import open_netns
+from shared.net.wire import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
+from shared.runtime.attach import PluginError
+from shared.runtime.conflist import ConfigError
+from shared.runtime.find import PluginNotFound
+from shared.runtime.pods import PodNetwork, PodResult
+
+CONF_DIR = Path("/etc/cni/net.d")
+STATE_DIR = Path("/var/lib/cni")
+NETNS_DIR = Path("/run/netns")
+HIDDEN = (Path("/run"), STATE_DIR, CONF_DIR.parent)  # /run first: the other two may keep the originals there
+PLUGIN_LIMIT = 20.0  # seconds; a plugin that hangs must not make the demo hang for long
+
+BRIDGE = "cni0"
+NETWORK: dict[str, Any] = {
+    "cniVersion": "1.0.0",
+    "name": "demo",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": BRIDGE,
+            "isDefaultGateway": True,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd00:88::/64"}]],
+            },
+        }
+    ],
+}
+GATEWAYS = ("10.88.0.1", "fd00:88::1")
+
+EXPECTED = {"pods' links on the host": 2, "addresses leased": 4, "network namespaces of pods": 2}
+
+RT_TABLE_MAIN = 254  # linux/rtnetlink.h
+
+
+class Failure(Exception):
+    """Something is not as it should be."""
+
+
+@dataclass
+class Pod:
+    """A pod of the demo; links (without a network) and addresses are there once it is set up."""
+
+    name: str
+    container_id: str
+    netns: Path
+    links: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """What a PodNetwork wants to know: namespace, name, container id, network namespace."""
+        return ("demo", self.name, self.container_id, str(self.netns))
+
+
+def main() -> int:
+    """Exit status: 0 if everything was as expected, 1 with the reason on stderr."""
+    parser = argparse.ArgumentParser(description="Show the installed plugins at work, in namespaces of its own.")
+    parser.add_argument("--bin-dir", required=True, type=Path, help="where the plugins are installed")
+    parser.add_argument("--outside", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    try:
+        if options.outside is None:
+            enter_namespaces(options.bin_dir.resolve())
+        shared = set(options.outside.split()) & set(own_namespaces())
+        expect(not shared, "the demo is not in namespaces of its own")
+        demonstrate(options.bin_dir)
+    except (Failure, PluginError, PluginNotFound, ConfigError, CniError, OSError) as error:
+        sys.stdout.flush()
+        for line in (str(error), *getattr(error, "__notes__", [])):
+            print(paint("1;31", f"FAILED: {line}", sys.stderr), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def demonstrate(bin_dir: Path) -> None:
+    """The story, from an empty host to an empty host."""
+    for directory in HIDDEN:
+        hide(directory)
+    for directory in (CONF_DIR, NETNS_DIR):
+        directory.mkdir(parents=True, exist_ok=True)
+
+    heading("Two pods get their network, in a kubelet's way")
+    say(f"Plugins from {bin_dir}. Network, mounts and processes are the demo's own: the machine's are not touched.")
+    conf_file = CONF_DIR / "10-demo.conflist"
+    conf_file.write_text(readable(NETWORK) + "\n")
+    say(f"{conf_file}:\n{conf_file.read_text().rstrip()}")
+    pods = PodNetwork(CONF_DIR, [bin_dir], limit=PLUGIN_LIMIT, warn=say)
+    pods.status()
+    own_links = link_names()
+    before = count(own_links)
+
+    both = [Pod(f"pod{number}", f"demo-container-{number}", NETNS_DIR / f"pod{number}") for number in (1, 2)]
+    results = [set_up(pods, pod) for pod in both]
+    ping_all(*both)
+    during = count(own_links)
+
+    heading("CHECK")
+    for pod, result in zip(both, results, strict=True):
+        expect(pods.check(*pod.identity, result), f"{pod.name} was not checked")
+        good(f"{pod.name} is as it was set up")
+
+    heading("Tear-down")
+    for pod, result in zip(both, results, strict=True):
+        tear_down(pods, pod, result)
+    after = count(own_links)
+
+    heading("Nothing is left")
+    table(("", "before", "with pods", "after"), [[key, before[key], during[key], after[key]] for key in EXPECTED])
+    say(f"(The bridge {BRIDGE} stays on purpose: the next pod uses it.)")
+    expect(during == EXPECTED, f"the two pods must account for {EXPECTED}")
+    expect(not any(before.values()) and not any(after.values()), "something is left behind")
+    say(paint("1;32", "\nSUCCESS: two pods had their network over IPv4 and IPv6, and nothing of it is left."))
+
+
+def set_up(pods: PodNetwork, pod: Pod) -> PodResult:
+    """Make the pod's namespace, set it up, show it and compare it with the result."""
+    heading(f"{pod.name}: set-up")
+    pod.netns.touch()
+    command("unshare", f"--net={pod.netns}", "true")
+    pod.links = link_names(pod.netns)
+    started = time.monotonic()
+    result = pods.set_up(*pod.identity)
+    good(f"loopback, then network {result.network.name}: {milliseconds(started):.0f} ms")
+    say(f"result: {readable(result.default)}")
+
+    addresses, routes = addresses_of(pod.netns), routes_of(pod.netns)
+    say("inside the pod:")
+    table(("interface", "address"), addresses)
+    table(("destination", "via", "interface"), routes)
+
+    pod.addresses = [item["address"].split("/")[0] for item in result.default.get("ips", [])]
+    families = sorted(ip_address(address).version for address in pod.addresses)
+    expect(families == [4, 6], f"{pod.name} must get one IPv4 and one IPv6 address, not {pod.addresses}")
+    expect(("lo", "127.0.0.1/8") in addresses, f"{pod.name}: lo is not up with 127.0.0.1")
+    for item in result.default["ips"]:
+        expect(("eth0", item["address"]) in addresses, f"{pod.name}: {item['address']} of the result is not on eth0")
+    for gateway in GATEWAYS:
+        expect(("default", gateway, "eth0") in routes, f"{pod.name} has no default route via {gateway}")
+    return result
+
+
+def ping_all(first: Pod, second: Pod) -> None:
+    """Both pods to the gateway, then each to the other, over both families."""
+    heading("Ping")
+    for source, other in ((first, second), (second, first)):
+        for name, targets in (("gateway", GATEWAYS), (other.name, other.addresses)):
+            for target in targets:
+                with inside(source.netns):
+                    took = ping(target)
+                if took is None:
+                    raise Failure(f"no answer to {source.name} from {target} ({name})")
+                good(f"{source.name} → {name} {target}: {took * 1000:.2f} ms")
+
+
+def tear_down(pods: PodNetwork, pod: Pod, result: PodResult) -> None:
+    """Take the pod off its network, see that its namespace is as it was, and drop the namespace."""
+    started = time.monotonic()
+    pods.tear_down(*pod.identity, result)
+    took = milliseconds(started)
+    left = set(link_names(pod.netns)) - set(pod.links)
+    expect(not left, f"{pod.name} still has {', '.join(left)}")
+    command("umount", str(pod.netns))
+    pod.netns.unlink()
+    good(f"{pod.name}: {took:.0f} ms")
+
+
+def link_names(netns: Path | None = None) -> list[str]:
+    """The links of a pod's network namespace, or of the host."""
+    return [link["IFLA_IFNAME"] for link in dump(netns, RTM_GETLINK)]
+
+
+def addresses_of(netns: Path) -> list[tuple[str, str]]:
+    """Of a pod: interface and address with prefix length."""
+    names = link_names_by_index(netns)
+    found = sorted(dump(netns, RTM_GETADDR), key=lambda address: address["index"])
+    return [(names[got["index"]], f"{got['IFA_ADDRESS']}/{got['prefixlen']}") for got in found]
+
+
+def routes_of(netns: Path) -> list[tuple[str, str, str]]:
+    """Of a pod's main table: destination, gateway, interface."""
+    names = link_names_by_index(netns)
+    return [
+        (
+            f"{got['RTA_DST']}/{got['dst_len']}" if got["dst_len"] else "default",
+            got.get("RTA_GATEWAY", ""),
+            names[got["RTA_OIF"]],
+        )
+        for got in dump(netns, RTM_GETROUTE)
+        if got.get("RTA_TABLE") == RT_TABLE_MAIN and "RTA_OIF" in got
+    ]
+
+
+def link_names_by_index(netns: Path) -> dict[int, str]:
+    """The links of a pod, by the number that addresses and routes refer to."""
+    return {link["index"]: link["IFLA_IFNAME"] for link in dump(netns, RTM_GETLINK)}
+
+
+def dump(netns: Path | None, kind: int) -> list[dict[str, Any]]:
+    """All that the kernel has of a kind, in a pod's network namespace or in the host's."""
+    with inside(netns) if netns else nullcontext(), closing(Netlink()) as netlink:
+        return netlink.dump(kind)
+
+
+@contextmanager
+def inside(netns: Path) -> Iterator[None]:
+    """The body runs in a pod's network namespace; nothing stays open that would keep the namespace alive."""
+    pod = open_netns(str(netns))
+    try:
+        with pod:
+            yield
+    finally:
+        os.close(pod.descriptor)
+        os.close(pod.home)
+
+
+def count(own_links: Iterable[str]) -> dict[str, int]:
+    """What pods can leave on a host: links beyond its own, leases, namespaces."""
+    return dict(
+        zip(
+            EXPECTED,
+            (
+                len(set(link_names()) - set(own_links) - {BRIDGE}),
+                sum(is_address(path.name) for path in STATE_DIR.glob("networks/*/*")),
+                len(list(NETNS_DIR.iterdir())),
+            ),
+            strict=True,
+        )
+    )
+
+
+def is_address(text: str) -> bool:
+    """Whether a file name of host-local's store is a lease."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def enter_namespaces(bin_dir: Path) -> NoReturn:
+    """Start over, in network, mount and process namespaces that end with the demo."""
+    if os.geteuid():
+        raise Failure("the demo makes network namespaces: it has to run as root")
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        raise Failure("unshare (of util-linux) is needed and was not found")
+    for path in (bin_dir, Path(__file__).resolve()):
+        for hidden in HIDDEN:
+            if path.is_relative_to(hidden):
+                raise Failure(f"the demo hides {hidden} from itself, and {path} is in there: install elsewhere")
+    own = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    again = [sys.executable, "-I", "-B", __file__, "--bin-dir", str(bin_dir), "--outside", " ".join(own_namespaces())]
+    sys.stdout.flush()
+    os.execv(unshare, ["unshare", *own, *again])  # noqa: S606 - no shell is what is wanted
+
+
+def own_namespaces() -> list[str]:
+    """What tells one set of namespaces from another."""
+    return [os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "net", "pid")]
+
+
+def hide(directory: Path) -> None:
+    """An empty tmpfs in place of `directory`, which need not exist: then its parent is replaced by a copy of links.
+
+    Making the directory would be simpler, and leave it on the machine.
+    """
+    if not directory.is_dir():
+        originals = Path("/run/originals") / directory.parent.name
+        originals.mkdir(parents=True)
+        command("mount", "--rbind", str(directory.parent), str(originals))
+        command("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(directory.parent))
+        for entry in originals.iterdir():
+            target = entry.readlink() if entry.is_symlink() else entry
+            (directory.parent / entry.name).symlink_to(target)
+        directory.mkdir()
+    command("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(directory))
+
+
+def command(*argv: str) -> None:
+    """Run a command of the system. Raises Failure with what it said."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    expect(done.returncode == 0, f"{' '.join(argv)}: {done.stderr.strip()}")
+
+
+def expect(truth: object, reason: str) -> None:
+    """Raises Failure with the reason unless `truth` holds."""
+    if not truth:
+        raise Failure(reason)
+
+
+def milliseconds(started: float) -> float:
+    """Since a reading of time.monotonic."""
+    return (time.monotonic() - started) * 1000
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""JSON Schema and documentation table of a plugin's keys, both from their declarations (config.Field).
+
+`python -m shared.cni.schema` prints the tables that README has between `<!-- keys: NAME -->` and `<!-- end -->`. Not
+for the execution path: nothing that an executable imports imports this.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+from shared.cni import config
+from shared.cni.config import Config, Field
+
+PLUGINS = {"bridge": "plugins.bridge", "host-local": "ipam.host_local", "loopback": "plugins.loopback"}
+NONE = "–"
+# What a reader calls a kind whose schema says it less plainly.
+PLAIN = (
+    (config.mac, "MAC"), (config.link_name, "link name"), (config.absolute_path, "absolute path"),
+    (config.address, "IP address"), (config.prefix, "CIDR"), (config.obj, "object"),
+)  # fmt: skip
+FORMATS = {"ip": "IP address", "cidr": "CIDR"}
+
+
+def keys_of(plugin: str) -> type[Config] | None:
+    """The declared keys of a plugin, None for one that has none; raises KeyError for an unknown plugin."""
+    found: type[Config] | None = getattr(importlib.import_module(PLUGINS[plugin]), "Config", None)
+    return found
+
+
+def json_schema(keys: type[Config]) -> dict[str, Any]:
+    """The JSON Schema of an object with these keys.
+
+    Unknown keys pass and null is "not set", as everywhere in CNI; that case does not matter cannot be said in it.
+    """
+    properties = {name: _property(declared) for name, declared in keys.fields.items()}
+    required = [name for name, declared in keys.fields.items() if declared.required]
+    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+
+def _property(declared: Field) -> dict[str, Any]:
+    schema = _resolved(declared.kind.schema)
+    out: dict[str, Any] = {"description": declared.help}
+    if declared.default not in (None, (), {}):
+        out["default"] = declared.default
+    return {**out, **(schema if declared.required else {"anyOf": [schema, {"type": "null"}]})}
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    if "config" in schema:
+        return json_schema(schema["config"])
+    out = dict(schema)
+    if "items" in out:
+        out["items"] = _resolved(out["items"])
+    if "anyOf" in out:
+        out["anyOf"] = [_resolved(one) for one in out["anyOf"]]
+    return out
+
+
+def rows(keys: type[Config]) -> list[tuple[str, ...]]:
+    """(key, type, default, help) of each key, those of an object inside after its own, with the path to them."""
+    return _rows(keys, "", set())
+
+
+def _rows(keys: type[Config], path: str, seen: set[type[Config]]) -> list[tuple[str, ...]]:
+    out: list[tuple[str, ...]] = []
+    for name, declared in keys.fields.items():
+        inner, suffix = _inside(declared.kind.schema)
+        place = f"{path}{name}"
+        if inner is None or suffix:
+            out.append((place, _type(declared.kind.schema), _default(declared), declared.help))
+        if inner is not None and inner not in seen:
+            seen.add(inner)  # an object that stands in two places is described once
+            out += _rows(inner, f"{place}{suffix}.", seen)
+    return out
+
+
+def _inside(schema: dict[str, Any]) -> tuple[type[Config] | None, str]:
+    """The declared object that a value is or has in its lists, and a pair of brackets for each list."""
+    suffix = ""
+    while "items" in schema:
+        schema = schema["items"]
+        suffix += "[]"
+    return schema.get("config"), suffix
+
+
+def _type(schema: dict[str, Any]) -> str:
+    for kind, name in PLAIN:
+        if schema is kind.schema:
+            return name
+    if "items" in schema:
+        return f"list of {_type(schema['items'])}"
+    if "anyOf" in schema:
+        return " or ".join(_type(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(f"`{_quoted(value)}`" for value in schema["enum"])
+    if "minimum" in schema:
+        return f"{schema['minimum']} to {schema['maximum']}"
+    return FORMATS.get(schema.get("format", ""), "object" if "config" in schema else schema["type"])
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _default(declared: Field) -> str:
+    if declared.required:
+        return "required"
+    return NONE if declared.default in (None, (), {}, "") else f"`{_quoted(declared.default)}`"
+
+
+def table(plugin: str) -> str:
+    """A plugin's keys as a Markdown table; empty for a plugin that has none."""
+    keys = keys_of(plugin)
+    if keys is None:
+        return ""
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{key}` | {' | '.join(cells)} |" for key, *cells in rows(keys)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Prints all tables, each between its markers."""
+    for plugin in PLUGINS:
+        sys.stdout.write(f"<!-- keys: {plugin} -->\n{table(plugin)}<!-- end -->\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Attach a container to a network: execute the plugins of a list, each given the result of the one before."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.runtime.conflist import NetworkConfigList
+from shared.runtime.find import PluginNotFound, find
+
+Result = dict[str, Any]
+
+TIME_LIMIT = 60.0  # seconds for one plugin
+BUSY_LIMIT = 5.0  # seconds to wait for whoever still writes the executable
+BUSY_PAUSE = 0.05  # seconds; the kernel has no event for "no longer written"
+
+# Codes of the specification that a runtime itself can come to.
+DECODING_FAILURE = 6
+INTERNAL_ERROR = 999
+
+
+class PluginError(Exception):
+    """A plugin failed: it said so, crashed, took too long, was not found, or answered what is no result."""
+
+    def __init__(self, plugin: str, verb: str, code: int, msg: str, details: str = "") -> None:
+        self.plugin, self.verb, self.code, self.msg, self.details = plugin, verb, code, msg, details
+        super().__init__(f"{plugin} {verb}: {msg}{f': {details}' if details else ''} (code {code})")
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """One interface of one container; `netns` is a path, empty when the namespace is gone."""
+
+    container_id: str
+    netns: str
+    ifname: str = "eth0"
+    cni_args: Mapping[str, str] = field(default_factory=dict)
+    capability_args: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, value in self.cni_args.items():
+            if ";" in key + value or "=" in key:
+                raise ValueError(f"CNI argument {key}={value} contains a separator")
+
+    def environment(self, verb: str, bin_dirs: Sequence[Path | str]) -> dict[str, str]:
+        """The CNI_* variables of a call."""
+        return {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": self.container_id,
+            "CNI_NETNS": self.netns,
+            "CNI_IFNAME": self.ifname,
+            "CNI_ARGS": ";".join(f"{key}={value}" for key, value in self.cni_args.items()),
+            "CNI_PATH": os.pathsep.join(map(str, bin_dirs)),
+        }
+
+
+def add(
+    network: NetworkConfigList,
+    attachment: Attachment,
+    bin_dirs: Sequence[Path | str],
+    *,
+    limit: float = TIME_LIMIT,
+    keep_failed: bool = False,
+) -> Result:
+    """ADD every plugin in order; the last one's result. Raises PluginError of the first that fails.
+
+    All are looked up before the first is executed. After a failure every plugin that was tried, the failing one
+    included, gets a DEL, in reverse; what fails in there is noted on the error. With `keep_failed` that is left to
+    the caller.
+    """
+    for plugin in network.plugins:
+        _executable(plugin, "ADD", bin_dirs)
+    result: Result | None = None
+    for position, plugin in enumerate(network.plugins):
+        try:
+            result = _call(network, plugin, "ADD", attachment, bin_dirs, result, limit)
+        except BaseException as error:
+            if not keep_failed:
+                for tried in reversed(network.plugins[: position + 1]):
+                    try:
+                        _call(network, tried, "DEL", attachment, bin_dirs, result, limit)
+                    except PluginError as another:
+                        error.add_note(f"then, cleaning up: {another}")
+            raise
+    return result or {}
+
+
+def check(
+    network: NetworkConfigList,
+    attachment: Attachment,
+    bin_dirs: Sequence[Path | str],
+    prev_result: Result,
+    *,
+    limit: float = TIME_LIMIT,
+) -> bool:
+    """CHECK every plugin in order against the result of ADD. Raises PluginError of the first that objects.
+
+    False, and nothing executed, where the network has no CHECK: cniVersion below 0.4.0, or disableCheck.
+    """
+    if network.disable_check or not network.supports("0.4.0"):
+        return False
+    for plugin in network.plugins:
+        _call(network, plugin, "CHECK", attachment, bin_dirs, prev_result, limit)
+    return True
+
+
+def delete(
+    network: NetworkConfigList,
+    attachment: Attachment,
+    bin_dirs: Sequence[Path | str],
+    prev_result: Result | None = None,
+    *,
+    limit: float = TIME_LIMIT,
+) -> None:
+    """DEL every plugin in reverse. Raises PluginError of the first that fails, and stops there.
+
+    Going on would let a later step release an address to which an earlier one's rules still lead; DEL can be
+    repeated at any time.
+    """
+    for plugin in reversed(network.plugins):
+        _call(network, plugin, "DEL", attachment, bin_dirs, prev_result, limit)
+
+
+def request(
+    network: NetworkConfigList, plugin: Mapping[str, Any], attachment: Attachment, prev_result: Result | None
+) -> dict[str, Any]:
+    """What one plugin reads on stdin: its own keys, and what the runtime adds to them."""
+    wanted = plugin.get("capabilities")
+    capabilities = wanted if isinstance(wanted, dict) else {}
+    supplied = {key: value for key, value in attachment.capability_args.items() if capabilities.get(key) is True}
+    message = {key: value for key, value in plugin.items() if key != "capabilities"}
+    message |= {"name": network.name, "cniVersion": network.cni_version}
+    if supplied:
+        message["runtimeConfig"] = supplied
+    if prev_result is not None:
+        message["prevResult"] = prev_result
+    return message
+
+
+def execute(executable: Path, verb: str, message: Mapping[str, Any], env: Mapping[str, str], limit: float) -> bytes:
+    """Run one plugin and return its stdout. Raises PluginError.
+
+    `env` is added to the environment of this process. After `limit` seconds the plugin's whole process group is
+    killed.
+    """
+    name = executable.name
+    try:
+        process = _start(executable, {**os.environ, **env})
+    except OSError as error:
+        raise PluginError(name, verb, INTERNAL_ERROR, f"cannot execute {executable}", str(error.strerror)) from error
+    with process:
+        try:
+            stdout, stderr = process.communicate(json.dumps(message).encode(), limit)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise PluginError(name, verb, INTERNAL_ERROR, f"killed: no answer within {limit:g} s") from None
+            raise
+    if process.returncode:
+        raise _failure(name, verb, process.returncode, stdout, stderr)
+    return stdout
+
+
+def _call(
+    network: NetworkConfigList,
+    plugin: Mapping[str, Any],
+    verb: str,
+    attachment: Attachment,
+    bin_dirs: Sequence[Path | str],
+    prev_result: Result | None,
+    limit: float,
+) -> Result:
+    """Execute one plugin of the list; its result for ADD, nothing otherwise."""
+    executable = _executable(plugin, verb, bin_dirs)
+    message = request(network, plugin, attachment, prev_result)
+    stdout = execute(executable, verb, message, attachment.environment(verb, bin_dirs), limit)
+    if verb != "ADD":
+        return {}
+    result = _object(stdout)
+    if result is None:
+        raise PluginError(executable.name, verb, DECODING_FAILURE, "the result is not a JSON object", _text(stdout))
+    # Plugins of the first specifications leave the version out; the next plugin and DEL need it.
+    result["cniVersion"] = result.get("cniVersion") or network.cni_version
+    return result
+
+
+def _executable(plugin: Mapping[str, Any], verb: str, bin_dirs: Sequence[Path | str]) -> Path:
+    try:
+        return find(plugin["type"], bin_dirs)
+    except (PluginNotFound, ValueError) as error:
+        raise PluginError(plugin["type"], verb, INTERNAL_ERROR, str(error)) from error
+
+
+def _start(executable: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a plugin in a process group of its own, waiting while its file is still being written (ETXTBSY)."""
+    deadline = time.monotonic() + BUSY_LIMIT
+    while True:
+        try:
+            return subprocess.Popen(
+                [executable],
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=0,
+            )
+        except OSError as error:
+            if error.errno != errno.ETXTBSY or time.monotonic() > deadline:
+                raise
+        time.sleep(BUSY_PAUSE)
+
+
+def _failure(plugin: str, verb: str, status: int, stdout: bytes, stderr: bytes) -> PluginError:
+    """The error that a plugin reported on stdout, or what can be told without it."""
+    reported = _object(stdout)
+    if reported is not None and isinstance(reported.get("code"), int):
+        msg, details = (str(reported.get(key) or "") for key in ("msg", "details"))
+        return PluginError(plugin, verb, reported["code"], msg, details)
+    ended = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    return PluginError(plugin, verb, INTERNAL_ERROR, ended, _text(stderr) or _text(stdout) or "no message")
+
+
+def _object(raw: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace").strip()

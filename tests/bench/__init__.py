@@ -1,0 +1,1 @@
+"""Measurements against the reference: tests/bench/run."""

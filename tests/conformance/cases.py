@@ -1,0 +1,747 @@
+"""The table: what a runtime may ask of loopback, host-local and bridge, as data.
+
+The reference here is v1.1.1 (specification up to 1.0.0); keys that are newer than it (vlanTrunk, preserveDefaultVlan,
+portIsolation, enabledad, disableContainerInterface, mtu "auto") are left to the system tests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tests.conformance.compare import Case, Step
+
+Config = Mapping[str, Any]
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0")
+WITH_CHECK = ("0.4.0", "1.0.0")
+MAC, MAC2, MAC3 = "0a:58:0a:01:00:11", "0a:58:0a:01:00:22", "0a:58:0a:01:00:33"
+V4, V6 = "10.1.0.0/24", "fd00:1::/64"
+NO_CONFIG = (
+    "",
+    "{",
+    "[",
+    "null",
+    "[]",
+    '"x"',
+    "1",
+    "{}",
+    '{"name":',
+    '{"name":"net",}',
+    "{'name':1}",
+    '{"name":1}',
+    "\ufeff{}",
+)
+K8S = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c-a"
+
+
+def net(plugin: str, **keys: Any) -> dict[str, Any]:
+    """A configuration as a runtime hands it over."""
+    return {"cniVersion": "1.0.0", "name": "net", "type": plugin, **keys}
+
+
+def pool(*sets: Any, **keys: Any) -> dict[str, Any]:
+    """An ipam section of host-local: a subnet, a range or a list of them for each range set."""
+    ranges = [[{"subnet": one} if isinstance(one, str) else one] if not isinstance(one, list) else one for one in sets]
+    return {"type": "host-local", **({"ranges": ranges} if ranges else {}), **keys}
+
+
+def local(*sets: Any, top: Config | None = None, **keys: Any) -> dict[str, Any]:
+    """host-local called on its own."""
+    return net("host-local", ipam=pool(*sets, **keys), **(top or {}))
+
+
+def br(*sets: Any, ipam: Config | None = None, **keys: Any) -> dict[str, Any]:
+    """A bridge with host-local on 10.1.0.0/24, unless said otherwise."""
+    return net("bridge", bridge="cni0", ipam=pool(*(sets or (V4,))) if ipam is None else ipam, **keys)
+
+
+def no_ipam(**keys: Any) -> dict[str, Any]:
+    """A bridge on layer 2 only."""
+    return net("bridge", bridge="cni0", **keys)
+
+
+def add(config: Config | str, **keys: Any) -> Step:
+    """ADD."""
+    return Step(verb="ADD", config=config, **keys)
+
+
+def check(config: Config | str, **keys: Any) -> Step:
+    """CHECK, with what ADD answered."""
+    return Step(verb="CHECK", config=config, **{"previous": True, **keys})
+
+
+def delete(config: Config | str, **keys: Any) -> Step:
+    """DEL, without prevResult, as it comes after a crash."""
+    return Step(verb="DEL", config=config, **keys)
+
+
+def version(plugin: str, config: Config | str) -> Step:
+    """VERSION."""
+    return Step(verb="VERSION", plugin=plugin, config=config)
+
+
+def refused(config: Config | str, **keys: Any) -> list[Step]:
+    """An ADD that must fail."""
+    return [add(config, fails=True, **keys)]
+
+
+def life(config: dict[str, Any], **keys: Any) -> list[Step]:
+    """ADD, CHECK where the version knows it, DEL."""
+    checks = [check(config, **keys)] if config["cniVersion"] in WITH_CHECK else []
+    return [add(config, **keys), *checks, delete(config, **keys)]
+
+
+def loopback_cases() -> dict[str, list[Step]]:
+    """loopback: every version, prevResult, missing and empty netns, broken things."""
+    lo = net("loopback")
+    given = {
+        "cniVersion": "1.0.0",
+        "interfaces": [{"name": "eth0", "mac": MAC, "sandbox": "<netns a>"}],
+        "ips": [{"address": "10.9.9.9/24", "gateway": "10.9.9.1", "interface": 0}],
+        "routes": [{"dst": "0.0.0.0/0"}],
+        "dns": {"nameservers": ["9.9.9.9"]},
+    }
+    cases = {f"version {v}": life({**lo, "cniVersion": v}, ifname="lo") for v in VERSIONS}
+    cases |= {
+        "VERSION": [version("loopback", {"cniVersion": "1.0.0"}), version("loopback", {"cniVersion": "0.3.1"})],
+        "version absent": life({**lo, "cniVersion": ""}, ifname="lo"),
+        "version unknown": refused({**lo, "cniVersion": "9.9.9"}, ifname="lo"),
+        "other ifname": life(lo, ifname="eth0"),
+        "prevResult returned": [add({**lo, "prevResult": given}, ifname="lo")],
+        "prevResult 0.4.0": [
+            add(
+                {
+                    **lo,
+                    "cniVersion": "0.4.0",
+                    "prevResult": {
+                        **given,
+                        "cniVersion": "0.4.0",
+                        "ips": [{"version": "4", "address": "10.9.9.9/24", "interface": 0}],
+                    },
+                },
+                ifname="lo",
+            )
+        ],
+        "DEL netns gone": [delete(lo, pod="gone", ifname="lo")],
+        "DEL netns empty": [delete(lo, pod="", id="x", ifname="lo")],
+        "DEL twice": [add(lo, ifname="lo"), delete(lo, ifname="lo"), delete(lo, ifname="lo")],
+        "ADD twice": [add(lo, ifname="lo"), add(lo, ifname="lo")],
+        "ADD netns gone": refused(lo, pod="gone", ifname="lo"),
+        "ADD netns empty": refused(lo, pod="", id="x", ifname="lo"),
+        "ADD lo has other address": [
+            add(lo, ifname="lo", fails=True, before="pod a ip link set lo up; pod a ip addr add 10.2.2.2/32 dev lo")
+        ],
+        "CHECK lo down": [add(lo, ifname="lo"), check(lo, ifname="lo", fails=True, before="pod a ip link set lo down")],
+        "CHECK without prevResult": [add(lo, ifname="lo"), check(lo, ifname="lo", previous=False)],
+        "CHECK 0.3.1": [check({**lo, "cniVersion": "0.3.1"}, ifname="lo", previous=False, fails=True)],
+        "CNI_IFNAME missing": refused(lo, env={"CNI_IFNAME": None}),
+        "CNI_CONTAINERID missing": refused(lo, env={"CNI_CONTAINERID": None}),
+        "CNI_CONTAINERID invalid": refused(lo, id="../x", ifname="lo"),
+        "CNI_COMMAND unknown": [Step(verb="FROB", config=lo, fails=True)],
+        "name missing": refused({"cniVersion": "1.0.0", "type": "loopback"}, ifname="lo"),
+        "name invalid": refused({**lo, "name": "a/b"}, ifname="lo"),
+    }
+    for text in NO_CONFIG:
+        cases[f"stdin is {text or 'empty'}"] = refused(text, plugin="loopback", ifname="lo")
+    return cases
+
+
+def host_local_cases() -> dict[str, list[Step]]:
+    """host-local on its own: which address, which answer, which files."""
+    one = local(V4)
+    tiny = local("10.1.0.0/29")  # .1 is the gateway, .2 to .6 are free
+    dual = local(V4, V6)
+    five = [add(tiny, pod=pod) for pod in "abcde"]
+    old = {"cniVersion": "1.0.0", "name": "net", "type": "host-local"}
+    store = "/var/lib/cni/networks/net"
+    given = {"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.5/24", "gateway": "10.1.0.1"}]}
+    cases = {f"version {v}": life({**one, "cniVersion": v}) for v in VERSIONS}
+    cases |= {f"dual stack version {v}": life({**dual, "cniVersion": v}) for v in VERSIONS}
+    cases |= {
+        f"routes version {v}": [
+            add(
+                local(
+                    V4,
+                    V6,
+                    top={"cniVersion": v},
+                    routes=[{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16", "gw": "10.1.0.77"}, {"dst": "::/0"}],
+                )
+            )
+        ]
+        for v in VERSIONS
+    }
+    cases |= {
+        "VERSION": [version("host-local", {"cniVersion": "1.0.0"})],
+        "subnet at the top": life({**old, "ipam": {"type": "host-local", "subnet": V4}}),
+        "subnet and ranges": [add(local(V6, subnet=V4))],
+        "flat range": [
+            add(
+                {
+                    **old,
+                    "ipam": {
+                        "type": "host-local",
+                        "subnet": V4,
+                        "rangeStart": "10.1.0.10",
+                        "rangeEnd": "10.1.0.11",
+                        "gateway": "10.1.0.254",
+                    },
+                },
+                pod=p,
+            )
+            for p in "ab"
+        ],
+        "range start and end": [
+            *(add(local({"subnet": V4, "rangeStart": "10.1.0.10", "rangeEnd": "10.1.0.11"}), pod=p) for p in "ab"),
+            add(local({"subnet": V4, "rangeStart": "10.1.0.10", "rangeEnd": "10.1.0.11"}), pod="c", fails=True),
+        ],
+        "two ranges in a set": [
+            add(local([{"subnet": "10.1.0.0/30"}, {"subnet": "10.2.0.0/30"}]), pod=pod, fails=pod > "b")
+            for pod in "abc"
+        ],
+        "second range has its gateway": [
+            add(local([{"subnet": "10.1.0.0/30"}, {"subnet": "10.2.0.0/24", "gateway": "10.2.0.99"}]), pod=pod)
+            for pod in "abc"
+        ],
+        "three sets": life(local(V4, V6, "192.168.5.0/26")),
+        "explicit gateway": life(local({"subnet": V4, "gateway": "10.1.0.2"})),
+        "gateway outside the subnet": [add(local({"subnet": V4, "gateway": "10.7.7.7"}))],
+        "slash 30": [add(local("10.1.0.0/30"), pod="a"), add(local("10.1.0.0/30"), pod="b", fails=True)],
+        "IPv6 slash 126": [add(local("fd00:1::/126"), pod=pod, fails=pod > "b") for pod in "abc"],
+        "IPv6 compressed text": [add(local({"subnet": "FD00:0001:0:0::/64", "rangeStart": "fd00:1:0:0:0:0:0:00A0"}))],
+        "IPv6 zero runs": [add(local({"subnet": "fd00:0:0:1:0:0:0:0/64", "rangeStart": "fd00:0:0:1:0:0:1:0"}))],
+        "IPv6 across 16 bits": [
+            add(local({"subnet": V6, "rangeStart": "fd00:1::fffe", "gateway": "fd00:1::1"}), pod=pod) for pod in "abc"
+        ],
+        "IPv4 mapped subnet": refused(local("::ffff:10.1.0.0/120")),
+        "resolvConf": [
+            add(
+                local(V4, resolvConf="/run/resolv.conf"),
+                before="printf '# c\\nnameserver 10.0.0.10\\nnameserver fd00::53\\ndomain x.org\\nsearch a.org b.org\\n"
+                "options ndots:5 edns0\\n;c\\nsortlist 1\\n' >/run/resolv.conf",
+            )
+        ],
+        "invalid: resolvConf missing": refused(local(V4, resolvConf="/run/none")),
+        "resolvConf empty file": [add(local(V4, resolvConf="/run/resolv.conf"), before=": >/run/resolv.conf")],
+        "dataDir": life(local(V4, dataDir="/run/cni/ipam")),
+        "dataDir no directory": refused(local(V4, dataDir="/run/file/x"), before=": >/run/file"),
+        "exhaustion": [
+            *five,
+            add(tiny, pod="f", fails=True),
+            delete(tiny, pod="c"),
+            add(tiny, pod="g"),
+            *(delete(tiny, pod=pod) for pod in "abdeg"),
+        ],
+        "exhausted second set": [add(local(V4, "10.2.0.0/30"), pod=pod, fails=pod > "a") for pod in "ab"],
+        "wrap-around": [step for pod in "abcdefgh" for step in (add(tiny, pod=pod), delete(tiny, pod=pod))],
+        "release order": [*five[:3], delete(tiny, pod="b"), add(tiny, pod="e"), add(tiny, pod="f"), add(tiny, pod="g")],
+        "last_reserved outside": [add(one, before=f"mkdir -p {store}; echo -n 10.9.0.7 >{store}/last_reserved_ip.0")],
+        "last_reserved garbled": [add(one, before=f"mkdir -p {store}; echo -n what >{store}/last_reserved_ip.0")],
+        "last_reserved at the end": [
+            add(one, before=f"mkdir -p {store}; echo -n 10.1.0.254 >{store}/last_reserved_ip.0")
+        ],
+        "last_reserved before the gateway": [
+            add(
+                local({"subnet": V4, "gateway": "10.1.0.9"}),
+                before=f"mkdir -p {store}; echo -n 10.1.0.8 >{store}/last_reserved_ip.0",
+            )
+        ],
+        "stranger's lease is next": [add(one, before=f"mkdir -p {store}; printf 'x\\r\\neth0' >{store}/10.1.0.2")],
+        "legacy lease": [
+            check(one, previous=given, before=f"mkdir -p {store}; printf c-a >{store}/10.1.0.5"),
+            delete(one),
+        ],
+        "legacy lease with newline": [delete(one, before=f"mkdir -p {store}; printf 'c-a\\n' >{store}/10.1.0.5")],
+        "legacy lease, ADD again": [add(one, fails=True, before=f"mkdir -p {store}; printf c-a >{store}/10.1.0.5")],
+        "legacy lease beside a new one": [
+            delete(one, before=f"mkdir -p {store}; cd {store}; printf c-a >10.1.0.5; printf 'c-a\\r\\neth0' >10.1.0.6")
+        ],
+        "lease with spaces": [delete(one, before=f"mkdir -p {store}; printf '  c-a\\r\\neth0 \\n' >{store}/10.1.0.5")],
+        "lease of other ifname": [delete(one, before=f"mkdir -p {store}; printf 'c-a\\r\\neth1' >{store}/10.1.0.5")],
+        "lease in IPv6 long text": [
+            delete(local(V6), before=f"mkdir -p {store}; printf 'c-a\\r\\neth0' >{store}/fd00:0001:0:0:0:0:0:5")
+        ],
+        "duplicate ADD": [add(one), add(one, fails=True), delete(one)],
+        "two ifnames": [
+            add(one),
+            add(one, ifname="eth1"),
+            delete(one),
+            check(one, ifname="eth1"),
+            delete(one, ifname="eth1"),
+        ],
+        "two networks": [add(one), add({**one, "name": "other"}), delete(one), delete({**one, "name": "other"})],
+        "DEL twice": [add(one), delete(one), delete(one)],
+        "DEL of nothing": [delete(one, pod="", id="x")],
+        "DEL netns empty": [add(one), delete(one, pod="", id="c-a")],
+        "CHECK of nothing": [check(one, previous=given, fails=True)],
+        "CHECK lease removed": [add(one), check(one, fails=True, before=f"rm {store}/10.1.0.2")],
+        "CHECK without prevResult": [add(one), check(one, previous=False)],
+        "DEL with other ranges": [add(one), delete(local("10.99.0.0/24"))],
+        "IP in CNI_ARGS": life(one, args="IP=10.1.0.50"),
+        "IP in CNI_ARGS with a prefix": [add(one, args="IP=10.1.0.50/24")],
+        "IP in CNI_ARGS, IPv6": [add(dual, args="IP=fd00:1::50")],
+        "IP in CNI_ARGS with K8S keys": [add(one, args=f"IP=10.1.0.50;{K8S}")],
+        "IP in CNI_ARGS twice taken": [
+            add(one, args="IP=10.1.0.50"),
+            add(one, pod="b", args="IP=10.1.0.50", fails=True),
+        ],
+        "IP in CNI_ARGS and the next": [add(one, args="IP=10.1.0.50"), add(one, pod="b")],
+        "IP in CNI_ARGS invalid": refused(one, args="IP=10.1.0"),
+        "IP in CNI_ARGS outside": refused(one, args="IP=10.9.0.5"),
+        "IP in CNI_ARGS is the gateway": refused(one, args="IP=10.1.0.1"),
+        "IP in CNI_ARGS is broadcast": refused(one, args="IP=10.1.0.255"),
+        "IP in CNI_ARGS is the network": refused(one, args="IP=10.1.0.0"),
+        "IP in CNI_ARGS empty": [add(one, args="IP=")],
+        "unknown CNI_ARGS": refused(one, args="FOO=1"),
+        "unknown CNI_ARGS ignored": [add(one, args=K8S)],
+        "CNI_ARGS without a value": refused(one, args="IP"),
+        "CNI_ARGS ends with a semicolon": refused(one, args="IgnoreUnknown=1;"),
+        "args.cni.ips": life(local(V4, V6, top={"args": {"cni": {"ips": ["10.1.0.60", "fd00:1::60"]}}})),
+        "args.cni.ips with a prefix": [add(local(V4, top={"args": {"cni": {"ips": ["10.1.0.60/24"]}}}))],
+        "invalid: args.cni.ips invalid": refused(local(V4, top={"args": {"cni": {"ips": ["ten"]}}})),
+        "runtimeConfig ips": [add(local(V4, V6, top={"runtimeConfig": {"ips": ["10.1.0.61/24", "fd00:1::61"]}}))],
+        "runtimeConfig ips beside args": [
+            add(local(V4, V6, top={"runtimeConfig": {"ips": ["10.1.0.61"]}, "args": {"cni": {"ips": ["fd00:1::61"]}}}))
+        ],
+        "requested inside and outside": refused(local(V4, top={"runtimeConfig": {"ips": ["10.1.0.61", "10.9.0.62"]}})),
+        "requested twice the same": [
+            add(local(V4, top={"runtimeConfig": {"ips": ["10.1.0.61"]}}), args="IP=10.1.0.61")
+        ],
+        "runtimeConfig ipRanges": life(
+            local(top={"runtimeConfig": {"ipRanges": [[{"subnet": V4}], [{"subnet": V6}]]}})
+        ),
+        "runtimeConfig ipRanges first": [add(local(V6, top={"runtimeConfig": {"ipRanges": [[{"subnet": V4}]]}}))],
+        "runtimeConfig ipRanges with flat subnet": [
+            add(local(subnet="10.3.0.0/24", top={"runtimeConfig": {"ipRanges": [[{"subnet": V4}]]}}))
+        ],
+        "invalid: runtimeConfig ipRanges overlap": refused(
+            local(V4, top={"runtimeConfig": {"ipRanges": [[{"subnet": V4}]]}})
+        ),
+        "route without dst": [add(local(V4, routes=[{"gw": "10.1.0.9"}]))],
+        "route dst has host bits": [add(local(V4, routes=[{"dst": "10.8.1.1/16"}]))],
+        "invalid: route invalid": refused(local(V4, routes=[{"dst": "x"}])),
+        "invalid: prefix 31": refused(local("10.1.0.0/31")),
+        "invalid: prefix 32": refused(local("10.1.0.0/32")),
+        "invalid: IPv6 prefix 127": refused(local("fd00:1::/127")),
+        "invalid: host bits set": refused(local("10.1.0.5/24")),
+        "invalid: overlap of sets": refused(local(V4, "10.1.0.128/25")),
+        "invalid: overlap in a set": refused(local([{"subnet": V4}, {"subnet": "10.1.0.128/25"}])),
+        "no overlap by start and end": [
+            add(local([{"subnet": V4, "rangeEnd": "10.1.0.99"}], [{"subnet": V4, "rangeStart": "10.1.0.100"}]))
+        ],
+        "invalid: start outside": refused(local({"subnet": V4, "rangeStart": "10.2.0.1"})),
+        "invalid: end outside": refused(local({"subnet": V4, "rangeEnd": "10.2.0.1"})),
+        "invalid: start after end": refused(local({"subnet": V4, "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.5"})),
+        "start is the network": [add(local({"subnet": V4, "rangeStart": "10.1.0.0"}))],
+        "end is broadcast": [add(local({"subnet": V4, "rangeEnd": "10.1.0.255"}))],
+        "start is the gateway": [add(local({"subnet": V4, "rangeStart": "10.1.0.1"}))],
+        "only the gateway": refused(local({"subnet": V4, "rangeStart": "10.1.0.1", "rangeEnd": "10.1.0.1"})),
+        "invalid: mixed families in a set": refused(local([{"subnet": V4}, {"subnet": V6}])),
+        "invalid: no ranges": refused(local()),
+        "invalid: empty range set": refused(local([])),
+        "invalid: range without subnet": refused(local({"rangeStart": "10.1.0.1"})),
+        "invalid: subnet is no network": refused(local("10.1.0")),
+        "invalid: gateway is no address": refused(local({"subnet": V4, "gateway": "one"})),
+        "invalid: subnet is a number": refused(local({"subnet": 10})),
+        "invalid: no ipam": refused(old),
+        "name missing": refused({"cniVersion": "1.0.0", "type": "host-local", "ipam": pool(V4)}),
+        "name invalid": refused({**one, "name": "../net"}),
+        "capitalised keys": [
+            add(
+                '{"CniVersion":"1.0.0","Name":"net","Type":"host-local","IPAM":{"Type":"host-local",'
+                '"Ranges":[[{"Subnet":"10.1.0.0/24","RangeStart":"10.1.0.9","Gateway":"10.1.0.3"}]],"Routes":[{"Dst":"0.0.0.0/0"}]}}',
+                plugin="host-local",
+            )
+        ],
+        "null members": [
+            add(
+                '{"cniVersion":"1.0.0","name":"net","type":"host-local","args":null,"runtimeConfig":null,"prevResult":null,'
+                '"ipam":{"type":"host-local","dataDir":null,"resolvConf":null,"routes":null,"rangeStart":null,'
+                '"ranges":[[{"subnet":"10.1.0.0/24","gateway":null,"rangeStart":null,"rangeEnd":null}]]}}',
+                plugin="host-local",
+            )
+        ],
+        "subnet is null": [add(local(V4, subnet=None), fails=True)],
+        "a key twice in other case": [
+            add(
+                '{"cniVersion":"1.0.0","name":"net","type":"host-local","ipam":{"type":"host-local","subnet":"10.1.0.0/24","SUBNET":"10.2.0.0/24"}}',
+                plugin="host-local",
+            )
+        ],
+    }
+    return cases
+
+
+def bridge_cases() -> dict[str, list[Step]]:
+    """The bridge plugin with host-local: links, addresses, routes, MACs, and what happens when somebody meddles."""
+    gw = br(isGateway=True)
+    full = br(V4, V6, isDefaultGateway=True, mtu=1400)
+    routed = br(ipam=pool(V4, routes=[{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16", "gw": "10.1.0.77"}]), isGateway=True)
+    dns = {"nameservers": ["9.9.9.9"], "domain": "x.org", "search": ["a", "b"], "options": ["ndots:1"]}
+    made = "ip link add cni0 type bridge; ip link set cni0 up; "
+    absent = {
+        "cniVersion": "1.0.0",
+        "interfaces": [{"name": "cni0"}, {"name": "veth0"}, {"name": "eth7", "sandbox": "<netns a>"}],
+        "ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 2}],
+    }
+    mac = {"args": {"cni": {"mac": MAC2}}}
+    cases = {f"version {v}": life(br(V4, isDefaultGateway=True, cniVersion=v)) for v in VERSIONS}
+    cases |= {f"dual stack version {v}": life({**full, "cniVersion": v}) for v in VERSIONS}
+    cases |= {
+        f"no ipam version {v}": [add({**no_ipam(), "cniVersion": v}), delete(no_ipam())]
+        for v in ("0.3.1", "0.4.0", "1.0.0")
+    }
+    cases |= {
+        "VERSION": [version("bridge", {"cniVersion": "1.0.0"})],
+        "defaults": life(net("bridge", ipam=pool(V4))),
+        "isGateway": life(gw),
+        "isDefaultGateway": life(br(isDefaultGateway=True)),
+        "isDefaultGateway beside a route": [
+            add(br(ipam=pool(V4, routes=[{"dst": "10.8.0.0/16"}]), isDefaultGateway=True))
+        ],
+        "isDefaultGateway with 0.0.0.0/0 in routes": [
+            add(br(ipam=pool(V4, routes=[{"dst": "0.0.0.0/0"}]), isDefaultGateway=True), fails=True)
+        ],
+        "routes": life(routed),
+        "routes, dual stack": life(
+            br(ipam=pool(V4, V6, routes=[{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]), isGateway=True)
+        ),
+        "IPv6 only": life(br(V6, isGateway=True)),
+        "IPv6 default gateway": life(br(V6, isDefaultGateway=True)),
+        "two IPv4 sets": life(br(V4, "10.2.0.0/24")),
+        "two IPv4 sets, isGateway": refused(br(V4, "10.2.0.0/24", isGateway=True)),
+        "mtu": life(br(mtu=1280)),
+        "mtu zero": [add(br(mtu=0))],
+        "hairpinMode": life(br(hairpinMode=True)),
+        "promiscMode": life(br(promiscMode=True)),
+        "invalid: promiscMode with hairpinMode": refused(br(hairpinMode=True, promiscMode=True)),
+        "forceAddress": [
+            add(gw),
+            delete(gw),
+            add(br("10.2.0.0/24", isGateway=True), pod="b", fails=True),
+            add(br("10.3.0.0/24", isGateway=True, forceAddress=True), pod="c"),
+        ],
+        "gateway's prefix changed": [add(gw), add(br("10.1.0.0/16", isGateway=True), pod="b", fails=True)],
+        "gateway added to a bridge without": [add(br()), add(gw, pod="b")],
+        "second address, no overlap": [add(gw, before=made + "ip addr add 192.0.2.1/24 dev cni0", fails=True)],
+        "second IPv6 address, no overlap": [
+            add(br(V6, isGateway=True), before=made + "ip addr add fd00:9::1/64 dev cni0 nodad")
+        ],
+        "second IPv6 address, overlap": refused(
+            br(V6, isGateway=True), before=made + "ip addr add fd00:1::9/64 dev cni0 nodad"
+        ),
+        "gateway present": [add(gw, before=made + "ip addr add 10.1.0.1/24 brd + dev cni0")],
+        "gateway on another link": [add(gw, before="ip link add o type veth; ip addr add 10.1.0.1/24 dev o")],
+        "bridge is down": [add(gw, before="ip link add cni0 type bridge")],
+        "bridge has another mtu": [add(br(mtu=1400), before=made + "ip link set cni0 mtu 1300")],
+        "name is no bridge": refused(gw, before="ip link add cni0 type veth"),
+        "invalid: bridge name too long": refused(br() | {"bridge": "a-name-of-16-byt"}),
+        "invalid: bridge name empty": refused(br() | {"bridge": ""}),
+        "mac in CNI_ARGS": life(gw, args=f"MAC={MAC};IgnoreUnknown=1"),
+        "mac in CNI_ARGS with K8S keys": [add(gw, args=f"{K8S};MAC={MAC}")],
+        "mac in CNI_ARGS, unknown to ipam": refused(gw, args=f"MAC={MAC}"),
+        "mac in args.cni": life({**gw, **mac}),
+        "mac in runtimeConfig": life(br(runtimeConfig={"mac": MAC3})),
+        "mac in CNI_ARGS and args.cni": [add({**gw, **mac}, args=f"MAC={MAC};IgnoreUnknown=1")],
+        "mac in all three": [add({**gw, **mac, "runtimeConfig": {"mac": MAC3}}, args=f"MAC={MAC};IgnoreUnknown=1")],
+        "mac in capital letters": [add(gw, args="MAC=0A:58:0A:01:00:11;IgnoreUnknown=1")],
+        "mac with dashes": [add(gw, args="IgnoreUnknown=1;MAC=0a-58-0a-01-00-11")],
+        "mac invalid": refused(gw, args="MAC=nope;IgnoreUnknown=1"),
+        "mac is multicast": refused(gw, args="MAC=01:00:5e:00:00:01;IgnoreUnknown=1"),
+        "unknown CNI_ARGS": refused(gw, args="FOO=1"),
+        "unknown CNI_ARGS ignored": life(gw, args=K8S),
+        "IP in CNI_ARGS": refused(gw, args="IP=10.1.0.40"),
+        "IP in CNI_ARGS, unknown ignored": [add(gw, args="IP=10.1.0.40;IgnoreUnknown=1")],
+        "ips in args.cni": [add({**gw, "args": {"cni": {"ips": ["10.1.0.40"]}}})],
+        "ips in runtimeConfig": [add({**gw, "runtimeConfig": {"ips": ["10.1.0.41"]}})],
+        "no ipam": [add(no_ipam()), delete(no_ipam())],
+        "no ipam, CHECK": [add(no_ipam()), check(no_ipam(), fails=True)],
+        "ipam empty": [add({**no_ipam(), "ipam": {}}), delete({**no_ipam(), "ipam": {}})],
+        "no ipam, isGateway": [add(no_ipam(isGateway=True)), delete(no_ipam(isGateway=True))],
+        "no ipam, mac and mtu": [add(no_ipam(mtu=1300), args=f"MAC={MAC};IgnoreUnknown=1"), delete(no_ipam())],
+        "ipam plugin missing": refused({**no_ipam(), "ipam": {"type": "no-such"}}),
+        "ipam type traverses": refused({**no_ipam(), "ipam": {"type": "../host-local"}}),
+        "ipam exhausted": [
+            add(br("10.1.0.0/30", isGateway=True)),
+            add(br("10.1.0.0/30", isGateway=True), pod="b", fails=True),
+        ],
+        "ipam refuses": refused(br("10.1.0.0/31", isGateway=True)),
+        "ipam static": life(
+            br(
+                ipam={
+                    "type": "static",
+                    "addresses": [{"address": "10.1.0.7/24", "gateway": "10.1.0.1"}],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "dns": dns,
+                },
+                isGateway=True,
+            ),
+            path=2,
+        ),
+        "ipam without an address": refused(br(ipam={"type": "static"}), path=2),
+        "dns": life(br(dns=dns)),
+        "dns of ipam": [
+            add(br(ipam=pool(V4, resolvConf="/run/resolv.conf")), before="echo nameserver 1.1.1.1 >/run/resolv.conf")
+        ],
+        "dns over ipam's": [
+            add(
+                br(ipam=pool(V4, resolvConf="/run/resolv.conf"), dns={"search": ["a"]}),
+                before="echo nameserver 1.1.1.1 >/run/resolv.conf",
+            )
+        ],
+        "dns null and capitalised": [add(br(dns={"Servers": ["1.2.3.4"], "Searches": None, "Options": None}))],
+        "two pods": [
+            add(gw),
+            add(gw, pod="b"),
+            check(gw),
+            check(gw, pod="b"),
+            delete(gw),
+            check(gw, pod="b"),
+            delete(gw, pod="b"),
+        ],
+        "two pods, no gateway": [add(br()), add(br(), pod="b"), delete(br(), pod="b"), delete(br())],
+        "two ifnames": [add(gw), add(gw, ifname="eth1"), check(gw), delete(gw, ifname="eth1"), check(gw), delete(gw)],
+        "two networks in a pod": [
+            add(gw),
+            add({**br("10.5.0.0/24", isGateway=True), "name": "b", "bridge": "cni1"}, ifname="eth1"),
+            delete({**br("10.5.0.0/24", isGateway=True), "name": "b", "bridge": "cni1"}, ifname="eth1"),
+            delete(gw),
+        ],
+        "ADD twice": [add(gw), add(gw, fails=True), check(gw), delete(gw)],
+        "ADD where eth0 is a stranger's": [add(gw, fails=True, before="pod a ip link add eth0 type veth")],
+        "DEL twice": [*life(gw), delete(gw)],
+        "DEL with prevResult": [add(gw), delete(gw, previous=True)],
+        "DEL netns gone": [add(gw), delete(gw, pod="gone", id="c-a")],
+        "DEL netns empty": [add(gw), delete(gw, pod="", id="c-a")],
+        "DEL netns empty, link still there": [add(gw), delete(gw, pod="", id="c-a"), delete(gw)],
+        "DEL netns deleted": [add(gw), delete(gw, before="drop a")],
+        "DEL netns deleted, prevResult": [add(full), delete(full, before="drop a", previous=True)],
+        "DEL link gone": [add(gw), delete(gw, before="pod a ip link del eth0")],
+        "DEL lease gone": [add(gw), delete(gw, before="rm /var/lib/cni/networks/net/10*")],
+        "DEL of nothing": [delete(gw, pod="", id="x")],
+        "DEL bridge gone": [add(gw), delete(gw, before="ip link del cni0")],
+        "ADD netns gone": refused(gw, pod="gone"),
+        "ADD netns empty": refused(gw, pod="", id="x"),
+        "CNI_PATH missing": refused(gw, env={"CNI_PATH": None}),
+        "ifname too long": refused(gw, ifname="a-name-of-16-byt"),
+        "ifname with a colon": refused(gw, ifname="eth:0"),
+        "name missing": refused({k: v for k, v in gw.items() if k != "name"}),
+        "name invalid": refused({**gw, "name": "net/../x"}),
+        "container id invalid": refused(gw, id="a b"),
+        "version unknown": refused({**gw, "cniVersion": "2.0.0"}),
+        "config is no JSON": refused("null,", plugin="bridge"),
+        "config is empty": refused("", plugin="bridge"),
+        "invalid: mtu is text": refused(br(mtu="big")),
+        "invalid: isGateway is text": refused(br(isGateway="yes")),
+        "invalid: vlan out of range": refused(br(vlan=4095)),
+        "invalid: vlan negative": refused(br(vlan=-1)),
+        "CHECK without prevResult": [add(gw), check(gw, previous=False, fails=True)],
+        "CHECK 0.3.1": [add({**gw, "cniVersion": "0.3.1"}), check({**gw, "cniVersion": "0.3.1"}, fails=True)],
+        "CHECK address removed": [add(gw), check(gw, fails=True, before="pod a ip addr flush dev eth0")],
+        "CHECK address changed": [
+            add(gw),
+            check(gw, fails=True, before="pod a ip addr flush dev eth0; pod a ip addr add 10.1.0.9/24 dev eth0"),
+        ],
+        "CHECK route removed": [add(routed), check(routed, fails=True, before="pod a ip route del default")],
+        "CHECK link down": [add(gw), check(gw, fails=True, before="pod a ip link set eth0 down")],
+        "CHECK link gone": [add(gw), check(gw, fails=True, before="pod a ip link del eth0")],
+        "CHECK host link off the bridge": [
+            add(gw),
+            check(
+                gw,
+                fails=True,
+                before="for v in $(ls -d /sys/class/net/cni0/brif/*); do ip link set ${v##*/} nomaster; done",
+            ),
+        ],
+        "CHECK bridge gone": [add(gw), check(gw, fails=True, before="ip link del cni0")],
+        "CHECK netns gone": [add(gw), check(gw, fails=True, before="drop a")],
+        "CHECK lease gone": [add(gw), check(gw, fails=True, before="rm /var/lib/cni/networks/net/10*")],
+        "CHECK other mac": [add(gw), check(gw, fails=True, before=f"pod a ip link set eth0 address {MAC}")],
+        "CHECK of another interface": [add(gw), check(gw, ifname="eth7", previous=absent, fails=True)],
+        "CHECK dual stack IPv6 removed": [
+            add(full),
+            check(full, fails=True, before="pod a ip -6 addr flush dev eth0 scope global"),
+        ],
+        "capitalised keys": [
+            add(
+                json.dumps(
+                    {
+                        "CNIVersion": "1.0.0",
+                        "Name": "net",
+                        "Type": "bridge",
+                        "Bridge": "cni0",
+                        "ISGATEWAY": True,
+                        "HairPinMode": True,
+                        "Mtu": 1300,
+                        "IPAM": {"type": "host-local", "Subnet": V4},
+                    }
+                ),
+                plugin="bridge",
+            )
+        ],
+        "null members": [
+            add(
+                br()
+                | dict.fromkeys(
+                    ("mtu", "isGateway", "hairpinMode", "vlan", "args", "runtimeConfig", "dns", "prevResult")
+                )
+            ),
+            add(br() | {"bridge": None}, pod="b"),
+        ],
+        "unknown keys": [add(br(colour="green", capabilities={"ips": True}))],
+        "podman": [
+            version("bridge", {"cniVersion": "0.4.0"}),
+            version("host-local", {"cniVersion": "0.4.0"}),
+            add(
+                podman := br(
+                    ipam=pool(V4, routes=[{"dst": "0.0.0.0/0"}]),
+                    cniVersion="0.4.0",
+                    name="podman",
+                    isGateway=True,
+                    hairpinMode=True,
+                ),
+                args="IgnoreUnknown=1;K8S_POD_NAME=x",
+            ),
+            version("bridge", {"cniVersion": "0.4.0"}),
+            delete(podman, previous=True),
+        ],
+        "containerd": [
+            add(net("loopback", cniVersion="0.3.1", name="cni-loopback"), ifname="lo", args=K8S),
+            add(
+                cri := br(
+                    ipam=pool(V4, V6, routes=[{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]),
+                    name="containerd-net",
+                    isGateway=True,
+                    promiscMode=True,
+                    runtimeConfig={
+                        "portMappings": [{"HostPort": 80, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}],
+                        "dns": {"Servers": ["1.1.1.1"], "Searches": None},
+                    },
+                ),
+                args=K8S,
+            ),
+            check(cri, args=K8S),
+            delete(cri, args=K8S, previous=True),
+            delete(net("loopback", cniVersion="0.3.1", name="cni-loopback"), ifname="lo", args=K8S),
+            delete(cri, args=K8S, pod="", id="c-a"),
+            delete(net("loopback", cniVersion="0.3.1", name="cni-loopback"), ifname="lo", args=K8S, pod="", id="c-a"),
+        ],
+    }
+    return cases
+
+
+def hand_over_cases() -> dict[str, list[Step]]:
+    """One suite begins, the other takes over on the same bridge and store; each is played in both directions."""
+    gw = br(isGateway=True)
+    dual = br(V4, V6, isDefaultGateway=True, mtu=1400)
+    tiny = br("10.1.0.0/29", isGateway=True)
+    lo = net("loopback")
+    cases = {
+        f"life version {v}": [
+            add(c := br(V4, V6, isDefaultGateway=True, cniVersion=v)),
+            *([check(c, by=1)] if v in WITH_CHECK else []),
+            delete(c, by=1),
+        ]
+        for v in VERSIONS
+    }
+    cases |= {
+        "loopback": [add(lo, ifname="lo"), check(lo, ifname="lo", by=1), delete(lo, ifname="lo", by=1)],
+        "no ipam": [add(no_ipam()), delete(no_ipam(), by=1)],
+        "mac and hairpin": [
+            add(c := br(hairpinMode=True), args=f"MAC={MAC};IgnoreUnknown=1"),
+            check(c, args=f"MAC={MAC};IgnoreUnknown=1", by=1),
+            delete(c, by=1),
+        ],
+        "several pods": [
+            add(gw),
+            add(gw, pod="b"),
+            add(gw, pod="c", by=1),
+            check(gw, by=1),
+            check(gw, pod="c"),
+            delete(gw, pod="b", by=1),
+            add(gw, pod="d", by=1),
+            add(gw, pod="e"),
+            delete(gw, pod="c"),
+            check(gw, pod="e", by=1),
+            delete(gw, by=1),
+            delete(gw, pod="d"),
+            delete(gw, pod="e", by=1),
+        ],
+        "several pods, dual stack": [
+            add(dual),
+            add(dual, pod="b", by=1),
+            check(dual, by=1),
+            check(dual, pod="b"),
+            delete(dual, by=1),
+            delete(dual, pod="b"),
+        ],
+        "two ifnames": [
+            add(gw),
+            add(gw, ifname="eth1", by=1),
+            delete(gw, by=1),
+            check(gw, ifname="eth1"),
+            delete(gw, ifname="eth1"),
+        ],
+        "exhaustion and wrap-around": [
+            *(add(tiny, pod=pod, by=n % 2) for n, pod in enumerate("abcde")),
+            add(tiny, pod="f", by=1, fails=True),
+            delete(tiny, pod="f"),
+            delete(tiny, pod="b", by=1),
+            add(tiny, pod="g"),
+            *(delete(tiny, pod=pod, by=n % 2) for n, pod in enumerate("acdeg")),
+        ],
+        "ADD twice": [add(gw), add(gw, by=1, fails=True), delete(gw, by=1)],
+        "netns gone": [add(gw), delete(gw, before="drop a", by=1)],
+        "netns empty": [add(gw), delete(gw, pod="", id="c-a", by=1), delete(gw, before="drop a")],
+        "CHECK address removed": [
+            add(gw),
+            check(gw, by=1, fails=True, before="pod a ip addr flush dev eth0"),
+            delete(gw, by=1),
+        ],
+        "CHECK lease gone": [
+            add(gw),
+            check(gw, by=1, fails=True, before="rm /var/lib/cni/networks/net/10*"),
+            delete(gw, by=1),
+        ],
+        "the other's ipam": [add(dual, path=1), check(dual, by=1, path=0), delete(dual, path=1)],
+        "the other's ipam refuses": [add(tiny, args="FOO=1", path=1, fails=True), delete(tiny, by=1)],
+        "the other's ipam is full": [
+            add(c := br("10.1.0.0/30", isGateway=True), path=1),
+            add(c, pod="b", path=1, fails=True),
+            delete(c, pod="b", path=1),
+            delete(c, by=1),
+        ],
+        "host-local": [
+            add(c := local(V4, V6)),
+            add(c, pod="b", by=1),
+            check(c, by=1),
+            check(c, pod="b"),
+            delete(c, by=1),
+            add(c, pod="d"),
+            delete(c, pod="b"),
+            delete(c, pod="d", by=1),
+        ],
+        "forceAddress": [
+            add(gw),
+            delete(gw),
+            add(c := br("10.3.0.0/24", isGateway=True, forceAddress=True), by=1),
+            delete(c),
+        ],
+    }
+    return cases
+
+
+VLAN = "ip link add probe type bridge vlan_filtering 1"
+VLAN_CASES = {
+    "vlan": life(br(vlan=7)),
+    "vlan without ipam": [add(no_ipam(vlan=7)), delete(no_ipam(vlan=7))],
+}
+
+GROUPS = {
+    "loopback": loopback_cases,
+    "host-local": host_local_cases,
+    "bridge": bridge_cases,
+    "hand-over": hand_over_cases,
+}
+CASES = tuple(Case(f"{group}/{name}", steps) for group, make in GROUPS.items() for name, steps in make().items())
+CASES += tuple(Case(f"bridge/{name}", steps, needs=VLAN) for name, steps in VLAN_CASES.items())

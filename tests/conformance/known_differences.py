@@ -1,0 +1,207 @@
+"""Where this suite means to differ from the reference, and why.
+
+A difference reads `bridge ADD: code: 999 -> 11` (the reference's value, then ours); `where` is a shell-style pattern
+for that line, and `cases` are patterns for the names of the cases it shows in.  It must show in every one of them: an
+entry whose difference no longer occurs fails the case, so that the list cannot rot.  `everywhere`: it may show in
+other cases too.
+
+Not compared at all, since no two runs share them or the reference has nothing to compare with: the host veth's random
+name (here derived, with an alias that says whose it is), random MACs, link-local addresses, the modes of the store's
+files, the text of error messages, `cniVersion` in error objects (the reference has none), the sidecar in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True)
+class Known:
+    """One intended difference."""
+
+    where: str
+    reason: str
+    cases: Sequence[str]
+    everywhere: bool = False
+
+    def covers(self, difference: str) -> bool:
+        """Whether this is the difference meant."""
+        return fnmatchcase(difference, self.where)
+
+    def shows_in(self, case: str) -> bool:
+        """Whether the case is one it must show in."""
+        return any(fnmatchcase(case, pattern) for pattern in self.cases)
+
+
+KNOWN = (
+    # The protocol
+    Known(
+        "* VERSION: result.supportedVersions.6: absent -> *",
+        "the reference at hand is older than specification 1.1.0",
+        ["*/VERSION", "bridge/podman"],
+    ),
+    Known(
+        "* VERSION: result.cniVersion: *",
+        "VERSION answers with the request's cniVersion, as the specification says; the reference with its newest",
+        ["loopback/VERSION", "bridge/podman"],
+    ),
+    Known(
+        "*: code: 999 -> 7",
+        "an invalid configuration has a code of its own",
+        [
+            "*/invalid: *",
+            "host-local/IP in CNI_ARGS outside",
+            "host-local/IP in CNI_ARGS is *",
+            "host-local/requested inside and outside",
+            "bridge/ipam plugin missing",
+            "bridge/ipam type traverses",
+            "bridge/ipam refuses",
+            "bridge/CHECK without prevResult",
+        ],
+    ),
+    Known(
+        "*: code: 6 -> 7",
+        "a value of a wrong type is an invalid configuration; what cannot be read at all is code 6",
+        ['loopback/stdin is {"name":1}'],
+    ),
+    Known("*: code: 7 -> 6", "null is no object; the reference takes it for an empty one", ["loopback/stdin is null"]),
+    Known(
+        "*: code: 999 -> 4",
+        "invalid CNI_ARGS have a code of their own",
+        [
+            "*/unknown CNI_ARGS",
+            "host-local/IP in CNI_ARGS invalid",
+            "host-local/CNI_ARGS without a value",
+            "bridge/IP in CNI_ARGS",
+            "bridge/mac in CNI_ARGS, unknown to ipam",
+            "bridge/mac invalid",
+            "bridge/mac is multicast",
+            "hand-over/the other's ipam refuses:ours-first",
+        ],
+    ),
+    Known(
+        "*: code: 999 -> 3",
+        "a netns that is not there has a code of its own",
+        ["*/ADD netns gone", "bridge/CHECK netns gone"],
+    ),
+    Known(
+        "* ADD: code: 999 -> 5", "a failing file operation has a code of its own", ["host-local/dataDir no directory"]
+    ),
+    Known(
+        "* ADD: code: 999 -> 11",
+        "an exhausted pool, or a requested address in use, may be free later",
+        [
+            "host-local/range start and end",
+            "host-local/two ranges in a set",
+            "host-local/slash 30",
+            "host-local/IPv6 slash 126",
+            "host-local/exhaustion",
+            "host-local/exhausted second set",
+            "host-local/only the gateway",
+            "host-local/IP in CNI_ARGS twice taken",
+            "bridge/ipam exhausted",
+            "hand-over/exhaustion and wrap-around:reference-first",
+            "hand-over/the other's ipam is full:reference-first",
+        ],
+    ),
+    Known(
+        "* CHECK: status: 0 -> 1",
+        "CHECK without prevResult is an invalid call; the reference does not look",
+        ["loopback/CHECK without prevResult", "host-local/CHECK without prevResult"],
+    ),
+    # loopback
+    Known(
+        "loopback ADD: result.*",
+        "the reference answers every version in the form of 1.0.0",
+        ["loopback/version 0.*", "bridge/containerd"],
+    ),
+    # host-local
+    Known(
+        "host-local ADD: *",
+        "null is not set; the reference takes it for an empty subnet",
+        ["host-local/subnet is null"],
+    ),
+    Known(
+        "host-local ADD: *",
+        "of two spellings of a key the exact one wins, whatever their order",
+        ["host-local/a key twice in other case"],
+    ),
+    Known(
+        "host-local ADD: *",
+        "a route needs a destination; the reference answers with the destination <nil>",
+        ["host-local/route without dst"],
+    ),
+    Known(
+        "host-local ADD: file */last_reserved_ip.0: *",
+        "a refused ADD does not move on the round robin",
+        [
+            "host-local/exhausted second set",
+            "host-local/IP in CNI_ARGS outside",
+            "host-local/IP in CNI_ARGS is broadcast",
+            "host-local/IP in CNI_ARGS is the network",
+            "host-local/requested inside and outside",
+        ],
+    ),
+    Known(
+        "*: * /var/lib/cni/networks*: * -> absent",
+        "where nothing was ever leased, DEL makes no store",
+        [
+            "*/DEL of nothing",
+            "hand-over/the other's ipam refuses:reference-first",
+        ],
+    ),
+    # bridge
+    Known(
+        "bridge ADD: pod ? link eth? ipv6 accept_ra: 1 -> 0",
+        "no pod takes a rogue router's advertisements (CVE-2020-10749)",
+        ["bridge/isGateway", "bridge/no ipam"],
+        everywhere=True,
+    ),
+    Known(
+        "bridge ADD: * link * address *:*: scope global -> scope global nodad",
+        "IPv6 addresses are usable at once; the reference only turns accept_dad off in the pod",
+        ["bridge/IPv6 only"],
+        everywhere=True,
+    ),
+    Known(
+        "bridge ADD: * link * kind: * -> absent",
+        "a failed ADD leaves nothing that it made",
+        [
+            "bridge/two IPv4 sets, isGateway",
+            "bridge/forceAddress",
+            "bridge/gateway's prefix changed",
+            "bridge/second address, no overlap",
+            "bridge/second IPv6 address, overlap",
+            "bridge/mac in CNI_ARGS, unknown to ipam",
+            "bridge/mac invalid",
+            "bridge/mac is multicast",
+            "bridge/ipam plugin missing",
+            "bridge/ipam type traverses",
+            "bridge/ipam exhausted",
+            "bridge/ipam refuses",
+            "bridge/ipam without an address",
+            "bridge/ADD where eth0 is a stranger's",
+            "bridge/ADD netns gone",
+            "hand-over/exhaustion and wrap-around:reference-first",
+            "hand-over/the other's ipam is full:ours-first",
+        ],
+    ),
+    Known(
+        "bridge DEL: * link * kind: veth -> absent",
+        "DEL finds the host's end of the pair by its name, without the netns",
+        ["bridge/DEL netns gone", "bridge/DEL netns empty*"],
+    ),
+    Known(
+        "bridge ADD: *",
+        "isDefaultGateway beside an explicit default route works",
+        ["bridge/isDefaultGateway with 0.0.0.0/0 in routes"],
+    ),
+    Known(
+        "bridge ADD: result.dns*",
+        "the IPAM plugin's DNS stays unless bridge has its own (newer releases of the reference do so too)",
+        ["bridge/dns of ipam", "bridge/ipam static"],
+    ),
+    Known("bridge CHECK: status: 1 -> 0", "CHECK works without ipam", ["bridge/no ipam, CHECK"]),
+)

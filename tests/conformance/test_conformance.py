@@ -1,0 +1,67 @@
+"""Conformance: every case of the table on the reference and on this suite: they agree, or the difference is listed."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.cases import CASES
+from tests.conformance.compare import compare, played
+from tests.conformance.known_differences import KNOWN, Known
+
+PLAYED = {name: (case, ours_first) for case in CASES for name, ours_first in played(case)}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.kernel_vlan if case.needs else ()) for n, (case, _) in PLAYED.items()]
+)
+def test_same_as_the_reference(name: str, installed: Path, reference_bin: str) -> None:
+    """One case: answers, kernel and store are the reference's, but for what is listed, all of which shows."""
+    case, ours_first = PLAYED[name]
+    outcome = compare(case, reference_bin, str(installed), ours_first=ours_first)
+    assert outcome.good, f"\n{outcome}"
+
+
+LIES = {
+    "bridge VERSION: result.*": ("bridge/VERSION", "bridge", "sed 's/0.3.0/0.3.9/'"),
+    "loopback ADD: host link lo mtu: 65536 -> 1400": ("loopback/ADD twice", "loopback", "cat; ip link set lo mtu 1400"),
+    "host-local ADD: file /var/lib/cni/networks/net/10.1.0.2: *": (
+        "host-local/DEL twice", "host-local", "cat; for lease in /var/lib/cni/networks/net/10*; do echo >>$lease; done"
+    ),
+    "loopback ADD: status: 1 -> 3": ("loopback/ADD netns gone", "loopback", "cat; exit 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", LIES)
+def test_a_deviation_is_seen(where: str, tmp_path: Path, reference_bin: str) -> None:
+    """The reference behind a wrapper that deviates in one thing is told from the reference; listed, it passes."""
+    name, plugin, after = LIES[where]
+    for path in Path(reference_bin).iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / plugin).unlink()
+    (tmp_path / plugin).write_text(f"#!/bin/bash\nset -o pipefail\n{reference_bin}/{plugin} | {{ {after}; }}\n")
+    (tmp_path / plugin).chmod(0o755)
+    case, _ = PLAYED[name]
+    seen = compare(case, reference_bin, str(tmp_path), known=())
+    assert any(Known(where, "", ()).covers(str(difference)) for difference in seen.unexpected)
+    excused = compare(case, reference_bin, str(tmp_path), known=[Known("*", "a wrapper", [name])])
+    assert excused.good
+
+
+def test_an_entry_that_no_longer_shows_is_rotten(reference_bin: str) -> None:
+    """The list is held against what happens: an entry for a difference that is gone fails its case."""
+    case, _ = PLAYED["loopback/VERSION"]
+    assert not compare(case, reference_bin, reference_bin, known=[Known("*", "gone", ["loopback/*"])]).good
+
+
+def test_every_listed_difference_names_a_case() -> None:
+    """A pattern that names no case would never be asked for again."""
+    dead = [
+        (known.where, pattern)
+        for known in KNOWN
+        for pattern in known.cases
+        if not any(fnmatchcase(name, pattern) for name in PLAYED)
+    ]
+    assert not dead

@@ -1,0 +1,62 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.pretend import PretendHost
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE_BIN = "/usr/lib/cni"
+
+# A deadline would judge the machine's load; a failing example is printed so that it can be repeated anywhere.
+settings.register_profile("suite", deadline=None, print_blob=True)
+settings.load_profile("suite")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kernel_vlan") and not _has_vlan_filtering():
+        pytest.skip("this kernel has no bridge VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)")
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin directory of an installation of this tree."""
+    directory = tmp_path_factory.mktemp("installed")
+    bin_dir = directory / "bin"
+    done = subprocess.run(
+        [ROOT / "install.sh", "--bin-dir", bin_dir, "--lib-dir", directory / "lib"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        pytest.fail(f"install.sh: status {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
+    return bin_dir
+
+
+@pytest.fixture
+def host(installed: Path) -> Iterator[PretendHost]:
+    with PretendHost(installed) as pretend_host:
+        yield pretend_host
+
+
+@pytest.fixture(scope="session")
+def reference_bin() -> str:
+    """The bin directory of the reference plugins."""
+    if not Path(REFERENCE_BIN, "bridge").is_file():
+        pytest.fail(f"no reference plugins in {REFERENCE_BIN}: install containernetworking-plugins", pytrace=False)
+    return REFERENCE_BIN
+
+
+@cache
+def _has_vlan_filtering() -> bool:
+    with PretendHost() as pretend_host:
+        probe = ("ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1")
+        return pretend_host.run(*probe, check=False).returncode == 0

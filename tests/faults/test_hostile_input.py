@@ -1,0 +1,107 @@
+"""Row 8: whatever comes by stdin and environment, the answer is a success or one CNI error object, and nothing is touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tests.faults import batch, hostile_cases
+from tests.faults.batch import Call, Outcome
+from tests.faults.hostile_cases import Case
+from tests.pretend import PretendHost
+
+CODES = {*range(1, 9), 11, 50, 51, 999}
+SECONDS = 3.0  # one second, on a machine that may be busy with something else
+BOOKKEEPING = ("/lock", "/last_reserved_ip.0", "/boot")  # what host-local keeps for good
+MAKE_HOSTILE_PATHS = """
+mkdir /run/hostile
+cd /run/hostile
+: >file
+mkfifo fifo
+ln -s loop loop
+ln -s /proc/1/ns/net own
+exec "$0" -c 'import socket; socket.socket(socket.AF_UNIX).bind("socket")'
+"""
+
+
+def test_every_case_is_answered_and_touches_nothing(host: PretendHost) -> None:
+    import sys
+
+    table = hostile_cases.cases()
+    batch.make_pods(host, 2)
+    host.run("sh", "-c", MAKE_HOSTILE_PATHS, sys.executable)
+    for plugin, config in hostile_cases.CONFIGS.items():
+        warm_up = Call(plugin, "ADD", config, {"CNI_IFNAME": "lo" if plugin == "loopback" else "eth0"}, undo=True)
+        assert batch.run(host, [warm_up])[0].status == 0
+    before = _state(host)
+
+    outcomes = batch.run(host, [case.call for case in table])
+
+    complaints = [f"{case.name}: {what}" for case, answer in zip(table, outcomes, strict=True) for what in _wrong(case, answer)]
+    after = _state(host)
+    complaints += [f"host changed: {key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+    assert not complaints, f"{len(complaints)} complaints about {len(table)} cases:\n" + "\n".join(complaints[:150])
+    assert len(table) > 1300
+
+
+def _state(host: PretendHost) -> dict[str, Any]:
+    state = host.snapshot(["pod0", "pod1"])
+    state["files"] = {name: text for name, text in state["files"].items() if not name.endswith(BOOKKEEPING)}
+    state["processes"] = host.run("sh", "-c", "for p in /proc/[0-9]*; do cat $p/comm; done").stdout.split()
+    return state
+
+
+def _wrong(case: Case, answer: Outcome) -> Iterator[str]:
+    """What is not as it should be in one answer."""
+    said = f"status {answer.status}, stdout {answer.stdout[:300]!r}, stderr {answer.stderr[:300]!r}"
+    if answer.seconds > SECONDS:
+        yield f"took {answer.seconds:.1f} s"
+    if "Traceback" in answer.stdout + answer.stderr:
+        yield f"traceback: {said}"
+    if case.mute:
+        if answer.status not in ((0, 1) if case.may_succeed else (1,)):
+            yield f"status of a call that cannot answer: {said}"
+        if answer.stdout:
+            yield f"output: {said}"
+        return
+    if answer.status == 0:
+        if not case.may_succeed:
+            yield f"succeeded: {said}"
+        yield from _wrong_success(case, answer)
+        return
+    if answer.status != 1:
+        yield f"neither 0 nor 1: {said}"
+        return
+    try:
+        error = json.loads(answer.stdout)
+        code, msg = error["code"], error["msg"]
+    except (ValueError, KeyError, TypeError):
+        yield f"not one error object: {said}"
+        return
+    if not set(error) <= {"cniVersion", "code", "msg", "details"} or not isinstance(error.get("cniVersion"), str):
+        yield f"members: {said}"
+    if not isinstance(code, int) or code not in CODES or (case.codes and code not in case.codes):
+        yield f"code {code}, not {case.codes}: {said}"
+    if case.codes == () and case.may_succeed:
+        yield f"failed: {said}"
+    if not isinstance(msg, str) or not msg or msg.startswith("unexpected "):
+        yield f"not foreseen: {said}"
+    if len(answer.stdout) > 4096:
+        yield f"{len(answer.stdout)} bytes of error"
+    text = "".join(f"{msg} {error.get('details', '')}".split())
+    for needle in case.says:
+        if "".join(needle.split()) not in text:
+            yield f"does not say {needle}: {said}"
+
+
+def _wrong_success(case: Case, answer: Outcome) -> Iterator[str]:
+    if case.call.command not in ("ADD", "VERSION"):
+        if answer.stdout:
+            yield f"output of {case.call.command}: {answer.stdout[:300]!r}"
+        return
+    try:
+        result = json.loads(answer.stdout)
+        assert isinstance(result["cniVersion"], str)
+    except (ValueError, KeyError, TypeError, AssertionError):
+        yield f"not a result: {answer.stdout[:300]!r}"

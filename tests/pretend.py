@@ -1,0 +1,314 @@
+"""A pretend host: namespaces in which the plugins may do anything, and of which nothing is left.
+
+It has its own network, mount, process and host-name namespaces, empty tmpfs over the directories that a CNI runtime
+and its plugins write to, a sysfs and a proc that show *its* links and processes, and `lo` up. The machine's own network
+and files are never touched, so many hosts may live at the same time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+STATE_DIRECTORIES = ("var/lib/cni", "run/cni")
+ADMIN_FLAGS = {"UP", "LOOPBACK", "BROADCAST", "MULTICAST", "POINTOPOINT", "NOARP", "PROMISC", "ALLMULTI"}
+ROUTE_KEYS = ("type", "dst", "gateway", "via", "dev", "table", "protocol", "scope", "prefsrc", "metric", "metrics")
+CLONE_NEWPID = 0x20000000  # linux/sched.h
+
+# The first process of the host. It reads its process id as the machine sees it, before the new proc hides that, and
+# then waits for the end of its standard input: when the test process goes, however it goes, so does the host with all
+# that runs in it. Directories that the machine lacks are made on an overlay, never on the machine itself; the overlay's
+# own files lie in a first tmpfs on /run, which the second one covers. The kernel copies ip_forward from the machine
+# into a new namespace, hence the explicit 0.
+FIRST_PROCESS = """
+set -e
+read -r pid rest </proc/self/stat
+mount -t tmpfs -o mode=755 tmpfs /run
+for directory in /etc/cni /var/lib/cni; do
+    parent=${directory%/*}
+    if [ ! -d "$directory" ]; then
+        mkdir -p "/run$parent/upper" "/run$parent/work"
+        mount -t overlay -o "lowerdir=$parent,upperdir=/run$parent/upper,workdir=/run$parent/work" overlay "$parent"
+        mkdir "$directory"
+    fi
+    mount -t tmpfs -o mode=755 tmpfs "$directory"
+done
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t sysfs sysfs /sys
+mount -t proc proc /proc
+echo pretend >/proc/sys/kernel/hostname
+echo 0 >/proc/sys/net/ipv4/ip_forward
+ip link set lo up
+echo "$pid"
+exec cat
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a plugin said: exit status, standard output and standard error."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as the one JSON document it has to be."""
+        return json.loads(self.stdout)
+
+    @property
+    def code(self) -> int | None:
+        """The CNI error code, or None where the answer is not an error object."""
+        try:
+            document = self.json
+        except ValueError:
+            return None
+        code = document.get("code") if isinstance(document, dict) else None
+        return code if isinstance(code, int) else None
+
+
+class PretendHost:
+    """A host in namespaces of its own; a context manager. `bin_dir` is where `cni` looks for plugins by default."""
+
+    def __init__(self, bin_dir: str | Path = "") -> None:
+        self.bin_dir = str(bin_dir)
+        self._first = subprocess.Popen(
+            [
+                _tool("unshare"),
+                *("--mount", "--net", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "private"),
+                *("/bin/sh", "-c", FIRST_PROCESS),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": PATH},
+        )
+        assert self._first.stdout is not None
+        self.first_pid = self._first.stdout.readline().decode().strip()
+        if not self.first_pid:
+            _, stderr = self._first.communicate()
+            raise RuntimeError(f"no pretend host (root and namespaces are needed): {stderr.decode()}")
+        self._enter = [_tool("nsenter"), "--target", self.first_pid, "--mount", "--net", "--uts", "--"]
+        self._process_namespace = os.open(f"/proc/{self.first_pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._started: list[subprocess.Popen[bytes]] = []
+        self.root = Path(f"/proc/{self.first_pid}/root")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the host: its first process ends with its input, and the kernel ends and removes all else with it.
+
+        The kernel lets a first process go only when all others have been waited for: what `popen` started ends here.
+        """
+        if self._process_namespace < 0:
+            return
+        os.close(self._process_namespace)
+        self._process_namespace = -1
+        for process in self._started:
+            process.kill()
+            process.wait()
+        self._first.communicate()
+
+    def run(
+        self,
+        *argv: str,
+        input: str | bytes = "",  # noqa: A002 - named as in subprocess.run
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+        timeout: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command inside, where `env` is its whole environment.
+
+        Raises RuntimeError with the command's output where it fails and `check` is set, subprocess.TimeoutExpired after
+        `timeout` seconds.
+        """
+        with self.popen(*argv, env=env) as process:
+            try:
+                out, err = process.communicate(input.encode() if isinstance(input, str) else input, timeout)
+            except BaseException:
+                process.kill()
+                raise
+        self._started.remove(process)
+        done = subprocess.CompletedProcess(argv, process.returncode, _text(out), _text(err))
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(argv)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def popen(
+        self,
+        *argv: str,
+        env: Mapping[str, str] | None = None,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+    ) -> subprocess.Popen[bytes]:
+        """Start a command inside; its pid and its signals are the command's own, since nothing stands in between."""
+        with _children_in(self._process_namespace):
+            process = subprocess.Popen(
+                [*self._enter, *argv],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={"PATH": PATH} if env is None else dict(env),
+            )
+        self._started.append(process)
+        return process
+
+    def netns(self, name: str) -> str:
+        """Make a pod's network namespace as a runtime makes it, `lo` down; returns its path."""
+        self.run("ip", "netns", "add", name)
+        return f"/run/netns/{name}"
+
+    def drop_netns(self, name: str) -> None:
+        """Remove a network namespace made by `netns`."""
+        self.run("ip", "netns", "del", name)
+
+    def ip(self, *args: str, netns: str | None = None) -> list[dict[str, Any]]:
+        """What `ip -j -d` says, parsed, without the entries that a filter emptied; `netns` is the name of a pod's."""
+        where = () if netns is None else ("-n", netns)
+        out = self.run("ip", "-j", "-d", *where, *args).stdout
+        return [entry for entry in json.loads(out) if entry] if out.strip() else []
+
+    def cni(
+        self,
+        plugin: str,
+        command: str,
+        config: Mapping[str, Any] | str | bytes,
+        *,
+        netns: str = "",
+        container_id: str = "c1",
+        ifname: str = "eth0",
+        args: str = "",
+        bin_dir: str | None = None,
+        path: str | None = None,
+        env: Mapping[str, str | None] = {},
+        timeout: float = 60,
+        prefix: Sequence[str] = (),
+    ) -> Answer:
+        """Execute a plugin as a runtime does.
+
+        `env` overrides or adds variables, a None removes one; `path` is CNI_PATH, by default the plugin's own
+        directory; `prefix` is a command to put in front of the executable, such as strace.
+        """
+        directory = self.bin_dir if bin_dir is None else bin_dir
+        variables: dict[str, str | None] = {
+            "PATH": PATH,
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": container_id,
+            "CNI_NETNS": netns,
+            "CNI_IFNAME": ifname,
+            "CNI_ARGS": args,
+            "CNI_PATH": directory if path is None else path,
+            **env,
+        }
+        done = self.run(
+            *prefix,
+            f"{directory}/{plugin}",
+            input=config if isinstance(config, str | bytes) else json.dumps(config),
+            env={name: value for name, value in variables.items() if value is not None},
+            check=False,
+            timeout=timeout,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def snapshot(self, netns: Iterable[str] = ()) -> dict[str, Any]:
+        """The state of the host, of the named pods and of the state files, comparable with ==.
+
+        Left out is what the kernel changes by itself and at its own time: carrier, the IPv6 link-local address and the
+        routes that appear with it, the local table, index numbers and lifetimes.
+        """
+        return {
+            "host": self._network(None),
+            "pods": {name: self._network(name) for name in netns},
+            "files": {f"/{d}/{name}": text for d in STATE_DIRECTORIES for name, text in _files(self.root / d)},
+        }
+
+    def _network(self, netns: str | None) -> dict[str, Any]:
+        links = self.ip("address", "show", netns=netns)
+        every = ("route", "show", "table", "all")
+        routes = self.ip("-4", *every, netns=netns) + self.ip("-6", *every, netns=netns)
+        return {
+            "links": {
+                link["ifname"]: {
+                    "kind": link.get("linkinfo", {}).get("info_kind"),
+                    "master": link.get("master"),
+                    "flags": sorted(ADMIN_FLAGS.intersection(link["flags"])),
+                    "mtu": link["mtu"],
+                }
+                for link in links
+            },
+            "addresses": sorted(
+                f"{link['ifname']} {address['local']}/{address['prefixlen']} {address['scope']}"
+                for link in links
+                for address in link["addr_info"]
+                if not address["local"].startswith("fe80:")
+            ),
+            "routes": sorted(
+                " ".join(f"{key} {route[key]}" for key in ROUTE_KEYS if key in route)
+                for route in routes
+                if route.get("table") != "local" and not route["dst"].startswith(("fe80:", "ff00:"))
+            ),
+        }
+
+
+def _tool(name: str) -> str:
+    """The absolute path of a program, so that it is found whatever environment the command inside is given."""
+    path = shutil.which(name, path=PATH)
+    if path is None:
+        raise RuntimeError(f"{name} is missing (Debian package util-linux)")
+    return path
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _files(directory: Path) -> Iterator[tuple[str, str]]:
+    """The path below `directory` and the content of each file; of what is no regular file, its kind."""
+    for folder, directories, names in os.walk(directory):
+        for name in sorted(directories + names):
+            path = Path(folder, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                yield str(path.relative_to(directory)), _text(path.read_bytes())
+            elif not stat.S_ISDIR(mode):
+                yield str(path.relative_to(directory)), f"<{stat.filemode(mode)[0]}>"
+
+
+@contextmanager
+def _children_in(process_namespace: int) -> Iterator[None]:
+    """Children that this thread starts meanwhile are born in that process namespace; the thread itself stays."""
+    own = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _setns(process_namespace)
+        try:
+            yield
+        finally:
+            _setns(own)
+    finally:
+        os.close(own)
+
+
+def _setns(descriptor: int) -> None:
+    # os.setns exists from Python 3.12 only.
+    if _libc.setns(descriptor, CLONE_NEWPID):
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")
+
+
+_libc = ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,107 @@
+"""README's first command: ./install.sh --demo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TREE = Path(__file__).resolve().parents[2]
+DEMO = TREE / "shared/cli/demo.py"
+PLACES = ("/run/netns", "/var/lib/cni", "/etc/cni", "/run/cni")
+
+
+def machine() -> dict[str, list[str]]:
+    """The names of the machine's links and named namespaces, and what is in the directories of CNI."""
+    found = {"links": sorted(os.listdir("/sys/class/net"))}
+    for place in PLACES:
+        found[place] = sorted(str(path) for path in Path(place).rglob("*")) if Path(place).exists() else ["(absent)"]
+    return found
+
+
+def run(*argv: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, env=env)
+
+
+def run_demo(bin_dir: Path) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-I", "-B", DEMO, "--bin-dir", bin_dir)
+
+
+def test_install_and_demo(tmp_path: Path) -> None:
+    before = machine()
+    done = run(TREE / "install.sh", "--bin-dir", tmp_path / "bin", "--lib-dir", tmp_path / "lib", "--demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1].startswith("SUCCESS")
+    for line in ("ok pod1 → pod2 10.88.0.3", "ok pod2 → gateway fd00:88::1", '"cniVersion": "1.0.0"'):
+        assert line in done.stdout
+    assert "\033" not in done.stdout
+    assert machine() == before
+
+
+@pytest.mark.parametrize("missing", ["loopback", "bridge", "host-local"])
+def test_missing_plugin(installed: Path, tmp_path: Path, missing: str) -> None:
+    for plugin in {"loopback", "bridge", "host-local"} - {missing}:
+        (tmp_path / plugin).symlink_to(installed / plugin)
+    before = machine()
+    done = run_demo(tmp_path)
+    assert done.returncode == 1
+    assert f"FAILED: plugin {missing} not found in {tmp_path}" in done.stderr
+    assert "SUCCESS" not in done.stdout
+    assert machine() == before
+
+
+def test_plugin_that_fails_or_lies(installed: Path, tmp_path: Path) -> None:
+    for plugin in ("loopback", "host-local"):
+        (tmp_path / plugin).symlink_to(installed / plugin)
+    bridge = tmp_path / "bridge"
+    bridge.write_text('#!/bin/sh\necho \'{"code": 11, "msg": "not today"}\'\nexit 1\n')
+    bridge.chmod(0o755)
+    done = run_demo(tmp_path)
+    assert done.returncode == 1
+    assert "FAILED: bridge ADD: not today" in done.stderr
+    ips = '[{"address": "10.88.0.2/24"}, {"address": "fd00:88::2/64"}]'
+    bridge.write_text(f"#!/bin/sh\necho '{{\"ips\": {ips}}}'\n")
+    done = run_demo(tmp_path)
+    assert done.returncode == 1
+    assert "FAILED: pod1: 10.88.0.2/24 of the result is not on eth0" in done.stderr
+
+
+def test_plugin_that_leaves_something(installed: Path, tmp_path: Path) -> None:
+    for plugin in ("loopback", "host-local"):
+        (tmp_path / plugin).symlink_to(installed / plugin)
+    bridge = tmp_path / "bridge"
+    bridge.write_text(f'#!/bin/sh\n[ "$CNI_COMMAND" = DEL ] || exec {installed}/bridge\n')
+    bridge.chmod(0o755)
+    done = run_demo(tmp_path)
+    assert done.returncode == 1
+    assert "FAILED: pod1 still has eth0" in done.stderr
+
+
+def test_colour_is_for_terminals(installed: Path) -> None:
+    # script(1) gives the command a terminal
+    command = f"{sys.executable} -I -B {DEMO} --bin-dir {installed}"
+    coloured = run("script", "-qec", command, "/dev/null", env={"PATH": os.environ["PATH"]})
+    assert coloured.returncode == 0, coloured.stdout
+    assert "\033[1;32m" in coloured.stdout
+    plain = run("script", "-qec", command, "/dev/null", env={"PATH": os.environ["PATH"], "NO_COLOR": "1"})
+    assert plain.returncode == 0, plain.stdout
+    assert "\033[" not in plain.stdout
+
+
+def test_own_namespaces_are_not_taken_on_trust(installed: Path) -> None:
+    own = " ".join(os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "net", "pid"))
+    before = machine()
+    done = run(sys.executable, "-I", "-B", DEMO, "--bin-dir", installed, "--outside", own)
+    assert done.returncode == 1
+    assert "not in namespaces of its own" in done.stderr
+    assert machine() == before
+
+
+def test_bin_dir_that_the_demo_would_hide() -> None:
+    done = run_demo(Path("/run/cni/bin"))
+    assert done.returncode == 1
+    assert "the demo hides /run" in done.stderr

@@ -1,0 +1,140 @@
+"""The kernel's end of a netlink socket: keeps each request, answers as a test says.
+
+A real socket pair stands between, so that framing, batching and sequence numbers are the ones on the wire.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from pyroute2.netlink import nlmsg
+from pyroute2.netlink.rtnl import ifaddrmsg, ifinfmsg, rtmsg
+
+from shared.net.netlink import Netlink
+from shared.net.wire import MESSAGES, NLM_F_ACK, NLMSG_DONE, NLMSG_ERROR, RTM_GETLINK
+
+CLASSES: dict[str, type[nlmsg]] = {"link": ifinfmsg.ifinfmsg, "address": ifaddrmsg.ifaddrmsg, "route": rtmsg.rtmsg}
+
+# What pyroute2 keeps beside a message's fields.
+PYROUTE2_OWN = ("attrs", "header", "value", "event", "state", "__align")
+
+Message = dict[str, Any]
+Answering = Callable[[int, int, bytes], list[bytes]]
+
+
+def by_pyroute2(kind: int, flags: int, sequence: int, message: Message) -> bytes:
+    """The bytes that pyroute2 makes of a message in the form that shared.net.netlink takes."""
+    out = CLASSES[MESSAGES[kind]]()
+    out.update(_plain(message))
+    out["header"].update(type=kind, flags=flags, sequence_number=sequence, pid=0)
+    out.encode()
+    return bytes(out.data)
+
+
+def _plain(message: Message) -> Message:
+    """Header fields beside a list of attributes, a repeated attribute once for each value."""
+    attributes = []
+    for name, value in message.items():
+        if name.isupper():
+            for one in value if isinstance(value, list) else [value]:
+                attributes.append((name, _plain(one) if isinstance(one, dict) else one))
+    return {**{name: value for name, value in message.items() if not name.isupper()}, "attrs": attributes}
+
+
+def read_by_pyroute2(kind: int, data: bytes) -> Message:
+    """A message's bytes, header included, as pyroute2 reads them, in the form that shared.net.netlink gives."""
+    message = CLASSES[MESSAGES[kind]](data)
+    message.decode()
+    return _folded(message)
+
+
+def _folded(message: Any) -> Message:
+    out = {name: value for name, value in message.items() if name not in PYROUTE2_OWN}
+    for attribute in message.get("attrs", ()):
+        name, value = attribute[0], attribute[1]
+        one = _folded(value) if isinstance(value, dict) else value
+        if name not in out:
+            out[name] = one
+        else:
+            out[name] = [*(out[name] if isinstance(out[name], list) else [out[name]]), one]
+    return out
+
+
+def error(number: int, sequence: int, request: bytes = bytes(16), *, flags: int = 0, trailer: bytes = b"") -> bytes:
+    """An NLMSG_ERROR; number 0 is an acknowledgement."""
+    body = struct.pack("=i", -number) + request + trailer
+    return struct.pack("=IHHII", 16 + len(body), NLMSG_ERROR, flags, sequence, 0) + body
+
+
+def done(sequence: int, flags: int = 0) -> bytes:
+    """The end of a dump."""
+    return struct.pack("=IHHIIi", 20, NLMSG_DONE, flags, sequence, 0, 0)
+
+
+def split(data: bytes) -> list[bytes]:
+    """The messages of one datagram."""
+    found = []
+    while data:
+        length = struct.unpack_from("=I", data)[0]
+        found.append(data[:length])
+        data = data[(length + 3) & ~3 :]
+    return found
+
+
+class KernelEnd:
+    """A context manager with a `netlink` to talk to and the `requests` that came, as bytes.
+
+    `answering(kind, sequence, request)` gives the datagrams that answer a request; without it, requests that ask for
+    an acknowledgement get one, and RTM_GETLINK by name finds every name, with an index of its own and 1500 as MTU;
+    those in `absent` from the second time on.
+    """
+
+    def __init__(self, answering: Answering | None = None, absent: Iterable[str] = ()) -> None:
+        self.requests: list[bytes] = []
+        self.absent = list(absent)
+        self.answering = answering or self._found
+        self.indexes: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self.netlink = Netlink.__new__(Netlink)
+        mine, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.netlink.socket = mine
+        self.netlink.sequence = 0
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.netlink.close()
+        self._thread.join(10)
+        self._theirs.close()
+
+    def _serve(self) -> None:
+        while datagram := self._theirs.recv(1 << 20):
+            for request in split(datagram):
+                self.requests.append(request)
+                _, kind, flags, sequence, _ = struct.unpack_from("=IHHII", request)
+                answers = self.answering(kind, sequence, request)
+                if not answers and flags & NLM_F_ACK:
+                    answers = [error(0, sequence)]
+                for answer in answers:
+                    self._theirs.send(answer)
+
+    def _found(self, kind: int, sequence: int, request: bytes) -> list[bytes]:
+        if kind != RTM_GETLINK:
+            return []
+        name = read_by_pyroute2(kind, request)["IFLA_IFNAME"]
+        if name in self.absent:
+            self.absent.remove(name)
+            return [error(errno.ENODEV, sequence)]
+        link = {
+            "index": self.indexes.setdefault(name, 10 + len(self.indexes)), "IFLA_IFNAME": name, "IFLA_MTU": 1500,
+            "IFLA_LINKINFO": {"IFLA_INFO_KIND": "veth"},
+        }  # fmt: skip
+        return [by_pyroute2(kind - 2, 0, sequence, link)]

@@ -1,0 +1,91 @@
+"""The interpreter's private modules, and the public ones that stand in for them."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from tests.unit.python import run
+
+CALL = """
+import errno, os
+from shared import libc
+print(libc.call("getppid") == os.getppid())
+try:
+    libc.call("setns", -1, 0)
+except OSError as error:
+    print(error.errno)
+print("ctypes" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("without", [(), ("_ctypes",)])
+def test_calls_into_the_c_library(without: tuple[str, ...]) -> None:
+    """Where there is no _ctypes there is no ctypes either: such a Python is told apart by its error only."""
+    if without:
+        with pytest.raises(AssertionError, match="ModuleNotFoundError|ImportError"):
+            run(CALL, without=without)
+        return
+    assert run(CALL).splitlines() == ["True", str(errno.EBADF), "True"]
+
+
+def test_calls_by_the_public_module() -> None:
+    """A _ctypes without the private functions: ctypes does it."""
+    assert run("""
+        import _ctypes, ctypes, os
+        del _ctypes.dlsym, _ctypes.call_function
+        from shared import libc
+        print(libc.call("getppid") == os.getppid())
+        try:
+            libc.call("setns", -1, 0)
+        except OSError as error:
+            print(error.errno, error.filename)
+    """).splitlines() == ["True", f"{errno.EBADF} setns"]
+
+
+def test_a_call_that_succeeds_does_not_need_ctypes() -> None:
+    """Which costs 3 ms to import."""
+    assert run("""
+        from shared import libc
+        libc.call("getppid")
+        print("ctypes" in sys.modules)
+    """) == "False\n"
+
+
+SOCKETS = """
+from shared.sockets import native
+from shared.cni.ip import Address
+one, other = native.socketpair() if hasattr(native, "socketpair") else (None, None)
+held = native.socket(native.AF_NETLINK, native.SOCK_RAW | native.SOCK_CLOEXEC, 0)
+held.close()
+print(Address.parse("fd00::1"), Address.parse("10.1.0.1"), native.__name__)
+"""
+
+
+def test_sockets_without_the_public_module() -> None:
+    assert run(SOCKETS.replace("one, other", "_, _")).splitlines() == ["fd00::1 10.1.0.1 _socket"]
+
+
+def test_sockets_where_the_private_module_lacks_something() -> None:
+    """The public module takes over; it builds on the private one, which cannot be absent altogether."""
+    assert run("""
+        import _socket, types, socket
+        lean = types.ModuleType("_socket")
+        sys.modules["_socket"] = lean
+        from shared.sockets import native
+        from shared.cni.ip import Address
+        print(Address.parse("fd00::1"), native.__name__)
+    """) == "fd00::1 socket\n"
+
+
+def test_names_without_the_private_hash() -> None:
+    """A host link's name may not depend on which module computes it, or DEL would not find it."""
+    script = """
+        from shared.net.owner import Owner, stable_link
+        owner = Owner("net", "c1", "eth0")
+        print(owner.host_link, owner.host_mac, owner.pod_mac, stable_link("cni0.7"), "hashlib" in sys.modules)
+    """
+    private, public = run(script).split(), run(script, without=("_blake2",)).split()
+    assert private[:-1] == public[:-1] if public[-1] == "True" else pytest.fail("hashlib was not used")
+    assert private[-1] == "False"

@@ -1,0 +1,113 @@
+"""Who may import whom, what the executables may import, and what no file may contain."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("plugins", "ipam", "shared")
+# Modules directly in `shared` are under everything else; only the launcher is above.
+BASE = "base"
+BELOW = {
+    BASE: {BASE},
+    "shared.cni": {BASE, "shared.cni"},
+    "shared.net": {BASE, "shared.cni", "shared.net"},
+    "shared.nft": {BASE, "shared.cni", "shared.net", "shared.nft"},
+    "plugins": {BASE, "shared.cni", "shared.net", "shared.nft"},
+    "ipam": {BASE, "shared.cni", "shared.net", "shared.nft"},
+    "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
+    "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
+    "shared.cli": {BASE, "shared.cni", "shared.net", "shared.runtime", "shared.cli"},
+}
+BELOW_ONE = {"shared.runtime.pods": {"shared.net"}}  # looks into the pod
+OPERATOR_TIER = ("shared.runtime", "shared.cli")
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports anywhere; `from package import name` is package.name where that is a module."""
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else str(node.module)
+
+
+def layer(module: str) -> str:
+    parts = module.split(".")
+    for name in (module, ".".join(parts[:2]), parts[0]):
+        if name in BELOW:
+            return name
+    return BASE
+
+
+def unit(module: str) -> str:
+    """The part that plugins must not share: one executable's own modules."""
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_downwards(module: str) -> None:
+    allowed = BELOW[layer(module)] | BELOW_ONE.get(module, set())
+    for imported in imports(MODULES[module]):
+        if imported.partition(".")[0] in PACKAGES and imported not in PACKAGES:
+            same_plugin = layer(module) in ("plugins", "ipam") and unit(imported) == unit(module)
+            assert same_plugin or layer(imported) in allowed, f"{module} imports {imported}"
+
+
+def test_executables_need_only_the_standard_library() -> None:
+    foreign = {
+        f"{module} imports {imported}"
+        for module, path in MODULES.items()
+        for imported in imports(path)
+        if not module.startswith(OPERATOR_TIER)
+        and imported.partition(".")[0] not in {*PACKAGES, *sys.stdlib_module_names}
+    }
+    assert not foreign
+
+
+def test_each_private_accelerator_is_used_in_one_file() -> None:
+    users = defaultdict(set)
+    for module, path in MODULES.items():
+        for imported in imports(path):
+            if imported.startswith("_") and imported != "__future__":
+                users[imported].add(module)
+    assert {name: modules for name, modules in users.items() if len(modules) > 1} == {}
+
+
+def test_no_name_hides_a_standard_module() -> None:
+    names = {path.stem for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert names & sys.stdlib_module_names == set()
+
+
+def test_no_file_names_the_place_of_this_checkout() -> None:
+    if len(ROOT.parts) < 3:
+        pytest.skip(f"{ROOT} is too short a path to look for")
+    place = re.compile(rf"(?<![\w./-]){re.escape(str(ROOT))}(?![\w.-])".encode())
+    found = []
+    for folder, directories, files in os.walk(ROOT):
+        directories[:] = [name for name in directories if name == ".ci" or not name.startswith((".", "__pycache__"))]
+        found += [path for name in files if place.search((path := Path(folder, name)).read_bytes())]
+    assert found == []
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert {"shared.launch", "shared.cni.plugin", "shared.net.netlink", "plugins.bridge", "ipam.host_local"} <= set(
+        MODULES
+    )
+    assert {"posix", "shared.cni.delegate"} <= set(imports(MODULES["shared.launch"]))

@@ -1,0 +1,86 @@
+"""JSON Schema and documentation rows from the declared keys."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ipam.host_local import Config as HostLocal
+from plugins.bridge import Config as Bridge
+from shared.cni import schema
+from shared.cni.config import Config, boolean, choice, either, field, integer, list_of, mac, section, text
+from shared.launch import PLUGINS
+
+
+class Inner(Config):
+    number: int = field(integer(1, 9), None, "one to nine", required=True)
+    word: str = field(text, "x", "a word")
+
+
+class Outer(Config):
+    flag: bool = field(boolean, True, "a flag")
+    size: int | str = field(either(integer(0, 5), choice("auto")), 0, "a size")
+    mac: str = field(mac, "", "an address")
+    one: Inner | None = field(section(Inner), None, "see one")
+    many: list[list[Inner]] = field(list_of(list_of(section(Inner))), (), "many")
+
+
+def test_rows() -> None:
+    assert schema.rows(Outer) == [
+        ("flag", "boolean", "`true`", "a flag"),
+        ("size", '0 to 5 or `"auto"`', "`0`", "a size"),
+        ("mac", "MAC", "–", "an address"),
+        ("one.number", "1 to 9", "required", "one to nine"),
+        ("one.word", "string", '`"x"`', "a word"),
+        ("many", "list of list of object", "–", "many"),
+    ]
+
+
+def test_json_schema() -> None:
+    inner = {
+        "type": "object",
+        "properties": {
+            "number": {"description": "one to nine", "type": "integer", "minimum": 1, "maximum": 9},
+            "word": {"description": "a word", "default": "x", "anyOf": [{"type": "string"}, {"type": "null"}]},
+        },
+        "required": ["number"],
+    }
+    made = schema.json_schema(Outer)
+    assert made["properties"]["one"] == {"description": "see one", "anyOf": [inner, {"type": "null"}]}
+    many = {"type": "array", "items": {"type": "array", "items": inner}}
+    assert made["properties"]["many"]["anyOf"][0] == many
+    sizes = [{"type": "integer", "minimum": 0, "maximum": 5}, {"enum": ["auto"]}]
+    assert made["properties"]["size"] == {"description": "a size", "default": 0, "anyOf": [{"anyOf": sizes}, {"type": "null"}]}
+    assert "required" not in made
+
+
+@pytest.mark.parametrize("keys", [Bridge, HostLocal])
+def test_the_plugins_schemas_are_json(keys: type[Config]) -> None:
+    """Nothing of Python's is left in them, and each key is there."""
+    made = json.loads(json.dumps(schema.json_schema(keys)))
+    assert set(made["properties"]) == set(keys.fields)
+    assert '"config"' not in json.dumps(made)
+
+
+def test_every_executable_has_its_table() -> None:
+    assert schema.PLUGINS == PLUGINS
+    assert schema.keys_of("loopback") is None and schema.table("loopback") == ""
+
+
+def test_every_key_is_explained_in_one_row_each() -> None:
+    for plugin in ("bridge", "host-local"):
+        keys: Any = schema.keys_of(plugin)
+        found = schema.rows(keys)
+        assert len({row[0] for row in found}) == len(found)
+        assert all(meaning and "|" not in meaning and "\n" not in meaning for *_, meaning in found)
+        named = {row[0].split(".")[0].partition("[")[0] for row in found}
+        assert named == set(keys.fields)
+
+
+def test_the_command_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    schema.main()
+    printed = capsys.readouterr().out
+    for plugin in PLUGINS:
+        assert f"<!-- keys: {plugin} -->\n{schema.table(plugin)}<!-- end -->\n" in printed

@@ -1,0 +1,66 @@
+"""What a failed call takes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.undo import Undo
+from tests.unit.python import run
+
+
+def test_steps_run_backwards_on_an_error() -> None:
+    done: list[int] = []
+    with pytest.raises(KeyError), Undo() as undo:
+        for number in range(3):
+            undo.push(f"step {number}", lambda number=number: done.append(number))  # type: ignore[misc]
+        raise KeyError
+    assert done == [2, 1, 0]
+
+
+def test_success_keeps_everything() -> None:
+    with Undo() as undo:
+        undo.push("never", lambda: pytest.fail("was taken back"))
+
+
+def test_a_failing_step_hides_neither_the_others_nor_the_error(capfd: pytest.CaptureFixture[str]) -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        raise OSError(5, "the disk is gone")
+
+    with pytest.raises(KeyError, match="first"), Undo() as undo:
+        undo.push("free the address", lambda: done.append("address"))
+        undo.push("remove é", fail)
+        undo.push("remove the link", lambda: done.append("link"))
+        raise KeyError("first")
+    assert done == ["link", "address"]
+    assert capfd.readouterr().err == "pycni: could not remove é: [Errno 5] the disk is gone\n"
+
+
+def test_a_step_that_is_pushed_while_undoing() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyError), Undo() as undo:
+        undo.push("outer", lambda: undo.push("inner", lambda: done.append("inner")))
+        raise KeyError
+    assert done == ["inner"]
+
+
+def test_nothing_interrupts_the_taking_back() -> None:
+    """SIGTERM during an undo step is ignored; before, it is what starts the taking back."""
+    told = run("""
+        import os, signal
+        from shared import signals
+        from shared.undo import Undo
+        signals.install()
+        try:
+            with Undo() as undo:
+                undo.push("one", lambda: print("one"))
+                undo.push("two", lambda: (os.kill(os.getpid(), signal.SIGTERM), print("two")))
+                os.kill(os.getpid(), signal.SIGTERM)
+                print("made")
+                undo.push("three", lambda: print("three"))
+                print("not reached")
+        except signals.Terminated as termination:
+            print(termination.args)
+    """)
+    assert told.split("\n") == ["made", "three", "two", "one", "(15,)", ""]

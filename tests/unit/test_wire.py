@@ -1,0 +1,448 @@
+"""The netlink codec against pyroute2: no drift of the tables, the same bytes for each message that the suite sends."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from typing import Any
+
+import netaddr
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from shared.cli import wire_tables
+from shared.cni.errors import InternalError, UnsupportedField
+from shared.cni.ip import Address, Prefix
+from shared.cni.result import Route
+from shared.net import addresses, bridges, links, routes, vlans, wire
+from shared.net.netlink import DUMP_TRIES, NetlinkError, Request, decode, encode
+from shared.net.netns import Netns
+from shared.net.wire import (
+    AF_BRIDGE,
+    BRIDGE_VLAN_INFO_MASTER,
+    BRIDGE_VLAN_INFO_PVID,
+    BRIDGE_VLAN_INFO_RANGE_BEGIN,
+    BRIDGE_VLAN_INFO_RANGE_END,
+    BRIDGE_VLAN_INFO_UNTAGGED,
+    IFA_F_NODAD,
+    IFF_UP,
+    NLM_F_ACK,
+    NLM_F_ACK_TLVS,
+    NLM_F_CAPPED,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RTM_NEWLINK,
+    RTM_SETLINK,
+)
+from shared.undo import Undo
+from tests.unit.kernel_end import KernelEnd, by_pyroute2, done, error, read_by_pyroute2, split
+
+Message = dict[str, Any]
+
+indexes = st.integers(1, 2**31 - 1)
+mtus = st.sampled_from([0, 68, 1400, 1500, 9000, 65535])
+names = st.text("abcdefghijklmnopqrstuvwxyz0123456789.-_", min_size=1, max_size=15)
+macs = st.binary(min_size=6, max_size=6).map(lambda octets: octets.hex(":"))
+v4 = st.integers(1, 2**32 - 2).map(lambda value: Address(4, value))
+v6 = st.integers(1, 2**128 - 2).filter(lambda value: value >> 32 != 0xFFFF).map(lambda value: Address(6, value))
+prefixes = st.builds(Prefix, v4, st.integers(0, 32)) | st.builds(Prefix, v6, st.integers(0, 128))
+vids = st.integers(1, 4094)
+MASTER, PVID, UNTAGGED = BRIDGE_VLAN_INFO_MASTER, BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED
+BEGIN, END = BRIDGE_VLAN_INFO_RANGE_BEGIN, BRIDGE_VLAN_INFO_RANGE_END
+
+
+def same(request: Request) -> None:
+    """Both write the same bytes, and each reads the other's back as the message that went in."""
+    flags = NLM_F_REQUEST | request.flags
+    ours = encode(request.kind, flags, 77, request.message)
+    assert ours == by_pyroute2(request.kind, flags, 77, request.message)
+    fields, _, _ = wire.STRUCTURES[wire.MESSAGES[request.kind]]
+    whole = {**dict.fromkeys(fields, 0), **request.message}
+    assert _padded(decode(request.kind, ours, 16, len(ours))) == _padded(whole)
+    assert _padded({**dict.fromkeys(fields, 0), **read_by_pyroute2(request.kind, ours)}) == _padded(whole)
+
+
+def _padded(message: Message) -> Message:
+    """Texts in one spelling, the peer's header with all its fields."""
+    out: Message = {}
+    for name, value in message.items():
+        out[name] = value
+        if name == "VETH_INFO_PEER":
+            out[name] = {**dict.fromkeys(wire.STRUCTURES["link"][0], 0), **value}
+        elif isinstance(value, dict):
+            out[name] = _padded(value)
+        elif name in ("IFA_LOCAL", "IFA_ADDRESS", "IFA_BROADCAST", "RTA_DST", "RTA_GATEWAY"):
+            out[name] = str(netaddr.IPAddress(value))
+        elif isinstance(value, list) and len(value) == 1:
+            out[name] = value[0]
+    return out
+
+
+def attached(peer: Message, **host: Any) -> Message:
+    return {**host, "IFLA_LINKINFO": {"IFLA_INFO_KIND": "veth", "IFLA_INFO_DATA": {"VETH_INFO_PEER": peer}}}
+
+
+def test_the_tables_are_what_pyroute2_says() -> None:
+    """`python -m shared.cli.wire_tables >shared/net/wire.py` after raising pyroute2's version."""
+    with open(wire.__file__, encoding="utf-8") as file:
+        assert file.read() == wire_tables.generate()
+
+
+@given(names, macs, mtus, st.booleans())
+def test_new_bridge(name: str, mac: str, mtu: int, vlan_filtering: bool) -> None:
+    data = {"IFLA_INFO_DATA": {"IFLA_BR_VLAN_FILTERING": 1}} if vlan_filtering else {}
+    body = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac, "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", **data}}
+    same(Request(RTM_NEWLINK, {**body, **({"IFLA_MTU": mtu} if mtu else {})}, NLM_F_CREATE | NLM_F_EXCL))
+
+
+@given(names, macs, names, macs, mtus, st.none() | st.integers(3, 1000))
+def test_new_veth_pair(name: str, mac: str, peer: str, peer_mac: str, mtu: int, descriptor: int | None) -> None:
+    """As links.add_veth sends it: the peer named, addressed and put into its namespace from the start."""
+    netns = None if descriptor is None else Netns("/run/netns/pod", descriptor, -1)
+    with KernelEnd() as kernel:
+        links.add_veth(
+            kernel.netlink, name=name, mac=mac, peer=peer, peer_mac=peer_mac, mtu=mtu, peer_netns=netns
+        )
+    size = {"IFLA_MTU": mtu} if mtu else {}
+    inside = {} if descriptor is None else {"IFLA_NET_NS_FD": descriptor}
+    wanted = attached({"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac, **size, **inside}, IFLA_IFNAME=name, IFLA_ADDRESS=mac, **size)
+    flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK
+    assert kernel.requests == [by_pyroute2(RTM_NEWLINK, flags, 1, wanted)]
+    same(Request(RTM_NEWLINK, wanted))
+
+
+@given(indexes, indexes, st.sampled_from(["", "pycni:net/c1/eth0"]), st.booleans(), st.booleans())
+def test_join(index: int, bridge: int, alias: str, hairpin: bool, isolated: bool) -> None:
+    requests = bridges.join(index, bridge, alias=alias, hairpin=hairpin, isolated=isolated)
+    for request in requests:
+        same(request)
+    member, *options = [request.message for request in requests]
+    assert member["IFLA_MASTER"] == bridge and member.get("IFLA_IFALIAS", "") == alias
+    assert len(options) == (hairpin or isolated)
+    if options:
+        port = options[0]["IFLA_LINKINFO"]["IFLA_INFO_SLAVE_DATA"]
+        assert port == {"IFLA_BRPORT_MODE": hairpin, "IFLA_BRPORT_ISOLATED": isolated}
+
+
+@given(indexes, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_flags(index: int, flags: int, mask: int) -> None:
+    same(links.change_flags(index, flags, mask))
+
+
+@given(indexes, macs)
+def test_pinned_mac(index: int, mac: str) -> None:
+    same(Request(RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": mac}))
+
+
+@given(names, indexes)
+def test_deletion_and_queries(name: str, index: int) -> None:
+    same(Request(RTM_DELLINK, {"IFLA_IFNAME": name}))
+    same(Request(RTM_GETLINK, {"IFLA_IFNAME": name}))
+    same(Request(RTM_GETLINK, {"index": index}))
+    same(Request(RTM_GETLINK, {"IFLA_MASTER": index}, NLM_F_DUMP))
+    same(Request(RTM_GETLINK, {"family": AF_BRIDGE, "IFLA_EXT_MASK": vlans.RTEXT_FILTER_BRVLAN}, NLM_F_DUMP))
+    same(Request(RTM_GETADDR, {"index": index}, NLM_F_DUMP))
+    same(Request(RTM_GETROUTE, {"family": 10}, NLM_F_DUMP))
+
+
+@given(indexes, prefixes, st.booleans())
+def test_address(index: int, prefix: Prefix, dad: bool) -> None:
+    request = addresses.add(index, prefix, dad=dad)
+    same(request)
+    assert request.message["prefixlen"] == prefix.length
+    assert bool(request.message.get("flags", 0) & IFA_F_NODAD) == (prefix.version == 6 and not dad)
+    oracle = netaddr.IPNetwork(str(prefix)).broadcast if prefix.version == 4 else None
+    assert request.message.get("IFA_BROADCAST") == (None if oracle is None else str(oracle))
+    with KernelEnd() as kernel:
+        addresses.remove(kernel.netlink, index, prefix)
+    body = {k: v for k, v in request.message.items() if k not in ("flags", "IFA_BROADCAST")}
+    assert kernel.requests == [by_pyroute2(RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, 1, body)]
+
+
+@given(
+    indexes, prefixes, st.booleans(),
+    st.fixed_dictionaries({}, optional={
+        "mtu": st.integers(1, 65535), "advmss": st.integers(1, 65535), "priority": st.integers(0, 2**32 - 1),
+        "table": st.integers(1, 2**32 - 1), "scope": st.integers(0, 255),
+    }),
+)  # fmt: skip
+def test_route(index: int, dst: Prefix, has_gateway: bool, extra: dict[str, int]) -> None:
+    gateway = Address(dst.version, dst.address.value ^ 1) if has_gateway else None
+    request = routes.add(index, Route(dst, None, extra), gateway)
+    same(request)
+    message = request.message
+    table = extra.get("table", 254)
+    assert (message["table"] or message["RTA_TABLE"]) == table
+    assert message.get("RTA_GATEWAY") == (str(gateway) if gateway else None)
+    assert message["dst_len"] == dst.length and ("RTA_DST" in message) == bool(dst.length)
+    if dst.length:
+        assert netaddr.IPAddress(message["RTA_DST"]) == netaddr.IPNetwork(str(dst)).network
+    metrics = message.get("RTA_METRICS", {})
+    assert (metrics.get("RTAX_MTU"), metrics.get("RTAX_ADVMSS")) == (extra.get("mtu"), extra.get("advmss"))
+
+
+@given(v4 | v6, v4 | v6)
+def test_the_routes_own_gateway_wins(own: Address, other: Address) -> None:
+    request = routes.add(3, Route(Prefix(Address(own.version, 0), 0), own), other)
+    assert request.message["RTA_GATEWAY"] == str(own)
+
+
+# -- VLANs: the messages, since not every kernel has bridge VLAN filtering
+
+
+def expanded(requests: list[Request]) -> dict[int, int]:
+    """VLAN: flags (PVID, untagged) as the kernel would have them after the requests."""
+    have: dict[int, int] = {1: PVID | UNTAGGED}
+    for request in requests:
+        begin = None
+        for member in request.message["IFLA_AF_SPEC"]["IFLA_BRIDGE_VLAN_INFO"]:
+            assert member["flags"] & MASTER
+            kept = member["flags"] & (PVID | UNTAGGED)
+            if member["flags"] & BEGIN:
+                begin = member["vid"]
+                continue
+            first = begin if member["flags"] & END and begin is not None else member["vid"]
+            begin = None
+            for vid in range(first, member["vid"] + 1):
+                if request.kind == RTM_DELLINK:
+                    have.pop(vid, None)
+                else:
+                    if kept & PVID:
+                        have = {other: flags & ~PVID for other, flags in have.items()}
+                    have[vid] = kept
+        assert begin is None
+    return have
+
+
+@given(indexes, st.just(0) | vids, st.lists(vids, max_size=50), st.booleans())
+def test_vlans(index: int, native: int, trunk: list[int], keep_default: bool) -> None:
+    assume(native or trunk)
+    requests = vlans.requests(index, native=native, trunk=trunk, keep_default=keep_default)
+    for request in requests:
+        same(request)
+    have = expanded(requests)
+    wanted = dict.fromkeys(trunk, 0)
+    if native:
+        wanted[native] = PVID | UNTAGGED
+    if keep_default and 1 not in wanted:
+        wanted[1] = (UNTAGGED if native else PVID | UNTAGGED)
+    assert have == wanted
+
+
+def test_a_trunk_of_all_vlans_is_one_range() -> None:
+    """Thousands of VLANs, two attributes; the native one splits the range."""
+    requests = vlans.requests(5, native=0, trunk=list(range(1, 4095)), keep_default=True)
+    info = [{"flags": MASTER | BEGIN, "vid": 1}, {"flags": MASTER | END, "vid": 4094}]
+    body = {"family": AF_BRIDGE, "index": 5, "IFLA_AF_SPEC": {"IFLA_BRIDGE_VLAN_INFO": info}}
+    assert [encode(r.kind, 0, 1, r.message) for r in requests] == [by_pyroute2(RTM_SETLINK, 0, 1, body)]
+
+
+def test_the_vlan_gateway_port() -> None:
+    """`<bridge>.<vlan>`: a veth pair on the host whose other end is an untagged port of that VLAN only."""
+    bridge = {"index": 4, "IFLA_MTU": 1450, "IFLA_IFNAME": "cni0"}
+    with KernelEnd(absent=["cni0.7"]) as kernel:
+        made = vlans.ensure_gateway_port(
+            kernel.netlink, Undo(), bridge, "cni0.7", vlan=7, keep_default=False, pod_port=99
+        )
+    assert made["IFLA_IFNAME"] == "cni0.7"
+    seen = [(struct.unpack_from("=H", request, 4)[0], request) for request in kernel.requests]
+    changes = [(kind, read_by_pyroute2(kind, request)) for kind, request in seen if kind != RTM_GETLINK]
+    (_, pair), (_, member), (drop, dropped), (put, native), *ups = changes
+    port = pair["IFLA_IFNAME"]
+    peer = pair["IFLA_LINKINFO"]["IFLA_INFO_DATA"]["VETH_INFO_PEER"]
+    assert (peer["IFLA_IFNAME"], peer["IFLA_MTU"], pair["IFLA_MTU"]) == ("cni0.7", 1450, 1450)
+    assert "IFLA_NET_NS_FD" not in peer and port not in ("cni0", "cni0.7")
+    assert (member["index"], member["IFLA_MASTER"]) == (kernel.indexes[port], 4)
+    assert (drop, dropped["family"], dropped["index"]) == (RTM_DELLINK, AF_BRIDGE, kernel.indexes[port])
+    assert dropped["IFLA_AF_SPEC"]["IFLA_BRIDGE_VLAN_INFO"] == {"flags": MASTER, "vid": 1}
+    assert (put, native["index"]) == (RTM_SETLINK, kernel.indexes[port])
+    assert native["IFLA_AF_SPEC"]["IFLA_BRIDGE_VLAN_INFO"] == {"flags": MASTER | PVID | UNTAGGED, "vid": 7}
+    assert {up["index"] for _, up in ups} == {kernel.indexes[port], kernel.indexes["cni0.7"]}
+    assert all(up["flags"] & up["change"] & IFF_UP for _, up in ups)
+
+
+def test_the_default_vlan_may_be_gone_already() -> None:
+    """A bridge may have another default VLAN, or none."""
+    drop, *_ = vlans.requests(5, native=7, trunk=[], keep_default=False)
+    assert drop.kind == RTM_DELLINK and drop.tolerate == (errno.ENOENT,)
+
+
+def test_port_vlans() -> None:
+    """What CHECK reads: a port's VLANs and which is native, of one port among others."""
+
+    def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
+        info = [{"flags": PVID | UNTAGGED, "vid": 7}, {"flags": 0, "vid": 20}]
+        ports = [
+            {"family": AF_BRIDGE, "index": 6, "IFLA_AF_SPEC": {"IFLA_BRIDGE_VLAN_INFO": [{"flags": 0, "vid": 9}]}},
+            {"family": AF_BRIDGE, "index": 5, "IFLA_AF_SPEC": {"IFLA_BRIDGE_VLAN_INFO": info}},
+        ]
+        return [*(by_pyroute2(RTM_NEWLINK, 2, sequence, port) for port in ports), done(sequence)]
+
+    with KernelEnd(answer) as kernel:
+        assert vlans.of_port(kernel.netlink, 5) == {7: True, 20: False}
+    with KernelEnd(answer) as kernel:
+        assert vlans.of_port(kernel.netlink, 8) == {}
+
+
+def test_a_kernel_without_vlan_filtering() -> None:
+    """Whether it refuses the option or passes over it, the answer is code 2 and says what is missing."""
+    bridge = {"index": 4, "flags": IFF_UP, "IFLA_IFNAME": "cni0", "IFLA_MTU": 1500, "IFLA_ADDRESS": "02:00:00:00:00:01",
+              "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}  # fmt: skip
+
+    def ensure(refuses: bool) -> None:
+        def answer(kind: int, sequence: int, _request: bytes) -> list[bytes]:
+            if kind == RTM_GETLINK:
+                return [by_pyroute2(RTM_NEWLINK, 0, sequence, bridge)]
+            return [error(errno.EOPNOTSUPP if refuses else 0, sequence)]
+
+        with KernelEnd(answer) as kernel:
+            bridges.ensure(kernel.netlink, Undo(), "cni0", mtu=0, vlan_filtering=True, promisc=False)
+
+    for refuses in (False, True):
+        with pytest.raises(UnsupportedField, match="filter VLANs"):
+            ensure(refuses)
+
+
+# -- the transport
+
+
+def linked(index: int, sequence: int, flags: int = 2) -> bytes:
+    return by_pyroute2(RTM_NEWLINK, flags, sequence, {"index": index, "IFLA_IFNAME": f"l{index}"})
+
+
+@pytest.mark.parametrize("interruptions", [0, 1, DUMP_TRIES - 1])
+@pytest.mark.parametrize("place", ["message", "end"])
+def test_an_interrupted_dump_is_begun_anew(interruptions: int, place: str) -> None:
+    """NLM_F_DUMP_INTR on any message of the dump, its end included: what was read is not used."""
+    tries = 0
+
+    def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
+        nonlocal tries
+        tries += 1
+        torn = NLM_F_DUMP_INTR if tries <= interruptions else 0
+        on_message, at_end = (torn, 0) if place == "message" else (0, torn)
+        return [linked(tries, sequence, 2 | on_message), linked(100, sequence), done(sequence, at_end)]
+
+    with KernelEnd(answer) as kernel:
+        found = kernel.netlink.dump(RTM_GETLINK)
+    assert tries == interruptions + 1
+    assert [link["index"] for link in found] == [tries, 100]
+
+
+def test_a_dump_that_never_holds_still() -> None:
+    """An error, not an endless loop, and not half of a table."""
+
+    def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
+        return [linked(1, sequence), done(sequence, NLM_F_DUMP_INTR)]
+
+    with KernelEnd(answer) as kernel, pytest.raises(InternalError, match="changed during each"):
+        kernel.netlink.dump(RTM_GETLINK)
+    assert len(kernel.requests) == DUMP_TRIES
+
+
+def test_messages_share_a_datagram() -> None:
+    def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
+        return [linked(1, sequence) + linked(2, sequence) + done(sequence)]
+
+    with KernelEnd(answer) as kernel:
+        assert [link["IFLA_IFNAME"] for link in kernel.netlink.dump(RTM_GETLINK)] == ["l1", "l2"]
+
+
+def test_answers_to_earlier_requests_are_passed_over() -> None:
+    """What an earlier, failed call did not wait for must not be taken for this one's answer."""
+
+    def answer(kind: int, sequence: int, _request: bytes) -> list[bytes]:
+        stale = [error(errno.EPERM, sequence - 1), linked(9, sequence - 1)]
+        if kind != RTM_GETLINK:
+            return [*stale, error(0, sequence)]
+        return [*stale, linked(1, sequence), done(sequence)]
+
+    with KernelEnd(answer) as kernel:
+        kernel.netlink.sequence = 40
+        assert [link["index"] for link in kernel.netlink.dump(RTM_GETLINK)] == [1]
+        assert (kernel.netlink.get(RTM_GETLINK, {"index": 1}) or {})["index"] == 1
+        kernel.netlink.request(RTM_DELLINK, {"index": 1})
+
+
+def test_a_batch_is_one_datagram_with_one_acknowledgement() -> None:
+    """And the first failure is told, whatever follows."""
+    batches = []
+
+    def answer(_kind: int, sequence: int, request: bytes) -> list[bytes]:
+        batches.append(request)
+        return [error(errno.EBUSY, sequence)] if sequence == 2 else [error(errno.EPERM, sequence)] if sequence == 3 else []
+
+    with KernelEnd(answer) as kernel:
+        with pytest.raises(NetlinkError) as caught:
+            kernel.netlink.batch([links.change_flags(number, IFF_UP, IFF_UP) for number in (1, 2, 3)])
+        assert caught.value.errno == errno.EBUSY
+        assert "index=2" in caught.value.msg and "EBUSY" in caught.value.msg and "RTM_NEWLINK" in caught.value.msg
+    assert [struct.unpack_from("=H", request, 6)[0] & NLM_F_ACK for request in batches] == [0, 0, NLM_F_ACK]
+
+
+def test_nothing_to_do_sends_nothing() -> None:
+    with KernelEnd() as kernel:
+        kernel.netlink.batch([])
+    assert kernel.requests == []
+
+
+def test_tolerated_errors() -> None:
+    with KernelEnd(lambda _kind, sequence, _request: [error(errno.EEXIST, sequence)]) as kernel:
+        kernel.netlink.request(RTM_NEWLINK, {"index": 1}, 0, (errno.EEXIST,))
+        with pytest.raises(NetlinkError):
+            kernel.netlink.request(RTM_NEWLINK, {"index": 1})
+
+
+@pytest.mark.parametrize("capped", [True, False])
+def test_the_kernels_own_words(capped: bool) -> None:
+    """The extended acknowledgement, behind the refused message whole or behind its header alone."""
+    words = b"Device is a loop\0"
+    trailer = struct.pack("=HH", 4 + len(words), 1) + words + bytes(-len(words) % 4)
+
+    def answer(_kind: int, sequence: int, request: bytes) -> list[bytes]:
+        refused = request[:16] if capped else request
+        flags = NLM_F_ACK_TLVS | (NLM_F_CAPPED if capped else 0)
+        return [error(errno.EINVAL, sequence, refused, flags=flags, trailer=trailer)]
+
+    with KernelEnd(answer) as kernel, pytest.raises(NetlinkError) as caught:
+        kernel.netlink.request(RTM_NEWLINK, {"index": 7, "IFLA_MASTER": 9, "IFLA_IFNAME": "odd"})
+    assert caught.value.msg.endswith("Invalid argument (EINVAL): Device is a loop")
+    assert caught.value.code == 999
+
+
+@given(st.binary(max_size=400))
+def test_garbage_is_no_endless_loop(data: bytes) -> None:
+    """Attributes of any length and number, as a kernel of the future might send them."""
+    body = bytes(16) + data
+    message = decode(RTM_NEWLINK, body, 0, len(body))
+    assert isinstance(message, dict)
+
+
+def test_an_unknown_link_kinds_data_stays_bytes() -> None:
+    info = struct.pack("=HH", 12, 1) + b"geneve\0\0" + struct.pack("=HHI", 8, 2, 5)
+    body = bytes(16) + struct.pack("=HH", 4 + len(info), 18) + info
+    assert decode(RTM_NEWLINK, body, 0, len(body))["IFLA_LINKINFO"] == {
+        "IFLA_INFO_KIND": "geneve",
+        "IFLA_INFO_DATA": struct.pack("=I", 5),
+    }
+
+
+def test_random_macs_are_local_and_unicast() -> None:
+    seen = {bridges.random_mac() for _ in range(64)}
+    assert len(seen) == 64
+    assert all(int(mac[:2], 16) & 3 == 2 and len(mac) == 17 for mac in seen)
+
+
+def test_requests_split_as_sent() -> None:
+    """The kernel's end itself: a datagram of two messages is two requests."""
+    one, two = encode(RTM_GETLINK, 1, 1, {"IFLA_IFNAME": "odd"}), encode(RTM_GETLINK, 1, 2, {"index": 2})
+    assert split(one + bytes(-len(one) % 4) + two) == [one, two]
