@@ -7,6 +7,7 @@ other. What a call needs beyond that is imported as usual and found in the bundl
 
 from __future__ import annotations
 
+import gc
 import marshal
 import sys
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 Module = type(sys)
+
+gc.disable()  # a call ends before a collection would pay
 
 
 class Bundle:

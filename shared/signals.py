@@ -7,11 +7,17 @@ and raised at the next safe point: when a step has been noted (Undo.push) or whi
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
+try:
+    import _signal  # type: ignore[import-not-found]
+except ImportError:
+    import signal as _signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
+
+
+SIGKILL = _signal.SIGKILL
 
 
 class Terminated(BaseException):
@@ -38,6 +44,12 @@ def ignore() -> None:
     _pending = 0
     for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGALRM):
         _signal.signal(number, _signal.SIG_IGN)
+
+
+def restore() -> None:
+    """Gives a forked child the dispositions that a program expects to start with."""
+    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGALRM, _signal.SIGPIPE):
+        _signal.signal(number, _signal.SIG_DFL)
 
 
 def safe_point() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 OLDEST = (3, 11)
@@ -27,6 +28,7 @@ NAME = re.compile(r"python3(\.(1[1-9]|[2-9]\d))?")
 ASK = "import sys; print(*sys.version_info[:2], getattr(sys, '_base_executable', sys.executable))"
 
 
+@cache
 def found() -> dict[str, str]:
     """The absolute path of one Python per version `X.Y`, oldest first; the system's own is preferred."""
     answers: dict[tuple[int, int], str] = {}

@@ -95,7 +95,7 @@ class Call:
     def args(self, accepted: type[Config]) -> Any:
         """CNI_ARGS as the declared, case-sensitive names; others are an error unless IgnoreUnknown is true."""
         pairs: dict[str, str] = {}
-        for pair in filter(None, self.args_text.split(";")):
+        for pair in self.args_text.split(";") if self.args_text else ():
             name, equals, value = pair.partition("=")
             if not equals or not name:
                 raise InvalidEnvironment(f"CNI_ARGS: {pair!r} is not of the form name=value")

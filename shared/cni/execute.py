@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
 import posix
 
 from shared import libc, signals
@@ -57,11 +56,10 @@ def execute(path: str, call: Call, command: str) -> bytes:
 def _become(path: str, environment: dict[bytes, bytes], stdin: int, stdout: int, parent: int) -> None:
     """Turns the forked child into the plugin, which dies with its parent; never returns."""
     try:
-        libc.call("prctl", PR_SET_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
+        libc.call("prctl", PR_SET_PDEATHSIG, signals.SIGKILL, 0, 0, 0)
         if posix.getppid() == parent:
             posix.setpgid(0, 0)
-            for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGALRM, _signal.SIGPIPE):
-                _signal.signal(number, _signal.SIG_DFL)
+            signals.restore()
             posix.dup2(stdin, 0)
             posix.dup2(stdout, 1)
             posix.execve(path, [path], environment)
@@ -74,7 +72,7 @@ def _become(path: str, environment: dict[bytes, bytes], stdin: int, stdout: int,
 def _kill(child: int) -> None:
     for kill, number in ((posix.killpg, child), (posix.kill, child)):
         try:
-            kill(number, _signal.SIGKILL)
+            kill(number, signals.SIGKILL)
         except OSError:  # not yet its own group, or ended by itself
             continue
     posix.waitpid(child, 0)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 
+U8, U32 = 255, 2**32 - 1  # as wide as the kernel's
+
+
 class Interface:
     """A link; `sandbox` is the path of the network namespace, empty for the host's."""
 
@@ -129,23 +132,21 @@ def _interface(raw: Json) -> Interface:
     if not all(isinstance(member, str) for member in (name, mac, sandbox)):
         raise ValueError("an interface's name, mac and sandbox must be strings")
     extra = {key: raw[key.lower()] for key in ("socketPath", "pciID") if raw.get(key.lower())}
-    return Interface(name, mac, sandbox, int(raw.get("mtu") or 0), extra)
+    return Interface(name, mac, sandbox, _number(raw, "mtu", U32) or 0, extra)
 
 
 def _ip(raw: Json) -> IP:
     raw = _folded(raw)
-    interface = raw.get("interface")
-    if isinstance(interface, bool) or not isinstance(interface, int | None):
-        raise ValueError('"interface" must be a number')
-    return IP(Prefix.parse(raw["address"]), _optional_address(raw.get("gateway")), interface)
+    return IP(
+        Prefix.parse(raw["address"]), _optional_address(raw.get("gateway")), _number(raw, "interface", U32, least=-U32)
+    )
 
 
 def route_from_json(raw: Json) -> Route:
     """Reads a route of a result or of an IPAM configuration; raises ValueError or KeyError."""
     raw = _folded(raw)
-    extra = {key: raw[key] for key in versions.ROUTE_KEYS_1_1 if raw.get(key) is not None}
-    if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in extra.values()):
-        raise ValueError("a route's mtu, advmss, priority, table and scope must be whole numbers")
+    numbers = {key: _number(raw, key, U8 if key == "scope" else U32) for key in versions.ROUTE_KEYS_1_1}
+    extra = {key: value for key, value in numbers.items() if value is not None}
     return Route(Prefix.parse(raw["dst"]), _optional_address(raw.get("gw")), extra)
 
 
@@ -167,6 +168,13 @@ def dns_from_json(raw: Any) -> Json:
             raise ValueError(f'"dns.{key}" is not a list of strings')
         dns[key] = value
     return dns
+
+
+def _number(raw: Json, key: str, most: int, least: int = 0) -> int | None:
+    value = raw.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most):
+        raise ValueError(f'"{key}" must be a whole number from {max(least, 0)} to {most}')
+    return value
 
 
 def _optional_address(text: Any) -> Address | None:

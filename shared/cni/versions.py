@@ -41,7 +41,10 @@ def upgrade(result: Json, version: str) -> Json:
         if config.get("gateway"):
             ip["gateway"] = config["gateway"]
         ips.append(ip)
-        routes += config.get("routes") or []
+        more = config.get("routes") or []
+        if not isinstance(more, list):
+            raise DecodingFailure(f'a result of version {version} has routes in "{key}" that are not a list')
+        routes += more
     return {"cniVersion": CURRENT, "ips": ips, "routes": routes, "dns": result.get("dns") or {}}
 
 

@@ -37,7 +37,7 @@ def ensure(netlink: Netlink, undo: Undo, name: str, *, mtu: int, vlan_filtering:
     if links.kind(bridge) != "bridge":
         raise InternalError(f"link {name} already exists but is not a bridge")
     if vlan_filtering and not _filters_vlans(bridge):
-        netlink.request(RTM_NEWLINK, _with_vlan_filtering({"index": bridge["index"]}))
+        netlink.request(RTM_NEWLINK, _with_vlan_filtering({"index": bridge["index"]}), 0, (errno.EOPNOTSUPP,))
         bridge = links.require(netlink, name)
         if not _filters_vlans(bridge):
             raise UnsupportedField(f'"vlan" and "vlanTrunk" need a kernel whose bridges filter VLANs; {name} does not')

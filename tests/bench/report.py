@@ -137,11 +137,12 @@ def growth_table(rows: Rows, plan: dict[str, Any]) -> str:
     body = []
     for label, much, little, target in growth(plan):
         cells = [label]
+        ours = 0.0
         for suite in ("reference", "ours"):
             over, under = medians(rows[much][suite]), medians(rows[little][suite])
-            cells += [f"{over[WALL] / under[WALL]:.2f}", f"{over[CPU] / under[CPU]:.2f}"]
-        # the last suite of the loop is ours
-        body.append([*cells, verdict(over[WALL] / under[WALL], target)])
+            ours = over[WALL] / under[WALL]
+            cells += [f"{ours:.2f}", f"{over[CPU] / under[CPU]:.2f}"]
+        body.append([*cells, verdict(ours, target)])
     return table(
         ["a suite against itself", "reference wall", "reference CPU", "ours wall", "ours CPU", "target of ours, wall"],
         body,

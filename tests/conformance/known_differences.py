@@ -52,6 +52,7 @@ KNOWN = (
         "an invalid configuration has a code of its own",
         [
             "*/invalid: *",
+            "host-local/IPv4 mapped subnet",
             "host-local/IP in CNI_ARGS outside",
             "host-local/IP in CNI_ARGS is *",
             "host-local/requested inside and outside",
@@ -74,6 +75,7 @@ KNOWN = (
             "*/unknown CNI_ARGS",
             "host-local/IP in CNI_ARGS invalid",
             "host-local/CNI_ARGS without a value",
+            "host-local/CNI_ARGS ends with a semicolon",
             "bridge/IP in CNI_ARGS",
             "bridge/mac in CNI_ARGS, unknown to ipam",
             "bridge/mac invalid",

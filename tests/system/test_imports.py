@@ -1,9 +1,8 @@
-"""What the executables import: start-up is most of a plugin's run time, so every module has to be wanted."""
+"""What the executables load: start-up is most of a plugin's run time, so every module has to be wanted."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,16 +22,32 @@ STANDARD = {
     "fcntl",  # flock
     "struct",  # netlink headers; 20 lines around _struct
 }
-PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|libc|signals|sockets|undo))?")
+PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|undo))?")
 KERNEL = re.compile(r"shared\.net(\.\w+)?")
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
-# What an executable may load of this project beyond the protocol, which is all that VERSION needs.
+# What an executable may load of this project beyond the protocol.
 OWN = {
     "loopback": (KERNEL, re.compile(r"plugins(\.loopback)?")),
     "bridge": (KERNEL, IPAM, re.compile(r"plugins(\.bridge)?")),
     "host-local": (IPAM,),
 }
-LINE = re.compile(r"import time: +\d+ \| +\d+ \| +(\S+)")
+# Parts that a plain attachment has no use for, and the verbs of its life that need them all the same.
+RARE: dict[str, list[str]] = {
+    "shared.net.verify": ["CHECK"],
+    "shared.net.vlans": [],
+    "shared.cni.execute": [],
+}
+# Executes a launcher and tells, at the only exit, what is in sys.modules that was not at the start.
+OBSERVER = """
+import posix, sys
+before, leave = set(sys.modules), posix._exit
+def tell(status):
+    posix.write(2, "\\n".join(["MODULES", *sorted(set(sys.modules) - before)]).encode())
+    leave(status)
+posix._exit = tell
+del sys.argv[0]
+exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"))
+"""
 
 CONFIG: dict[str, Any] = {
     "cniVersion": "1.1.0",
@@ -46,41 +61,43 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def imported(stderr: str) -> set[str]:
-    return {match[1] for line in stderr.splitlines() if (match := LINE.fullmatch(line))}
+def observed_by(version: str) -> tuple[str, ...]:
+    # -B: this Python's compiled files have no place in an installation for another one.
+    return (found()[version], "-I", "-S", "-B", "-c", OBSERVER)
 
 
-def life(call: Callable[[str, dict[str, Any]], Answer]) -> dict[str, Answer]:
+def loaded(answer: Answer) -> set[str]:
+    assert answer.status == 0, f"{answer.stdout}{answer.stderr}"
+    return set(answer.stderr.partition("MODULES\n")[2].split())
+
+
+def life(host: PretendHost, plugin: str, version: str) -> dict[str, Answer]:
     """Every verb once, in the order of an attachment's life, with the answer that each got."""
-    answers = {verb: call(verb, CONFIG) for verb in ("VERSION", "STATUS", "ADD")}
-    attached = CONFIG | {"prevResult": answers["ADD"].json}
-    answers["CHECK"] = call("CHECK", attached)
-    answers["GC"] = call("GC", CONFIG | {"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
-    answers["DEL"] = call("DEL", attached)
+    netns = host.netns("pod")
+
+    def call(verb: str, **keys: Any) -> Answer:
+        return host.cni(plugin, verb, CONFIG | {"type": plugin} | keys, netns=netns, prefix=observed_by(version))
+
+    answers = {verb: call(verb) for verb in ("VERSION", "STATUS", "ADD")}
+    result = answers["ADD"].json
+    answers["CHECK"] = call("CHECK", prevResult=result)
+    answers["GC"] = call("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
+    answers["DEL"] = call("DEL", prevResult=result)
     return answers
 
 
 @pytest.mark.parametrize("version", found())
 @pytest.mark.parametrize("plugin", OWN)
-def test_executable_imports_only_what_it_wants(host: PretendHost, plugin: str, version: str) -> None:
-    # -B: this Python's compiled files have no place in an installation for another one.
-    python = (found()[version], "-I", "-S", "-B", "-X", "importtime")
-    bare = imported(host.run(*python, "-c", "pass").stderr)
-    netns = host.netns("pod")
-    answers = life(lambda verb, config: host.cni(plugin, verb, config | {"type": plugin}, netns=netns, prefix=python))
-    for verb, answer in answers.items():
-        assert answer.status == 0, f"{verb}: {answer.stdout}"
-        modules = imported(answer.stderr) - bare
+def test_executable_loads_only_what_it_wants(host: PretendHost, plugin: str, version: str) -> None:
+    for verb, answer in life(host, plugin, version).items():
+        modules = loaded(answer)
         assert "shared.cni.plugin" in modules
-        allowed = (PROTOCOL, *(OWN[plugin] if verb != "VERSION" else ()))
+        allowed = (PROTOCOL, *OWN[plugin])
         beyond = {name for name in modules - STANDARD if not any(pattern.fullmatch(name) for pattern in allowed)}
-        assert beyond == set(), f"{plugin} {verb} on Python {version} imports {', '.join(sorted(beyond))}"
+        assert beyond == set(), f"{plugin} {verb} on Python {version} loads {', '.join(sorted(beyond))}"
 
 
-def test_checks_are_loaded_by_check_alone(host: PretendHost) -> None:
-    python = (next(iter(found().values())), "-I", "-S", "-B", "-X", "importtime")
-    netns = host.netns("pod")
-    answers = life(
-        lambda verb, config: host.cni("bridge", verb, config | {"type": "bridge"}, netns=netns, prefix=python)
-    )
-    assert [verb for verb, answer in answers.items() if "shared.net.verify" in imported(answer.stderr)] == ["CHECK"]
+@pytest.mark.parametrize("version", found())
+def test_rare_parts_are_loaded_by_the_call_that_needs_them(host: PretendHost, version: str) -> None:
+    modules = {verb: loaded(answer) for verb, answer in life(host, "bridge", version).items()}
+    assert {part: [verb for verb in modules if part in modules[verb]] for part in RARE} == RARE

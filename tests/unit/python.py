@@ -15,7 +15,7 @@ def run(script: str, *arguments: str, without: tuple[str, ...] = ()) -> str:
     blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in without)
     head = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{blocked}"
     done = subprocess.run(
-        [sys.executable, "-I", "-W", "error", "-c", head + textwrap.dedent(script), *arguments],
+        [sys.executable, "-I", "-S", "-W", "error", "-c", head + textwrap.dedent(script), *arguments],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}{done.stderr}"

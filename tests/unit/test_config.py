@@ -12,9 +12,24 @@ from hypothesis import strategies as st
 from ipam import host_local
 from plugins import bridge
 from shared.cni import config
-from shared.cni.config import Config, Kind, boolean, choice, either, field, integer, list_of, mac, obj, prefix, section, text
+from shared.cni.config import (
+    Config,
+    Kind,
+    boolean,
+    choice,
+    either,
+    field,
+    integer,
+    list_of,
+    mac,
+    obj,
+    prefix,
+    section,
+    text,
+)
 from shared.cni.errors import InvalidConfig
 from shared.cni.ip import Address, Prefix
+from shared.cni.names import is_link_name, is_name
 
 
 class Inner(Config):
@@ -47,7 +62,14 @@ def message(raw: dict[str, Any]) -> str:
 
 def test_defaults() -> None:
     keys = read({})
-    assert (keys.isGateway, keys.mtu, keys.word, keys.subnet, keys.inner, keys.path) == (False, 0, "w", None, None, "/var")
+    assert (keys.isGateway, keys.mtu, keys.word, keys.subnet, keys.inner, keys.path) == (
+        False,
+        0,
+        "w",
+        None,
+        None,
+        "/var",
+    )
 
 
 @pytest.mark.parametrize("key", ["isGateway", "ISGATEWAY", "isgateway", "IsGateway"])
@@ -122,7 +144,11 @@ def test_an_empty_text_is_not_set(key: str) -> None:
     assert getattr(read({key: ""}), key) == Keys.fields[key].default
 
 
-@given(st.integers(1, 255).map(lambda octet: octet & 0xFE).filter(bool), st.binary(min_size=5, max_size=5), st.sampled_from(":-"))
+@given(
+    st.integers(1, 255).map(lambda octet: octet & 0xFE).filter(bool),
+    st.binary(min_size=5, max_size=5),
+    st.sampled_from(":-"),
+)
 def test_macs(first: int, others: bytes, separator: str) -> None:
     octets = bytes([first]) + others
     assert read({"mac": octets.hex(separator).upper()}).mac == octets.hex(":")
@@ -173,24 +199,25 @@ def test_names(value: str) -> None:
     letters = "abcdefghijklmnopqrstuvwxyz"
     allowed = set(letters + letters.upper() + "0123456789")
     expected = bool(value) and value[0] in allowed and set(value) <= allowed | set("_.-")
-    assert config.is_name(value) == expected
+    assert is_name(value) == expected
 
 
 @pytest.mark.parametrize("value", ["a\n", "\na", "a b", "é", "a/b", "../a", ".a", "-a", "_a", "", "a\0", "²", "ａ"])  # noqa: RUF001
 def test_no_names(value: str) -> None:
-    assert not config.is_name(value)
+    assert not is_name(value)
 
 
 @pytest.mark.parametrize("value", ["eth0", "a" * 15, "v-_.@0", "...", "é", "ethé", "10"])
 def test_link_names(value: str) -> None:
-    assert config.is_link_name(value)
+    assert is_link_name(value)
 
 
 @pytest.mark.parametrize(
-    "value", ["", ".", "..", "a/b", "a:b", "a b", "a\t", "a\n", "a" * 16, "é" * 8, "a%d", "a\0", "a\x7f", "a\u00a0b", "\ud800"]
+    "value",
+    ["", ".", "..", "a/b", "a:b", "a b", "a\t", "a\n", "a" * 16, "é" * 8, "a%d", "a\0", "a\x7f", "a\u00a0b", "\ud800"],
 )
 def test_no_link_names(value: str) -> None:
-    assert not config.is_link_name(value)
+    assert not is_link_name(value)
 
 
 def test_a_field_of_a_subclass() -> None:
@@ -215,7 +242,9 @@ def test_kinds(kind: Kind, value: str, parsed: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [[], {}, 5, True, "10.1.0.1/33", "x"])
-@pytest.mark.parametrize("kind", [config.address, host_local.requested_address, config.prefix, choice("a"), config.link_name])
+@pytest.mark.parametrize(
+    "kind", [config.address, host_local.requested_address, config.prefix, choice("a"), config.link_name]
+)
 def test_kinds_refuse_with_value_error(kind: Kind, value: Any) -> None:
     """Any other exception would be a defect of the plugin (code 999)."""
     if kind is config.link_name and value == "x":

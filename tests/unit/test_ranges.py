@@ -109,15 +109,11 @@ def test_a_network_shares_addresses_with_its_part(prefix: Prefix, data: st.DataO
 
 @pytest.mark.parametrize(
     "text", ["10.1.0.0", "10.1.0.0/", "10.1.0.0/33", "10.1.0.0/-1", "10.1.0.0/ 8", "10.1.0.0/8/8", "fd00::/129", "/8",
-             "10.1.0.0/²", "10.1.0.0/0x8", "::ffff:10.1.0.0/95", "10.1.0.0/0024"],
+             "10.1.0.0/²", "10.1.0.0/0x8", "::ffff:10.1.0.0/120", "10.1.0.0/0024"],
 )  # fmt: skip
 def test_no_prefix(text: str) -> None:
     with pytest.raises(ValueError, match="not an"):
         Prefix.parse(text)
-
-
-def test_a_mapped_prefix_is_ipv4s() -> None:
-    assert str(Prefix.parse("::ffff:10.1.0.0/120")) == "10.1.0.0/24"
 
 
 # -- ranges
@@ -126,7 +122,8 @@ def test_a_mapped_prefix_is_ipv4s() -> None:
 @st.composite
 def subnets(draw: st.DrawFn, host_bits: int = 12) -> Prefix:
     prefix = draw(
-        st.builds(Prefix, v4, st.integers(32 - host_bits, 30)) | st.builds(Prefix, v6, st.integers(128 - host_bits, 126))
+        st.builds(Prefix, v4, st.integers(32 - host_bits, 30))
+        | st.builds(Prefix, v6, st.integers(128 - host_bits, 126))
     )
     return prefix.network
 

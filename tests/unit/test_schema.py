@@ -9,7 +9,7 @@ import pytest
 
 from ipam.host_local import Config as HostLocal
 from plugins.bridge import Config as Bridge
-from shared.cni import schema
+from shared.cli import schema
 from shared.cni.config import Config, boolean, choice, either, field, integer, list_of, mac, section, text
 from shared.launch import PLUGINS
 
@@ -52,7 +52,11 @@ def test_json_schema() -> None:
     many = {"type": "array", "items": {"type": "array", "items": inner}}
     assert made["properties"]["many"]["anyOf"][0] == many
     sizes = [{"type": "integer", "minimum": 0, "maximum": 5}, {"enum": ["auto"]}]
-    assert made["properties"]["size"] == {"description": "a size", "default": 0, "anyOf": [{"anyOf": sizes}, {"type": "null"}]}
+    assert made["properties"]["size"] == {
+        "description": "a size",
+        "default": 0,
+        "anyOf": [{"anyOf": sizes}, {"type": "null"}],
+    }
     assert "required" not in made
 
 
@@ -65,7 +69,6 @@ def test_the_plugins_schemas_are_json(keys: type[Config]) -> None:
 
 
 def test_every_executable_has_its_table() -> None:
-    assert schema.PLUGINS == PLUGINS
     assert schema.keys_of("loopback") is None and schema.table("loopback") == ""
 
 
@@ -79,8 +82,9 @@ def test_every_key_is_explained_in_one_row_each() -> None:
         assert named == set(keys.fields)
 
 
-def test_the_command_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    schema.main()
-    printed = capsys.readouterr().out
-    for plugin in PLUGINS:
-        assert f"<!-- keys: {plugin} -->\n{schema.table(plugin)}<!-- end -->\n" in printed
+def test_tables_are_filled_in_between_their_markers_only() -> None:
+    text = "a\n<!-- keys: bridge -->\nold\n<!-- end -->\nb\n<!-- keys: loopback -->\n<!-- end -->\n<!-- end -->\n"
+    filled = schema.filled(text)
+    assert f"a\n<!-- keys: bridge -->\n{schema.table('bridge')}<!-- end -->\nb\n" in filled and "old" not in filled
+    assert filled.endswith("<!-- keys: loopback -->\n<!-- end -->\n<!-- end -->\n")
+    assert schema.filled(filled) == filled

@@ -75,8 +75,12 @@ def test_lists_of_interfaces_and_addresses(result: Result, version: str) -> None
     """From 0.3.0 all but what 1.1.0 added survives; before 1.0.0 each address says its family."""
     written, read = through(result, version)
     assert written["cniVersion"] == version and "dns" in written
-    assert [(i.name, i.mac, i.sandbox) for i in read.interfaces] == [(i.name, i.mac, i.sandbox) for i in result.interfaces]
-    assert [(i.address, i.gateway, i.interface) for i in read.ips] == [(i.address, i.gateway, i.interface) for i in result.ips]
+    assert [(i.name, i.mac, i.sandbox) for i in read.interfaces] == [
+        (i.name, i.mac, i.sandbox) for i in result.interfaces
+    ]
+    assert [(i.address, i.gateway, i.interface) for i in read.ips] == [
+        (i.address, i.gateway, i.interface) for i in result.ips
+    ]
     assert [(route.dst, route.gw) for route in read.routes] == [(route.dst, route.gw) for route in result.routes]
     assert read.dns == result.dns
     assert all(not interface.mtu and not interface.extra for interface in read.interfaces)
@@ -92,7 +96,9 @@ def test_the_versions_of_old(result: Result, version: str) -> None:
     written, read = through(result, version)
     assert set(written) <= {"cniVersion", "ip4", "ip6", "dns"} and written["cniVersion"] == version
     firsts = [next(ip for ip in result.ips if ip.address.version == family) for family in (4, 6)]
-    assert [(ip.address, ip.gateway, ip.interface) for ip in read.ips] == [(ip.address, ip.gateway, None) for ip in firsts]
+    assert [(ip.address, ip.gateway, ip.interface) for ip in read.ips] == [
+        (ip.address, ip.gateway, None) for ip in firsts
+    ]
     assert [(route.dst, route.gw, route.extra) for route in read.routes] == [(r.dst, r.gw, {}) for r in result.routes]
     assert read.interfaces == [] and read.dns == result.dns
 

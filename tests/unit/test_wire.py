@@ -109,12 +109,12 @@ def test_new_veth_pair(name: str, mac: str, peer: str, peer_mac: str, mtu: int, 
     """As links.add_veth sends it: the peer named, addressed and put into its namespace from the start."""
     netns = None if descriptor is None else Netns("/run/netns/pod", descriptor, -1)
     with KernelEnd() as kernel:
-        links.add_veth(
-            kernel.netlink, name=name, mac=mac, peer=peer, peer_mac=peer_mac, mtu=mtu, peer_netns=netns
-        )
+        links.add_veth(kernel.netlink, name=name, mac=mac, peer=peer, peer_mac=peer_mac, mtu=mtu, peer_netns=netns)
     size = {"IFLA_MTU": mtu} if mtu else {}
     inside = {} if descriptor is None else {"IFLA_NET_NS_FD": descriptor}
-    wanted = attached({"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac, **size, **inside}, IFLA_IFNAME=name, IFLA_ADDRESS=mac, **size)
+    wanted = attached(
+        {"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac, **size, **inside}, IFLA_IFNAME=name, IFLA_ADDRESS=mac, **size
+    )
     flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK
     assert kernel.requests == [by_pyroute2(RTM_NEWLINK, flags, 1, wanted)]
     same(Request(RTM_NEWLINK, wanted))
@@ -234,7 +234,7 @@ def test_vlans(index: int, native: int, trunk: list[int], keep_default: bool) ->
     if native:
         wanted[native] = PVID | UNTAGGED
     if keep_default and 1 not in wanted:
-        wanted[1] = (UNTAGGED if native else PVID | UNTAGGED)
+        wanted[1] = UNTAGGED if native else PVID | UNTAGGED
     assert have == wanted
 
 
@@ -379,7 +379,9 @@ def test_a_batch_is_one_datagram_with_one_acknowledgement() -> None:
 
     def answer(_kind: int, sequence: int, request: bytes) -> list[bytes]:
         batches.append(request)
-        return [error(errno.EBUSY, sequence)] if sequence == 2 else [error(errno.EPERM, sequence)] if sequence == 3 else []
+        return (
+            [error(errno.EBUSY, sequence)] if sequence == 2 else [error(errno.EPERM, sequence)] if sequence == 3 else []
+        )
 
     with KernelEnd(answer) as kernel:
         with pytest.raises(NetlinkError) as caught:

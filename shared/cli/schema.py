@@ -1,19 +1,20 @@
 """JSON Schema and documentation table of a plugin's keys, both from their declarations (config.Field).
 
-`python -m shared.cni.schema` prints the tables that README has between `<!-- keys: NAME -->` and `<!-- end -->`. Not
-for the execution path: nothing that an executable imports imports this.
+`python -m shared.cli.schema README.md` fills in the tables between `<!-- keys: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from shared.cni import config
 from shared.cni.config import Config, Field
+from shared.launch import PLUGINS
 
-PLUGINS = {"bridge": "plugins.bridge", "host-local": "ipam.host_local", "loopback": "plugins.loopback"}
 NONE = "–"
 # What a reader calls a kind whose schema says it less plainly.
 PLAIN = (
@@ -122,11 +123,12 @@ def table(plugin: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Prints all tables, each between its markers."""
-    for plugin in PLUGINS:
-        sys.stdout.write(f"<!-- keys: {plugin} -->\n{table(plugin)}<!-- end -->\n")
+def filled(text: str) -> str:
+    """A Markdown text with each plugin's table between its markers."""
+    marked = re.compile(r"(<!-- keys: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return marked.sub(lambda found: found[1] + table(found[2]) + found[3], text)
 
 
 if __name__ == "__main__":
-    main()
+    document = Path(sys.argv[1])
+    document.write_text(filled(document.read_text(encoding="utf-8")), encoding="utf-8")
