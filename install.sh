@@ -133,7 +133,7 @@ choose_python() { # -> python
 }
 
 # Its errors come on stdout too; the last line is the one that says it.
-python_runs() { "$python" -I -S -B -W ignore - "$@" 2>&1; }
+python_runs() { "$python" -I -S -B -W ignore -X no_debug_ranges - "$@" 2>&1; }
 
 # Imports every executable's module, too: a Python that lacks part of its standard library is found out here.
 read_source() { # -> version, names
@@ -221,16 +221,16 @@ launcher_text() {
     cat <<EOF
 #!$python -IS
 $marker the plugin is chosen by this file's name; the code is in $tree
-import marshal, sys
+import marshal, posix, sys
 sys.path.insert(0, "$tree")
 try:
-    with open("$tree/bundle." + sys.implementation.cache_tag, "rb") as file:
-        packages, modules, orders = marshal.loads(file.read())
+    bundle = posix.open("$tree/bundle." + sys.implementation.cache_tag, posix.O_RDONLY | posix.O_CLOEXEC)
+    packages, orders, index = marshal.loads(posix.read(bundle, int(posix.read(bundle, 8))))
 except (OSError, EOFError, ValueError, TypeError):
     pass
 else:
-    exec(marshal.loads(modules["shared.preload"]))
-    preload("$tree", packages, modules, orders[sys.argv[0].rpartition("/")[2]])
+    exec(marshal.loads(posix.pread(bundle, *index["shared.preload"])))
+    preload(bundle, "$tree", packages, index, orders[sys.argv[0].rpartition("/")[2]])
 from shared.launch import main
 main("$tree")
 EOF

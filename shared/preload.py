@@ -2,19 +2,23 @@
 
 Importing thirty modules from as many files costs a call 3 ms, and the import system's bookkeeping another. The bundle
 (shared/cli/bundle.py writes it) has their compiled code and, for each executable, the order in which they need each
-other. What a call needs beyond that is imported as usual and found in the bundle, too.
+other. Each module is read by itself: touching more memory than needed is what costs most. What a call needs beyond the
+order is imported as usual and found in the bundle, too.
 """
 
 from __future__ import annotations
 
 import gc
 import marshal
+import posix
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
+
+    Index = dict[str, tuple[int, int]]  # module: length, offset
 
 Module = type(sys)
 
@@ -24,10 +28,10 @@ gc.disable()  # a call ends before a collection would pay
 class Bundle:
     """A finder and loader (importlib.abc) of modules whose code is at hand."""
 
-    def __init__(self, tree: str, packages: list[str], modules: dict[str, bytes]) -> None:
+    def __init__(self, tree: str, packages: list[str], index: Index) -> None:
         self.tree = tree
         self.packages = packages
-        self.modules = modules
+        self.index = index
 
     def place(self, name: str) -> ModuleType:
         """An empty module in its package."""
@@ -43,7 +47,7 @@ class Bundle:
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> Any:
         """The specification of a module of the bundle, None for any other."""
-        if name not in self.modules:
+        if name not in self.index:
             return None
         import _frozen_importlib
 
@@ -57,12 +61,23 @@ class Bundle:
 
     def exec_module(self, module: ModuleType) -> None:
         """Runs the module's code in it."""
-        exec(marshal.loads(self.modules[module.__name__]), module.__dict__)  # noqa: S102, S302  (importing is just this)
+        bundle = posix.open(f"{self.tree}/bundle.{sys.implementation.cache_tag}", posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            run(bundle, self.index, module)
+        finally:
+            posix.close(bundle)
 
 
-def preload(tree: str, packages: list[str], modules: dict[str, bytes], order: list[str]) -> None:
+def run(bundle: int, index: Index, module: ModuleType) -> None:
+    """Runs a module's code in it, read from the open bundle."""
+    code = marshal.loads(posix.pread(bundle, *index[module.__name__]))  # noqa: S302  (root's own file, as a .pyc is)
+    exec(code, module.__dict__)  # noqa: S102  (importing is just this)
+
+
+def preload(bundle: int, tree: str, packages: list[str], index: Index, order: list[str]) -> None:
     """Makes the modules in `order`, each after those that it needs, and lets the others be found when imported."""
-    bundle = Bundle(tree, packages, modules)
-    sys.meta_path.insert(0, bundle)
+    finder = Bundle(tree, packages, index)
+    sys.meta_path.insert(0, finder)
     for name in order:
-        bundle.exec_module(sys.modules.get(name) or bundle.place(name))
+        run(bundle, index, sys.modules.get(name) or finder.place(name))
+    posix.close(bundle)

@@ -10,7 +10,7 @@ import importlib
 import marshal
 import sys
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 
 from shared.preload import Bundle
 
@@ -62,23 +62,24 @@ def compiled(source: str, filename: str) -> CodeType:
 
 
 class Recording(Bundle):
-    """A bundle that writes down in which order modules were finished."""
+    """Imports modules from their compiled code and writes down in which order they were finished."""
 
-    def __init__(self, tree: str, packages: list[str], modules: dict[str, bytes]) -> None:
-        super().__init__(tree, packages, modules)
+    def __init__(self, packages: list[str], modules: dict[str, bytes]) -> None:
+        super().__init__("", packages, dict.fromkeys(modules, (0, 0)))
+        self.modules = modules
         self.finished: list[str] = []
 
-    def exec_module(self, module: object) -> None:
+    def exec_module(self, module: ModuleType) -> None:
         """Runs the module's code, then notes its name."""
-        super().exec_module(module)  # type: ignore[arg-type]
-        self.finished.append(module.__name__)  # type: ignore[attr-defined]
+        exec(marshal.loads(self.modules[module.__name__]), module.__dict__)  # noqa: S102, S302
+        self.finished.append(module.__name__)
 
 
-def order_for(executable: str, tree: str, packages: list[str], modules: dict[str, bytes]) -> list[str]:
+def order_for(executable: str, packages: list[str], modules: dict[str, bytes]) -> list[str]:
     """The modules that an executable needs for every call, each after those that it needs itself."""
     for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
         del sys.modules[name]
-    recording = Recording(tree, packages, modules)
+    recording = Recording(packages, modules)
     sys.meta_path.insert(0, recording)
     launch = importlib.import_module("shared.launch")
     importlib.import_module(launch.PLUGINS[executable])
@@ -87,7 +88,7 @@ def order_for(executable: str, tree: str, packages: list[str], modules: dict[str
 
 
 def build(tree: Path, final: str) -> bytes:
-    """The bundle's content, for the running interpreter."""
+    """The bundle's content, for the running interpreter: eight digits, as many bytes of index, the modules' code."""
     packages: list[str] = []
     modules: dict[str, bytes] = {}
     for path in sorted(path for package in PACKAGES for path in (tree / package).rglob("*.py")):
@@ -100,8 +101,18 @@ def build(tree: Path, final: str) -> bytes:
                 packages.append(name)
     from shared.launch import PLUGINS
 
-    orders = {executable: order_for(executable, str(tree), packages, modules) for executable in list(PLUGINS)}
-    return marshal.dumps((packages, modules, orders))
+    orders = {executable: order_for(executable, packages, modules) for executable in list(PLUGINS)}
+    length = 0
+    while True:  # the index holds offsets that depend on its own length
+        offset = 8 + length
+        index = {}
+        for name, code in modules.items():
+            index[name] = (len(code), offset)
+            offset += len(code)
+        head = marshal.dumps((packages, orders, index))
+        if len(head) == length:
+            return b"%08d" % length + head + b"".join(modules.values())
+        length = len(head)
 
 
 if __name__ == "__main__":
