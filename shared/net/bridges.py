@@ -40,7 +40,7 @@ def ensure(netlink: Netlink, undo: Undo, name: str, *, mtu: int, vlan_filtering:
         netlink.request(RTM_NEWLINK, _with_vlan_filtering({"index": bridge["index"]}), 0, (errno.EOPNOTSUPP,))
         bridge = links.require(netlink, name)
         if not _filters_vlans(bridge):
-            raise UnsupportedField(f'"vlan" and "vlanTrunk" need a kernel whose bridges filter VLANs; {name} does not')
+            raise _no_vlan_filtering(name)
     sysctl.ensure(f"ipv6/conf/{name}/accept_ra", "0")
     wanted = IFF_UP | (IFF_PROMISC if promisc else 0)
     if bridge["flags"] & wanted != wanted:
@@ -58,10 +58,16 @@ def _create(netlink: Netlink, undo: Undo, name: str, mtu: int, *, vlan_filtering
     try:
         netlink.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
-        if error.errno != errno.EEXIST:  # a concurrent first ADD was faster
-            raise
-        return
+        if error.errno == errno.EEXIST:  # a concurrent first ADD was faster
+            return
+        if vlan_filtering and error.errno == errno.EOPNOTSUPP:
+            raise _no_vlan_filtering(name) from None
+        raise
     undo.push(f"remove bridge {name}", lambda: remove_if_empty(netlink, name))
+
+
+def _no_vlan_filtering(name: str) -> UnsupportedField:
+    return UnsupportedField(f'"vlan" and "vlanTrunk" need a kernel whose bridges filter VLANs; that of {name} cannot')
 
 
 def random_mac() -> str:
@@ -111,6 +117,7 @@ def ensure_gateway(
     existing = addresses.of_link(netlink, index)
     if prefix in existing:
         return
+    link = links.by_index(netlink, index) or link  # a bridge without ports had no MAC yet
     conflicts = [
         other
         for other in existing

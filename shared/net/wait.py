@@ -42,6 +42,7 @@ def _until(condition: Callable[[], bool], group: int, seconds: float, failure: s
     if condition():
         return
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+    listener.bind((0, 0))  # a socket without a port is passed over by the kernel's multicasts
     listener.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
     try:
         with signals.interruptible(seconds):

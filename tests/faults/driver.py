@@ -21,7 +21,8 @@ SHOWN = 20_000
 
 def execute(call: dict[str, Any], pod: str, command: str = "") -> dict[str, Any]:
     environment = {
-        name.encode(): value.replace("{pod}", pod).encode("utf-8", "surrogateescape") for name, value in call["env"].items()
+        name.encode(): value.replace("{pod}", pod).encode("utf-8", "surrogateescape")
+        for name, value in call["env"].items()
     }
     if command:
         environment[b"CNI_COMMAND"] = command.encode()

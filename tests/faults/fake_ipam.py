@@ -27,7 +27,9 @@ def says(answer: Any, status: int = 0) -> str:
     return f"cat <<'END'\n{text}\nEND\nexit {status}\n"
 
 
-def write(host: PretendHost, directory: Path, name: str, body: str, *, release: str = RELEASE, mode: int = 0o755) -> str:
+def write(
+    host: PretendHost, directory: Path, name: str, body: str, *, release: str = RELEASE, mode: int = 0o755
+) -> str:
     """Puts the program into the directory; returns the CNI_PATH with the real plugins and this directory."""
     (host.root / LEASES.lstrip("/")).mkdir(parents=True, exist_ok=True)
     path = directory / name

@@ -35,7 +35,9 @@ FULL = {
     "runtimeConfig": {"mac": "02:00:00:00:00:02"},
     "ipam": {
         "type": "host-local",
-        "ranges": [[{"subnet": "10.8.0.0/24", "rangeStart": "10.8.0.10", "rangeEnd": "10.8.0.99", "gateway": "10.8.0.1"}]],
+        "ranges": [
+            [{"subnet": "10.8.0.0/24", "rangeStart": "10.8.0.10", "rangeEnd": "10.8.0.99", "gateway": "10.8.0.1"}]
+        ],
         "routes": [{"dst": "0.0.0.0/0", "gw": "10.8.0.1"}, {"dst": "192.0.2.0/24"}],
         "dataDir": "/var/lib/cni/networks",
     },
@@ -82,7 +84,12 @@ def _case(
     mute: bool = False,
 ) -> Case:
     call = Call(
-        plugin, command, stdin, {"CNI_CONTAINERID": f"c{next(_numbers)}", **(env or {})}, redirect, undo=command == "ADD"
+        plugin,
+        command,
+        stdin,
+        {"CNI_CONTAINERID": f"c{next(_numbers)}", **(env or {})},
+        redirect,
+        undo=command == "ADD",
     )
     return Case(f"{plugin} {command}: {name}", call, codes, may_succeed, says, mute)
 
@@ -131,7 +138,13 @@ def _documents() -> Iterator[Case]:
             yield _case("nested and never closed", plugin, verb, [(b'[{"a":', deep)], 6)
         megabytes = 10 << 20
         yield _case("10 MB of white space", plugin, "ADD", [(b" ", megabytes), (good.encode(), 1)], may_succeed=True)
-        yield _case("10 MB in an unknown key", plugin, "ADD", [(inside + b'"', 1), (b"x", megabytes), (b'"}', 1)], may_succeed=True)
+        yield _case(
+            "10 MB in an unknown key",
+            plugin,
+            "ADD",
+            [(inside + b'"', 1), (b"x", megabytes), (b'"}', 1)],
+            may_succeed=True,
+        )
         yield _case("10 MB of letters", plugin, "ADD", [(b"x", megabytes)], 6)
         yield _case("10 MB of NUL", plugin, "DEL", [(b"\0", megabytes)], 6)
         yield _case("10 MB of digits", plugin, "ADD", [(inside, 1), (b"9", megabytes), (b"}", 1)], 6)
@@ -251,7 +264,11 @@ def _declared_keys() -> Iterator[Case]:
                 )
             last = json.dumps(_holding(path, "@", base))
             if schema.get("type") != "object":
-                for raw in ("NaN", "-Infinity", *(("Infinity", "1e", "01", "+1", "0x10", "True", "9" * 5000) if is_number else ())):
+                for raw in (
+                    "NaN",
+                    "-Infinity",
+                    *(("Infinity", "1e", "01", "+1", "0x10", "True", "9" * 5000) if is_number else ()),
+                ):
                     yield _case(f"{path} = {raw[:12]}", plugin, "ADD", last.replace('"@"', raw), 6)
                 infinite = "1e400" if schema.get("type") != "array" else "[1e400]"
                 yield _case(f"{path} = {infinite}", plugin, "ADD", last.replace('"@"', infinite), 7)
@@ -327,17 +344,46 @@ def _key_values() -> Iterator[Case]:
             if key == "ipam.ranges[][].subnet":
                 config["ipam"] = {"type": "host-local", "ranges": config["ipam"]["ranges"]}
             said = key.rpartition(".")[2].rstrip("[]")
-            says = ("ipam.subnet",) if key in ("ipam.rangeStart", "ipam.rangeEnd") and value in ("10.9.0.1", "fd00::1") else (said,)
+            says = (
+                ("ipam.subnet",)
+                if key in ("ipam.rangeStart", "ipam.rangeEnd") and value in ("10.9.0.1", "fd00::1")
+                else (said,)
+            )
             yield _case(f"{key} = {json.dumps(value)[:40]}", "host-local", "ADD", config, 7, says=says)
             if isinstance(value, str) and key in ("ipam.subnet", "ipam.resolvConf"):
                 yield _case(
-                    f"{key} = {json.dumps(value)[:40]}", "bridge", "ADD", _with("bridge", {"ipam": config["ipam"]}), 7, says=says
+                    f"{key} = {json.dumps(value)[:40]}",
+                    "bridge",
+                    "ADD",
+                    _with("bridge", {"ipam": config["ipam"]}),
+                    7,
+                    says=says,
                 )
-    for value in ("relative", "", "/a/../b", "/x\0y", "/x\ud800y", "/dev/null", "/proc/x/y", "/etc/hostname/x", "/" + "x" * 5000):
+    for value in (
+        "relative",
+        "",
+        "/a/../b",
+        "/x\0y",
+        "/x\ud800y",
+        "/dev/null",
+        "/proc/x/y",
+        "/etc/hostname/x",
+        "/" + "x" * 5000,
+    ):
         for verb in ALL_VERBS:
             config = _holding("ipam.dataDir", value, CONFIGS["host-local"])
             config |= {"prevResult": {"cniVersion": "1.1.0", "ips": []}, "cni.dev/valid-attachments": []}
-            yield _case(f"ipam.dataDir = {json.dumps(value)[:40]}", "host-local", verb, config, 5, 7, 50, 999, may_succeed=verb != "ADD" or not value)
+            yield _case(
+                f"ipam.dataDir = {json.dumps(value)[:40]}",
+                "host-local",
+                verb,
+                config,
+                5,
+                7,
+                50,
+                999,
+                may_succeed=verb != "ADD" or not value,
+            )
     for name, ipam in {
         "no range": {"type": "host-local"},
         "empty set": {"type": "host-local", "ranges": [[]]},
@@ -357,10 +403,26 @@ def _key_values() -> Iterator[Case]:
 def _protocol_keys() -> Iterator[Case]:
     """cniVersion, name, ipam.type; keys twice or in other cases."""
     for plugin in CONFIGS:
-        for value in ("9.9.9", "1.0", "1", "v1.0.0", "1.0.0\n", "1.0.0 ", "0.3.2", "٠.٣.٠", "x" * 300, "\ud800", "../1.0.0"):
-            yield _case(f"cniVersion = {json.dumps(value)[:40]}", plugin, "ADD", _with(plugin, {"cniVersion": value}), 1)
+        for value in (
+            "9.9.9",
+            "1.0",
+            "1",
+            "v1.0.0",
+            "1.0.0\n",
+            "1.0.0 ",
+            "0.3.2",
+            "٠.٣.٠",
+            "x" * 300,
+            "\ud800",
+            "../1.0.0",
+        ):
+            yield _case(
+                f"cniVersion = {json.dumps(value)[:40]}", plugin, "ADD", _with(plugin, {"cniVersion": value}), 1
+            )
         for wrong in (1, 1.1, True, [], ["1.0.0"], {"a": 1}):
-            yield _case(f"cniVersion = {wrong}", plugin, "ADD", _with(plugin, {"cniVersion": wrong}), 6, says=("cniVersion",))
+            yield _case(
+                f"cniVersion = {wrong}", plugin, "ADD", _with(plugin, {"cniVersion": wrong}), 6, says=("cniVersion",)
+            )
         for wrong in (None, "", 1, True, 1.5, [], ["x"], {}, {"a": "b"}):
             yield _case(f"name = {wrong}", plugin, "ADD", _with(plugin, {"name": wrong}), 7, says=("name",))
         for verb, version in (("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "1.0.0")):
@@ -372,12 +434,25 @@ def _protocol_keys() -> Iterator[Case]:
         yield _case("null members", plugin, "ADD", _with(plugin, nothing), may_succeed=True)
         yield _case("all null", plugin, "ADD", dict.fromkeys(CONFIGS[plugin]), 7)
         yield _case("no members", plugin, "ADD", {}, 7)
-        yield _case("strange unknown keys", plugin, "ADD", _with(plugin, {"": 1, "\0": [], "\ud800": {"": None}}), may_succeed=True)
+        yield _case(
+            "strange unknown keys",
+            plugin,
+            "ADD",
+            _with(plugin, {"": 1, "\0": [], "\ud800": {"": None}}),
+            may_succeed=True,
+        )
     for value in (*NAMES, "nothing", "bridge/../host-local", "host-local/", "/bin/sh"):
         config = _with("bridge", {"ipam": {**IPAM, "type": value}})
         yield _case(f"ipam.type = {json.dumps(value)[:40]}", "bridge", "ADD", config, 7, says=("ipam.type",))
     for wrong in (1, True, ["host-local"], {"a": 1}):
-        yield _case(f"ipam.type = {wrong}", "bridge", "ADD", _with("bridge", {"ipam": {**IPAM, "type": wrong}}), 7, says=("ipam.type",))
+        yield _case(
+            f"ipam.type = {wrong}",
+            "bridge",
+            "ADD",
+            _with("bridge", {"ipam": {**IPAM, "type": wrong}}),
+            7,
+            says=("ipam.type",),
+        )
     for path in ("", "relative", ".", "::", ":relative:", "/does/not/exist", "/bin/sh", "/" + "x" * 5000, "/\udcff"):
         code = 4 if not path else 7
         yield _case(f"CNI_PATH={path[:40]!r}", "bridge", "ADD", CONFIGS["bridge"], code, env={"CNI_PATH": path})
@@ -395,21 +470,42 @@ def _names() -> Iterator[Case]:
             for verb in ("DEL",) if plugin == "host-local" else ("ADD",):
                 shown = json.dumps(name)
                 yield _case(f"name {shown}", plugin, verb, _with(plugin, {"name": name}), 7, says=("name",))
-                yield _case(f"container id {shown}", plugin, verb, CONFIGS[plugin], 4, env={"CNI_CONTAINERID": name}, says=("CNI_CONTAINERID",))
+                yield _case(
+                    f"container id {shown}",
+                    plugin,
+                    verb,
+                    CONFIGS[plugin],
+                    4,
+                    env={"CNI_CONTAINERID": name},
+                    says=("CNI_CONTAINERID",),
+                )
         for name in ("", "\ud800", "x\0", "x\0/y"):
             yield _case(f"name {json.dumps(name)}", plugin, "ADD", _with(plugin, {"name": name}), 7, says=("name",))
         for ifname in (
             "../x", "..", ".", "/x", "x/y", "x y", "x\n", "x\ty", "x\x7f", "x:y", "x%d", "%", "x" * 16, "x" * 300, "ö" * 8, "x\u2028", "\udcff",
             "x\u0085", "\u200b",
         ):  # fmt: skip
-            yield _case(f"ifname {ifname[:20]!r}", plugin, "ADD", CONFIGS[plugin], 4, env={"CNI_IFNAME": ifname}, says=("CNI_IFNAME",))
+            yield _case(
+                f"ifname {ifname[:20]!r}",
+                plugin,
+                "ADD",
+                CONFIGS[plugin],
+                4,
+                env={"CNI_IFNAME": ifname},
+                says=("CNI_IFNAME",),
+            )
         yield _case("container id not UTF-8", plugin, "ADD", CONFIGS[plugin], 4, env={"CNI_CONTAINERID": "x\udcff"})
         for verb in ALL_VERBS:
             long = {"prevResult": {"cniVersion": "1.1.0"}, "cni.dev/valid-attachments": [], "name": "n" * 300}
             yield _case("name of 300", plugin, verb, _with(plugin, long), 5, 7, 50, 999, may_succeed=True)
         for length in (239, 255, 300, 4000):
             yield _case(
-                f"container id of {length}", plugin, "ADD", CONFIGS[plugin], may_succeed=True, env={"CNI_CONTAINERID": "c" * length}
+                f"container id of {length}",
+                plugin,
+                "ADD",
+                CONFIGS[plugin],
+                may_succeed=True,
+                env={"CNI_CONTAINERID": "c" * length},
             )
 
 
@@ -428,7 +524,9 @@ def _variables() -> Iterator[Case]:
         for verb, variables in needs.items():
             for variable in variables:
                 for name, value in (("missing", None), ("empty", "")):
-                    yield _case(f"{variable} {name}", plugin, verb, CONFIGS[plugin], 4, env={variable: value}, says=(variable,))
+                    yield _case(
+                        f"{variable} {name}", plugin, verb, CONFIGS[plugin], 4, env={variable: value}, says=(variable,)
+                    )
         nothing: dict[str, str | None] = dict.fromkeys(
             ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH", "PATH")
         )
@@ -439,7 +537,14 @@ def _variables() -> Iterator[Case]:
                  "PYTHONVERBOSE": "1", "PYTHONWARNINGS": "error", "PYTHONUTF8": "x", "LC_ALL": "xx_XX.UTF-8",
                  "PYTHONHASHSEED": "no", "PYTHONINTMAXSTRDIGITS": "1", "LD_BIND_NOW": "1"},
         )  # fmt: skip
-        yield _case("other bytes in the environment", plugin, "ADD", CONFIGS[plugin], may_succeed=True, env={"CNI_X": "\udcff", "X\u00e9": "\udcfe"})
+        yield _case(
+            "other bytes in the environment",
+            plugin,
+            "ADD",
+            CONFIGS[plugin],
+            may_succeed=True,
+            env={"CNI_X": "\udcff", "X\u00e9": "\udcfe"},
+        )
 
 
 def _commands() -> Iterator[Case]:
@@ -448,7 +553,9 @@ def _commands() -> Iterator[Case]:
             "", "add", "Add", "ADD ", " ADD", "ADD\n", "ADDX", "UPDATE", "GET", "\udcff", "ＡＤＤ", "x" * 300, "../ADD", "--help", "ADD;DEL", "0",
         ):  # fmt: skip
             yield _case(f"command {command[:20]!r}", plugin, command, CONFIGS[plugin], 4, says=("CNI_COMMAND",))
-        yield _case("command missing", plugin, "ADD", CONFIGS[plugin], 4, env={"CNI_COMMAND": None}, says=("CNI_COMMAND",))
+        yield _case(
+            "command missing", plugin, "ADD", CONFIGS[plugin], 4, env={"CNI_COMMAND": None}, says=("CNI_COMMAND",)
+        )
         for name, text in {"garbage": "{", "empty": "", "unknown version": '{"cniVersion": "x"}', "list": "[]", "a number": '{"cniVersion": 1}',
                            "a list": '{"cniVersion": []}', "UTF-16": "{}".encode("utf-16")}.items():  # fmt: skip
             yield _case(f"stdin {name}", plugin, "VERSION", text, 1, 6, may_succeed=True)
@@ -462,13 +569,29 @@ def _cni_args() -> Iterator[Case]:
             f"{key}=x", f"{key}=\udcff", f"{key}=\n", f"{key}={'x' * 300}", f"IgnoreUnknown=1;{key}=1", f"IgnoreUnknown=1;{key}", f"{key}",
             f"{key.lower()}=x", f"IgnoreUnknown=1;{key}=02:00:00:00:00:0g", "ignoreunknown=1;x=1",
         ):  # fmt: skip
-            yield _case(f"CNI_ARGS {args[:30]!r}", plugin, "ADD", CONFIGS[plugin], 4, env={"CNI_ARGS": args}, says=("CNI_ARGS",))
-        for args in ("", ";", "IgnoreUnknown=1;x=y=z", f"IgnoreUnknown=1;{key}=", "IgnoreUnknown=true;K8S_POD_NAME=" + "x" * 5000):
-            yield _case(f"CNI_ARGS {args[:30]!r}", plugin, "ADD", CONFIGS[plugin], may_succeed=True, env={"CNI_ARGS": args})
+            yield _case(
+                f"CNI_ARGS {args[:30]!r}", plugin, "ADD", CONFIGS[plugin], 4, env={"CNI_ARGS": args}, says=("CNI_ARGS",)
+            )
+        for args in (
+            "",
+            ";",
+            "IgnoreUnknown=1;x=y=z",
+            f"IgnoreUnknown=1;{key}=",
+            "IgnoreUnknown=true;K8S_POD_NAME=" + "x" * 5000,
+        ):
+            yield _case(
+                f"CNI_ARGS {args[:30]!r}", plugin, "ADD", CONFIGS[plugin], may_succeed=True, env={"CNI_ARGS": args}
+            )
 
 
 def _namespaces() -> Iterator[Case]:
-    own = ("/proc/self/ns/net", "/proc/thread-self/ns/net", "/proc/1/ns/net", "/proc/self/task/../ns/net", "/run/hostile/own")
+    own = (
+        "/proc/self/ns/net",
+        "/proc/thread-self/ns/net",
+        "/proc/1/ns/net",
+        "/proc/self/task/../ns/net",
+        "/run/hostile/own",
+    )
     none = ("/run/netns/none", "/run/hostile/file/x", "relative", "/run/netns/pod0\n", "\udcff")
     other = (
         "/run/hostile/file", "/run/hostile", "/run/hostile/fifo", "/proc/1/ns/mnt", "/proc/self/ns/pid", "/dev/null", "/dev/zero", "/", ".",
@@ -510,7 +633,9 @@ def _previous_results() -> Iterator[Case]:
             # bridge and host-local ask for it on CHECK alone, loopback passes it on
             yield _case(f"prevResult = {shown}", plugin, "CHECK", config, 6, 7, 999, may_succeed=plugin == "loopback")
         yield _case(f"prevResult = {shown}", "loopback", "ADD", _with("loopback", {"prevResult": value}), 6, 7)
-        yield _case(f"prevResult = {shown}", "bridge", "DEL", _with("bridge", {"prevResult": value}), 6, 7, may_succeed=True)
+        yield _case(
+            f"prevResult = {shown}", "bridge", "DEL", _with("bridge", {"prevResult": value}), 6, 7, may_succeed=True
+        )
     for plugin in CONFIGS:
         yield _case("prevResult missing", plugin, "CHECK", CONFIGS[plugin], 7, says=("prevResult",))
         yield _case("prevResult null", plugin, "CHECK", _with(plugin, {"prevResult": None}), 7, says=("prevResult",))
@@ -536,7 +661,15 @@ def _standard_streams() -> Iterator[Case]:
         for verb in (*ALL_VERBS, "VERSION"):
             for redirect in (">&-", ">/dev/full"):
                 quiet = verb not in ("ADD", "VERSION")  # they have nothing to say where all is well
-                yield _case(redirect, plugin, verb, _with(plugin, attached | {"name": "streams"}), redirect=redirect, mute=True, may_succeed=quiet)
+                yield _case(
+                    redirect,
+                    plugin,
+                    verb,
+                    _with(plugin, attached | {"name": "streams"}),
+                    redirect=redirect,
+                    mute=True,
+                    may_succeed=quiet,
+                )
             if verb != "VERSION":
                 for redirect in ("<&-", "</dev/null", "</proc/self/mem"):
                     yield _case(redirect, plugin, verb, CONFIGS[plugin], 5, 6, redirect=redirect)

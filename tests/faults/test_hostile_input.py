@@ -30,7 +30,10 @@ def test_every_case_is_answered_and_touches_nothing(host: PretendHost) -> None:
     table = hostile_cases.cases()
     batch.make_pods(host, 2)
     host.run("sh", "-c", MAKE_HOSTILE_PATHS, sys.executable)
-    for plugin, config in hostile_cases.CONFIGS.items():  # what stays for good is there before: the bridge, addresses of lo
+    for (
+        plugin,
+        config,
+    ) in hostile_cases.CONFIGS.items():  # what stays for good is there before: the bridge, addresses of lo
         for pod in ("/run/netns/pod0", "/run/netns/pod1"):
             [answer] = batch.run(host, [Call(plugin, "ADD", config, {"CNI_NETNS": pod}, undo=True)])
             assert answer.status == 0, answer
@@ -38,7 +41,9 @@ def test_every_case_is_answered_and_touches_nothing(host: PretendHost) -> None:
 
     outcomes = batch.run(host, [case.call for case in table])
 
-    complaints = [f"{case.name}: {what}" for case, answer in zip(table, outcomes, strict=True) for what in _wrong(case, answer)]
+    complaints = [
+        f"{case.name}: {what}" for case, answer in zip(table, outcomes, strict=True) for what in _wrong(case, answer)
+    ]
     after = _state(host)
     complaints += [f"host changed: {key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
     assert not complaints, f"{len(complaints)} complaints about {len(table)} cases:\n" + "\n".join(complaints[:150])

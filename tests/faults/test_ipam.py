@@ -19,7 +19,14 @@ CODES = {*range(1, 9), 11, 50, 51, 999}
 
 
 def _config(kind: str, **keys: Any) -> dict[str, Any]:
-    return {"cniVersion": "1.1.0", "name": NETWORK, "type": "bridge", "bridge": "br0", "isGateway": True, "ipam": {"type": kind, **keys}}
+    return {
+        "cniVersion": "1.1.0",
+        "name": NETWORK,
+        "type": "bridge",
+        "bridge": "br0",
+        "isGateway": True,
+        "ipam": {"type": kind, **keys},
+    }
 
 
 def _result(**members: Any) -> str:
@@ -74,7 +81,7 @@ FAILURES: dict[str, str] = {
     "terminated": "kill -TERM $$",
     "talks without end": "exec yes",
     "zeros without end": "exec cat /dev/zero",
-    "error without end": "{ printf '{\"code\": 7, \"msg\": \"'; exec yes; }",
+    "error without end": '{ printf \'{"code": 7, "msg": "\'; exec yes; }',
     "leaves the input unread": "exec <&-; exit 1",
 }
 NOT_BEGUN = ("not executable", "bad interpreter", "missing", "a directory")
@@ -90,13 +97,21 @@ def test_an_add_whose_ipam_fails_leaves_nothing(host: PretendHost, tmp_path: Pat
     (tmp_path / f"fake{cases['bad interpreter']}").write_text("#!/does/not/exist\n")
     (tmp_path / f"fake{cases['bad interpreter']}").chmod(0o755)
     (tmp_path / f"fake{cases['a directory']}").mkdir()
-    host.run("ip", "link", "add", "br0", "up", "type", "bridge")  # else one call takes back what another has come to use
+    host.run(
+        "ip", "link", "add", "br0", "up", "type", "bridge"
+    )  # else one call takes back what another has come to use
     before = host.snapshot(["pod0", "pod1"])
 
     outcomes = batch.run(
         host,
         [
-            Call("bridge", "ADD", _config(f"fake{number}"), {"CNI_CONTAINERID": f"c{number}", "CNI_PATH": path}, observe=("/sys/class/net",))
+            Call(
+                "bridge",
+                "ADD",
+                _config(f"fake{number}"),
+                {"CNI_CONTAINERID": f"c{number}", "CNI_PATH": path},
+                observe=("/sys/class/net",),
+            )
             for number in cases.values()
         ],
     )
@@ -130,7 +145,11 @@ def test_a_bridge_made_for_nothing_is_taken_back(host: PretendHost, tmp_path: Pa
 
 
 def _fakes_running(host: PretendHost) -> str:
-    return host.run("sh", "-c", "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done | grep -E 'fake[0-9]|^yes|zero' || :").stdout
+    return host.run(
+        "sh",
+        "-c",
+        "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done | grep -E 'fake[0-9]|^yes|zero' || :",
+    ).stdout
 
 
 def test_other_verbs_pass_on_what_ipam_says(host: PretendHost, tmp_path: Path) -> None:
@@ -171,16 +190,32 @@ def test_killed_while_ipam_is_slow(host: PretendHost, tmp_path: Path) -> None:
     Three plugins, each slow at another moment: before the lease, after it, and the suite's own behind a delay.
     """
     batch.make_pods(host, 4)
-    fake_ipam.write(host, tmp_path, "slow0", 'sleep 0.5; : >"$lease"\n' + says(GOOD), release='[ "$CNI_COMMAND" != DEL ] || { rm -f "$lease"; exit 0; }\n')
+    fake_ipam.write(
+        host,
+        tmp_path,
+        "slow0",
+        'sleep 0.5; : >"$lease"\n' + says(GOOD),
+        release='[ "$CNI_COMMAND" != DEL ] || { rm -f "$lease"; exit 0; }\n',
+    )
     fake_ipam.write(host, tmp_path, "slow1", "sleep 0.5\n" + says(GOOD))
     slow = f'[ "$CNI_COMMAND" != ADD ] || sleep 0.3\nanswer=$({host.bin_dir}/host-local) || exit 1\n'
-    path = fake_ipam.write(host, tmp_path, "slow2", slow + '[ "$CNI_COMMAND" != ADD ] || sleep 0.3\necho "$answer"\n', release="")
+    path = fake_ipam.write(
+        host, tmp_path, "slow2", slow + '[ "$CNI_COMMAND" != ADD ] || sleep 0.3\necho "$answer"\n', release=""
+    )
 
     def call(verb: str, number: int, death: tuple[int, float] | None = None) -> Call:
         config = _config(f"slow{number % 3}", subnet="10.7.0.0/24")
-        return Call("bridge", verb, config, {"CNI_CONTAINERID": f"c{number}", "CNI_IFNAME": f"eth{number}", "CNI_PATH": path}, signal=death)
+        return Call(
+            "bridge",
+            verb,
+            config,
+            {"CNI_CONTAINERID": f"c{number}", "CNI_IFNAME": f"eth{number}", "CNI_PATH": path},
+            signal=death,
+        )
 
-    adds = batch.run(host, [call("ADD", number, (signal.SIGKILL, 0.15 + 0.02 * number)) for number in range(15)], at_once=4)
+    adds = batch.run(
+        host, [call("ADD", number, (signal.SIGKILL, 0.15 + 0.02 * number)) for number in range(15)], at_once=4
+    )
     dels = batch.run(host, [call("DEL", number) for number in range(15)], at_once=4)
     host.run("sleep", "0.7")  # a fake that still ran would have its lease by now
     assert {answer.status for answer in adds} == {-signal.SIGKILL}, adds
@@ -198,7 +233,13 @@ def test_terminated_while_ipam_is_slow(host: PretendHost, tmp_path: Path) -> Non
     path = fake_ipam.write(host, tmp_path, "slow", "sleep 30\n" + says(GOOD))
     before = host.snapshot(["pod0", "pod1"])
     calls = [
-        Call("bridge", "ADD", _config("slow"), {"CNI_CONTAINERID": f"c{number}", "CNI_PATH": path}, signal=(signal.SIGTERM, 0.4))
+        Call(
+            "bridge",
+            "ADD",
+            _config("slow"),
+            {"CNI_CONTAINERID": f"c{number}", "CNI_PATH": path},
+            signal=(signal.SIGTERM, 0.4),
+        )
         for number in range(4)
     ]
     for number, answer in enumerate(batch.run(host, calls)):

@@ -35,7 +35,9 @@ def _ipam(**keys: Any) -> dict[str, Any]:
 
 def _state(host: PretendHost, *pods: str) -> dict[str, Any]:
     state = host.snapshot(pods)
-    state["files"] = {name: text for name, text in state["files"].items() if not any(part in name for part in BOOKKEEPING)}
+    state["files"] = {
+        name: text for name, text in state["files"].items() if not any(part in name for part in BOOKKEEPING)
+    }
     return state
 
 
@@ -86,7 +88,10 @@ def test_the_hosts_own_namespace_is_refused(host: PretendHost, plugin: str, path
     before = _state(host)
     for verb in ("ADD", "CHECK", "DEL"):
         for ifname in ("uplink", "lo", "new"):
-            config = {**CONFIG, "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": ifname, "sandbox": path}]}}
+            config = {
+                **CONFIG,
+                "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": ifname, "sandbox": path}]},
+            }
             answer = host.cni(plugin, verb, config, netns=path, ifname=ifname)
             assert (answer.status, answer.code) == (1, 8), (verb, ifname, answer)
     assert _state(host) == before
@@ -121,7 +126,9 @@ def test_add_again_in_another_namespace_leaves_the_first(host: PretendHost) -> N
 def test_del_of_one_of_two_interfaces(host: PretendHost) -> None:
     netns = host.netns("pod")
     config = _ipam()
-    results = {ifname: host.cni("bridge", "ADD", config, netns=netns, ifname=ifname).json for ifname in ("eth0", "eth1")}
+    results = {
+        ifname: host.cni("bridge", "ADD", config, netns=netns, ifname=ifname).json for ifname in ("eth0", "eth1")
+    }
     assert host.cni("bridge", "DEL", config, netns=netns, ifname="eth0").status == 0
     check = host.cni("bridge", "CHECK", {**config, "prevResult": results["eth1"]}, netns=netns, ifname="eth1")
     assert check.status == 0, check
@@ -199,7 +206,9 @@ def test_terminated_add(host: PretendHost) -> None:
     """SIGTERM at 60 moments: an ADD that does not succeed leaves nothing; one that does is whole."""
     moments = _moments(_warmed_up(host))
     before = _state(host, "pod0")
-    adds = batch.run(host, [_call("ADD", number, (signal.SIGTERM, moment)) for number, moment in enumerate(moments)], at_once=1)
+    adds = batch.run(
+        host, [_call("ADD", number, (signal.SIGTERM, moment)) for number, moment in enumerate(moments)], at_once=1
+    )
     whole = [number for number, answer in enumerate(adds) if answer.status == 0]
     complaints = []
     for number, answer in enumerate(adds):
@@ -213,13 +222,22 @@ def test_terminated_add(host: PretendHost) -> None:
         elif answer.status == -signal.SIGTERM and answer.stdout:
             complaints.append(f"{moments[number] * 1000:.1f} ms: answered and killed: {answer}")
     assert not complaints, "\n".join(complaints)
-    leased = [text.split()[0] for name, text in host.snapshot()["files"].items() if name.startswith((f"{STORE}/10.", f"{STORE}/fd"))]
+    leased = [
+        text.split()[0]
+        for name, text in host.snapshot()["files"].items()
+        if name.startswith((f"{STORE}/10.", f"{STORE}/fd"))
+    ]
     assert sorted(leased) == sorted(2 * [f"c{number}" for number in whole])
     assert len(whole) < TRIES
     checks = batch.run(
         host,
         [
-            Call("bridge", "CHECK", {**CONFIG, "prevResult": adds[number].json}, {"CNI_CONTAINERID": f"c{number}", "CNI_IFNAME": f"eth{number}"})
+            Call(
+                "bridge",
+                "CHECK",
+                {**CONFIG, "prevResult": adds[number].json},
+                {"CNI_CONTAINERID": f"c{number}", "CNI_IFNAME": f"eth{number}"},
+            )
             for number in whole
         ],
         at_once=1,

@@ -28,7 +28,11 @@ scalars = (
     | st.text(st.characters(codec=None), max_size=12)
     | st.sampled_from(["10.1.0.0/24", "fd00::/64", "10.1.0.5", "eth0", "1.0.0", "host-local", "02:00:00:00:00:01", "/run/x", "auto", "\ud800"])
 )  # fmt: skip
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=12)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -49,9 +53,18 @@ def _documents() -> st.SearchStrategy[Any]:
     result = {"interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "sandbox": "/run/x"}],
               "ips": [{"address": "10.1.0.5/24", "gateway": "10.1.0.1", "interface": 0}], "routes": [{"dst": "0.0.0.0/0", "mtu": 1400}],
               "dns": {"nameservers": ["10.1.0.1"]}}  # fmt: skip
-    old = {"cniVersion": "0.2.0", "ip4": {"ip": "10.1.0.5/24", "gateway": "10.1.0.1", "routes": [{"dst": "0.0.0.0/0"}]}, "dns": {}}
+    old = {
+        "cniVersion": "0.2.0",
+        "ip4": {"ip": "10.1.0.5/24", "gateway": "10.1.0.1", "routes": [{"dst": "0.0.0.0/0"}]},
+        "dns": {},
+    }
     ranges = {"cni": {"ips": ["10.8.0.9"]}}
-    whole = {**FULL, "args": ranges, "prevResult": result, "runtimeConfig": {"ips": ["10.8.0.9/24"], "ipRanges": [[{"subnet": "10.9.0.0/24"}]]}}
+    whole = {
+        **FULL,
+        "args": ranges,
+        "prevResult": result,
+        "runtimeConfig": {"ips": ["10.8.0.9/24"], "ipRanges": [[{"subnet": "10.9.0.0/24"}]]},
+    }
     bases = st.sampled_from([whole, FULL, CONFIGS["bridge"], {**FULL, "prevResult": old}])
 
     @st.composite
@@ -70,7 +83,9 @@ def _mangled(draw: st.DrawFn) -> bytes:
     data = bytearray(json.dumps(draw(st.sampled_from([FULL, CONFIGS["bridge"]]))).encode())
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(data)))
-        data[start : start + draw(st.integers(0, 5))] = draw(st.binary(max_size=4) | st.sampled_from([b"NaN", b"{", b"]", b"\\u", b"1e9", b"\xff"]))
+        data[start : start + draw(st.integers(0, 5))] = draw(
+            st.binary(max_size=4) | st.sampled_from([b"NaN", b"{", b"]", b"\\u", b"1e9", b"\xff"])
+        )
     return bytes(data)
 
 

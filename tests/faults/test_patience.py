@@ -17,7 +17,13 @@ STORE = "/var/lib/cni/networks/locked"
 
 
 def _config(kind: str, network: str = "net") -> dict[str, Any]:
-    return {"cniVersion": "1.1.0", "name": network, "type": "bridge", "bridge": "br0", "ipam": {"type": kind, "subnet": "10.7.0.0/24"}}
+    return {
+        "cniVersion": "1.1.0",
+        "name": network,
+        "type": "bridge",
+        "bridge": "br0",
+        "ipam": {"type": kind, "subnet": "10.7.0.0/24"},
+    }
 
 
 def test_no_call_waits_for_ever(host: PretendHost, tmp_path: Path) -> None:
@@ -36,9 +42,7 @@ def test_no_call_waits_for_ever(host: PretendHost, tmp_path: Path) -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     before = host.snapshot([f"pod{number}" for number in range(7)])
 
-    calls = [
-        Call("bridge", "ADD", _config(kind), {"CNI_CONTAINERID": kind, "CNI_PATH": path}) for kind in WAITING
-    ]
+    calls = [Call("bridge", "ADD", _config(kind), {"CNI_CONTAINERID": kind, "CNI_PATH": path}) for kind in WAITING]
     calls += [
         Call("bridge", "ADD", _config("host-local", "locked")),
         # opened for reading and writing, a FIFO never ends

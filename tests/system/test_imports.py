@@ -20,6 +20,7 @@ STANDARD = {
     "_struct",
     "errno",
     "fcntl",  # flock
+    "gc",  # to switch it off
     "struct",  # netlink headers; 20 lines around _struct
 }
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|undo))?")
