@@ -94,7 +94,7 @@ def _read_stdin() -> bytes:
     data = b""
     try:
         with signals.interruptible(STDIN_SECONDS):
-            while chunk := posix.read(0, 1 << 20):
+            while chunk := posix.read(0, 1 << 16):
                 data += chunk
                 if len(data) > STDIN_LIMIT:
                     raise IOFailure(f"the configuration on stdin is larger than {STDIN_LIMIT} bytes")

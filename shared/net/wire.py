@@ -199,58 +199,23 @@ MESSAGES: dict[int, str] = {
 STRUCTURES: dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]] = {}
 
 _link: dict[str, tuple[int, str]] = {
-    "IFLA_ADDRESS": (1, "l2addr"), "IFLA_BROADCAST": (2, "l2addr"), "IFLA_IFNAME": (3, "asciiz"),
-    "IFLA_MTU": (4, "u32"), "IFLA_LINK": (5, "u32"), "IFLA_QDISC": (6, "asciiz"), "IFLA_STATS": (7, "bytes"),
-    "IFLA_COST": (8, "bytes"), "IFLA_PRIORITY": (9, "bytes"), "IFLA_MASTER": (10, "u32"),
-    "IFLA_WIRELESS": (11, "bytes"), "IFLA_PROTINFO": (32780, "bytes"), "IFLA_TXQLEN": (13, "u32"),
-    "IFLA_MAP": (14, "bytes"), "IFLA_WEIGHT": (15, "bytes"), "IFLA_OPERSTATE": (16, "u8"),
-    "IFLA_LINKMODE": (17, "u8"), "IFLA_LINKINFO": (18, "link/ifinfo"), "IFLA_NET_NS_PID": (19, "u32"),
-    "IFLA_IFALIAS": (20, "asciiz"), "IFLA_NUM_VF": (21, "u32"), "IFLA_VFINFO_LIST": (22, "bytes"),
-    "IFLA_STATS64": (23, "bytes"), "IFLA_VF_PORTS": (24, "bytes"), "IFLA_PORT_SELF": (25, "bytes"),
-    "IFLA_AF_SPEC": (26, "af_spec"), "IFLA_GROUP": (27, "u32"), "IFLA_NET_NS_FD": (28, "u32"),
-    "IFLA_EXT_MASK": (29, "u32"), "IFLA_PROMISCUITY": (30, "u32"), "IFLA_NUM_TX_QUEUES": (31, "u32"),
-    "IFLA_NUM_RX_QUEUES": (32, "u32"), "IFLA_CARRIER": (33, "u8"), "IFLA_PHYS_PORT_ID": (34, "bytes"),
-    "IFLA_CARRIER_CHANGES": (35, "u32"), "IFLA_PHYS_SWITCH_ID": (36, "bytes"), "IFLA_LINK_NETNSID": (37, "s32"),
-    "IFLA_PHYS_PORT_NAME": (38, "asciiz"), "IFLA_PROTO_DOWN": (39, "u8"), "IFLA_GSO_MAX_SEGS": (40, "u32"),
-    "IFLA_GSO_MAX_SIZE": (41, "u32"), "IFLA_PAD": (42, "bytes"), "IFLA_XDP": (43, "bytes"), "IFLA_EVENT": (44, "u32"),
-    "IFLA_NEW_NETNSID": (45, "be32"), "IFLA_IF_NETNSID": (46, "u32"), "IFLA_CARRIER_UP_COUNT": (47, "u32"),
-    "IFLA_CARRIER_DOWN_COUNT": (48, "u32"), "IFLA_NEW_IFINDEX": (49, "u32"), "IFLA_MIN_MTU": (50, "u32"),
-    "IFLA_MAX_MTU": (51, "u32"), "IFLA_PROP_LIST": (32820, "link/proplist"), "IFLA_ALT_IFNAME": (53, "asciiz"),
-    "IFLA_PERM_ADDRESS": (54, "bytes"), "IFLA_PROTO_DOWN_REASON": (55, "bytes"),
-    "IFLA_PARENT_DEV_NAME": (56, "asciiz"), "IFLA_PARENT_DEV_BUS_NAME": (57, "asciiz"),
-    "IFLA_GRO_MAX_SIZE": (58, "u32"), "IFLA_TSO_MAX_SIZE": (59, "u32"), "IFLA_TSO_MAX_SEGS": (60, "u32"),
-    "IFLA_ALLMULTI": (61, "u32"),
+    "IFLA_ADDRESS": (1, "l2addr"), "IFLA_IFNAME": (3, "asciiz"), "IFLA_MTU": (4, "u32"), "IFLA_LINK": (5, "u32"),
+    "IFLA_MASTER": (10, "u32"), "IFLA_TXQLEN": (13, "u32"), "IFLA_OPERSTATE": (16, "u8"),
+    "IFLA_LINKINFO": (18, "link/ifinfo"), "IFLA_IFALIAS": (20, "asciiz"), "IFLA_AF_SPEC": (26, "af_spec"),
+    "IFLA_NET_NS_FD": (28, "u32"), "IFLA_EXT_MASK": (29, "u32"), "IFLA_LINK_NETNSID": (37, "s32"),
 }
 
 STRUCTURES["link"] = (("family", "ifi_type", "index", "flags", "change"), "BxHiII", _link)
 
 _link_ifinfo: dict[str, tuple[int, str]] = {
-    "IFLA_INFO_KIND": (1, "asciiz"), "IFLA_INFO_DATA": (2, "info_data"), "IFLA_INFO_XSTATS": (3, "bytes"),
-    "IFLA_INFO_SLAVE_KIND": (4, "asciiz"), "IFLA_INFO_SLAVE_DATA": (5, "info_slave_data"),
+    "IFLA_INFO_KIND": (1, "asciiz"), "IFLA_INFO_DATA": (2, "info_data"), "IFLA_INFO_SLAVE_KIND": (4, "asciiz"),
+    "IFLA_INFO_SLAVE_DATA": (5, "info_slave_data"),
 }
 
 STRUCTURES["link/ifinfo"] = ((), "", _link_ifinfo)
 
 _info_data_bridge: dict[str, tuple[int, str]] = {
-    "IFLA_BR_FORWARD_DELAY": (1, "u32"), "IFLA_BR_HELLO_TIME": (2, "u32"), "IFLA_BR_MAX_AGE": (3, "u32"),
-    "IFLA_BR_AGEING_TIME": (4, "u32"), "IFLA_BR_STP_STATE": (5, "u32"), "IFLA_BR_PRIORITY": (6, "u16"),
-    "IFLA_BR_VLAN_FILTERING": (7, "u8"), "IFLA_BR_VLAN_PROTOCOL": (8, "be16"), "IFLA_BR_GROUP_FWD_MASK": (9, "u16"),
-    "IFLA_BR_ROOT_ID": (10, "bytes"), "IFLA_BR_BRIDGE_ID": (11, "bytes"), "IFLA_BR_ROOT_PORT": (12, "u16"),
-    "IFLA_BR_ROOT_PATH_COST": (13, "u32"), "IFLA_BR_TOPOLOGY_CHANGE": (14, "u8"),
-    "IFLA_BR_TOPOLOGY_CHANGE_DETECTED": (15, "u8"), "IFLA_BR_HELLO_TIMER": (16, "u64"),
-    "IFLA_BR_TCN_TIMER": (17, "u64"), "IFLA_BR_TOPOLOGY_CHANGE_TIMER": (18, "u64"), "IFLA_BR_GC_TIMER": (19, "u64"),
-    "IFLA_BR_GROUP_ADDR": (20, "l2addr"), "IFLA_BR_FDB_FLUSH": (21, "flag"), "IFLA_BR_MCAST_ROUTER": (22, "u8"),
-    "IFLA_BR_MCAST_SNOOPING": (23, "u8"), "IFLA_BR_MCAST_QUERY_USE_IFADDR": (24, "u8"),
-    "IFLA_BR_MCAST_QUERIER": (25, "u8"), "IFLA_BR_MCAST_HASH_ELASTICITY": (26, "u32"),
-    "IFLA_BR_MCAST_HASH_MAX": (27, "u32"), "IFLA_BR_MCAST_LAST_MEMBER_CNT": (28, "u32"),
-    "IFLA_BR_MCAST_STARTUP_QUERY_CNT": (29, "u32"), "IFLA_BR_MCAST_LAST_MEMBER_INTVL": (30, "u64"),
-    "IFLA_BR_MCAST_MEMBERSHIP_INTVL": (31, "u64"), "IFLA_BR_MCAST_QUERIER_INTVL": (32, "u64"),
-    "IFLA_BR_MCAST_QUERY_INTVL": (33, "u64"), "IFLA_BR_MCAST_QUERY_RESPONSE_INTVL": (34, "u64"),
-    "IFLA_BR_MCAST_STARTUP_QUERY_INTVL": (35, "u64"), "IFLA_BR_NF_CALL_IPTABLES": (36, "u8"),
-    "IFLA_BR_NF_CALL_IP6TABLES": (37, "u8"), "IFLA_BR_NF_CALL_ARPTABLES": (38, "u8"),
-    "IFLA_BR_VLAN_DEFAULT_PVID": (39, "u16"), "IFLA_BR_PAD": (40, "u64"), "IFLA_BR_VLAN_STATS_ENABLED": (41, "u8"),
-    "IFLA_BR_MCAST_STATS_ENABLED": (42, "u8"), "IFLA_BR_MCAST_IGMP_VERSION": (43, "u8"),
-    "IFLA_BR_MCAST_MLD_VERSION": (44, "u8"),
+    "IFLA_BR_VLAN_FILTERING": (7, "u8"),
 }
 
 STRUCTURES["info_data/bridge"] = ((), "", _info_data_bridge)
@@ -262,32 +227,13 @@ _info_data_veth: dict[str, tuple[int, str]] = {
 STRUCTURES["info_data/veth"] = ((), "", _info_data_veth)
 
 _info_slave_data_bridge: dict[str, tuple[int, str]] = {
-    "IFLA_BRPORT_STATE": (1, "u8"), "IFLA_BRPORT_PRIORITY": (2, "u16"), "IFLA_BRPORT_COST": (3, "u32"),
-    "IFLA_BRPORT_MODE": (4, "u8"), "IFLA_BRPORT_GUARD": (5, "u8"), "IFLA_BRPORT_PROTECT": (6, "u8"),
-    "IFLA_BRPORT_FAST_LEAVE": (7, "u8"), "IFLA_BRPORT_LEARNING": (8, "u8"), "IFLA_BRPORT_UNICAST_FLOOD": (9, "u8"),
-    "IFLA_BRPORT_PROXYARP": (10, "u8"), "IFLA_BRPORT_LEARNING_SYNC": (11, "u8"),
-    "IFLA_BRPORT_PROXYARP_WIFI": (12, "u8"), "IFLA_BRPORT_ROOT_ID": (13, "bytes"),
-    "IFLA_BRPORT_BRIDGE_ID": (14, "bytes"), "IFLA_BRPORT_DESIGNATED_PORT": (15, "u16"),
-    "IFLA_BRPORT_DESIGNATED_COST": (16, "u16"), "IFLA_BRPORT_ID": (17, "u16"), "IFLA_BRPORT_NO": (18, "u16"),
-    "IFLA_BRPORT_TOPOLOGY_CHANGE_ACK": (19, "u8"), "IFLA_BRPORT_CONFIG_PENDING": (20, "u8"),
-    "IFLA_BRPORT_MESSAGE_AGE_TIMER": (21, "u64"), "IFLA_BRPORT_FORWARD_DELAY_TIMER": (22, "u64"),
-    "IFLA_BRPORT_HOLD_TIMER": (23, "u64"), "IFLA_BRPORT_FLUSH": (24, "flag"),
-    "IFLA_BRPORT_MULTICAST_ROUTER": (25, "u8"), "IFLA_BRPORT_PAD": (26, "u64"), "IFLA_BRPORT_MCAST_FLOOD": (27, "u8"),
-    "IFLA_BRPORT_MCAST_TO_UCAST": (28, "u8"), "IFLA_BRPORT_VLAN_TUNNEL": (29, "u8"),
-    "IFLA_BRPORT_BCAST_FLOOD": (30, "u8"), "IFLA_BRPORT_GROUP_FWD_MASK": (31, "u16"),
-    "IFLA_BRPORT_NEIGH_SUPPRESS": (32, "u8"), "IFLA_BRPORT_ISOLATED": (33, "u8"),
-    "IFLA_BRPORT_BACKUP_PORT": (34, "u32"), "IFLA_BRPORT_MRP_RING_OPEN": (35, "u8"),
-    "IFLA_BRPORT_MRP_IN_OPEN": (36, "u8"), "IFLA_BRPORT_MCAST_EHT_HOSTS_LIMIT": (37, "u32"),
-    "IFLA_BRPORT_MCAST_EHT_HOSTS_CNT": (38, "u32"), "IFLA_BRPORT_LOCKED": (39, "u8"), "IFLA_BRPORT_MAB": (40, "u8"),
-    "IFLA_BRPORT_MCAST_N_GROUPS": (41, "u32"), "IFLA_BRPORT_MCAST_MAX_GROUPS": (42, "u32"),
-    "IFLA_BRPORT_NEIGH_VLAN_SUPPRESS": (43, "u8"), "IFLA_BRPORT_BACKUP_NHID": (44, "u32"),
+    "IFLA_BRPORT_STATE": (1, "u8"), "IFLA_BRPORT_MODE": (4, "u8"), "IFLA_BRPORT_ISOLATED": (33, "u8"),
 }
 
 STRUCTURES["info_slave_data/bridge"] = ((), "", _info_slave_data_bridge)
 
 _af_spec_bridge: dict[str, tuple[int, str]] = {
-    "IFLA_BRIDGE_FLAGS": (0, "u16"), "IFLA_BRIDGE_VLAN_FLAGS": (0, "u16"), "IFLA_BRIDGE_MODE": (1, "u16"),
-    "IFLA_BRIDGE_VLAN_INFO": (2, "af_spec/bridge/vlan_info"), "IFLA_BRIDGE_VLAN_TUNNEL_INFO": (3, "bytes"),
+    "IFLA_BRIDGE_VLAN_INFO": (2, "af_spec/bridge/vlan_info"),
 }
 
 STRUCTURES["af_spec/bridge"] = ((), "", _af_spec_bridge)
@@ -296,39 +242,21 @@ _af_spec_bridge_vlan_info: dict[str, tuple[int, str]] = {}
 
 STRUCTURES["af_spec/bridge/vlan_info"] = (("flags", "vid"), "HH", _af_spec_bridge_vlan_info)
 
-_link_proplist: dict[str, tuple[int, str]] = {
-    "IFLA_ALT_IFNAME": (53, "asciiz"),
-}
-
-STRUCTURES["link/proplist"] = ((), "", _link_proplist)
-
 _address: dict[str, tuple[int, str]] = {
-    "IFA_UNSPEC": (0, "bytes"), "IFA_ADDRESS": (1, "ip"), "IFA_LOCAL": (2, "ip"), "IFA_LABEL": (3, "asciiz"),
-    "IFA_BROADCAST": (4, "ip"), "IFA_ANYCAST": (5, "ip"), "IFA_CACHEINFO": (6, "bytes"), "IFA_MULTICAST": (7, "ip"),
-    "IFA_FLAGS": (8, "u32"), "IFA_RT_PRIORITY": (9, "u32"), "IFA_TARGET_NETNSID": (10, "asciiz"),
-    "IFA_PROTO": (11, "u8"),
+    "IFA_ADDRESS": (1, "ip"), "IFA_LOCAL": (2, "ip"), "IFA_BROADCAST": (4, "ip"), "IFA_FLAGS": (8, "u32"),
 }
 
 STRUCTURES["address"] = (("family", "prefixlen", "flags", "scope", "index"), "BBBBI", _address)
 
 _route: dict[str, tuple[int, str]] = {
-    "RTA_DST": (1, "ip"), "RTA_SRC": (2, "ip"), "RTA_IIF": (3, "u32"), "RTA_OIF": (4, "u32"),
-    "RTA_GATEWAY": (5, "ip"), "RTA_PRIORITY": (6, "u32"), "RTA_PREFSRC": (7, "ip"),
-    "RTA_METRICS": (8, "route/metrics"), "RTA_MULTIPATH": (9, "bytes"), "RTA_PROTOINFO": (10, "u32"),
-    "RTA_FLOW": (11, "u32"), "RTA_CACHEINFO": (12, "bytes"), "RTA_SESSION": (13, "bytes"),
-    "RTA_MP_ALGO": (14, "bytes"), "RTA_TABLE": (15, "u32"), "RTA_MARK": (16, "u32"), "RTA_MFC_STATS": (17, "bytes"),
-    "RTA_VIA": (18, "bytes"), "RTA_NEWDST": (19, "ip"), "RTA_PREF": (20, "u8"), "RTA_ENCAP_TYPE": (21, "u16"),
-    "RTA_ENCAP": (22, "bytes"), "RTA_EXPIRES": (23, "bytes"),
+    "RTA_DST": (1, "ip"), "RTA_OIF": (4, "u32"), "RTA_GATEWAY": (5, "ip"), "RTA_PRIORITY": (6, "u32"),
+    "RTA_METRICS": (8, "route/metrics"), "RTA_TABLE": (15, "u32"),
 }
 
 STRUCTURES["route"] = (("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags"), "BBBBBBBBI", _route)
 
 _route_metrics: dict[str, tuple[int, str]] = {
-    "RTAX_LOCK": (1, "u32"), "RTAX_MTU": (2, "u32"), "RTAX_WINDOW": (3, "u32"), "RTAX_RTT": (4, "u32"),
-    "RTAX_RTTVAR": (5, "u32"), "RTAX_SSTHRESH": (6, "u32"), "RTAX_CWND": (7, "u32"), "RTAX_ADVMSS": (8, "u32"),
-    "RTAX_REORDERING": (9, "u32"), "RTAX_HOPLIMIT": (10, "u32"), "RTAX_INITCWND": (11, "u32"),
-    "RTAX_FEATURES": (12, "u32"), "RTAX_RTO_MIN": (13, "u32"), "RTAX_INITRWND": (14, "u32"),
-    "RTAX_QUICKACK": (15, "u32"), "RTAX_CC_ALGO": (16, "asciiz"),
+    "RTAX_MTU": (2, "u32"), "RTAX_ADVMSS": (8, "u32"),
 }
 
 STRUCTURES["route/metrics"] = ((), "", _route_metrics)
