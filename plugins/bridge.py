@@ -274,7 +274,7 @@ def check(call: Call) -> None:
         link = links.get(inside, call.ifname)
     _check_host(host, pod, link, previous, problems)
     if pod.ipam:
-        _collect(problems, lambda: delegate.check(call))
+        _collect(problems, lambda: delegate.forward(call))
     if problems:
         raise InternalError(f"{call.network} {call.ifname} is not as it was made", "; ".join(problems))
 
@@ -338,7 +338,7 @@ def delete(call: Call) -> None:
     problems: list[CniError] = []
     _attempt(problems, lambda: _disconnect(call, pod_netns))
     if ipam:
-        _attempt(problems, lambda: delegate.delete(call))
+        _attempt(problems, lambda: delegate.forward(call))
     if problems:
         first, *others = problems
         first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
@@ -375,7 +375,7 @@ def gc(call: Call) -> None:
         if owner is None or owner[0] == call.network:
             _attempt(problems, lambda name=name: links.delete(host, name))  # type: ignore[misc]
     if delegate.ipam_type(call):
-        _attempt(problems, lambda: delegate.gc(call))
+        _attempt(problems, lambda: delegate.forward(call))
     if problems:
         raise problems[0]
 
@@ -387,7 +387,7 @@ def status(call: Call) -> None:
     if bridge is not None and links.kind(bridge) != "bridge":
         raise PluginNotAvailable(f"link {pod.keys.bridge} exists but is not a bridge")
     if pod.ipam:
-        delegate.status(call)
+        delegate.forward(call)
 
 
 def _attempt(problems: list[CniError], step: Callable[[], object]) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_COMMAND = 4  # what a plugin without GC or STATUS answers
 S_IFMT, S_IFREG = 0o170000, 0o100000
+FUNCTIONS = {"CHECK": "check", "DEL": "delete", "GC": "gc", "STATUS": "status"}
 
 
 def ipam_type(call: Call) -> str:
@@ -50,47 +51,24 @@ def add(call: Call, undo: Undo) -> Result:
     return Result.from_json(_json(path, _execute(path, call, "ADD")), call.version, f"result of {path}")
 
 
-def check(call: Call) -> None:
-    """Raises what the IPAM plugin finds wrong."""
-    path = _find(call)
-    module = _own_module(path)
-    if module is not None:
-        module.check(call)
-    else:
-        _execute(path, call, "CHECK")
-
-
-def delete(call: Call) -> None:
-    """Releases the addresses of the attachment."""
-    path = _find(call)
-    module = _own_module(path)
-    if module is not None:
-        module.delete(call)
-    else:
-        _execute(path, call, "DEL")
-
-
-def gc(call: Call) -> None:
-    """Releases the addresses of attachments that are not valid any more."""
-    path = _find(call)
-    module = _own_module(path)
-    if module is not None:
-        module.gc(call)
-    else:
-        _execute_if_known(path, call, "GC")
-
-
-def status(call: Call) -> None:
-    """Raises PluginNotAvailable, or what the IPAM plugin says, where an ADD could not succeed."""
+def forward(call: Call) -> None:
+    """Has the IPAM plugin serve the call's own command: CHECK, DEL, GC or STATUS; raises what it answers."""
     try:
         path = _find(call)
     except CniError as error:
-        raise PluginNotAvailable(error.msg, error.details) from None
+        if call.command == "STATUS":
+            raise PluginNotAvailable(error.msg, error.details) from None
+        raise
     module = _own_module(path)
     if module is not None:
-        module.status(call)
-    else:
-        _execute_if_known(path, call, "STATUS")
+        getattr(module, FUNCTIONS[call.command])(call)
+        return
+    try:
+        _execute(path, call, call.command)
+    except DelegateError as error:
+        # plugins from before version 1.1.0 do not know these, and have nothing to do then
+        if call.command not in ("GC", "STATUS") or error.code != UNKNOWN_COMMAND:
+            raise
 
 
 def _find(call: Call) -> str:
@@ -120,15 +98,6 @@ def _own_module(path: str) -> ModuleType | None:
         return None
     module: ModuleType = __import__(name, fromlist=("add",))
     return module
-
-
-def _execute_if_known(path: str, call: Call, command: str) -> None:
-    """Plugins from before version 1.1.0 do not know GC and STATUS, which then have nothing to do."""
-    try:
-        _execute(path, call, command)
-    except DelegateError as error:
-        if error.code != UNKNOWN_COMMAND:
-            raise
 
 
 def _execute(path: str, call: Call, command: str) -> bytes:
