@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.cni.call import Call
-    from shared.net.netlink import Message
+    from shared.net.netlink import Message, Request
     from shared.net.netns import Netns
     from shared.undo import Undo
 
@@ -145,9 +145,11 @@ def add(call: Call, undo: Undo) -> Result:
     host = Netlink()
     mtu = links.smallest_mtu(host, keys.bridge) if isinstance(keys.mtu, str) else keys.mtu
 
-    vlan_filtering = bool(keys.vlan or pod.trunk)
-    bridge = bridges.ensure(host, undo, keys.bridge, mtu=mtu, vlan_filtering=vlan_filtering, promisc=keys.promiscMode)
-    port = _connect(host, undo, pod, call.ifname, pod_netns, bridge, mtu)
+    port = _make_veth(host, undo, pod, call.ifname, pod_netns, mtu)
+    bridge = bridges.attach(
+        host, undo, keys.bridge, lambda bridge: _joining(pod, port, bridge), port=port["index"], mtu=mtu,
+        vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode,
+    )  # fmt: skip
 
     result = delegate.add(call, undo) if pod.ipam else Result()
     if pod.ipam and not result.ips:
@@ -170,18 +172,19 @@ def add(call: Call, undo: Undo) -> Result:
     if keys.enabledad and pod.gateway:
         wait.addresses_settled(host, gateway_link["index"])
 
+    bridge_now = links.require(host, keys.bridge)
+    if links.require(host, pod.owner.host_link).get("IFLA_MASTER") != bridge_now["index"]:
+        raise InternalError(f"bridge {keys.bridge} was replaced while the pod was attached to it")
     result.interfaces = [
-        _interface(links.require(host, keys.bridge)), _interface(port), _interface(inside, call.netns),
+        _interface(bridge_now), _interface(port), _interface(inside, call.netns),
         *([_interface(gateway_link)] if gateway_link is not bridge else []),
     ]  # fmt: skip
     return result
 
 
-def _connect(
-    host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, bridge: Message, mtu: int
-) -> Message:
-    """The veth pair, its host end a port of the bridge and up; the spoofed and the stray frame are kept out first."""
-    owner, keys = pod.owner, pod.keys
+def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, mtu: int) -> Message:
+    """The veth pair, one end in the pod, both down; the host's end."""
+    owner = pod.owner
     links.add_veth(
         host, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.mac or owner.pod_mac, mtu=mtu,
         peer_netns=pod_netns,
@@ -189,17 +192,20 @@ def _connect(
     undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))
     port = links.require(host, owner.host_link)
     sysctl.write(f"ipv6/conf/{owner.host_link}/accept_ra", "0")
+    return port
+
+
+def _joining(pod: Attachment, port: Message, bridge: Message) -> list[Request]:
+    """What makes the host's end a port of the bridge; it comes up last, when its VLANs are set."""
+    keys, index = pod.keys, port["index"]
     requests = bridges.join(
-        port["index"], bridge["index"], alias=owner.alias, hairpin=keys.hairpinMode, isolated=keys.portIsolation
+        index, bridge["index"], alias=pod.owner.alias, hairpin=keys.hairpinMode, isolated=keys.portIsolation
     )
     if keys.vlan or pod.trunk:
         from shared.net import vlans
 
-        requests += vlans.requests(
-            port["index"], native=keys.vlan, trunk=pod.trunk, keep_default=keys.preserveDefaultVlan
-        )
-    host.batch([*requests, links.change_flags(port["index"], IFF_UP, IFF_UP)])
-    return port
+        requests += vlans.requests(index, native=keys.vlan, trunk=pod.trunk, keep_default=keys.preserveDefaultVlan)
+    return [*requests, links.change_flags(index, IFF_UP, IFF_UP)]
 
 
 def _fill_in(result: Result, pod: Attachment) -> None:

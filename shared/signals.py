@@ -39,10 +39,10 @@ def install() -> None:
 
 
 def ignore() -> None:
-    """From here on nothing interrupts: the call takes back what it did, or has given its answer."""
+    """From here on nothing but a deadline interrupts: the call takes back what it did, or has given its answer."""
     global _pending
     _pending = 0
-    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGALRM):
+    for number in (_signal.SIGTERM, _signal.SIGINT):
         _signal.signal(number, _signal.SIG_IGN)
 
 

@@ -255,7 +255,7 @@ def _store(call: Call) -> Store:
     ipam = folded(call.config, "ipam")
     data_dir = folded(ipam, "dataDir") if isinstance(ipam, dict) else None
     try:
-        path = absolute_path.parse(data_dir) if data_dir is not None else IpamConfig.fields["dataDir"].default
+        path = absolute_path.parse(data_dir) if data_dir else IpamConfig.fields["dataDir"].default
     except ValueError as error:
         raise invalid("ipam.dataDir", data_dir, str(error)) from None
     return Store(path, call.network)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 20.0
 LOCK_TRIES = 100
-LEASE_LIMIT = 512  # bytes of a lease file that are looked at
+LEASE_LIMIT = 8192  # bytes of a lease file that are looked at; a container id has at most 4096
 SIDECAR = ".pycni"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 SEAL_SECONDS = 315532800  # 1980-01-01: before any lease
@@ -104,21 +104,26 @@ class Store:
         self.data_dir = data_dir
         self.network = network
         self.path = f"{data_dir}/{network}"
-        self.index_path = f"{data_dir}/{SIDECAR}/{network}"
         self.directory = self.index = self.lock = -1
 
     def exists(self) -> bool:
         """Whether any lease was ever made: DEL and GC have nothing to do otherwise."""
         try:
             posix.lstat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                return False
+            raise self._failure("find", error) from None
         return True
 
     def __enter__(self) -> Self:
         try:
             self.directory = _directory(self.path)
-            self.index = _directory(self.index_path)
+            sidecar = _directory(f"{self.data_dir}/{SIDECAR}")
+            self.index = _directory(self.network, sidecar)
+            posix.close(sidecar)
+            # held, too, since anybody may remove the lock file, but nobody a directory that has leases in it
+            self._hold(self.directory)
             self.lock = self._lock()
             if not self._is_sealed():
                 self.rebuild()
@@ -143,14 +148,7 @@ class Store:
             held = posix.fstat(lock)
             if held.st_mode & S_IFMT != S_IFREG:
                 raise IOFailure(f"{self.path}/lock is not a regular file")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                try:
-                    with signals.interruptible(LOCK_SECONDS):
-                        fcntl.flock(lock, fcntl.LOCK_EX)
-                except signals.DeadlineExpired:
-                    raise TryAgainLater(f"{self.path}/lock is held by another call for over 20 seconds") from None
+            self._hold(lock)
             try:
                 named = posix.stat("lock", dir_fd=self.directory, follow_symlinks=False)
             except FileNotFoundError:
@@ -159,6 +157,18 @@ class Store:
                 return lock
             posix.close(lock)  # somebody removed the file meanwhile: what is held is nobody's lock any more
         raise TryAgainLater(f"{self.path}/lock is removed again and again")
+
+    def _hold(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            try:
+                with signals.interruptible(LOCK_SECONDS):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except signals.DeadlineExpired:
+                raise TryAgainLater(
+                    f"the lock of {self.path} is held by another call for over {LOCK_SECONDS:.0f} seconds"
+                ) from None
 
     # -- the seal and the index
 
@@ -191,7 +201,10 @@ class Store:
         rebooted = self._index_text("boot") not in (None, _boot_id())
         leases: dict[Lease, list[str]] = {}
         for name in list(self.names()):
-            lease = self.read(name)
+            content = self._content(name)
+            if content is None:
+                continue
+            lease = parse_lease(content)
             if lease is None:
                 self._unlink(name)
                 continue
@@ -201,12 +214,14 @@ class Store:
                 self._unlink(name)
                 continue
             leases.setdefault(lease, []).append(name)
-        for key in old:
-            posix.unlink(key, dir_fd=self.index)
+        for key in old.keys() - {lease.key for lease in leases}:
+            _unlink_if_there(key, self.index)
         for lease, names in leases.items():
             entry = old.get(lease.key)
             mine = entry is not None and entry.origin == OWN and not rebooted and set(names) <= set(entry.addresses)
-            self._write_entry(lease, OWN if mine else SEEN, names)
+            origin = OWN if mine else SEEN
+            if entry is None or (entry.origin, set(entry.addresses)) != (origin, set(names)):
+                self._write_entry(lease, origin, names)
         self._replace_index_text("boot", _boot_id())
         self.seal()
 
@@ -241,11 +256,7 @@ class Store:
     def names(self) -> Iterator[str]:
         """The names of the lease files, which are addresses, in no order; garbled files included."""
         for name in posix.listdir(self.directory):
-            if name != "lock" and not name.startswith("last_reserved_ip."):
-                try:
-                    Address.parse(name)
-                except ValueError:
-                    continue
+            if _is_address(name):
                 yield name
 
     def read(self, name: str) -> Lease | None:
@@ -284,7 +295,7 @@ class Store:
         """The addresses that a container's interface has."""
         text = self._index_text(lease.key) if len(lease.key) <= LONGEST_KEY else None
         if text is not None:
-            names = text.split()[1:]
+            names = list(filter(_is_address, text.split()[1:]))
         elif len(lease.key) > LONGEST_KEY:
             names = list(self.names())  # too long for a file name: not in the index
         else:
@@ -397,25 +408,33 @@ def is_hand_placed(lease: Lease) -> bool:
     return not lease.is_runtime_made
 
 
-def _directory(path: str) -> int:
+def _is_address(name: str) -> bool:
+    try:
+        Address.parse(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _directory(path: str, parent: int | None = None) -> int:
     """Opens a directory of the store, made if need be: no symbolic link, root's, and nobody else's to write."""
     try:
-        descriptor = posix.open(path, READ_ONLY_DIRECTORY)
+        descriptor = posix.open(path, READ_ONLY_DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
         place = 0
         while (place := path.find("/", place + 1)) > 0:
-            _make_directory(path[:place], 0o755 if not path[:place].endswith(SIDECAR) else 0o700)
-        _make_directory(path, 0o700)
-        descriptor = posix.open(path, READ_ONLY_DIRECTORY)
+            _make_directory(path[:place], 0o755, parent)
+        _make_directory(path, 0o700, parent)
+        descriptor = posix.open(path, READ_ONLY_DIRECTORY, dir_fd=parent)
     held = posix.fstat(descriptor)
     if held.st_uid != posix.geteuid() or held.st_mode & 0o022:
         raise IOFailure(f"{path} must belong to the user of the plugin and be writable for nobody else")
     return descriptor
 
 
-def _make_directory(path: str, mode: int) -> None:
+def _make_directory(path: str, mode: int, parent: int | None) -> None:
     try:
-        posix.mkdir(path, mode)
+        posix.mkdir(path, mode, dir_fd=parent)
     except FileExistsError:
         return
 

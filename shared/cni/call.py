@@ -72,7 +72,9 @@ class Call:
             raise DecodingFailure("the configuration on stdin is not a JSON object")
         self.stdin = data
         self.config = config
-        version = folded(config, "cniVersion") or "0.1.0"
+        version = folded(config, "cniVersion")
+        if version in (None, ""):
+            version = "0.1.0"
         if not isinstance(version, str):
             raise DecodingFailure(f"cniVersion {dumps(version)[:80]} is not a string")
         if version not in SUPPORTED:

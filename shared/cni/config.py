@@ -156,8 +156,8 @@ def _prefix(value: Any) -> Prefix:
 
 
 def _absolute_path(value: Any) -> str:
-    if not _text(value).startswith("/") or "\0" in value or ".." in value.split("/"):
-        raise ValueError("must be an absolute path without '..'")
+    if not _text(value).startswith("/") or not value.isprintable() or ".." in value.split("/"):
+        raise ValueError("must be an absolute path of printable characters without '..'")
     return str(value)
 
 

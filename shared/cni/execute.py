@@ -81,8 +81,9 @@ def _kill(child: int) -> None:
 def _failure(path: str, command: str, status: int, output: bytes) -> CniError:
     try:
         raw = loads(output)
-        code, msg, details = int(raw.get("code") or 999), str(raw["msg"]), str(raw.get("details") or "")
+        code, msg, details = raw.get("code"), str(raw["msg"]), str(raw.get("details") or "")
     except (ValueError, TypeError, KeyError, AttributeError):
         ending = f"signal {status & 0x7F}" if status & 0x7F else f"exit status {status >> 8}"
         return InternalError(f"plugin {path} failed on {command} with {ending} and no error JSON")
-    return DelegateError(code, msg, details)
+    known = isinstance(code, int) and not isinstance(code, bool) and 0 < code < 1 << 32
+    return DelegateError(code if known else InternalError.code, msg, details)

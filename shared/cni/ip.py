@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from shared.sockets import native as socket
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 BITS = {4: 32, 6: 128}
 
 
@@ -70,9 +74,9 @@ class Prefix:
         self.length = length
 
     @classmethod
-    def parse(cls, text: str) -> Prefix:
+    def parse(cls, text: Any) -> Prefix:
         """Reads CIDR notation, for example 10.1.0.5/24; raises ValueError for anything else."""
-        address_text, slash, length_text = text.partition("/")
+        address_text, slash, length_text = text.partition("/") if isinstance(text, str) else ("", "", "")
         if not slash or not (length_text.isascii() and length_text.isdigit()) or len(length_text) > 3:
             raise ValueError("not an address in CIDR notation")
         address = Address.parse(address_text)

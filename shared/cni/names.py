@@ -4,18 +4,20 @@ from __future__ import annotations
 
 ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 NAME_CHARACTERS = ALPHANUMERIC | frozenset("_.-")
+LONGEST_NAME = 4096  # bytes: what a lease file is read for
 LINK_NAME_BYTES = 15  # IFNAMSIZ in linux/if.h, less the closing NUL
 
 
 def is_name(value: str) -> bool:
     """Whether it may stand for a network or container: the specification's form, in ASCII, matched whole."""
-    return bool(value) and value[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(value)
+    return 0 < len(value) <= LONGEST_NAME and value[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(value)
 
 
 def is_link_name(value: str) -> bool:
     """Whether the kernel takes it as a link's name (dev_valid_name) and it is safe in a path."""
     return (
-        0 < len(value.encode(errors="replace")) <= LINK_NAME_BYTES
+        0 < len(value) <= LINK_NAME_BYTES
+        and value.isascii()
         and value not in (".", "..")
         and not any(character in "/:%" or character.isspace() or not character.isprintable() for character in value)
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STDIN_LIMIT = 16 << 20  # bytes
 STDIN_SECONDS = 20.0
+TEXT_LIMIT = 4096  # characters of an error text; input that is wrong may be large
 
 
 def serve(module: str) -> int:
@@ -91,18 +92,20 @@ def valid_attachments(call: Call) -> set[tuple[str, str]]:
 
 
 def _read_stdin() -> bytes:
-    data = b""
+    chunks = []
+    length = 0
     try:
         with signals.interruptible(STDIN_SECONDS):
             while chunk := posix.read(0, 1 << 16):
-                data += chunk
-                if len(data) > STDIN_LIMIT:
+                chunks.append(chunk)
+                length += len(chunk)
+                if length > STDIN_LIMIT:
                     raise IOFailure(f"the configuration on stdin is larger than {STDIN_LIMIT} bytes")
     except signals.DeadlineExpired:
         raise IOFailure(f"the configuration on stdin did not end within {STDIN_SECONDS:.0f} seconds") from None
     except OSError as error:
         raise IOFailure("cannot read the configuration from stdin", str(error)) from None
-    return data
+    return b"".join(chunks)
 
 
 def _asked_version() -> str:
@@ -116,9 +119,9 @@ def _asked_version() -> str:
 
 def _fail(version: str, error: CniError) -> int:
     signals.ignore()
-    answer = {"cniVersion": version, "code": error.code, "msg": error.msg}
+    answer = {"cniVersion": version, "code": error.code, "msg": error.msg[:TEXT_LIMIT]}
     if error.details:
-        answer["details"] = error.details
+        answer["details"] = error.details[:TEXT_LIMIT]
     try:
         _write(dumps(answer))
     except CniError:

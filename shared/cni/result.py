@@ -94,7 +94,8 @@ class Result:
         """Reads a result of any version (`version` where it does not say); raises DecodingFailure naming the member."""
         if not isinstance(raw, dict):
             raise DecodingFailure(f"the {what} is not a JSON object")
-        raw = versions.upgrade(raw, raw.get("cniVersion") or version)
+        own = raw.get("cniVersion")
+        raw = versions.upgrade(raw, version if own in (None, "") else own)
         result = cls()
         try:
             result.interfaces = [_interface(member) for member in _list(raw, "interfaces")]
@@ -128,11 +129,11 @@ def _folded(raw: Json) -> Json:
 
 def _interface(raw: Json) -> Interface:
     raw = _folded(raw)
-    name, mac, sandbox = raw.get("name") or "", raw.get("mac") or "", raw.get("sandbox") or ""
-    if not all(isinstance(member, str) for member in (name, mac, sandbox)):
+    name, mac, sandbox = (raw.get(key) for key in ("name", "mac", "sandbox"))
+    if not all(isinstance(member, str | None) for member in (name, mac, sandbox)):
         raise ValueError("an interface's name, mac and sandbox must be strings")
     extra = {key: raw[key.lower()] for key in ("socketPath", "pciID") if raw.get(key.lower())}
-    return Interface(name, mac, sandbox, _number(raw, "mtu", U32) or 0, extra)
+    return Interface(name or "", mac or "", sandbox or "", _number(raw, "mtu", U32) or 0, extra)
 
 
 def _ip(raw: Json) -> IP:
@@ -160,13 +161,14 @@ def dns_from_json(raw: Any) -> Json:
     dns: Json = {}
     for key in ("nameservers", "domain", "search", "options"):
         value = raw.get(key)
-        if not value:
+        if value is None:
             continue
         if key == "domain" and not isinstance(value, str):
             raise ValueError('"dns.domain" is not a string')
         if key != "domain" and not (isinstance(value, list) and all(isinstance(member, str) for member in value)):
             raise ValueError(f'"dns.{key}" is not a list of strings')
-        dns[key] = value
+        if value:
+            dns[key] = value
     return dns
 
 

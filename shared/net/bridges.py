@@ -19,20 +19,29 @@ from shared.net.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from shared.cni.ip import Prefix
     from shared.net.netlink import Message, Netlink
     from shared.undo import Undo
 
+ATTACH_TRIES = 10
 
-def ensure(netlink: Netlink, undo: Undo, name: str, *, mtu: int, vlan_filtering: bool, promisc: bool) -> Message:
+
+def ensure(
+    netlink: Netlink, undo: Undo, name: str, *, port: int, mtu: int, vlan_filtering: bool, promisc: bool
+) -> Message:
     """The bridge of that name, made if need be, up, deaf to router advertisements; `mtu` in bytes, 0 for the default.
 
-    A new bridge gets a MAC of its own, which then does not change with its ports. Raises InternalError where the name
-    is another kind of link's, UnsupportedField where the kernel cannot filter VLANs.
+    A new bridge gets a MAC of its own, which then does not change with its ports. What is done is taken back unless the
+    bridge has other ports than this call's `port` by then. Raises InternalError where the name is another kind of
+    link's, UnsupportedField where the kernel cannot filter VLANs.
     """
     bridge = links.get(netlink, name)
     if bridge is None:
-        _create(netlink, undo, name, mtu, vlan_filtering=vlan_filtering)
+        if _create(netlink, name, mtu, vlan_filtering=vlan_filtering):
+            undo.push(f"remove bridge {name}", lambda: _remove_unless_used(netlink, name, port))
         bridge = links.require(netlink, name)
     if links.kind(bridge) != "bridge":
         raise InternalError(f"link {name} already exists but is not a bridge")
@@ -45,10 +54,29 @@ def ensure(netlink: Netlink, undo: Undo, name: str, *, mtu: int, vlan_filtering:
     wanted = IFF_UP | (IFF_PROMISC if promisc else 0)
     if bridge["flags"] & wanted != wanted:
         netlink.batch([links.change_flags(bridge["index"], wanted, wanted)])
+        undo.push(f"set {name} as it was", lambda: _set_back_unless_used(netlink, bridge, wanted, port))
     return bridge
 
 
-def _create(netlink: Netlink, undo: Undo, name: str, mtu: int, *, vlan_filtering: bool) -> None:
+def attach(netlink: Netlink, undo: Undo, name: str, joining: Callable[[Message], list[Request]], **how: Any) -> Message:
+    """Makes this call's port, `how["port"]`, one of the bridge's, by the requests that `joining` returns for it.
+
+    A concurrent ADD that fails takes back the bridge that it made, which can be the one just found: then another.
+    """
+    for _ in range(ATTACH_TRIES):
+        bridge = ensure(netlink, undo, name, **how)
+        try:
+            netlink.batch(joining(bridge))
+        except NetlinkError:
+            if links.by_index(netlink, bridge["index"]) is not None:
+                raise
+        else:
+            return bridge
+    raise InternalError(f"bridge {name} was removed {ATTACH_TRIES} times while a port joined it")
+
+
+def _create(netlink: Netlink, name: str, mtu: int, *, vlan_filtering: bool) -> bool:
+    """Whether it was this call that made the bridge."""
     message: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": random_mac()}
     message["IFLA_LINKINFO"] = {"IFLA_INFO_KIND": "bridge"}
     if mtu:
@@ -59,11 +87,11 @@ def _create(netlink: Netlink, undo: Undo, name: str, mtu: int, *, vlan_filtering
         netlink.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno == errno.EEXIST:  # a concurrent first ADD was faster
-            return
+            return False
         if vlan_filtering and error.errno == errno.EOPNOTSUPP:
             raise _no_vlan_filtering(name) from None
         raise
-    undo.push(f"remove bridge {name}", lambda: remove_if_empty(netlink, name))
+    return True
 
 
 def _no_vlan_filtering(name: str) -> UnsupportedField:
@@ -98,11 +126,15 @@ def has_other_ports(netlink: Netlink, bridge: int, *own: int) -> bool:
     return any(port["index"] not in own and port.get("IFLA_LINK") not in own for port in ports(netlink, bridge))
 
 
-def remove_if_empty(netlink: Netlink, name: str) -> None:
-    """Removes a bridge unless another attachment has joined it meanwhile."""
+def _remove_unless_used(netlink: Netlink, name: str, port: int) -> None:
     bridge = links.get(netlink, name)
-    if bridge is not None and not ports(netlink, bridge["index"]):
+    if bridge is not None and not has_other_ports(netlink, bridge["index"], port):
         links.delete(netlink, name)
+
+
+def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, port: int) -> None:
+    if links.by_index(netlink, before["index"]) and not has_other_ports(netlink, before["index"], port):
+        netlink.batch([links.change_flags(before["index"], before["flags"], changed)])
 
 
 def ensure_gateway(

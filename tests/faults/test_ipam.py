@@ -148,7 +148,7 @@ def _fakes_running(host: PretendHost) -> str:
     return host.run(
         "sh",
         "-c",
-        "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done | grep -E 'fake[0-9]|^yes|zero' || :",
+        "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done | grep -E 'fake[0-9]|^yes|[z]ero' || :",
     ).stdout
 
 

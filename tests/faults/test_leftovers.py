@@ -254,7 +254,7 @@ def test_killed_then_del(host: PretendHost, verb: str) -> None:
     """SIGKILL at 60 moments of ADD, or of DEL, then DEL: with the namespace, with its path gone, with none named; twice."""
     moments = _moments(_warmed_up(host))
     before = _state(host, "pod0")
-    ends = ({}, {"CNI_NETNS": "/run/netns/gone"}, {"CNI_NETNS": ""})
+    ends: tuple[dict[str, str], ...] = ({}, {"CNI_NETNS": "/run/netns/gone"}, {"CNI_NETNS": ""})
     calls = []
     for number, moment in enumerate(moments):
         if verb == "DEL":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -97,11 +98,8 @@ def _read(data: bytes, args: str = "") -> None:
     except CniError:
         return
     for read in (bridge.Attachment, host_local.Pool, _previous):
-        try:
+        with suppress(CniError):
             read(call)
-        except CniError as error:
-            assert error.msg
-            assert isinstance(error.code, int)
 
 
 def _previous(call: Call) -> None:
@@ -136,13 +134,11 @@ def test_configurations_with_other_values(document: Any) -> None:
 @MANY
 @given(st.dictionaries(st.sampled_from(list(VARIABLES)), st.text(max_size=20)), st.text(max_size=30))
 def test_variables(changes: dict[str, str], args: str) -> None:
-    try:
+    with suppress(CniError):
         call = Call({**VARIABLES, "CNI_ARGS": args, **changes})
         call.read_config(json.dumps(CONFIGS["bridge"]).encode())
         bridge.Attachment(call)
         host_local.Pool(call)
-    except CniError as error:
-        assert error.msg  # noqa: PT017 - no error at all is right, too
 
 
 def _refuse(name: str) -> None:

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.faults import batch, fake_ipam
 from tests.faults.batch import Call
 from tests.faults.fake_ipam import GOOD, says
@@ -26,6 +28,7 @@ def _config(kind: str, network: str = "net") -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_no_call_waits_for_ever(host: PretendHost, tmp_path: Path) -> None:
     """All at once, since all they do is wait: an IPAM plugin (55 seconds), the lock and stdin (20 seconds each)."""
     batch.make_pods(host, 7)

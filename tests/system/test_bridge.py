@@ -6,7 +6,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -543,7 +542,7 @@ def test_a_strangers_interface_stays(net: Network, host: PretendHost) -> None:
     assert host.ip("link", "show", "eth0", netns="a")
 
 
-def test_a_full_pool_leaves_nothing(net: Network, host: PretendHost) -> None:
+def test_a_full_pool_leaves_nothing(net: Network) -> None:
     small = host_local("10.1.0.0/30")
     net.add("a", ipam=small)
     assert net.call("STATUS", "a", ipam=small).code == 50
@@ -608,7 +607,7 @@ def test_check_needs_a_previous_result(net: Network) -> None:
 # -- DEL, GC, STATUS
 
 
-def gone(host: PretendHost, *networks: str) -> bool:
+def gone(host: PretendHost) -> bool:
     """Nothing is left but the bridge and empty stores."""
     leases = host.run("sh", "-c", "ls /var/lib/cni/networks/*/ | grep '[.:].*[.:]' || true").stdout
     return not host.ip("link", "show", "type", "veth") and not leases.strip()
@@ -794,7 +793,7 @@ def test_the_reference_takes_over_in_the_middle_of_a_pods_life(
 
 
 @pytest.fixture
-def traced(net: Network, host: PretendHost) -> Iterator[list[str]]:
+def traced(net: Network, host: PretendHost) -> list[str]:
     """The system calls of a steady ADD, in which bridge and store exist."""
     net.add("a", isDefaultGateway=True)
     config = {**net.config, "isDefaultGateway": True}
@@ -802,7 +801,7 @@ def traced(net: Network, host: PretendHost) -> Iterator[list[str]]:
     prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", names)
     answer = host.cni("bridge", "ADD", config, netns=host.netns("b"), container_id="b", prefix=prefix)
     assert answer.status == 0, answer
-    yield host.run("cat", "/run/trace").stdout.splitlines()
+    return host.run("cat", "/run/trace").stdout.splitlines()
 
 
 def test_counts_of_a_steady_add(traced: list[str]) -> None:

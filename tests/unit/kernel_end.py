@@ -39,11 +39,11 @@ def by_pyroute2(kind: int, flags: int, sequence: int, message: Message) -> bytes
 
 def _plain(message: Message) -> Message:
     """Header fields beside a list of attributes, a repeated attribute once for each value."""
-    attributes = []
+    attributes: list[tuple[str, Any]] = []
     for name, value in message.items():
         if name.isupper():
-            for one in value if isinstance(value, list) else [value]:
-                attributes.append((name, _plain(one) if isinstance(one, dict) else one))
+            values = value if isinstance(value, list) else [value]
+            attributes += [(name, _plain(one) if isinstance(one, dict) else one) for one in values]
     return {**{name: value for name, value in message.items() if not name.isupper()}, "attrs": attributes}
 
 

@@ -25,7 +25,7 @@ print("ctypes" in sys.modules)
 def test_calls_into_the_c_library(without: tuple[str, ...]) -> None:
     """Where there is no _ctypes there is no ctypes either: such a Python is told apart by its error only."""
     if without:
-        with pytest.raises(AssertionError, match="ModuleNotFoundError|ImportError"):
+        with pytest.raises(AssertionError, match=r"ModuleNotFoundError|ImportError"):
             run(CALL, without=without)
         return
     assert run(CALL).splitlines() == ["True", str(errno.EBADF), "True"]

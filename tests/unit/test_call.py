@@ -172,7 +172,7 @@ def args(value: str) -> Accepted:
     ("IgnoreUnknown=1;K8S_POD_UID=", ""),
 ])  # fmt: skip
 def test_args(value: str, ip: str) -> None:
-    assert args(value).IP == ip
+    assert ip == args(value).IP
 
 
 @pytest.mark.parametrize("value", ["K8S_POD_NAME=web", "ip=10.1.0.1", "IgnoreUnknown=0;X=1", "IgnoreUnknown=false;X=1",
@@ -186,7 +186,7 @@ def test_args_that_are_refused(value: str) -> None:
 
 
 def test_an_argument_of_the_wrong_kind() -> None:
-    with pytest.raises(InvalidEnvironment, match='CNI_ARGS.*"MAC": "x" must be a MAC'):
+    with pytest.raises(InvalidEnvironment, match=r'CNI_ARGS.*"MAC": "x" must be a MAC'):
         call(CNI_ARGS="MAC=x").args(EnvironmentArgs)
 
 

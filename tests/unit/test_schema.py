@@ -11,7 +11,6 @@ from ipam.host_local import Config as HostLocal
 from plugins.bridge import Config as Bridge
 from shared.cli import schema
 from shared.cni.config import Config, boolean, choice, either, field, integer, list_of, mac, section, text
-from shared.launch import PLUGINS
 
 
 class Inner(Config):

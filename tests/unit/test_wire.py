@@ -305,7 +305,7 @@ def test_a_kernel_without_vlan_filtering() -> None:
             return [error(errno.EOPNOTSUPP if refuses else 0, sequence)]
 
         with KernelEnd(answer) as kernel:
-            bridges.ensure(kernel.netlink, Undo(), "cni0", mtu=0, vlan_filtering=True, promisc=False)
+            bridges.ensure(kernel.netlink, Undo(), "cni0", port=0, mtu=0, vlan_filtering=True, promisc=False)
 
     for refuses in (False, True):
         with pytest.raises(UnsupportedField, match="filter VLANs"):
