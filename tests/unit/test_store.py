@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import fcntl
 import os
 import shutil
 import stat
