@@ -147,7 +147,7 @@ def add(call: Call, undo: Undo) -> Result:
 
     port = _make_veth(host, undo, pod, call.ifname, pod_netns, mtu)
     bridge = bridges.attach(
-        host, undo, keys.bridge, lambda bridge: _joining(pod, port, bridge), port=port["index"], mtu=mtu,
+        host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), port=port["index"], mtu=mtu,
         vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode,
     )  # fmt: skip
 
@@ -167,13 +167,15 @@ def add(call: Call, undo: Undo) -> Result:
         )  # fmt: skip
     if pod.gateway:
         _be_gateway(host, undo, pod, bridge, port, gateway_link, result)
-    if not keys.disableContainerInterface:
-        wait.port_up(host, pod.owner.host_link)
+    if keys.disableContainerInterface:
+        port = links.require(host, pod.owner.host_link)
+    else:
+        port = wait.carrier(host, pod.owner.host_link)
     if keys.enabledad and pod.gateway:
         wait.addresses_settled(host, gateway_link["index"])
 
     bridge_now = links.require(host, keys.bridge)
-    if links.require(host, pod.owner.host_link).get("IFLA_MASTER") != bridge_now["index"]:
+    if port.get("IFLA_MASTER") != bridge_now["index"]:
         raise InternalError(f"bridge {keys.bridge} was replaced while the pod was attached to it")
     result.interfaces = [
         _interface(bridge_now), _interface(port), _interface(inside, call.netns),
@@ -195,9 +197,9 @@ def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netn
     return port
 
 
-def _joining(pod: Attachment, port: Message, bridge: Message) -> list[Request]:
+def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
     """What makes the host's end a port of the bridge; it comes up last, when its VLANs are set."""
-    keys, index = pod.keys, port["index"]
+    keys = pod.keys
     requests = bridges.join(
         index, bridge["index"], alias=pod.owner.alias, hairpin=keys.hairpinMode, isolated=keys.portIsolation
     )
@@ -245,6 +247,10 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -
         if keys.enabledad and has_ipv6:
             wait.addresses_settled(inside, index)
         inside.batch([routes.add(index, route, gateways.get(route.dst.version)) for route in result.routes])
+        if has_ipv6:
+            # the kernel may take a second to tell a link of its carrier whose index is its other end's, too, and until
+            # then IPv6 has no multicast route there, so that nobody's neighbour solicitation is answered
+            wait.carrier(inside, ifname)
     return link
 
 

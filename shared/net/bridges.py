@@ -64,11 +64,14 @@ def attach(netlink: Netlink, undo: Undo, name: str, joining: Callable[[Message],
     A concurrent ADD that fails takes back the bridge that it made, which can be the one just found: then another.
     """
     for _ in range(ATTACH_TRIES):
-        bridge = ensure(netlink, undo, name, **how)
+        bridge: Message = {}
         try:
+            bridge = ensure(netlink, undo, name, **how)
             netlink.batch(joining(bridge))
-        except NetlinkError:
-            if links.by_index(netlink, bridge["index"]) is not None:
+        except links.NoLink:
+            continue
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV and (not bridge or links.by_index(netlink, bridge["index"])):
                 raise
         else:
             return bridge

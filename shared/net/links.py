@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 IF_OPER_UP = 6  # linux/if.h
 
 
+class NoLink(InternalError):
+    """There is no link of the name."""
+
+
 class LinkExists(InternalError):
     """The name of a link to be made is taken."""
 
@@ -40,10 +44,10 @@ def by_index(netlink: Netlink, index: int) -> Message | None:
 
 
 def require(netlink: Netlink, name: str) -> Message:
-    """The link of that name; raises InternalError where there is none."""
+    """The link of that name; raises NoLink where there is none."""
     link = get(netlink, name)
     if link is None:
-        raise InternalError(f"there is no link {name}")
+        raise NoLink(f"there is no link {name}")
     return link
 
 

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     Message = dict[str, Any]
 
+SO_RCVTIMEO = 20  # asm-generic/socket.h
+ANSWER_SECONDS = 30
 SOL_NETLINK = 270  # linux/socket.h
 NLMSGERR_ATTR_MSG = 1  # linux/netlink.h
 RECEIVE_SIZE = 65536
@@ -83,6 +85,7 @@ class Netlink:
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
         self.sequence = 0
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVTIMEO, pack("@ll", ANSWER_SECONDS, 0))
         for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
             try:
                 self.socket.setsockopt(SOL_NETLINK, option, 1)
@@ -152,9 +155,10 @@ class Netlink:
             try:
                 answers = list(self._receive())
             except OSError as error:
-                if error.errno == errno.ENOBUFS:
-                    return None
-                raise
+                if error.errno != errno.ENOBUFS:
+                    raise
+                interrupted = True  # to be read out all the same: a socket has one dump at a time
+                continue
             for kind, number, flags, data, start, end in answers:
                 if number != sequence:
                     continue
@@ -180,7 +184,10 @@ class Netlink:
         return self.sequence
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes, int, int]]:
-        data = self.socket.recv(RECEIVE_SIZE)
+        try:
+            data = self.socket.recv(RECEIVE_SIZE)
+        except BlockingIOError:
+            raise InternalError(f"the kernel did not answer within {ANSWER_SECONDS} seconds") from None
         offset = 0
         while offset + 16 <= len(data):
             length, kind, flags, sequence, _port = unpack_from("=IHHII", data, offset)

@@ -13,20 +13,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shared.net.netlink import Netlink
+    from shared.net.netlink import Message, Netlink
 
 NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
-PORT_SECONDS = 2.5
+CARRIER_SECONDS = 2.5
 DAD_SECONDS = 10.0
 
 
-def port_up(netlink: Netlink, name: str) -> None:
-    """Until a bridge's port has carrier and forwards; raises InternalError after 2.5 seconds."""
+def carrier(netlink: Netlink, name: str) -> Message:
+    """The link when it has carrier (and a bridge's port forwards); raises InternalError after 2.5 seconds."""
+    link: Message = {}
 
     def is_up() -> bool:
-        return bool(links.require(netlink, name).get("IFLA_OPERSTATE") == links.IF_OPER_UP)
+        link.update(links.require(netlink, name))
+        return bool(link["IFLA_OPERSTATE"] == links.IF_OPER_UP)
 
-    _until(is_up, RTNLGRP_LINK, PORT_SECONDS, f"link {name} did not come up")
+    _until(is_up, RTNLGRP_LINK, CARRIER_SECONDS, f"link {name} did not come up")
+    return link
 
 
 def addresses_settled(netlink: Netlink, index: int) -> None:

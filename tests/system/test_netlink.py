@@ -235,7 +235,7 @@ class Listening(netlink.Netlink):
         return super().get(kind, message)
 
 listening = Listening()
-wait.port_up(listening, "v0")
+wait.carrier(listening, "v0")
 print(links.require(kernel, "v0")["IFLA_OPERSTATE"])
 kernel.batch([addresses.add(index, Prefix.parse("fd00:5::1/64"), dad=True)])
 print(len(addresses.unsettled(kernel, index)) > 0)
@@ -251,11 +251,11 @@ from shared import signals
 from shared.cni.errors import InternalError
 from shared.net import links, netlink, wait
 signals.install()
-wait.PORT_SECONDS = 0.1
+wait.CARRIER_SECONDS = 0.1
 kernel = netlink.Netlink()
 links.set_down(kernel, links.require(kernel, "v0")["index"])
 try:
-    wait.port_up(kernel, "v0")
+    wait.carrier(kernel, "v0")
 except InternalError as error:
     print(error)
 """)  # fmt: skip

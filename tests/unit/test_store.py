@@ -199,8 +199,8 @@ class Leases(RuleBasedStateMachine):
 
     @rule(container=containers, ifname=ifnames | st.just(""), name=addresses)
     def foreign_lease(self, container: str, ifname: str, name: str) -> None:
-        """The reference's ADD; `ifname` empty: a version of old."""
-        if self.valid(self.files.get(name, b"")):
+        """The reference's ADD, which never writes over a file; `ifname` empty: a version of old."""
+        if name in self.files:
             return
         content = Lease(container, ifname).content
         (self.directory / name).write_bytes(content)
@@ -215,15 +215,19 @@ class Leases(RuleBasedStateMachine):
     def foreign_release(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.files)))
         (self.directory / name).unlink()
-        content = self.files.pop(name)
-        if content not in self.files.values():
-            self.strange.discard(content)
+        self.lose(name)
 
     @rule(name=addresses, content=st.sampled_from([b"", b"\0" * 20, b"\xff\xfe", b" \r\n", b"a\0b"]))
     def garbled(self, name: str, content: bytes) -> None:
         """A power cut: what was there, if anything, is lost."""
         (self.directory / name).write_bytes(content)
+        self.lose(name)
         self.files[name] = content
+
+    def lose(self, name: str) -> None:
+        content = self.files.pop(name, b"")
+        if content not in self.files.values():
+            self.strange.discard(content)
 
     @rule()
     def index_lost(self) -> None:
