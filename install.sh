@@ -230,7 +230,7 @@ except (OSError, EOFError, ValueError, TypeError):
     pass
 else:
     exec(marshal.loads(posix.pread(bundle, *index["shared.preload"])))
-    preload(bundle, "$tree", packages, index, orders[sys.argv[0].rpartition("/")[2]])
+    preload(bundle, "$tree", packages, index, orders.get(sys.argv[0].rpartition("/")[2], ()))
 from shared.launch import main
 main("$tree")
 EOF

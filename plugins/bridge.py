@@ -282,8 +282,11 @@ def check(call: Call) -> None:
     problems: list[str] = []
     with pod_netns:
         inside = Netlink()
-        _check_inside(inside, call, pod, previous, problems)
         link = links.get(inside, call.ifname)
+        if link is None:
+            problems.append(f"link {call.ifname} is missing in {call.netns}")
+        else:
+            _check_inside(inside, link, call, pod, previous, problems)
     _check_host(host, pod, link, previous, problems)
     if pod.ipam:
         _collect(problems, lambda: delegate.forward(call))
@@ -291,15 +294,13 @@ def check(call: Call) -> None:
         raise InternalError(f"{call.network} {call.ifname} is not as it was made", "; ".join(problems))
 
 
-def _check_inside(inside: Netlink, call: Call, pod: Attachment, previous: Result, problems: list[str]) -> None:
-    link = links.get(inside, call.ifname)
-    if link is None:
-        problems.append(f"link {call.ifname} is missing in {call.netns}")
-        return
-    if links.kind(link) != "veth":
-        problems.append(f"link {call.ifname} in {call.netns} is not a veth")
+def _check_inside(
+    inside: Netlink, link: Message, call: Call, pod: Attachment, previous: Result, problems: list[str]
+) -> None:
     from shared.net import verify
 
+    if links.kind(link) != "veth":
+        problems.append(f"link {call.ifname} in {call.netns} is not a veth")
     mac = pod.mac or next(
         (entry.mac for entry in previous.interfaces if entry.sandbox and entry.name == call.ifname), ""
     )
@@ -407,6 +408,8 @@ def _attempt(problems: list[CniError], step: Callable[[], object]) -> None:
         step()
     except CniError as error:
         problems.append(error)
+    except OSError as error:  # what fails in one step must not keep the others from their turn
+        problems.append(InternalError(f"unexpected {type(error).__name__}: {error}"))
 
 
 def _collect(problems: list[str], step: Callable[[], object]) -> None:

@@ -15,6 +15,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
     from typing import Any
 
@@ -74,7 +75,7 @@ def run(bundle: int, index: Index, module: ModuleType) -> None:
     exec(code, module.__dict__)  # noqa: S102  (importing is just this)
 
 
-def preload(bundle: int, tree: str, packages: list[str], index: Index, order: list[str]) -> None:
+def preload(bundle: int, tree: str, packages: list[str], index: Index, order: Sequence[str]) -> None:
     """Makes the modules in `order`, each after those that it needs, and lets the others be found when imported."""
     finder = Bundle(tree, packages, index)
     sys.meta_path.insert(0, finder)

@@ -71,7 +71,8 @@ def attach(netlink: Netlink, undo: Undo, name: str, joining: Callable[[Message],
         except links.NoLink:
             continue
         except NetlinkError as error:
-            if error.errno != errno.ENODEV and (not bridge or links.by_index(netlink, bridge["index"])):
+            is_gone = links.by_index(netlink, bridge["index"]) is None if bridge else error.errno == errno.ENODEV
+            if not is_gone:
                 raise
         else:
             return bridge
@@ -126,7 +127,12 @@ def ports(netlink: Netlink, index: int) -> list[Message]:
 
 def has_other_ports(netlink: Netlink, bridge: int, *own: int) -> bool:
     """Whether the bridge has ports other than a failed call's own, which then need what that call made."""
-    return any(port["index"] not in own and port.get("IFLA_LINK") not in own for port in ports(netlink, bridge))
+
+    def is_own(port: Message) -> bool:
+        # the other end's index says something here only if it is in this namespace, as a VLAN gateway port's is
+        return port["index"] in own or ("IFLA_LINK_NETNSID" not in port and port.get("IFLA_LINK") in own)
+
+    return not all(is_own(port) for port in ports(netlink, bridge))
 
 
 def _remove_unless_used(netlink: Netlink, name: str, port: int) -> None:
@@ -165,8 +171,9 @@ def ensure_gateway(
         if has_other_ports(netlink, bridge, port, index):
             return
         addresses.remove(netlink, index, prefix)
-        netlink.batch([addresses.add(index, other, dad=False) for other in conflicts])
+        netlink.batch([addresses.add(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])
 
+    undo.push(f"take {prefix} off {name}", take_back)
     for other in conflicts:
         addresses.remove(netlink, index, other)
     netlink.batch([
@@ -174,7 +181,6 @@ def ensure_gateway(
         # set to what it is, the MAC no longer follows the ports': otherwise it is the lowest of theirs, and changes
         Request(RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": link["IFLA_ADDRESS"]}),
     ])  # fmt: skip
-    undo.push(f"take {prefix} off {name}", take_back)
 
 
 def join(index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool) -> list[Request]:

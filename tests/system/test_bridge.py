@@ -260,6 +260,18 @@ def test_other_ipv6_networks_on_the_bridge_stay(net: Network, host: PretendHost)
     assert set(net.addresses(None, "cni0")) == {"fd00:9::1/64", "fd00:1::1/64"}
 
 
+def test_a_failing_add_leaves_the_gateway_that_another_pod_uses(net: Network, host: PretendHost) -> None:
+    """Also where the bridge's index on the host is that of the other pod's link in its own namespace."""
+    host.run("ip", "link", "add", "cni0", "type", "bridge")
+    net.add("a", isGateway=True)
+    index = host.ip("link", "show", "cni0")[0]["ifindex"]
+    assert index == host.ip("link", "show", "eth0", netns="a")[0]["ifindex"]
+    host.run("sh", "-c", "ip address flush dev cni0; echo 1 >/proc/sys/net/ipv6/conf/cni0/disable_ipv6")
+    assert net.call("ADD", "b", isGateway=True).code == 999  # IPv4's gateway address is back, IPv6's cannot be
+    assert "10.1.0.1/24" in net.addresses(None, "cni0")
+    assert net.pings("a", "10.1.0.1")
+
+
 def test_an_address_that_was_forced_away_comes_back_when_the_add_fails(net: Network, host: PretendHost) -> None:
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.5.0.1/16 dev cni0")
     before = set(net.addresses(None, "cni0"))

@@ -213,6 +213,15 @@ def test_fresh_install(site: Site) -> None:
     assert {path.name for path in site.bin.iterdir()} == site.names()
 
 
+def test_launcher_under_another_name(site: Site) -> None:
+    """Says which there are; nothing of Python's own."""
+    site.run()
+    shutil.copy(site.bin / "bridge", site.bin / "other")
+    done = version(site.bin / "other")
+    assert done.returncode == 1 and done.stdout == ""
+    assert re.fullmatch(r"pycni: there is no plugin 'other'; there are .*bridge.*\n", done.stderr), done.stderr
+
+
 def test_launcher_is_isolated(site: Site, tmp_path: Path) -> None:
     """Neither a module beside the launcher nor the environment gets code in."""
     site.run()
