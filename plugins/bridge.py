@@ -145,6 +145,7 @@ def add(call: Call, undo: Undo) -> Result:
     host = Netlink()
     mtu = links.smallest_mtu(host, keys.bridge) if isinstance(keys.mtu, str) else keys.mtu
 
+    undo.push(f"remove bridge {keys.bridge} if it is new", lambda: bridges.remove_if_new(host, keys.bridge))
     port = _make_veth(host, undo, pod, call.ifname, pod_netns, mtu)
     bridge = bridges.attach(
         host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), port=port["index"], mtu=mtu,
@@ -177,6 +178,7 @@ def add(call: Call, undo: Undo) -> Result:
     bridge_now = links.require(host, keys.bridge)
     if port.get("IFLA_MASTER") != bridge_now["index"]:
         raise InternalError(f"bridge {keys.bridge} was replaced while the pod was attached to it")
+    bridges.note_attached(host, bridge_now)
     result.interfaces = [
         _interface(bridge_now), _interface(port), _interface(inside, call.netns),
         *([_interface(gateway_link)] if gateway_link is not bridge else []),

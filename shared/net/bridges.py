@@ -13,6 +13,7 @@ from shared.net.wire import (
     IFF_UP,
     NLM_F_CREATE,
     NLM_F_EXCL,
+    RTM_DELLINK,
     RTM_GETLINK,
     RTM_NEWLINK,
 )
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 ATTACH_TRIES = 10
+NEW_ALIAS = "pycni: no pod attached yet"  # a bridge's, from when an ADD makes it until one succeeds
 
 
 def ensure(
@@ -39,8 +41,10 @@ def ensure(
     link's, UnsupportedField where the kernel cannot filter VLANs.
     """
     bridge = links.get(netlink, name)
+    is_new = False
     if bridge is None:
-        if _create(netlink, name, mtu, vlan_filtering=vlan_filtering):
+        is_new = _create(netlink, name, mtu, vlan_filtering=vlan_filtering)
+        if is_new:
             undo.push(f"remove bridge {name}", lambda: _remove_unless_used(netlink, name, port))
         bridge = links.require(netlink, name)
     if links.kind(bridge) != "bridge":
@@ -52,8 +56,11 @@ def ensure(
             raise _no_vlan_filtering(name)
     sysctl.ensure(f"ipv6/conf/{name}/accept_ra", "0")
     wanted = IFF_UP | (IFF_PROMISC if promisc else 0)
-    if bridge["flags"] & wanted != wanted:
-        netlink.batch([links.change_flags(bridge["index"], wanted, wanted)])
+    if is_new or bridge["flags"] & wanted != wanted:  # another call may have brought a new one up already
+        change = links.change_flags(bridge["index"], wanted, wanted)
+        if is_new:
+            change.message["IFLA_IFALIAS"] = NEW_ALIAS
+        netlink.batch([change])
         undo.push(f"set {name} as it was", lambda: _set_back_unless_used(netlink, bridge, wanted, port))
     return bridge
 
@@ -135,10 +142,27 @@ def has_other_ports(netlink: Netlink, bridge: int, *own: int) -> bool:
     return not all(is_own(port) for port in ports(netlink, bridge))
 
 
+def remove_if_new(netlink: Netlink, name: str) -> None:
+    """Removes a bridge that the suite made and to which no pod was ever attached, if it has no port.
+
+    Each failing ADD asks this when its own port is gone, so that of several that fail at once the last one removes the
+    bridge that one of them made.
+    """
+    bridge = links.get(netlink, name)
+    if bridge is not None and bridge.get("IFLA_IFALIAS") == NEW_ALIAS and not ports(netlink, bridge["index"]):
+        netlink.request(RTM_DELLINK, {"index": bridge["index"]}, 0, (errno.ENODEV,))
+
+
+def note_attached(netlink: Netlink, bridge: Message) -> None:
+    """A pod is attached: from now on the bridge stays."""
+    if bridge.get("IFLA_IFALIAS") == NEW_ALIAS:
+        netlink.request(RTM_NEWLINK, {"index": bridge["index"], "IFLA_IFALIAS": ""})
+
+
 def _remove_unless_used(netlink: Netlink, name: str, port: int) -> None:
     bridge = links.get(netlink, name)
     if bridge is not None and not has_other_ports(netlink, bridge["index"], port):
-        links.delete(netlink, name)
+        netlink.request(RTM_DELLINK, {"index": bridge["index"]}, 0, (errno.ENODEV,))
 
 
 def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, port: int) -> None:
