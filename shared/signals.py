@@ -3,6 +3,9 @@
 A runtime that gives up sends SIGTERM (and later SIGKILL, which nobody sees). Raising at once from the handler could
 strike between the system call that makes a link and the note of how to remove it, so a signal is only remembered,
 and raised at the next safe point: when a step has been noted (Undo.push) or while the call waits for something.
+
+A signal can come between the last look at what is pending and the system call that then blocks; nothing wakes that
+call again. So the alarm ticks: a wait is woken every TICK seconds at the latest and looks again.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ try:
     import _signal  # type: ignore[import-not-found]
 except ImportError:
     import signal as _signal
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 
 SIGKILL = _signal.SIGKILL
+TICK = 1.0  # seconds
 
 
 class Terminated(BaseException):
@@ -30,6 +35,7 @@ class DeadlineExpired(Exception):
 
 _pending = 0
 _interruptible = False
+_deadline = 0.0  # on the monotonic clock, of the block that is interruptible now
 
 
 def install() -> None:
@@ -59,14 +65,17 @@ def safe_point() -> None:
 
 
 def _remember(number: int, _frame: FrameType | None) -> None:
-    global _pending
-    if number == _signal.SIGALRM:
-        if _interruptible:
-            raise DeadlineExpired
+    global _pending, _interruptible
+    if number != _signal.SIGALRM:
+        _pending = number
+    if not _interruptible:
         return
-    _pending = number
-    if _interruptible:
-        raise Terminated(number)
+    if _pending:
+        _interruptible = False
+        raise Terminated(_pending)
+    if monotonic() >= _deadline:
+        _interruptible = False
+        raise DeadlineExpired
 
 
 class interruptible:  # noqa: N801  (used like a function)
@@ -76,10 +85,14 @@ class interruptible:  # noqa: N801  (used like a function)
         self.seconds = seconds
 
     def __enter__(self) -> None:
-        global _interruptible
-        safe_point()
+        global _interruptible, _deadline
+        _deadline = monotonic() + self.seconds
+        # First open, then look: a signal in between is raised by its handler, one from before by the look.
         _interruptible = True
-        _signal.setitimer(_signal.ITIMER_REAL, self.seconds)
+        if _pending:
+            _interruptible = False
+            raise Terminated(_pending)
+        _signal.setitimer(_signal.ITIMER_REAL, min(self.seconds, TICK), TICK)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -53,6 +53,42 @@ print(attempt(wait))
 """) == ["('Terminated', (15,))"]
 
 
+def test_a_signal_that_does_not_wake_the_waiting_call() -> None:
+    """Another thread takes the signal, so the read goes on, as when it comes just before the read begins to block."""
+    assert told("""
+import threading, time
+signals.install()
+reader, writer = os.pipe()
+def from_aside():
+    time.sleep(0.3)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    time.sleep(30)
+threading.Thread(target=from_aside, daemon=True).start()
+def wait():
+    with signals.interruptible(60):
+        os.read(reader, 1)
+start = time.monotonic()
+print(attempt(wait))
+print(time.monotonic() - start < 10, signal.getitimer(signal.ITIMER_REAL)[0])
+os._exit(sys.stdout.flush() or 0)
+""") == ["('Terminated', (15,))", "True 0.0"]
+
+
+def test_a_long_wait_is_not_ended_by_its_ticks() -> None:
+    assert told("""
+import time
+signals.TICK = 0.01
+signals.install()
+reader, writer = os.pipe()
+def wait():
+    with signals.interruptible(0.3):
+        os.read(reader, 1)
+start = time.monotonic()
+print(attempt(wait))
+print(time.monotonic() - start >= 0.3)
+""") == ["('DeadlineExpired', ())", "True"]
+
+
 def test_a_signal_that_came_before_strikes_on_entry() -> None:
     assert told("""
 signals.install()
