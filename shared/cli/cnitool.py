@@ -28,7 +28,7 @@ def main(tree: str, arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stdout = None  # type: ignore[assignment]  # its flush at exit would fail once more
+        sys.stdout = None  # its flush at exit would fail once more
         return 0
     return status
 
