@@ -29,9 +29,10 @@ from shared.net.netlink import Netlink
 from shared.net.netns import open_netns
 from shared.net.wire import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
 from shared.runtime.attach import PluginError
+from shared.runtime.cache import CacheError
 from shared.runtime.conflist import ConfigError
 from shared.runtime.find import PluginNotFound
-from shared.runtime.pods import PodNetwork, PodResult
+from shared.runtime.pods import Pod, PodNetwork
 
 CONF_DIR = Path("/etc/cni/net.d")
 STATE_DIR = Path("/var/lib/cni")
@@ -67,7 +68,7 @@ class Failure(Exception):
 
 
 @dataclass
-class Pod:
+class DemoPod:
     """A pod of the demo; links (without a network) and addresses are there once it is set up."""
 
     name: str
@@ -77,9 +78,9 @@ class Pod:
     addresses: list[str] = field(default_factory=list)
 
     @property
-    def identity(self) -> tuple[str, str, str, str]:
-        """What a PodNetwork wants to know: namespace, name, container id, network namespace."""
-        return ("demo", self.name, self.container_id, str(self.netns))
+    def sandbox(self) -> Pod:
+        """The pod as a PodNetwork wants to know it."""
+        return Pod("demo", self.name, self.container_id, str(self.netns))
 
 
 def main() -> int:
@@ -94,7 +95,7 @@ def main() -> int:
         shared = set(options.outside.split()) & set(own_namespaces())
         expect(not shared, "the demo is not in namespaces of its own")
         demonstrate(options.bin_dir)
-    except (Failure, PluginError, PluginNotFound, ConfigError, CniError, OSError) as error:
+    except (Failure, PluginError, PluginNotFound, ConfigError, CacheError, CniError, OSError) as error:
         sys.stdout.flush()
         for line in (str(error), *getattr(error, "__notes__", [])):
             print(paint("1;31", f"FAILED: {line}", sys.stderr), file=sys.stderr)
@@ -121,19 +122,20 @@ def demonstrate(bin_dir: Path) -> None:
     own_links = link_names()
     before = count(own_links)
 
-    both = [Pod(f"pod{number}", f"demo-container-{number}", NETNS_DIR / f"pod{number}") for number in (1, 2)]
-    results = [set_up(pods, pod) for pod in both]
+    both = [DemoPod(f"pod{number}", f"demo-container-{number}", NETNS_DIR / f"pod{number}") for number in (1, 2)]
+    for pod in both:
+        set_up(pods, pod)
     ping_all(*both)
     during = count(own_links)
 
     heading("CHECK")
-    for pod, result in zip(both, results, strict=True):
-        expect(pods.check(*pod.identity, result), f"{pod.name} was not checked")
+    for pod in both:
+        expect(pods.check(pod.sandbox), f"{pod.name} was not checked")
         good(f"{pod.name} is as it was set up")
 
     heading("Tear-down")
-    for pod, result in zip(both, results, strict=True):
-        tear_down(pods, pod, result)
+    for pod in both:
+        tear_down(pods, pod)
     after = count(own_links)
 
     heading("Nothing is left")
@@ -144,14 +146,14 @@ def demonstrate(bin_dir: Path) -> None:
     say(paint("1;32", "\nSUCCESS: two pods had their network over IPv4 and IPv6, and nothing of it is left."))
 
 
-def set_up(pods: PodNetwork, pod: Pod) -> PodResult:
+def set_up(pods: PodNetwork, pod: DemoPod) -> None:
     """Make the pod's namespace, set it up, show it and compare it with the result."""
     heading(f"{pod.name}: set-up")
     pod.netns.touch()
     command("unshare", f"--net={pod.netns}", "true")
     pod.links = link_names(pod.netns)
     started = time.monotonic()
-    result = pods.set_up(*pod.identity)
+    result = pods.set_up(pod.sandbox)
     good(f"loopback, then network {result.network.name}: {milliseconds(started):.0f} ms")
     say(f"result: {readable(result.default)}")
 
@@ -168,10 +170,10 @@ def set_up(pods: PodNetwork, pod: Pod) -> PodResult:
         expect(("eth0", item["address"]) in addresses, f"{pod.name}: {item['address']} of the result is not on eth0")
     for gateway in GATEWAYS:
         expect(("default", gateway, "eth0") in routes, f"{pod.name} has no default route via {gateway}")
-    return result
+    expect(pods.addresses(pod.sandbox) == pod.addresses, f"{pod.name}'s status does not tell its addresses")
 
 
-def ping_all(first: Pod, second: Pod) -> None:
+def ping_all(first: DemoPod, second: DemoPod) -> None:
     """Both pods to the gateway, then each to the other, over both families."""
     heading("Ping")
     for source, other in ((first, second), (second, first)):
@@ -184,10 +186,10 @@ def ping_all(first: Pod, second: Pod) -> None:
                 good(f"{source.name} → {name} {target}: {took * 1000:.2f} ms")
 
 
-def tear_down(pods: PodNetwork, pod: Pod, result: PodResult) -> None:
+def tear_down(pods: PodNetwork, pod: DemoPod) -> None:
     """Take the pod off its network, see that its namespace is as it was, and drop the namespace."""
     started = time.monotonic()
-    pods.tear_down(*pod.identity, result)
+    pods.tear_down(pod.sandbox)
     took = milliseconds(started)
     left = set(link_names(pod.netns)) - set(pod.links)
     expect(not left, f"{pod.name} still has {', '.join(left)}")
@@ -236,13 +238,8 @@ def dump(netns: Path | None, kind: int) -> list[dict[str, Any]]:
 @contextmanager
 def inside(netns: Path) -> Iterator[None]:
     """The body runs in a pod's network namespace; nothing stays open that would keep the namespace alive."""
-    pod = open_netns(str(netns))
-    try:
-        with pod:
-            yield
-    finally:
-        os.close(pod.descriptor)
-        os.close(pod.home)
+    with closing(open_netns(str(netns))) as pod, pod:
+        yield
 
 
 def count(own_links: Iterable[str]) -> dict[str, int]:

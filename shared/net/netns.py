@@ -29,6 +29,11 @@ class Netns:
         self.descriptor = descriptor
         self.home = home
 
+    def close(self) -> None:
+        """Lets go of the namespace, which an open one keeps alive; an executable leaves that to its exit."""
+        posix.close(self.descriptor)
+        posix.close(self.home)
+
     def __enter__(self) -> Self:
         _setns(self.descriptor)
         return self

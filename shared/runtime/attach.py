@@ -9,12 +9,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.runtime.conflist import NetworkConfigList
+from shared.cni.names import is_link_name, is_name
+from shared.cni.versions import SUPPORTED
+from shared.runtime.conflist import OLDEST_VERSION, NetworkConfigList
 from shared.runtime.find import PluginNotFound, find
 
 Result = dict[str, Any]
@@ -24,8 +26,10 @@ BUSY_LIMIT = 5.0  # seconds to wait for whoever still writes the executable
 BUSY_PAUSE = 0.05  # seconds; the kernel has no event for "no longer written"
 
 # Codes of the specification that a runtime itself can come to.
+INCOMPATIBLE_VERSION = 1
 DECODING_FAILURE = 6
 INTERNAL_ERROR = 999
+UNKNOWN_VERSION = "unknown CNI_COMMAND: VERSION"  # what plugins from before that command answer it with
 
 
 class PluginError(Exception):
@@ -47,6 +51,11 @@ class Attachment:
     capability_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Raises ValueError for what could lead a plugin, or the cache, to somebody else's files."""
+        if not is_name(self.container_id):
+            raise ValueError(f"container id {self.container_id!r} is not a name")
+        if not is_link_name(self.ifname):
+            raise ValueError(f"ifname {self.ifname!r} is not the name of an interface")
         for key, value in self.cni_args.items():
             if ";" in key + value or "=" in key:
                 raise ValueError(f"CNI argument {key}={value} contains a separator")
@@ -54,13 +63,16 @@ class Attachment:
     def environment(self, verb: str, bin_dirs: Sequence[Path | str]) -> dict[str, str]:
         """The CNI_* variables of a call."""
         return {
-            "CNI_COMMAND": verb,
+            **_environment(verb, bin_dirs),
             "CNI_CONTAINERID": self.container_id,
             "CNI_NETNS": self.netns,
             "CNI_IFNAME": self.ifname,
             "CNI_ARGS": ";".join(f"{key}={value}" for key, value in self.cni_args.items()),
-            "CNI_PATH": os.pathsep.join(map(str, bin_dirs)),
         }
+
+
+def _environment(verb: str, bin_dirs: Sequence[Path | str]) -> dict[str, str]:
+    return {"CNI_COMMAND": verb, "CNI_PATH": os.pathsep.join(map(str, bin_dirs))}
 
 
 def add(
@@ -128,6 +140,62 @@ def delete(
     """
     for plugin in reversed(network.plugins):
         _call(network, plugin, "DEL", attachment, bin_dirs, prev_result, limit)
+
+
+def gc(
+    network: NetworkConfigList,
+    plugin: Mapping[str, Any],
+    valid: Iterable[tuple[str, str]],
+    bin_dirs: Sequence[Path | str],
+    *,
+    limit: float = TIME_LIMIT,
+) -> None:
+    """GC of one plugin: what it has of any but the `valid` attachments, (container id, ifname), goes. PluginError."""
+    executable = _executable(plugin, "GC", bin_dirs)
+    attachments = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(valid)]
+    message = {key: value for key, value in plugin.items() if key != "capabilities"}
+    message |= {"name": network.name, "cniVersion": network.cni_version}
+    # The specification's name for it, and the one that it had in libcni at first.
+    message |= {"cni.dev/valid-attachments": attachments, "cni.dev/attachments": attachments}
+    execute(executable, "GC", message, _environment("GC", bin_dirs), limit)
+
+
+def status(network: NetworkConfigList, bin_dirs: Sequence[Path | str], *, limit: float = TIME_LIMIT) -> None:
+    """STATUS of every plugin in order; before 1.1.0, which brought STATUS, only whether they are there.
+
+    Raises PluginError of the first that is missing or could not serve an ADD now.
+    """
+    executables = [_executable(plugin, "STATUS", bin_dirs) for plugin in network.plugins]
+    if network.supports("1.1.0"):
+        for plugin, executable in zip(network.plugins, executables, strict=True):
+            message = {key: value for key, value in plugin.items() if key != "capabilities"}
+            message |= {"name": network.name, "cniVersion": network.cni_version}
+            execute(executable, "STATUS", message, _environment("STATUS", bin_dirs), limit)
+
+
+def versions(plugin_type: str, bin_dirs: Sequence[Path | str], *, limit: float = TIME_LIMIT) -> tuple[str, ...]:
+    """The versions of the specification that a plugin speaks; one from before VERSION speaks 0.1.0.
+
+    Raises PluginError.
+    """
+    executable = _executable({"type": plugin_type}, "VERSION", bin_dirs)
+    # Plugins of old want all variables for any command.
+    environment = _environment("VERSION", bin_dirs) | dict.fromkeys(
+        ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"), "dummy"
+    )
+    try:
+        stdout = execute(executable, "VERSION", {"cniVersion": SUPPORTED[-1]}, environment, limit)
+    except PluginError as error:
+        if error.msg == UNKNOWN_VERSION:
+            return (OLDEST_VERSION,)
+        raise
+    answer = _object(stdout)
+    supported = (answer or {}).get("supportedVersions")
+    if supported is None and answer is not None and answer.get("cniVersion") == "0.2.0":
+        return ("0.1.0", "0.2.0")  # which had VERSION, and not yet the list
+    if not isinstance(supported, list) or not all(isinstance(version, str) for version in supported):
+        raise PluginError(plugin_type, "VERSION", DECODING_FAILURE, "no list of supportedVersions", _text(stdout))
+    return tuple(supported)
 
 
 def request(

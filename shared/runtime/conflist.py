@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from shared.cni.versions import SUPPORTED
+
 SUFFIXES = (".conflist", ".conf", ".json")
 # An absent cniVersion means the oldest specification, in which the key did not have to be there.
 OLDEST_VERSION = "0.1.0"
@@ -30,6 +32,10 @@ class NoValidConfig(ConfigError):
     """The directory is there, and not one file in it is a valid configuration."""
 
 
+class NoSuchNetwork(ConfigError):
+    """There are valid configurations, and none of the name asked for."""
+
+
 class InvalidConfigFile(ConfigError):
     """A file cannot be read as a configuration; the message names the file and the reason."""
 
@@ -42,11 +48,18 @@ class NetworkConfigList:
     cni_version: str
     plugins: tuple[Mapping[str, Any], ...]
     disable_check: bool = False
+    disable_gc: bool = False
     path: Path | None = None
 
     def supports(self, version: str) -> bool:
         """Whether this network's cniVersion is `version` or newer."""
         return _numbers(self.cni_version) >= _numbers(version)
+
+    def to_json(self) -> dict[str, Any]:
+        """The list as a .conflist file has it, with the plugins of its directory inlined."""
+        raw = {"cniVersion": self.cni_version, "name": self.name, "plugins": list(self.plugins)}
+        flags = {"disableCheck": self.disable_check, "disableGC": self.disable_gc}
+        return raw | {key: value for key, value in flags.items() if value}
 
 
 def load(where: Path | str, warn: Warn) -> list[NetworkConfigList]:
@@ -72,30 +85,86 @@ def load(where: Path | str, warn: Warn) -> list[NetworkConfigList]:
     return networks
 
 
+def named(where: Path | str, name: str, warn: Warn) -> NetworkConfigList:
+    """The first network of that name in a file or directory; raises what `load` does, and NoSuchNetwork."""
+    networks = load(where, warn)
+    for network in networks:
+        if network.name == name:
+            return network
+    raise NoSuchNetwork(f"no network {name} in {where}: there is {', '.join(network.name for network in networks)}")
+
+
 def parse(raw: Mapping[str, Any], path: Path | None = None) -> NetworkConfigList:
-    """Check a list that is already decoded from JSON. Raises InvalidConfigFile."""
+    """Check a list that is already decoded from JSON.
+
+    With a `path`, the plugins in the directory beside it that has the network's name come after the list's own,
+    unless loadOnlyInlinedPlugins. Raises InvalidConfigFile.
+    """
     name = raw.get("name")
     if not isinstance(name, str) or not NETWORK_NAME.fullmatch(name):
         _invalid(path, f"name: a network name is required, not {name!r}")
-    version = raw.get("cniVersion") or OLDEST_VERSION
-    if not isinstance(version, str) or not VERSION.fullmatch(version):
-        _invalid(path, f"cniVersion: a version such as 1.0.0 is required, not {version!r}")
     plugins = raw.get("plugins")
-    if not isinstance(plugins, list) or not plugins:
-        _invalid(path, "plugins: a list of at least one plugin is required")
+    inlined_only = _flag(raw, "loadOnlyInlinedPlugins", path)
+    if plugins is None and inlined_only:
+        _invalid(path, "plugins: required, because loadOnlyInlinedPlugins is true")
+    if not isinstance(plugins, list | None):
+        _invalid(path, "plugins: a list is required")
+    plugins = [*(plugins or ())]
     for position, plugin in enumerate(plugins):
-        if not isinstance(plugin, dict) or not isinstance(plugin.get("type"), str) or not plugin["type"]:
+        if not _has_type(plugin):
             _invalid(path, f"plugins[{position}]: an object with a type is required")
+    if path is not None and not inlined_only:
+        plugins += _plugins_in(path.parent / name)
+    if not plugins:
+        _invalid(path, "plugins: a list of at least one plugin is required")
     return NetworkConfigList(
         name=name,
-        cni_version=version,
+        cni_version=_version(raw, path),
         plugins=tuple(plugins),
         disable_check=_flag(raw, "disableCheck", path),
+        disable_gc=_flag(raw, "disableGC", path),
         path=path,
     )
 
 
-def _read(path: Path) -> NetworkConfigList:
+def _version(raw: Mapping[str, Any], path: Path | None) -> str:
+    """cniVersion, or the highest of it and those of cniVersions that are not newer than this library."""
+    found = [raw.get("cniVersion") or None]
+    several = raw.get("cniVersions")
+    if several is not None:
+        if not isinstance(several, list):
+            _invalid(path, f"cniVersions: a list of versions is required, not {several!r}")
+        found += several
+    versions = []
+    for position, version in enumerate(found):
+        if position == 0 and version is None:
+            continue
+        if not isinstance(version, str) or not VERSION.fullmatch(version):
+            key = f"cniVersions[{position - 1}]" if position else "cniVersion"
+            _invalid(path, f"{key}: a version such as 1.0.0 is required, not {version!r}")
+        if position == 0 or _numbers(version) <= _numbers(SUPPORTED[-1]):
+            versions.append(version)
+    return max(versions, key=_numbers, default=OLDEST_VERSION)
+
+
+def _plugins_in(directory: Path) -> list[Mapping[str, Any]]:
+    """The plugins that a list's directory adds to it, in lexical order. Raises InvalidConfigFile for one it cannot."""
+    if not directory.is_dir():
+        return []
+    plugins: list[Mapping[str, Any]] = []
+    for path in sorted(directory.glob("*.conf")):
+        plugin = _decoded(path)
+        if not _has_type(plugin):
+            _invalid(path, "type: required")
+        plugins.append(plugin)
+    return plugins
+
+
+def _has_type(plugin: object) -> bool:
+    return isinstance(plugin, dict) and isinstance(plugin.get("type"), str) and bool(plugin["type"])
+
+
+def _decoded(path: Path) -> dict[str, Any]:
     try:
         # bytes would let json guess UTF-16 and skip a byte order mark; no other runtime accepts either
         raw = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_no_constant)
@@ -105,11 +174,17 @@ def _read(path: Path) -> NetworkConfigList:
         _invalid(path, f"not JSON: {error}")
     if not isinstance(raw, dict):
         _invalid(path, "a JSON object is required")
+    return raw
+
+
+def _read(path: Path) -> NetworkConfigList:
+    raw = _decoded(path)
     if path.suffix == ".conflist":
         return parse(raw, path)
     if not raw.get("type"):
         _invalid(path, "type: required" + (" (a file with plugins must end in .conflist)" if "plugins" in raw else ""))
-    return parse({"name": raw.get("name"), "cniVersion": raw.get("cniVersion"), "plugins": [raw]}, path)
+    single = {key: raw.get(key) for key in ("name", "cniVersion", "cniVersions")}
+    return parse({**single, "plugins": [raw], "loadOnlyInlinedPlugins": True}, path)
 
 
 def _flag(raw: Mapping[str, Any], key: str, path: Path | None) -> bool:

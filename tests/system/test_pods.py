@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from shared.runtime import attach
 from shared.runtime.attach import Attachment, PluginError
 from shared.runtime.conflist import NetworkConfigList, NoConfigDirectory, NoValidConfig, parse
 from shared.runtime.find import PluginNotFound
-from shared.runtime.pods import PodNetwork
+from shared.runtime.pods import Pod, PodNetwork
 from tests.pretend import PretendHost
 
 # A plugin that notes each call beside itself and answers as <type>.<VERB> there says; without such a file, with
@@ -41,7 +42,7 @@ except FileNotFoundError:
         print(json.dumps({{"saw": before + [os.path.basename(own)]}}))
 """
 
-POD = ("ns", "web", "c1", "/run/netns/web")
+POD = Pod("ns", "web", "c1", "/run/netns/web")
 
 
 class Chain:
@@ -85,7 +86,9 @@ class Chain:
         plugins = [{"type": one} for one in types]
         content = {"name": "net", "cniVersion": "1.0.0", "plugins": plugins}
         (self.conf_dir / "10-net.conflist").write_text(json.dumps(content))
-        return PodNetwork(self.conf_dir, [self.bin_dir], limit=20, warn=pytest.fail)
+        cache = self.directory / "cache"
+        vendor = f"{self.directory}/vendor/{{type}}/bin"
+        return PodNetwork(self.conf_dir, [self.bin_dir], vendor_dir=vendor, cache_dir=cache, limit=20, warn=pytest.fail)
 
 
 @pytest.fixture
@@ -269,7 +272,7 @@ def test_delete_runs_in_reverse_and_stops_at_a_failure(chain: Chain) -> None:
 
 def test_pod_gets_loopback_first(chain: Chain) -> None:
     pods = chain.pods("first", "second")
-    result = pods.set_up(*POD)
+    result = pods.set_up(POD)
     assert chain.order == ["loopback ADD", "first ADD", "second ADD"]
     assert (result.loopback["saw"], result.default["saw"]) == (["loopback"], ["first", "second"])
     (_, _, lo, lo_request), (_, _, eth0, _), _ = chain.calls
@@ -277,22 +280,22 @@ def test_pod_gets_loopback_first(chain: Chain) -> None:
     assert lo_request == {"type": "loopback", "name": "cni-loopback", "cniVersion": "0.3.1"}
     assert eth0["CNI_ARGS"] == lo["CNI_ARGS"]
     assert eth0["CNI_ARGS"] == ("IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c1")
-    assert pods.check(*POD, result)
-    pods.tear_down(*POD, result)
+    assert pods.check(POD)
+    pods.tear_down(POD)
     assert chain.order[3:] == ["first CHECK", "second CHECK", "second DEL", "first DEL"]
     assert chain.calls[-1][3]["prevResult"] == result.default
 
 
 def test_pod_is_torn_down_by_the_network_it_was_set_up_with(chain: Chain) -> None:
     pods = chain.pods("first")
-    result = pods.set_up(*POD)
-    chain.pods("second").tear_down(*POD, result)
+    pods.set_up(POD)
+    chain.pods("second").tear_down(POD)
     assert chain.order[-1] == "first DEL"
 
 
 def test_pod_is_torn_down_again_without_result_and_namespace(chain: Chain) -> None:
     pods = chain.pods("first", "second")
-    pods.tear_down("ns", "web", "c1", "")
+    pods.tear_down(replace(POD, netns=""))
     assert chain.order == ["second DEL", "first DEL"]
     assert all(environment["CNI_NETNS"] == "" for _, _, environment, _ in chain.calls)
 
@@ -300,7 +303,7 @@ def test_pod_is_torn_down_again_without_result_and_namespace(chain: Chain) -> No
 def test_pod_whose_second_plugin_fails(chain: Chain) -> None:
     chain.fail("second", "ADD")
     with pytest.raises(PluginError, match="second ADD"):
-        chain.pods("first", "second").set_up(*POD)
+        chain.pods("first", "second").set_up(POD)
     assert chain.order == ["loopback ADD", "first ADD", "second ADD", "second DEL", "first DEL"]
 
 
@@ -309,7 +312,7 @@ def test_pod_capabilities_reach_the_default_network_only(chain: Chain) -> None:
     plugin = {"type": "first", "capabilities": {"portMappings": True}}
     content = {"name": "net", "cniVersion": "1.0.0", "plugins": [plugin]}
     (chain.conf_dir / "10-net.conflist").write_text(json.dumps(content))
-    pods.set_up(*POD, {"portMappings": [{"hostPort": 80}]})
+    pods.set_up(replace(POD, capability_args={"portMappings": [{"hostPort": 80}]}))
     loopback, first = (request for _, _, _, request in chain.calls)
     assert "runtimeConfig" not in loopback
     assert first["runtimeConfig"] == {"portMappings": [{"hostPort": 80}]}
@@ -339,21 +342,23 @@ def test_status_needs_a_network_and_its_plugins(chain: Chain) -> None:
 KUBELET = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
-from shared.runtime.pods import PodNetwork
+from dataclasses import replace
+from shared.runtime.pods import Pod, PodNetwork
 pods = PodNetwork("/etc/cni/net.d", [sys.argv[1]], warn=sys.exit)
 pods.status()
 names = sys.argv[2:]
-identity = {name: ("default", name, f"container-{name}", f"/run/netns/{name}") for name in names}
+pod = {name: Pod("default", name, f"container-{name}", f"/run/netns/{name}") for name in names}
 with ThreadPoolExecutor(len(names)) as pool:
-    results = dict(zip(names, pool.map(lambda name: pods.set_up(*identity[name]), names)))
-    checked = list(pool.map(lambda name: pods.check(*identity[name], results[name]), names))
+    results = dict(zip(names, pool.map(lambda name: pods.set_up(pod[name]), names)))
+    checked = list(pool.map(lambda name: pods.check(pod[name]), names))
+    addresses = list(pool.map(lambda name: pods.addresses(pod[name]), names))
 print(json.dumps({name: [result.loopback, result.default] for name, result in results.items()}), flush=True)
 sys.stdin.readline()
 with ThreadPoolExecutor(len(names)) as pool:
-    list(pool.map(lambda name: pods.tear_down(*identity[name], results[name]), names))
+    list(pool.map(lambda name: pods.tear_down(pod[name]), names))
     for name in names:
-        pods.tear_down(*identity[name][:3], "")
-print(json.dumps(checked))
+        pods.tear_down(replace(pod[name], netns=""))
+print(json.dumps([checked, addresses]))
 """
 
 
@@ -388,7 +393,12 @@ def test_pods_at_once_through_the_installed_plugins(node: PretendHost) -> None:
         during = node.snapshot(names)
         out, err = kubelet.communicate(b"\n", 60)
     assert kubelet.returncode == 0, err.decode()
-    assert json.loads(out) == [True] * 8
+    checked, told = json.loads(out)
+    assert checked == [True] * 8
+    assert told == [[ip["address"].split("/")[0] for ip in default["ips"]] for _, default in results.values()]
+    assert [path for path in during["files"] if "/results/" in path] == [
+        f"/var/lib/cni/results/pods-container-{name}-eth0" for name in names
+    ]
 
     given = [ip["address"] for _, default in results.values() for ip in default["ips"]]
     assert len(set(given)) == 16
@@ -401,4 +411,5 @@ def test_pods_at_once_through_the_installed_plugins(node: PretendHost) -> None:
     after = node.snapshot(names)
     assert [name for name in after["host"]["links"] if name not in empty["host"]["links"]] == ["cni0"]
     assert {name: list(pod["links"]) for name, pod in after["pods"].items()} == {name: ["lo"] for name in names}
-    assert [path for path in after["files"] if path.rpartition("/")[2] in {one.split("/")[0] for one in given}] == []
+    leased = {one.split("/")[0] for one in given}
+    assert [path for path in after["files"] if "/results/" in path or path.rpartition("/")[2] in leased] == []
