@@ -20,6 +20,7 @@ python=""
 action=install
 force=no
 demo=no
+tools=no
 locked=no
 new_tree=""                           # as long as no launcher names it
 
@@ -37,6 +38,7 @@ Installs the pycni plugins, or with --uninstall removes them. To be run as root;
   --lib-dir DIR   where their code goes                                     (default: /opt/cni/lib/pycni)
   --python PATH   the Python, 3.11 or newer, that runs them                 (default: /usr/bin/python3, else the first on PATH)
   --force         replace files of the same name that are not pycni's       (default: leave them, install nothing)
+  --with-tools    also install, with pip, what the commands of cnitool need that show and explain; needs python3-venv
   --demo          after installing, show two pods getting their network, in namespaces of their own
   --uninstall     remove the executables and their code; leases under /var/lib/cni stay
   --help          show this text
@@ -152,9 +154,9 @@ from shared.launch import PLUGINS
 for word in (version, *PLUGINS):
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", word):
         sys.exit(f"{word!r} cannot be a file name here")
-for module in PLUGINS.values():
+for module in (*PLUGINS.values(), "shared.cli.cnitool"):
     importlib.import_module(module)
-print(version, *sorted(PLUGINS))
+print(version, *sorted(PLUGINS), "cnitool")
 EOF
     ) || die "cannot install from $source_dir with $python: ${facts##*$'\n'}"
     facts=${facts##*$'\n'}
@@ -214,6 +216,17 @@ for path in (tree, *tree.rglob("*")):
 if tree != final:
     os.rename(tree, final)
 print(final)
+EOF
+}
+
+cnitool_text() {
+    cat <<EOF
+#!$python -IS
+$marker the code is in $tree
+import sys
+sys.path.insert(0, "$tree")
+from shared.cli.cnitool import main
+main("$tree")
 EOF
 }
 
@@ -321,11 +334,13 @@ install_plugins() {
     tree=$(build_tree "$stage") || die "nothing is installed, the code could not be put into $lib_dir: ${tree##*$'\n'}"
     tree=${tree##*$'\n'}
     in_use "$tree" || new_tree=$tree
-    launcher_text >"$new/.text" || die "nothing is installed, cannot write to $bin_dir"
     for name in "${names[@]}"; do
+        if [[ $name == cnitool ]]; then cnitool_text; else launcher_text; fi >"$new/.text" ||
+            die "nothing is installed, cannot write to $bin_dir"
         install -o root -g root -m 0755 -- "$new/.text" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
         # The proof that this Python can run it, and that it can be executed there at all, before anything is replaced.
-        answer=$(env -i CNI_COMMAND=VERSION "$new/$name" 2>&1 <<<'{"cniVersion": "1.0.0"}') ||
+        # A plugin takes the variable, cnitool the argument.
+        answer=$(env -i CNI_COMMAND=VERSION "$new/$name" version 2>&1 <<<'{"cniVersion": "1.0.0"}') ||
             die "nothing is installed, $name does not start with $python: ${answer##*$'\n'}"
     done
     remember_bin_dir "$stage" || die "nothing is installed, cannot write to $lib_dir"
@@ -344,6 +359,29 @@ install_plugins() {
     printf '  code    %s\n  python  %s (%s)\n' "$tree" "$python" "$("$python" -I -S -c 'import sys; print(sys.version.split()[0])')"
 }
 
+# What pyproject.toml calls "tools", in a virtual environment of which only the packages are used: a rename does no harm.
+install_tools() {
+    local made answer requirements old=$lib_dir/.pycni-old.tools
+    workspace "$lib_dir"
+    answer=$(python_runs "$source_dir" <<'EOF'
+import sys
+import tomllib
+
+with open(sys.argv[1] + "/pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["tools"], sep="\n")
+EOF
+    ) || die "cannot read what the tools need: ${answer##*$'\n'}"
+    mapfile -t requirements <<<"$answer"
+    "$python" -I -m venv "$made/tools" >"$made/log" 2>&1 ||
+        die "the plugins are installed, the tools are not: $python cannot make a virtual environment (Debian: apt-get install python3-venv)"
+    "$made/tools/bin/python" -m pip --disable-pip-version-check --no-input install -q "${requirements[@]}" >"$made/log" 2>&1 ||
+        die "the plugins are installed, the tools are not: $(grep -m1 ERROR "$made/log" || tail -n 1 "$made/log")"
+    chmod -R go-w -- "$made/tools"
+    [[ ! -e $lib_dir/tools ]] || mv -T -- "$lib_dir/tools" "$old" || die "cannot replace $lib_dir/tools"
+    mv -T -- "$made/tools" "$lib_dir/tools" || die "cannot write to $lib_dir"
+    printf '  tools   %s (%s)\n' "$lib_dir/tools" "${requirements[*]}"
+}
+
 uninstall_plugins() {
     local file old removed=() remaining
     for file in "$bin_dir"/*; do
@@ -358,9 +396,9 @@ uninstall_plugins() {
                 remove_tree "$old" || die "cannot remove $old"
             fi
         done
-        # Another bin dir may still use a tree here; then the list of bin dirs stays, and with it the directory.
-        remaining=("$lib_dir"/*)
-        ((${#remaining[@]})) || rm -f -- "$lib_dir/.bin-dirs"
+        # Another bin dir may still use a tree here; then the list of bin dirs and the tools stay, and with them the directory.
+        remaining=("$lib_dir"/*-*)
+        ((${#remaining[@]})) || rm -rf -- "$lib_dir/.bin-dirs" "$lib_dir/tools"
         rmdir --ignore-fail-on-non-empty -- "$lib_dir"
     fi
     printf 'removed from %s: %s\n' "$bin_dir" "${removed[*]:-nothing, no pycni there}"
@@ -380,6 +418,7 @@ while (($#)); do
             shift ;;
         --force) force=yes ;;
         --demo) demo=yes ;;
+        --with-tools) tools=yes ;;
         --uninstall) action=uninstall ;;
         --help | -h)
             usage
@@ -388,7 +427,7 @@ while (($#)); do
     esac
     shift
 done
-[[ $action == install || $demo == no ]] || die "--demo and --uninstall exclude each other" 2
+[[ $action == install || $demo$tools == nono ]] || die "--demo and --with-tools exclude --uninstall" 2
 clean_path --bin-dir "$bin_dir"
 bin_dir=$path
 clean_path --lib-dir "$lib_dir"
@@ -416,6 +455,7 @@ trap 'exit 143' TERM
 locked=yes
 sweep || die "cannot remove what an earlier run left in $bin_dir and $lib_dir"
 "${action}_plugins"
+[[ $tools == no ]] || install_tools
 if [[ $demo == yes ]]; then
     clean_up
     exec "$python" -I -B "$tree/shared/cli/demo.py" --bin-dir "$bin_dir" 8<&- 9<&-

@@ -12,12 +12,22 @@ from shared.cli.commands import TOOLS, parser
 NO_TOOLS = "cnitool {}: this command needs {}, which `./install.sh --with-tools` installs"
 
 
-def main(tree: str, arguments: list[str] | None = None) -> int:
-    """Runs a command; the exit status. `tree` is the installation's code, beside which the tools' libraries are."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main(tree: str) -> NoReturn:
+    """Runs the command of the command line; `tree` is the installation's code, beside which the tools' libraries are."""
+    sys.exit(run(tree))
+
+
+def run(tree: str, arguments: list[str] | None = None) -> int:
+    """Runs a command; the exit status."""
     options = parser().parse_args(arguments)
-    command = options.command
+    command, options.tree = options.command, Path(tree)
     if command.needs_tools:
-        _add_tools(Path(tree))
+        _add_tools(options.tree)
         missing = [name for name in TOOLS if find_spec(name) is None]
         if missing:
             print(NO_TOOLS.format(command.name, " and ".join(missing)), file=sys.stderr)

@@ -34,11 +34,72 @@ class Command:
     needs_tools: bool = False
 
 
-def _none(_parser: argparse.ArgumentParser) -> None:
-    """No arguments."""
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-COMMANDS: tuple[Command, ...] = ()
+def _cache_dir(parser: argparse.ArgumentParser) -> None:
+    text = f"where the runtime's results are remembered, in results/ (default: {CACHE_DIR})"
+    parser.add_argument("--cache-dir", metavar="DIR", default=CACHE_DIR, help=text)
+
+
+def _container_id(parser: argparse.ArgumentParser) -> None:
+    text = "the container's id (default: derived from NETNS, as the Go cnitool does)"
+    parser.add_argument("--container-id", metavar="ID", default="", help=text)
+
+
+def _network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NETWORK", help="the network's name in one of the files of NETCONFPATH")
+
+
+def _attachment(parser: argparse.ArgumentParser) -> None:
+    _network(parser)
+    parser.add_argument("netns", metavar="NETNS", help="path of the network namespace, such as /run/netns/NAME")
+    _container_id(parser)
+    _cache_dir(parser)
+    _json(parser)
+
+
+def _whole_network(parser: argparse.ArgumentParser) -> None:
+    _network(parser)
+    parser.add_argument("netns", metavar="NETNS", nargs="?", help="not used; the Go cnitool wants one")
+    _cache_dir(parser)
+    _json(parser)
+
+
+def _gc(parser: argparse.ArgumentParser) -> None:
+    _whole_network(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be removed")
+
+
+def _version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("plugin", metavar="PLUGIN", nargs="*", help="plugins that are asked for their versions")
+    _json(parser)
+
+
+def _pod(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("up", "down", "status"), help="set up, tear down, or show its addresses")
+    parser.add_argument("netns", metavar="NETNS", help="path of the pod's network namespace")
+    parser.add_argument("--name", metavar="NAME", default="", help="the pod's name (default: the last part of NETNS)")
+    parser.add_argument("--namespace", metavar="NAME", default="default", help="the pod's namespace (default: default)")
+    _container_id(parser)
+    _cache_dir(parser)
+    _json(parser)
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("add", "networks", "attach a network namespace to a network, print the result", _attachment),
+    Command("check", "networks", "check that an attachment is as it was made", _attachment),
+    Command("del", "networks", "detach a network namespace from a network; can be repeated", _attachment),
+    Command(
+        "gc", "networks",
+        "remove what is left of attachments whose namespace is gone, and have the plugins remove all that is of no"
+        " remembered attachment; not to be run while pods are being attached to the network", _gc,
+    ),
+    Command("status", "networks", "exit status 0 if the network could attach a namespace now", _whole_network),
+    Command("version", "networks", "print the version of cnitool, and those of CNI that plugins speak", _version),
+    Command("pod", "pod", "set up, tear down or look at a pod as a kubelet does: loopback, default network", _pod),
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

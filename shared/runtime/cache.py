@@ -163,24 +163,25 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _entry(raw: Mapping[str, Any], path: Path) -> Cached:
     try:
+        result, ifname, network = raw.get("result"), raw["ifName"], raw["networkName"]
         attachment = Attachment(
             container_id=raw["containerId"],
-            netns=raw.get("netns") or "",
-            ifname=raw["ifName"],
+            netns=raw.get("netns") or _sandbox(result, ifname),
+            ifname=ifname,
             cni_args={str(key): str(value) for key, value in raw.get("cniArgs") or ()},
             capability_args=raw.get("capabilityArgs") or {},
         )
-        network = raw["networkName"]
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CacheError(f"{path} is not a cached result: {error!r}") from error
-    result = raw.get("result")
-    if (
-        not isinstance(network, str)
-        or not isinstance(raw.get("netns"), str | None)
-        or not isinstance(result, dict | None)
-    ):
-        raise CacheError(f"{path} is not a cached result: networkName, netns or result is of the wrong type")
+    if not isinstance(network, str) or not isinstance(result, dict | None):
+        raise CacheError(f"{path} is not a cached result: networkName or result is of the wrong type")
     return Cached(network, attachment, _config(raw.get("config")), result, path)
+
+
+def _sandbox(result: Any, ifname: str) -> str:
+    """The path of the network namespace that a result names; libcni before 1.2 wrote it nowhere else."""
+    interfaces = (result or {}).get("interfaces") or ()
+    return next((str(one["sandbox"]) for one in interfaces if one.get("name") == ifname and one.get("sandbox")), "")
 
 
 def _config(text: object) -> NetworkConfigList | None:

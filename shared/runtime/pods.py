@@ -129,7 +129,7 @@ class PodNetwork:
 
     def check(self, pod: Pod) -> bool:
         """CHECK of the pod's network; raises PluginError if it is not as set up. False where it has no CHECK."""
-        network = self._network_of(pod)
+        network = self.network_of(pod)
         return self.client(network).check(network, pod.attachment)
 
     def tear_down(self, pod: Pod) -> None:
@@ -137,7 +137,7 @@ class PodNetwork:
 
         Where that network is not remembered (the set-up did not end), today's default network is meant.
         """
-        network = self._network_of(pod)
+        network = self.network_of(pod)
         self.client(network).delete(network, pod.attachment)
 
     def addresses(self, pod: Pod) -> list[str]:
@@ -150,7 +150,7 @@ class PodNetwork:
         found.sort(key=lambda prefix: prefix.version)
         return [str(prefix.address) for prefix in found if prefix.address not in LINK_LOCAL]
 
-    def _network_of(self, pod: Pod) -> NetworkConfigList:
+    def network_of(self, pod: Pod) -> NetworkConfigList:
         """The network that the pod was set up with, as remembered, and otherwise the default network."""
         for entry in Cache(self.cache_dir).attachments(container_id=pod.container_id, ifname=IFNAME):
             if entry.config is not None and entry.config.name == entry.network:

@@ -1,0 +1,217 @@
+"""cnitool add, check, del, gc, status, version: a runtime's calls by hand, with what the Go cnitool's users know.
+
+Results go to stdout and all else to stderr, as there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shared.cli.commands import CONF_DIR
+from shared.cni.errors import CniError
+from shared.net.netns import open_netns
+from shared.runtime import attach, conflist
+from shared.runtime.attach import Attachment, PluginError
+from shared.runtime.cache import Cached, CacheError
+from shared.runtime.client import Client
+from shared.runtime.conflist import ConfigError, NetworkConfigList
+from shared.runtime.find import PluginNotFound
+
+Options = argparse.Namespace
+
+FAILURES = (ConfigError, CacheError, PluginError, PluginNotFound, CniError, ValueError)
+
+
+class UsageError(ValueError):
+    """An environment variable or argument cannot be used; the message names it."""
+
+
+def run(options: Options) -> int:
+    """The verb that the command line names; 1 where it failed, with the reason on stderr."""
+    return guarded(options, VERBS[options.command.name])
+
+
+def guarded(options: Options, step: Callable[[Options], None]) -> int:
+    """Runs a step; what it raises is told, with --json as a CNI error object on stdout."""
+    try:
+        step(options)
+    except ExceptionGroup as group:
+        for error in group.exceptions:
+            tell(options, error)
+        return 1
+    except FAILURES as error:
+        tell(options, error)
+        return 1
+    return 0
+
+
+def tell(options: Options, error: Exception) -> None:
+    """An error for a person on stderr, or for a program on stdout."""
+    if options.json:
+        code = getattr(error, "code", attach.INTERNAL_ERROR)
+        print_json({"code": code, "msg": getattr(error, "msg", str(error)), "details": getattr(error, "details", "")})
+    else:
+        for line in (str(error), *getattr(error, "__notes__", [])):
+            print(f"cnitool: {line}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """JSON with the indentation that CNI's own programs print."""
+    print(json.dumps(value, indent=4))
+
+
+def warn(text: str) -> None:
+    """Something that does not keep the command from its work."""
+    print(f"cnitool: warning: {text}", file=sys.stderr)
+
+
+def bin_dirs() -> list[str]:
+    """CNI_PATH, by default where cnitool is; raises UsageError for a relative directory."""
+    found = [part for part in os.environ.get("CNI_PATH", "").split(os.pathsep) if part]
+    for part in found:
+        if not part.startswith("/"):
+            raise UsageError(f"CNI_PATH: {part!r} is not an absolute path")
+    return found or [str(Path(sys.argv[0]).resolve().parent)]
+
+
+def conf_dir() -> str:
+    """NETCONFPATH, by default /etc/cni/net.d."""
+    return os.environ.get("NETCONFPATH") or CONF_DIR
+
+
+def client(options: Options) -> Client:
+    """The client that environment and options describe."""
+    return Client(bin_dirs(), cache_dir=options.cache_dir)
+
+
+def network(options: Options) -> NetworkConfigList:
+    """The network of the command line; raises ConfigError."""
+    return conflist.named(conf_dir(), options.network, warn)
+
+
+def container_id_of(netns: str) -> str:
+    """The container id that the Go cnitool gives a namespace."""
+    return f"cnitool-{hashlib.sha512(netns.encode()).digest()[:10].hex()}"
+
+
+def attachment(options: Options) -> Attachment:
+    """The attachment that environment and options describe; raises UsageError, ValueError."""
+    netns = os.path.abspath(options.netns)
+    pairs = [pair.partition("=") for pair in os.environ.get("CNI_ARGS", "").split(";") if pair]
+    wrong = next((pair for pair in pairs if not pair[0] or not pair[1]), None)
+    if wrong is not None:
+        raise UsageError(f"CNI_ARGS: {''.join(wrong)!r} is not of the form KEY=VALUE")
+    return Attachment(
+        options.container_id or container_id_of(netns),
+        netns,
+        os.environ.get("CNI_IFNAME") or "eth0",
+        {key: value for key, _, value in pairs},
+        capability_args(),
+    )
+
+
+def capability_args() -> dict[str, Any]:
+    """CAP_ARGS; raises UsageError."""
+    try:
+        found = json.loads(os.environ.get("CAP_ARGS") or "{}")
+    except ValueError as error:
+        raise UsageError(f"CAP_ARGS: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UsageError("CAP_ARGS: a JSON object is required")
+    return found
+
+
+def _add(options: Options) -> None:
+    print_json(client(options).add(network(options), attachment(options)))
+
+
+def _check(options: Options) -> None:
+    if not client(options).check(network(options), attachment(options)):
+        warn(f"network {options.network} has no CHECK (cniVersion before 0.4.0, or disableCheck)")
+
+
+def _del(options: Options) -> None:
+    client(options).delete(network(options), attachment(options))
+
+
+def _status(options: Options) -> None:
+    client(options).status(network(options))
+    if options.json:
+        print_json({"network": options.network, "ready": True})
+
+
+def _gc(options: Options) -> None:
+    mine, found = client(options), network(options)
+    if found.disable_gc:
+        warn(f"network {found.name} has disableGC: nothing is done")
+        return
+    entries = mine.cached(found.name)
+    gone = [entry for entry in entries if is_gone(entry)]
+    alive = [entry for entry in entries if entry not in gone]
+    plan = {
+        "network": found.name,
+        "valid": [_named(entry) for entry in alive],
+        "remove": [_named(entry) for entry in gone],
+        "pluginsAsked": found.supports("1.1.0"),
+    }
+    if options.json:
+        print_json(plan)
+    else:
+        _print_plan(found, alive, gone)
+    if not options.dry_run:
+        mine.gc(found, [entry.attachment for entry in alive])
+
+
+def is_gone(entry: Cached) -> bool:
+    """Whether the network namespace of a remembered attachment is gone; where none is known, nobody can say so."""
+    if not entry.attachment.netns:
+        return False
+    try:
+        open_netns(entry.attachment.netns).close()
+    except CniError:
+        return True
+    return False
+
+
+def _named(entry: Cached) -> dict[str, str]:
+    mine = entry.attachment
+    return {"containerID": mine.container_id, "ifname": mine.ifname, "netns": mine.netns}
+
+
+def _print_plan(found: NetworkConfigList, alive: list[Cached], gone: list[Cached]) -> None:
+    for entry in gone:
+        mine = entry.attachment
+        print(f"DEL {mine.container_id} {mine.ifname}: its namespace {mine.netns} is gone")
+    if found.supports("1.1.0"):
+        types = ", ".join(str(plugin["type"]) for plugin in found.plugins)
+        print(f"GC to {types}: all that is of none of the {len(alive)} remembered attachments that are alive goes")
+        for entry in alive:
+            unknown = "" if entry.attachment.netns else " (its namespace is not known)"
+            print(f"  stays: {entry.attachment.container_id} {entry.attachment.ifname}{unknown}")
+    elif not gone:
+        print(f"nothing to do: all {len(alive)} remembered attachments of {found.name} are alive")
+
+
+def _version(options: Options) -> None:
+    own = options.tree.name.rpartition("-")[0] or "(not installed)"
+    plugins = {name: _answered(name) for name in options.plugin}
+    if options.json:
+        print_json({"cnitool": own, "plugins": plugins})
+        return
+    print(f"cnitool {own}")
+    for name, supported in plugins.items():
+        print(f"{name}: CNI {', '.join(supported)}")
+
+
+def _answered(plugin: str) -> tuple[str, ...]:
+    return attach.versions(plugin, bin_dirs())
+
+
+VERBS = {"add": _add, "check": _check, "del": _del, "gc": _gc, "status": _status, "version": _version}
