@@ -6,19 +6,15 @@ import importlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from shared.cli.commands import TOOLS, parser
 
 NO_TOOLS = "cnitool {}: this command needs {}, which `./install.sh --with-tools` installs"
 
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NoReturn
-
-
 def main(tree: str) -> NoReturn:
-    """Runs the command of the command line; `tree` is the installation's code, beside which the tools' libraries are."""
+    """Runs the command line; `tree` is the installation's code, beside which the tools' libraries are."""
     sys.exit(run(tree))
 
 
