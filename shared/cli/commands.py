@@ -12,8 +12,9 @@ from dataclasses import dataclass
 CONF_DIR = "/etc/cni/net.d"
 BIN_DIR = "/opt/cni/bin"
 CACHE_DIR = "/var/lib/cni"
-TOOLS = ("pyroute2", "netaddr", "rich")  # what `install.sh --with-tools` brings
+TOOLS = ("pyroute2", "netaddr", "rich", "shtab", "argparse_manpage")  # what `install.sh --with-tools` brings
 
+PURPOSE = "attach network namespaces to CNI networks, and look at a node's pod networks"
 DESCRIPTION = "Attach network namespaces to CNI networks, and show and explain what the pod networks of a node do."
 EPILOG = """environment, as with the Go cnitool:
   NETCONFPATH  the directory with the network configurations (default: /etc/cni/net.d)
@@ -32,6 +33,10 @@ class Command:
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
     needs_tools: bool = False
+
+
+def _none(_parser: argparse.ArgumentParser) -> None:
+    """No arguments."""
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +103,8 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("status", "networks", "exit status 0 if the network could attach a namespace now", _whole_network),
     Command("version", "networks", "print the version of cnitool, and those of CNI that plugins speak", _version),
+    Command("completion", "manual", "print completion for bash: source <(cnitool completion)", _none, needs_tools=True),
+    Command("manual", "manual", "print the manual page: cnitool manual | man -l -", _none, needs_tools=True),
     Command("pod", "pod", "set up, tear down or look at a pod as a kubelet does: loopback, default network", _pod),
 )  # fmt: skip
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from shared.cli.commands import COMMANDS
+from tests.conftest import ROOT
 from tests.pretend import PATH, PretendHost
 
 CONF_DIR = "/etc/cni/net.d"
@@ -26,6 +28,10 @@ NETWORK: dict[str, Any] = {
 }
 # the first ten bytes of SHA-512 of /run/netns/web
 WEB_ID = "cnitool-82e215debf7df4651d36"
+
+
+# what the commands cannot do without
+ARGUMENTS: dict[str, tuple[str, ...]] = {"explain": ("x.conflist",)}
 
 
 class Tool:
@@ -177,3 +183,48 @@ def test_help_names_every_command_and_variable(tool: Tool) -> None:
     for word in ("add", "check", "del", "gc", "status", "pod", "NETCONFPATH", "CNI_PATH", "CAP_ARGS", "CNI_IFNAME"):
         assert word in told
     assert "--container-id" in tool.good("add", "--help")
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin directory of an installation with the tools."""
+    directory = tmp_path_factory.mktemp("tools")
+    argv: list[str | Path] = [
+        ROOT / "install.sh",
+        "--bin-dir",
+        directory / "bin",
+        "--lib-dir",
+        directory / "lib",
+        "--with-tools",
+    ]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory / "bin"
+
+
+def test_without_the_tools_their_commands_say_so_in_one_sentence(tool: Tool) -> None:
+    wanted = [command.name for command in COMMANDS if command.needs_tools]
+    assert wanted
+    for name in wanted:
+        done = tool(name, *ARGUMENTS.get(name, ()))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"cnitool {name}: this command needs pyroute2 and ")
+        assert done.stderr.endswith("which `./install.sh --with-tools` installs\n")
+
+
+def test_completion_completes(tools: Path) -> None:
+    script = (
+        f"source <({tools}/cnitool completion); COMP_WORDS=(cnitool a); COMP_CWORD=1; COMP_TYPE=9; "
+        '$(complete -p cnitool | sed "s/.*-F \\([^ ]*\\).*/\\1/") cnitool a cnitool; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert "add" in done.stdout.split() and "del" not in done.stdout.split()
+
+
+def test_manual_is_one_that_man_can_read(tools: Path) -> None:
+    page = subprocess.run([tools / "cnitool", "manual"], capture_output=True, text=True, check=True).stdout
+    read = subprocess.run(["man", "-l", "--warnings=w", "-"], input=page, capture_output=True, text=True, check=True)
+    assert read.stderr == ""
+    for command in COMMANDS:
+        assert f"cnitool {command.name}" in read.stdout
+    assert "NETCONFPATH" in read.stdout
