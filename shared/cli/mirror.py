@@ -1,0 +1,212 @@
+"""What of a node's state decides what an ADD does there, looked at on the node and made anew in a throw-away host."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from shared.cli import throwaway
+from shared.cli.throwaway import Failure
+from shared.launch import PLUGINS
+from shared.net import sysctl
+from shared.net.netns import open_netns
+from shared.net.wire import IFA_F_NODAD, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_PROMISC, IFF_UP
+from shared.runtime.conflist import NetworkConfigList
+
+Node = dict[str, Any]
+
+HIDDEN = (Path("/run"), Path("/var/lib/cni"))
+DATA_DIR = "/var/lib/cni/networks"  # host-local's default
+SIDECAR = ".pycni"
+OUTSIDE = Path("/run/outside")  # the namespace that has the other ends of stand-ins
+HOST_SYSCTLS = (
+    *("ipv4/ip_forward", "ipv6/conf/all/forwarding"),  # first: they set others
+    *("ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6", "ipv6/conf/default/accept_ra"),
+    *("ipv4/conf/all/route_localnet", "ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"),
+)
+LINK_SYSCTLS = ("ipv6/conf/{}/disable_ipv6", "ipv6/conf/{}/accept_ra", "ipv4/conf/{}/route_localnet")
+
+
+# -- the network
+
+
+def look() -> Node:
+    """The links of the node with their addresses, its default routes and the sysctls that matter, as JSON has it."""
+    with IPRoute() as ip:
+        every = {link["index"]: link for link in ip.get_links()}
+        found = {index: link for index, link in every.items() if not link["flags"] & (IFF_LOOPBACK | IFF_POINTOPOINT)}
+        links = [
+            {
+                "name": link.get("ifname"),
+                "is_bridge": _kind(link) == "bridge",
+                "mtu": link.get("mtu"),
+                "mac": link.get("address"),
+                "alias": link.get("ifalias"),
+                "master": every[link.get("master")].get("ifname") if link.get("master") in every else None,
+                "flags": link["flags"] & (IFF_UP | IFF_PROMISC),
+                "vlan_filtering": bool(_kind(link) == "bridge" and link.get(("linkinfo", "data", "br_vlan_filtering"))),
+                "addresses": [],
+            }
+            for link in found.values()
+        ]
+        by_index = dict(zip(found, links, strict=True))
+        for address in ip.get_addr():
+            if address["index"] in by_index:
+                text = f"{address.get('local') or address.get('address')}/{address['prefixlen']}"
+                by_index[address["index"]]["addresses"].append(text)
+        routes = [
+            {
+                "gateway": route.get("gateway"),
+                "metric": route.get("priority"),
+                "link": found[route.get("oif")].get("ifname"),
+            }
+            for route in ip.get_default_routes()
+            if route.get("oif") in found
+        ]
+    names = [name for link in links for name in (form.format(link["name"]) for form in LINK_SYSCTLS)]
+    sysctls = {name: sysctl.read(name) for name in (*HOST_SYSCTLS, *names)}
+    return {"links": links, "routes": routes, "sysctls": sysctls}
+
+
+def remake(node: Node) -> None:
+    """The same in the namespace that the thread is in: bridges as such, other links as ends of veth pairs."""
+    throwaway.new_netns(OUTSIDE)
+    outside = open_netns(str(OUTSIDE))
+    _set(node, HOST_SYSCTLS)
+    with IPRoute() as ip:
+        ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
+        for number, link in enumerate(node["links"]):
+            how: dict[str, Any] = {"kind": "bridge"}
+            if link["vlan_filtering"]:
+                how["br_vlan_filtering"] = 1
+            if not link["is_bridge"]:
+                peer = {"ifname": f"outside{number}", "net_ns_fd": outside.descriptor}
+                how = {"kind": "veth", "peer": peer}
+            if link["mac"] and len(link["mac"]) == len("00:00:00:00:00:00"):
+                how["address"] = link["mac"]
+            ip.link("add", ifname=link["name"], mtu=link["mtu"], **how)
+        indexes = {link.get("ifname"): link["index"] for link in ip.get_links()}
+        for link in node["links"]:
+            _set(node, (form.format(link["name"]) for form in LINK_SYSCTLS))
+            change: dict[str, Any] = {"flags": link["flags"], "change": IFF_UP | IFF_PROMISC}
+            if link["alias"]:
+                change["ifalias"] = link["alias"]
+            if any(other["name"] == link["master"] and other["is_bridge"] for other in node["links"]):
+                change["master"] = indexes[link["master"]]
+            ip.link("set", index=indexes[link["name"]], **change)
+            for text in link["addresses"]:
+                address, _, length = text.partition("/")
+                how = {"flags": IFA_F_NODAD} if ":" in address else {}
+                ip.addr("replace", index=indexes[link["name"]], address=address, prefixlen=int(length), **how)
+        for route in node["routes"]:
+            via = {
+                name: value for name, value in (("gateway", route["gateway"]), ("priority", route["metric"])) if value
+            }
+            with suppress(OSError):  # through a gateway that only a route leads to, which is left out
+                family = {"family": 10} if ":" in (route["gateway"] or "") else {}
+                ip.route("add", dst="::/0" if family else "default", oif=indexes[route["link"]], **via, **family)
+
+
+def _kind(link: Any) -> str | None:
+    kind: str | None = link.get(("linkinfo", "kind"))
+    return kind
+
+
+def _set(node: Node, names: Iterable[str]) -> None:
+    for name in names:
+        value = node["sysctls"].get(name)
+        if value is not None:
+            sysctl.ensure(name, value)
+
+
+# -- the files
+
+
+class Kept:
+    """A file, directory or symbolic link, in memory while a tmpfs is put where it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        found = path.lstat()
+        self.mode, self.modified, self.inode = found.st_mode, found.st_mtime_ns, found.st_ino
+        self.content = b""
+        if stat.S_ISLNK(self.mode):
+            self.content = os.fsencode(path.readlink())
+        elif stat.S_ISREG(self.mode):
+            self.content = path.read_bytes()
+
+    def make(self) -> None:
+        """There again; what is neither of the three is left out."""
+        if stat.S_ISDIR(self.mode):
+            self.path.mkdir(exist_ok=True)
+        elif stat.S_ISLNK(self.mode):
+            self.path.symlink_to(os.fsdecode(self.content))
+        elif stat.S_ISREG(self.mode):
+            self.path.write_bytes(self.content)
+        if stat.S_ISDIR(self.mode) or stat.S_ISREG(self.mode):
+            self.path.chmod(stat.S_IMODE(self.mode))
+
+
+def hide_files(network: NetworkConfigList) -> list[str]:
+    """Puts file systems of this host's own where plugins keep their state, with a copy of the network's leases.
+
+    The directories that can be written then. Where a directory was not there it is not there either, but can be made.
+    """
+    ipams = [plugin["ipam"] for plugin in network.plugins if isinstance(plugin.get("ipam"), dict)]
+    data_dirs = {Path(str(ipam.get("dataDir") or DATA_DIR)) for ipam in ipams if ipam.get("type") == "host-local"}
+    tops = [*HIDDEN, *(path for path in sorted(data_dirs) if not any(path.is_relative_to(top) for top in HIDDEN))]
+    kept = {entry.path: entry for path in data_dirs for entry in _leases(path, network.name, tops)}
+    for ipam in ipams:
+        file = Path(str(ipam.get("resolvConf") or "/")).resolve()
+        if file.is_file() and any(file.is_relative_to(top) for top in tops):
+            kept |= {entry.path: entry for entry in _chain(file, tops)}
+    throwaway.protect()
+    for top in tops:
+        _hide(top)
+    for entry in kept.values():
+        entry.make()
+    _seal(entry for entry in kept.values() if entry.path.parent in data_dirs)
+    return [str(top) for top in tops]
+
+
+def _hide(top: Path) -> None:
+    if top.is_dir():
+        throwaway.hide(top)
+        return
+    parent = next(parent for parent in top.parents if parent.is_dir())
+    if parent == Path("/"):
+        raise Failure(f"{top} is not there, and a directory in / cannot be pretended: make it first")
+    throwaway.replace_by_links(parent)
+
+
+def _leases(data_dir: Path, network: str, tops: list[Path]) -> Iterator[Kept]:
+    """The network's part of a host-local store, with the directories that lead there."""
+    for place in (data_dir / network, data_dir / SIDECAR / network):
+        yield from _chain(place, tops)
+        if place.is_dir():
+            for entry in place.iterdir():
+                with suppress(FileNotFoundError):  # a live node's leases come and go
+                    yield Kept(entry)
+
+
+def _chain(path: Path, tops: list[Path]) -> Iterator[Kept]:
+    """A path and what leads to it from the directory that is hidden, as far as it is there."""
+    for place in (*reversed(path.parents), path):
+        if any(place != top and place.is_relative_to(top) for top in tops) and os.path.lexists(place):
+            yield Kept(place)
+
+
+def _seal(directories: Iterable[Kept]) -> None:
+    """Where host-local's index was complete, the copy is as well: the sign depends on the inode number."""
+    store = importlib.import_module(PLUGINS["host-local"] + ".store")
+    for kept in directories:
+        if stat.S_ISDIR(kept.mode) and kept.modified == store.seal_time(kept.inode):
+            sealed = store.seal_time(kept.path.stat().st_ino)
+            os.utime(kept.path, ns=(sealed, sealed))
