@@ -29,9 +29,9 @@ EXPLAIN = """Tell what an ADD of the network would do to a new pod here, in orde
 routes, sysctls, rules and files, the kernel's refusals, and the result.
 
 The plugins really run, in namespaces that are thrown away, on a copy of this node's links, addresses, forwarding and
-leases; every file system of the machine is read-only there, and daemons cannot be reached. This suite's plugins are
-listened to, step by step; others are told by what was different after them. Each step says where: host, pod or files.
-The container id is `explain`: with another one, names and MACs that derive from it differ.
+leases; the machine's file systems are read-only there, and daemons below /run cannot be reached. This suite's plugins
+are listened to, step by step; others are told by what was different after them. Each step says where: host, pod or
+files. The container id is `explain`: with another one, names and MACs that derive from it differ.
 
 Exit status: 0; 1 if the ADD (or DEL) would fail: then what was done, what was taken back and the error are told."""
 

@@ -77,9 +77,13 @@ def _bin_dirs() -> list[str]:
 
 
 def _environment_arguments(environment: Mapping[str, str]) -> dict[str, Any]:
-    """CNI_ARGS and CAP_ARGS, for the plugins."""
+    """CNI_ARGS and CAP_ARGS, for the plugins. Raises Failure where the latter is no JSON object."""
     pairs = [pair.partition("=") for pair in environment.get("CNI_ARGS", "").split(";") if pair]
-    capabilities = json.loads(environment.get("CAP_ARGS") or "{}")
+    try:
+        capabilities = json.loads(environment.get("CAP_ARGS") or "{}")
+    except ValueError as error:
+        raise Failure(f"CAP_ARGS: {error}") from None
+    throwaway.expect(isinstance(capabilities, dict), "CAP_ARGS: not a JSON object")
     return {"cni_args": {name: value for name, _, value in pairs}, "capability_args": capabilities}
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NetlinkError
 
 from shared.cli import throwaway
 from shared.cli.throwaway import Failure
@@ -31,6 +32,8 @@ HOST_SYSCTLS = (
     *("ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6", "ipv6/conf/default/accept_ra"),
     *("ipv4/conf/all/route_localnet", "ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"),
 )
+LARGEST_MTU = 65535  # bytes; of bridges and veth pairs
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 LINK_SYSCTLS = ("ipv6/conf/{}/disable_ipv6", "ipv6/conf/{}/accept_ra", "ipv4/conf/{}/route_localnet")
 
 
@@ -40,39 +43,40 @@ LINK_SYSCTLS = ("ipv6/conf/{}/disable_ipv6", "ipv6/conf/{}/accept_ra", "ipv4/con
 def look() -> Node:
     """The links of the node with their addresses, its default routes and the sysctls that matter, as JSON has it."""
     with IPRoute() as ip:
-        every = {link["index"]: link for link in ip.get_links()}
-        found = {index: link for index, link in every.items() if not link["flags"] & (IFF_LOOPBACK | IFF_POINTOPOINT)}
-        links = [
-            {
-                "name": link.get("ifname"),
-                "is_bridge": _kind(link) == "bridge",
-                "mtu": link.get("mtu"),
-                "mac": link.get("address"),
-                "alias": link.get("ifalias"),
-                "master": every[link.get("master")].get("ifname") if link.get("master") in every else None,
-                "flags": link["flags"] & (IFF_UP | IFF_PROMISC),
-                "vlan_filtering": bool(_kind(link) == "bridge" and link.get(("linkinfo", "data", "br_vlan_filtering"))),
-                "addresses": [],
-            }
-            for link in found.values()
-        ]
-        by_index = dict(zip(found, links, strict=True))
+        found = ip.get_links()
+        names = {link["index"]: link.get("ifname") for link in found}
+        links = {
+            link["index"]: _look_at(link, names)
+            for link in found
+            if not link["flags"] & (IFF_LOOPBACK | IFF_POINTOPOINT)
+        }
         for address in ip.get_addr():
-            if address["index"] in by_index:
+            if address["index"] in links:
                 text = f"{address.get('local') or address.get('address')}/{address['prefixlen']}"
-                by_index[address["index"]]["addresses"].append(text)
+                links[address["index"]]["addresses"].append(text)
         routes = [
-            {
-                "gateway": route.get("gateway"),
-                "metric": route.get("priority"),
-                "link": found[route.get("oif")].get("ifname"),
-            }
+            {"via": route.get("gateway"), "metric": route.get("priority"), "link": names[route.get("oif")]}
             for route in ip.get_default_routes()
-            if route.get("oif") in found
+            if route.get("oif") in links
         ]
-    names = [name for link in links for name in (form.format(link["name"]) for form in LINK_SYSCTLS)]
-    sysctls = {name: sysctl.read(name) for name in (*HOST_SYSCTLS, *names)}
-    return {"links": links, "routes": routes, "sysctls": sysctls}
+    wanted = [form.format(link["name"]) for link in links.values() for form in LINK_SYSCTLS]
+    sysctls = {name: sysctl.read(name) for name in (*HOST_SYSCTLS, *wanted)}
+    return {"links": list(links.values()), "routes": routes, "sysctls": sysctls}
+
+
+def _look_at(link: Any, names: dict[int, str]) -> dict[str, Any]:
+    is_bridge = link.get(("linkinfo", "kind")) == "bridge"
+    return {
+        "name": link.get("ifname"),
+        "is_bridge": is_bridge,
+        "filters_vlans": bool(is_bridge and link.get(("linkinfo", "data", "br_vlan_filtering"))),
+        "mtu": min(link.get("mtu"), LARGEST_MTU),
+        "mac": link.get("address"),
+        "alias": link.get("ifalias"),
+        "master": names.get(link.get("master")),
+        "flags": link["flags"] & (IFF_UP | IFF_PROMISC),
+        "addresses": [],
+    }
 
 
 def remake(node: Node) -> None:
@@ -83,40 +87,36 @@ def remake(node: Node) -> None:
     with IPRoute() as ip:
         ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
         for number, link in enumerate(node["links"]):
-            how: dict[str, Any] = {"kind": "bridge"}
-            if link["vlan_filtering"]:
-                how["br_vlan_filtering"] = 1
+            kind: dict[str, Any] = {"kind": "bridge"} | ({"br_vlan_filtering": 1} if link["filters_vlans"] else {})
             if not link["is_bridge"]:
-                peer = {"ifname": f"outside{number}", "net_ns_fd": outside.descriptor}
-                how = {"kind": "veth", "peer": peer}
-            if link["mac"] and len(link["mac"]) == len("00:00:00:00:00:00"):
-                how["address"] = link["mac"]
-            ip.link("add", ifname=link["name"], mtu=link["mtu"], **how)
+                kind = {"kind": "veth", "peer": {"ifname": f"outside{number}", "net_ns_fd": outside.descriptor}}
+            mac = {"address": link["mac"]} if MAC.fullmatch(link["mac"] or "") else {}
+            ip.link("add", ifname=link["name"], mtu=link["mtu"], **mac, **kind)
         indexes = {link.get("ifname"): link["index"] for link in ip.get_links()}
+        bridges = {link["name"] for link in node["links"] if link["is_bridge"]}
         for link in node["links"]:
             _set(node, (form.format(link["name"]) for form in LINK_SYSCTLS))
-            change: dict[str, Any] = {"flags": link["flags"], "change": IFF_UP | IFF_PROMISC}
-            if link["alias"]:
-                change["ifalias"] = link["alias"]
-            if any(other["name"] == link["master"] and other["is_bridge"] for other in node["links"]):
-                change["master"] = indexes[link["master"]]
-            ip.link("set", index=indexes[link["name"]], **change)
-            for text in link["addresses"]:
-                address, _, length = text.partition("/")
-                how = {"flags": IFA_F_NODAD} if ":" in address else {}
-                ip.addr("replace", index=indexes[link["name"]], address=address, prefixlen=int(length), **how)
+            master = indexes[link["master"]] if link["master"] in bridges else None
+            _settle(ip, link, indexes[link["name"]], master)
         for route in node["routes"]:
-            via = {
-                name: value for name, value in (("gateway", route["gateway"]), ("priority", route["metric"])) if value
-            }
-            with suppress(OSError):  # through a gateway that only a route leads to, which is left out
-                family = {"family": 10} if ":" in (route["gateway"] or "") else {}
-                ip.route("add", dst="::/0" if family else "default", oif=indexes[route["link"]], **via, **family)
+            _set_default_route(ip, indexes[route["link"]], route["via"], route["metric"])
 
 
-def _kind(link: Any) -> str | None:
-    kind: str | None = link.get(("linkinfo", "kind"))
-    return kind
+def _settle(ip: IPRoute, link: Mapping[str, Any], index: int, master: int | None) -> None:
+    """Master, flags, alias, addresses."""
+    others = {name: value for name, value in (("ifalias", link["alias"]), ("master", master)) if value}
+    ip.link("set", index=index, flags=link["flags"], change=IFF_UP | IFF_PROMISC, **others)
+    for text in link["addresses"]:
+        address, _, length = text.partition("/")
+        how = {"flags": IFA_F_NODAD} if ":" in address else {}
+        ip.addr("replace", index=index, address=address, prefixlen=int(length), **how)
+
+
+def _set_default_route(ip: IPRoute, index: int, via: str | None, metric: int | None) -> None:
+    """For plugins that look for the uplink by it; one whose gateway is not on the link is left out."""
+    others = {name: value for name, value in (("gateway", via), ("priority", metric)) if value}
+    with suppress(NetlinkError):
+        ip.route("add", dst="::/0" if via and ":" in via else "0.0.0.0/0", oif=index, **others)
 
 
 def _set(node: Node, names: Iterable[str]) -> None:

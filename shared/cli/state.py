@@ -17,13 +17,13 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from shared.net.netns import Netns
-from shared.net.wire import IFF_PROMISC, IFF_UP
+from shared.net.wire import AF_INET6, IFF_PROMISC, IFF_UP
 
 Step = dict[str, Any]
 State = dict[tuple[str, str, str], Any]  # (place, what, its name): facts
 
 ORDER = ("link", "address", "route", "rule", "neighbour", "qdisc", "filter", "nftables", "sysctl", "file")
-RT_TABLE_LOCAL = 255  # linux/rtnetlink.h
+RT_TABLE_MAIN, RT_TABLE_LOCAL = 254, 255  # linux/rtnetlink.h
 RTPROT_KERNEL = 2
 NUD_PERMANENT = 0x80  # linux/neighbour.h
 NET_SYSCTLS = "/proc/sys/net"
@@ -70,7 +70,9 @@ def _default(state: State, place: str, name: str, old: Any) -> Any:
     parts = name.split("/")
     if old is not None or len(parts) < 5:
         return old
-    return state.get((place, "sysctl", "/".join([*parts[:3], "default", *parts[4:]])), old)
+    # a namespace has no neigh/default of its own, but has lo
+    models = ((place, "sysctl", "/".join([*parts[:3], model, *parts[4:]])) for model in ("default", "lo"))
+    return next((state[model] for model in models if model in state), None)
 
 
 def _network(place: str) -> State:
@@ -113,13 +115,17 @@ def _link(link: Any, names: dict[int, str]) -> dict[str, Any]:
 
 
 def _route(route: Any, names: dict[int, str]) -> str:
-    words = [f"{route.get('dst')}/{route['dst_len']}" if route["dst_len"] else "default"]
-    words += [f"{word} {route.get(key)}" for word, key in (("via", "gateway"), ("src", "prefsrc")) if route.get(key)]
-    words += [f"dev {names.get(route.get('oif'))}"] if route.get("oif") else []
-    words += [
-        f"{word} {route.get(key)}" for word, key in (("table", "table"), ("metric", "priority")) if route.get(key)
-    ]
-    return f"{'inet6' if route['family'] == 10 else 'inet'} {' '.join(words)}"
+    words = ["inet6" if route["family"] == AF_INET6 else "inet"]
+    words.append(f"{route.get('dst')}/{route['dst_len']}" if route["dst_len"] else "default")
+    table = route.get("table") if route.get("table") != RT_TABLE_MAIN else None
+    facts = {
+        "via": route.get("gateway"),
+        "src": route.get("prefsrc"),
+        "dev": names.get(route.get("oif")),
+        "table": table,
+        "metric": route.get("priority"),
+    }
+    return " ".join([*words, *(f"{word} {value}" for word, value in facts.items() if value)])
 
 
 def _plain(message: Any) -> str:
