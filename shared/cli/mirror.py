@@ -15,6 +15,7 @@ from pyroute2 import IPRoute, NetlinkError
 
 from shared.cli import throwaway
 from shared.cli.throwaway import Failure
+from shared.cni.call import folded
 from shared.launch import PLUGINS
 from shared.net import sysctl
 from shared.net.netns import open_netns
@@ -154,17 +155,22 @@ class Kept:
             self.path.chmod(stat.S_IMODE(self.mode))
 
 
-def hide_files(network: NetworkConfigList) -> list[str]:
+def hide_files(network: NetworkConfigList, needed: Iterable[Path]) -> list[str]:
     """Puts file systems of this host's own where plugins keep their state, with a copy of the network's leases.
 
     The directories that can be written then. Where a directory was not there it is not there either, but can be made.
+    Raises Failure where something that is `needed` would be hidden.
     """
-    ipams = [plugin["ipam"] for plugin in network.plugins if isinstance(plugin.get("ipam"), dict)]
-    data_dirs = {Path(str(ipam.get("dataDir") or DATA_DIR)) for ipam in ipams if ipam.get("type") == "host-local"}
+    ipams = [ipam for plugin in network.plugins if isinstance(ipam := folded(dict(plugin), "ipam"), dict)]
+    data_dirs = {
+        Path(str(folded(ipam, "dataDir") or DATA_DIR)) for ipam in ipams if folded(ipam, "type") == "host-local"
+    }
+    data_dirs = {path for path in data_dirs if path.is_absolute()}  # the plugin refuses others
     tops = [*HIDDEN, *(path for path in sorted(data_dirs) if not any(path.is_relative_to(top) for top in HIDDEN))]
+    throwaway.expect_visible(needed, tops)
     kept = {entry.path: entry for path in data_dirs for entry in _leases(path, network.name, tops)}
     for ipam in ipams:
-        file = Path(str(ipam.get("resolvConf") or "/")).resolve()
+        file = Path(str(folded(ipam, "resolvConf") or "/")).resolve()
         if file.is_file() and any(file.is_relative_to(top) for top in tops):
             kept |= {entry.path: entry for entry in _chain(file, tops)}
     throwaway.protect()

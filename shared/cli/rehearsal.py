@@ -46,7 +46,7 @@ def main() -> None:
 def rehearse(task: Mapping[str, Any]) -> dict[str, Any]:
     """The calls and their steps, the result, and the error if there was one."""
     network = parse(task["network"])
-    directories = mirror.hide_files(network)
+    directories = mirror.hide_files(network, [TREE, *map(Path, task["bin_dirs"])])
     mirror.remake(task["node"])
     attachment = Attachment(**task["attachment"])
     throwaway.new_netns(Path(attachment.netns))

@@ -364,6 +364,7 @@ def test_failure_of_a_later_plugin(node: PretendHost, tmp_path: Path) -> None:
     [
         (network({"type": "absent"}), (), "plugin absent not found"),
         (network({**V4_ONLY, "bridge": "up0"}), (), "link up0 already exists but is not a bridge"),
+        (network({**V4_ONLY, "ipam": {**V4_ONLY["ipam"], "dataDir": "x"}}), (), "ipam.dataDir"),
         (network({**V4_ONLY, "ipMasq": True}), (), '"ipMasq": true is not supported'),
         (network(V4_ONLY), ("--ifname", "a/b"), "CNI_IFNAME 'a/b' is invalid"),
     ],
@@ -380,6 +381,13 @@ def test_what_cannot_be_explained(node: PretendHost) -> None:
     assert done.returncode == 1 and "a list of at least one plugin is required" in done.stderr
     done = explain(node, network(V4_ONLY), bin_dirs=("/run/bin",))
     assert done.returncode == 1 and "/run will be hidden, and /run/bin is in there" in done.stderr
+    above = str(Path(node.bin_dir).parent)
+    for data_dir, reason in (
+        (above, f"{above} will be hidden, and "),
+        ("/no/such", "a directory in / cannot be pretended"),
+    ):
+        done = explain(node, network({**V4_ONLY, "ipam": {**V4_ONLY["ipam"], "dataDir": data_dir}}))
+        assert done.returncode == 1 and reason in done.stderr
 
 
 # -- plugins that are not this suite's
