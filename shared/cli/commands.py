@@ -113,7 +113,7 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
         "--bin-dir",
         metavar="DIR",
         action="append",
-        help=f"where the plugins are; may be repeated (default: CNI_PATH, {BIN_DIR})",
+        help="where the plugins are; may be repeated (default: CNI_PATH, or where cnitool is)",
     )
     parser.add_argument(
         "--ifname",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.text import Text
 
 from shared.cli import mirror, story, throwaway
-from shared.cli.commands import BIN_DIR
+from shared.cli.networks import bin_dirs, capability_args, cni_args
 from shared.cli.terminal import readable
 from shared.cli.throwaway import Failure
+from shared.runtime.attach import Attachment
 from shared.runtime.conflist import ConfigError, NetworkConfigList, load
 
 CONTAINER_ID = "explain"
@@ -30,7 +31,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         throwaway.expect(options.conflist.is_file(), f"{options.conflist} is no file")
         network = load(options.conflist, print)[0]
-        told = rehearse(network, options.bin_dir or _bin_dirs(), options.ifname, delete=options.delete)
+        attachment = Attachment(CONTAINER_ID, NETNS, options.ifname, cni_args(), capability_args())
+        told = rehearse(network, options.bin_dir or bin_dirs(), attachment, delete=options.delete)
     except (ConfigError, Failure, ValueError) as error:
         print(f"cnitool explain: {error}", file=sys.stderr)
         return 1
@@ -42,22 +44,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def rehearse(
-    network: NetworkConfigList, bin_dirs: Sequence[Path | str], ifname: str, *, delete: bool
+    network: NetworkConfigList, directories: Sequence[Path | str], attachment: Attachment, *, delete: bool
 ) -> dict[str, Any]:
     """What rehearsal.rehearse answers, with each step's `text`. Raises Failure where it could not be done."""
-    places = [Path(directory).absolute() for directory in bin_dirs]
+    places = [Path(directory).absolute() for directory in directories]
     throwaway.expect_visible([*places, Path(__file__)], mirror.HIDDEN)
-    attachment = {"container_id": CONTAINER_ID, "netns": NETNS, "ifname": ifname}
     task = {
         "outside": throwaway.own_namespaces(),
-        "network": {
-            "name": network.name,
-            "cniVersion": network.cni_version,
-            "plugins": network.plugins,
-            "disableCheck": network.disable_check,
-        },
+        "network": network.to_json(),
         "node": mirror.look(),
-        "attachment": attachment | _environment_arguments(os.environ),
+        "attachment": asdict(attachment),
         "bin_dirs": [str(place) for place in places],
         "delete": delete,
     }
@@ -70,21 +66,6 @@ def rehearse(
     for step in told["steps"]:
         step["text"] = story.text(step)
     return told
-
-
-def _bin_dirs() -> list[str]:
-    return [directory for directory in os.environ.get("CNI_PATH", BIN_DIR).split(os.pathsep) if directory]
-
-
-def _environment_arguments(environment: Mapping[str, str]) -> dict[str, Any]:
-    """CNI_ARGS and CAP_ARGS, for the plugins. Raises Failure where the latter is no JSON object."""
-    pairs = [pair.partition("=") for pair in environment.get("CNI_ARGS", "").split(";") if pair]
-    try:
-        capabilities = json.loads(environment.get("CAP_ARGS") or "{}")
-    except ValueError as error:
-        raise Failure(f"CAP_ARGS: {error}") from None
-    throwaway.expect(isinstance(capabilities, dict), "CAP_ARGS: not a JSON object")
-    return {"cni_args": {name: value for name, _, value in pairs}, "capability_args": capabilities}
 
 
 def _print(console: Console, network: NetworkConfigList, told: Mapping[str, Any]) -> None:
