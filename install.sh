@@ -296,6 +296,12 @@ remove_tree() { # TREE, by a rename first: a tree is never seen in part
     mv -T -- "$1" "$aside" && rm -rf -- "$aside"
 }
 
+# Where programs find shared.runtime, whichever release is installed.
+be_current() { # TREE STAGE
+    [[ $(readlink -- "$lib_dir/current") != "${1##*/}" ]] || return 0
+    ln -s -- "${1##*/}" "$2/.pycni-new.current" && mv -fT -- "$2/.pycni-new.current" "$lib_dir/current"
+}
+
 remove_superseded() {
     local old
     for old in "$lib_dir"/*; do
@@ -354,6 +360,7 @@ install_plugins() {
             printf 'removed %s, no longer part of pycni\n' "$file"
         fi
     done
+    be_current "$tree" "$stage" || die "cannot write to $lib_dir"
     remove_superseded
     printf 'pycni %s is installed in %s: %s\n' "$version" "$bin_dir" "${names[*]}"
     printf '  code    %s\n  python  %s (%s)\n' "$tree" "$python" "$("$python" -I -S -c 'import sys; print(sys.version.split()[0])')"
@@ -399,6 +406,10 @@ uninstall_plugins() {
         # Another bin dir may still use a tree here; then the list of bin dirs and the tools stay, and with them the directory.
         remaining=("$lib_dir"/*-*)
         ((${#remaining[@]})) || rm -rf -- "$lib_dir/.bin-dirs" "$lib_dir/tools"
+        if [[ ! -e $lib_dir/current ]]; then
+            rm -f -- "$lib_dir/current"
+            ((!${#remaining[@]})) || be_current "${remaining[0]}" "$lib_dir"
+        fi
         rmdir --ignore-fail-on-non-empty -- "$lib_dir"
     fi
     printf 'removed from %s: %s\n' "$bin_dir" "${removed[*]:-nothing, no pycni there}"
