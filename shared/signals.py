@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SIGKILL = _signal.SIGKILL
 TICK = 1.0  # seconds
+SOONEST = 0.001  # seconds; a timer of 0 is none, and a deadline can be past already
 
 
 class Terminated(BaseException):
@@ -92,7 +93,7 @@ class interruptible:  # noqa: N801  (used like a function)
         if _pending:
             _interruptible = False
             raise Terminated(_pending)
-        _signal.setitimer(_signal.ITIMER_REAL, min(self.seconds, TICK), TICK)
+        _signal.setitimer(_signal.ITIMER_REAL, max(min(self.seconds, TICK), SOONEST), TICK)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import posix
+from time import monotonic
 
 from shared import signals
 from shared.cni.errors import IOFailure, TryAgainLater
@@ -105,6 +106,7 @@ class Store:
         self.network = network
         self.path = f"{data_dir}/{network}"
         self.directory = self.index = self.lock = -1
+        self.deadline = 0.0  # on the monotonic clock, of waiting for both locks
 
     def exists(self) -> bool:
         """Whether any lease was ever made: DEL and GC have nothing to do otherwise."""
@@ -117,6 +119,7 @@ class Store:
         return True
 
     def __enter__(self) -> Self:
+        self.deadline = monotonic() + LOCK_SECONDS
         try:
             self.directory = _directory(self.path)
             sidecar = _directory(f"{self.data_dir}/{SIDECAR}")
@@ -163,7 +166,7 @@ class Store:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             try:
-                with signals.interruptible(LOCK_SECONDS):
+                with signals.interruptible(self.deadline - monotonic()):
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
             except signals.DeadlineExpired:
                 raise TryAgainLater(

@@ -100,12 +100,13 @@ print(attempt(wait))
 """) == ["('Terminated', (15,))"]
 
 
-def test_a_deadline() -> None:
-    assert told("""
+@pytest.mark.parametrize("seconds", [0.01, 0, -1])
+def test_a_deadline(seconds: float) -> None:
+    assert told(f"""
 signals.install()
 reader, writer = os.pipe()
 def wait():
-    with signals.interruptible(0.01):
+    with signals.interruptible({seconds}):
         os.read(reader, 1)
 print(attempt(wait))
 print(signal.getitimer(signal.ITIMER_REAL)[0])

@@ -504,6 +504,44 @@ def test_a_lock_that_is_held(root: Path) -> None:
     assert told.splitlines() == [f"11 the lock of {root}/net is held by another call for over 0 seconds", "free again"]
 
 
+def test_both_locks_are_waited_for_with_one_deadline(root: Path) -> None:
+    """Who waited long for another call of the suite does not wait as long again for the reference's."""
+    reserve(root, "10.1.0.2")
+    told = run(
+        """
+        import fcntl, os
+        from ipam.host_local import store
+        from shared import signals
+        from shared.cni.errors import TryAgainLater
+        signals.install()
+        now = 0.0
+        store.monotonic = lambda: now
+        directory = os.open(sys.argv[1] + "/net", os.O_RDONLY)
+        lock = os.open(sys.argv[1] + "/net/lock", os.O_RDWR)
+        for held in (directory, lock):
+            fcntl.flock(held, fcntl.LOCK_EX)
+
+        class Waiting(signals.interruptible):
+            def __enter__(self):
+                global now
+                print(self.seconds)
+                now += 15
+                if now > 20:
+                    raise signals.DeadlineExpired
+                fcntl.flock(directory, fcntl.LOCK_UN)
+
+        signals.interruptible = Waiting
+        try:
+            with store.Store(sys.argv[1], "net"):
+                print("entered")
+        except TryAgainLater as error:
+            print(error.code)
+        """,
+        str(root),
+    )
+    assert told.split() == ["20.0", "5.0", "11"]
+
+
 def test_calls_take_turns_also_when_the_lock_file_is_removed(root: Path) -> None:
     order: list[str] = []
 
