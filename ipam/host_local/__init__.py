@@ -8,7 +8,7 @@ from ipam.host_local.store import Lease, Store, is_hand_placed, problem
 from shared.cni import config
 from shared.cni.call import folded
 from shared.cni.config import absolute_path, address, field, invalid, list_of, obj, prefix, section
-from shared.cni.errors import InternalError, InvalidConfig, PluginNotAvailable, TryAgainLater
+from shared.cni.errors import InternalError, InvalidConfig, IOFailure, PluginNotAvailable, TryAgainLater
 from shared.cni.ip import Address, Prefix
 from shared.cni.plugin import previous_result, valid_attachments
 from shared.cni.result import IP, Result, route_from_json
@@ -283,7 +283,10 @@ def gc(call: Call) -> None:
     with store:
         for name in list(store.names()):
             lease = store.read(name)
-            if lease is None or is_hand_placed(lease):
+            if lease is None:
+                store.is_taken(name)  # which removes an empty or garbled file
+                continue
+            if is_hand_placed(lease):
                 continue
             alive = (lease.container_id, lease.ifname) in valid if lease.ifname else lease.container_id in containers
             if not alive:
@@ -298,9 +301,17 @@ def status(call: Call) -> None:
         raise PluginNotAvailable("host-local cannot write leases", trouble)
     if not pool.store.exists():
         return
-    with pool.store as store:
-        names = [Address.parse(name) for name in store.names()]
-    for entry in pool.sets:
-        used = {place for name in names if (place := entry.place(name)) is not None}
-        if len(used - entry.gateways) >= entry.capacity:
-            raise PluginNotAvailable(f"no IP addresses available in range set: {entry}", _fullness(entry))
+    try:
+        with pool.store as store:
+            full = [entry for entry in pool.sets if _is_full(store, entry)]
+    except IOFailure as error:
+        raise PluginNotAvailable("host-local cannot use its leases", str(error)) from None
+    if full:
+        raise PluginNotAvailable(f"no IP addresses available in range set: {full[0]}", _fullness(full[0]))
+
+
+def _is_full(store: Store, entry: RangeSet) -> bool:
+    """Looks into the files only where they are as many as the addresses: some may be empty or garbled."""
+    names = {place: name for name in store.names() if (place := entry.place(Address.parse(name))) is not None}
+    leased = [name for place, name in names.items() if place not in entry.gateways]
+    return len(leased) >= entry.capacity and all(map(store.is_taken, leased))

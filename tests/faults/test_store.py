@@ -108,6 +108,17 @@ def test_garbled_leases_are_reclaimed_by_gc(host: PretendHost) -> None:
     assert _leases(host) == {kept: "kept\r\neth0"}
 
 
+@pytest.mark.parametrize("what", GARBAGE)
+def test_leases_that_become_garbled_are_reclaimed_by_gc(host: PretendHost, what: str) -> None:
+    """At the same time stamp, so that the index takes them for leases still."""
+    kept = _address(_add(host, "kept"))
+    (_store(host) / _address(_add(host, "c1"))).write_bytes(GARBAGE[what])
+    valid = [{"containerID": name, "ifname": "eth0"} for name in ("kept", "c1")]
+    answer = host.cni("host-local", "GC", {**_config(), "cni.dev/valid-attachments": valid})
+    assert answer.status == 0, answer
+    assert _leases(host) == {kept: "kept\r\neth0"}
+
+
 def test_a_garbled_round_robin_file_is_no_hindrance(host: PretendHost) -> None:
     for content in (b"", b"\xff\xff", b"10.99.0.1", b"fd00::1", b"10.7.0.3\n", bytes(4096)):
         (_store(host) / "last_reserved_ip.0").write_bytes(content)

@@ -111,6 +111,25 @@ class TestStatus:
             (store / f"10.7.0.{number}").write_bytes(b"")
         assert self._status(host, plugin, subnet="10.7.0.0/29").status == 0
 
+    def test_a_pool_of_leases_that_became_garbled_is_not_full(self, host: PretendHost, plugin: str) -> None:
+        """At the same time stamp, so that the index takes them for leases still."""
+        config = {**CONFIG, "ipam": {"type": "host-local", "subnet": "10.7.0.0/29"}}
+        for number in range(5):
+            assert host.cni("host-local", "ADD", config, netns="/x", container_id=f"c{number}").status == 0
+        (host.root / STORE.lstrip("/") / "10.7.0.4").write_bytes(b"")
+        assert self._status(host, plugin, subnet="10.7.0.0/29").status == 0
+        assert host.cni("host-local", "ADD", config, netns="/x", container_id="more").status == 0
+        assert self._status(host, plugin, subnet="10.7.0.0/29").code == 50
+
+    @pytest.mark.parametrize(
+        "damage", ["chmod 777 {}", "rm {}/lock; ln -s /etc/passwd {}/lock", "rm {}/lock; mkdir {}/lock"]
+    )
+    def test_a_store_that_add_refuses(self, host: PretendHost, plugin: str, damage: str) -> None:
+        assert host.cni("host-local", "ADD", CONFIG, netns="/x").status == 0
+        host.run("sh", "-ec", damage.format(STORE, STORE))
+        answer = self._status(host, plugin)
+        assert (answer.status, answer.code) == (1, 50), answer
+
     @pytest.mark.parametrize("existing", [True, False])
     def test_read_only_store(self, host: PretendHost, plugin: str, existing: bool) -> None:
         if existing:
