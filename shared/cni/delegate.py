@@ -36,6 +36,8 @@ def ipam_type(call: Call) -> str:
         return ""
     if not isinstance(kind, str) or not is_name(kind):
         raise invalid("ipam.type", kind, "must be the name of a plugin in CNI_PATH")
+    if not suite.plugins.get(kind, "ipam.").startswith("ipam."):
+        raise invalid("ipam.type", kind, "is not an IPAM plugin")  # bridge would call itself without end
     return kind
 
 

@@ -549,6 +549,18 @@ def test_unusable_keys(net: Network, keys: dict[str, Any], words: str) -> None:
     net.refused("a", 7, words, **keys)
 
 
+@pytest.mark.parametrize("verb", ["ADD", "CHECK", "DEL", "GC", "STATUS"])
+@pytest.mark.parametrize("kind", ["bridge", "loopback"])
+def test_a_plugin_of_the_suite_that_is_no_ipam_plugin(net: Network, host: PretendHost, kind: str, verb: str) -> None:
+    more: dict[str, Any] = {"prevResult": {}, "cni.dev/valid-attachments": []}
+    netns = host.netns("a")
+    before = host.snapshot(["a"])
+    answer = host.cni("bridge", verb, {**net.config, **more, "ipam": {"type": kind}}, netns=netns)
+    assert answer.code == 7, answer
+    assert f'"ipam.type": "{kind}" is not an IPAM plugin' in answer.json["msg"]
+    assert host.snapshot(["a"]) == before
+
+
 def test_a_name_that_is_no_bridge(net: Network, host: PretendHost) -> None:
     host.run("ip", "link", "add", "cni0", "type", "ifb")
     net.refused("a", 999, "cni0 already exists but is not a bridge")
