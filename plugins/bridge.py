@@ -304,7 +304,7 @@ def _check_inside(
     if links.kind(link) != "veth":
         problems.append(f"link {call.ifname} in {call.netns} is not a veth")
     mac = pod.mac or next(
-        (entry.mac for entry in previous.interfaces if entry.sandbox and entry.name == call.ifname), ""
+        (entry.mac.lower() for entry in previous.interfaces if entry.sandbox and entry.name == call.ifname), ""
     )
     verify.link(link, call, problems, mac=mac, is_up=not pod.keys.disableContainerInterface)
     verify.layer_3(inside, link, call, previous, problems)

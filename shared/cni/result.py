@@ -94,7 +94,8 @@ class Result:
         """Reads a result of any version (`version` where it does not say); raises DecodingFailure naming the member."""
         if not isinstance(raw, dict):
             raise DecodingFailure(f"the {what} is not a JSON object")
-        own = raw.get("cniVersion")
+        raw = versions.lower_case(raw)
+        own = raw.get("cniversion")
         raw = versions.upgrade(raw, version if own in (None, "") else own)
         result = cls()
         try:
@@ -122,13 +123,8 @@ def _list(raw: Json, key: str) -> list[Json]:
     return members
 
 
-def _folded(raw: Json) -> Json:
-    """Members under their names in lower case, as Go finds them; an exact name wins."""
-    return {**{key.lower(): value for key, value in raw.items()}, **{key: raw[key] for key in raw if key.islower()}}
-
-
 def _interface(raw: Json) -> Interface:
-    raw = _folded(raw)
+    raw = versions.lower_case(raw)
     name, mac, sandbox = (raw.get(key) for key in ("name", "mac", "sandbox"))
     if not all(isinstance(member, str | None) for member in (name, mac, sandbox)):
         raise ValueError("an interface's name, mac and sandbox must be strings")
@@ -137,7 +133,7 @@ def _interface(raw: Json) -> Interface:
 
 
 def _ip(raw: Json) -> IP:
-    raw = _folded(raw)
+    raw = versions.lower_case(raw)
     return IP(
         Prefix.parse(raw["address"]), _optional_address(raw.get("gateway")), _number(raw, "interface", U32, least=-U32)
     )
@@ -145,7 +141,7 @@ def _ip(raw: Json) -> IP:
 
 def route_from_json(raw: Json) -> Route:
     """Reads a route of a result or of an IPAM configuration; raises ValueError or KeyError."""
-    raw = _folded(raw)
+    raw = versions.lower_case(raw)
     numbers = {key: _number(raw, key, U8 if key == "scope" else U32) for key in versions.ROUTE_KEYS_1_1}
     extra = {key: value for key, value in numbers.items() if value is not None}
     return Route(Prefix.parse(raw["dst"]), _optional_address(raw.get("gw")), extra)
@@ -157,7 +153,7 @@ def dns_from_json(raw: Any) -> Json:
         return {}
     if not isinstance(raw, dict):
         raise ValueError('"dns" is not an object')
-    raw = _folded(raw)
+    raw = versions.lower_case(raw)
     dns: Json = {}
     for key in ("nameservers", "domain", "search", "options"):
         value = raw.get(key)

@@ -23,8 +23,13 @@ def at_least(version: str, least: str) -> bool:
     return SUPPORTED.index(version) >= SUPPORTED.index(least)
 
 
+def lower_case(raw: Json) -> Json:
+    """Members under their names in lower case, as Go finds them whatever their case; an exact name wins."""
+    return {**{key.lower(): value for key, value in raw.items()}, **{key: raw[key] for key in raw if key.islower()}}
+
+
 def upgrade(result: Json, version: str) -> Json:
-    """A result of any version as 1.1.0 writes it; raises DecodingFailure for what is not a result."""
+    """A result of any version, its names in lower case, as 1.1.0 writes it; raises DecodingFailure for what is none."""
     if version not in SUPPORTED:
         raise DecodingFailure(f"a result has cniVersion {version!r}, which is not known")
     if at_least(version, "0.3.0"):
@@ -35,7 +40,8 @@ def upgrade(result: Json, version: str) -> Json:
         config = result.get(key)
         if config is None:
             continue
-        if not isinstance(config, dict) or not isinstance(config.get("ip"), str):
+        config = lower_case(config) if isinstance(config, dict) else {}
+        if not isinstance(config.get("ip"), str):
             raise DecodingFailure(f'a result of version {version} has no address in "{key}"')
         ip = {"address": config["ip"]}
         if config.get("gateway"):

@@ -639,6 +639,18 @@ def test_check_looks_at_its_own_addresses_only(net: Network) -> None:
     assert net.check("a", isGateway=True).status == 0
 
 
+def test_check_of_a_result_in_capitals(net: Network) -> None:
+    """Names and MACs in any case; a wrong address is found in such a result, too."""
+    net.add("a", isGateway=True)
+    result = net.results["a"]
+    result["interfaces"] = [{**entry, "mac": entry["mac"].upper()} for entry in result["interfaces"]]
+    capitals = {key.upper(): value for key, value in result.items()}
+    assert net.call("CHECK", "a", isGateway=True, prevResult=capitals).status == 0
+    capitals["IPS"][0]["address"] = "10.1.0.99/24"
+    answer = net.call("CHECK", "a", isGateway=True, prevResult=capitals)
+    assert answer.code == 999 and "address 10.1.0.99/24 is missing" in answer.json["details"], answer
+
+
 def test_check_needs_a_previous_result(net: Network) -> None:
     net.add("a")
     assert net.call("CHECK", "a").code == 7

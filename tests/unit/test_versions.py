@@ -154,6 +154,25 @@ def test_a_result_without_version_takes_the_configurations(version: str) -> None
         assert [str(each.address) for each in Result.from_json(raw, version).ips] == ["10.1.0.2/24"]
 
 
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_names_in_any_case(version: str) -> None:
+    """As Go reads them: an exact name wins."""
+    result = Result()
+    result.interfaces = [] if version in OLD else [Interface("eth0", "02:00:00:00:00:01", "/run/netns/a")]
+    result.ips = [IP(Prefix.parse("10.1.0.2/24"), Address.parse("10.1.0.1"))]
+    result.routes = [Route(Prefix.parse("0.0.0.0/0"))]
+    result.dns = {"nameservers": ["10.1.0.9"]}
+    written = result.to_json(version)
+
+    def capitals(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key.upper(): capitals(member) for key, member in value.items()}
+        return [capitals(member) for member in value] if isinstance(value, list) else value
+
+    assert Result.from_json(capitals(written), "1.1.0").to_json(version) == written
+    assert Result.from_json({**capitals(written), **written, "DNS": {}}, "1.1.0").to_json(version) == written
+
+
 def test_an_ipam_result_with_interface_but_no_interfaces() -> None:
     """IPAM plugins of old set "interface": 0 without listing any; the plugin that called them fills it in."""
     assert Result.from_json({"ips": [{"address": "10.1.0.2/24", "interface": 0}]}, "0.3.1").ips[0].interface is None
