@@ -113,6 +113,7 @@ choose_python() { # -> python
         [[ $python == /* ]] || die "--python needs an absolute path, not $python" 2
         [[ -f $python && -x $python ]] || die "cannot use $python: there is no such executable file"
         candidate=$(probe "$python") || die "cannot use $python: ${candidate##*$'\n'}"
+        [[ -n $candidate ]] || die "cannot use $python: it does not answer as a Python does"
         python=$candidate
     elif candidate=$(probe /usr/bin/python3 2>/dev/null); then
         python=$candidate

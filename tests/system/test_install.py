@@ -756,6 +756,7 @@ def test_python_missing_or_too_old(site: Site, small_path: Path, tmp_path: Path)
     (tmp_path / "python3").write_text("#!/bin/sh\necho out of order >&2\nexit 1\n")
     (tmp_path / "python3").chmod(0o755)
     assert "out of order" in site.refused("--python", str(tmp_path / "python3"))
+    assert "cannot use /bin/true: " in site.refused("--python", "/bin/true")
 
     hide = '[[ ! -e /usr/bin/python3 ]] || mount --bind /dev/null "$(realpath /usr/bin/python3)"; PATH=$1; shift; "$@"'
     done = in_mounts(hide, small_path, "bash", *site.argv())
