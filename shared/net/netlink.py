@@ -250,6 +250,22 @@ def decode(kind: int, data: bytes, start: int, end: int) -> Message:
     return _decode_structure(wire.MESSAGES[kind], data, start, end)
 
 
+def next_hops(data: bytes) -> Iterator[Message]:
+    """The next hops that RTA_MULTIPATH lists (struct rtnexthop), each as a route with one of its own has it."""
+    gateway, kind = STRUCTURES["route"][2]["RTA_GATEWAY"]
+    start = 0
+    while start + 8 <= len(data):
+        length, _flags, _hops, index = unpack_from("=HBBi", data, start)
+        if length < 8:
+            return
+        hop: Message = {"RTA_OIF": index}
+        for number, value_start, value_end in _attributes(data, start + 8, start + length):
+            if number == gateway:
+                hop["RTA_GATEWAY"] = _decode_value(kind, data, value_start, value_end, hop)
+        yield hop
+        start += (length + 3) & ~3
+
+
 _by_number: dict[str, dict[int, tuple[str, str]]] = {}
 
 

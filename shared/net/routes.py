@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.cni.ip import Address, Prefix
 from shared.net.addresses import FAMILIES
-from shared.net.netlink import Request
+from shared.net.netlink import Request, next_hops
 from shared.net.wire import (
     NLM_F_CREATE,
     RT_SCOPE_LINK,
@@ -58,13 +58,18 @@ def add(index: int, route: Route, gateway: Address | None) -> Request:
 
 
 def of_link(netlink: Netlink, index: int) -> list[tuple[Prefix, Address | None]]:
-    """Destination and gateway of each unicast route through a link, in whichever table."""
+    """Destination and gateway of each unicast route through a link, in whichever table.
+
+    The kernel makes one IPv6 route of two to the same destination through different links.
+    """
     found = []
     for version, family in FAMILIES.items():
         for message in netlink.dump(RTM_GETROUTE, {"family": family}):
-            if message.get("RTA_OIF") != index or message["type"] not in RTN_TYPES_SHOWN:
+            if message["type"] not in RTN_TYPES_SHOWN:
                 continue
             first = Address.parse(message["RTA_DST"]) if "RTA_DST" in message else Address(version, 0)
-            gateway = message.get("RTA_GATEWAY")
-            found.append((Prefix(first, message["dst_len"]), Address.parse(gateway) if gateway else None))
+            for hop in next_hops(message["RTA_MULTIPATH"]) if "RTA_MULTIPATH" in message else (message,):
+                if hop.get("RTA_OIF") == index:
+                    gateway = hop.get("RTA_GATEWAY")
+                    found.append((Prefix(first, message["dst_len"]), Address.parse(gateway) if gateway else None))
     return found

@@ -639,6 +639,22 @@ def test_check_looks_at_its_own_addresses_only(net: Network) -> None:
     assert net.check("a", isGateway=True).status == 0
 
 
+def test_check_of_two_interfaces_with_the_same_routes(net: Network, host: PretendHost) -> None:
+    """Of two IPv6 default routes the kernel makes one with two next hops; each interface's own is looked for there."""
+    net.pods["a"] = netns = host.netns("a")
+    config = {**net.config, "isDefaultGateway": True}
+
+    def call(verb: str, number: int, **more: Any) -> Answer:
+        return host.cni("bridge", verb, {**config, **more}, netns=netns, container_id="a", ifname=f"eth{number}")
+
+    results = [call("ADD", number).json for number in range(3)]
+    assert len(host.ip("-6", "route", "show", "default", netns="a")[0]["nexthops"]) == 3
+    assert [call("CHECK", number, prevResult=results[number]).status for number in range(3)] == [0, 0, 0]
+    host.run("ip", "-n", "a", "-6", "route", "del", "default", "via", "fd00:1::1", "dev", "eth1")
+    assert [call("CHECK", number, prevResult=results[number]).status for number in range(3)] == [0, 1, 0]
+    assert "route to ::/0 via fd00:1::1 is missing" in call("CHECK", 1, prevResult=results[1]).json["details"]
+
+
 def test_check_of_a_result_in_capitals(net: Network) -> None:
     """Names and MACs in any case; a wrong address is found in such a result, too."""
     net.add("a", isGateway=True)
