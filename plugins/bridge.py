@@ -76,11 +76,18 @@ class Config(config.Config):
     """bridge's keys."""
 
     bridge: str = field(link_name, "cni0", "name of the bridge; it is made if it does not exist")
-    isGateway: bool = field(boolean, False, "give the bridge the gateway address of each of the pod's networks")
-    isDefaultGateway: bool = field(boolean, False, "isGateway, and the pod's default route leads there")
-    forceAddress: bool = field(boolean, False, "replace a gateway address of the bridge that conflicts")
+    isGateway: bool = field(
+        boolean, False, "give the bridge the gateway address of each of the pod's networks", needs=("ipam",)
+    )
+    isDefaultGateway: bool = field(
+        boolean, False, "isGateway, and the pod's default route leads there", needs=("ipam",)
+    )
+    forceAddress: bool = field(
+        boolean, False, "replace a gateway address of the bridge that conflicts",
+        needs=("isGateway", "isDefaultGateway"),
+    )  # fmt: skip
     ipMasq: bool = field(boolean, False, "masquerade what leaves the pods' network (true is not supported yet)")
-    ipMasqBackend: str = field(choice("iptables", "nftables"), "", "what ipMasq uses")
+    ipMasqBackend: str = field(choice("iptables", "nftables"), "", "what ipMasq uses", needs=("ipMasq",))
     mtu: int | str = field(
         either(integer(0, 65535), choice("auto")), 0,
         'MTU of bridge and veth in bytes; 0: the kernel\'s default; "auto": the smallest of the host\'s up links that'
@@ -90,7 +97,9 @@ class Config(config.Config):
     promiscMode: bool = field(boolean, False, "make the bridge promiscuous (excludes hairpinMode)")
     vlan: int = field(integer(0, 4094), 0, "VLAN of the pod, untagged inside; 0: none")
     vlanTrunk: list[Trunk] = field(list_of(section(Trunk)), (), "VLANs that the pod gets tagged")
-    preserveDefaultVlan: bool = field(boolean, False, "with vlan or vlanTrunk: stay in the bridge's VLAN 1 too")
+    preserveDefaultVlan: bool = field(
+        boolean, False, "with vlan or vlanTrunk: stay in the bridge's VLAN 1 too", needs=("vlan", "vlanTrunk")
+    )
     macspoofchk: bool = field(boolean, False, "drop frames with another source MAC (true is not supported yet)")
     enabledad: bool = field(boolean, False, "wait for IPv6 duplicate address detection instead of skipping it")
     disableContainerInterface: bool = field(boolean, False, "leave the pod's interface down (excludes ipam)")

@@ -52,9 +52,9 @@ class IpamConfig(config.Config):
     """host-local's keys, below `ipam`."""
 
     subnet: Prefix | None = field(prefix, None, "short for a first range set with one range")
-    rangeStart: Address | None = field(address, None, "with subnet: first address given out")
-    rangeEnd: Address | None = field(address, None, "with subnet: last address given out")
-    gateway: Address | None = field(address, None, "with subnet: the gateway")
+    rangeStart: Address | None = field(address, None, "with subnet: first address given out", needs=("subnet",))
+    rangeEnd: Address | None = field(address, None, "with subnet: last address given out", needs=("subnet",))
+    gateway: Address | None = field(address, None, "with subnet: the gateway", needs=("subnet",))
     ranges: list[list[RangeConfig]] = field(range_sets, (), "range sets; a pod gets one address of each")
     routes: list[dict[str, Any]] = field(list_of(obj), (), "routes for the result: dst, gw and, from 1.1.0, the others")
     resolvConf: str = field(absolute_path, "", "file in resolv.conf's form whose settings become the result's dns")
@@ -106,7 +106,7 @@ class Pool:
             self.sets.append(_range_set("ipam.subnet", [ipam]))
         self.sets += [_range_set(f"ipam.ranges[{n}]", entries) for n, entries in enumerate(ipam.ranges)]
         if not self.sets:
-            raise InvalidConfig('invalid configuration: "ipam.ranges" is required: no IP ranges specified')
+            raise invalid("ipam.ranges", None, "is required: no IP ranges specified")
         for number, entry in enumerate(self.sets):
             for other in self.sets[:number]:
                 if entry.overlaps(other):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.launch import PLUGINS
+
 CONF_DIR = "/etc/cni/net.d"
 BIN_DIR = "/opt/cni/bin"
 CACHE_DIR = "/var/lib/cni"
@@ -123,6 +125,29 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--del", dest="delete", action="store_true", help="and then a DEL")
 
 
+def _epilog(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = text
+
+
+def _validate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("where", nargs="?", metavar="FILE|DIR", help=f"default: NETCONFPATH, else {CONF_DIR}")
+    parser.add_argument(
+        "--bin-dir", action="append", default=[], metavar="DIR",
+        help="where the plugins are, may be given several times; default: CNI_PATH, else where cnitool is",
+    )  # fmt: skip
+    _json(parser)
+    _epilog(parser, """One line for each finding: FILE: KEY: SEVERITY: REASON. A file is compared with the others of its
+directory, too. An "error" is what a plugin or runtime would refuse, a "warning" what does not do what it seems to, a
+"note" is to be known. Plugins that are not of this suite get the general checks only. Nothing is executed or changed.
+
+exit status: 0 nothing or notes only, 1 warnings, 2 errors""")  # fmt: skip
+
+
+def _schema(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("plugin", choices=sorted(PLUGINS), metavar="PLUGIN", help=", ".join(sorted(PLUGINS)))
+
+
 COMMANDS: tuple[Command, ...] = (
     Command("add", "networks", "attach a network namespace to a network, print the result", _attachment),
     Command("check", "networks", "check that an attachment is as it was made", _attachment),
@@ -137,13 +162,15 @@ COMMANDS: tuple[Command, ...] = (
     Command("completion", "manual", "print completion for bash: source <(cnitool completion)", _none, needs_tools=True),
     Command("manual", "manual", "print the manual page: cnitool manual | man -l -", _none, needs_tools=True),
     Command("pod", "pod", "set up, tear down or look at a pod as a kubelet does: loopback, default network", _pod),
-Command(
+    Command(
         "explain",
         "explain",
         "tell what an ADD would do, step by step, without doing it",
         _explain_arguments,
         needs_tools=True,
     ),
+    Command("validate", "validate", "check network configurations without using them", _validate),
+    Command("schema", "schema", "print the JSON Schema of a plugin's keys", _schema),
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """JSON Schema and documentation table of a plugin's keys, both from their declarations (config.Field).
 
-`python -m shared.cli.schema README.md` fills in the tables between `<!-- keys: NAME -->` and `<!-- end -->`.
+`cnitool schema PLUGIN` prints the schema, `python -m shared.cli.schema README.md` fills in the tables between
+`<!-- keys: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from shared.cli.terminal import readable, say
 from shared.cni import config
 from shared.cni.config import Config, Field
 from shared.launch import PLUGINS
 
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NONE = "–"
 # What a reader calls a kind whose schema says it less plainly.
 PLAIN = (
@@ -22,6 +26,13 @@ PLAIN = (
     (config.address, "IP address"), (config.prefix, "CIDR"), (config.obj, "object"),
 )  # fmt: skip
 FORMATS = {"ip": "IP address", "cidr": "CIDR"}
+
+
+def run(options: Namespace) -> int:
+    """Prints the schema of a plugin's configuration."""
+    keys = keys_of(options.plugin)
+    say(readable({"$schema": DIALECT, "title": options.plugin, **(json_schema(keys) if keys else {"type": "object"})}))
+    return 0
 
 
 def keys_of(plugin: str) -> type[Config] | None:
@@ -67,7 +78,7 @@ def rows(keys: type[Config]) -> list[tuple[str, ...]]:
 def _rows(keys: type[Config], path: str, seen: set[type[Config]]) -> list[tuple[str, ...]]:
     out: list[tuple[str, ...]] = []
     for name, declared in keys.fields.items():
-        inner, suffix = _inside(declared.kind.schema)
+        inner, suffix = inside(declared.kind.schema)
         place = f"{path}{name}"
         if inner is None or suffix:
             out.append((place, _type(declared.kind.schema), _default(declared), declared.help))
@@ -77,7 +88,7 @@ def _rows(keys: type[Config], path: str, seen: set[type[Config]]) -> list[tuple[
     return out
 
 
-def _inside(schema: dict[str, Any]) -> tuple[type[Config] | None, str]:
+def inside(schema: dict[str, Any]) -> tuple[type[Config] | None, str]:
     """The declared object that a value is or has in its lists, and a pair of brackets for each list."""
     suffix = ""
     while "items" in schema:

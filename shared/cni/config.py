@@ -36,13 +36,31 @@ class Kind:
 class Field:
     """One declared key."""
 
-    __slots__ = ("default", "help", "kind", "required")
+    __slots__ = ("default", "help", "kind", "needs", "required")
 
-    def __init__(self, kind: Kind, default: Any, text: str, *, required: bool) -> None:
+    def __init__(self, kind: Kind, default: Any, text: str, *, required: bool, needs: tuple[str, ...]) -> None:
         self.kind = kind
         self.default = default
         self.help = text
         self.required = required
+        self.needs = needs
+
+    def read(self, name: str, raw: dict[str, Any], folded: dict[str, str]) -> Any:
+        """The value in an object, whose keys `folded` has by their lower case; raises Invalid if it cannot be used."""
+        value = raw.get(name)
+        if value is None:
+            value = raw.get(folded.get(name.lower(), name))
+        if value is None or (value == "" and self.kind.empty_is_unset):
+            if self.required:
+                raise Invalid(name, None, "is required")
+            return self.default
+        try:
+            return self.kind.parse(value)
+        except Invalid as error:
+            joint = "" if error.path.startswith("[") else "."
+            raise Invalid(f"{name}{joint}{error.path}", error.value, error.reason) from None
+        except (ValueError, OverflowError) as error:
+            raise Invalid(name, value, str(error)) from None
 
 
 class Invalid(ValueError):
@@ -55,9 +73,12 @@ class Invalid(ValueError):
         self.reason = reason
 
 
-def field(kind: Kind, default: Any, text: str, *, required: bool = False) -> Any:
-    """Declares a key; typed Any so that the annotation beside it gives the attribute's type."""
-    return Field(kind, default, text, required=required)
+def field(kind: Kind, default: Any, text: str, *, required: bool = False, needs: tuple[str, ...] = ()) -> Any:
+    """Declares a key; typed Any so that the annotation beside it gives the attribute's type.
+
+    `needs` are the keys beside it of which one must be set, or it has no effect; a call passes over that.
+    """
+    return Field(kind, default, text, required=required, needs=needs)
 
 
 class Config:
@@ -73,21 +94,7 @@ class Config:
         """Raises Invalid with the path to the first key whose value cannot be used."""
         folded = {key.lower(): key for key in raw}
         for name, declared in self.fields.items():
-            value = raw.get(name)
-            if value is None:
-                value = raw.get(folded.get(name.lower(), name))
-            if value is None or (value == "" and declared.kind.empty_is_unset):
-                if declared.required:
-                    raise Invalid(name, None, "is required")
-                setattr(self, name, declared.default)
-                continue
-            try:
-                setattr(self, name, declared.kind.parse(value))
-            except Invalid as error:
-                joint = "" if error.path.startswith("[") else "."
-                raise Invalid(f"{name}{joint}{error.path}", error.value, error.reason) from None
-            except (ValueError, OverflowError) as error:
-                raise Invalid(name, value, str(error)) from None
+            setattr(self, name, declared.read(name, raw, folded))
 
     @classmethod
     def read(cls, raw: dict[str, Any]) -> Any:
@@ -100,11 +107,18 @@ class Config:
 
 def invalid(path: str, value: Any, reason: str) -> InvalidConfig:
     """The error for a key that cannot be used."""
+    what = described(value, reason)
+    error = InvalidConfig(f'invalid configuration: "{path}"{" " if value is None else ": "}{what}')
+    error.path, error.reason = path, what
+    return error
+
+
+def described(value: Any, reason: str) -> str:
+    """The reason after as much of the value as can be read, if there is one."""
     if value is None:
-        return InvalidConfig(f'invalid configuration: "{path}" {reason}')
+        return reason
     shown = dumps(value, " ") if isinstance(value, str | int | float | dict | list) else dumps(str(value))
-    shown = " ".join(shown.split())
-    return InvalidConfig(f'invalid configuration: "{path}": {shown[:SHOWN]} {reason}')
+    return f"{' '.join(shown.split())[:SHOWN]} {reason}"
 
 
 def _boolean(value: Any) -> bool:

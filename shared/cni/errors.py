@@ -57,6 +57,8 @@ class InvalidConfig(CniError):
     """A key of the configuration is missing or has a value that cannot be used; the message names both."""
 
     code = 7
+    path = ""  # to the key, for who reports many errors; `reason` is the rest
+    reason = ""
 
 
 class InvalidNetns(CniError):

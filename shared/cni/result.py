@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 U8, U32 = 255, 2**32 - 1  # as wide as the kernel's
+DNS_KEYS = ("nameservers", "domain", "search", "options")
 
 
 class Interface:
@@ -155,7 +156,7 @@ def dns_from_json(raw: Any) -> Json:
         raise ValueError('"dns" is not an object')
     raw = versions.lower_case(raw)
     dns: Json = {}
-    for key in ("nameservers", "domain", "search", "options"):
+    for key in DNS_KEYS:
         value = raw.get(key)
         if value is None:
             continue

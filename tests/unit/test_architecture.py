@@ -27,7 +27,11 @@ BELOW = {
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
     "shared.cli": {BASE, "shared.cni", "shared.net", "shared.launch", "shared.runtime", "shared.cli"},
 }
-BELOW_ONE = {"shared.runtime.pods": {"shared.net"}}  # looks into the pod
+BELOW_ONE = {
+    "shared.runtime.pods": {"shared.net"},  # looks into the pod
+    "shared.cli.reading": {"ipam"},  # has host-local read a configuration, and tells its ranges
+    "shared.cli.leases": {"ipam"},  # reads and frees leases as host-local does
+}
 OPERATOR_TIER = ("shared.runtime", "shared.cli")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

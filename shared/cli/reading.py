@@ -1,0 +1,52 @@
+"""Configurations as the plugins themselves read them: their own code judges, and nothing is called or touched."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ipam.host_local import Pool
+from ipam.host_local.ranges import Range
+from shared.cni.call import Call
+from shared.cni.delegate import ipam_type
+from shared.cni.errors import CniError
+from shared.launch import PLUGINS
+from shared.runtime.conflist import NetworkConfigList
+
+# The class of a plugin that reads a call and raises what is wrong before anything is touched.
+READERS = {"bridge": "Attachment", "host-local": "Pool"}
+# An attachment that nobody has: what depends on it is not judged.
+ENVIRONMENT = {
+    "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/none",
+}  # fmt: skip
+
+
+def call(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Call:
+    """An ADD as the plugin would get it, without what a runtime supplies for capabilities; raises CniError."""
+    made = Call(ENVIRONMENT)
+    message = {**plugin, "name": network.name, "cniVersion": network.cni_version}
+    made.read_config(json.dumps(message).encode())
+    return made
+
+
+def judge(kind: str, made: Call) -> None:
+    """Has a plugin of this suite read a call; raises CniError with what it objects to."""
+    if kind in READERS:
+        getattr(importlib.import_module(PLUGINS[kind]), READERS[kind])(made)
+
+
+def pool(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Pool | None:
+    """The addresses that host-local has for a plugin, None where it has none to assign; raises CniError."""
+    made = call(network, plugin)
+    return Pool(made) if ipam_type(made) == "host-local" else None
+
+
+def ranges(network: NetworkConfigList, plugin: Mapping[str, Any]) -> list[Range]:
+    """The ranges of that pool, none where it cannot be read, which is `judge`'s to tell."""
+    try:
+        found = pool(network, plugin)
+    except CniError:
+        return []
+    return [one for entry in found.sets for one in entry.ranges] if found else []

@@ -1,0 +1,339 @@
+"""validate: configurations against what the plugins declare, against each other, and against what is installed.
+
+Nothing is executed or touched. What a key may be is said where the plugin declares it, and what contradicts it where
+the plugin reads it; here are the specification's own keys and what only shows when one looks at several plugins or
+files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.cli import networks, reading, schema
+from shared.cli.terminal import paint, readable, say
+from shared.cni.call import folded
+from shared.cni.config import Config, Field, Invalid, described
+from shared.cni.errors import CniError, InvalidConfig
+from shared.cni.result import DNS_KEYS
+from shared.cni.versions import ROUTE_KEYS_1_1, SUPPORTED
+from shared.launch import PLUGINS
+from shared.runtime.conflist import OLDEST_VERSION, SUFFIXES, ConfigError, NetworkConfigList, load
+from shared.runtime.find import PluginNotFound, find
+
+NOTE, WARNING, ERROR = "note", "warning", "error"
+EXIT_STATUS = {NOTE: 0, WARNING: 1, ERROR: 2}
+STYLES = {NOTE: "2", WARNING: "33", ERROR: "31"}
+
+# The specification's keys: of a list, and of a plugin by the path to the object that has them.
+LIST_KEYS = (
+    "cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins", "args",
+)  # fmt: skip
+PLUGIN_KEYS = {
+    "": (
+        "type", "name", "cniVersion", "cniVersions", "capabilities", "args", "runtimeConfig", "prevResult", "ipam",
+        "dns", "cni.dev/valid-attachments", "cni.dev/attachments", "pycni",
+    ),
+    "ipam": ("type",),
+    "ipam.routes": ("dst", "gw", *ROUTE_KEYS_1_1),
+    "dns": DNS_KEYS,
+}  # fmt: skip
+# Plugins that do nothing without a capability, or one of these keys (the specification's conventions).
+ONLY_BY_CAPABILITY = {"portmap": ("portMappings", ()), "bandwidth": ("bandwidth", ("ingressRate", "egressRate"))}
+LAUNCHER = b"\n# pycni launcher:"  # install.sh writes it into each of this suite's executables
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something about a configuration; `path` leads to the key, empty for the whole file."""
+
+    severity: str
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A remark, with the file that it is about."""
+
+    file: str
+    path: str
+    severity: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}: {self.path}" if self.path else self.file
+        return f"{place}: {paint(STYLES[self.severity], self.severity)}: {self.message}"
+
+
+def run(options: Namespace) -> int:
+    """Prints what there is to say about a file or directory; 0 for nothing or notes, 1 for warnings, 2 for errors."""
+    try:
+        bin_dirs = [Path(directory).absolute() for directory in options.bin_dir or networks.bin_dirs()]
+    except networks.UsageError as error:
+        networks.tell(options, error)
+        return EXIT_STATUS[ERROR]
+    found = findings(Path(options.where or networks.conf_dir()), bin_dirs)
+    if options.json:
+        say(readable([asdict(finding) for finding in found]))
+    else:
+        for finding in found:
+            say(str(finding))
+    return max((EXIT_STATUS[finding.severity] for finding in found), default=0)
+
+
+def findings(where: Path, bin_dirs: Sequence[Path]) -> list[Finding]:
+    """Everything about the networks of a file or directory; a file's are compared with those beside it, too."""
+    own, found = _read(where)
+    others = _read(where.parent)[0] if where.is_file() else {}
+    others.pop(where, None)
+    for path, network in own.items():
+        remarks = [*_file(path), *_network(network, bin_dirs), *_against(network, others)]
+        found += [
+            Finding(str(path), remark.path, remark.severity, remark.message)
+            for remark in dict.fromkeys(remarks)  # two plugins may declare the same key
+        ]
+        others[path] = network
+    return sorted(found, key=lambda finding: finding.file)
+
+
+def _read(where: Path) -> tuple[dict[Path, NetworkConfigList], list[Finding]]:
+    """The network of each file that can be loaded, and why the others cannot."""
+    loaded = {}
+    found: list[Finding] = []
+    paths = [where]
+    if where.is_dir():
+        paths = sorted(path for path in where.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    for path in paths:
+        warnings: list[str] = []
+        try:
+            (loaded[path],) = load(path, warnings.append)
+        except ConfigError as error:
+            found.append(Finding(str(path), "", ERROR, str(error).removeprefix(f"{path}: ")))
+        found += [Finding(str(path), "", WARNING, text) for text in warnings]
+    if where.is_dir() and not loaded:
+        found.append(Finding(str(where), "", ERROR, "has no valid network configuration"))
+    return loaded, found
+
+
+# -- one network
+
+
+def _file(path: Path) -> Iterator[Remark]:
+    """What shows in the file only, not in the network that it describes."""
+    twice: list[str] = []
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return dict(pairs)
+
+    raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=members)
+    for key in twice:
+        yield Remark(WARNING, key, "stands twice in one object; the last one counts")
+    if path.suffix == ".conflist":
+        yield from _unknown(raw, LIST_KEYS, "")
+    if not raw.get("cniVersion") and not raw.get("cniVersions"):
+        yield Remark(WARNING, "cniVersion", f"is missing, which means {OLDEST_VERSION}")
+
+
+def _network(network: NetworkConfigList, bin_dirs: Sequence[Path]) -> Iterator[Remark]:
+    if network.cni_version not in SUPPORTED:
+        reason = f"is none of the versions that this suite's plugins know: {', '.join(SUPPORTED)}"
+        yield Remark(ERROR, "cniVersion", described(network.cni_version, reason))
+    for prefix, plugin in _plugins(network):
+        for remark in _Plugin(network, plugin, bin_dirs).remarks():
+            yield Remark(remark.severity, _joined(prefix, remark.path), remark.message)
+
+
+def _plugins(network: NetworkConfigList) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The plugins, each with the path to it in the file: a list's, or the file itself."""
+    for position, plugin in enumerate(network.plugins):
+        yield f"plugins[{position}]" if network.path and network.path.suffix == ".conflist" else "", plugin
+
+
+def _joined(path: str, key: str) -> str:
+    return f"{path}.{key}".strip(".")
+
+
+class _Plugin:
+    """One plugin of a network with the IPAM plugin that it names; `own` are those of them that are this suite's."""
+
+    def __init__(self, network: NetworkConfigList, plugin: Mapping[str, Any], bin_dirs: Sequence[Path]) -> None:
+        self.network, self.raw, self.bin_dirs = network, dict(plugin), bin_dirs
+        ipam = folded(self.raw, "ipam")
+        kind = folded(ipam, "type") if isinstance(ipam, dict) else None
+        self.ipam = kind if isinstance(kind, str) else ""
+        capabilities = folded(self.raw, "capabilities")
+        self.capabilities: dict[str, Any] = capabilities if isinstance(capabilities, dict) else {}
+        self.own: list[str] = []
+
+    @property
+    def declared(self) -> list[type[Config]]:
+        """The keys of those plugins that are this suite's."""
+        return [keys for keys in map(schema.keys_of, self.own) if keys is not None]
+
+    def remarks(self) -> Iterator[Remark]:
+        """Is it installed, are its keys known and their values usable, do they go together."""
+        yield from self._installed()
+        ipam = folded(self.raw, "ipam")
+        if ipam and isinstance(ipam, dict) and not folded(ipam, "type"):
+            yield Remark(WARNING, "ipam.type", "is missing, so nobody assigns addresses")
+        keys = list(self._keys(self.raw, self.declared, ""))
+        yield from keys
+        yield from self._capabilities()
+        if self.network.cni_version in SUPPORTED and all(remark.severity != ERROR for remark in keys):
+            yield from self._contradictions()
+
+    def _installed(self) -> Iterator[Remark]:
+        kinds = {"type": self.raw["type"], **({"ipam.type": self.ipam} if self.ipam else {})}
+        for path, kind in kinds.items():
+            try:
+                executable: Path | None = find(kind, self.bin_dirs)
+            except (PluginNotFound, ValueError) as error:
+                yield Remark(ERROR, path, str(error))
+                executable = None
+            if kind in PLUGINS and (executable is None or _is_launcher(executable)):
+                self.own.append(kind)
+            else:
+                where = executable or kind
+                yield Remark(NOTE, path, f"{where} is not a plugin of this suite: only the general checks were made")
+
+    def _keys(self, raw: dict[str, Any], declared: Sequence[type[Config]], path: str) -> Iterator[Remark]:
+        """Unknown keys and unusable values of an object, and of those inside that are declared."""
+        fields: dict[str, list[Field]] = {}
+        for keys in declared:
+            for name, one in keys.fields.items():
+                fields.setdefault(name, []).append(one)
+        place = re.sub(r"\[\d+\]", "", path)
+        if self._is_known_whole(place):
+            yield from _unknown(raw, {*fields, *PLUGIN_KEYS.get(place, ())}, path)
+        standard = [key.rpartition(".")[2] for key in PLUGIN_KEYS if key and key.rpartition(".")[0] == place]
+        for name in dict.fromkeys([*fields, *standard]):
+            held = [schema.inside(one.kind.schema) for one in fields.get(name, ())]
+            inner = [keys for keys, _ in held if keys is not None]
+            if inner or name in standard:
+                depth = len(held[0][1]) // len("[]") if held else 0
+                for where, member in _members(folded(raw, name), _joined(path, name), depth):
+                    yield from self._keys(member, inner, where)
+            for one in fields.get(name, ()):
+                yield from _value(one, name, raw, path)
+
+    def _is_known_whole(self, place: str) -> bool:
+        """Whether every plugin that reads the object at a path says which keys it has."""
+        root = place.partition(".")[0]
+        if root in ("", "ipam"):
+            return (self.ipam if root else self.raw["type"]) in self.own
+        both = all(kind in self.own for kind in (self.raw["type"], self.ipam) if kind)
+        return place == "dns" or (both and place != "args")  # args is anybody's
+
+    def _capabilities(self) -> Iterator[Remark]:
+        raw = folded(self.raw, "capabilities")
+        if not isinstance(raw, dict | None):
+            yield Remark(ERROR, "capabilities", described(raw, "must be an object of names and truth values"))
+        served = self._served()
+        for name, value in self.capabilities.items():
+            if not isinstance(value, bool):
+                yield Remark(
+                    WARNING, f"capabilities.{name}", described(value, "counts for false: it must be true or false")
+                )
+            elif value and name not in served and self._is_known_whole("capabilities"):
+                yield Remark(WARNING, f"capabilities.{name}", f"no plugin here serves it{_near(name, served)}")
+        supplied = folded(self.raw, "runtimeConfig")
+        for name in supplied if isinstance(supplied, dict) else ():
+            if self.capabilities.get(name) is not True:
+                reason = f'is the runtime\'s to set, and only if "capabilities" has {json.dumps({name: True})}'
+                yield Remark(WARNING, f"runtimeConfig.{name}", reason)
+        needed, instead = ONLY_BY_CAPABILITY.get(self.raw["type"], ("", ()))
+        is_given = self.capabilities.get(needed) is True or any(folded(self.raw, key) for key in instead)
+        if needed and not is_given:
+            reason = f"is not declared, and without it {self.raw['type']} has nothing to do"
+            yield Remark(WARNING, f"capabilities.{needed}", reason)
+
+    def _served(self) -> set[str]:
+        """The capabilities for which a runtime's arguments are read: the keys of runtimeConfig."""
+        declared = [keys.fields["runtimeConfig"] for keys in self.declared if "runtimeConfig" in keys.fields]
+        inside = [schema.inside(one.kind.schema)[0] for one in declared]
+        return {capability for keys in inside if keys is not None for capability in keys.fields}
+
+    def _contradictions(self) -> Iterator[Remark]:
+        """What the plugins of this suite object to when they read it; each tells the first thing only."""
+        for kind in self.own:
+            try:
+                reading.judge(kind, reading.call(self.network, self.raw))
+            except InvalidConfig as error:
+                has_none = error.path == "ipam.ranges" and not folded(folded(self.raw, "ipam"), "ranges")
+                if has_none and self.capabilities.get("ipRanges") is True:
+                    yield Remark(NOTE, error.path, 'the runtime has to supply them, by the capability "ipRanges"')
+                else:
+                    yield Remark(ERROR, error.path, error.reason if error.path else error.msg)
+            except CniError as error:
+                yield Remark(ERROR, "", str(error))
+        if "host-local" in self.own:
+            for one in reading.ranges(self.network, self.raw):
+                if one.gateway not in one.subnet:
+                    yield Remark(WARNING, "ipam", f"the gateway {one.gateway} is outside of its subnet {one.subnet}")
+
+
+def _is_launcher(executable: Path) -> bool:
+    with executable.open("rb") as file:
+        return LAUNCHER in file.read(4096)
+
+
+def _members(value: Any, path: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The object that a value is or, `depth` lists deep, those that it has, with the path to each."""
+    if depth == 0 and isinstance(value, dict):
+        yield path, value
+    elif depth and isinstance(value, list):
+        for position, member in enumerate(value):
+            yield from _members(member, f"{path}[{position}]", depth - 1)
+
+
+def _unknown(raw: Iterable[str], known: Collection[str], path: str) -> Iterator[Remark]:
+    lowered = {name.lower() for name in known}
+    for key in raw:
+        if key.lower() not in lowered:
+            yield Remark(WARNING, _joined(path, key), f"unknown key{_near(key, known)}")
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    spelled = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), spelled, 1)
+    return f"; did you mean {json.dumps(spelled[near[0]])}?" if near else ""
+
+
+def _value(declared: Field, name: str, raw: dict[str, Any], path: str) -> Iterator[Remark]:
+    try:
+        declared.read(name, raw, {key.lower(): key for key in raw})
+    except Invalid as error:
+        yield Remark(ERROR, _joined(path, error.path), described(error.value, error.reason))
+        return
+    if declared.needs and folded(raw, name) and not any(folded(raw, other) for other in declared.needs):
+        needed = " or ".join(map(json.dumps, declared.needs))
+        yield Remark(WARNING, _joined(path, name), f"has no effect without {needed}")
+
+
+# -- several networks
+
+
+def _against(network: NetworkConfigList, others: Mapping[Path, NetworkConfigList]) -> Iterator[Remark]:
+    """What this network and the other ones of the node have in common and should not."""
+    for path, other in others.items():
+        if other.name == network.name:
+            yield Remark(ERROR, "name", f"{path} has a network of the same name, {network.name}")
+            continue
+        theirs = [one for _, plugin in _plugins(other) for one in reading.ranges(other, plugin)]
+        for prefix, plugin in _plugins(network):
+            for mine in reading.ranges(network, plugin):
+                for one in theirs:
+                    if mine.overlaps(one):
+                        reason = f"{mine} overlaps with {one} of network {other.name} in {path}"
+                        yield Remark(
+                            WARNING, _joined(prefix, "ipam"), f"{reason}, so that two pods may get the same address"
+                        )
