@@ -193,29 +193,15 @@ class Store:
             return
 
     def rebuild(self) -> None:
-        """Reads every lease: makes the index anew, removes what no call can have left behind.
-
-        That is: files that are empty or garbled, and leases of an earlier boot (no network namespace survives one)
-        that this suite made, or that it saw in that boot with the id of a container runtime. A lease of another form
-        may have been placed by hand, and stays.
-        """
-        old = self._entries()
-        rebooted = self._index_text("boot") not in (None, _boot_id())
+        """Reads every lease: makes the index anew, removes what `survey` finds to be left over."""
+        old = self.entries()
+        rebooted = self.is_rebooted()
         leases: dict[Lease, list[str]] = {}
-        for name in list(self.names()):
-            content = self._content(name)
-            if content is None:
-                continue
-            lease = parse_lease(content)
-            if lease is None:
+        for name, lease, is_left_over in self.survey(old):
+            if lease is None or is_left_over:
                 self._unlink(name)
-                continue
-            entry = old.get(lease.key)
-            known = entry is not None and name in entry.addresses
-            if rebooted and entry is not None and known and (entry.origin == OWN or lease.is_runtime_made):
-                self._unlink(name)
-                continue
-            leases.setdefault(lease, []).append(name)
+            else:
+                leases.setdefault(lease, []).append(name)
         for key in old.keys() - {lease.key for lease in leases}:
             _unlink_if_there(key, self.index)
         for lease, names in leases.items():
@@ -227,7 +213,32 @@ class Store:
         self._replace_index_text("boot", _boot_id())
         self.seal()
 
-    def _entries(self) -> dict[str, Entry]:
+    def survey(self, entries: dict[str, Entry]) -> Iterator[tuple[str, Lease | None, bool]]:
+        """Each address that has a file, its lease, and whether that is left over: no call can have left it behind.
+
+        That is: files that are empty or garbled, whose lease is None, and leases of an earlier boot (no network
+        namespace survives one) that this suite made, or that it saw in that boot with the id of a container runtime. A
+        lease of another form may have been placed by hand.
+        """
+        rebooted = self.is_rebooted()
+        for name in list(self.names()):
+            content = self._content(name)
+            if content is None:
+                continue
+            lease = parse_lease(content)
+            if lease is None:
+                yield name, None, True
+                continue
+            entry = entries.get(lease.key)
+            known = entry is not None and name in entry.addresses and (entry.origin == OWN or lease.is_runtime_made)
+            yield name, lease, rebooted and known
+
+    def is_rebooted(self) -> bool:
+        """Whether the index is of an earlier boot."""
+        return self._index_text("boot") not in (None, _boot_id())
+
+    def entries(self) -> dict[str, Entry]:
+        """The index."""
         entries = {}
         for key in posix.listdir(self.index):
             text = self._index_text(key) if ":" in key else None
@@ -335,6 +346,21 @@ class Store:
                 self._unlink(name)
             if len(lease.key) <= LONGEST_KEY:
                 _unlink_if_there(lease.key, self.index)
+        except OSError as error:
+            raise self._failure("release", error) from None
+        self.seal()
+
+    def release_address(self, name: str) -> None:
+        """Frees one address, whatever its file holds; what else its owner has stays."""
+        try:
+            lease = self.read(name)
+            self._unlink(name)
+            rest = self.leased(lease) if lease else []
+            if lease and rest:
+                origin = (self._index_text(lease.key) or SEEN).partition(" ")[0]
+                self._write_entry(lease, origin, rest)
+            elif lease:
+                self.release(lease)
         except OSError as error:
             raise self._failure("release", error) from None
         self.seal()

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shared.launch import PLUGINS
 
@@ -38,6 +39,18 @@ files. The container id is `explain`: with another one, names and MACs that deri
 Exit status: 0; 1 if the ADD (or DEL) would fail: then what was done, what was taken back and the error are told."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A command's arguments; where it has `actions`, the first of them may be left out."""
+
+    actions: tuple[str, ...] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As in argparse, but for that."""
+        if self.actions and args is not None and not {"-h", "--help", *self.actions}.intersection(args[:1]):
+            args = [self.actions[0], *args]
+        return super().parse_known_args(args, namespace)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command: the module in shared.cli whose `run(options) -> exit status` serves it, its help, its arguments."""
@@ -45,7 +58,7 @@ class Command:
     name: str
     module: str
     help: str
-    arguments: Callable[[argparse.ArgumentParser], None]
+    arguments: Callable[[Parser], None]
     needs_tools: bool = False
 
 
@@ -148,6 +161,38 @@ def _schema(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plugin", choices=sorted(PLUGINS), metavar="PLUGIN", help=", ".join(sorted(PLUGINS)))
 
 
+def _ipam(parser: Parser) -> None:
+    parser.actions = ("show", "release", "gc")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    helps = (
+        "pools with their size, used and free addresses, and leases; the default",
+        "free an address, or all addresses of a container, whether its pod is there or not",
+        "free the leases that are certain to be dead, after showing them",
+    )
+    show, release, gc = (
+        actions.add_parser(name, help=text, description=text) for name, text in zip(parser.actions, helps, strict=True)
+    )
+    show.add_argument("network", metavar="NETWORK", nargs="?", default="", help="only this network")
+    _network(release)
+    release.add_argument("what", metavar="ADDRESS|CONTAINER_ID", help="an address that is leased, or who has leases")
+    gc.add_argument("--dry-run", action="store_true", help="only show what would be freed")
+    for name, action in zip(parser.actions, (show, release, gc), strict=True):
+        _json(action)
+        _cache_dir(action)
+        action.set_defaults(action=name)
+    _epilog(
+        gc,
+        """A lease is certain to be dead where the network namespace that the runtime's cached result names is gone and
+so is the pod's link, where it is of an earlier boot, or where its file is empty or garbled. To be run in the host's
+own namespaces. Links and rules of dead pods stay: `cnitool gc` has the plugins remove those.""",
+    )
+    _epilog(
+        parser,
+        """Pools come from the configurations in NETCONFPATH, leases from host-local's files in /var/lib/cni/networks
+and the dataDir of each configuration, whichever suite wrote them. Leases without a configuration are shown as such.""",
+    )
+
+
 COMMANDS: tuple[Command, ...] = (
     Command("add", "networks", "attach a network namespace to a network, print the result", _attachment),
     Command("check", "networks", "check that an attachment is as it was made", _attachment),
@@ -171,12 +216,13 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("validate", "validate", "check network configurations without using them", _validate),
     Command("schema", "schema", "print the JSON Schema of a plugin's keys", _schema),
+    Command("ipam", "ipam", "show, release and clear host-local's leases", _ipam, needs_tools=True),
 )  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line; a parsed command is in `options.command`, a Command."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         "cnitool", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -9,8 +9,7 @@ from typing import Any
 
 from ipam.host_local import Pool
 from ipam.host_local.ranges import Range
-from shared.cni.call import Call
-from shared.cni.delegate import ipam_type
+from shared.cni.call import Call, folded
 from shared.cni.errors import CniError
 from shared.launch import PLUGINS
 from shared.runtime.conflist import NetworkConfigList
@@ -39,8 +38,9 @@ def judge(kind: str, made: Call) -> None:
 
 def pool(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Pool | None:
     """The addresses that host-local has for a plugin, None where it has none to assign; raises CniError."""
-    made = call(network, plugin)
-    return Pool(made) if ipam_type(made) == "host-local" else None
+    ipam = folded(dict(plugin), "ipam")
+    is_asked = isinstance(ipam, dict) and folded(ipam, "type") == "host-local"
+    return Pool(call(network, plugin)) if is_asked else None
 
 
 def ranges(network: NetworkConfigList, plugin: Mapping[str, Any]) -> list[Range]:

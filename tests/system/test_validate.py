@@ -1,4 +1,4 @@
-"""cnitool validate and the installed plugins agree on which configurations can be used."""
+"""cnitool validate and the installed plugins agree on which configurations can be used; so do the printed schemas."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from shared.cli.cnitool import run
 from shared.cli.validate import ERROR, findings
+from shared.launch import PLUGINS
 from tests.pretend import PretendHost
 
 IPAM = {"type": "host-local", "subnet": "10.1.0.0/24"}
-PLUGINS: list[dict[str, Any]] = [
+KEYS: list[dict[str, Any]] = [
     {}, {"mtu": "auto"}, {"mtu": "big"}, {"isGatway": True}, {"MTU": 70000}, {"hairpinMode": True, "promiscMode": True}, {"ipMasq": True},
     {"vlan": 5, "vlanTrunk": [{"minID": 7, "maxID": 9}]}, {"vlanTrunk": [{"minID": 7}]}, {"vlanTrunk": [{"minID": 7, "maxID": 6}]},
     {"bridge": "abcdefghijklmno", "vlan": 100, "isGateway": True}, {"bridge": "a/b"}, {"dns": {"search": "x"}}, {"macspoofchk": True},
@@ -24,7 +27,7 @@ PLUGINS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("keys", PLUGINS, ids=json.dumps)
+@pytest.mark.parametrize("keys", KEYS, ids=json.dumps)
 def test_an_error_is_what_the_plugin_refuses(host: PretendHost, tmp_path: Path, keys: dict[str, Any]) -> None:
     plugin = {"type": "bridge", "ipam": IPAM, **keys}
     path = tmp_path / "net.conflist"
@@ -43,3 +46,27 @@ def test_the_references_plugins_are_recognised(host: PretendHost, reference_bin:
     )
     assert [one.severity for one in findings(path, [Path(reference_bin), Path(host.bin_dir)])] == ["note", "note"]
     assert [one.severity for one in findings(path, [Path(host.bin_dir), Path(reference_bin)])] == ["error"]
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_the_printed_schemas_are_valid_ones(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("/nowhere", ["schema", plugin]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
+    Draft202012Validator.check_schema(printed)
+
+
+@pytest.mark.parametrize(("plugin", "conf", "wrong"), [
+    ("bridge", {"type": "bridge", "mtu": "auto", "vlan": None, "vlanTrunk": [{"id": 5}], "own": 1}, []),
+    ("bridge", {"mtu": "big", "vlan": 4095, "vlanTrunk": [{"id": 0}], "args": {"cni": {"mac": "x"}}}, ["args", "mtu", "vlan", "vlanTrunk"]),
+    ("host-local", {"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}, []),
+    ("host-local", {"ipam": {"subnet": 5}}, ["ipam"]),
+    ("host-local", {}, [""]),
+    ("loopback", {"type": "loopback"}, []),
+])  # fmt: skip
+def test_the_printed_schemas_judge(
+    plugin: str, conf: Any, wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("/nowhere", ["schema", plugin])
+    errors = Draft202012Validator(json.loads(capsys.readouterr().out)).iter_errors(conf)
+    assert sorted({str(error.path[0]) if error.path else "" for error in errors}) == wrong

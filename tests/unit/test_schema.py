@@ -6,14 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from ipam.host_local import Config as HostLocal
 from plugins.bridge import Config as Bridge
 from shared.cli import schema
-from shared.cli.cnitool import run
 from shared.cni.config import Config, boolean, choice, either, field, integer, list_of, mac, section, text
-from shared.launch import PLUGINS
 
 
 class Inner(Config):
@@ -68,30 +65,6 @@ def test_the_plugins_schemas_are_json(keys: type[Config]) -> None:
     made = json.loads(json.dumps(schema.json_schema(keys)))
     assert set(made["properties"]) == set(keys.fields)
     assert '"config"' not in json.dumps(made)
-
-
-@pytest.mark.parametrize("plugin", PLUGINS)
-def test_the_printed_schemas_are_valid_ones(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("/nowhere", ["schema", plugin]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
-    Draft202012Validator.check_schema(printed)
-
-
-@pytest.mark.parametrize(("plugin", "conf", "wrong"), [
-    ("bridge", {"type": "bridge", "mtu": "auto", "vlan": None, "vlanTrunk": [{"id": 5}], "own": 1}, []),
-    ("bridge", {"mtu": "big", "vlan": 4095, "vlanTrunk": [{"id": 0}], "args": {"cni": {"mac": "x"}}}, ["args", "mtu", "vlan", "vlanTrunk"]),
-    ("host-local", {"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}, []),
-    ("host-local", {"ipam": {"subnet": 5}}, ["ipam"]),
-    ("host-local", {}, [""]),
-    ("loopback", {"type": "loopback"}, []),
-])  # fmt: skip
-def test_the_printed_schemas_judge(
-    plugin: str, conf: Any, wrong: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    run("/nowhere", ["schema", plugin])
-    errors = Draft202012Validator(json.loads(capsys.readouterr().out)).iter_errors(conf)
-    assert sorted({str(error.path[0]) if error.path else "" for error in errors}) == wrong
 
 
 def test_every_executable_has_its_table() -> None:

@@ -140,6 +140,13 @@ class Leases(RuleBasedStateMachine):
             store.release(lease)
         self.forget(lease.content)
 
+    @rule(name=addresses)
+    def release_address(self, name: str) -> None:
+        """Whatever its file holds; what else its owner has stays."""
+        with self.opened() as store:
+            store.release_address(name)
+        self.lose(name)
+
     def forget(self, content: bytes) -> None:
         self.files = {name: held for name, held in self.files.items() if held != content}
         self.own.discard(content)
@@ -187,6 +194,18 @@ class Leases(RuleBasedStateMachine):
             with self.opened(dying):
                 dying.changes = when
                 dying.release(lease)
+        except Killed:
+            pass
+        self.after_a_look()
+
+    @rule(name=addresses, when=st.integers(0, 3))
+    def killed_in_release_address(self, name: str, when: int) -> None:
+        dying = Dying(str(self.root), "net")
+        dying.changes = 99
+        try:
+            with self.opened(dying):
+                dying.changes = when
+                dying.release_address(name)
         except Killed:
             pass
         self.after_a_look()
@@ -302,6 +321,20 @@ def test_the_references_bytes(root: Path) -> None:
     assert listing(root) == {"10.1.0.2": b"a\r\neth0", "fd00::2": b"b\r\nnet1", "last_reserved_ip.0": b"fd00::2"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in (root / "net").iterdir()} == {0o600}
     assert stat.S_IMODE((root / "net").stat().st_mode) == 0o700
+
+
+def test_one_address_of_two_is_released(root: Path) -> None:
+    """The index goes on without it, and still knows whose lease it is."""
+    assert reserve(root, "10.1.0.2", "fd00::2")
+    with Store(str(root), "net") as store:
+        store.release_address("10.1.0.2")
+        assert store.leased(Lease("a", "eth0")) == ["fd00::2"]
+        assert {key: (entry.origin, entry.addresses) for key, entry in store.entries().items()} == {
+            "a:eth0": ("own", ["fd00::2"])
+        }
+        store.release_address("fd00::2")
+        assert store.entries() == {}
+    assert set(listing(root)) == {"last_reserved_ip.0"}
 
 
 def test_all_addresses_or_none(root: Path) -> None:

@@ -1,0 +1,223 @@
+"""ipam: host-local's pools and leases, shown, released, and cleared of what is certain to be dead."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from shared.cli import leases, networks
+from shared.cli.leases import DOWN, GONE, Held, Node, Pool
+from shared.cni.ip import Address
+from shared.runtime import conflist
+from shared.runtime.conflist import ConfigError
+
+WIDE = 400  # columns of a table that nobody looks at: a container id must come whole out of a pipe
+STYLES = {"alive": "green", "up": "green", DOWN: "yellow", GONE: "red", "unknown": "dim"}
+UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+NEARLY_FULL = 0.9
+
+
+class NothingFound(ConfigError):
+    """There is no such network or lease; the message says what there is."""
+
+
+def run(options: Namespace) -> int:
+    """The action that the command line names; 1 where it failed."""
+    return networks.guarded(options, {"show": _show, "release": _release, "gc": _gc}[options.action])
+
+
+def _pools(network: str = "") -> list[Pool]:
+    """The pools of a network or of all; raises NothingFound for a network that is not there."""
+    try:
+        configured = conflist.load(networks.conf_dir(), networks.warn)
+    except ConfigError as error:
+        networks.warn(str(error))
+        configured = []
+    found = leases.pools(configured)
+    chosen = [pool for pool in found if network in ("", pool.network)]
+    if network and not chosen:
+        names = ", ".join(dict.fromkeys(pool.network for pool in found)) or "none"
+        raise NothingFound(f"host-local has no network {network}: there is {names}")
+    return chosen
+
+
+def _read(pools: Iterable[Pool], node: Node) -> None:
+    for pool in pools:
+        leases.read(pool, node, _progress)
+
+
+def _progress(names: Iterable[str], network: str) -> Iterable[str]:
+    """Shows on a terminal how far a long list is; quiet otherwise."""
+    console = Console(stderr=True)
+    return track(names, f"leases of {network}", console=console, transient=True, disable=not console.is_terminal)
+
+
+# -- show
+
+
+def _show(options: Namespace) -> None:
+    pools = _pools(options.network)
+    _read(pools, Node(options.cache_dir))
+    if options.json:
+        networks.print_json({"pools": [_pool_json(pool) for pool in pools]})
+        return
+    out = _console()
+    if not pools:
+        out.print("host-local has no pools and no leases on this node")
+        return
+    out.print(_pool_table(pools))
+    if any(pool.held for pool in pools):
+        out.print()
+        out.print(_lease_table([(pool, held) for pool in pools for held in pool.held]))
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        is_number = column in ("SIZE", "USED", "FREE", "AGE")
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
+    return table
+
+
+def _add(table: Table, *cells: str | Text) -> None:
+    """A row; plain text is no markup, whatever stands in it."""
+    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+
+
+def _pool_table(pools: Iterable[Pool]) -> Table:
+    table = _table("NETWORK", "RANGES", "SIZE", "USED", "FREE", "CONFIGURATION")
+    for pool in pools:
+        where = Text(str(pool.configuration or f"none, but leases in {pool.path}"))
+        if pool.trouble:
+            where.append(f" cannot be used: {pool.trouble}", "red")
+        usages = pool.usage()
+        if not usages:
+            _add(table, pool.network, "–", "–", _number(len(pool.held)), "–", where)
+        for usage in usages:
+            share = usage.used / usage.size if usage.size else 1
+            style = "red" if share >= 1 else "yellow" if share >= NEARLY_FULL else "green"
+            free = Text(_number(usage.free), style)
+            _add(table, pool.network, usage.ranges, _number(usage.size), _number(usage.used), free, where)
+    return table
+
+
+def _lease_table(found: Iterable[tuple[Pool, Held]]) -> Table:
+    table = _table("ADDRESS", "NETWORK", "CONTAINER", "IFNAME", "AGE", "NETNS", "LINK", "")
+    now = time.time()
+    for pool, held in found:
+        _add(
+            table, held.address, pool.network, held.lease.container_id if held.lease else "–",
+            (held.lease.ifname if held.lease else "") or "–", age(now - held.made),
+            _state(held.netns_state, held.netns), _state(held.link_state, held.link),
+            Text(held.dead, "red"),
+        )  # fmt: skip
+    return table
+
+
+def _state(state: str, name: str) -> Text:
+    return Text.assemble((state, STYLES[state]), f" {name}" if name else "")
+
+
+def _number(value: int) -> str:
+    """Exact as long as one can read it."""
+    return f"{value:,}" if value < 10**9 else f"{value:.1e}"
+
+
+def age(seconds: float) -> str:
+    """The two largest units; a file from the future has no age."""
+    left = max(int(seconds), 0)
+    parts = []
+    for length, unit in UNITS:
+        amount, left = divmod(left, length)
+        parts.append(f"{amount}{unit}")
+    first = next((place for place, part in enumerate(parts) if part[0] != "0"), len(parts) - 1)
+    return " ".join(parts[first : first + 2])
+
+
+def _pool_json(pool: Pool) -> dict[str, Any]:
+    return {
+        "network": pool.network,
+        "path": pool.path,
+        "configuration": str(pool.configuration) if pool.configuration else None,
+        "error": pool.trouble or None,
+        "rangeSets": [
+            {"ranges": usage.ranges.split(","), "size": usage.size, "used": usage.used, "free": usage.free}
+            for usage in pool.usage()
+        ],
+        "leases": [_lease_json(held) for held in pool.held],
+    }
+
+
+def _lease_json(held: Held) -> dict[str, Any]:
+    return {
+        "address": held.address,
+        "containerID": held.lease.container_id if held.lease else None,
+        "ifname": (held.lease.ifname if held.lease else "") or None,
+        "made": datetime.fromtimestamp(held.made, UTC).isoformat(timespec="seconds"),
+        "ageSeconds": max(round(time.time() - held.made), 0),
+        "netns": {"path": held.netns or None, "state": held.netns_state},
+        "link": {"name": held.link or None, "state": held.link_state},
+        "dead": held.dead or None,
+    }
+
+
+# -- release
+
+
+def _release(options: Namespace) -> None:
+    try:
+        what = str(Address.parse(options.what))  # as the file is called
+    except ValueError:
+        what = options.what
+    pools = _pools(options.network)
+    _read(pools, Node(options.cache_dir))
+    known = {held.address: held for pool in pools for held in pool.held}
+    freed = [one for pool in pools for one in leases.free(pool, what)]
+    if not freed:
+        raise NothingFound(f"network {options.network} has no lease of {options.what}")
+    if options.json:
+        networks.print_json({"released": [address for address, _ in freed]})
+    for address, lease in freed:
+        if not options.json:
+            print(f"released {address}{f' of {lease.container_id} {lease.ifname}'.rstrip() if lease else ''}")
+        if address in known and known[address].is_in_use:
+            networks.warn(f"the pod that had {address} is there: {_whereabouts(known[address])}")
+
+
+def _whereabouts(held: Held) -> str:
+    places = (f"its network namespace {held.netns} is {held.netns_state}", f"its link {held.link} is {held.link_state}")
+    return ", ".join(place for place, name in zip(places, (held.netns, held.link), strict=True) if name)
+
+
+# -- gc
+
+
+def _gc(options: Namespace) -> None:
+    pools = _pools()
+    _read(pools, Node(options.cache_dir))
+    dead = [(pool, [held for held in pool.held if held.dead]) for pool in pools]
+    listed = [(pool, held) for pool, some in dead for held in some]
+    if not options.json:
+        _console().print(_lease_table(listed) if listed else "no lease is certain to be dead")
+    freed: list[Held] = []
+    if not options.dry_run:
+        for pool, some in dead:
+            freed += leases.free_dead(pool, some, options.cache_dir) if some else []
+    if options.json:
+        plan = [{"network": pool.network, **_lease_json(held)} for pool, held in listed]
+        networks.print_json({"dead": plan, "released": [held.address for held in freed]})
+    elif listed and not options.dry_run:
+        print(f"released {len(freed)} of {len(listed)}")

@@ -1,0 +1,299 @@
+"""host-local's pools and leases as they are on this node, and which leases are certain to be nobody's any more.
+
+A lease is looked at without the store's lock, so that nobody waits for it; what is freed is looked at again with it.
+"""
+
+from __future__ import annotations
+
+import os
+import posix
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from netaddr import IPRange, IPSet
+from pyroute2 import IPRoute
+
+from ipam.host_local import IpamConfig
+from ipam.host_local.ranges import RangeSet
+from ipam.host_local.store import READ_ONLY_DIRECTORY, SIDECAR, Entry, Lease, Store
+from shared.cli import reading
+from shared.cni.errors import CniError
+from shared.cni.ip import Address
+from shared.cni.names import is_name
+from shared.net.owner import Owner
+from shared.runtime.attach import Attachment
+from shared.runtime.cache import Cache, Cached, CacheError
+from shared.runtime.conflist import NetworkConfigList
+
+DATA_DIR: str = IpamConfig.fields["dataDir"].default
+OWN_NETNS = "/proc/self/ns/net"
+ALIVE, GONE, UNKNOWN = "alive", "gone", "unknown"
+UP, DOWN = "up", "down"
+
+
+class Look(Store):
+    """A store that is only looked at: nothing is locked, made, rebuilt or removed."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.directory = posix.open(self.path, READ_ONLY_DIRECTORY)
+        except OSError as error:
+            raise self._failure("open", error) from None
+        try:
+            self.index = posix.open(f"{self.data_dir}/{SIDECAR}/{self.network}", READ_ONLY_DIRECTORY)
+        except OSError:
+            self.index = -1  # the reference has none
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        posix.close(self.directory)
+        if self.index >= 0:
+            posix.close(self.index)
+
+    def entries(self) -> dict[str, Entry]:
+        """The index, empty where there is none."""
+        return super().entries() if self.index >= 0 else {}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A range set and how many of its addresses (the gateways are none) have a lease."""
+
+    ranges: str
+    size: int
+    used: int
+
+    @property
+    def free(self) -> int:
+        """How many can still be given out."""
+        return self.size - self.used
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lease: whose it is, since when, and what has become of that one.
+
+    `lease` is None for an empty or garbled file; `made` is in seconds since 1970; `dead` says why it is certain that
+    nobody uses the address any more, and is empty where it is not.
+    """
+
+    address: str
+    lease: Lease | None
+    made: float
+    netns: str = ""
+    netns_state: str = UNKNOWN
+    link: str = ""
+    link_state: str = UNKNOWN
+    dead: str = ""
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether the pod is seen to be there."""
+        return self.netns_state == ALIVE or self.link_state in (UP, DOWN)
+
+
+@dataclass
+class Pool:
+    """The leases of a network in one directory, and the range sets if a configuration has any for it."""
+
+    network: str
+    data_dir: str
+    configuration: Path | None = None
+    trouble: str = ""
+    sets: list[RangeSet] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+
+    @property
+    def path(self) -> str:
+        """Where the leases are."""
+        return f"{self.data_dir}/{self.network}"
+
+    def usage(self) -> list[Usage]:
+        """How full each range set is; empty and garbled files count, since the reference never reuses them."""
+        taken = IPSet(held.address for held in self.held)
+        given = [(str(one), addresses(one)) for one in self.sets]
+        return [Usage(ranges, every.size, (every & taken).size) for ranges, every in given]
+
+
+def addresses(entry: RangeSet) -> IPSet:
+    """The addresses that a range set can give out."""
+    ranges = IPSet(IPRange(str(one.start), str(one.end)) for one in entry.ranges)
+    return ranges - IPSet(str(one.gateway) for one in entry.ranges)
+
+
+def pools(networks: Iterable[NetworkConfigList]) -> list[Pool]:
+    """The pools that configurations describe, and the stores that none does; their leases are not read yet."""
+    found: dict[tuple[str, str], Pool] = {}
+    for network in networks:
+        for plugin in network.plugins:
+            data_dir, sets, trouble = DATA_DIR, [], ""
+            try:
+                read = reading.pool(network, plugin)
+                if read is None:
+                    continue
+                data_dir, sets = read.store.data_dir, read.sets
+            except CniError as error:
+                trouble = str(error)
+            pool = found.setdefault((data_dir, network.name), Pool(network.name, data_dir, network.path, trouble))
+            pool.sets += sets
+    for data_dir in {DATA_DIR, *(data_dir for data_dir, _ in found)}:
+        for name in _stores(data_dir):
+            found.setdefault((data_dir, name), Pool(name, data_dir))
+    return [found[key] for key in sorted(found, key=lambda key: (found[key].configuration is None, *key))]
+
+
+def _stores(data_dir: str) -> list[str]:
+    try:
+        with os.scandir(data_dir) as entries:
+            return [one.name for one in entries if one.is_dir(follow_symlinks=False) and is_name(one.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+class Node:
+    """What of a node tells whether a lease's pod is there: links, network namespaces, the runtimes' cached results."""
+
+    def __init__(self, cache_dir: str) -> None:
+        self.cache = Cache(cache_dir)
+        self.links: dict[str, tuple[str, str]] = {}
+        with IPRoute() as kernel:
+            for link in kernel.get_links():
+                is_up = link.get("state") == "up" and link.get_attr("IFLA_OPERSTATE") in ("UP", "UNKNOWN")
+                kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
+                self.links[link.get_attr("IFLA_IFNAME")] = (UP if is_up else DOWN, kind)
+
+    def examine(self, network: str, address: str, lease: Lease | None, made: float, *, is_left_over: bool) -> Held:
+        """What has become of a lease; `made` is its file's time."""
+        if lease is None:
+            return Held(address, lease, made, dead="the file is empty or garbled")
+        cached = self._cached(network, lease)
+        paths = [path for one in cached if (path := one.attachment.netns)]
+        states = [_netns_state(path) for path in paths]
+        # of old, leases do not name the interface, and any of the container's keeps them
+        state = next((one for one in (ALIVE, UNKNOWN, GONE) if one in states), UNKNOWN)
+        link, link_state = self._link(network, lease, cached)
+        held = Held(address, lease, made, paths[0] if paths else "", state, link, link_state)
+        dead = ""
+        if is_left_over:
+            dead = "it is of an earlier boot"
+        elif state == GONE and len(paths) == len(cached) and not held.is_in_use and _is_before(made, cached):
+            dead = f"the network namespace {held.netns} is gone"
+        return Held(address, lease, made, held.netns, state, link, link_state, dead)
+
+    def _cached(self, network: str, lease: Lease) -> list[Cached]:
+        try:
+            if not lease.ifname:
+                return self.cache.attachments(network, lease.container_id)
+            one = self.cache.load(network, Attachment(lease.container_id, "", lease.ifname))
+        except CacheError:
+            return []
+        # the names of other attachments may make the same file name
+        same = one is not None and (one.network, one.attachment.container_id, one.attachment.ifname) == (
+            network, lease.container_id, lease.ifname,
+        )  # fmt: skip
+        return [one] if one is not None and same else []
+
+    def _link(self, network: str, lease: Lease, cached: Sequence[Cached]) -> tuple[str, str]:
+        """The host's end: by this suite's name for it, else, as the reference's are random, by those in the result."""
+        named = Owner(network, lease.container_id, lease.ifname).host_link
+        if named in self.links:
+            return named, self.links[named][0]
+        names = [name for one in cached for name in _host_links(one)]
+        for name in names:
+            state, kind = self.links.get(name, (GONE, ""))
+            if kind == "veth":
+                return name, state
+        gone = [name for name in names if name not in self.links]
+        return (gone[-1], GONE) if gone else ("", UNKNOWN)
+
+
+def _host_links(cached: Cached) -> Iterator[str]:
+    interfaces = (cached.result or {}).get("interfaces")
+    for one in interfaces if isinstance(interfaces, list) else ():
+        if isinstance(one, dict) and not one.get("sandbox") and isinstance(one.get("name"), str):
+            yield one["name"]
+
+
+def _netns_state(path: str) -> str:
+    """Whether a namespace is there; what a deleted one may leave at its path is an ordinary file."""
+    try:
+        return ALIVE if os.stat(path).st_dev == os.stat(OWN_NETNS).st_dev else GONE
+    except (FileNotFoundError, NotADirectoryError):
+        return GONE
+    except OSError:
+        return UNKNOWN
+
+
+def _is_before(made: float, cached: Sequence[Cached]) -> bool:
+    """Whether a lease is older than what the cache says, or it is of a later ADD, which perhaps still runs."""
+    try:
+        return all(made <= one.path.stat().st_mtime for one in cached)
+    except OSError:
+        return False
+
+
+Progress = Callable[[Iterable[str], str], Iterable[str]]
+
+
+def read(pool: Pool, node: Node, progress: Progress) -> None:
+    """Reads the leases of a pool, in the order of addresses; `progress` is told of each, with the network's name."""
+    look = Look(pool.data_dir, pool.network)
+    if not look.exists():
+        return
+    with look:
+        found = {name: (lease, is_left_over) for name, lease, is_left_over in look.survey(look.entries())}
+        for name in progress(sorted(found, key=_order), pool.network):
+            lease, is_left_over = found[name]
+            held = _held(look, node, name, lease, is_left_over=is_left_over)
+            if held is not None:
+                pool.held.append(held)
+
+
+def _order(name: str) -> tuple[int, int]:
+    address = Address.parse(name)
+    return address.version, address.value
+
+
+def _held(store: Store, node: Node, name: str, lease: Lease | None, *, is_left_over: bool) -> Held | None:
+    try:
+        found = os.stat(name, dir_fd=store.directory, follow_symlinks=False)
+    except FileNotFoundError:  # freed meanwhile
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return node.examine(store.network, name, lease, found.st_mtime, is_left_over=is_left_over)
+
+
+def free_dead(pool: Pool, dead: Sequence[Held], cache_dir: str) -> list[Held]:
+    """Frees dead leases that with the store's lock held are dead still; those that are free then.
+
+    What is left over from an earlier boot, or is garbled, goes as soon as the store is opened, as in every call.
+    """
+    freed = []
+    with Store(pool.data_dir, pool.network) as store:
+        node = Node(cache_dir)
+        for held in dead:
+            lease = store.read(held.address)
+            if lease is not None and lease == held.lease:
+                again = _held(store, node, held.address, lease, is_left_over=False)
+                if again is not None and again.dead:
+                    store.release_address(held.address)
+            if not store.is_taken(held.address):
+                freed.append(held)
+    return freed
+
+
+def free(pool: Pool, what: str) -> list[tuple[str, Lease | None]]:
+    """Frees an address, or all addresses of a container id; what was freed, each with the lease that it had."""
+    store = Store(pool.data_dir, pool.network)
+    if not store.exists():
+        return []
+    with store:
+        found = [(name, store.read(name)) for name in sorted(store.names(), key=_order)]
+        freed = [(name, lease) for name, lease in found if what == name or (lease and what == lease.container_id)]
+        for name, _ in freed:
+            store.release_address(name)
+    return freed
