@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import track
@@ -16,11 +16,15 @@ from rich.text import Text
 
 from shared.cli import leases, networks
 from shared.cli.leases import DOWN, GONE, Held, Node, Pool
+from shared.cli.terminal import say, table
 from shared.cni.ip import Address
 from shared.runtime import conflist
 from shared.runtime.conflist import ConfigError
 
-WIDE = 400  # columns of a table that nobody looks at: a container id must come whole out of a pipe
+LONG = 1000  # leases of which the reading takes a while; and rich needs 2 ms for a row
+NUMBERS = ("SIZE", "USED", "FREE", "AGE")
+CUT = {"CONTAINER": 20, "NETNS": 24}  # characters on a terminal; a pipe and --json get all
+FOLDED = ("RANGES", "CONFIGURATION", "DEAD")
 STYLES = {"alive": "green", "up": "green", DOWN: "yellow", GONE: "red", "unknown": "dim"}
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 NEARLY_FULL = 0.9
@@ -55,10 +59,11 @@ def _read(pools: Iterable[Pool], node: Node) -> None:
         leases.read(pool, node, _progress)
 
 
-def _progress(names: Iterable[str], network: str) -> Iterable[str]:
+def _progress(names: Sequence[str], network: str) -> Iterable[str]:
     """Shows on a terminal how far a long list is; quiet otherwise."""
-    console = Console(stderr=True)
-    return track(names, f"leases of {network}", console=console, transient=True, disable=not console.is_terminal)
+    if len(names) < LONG or not sys.stderr.isatty():
+        return names
+    return track(names, f"leases of {network}", console=Console(stderr=True), transient=True)
 
 
 # -- show
@@ -70,61 +75,61 @@ def _show(options: Namespace) -> None:
     if options.json:
         networks.print_json({"pools": [_pool_json(pool) for pool in pools]})
         return
-    out = _console()
     if not pools:
-        out.print("host-local has no pools and no leases on this node")
+        say("host-local has no pools and no leases on this node")
         return
-    out.print(_pool_table(pools))
-    if any(pool.held for pool in pools):
-        out.print()
-        out.print(_lease_table([(pool, held) for pool in pools for held in pool.held]))
+    _print(
+        ("NETWORK", "RANGES", "SIZE", "USED", "FREE", "CONFIGURATION"), [row for pool in pools for row in _row(pool)]
+    )
+    found = [(pool, held) for pool in pools for held in pool.held]
+    if found:
+        say("")
+        _print_leases(found)
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+def _print(head: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+    """A table: on a terminal coloured and fitted into its width, otherwise plain and whole."""
+    if not sys.stdout.isatty() or len(rows) > LONG:
+        table(head, [[str(cell) for cell in row] for row in rows])
+        return
+    columns = Table(box=None, pad_edge=False, header_style="dim")
+    for name in head:
+        justify: Literal["right", "left"] = "right" if name in NUMBERS else "left"
+        overflow: Literal["fold", "ellipsis"] = "fold" if name in FOLDED else "ellipsis"
+        columns.add_column(
+            name, justify=justify, overflow=overflow, no_wrap=name not in FOLDED, max_width=CUT.get(name)
+        )
+    for row in rows:
+        columns.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    Console(highlight=False).print(columns)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        is_number = column in ("SIZE", "USED", "FREE", "AGE")
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
-    return table
+def _row(pool: Pool) -> Iterator[list[str | Text]]:
+    """A row for each range set, or one where there is none."""
+    where = Text(str(pool.configuration or f"none, but leases in {pool.path}"))
+    if pool.trouble:
+        where.append(f" cannot be used: {pool.trouble}", "red")
+    usages = pool.usage()
+    if not usages:
+        yield [pool.network, "–", "–", _number(len(pool.held)), "–", where]
+    for usage in usages:
+        share = usage.used / usage.size if usage.size else 1
+        style = "red" if share >= 1 else "yellow" if share >= NEARLY_FULL else "green"
+        free = Text(_number(usage.free), style)
+        yield [pool.network, usage.ranges, _number(usage.size), _number(usage.used), free, where]
 
 
-def _add(table: Table, *cells: str | Text) -> None:
-    """A row; plain text is no markup, whatever stands in it."""
-    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
-
-
-def _pool_table(pools: Iterable[Pool]) -> Table:
-    table = _table("NETWORK", "RANGES", "SIZE", "USED", "FREE", "CONFIGURATION")
-    for pool in pools:
-        where = Text(str(pool.configuration or f"none, but leases in {pool.path}"))
-        if pool.trouble:
-            where.append(f" cannot be used: {pool.trouble}", "red")
-        usages = pool.usage()
-        if not usages:
-            _add(table, pool.network, "–", "–", _number(len(pool.held)), "–", where)
-        for usage in usages:
-            share = usage.used / usage.size if usage.size else 1
-            style = "red" if share >= 1 else "yellow" if share >= NEARLY_FULL else "green"
-            free = Text(_number(usage.free), style)
-            _add(table, pool.network, usage.ranges, _number(usage.size), _number(usage.used), free, where)
-    return table
-
-
-def _lease_table(found: Iterable[tuple[Pool, Held]]) -> Table:
-    table = _table("ADDRESS", "NETWORK", "CONTAINER", "IFNAME", "AGE", "NETNS", "LINK", "")
+def _print_leases(found: Iterable[tuple[Pool, Held]]) -> None:
     now = time.time()
-    for pool, held in found:
-        _add(
-            table, held.address, pool.network, held.lease.container_id if held.lease else "–",
+    rows: list[list[str | Text]] = [
+        [
+            held.address, pool.network, held.lease.container_id if held.lease else "–",
             (held.lease.ifname if held.lease else "") or "–", age(now - held.made),
-            _state(held.netns_state, held.netns), _state(held.link_state, held.link),
-            Text(held.dead, "red"),
-        )  # fmt: skip
-    return table
+            _state(held.netns_state, held.netns), _state(held.link_state, held.link), Text(held.dead, "red"),
+        ]
+        for pool, held in found
+    ]  # fmt: skip
+    _print(("ADDRESS", "NETWORK", "CONTAINER", "IFNAME", "AGE", "NETNS", "LINK", "DEAD"), rows)
 
 
 def _state(state: str, name: str) -> Text:
@@ -192,7 +197,7 @@ def _release(options: Namespace) -> None:
         networks.print_json({"released": [address for address, _ in freed]})
     for address, lease in freed:
         if not options.json:
-            print(f"released {address}{f' of {lease.container_id} {lease.ifname}'.rstrip() if lease else ''}")
+            say(f"released {address}{f' of {lease.container_id} {lease.ifname}'.rstrip() if lease else ''}")
         if address in known and known[address].is_in_use:
             networks.warn(f"the pod that had {address} is there: {_whereabouts(known[address])}")
 
@@ -211,7 +216,7 @@ def _gc(options: Namespace) -> None:
     dead = [(pool, [held for held in pool.held if held.dead]) for pool in pools]
     listed = [(pool, held) for pool, some in dead for held in some]
     if not options.json:
-        _console().print(_lease_table(listed) if listed else "no lease is certain to be dead")
+        _print_leases(listed) if listed else say("no lease is certain to be dead")
     freed: list[Held] = []
     if not options.dry_run:
         for pool, some in dead:
@@ -220,4 +225,4 @@ def _gc(options: Namespace) -> None:
         plan = [{"network": pool.network, **_lease_json(held)} for pool, held in listed]
         networks.print_json({"dead": plan, "released": [held.address for held in freed]})
     elif listed and not options.dry_run:
-        print(f"released {len(freed)} of {len(listed)}")
+        say(f"released {len(freed)} of {len(listed)}")

@@ -168,7 +168,7 @@ class Node:
     def examine(self, network: str, address: str, lease: Lease | None, made: float, *, is_left_over: bool) -> Held:
         """What has become of a lease; `made` is its file's time."""
         if lease is None:
-            return Held(address, lease, made, dead="the file is empty or garbled")
+            return Held(address, lease, made, dead="empty or garbled")
         cached = self._cached(network, lease)
         paths = [path for one in cached if (path := one.attachment.netns)]
         states = [_netns_state(path) for path in paths]
@@ -178,9 +178,9 @@ class Node:
         held = Held(address, lease, made, paths[0] if paths else "", state, link, link_state)
         dead = ""
         if is_left_over:
-            dead = "it is of an earlier boot"
+            dead = "of an earlier boot"
         elif state == GONE and len(paths) == len(cached) and not held.is_in_use and _is_before(made, cached):
-            dead = f"the network namespace {held.netns} is gone"
+            dead = "its namespace is gone"
         return Held(address, lease, made, held.netns, state, link, link_state, dead)
 
     def _cached(self, network: str, lease: Lease) -> list[Cached]:
@@ -235,7 +235,7 @@ def _is_before(made: float, cached: Sequence[Cached]) -> bool:
         return False
 
 
-Progress = Callable[[Iterable[str], str], Iterable[str]]
+Progress = Callable[[Sequence[str], str], Iterable[str]]
 
 
 def read(pool: Pool, node: Node, progress: Progress) -> None:
