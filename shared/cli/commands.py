@@ -39,6 +39,20 @@ files. The container id is `explain`: with another one, names and MACs that deri
 Exit status: 0; 1 if the ADD (or DEL) would fail: then what was done, what was taken back and the error are told."""
 
 
+DOCTOR_EPILOG = f"""It looks at the configurations and the plugins that they name, at the kernel's features, sysctls and
+packet filters, at links, addresses, MTUs and routes on the host and in its pods, at host-local's
+leases, at the runtime's cache in {CACHE_DIR}/results, and at who may write where. It changes nothing
+and takes no lock; it executes each plugin with CNI_COMMAND=VERSION. What it finds it looks for again
+after a second, so that a call that is running is no finding.
+
+Each finding names one object, and after the arrow the command that repairs it, or what to decide:
+  error    pods have no working network, or others than root can change what root trusts
+  warning  something is left over from a pod that is gone, or will be a trap
+  note     good to know
+
+exit status: 0 nothing but notes, 1 warnings, 2 errors (or a wrong command line, or not root)"""
+
+
 class Parser(argparse.ArgumentParser):
     """A command's arguments; where it has `actions`, the first of them may be left out."""
 
@@ -193,6 +207,19 @@ and the dataDir of each configuration, whichever suite wrote them. Leases withou
     )
 
 
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = DOCTOR_EPILOG
+    parser.add_argument("--json", action="store_true", help="one JSON object: counts, and all findings")
+    parser.add_argument(
+        "--bin-dir", action="append", metavar="DIR",
+        help=f"a plugin directory, may be repeated (default: those in CNI_PATH, else {BIN_DIR})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--conf-dir", metavar="DIR", help=f"the configuration directory (default: NETCONFPATH, else {CONF_DIR})"
+    )
+
+
 COMMANDS: tuple[Command, ...] = (
     Command("add", "networks", "attach a network namespace to a network, print the result", _attachment),
     Command("check", "networks", "check that an attachment is as it was made", _attachment),
@@ -217,6 +244,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("validate", "validate", "check network configurations without using them", _validate),
     Command("schema", "schema", "print the JSON Schema of a plugin's keys", _schema),
     Command("ipam", "ipam", "show, release and clear host-local's leases", _ipam, needs_tools=True),
+    Command(
+        "doctor", "doctor", "check this node's pod networks, and say what to do about each finding", _doctor_arguments,
+        needs_tools=True,
+    ),
 )  # fmt: skip
 
 

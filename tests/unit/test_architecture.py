@@ -31,6 +31,12 @@ BELOW_ONE = {
     "shared.runtime.pods": {"shared.net"},  # looks into the pod
     "shared.cli.reading": {"ipam"},  # has host-local read a configuration, and tells its ranges
     "shared.cli.leases": {"ipam"},  # reads and frees leases as host-local does
+    # read configurations and leases as the plugins do, by the plugins' own code
+    "shared.cli.doctor.configuration": {"plugins", "ipam"},
+    "shared.cli.doctor.files": {"ipam"},
+    "shared.cli.doctor.network": {"plugins", "ipam"},
+    "shared.cli.doctor.node": {"ipam"},
+    "shared.cli.doctor.state": {"ipam"},
 }
 OPERATOR_TIER = ("shared.runtime", "shared.cli")
 MODULES = {

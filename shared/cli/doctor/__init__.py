@@ -1,0 +1,97 @@
+"""doctor: checks a node's pod networks and says what to do about each finding."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from shared.cli.commands import BIN_DIR, CACHE_DIR, CONF_DIR
+from shared.cli.doctor import configuration, kernel, state, wiring
+from shared.cli.doctor.findings import Finding, error, print_json, print_text, status
+from shared.cli.doctor.node import Node
+
+SETTLE_SECONDS = 1.0  # a DEL or ADD that is running takes less
+
+# Every check in the order of the report: its name, and the function that yields its findings.
+CHECKS: tuple[tuple[str, Callable[[Node], Iterable[Finding]]], ...] = (
+    ("configurations", configuration.files),
+    ("default-network", configuration.default_network),
+    ("refused", configuration.refused),
+    ("missing-plugins", configuration.missing_plugins),
+    ("plugins", configuration.answers),
+    ("kernel", kernel.features),
+    ("backends", kernel.backends),
+    ("forwarding", kernel.forwarding),
+    ("bridge-nf", kernel.bridge_nf),
+    ("ipv6", kernel.ipv6),
+    ("chains", kernel.leftover_chains),
+    ("loopback", wiring.loopback),
+    ("bridges", wiring.bridges),
+    ("ports", wiring.ports),
+    ("attachments", wiring.attachments),
+    ("mtu", wiring.mtu),
+    ("gateways", wiring.duplicate_gateways),
+    ("addresses", wiring.duplicate_addresses),
+    ("rp-filter", wiring.rp_filter),
+    ("routes", wiring.routes),
+    ("cache", state.cache),
+    ("links", state.stale_links),
+    ("leases", state.leases),
+    ("pools", state.pools),
+    ("permissions", state.permissions),
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Looks, prints, returns 0 (healthy, perhaps with notes), 1 (warnings) or 2 (errors, or not root)."""
+    if os.geteuid():
+        print("cnitool doctor: only root can look into the pods", file=sys.stderr)
+        return 2
+    conf_dir = Path(options.conf_dir or os.environ.get("NETCONFPATH") or CONF_DIR)
+    named = options.bin_dir or filter(None, os.environ.get("CNI_PATH", "").split(os.pathsep))
+    bin_dirs = [Path(directory) for directory in named] or [Path(BIN_DIR)]
+
+    def look() -> Node:
+        return Node(conf_dir, bin_dirs, Path(CACHE_DIR))
+
+    node = look()
+    findings = examine(node)
+    if status(findings):
+        # what a call that ran meanwhile had half done is not there any more
+        time.sleep(SETTLE_SECONDS)
+        again = examine(look())
+        seen = {(finding.check, finding.where) for finding in findings}
+        findings = [finding for finding in again if (finding.check, finding.where) in seen]
+    findings.sort(key=lambda finding: -finding.severity)
+    if options.json:
+        print_json(findings)
+    else:
+        print_text(findings, _looked_at(node))
+    return status(findings)
+
+
+def examine(node: Node) -> list[Finding]:
+    """What all checks find; a check that fails is a finding itself. Shows on a terminal which one is at work."""
+    findings: list[Finding] = []
+    with Console(stderr=True).status("") as progress:
+        for name, check in CHECKS:
+            progress.update(f"checking {name}")
+            try:
+                findings += [replace(finding, check=name) for finding in check(node)]
+            except Exception as reason:  # noqa: BLE001 - whatever goes wrong in one must not end the others
+                failed = error(f"check {name}", f"failed: {type(reason).__name__}: {reason}", "report this")
+                findings.append(replace(failed, check=name))
+    return list(dict.fromkeys(findings))
+
+
+def _looked_at(node: Node) -> str:
+    pods = len({wire.pod.identity for wire in node.wires if wire.mark})
+    names = ", ".join(network.name for network in node.networks) or "none"
+    return f"{pods} pod{'s' * (pods != 1)}, networks: {names}"

@@ -1,0 +1,91 @@
+"""What runtimes and IPAM plugins keep in files: libcni's cache of results, host-local's leases."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from netaddr import IPNetwork
+
+from ipam.host_local.store import LEASE_LIMIT, Lease, parse_lease
+from shared.cli.doctor.links import Mark
+from shared.cni.ip import Address
+from shared.cni.versions import SUPPORTED, upgrade
+
+CACHE_KIND = "cniCacheV1"
+RT_TABLE_MAIN = 254  # linux/rtnetlink.h
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """An attachment in the runtime's cache."""
+
+    mark: Mark
+    netns: str
+    path: Path
+    addresses: tuple[IPNetwork, ...]
+    gateways: tuple[IPNetwork, ...]
+    routes: tuple[tuple[IPNetwork, str], ...]  # of the main table: destination, gateway
+
+    @property
+    def name(self) -> str:
+        """As findings call it."""
+        return " ".join(self.mark)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A directory of host-local's and its leases: None for one that is empty or garbled."""
+
+    path: Path
+    network: str
+    leases: dict[str, Lease | None]
+
+
+def entries(directory: Path) -> list[Path]:
+    """What is in a directory, in order, without hidden files; nothing where there is none."""
+    try:
+        return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def read_leases(directory: Path) -> Iterator[tuple[str, Lease | None]]:
+    """The leases of one of host-local's directories, without its lock: address and content."""
+    for entry in entries(directory):
+        try:
+            Address.parse(entry.name)
+            if entry.is_symlink() or not entry.is_file():
+                continue
+            with entry.open("rb") as file:
+                yield entry.name, parse_lease(file.read(LEASE_LIMIT))
+        except (ValueError, FileNotFoundError):  # no lease, or released meanwhile
+            continue
+
+
+def read_result(path: Path) -> Remembered:
+    """Reads a file of libcni's cache; raises whatever its content leads to."""
+    raw = json.loads(path.read_bytes())
+    if raw.get("kind") != CACHE_KIND:
+        raise ValueError(f"its kind is {raw.get('kind')!r}, not {CACHE_KIND!r}")
+    json.loads(base64.b64decode(raw["config"], validate=True))
+    result = raw.get("result") or {}
+    if "ips" not in result and result.get("cniVersion") in SUPPORTED:
+        result = upgrade(result, result["cniVersion"])
+    ips = result.get("ips") or []
+    networks = [IPNetwork(ip["address"]) for ip in ips]
+    gateways = [
+        IPNetwork(f"{ip['gateway']}/{network.prefixlen}")
+        for ip, network in zip(ips, networks, strict=True)
+        if ip.get("gateway")
+    ]
+    routes = [
+        (IPNetwork(route["dst"]), str(route.get("gw") or ""))
+        for route in result.get("routes") or ()
+        if route.get("table") in (None, RT_TABLE_MAIN)
+    ]
+    mark = (str(raw["networkName"]), str(raw["containerId"]), str(raw["ifName"]))
+    return Remembered(mark, str(raw.get("netns") or ""), path, tuple(networks), tuple(gateways), tuple(routes))

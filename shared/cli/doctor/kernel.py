@@ -1,0 +1,253 @@
+"""Checks of the kernel: its features, its sysctls, its packet filters."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pyroute2.nftables.main import NFTables
+
+from shared.cli.doctor.findings import Finding, error, note, warning
+from shared.cli.doctor.network import Network
+from shared.cli.doctor.node import Node
+from shared.net import sysctl
+
+AF_INET, AF_INET6, NFPROTO_INET = 2, 10, 1
+NF_INET_FORWARD, NF_DROP = 2, 0  # linux/netfilter.h
+FAMILIES = {AF_INET: ("iptables", 4), AF_INET6: ("ip6tables", 6)}
+CONTAINER_CHAIN = re.compile(r"CNI-(DN-|SN-)?[0-9a-f]{20,24}")
+CHAIN_LENGTH = 28  # the reference cuts its names there
+FIREWALL_TYPES = ("firewall",)
+
+
+def _is_type(*types: str) -> Callable[[Network], bool]:
+    return lambda network: any(kind in types for kind in network.types)
+
+
+def _backend(network: Network) -> str:
+    """What its packet filter rules are made with: nftables, iptables, or "" where it has none or does not say."""
+    if network.bridge and network.bridge.ipMasq:
+        return network.bridge.ipMasqBackend or "nftables"
+    if network.bridge and network.bridge.macspoofchk:
+        return "nftables"
+    keys = {"ptp": "ipMasqBackend", "portmap": "backend", "firewall": "backend"}
+    return next((found for kind, key in keys.items() if (found := str(network.plugin(kind).get(key) or ""))), "")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Something that a kernel may lack: its option, its module if it can be one, and the networks that need it."""
+
+    name: str
+    option: str
+    module: str
+    needed: Callable[[Network], bool]
+
+
+FEATURES = (
+    Feature("veth pairs", "CONFIG_VETH", "veth", _is_type("bridge", "ptp")),
+    Feature("bridges", "CONFIG_BRIDGE", "bridge", _is_type("bridge")),
+    Feature("bridges that filter VLANs", "CONFIG_BRIDGE_VLAN_FILTERING", "", lambda network: network.has_vlans),
+    Feature("nf_tables", "CONFIG_NF_TABLES", "nf_tables", lambda network: _backend(network) == "nftables"),
+    Feature("IFB links", "CONFIG_IFB", "ifb", _is_type("bandwidth")),
+    Feature("the TBF queue", "CONFIG_NET_SCH_TBF", "sch_tbf", _is_type("bandwidth")),
+    Feature("macvlan links", "CONFIG_MACVLAN", "macvlan", _is_type("macvlan")),
+    Feature("ipvlan links", "CONFIG_IPVLAN", "ipvlan", _is_type("ipvlan")),
+    Feature("VLAN links", "CONFIG_VLAN_8021Q", "8021q", _is_type("vlan")),
+    Feature("dummy links", "CONFIG_DUMMY", "dummy", _is_type("dummy")),
+    Feature("tap links", "CONFIG_TUN", "tun", _is_type("tap")),
+    Feature("VRFs", "CONFIG_NET_VRF", "vrf", _is_type("vrf")),
+)
+
+
+def features(node: Node) -> Iterator[Finding]:
+    """What the configurations need of the kernel is there; what only others would need is noted."""
+    for feature in FEATURES:
+        if _has(feature) is False:
+            users = [network.path for network in node.networks if feature.needed(network)]
+            if users:
+                yield error(
+                    f"kernel {os.uname().release}", f"has no {feature.name}, which {', '.join(users)} needs",
+                    f"modprobe {feature.module} || apt-get install linux-modules-extra-$(uname -r)" if feature.module
+                    else f"boot a kernel with {feature.option}=y",
+                )  # fmt: skip
+            else:
+                yield note(
+                    f"kernel {os.uname().release}", f"has no {feature.name}; no configuration needs them",
+                    f"nothing, or boot a kernel with {feature.option}",
+                )  # fmt: skip
+
+
+def _has(feature: Feature) -> bool | None:
+    """None where neither the kernel's configuration nor its modules tell."""
+    options = _options()
+    value = options.get(feature.option, "n") if options else "m" if feature.module else "y"
+    if value != "m":
+        return value == "y"
+    if Path("/sys/module", feature.module).is_dir():
+        return True
+    modules = Path("/lib/modules", os.uname().release)
+    names = [modules / "modules.dep", modules / "modules.builtin"]
+    if not all(path.is_file() for path in names):
+        return None
+    return any(re.search(rf"/{feature.module}\.ko", path.read_text()) for path in names)
+
+
+@cache
+def _options() -> dict[str, str]:
+    """The kernel's build options, as far as a file says so."""
+    release = os.uname().release
+    text = ""
+    for path in (Path("/proc/config.gz"), Path(f"/boot/config-{release}"), Path(f"/lib/modules/{release}/config")):
+        if not text:
+            with suppress(OSError):
+                content = path.read_bytes()
+                text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    return dict(re.findall(r"^(CONFIG_\w+)=(.+)$", text, re.MULTILINE))
+
+
+def backends(node: Node) -> Iterator[Finding]:
+    """nf_tables answers, iptables' programs are there where a configuration wants them, firewalld is known of."""
+    try:
+        _nft_chains()
+    except Exception as reason:  # noqa: BLE001 - pyroute2 and the kernel have many ways to say no
+        users = [network.path for network in node.networks if _backend(network) == "nftables"]
+        finding = error if users else note
+        yield finding("nf_tables", f"does not answer: {reason}", "modprobe nf_tables")
+    for network in node.networks:
+        for version in network.versions or {4}:
+            program = "iptables" if version == 4 else "ip6tables"
+            if _backend(network) == "iptables" and shutil.which(program) is None:
+                yield error(network.path, f"wants iptables, and there is no {program}", "apt-get install iptables")
+    bridges = [network for network in node.networks if network.bridge and not _is_type(*FIREWALL_TYPES)(network)]
+    if bridges and _runs("firewalld"):
+        name = bridges[0].bridge_link
+        yield note(
+            "firewalld", f"is running, and drops the traffic of {name} unless that is in a zone that accepts it",
+            f"firewall-cmd --permanent --zone=trusted --add-interface={name} && firewall-cmd --reload",
+        )  # fmt: skip
+
+
+def _runs(name: str) -> bool:
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):
+            if path.read_text().strip() == name:
+                return True
+    return False
+
+
+def forwarding(node: Node) -> Iterator[Finding]:
+    """The host forwards for the pods whose gateway it is. Before the first pod that may be off: ADD turns it on."""
+    for network in node.networks:
+        wires = node.wires_of(network) if network.is_gateway else []
+        for version in sorted({held.ip.version for wire in wires for held in wire.inside.addresses}):
+            switch = "ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding"
+            own = f"ipv{version}/conf/{network.gateway_link}/forwarding"
+            for path in (switch, own):
+                if sysctl.read(path) == "0":
+                    yield error(
+                        f"net/{path}", f"is 0: pods of {network.name} reach nothing beyond this node over IPv{version}",
+                        f"sysctl -w net/{path}=1",
+                    )  # fmt: skip
+                    break
+
+
+def bridge_nf(node: Node) -> Iterator[Finding]:
+    """What passes between two pods of a bridge may go through iptables' FORWARD: a trap where that drops."""
+    if not any(network.bridge for network in node.networks):
+        return
+    for family, (program, _) in FAMILIES.items():
+        path = f"bridge/bridge-nf-call-{program}"
+        if sysctl.read(path) != "1":
+            continue
+        dropping = _dropping_chains(family, program)
+        if dropping:
+            yield warning(
+                f"net/{path}", f"is 1, and {dropping[0]} drops what no rule accepts, also between pods of one bridge",
+                f"sysctl -w net/{path}=0  # or, if kube-proxy needs it, accept the pods in that chain",
+            )  # fmt: skip
+        else:
+            yield note(
+                f"net/{path}", f"is 1: what passes between pods of one bridge goes through {program}' FORWARD, too",
+                f"nothing if kube-proxy needs it; otherwise sysctl -w net/{path}=0",
+            )  # fmt: skip
+
+
+def _dropping_chains(family: int, program: str) -> list[str]:
+    """The base chains of FORWARD that drop by default."""
+    found = []
+    for where, chain in _nft_chains():
+        hook = chain.get_nested("NFTA_CHAIN_HOOK", "NFTA_HOOK_HOOKNUM")
+        is_drop = chain.get_attr("NFTA_CHAIN_POLICY") == NF_DROP
+        if where in (family, NFPROTO_INET) and hook == NF_INET_FORWARD and is_drop:
+            found.append(f"nf_tables' {chain.get_attr('NFTA_CHAIN_TABLE')} {chain.get_attr('NFTA_CHAIN_NAME')}")
+    if ":FORWARD DROP" in _legacy(program, "filter"):
+        found.append(f"{program}-legacy's FORWARD")
+    return found
+
+
+def ipv6(node: Node) -> Iterator[Finding]:
+    """IPv6 is on where a configuration has IPv6 ranges."""
+    for network in node.networks:
+        if 6 not in network.versions:
+            continue
+        if sysctl.read("ipv6/conf/all/disable_ipv6") is None:
+            yield error(network.path, "has IPv6 ranges, and this kernel has no IPv6", "boot with ipv6.disable=0")
+            continue
+        link = network.gateway_link
+        new = link if node.link(link) else "default"
+        for name in dict.fromkeys(("all", new if link else "all")):
+            if sysctl.read(f"ipv6/conf/{name}/disable_ipv6") == "1":
+                yield error(
+                    f"net/ipv6/conf/{name}/disable_ipv6", f"is 1, and {network.path} has IPv6 ranges",
+                    f"sysctl -w net/ipv6/conf/{name}/disable_ipv6=0",
+                )  # fmt: skip
+
+
+def leftover_chains(node: Node) -> Iterator[Finding]:
+    """Chains that the reference's plugins made for a container that is gone."""
+    known = {mark[:2] for mark in (*node.alive, *(wire.mark for wire in node.wires if wire.mark))}
+    digests = [hashlib.sha512((network + container).encode()).hexdigest() for network, container in known]
+    live = {f"CNI-{kind}{digest}"[:CHAIN_LENGTH] for digest in digests for kind in ("", "DN-", "SN-")}
+    found = []
+    for family, chain in _nft_chains():
+        if family in FAMILIES and chain.get_attr("NFTA_CHAIN_TABLE") == "nat":
+            tool = FAMILIES[family][0]
+            found.append((f"{tool}-nft" if shutil.which(f"{tool}-nft") else tool, chain.get_attr("NFTA_CHAIN_NAME")))
+    for tool, _ in FAMILIES.values():
+        found += [(f"{tool}-legacy", name) for name in re.findall(r"^:(\S+)", _legacy(tool, "nat"), re.MULTILINE)]
+    for tool, name in found:
+        if CONTAINER_CHAIN.fullmatch(name) and name not in live:
+            rules = f"{tool} -t nat -S | sed -n 's/^-A \\(.* -j {name}\\)$/{tool} -t nat -D \\1/p' | sh"
+            yield warning(
+                f"{tool} nat {name}", "is of a container that is gone",
+                f"{rules}; {tool} -t nat -F {name} && {tool} -t nat -X {name}",
+            )  # fmt: skip
+
+
+def _nft_chains() -> list[tuple[int, Any]]:
+    """nf_tables' chains, each with its family."""
+    with NFTables() as nft:
+        return [(chain["nfgen_family"], chain) for chain in nft.get_chains()]
+
+
+def _legacy(program: str, table: str) -> str:
+    """A table of iptables from before nf_tables; empty where it is not in use (asking would load it)."""
+    names = Path("/proc/net", "ip_tables_names" if program == "iptables" else "ip6_tables_names")
+    save = shutil.which(f"{program}-legacy-save")
+    try:
+        if save is None or table not in names.read_text().split():
+            return ""
+    except OSError:
+        return ""
+    return subprocess.run([save, "-t", table], capture_output=True, text=True, check=True, timeout=10).stdout

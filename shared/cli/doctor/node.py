@@ -1,0 +1,175 @@
+"""What the pod networks of this node consist of, looked at without changing anything and without taking a lock.
+
+Each part is looked at when a check first asks for it, once for a Node.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from netaddr import AddrFormatError
+from pyroute2 import IPRoute
+
+from ipam.host_local.store import SIDECAR
+from shared.cli.doctor.files import Remembered, Store, entries, read_leases, read_result
+from shared.cli.doctor.links import Identity, Link, Mark, Pod, Wire, links_here, routes_here
+from shared.cli.doctor.network import Network
+from shared.cni.errors import CniError
+from shared.net.netns import OWN, open_netns
+from shared.runtime.conflist import ConfigError, load
+
+NETNS_DIR = Path("/run/netns")
+NO_NSID = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED of linux/net_namespace.h
+
+
+class Node:
+    """The node as it is now."""
+
+    def __init__(self, conf_dir: Path, bin_dirs: Sequence[Path], state_dir: Path) -> None:
+        self.conf_dir, self.bin_dirs, self.state_dir = conf_dir, bin_dirs, state_dir
+
+    # -- what the files say
+
+    @cached_property
+    def _configurations(self) -> tuple[list[Network], list[str], ConfigError | None]:
+        complaints: list[str] = []
+        try:
+            networks = [Network(config) for config in load(self.conf_dir, complaints.append)]
+        except ConfigError as reason:
+            return [], complaints, reason
+        return networks, complaints, None
+
+    @property
+    def networks(self) -> list[Network]:
+        """The valid configurations in the order of their files."""
+        return self._configurations[0]
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is wrong with the files that are none; each begins with its path."""
+        return self._configurations[1]
+
+    @property
+    def no_network(self) -> ConfigError | None:
+        """Why there is no valid configuration, if so."""
+        return self._configurations[2]
+
+    def network(self, name: str) -> Network | None:
+        """The configuration of that name."""
+        return next((network for network in self.networks if network.name == name), None)
+
+    @cached_property
+    def data_dirs(self) -> list[Path]:
+        """Where host-local keeps leases: its default, and what configurations name."""
+        named = [pool.store.data_dir for network in self.networks for pool in network.pools]
+        return list(map(Path, dict.fromkeys([str(self.state_dir / "networks"), *named])))
+
+    @cached_property
+    def stores(self) -> list[Store]:
+        """host-local's directories with their leases, also of networks that have no configuration any more."""
+        return [
+            Store(entry, entry.name, dict(read_leases(entry)))
+            for data_dir in self.data_dirs
+            for entry in entries(data_dir)
+            if entry.name != SIDECAR and entry.is_dir() and not entry.is_symlink()
+        ]
+
+    @cached_property
+    def _cache(self) -> tuple[list[Remembered], dict[Path, str]]:
+        found, unreadable = [], {}
+        for path in entries(self.state_dir / "results"):
+            try:
+                found.append(read_result(path))
+            except FileNotFoundError:  # gone meanwhile
+                continue
+            except (CniError, OSError, ValueError, KeyError, TypeError, AttributeError, AddrFormatError) as reason:
+                unreadable[path] = f"{type(reason).__name__}: {reason}"
+        return found, unreadable
+
+    @property
+    def remembered(self) -> list[Remembered]:
+        """The attachments in the runtime's cache."""
+        return self._cache[0]
+
+    @property
+    def unreadable(self) -> dict[Path, str]:
+        """The files of the cache that are no attachments, and why."""
+        return self._cache[1]
+
+    # -- what the kernel says
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """The host's links."""
+        return links_here()
+
+    def link(self, name: str) -> Link | None:
+        """The host's link of that name."""
+        return next((link for link in self.links if link.name == name), None)
+
+    def link_at(self, index: int | None) -> Link | None:
+        """The host's link of that index."""
+        return next((link for link in self.links if link.index == index), None)
+
+    @cached_property
+    def pods(self) -> dict[Identity, Pod]:
+        """The network namespaces that have a name in the cache or in /run/netns, or a process."""
+        running = [f"/proc/{name}/ns/net" for name in os.listdir("/proc") if name.isdigit()]
+        paths: dict[Identity, str] = {}
+        for path in (*(entry.netns for entry in self.remembered), *map(str, entries(NETNS_DIR)), *running):
+            identity = _identity(path)
+            if identity and identity != _identity(OWN):
+                paths.setdefault(identity, path)
+        found = {}
+        with IPRoute() as host:
+            for identity, path in paths.items():
+                try:
+                    netns = open_netns(path)
+                except CniError:  # gone meanwhile, or a file that is no namespace
+                    continue
+                try:
+                    nsid = host.get_netnsid(fd=netns.descriptor)["nsid"]
+                    with netns:
+                        found[identity] = Pod(path, identity, nsid, links_here(), routes_here())
+                finally:
+                    os.close(netns.descriptor)
+                    os.close(netns.home)
+        return found
+
+    def pod(self, entry: Remembered) -> Pod | None:
+        """The pod of an attachment, None if its namespace is gone."""
+        identity = _identity(entry.netns)
+        return self.pods.get(identity) if identity else None
+
+    @cached_property
+    def alive(self) -> dict[Mark, Remembered]:
+        """The cached attachments whose namespace is there."""
+        return {entry.mark: entry for entry in self.remembered if self.pod(entry)}
+
+    @cached_property
+    def wires(self) -> list[Wire]:
+        """The veth pairs between the host and its pods."""
+        by_nsid = {pod.nsid: pod for pod in self.pods.values() if pod.nsid != NO_NSID}
+        marks = {(pod.identity, entry.mark[2]): entry.mark for entry in self.remembered if (pod := self.pod(entry))}
+        found = []
+        for port in self.links:
+            pod = by_nsid.get(port.peer_nsid) if port.kind == "veth" and port.peer_nsid is not None else None
+            inside = next((link for link in pod.links if link.index == port.peer), None) if pod else None
+            if pod and inside:
+                found.append(Wire(port, pod, inside, port.mark or marks.get((pod.identity, inside.name))))
+        return found
+
+    def wires_of(self, network: Network) -> list[Wire]:
+        """The veth pairs of a network's pods."""
+        return [wire for wire in self.wires if wire.network == network.name]
+
+
+def _identity(path: str) -> Identity | None:
+    try:
+        held = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return held.st_dev, held.st_ino

@@ -1,0 +1,133 @@
+"""Checks of what is kept in files: the runtime's cache, host-local's leases, and who may write where."""
+
+from __future__ import annotations
+
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from netaddr import IPAddress
+
+from ipam.host_local.ranges import RangeSet
+from ipam.host_local.store import is_hand_placed
+from shared.cli.doctor.configuration import launched_tree
+from shared.cli.doctor.findings import Finding, error, warning
+from shared.cli.doctor.node import Node
+from shared.cni.ip import Address
+from shared.net.owner import Owner
+
+NEARLY_FULL = 90  # per cent
+
+
+def cache(node: Node) -> Iterator[Finding]:
+    """Each entry of the runtime's cache can be read, and its namespace is there."""
+    for path, reason in node.unreadable.items():
+        yield warning(path, f"is no cached result: {reason}", f"rm {shlex.quote(str(path))}")
+    for entry in node.remembered:
+        if node.pod(entry) is None:
+            yield warning(
+                entry.path, f"is of {entry.name}, whose network namespace {entry.netns or '(none)'} is gone",
+                f"rm {shlex.quote(str(entry.path))}",
+            )  # fmt: skip
+
+
+def stale_links(node: Node) -> Iterator[Finding]:
+    """The other end of each host link that bears an attachment's mark is in the pod that the runtime remembers."""
+    wired = {wire.port.index: wire for wire in node.wires}
+    gone = {entry.mark: entry for entry in node.remembered if node.pod(entry) is None}
+    for link in node.links:
+        mark = link.mark
+        if mark is None or link.kind != "veth":
+            continue
+        reason = ""
+        if link.peer_nsid is None:
+            peer = node.link_at(link.peer)
+            reason = f"its other end {peer.name if peer else 'that it had'} is on the host, in no pod"
+        elif mark in gone:
+            reason = f"the network namespace {gone[mark].netns} is gone"
+        elif link.index not in wired:
+            reason = "no network namespace that has a name or a process has its other end"
+        if reason:
+            yield warning(link.name, f"is of {' '.join(mark)}, but {reason}", f"ip link delete {link.name}")
+
+
+def leases(node: Node) -> Iterator[Finding]:
+    """Each lease is a live pod's, and each live pod has one."""
+    in_use = {held.ip for pod in node.pods.values() for link in pod.links for held in link.addresses}
+    in_use |= {known.ip for entry in node.alive.values() for known in entry.addresses}
+    links = {link.name for link in node.links}
+    known = {entry.mark for entry in node.remembered}
+    for store in node.stores:
+        for address, lease in store.leases.items():
+            path = store.path / address
+            todo = f"rm {shlex.quote(str(path))}"
+            if lease is None:
+                yield warning(path, "is empty or garbled: the address is not given out", todo)
+                continue
+            if IPAddress(address) in in_use or is_hand_placed(lease):
+                continue
+            # an ADD that is running has made its link, and no runtime knows of it yet
+            mark = (store.network, lease.container_id, lease.ifname)
+            if mark in known or Owner(*mark).host_link not in links:
+                yield warning(path, f"is leased to {lease.container_id} {lease.ifname}, which is gone", todo)
+    yield from _lost_leases(node)
+
+
+def _lost_leases(node: Node) -> Iterator[Finding]:
+    leased = {(store.network, IPAddress(address)) for store in node.stores for address in store.leases}
+    for entry in node.alive.values():
+        network, container_id, ifname = entry.mark
+        configured = node.network(network)
+        for pool in configured.pools if configured else ():
+            for known in entry.addresses:
+                address = Address.parse(str(known.ip))
+                if any(each.range_of(address) for each in pool.sets) and (network, known.ip) not in leased:
+                    path = shlex.quote(f"{pool.store.path}/{address}")
+                    yield error(
+                        f"{pool.store.path}/{address}",
+                        f"is missing: {entry.name} has the address, and another pod may get it",
+                        f"(umask 077 && printf '%s\\r\\n%s' {container_id} {ifname} >{path})",
+                    )  # fmt: skip
+
+
+def pools(node: Node) -> Iterator[Finding]:
+    """Each range set has addresses left."""
+    leased = {store.path: store.leases for store in node.stores}
+    for network in node.networks:
+        for pool in network.pools:
+            taken = [Address.parse(name) for name in leased.get(Path(pool.store.path), {})]
+            for entry in pool.sets:
+                yield from _pool(network.path, pool.store.path, entry, taken)
+
+
+def _pool(configuration: str, directory: str, entry: RangeSet, taken: list[Address]) -> Iterator[Finding]:
+    used = len({place for address in taken if (place := entry.place(address)) is not None} - entry.gateways)
+    todo = f"free the stale leases, if doctor finds any, or give the pool more room in {shlex.quote(configuration)}"
+    if used >= entry.capacity:
+        yield error(f"{directory} {entry}", f"is full: all {entry.capacity} addresses are leased", todo)
+    elif used * 100 >= entry.capacity * NEARLY_FULL:
+        yield warning(f"{directory} {entry}", f"is nearly full: {used} of {entry.capacity} addresses are leased", todo)
+
+
+def permissions(node: Node) -> Iterator[Finding]:
+    """What root executes or believes is root's, and nobody else's to write."""
+    places = [node.state_dir, node.state_dir / "results", *node.data_dirs, *(store.path for store in node.stores)]
+    places += [node.conf_dir, *(Path(network.path) for network in node.networks)]
+    for directory in node.bin_dirs:
+        executables = [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
+        trees = {tree for path in executables if (tree := launched_tree(path)) is not None and tree.is_dir()}
+        places += [directory, *executables, *(path for tree in trees for path in (tree, *tree.rglob("*")))]
+    for place in dict.fromkeys([*places, *(parent for path in places for parent in path.parents)]):
+        try:
+            held = place.stat()
+        except FileNotFoundError:
+            continue
+        is_shared = bool(held.st_mode & stat.S_ISVTX) and place not in places  # /tmp: what is root's there stays so
+        quoted = shlex.quote(str(place))
+        if held.st_uid:
+            yield error(
+                place, f"belongs to user {held.st_uid}, who can change what root trusts", f"chown root: {quoted}"
+            )
+        if held.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_shared:
+            yield error(place, f"is writable for others ({stat.filemode(held.st_mode)})", f"chmod go-w {quoted}")

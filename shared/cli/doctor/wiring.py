@@ -1,0 +1,257 @@
+"""Checks of links, addresses and routes, on the host and in the pods."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+
+from netaddr import IPAddress, IPNetwork
+from pyroute2 import IPRoute, NetlinkError
+
+from shared.cli.doctor.findings import Finding, error, note, warning
+from shared.cli.doctor.links import Held, Link, Pod, Wire
+from shared.cli.doctor.network import Network
+from shared.cli.doctor.node import Node
+from shared.net import sysctl
+from shared.net.links import smallest_mtu
+from shared.net.netlink import Netlink
+
+STRICT = 1  # rp_filter: Documentation/networking/ip-sysctl.rst
+RTM_F_FIB_MATCH = 0x2000  # linux/rtnetlink.h
+
+
+def loopback(node: Node) -> Iterator[Finding]:
+    """lo is up, on the host and in each pod."""
+    lo = node.link("lo")
+    if lo is None or not lo.is_up:
+        yield error("lo", "is down on the host", "ip link set lo up")
+    for pod in _attached_pods(node):
+        lo = pod.link("lo")
+        if lo is None or not lo.is_up:
+            yield warning(f"lo in {pod.path}", "is down: the pod cannot reach itself", pod.inside("ip link set lo up"))
+
+
+def _attached_pods(node: Node) -> list[Pod]:
+    """The namespaces with an attachment; others may have no lo on purpose."""
+    pods = {wire.pod.identity: wire.pod for wire in node.wires if wire.mark}
+    pods |= {pod.identity: pod for entry in node.alive.values() if (pod := node.pod(entry))}
+    return list(pods.values())
+
+
+def bridges(node: Node) -> Iterator[Finding]:
+    """The bridge of a network that has pods is there, up, and has the gateways' addresses."""
+    for network in _bridged(node):
+        name = network.bridge_link
+        gateways = sorted({gateway for entry in node.alive.values() for gateway in entry.gateways
+                           if entry.mark[0] == network.name}) if network.is_gateway else []  # fmt: skip
+        link = node.link(name)
+        if link is None:
+            make = [f"ip link add {name} type bridge", f"ip link set {name} up"]
+            yield error(name, f"is missing: the pods of {network.name} reach nobody", " && ".join(make))
+        elif link.kind != "bridge":
+            yield error(name, f"is no bridge but {link.kind or 'hardware'}", f"ip link set {name} name {name}-old")
+        elif not link.is_up:
+            yield error(name, f"is down: the pods of {network.name} reach nobody", f"ip link set {name} up")
+        gateway_link = node.link(network.gateway_link)
+        have = {held.network for held in gateway_link.addresses} if gateway_link else set()
+        for gateway in gateways:
+            if gateway not in have:
+                nodad = " nodad" if gateway.version == 6 else ""
+                yield error(
+                    network.gateway_link, f"has no gateway address {gateway}",
+                    f"ip address add {gateway} dev {network.gateway_link}{nodad}",
+                )  # fmt: skip
+
+
+def _bridged(node: Node) -> list[Network]:
+    """The networks with a bridge that have pods."""
+    used = {wire.network for wire in node.wires} | {network for network, _, _ in node.alive}
+    return [network for network in node.networks if network.bridge and network.name in used]
+
+
+def ports(node: Node) -> Iterator[Finding]:
+    """Both ends of each pod's veth pair are up, and the host's end is a port of the bridge."""
+    for network in _bridged(node):
+        bridge = node.link(network.bridge_link)
+        for wire in node.wires_of(network):
+            port = wire.port.name
+            if bridge and wire.port.master != bridge.index:
+                yield error(
+                    port, f"({wire.name}) is not a port of {bridge.name}", f"ip link set {port} master {bridge.name}"
+                )
+            if not wire.port.is_up:
+                yield error(port, f"({wire.name}) is down", f"ip link set {port} up")
+            if not wire.inside.is_up and network.bridge and not network.bridge.disableContainerInterface:
+                yield error(wire.name, "is down", wire.pod.inside(f"ip link set {wire.inside.name} up"))
+
+
+def attachments(node: Node) -> Iterator[Finding]:
+    """What the runtime's cache says of a live pod is in the pod."""
+    wired = {(wire.pod.identity, wire.inside.name) for wire in node.wires}
+    for entry in node.alive.values():
+        pod, ifname = node.pod(entry), entry.mark[2]
+        if pod is None:
+            continue
+        where, again = f"{ifname} in {pod.path}", f"restart container {entry.mark[1]}: only a new ADD makes it again"
+        link = pod.link(ifname)
+        if link is None:
+            yield error(where, f"is missing, and {entry.name} is in the cache", again)
+            continue
+        if link.kind == "veth" and (pod.identity, ifname) not in wired:
+            yield error(where, "has no other end on the host", again)
+        have = {held.network for held in link.addresses}
+        for address in entry.addresses:
+            if address not in have:
+                add = f"ip address add {address} dev {ifname}"
+                yield error(where, f"lacks its address {address}", pod.inside(add))
+        for destination, gateway in entry.routes:
+            if destination not in pod.routes:
+                via = f"via {gateway} dev {ifname}" if gateway else f"dev {ifname}"
+                todo = pod.inside(f"ip route add {destination} {via}")
+                yield error(where, f"lacks its route to {destination}", todo)
+
+
+def mtu(node: Node) -> Iterator[Finding]:
+    """One MTU from the pod to the bridge, the configuration's where that has one."""
+    for wire in node.wires:
+        network = node.network(wire.network)
+        if wire.inside.mtu != wire.port.mtu and not (network and network.plugin("tuning").get("mtu")):
+            yield error(
+                wire.name, f"has MTU {wire.inside.mtu}, its other end {wire.port.name} {wire.port.mtu}:"
+                " what is larger than the smaller one is lost",
+                wire.pod.inside(f"ip link set {wire.inside.name} mtu {wire.port.mtu}"),
+            )  # fmt: skip
+    for network in _bridged(node):
+        yield from _bridge_mtu(node, network)
+        wanted = _wanted_mtu(network)
+        for wire in node.wires_of(network) if wanted else ():
+            if wire.port.mtu != wanted:
+                set_port = f"ip link set {wire.port.name} mtu {wanted}"
+                set_inside = wire.pod.inside(f"ip link set {wire.inside.name} mtu {wanted}")
+                yield warning(
+                    wire.port.name, f"({wire.name}) has MTU {wire.port.mtu}, {network.path} says {wanted}",
+                    f"{set_port} && {set_inside}",
+                )  # fmt: skip
+
+
+def _bridge_mtu(node: Node, network: Network) -> Iterator[Finding]:
+    bridge = node.link(network.bridge_link)
+    members = [link.mtu for link in node.links if bridge and link.master == bridge.index]
+    if bridge and members and bridge.mtu != min(members):
+        yield warning(
+            bridge.name, f"has MTU {bridge.mtu}, the smallest of its ports {min(members)}",
+            f"ip link set {bridge.name} mtu {min(members)}",
+        )  # fmt: skip
+
+
+def _wanted_mtu(network: Network) -> int:
+    """The configuration's MTU in bytes, what "auto" is now included; 0 where it has none."""
+    if network.bridge is None:
+        return 0
+    if isinstance(network.bridge.mtu, int):
+        return network.bridge.mtu
+    with closing(Netlink()) as netlink:
+        return smallest_mtu(netlink, network.bridge_link)
+
+
+def duplicate_gateways(node: Node) -> Iterator[Finding]:
+    """No gateway's address is on two links of the host."""
+    own = _gateways(node)
+    for link in node.links:
+        for held in link.addresses:
+            if own.get(held.ip, link.name) != link.name:
+                yield error(
+                    link.name, f"has {held.ip}, which is the gateway's address on {own[held.ip]}",
+                    f"ip address delete {held.network} dev {link.name}",
+                )  # fmt: skip
+
+
+def _gateways(node: Node) -> dict[IPAddress, str]:
+    """The gateways' addresses, and the link that each is on."""
+    names = {network.gateway_link for network in node.networks}
+    links = [link for link in node.links if link.name in names]
+    return {held.ip: link.name for link in links for held in link.addresses if not held.ip.is_link_local()}
+
+
+def duplicate_addresses(node: Node) -> Iterator[Finding]:
+    """No address of a pod is anybody else's whom it can hear."""
+    own = _gateways(node)
+    remembered = {(entry.mark, address.ip) for entry in node.alive.values() for address in entry.addresses}
+    holders: dict[tuple[object, IPAddress], list[tuple[Wire, Held]]] = defaultdict(list)
+    for wire in node.wires:
+        for held in wire.inside.addresses:
+            if not held.ip.is_link_local():
+                holders[_domain(node, wire), held.ip].append((wire, held))
+            if held.is_duplicate:
+                look = f"ip neighbour show {held.ip}  # tells the MAC of who has it"
+                yield error(wire.name, f"found {held.ip} in use by somebody else, and does not use it", look)
+    for (_, ip), several in holders.items():
+        # the one of which the runtime knows keeps it
+        first, *others = sorted(several, key=lambda holder: (holder[0].mark, ip) not in remembered)
+        owner = f"the address of {first[0].name}"
+        if ip in own:
+            owner, others = f"the gateway's on {own[ip]}", [first, *others]
+        for wire, held in others:
+            delete = f"ip address delete {held.network} dev {wire.inside.name}"
+            yield error(wire.name, f"has {ip}, which is {owner}", wire.pod.inside(delete))
+
+
+def _domain(node: Node, wire: Wire) -> object:
+    """Where two equal addresses are one too many: all that this host routes to, or else a VLAN of a bridge."""
+    network = node.network(wire.network)
+    if network and network.is_gateway:
+        return "routed"
+    return (wire.port.master or wire.port.name, network.bridge.vlan if network and network.bridge else 0)
+
+
+def rp_filter(node: Node) -> Iterator[Finding]:
+    """Where rp_filter is strict, the host hears a pod only by the link by which it would answer."""
+    for network in node.networks:
+        link = node.link(network.gateway_link)
+        if link and _is_strict(link):
+            yield note(
+                f"net/ipv4/conf/{link.name}/rp_filter", "is strict: what comes from a pod by another way is dropped",
+                f"nothing while the pods are behind {link.name} only",
+            )  # fmt: skip
+
+
+def _is_strict(link: Link) -> bool:
+    # the kernel takes the greater of the two
+    return max(int(sysctl.read(f"ipv4/conf/{name}/rp_filter") or 0) for name in ("all", link.name)) == STRICT
+
+
+def routes(node: Node) -> Iterator[Finding]:
+    """The host reaches each pod by the link that has its gateway."""
+    with IPRoute() as netlink:
+        for network in node.networks:
+            link = node.link(network.gateway_link)
+            if link is None or not link.is_up:
+                continue
+            dropped = ", and rp_filter drops what the pod sends" if _is_strict(link) else ""
+            for wire in node.wires_of(network):
+                for held in wire.inside.addresses:
+                    detour = _detour(netlink, node, link, held)
+                    if detour:
+                        other, prefix = detour
+                        more = dropped if prefix.version == 4 else ""
+                        yield error(
+                            f"route to {held.ip}", f"leads to {other}, not by {link.name} to {wire.name}{more}",
+                            f"ip route delete {prefix} dev {other}",
+                        )  # fmt: skip
+
+
+def _detour(netlink: IPRoute, node: Node, link: Link, held: Held) -> tuple[str, IPNetwork] | None:
+    """The other link by which the host's route to an address of a pod leads, and that route's destination."""
+    gateway = next((own.network for own in link.addresses if held.ip in own.network), None)
+    if gateway is None or held.ip.is_link_local():
+        return None
+    try:
+        (found,) = netlink.route("get", dst=str(held.ip), flags=RTM_F_FIB_MATCH)
+    except NetlinkError:  # unreachable
+        return None
+    other = node.link_at(found.get_attr("RTA_OIF"))
+    # a shorter one, such as the default route, is not what is wrong
+    if other is None or other in (link, node.link("lo")) or found["dst_len"] < gateway.prefixlen:
+        return None
+    return other.name, IPNetwork(f"{found.get_attr('RTA_DST')}/{found['dst_len']}")
