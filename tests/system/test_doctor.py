@@ -147,7 +147,9 @@ WAYS = (
     Way("IPv6 is not forwarded", "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", ("error forwarding net/ipv6/conf/all/forwarding",)),
     Way("the bridge alone does not forward", "echo 0 >/proc/sys/net/ipv4/conf/cni0/forwarding", ("error forwarding net/ipv4/conf/cni0/forwarding",), together=False),
     Way("a pod's end has another MTU", "ip -n pod1 link set eth0 mtu 1300", ("error mtu eth0 in /run/netns/pod1",), "has MTU 1300"),
+    Way("a pod's link has a name for a shell", "ip link add ext mtu 1450 type veth peer name ';false;' mtu 1300 netns pod2", ("error mtu ;false; in /run/netns/pod2",), "ip link set ';false;' mtu 1450"),
     Way("both ends have another MTU", "ip -n pod1 link set eth0 mtu 1400; ip link set $PORT1 mtu 1400", ("warning mtu $PORT1",), "says 1450", together=False),
+    Way("an uplink has a smaller MTU", "sed -i 's/1450/\"auto\"/' $CONF; ip link add up0 mtu 1400 type veth peer name down0 mtu 1400; ip link set up0 up", ("warning mtu $PORT1", "warning mtu $PORT2", "warning mtu $PORT3"), "says 1400", together=False),
     Way("the bridge has another MTU", "ip link set cni0 mtu 1280", ("warning mtu cni0",), "has MTU 1280"),
     Way("a pod has another's address", "ip -n pod2 address add 10.9.0.2/22 dev eth0", ("error addresses eth0 in /run/netns/pod2",), "the address of eth0 in /run/netns/pod1"),
     Way("a pod has the gateway's address", "ip -n pod3 address add fd00:9::1/64 dev eth0 nodad", ("error addresses eth0 in /run/netns/pod3",), "the gateway's on cni0"),
@@ -163,7 +165,7 @@ WAYS = (
     Way("a lease is stale", r"printf 'gone\r\neth0' >$STORE/10.9.2.7", ("warning leases $STORE/10.9.2.7",), "leased to gone eth0"),
     Way("a lease of old is stale", "printf gone2 >$STORE/fd00:9::77; printf %064d 7 >$STORE/10.9.2.9", ("warning leases $STORE/10.9.2.9",)),
     Way("a lease is garbled", ": >$STORE/10.9.2.8", ("warning leases $STORE/10.9.2.8",), "empty or garbled"),
-    Way("a lease is lost", "rm $STORE/10.9.0.2", ("error leases $STORE/10.9.0.2",), "pods c1 eth0 has the address"),
+    Way("a lease is lost", "rm $STORE/fd00:9::2", ("error leases $STORE/fd00:9::2",), "pods c1 eth0 has the address"),
     Way("a host link is stale", "ip link add vethdead type veth peer name here; ip link set vethdead alias pycni:pods/gone/eth0", ("warning links vethdead",), "its other end here is on the host"),
     Way("a namespace lives without its name", "ip netns exec pod3 sleep 600 >/dev/null 2>&1 & sleep 0.3; ip netns delete pod3", ("warning cache $RESULTS/pods-c3-eth0", "warning links $PORT3"), together=False),
     Way("a cache entry is stale", "sed 's/\"c1\"/\"gone\"/; s,/run/netns/pod1,/run/netns/gone,g' $RESULTS/pods-c1-eth0 >$RESULTS/pods-gone-eth0", ("warning cache $RESULTS/pods-gone-eth0",), "/run/netns/gone is gone"),
@@ -191,6 +193,7 @@ WAYS = (
     Way("lo is down on the host", "ip link set lo down", ("error loopback lo",)),
     Way("lo is down in a pod", "ip -n pod1 link set lo down", ("warning loopback lo in /run/netns/pod1",)),
     Way("bridged packets are dropped", "iptables -P FORWARD DROP", ("warning bridge-nf $BR_NF",), "filter FORWARD drops", needs="/proc/sys/net/bridge"),
+    Way("bridged packets are dropped by nft", "nft 'table inet own { chain fence { type filter hook forward priority 0; policy drop; }; }'; echo 0 >/proc/sys/$BR_NF", ("warning bridge-nf net/bridge/bridge-nf-call-ip6tables",), "own fence drops", together=False, needs="/proc/sys/net/bridge"),
     Way("a chain is left over", "iptables -t nat -N $CHAIN; iptables -t nat -A $CHAIN -j ACCEPT; iptables -t nat -A POSTROUTING -s 10.8.0.3 -m comment --comment 'name: \"x\"' -j $CHAIN", ("warning chains iptables-nft nat $CHAIN",)),
     Way("the kernel lacks what VLANs need", "sed -i 's/\"mtu\"/\"vlan\": 100, &/' $CONF; printf 'CONFIG_VETH=y\nCONFIG_BRIDGE=y\n' | gzip >/run/config.gz; mount --bind /run/config.gz /proc/config.gz", ("error kernel $KERNEL", "error bridges cni0.100"), "CONFIG_BRIDGE_VLAN_FILTERING", heals=False, together=False, needs="/proc/config.gz"),
     Way("iptables is missing", """sed -i 's/"mtu"/"ipMasq": true, "ipMasqBackend": "iptables", &/' $CONF; mount -t tmpfs tmpfs /usr/sbin""", ("error backends $CONF", "error refused $CONF"), "wants iptables", heals=False, together=False),
@@ -217,3 +220,125 @@ def test_each_way_is_found_alone_and_what_doctor_says_repairs_it(node: BrokenNod
         if not found:
             break
     assert not way.heals or found == []
+
+
+def test_healthy_node_has_nothing_but_notes(node: BrokenNode) -> None:
+    assert node.findings() == []
+    status, out = node.doctor()
+    assert status == 0
+    assert out.splitlines()[-1].startswith("0 errors, 0 warnings, ")
+    assert "error" not in "\n".join(out.splitlines()[:-1])
+
+
+def test_looking_changes_nothing(node: BrokenNode) -> None:
+    node.sh(r"printf 'gone\r\neth0' >$STORE/10.9.2.7; ip link set cni0 down")
+    names = ["pod1", "pod2", "pod3"]
+    times = ("find", "/var/lib/cni", "/run/netns", CONF_DIR, node.names["BIN"], "-printf", r"%p %m %U %T@ %C@ %l\n")
+    before = node.host.snapshot(names), node.host.run(*times).stdout
+    assert len(node.findings()) > 1
+    assert (node.host.snapshot(names), node.host.run(*times).stdout) == before
+
+
+def test_running_add_is_no_finding(node: BrokenNode) -> None:
+    # its IPAM plugin says that it has begun, and answers when it may
+    node.sh(
+        r"""printf '#!/bin/sh\n[ $CNI_COMMAND = VERSION ] && exec echo "{\\"supportedVersions\\":[\\"1.0.0\\"]}"\n"""
+        r"""[ $CNI_COMMAND = ADD ] || exit 0\n: >/run/begun; read line </run/may\n' >$BIN/slow-ipam; chmod 755 $BIN/slow-ipam; mkfifo /run/may"""
+    )
+    config = {**NETWORK["plugins"][0], "name": "pods", "cniVersion": "1.0.0", "ipam": {"type": "slow-ipam"}}  # type: ignore[dict-item]
+    variables = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": "c4",
+        "CNI_NETNS": node.host.netns("pod4"),
+        "CNI_IFNAME": "eth0",
+    }
+    environment = {"PATH": PATH, "CNI_PATH": node.names["BIN"], **variables}
+    with node.host.popen(f"{node.names['BIN']}/bridge", env=environment) as add:
+        assert add.stdin is not None
+        add.stdin.write(json.dumps(config).encode())
+        add.stdin.close()
+        node.sh("until [ -e /run/begun ]; do sleep 0.05; done")
+        assert node.findings() == []
+        node.sh("echo >/run/may")
+
+
+def test_check_that_fails_is_a_finding(node: BrokenNode) -> None:
+    node.sh("rm -r $RESULTS; : >$RESULTS; ip link set lo down")
+    found = {f"{one['severity']} {one['check']} {one['where']}" for one in node.findings()}
+    assert {"error cache check cache", "error leases check leases", "error loopback lo"} <= found
+
+
+@pytest.mark.parametrize(
+    ("script", "where"),
+    [
+        ("echo 1 >/proc/sys/net/ipv4/conf/cni0/rp_filter", "net/ipv4/conf/cni0/rp_filter"),
+        ("cp /bin/sleep /run/firewalld; /run/firewalld 600 >/dev/null 2>&1 &", "firewalld"),
+    ],
+)
+def test_what_is_only_noted(node: BrokenNode, script: str, where: str) -> None:
+    def noted() -> list[str]:
+        status, out = node.doctor("--json")
+        assert status == 0
+        return [one["where"] for one in json.loads(out)["findings"]]
+
+    assert where not in noted()
+    node.sh(script)
+    assert where in noted()
+
+
+def test_empty_node_is_not_touched(installed: Path) -> None:
+    with PretendHost(installed) as host:
+        node = BrokenNode(host, installed)
+        assert node.findings() == []
+        assert list((host.root / "var/lib/cni").iterdir()) == []
+
+
+def test_two_hundred_pods(installed: Path) -> None:
+    with PretendHost(installed) as host:
+        node = BrokenNode(host, installed)
+        node.add_pods(1, 200, workers=4)
+        assert node.findings() == []
+        # a crash of the node, as far as the network is concerned
+        node.sh("for n in $(seq 1 200); do ip netns delete pod$n; done")
+        found = node.findings()
+        kinds = [f"{one['severity']} {one['check']}" for one in found]
+        assert {kind: kinds.count(kind) for kind in kinds} == {"warning cache": 200, "warning leases": 400}
+        status, out = node.doctor()
+        assert status == 1
+        assert "… and 390 more warnings of the check leases: --json has all" in out
+        node.sh("\n".join(one["todo"] for one in found))
+        assert node.findings() == []
+
+
+def test_all_ways_at_once(node: BrokenNode) -> None:
+    ways = [way for way in WAYS if way.together and Path(way.needs).exists()]
+    assert len(ways) >= 30
+    for way in ways:
+        node.sh(way.script)
+    found = {f"{one['severity']} {one['check']} {one['where']}" for one in node.findings()}
+    missed = {way.name for way in ways if not said(node, way) <= found}
+    assert missed == set()
+
+
+def test_pods_of_the_reference_are_healthy_and_its_leftovers_are_found(installed: Path, reference_bin: str) -> None:
+    with PretendHost(installed) as host:
+        node = BrokenNode(host, Path(reference_bin))
+        network = json.loads(json.dumps(NETWORK))
+        network["plugins"][0] |= {"ipMasq": True, "hairpinMode": True}
+        network["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
+        host.run("tee", node.names["CONF"], input=json.dumps(network))
+        node.add_pods(1, 3)
+        assert node.findings() == []
+        chains = "iptables-save -t nat; ip6tables-save -t nat"
+        made = {line[1:].split()[0] for line in host.run("sh", "-c", chains).stdout.splitlines() if ":CNI-" in line}
+        node.sh("ip netns delete pod2")
+        found = node.findings()
+        assert {one["where"].split()[-1] for one in found if one["check"] == "chains"} < made
+        kinds = sorted(one["check"] for one in found)
+        assert kinds == ["cache", "chains", "chains", "leases", "leases"]
+        for one in found:
+            node.sh(one["todo"])
+        assert node.findings() == []
+        rules = host.run("sh", "-c", chains).stdout
+        assert len(made & set(rules.split())) >= 1
+        assert "10.9.0.3" not in rules

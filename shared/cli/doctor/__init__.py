@@ -61,8 +61,7 @@ def run(options: argparse.Namespace) -> int:
     def look() -> Node:
         return Node(conf_dir, bin_dirs, Path(CACHE_DIR))
 
-    node = look()
-    findings = examine(node)
+    findings = examine(look())
     if status(findings):
         # what a call that ran meanwhile had half done is not there any more
         time.sleep(SETTLE_SECONDS)
@@ -73,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(findings)
     else:
-        print_text(findings, _looked_at(node))
+        print_text(findings)
     return status(findings)
 
 
@@ -84,14 +83,9 @@ def examine(node: Node) -> list[Finding]:
         for name, check in CHECKS:
             progress.update(f"checking {name}")
             try:
-                findings += [replace(finding, check=name) for finding in check(node)]
+                for finding in check(node):
+                    findings.append(replace(finding, check=name))  # noqa: PERF401 - what is found before a failure counts
             except Exception as reason:  # noqa: BLE001 - whatever goes wrong in one must not end the others
                 failed = error(f"check {name}", f"failed: {type(reason).__name__}: {reason}", "report this")
                 findings.append(replace(failed, check=name))
     return list(dict.fromkeys(findings))
-
-
-def _looked_at(node: Node) -> str:
-    pods = len({wire.pod.identity for wire in node.wires if wire.mark})
-    names = ", ".join(network.name for network in node.networks) or "none"
-    return f"{pods} pod{'s' * (pods != 1)}, networks: {names}"

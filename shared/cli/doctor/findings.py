@@ -74,7 +74,7 @@ def print_json(findings: Sequence[Finding]) -> None:
     print(json.dumps({**_counts(findings), "findings": members}, indent=2))
 
 
-def print_text(findings: Sequence[Finding], looked_at: str) -> None:
+def print_text(findings: Sequence[Finding]) -> None:
     """Two lines for each, the second with what to do; of many of a kind the first few. The last line sums up."""
     console = Console(highlight=False, soft_wrap=True)
     told: Counter[tuple[Severity, str]] = Counter()
@@ -83,13 +83,19 @@ def print_text(findings: Sequence[Finding], looked_at: str) -> None:
         told[kind] += 1
         if told[kind] <= SHOWN:
             word = finding.severity.word
-            head = Text.assemble((f"{word:<8}", STYLES[word]), (finding.where, "bold"), f": {finding.what}")
-            console.print(head, Text.assemble(("      → ", "dim"), finding.todo), sep="\n")
+            where, what, todo = map(_harmless, (finding.where, finding.what, finding.todo))
+            head = Text.assemble((f"{word:<8}", STYLES[word]), (where, "bold"), f": {what}")
+            console.print(head, Text.assemble(("      → ", "dim"), todo), sep="\n")
     for (severity, check), count in told.items():
         if count > SHOWN:
             console.print(Text(f"… and {count - SHOWN} more {severity.word}s of the check {check}: --json has all"))
     summed = ", ".join(f"{count} {word if count != 1 else word[:-1]}" for word, count in _counts(findings).items())
-    console.print(Text(f"{summed}; looked at {looked_at}"))
+    console.print(Text(summed))
+
+
+def _harmless(text: str) -> str:
+    """Without what could move a terminal's cursor: a pod may call its links what it likes."""
+    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def _counts(findings: Sequence[Finding]) -> dict[str, int]:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -22,9 +22,9 @@ from shared.cli.doctor.network import Network
 from shared.cli.doctor.node import Node
 from shared.net import sysctl
 
-AF_INET, AF_INET6, NFPROTO_INET = 2, 10, 1
+NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 0, 1, 2, 10  # linux/netfilter.h
 NF_INET_FORWARD, NF_DROP = 2, 0  # linux/netfilter.h
-FAMILIES = {AF_INET: ("iptables", 4), AF_INET6: ("ip6tables", 6)}
+PROGRAMS = {NFPROTO_IPV4: "iptables", NFPROTO_IPV6: "ip6tables"}
 CONTAINER_CHAIN = re.compile(r"CNI-(DN-|SN-)?[0-9a-f]{20,24}")
 CHAIN_LENGTH = 28  # the reference cuts its names there
 FIREWALL_TYPES = ("firewall",)
@@ -72,35 +72,35 @@ FEATURES = (
 
 def features(node: Node) -> Iterator[Finding]:
     """What the configurations need of the kernel is there; what only others would need is noted."""
-    for feature in FEATURES:
-        if _has(feature) is False:
-            users = [network.path for network in node.networks if feature.needed(network)]
-            if users:
-                yield error(
-                    f"kernel {os.uname().release}", f"has no {feature.name}, which {', '.join(users)} needs",
-                    f"modprobe {feature.module} || apt-get install linux-modules-extra-$(uname -r)" if feature.module
-                    else f"boot a kernel with {feature.option}=y",
-                )  # fmt: skip
-            else:
-                yield note(
-                    f"kernel {os.uname().release}", f"has no {feature.name}; no configuration needs them",
-                    f"nothing, or boot a kernel with {feature.option}",
-                )  # fmt: skip
+    kernel = f"kernel {os.uname().release}"
+    modules = Path("/lib/modules", os.uname().release)
+    missing = [feature for feature in FEATURES if has(feature, _options(), modules) is False]
+    unneeded = []
+    for feature in missing:
+        users = [network.path for network in node.networks if feature.needed(network)]
+        if not users:
+            unneeded.append(feature)
+            continue
+        todo = f"boot a kernel with {feature.option}"
+        if feature.module:
+            todo = f"apt-get install linux-modules-extra-$(uname -r) && modprobe {feature.module}  # or {todo}"
+        yield error(kernel, f"has no {feature.name}, which {', '.join(users)} needs", todo)
+    if unneeded:
+        names, options = (", ".join(getattr(one, key) for one in unneeded) for key in ("name", "option"))
+        yield note(kernel, f"has no {names}; no configuration needs any", f"nothing, or boot a kernel with {options}")
 
 
-def _has(feature: Feature) -> bool | None:
-    """None where neither the kernel's configuration nor its modules tell."""
-    options = _options()
+def has(feature: Feature, options: Mapping[str, str], modules: Path) -> bool | None:
+    """Whether the kernel has a feature; None where neither its options nor the files of its modules tell."""
     value = options.get(feature.option, "n") if options else "m" if feature.module else "y"
     if value != "m":
         return value == "y"
     if Path("/sys/module", feature.module).is_dir():
         return True
-    modules = Path("/lib/modules", os.uname().release)
-    names = [modules / "modules.dep", modules / "modules.builtin"]
-    if not all(path.is_file() for path in names):
+    lists = [modules / "modules.dep", modules / "modules.builtin"]
+    if not all(path.is_file() for path in lists):
         return None
-    return any(re.search(rf"/{feature.module}\.ko", path.read_text()) for path in names)
+    return any(re.search(rf"/{feature.module}\.ko", path.read_text()) for path in lists)
 
 
 @cache
@@ -156,7 +156,7 @@ def forwarding(node: Node) -> Iterator[Finding]:
             for path in (switch, own):
                 if sysctl.read(path) == "0":
                     yield error(
-                        f"net/{path}", f"is 0: pods of {network.name} reach nothing beyond this node over IPv{version}",
+                        f"net/{path}", f"is 0: over IPv{version} network {network.name}'s pods reach only each other",
                         f"sysctl -w net/{path}=1",
                     )  # fmt: skip
                     break
@@ -166,7 +166,7 @@ def bridge_nf(node: Node) -> Iterator[Finding]:
     """What passes between two pods of a bridge may go through iptables' FORWARD: a trap where that drops."""
     if not any(network.bridge for network in node.networks):
         return
-    for family, (program, _) in FAMILIES.items():
+    for family, program in PROGRAMS.items():
         path = f"bridge/bridge-nf-call-{program}"
         if sysctl.read(path) != "1":
             continue
@@ -221,10 +221,10 @@ def leftover_chains(node: Node) -> Iterator[Finding]:
     live = {f"CNI-{kind}{digest}"[:CHAIN_LENGTH] for digest in digests for kind in ("", "DN-", "SN-")}
     found = []
     for family, chain in _nft_chains():
-        if family in FAMILIES and chain.get_attr("NFTA_CHAIN_TABLE") == "nat":
-            tool = FAMILIES[family][0]
+        if family in PROGRAMS and chain.get_attr("NFTA_CHAIN_TABLE") == "nat":
+            tool = PROGRAMS[family]
             found.append((f"{tool}-nft" if shutil.which(f"{tool}-nft") else tool, chain.get_attr("NFTA_CHAIN_NAME")))
-    for tool, _ in FAMILIES.values():
+    for tool in PROGRAMS.values():
         found += [(f"{tool}-legacy", name) for name in re.findall(r"^:(\S+)", _legacy(tool, "nat"), re.MULTILINE)]
     for tool, name in found:
         if CONTAINER_CHAIN.fullmatch(name) and name not in live:
@@ -237,7 +237,7 @@ def leftover_chains(node: Node) -> Iterator[Finding]:
 
 def _nft_chains() -> list[tuple[int, Any]]:
     """nf_tables' chains, each with its family."""
-    with NFTables() as nft:
+    with NFTables(nfgen_family=NFPROTO_UNSPEC) as nft:  # of all families
         return [(chain["nfgen_family"], chain) for chain in nft.get_chains()]
 
 

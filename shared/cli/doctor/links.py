@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from dataclasses import dataclass
 from socket import AF_INET6
@@ -68,9 +69,9 @@ class Pod:
         """Its link of that name."""
         return next((link for link in self.links if link.name == name), None)
 
-    def inside(self, command: str) -> str:
-        """The command line that executes another one in it."""
-        return f"nsenter --net={self.path} {command}"
+    def inside(self, *words: object) -> str:
+        """The command line that executes a command in it."""
+        return command("nsenter", f"--net={self.path}", *words)
 
 
 @dataclass(frozen=True)
@@ -128,3 +129,8 @@ def routes_here() -> frozenset[IPNetwork]:
             for message in netlink.get_routes(table=RT_TABLE_MAIN)
         ]
     return frozenset(IPNetwork(f"{address}/{length}") for address, length in routes)
+
+
+def command(*words: object) -> str:
+    """A command line that a shell takes as these words: a pod may call its links what it likes."""
+    return shlex.join(map(str, words))

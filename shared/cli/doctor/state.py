@@ -13,6 +13,7 @@ from ipam.host_local.ranges import RangeSet
 from ipam.host_local.store import is_hand_placed
 from shared.cli.doctor.configuration import launched_tree
 from shared.cli.doctor.findings import Finding, error, warning
+from shared.cli.doctor.links import command
 from shared.cli.doctor.node import Node
 from shared.cni.ip import Address
 from shared.net.owner import Owner
@@ -28,7 +29,7 @@ def cache(node: Node) -> Iterator[Finding]:
         if node.pod(entry) is None:
             yield warning(
                 entry.path, f"is of {entry.name}, whose network namespace {entry.netns or '(none)'} is gone",
-                f"rm {shlex.quote(str(entry.path))}",
+                f"rm {shlex.quote(str(entry.path))}  # or cnitool gc {entry.mark[0]}, which calls the plugins, too",
             )  # fmt: skip
 
 
@@ -49,7 +50,9 @@ def stale_links(node: Node) -> Iterator[Finding]:
         elif link.index not in wired:
             reason = "no network namespace that has a name or a process has its other end"
         if reason:
-            yield warning(link.name, f"is of {' '.join(mark)}, but {reason}", f"ip link delete {link.name}")
+            yield warning(
+                link.name, f"is of {' '.join(mark)}, but {reason}", command("ip", "link", "delete", link.name)
+            )
 
 
 def leases(node: Node) -> Iterator[Finding]:
@@ -69,8 +72,9 @@ def leases(node: Node) -> Iterator[Finding]:
                 continue
             # an ADD that is running has made its link, and no runtime knows of it yet
             mark = (store.network, lease.container_id, lease.ifname)
+            owner = " ".join(filter(None, mark[1:]))
             if mark in known or Owner(*mark).host_link not in links:
-                yield warning(path, f"is leased to {lease.container_id} {lease.ifname}, which is gone", todo)
+                yield warning(path, f"is leased to {owner}, which is gone", todo)
     yield from _lost_leases(node)
 
 
@@ -83,11 +87,12 @@ def _lost_leases(node: Node) -> Iterator[Finding]:
             for known in entry.addresses:
                 address = Address.parse(str(known.ip))
                 if any(each.range_of(address) for each in pool.sets) and (network, known.ip) not in leased:
-                    path = shlex.quote(f"{pool.store.path}/{address}")
+                    path = f"{pool.store.path}/{address}"
+                    lease = command("printf", r"%s\r\n%s", container_id, ifname)
                     yield error(
-                        f"{pool.store.path}/{address}",
+                        path,
                         f"is missing: {entry.name} has the address, and another pod may get it",
-                        f"(umask 077 && printf '%s\\r\\n%s' {container_id} {ifname} >{path})",
+                        f"(umask 077 && {lease} >{shlex.quote(path)})",
                     )  # fmt: skip
 
 

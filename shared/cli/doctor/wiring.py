@@ -10,7 +10,7 @@ from netaddr import IPAddress, IPNetwork
 from pyroute2 import IPRoute, NetlinkError
 
 from shared.cli.doctor.findings import Finding, error, note, warning
-from shared.cli.doctor.links import Held, Link, Pod, Wire
+from shared.cli.doctor.links import Held, Link, Wire, command
 from shared.cli.doctor.network import Network
 from shared.cli.doctor.node import Node
 from shared.net import sysctl
@@ -26,17 +26,13 @@ def loopback(node: Node) -> Iterator[Finding]:
     lo = node.link("lo")
     if lo is None or not lo.is_up:
         yield error("lo", "is down on the host", "ip link set lo up")
-    for pod in _attached_pods(node):
-        lo = pod.link("lo")
-        if lo is None or not lo.is_up:
-            yield warning(f"lo in {pod.path}", "is down: the pod cannot reach itself", pod.inside("ip link set lo up"))
-
-
-def _attached_pods(node: Node) -> list[Pod]:
-    """The namespaces with an attachment; others may have no lo on purpose."""
-    pods = {wire.pod.identity: wire.pod for wire in node.wires if wire.mark}
-    pods |= {pod.identity: pod for entry in node.alive.values() if (pod := node.pod(entry))}
-    return list(pods.values())
+    # other namespaces may have no lo on purpose
+    for pod in dict.fromkeys(node.pod(entry) for entry in node.alive.values()):
+        lo = pod.link("lo") if pod else None
+        if pod and (lo is None or not lo.is_up):
+            yield warning(
+                f"lo in {pod.path}", "is down: the pod cannot reach itself", pod.inside("ip", "link", "set", "lo", "up")
+            )
 
 
 def bridges(node: Node) -> Iterator[Finding]:
@@ -47,20 +43,26 @@ def bridges(node: Node) -> Iterator[Finding]:
                            if entry.mark[0] == network.name}) if network.is_gateway else []  # fmt: skip
         link = node.link(name)
         if link is None:
-            make = [f"ip link add {name} type bridge", f"ip link set {name} up"]
-            yield error(name, f"is missing: the pods of {network.name} reach nobody", " && ".join(make))
+            make = [command("ip", "link", "add", name, "type", "bridge"), command("ip", "link", "set", name, "up")]
+            yield error(name, f"is missing: network {network.name}'s pods reach nobody", " && ".join(make))
         elif link.kind != "bridge":
-            yield error(name, f"is no bridge but {link.kind or 'hardware'}", f"ip link set {name} name {name}-old")
+            yield error(
+                name,
+                f"is no bridge but {link.kind or 'hardware'}",
+                command("ip", "link", "set", name, "name", f"{name}-old"),
+            )
         elif not link.is_up:
-            yield error(name, f"is down: the pods of {network.name} reach nobody", f"ip link set {name} up")
+            yield error(
+                name, f"is down: network {network.name}'s pods reach nobody", command("ip", "link", "set", name, "up")
+            )
         gateway_link = node.link(network.gateway_link)
         have = {held.network for held in gateway_link.addresses} if gateway_link else set()
         for gateway in gateways:
             if gateway not in have:
-                nodad = " nodad" if gateway.version == 6 else ""
+                nodad = ["nodad"] if gateway.version == 6 else []
                 yield error(
                     network.gateway_link, f"has no gateway address {gateway}",
-                    f"ip address add {gateway} dev {network.gateway_link}{nodad}",
+                    command("ip", "address", "add", gateway, "dev", network.gateway_link, *nodad),
                 )  # fmt: skip
 
 
@@ -78,12 +80,16 @@ def ports(node: Node) -> Iterator[Finding]:
             port = wire.port.name
             if bridge and wire.port.master != bridge.index:
                 yield error(
-                    port, f"({wire.name}) is not a port of {bridge.name}", f"ip link set {port} master {bridge.name}"
+                    port,
+                    f"({wire.name}) is not a port of {bridge.name}",
+                    command("ip", "link", "set", port, "master", bridge.name),
                 )
             if not wire.port.is_up:
-                yield error(port, f"({wire.name}) is down", f"ip link set {port} up")
-            if not wire.inside.is_up and network.bridge and not network.bridge.disableContainerInterface:
-                yield error(wire.name, "is down", wire.pod.inside(f"ip link set {wire.inside.name} up"))
+                yield error(port, f"({wire.name}) is down", command("ip", "link", "set", port, "up"))
+            # until a runtime knows of the pod, its ADD may be running
+            is_ready = wire.mark in node.alive and network.bridge and not network.bridge.disableContainerInterface
+            if is_ready and not wire.inside.is_up:
+                yield error(wire.name, "is down", wire.pod.inside("ip", "link", "set", wire.inside.name, "up"))
 
 
 def attachments(node: Node) -> Iterator[Finding]:
@@ -103,12 +109,12 @@ def attachments(node: Node) -> Iterator[Finding]:
         have = {held.network for held in link.addresses}
         for address in entry.addresses:
             if address not in have:
-                add = f"ip address add {address} dev {ifname}"
-                yield error(where, f"lacks its address {address}", pod.inside(add))
+                todo = pod.inside("ip", "address", "add", address, "dev", ifname)
+                yield error(where, f"lacks its address {address}", todo)
         for destination, gateway in entry.routes:
             if destination not in pod.routes:
-                via = f"via {gateway} dev {ifname}" if gateway else f"dev {ifname}"
-                todo = pod.inside(f"ip route add {destination} {via}")
+                via = ["via", gateway] if gateway else []
+                todo = pod.inside("ip", "route", "add", destination, *via, "dev", ifname)
                 yield error(where, f"lacks its route to {destination}", todo)
 
 
@@ -120,15 +126,15 @@ def mtu(node: Node) -> Iterator[Finding]:
             yield error(
                 wire.name, f"has MTU {wire.inside.mtu}, its other end {wire.port.name} {wire.port.mtu}:"
                 " what is larger than the smaller one is lost",
-                wire.pod.inside(f"ip link set {wire.inside.name} mtu {wire.port.mtu}"),
+                wire.pod.inside("ip", "link", "set", wire.inside.name, "mtu", wire.port.mtu),
             )  # fmt: skip
     for network in _bridged(node):
         yield from _bridge_mtu(node, network)
         wanted = _wanted_mtu(network)
         for wire in node.wires_of(network) if wanted else ():
             if wire.port.mtu != wanted:
-                set_port = f"ip link set {wire.port.name} mtu {wanted}"
-                set_inside = wire.pod.inside(f"ip link set {wire.inside.name} mtu {wanted}")
+                set_port = command("ip", "link", "set", wire.port.name, "mtu", wanted)
+                set_inside = wire.pod.inside("ip", "link", "set", wire.inside.name, "mtu", wanted)
                 yield warning(
                     wire.port.name, f"({wire.name}) has MTU {wire.port.mtu}, {network.path} says {wanted}",
                     f"{set_port} && {set_inside}",
@@ -141,7 +147,7 @@ def _bridge_mtu(node: Node, network: Network) -> Iterator[Finding]:
     if bridge and members and bridge.mtu != min(members):
         yield warning(
             bridge.name, f"has MTU {bridge.mtu}, the smallest of its ports {min(members)}",
-            f"ip link set {bridge.name} mtu {min(members)}",
+            command("ip", "link", "set", bridge.name, "mtu", min(members)),
         )  # fmt: skip
 
 
@@ -163,15 +169,17 @@ def duplicate_gateways(node: Node) -> Iterator[Finding]:
             if own.get(held.ip, link.name) != link.name:
                 yield error(
                     link.name, f"has {held.ip}, which is the gateway's address on {own[held.ip]}",
-                    f"ip address delete {held.network} dev {link.name}",
+                    command("ip", "address", "delete", held.network, "dev", link.name),
                 )  # fmt: skip
 
 
 def _gateways(node: Node) -> dict[IPAddress, str]:
-    """The gateways' addresses, and the link that each is on."""
-    names = {network.gateway_link for network in node.networks}
-    links = [link for link in node.links if link.name in names]
-    return {held.ip: link.name for link in links for held in link.addresses if not held.ip.is_link_local()}
+    """The gateways' addresses, those that a link has lost included, and the link that each belongs to."""
+    networks = {network.name: network.gateway_link for network in node.networks if node.link(network.gateway_link)}
+    found = [(gateway.ip, networks[entry.mark[0]]) for entry in node.alive.values() if entry.mark[0] in networks
+             for gateway in entry.gateways]  # fmt: skip
+    found += [(held.ip, link.name) for link in node.links if link.name in networks.values() for held in link.addresses]
+    return {ip: name for ip, name in found if not ip.is_link_local()}
 
 
 def duplicate_addresses(node: Node) -> Iterator[Finding]:
@@ -193,8 +201,8 @@ def duplicate_addresses(node: Node) -> Iterator[Finding]:
         if ip in own:
             owner, others = f"the gateway's on {own[ip]}", [first, *others]
         for wire, held in others:
-            delete = f"ip address delete {held.network} dev {wire.inside.name}"
-            yield error(wire.name, f"has {ip}, which is {owner}", wire.pod.inside(delete))
+            todo = wire.pod.inside("ip", "address", "delete", held.network, "dev", wire.inside.name)
+            yield error(wire.name, f"has {ip}, which is {owner}", todo)
 
 
 def _domain(node: Node, wire: Wire) -> object:
@@ -237,7 +245,7 @@ def routes(node: Node) -> Iterator[Finding]:
                         more = dropped if prefix.version == 4 else ""
                         yield error(
                             f"route to {held.ip}", f"leads to {other}, not by {link.name} to {wire.name}{more}",
-                            f"ip route delete {prefix} dev {other}",
+                            command("ip", "route", "delete", prefix, "dev", other),
                         )  # fmt: skip
 
 

@@ -1,0 +1,89 @@
+"""doctor: what it makes of its checks, and what a kernel is known to have."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+doctor = pytest.importorskip("shared.cli.doctor", reason="the tools' libraries are not there")
+findings = pytest.importorskip("shared.cli.doctor.findings")
+kernel = pytest.importorskip("shared.cli.doctor.kernel")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *looks: list[Any]) -> tuple[int, Any]:
+    """doctor with one check that finds at each look what it is given."""
+    left = list(looks)
+
+    def check(_node: object) -> Iterator[Any]:
+        for found in left.pop(0):
+            if isinstance(found, Exception):
+                raise found
+            yield found
+
+    monkeypatch.setattr(doctor, "CHECKS", (("one", check),))
+    monkeypatch.setattr(doctor, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    status = doctor.run(argparse.Namespace(json=True, bin_dir=["/nonexistent"], conf_dir="/nonexistent"))
+    assert left == []
+    return status, json.loads(capsys.readouterr().out)["findings"]
+
+
+LASTING, PASSING = findings.warning("this", "lasts", "do"), findings.error("that", "passes", "do")
+NOTE = findings.note("here", "is good to know", "nothing")
+
+
+def test_what_passes_by_itself_is_no_finding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = run(monkeypatch, capsys, [LASTING, PASSING], [LASTING])
+    assert (status, [one["where"] for one in found]) == (1, ["this"])
+    status, found = run(monkeypatch, capsys, [LASTING], [PASSING])
+    assert (status, found) == (0, [])
+
+
+def test_notes_need_one_look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = run(monkeypatch, capsys, [NOTE, NOTE])
+    assert (status, [one["severity"] for one in found]) == (0, ["note"])
+
+
+def test_failing_check_keeps_what_it_found_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    look = [LASTING, ValueError("no such luck")]
+    status, found = run(monkeypatch, capsys, look, look)
+    assert (status, [one["where"] for one in found]) == (2, ["check one", "this"])
+    assert found[0]["what"] == "failed: ValueError: no such luck"
+
+
+def test_only_root_is_served(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert doctor.run(argparse.Namespace(json=False, bin_dir=None, conf_dir=None)) == 2
+    assert "only root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "module_list", "expected"),
+    [
+        ("y", None, True),
+        ("n", "kernel/none-such.ko.xz:", False),
+        ("m", None, None),
+        ("m", "kernel/net/none-such.ko.xz: kernel/other.ko", True),
+        ("m", "kernel/net/not-none-such-it.ko:", False),
+        (None, None, None),
+        (None, "kernel/net/none-such.ko:", True),
+        (None, "kernel/net/other.ko:", False),
+    ],
+)
+def test_what_a_kernel_has(tmp_path: Path, option: str | None, module_list: str | None, expected: bool | None) -> None:
+    feature = kernel.Feature("none such", "CONFIG_NONE_SUCH", "none-such", lambda _network: False)
+    options = {} if option is None else {"CONFIG_OTHER": "y", "CONFIG_NONE_SUCH": option}
+    if module_list is not None:
+        (tmp_path / "modules.dep").write_text(module_list)
+        (tmp_path / "modules.builtin").write_text("kernel/net/built-in.ko\n")
+    assert kernel.has(feature, options, tmp_path) is expected
