@@ -11,16 +11,18 @@ from typing import Any
 
 import pytest
 
-doctor = pytest.importorskip("shared.cli.doctor", reason="the tools' libraries are not there")
-findings = pytest.importorskip("shared.cli.doctor.findings")
-kernel = pytest.importorskip("shared.cli.doctor.kernel")
+from shared.cli import doctor
+from shared.cli.doctor import findings, kernel
+from shared.cli.doctor.findings import Finding
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *looks: list[Any]) -> tuple[int, Any]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *looks: list[Finding | Exception]
+) -> tuple[int, Any]:
     """doctor with one check that finds at each look what it is given."""
     left = list(looks)
 
-    def check(_node: object) -> Iterator[Any]:
+    def check(_node: object) -> Iterator[Finding]:
         for found in left.pop(0):
             if isinstance(found, Exception):
                 raise found
@@ -55,7 +57,7 @@ def test_notes_need_one_look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def test_failing_check_keeps_what_it_found_before(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    look = [LASTING, ValueError("no such luck")]
+    look: list[Finding | Exception] = [LASTING, ValueError("no such luck")]
     status, found = run(monkeypatch, capsys, look, look)
     assert (status, [one["where"] for one in found]) == (2, ["check one", "this"])
     assert found[0]["what"] == "failed: ValueError: no such luck"
