@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from shared.cli.doctor.configuration import launched_tree
 from shared.net.owner import Owner
 from tests.pretend import PATH, PretendHost
 
@@ -80,6 +81,8 @@ class BrokenNode:
             "STORE": "/var/lib/cni/networks/pods",
             "RESULTS": "/var/lib/cni/results",
             "BR_NF": "net/bridge/bridge-nf-call-iptables",
+            "TREE": str(launched_tree(bin_dir / "bridge")),
+            "LIB": str((launched_tree(bin_dir / "bridge") or bin_dir).parent),
             "CHAIN": f"CNI-{'0123456789abcdef' * 2}"[:28],
             **{f"PORT{number}": Owner("pods", f"c{number}", "eth0").host_link for number in (1, 2, 3)},
         }
@@ -187,6 +190,7 @@ WAYS = (
     Way("state is writable for all", "chmod 777 /var/lib/cni/networks", ("error permissions /var/lib/cni/networks",), "writable for others"),
     Way("state is another user's", "chown 1234 $RESULTS", ("error permissions $RESULTS",), "belongs to user 1234"),
     Way("a plugin is writable for a group", "chmod g+w $BIN/bridge", ("error permissions $BIN/bridge",)),
+    Way("code and libraries are writable", "cp -a $LIB /run/lib; mount --bind /run/lib $LIB; mkdir -p $LIB/tools; chmod 777 $LIB/tools; chmod g+w $TREE/plugins/bridge.py", ("error permissions ${TREE}/plugins/bridge.py", "error permissions $LIB/tools"), together=False),
     Way("a configuration is writable for all", "chmod 666 $CONF", ("error permissions $CONF",)),
     Way("rp_filter and a detour", "ip link add far type veth peer name raf; ip link set far up; ip link set raf up; ip route add 10.9.0.4/32 dev far; echo 1 >/proc/sys/net/ipv4/conf/cni0/rp_filter", ("error routes route to 10.9.0.4",), "rp_filter drops", together=False),
     Way("IPv6 is disabled", "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6", ("error ipv6 net/ipv6/conf/all/disable_ipv6", "error ipv6 net/ipv6/conf/cni0/disable_ipv6", "error bridges cni0"), together=False),

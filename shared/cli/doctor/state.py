@@ -29,7 +29,7 @@ def cache(node: Node) -> Iterator[Finding]:
         if node.pod(entry) is None:
             yield warning(
                 entry.path, f"is of {entry.name}, whose network namespace {entry.netns or '(none)'} is gone",
-                f"rm {shlex.quote(str(entry.path))}  # or cnitool gc {entry.mark[0]}, which calls the plugins, too",
+                f"rm {shlex.quote(str(entry.path))}  # cnitool gc --dry-run {entry.mark[0]} shows what else is left",
             )  # fmt: skip
 
 
@@ -122,7 +122,8 @@ def permissions(node: Node) -> Iterator[Finding]:
     for directory in node.bin_dirs:
         executables = [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
         trees = {tree for path in executables if (tree := launched_tree(path)) is not None and tree.is_dir()}
-        places += [directory, *executables, *(path for tree in trees for path in (tree, *tree.rglob("*")))]
+        roots = [*trees, *{tree.parent / "tools" for tree in trees}]  # the code, and the libraries of the tools
+        places += [directory, *executables, *(path for root in roots for path in (root, *root.rglob("*")))]
     for place in dict.fromkeys([*places, *(parent for path in places for parent in path.parents)]):
         try:
             held = place.stat()
