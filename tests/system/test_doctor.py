@@ -35,7 +35,11 @@ NETWORK = {
     ],
 }
 PYTHON = {"PATH": PATH, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-DOCTOR = "import sys; from shared.cli.cnitool import main; sys.exit(main('/nonexistent/tree', sys.argv[1:]))"
+DOCTOR = """
+import sys
+from shared.cli import commands, doctor
+sys.exit(doctor.run(commands.parser().parse_args(sys.argv[1:])))
+"""
 
 # What a runtime does for pods c1, c2…: namespace, loopback, the default network, libcni's cache.
 RUNTIME = """
