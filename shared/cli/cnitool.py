@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from shared.cli.commands import TOOLS, parser
+from shared.cli.commands import TOOLS, UsageError, parser
 
 NO_TOOLS = "cnitool {}: this command needs {}, which `./install.sh --with-tools` installs"
 
@@ -31,6 +31,9 @@ def run(tree: str, arguments: list[str] | None = None) -> int:
     try:
         status: int = importlib.import_module(f"shared.cli.{command.module}").run(options)
         sys.stdout.flush()
+    except UsageError as error:
+        print(f"cnitool {command.name}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as head, has seen enough

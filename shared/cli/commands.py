@@ -15,7 +15,6 @@ from typing import Any
 from shared.launch import PLUGINS
 
 CONF_DIR = "/etc/cni/net.d"
-BIN_DIR = "/opt/cni/bin"
 CACHE_DIR = "/var/lib/cni"
 TOOLS = ("pyroute2", "netaddr", "rich", "shtab", "argparse_manpage")  # what `install.sh --with-tools` brings
 
@@ -51,6 +50,10 @@ Each finding names one object, and after the arrow the command that repairs it, 
   note     good to know
 
 exit status: 0 nothing but notes, 1 warnings, 2 errors (or a wrong command line, or not root)"""
+
+
+class UsageError(ValueError):
+    """An environment variable or argument cannot be used; the message names it."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -213,7 +216,7 @@ def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object: counts, and all findings")
     parser.add_argument(
         "--bin-dir", action="append", metavar="DIR",
-        help=f"a plugin directory, may be repeated (default: those in CNI_PATH, else {BIN_DIR})",
+        help="a plugin directory, may be repeated (default: those in CNI_PATH, else where cnitool is)",
     )  # fmt: skip
     parser.add_argument(
         "--conf-dir", metavar="DIR", help=f"the configuration directory (default: NETCONFPATH, else {CONF_DIR})"

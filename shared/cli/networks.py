@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared.cli.commands import CONF_DIR
+from shared.cli.commands import CONF_DIR, UsageError
 from shared.cni.errors import CniError
 from shared.net.netns import open_netns
 from shared.runtime import attach, conflist
@@ -27,10 +27,6 @@ from shared.runtime.find import PluginNotFound
 Options = argparse.Namespace
 
 FAILURES = (ConfigError, CacheError, PluginError, PluginNotFound, CniError, ValueError)
-
-
-class UsageError(ValueError):
-    """An environment variable or argument cannot be used; the message names it."""
 
 
 def run(options: Options) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from shared.cli.commands import BIN_DIR, CACHE_DIR, CONF_DIR
+from shared.cli import networks
+from shared.cli.commands import CACHE_DIR
 from shared.cli.doctor import configuration, kernel, state, wiring
 from shared.cli.doctor.findings import Finding, error, print_json, print_text, status
 from shared.cli.doctor.node import Node
@@ -54,9 +55,8 @@ def run(options: argparse.Namespace) -> int:
     if os.geteuid():
         print("cnitool doctor: only root can look into the pods", file=sys.stderr)
         return 2
-    conf_dir = Path(options.conf_dir or os.environ.get("NETCONFPATH") or CONF_DIR)
-    named = options.bin_dir or filter(None, os.environ.get("CNI_PATH", "").split(os.pathsep))
-    bin_dirs = [Path(directory) for directory in named] or [Path(BIN_DIR)]
+    conf_dir = Path(options.conf_dir or networks.conf_dir())
+    bin_dirs = [Path(directory) for directory in options.bin_dir or networks.bin_dirs()]
 
     def look() -> Node:
         return Node(conf_dir, bin_dirs, Path(CACHE_DIR))
