@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.cli import networks, reading, schema
+from shared.cli.commands import UsageError
 from shared.cli.terminal import paint, readable, say
 from shared.cni.call import folded
 from shared.cni.config import Config, Field, Invalid, described
@@ -77,7 +78,7 @@ def run(options: Namespace) -> int:
     """Prints what there is to say about a file or directory; 0 for nothing or notes, 1 for warnings, 2 for errors."""
     try:
         bin_dirs = [Path(directory).absolute() for directory in options.bin_dir or networks.bin_dirs()]
-    except networks.UsageError as error:
+    except UsageError as error:
         networks.tell(options, error)
         return EXIT_STATUS[ERROR]
     found = findings(Path(options.where or networks.conf_dir()), bin_dirs)
