@@ -16,6 +16,7 @@ from shared.launch import PLUGINS
 
 CONF_DIR = "/etc/cni/net.d"
 CACHE_DIR = "/var/lib/cni"
+LONGEST = 3600  # seconds that a measurement may take
 TOOLS = ("pyroute2", "netaddr", "rich", "shtab", "argparse_manpage")  # what `install.sh --with-tools` brings
 
 PURPOSE = "attach network namespaces to CNI networks, and look at a node's pod networks"
@@ -223,6 +224,38 @@ def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= LONGEST:
+        raise ValueError(text)
+    return seconds
+
+
+def _network_or_all(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NETWORK", nargs="?", default="", help="only this network (default: all)")
+
+
+def _show(parser: argparse.ArgumentParser) -> None:
+    _network_or_all(parser)
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="all of it as JSON; what could not be found out is empty")
+    forms.add_argument(
+        "--mermaid", action="store_true", help="a flowchart in Mermaid's language, for wikis and tickets"
+    )
+    forms.add_argument("--svg", metavar="FILE", default="", help="write a picture to FILE")
+    text = (
+        "how long to measure traffic, which is then shown per second; 0: totals since each link was made (default: 1)"
+    )
+    parser.add_argument("--seconds", metavar="SECONDS", type=_seconds, default=1.0, help=text)
+    _cache_dir(parser)
+
+
+def _monitor(parser: argparse.ArgumentParser) -> None:
+    _network_or_all(parser)
+    _json(parser)
+    _cache_dir(parser)
+
+
 COMMANDS: tuple[Command, ...] = (
     Command("add", "networks", "attach a network namespace to a network, print the result", _attachment),
     Command("check", "networks", "check that an attachment is as it was made", _attachment),
@@ -250,6 +283,16 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "doctor", "doctor", "check this node's pod networks, and say what to do about each finding", _doctor_arguments,
         needs_tools=True,
+    ),
+    Command(
+        "show", "show",
+        "show the node's pod network: uplinks, bridges and their ports, the pod behind each port, addresses, traffic;"
+        " as a tree, or in one of the other forms", _show, needs_tools=True,
+    ),
+    Command(
+        "monitor", "monitor",
+        "tell, a line each, what happens to links, addresses and routes of the pods and their bridges, until ended by"
+        " Ctrl-C or SIGTERM", _monitor, needs_tools=True,
     ),
 )  # fmt: skip
 

@@ -1,0 +1,73 @@
+"""The pod network as a Mermaid flowchart, which wikis and trackers draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+from shared.cli.topology import Link, Node, Pod, Port, amounts
+
+# What ends a label, is markup in it, or begins a character's code: written as such a code, as Mermaid wants it.
+CODES = {letter: f"#{ord(letter)};" for letter in '"#&<>`\\'}
+# The colours of Okabe and Ito, which people tell apart however they see colours, made light.
+CLASSES = {
+    "host": "fill:#ffffff,stroke:#333333,color:#111111",
+    "uplink": "fill:#dff3ec,stroke:#009e73,color:#111111",
+    "bridge": "fill:#dcebf5,stroke:#0072b2,color:#111111",
+    "pod": "fill:#eaf6fd,stroke:#56b4e9,color:#111111",
+    "unknown": "fill:#f3f3f3,stroke:#767676,color:#111111,stroke-dasharray:4 3",
+    "down": "fill:#fbe7dc,stroke:#d55e00,color:#111111",
+}
+
+
+def flowchart(node: Node) -> str:
+    """The chart's text: host, uplinks and bridges, and behind each port its pod."""
+    lines = ["flowchart LR", _box("host", "host", [node.host, node.time])]
+    for number, uplink in enumerate(node.uplinks):
+        lines.append(_box(f"uplink{number}", _class(uplink, "uplink"), _facts(uplink, uplink.gateways)))
+        lines.append(f"    uplink{number} --- host")
+    numbers = count(1)
+    for number, bridge in enumerate(node.bridges):
+        lines.append(_box(f"bridge{number}", _class(bridge, "bridge"), _facts(bridge)))
+        lines.append(f"    host --- bridge{number}")
+        for port in bridge.ports:
+            lines += _port(f"pod{next(numbers)}", f"bridge{number}", port, node)
+    for port in node.unbridged:
+        lines += _port(f"pod{next(numbers)}", "host", port, node)
+    for pod in node.unlinked:
+        name = f"pod{next(numbers)}"
+        lines.append(_box(name, "unknown", [*_pod(pod), "no link on the host"]))
+        lines.append(f"    host -.- {name}")
+    lines += [f"    classDef {name} {style}" for name, style in CLASSES.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _port(name: str, at: str, port: Port, node: Node) -> list[str]:
+    known = port.pod is None or port.pod.container_id
+    text = _pod(port.pod) if port.pod else [port.peer or port.name, *port.addresses]
+    if port.traffic:
+        received, sent = amounts(port.traffic, node.seconds)
+        text.append(f"in {received}, out {sent}")
+    box = _box(name, _class(port, "pod" if known else "unknown"), text)
+    return [box, f'    {at} ---|"{_escaped(port.name)}"| {name}']
+
+
+def _pod(pod: Pod) -> list[str]:
+    gone = ["its namespace is gone"] if pod.gone else []
+    return [pod.title, *([pod.attachment] if pod.attachment else []), *pod.addresses, *gone]
+
+
+def _facts(link: Link, gateways: Sequence[str] = ()) -> list[str]:
+    return [link.name, *link.addresses, f"mtu {link.mtu}, {link.state}", *(f"via {gateway}" for gateway in gateways)]
+
+
+def _class(link: Link, otherwise: str) -> str:
+    return otherwise if link.state == "up" else "down"
+
+
+def _box(name: str, kind: str, text: Sequence[str]) -> str:
+    return f'    {name}["{"<br/>".join(map(_escaped, text))}"]:::{kind}'
+
+
+def _escaped(text: str) -> str:
+    return "".join(CODES.get(letter, letter) for letter in text)

@@ -1,0 +1,181 @@
+"""cnitool show: the node's pod network as a tree in the terminal, JSON, a Mermaid flowchart, or an SVG picture."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+from rich.tree import Tree
+
+from shared.cli.mermaid import flowchart
+from shared.cli.networks import Options, guarded, print_json
+from shared.cli.picture import svg
+from shared.cli.survey import look
+from shared.cli.topology import Bridge, Link, Node, Pod, Port, amounts
+from shared.runtime.cache import Cache
+
+Cell = tuple[str, str]  # text, style
+
+MANY = 20  # pods, from which on looking takes long enough to show that it goes on
+WIDE = 100_000  # columns: in a pipe nothing is wrapped
+JSON_KEYS = {
+    "container_id": "containerID",
+    "owner_from": "ownerFrom",
+    "addresses_from": "addressesFrom",
+    "received": "in",
+    "sent": "out",
+}
+
+
+class Refused(ValueError):
+    """The kernel or a file system refused what the command needs."""
+
+
+def run(options: Options) -> int:
+    """Look, then draw; 1 where that failed, with the reason on stderr."""
+    return guarded(options, _show)
+
+
+def _show(options: Options) -> None:
+    try:
+        with _Progress() as advance:
+            node = look(options.network or "", options.seconds, Cache(options.cache_dir), advance)
+    except OSError as error:
+        raise Refused(f"cannot look at the network: {error}") from error
+    if options.json:
+        print_json(document(node))
+    elif options.mermaid:
+        print(flowchart(node), end="")
+    elif options.svg:
+        try:
+            Path(options.svg).write_text(svg(node), encoding="utf-8")
+        except OSError as error:
+            raise Refused(f"--svg {options.svg}: {error.strerror}") from error
+    else:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+        console.print(tree(node), soft_wrap=not sys.stdout.isatty())
+
+
+class _Progress:
+    """On a terminal a bar on stderr while many pods are looked into; it goes when they are done."""
+
+    def __init__(self) -> None:
+        self.bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        return self._advance
+
+    def _advance(self, done: int, total: int) -> None:
+        if total < MANY:
+            return
+        if not self.bar.tasks:
+            self.bar.start()
+            self.bar.add_task("looking into pods", total=total)
+        self.bar.update(self.bar.tasks[0].id, completed=done)
+
+    def __exit__(self, *_exception: object) -> None:
+        self.bar.stop()
+
+
+def document(node: Node) -> dict[str, Any]:
+    """For programs; the keys are those of the CNI specification where it has them."""
+
+    def keyed(members: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        return {JSON_KEYS.get(key, key): value for key, value in members}
+
+    return asdict(node, dict_factory=keyed)
+
+
+def tree(node: Node) -> Tree:
+    """For a person at a terminal."""
+    measured = f"traffic over {node.seconds:.3g} s" if node.seconds else "traffic since each link was made"
+    whole = Tree(_line([(node.host, "bold"), (node.time, "dim"), (measured, "dim")]), guide_style="dim")
+    for line in _aligned(
+        [("uplink", "dim"), *_facts(uplink, node), (_via(uplink.gateways), "")] for uplink in node.uplinks
+    ):
+        whole.add(line)
+    if not node.uplinks:
+        whole.add(_line([("no default route", "yellow")]))
+    for bridge, line in zip(
+        node.bridges, _aligned([("bridge", "dim"), *_facts(bridge, node)] for bridge in node.bridges), strict=True
+    ):
+        branch = whole.add(line)
+        _add_ports(branch, bridge.ports, node)
+    for title, ports in (("pods' links on no bridge", node.unbridged),):
+        if ports:
+            _add_ports(whole.add(Text(title, "dim")), ports, node)
+    if node.unlinked:
+        branch = whole.add(Text("remembered attachments without a link on the host", "dim"))
+        for line in _aligned(_pod(pod) for pod in node.unlinked):
+            branch.add(line)
+    if not node.pods:
+        whole.add(Text(f"no pods of network {node.network}" if node.network else "no pods", "dim"))
+    return whole
+
+
+def _add_ports(branch: Tree, ports: Sequence[Port], node: Node) -> None:
+    for line in _aligned([_name(port), *_behind(port), _state(port), _traffic(port, node)] for port in ports):
+        branch.add(line)
+
+
+def _behind(port: Port) -> list[Cell]:
+    if port.pod:
+        return _pod(port.pod)
+    what = f"other end: {port.peer}" if port.peer else f"{port.kind or 'device'} of the host"
+    return [(what, "dim"), ("", ""), (" ".join(port.addresses), "")]
+
+
+def _pod(pod: Pod) -> list[Cell]:
+    known = pod.attachment or f"owner not known{f', in {pod.netns}' if pod.netns else ''}"
+    name = pod.title if pod.name else ""
+    note = "its namespace is gone" if pod.gone else "(as cached)" if pod.addresses_from == "cache" else ""
+    addresses = " ".join(pod.addresses) or "no address"
+    return [(known, "cyan" if pod.attachment else "yellow"), (name, "bold"), (f"{addresses} {note}".strip(), "")]
+
+
+def _facts(link: Link, node: Node) -> list[Cell]:
+    addresses = " ".join(link.addresses) or "no address"
+    return [_name(link), (addresses, ""), (f"mtu {link.mtu}", "dim"), (link.state, _style(link)), _traffic(link, node)]
+
+
+def _name(link: Link) -> Cell:
+    return link.name, "bold green" if isinstance(link, Bridge) else "green"
+
+
+def _state(link: Link) -> Cell:
+    return ("" if link.state == "up" else link.state), _style(link)
+
+
+def _style(link: Link) -> str:
+    return "" if link.state == "up" else "red"
+
+
+def _via(gateways: Sequence[str]) -> str:
+    return f"default via {' '.join(gateways)}" if gateways else "default"
+
+
+def _traffic(link: Link, node: Node) -> Cell:
+    if link.traffic is None:
+        return "", ""
+    received, sent = amounts(link.traffic, node.seconds)
+    return f"in {received:<11} out {sent}", "dim"
+
+
+def _aligned(rows: Iterable[Sequence[Cell]]) -> list[Text]:
+    """Rows as lines whose columns begin at the same place; a column without any text is left out."""
+    found = list(rows)
+    widths = [max(len(cell[0]) for cell in column) for column in zip(*found, strict=True)]
+    kept = [number for number, width in enumerate(widths) if width]
+    return [_line([(f"{row[number][0]:<{widths[number]}}", row[number][1]) for number in kept]) for row in found]
+
+
+def _line(cells: Iterable[Cell]) -> Text:
+    line = Text("  ").join(Text(text, style) for text, style in cells)
+    line.rstrip()
+    return line

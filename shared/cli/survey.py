@@ -1,0 +1,315 @@
+"""Reads a node's pod network: from the kernel, from the pods' namespaces, from the runtime's cached results."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from shared.cli.namespaces import InnerLink, addresses_of, by_id, inside, kernel, named, printable, steady
+from shared.cli.topology import Bridge, Node, Pod, Port, Traffic, Uplink
+from shared.cni.errors import CniError
+from shared.net.owner import attachment
+from shared.runtime.cache import Cache, Cached
+
+IFF_UP, IFF_LOWER_UP = 0x1, 0x10000  # linux/if.h
+IFLA_STATS_LINK_64 = 0x1  # linux/if_link.h, as a bit of the filter
+
+Counters = Mapping[int, tuple[int, int]]
+Advance = Callable[[int, int], None]
+Key = tuple[str, str, str]  # network, container id, ifname
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostLink:
+    """What the kernel says of a link of the host; master and peer are indexes."""
+
+    index: int
+    name: str
+    kind: str
+    state: str
+    mtu: int
+    mac: str
+    alias: str
+    master: int | None
+    peer: int | None
+    netnsid: int | None
+
+    @property
+    def owner(self) -> Key | None:
+        """The attachment that its alias names."""
+        return attachment(self.alias)
+
+
+def host_link(message: Any) -> HostLink:
+    """From an RTM_NEWLINK or RTM_DELLINK of pyroute2."""
+    flags = message["flags"]
+    return HostLink(
+        index=message["index"],
+        name=printable(message.get("ifname")),
+        kind=message.get(("linkinfo", "kind")) or "",
+        state="down" if not flags & IFF_UP else "up" if flags & IFF_LOWER_UP else "no carrier",
+        mtu=message.get("mtu") or 0,
+        mac=message.get("address") or "",
+        alias=printable(message.get("ifalias")),
+        master=message.get("master"),
+        peer=message.get("link"),
+        netnsid=message.get("link_netnsid"),
+    )
+
+
+def look(network: str, seconds: float, cache: Cache, advance: Advance) -> Node:
+    """The node's pod network as it is now, of one network or of all if empty; takes `seconds` to measure traffic.
+
+    `advance` is told how many pods of how many have been looked into. Raises CacheError, and OSError where the kernel
+    refuses.
+    """
+    entries = [entry for entry in cache.attachments() if entry.attachment.ifname != "lo"]
+    with kernel() as ip:
+        links = {link.index: link for link in map(host_link, steady(ip.link, "dump"))}
+        started, before = time.monotonic(), _counters(ip)
+        addresses, gateways = addresses_of(ip), _gateways(ip)
+        pods = Pods(by_id(ip, [*named(), *(entry.attachment.netns for entry in entries)]), entries)
+        behind = _look_behind(links, pods, advance)
+        after = before
+        if seconds:
+            time.sleep(max(0.0, seconds - (time.monotonic() - started)))
+            seconds, after = time.monotonic() - started, _counters(ip)
+    survey = Survey(links, addresses, _traffic(before, after, seconds), behind)
+    node = Node(
+        host=printable(os.uname().nodename),
+        time=datetime.now().astimezone().isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        network=network,
+        uplinks=survey.uplinks(gateways),
+        bridges=survey.bridges(),
+        unbridged=survey.unbridged(),
+        unlinked=pods.without_link(),
+    )
+    return _only(node, network) if network else node
+
+
+class Survey:
+    """Puts together what was read of the host's links."""
+
+    def __init__(
+        self,
+        links: Mapping[int, HostLink],
+        addresses: Mapping[int, tuple[str, ...]],
+        traffic: Mapping[int, Traffic],
+        behind: Mapping[int, Pod | None],
+    ) -> None:
+        self.links, self.addresses, self.traffic, self.behind = links, addresses, traffic, behind
+
+    def uplinks(self, gateways: Mapping[int, list[str]]) -> tuple[Uplink, ...]:
+        """The links with default routes."""
+        return tuple(
+            Uplink(**self._facts(self.links[index]), gateways=tuple(via))
+            for index, via in gateways.items()
+            if index in self.links
+        )
+
+    def bridges(self) -> tuple[Bridge, ...]:
+        """All bridges, with all their ports."""
+        ports: dict[int, list[Port]] = {}
+        for index in self.behind:
+            link = self.links[index]
+            if is_port(link, self.links) and link.master is not None:
+                ports.setdefault(link.master, []).append(self._port(link))
+        return tuple(
+            Bridge(**self._facts(link), ports=tuple(ports.get(link.index, ())))
+            for link in self.links.values()
+            if link.kind == "bridge"
+        )
+
+    def unbridged(self) -> tuple[Port, ...]:
+        """The pods' links that are no ports."""
+        mine = (self.links[index] for index in self.behind)
+        return tuple(self._port(link) for link in mine if not is_port(link, self.links))
+
+    def _port(self, link: HostLink) -> Port:
+        pod, facts = self.behind[link.index], self._facts(link)
+        if pod and facts["traffic"]:  # what the host sends there, the pod receives
+            facts["traffic"] = Traffic(facts["traffic"].sent, facts["traffic"].received)
+        peer = self.links.get(link.peer) if link.peer is not None and link.netnsid is None else None
+        return Port(**facts, pod=pod, peer=peer.name if peer else "")
+
+    def _facts(self, link: HostLink) -> dict[str, Any]:
+        return {
+            "name": link.name,
+            "kind": link.kind,
+            "state": link.state,
+            "mtu": link.mtu,
+            "mac": link.mac,
+            "addresses": self.addresses.get(link.index, ()),
+            "traffic": self.traffic.get(link.index),
+        }
+
+
+class Pods:
+    """Finds out what is behind a link: by its alias, the kernel's ids of namespaces, and the cached results."""
+
+    def __init__(self, paths: Mapping[int, str], entries: Iterable[Cached]) -> None:
+        self.paths = paths
+        self.entries: dict[Key, Cached] = {}
+        self.by_host_end: dict[str, Key] = {}
+        self.by_place: dict[tuple[tuple[int, int] | str, str], Key] = {}
+        for entry in entries:
+            mine = entry.attachment
+            key = (entry.network, mine.container_id, mine.ifname)
+            self.entries[key] = entry
+            self.by_host_end.update(dict.fromkeys(host_ends(entry), key))
+            self.by_place[_file(mine.netns), mine.ifname] = key
+        self.found: set[Key] = set()
+
+    def knows(self, link: HostLink) -> bool:
+        """Whether the link is a pod's, without looking into the pod."""
+        return link.owner is not None or (link.kind != "bridge" and link.name in self.by_host_end)
+
+    def behind(self, link: HostLink) -> Pod | None:
+        """The pod at the link's other end, None for a link that leads into none."""
+        if link.netnsid is None and not self.knows(link):
+            return None
+        path = self.paths.get(link.netnsid, "") if link.netnsid is not None else ""
+        there = next((one for one in _inner(path) or () if one.index == link.peer), None)
+        pod = self.owner(link, path, there.name if there else "")
+        if there:
+            pod = replace(pod, addresses=there.addresses, addresses_from="namespace", ifname=there.name)
+        return replace(pod, netns=printable(path) or pod.netns)
+
+    def owner(self, link: HostLink, path: str, ifname: str) -> Pod:
+        """What alias and cache tell of the attachment that has a link, and `ifname` in the namespace at a path."""
+        key = link.owner or self.by_host_end.get(link.name) or self.by_place.get((_file(path), ifname))
+        if key is None:
+            return Pod()
+        self.found.add(key)
+        entry = self.entries.get(key)
+        pod = from_cache(entry) if entry else Pod()
+        if link.owner is None:
+            return pod
+        network, container_id, ifname = link.owner
+        return replace(pod, network=network, container_id=container_id, ifname=ifname, owner_from="alias")
+
+    def without_link(self) -> tuple[Pod, ...]:
+        """The remembered attachments that no link led to: of plugins without one on the host, and left-overs."""
+        return tuple(self._inside(entry) for key, entry in self.entries.items() if key not in self.found)
+
+    @staticmethod
+    def _inside(entry: Cached) -> Pod:
+        pod, inner = from_cache(entry), _inner(entry.attachment.netns)
+        there = next((one for one in inner or () if one.name == entry.attachment.ifname), None)
+        if there:
+            return replace(pod, addresses=there.addresses, addresses_from="namespace")
+        return replace(pod, gone=inner is None and bool(pod.netns))
+
+
+def host_ends(entry: Cached) -> list[str]:
+    """The names of the links on the host that a cached result has; the pod's own have a sandbox."""
+    interfaces = (entry.result or {}).get("interfaces") or ()
+    return [str(one.get("name")) for one in interfaces if isinstance(one, dict) and not one.get("sandbox")]
+
+
+def from_cache(entry: Cached) -> Pod:
+    """What the cache tells of an attachment; the addresses are those of the ADD."""
+    mine, result = entry.attachment, entry.result or {}
+    found = [result.get(key) for key in ("ip4", "ip6")]  # before 0.3.0
+    found += result.get("ips") or ()
+    addresses = [one.get("address") or one.get("ip") for one in found if isinstance(one, dict)]
+    return Pod(
+        network=printable(entry.network),
+        container_id=printable(mine.container_id),
+        ifname=printable(mine.ifname),
+        namespace=printable(mine.cni_args.get("K8S_POD_NAMESPACE")),
+        name=printable(mine.cni_args.get("K8S_POD_NAME")),
+        netns=printable(mine.netns),
+        addresses=tuple(printable(str(address)) for address in addresses if address),
+        owner_from="cache",
+        addresses_from="cache" if any(addresses) else "",
+    )
+
+
+def is_port(link: HostLink, links: Mapping[int, HostLink]) -> bool:
+    """Whether the link is the port of a bridge."""
+    master = links.get(link.master) if link.master is not None else None
+    return master is not None and master.kind == "bridge"
+
+
+def _look_behind(links: Mapping[int, HostLink], pods: Pods, advance: Advance) -> dict[int, Pod | None]:
+    """By index, for all ports and all pods' links, the pod; None where there is none."""
+    mine = [link for link in links.values() if is_port(link, links) or pods.knows(link)]
+    found = {}
+    for done, link in enumerate(mine):
+        advance(done, len(mine))
+        found[link.index] = pods.behind(link)
+    return found
+
+
+def _inner(path: str) -> list[InnerLink] | None:
+    """The links of a namespace; None where it is gone or cannot be entered."""
+    try:
+        return inside(path) if path else None
+    except (CniError, OSError):  # NetlinkError is an OSError
+        return None
+
+
+def _file(path: str) -> tuple[int, int] | str:
+    """What tells whether two paths lead to one namespace."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return path
+    return status.st_dev, status.st_ino
+
+
+def _gateways(ip: Any) -> dict[int, list[str]]:
+    """By link, where the default routes of the main table lead; nowhere, for one without a gateway."""
+    found: dict[int, list[str]] = {}
+    for route in steady(ip.get_default_routes):
+        for hop in route.get("multipath") or [route]:
+            index = hop.get("oif")
+            if index is None:
+                continue
+            gateways = found.setdefault(index, [])
+            via = hop.get("gateway") or (hop.get("via") or {}).get("addr")
+            if via and via not in gateways:
+                gateways.append(via)
+    return found
+
+
+def _counters(ip: Any) -> Counters:
+    """By link, the bytes received and sent."""
+    found = {}
+    for message in steady(ip.stats, "dump", filter_mask=IFLA_STATS_LINK_64):
+        counted = message.get("IFLA_STATS_LINK_64")
+        if counted:
+            found[message["ifindex"]] = (counted["rx_bytes"], counted["tx_bytes"])
+    return found
+
+
+def _traffic(before: Counters, after: Counters, seconds: float) -> dict[int, Traffic]:
+    """The difference by second, or the totals where no time passed; nothing for a link that was not there all along."""
+    if not seconds:
+        return {index: Traffic(*counted) for index, counted in after.items()}
+    return {
+        index: Traffic(*(max(0, now - then) / seconds for now, then in zip(after[index], counted, strict=True)))
+        for index, counted in before.items()
+        if index in after
+    }
+
+
+def _only(node: Node, network: str) -> Node:
+    """What belongs to one network."""
+
+    def mine(ports: Iterable[Port]) -> tuple[Port, ...]:
+        return tuple(port for port in ports if port.pod and port.pod.network == network)
+
+    bridges = (replace(bridge, ports=mine(bridge.ports)) for bridge in node.bridges)
+    return replace(
+        node,
+        bridges=tuple(bridge for bridge in bridges if bridge.ports),
+        unbridged=mine(node.unbridged),
+        unlinked=tuple(pod for pod in node.unlinked if pod.network == network),
+    )
