@@ -15,6 +15,7 @@ CLASSES = {
     "uplink": "fill:#dff3ec,stroke:#009e73,color:#111111",
     "bridge": "fill:#dcebf5,stroke:#0072b2,color:#111111",
     "pod": "fill:#eaf6fd,stroke:#56b4e9,color:#111111",
+    "device": "fill:#ffffff,stroke:#767676,color:#111111",
     "unknown": "fill:#f3f3f3,stroke:#767676,color:#111111,stroke-dasharray:4 3",
     "down": "fill:#fbe7dc,stroke:#d55e00,color:#111111",
 }
@@ -28,7 +29,7 @@ def flowchart(node: Node) -> str:
         lines.append(f"    uplink{number} --- host")
     numbers = count(1)
     for number, bridge in enumerate(node.bridges):
-        lines.append(_box(f"bridge{number}", _class(bridge, "bridge"), _facts(bridge)))
+        lines.append(_box(f"bridge{number}", _class(bridge, "bridge") if bridge.ports else "bridge", _facts(bridge)))
         lines.append(f"    host --- bridge{number}")
         for port in bridge.ports:
             lines += _port(f"pod{next(numbers)}", f"bridge{number}", port, node)
@@ -36,25 +37,26 @@ def flowchart(node: Node) -> str:
         lines += _port(f"pod{next(numbers)}", "host", port, node)
     for pod in node.unlinked:
         name = f"pod{next(numbers)}"
-        lines.append(_box(name, "unknown", [*_pod(pod), "no link on the host"]))
+        lines.append(_box(name, "down" if pod.gone else "pod", [*_pod(pod), "no link on the host"]))
         lines.append(f"    host -.- {name}")
     lines += [f"    classDef {name} {style}" for name, style in CLASSES.items()]
     return "\n".join(lines) + "\n"
 
 
 def _port(name: str, at: str, port: Port, node: Node) -> list[str]:
-    known = port.pod is None or port.pod.container_id
+    kind = "device" if port.pod is None else "pod" if port.pod.container_id else "unknown"
     text = _pod(port.pod) if port.pod else [port.peer or port.name, *port.addresses]
     if port.traffic:
         received, sent = amounts(port.traffic, node.seconds)
         text.append(f"in {received}, out {sent}")
-    box = _box(name, _class(port, "pod" if known else "unknown"), text)
+    box = _box(name, _class(port, kind), text)
     return [box, f'    {at} ---|"{_escaped(port.name)}"| {name}']
 
 
 def _pod(pod: Pod) -> list[str]:
     gone = ["its namespace is gone"] if pod.gone else []
-    return [pod.title, *([pod.attachment] if pod.attachment else []), *pod.addresses, *gone]
+    which = pod.attachment or pod.netns
+    return [pod.title, *([which] if which else []), *pod.addresses, *gone]
 
 
 def _facts(link: Link, gateways: Sequence[str] = ()) -> list[str]:

@@ -13,20 +13,42 @@ from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from shared.cni.errors import CniError
 from shared.net.netns import open_netns
+from shared.net.owner import attachment
 
 PLACES = (Path("/run/netns"), Path("/run/docker/netns"))  # where runtimes keep namespaces by name
 DUMP_TRIES = 10
+IFF_UP, IFF_LOWER_UP = 0x1, 0x10000  # linux/if.h
 RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 NO_ID = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED of linux/net_namespace.h
 
 
-@dataclass(frozen=True)
-class InnerLink:
-    """A link inside a namespace; `addresses` are those that others can reach, with prefix length."""
+@dataclass(frozen=True, kw_only=True)
+class KernelLink:
+    """What the kernel says of a link; master and peer are indexes, the peer's in the namespace of the id `netnsid`."""
 
     index: int
     name: str
-    addresses: tuple[str, ...]
+    kind: str
+    state: str  # up, no carrier, down
+    mtu: int
+    mac: str
+    alias: str
+    master: int | None
+    peer: int | None
+    netnsid: int | None
+
+    @property
+    def owner(self) -> tuple[str, str, str] | None:
+        """The (network, container id, ifname) that its alias names."""
+        return attachment(self.alias)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a namespace has, by the index of the link: links, and addresses that others can reach."""
+
+    links: dict[int, KernelLink]
+    addresses: dict[int, tuple[str, ...]]
 
 
 @contextmanager
@@ -71,22 +93,38 @@ def by_id(ip: Any, paths: Iterable[str]) -> dict[int, str]:
     return found
 
 
-def inside(path: str) -> list[InnerLink]:
-    """The links of a namespace. Raises CniError, OSError where it cannot be entered, NetlinkError."""
+def inside(path: str) -> View:
+    """The view in a namespace. Raises CniError, OSError where it cannot be entered, NetlinkError."""
     # with its netns argument IPRoute would fork, and make what is missing
     with closing(open_netns(path)) as netns, netns, kernel() as ip:
-        links = steady(ip.link, "dump")
-        addresses = addresses_of(ip)
-    return [InnerLink(one["index"], printable(one.get("ifname")), addresses.get(one["index"], ())) for one in links]
+        return view(ip)
 
 
-def addresses_of(ip: Any) -> dict[int, tuple[str, ...]]:
-    """By link, the addresses that others can reach, with prefix length: IPv6's link-local ones are left out."""
-    found: dict[int, tuple[str, ...]] = {}
+def view(ip: Any) -> View:
+    """The view of the namespace that an IPRoute was made in."""
+    links = map(kernel_link, steady(ip.link, "dump"))
+    addresses: dict[int, tuple[str, ...]] = {}
     for one in steady(ip.addr, "dump"):
         if one["scope"] < RT_SCOPE_LINK:
-            found[one["index"]] = (*found.get(one["index"], ()), address_of(one))
-    return found
+            addresses[one["index"]] = (*addresses.get(one["index"], ()), address_of(one))
+    return View({link.index: link for link in links}, addresses)
+
+
+def kernel_link(message: Any) -> KernelLink:
+    """From an RTM_NEWLINK or RTM_DELLINK of pyroute2."""
+    flags = message["flags"]
+    return KernelLink(
+        index=message["index"],
+        name=printable(message.get("ifname")),
+        kind=message.get(("linkinfo", "kind")) or "",
+        state="down" if not flags & IFF_UP else "up" if flags & IFF_LOWER_UP else "no carrier",
+        mtu=message.get("mtu") or 0,
+        mac=message.get("address") or "",
+        alias=printable(message.get("ifalias")),
+        master=message.get("master"),
+        peer=message.get("link"),
+        netnsid=message.get("link_netnsid"),
+    )
 
 
 def address_of(message: Any) -> str:
@@ -94,7 +132,7 @@ def address_of(message: Any) -> str:
     return f"{message.get('local') or message.get('address')}/{message['prefixlen']}"
 
 
-def printable(text: str | bytes | None) -> str:
-    """A name from the kernel or a file, in which anything may stand, as it may be shown."""
-    whole = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
+def printable(value: object) -> str:
+    """A name from the kernel or a file, which may be anything, as it may be shown."""
+    whole = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in whole)

@@ -22,7 +22,7 @@ CARD = (PAGE - 2 * MARGIN - 2 * RAIL - (COLUMNS - 1) * GAP) / COLUMNS
 LINE = 15
 PADDING = 9
 BAR = 44  # height of a bridge
-WIDTHS = {"name": 8.5, "text": 7.0, "mono": 7.3, "small": 6.7}  # of a letter, by class of text
+WIDTHS = {"name": 8.5, "text": 7.0, "mono": 7.3, "small": 6.7, "tiny": 4.9}  # of a letter, by class of text
 
 # The colours of Okabe and Ito, which people tell apart however they see colours; outline and fill.
 COLOURS = {
@@ -49,6 +49,7 @@ text {{ font-family: {SANS}; fill: #1a1a1a }}
 .text {{ font-size: 13px }}
 .name {{ font-size: 12.5px; font-weight: bold }}
 .mono {{ font-family: {MONO}; font-size: 12px }}
+.tiny {{ font-family: {MONO}; font-size: 8px }}
 .small {{ font-family: {MONO}; font-size: 11px; fill: #555555 }}
 .wire {{ stroke: #8a8a8a; stroke-width: 1.5; fill: none }}
 """
@@ -208,8 +209,8 @@ class Picture:
     @staticmethod
     def _pod(pod: Pod) -> list[tuple[str, str]]:
         above = " · ".join(part for part in (pod.network, pod.namespace if pod.name else "") if part)
-        cached = " (cached)" if pod.addresses_from == "cache" else ""
-        addresses = [(address + cached, "mono") for address in pod.addresses] or [("no address", "small")]
+        addresses = [(address, "mono") for address in pod.addresses] or [("no address", "small")]
+        addresses += [("as the runtime remembers", "small")] if pod.addresses_from == "cache" else []
         name = pod.name or (pod.title if above else pod.netns or "namespace not known")
         return [(above or "owner not known", "small"), (name, "name"), *addresses]
 
@@ -239,8 +240,10 @@ class Picture:
         ET.SubElement(group, "title").text = card.tip
         self._rect(x, y, 4, card.height, group, fill=COLOURS[card.kind][0], rx="2")
         for number, (text, style) in enumerate(card.lines):
-            line = _fitted(text, CARD - 2 * PADDING - 4, style)
-            self._text(x + 4 + PADDING, y + PADDING + 12 + number * LINE, style, line, group)
+            room = CARD - 2 * PADDING - 4
+            small = style == "mono" and len(text) * WIDTHS["mono"] > room  # an address is of use only whole
+            line = text if small else _fitted(text, room, style)
+            self._text(x + 4 + PADDING, y + PADDING + 12 + number * LINE, "tiny" if small else style, line, group)
         if card.share:
             width = max(1.0, card.share * (CARD - 12))
             self._rect(x + 6, y + card.height - 5, width, 3, group, fill=COLOURS["bridge"][0])

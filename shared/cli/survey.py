@@ -5,60 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
-from shared.cli.namespaces import InnerLink, addresses_of, by_id, inside, kernel, named, printable, steady
+from shared.cli.namespaces import KernelLink, View, by_id, inside, kernel, named, printable, steady, view
+from shared.cli.networks import is_gone
 from shared.cli.topology import Bridge, Node, Pod, Port, Traffic, Uplink
 from shared.cni.errors import CniError
-from shared.net.owner import attachment
 from shared.runtime.cache import Cache, Cached
 
-IFF_UP, IFF_LOWER_UP = 0x1, 0x10000  # linux/if.h
 IFLA_STATS_LINK_64 = 0x1  # linux/if_link.h, as a bit of the filter
 
 Counters = Mapping[int, tuple[int, int]]
 Advance = Callable[[int, int], None]
 Key = tuple[str, str, str]  # network, container id, ifname
-
-
-@dataclass(frozen=True, kw_only=True)
-class HostLink:
-    """What the kernel says of a link of the host; master and peer are indexes."""
-
-    index: int
-    name: str
-    kind: str
-    state: str
-    mtu: int
-    mac: str
-    alias: str
-    master: int | None
-    peer: int | None
-    netnsid: int | None
-
-    @property
-    def owner(self) -> Key | None:
-        """The attachment that its alias names."""
-        return attachment(self.alias)
-
-
-def host_link(message: Any) -> HostLink:
-    """From an RTM_NEWLINK or RTM_DELLINK of pyroute2."""
-    flags = message["flags"]
-    return HostLink(
-        index=message["index"],
-        name=printable(message.get("ifname")),
-        kind=message.get(("linkinfo", "kind")) or "",
-        state="down" if not flags & IFF_UP else "up" if flags & IFF_LOWER_UP else "no carrier",
-        mtu=message.get("mtu") or 0,
-        mac=message.get("address") or "",
-        alias=printable(message.get("ifalias")),
-        master=message.get("master"),
-        peer=message.get("link"),
-        netnsid=message.get("link_netnsid"),
-    )
 
 
 def look(network: str, seconds: float, cache: Cache, advance: Advance) -> Node:
@@ -67,18 +28,16 @@ def look(network: str, seconds: float, cache: Cache, advance: Advance) -> Node:
     `advance` is told how many pods of how many have been looked into. Raises CacheError, and OSError where the kernel
     refuses.
     """
-    entries = [entry for entry in cache.attachments() if entry.attachment.ifname != "lo"]
     with kernel() as ip:
-        links = {link.index: link for link in map(host_link, steady(ip.link, "dump"))}
+        host, gateways = view(ip), _gateways(ip)
         started, before = time.monotonic(), _counters(ip)
-        addresses, gateways = addresses_of(ip), _gateways(ip)
-        pods = Pods(by_id(ip, [*named(), *(entry.attachment.netns for entry in entries)]), entries)
-        behind = _look_behind(links, pods, advance)
+        pods = Pods.found(ip, cache)
+        behind = _look_behind(host.links, pods, advance)
         after = before
         if seconds:
             time.sleep(max(0.0, seconds - (time.monotonic() - started)))
             seconds, after = time.monotonic() - started, _counters(ip)
-    survey = Survey(links, addresses, _traffic(before, after, seconds), behind)
+    survey = Survey(host, _traffic(before, after, seconds), behind)
     node = Node(
         host=printable(os.uname().nodename),
         time=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -95,14 +54,8 @@ def look(network: str, seconds: float, cache: Cache, advance: Advance) -> Node:
 class Survey:
     """Puts together what was read of the host's links."""
 
-    def __init__(
-        self,
-        links: Mapping[int, HostLink],
-        addresses: Mapping[int, tuple[str, ...]],
-        traffic: Mapping[int, Traffic],
-        behind: Mapping[int, Pod | None],
-    ) -> None:
-        self.links, self.addresses, self.traffic, self.behind = links, addresses, traffic, behind
+    def __init__(self, host: View, traffic: Mapping[int, Traffic], behind: Mapping[int, Pod | None]) -> None:
+        self.links, self.addresses, self.traffic, self.behind = host.links, host.addresses, traffic, behind
 
     def uplinks(self, gateways: Mapping[int, list[str]]) -> tuple[Uplink, ...]:
         """The links with default routes."""
@@ -130,14 +83,14 @@ class Survey:
         mine = (self.links[index] for index in self.behind)
         return tuple(self._port(link) for link in mine if not is_port(link, self.links))
 
-    def _port(self, link: HostLink) -> Port:
+    def _port(self, link: KernelLink) -> Port:
         pod, facts = self.behind[link.index], self._facts(link)
         if pod and facts["traffic"]:  # what the host sends there, the pod receives
             facts["traffic"] = Traffic(facts["traffic"].sent, facts["traffic"].received)
         peer = self.links.get(link.peer) if link.peer is not None and link.netnsid is None else None
         return Port(**facts, pod=pod, peer=peer.name if peer else "")
 
-    def _facts(self, link: HostLink) -> dict[str, Any]:
+    def _facts(self, link: KernelLink) -> dict[str, Any]:
         return {
             "name": link.name,
             "kind": link.kind,
@@ -163,29 +116,37 @@ class Pods:
             self.entries[key] = entry
             self.by_host_end.update(dict.fromkeys(host_ends(entry), key))
             self.by_place[_file(mine.netns), mine.ifname] = key
-        self.found: set[Key] = set()
+        self.reached: set[Key] = set()
 
-    def knows(self, link: HostLink) -> bool:
+    @classmethod
+    def found(cls, ip: Any, cache: Cache) -> Self:
+        """With all namespaces and cached results of now. Raises CacheError."""
+        entries = [entry for entry in cache.attachments() if entry.attachment.ifname != "lo"]
+        return cls(by_id(ip, [*named(), *(entry.attachment.netns for entry in entries)]), entries)
+
+    def knows(self, link: KernelLink) -> bool:
         """Whether the link is a pod's, without looking into the pod."""
         return link.owner is not None or (link.kind != "bridge" and link.name in self.by_host_end)
 
-    def behind(self, link: HostLink) -> Pod | None:
+    def behind(self, link: KernelLink) -> Pod | None:
         """The pod at the link's other end, None for a link that leads into none."""
         if link.netnsid is None and not self.knows(link):
             return None
         path = self.paths.get(link.netnsid, "") if link.netnsid is not None else ""
-        there = next((one for one in _inner(path) or () if one.index == link.peer), None)
+        inner = _inner(path)
+        there = inner.links.get(link.peer) if inner and link.peer is not None else None
         pod = self.owner(link, path, there.name if there else "")
-        if there:
-            pod = replace(pod, addresses=there.addresses, addresses_from="namespace", ifname=there.name)
+        if inner and there:
+            addresses = inner.addresses.get(there.index, ())
+            pod = replace(pod, addresses=addresses, addresses_from="namespace", ifname=there.name)
         return replace(pod, netns=printable(path) or pod.netns)
 
-    def owner(self, link: HostLink, path: str, ifname: str) -> Pod:
+    def owner(self, link: KernelLink, path: str, ifname: str) -> Pod:
         """What alias and cache tell of the attachment that has a link, and `ifname` in the namespace at a path."""
         key = link.owner or self.by_host_end.get(link.name) or self.by_place.get((_file(path), ifname))
         if key is None:
             return Pod()
-        self.found.add(key)
+        self.reached.add(key)
         entry = self.entries.get(key)
         pod = from_cache(entry) if entry else Pod()
         if link.owner is None:
@@ -195,29 +156,29 @@ class Pods:
 
     def without_link(self) -> tuple[Pod, ...]:
         """The remembered attachments that no link led to: of plugins without one on the host, and left-overs."""
-        return tuple(self._inside(entry) for key, entry in self.entries.items() if key not in self.found)
+        return tuple(self._inside(entry) for key, entry in self.entries.items() if key not in self.reached)
 
     @staticmethod
     def _inside(entry: Cached) -> Pod:
         pod, inner = from_cache(entry), _inner(entry.attachment.netns)
-        there = next((one for one in inner or () if one.name == entry.attachment.ifname), None)
-        if there:
-            return replace(pod, addresses=there.addresses, addresses_from="namespace")
-        return replace(pod, gone=inner is None and bool(pod.netns))
+        if inner is None:
+            return replace(pod, gone=is_gone(entry))
+        for index, link in inner.links.items():
+            if link.name == entry.attachment.ifname:
+                return replace(pod, addresses=inner.addresses.get(index, ()), addresses_from="namespace")
+        return pod
 
 
 def host_ends(entry: Cached) -> list[str]:
     """The names of the links on the host that a cached result has; the pod's own have a sandbox."""
-    interfaces = (entry.result or {}).get("interfaces") or ()
-    return [str(one.get("name")) for one in interfaces if isinstance(one, dict) and not one.get("sandbox")]
+    return [printable(one.get("name")) for one in _objects(entry, "interfaces") if not one.get("sandbox")]
 
 
 def from_cache(entry: Cached) -> Pod:
     """What the cache tells of an attachment; the addresses are those of the ADD."""
     mine, result = entry.attachment, entry.result or {}
-    found = [result.get(key) for key in ("ip4", "ip6")]  # before 0.3.0
-    found += result.get("ips") or ()
-    addresses = [one.get("address") or one.get("ip") for one in found if isinstance(one, dict)]
+    addresses = [one.get("address") for one in _objects(entry, "ips")]
+    addresses += [one.get("ip") for key in ("ip4", "ip6") if isinstance(one := result.get(key), dict)]  # before 0.3.0
     return Pod(
         network=printable(entry.network),
         container_id=printable(mine.container_id),
@@ -225,19 +186,25 @@ def from_cache(entry: Cached) -> Pod:
         namespace=printable(mine.cni_args.get("K8S_POD_NAMESPACE")),
         name=printable(mine.cni_args.get("K8S_POD_NAME")),
         netns=printable(mine.netns),
-        addresses=tuple(printable(str(address)) for address in addresses if address),
+        addresses=tuple(printable(address) for address in addresses if address),
         owner_from="cache",
         addresses_from="cache" if any(addresses) else "",
     )
 
 
-def is_port(link: HostLink, links: Mapping[int, HostLink]) -> bool:
+def _objects(entry: Cached, key: str) -> list[dict[str, Any]]:
+    """The objects of a list in a cached result, which may hold anything."""
+    found = (entry.result or {}).get(key)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def is_port(link: KernelLink, links: Mapping[int, KernelLink]) -> bool:
     """Whether the link is the port of a bridge."""
     master = links.get(link.master) if link.master is not None else None
     return master is not None and master.kind == "bridge"
 
 
-def _look_behind(links: Mapping[int, HostLink], pods: Pods, advance: Advance) -> dict[int, Pod | None]:
+def _look_behind(links: Mapping[int, KernelLink], pods: Pods, advance: Advance) -> dict[int, Pod | None]:
     """By index, for all ports and all pods' links, the pod; None where there is none."""
     mine = [link for link in links.values() if is_port(link, links) or pods.knows(link)]
     found = {}
@@ -247,8 +214,8 @@ def _look_behind(links: Mapping[int, HostLink], pods: Pods, advance: Advance) ->
     return found
 
 
-def _inner(path: str) -> list[InnerLink] | None:
-    """The links of a namespace; None where it is gone or cannot be entered."""
+def _inner(path: str) -> View | None:
+    """What is in a namespace; None where it is gone or cannot be entered."""
     try:
         return inside(path) if path else None
     except (CniError, OSError):  # NetlinkError is an OSError

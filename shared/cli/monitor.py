@@ -1,0 +1,132 @@
+"""cnitool monitor: what happens to the links, addresses and routes of the pods and their bridges, a line each.
+
+One socket hears the host and every namespace that the kernel has given an id here, as it does for those that a veth
+leads to.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from pyroute2 import IPRSocket
+from pyroute2.netlink.rtnl import (
+    RTMGRP_IPV4_IFADDR,
+    RTMGRP_IPV4_ROUTE,
+    RTMGRP_IPV6_IFADDR,
+    RTMGRP_IPV6_ROUTE,
+    RTMGRP_LINK,
+    RTNLGRP_NSID,
+)
+
+from shared.cli.namespaces import kernel
+from shared.cli.networks import Options, guarded
+from shared.cli.show import Refused
+from shared.cli.topology import Pod
+from shared.cli.watch import HERE, Event, Watch
+from shared.runtime.cache import Cache
+
+ADDRESSES = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
+ROUTES = RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE
+GROUPS = RTMGRP_LINK | ADDRESSES | ROUTES | 1 << (RTNLGRP_NSID - 1)
+LARGEST = 65536  # bytes of a message
+
+
+def run(options: Options) -> int:
+    """Until a signal comes, or nobody reads any more; 1 where the kernel refused, with the reason on stderr."""
+    return guarded(options, _monitor)
+
+
+def _monitor(options: Options) -> None:
+    show = as_json if options.json else as_line
+    try:
+        with _ended_by_signals() as ended, kernel() as ip, IPRSocket(all_ns=True) as events:
+            events.bind(GROUPS)
+            watch = Watch(ip, Cache(options.cache_dir))
+            print(show(watch.started()), flush=True)
+            for data, netnsid in _received(events, ended):
+                found = watch.missed() if data is None else watch.told(events.marshal.parse(data), netnsid)
+                for event in found:
+                    if watch.concerns(event, options.network):
+                        print(show(event), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Refused(f"cannot watch the network: {error}") from error
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[socket.socket]:
+    """SIGINT and SIGTERM make this socket readable instead of interrupting a line."""
+    ended, signalled = socket.socketpair()
+    signalled.setblocking(False)
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.set_wakeup_fd(signalled.fileno())
+    try:
+        with ended, signalled:
+            yield ended
+            signal.set_wakeup_fd(-1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _received(events: Any, ended: socket.socket) -> Iterator[tuple[bytes | None, int]]:
+    """Messages and the namespaces that they are from; None where the kernel had to drop some. Ends with its reader."""
+    poll = select.poll()
+    poll.register(events.socket, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    poll.register(sys.stdout, 0)  # errors only: there is no reader any more
+    while True:
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        if ended.fileno() in ready or sys.stdout.fileno() in ready:
+            return
+        try:
+            data, control, _flags, sender = events.socket.recvmsg(LARGEST, socket.CMSG_SPACE(4))
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            yield None, HERE
+            continue
+        if sender[0] == 0:  # from the kernel, and from no other process
+            yield data, next((struct.unpack("i", value)[0] for _level, _kind, value in control), HERE)
+
+
+def as_line(event: Event) -> str:
+    """For people."""
+    what = event.change if event.subject == "link" else f"{event.subject} {event.change}"
+    words = [f"{datetime.now().astimezone():%H:%M:%S.%f}"[:-3], "host" if event.netnsid == HERE else "pod "]
+    words += [f"{event.link:<15}", f"{what} {event.detail}".strip()]
+    if event.pod:
+        name = event.pod.title if event.pod.name else ""
+        words.append(f"[{' '.join(part for part in (event.pod.attachment or event.pod.netns, name) if part)}]")
+    return "  ".join(words)
+
+
+def as_json(event: Event) -> str:
+    """For programs; what is not known is left out."""
+    pod = event.pod or Pod()
+    document = {
+        "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        "where": "host" if event.netnsid == HERE else "pod",
+        "subject": event.subject,
+        "change": event.change,
+        "link": event.link,
+        "detail": event.detail,
+        "network": pod.network,
+        "containerID": pod.container_id,
+        "ifname": pod.ifname,
+        "namespace": pod.namespace,
+        "name": pod.name,
+        "netns": pod.netns,
+    }
+    return json.dumps({key: value for key, value in document.items() if value})
