@@ -95,10 +95,23 @@ def _received(events: Any, ended: socket.socket) -> Iterator[tuple[bytes | None,
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
+            _drop_the_rest(events.socket)
             yield None, HERE
             continue
         if sender[0] == 0:  # from the kernel, and from no other process
             yield data, next((struct.unpack("i", value)[0] for _level, _kind, value in control), HERE)
+
+
+def _drop_the_rest(events: socket.socket) -> None:
+    """What is older than what was lost would, told later, undo what is read anew."""
+    while True:
+        try:
+            events.recv(LARGEST, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
 
 
 def as_line(event: Event) -> str:
