@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared import steps
 from shared.cni import config, delegate
 from shared.cni.config import boolean, choice, either, field, integer, invalid, link_name, list_of, mac, obj, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable, UnsupportedField
@@ -155,7 +156,9 @@ def add(call: Call, undo: Undo) -> Result:
     mtu = links.smallest_mtu(host, keys.bridge) if isinstance(keys.mtu, str) else keys.mtu
 
     undo.push(f"remove bridge {keys.bridge} if it is new", lambda: bridges.remove_if_new(host, keys.bridge))
+    steps.begin("veth")
     port = _make_veth(host, undo, pod, call.ifname, pod_netns, mtu)
+    steps.begin("bridge")
     bridge = bridges.attach(
         host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), port=port["index"], mtu=mtu,
         vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode,
@@ -165,9 +168,11 @@ def add(call: Call, undo: Undo) -> Result:
     if pod.ipam and not result.ips:
         raise InternalError(f"IPAM plugin {pod.ipam} returned missing IP config")
     _fill_in(result, pod)
+    steps.begin("pod")
     inside = _configure(pod_netns, call.ifname, result, pod)
 
     gateway_link = bridge
+    steps.begin("gateway")
     if result.ips and pod.vlan_link:
         from shared.net import vlans
 
@@ -184,6 +189,7 @@ def add(call: Call, undo: Undo) -> Result:
     if keys.enabledad and pod.gateway:
         wait.addresses_settled(host, gateway_link["index"])
 
+    steps.begin("result")
     bridge_now = links.require(host, keys.bridge)
     if port.get("IFLA_MASTER") != bridge_now["index"]:
         raise InternalError(f"bridge {keys.bridge} was replaced while the pod was attached to it")
@@ -292,12 +298,14 @@ def check(call: Call) -> None:
     host = Netlink()
     problems: list[str] = []
     with pod_netns:
+        steps.begin("pod")
         inside = Netlink()
         link = links.get(inside, call.ifname)
         if link is None:
             problems.append(f"link {call.ifname} is missing in {call.netns}")
         else:
             _check_inside(inside, link, call, pod, previous, problems)
+    steps.begin("bridge")
     _check_host(host, pod, link, previous, problems)
     if pod.ipam:
         _collect(problems, lambda: delegate.forward(call))
@@ -370,6 +378,7 @@ def delete(call: Call) -> None:
 
 
 def _disconnect(call: Call, pod_netns: Netns | None) -> None:
+    steps.begin("del")
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
     if links.delete(host, owner.host_link) or pod_netns is None:
@@ -389,6 +398,7 @@ def gc(call: Call) -> None:
     """Removes the host links of this network's attachments that are not valid any more, and has IPAM do the same."""
     valid = valid_attachments(call)
     names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
+    steps.begin("del")
     host = Netlink()
     problems: list[CniError] = []
     for link in host.dump(RTM_GETLINK):
@@ -407,6 +417,7 @@ def gc(call: Call) -> None:
 def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not succeed."""
     pod = Attachment(call)
+    steps.begin("bridge")
     bridge = links.get(Netlink(), pod.keys.bridge)
     if bridge is not None and links.kind(bridge) != "bridge":
         raise PluginNotAvailable(f"link {pod.keys.bridge} exists but is not a bridge")

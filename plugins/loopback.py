@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared import steps
 from shared.cni.errors import InternalError
 from shared.cni.ip import Prefix
 from shared.cni.plugin import previous_result
@@ -23,6 +24,7 @@ def add(call: Call, undo: Undo) -> Result:
     """Brings `lo` up, whatever CNI_IFNAME says; answers prevResult, or `lo` with its first address of each family."""
     given = previous_result(call)
     with netns.open_netns(call.netns):
+        steps.begin("lo")
         pod = Netlink()
         loopback = links.require(pod, NAME)
         if not loopback["flags"] & IFF_UP:
@@ -45,6 +47,7 @@ def add(call: Call, undo: Undo) -> Result:
 def check(call: Call) -> None:
     """Raises InternalError where `lo` is down."""
     with netns.open_netns(call.netns):
+        steps.begin("lo")
         if not links.require(Netlink(), NAME)["flags"] & IFF_UP:
             raise InternalError(f"{NAME} is down in {call.netns}")
 
@@ -55,6 +58,7 @@ def delete(call: Call) -> None:
     if pod_netns is None:
         return
     with pod_netns:
+        steps.begin("lo")
         pod = Netlink()
         links.set_down(pod, links.require(pod, NAME)["index"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from shared import signals
+from shared import signals, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Undo:
         if kind is None:
             return
         signals.ignore()
+        steps.begin(steps.UNDO)
         while self.steps:
             what, step = self.steps.pop()
             try:

@@ -24,7 +24,7 @@ import fcntl
 import posix
 from time import monotonic
 
-from shared import signals
+from shared import signals, steps
 from shared.cni.errors import IOFailure, TryAgainLater
 from shared.cni.ip import Address
 from shared.cni.names import is_link_name, is_name
@@ -120,6 +120,7 @@ class Store:
 
     def __enter__(self) -> Self:
         self.deadline = monotonic() + LOCK_SECONDS
+        steps.begin("ipam.lock")
         try:
             self.directory = _directory(self.path)
             sidecar = _directory(f"{self.data_dir}/{SIDECAR}")
@@ -129,9 +130,11 @@ class Store:
             self._hold(self.directory)
             self.lock = self._lock()
             if not self._is_sealed():
+                steps.begin("ipam.index")
                 self.rebuild()
         except OSError as error:
             raise self._failure("open", error) from None
+        steps.begin("ipam.leases")
         return self
 
     def __exit__(

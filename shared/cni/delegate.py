@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posix
 
+from shared import steps
 from shared.cni import suite
 from shared.cni.call import folded
 from shared.cni.config import invalid
@@ -43,6 +44,7 @@ def ipam_type(call: Call) -> str:
 
 def add(call: Call, undo: Undo) -> Result:
     """The addresses that the IPAM plugin assigns; `undo` gives them back."""
+    steps.begin("ipam")
     path = _find(call)
     module = _own_module(path)
     if module is not None:
@@ -55,6 +57,7 @@ def add(call: Call, undo: Undo) -> Result:
 
 def forward(call: Call) -> None:
     """Has the IPAM plugin serve the call's own command: CHECK, DEL, GC or STATUS; raises what it answers."""
+    steps.begin("ipam")
     try:
         path = _find(call)
     except CniError as error:

@@ -91,16 +91,16 @@ def repeated(data: bytes) -> set[str]:
 
 
 def dumps(value: Any, indent: str = "\n") -> str:
-    """JSON text with four blanks of indentation, as CNI plugins print it."""
+    """JSON text with four blanks of indentation, as CNI plugins print it; with an empty `indent` on one line."""
     if isinstance(value, str):
         return _quote(value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):
         return repr(value)
-    inner = indent + "    "
+    inner = indent and indent + "    "
     if isinstance(value, dict):
         members = [f"{_quote(str(key))}: {dumps(member, inner)}" for key, member in value.items()]
-        return "{" + inner + ("," + inner).join(members) + indent + "}" if members else "{}"
+        return "{" + inner + ("," + (inner or " ")).join(members) + indent + "}" if members else "{}"
     elements = [dumps(element, inner) for element in value]
-    return "[" + inner + ("," + inner).join(elements) + indent + "]" if elements else "[]"
+    return "[" + inner + ("," + (inner or " ")).join(elements) + indent + "]" if elements else "[]"

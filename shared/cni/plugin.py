@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from shared import signals
+from shared import signals, steps
 from shared.cni.call import Call, folded
 from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
 from shared.cni.fastjson import dumps, loads
@@ -19,34 +19,59 @@ if TYPE_CHECKING:
 STDIN_LIMIT = 16 << 20  # bytes
 STDIN_SECONDS = 20.0
 TEXT_LIMIT = 4096  # characters of an error text; input that is wrong may be large
+NODE_CONFIG = "/etc/cni/pycni.json"
 
 
 def serve(module: str) -> int:
     """Answers the call that environment and stdin describe; returns the exit status, 0 or 1."""
     signals.install()
     version = CURRENT
+    call: Call | None = None
+    failure: CniError | None = None
     try:
         call = Call({key.decode(): value.decode(errors="surrogateescape") for key, value in posix.environ.items()
                      if key.startswith(b"CNI_") and key.isascii()})  # fmt: skip
         if call.command == "VERSION":
             _write(dumps({"cniVersion": _asked_version(), "supportedVersions": list(SUPPORTED)}))
-            return 0
-        call.read_config(_read_stdin())
-        version = call.version
-        _dispatch(call, __import__(module, fromlist=("add",)))
+        else:
+            call.read_config(_read_stdin())
+            version = call.version
+            if folded(call.config, "pycni") is not None:
+                from shared.cni import log
+
+                log.check(call)
+            _dispatch(call, __import__(module, fromlist=("add",)))
     except CniError as error:
-        return _fail(version, error)
+        failure = error
     except signals.Terminated as termination:
-        return _fail(version, InternalError(f"terminated by signal {termination.args[0]}"))
+        failure = InternalError(f"terminated by signal {termination.args[0]}")
     except BaseException as error:  # noqa: BLE001  whatever happens, the runtime gets one JSON object
-        return _fail(version, InternalError(f"unexpected {type(error).__name__}: {error}", _place(error)))
-    return 0
+        failure = InternalError(f"unexpected {type(error).__name__}: {error}", _place(error))
+        failure.__cause__ = error
+    if failure is not None:
+        _fail(version, failure)
+    _log(module, call, failure)
+    return 0 if failure is None else 1
+
+
+def _log(module: str, call: Call | None, failure: CniError | None) -> None:
+    """Adds the call to the log where one is asked for; whatever happens to that changes nothing for the runtime."""
+    steps.begin(steps.LOG)
+    try:
+        own = None if call is None else folded(call.config, "pycni")
+        if own is not None or posix.access(NODE_CONFIG, posix.F_OK):
+            from shared.cni import log
+
+            log.write(module, call, failure)
+    except Exception as error:  # noqa: BLE001  the answer has been given
+        _complain(f"cannot write the log: {error}")
 
 
 def _dispatch(call: Call, plugin: ModuleType) -> None:
     if call.command == "ADD":
         with Undo() as undo:
             result = plugin.add(call, undo)
+            steps.begin(steps.ANSWER)
             text = dumps(result.to_json(call.version))
             signals.safe_point()
             _write(text)
@@ -92,6 +117,7 @@ def valid_attachments(call: Call) -> set[tuple[str, str]]:
 
 
 def _read_stdin() -> bytes:
+    steps.begin("stdin")
     chunks = []
     length = 0
     try:
@@ -105,6 +131,7 @@ def _read_stdin() -> bytes:
         raise IOFailure(f"the configuration on stdin did not end within {STDIN_SECONDS:.0f} seconds") from None
     except OSError as error:
         raise IOFailure("cannot read the configuration from stdin", str(error)) from None
+    steps.begin("config")
     return b"".join(chunks)
 
 
@@ -117,16 +144,24 @@ def _asked_version() -> str:
     return version if version in SUPPORTED else CURRENT
 
 
-def _fail(version: str, error: CniError) -> int:
+def _fail(version: str, error: CniError) -> None:
     signals.ignore()
+    steps.begin(steps.ANSWER)
     answer = {"cniVersion": version, "code": error.code, "msg": error.msg[:TEXT_LIMIT]}
     if error.details:
         answer["details"] = error.details[:TEXT_LIMIT]
     try:
         _write(dumps(answer))
     except CniError:
-        posix.write(2, f"pycni: {error}\n".encode(errors="replace"))
-    return 1
+        _complain(str(error))
+
+
+def _complain(text: str) -> None:
+    """Tells the operator what the answer cannot; raises nothing where nobody listens."""
+    try:
+        posix.write(2, f"pycni: {text}\n".encode(errors="replace"))
+    except OSError:
+        return
 
 
 def _write(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import posix
 
+from shared import steps
 from shared.cni.errors import InvalidNetns, UnknownContainer
 
 TYPE_CHECKING = False
@@ -49,6 +50,7 @@ def open_netns(path: str) -> Netns:
 
     Raises UnknownContainer where there is nothing, InvalidNetns where there is something else or the host's own.
     """
+    steps.begin("netns")
     try:
         # a FIFO would block without O_NONBLOCK
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)

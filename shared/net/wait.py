@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared import signals
+from shared import signals, steps
 from shared.cni.errors import InternalError
 from shared.net import addresses, links
 from shared.net.netlink import RECEIVE_SIZE, SOL_NETLINK
@@ -22,6 +22,7 @@ DAD_SECONDS = 10.0
 
 def carrier(netlink: Netlink, name: str) -> Message:
     """The link when it has carrier (and a bridge's port forwards); raises InternalError after 2.5 seconds."""
+    steps.begin("carrier")
     link: Message = {}
 
     def is_up() -> bool:
@@ -34,6 +35,7 @@ def carrier(netlink: Netlink, name: str) -> Message:
 
 def addresses_settled(netlink: Netlink, index: int) -> None:
     """Until duplicate address detection is over on a link; raises InternalError for a duplicate or after 10 seconds."""
+    steps.begin("dad")
 
     def is_settled() -> bool:
         return not addresses.unsettled(netlink, index)

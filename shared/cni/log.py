@@ -1,0 +1,245 @@
+"""The log for the night: a line of JSON for each call; imported only where a log is asked for.
+
+Every writer holds the file's lock (flock(2)) and looks again whether the file still has its name. Whoever finds it full
+renames it and begins a new one, so that no line is lost between two files, and none is torn: a line is one write at the
+file's end, what a full disk cut off is taken back, and what a killed writer left begins no other line.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import posix
+from time import gmtime, strftime, time
+
+from shared import signals, steps
+from shared.cni import config, suite
+from shared.cni.config import absolute_path, field, integer, obj, section
+from shared.cni.errors import InvalidConfig
+from shared.cni.fastjson import dumps, loads
+from shared.cni.plugin import NODE_CONFIG
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shared.cni.call import Call
+    from shared.cni.errors import CniError
+
+KEPT = 2  # full files beside the one that is written
+LOCK_SECONDS = 1.0  # a call does not wait longer; it writes all the same, and leaves a full file to others
+TRIES = 100
+TEXT_LIMIT = 1024  # characters of each text in a line
+NODE_CONFIG_LIMIT = 1 << 16  # bytes
+MODE = 0o640
+S_IFMT, S_IFREG = 0o170000, 0o100000
+PODS_MUST_GO = ("DEL", "GC")  # a slip in a log's path is no reason to keep a pod
+
+
+class Log(config.Config):
+    """Where the log is; what stands below `pycni`, and at the top of the node's file."""
+
+    log: str = field(absolute_path, "", "file that each call adds a line of JSON to; without it there is no log")
+    size: int = field(
+        integer(4096, 1 << 40), 10 << 20,
+        f"bytes after which a new file is begun; the last {KEPT} are kept as .1 and .{KEPT}",
+    )  # fmt: skip
+
+
+class Config(config.Config):
+    """The suite's own key in the configuration of any plugin."""
+
+    pycni: Log | None = field(section(Log), None, "see pycni")
+
+
+def check(call: Call) -> None:
+    """Raises InvalidConfig where `pycni` cannot be used, except for the commands that must not fail for it."""
+    if call.command not in PODS_MUST_GO:
+        Config.read(call.config)
+
+
+def of_node() -> Log | None:
+    """What the node's file says, None where there is no such file; raises ValueError where it cannot be used."""
+    try:
+        file = posix.open(NODE_CONFIG, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        found: Log = Log.read(obj.parse(loads(posix.read(file, NODE_CONFIG_LIMIT))))
+    except (OSError, ValueError, InvalidConfig) as error:
+        raise ValueError(f"{NODE_CONFIG}: {error}") from None
+    finally:
+        posix.close(file)
+    return found
+
+
+def write(module: str, call: Call | None, failure: CniError | None) -> None:
+    """Adds the call's line to the log of its configuration, else to the node's; raises what stands against it."""
+    signals.ignore()
+    log = _of_call(call) or of_node()
+    if log is None or not log.log:
+        return
+    line = dumps(_entry(module, call, failure), "").encode() + b"\n"
+    try:
+        append(log.log, line, log.size)
+    except OSError as error:
+        raise OSError(f"{log.log}: {error}") from None
+
+
+def _of_call(call: Call | None) -> Log | None:
+    try:
+        keys: Config = Config.read(call.config if call else {})
+    except InvalidConfig:  # said in the answer where it matters
+        return None
+    return keys.pycni if keys.pycni and keys.pycni.log else None
+
+
+def _entry(module: str, call: Call | None, failure: CniError | None) -> dict[str, Any]:
+    seconds = steps.begun[-1][1] - steps.begun[0][1]
+    began = time() - seconds
+    entry: dict[str, Any] = {
+        "time": strftime("%Y-%m-%dT%H:%M:%S", gmtime(began)) + f".{int(began % 1 * 1000):03}Z",
+        "verb": _variable(b"CNI_COMMAND"),
+        "plugin": next((name for name, served_by in suite.plugins.items() if served_by == module), module),
+        "network": call.network[:TEXT_LIMIT] if call else "",
+        "containerID": _variable(b"CNI_CONTAINERID"),
+        "ifname": _variable(b"CNI_IFNAME"),
+        "ms": _ms(seconds),
+        "steps": _durations(),
+        "outcome": "ok",
+    }
+    if failure is not None:
+        entry |= {"outcome": "error", "code": failure.code, "msg": failure.msg[:TEXT_LIMIT]}
+        if failure.details:
+            entry["details"] = failure.details[:TEXT_LIMIT]
+        entry["failedStep"] = _failing_step()
+        number = _errno(failure)
+        if number is not None:
+            entry["errno"] = errno.errorcode.get(number, str(number))
+    if b"TRACEPARENT" in posix.environ:
+        entry["traceparent"] = _variable(b"TRACEPARENT")
+    return entry
+
+
+def _variable(name: bytes) -> str:
+    return posix.environ.get(name, b"").decode(errors="backslashreplace")[:TEXT_LIMIT]
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _durations() -> dict[str, float]:
+    """Milliseconds of each step; what comes to pass while an ADD is taken back belongs to that."""
+    seconds: dict[str, float] = {}
+    current = ""
+    for (step, began), (_, ended) in zip(steps.begun, steps.begun[1:], strict=False):
+        if current != steps.UNDO or step == steps.ANSWER:
+            current = step
+        seconds[current] = seconds.get(current, 0.0) + ended - began
+    return {step: _ms(duration) for step, duration in seconds.items()}
+
+
+def _failing_step() -> str:
+    last = ""
+    for step, _ in steps.begun:
+        if step in (steps.UNDO, steps.ANSWER, steps.LOG):
+            break
+        last = step
+    return last
+
+
+def _errno(failure: BaseException) -> int | None:
+    """The system's reason for a failure: that of the error itself or of the one it was made from."""
+    link: BaseException | None = failure
+    while link is not None:
+        number = getattr(link, "errno", None)
+        if isinstance(number, int):
+            return number
+        link = link.__cause__ or link.__context__
+    return None
+
+
+# -- the file
+
+
+def append(path: str, line: bytes, size: int) -> None:
+    """Adds a line, by one write; begins a new file first where this one would grow beyond `size` bytes.
+
+    Raises OSError where the line is not in the file now, as a whole.
+    """
+    for _ in range(TRIES):
+        file = _open(path)
+        if file < 0:
+            continue
+        try:
+            locked = _lock(file)
+            held = posix.fstat(file)
+            if locked and not _has_name(held, path):
+                continue  # renamed by another call while this one waited
+            if locked and held.st_size and held.st_size + len(line) > size:
+                _rotate(path)
+                continue
+            _write(file, line, held.st_size)
+        finally:
+            posix.close(file)
+        return
+    raise OSError("the file is replaced again and again")
+
+
+def _open(path: str) -> int:
+    """The log, made if need be; -1 where another call was faster to make it. Raises OSError for what is no log."""
+    flags = posix.O_RDWR | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+    try:
+        file = posix.open(path, flags)
+    except FileNotFoundError:
+        try:
+            file = posix.open(path, flags | posix.O_CREAT | posix.O_EXCL, MODE)
+        except FileExistsError:
+            return -1
+        posix.fchmod(file, MODE)  # whatever the umask
+    held = posix.fstat(file)
+    # a second name could be that of a file which is no log at all
+    if held.st_mode & S_IFMT != S_IFREG or held.st_nlink > 1 or held.st_uid != posix.geteuid():
+        posix.close(file)
+        raise OSError("is not a regular file of the plugin's user with one name")
+    return file
+
+
+def _lock(file: int) -> bool:
+    """Whether the lock was to be had in time."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        try:
+            with signals.interruptible(LOCK_SECONDS):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except signals.DeadlineExpired:
+            return False
+    return True
+
+
+def _has_name(held: posix.stat_result, path: str) -> bool:
+    try:
+        named = posix.lstat(path)
+    except FileNotFoundError:
+        return False
+    return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
+
+
+def _rotate(path: str) -> None:
+    for number in range(KEPT, 0, -1):
+        try:
+            posix.rename(f"{path}.{number - 1}" if number > 1 else path, f"{path}.{number}")
+        except FileNotFoundError:
+            continue
+
+
+def _write(file: int, line: bytes, size: int) -> None:
+    if size and posix.pread(file, 1, size - 1) != b"\n":
+        line = b"\n" + line
+    written = posix.write(file, line)
+    if written != len(line):
+        if posix.fstat(file).st_size == size + written:  # else somebody wrote after it, without the lock
+            posix.ftruncate(file, size)
+        raise OSError(f"only {written} of {len(line)} bytes could be written")
