@@ -12,7 +12,7 @@ from __future__ import annotations
 from shared.cni.errors import InvalidConfig
 from shared.cni.fastjson import dumps
 from shared.cni.ip import Address, Prefix
-from shared.cni.names import LINK_NAME_BYTES, is_link_name
+from shared.cni.names import LINK_NAME_BYTES, is_absolute_path, is_link_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _prefix(value: Any) -> Prefix:
 
 
 def _absolute_path(value: Any) -> str:
-    if not _text(value).startswith("/") or not value.isprintable() or ".." in value.split("/"):
+    if not is_absolute_path(_text(value)):
         raise ValueError("must be an absolute path of printable characters without '..'")
     return str(value)
 

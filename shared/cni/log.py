@@ -13,10 +13,11 @@ import posix
 from time import gmtime, strftime, time
 
 from shared import signals, steps
-from shared.cni import config, suite
-from shared.cni.config import absolute_path, field, integer, obj, section
+from shared.cni import suite
+from shared.cni.call import folded
 from shared.cni.errors import InvalidConfig
 from shared.cni.fastjson import dumps, loads
+from shared.cni.names import is_absolute_path
 from shared.cni.plugin import NODE_CONFIG
 
 TYPE_CHECKING = False
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from shared.cni.call import Call
     from shared.cni.errors import CniError
 
+SIZE, LEAST_SIZE, LARGEST_SIZE = 10 << 20, 4096, 1 << 40  # bytes of a full file: by default, and the bounds
 KEPT = 2  # full files beside the one that is written
 LOCK_SECONDS = 1.0  # a call does not wait longer; it writes all the same, and leaves a full file to others
 TRIES = 100
@@ -36,62 +38,64 @@ S_IFMT, S_IFREG = 0o170000, 0o100000
 PODS_MUST_GO = ("DEL", "GC")  # a slip in a log's path is no reason to keep a pod
 
 
-class Log(config.Config):
-    """Where the log is; what stands below `pycni`, and at the top of the node's file."""
-
-    log: str = field(absolute_path, "", "file that each call adds a line of JSON to; without it there is no log")
-    size: int = field(
-        integer(4096, 1 << 40), 10 << 20,
-        f"bytes after which a new file is begun; the last {KEPT} are kept as .1 and .{KEPT}",
-    )  # fmt: skip
-
-
-class Config(config.Config):
-    """The suite's own key in the configuration of any plugin."""
-
-    pycni: Log | None = field(section(Log), None, "see pycni")
-
-
 def check(call: Call) -> None:
     """Raises InvalidConfig where `pycni` cannot be used, except for the commands that must not fail for it."""
     if call.command not in PODS_MUST_GO:
-        Config.read(call.config)
+        settings(folded(call.config, "pycni"))
 
 
-def of_node() -> Log | None:
-    """What the node's file says, None where there is no such file; raises ValueError where it cannot be used."""
+def settings(raw: object) -> tuple[str, int]:
+    """The path of the log, empty for none, and the size of a full file.
+
+    Raises InvalidConfig. The declarations are read only where something is unusual: to import them takes longer than
+    to write a line.
+    """
+    if isinstance(raw, dict) and raw.keys() <= {"log", "size"}:
+        path, size = raw.get("log"), raw.get("size", SIZE)
+        plain = isinstance(path, str) and is_absolute_path(path)
+        if plain and type(size) is int and LEAST_SIZE <= size <= LARGEST_SIZE:
+            return str(path), size
+    from shared.cni.log_config import Config
+
+    keys = Config.read({"pycni": raw}).pycni
+    return (keys.log, keys.size) if keys else ("", SIZE)
+
+
+def of_node() -> tuple[str, int]:
+    """The settings in the node's file, an empty path where there is none; raises ValueError where it cannot be used."""
     try:
         file = posix.open(NODE_CONFIG, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except FileNotFoundError:
-        return None
+        return "", SIZE
     try:
-        found: Log = Log.read(obj.parse(loads(posix.read(file, NODE_CONFIG_LIMIT))))
+        return settings(loads(posix.read(file, NODE_CONFIG_LIMIT)))
     except (OSError, ValueError, InvalidConfig) as error:
         raise ValueError(f"{NODE_CONFIG}: {error}") from None
     finally:
         posix.close(file)
-    return found
 
 
 def write(module: str, call: Call | None, failure: CniError | None) -> None:
     """Adds the call's line to the log of its configuration, else to the node's; raises what stands against it."""
     signals.ignore()
-    log = _of_call(call) or of_node()
-    if log is None or not log.log:
+    path, size = _of_call(call)
+    if not path:
+        path, size = of_node()
+    if not path:
         return
     line = dumps(_entry(module, call, failure), "").encode() + b"\n"
     try:
-        append(log.log, line, log.size)
+        append(path, line, size)
     except OSError as error:
-        raise OSError(f"{log.log}: {error}") from None
+        raise OSError(f"{path}: {error}") from None
 
 
-def _of_call(call: Call | None) -> Log | None:
+def _of_call(call: Call | None) -> tuple[str, int]:
+    raw = None if call is None else folded(call.config, "pycni")
     try:
-        keys: Config = Config.read(call.config if call else {})
-    except InvalidConfig:  # said in the answer where it matters
-        return None
-    return keys.pycni if keys.pycni and keys.pycni.log else None
+        return ("", SIZE) if raw is None else settings(raw)
+    except InvalidConfig:
+        return "", SIZE  # said in the answer where it matters
 
 
 def _entry(module: str, call: Call | None, failure: CniError | None) -> dict[str, Any]:

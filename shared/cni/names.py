@@ -13,6 +13,11 @@ def is_name(value: str) -> bool:
     return 0 < len(value) <= LONGEST_NAME and value[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(value)
 
 
+def is_absolute_path(value: str) -> bool:
+    """Whether it is a path from the root that no `..` leads elsewhere and that can be shown."""
+    return value.startswith("/") and value.isprintable() and ".." not in value.split("/")
+
+
 def is_link_name(value: str) -> bool:
     """Whether the kernel takes it as a link's name (dev_valid_name) and it is safe in a path."""
     return (

@@ -1,0 +1,23 @@
+"""The keys of the log, declared; shared/cni/log.py reads the plain case without them."""
+
+from __future__ import annotations
+
+from shared.cni import config
+from shared.cni.config import absolute_path, field, integer, section
+from shared.cni.log import KEPT, LARGEST_SIZE, LEAST_SIZE, SIZE
+
+
+class Log(config.Config):
+    """What stands below `pycni`, and at the top of the node's file."""
+
+    log: str = field(absolute_path, "", "file that each call adds a line of JSON to; without it there is no log")
+    size: int = field(
+        integer(LEAST_SIZE, LARGEST_SIZE), SIZE,
+        f"bytes of the log before a new file is begun; the last {KEPT} are kept, as .1 and .{KEPT}",
+    )  # fmt: skip
+
+
+class Config(config.Config):
+    """The suite's own key in the configuration of any plugin."""
+
+    pycni: Log | None = field(section(Log), None, "see pycni")
