@@ -259,6 +259,42 @@ def _monitor(parser: argparse.ArgumentParser) -> None:
     _cache_dir(parser)
 
 
+def _log_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = """a line: time, verb, plugin, network, container, interface, milliseconds, longest steps, outcome
+
+examples:
+  cnitool log --errors --since 2h          what failed in the last two hours
+  cnitool log --container 4f2a --slowest 3 the three slowest calls of a pod, by the beginning of its id
+  cnitool log --histogram --verb ADD       how long ADDs take, for each plugin
+  cnitool log --follow --json | jq .       calls as they come"""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the log (default: the one in /etc/cni/pycni.json)")
+    chosen = parser.add_argument_group("which calls")
+    chosen.add_argument("--network", metavar="NAME", help="of this network")
+    chosen.add_argument("--container", metavar="ID", help="of the containers whose id begins like this")
+    chosen.add_argument("--ifname", metavar="NAME", help="for the interface of this name")
+    chosen.add_argument("--verb", type=str.upper, metavar="VERB", help="ADD, DEL, CHECK, GC, STATUS or VERSION")
+    chosen.add_argument("--plugin", metavar="NAME", help="of this plugin")
+    chosen.add_argument("--errors", action="store_true", help="that failed")
+    chosen.add_argument(
+        "--since",
+        metavar="WHEN",
+        help="since a time (2026-01-31T22:15, or 22:15 today), or an age: 90s, 15m, 2h, 3d",
+    )
+    shown = parser.add_argument_group("what is shown").add_mutually_exclusive_group()
+    shown.add_argument("--slowest", type=_positive, metavar="N", help="only the N slowest, the slowest first")
+    shown.add_argument("--histogram", action="store_true", help="how long calls take, for each verb and plugin")
+    shown.add_argument("--follow", action="store_true", help="the calls that come; with --since those before, too")
+    parser.add_argument("--json", action="store_true", help="the log's own lines, or the histogram as JSON")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
 COMMANDS: tuple[Command, ...] = (
     Command("add", "networks", "attach a network namespace to a network, print the result", _attachment),
     Command("check", "networks", "check that an attachment is as it was made", _attachment),
@@ -297,6 +333,7 @@ COMMANDS: tuple[Command, ...] = (
         "tell, a line each, what happens to links, addresses and routes of the pods and their bridges, until ended by"
         " Ctrl-C or SIGTERM", _monitor, needs_tools=True,
     ),
+    Command("log", "log", "read the log of the plugins' calls: find, follow, sum up", _log_arguments),
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from shared.cni.config import Config, Field
 from shared.launch import PLUGINS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+EVERY_PLUGIN = "pycni"  # the suite's own key, which any plugin's configuration may have
 NONE = "–"
 # What a reader calls a kind whose schema says it less plainly.
 PLAIN = (
@@ -36,8 +37,9 @@ def run(options: Namespace) -> int:
 
 
 def keys_of(plugin: str) -> type[Config] | None:
-    """The declared keys of a plugin, None for one that has none; raises KeyError for an unknown plugin."""
-    found: type[Config] | None = getattr(importlib.import_module(PLUGINS[plugin]), "Config", None)
+    """The declared keys of a plugin, None for one that has none, or EVERY_PLUGIN's; raises KeyError for another."""
+    module = "shared.cni.log_config" if plugin == EVERY_PLUGIN else PLUGINS[plugin]
+    found: type[Config] | None = getattr(importlib.import_module(module), "Config", None)
     return found
 
 
@@ -135,7 +137,7 @@ def table(plugin: str) -> str:
 
 
 def filled(text: str) -> str:
-    """A Markdown text with each plugin's table between its markers."""
+    """A Markdown text with each plugin's table, and EVERY_PLUGIN's, between its markers."""
     marked = re.compile(r"(<!-- keys: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return marked.sub(lambda found: found[1] + table(found[2]) + found[3], text)
 
