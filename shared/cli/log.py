@@ -102,9 +102,8 @@ def _moment(text: str, now: datetime) -> datetime:
     try:
         if ago:
             return now - timedelta(seconds=float(ago[1]) * UNITS[ago[2]])
-        if re.fullmatch(r"\d\d:\d\d(:\d\d)?", text):
-            text = f"{now.astimezone().date()}T{text}"
-        return datetime.fromisoformat(text).astimezone()
+        today = f"{now.astimezone().date()}T" if re.fullmatch(r"\d\d:\d\d(:\d\d)?", text) else ""
+        return datetime.fromisoformat(today + text).astimezone()
     except (ValueError, OverflowError):
         raise Unusable(f"--since {text!r} is neither a time such as 2026-01-31T22:15 nor an age such as 15m") from None
 
@@ -133,14 +132,16 @@ def _entries(lines: Iterable[bytes], garbled: Garbled) -> Iterator[tuple[Entry, 
 
 def _is_entry(entry: Any) -> bool:
     """Whether all that is shown is there; raises ValueError for a time that is none."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("ms"), int | float):
+    if not isinstance(entry, dict) or not _is_duration(entry.get("ms")):
         return False
     texts = ("time", "verb", "plugin", "network", "containerID", "ifname", "outcome")
     if not all(isinstance(entry.get(key), str) for key in texts) or not isinstance(entry.get("steps"), dict):
         return False
-    return datetime.fromisoformat(entry["time"]).tzinfo is not None and all(
-        isinstance(ms, int | float) for ms in entry["steps"].values()
-    )
+    return datetime.fromisoformat(entry["time"]).tzinfo is not None and all(map(_is_duration, entry["steps"].values()))
+
+
+def _is_duration(ms: Any) -> bool:
+    return isinstance(ms, int | float) and not isinstance(ms, bool) and 0 <= ms < math.inf
 
 
 def _files(path: Path) -> list[IO[bytes]]:
@@ -178,38 +179,35 @@ def _written(path: Path) -> Iterator[bytes]:
 def _followed(path: Path, *, past: bool) -> Iterator[bytes]:
     """The lines that come, with `past` those that are there before them; waits for a log that is not there yet."""
     events = _changes(path.parent)
-    files = _files(path)
-    if not past and files:
-        files = files[-1:]
-        files[0].seek(0, os.SEEK_END)
+    known: list[IO[bytes]] = []  # the last is the one that is written
+    fresh = _files(path)
+    if not past and fresh:
+        known, fresh = fresh, []
+        known[-1].seek(0, os.SEEK_END)
     rest = b""
     while True:
-        while files:
-            for line in files[0]:
+        for file in (*known[-1:], *fresh):
+            if rest and file in fresh:  # torn: nothing more is written to a file that has its next
+                yield rest
+                rest = b""
+            for line in file:
                 rest += line
                 if rest.endswith(b"\n"):
                     yield rest
                     rest = b""
-            if len(files) == 1:
-                break
-            if rest:  # torn: nothing more is written to a file that has its next
-                yield rest
-                rest = b""
-            files.pop(0).close()
-        newer = _newer(path, files)
-        if newer:
-            files += newer
-        else:
+        known += fresh
+        for file in known[: -log.KEPT - 1]:
+            file.close()
+        # those that may still have a name are kept open: an inode that is in use is no new file's
+        known = known[-log.KEPT - 1 :]
+        fresh = []
+        for file in _files(path):
+            if any(_is_same(file, other) for other in known):
+                file.close()
+            else:
+                fresh.append(file)
+        if not fresh:
             os.read(events, 1 << 16)
-
-
-def _newer(path: Path, files: list[IO[bytes]]) -> list[IO[bytes]]:
-    """What has come after the last of the files; all that is there where that one is gone, or was none."""
-    now = _files(path)
-    place = next((place for place, file in enumerate(now) if files and _is_same(file, files[-1])), -1)
-    for file in now[: place + 1]:
-        file.close()
-    return now[place + 1 :]
 
 
 def _changes(directory: Path) -> int:

@@ -23,7 +23,7 @@ STANDARD = {
     "gc",  # to switch it off
     "struct",  # netlink headers; 20 lines around _struct
 }
-PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|undo))?")
+PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|steps|undo))?")
 KERNEL = re.compile(r"shared\.net(\.\w+)?")
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 # What an executable may load of this project beyond the protocol.
@@ -42,6 +42,8 @@ RARE: dict[str, list[str]] = {
     "shared.net.verify": ["CHECK"],
     "shared.net.vlans": [],
     "shared.cni.execute": [],
+    "shared.cni.log": [],
+    "shared.cni.log_config": [],
 }
 # Executes a launcher and tells, at the only exit, what is in sys.modules that was not at the start.
 OBSERVER = """
@@ -104,6 +106,19 @@ def test_executable_loads_only_what_it_wants(host: PretendHost, plugin: str, ver
         allowed = (PROTOCOL, *OWN[plugin])
         beyond = {name for name in modules - STANDARD if not any(pattern.fullmatch(name) for pattern in allowed)}
         assert beyond == set(), f"{plugin} {verb} on Python {version} loads {', '.join(sorted(beyond))}"
+
+
+@pytest.mark.parametrize("version", found())
+@pytest.mark.parametrize("plugin", OWN)
+def test_the_log_is_one_module_more(host: PretendHost, plugin: str, version: str) -> None:
+    without = life(host, plugin, version)
+    host.drop_netns("pod")
+    (host.root / "etc/cni/pycni.json").write_text('{"log": "/run/pycni.log"}')
+    for verb, answer in life(host, plugin, version).items():
+        more = loaded(answer) - loaded(without[verb])
+        # of what the log needs itself, host-local does not load these for every verb
+        assert more - {"fcntl", "errno"} == {"shared.cni.log"}, f"{plugin} {verb} on Python {version}"
+    assert len((host.root / "run/pycni.log").read_text().splitlines()) == len(without)
 
 
 @pytest.mark.parametrize("version", found())

@@ -1,0 +1,99 @@
+"""The log's file: what is added by many at once is there, whole and once; settings are what their declarations say."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.cni import log
+from shared.cni.errors import InvalidConfig
+from shared.cni.log_config import Config
+
+WRITERS, LINES = 32, 60
+
+
+def files(path: Path) -> list[Path]:
+    return sorted(path.parent.iterdir())
+
+
+def write(path: Path, writer: int, size: int) -> None:
+    """In a process of its own: lines of many lengths, some longer than a page of memory."""
+    status = 1
+    try:
+        for number in range(LINES):
+            length = (writer * 7 + number * 131) % 700 + (6000 if number % 20 == 0 else 0)
+            log.append(str(path), json.dumps([writer, number, "x" * length]).encode() + b"\n", size)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def test_many_writers_lose_and_tear_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With so many full files kept that none falls out; a new one is begun every few lines."""
+    monkeypatch.setattr(log, "KEPT", 400)
+    path, size = tmp_path / "log", 8192
+    children = []
+    for writer in range(WRITERS):
+        child = os.fork()
+        if child == 0:
+            write(path, writer, size)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * WRITERS
+    lines = [json.loads(line) for file in files(path) for line in file.read_bytes().splitlines()]
+    assert sorted((writer, number) for writer, number, _ in lines) == [
+        (writer, number) for writer in range(WRITERS) for number in range(LINES)
+    ]
+    assert 60 < len(files(path)) < 400
+    assert all(file.stat().st_size <= size for file in files(path))
+    assert all(file.read_bytes().endswith(b"\n") for file in files(path))
+
+
+def test_the_oldest_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for number in range(100):
+        log.append(str(path), f"{number:03}\n".encode(), 40)
+    assert {file.name: file.read_text().split() for file in files(path)} == {
+        "log": [f"{n:03}" for n in range(90, 100)],
+        "log.1": [f"{n:03}" for n in range(80, 90)],
+        "log.2": [f"{n:03}" for n in range(70, 80)],
+    }
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files(path)} == {0o640}
+
+
+def test_a_line_longer_than_a_full_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for letter in b"abc":
+        log.append(str(path), bytes([letter]) * 100 + b"\n", 40)
+    assert [file.read_bytes()[:1] for file in files(path)] == [b"c", b"b", b"a"]
+
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.text(max_size=6), st.floats(), st.lists(st.integers(), max_size=1),
+    st.sampled_from(["", "/", "/a", "a", "/a/..", "/..a", "/\n", "/\ud800", 4095, 4096, 1 << 40, (1 << 40) + 1]),
+)  # fmt: skip
+keys = st.sampled_from(["log", "size", "LOG", "Size", "other"])
+
+
+def outcome(read: Any, raw: Any) -> Any:
+    try:
+        return read(raw)
+    except InvalidConfig as error:
+        return error.msg
+
+
+@given(st.dictionaries(keys, values) | values)
+def test_settings_are_read_as_declared(raw: Any) -> None:
+    """The short cut for the plain case decides nothing."""
+
+    def declared(raw: Any) -> tuple[str, int]:
+        found = Config.read({"pycni": raw}).pycni
+        return (found.log, found.size) if found else ("", log.SIZE)
+
+    assert outcome(log.settings, raw) == outcome(declared, raw)
