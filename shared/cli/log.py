@@ -184,30 +184,30 @@ def _followed(path: Path, *, past: bool) -> Iterator[bytes]:
     if not past and fresh:
         known, fresh = fresh, []
         known[-1].seek(0, os.SEEK_END)
-    rest = b""
+    rest: list[bytes] = []  # of a line that has no end yet
     while True:
         for file in (*known[-1:], *fresh):
             if rest and file in fresh:  # torn: nothing more is written to a file that has its next
-                yield rest
-                rest = b""
-            for line in file:
-                rest += line
-                if rest.endswith(b"\n"):
-                    yield rest
-                    rest = b""
-        known += fresh
-        for file in known[: -log.KEPT - 1]:
-            file.close()
-        # those that may still have a name are kept open: an inode that is in use is no new file's
-        known = known[-log.KEPT - 1 :]
-        fresh = []
-        for file in _files(path):
-            if any(_is_same(file, other) for other in known):
-                file.close()
-            else:
-                fresh.append(file)
+                yield b"".join(rest)
+                rest.clear()
+            for part in file:
+                rest.append(part)
+                if part.endswith(b"\n"):
+                    yield b"".join(rest)
+                    rest.clear()
+        known, fresh = _again(path, [*known, *fresh])
         if not fresh:
             os.read(events, 1 << 16)
+
+
+def _again(path: Path, known: list[IO[bytes]]) -> tuple[list[IO[bytes]], list[IO[bytes]]]:
+    """The known files, less those without a name except the last; and those that are new."""
+    named = _files(path)
+    fresh = [file for file in named if not any(_is_same(file, other) for other in known)]
+    kept = [file for file in known[:-1] if any(_is_same(file, other) for other in named)] + known[-1:]
+    for file in {*named, *known} - {*fresh, *kept}:
+        file.close()
+    return kept, fresh
 
 
 def _changes(directory: Path) -> int:
