@@ -120,6 +120,8 @@ class Garbled:
 def _entries(lines: Iterable[bytes], garbled: Garbled) -> Iterator[tuple[Entry, str]]:
     """Each call with the line that it stands in."""
     for line in lines:
+        if line == b"\n":  # before a line whose writer saw another one half written
+            continue
         try:
             entry = json.loads(line)
             if _is_entry(entry):

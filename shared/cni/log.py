@@ -83,7 +83,7 @@ def write(module: str, call: Call | None, failure: CniError | None) -> None:
         path, size = of_node()
     if not path:
         return
-    line = dumps(_entry(module, call, failure), "").encode() + b"\n"
+    line = dumps(entry(module, call, failure), "").encode() + b"\n"
     try:
         append(path, line, size)
     except OSError as error:
@@ -98,10 +98,11 @@ def _of_call(call: Call | None) -> tuple[str, int]:
         return "", SIZE  # said in the answer where it matters
 
 
-def _entry(module: str, call: Call | None, failure: CniError | None) -> dict[str, Any]:
+def entry(module: str, call: Call | None, failure: CniError | None) -> dict[str, Any]:
+    """The call as an object of the log."""
     seconds = steps.begun[-1][1] - steps.begun[0][1]
     began = time() - seconds
-    entry: dict[str, Any] = {
+    made: dict[str, Any] = {
         "time": strftime("%Y-%m-%dT%H:%M:%S", gmtime(began)) + f".{int(began % 1 * 1000):03}Z",
         "verb": _variable(b"CNI_COMMAND"),
         "plugin": next((name for name, served_by in suite.plugins.items() if served_by == module), module),
@@ -113,16 +114,16 @@ def _entry(module: str, call: Call | None, failure: CniError | None) -> dict[str
         "outcome": "ok",
     }
     if failure is not None:
-        entry |= {"outcome": "error", "code": failure.code, "msg": failure.msg[:TEXT_LIMIT]}
+        made |= {"outcome": "error", "code": failure.code, "msg": failure.msg[:TEXT_LIMIT]}
         if failure.details:
-            entry["details"] = failure.details[:TEXT_LIMIT]
-        entry["failedStep"] = _failing_step()
+            made["details"] = failure.details[:TEXT_LIMIT]
+        made["failedStep"] = _failing_step()
         number = _errno(failure)
         if number is not None:
-            entry["errno"] = errno.errorcode.get(number, str(number))
+            made["errno"] = errno.errorcode.get(number, str(number))
     if b"TRACEPARENT" in posix.environ:
-        entry["traceparent"] = _variable(b"TRACEPARENT")
-    return entry
+        made["traceparent"] = _variable(b"TRACEPARENT")
+    return made
 
 
 def _variable(name: bytes) -> str:
@@ -172,14 +173,15 @@ def append(path: str, line: bytes, size: int) -> None:
 
     Raises OSError where the line is not in the file now, as a whole.
     """
+    locked = True
     for _ in range(TRIES):
         file = _open(path)
         if file < 0:
             continue
         try:
-            locked = _lock(file)
+            locked = locked and _lock(file)
             held = posix.fstat(file)
-            if locked and not _has_name(held, path):
+            if not _has_name(held, path):
                 continue  # renamed by another call while this one waited
             if locked and held.st_size and held.st_size + len(line) > size:
                 _rotate(path)

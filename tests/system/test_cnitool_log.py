@@ -138,13 +138,13 @@ def test_histogram(tmp_path: Path) -> None:
     assert (nothing.returncode, nothing.stdout) == (0, "")
 
 
-GARBAGE = [b"", b"{", b"[]", b"5", b"{}", b"\xff\xfe", b"[" * 100_000, b"\0" * 50]
+GARBAGE = [b" ", b"{", b"[]", b"5", b"{}", b"\xff\xfe", b"[" * 100_000, b"\0" * 50]
 GARBAGE += [json.dumps(entry(1) | wrong).encode() for wrong in WRONG]
 
 
 def test_garbled_lines_are_counted_and_passed_over(path: Path) -> None:
     whole = path.read_bytes()
-    path.write_bytes(b"\n".join(GARBAGE) + b"\n" + whole + b'{"time": "20')
+    path.write_bytes(b"\n".join(GARBAGE) + b"\n\n" + whole + b'{"time": "20')
     for arguments in ((), ("--histogram",), ("--slowest", "2"), ("--json",)):
         done = cnitool(path, *arguments)
         assert done.returncode == 0 and done.stdout

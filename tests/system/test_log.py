@@ -328,7 +328,8 @@ def test_many_calls_at_once_and_three_files(host: PretendHost) -> None:
     answers = batch.run(host, calls, at_once=32)
     assert {(answer.status, answer.stderr) for answer in answers} == {(0, "")}
     files = [text_of(host, path) for path in (LOG, f"{LOG}.1", f"{LOG}.2")]
-    assert files[0] and files[1] and all(len(text) <= size for text in files)
+    # who did not get the lock in a second writes all the same
+    assert files[0] and files[1] and all(len(text) < 1.3 * size for text in files)
     found = [line["containerID"] for path in (LOG, f"{LOG}.1", f"{LOG}.2") for line in entries(host, path)]
     assert sorted(found) == sorted(f"c{number}" for number in range(480))
     assert stat.S_IMODE((host.root / LOG.lstrip("/")).stat().st_mode) == 0o640
@@ -385,6 +386,25 @@ def test_a_call_that_is_told_to_end(host: PretendHost, tmp_path: Path) -> None:
     [line] = entries(host)
     assert (line["outcome"], line["code"], line["msg"]) == ("error", 999, f"terminated by signal {signal.SIGTERM:d}")
     assert line["failedStep"] == "ipam" and list(line["steps"])[-2:] == ["undo", "answer"]
+
+
+def test_told_to_end_after_the_answer(host: PretendHost) -> None:
+    """While it waits to write its line: the answer has been given, so the call is a success, and is logged."""
+    switch_on(host)
+    path = host.root / LOG.lstrip("/")
+    host.cni("loopback", "VERSION", BASE)
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = host.popen(f"{host.bin_dir}/loopback", env={"CNI_COMMAND": "VERSION"})
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.close()
+        while process.stdout.readline() != b"}\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(), process.stderr.read()) == (0, b"")
+        process.stdout.close()
+        process.stderr.close()
+    assert [line["outcome"] for line in entries(host)] == ["ok", "ok"]
 
 
 # -- without it

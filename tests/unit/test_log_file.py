@@ -12,47 +12,62 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import signals, steps
 from shared.cni import log
-from shared.cni.errors import InvalidConfig
+from shared.cni.call import Call
+from shared.cni.errors import InternalError, InvalidConfig
 from shared.cni.log_config import Config
 
-WRITERS, LINES = 32, 60
+WRITERS, LINES, SIZE = 32, 30, 16_384
 
 
 def files(path: Path) -> list[Path]:
     return sorted(path.parent.iterdir())
 
 
-def write(path: Path, writer: int, size: int) -> None:
+def write(path: Path, writer: int) -> None:
     """In a process of its own: lines of many lengths, some longer than a page of memory."""
+    signals.install()
     status = 1
     try:
         for number in range(LINES):
-            length = (writer * 7 + number * 131) % 700 + (6000 if number % 20 == 0 else 0)
-            log.append(str(path), json.dumps([writer, number, "x" * length]).encode() + b"\n", size)
+            length = (writer * 7 + number * 131) % 700 + (6000 if number % 10 == 0 else 0)
+            log.append(str(path), json.dumps([writer, number, "x" * length]).encode() + b"\n", SIZE)
         status = 0
     finally:
         os._exit(status)
 
 
-def test_many_writers_lose_and_tear_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With so many full files kept that none falls out; a new one is begun every few lines."""
-    monkeypatch.setattr(log, "KEPT", 400)
-    path, size = tmp_path / "log", 8192
+def written_by_many(path: Path) -> None:
+    """All at once; each line is there afterwards, whole and once."""
     children = []
     for writer in range(WRITERS):
         child = os.fork()
         if child == 0:
-            write(path, writer, size)
+            write(path, writer)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * WRITERS
-    lines = [json.loads(line) for file in files(path) for line in file.read_bytes().splitlines()]
+    lines = [json.loads(line) for file in files(path) for line in file.read_bytes().split(b"\n") if line]
     assert sorted((writer, number) for writer, number, _ in lines) == [
         (writer, number) for writer in range(WRITERS) for number in range(LINES)
     ]
-    assert 60 < len(files(path)) < 400
-    assert all(file.stat().st_size <= size for file in files(path))
+
+
+def test_many_writers_lose_and_tear_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With so many full files kept that none falls out; a new one is begun every few lines."""
+    monkeypatch.setattr(log, "KEPT", 100)
+    monkeypatch.setattr(log, "LOCK_SECONDS", 300.0)
+    path = tmp_path / "log"
+    written_by_many(path)
+    assert 30 < len(files(path)) < 100
+    assert all(file.stat().st_size <= SIZE for file in files(path))
     assert all(file.read_bytes().endswith(b"\n") for file in files(path))
+
+
+def test_many_writers_that_do_not_wait_lose_and_tear_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "KEPT", 100)
+    monkeypatch.setattr(log, "LOCK_SECONDS", 0.0001)
+    written_by_many(tmp_path / "log")
 
 
 def test_the_oldest_is_dropped(tmp_path: Path) -> None:
@@ -72,6 +87,16 @@ def test_a_line_longer_than_a_full_file(tmp_path: Path) -> None:
     for letter in b"abc":
         log.append(str(path), bytes([letter]) * 100 + b"\n", 40)
     assert [file.read_bytes()[:1] for file in files(path)] == [b"c", b"b", b"a"]
+
+
+def test_what_comes_to_pass_while_an_add_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is part of the undoing; the step that failed is the one before."""
+    marks = ["start", "ipam.lock", "pod", steps.UNDO, "ipam.lock", "netns", steps.ANSWER, steps.LOG]
+    monkeypatch.setattr(steps, "begun", [(mark, float(2**number)) for number, mark in enumerate(marks)])
+    call = Call({"CNI_COMMAND": "STATUS", "CNI_PATH": "/"})
+    entry = log.entry("plugins.bridge", call, InternalError("x"))
+    assert entry["steps"] == {"start": 1000, "ipam.lock": 2000, "pod": 4000, "undo": 56_000, "answer": 64_000}
+    assert (entry["ms"], entry["failedStep"]) == (127_000, "pod")
 
 
 values = st.one_of(
