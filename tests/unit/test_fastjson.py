@@ -37,6 +37,11 @@ def test_writes_as_json_does(value: Any) -> None:
         assert dumps(value) == json.dumps(value, indent=4)
 
 
+@given(json_values)
+def test_writes_one_line_as_json_does(value: Any) -> None:
+    assert dumps(value, "") == json.dumps(value)
+
+
 NO_JSON = [
     b"", b" ", b"{", b"[", b"[1", b'"', b"nul", b"{} {}", b"1 2", b"NaN", b"Infinity", b"-Infinity", b"[NaN]", b"\xef\xbb\xbf{}",
     b"\xff", b'"\xff"', b'"\n"', b'"\x00"', b"{1:2}", b'{"a" 1}', b"[1,]", b'{"a":1,}', b"01", b"+1", b".5", b"1.", b"'a'", b"\x0b1",
