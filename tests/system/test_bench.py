@@ -36,3 +36,21 @@ def test_a_failing_plugin_ends_the_run(tmp_path: Path) -> None:
     assert "exit status 3\n" in done.stderr
     assert "broken on purpose" in done.stderr
     assert not out.exists()
+
+
+def test_what_the_log_costs(installed: Path) -> None:
+    command = [
+        f"{ROOT}/tests/bench/run",
+        "log",
+        "--rounds",
+        "1",
+        "--bin-dir",
+        str(installed),
+        "--before",
+        str(installed),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in done.stdout.splitlines()[2:]]
+    calls = ("loopback ADD", "loopback DEL", "bridge ADD", "bridge CHECK", "bridge DEL")
+    assert rows == [(call, variant) for call in calls for variant in ("before", "off", "on")]
