@@ -23,6 +23,7 @@ from shared.cli.terminal import paint, readable, say
 from shared.cni.call import folded
 from shared.cni.config import Config, Field, Invalid, described
 from shared.cni.errors import CniError, InvalidConfig
+from shared.cni.log_config import Config as EveryPlugin
 from shared.cni.result import DNS_KEYS
 from shared.cni.versions import ROUTE_KEYS_1_1, SUPPORTED
 from shared.launch import PLUGINS
@@ -40,7 +41,7 @@ LIST_KEYS = (
 PLUGIN_KEYS = {
     "": (
         "type", "name", "cniVersion", "cniVersions", "capabilities", "args", "runtimeConfig", "prevResult", "ipam",
-        "dns", "cni.dev/valid-attachments", "cni.dev/attachments", "pycni",
+        "dns", "cni.dev/valid-attachments", "cni.dev/attachments",
     ),
     "ipam": ("type",),
     "ipam.routes": ("dst", "gw", *ROUTE_KEYS_1_1),
@@ -186,7 +187,7 @@ class _Plugin:
         ipam = folded(self.raw, "ipam")
         if ipam and isinstance(ipam, dict) and not folded(ipam, "type"):
             yield Remark(WARNING, "ipam.type", "is missing, so nobody assigns addresses")
-        keys = list(self._keys(self.raw, self.declared, ""))
+        keys = list(self._keys(self.raw, [*self.declared, EveryPlugin], ""))
         yield from keys
         yield from self._capabilities()
         if self.network.cni_version in SUPPORTED and all(remark.severity != ERROR for remark in keys):

@@ -89,7 +89,7 @@ def explain(
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs the installed tree's tool in the host."""
-    (tree,) = (path.parent for path in (Path(host.bin_dir).parent / "lib").glob("*/shared"))
+    (tree,) = (path.parent for path in (Path(host.bin_dir).parent / "lib").glob("*-*/shared"))
     file = host.root / "etc/cni/pods.conflist"
     file.write_text(json.dumps(config))
     dirs = [word for directory in (*bin_dirs, host.bin_dir) for word in ("--bin-dir", directory)]

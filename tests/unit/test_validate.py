@@ -90,6 +90,8 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     (bridge(dns={"nameservers": "1.1.1.1"}), ["dns error"]),
     # keys
     (bridge(isGatway=True), ['isGatway warning unknown key; did you mean "isGateway"']),
+    (bridge(pycni={"lgo": "/x"}), ['pycni.lgo warning unknown key; did you mean "log"']),
+    (bridge(pycni={"log": "x"}), ['pycni.log error "x" must be an absolute path']),
     (bridge(HAIRPINMOD=True), ['HAIRPINMOD warning unknown key; did you mean "hairpinMode"']),
     (bridge(zzzzzz=1), ["zzzzzz warning unknown key$"]),
     (ipam(rangestat=1), ['ipam.rangestat warning .* "rangeStart"']),
