@@ -293,7 +293,10 @@ class Rule:
 
 
 class Chain:
-    """A chain with all its rules; `hook` makes it a base chain: type, NF_INET_*, priority."""
+    """A chain with all its rules; `hook` makes it a base chain: type, NF_INET_*, priority.
+
+    Its name must not be a word of nft's language, such as masquerade, or nft cannot read what it shows.
+    """
 
     def __init__(self, table: Table, name: str, rules: Sequence[Rule], hook: Hook | None = None) -> None:
         self.table = table
