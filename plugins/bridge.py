@@ -197,7 +197,10 @@ def add(call: Call, undo: Undo) -> Result:
     if keys.ipMasq and result.ips:
         from shared.nft import masquerade
 
-        masquerade.add(undo, pod.owner, [ip.address for ip in result.ips], keys.nonMasqueradeCIDRs)
+        try:
+            masquerade.add(undo, pod.owner, [ip.address for ip in result.ips], keys.nonMasqueradeCIDRs)
+        except UnsupportedField as error:
+            raise UnsupportedField(f'"ipMasq": true: {error.msg}') from None
     if keys.disableContainerInterface:
         port = links.require(host, pod.owner.host_link)
     else:

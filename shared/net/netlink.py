@@ -67,7 +67,8 @@ class NetlinkError(InternalError):
         self.message = message
         names = (n for n, value in vars(tables).items() if n.startswith(MESSAGE_PREFIXES) and value == kind)
         name = next(names, f"message type {kind}")
-        subject = ", ".join(f"{key}={value}" for key, value in message.items() if value and not isinstance(value, dict))
+        shown = {key: value for key, value in message.items() if value and not isinstance(value, dict | bytes)}
+        subject = ", ".join(f"{key}={value}" for key, value in shown.items())
         text = f"{posix.strerror(number)} ({errno.errorcode.get(number, number)})"
         super().__init__(f"kernel refused {name} {subject}: {text}" + (f": {reason}" if reason else ""))
 
