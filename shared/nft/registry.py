@@ -50,8 +50,8 @@ class Conflict(InternalError):
 class Ruleset:
     """What a mechanism has in one of the suite's tables: its sets, its base chains, and chains named by their rules.
 
-    `mechanism` is one word of at most ten letters. A chain stands behind those to which it leads. `prefixes` are those of
-    the chains that calls bring (`addressed`), this mechanism's own; GC removes one to which nothing leads.
+    `mechanism` is one word of at most ten letters. A chain stands behind those to which it leads. `prefixes` are those
+    of chains that calls bring (`addressed`), this mechanism's own; GC removes one to which nothing leads.
     """
 
     def __init__(
