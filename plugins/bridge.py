@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import config, delegate
-from shared.cni.config import boolean, choice, either, field, integer, invalid, link_name, list_of, mac, obj, section
+from shared.cni.call import folded
+from shared.cni.config import (
+    boolean,
+    choice,
+    either,
+    field,
+    integer,
+    invalid,
+    link_name,
+    list_of,
+    mac,
+    obj,
+    prefix,
+    section,
+)
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.names import is_link_name
@@ -87,8 +101,19 @@ class Config(config.Config):
         boolean, False, "replace a gateway address of the bridge that conflicts",
         needs=("isGateway", "isDefaultGateway"),
     )  # fmt: skip
-    ipMasq: bool = field(boolean, False, "masquerade what leaves the pods' network (true is not supported yet)")
-    ipMasqBackend: str = field(choice("iptables", "nftables"), "", "what ipMasq uses", needs=("ipMasq",))
+    ipMasq: bool = field(boolean, False, "masquerade what the pod sends beyond its networks, except multicast")
+    ipMasqBackend: str = field(
+        choice("iptables", "nftables"),
+        "",
+        'what ipMasq uses: nftables, also by default ("iptables" is not supported yet)',
+        needs=("ipMasq",),
+    )
+    nonMasqueradeCIDRs: list[Prefix] = field(
+        list_of(prefix),
+        (),
+        "with ipMasq: what goes to these networks, or to an address of the node, is left as it is, too",
+        needs=("ipMasq",),
+    )
     mtu: int | str = field(
         either(integer(0, 65535), choice("auto")), 0,
         'MTU of bridge and veth in bytes; 0: the kernel\'s default; "auto": the smallest of the host\'s up links that'
@@ -120,9 +145,12 @@ class Attachment:
         self.owner = Owner(call.network, call.container_id, call.ifname)
         self.ipam = delegate.ipam_type(call)
         self.gateway = keys.isGateway or keys.isDefaultGateway
-        for key in ("ipMasq", "macspoofchk"):
-            if getattr(keys, key):
-                raise UnsupportedField(f'"{key}": true is not supported by this version of the bridge plugin')
+        if keys.macspoofchk:
+            raise UnsupportedField('"macspoofchk": true is not supported by this version of the bridge plugin')
+        if keys.ipMasq and keys.ipMasqBackend == "iptables":
+            raise UnsupportedField('"ipMasqBackend": "iptables" is not supported by this version of the bridge plugin')
+        if keys.nonMasqueradeCIDRs and not keys.ipMasq:
+            raise invalid("nonMasqueradeCIDRs", [str(one) for one in keys.nonMasqueradeCIDRs], 'needs "ipMasq": true')
         if keys.hairpinMode and keys.promiscMode:
             raise invalid("hairpinMode", True, 'and "promiscMode" exclude each other')
         if keys.disableContainerInterface and self.ipam:
@@ -182,6 +210,13 @@ def add(call: Call, undo: Undo) -> Result:
         )  # fmt: skip
     if pod.gateway:
         _be_gateway(host, undo, pod, bridge, port, gateway_link, result)
+    if keys.ipMasq and result.ips:
+        from shared.nft import masquerade
+
+        try:
+            masquerade.add(undo, pod.owner, [ip.address for ip in result.ips], keys.nonMasqueradeCIDRs)
+        except UnsupportedField as error:
+            raise UnsupportedField(f'"ipMasq": true: {error.msg}') from None
     if keys.disableContainerInterface:
         port = links.require(host, pod.owner.host_link)
     else:
@@ -307,6 +342,12 @@ def check(call: Call) -> None:
             _check_inside(inside, link, call, pod, previous, problems)
     steps.begin("bridge")
     _check_host(host, pod, link, previous, problems)
+    if pod.keys.ipMasq:
+        from shared.net import verify
+        from shared.nft import masquerade
+
+        own = [ip.address for ip in verify.own_ips(previous, call)]
+        problems += masquerade.problems(pod.owner, own, pod.keys.nonMasqueradeCIDRs) if own else []
     if pod.ipam:
         _collect(problems, lambda: delegate.forward(call))
     if problems:
@@ -364,10 +405,18 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
 
 
 def delete(call: Call) -> None:
-    """Removes the veth pair, then releases the addresses; tries both whatever happens, and needs no pod to be there."""
+    """Ends masquerading, removes the veth pair, releases the addresses.
+
+    Tries each whatever happens, and needs no pod to be there. The address is in nobody's rules when it is free again.
+    """
     ipam = delegate.ipam_type(call)
     pod_netns = netns.open_if_there(call.netns)
     problems: list[CniError] = []
+    if folded(call.config, "ipMasq"):
+        from shared.nft import masquerade
+
+        # its socket stays open, so that what the kernel has to wait for runs out while it waits for the link's end
+        _attempt(problems, lambda: masquerade.remove(Owner(call.network, call.container_id, call.ifname)))
     _attempt(problems, lambda: _disconnect(call, pod_netns))
     if ipam:
         _attempt(problems, lambda: delegate.forward(call))
@@ -395,12 +444,16 @@ def _disconnect(call: Call, pod_netns: Netns | None) -> None:
 
 
 def gc(call: Call) -> None:
-    """Removes the host links of this network's attachments that are not valid any more, and has IPAM do the same."""
+    """Removes what this network's attachments that are not valid any more have left, and has IPAM do the same."""
     valid = valid_attachments(call)
     names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
     steps.begin("del")
     host = Netlink()
     problems: list[CniError] = []
+    if folded(call.config, "ipMasq"):
+        from shared.nft import masquerade
+
+        _attempt(problems, lambda: masquerade.collect(call.network, valid))
     for link in host.dump(RTM_GETLINK):
         name = link["IFLA_IFNAME"]
         if links.kind(link) != "veth" or not is_host_link(name, call.network) or name in names:
@@ -421,6 +474,13 @@ def status(call: Call) -> None:
     bridge = links.get(Netlink(), pod.keys.bridge)
     if bridge is not None and links.kind(bridge) != "bridge":
         raise PluginNotAvailable(f"link {pod.keys.bridge} exists but is not a bridge")
+    if pod.keys.ipMasq:
+        from shared.nft import masquerade
+
+        try:
+            masquerade.try_out(pod.keys.nonMasqueradeCIDRs)
+        except CniError as error:
+            raise PluginNotAvailable(f'"ipMasq": true: {error.msg}', error.details) from None
     if pod.ipam:
         delegate.forward(call)
 

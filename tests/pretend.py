@@ -13,12 +13,14 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+TREE = str(Path(__file__).resolve().parents[1])
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STATE_DIRECTORIES = ("var/lib/cni", "run/cni")
 ADMIN_FLAGS = {"UP", "LOOPBACK", "BROADCAST", "MULTICAST", "POINTOPOINT", "NOARP", "PROMISC", "ALLMULTI"}
@@ -168,6 +170,11 @@ class PretendHost:
             )
         self._started.append(process)
         return process
+
+    def python(self, script: str, *args: str, timeout: float = 60) -> str:
+        """What a Python script prints inside, in this tree and this environment."""
+        env = {"PATH": PATH, "PYTHONPATH": TREE}
+        return self.run(sys.executable, "-c", script, *args, env=env, timeout=timeout).stdout
 
     def netns(self, name: str) -> str:
         """Make a pod's network namespace as a runtime makes it, `lo` down; returns its path."""

@@ -1,4 +1,4 @@
-"""Writes shared/net/wire.py, the netlink tables of the executable tier, from pyroute2's message classes.
+"""Writes the netlink tables of the executable tier, a file for each protocol, from pyroute2's message classes.
 
 pyroute2 is the schema: nobody types an attribute number. Run `python -m shared.cli.wire_tables` in the development
 environment after raising pyroute2's version; a test regenerates the tables and compares.
@@ -7,23 +7,36 @@ environment after raising pyroute2's version; a test regenerates the tables and 
 from __future__ import annotations
 
 import socket
-import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pyroute2 import netlink
-from pyroute2.netlink import nlmsg_atoms, rtnl
+from pyroute2.netlink import nfnetlink, nlmsg_atoms, rtnl
+from pyroute2.netlink.nfnetlink import nfctsocket, nftsocket
 from pyroute2.netlink.rtnl import ifaddrmsg, ifinfmsg, rtmsg
 
 LINE_WIDTH = 118
+TREE = Path(__file__).resolve().parents[2]
 
 # The messages that the suite speaks, by the name used in the tables; nested structures follow from them. Each call pays
 # for loading the tables, so there is no more in them than that.
-MESSAGES: dict[str, tuple[type, tuple[str, ...]]] = {
+Messages = dict[str, tuple[type, tuple[str, ...]]]
+ROUTE_MESSAGES: Messages = {
     "link": (ifinfmsg.ifinfmsg, ("RTM_NEWLINK", "RTM_DELLINK", "RTM_GETLINK", "RTM_SETLINK")),
     "address": (ifaddrmsg.ifaddrmsg, ("RTM_NEWADDR", "RTM_DELADDR", "RTM_GETADDR")),
     "route": (rtmsg.rtmsg, ("RTM_NEWROUTE", "RTM_DELROUTE", "RTM_GETROUTE")),
 }
+NFT_MESSAGES: Messages = {
+    "batch": (nfnetlink.nfgen_msg, ("NFNL_MSG_BATCH_BEGIN", "NFNL_MSG_BATCH_END")),
+    "table": (nftsocket.nft_table_msg, ("NFT_MSG_NEWTABLE", "NFT_MSG_GETTABLE")),
+    "chain": (nftsocket.nft_chain_msg, ("NFT_MSG_NEWCHAIN", "NFT_MSG_GETCHAIN", "NFT_MSG_DELCHAIN")),
+    "rule": (nftsocket.nft_rule_msg, ("NFT_MSG_NEWRULE", "NFT_MSG_GETRULE", "NFT_MSG_DELRULE")),
+    "set": (nftsocket.nft_set_msg, ("NFT_MSG_NEWSET", "NFT_MSG_GETSET")),
+    "elements": (
+        nftsocket.nft_set_elem_list_msg, ("NFT_MSG_NEWSETELEM", "NFT_MSG_GETSETELEM", "NFT_MSG_DELSETELEM"),
+    ),
+}  # fmt: skip
 # The attributes that are spoken: a link alone has sixty, and a call that reads five links pays for decoding each.
 SPOKEN = frozenset(
     """
@@ -33,12 +46,37 @@ SPOKEN = frozenset(
     IFLA_BR_VLAN_FILTERING IFLA_BRPORT_STATE IFLA_BRPORT_MODE IFLA_BRPORT_ISOLATED IFLA_BRIDGE_VLAN_INFO
     IFA_ADDRESS IFA_LOCAL IFA_BROADCAST IFA_FLAGS
     RTA_DST RTA_OIF RTA_GATEWAY RTA_MULTIPATH RTA_PRIORITY RTA_METRICS RTA_TABLE RTAX_MTU RTAX_ADVMSS
+
+    NFTA_TABLE_NAME
+    NFTA_CHAIN_TABLE NFTA_CHAIN_NAME NFTA_CHAIN_HOOK NFTA_CHAIN_TYPE NFTA_HOOK_HOOKNUM NFTA_HOOK_PRIORITY
+    NFTA_RULE_TABLE NFTA_RULE_CHAIN NFTA_RULE_EXPRESSIONS NFTA_RULE_USERDATA
+    NFTA_SET_TABLE NFTA_SET_NAME NFTA_SET_FLAGS NFTA_SET_KEY_TYPE NFTA_SET_KEY_LEN NFTA_SET_DATA_TYPE NFTA_SET_DATA_LEN
+    NFTA_SET_ID NFTA_SET_USERDATA
+    NFTA_SET_ELEM_LIST_TABLE NFTA_SET_ELEM_LIST_SET NFTA_SET_ELEM_LIST_ELEMENTS
+    NFTA_SET_ELEM_KEY NFTA_SET_ELEM_DATA NFTA_SET_ELEM_USERDATA
+    NFTA_DATA_VALUE NFTA_DATA_VERDICT NFTA_VERDICT_CODE NFTA_VERDICT_CHAIN
+    NFTA_EXPR_NAME NFTA_EXPR_DATA
+    NFTA_BITWISE_SREG NFTA_BITWISE_DREG NFTA_BITWISE_LEN NFTA_BITWISE_MASK NFTA_BITWISE_XOR
+    NFTA_CMP_SREG NFTA_CMP_OP NFTA_CMP_DATA
+    NFTA_CT_DREG NFTA_CT_KEY
+    NFTA_FIB_DREG NFTA_FIB_RESULT NFTA_FIB_FLAGS
+    NFTA_IMMEDIATE_DREG NFTA_IMMEDIATE_DATA
+    NFTA_LOOKUP_SET NFTA_LOOKUP_SREG NFTA_LOOKUP_DREG NFTA_LOOKUP_FLAGS
+    NFTA_META_DREG NFTA_META_KEY NFTA_META_SREG
+    NFTA_NAT_TYPE NFTA_NAT_FAMILY NFTA_NAT_REG_ADDR_MIN NFTA_NAT_REG_PROTO_MIN
+    NFTA_PAYLOAD_DREG NFTA_PAYLOAD_BASE NFTA_PAYLOAD_OFFSET NFTA_PAYLOAD_LEN
+    NFTA_RANGE_SREG NFTA_RANGE_OP NFTA_RANGE_FROM_DATA NFTA_RANGE_TO_DATA
     """.split()  # noqa: SIM905  (as a list of strings it would be a page)
 )
 # Link kinds whose IFLA_INFO_DATA is spoken; the others' stays bytes.
 LINK_KINDS = ("bridge", "veth")
+# Expressions of rules whose NFTA_EXPR_DATA is spoken.
+RULE_EXPRESSIONS = (
+    "bitwise", "cmp", "ct", "fib", "immediate", "lookup", "masq", "meta", "nat", "payload", "range",
+)  # fmt: skip
 
-CONSTANTS: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
+Constants = tuple[tuple[ModuleType, tuple[str, ...]], ...]
+ROUTE_CONSTANTS: Constants = (
     (socket, ("AF_UNSPEC", "AF_INET", "AF_INET6")),
     (netlink, ("NLM_F_", "NLMSG_", "NLA_F_", "NETLINK_ROUTE", "NETLINK_NETFILTER",
                "NETLINK_EXT_ACK", "NETLINK_GET_STRICT_CHK")),
@@ -48,14 +86,62 @@ CONSTANTS: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
     (rtmsg, ("RTNH_F_", "RT_SCOPE_")),
 )  # fmt: skip
 
+NFT_CONSTANTS: Constants = (
+    (nfnetlink, ("NFNL_SUBSYS_NFTABLES",)),
+    (nftsocket, ("NFPROTO_", "DATA_TYPE_IPADDR", "DATA_TYPE_IP6ADDR", "DATA_TYPE_ETHERADDR", "DATA_TYPE_INET_PROTOCOL",
+                 "DATA_TYPE_INET_SERVICE", "DATA_TYPE_MARK", "DATA_TYPE_IFNAME")),
+    (nfctsocket, ("IPS_SRC_NAT", "IPS_DST_NAT")),
+)  # fmt: skip
+_expression = nftsocket.nft_contains_expr.nft_expr
+# Numbers that pyroute2 keeps inside a class, by name or as what a name stands for there.
+NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
+    ({number.value: number.name for number in nftsocket.Cmp}, ("NFT_CMP_",)),
+    ({number.value: number.name for number in nftsocket.Regs}, ("NFT_REG_VERDICT", "NFT_REG32_00")),
+    ({number.value: number.name for number in nftsocket.Meta},
+     ("NFT_META_PROTOCOL", "NFT_META_MARK", "NFT_META_IIFNAME", "NFT_META_OIFNAME", "NFT_META_NFPROTO",
+      "NFT_META_L4PROTO")),
+    (nftsocket.nft_data.nfta_data.verdict.verdict_code.ops,
+     ("NF_DROP", "NF_ACCEPT", "NFT_JUMP", "NFT_GOTO", "NFT_RETURN")),
+    (_expression.nft_payload.base_type.ops, ("NFT_PAYLOAD_",)),
+    (_expression.nft_ct.keys.ops, ("NFT_CT_STATE", "NFT_CT_STATUS")),
+    (_expression.nft_nat.types.ops, ("NFT_NAT_",)),
+    (_expression.nft_range.range_op.ops, ("NFT_RANGE_",)),
+    (dict(enumerate(nftsocket.nft_set_elem_list_msg.set_elem.set_elem_udata.udata_types)),
+     ("NFTNL_UDATA_SET_ELEM_COMMENT",)),
+    (dict(enumerate(nftsocket.nft_set_msg.set_udata.udata_types)), ("NFTNL_UDATA_SET_KEYBYTEORDER",)),
+    # flags: the place is the bit
+    ({1 << bit: name for bit, name in enumerate(nftsocket.nft_set_msg.set_flags.ops)}, ("NFT_SET_MAP",)),
+    ({1 << bit: name for bit, name in enumerate(_expression.nft_lookup.lookup_flags.ops)}, ("NFT_LOOKUP_F_INV",)),
+)  # fmt: skip
+# What pyroute2 has not, or has wrong, from the kernel's headers. Nothing else is typed by hand.
+NFT_BY_HAND = {
+    # linux/netfilter/nfnetlink.h: in pyroute2 bare numbers in its code
+    "NFNL_MSG_BATCH_BEGIN": 16, "NFNL_MSG_BATCH_END": 17,
+    # linux/netfilter.h: where base chains hang; a bridge table's hooks have the same numbers
+    "NF_INET_PRE_ROUTING": 0, "NF_INET_LOCAL_IN": 1, "NF_INET_FORWARD": 2, "NF_INET_LOCAL_OUT": 3,
+    "NF_INET_POST_ROUTING": 4,
+    # linux/netfilter_ipv4.h, linux/netfilter_bridge.h: base chains' places among those of the hook
+    "NF_IP_PRI_NAT_DST": -100, "NF_IP_PRI_FILTER": 0, "NF_IP_PRI_NAT_SRC": 100, "NF_BR_PRI_FILTER_BRIDGED": -200,
+    # linux/netfilter/nf_tables.h: the type of what a map of verdicts holds
+    "NFT_DATA_VERDICT": 0xFFFFFF00,
+    # the same: pyroute2 takes fib's result for a set of flags, and its flags for a number
+    "NFT_FIB_RESULT_ADDRTYPE": 3, "NFTA_FIB_F_SADDR": 1, "NFTA_FIB_F_DADDR": 2,
+    # linux/netfilter/nf_conntrack_common.h: NF_CT_STATE_INVALID_BIT and NF_CT_STATE_BIT() of the others
+    "NF_CT_STATE_INVALID": 1, "NF_CT_STATE_ESTABLISHED": 2, "NF_CT_STATE_RELATED": 4, "NF_CT_STATE_NEW": 8,
+}  # fmt: skip
+
 # pyroute2's atoms by the names that the codec knows; everything else without a structure is bytes.
 ATOMS = {
     "uint8": "u8", "uint16": "u16", "uint32": "u32", "uint64": "u64",
     "int8": "s8", "int16": "s16", "int32": "s32", "int64": "s64",
-    "be16": "be16", "be32": "be32", "be64": "be64",
+    "be16": "be16", "be32": "be32", "be64": "be64", "sbe32": "sbe32",
     "asciiz": "asciiz", "string": "asciiz", "l2addr": "l2addr", "lladdr": "l2addr",
     "ipaddr": "ip", "ip4addr": "ip", "ip6addr": "ip", "target": "ip", "flag": "flag",
 }  # fmt: skip
+# What pyroute2 writes out for sets and again for each expression: values and verdicts.
+DATA = ("nfta_data", "data_attributes")
+# pyroute2's atoms again, for classes with one field, by its layout.
+FIELDS = {"B": "u8", "H": "u16", "I": "u32", "i": "s32", "Q": "u64", ">I": "be32", ">i": "sbe32"}
 
 
 class Tables:
@@ -79,24 +165,47 @@ class Tables:
         return name
 
     def _resolve(self, owner: str, message: type, attribute: str, kind: str) -> tuple[bool, str]:
+        known = self._known(attribute) or ATOMS.get(kind)
+        if known:
+            return False, known
+        held = getattr(message, kind.removeprefix("*"), None)
+        if not isinstance(held, type):  # RTA_MULTIPATH is not made of attributes
+            return False, "bytes"
+        if kind.startswith("*"):
+            return False, self._list(f"{owner}/list", held)
+        if kind in DATA:
+            return False, self.add("data", held)
+        return bool(getattr(held, "nla_flags", 0) & netlink.NLA_F_NESTED), self._held(owner, kind, held)
+
+    def _known(self, attribute: str) -> str:
+        """The kind of an attribute whose layout pyroute2 finds by what stands before it, and of the codec's own."""
         if attribute == "VETH_INFO_PEER":
-            return False, self.add("link", ifinfmsg.ifinfmsg)
+            return self.add("link", ifinfmsg.ifinfmsg)
         if attribute == "IFLA_INFO_DATA":
             for link_kind in LINK_KINDS:
                 self.add(f"info_data/{link_kind}", ifinfmsg.ifinfmsg.ifinfo.data_map[link_kind])
-            return False, "info_data"
+            return "info_data"
         if attribute == "IFLA_INFO_SLAVE_DATA":
             self.add("info_slave_data/bridge", ifinfmsg.ifinfmsg.ifinfo.bridge_slave_data)
-            return False, "info_slave_data"
+            return "info_slave_data"
         if attribute == "IFLA_AF_SPEC":
             self.add("af_spec/bridge", ifinfmsg.ifinfmsg.af_spec_bridge)
-            return False, "af_spec"
-        if kind in ATOMS:
-            return False, ATOMS[kind]
-        held = getattr(message, kind.removeprefix("*"), None)
-        if not isinstance(held, type):
-            return False, "bytes"
-        return bool(getattr(held, "nla_flags", 0) & netlink.NLA_F_NESTED), self._held(owner, kind, held)
+            return "af_spec"
+        if attribute == "NFTA_EXPR_DATA":
+            for expression in RULE_EXPRESSIONS:
+                self.add(f"expr/{expression}", getattr(_expression, f"nft_{expression}"))
+            return "expr"
+        if attribute == "NFTA_RULE_EXPRESSIONS":
+            # given to the codec encoded, since the name of a chain can derive from its rules' bytes, and left as bytes
+            # when read, since what a rule is stands in its comment
+            self._list("expressions", _expression)
+            return "bytes"
+        return ""
+
+    def _list(self, name: str, element: type) -> str:
+        """A list is an attribute whose attributes are all the same (NFTA_LIST_ELEM in linux/netfilter/nf_tables.h)."""
+        self.structures[name] = ((), "", {"NFTA_LIST_ELEM": (1, self._held(name, element.__name__, element))})
+        return name
 
     def _held(self, owner: str, kind: str, held: type) -> str:
         for base in held.__mro__[1:]:
@@ -104,15 +213,20 @@ class Tables:
                 return ATOMS[base.__name__]
         fields = list(getattr(held, "fields", ()))
         if [name for name, _ in fields] == ["value"]:
-            return {"B": "u8", "H": "u16", "I": "u32", "i": "s32", "Q": "u64"}.get(fields[0][1], "bytes")
+            return FIELDS.get(fields[0][1], "bytes")
         if getattr(held, "nla_map", ()) or 0 < len(fields) <= 4:  # longer ones are statistics, which nobody reads
             return self.add(f"{owner}/{kind}", held)
         return "bytes"
 
 
 def _header(message: type) -> tuple[tuple[str, ...], str]:
+    """The names of the fields before the attributes, and their layout for struct, in one byte order."""
     fields = [(str(name), str(layout)) for name, layout in getattr(message, "fields", ())]
-    return tuple(name for name, layout in fields if "x" not in layout), "".join(layout for _, layout in fields)
+    names = tuple(name for name, layout in fields if "x" not in layout)
+    order = ">" if any(layout[0] in "!>" for _, layout in fields) else "="
+    if order == ">" and any(len(layout) == 1 and layout not in "Bbx" for _, layout in fields):
+        raise ValueError(f"{message.__name__} has fields in both byte orders")
+    return names, order + "".join(layout.lstrip("!>") for _, layout in fields) if fields else ""
 
 
 def _numbered(nla_map: Any) -> list[tuple[int, str, str]]:
@@ -121,18 +235,35 @@ def _numbered(nla_map: Any) -> list[tuple[int, str, str]]:
     return [(int(row[0]), str(row[1]), str(row[2])) for row in rows if row[2] != "none"]
 
 
-def _constants() -> dict[str, int]:
+def _found(sources: Constants) -> dict[str, int]:
     found: dict[str, int] = {}
-    for module, prefixes in CONSTANTS:
+    for module, prefixes in sources:
         for name, value in vars(module).items():
             if name.startswith(prefixes) and isinstance(value, int):
                 found.setdefault(name, int(value))
+    return found
+
+
+def _route_constants() -> dict[str, int]:
+    found = _found(ROUTE_CONSTANTS)
     for prefix, names in (("RTN_", rtnl.rt_type), ("RTPROT_", rtnl.rt_proto)):
         found.update({f"{prefix}{name.upper()}": int(value) for name, value in names.items() if isinstance(name, str)})
     found["AF_BRIDGE"] = 7  # absent from Python's socket module on some platforms
     for flag in ("MASTER", "PVID", "UNTAGGED", "RANGE_BEGIN", "RANGE_END"):
         found[f"BRIDGE_VLAN_INFO_{flag}"] = ifinfmsg.BRIDGE_VLAN_NAMES[f"BRIDGE_VLAN_INFO_{flag}"]
     return found
+
+
+def _nft_constants() -> dict[str, int]:
+    """The types of messages have their subsystem in them, as nlmsg_type has."""
+    found = _found(NFT_CONSTANTS)
+    for _, kinds in NFT_MESSAGES.values():
+        for kind in kinds:
+            if kind.startswith("NFT_MSG_"):
+                found[kind] = nfnetlink.NFNL_SUBSYS_NFTABLES << 8 | getattr(nftsocket, kind)
+    for names, prefixes in NFT_NAMED:
+        found.update({name: int(value) for value, name in names.items() if name.startswith(prefixes)})
+    return {**found, **NFT_BY_HAND}
 
 
 def _dict(name: str, annotation: str, rows: list[str]) -> str:
@@ -145,19 +276,17 @@ def _dict(name: str, annotation: str, rows: list[str]) -> str:
     return "\n".join([f"{name}: {annotation} = {{", *lines, line, "}"])
 
 
-def generate() -> str:
-    """The text of shared/net/wire.py."""
+def _text(messages: Messages, constants: dict[str, int]) -> str:
     tables = Tables()
-    for name, (message, _) in MESSAGES.items():
+    for name, (message, _) in messages.items():
         tables.add(name, message)
-    constants = _constants()
     parts = [
         '"""Netlink numbers and layouts, generated from pyroute2: `python -m shared.cli.wire_tables`."""',
         "# ruff: noqa\n# fmt: off\nfrom __future__ import annotations",
         "\n".join(f"{name} = {value}" for name, value in constants.items()),
         "# message type: structure",
         _dict("MESSAGES", "dict[int, str]",
-              [f'{getattr(rtnl, kind)}: "{name}"' for name, (_, kinds) in MESSAGES.items() for kind in kinds]),
+              [f'{constants[kind]}: "{name}"' for name, (_, kinds) in messages.items() for kind in kinds]),
         "# structure: names of the header's fields, its layout for struct, attributes (number, kind)",
         "STRUCTURES: dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]] = {}",
     ]  # fmt: skip
@@ -170,5 +299,14 @@ def generate() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def generate() -> dict[str, str]:
+    """The files, by their paths in the tree, and their texts."""
+    return {
+        "shared/net/wire.py": _text(ROUTE_MESSAGES, _route_constants()),
+        "shared/nft/wire.py": _text(NFT_MESSAGES, _nft_constants()),
+    }
+
+
 if __name__ == "__main__":
-    sys.stdout.write(generate())
+    for path, text in generate().items():
+        (TREE / path).write_text(text, encoding="utf-8")

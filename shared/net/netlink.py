@@ -1,4 +1,4 @@
-"""rtnetlink, driven by the tables that wire.py has from pyroute2.
+"""Netlink, driven by the tables that wire.py has from pyroute2: rtnetlink's here, others' as shared/nft brings them.
 
 A message is a dict: the header's fields by their names in lower case, the attributes by the kernel's names:
 
@@ -28,7 +28,6 @@ from shared.net.wire import (
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
-    STRUCTURES,
 )
 from shared.sockets import native as socket
 
@@ -40,9 +39,11 @@ except ImportError:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
     from typing import Any
 
     Message = dict[str, Any]
+    Structures = dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]]
 
 SO_RCVTIMEO = 20  # asm-generic/socket.h
 ANSWER_SECONDS = 30
@@ -51,20 +52,23 @@ NLMSGERR_ATTR_MSG = 1  # linux/netlink.h
 RECEIVE_SIZE = 65536
 DUMP_TRIES = 10
 NLA_TYPE_MASK = 0x3FFF
+MESSAGE_PREFIXES = ("RTM_", "NFT_MSG_", "NFNL_MSG_")
 
 NUMBERS = {"u8": "=B", "u16": "=H", "u32": "=I", "u64": "=Q", "s8": "=b", "s16": "=h", "s32": "=i", "s64": "=q",
-           "be16": ">H", "be32": ">I", "be64": ">Q"}  # fmt: skip
+           "be16": ">H", "be32": ">I", "be64": ">Q", "sbe32": ">i"}  # fmt: skip
 
 
 class NetlinkError(InternalError):
-    """The kernel refused a request; `errno` is its reason."""
+    """The kernel refused a request, of `kind` with `message`; `errno` is its reason."""
 
-    def __init__(self, number: int, kind: int, message: Message, reason: str) -> None:
+    def __init__(self, number: int, kind: int, message: Message, reason: str, tables: ModuleType = wire) -> None:
         self.errno = number
-        name = next(
-            (n for n, value in vars(wire).items() if n.startswith("RTM_") and value == kind), f"message type {kind}"
-        )
-        subject = ", ".join(f"{key}={value}" for key, value in message.items() if value and not isinstance(value, dict))
+        self.kind = kind
+        self.message = message
+        names = (n for n, value in vars(tables).items() if n.startswith(MESSAGE_PREFIXES) and value == kind)
+        name = next(names, f"message type {kind}")
+        shown = {key: value for key, value in message.items() if value and not isinstance(value, dict | bytes)}
+        subject = ", ".join(f"{key}={value}" for key, value in shown.items())
         text = f"{posix.strerror(number)} ({errno.errorcode.get(number, number)})"
         super().__init__(f"kernel refused {name} {subject}: {text}" + (f": {reason}" if reason else ""))
 
@@ -82,8 +86,11 @@ class Request:
 class Netlink:
     """A netlink socket of the network namespace that the thread is in when this is made."""
 
+    protocol = NETLINK_ROUTE
+    tables: ModuleType = wire
+
     def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self.protocol)
         self.sequence = 0
         self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVTIMEO, pack("@ll", ANSWER_SECONDS, 0))
         for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
@@ -129,7 +136,7 @@ class Netlink:
                 if number != sequence:
                     continue
                 if got != NLMSG_ERROR:
-                    return decode(got, data, start, end)
+                    return decode(got, data, start, end, self.tables)
                 failure = self._refusal(request, flags, data, start, end)
                 if failure is None or failure.errno in (errno.ENODEV, errno.ENOENT):
                     return None
@@ -170,7 +177,7 @@ class Netlink:
                     if failure:
                         raise failure
                     continue
-                found.append(decode(kind, data, start, end))
+                found.append(decode(kind, data, start, end, self.tables))
 
     def _send(self, requests: list[Request], *, acknowledge: bool = True) -> int:
         out = b""
@@ -179,7 +186,7 @@ class Netlink:
             flags = NLM_F_REQUEST | request.flags
             if acknowledge and request is requests[-1]:
                 flags |= NLM_F_ACK
-            out += encode(request.kind, flags, self.sequence, request.message)
+            out += encode(request.kind, flags, self.sequence, request.message, self.tables)
         self.socket.send(out)
         return self.sequence
 
@@ -194,8 +201,7 @@ class Netlink:
             yield kind, sequence, flags, data, offset + 16, offset + length
             offset += (length + 3) & ~3
 
-    @staticmethod
-    def _refusal(request: Request, flags: int, data: bytes, start: int, end: int) -> NetlinkError | None:
+    def _refusal(self, request: Request, flags: int, data: bytes, start: int, end: int) -> NetlinkError | None:
         number = -int(unpack_from("=i", data, start)[0])
         if number == 0 or number in request.tolerate:
             return None
@@ -206,30 +212,31 @@ class Netlink:
             for attribute, value_start, value_end in _attributes(data, start + 4 + ((refused + 3) & ~3), end):
                 if attribute == NLMSGERR_ATTR_MSG:
                     reason = data[value_start : value_end - 1].decode(errors="replace")
-        return NetlinkError(number, request.kind, request.message, reason)
+        return NetlinkError(number, request.kind, request.message, reason, self.tables)
 
 
-def encode(kind: int, flags: int, sequence: int, message: Message) -> bytes:
+def encode(kind: int, flags: int, sequence: int, message: Message, tables: ModuleType = wire) -> bytes:
     """The bytes of one message, struct nlmsghdr included."""
-    body = _encode_structure(wire.MESSAGES[kind], message)
+    body = encode_structure(tables.MESSAGES[kind], message, tables.STRUCTURES)
     return pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
 
 
-def _encode_structure(name: str, message: Message) -> bytes:
-    fields, layout, attributes = STRUCTURES[name]
-    out = pack("=" + layout, *[message.get(field, 0) for field in fields]) if layout else b""
+def encode_structure(name: str, message: Message, structures: Structures) -> bytes:
+    """The bytes of a structure of the tables: its fields, then its attributes."""
+    fields, layout, attributes = structures[name]
+    out = pack(layout, *[message.get(field, 0) for field in fields]) if layout else b""
     out += bytes(-len(out) % 4)
     for key, value in message.items():
         if key in fields:
             continue
         number, kind = attributes[key]
         for one in value if isinstance(value, list) else (value,):
-            payload = _encode_value(kind, one, message)
+            payload = _encode_value(kind, one, message, structures)
             out += pack("=HH", 4 + len(payload), number) + payload + bytes(-len(payload) % 4)
     return out
 
 
-def _encode_value(kind: str, value: Any, owner: Message) -> bytes:
+def _encode_value(kind: str, value: Any, owner: Message, structures: Structures) -> bytes:
     if kind in NUMBERS:
         return pack(NUMBERS[kind], value)
     if kind == "asciiz":
@@ -242,17 +249,17 @@ def _encode_value(kind: str, value: Any, owner: Message) -> bytes:
         return b""
     if isinstance(value, bytes):
         return value
-    return _encode_structure(_resolve(kind, owner), value)
+    return encode_structure(_resolve(kind, owner), value, structures)
 
 
-def decode(kind: int, data: bytes, start: int, end: int) -> Message:
+def decode(kind: int, data: bytes, start: int, end: int, tables: ModuleType = wire) -> Message:
     """The message whose body is data[start:end]; attributes that the tables do not know are left out."""
-    return _decode_structure(wire.MESSAGES[kind], data, start, end)
+    return _decode_structure(tables.MESSAGES[kind], data, start, end, tables.STRUCTURES)
 
 
 def next_hops(data: bytes) -> Iterator[Message]:
     """The next hops that RTA_MULTIPATH lists (struct rtnexthop), each as a route with one of its own has it."""
-    gateway, kind = STRUCTURES["route"][2]["RTA_GATEWAY"]
+    gateway, kind = wire.STRUCTURES["route"][2]["RTA_GATEWAY"]
     start = 0
     while start + 8 <= len(data):
         length, _flags, _hops, index = unpack_from("=HBBi", data, start)
@@ -261,27 +268,27 @@ def next_hops(data: bytes) -> Iterator[Message]:
         hop: Message = {"RTA_OIF": index}
         for number, value_start, value_end in _attributes(data, start + 8, start + length):
             if number == gateway:
-                hop["RTA_GATEWAY"] = _decode_value(kind, data, value_start, value_end, hop)
+                hop["RTA_GATEWAY"] = _decode_value(kind, data, value_start, value_end, hop, wire.STRUCTURES)
         yield hop
         start += (length + 3) & ~3
 
 
-_by_number: dict[str, dict[int, tuple[str, str]]] = {}
+_by_number: dict[str, dict[int, tuple[str, str]]] = {}  # by structure; no two tables have one of the same name
 
 
-def _decode_structure(name: str, data: bytes, start: int, end: int) -> Message:
-    fields, layout, attributes = STRUCTURES[name]
+def _decode_structure(name: str, data: bytes, start: int, end: int, structures: Structures) -> Message:
+    fields, layout, attributes = structures[name]
     message: Message = {}
     if layout:
-        message.update(zip(fields, unpack_from("=" + layout, data, start), strict=True))
-        start += (calcsize("=" + layout) + 3) & ~3
+        message.update(zip(fields, unpack_from(layout, data, start), strict=True))
+        start += (calcsize(layout) + 3) & ~3
     known = _by_number.get(name)
     if known is None:
         known = _by_number[name] = {number & NLA_TYPE_MASK: (key, kind) for key, (number, kind) in attributes.items()}
     for number, value_start, value_end in _attributes(data, start, end):
         if number in known:
             key, kind = known[number]
-            value = _decode_value(kind, data, value_start, value_end, message)
+            value = _decode_value(kind, data, value_start, value_end, message, structures)
             if key not in message:
                 message[key] = value
             elif isinstance(message[key], list):
@@ -300,7 +307,7 @@ def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, i
         start += (length + 3) & ~3
 
 
-def _decode_value(kind: str, data: bytes, start: int, end: int, owner: Message) -> Any:
+def _decode_value(kind: str, data: bytes, start: int, end: int, owner: Message, structures: Structures) -> Any:
     if kind in NUMBERS:
         layout = NUMBERS[kind]
         return unpack_from(layout, data, start)[0] if calcsize(layout) <= end - start else data[start:end]
@@ -313,7 +320,9 @@ def _decode_value(kind: str, data: bytes, start: int, end: int, owner: Message) 
     if kind == "flag":
         return True
     structure = _resolve(kind, owner)
-    return _decode_structure(structure, data, start, end) if structure in STRUCTURES else data[start:end]
+    if structure not in structures:
+        return data[start:end]
+    return _decode_structure(structure, data, start, end, structures)
 
 
 def _resolve(kind: str, owner: Message) -> str:
@@ -324,4 +333,6 @@ def _resolve(kind: str, owner: Message) -> str:
         return f"info_slave_data/{owner.get('IFLA_INFO_SLAVE_KIND', '')}"
     if kind == "af_spec":
         return "af_spec/bridge" if owner.get("family") == AF_BRIDGE else ""
+    if kind == "expr":
+        return f"expr/{owner.get('NFTA_EXPR_NAME', '')}"
     return kind

@@ -16,8 +16,9 @@ LINK_PREFIX = "veth"
 NETWORK_DIGITS = 3
 
 
-def _digest(text: str) -> str:
-    return blake2b(text.encode(), digest_size=24).hexdigest()
+def digest(data: bytes) -> str:
+    """48 hexadecimal digits that derive from the data and are nobody else's."""
+    return blake2b(data, digest_size=24).hexdigest()
 
 
 def _mac(digits: str) -> str:
@@ -36,7 +37,7 @@ class Owner:
         self.network = network
         self.container_id = container_id
         self.ifname = ifname
-        digits = _digest(f"{network}/{container_id}/{ifname}")
+        digits = digest(f"{network}/{container_id}/{ifname}".encode())
         self.host_link = network_prefix(network) + digits[:8]
         self.host_mac = _mac(digits[8:20])
         self.pod_mac = _mac(digits[20:32])
@@ -50,7 +51,7 @@ class Owner:
 
 def network_prefix(network: str) -> str:
     """How the names of a network's host links begin; eight hexadecimal digits follow."""
-    return LINK_PREFIX + _digest(network)[:NETWORK_DIGITS]
+    return LINK_PREFIX + digest(network.encode())[:NETWORK_DIGITS]
 
 
 def is_host_link(name: str, network: str) -> bool:
@@ -68,4 +69,4 @@ def attachment(alias: str) -> tuple[str, str, str] | None:
 
 def stable_link(text: str) -> str:
     """A host link's name for something that is not one attachment's, such as a bridge's VLAN gateway port."""
-    return LINK_PREFIX + _digest(text)[:8]
+    return LINK_PREFIX + digest(text.encode())[:8]

@@ -205,7 +205,7 @@ _link: dict[str, tuple[int, str]] = {
     "IFLA_NET_NS_FD": (28, "u32"), "IFLA_EXT_MASK": (29, "u32"), "IFLA_LINK_NETNSID": (37, "s32"),
 }
 
-STRUCTURES["link"] = (("family", "ifi_type", "index", "flags", "change"), "BxHiII", _link)
+STRUCTURES["link"] = (("family", "ifi_type", "index", "flags", "change"), "=BxHiII", _link)
 
 _link_ifinfo: dict[str, tuple[int, str]] = {
     "IFLA_INFO_KIND": (1, "asciiz"), "IFLA_INFO_DATA": (2, "info_data"), "IFLA_INFO_SLAVE_KIND": (4, "asciiz"),
@@ -240,20 +240,20 @@ STRUCTURES["af_spec/bridge"] = ((), "", _af_spec_bridge)
 
 _af_spec_bridge_vlan_info: dict[str, tuple[int, str]] = {}
 
-STRUCTURES["af_spec/bridge/vlan_info"] = (("flags", "vid"), "HH", _af_spec_bridge_vlan_info)
+STRUCTURES["af_spec/bridge/vlan_info"] = (("flags", "vid"), "=HH", _af_spec_bridge_vlan_info)
 
 _address: dict[str, tuple[int, str]] = {
     "IFA_ADDRESS": (1, "ip"), "IFA_LOCAL": (2, "ip"), "IFA_BROADCAST": (4, "ip"), "IFA_FLAGS": (8, "u32"),
 }
 
-STRUCTURES["address"] = (("family", "prefixlen", "flags", "scope", "index"), "BBBBI", _address)
+STRUCTURES["address"] = (("family", "prefixlen", "flags", "scope", "index"), "=BBBBI", _address)
 
 _route: dict[str, tuple[int, str]] = {
     "RTA_DST": (1, "ip"), "RTA_OIF": (4, "u32"), "RTA_GATEWAY": (5, "ip"), "RTA_PRIORITY": (6, "u32"),
     "RTA_METRICS": (8, "route/metrics"), "RTA_MULTIPATH": (9, "bytes"), "RTA_TABLE": (15, "u32"),
 }
 
-STRUCTURES["route"] = (("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags"), "BBBBBBBBI", _route)
+STRUCTURES["route"] = (("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags"), "=BBBBBBBBI", _route)
 
 _route_metrics: dict[str, tuple[int, str]] = {
     "RTAX_MTU": (2, "u32"), "RTAX_ADVMSS": (8, "u32"),

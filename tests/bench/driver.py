@@ -242,6 +242,7 @@ class Bench:
         plugin: str = "bridge",
         dual: bool = False,
         store: str = STORE,
+        keys: dict[str, Any] | None = None,
     ) -> list[Cell]:
         ranges = [[{"subnet": SUBNET}], [{"subnet": SUBNET6}]] if dual else [[{"subnet": SUBNET}]]
         routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}] if dual else [{"dst": "0.0.0.0/0"}]
@@ -256,6 +257,7 @@ class Bench:
                 "bridge": f"cni-{key}",
                 "isGateway": True,
                 "ipam": ipam,
+                **(keys or {}),
             }
             return Cell(suite, bin_dir, name, plugin, setting, verbs, config)
 
@@ -288,7 +290,8 @@ class Bench:
     def run(self) -> Samples:
         progress("making the networks")
         plain = self.bridge("none", "")
-        pairs = [self.loopback(), plain, self.bridge("dual", "dual stack", dual=True)]
+        masquerading = self.bridge("masq", "ipMasq", ("ADD", "DEL"), keys={"ipMasq": True})
+        pairs = [self.loopback(), plain, self.bridge("dual", "dual stack", dual=True), masquerading]
         for count in self.plan.lease_levels:
             pair = self.bridge(f"l{count}", f"{count:,} leases")
             self.cycle(pair, -1, timed=False)
@@ -304,6 +307,12 @@ class Bench:
         crowds = []
         for count in self.plan.pod_levels:
             pair = self.bridge(f"p{count}", f"{count:,} pod{'s' if count > 1 else ''}", ("ADD", "DEL"))
+            for cell in pair:
+                self.populate(cell, count)
+            crowds.append(pair)
+            pair = self.bridge(
+                f"m{count}", f"ipMasq, {count:,} pod{'s' if count > 1 else ''}", ("ADD", "DEL"), keys={"ipMasq": True}
+            )
             for cell in pair:
                 self.populate(cell, count)
             crowds.append(pair)

@@ -413,6 +413,7 @@ def bridge_cases() -> dict[str, list[Step]]:
         "mtu": life(br(mtu=1280)),
         "mtu zero": [add(br(mtu=0))],
         "hairpinMode": life(br(hairpinMode=True)),
+        "ipMasq": life(br(V4, V6, isGateway=True, ipMasq=True)),
         "promiscMode": life(br(promiscMode=True)),
         "invalid: promiscMode with hairpinMode": refused(br(hairpinMode=True, promiscMode=True)),
         "forceAddress": [

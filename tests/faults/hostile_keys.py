@@ -145,6 +145,7 @@ OF_BRIDGE: dict[str, tuple[Any, ...]] = {
     "bridge": LINK_NAMES,
     "mtu": ("Auto", "auto ", "1500", "٣"),
     "ipMasqBackend": ("iptables ", "IPTABLES", "; rm -rf /", "x" * 300),
+    "nonMasqueradeCIDRs": ("10.0.0.0/8", ["10.0.0.0"], ["10.0.0.0/8; drop"], ["::/129"], [""], [8], ["\ud800/8"]),
     "runtimeConfig.mac": MACS,
     "args.cni.mac": ("02", "02:00:00:00:00: 1"),
     "vlanTrunk": TRUNKS,
@@ -169,8 +170,11 @@ def _values_of_bridge() -> Iterator[Case]:
         for value in values:
             config = holding(key, value, AT_LAYER_2)
             yield case("bridge", "ADD", f"{key} = {shown(value)}", config, 7, says=key.rpartition(".")[2])
-    for key in ("ipMasq", "macspoofchk"):
-        yield case("bridge", "ADD", f"{key} = true", having("bridge", **{key: True}), 2, says=key)
+    yield case("bridge", "ADD", "macspoofchk = true", having("bridge", macspoofchk=True), 2, says="macspoofchk")
+    by_iptables = having("bridge", ipMasq=True, ipMasqBackend="iptables")
+    yield case("bridge", "ADD", "ipMasq by iptables", by_iptables, 2, says="ipMasqBackend")
+    nothing_masqueraded = having("bridge", nonMasqueradeCIDRs=["10.0.0.0/8"])
+    yield case("bridge", "ADD", "nonMasqueradeCIDRs alone", nothing_masqueraded, 7, says="nonMasqueradeCIDRs")
     both = having("bridge", hairpinMode=True, promiscMode=True)
     yield case("bridge", "ADD", "hairpinMode and promiscMode", both, 7, says="hairpinMode")
     down = having("bridge", disableContainerInterface=True)

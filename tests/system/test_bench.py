@@ -20,7 +20,8 @@ def test_a_short_run_writes_table_samples_and_plot(installed: Path, tmp_path: Pa
     assert (tmp_path / "bench.md").read_text() in done.stdout
     assert (tmp_path / "bench.svg").read_text().rstrip().endswith("</svg>")
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    for row in ("loopback ADD", "bridge ADD", "bridge CHECK", "bridge DEL, 10,000 leases", "bridge DEL, 1 pod"):
+    for row in ("loopback ADD", "bridge ADD", "bridge CHECK", "bridge DEL, 10,000 leases", "bridge DEL, 1 pod", "bridge ADD, ipMasq",
+                "bridge DEL, ipMasq, 1 pod"):  # fmt: skip
         assert {suite: len(samples) for suite, samples in rows[row].items()} == {"reference": 1, "ours": 1}, row
 
 

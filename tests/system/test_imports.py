@@ -25,6 +25,7 @@ STANDARD = {
 }
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|steps|undo))?")
 KERNEL = re.compile(r"shared\.net(\.\w+)?")
+NFT = re.compile(r"shared\.nft(\.\w+)?")
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 # What an executable may load of this project beyond the protocol.
 OWN = {
@@ -79,7 +80,7 @@ def loaded(answer: Answer) -> set[str]:
     return set(answer.stderr.partition("MODULES\n")[2].split())
 
 
-def life(host: PretendHost, plugin: str, version: str) -> dict[str, Answer]:
+def life(host: PretendHost, plugin: str, version: str, **more: Any) -> dict[str, Answer]:
     """Every verb once, in the order of an attachment's life, with the answer that each got."""
     netns = host.netns("pod")
     own = {"type": plugin}
@@ -87,7 +88,8 @@ def life(host: PretendHost, plugin: str, version: str) -> dict[str, Answer]:
         own |= {"prevResult": host.cni("bridge", "ADD", CONFIG, netns=netns).json, **CHAINED[plugin]}
 
     def call(verb: str, **keys: Any) -> Answer:
-        return host.cni(plugin, verb, CONFIG | own | keys, netns=netns, prefix=observed_by(version))
+        config = CONFIG | own | more | keys
+        return host.cni(plugin, verb, config, netns=netns, prefix=observed_by(version))
 
     answers = {verb: call(verb) for verb in ("VERSION", "STATUS", "ADD")}
     result = answers["ADD"].json
@@ -128,3 +130,13 @@ def test_the_log_is_one_module_more(host: PretendHost, plugin: str, version: str
 def test_rare_parts_are_loaded_by_the_call_that_needs_them(host: PretendHost, version: str) -> None:
     modules = {verb: loaded(answer) for verb, answer in life(host, "bridge", version).items()}
     assert {part: [verb for verb in modules if part in modules[verb]] for part in RARE} == RARE
+
+
+@pytest.mark.parametrize("version", found())
+def test_nf_tables_are_for_who_masquerades(host: PretendHost, version: str) -> None:
+    """Without the key nothing of it is loaded, as the tests above say; with it, nothing else besides."""
+    for verb, answer in life(host, "bridge", version, ipMasq=True).items():
+        modules = loaded(answer)
+        allowed = (PROTOCOL, *OWN["bridge"], NFT)
+        assert {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in allowed)} == set()
+        assert ("shared.nft.masquerade" in modules) == (verb != "VERSION")

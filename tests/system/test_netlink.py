@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.pretend import PATH, PretendHost
+from tests.pretend import PretendHost
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,11 +80,6 @@ def messages(data):
 """
 
 
-def python(host: PretendHost, script: str) -> str:
-    """What a script prints in the pretend host, in this tree and this environment."""
-    return host.run(sys.executable, "-c", script, env={"PATH": PATH, "PYTHONPATH": str(ROOT)}, timeout=20).stdout
-
-
 def differences(structure: str, ours: Any, theirs: Any, kinds: dict[str, Any], path: str = "") -> list[str]:
     """Where the two differ in what the tables know; `kinds` are the tables."""
     fields, _, attributes = kinds[structure]
@@ -129,7 +123,7 @@ def test_dumps(busy: PretendHost) -> None:
     """Links, addresses, routes of both families, bridge ports."""
     from shared.net.wire import STRUCTURES
 
-    dumps = json.loads(python(busy, MESSAGES + COMPARE))
+    dumps = json.loads(busy.python(MESSAGES + COMPARE))
     links, addresses, v4, v6, ports, members = dumps
     assert {link["IFLA_IFNAME"] for _, link, _ in links} == {"lo", "br0", "v0", "v1", "m0", "ifb7"}
     assert len(addresses) >= 8 and len(v4) >= 6 and len(v6) >= 4 and ports and members
@@ -149,7 +143,7 @@ def test_dumps(busy: PretendHost) -> None:
 
 def test_the_kernels_own_words(busy: PretendHost) -> None:
     """The extended acknowledgement stands in the error."""
-    said = python(busy, """
+    said = busy.python("""
 from shared.net import links, netlink, wire
 kernel = netlink.Netlink()
 bridge = links.require(kernel, "br0")["index"]
@@ -165,7 +159,7 @@ for kind, message in ((wire.RTM_NEWLINK, {"index": bridge, "IFLA_MASTER": bridge
 
 
 def test_what_is_not_there(busy: PretendHost) -> None:
-    said = python(busy, """
+    said = busy.python("""
 from shared.net import links, netlink
 kernel = netlink.Netlink()
 print(links.get(kernel, "nothing"), links.by_index(kernel, 999), links.delete(kernel, "nothing"), links.get(kernel, "br0")["index"])
@@ -175,7 +169,7 @@ print(links.get(kernel, "nothing"), links.by_index(kernel, 999), links.delete(ke
 
 def test_an_overrun_buffer(busy: PretendHost) -> None:
     """ENOBUFS: what is lost is read again. The socket also hears of links, more than its buffer holds."""
-    said = python(busy, """
+    said = busy.python("""
 import socket
 from shared.net import links, netlink, wire
 kernel, other = netlink.Netlink(), netlink.Netlink()
@@ -192,7 +186,7 @@ print(len(kernel.dump(wire.RTM_GETLINK)), links.get(kernel, "ifb7")["IFLA_MTU"])
 
 def test_an_overrun_buffer_in_the_middle_of_a_large_dump(busy: PretendHost) -> None:
     """The kernel goes on with one dump at a time: before the next is asked for, the first has to be read out."""
-    said = python(busy, """
+    said = busy.python("""
 import socket
 from shared.net import links, netlink, wire
 kernel, other = netlink.Netlink(), netlink.Netlink()
@@ -211,7 +205,7 @@ print(len(kernel.dump(wire.RTM_GETLINK)))
 
 def test_a_change_is_waited_for_by_notification(busy: PretendHost) -> None:
     """A port that comes up and an address whose detection ends while the call waits, without polling."""
-    said = python(busy, """
+    said = busy.python("""
 import os, signal
 from shared import signals
 from shared.net import addresses, links, netlink, wait, wire
@@ -246,7 +240,7 @@ print(len(addresses.unsettled(kernel, index)))
 
 
 def test_waiting_has_an_end(busy: PretendHost) -> None:
-    said = python(busy, """
+    said = busy.python("""
 from shared import signals
 from shared.cni.errors import InternalError
 from shared.net import links, netlink, wait

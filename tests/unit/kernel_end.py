@@ -5,6 +5,7 @@ A real socket pair stands between, so that framing, batching and sequence number
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -92,17 +93,20 @@ class KernelEnd:
 
     `answering(kind, sequence, request)` gives the datagrams that answer a request; without it, requests that ask for
     an acknowledgement get one, and RTM_GETLINK by name finds every name, with an index of its own and 1500 as MTU;
-    those in `absent` from the second time on.
+    those in `absent` from the second time on. `of` is the class of the socket.
     """
 
-    def __init__(self, answering: Answering | None = None, absent: Iterable[str] = ()) -> None:
+    def __init__(
+        self, answering: Answering | None = None, absent: Iterable[str] = (), of: type[Netlink] = Netlink
+    ) -> None:
         self.requests: list[bytes] = []
+        self.of = of
         self.absent = list(absent)
         self.answering = answering or self._found
         self.indexes: dict[str, int] = {}
 
     def __enter__(self) -> Self:
-        self.netlink = Netlink.__new__(Netlink)
+        self.netlink: Any = self.of.__new__(self.of)
         mine, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.netlink.socket = mine
         self.netlink.sequence = 0
@@ -113,20 +117,21 @@ class KernelEnd:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.netlink.close()
+        self.netlink.socket.close()
         self._thread.join(10)
         self._theirs.close()
 
     def _serve(self) -> None:
-        while datagram := self._theirs.recv(1 << 20):
-            for request in split(datagram):
-                self.requests.append(request)
-                _, kind, flags, sequence, _ = struct.unpack_from("=IHHII", request)
-                answers = self.answering(kind, sequence, request)
-                if not answers and flags & NLM_F_ACK:
-                    answers = [error(0, sequence)]
-                for answer in answers:
-                    self._theirs.send(answer)
+        with contextlib.suppress(ConnectionError):  # who was refused may leave before the rest has come
+            while datagram := self._theirs.recv(1 << 20):
+                for request in split(datagram):
+                    self.requests.append(request)
+                    _, kind, flags, sequence, _ = struct.unpack_from("=IHHII", request)
+                    answers = self.answering(kind, sequence, request)
+                    if not answers and flags & NLM_F_ACK:
+                        answers = [error(0, sequence)]
+                    for answer in answers:
+                        self._theirs.send(answer)
 
     def _found(self, kind: int, sequence: int, request: bytes) -> list[bytes]:
         if kind != RTM_GETLINK:

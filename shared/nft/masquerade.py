@@ -1,0 +1,106 @@
+"""Masquerading: what a pod sends beyond its networks gets the address of the link by which it leaves the node.
+
+A map leads from the pod's address to a chain that says what stays as it is; pods of one network share that chain:
+
+    chain masquerading { type nat hook postrouting priority srcnat; ip saddr vmap @masq4; ip6 saddr vmap @masq6; }
+    map masq4 { type ipv4_addr : verdict; elements = { 10.1.0.5 : goto masq-1a2b3c4d5e6f } }
+    chain masq-1a2b3c4d5e6f { ip daddr 10.1.0.0/16 return; ip daddr 224.0.0.0/4 return; masquerade; }
+"""
+
+from __future__ import annotations
+
+from shared.cni.ip import Address, Prefix
+from shared.nft import registry, wire
+from shared.nft.expressions import address, family, is_local, lookup, masquerade, payload, return_, verdict
+from shared.nft.registry import INET, Ruleset
+from shared.nft.ruleset import ADDRESSES, VERDICT, Chain, Rule, Set, addressed
+from shared.nft.transaction import Nfnetlink, NoNfTables
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
+
+    from shared.net.owner import Owner
+    from shared.nft.ruleset import Element
+    from shared.undo import Undo
+
+MAPS = {version: Set(INET, f"masq{version}", (ADDRESSES[version],), (VERDICT,)) for version in (4, 6)}
+CHAIN = Chain(
+    INET,
+    "masquerading",
+    (
+        Rule("IPv4 pods", family(4), payload("ip saddr"), lookup(MAPS[4])),
+        Rule("IPv6 pods", family(6), payload("ip6 saddr"), lookup(MAPS[6])),
+    ),
+    ("nat", wire.NF_INET_POST_ROUTING, wire.NF_IP_PRI_NAT_SRC),
+)
+PREFIX = "masq"
+RULESET = Ruleset(INET, "masquerade", tuple(MAPS.values()), (CHAIN,), (PREFIX,))
+MULTICAST = {4: Prefix(Address(4, 0xE0 << 24), 4), 6: Prefix(Address(6, 0xFF << 120), 8)}
+
+
+def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> None:
+    """Masquerades what comes from the addresses and goes neither to their own networks nor to multicast groups.
+
+    Where there are `exempt` networks, neither what goes to them or to an address of the node. An address that another
+    attachment had is this one's from now on: it was leased anew.
+    """
+    kernel = Nfnetlink()
+    elements, chains = _parts(addresses, exempt)
+    registry.add(kernel, RULESET, owner, elements, chains=chains, replace=True)
+    undo.push("stop masquerading", lambda: registry.remove(kernel, RULESET, owner))
+
+
+def remove(owner: Owner) -> None:
+    """Ends it; nothing where nothing is masqueraded, as where the kernel has no nf_tables."""
+    try:
+        kernel = Nfnetlink()
+    except NoNfTables:
+        return
+    registry.remove(kernel, RULESET, owner)
+
+
+def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
+    """What is not as `add` left it, each in words."""
+    elements, chains = _parts(addresses, exempt)
+    return registry.problems(Nfnetlink(), RULESET, owner, elements, chains)
+
+
+def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    """Ends it for attachments of a network that are not among the valid (container id, ifname)."""
+    try:
+        kernel = Nfnetlink()
+    except NoNfTables:
+        return
+    registry.collect(kernel, RULESET, network, valid)
+
+
+def try_out(exempt: Sequence[Prefix]) -> None:
+    """Raises CniError where the kernel cannot do it; changes nothing."""
+    _, chains = _parts(list(MULTICAST.values()), exempt)
+    registry.try_out(Nfnetlink(), RULESET, chains)
+
+
+def _parts(addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> tuple[list[Element], list[Chain]]:
+    """The elements that belong to the addresses, and the chains to which they lead."""
+    chains: dict[str, Chain] = {}
+    elements: dict[str, Element] = {}
+    for own in addresses:
+        chain = _chain(own.network, exempt)
+        chains[chain.name] = chain
+        element = MAPS[own.version].element(str(own.address), to=verdict("goto", chain.name))
+        elements[str(element)] = element
+    return list(elements.values()), list(chains.values())
+
+
+def _chain(own: Prefix, exempt: Sequence[Prefix]) -> Chain:
+    others = {network.network for network in exempt if network.version == own.version}
+    rules = [
+        *([Rule("the node itself", is_local(), return_())] if exempt else []),
+        Rule("the pod's network", address("daddr", own), return_()),
+        *(Rule("exempt", address("daddr", one), return_()) for one in sorted(others, key=str)),
+        Rule("multicast", address("daddr", MULTICAST[own.version]), return_()),
+        Rule("the rest", masquerade()),
+    ]
+    return addressed(INET, PREFIX, rules)

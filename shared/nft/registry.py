@@ -1,0 +1,294 @@
+"""Who owns which elements: DEL, CHECK and GC find an attachment's by its names alone, at a cost that does not grow.
+
+Beside its own sets a table has the set `attachments`. An attachment stands in it under keys that derive from its names
+and the mechanism's, with comments that say whose it is and what belongs to it:
+
+    net/c1/eth0 masquerade 1: masq4 10.1.0.5, masq6 fd00:1::5
+
+which is the first of as many parts as the number says; the others go on with the list. Each element has its owner as
+comment, too, so that nobody removes what has become another's.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from shared.cni.errors import InternalError
+from shared.net.netlink import NetlinkError, Request
+from shared.net.owner import Owner, digest
+from shared.net.wire import NLM_F_EXCL
+from shared.nft import wire
+from shared.nft.ruleset import COMMENT_BYTES, IPV6_ADDR, Chain, Element, Set, Table, comment_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
+
+    from shared.net.netlink import Message
+    from shared.nft.transaction import Nfnetlink
+
+TRIES = 20  # each time another call was faster, or somebody flushed the rule set
+LONGEST_NAMES = (24, 64, 15)  # bytes of network, container id and ifname in a comment, which has 128
+DIGITS = 16  # of the digest that stands for the rest of a longer one
+NOT_IN_LABELS = frozenset('"~')  # a quote would end a comment where `nft list` shows it
+
+
+INET = Table(wire.NFPROTO_INET, "pycni")
+BRIDGE = Table(wire.NFPROTO_BRIDGE, "pycni")
+
+
+class Conflict(InternalError):
+    """An element to be added is another attachment's: `element`, and `holder`, its label."""
+
+    def __init__(self, element: Element, holder: str) -> None:
+        super().__init__(f"{element} in table {element.of.table} belongs to {holder or 'somebody else'}")
+        self.element = element
+        self.holder = holder
+
+
+class Ruleset:
+    """What a mechanism has in one of the suite's tables: its sets, its base chains, and chains named by their rules.
+
+    `mechanism` is one word of at most ten letters. A chain stands behind those to which it leads. `prefixes` are those
+    of chains that calls bring (`addressed`), this mechanism's own; GC removes one to which nothing leads.
+    """
+
+    def __init__(
+        self, table: Table, mechanism: str, sets: Sequence[Set], chains: Sequence[Chain], prefixes: tuple[str, ...] = ()
+    ) -> None:
+        self.table = table
+        self.mechanism = mechanism
+        self.sets = sets
+        self.chains = chains
+        self.prefixes = prefixes
+        self.attachments = Set(table, "attachments", (IPV6_ADDR,))
+
+
+def label(owner: Owner) -> str:
+    """An attachment's names as they stand in comments: network/container id/ifname, a long one cut, with a digest."""
+    names = (owner.network, owner.container_id, owner.ifname)
+    return "/".join(_shortened(name, longest) for name, longest in zip(names, LONGEST_NAMES, strict=True))
+
+
+def _shortened(name: str, longest: int) -> str:
+    if len(name) <= longest and not NOT_IN_LABELS & set(name):
+        return name
+    kept = "".join(character for character in name[: max(longest - DIGITS - 1, 0)] if character not in NOT_IN_LABELS)
+    return f"{kept}~{digest(name.encode())[: min(DIGITS, longest - 1)]}"
+
+
+# -- ADD
+
+
+def add(
+    kernel: Nfnetlink, ruleset: Ruleset, owner: Owner, elements: Sequence[Element], *, chains: Sequence[Chain] = (),
+    replace: bool = False,
+) -> None:  # fmt: skip
+    """Adds an attachment's elements and registers them; makes what is missing of the rule set, `chains` included.
+
+    One transaction: whatever happens there is all of it or nothing. An element that is another attachment's is taken
+    over with `replace`; otherwise raises Conflict. Raises InternalError for an attachment that is registered already.
+    """
+    name = label(owner)
+    wanted = [(element, element.add(name)) for element in elements]
+    registration = [
+        _part(ruleset, name, number).add(text) for number, text in enumerate(texts(ruleset, owner, elements))
+    ]
+    additions = [*(request for _, request in wanted), *registration]
+    structure: list[Request] = []
+    if not all(_is_whole(kernel, chain) for chain in (*ruleset.chains, *chains)):
+        structure = missing(kernel, ruleset, chains)
+    stale: list[Request] = []
+    for tries_left in reversed(range(TRIES)):
+        try:
+            kernel.commit([*structure, *stale, *additions])
+        except NetlinkError as error:
+            if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY) or not tries_left:
+                raise
+            if error.errno != errno.ENOENT and any(request.message is error.message for request in registration):
+                raise InternalError(f"{name} is in {ruleset.attachments} already: it was added before") from None
+            taken = next((element for element, request in wanted if request.message is error.message), None)
+            if taken and error.errno != errno.ENOENT:
+                stale = _taken_over(kernel, taken, name, replace=replace) + stale
+            elif any(request.message is error.message for request in stale):
+                stale = [request for request in stale if request.message is not error.message]
+            else:
+                structure = missing(kernel, ruleset, chains)
+        else:
+            return
+
+
+def _taken_over(kernel: Nfnetlink, element: Element, name: str, *, replace: bool) -> list[Request]:
+    """The request that removes what has this call's key; none where it is gone meanwhile."""
+    (found,) = kernel.get_elements([element.query()])
+    if found is None:
+        return []
+    holder = _owner_of(found)
+    if not replace and holder != name:
+        raise Conflict(element, holder)
+    return [element.remove()]
+
+
+def _is_whole(kernel: Nfnetlink, chain: Chain) -> bool:
+    return kernel.dump_rules(chain) == [rule.comment for rule in chain.rules]
+
+
+def missing(kernel: Nfnetlink, ruleset: Ruleset, chains: Sequence[Chain] = ()) -> list[Request]:
+    """Requests that make what is not there, and refill chains that have not the rules they should have."""
+    sets = [ruleset.attachments, *ruleset.sets]
+    every = [*chains, *ruleset.chains]
+    things: list[Table | Set | Chain] = [ruleset.table, *sets, *every]
+    table, *found = kernel.get_all([thing.query() for thing in things])
+    requests = [] if table else [ruleset.table.create()]
+    for number, one in enumerate(sets):
+        if not found[number]:
+            requests.append(one.create(number + 1))
+    for place, chain in enumerate(every):
+        if not found[len(sets) + place]:
+            requests += chain.create()
+        elif not _is_whole(kernel, chain):
+            requests += chain.refill()
+    return requests
+
+
+def texts(ruleset: Ruleset, owner: Owner, elements: Sequence[Element]) -> list[str]:
+    """The comments of the parts of an attachment's entry."""
+    head = f"{label(owner)} {ruleset.mechanism}"
+    parts = [""]
+    room = COMMENT_BYTES - len(f"{head} 999: ")
+    for item in map(str, elements):
+        longer = f"{parts[-1]}, {item}" if parts[-1] else item
+        if len(longer) <= room:
+            parts[-1] = longer
+        else:
+            parts.append(item)
+            room = COMMENT_BYTES
+    parts[0] = f"{head} {len(parts)}: {parts[0]}"
+    return parts
+
+
+def _part(ruleset: Ruleset, name: str, number: int) -> Element:
+    key = bytes.fromhex(digest(f"{ruleset.mechanism}/{name}/{number}".encode())[:32])
+    return Element(ruleset.attachments, key)
+
+
+# -- DEL
+
+
+def remove(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> None:
+    """Removes an attachment's elements and its entry; nothing where there is none, as where nf_tables is missing."""
+    _remove(kernel, ruleset, label(owner))
+
+
+def _remove(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> None:
+    for tries_left in reversed(range(TRIES)):
+        parts, listed = _registered(kernel, ruleset, name)
+        found = kernel.get_elements([element.query() for element in listed])
+        own = [element for element, now in zip(listed, found, strict=True) if now and _owner_of(now) == name]
+        try:
+            kernel.commit([element.remove() for element in (*own, *parts)])
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT or not tries_left:  # ENOENT: one of them is gone meanwhile
+                raise
+        else:
+            return
+
+
+def _registered(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> tuple[list[Element], list[Element]]:
+    """An attachment's entry: its parts that are there, and the elements that they list."""
+    parts = [_part(ruleset, name, 0)]
+    found = kernel.get_elements([parts[0].query()])
+    if found[0] is None:
+        return [], []
+    head, _, items = _comment(found[0]).partition(": ")
+    others = [_part(ruleset, name, number) for number in range(1, int(head.rpartition(" ")[2]))]
+    found += kernel.get_elements([part.query() for part in others])
+    texts = [items, *(_comment(message) for message in found[1:] if message)]
+    present = [part for part, message in zip([*parts, *others], found, strict=True) if message]
+    return present, [_listed(ruleset, item) for text in texts if text for item in text.split(", ")]
+
+
+def _listed(ruleset: Ruleset, item: str) -> Element:
+    set_name, *key = item.split(" ")
+    of = next(one for one in ruleset.sets if one.name == set_name)
+    return Element(of, of.pack(key))
+
+
+def _comment(element: Message) -> str:
+    return comment_of(element.get("NFTA_SET_ELEM_USERDATA", b""))
+
+
+def _owner_of(element: Message) -> str:
+    return _comment(element)
+
+
+# -- GC, CHECK, STATUS
+
+
+def collect(kernel: Nfnetlink, ruleset: Ruleset, network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    """Removes what belongs to attachments of a network that are not among the valid (container id, ifname).
+
+    Also elements whose owner is not registered, since `attachments` was flushed, and chains to which nothing leads.
+    """
+    keep = {label(Owner(network, container_id, ifname)) for container_id, ifname in valid}
+    ours = f"{_shortened(network, LONGEST_NAMES[0])}/"
+
+    def is_stale(name: str) -> bool:
+        return name.startswith(ours) and name not in keep
+
+    for entry in kernel.dump_elements(ruleset.attachments):
+        name, _, rest = _comment(entry).partition(" ")
+        if rest.startswith(f"{ruleset.mechanism} ") and is_stale(name):
+            _remove(kernel, ruleset, name)
+    for one in ruleset.sets:
+        for message in kernel.dump_elements(one):
+            if is_stale(_owner_of(message)):
+                _try(kernel, [Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove()])
+    for chain in kernel.dump_chains(ruleset.table) if ruleset.prefixes else ():
+        if chain.rpartition("-")[0] in ruleset.prefixes:
+            _try(kernel, Chain(ruleset.table, chain, ()).remove())
+
+
+def _try(kernel: Nfnetlink, requests: list[Request]) -> None:
+    """What is gone meanwhile needs no removal, and what something leads to is in use."""
+    try:
+        kernel.commit(requests)
+    except NetlinkError as error:
+        if error.errno not in (errno.ENOENT, errno.EBUSY):
+            raise
+
+
+def problems(
+    kernel: Nfnetlink, ruleset: Ruleset, owner: Owner, elements: Sequence[Element], chains: Sequence[Chain] = ()
+) -> list[str]:
+    """What is not as `add` left it, each in words."""
+    name = label(owner)
+    found = [
+        f"{chain} is missing or does not have its rules"
+        for chain in (*ruleset.chains, *chains)
+        if not _is_whole(kernel, chain)
+    ]
+    for element, now in zip(elements, kernel.get_elements([element.query() for element in elements]), strict=True):
+        what = f"{element.of.show(element.key)} in {element.of}"
+        if now is None:
+            found.append(f"{what} is missing")
+        elif _owner_of(now) != name:
+            found.append(f"{what} belongs to {_owner_of(now) or 'somebody else'}")
+        elif element.data is not None and now.get("NFTA_SET_ELEM_DATA") != element.data:
+            found.append(f"{what} leads elsewhere")
+    _, listed = _registered(kernel, ruleset, name)
+    if {str(element) for element in listed} != {str(element) for element in elements}:
+        found.append(f"{name} is not registered as it was in {ruleset.attachments}")
+    return found
+
+
+def try_out(kernel: Nfnetlink, ruleset: Ruleset, chains: Sequence[Chain] = ()) -> None:
+    """Raises NoNfTables or NetlinkError where the kernel could not make the rule set; changes nothing."""
+    requests = [ruleset.table.create()]
+    requests += [one.create(number + 1) for number, one in enumerate((ruleset.attachments, *ruleset.sets))]
+    for chain in (*chains, *ruleset.chains):
+        requests += chain.create()
+    for request in requests:
+        request.flags &= ~NLM_F_EXCL  # what is there already is no reason
+    kernel.commit(requests, dry_run=True)

@@ -1,0 +1,344 @@
+"""Rule sets as data: tables, sets and maps, chains and their rules, and the requests that make them.
+
+    PYCNI = Table(NFPROTO_INET, "pycni")
+    PODS = Set(PYCNI, "pods4", (IPV4_ADDR,), (VERDICT,))
+    POSTROUTING = Chain(PYCNI, "postrouting", hook=("nat", NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC), rules=(
+        Rule("pods", family(4), payload("ip saddr"), lookup(PODS)),
+    ))
+
+Expressions come from expressions.py.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from shared.cni.ip import Address
+from shared.cni.names import is_link_name
+from shared.net.netlink import Request, encode_structure
+from shared.net.owner import digest
+from shared.net.wire import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL
+from shared.nft import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from shared.net.netlink import Message
+    from shared.nft.expressions import Expression
+
+    Hook = tuple[str, int, int]
+
+TYPE_BITS = 6  # of each type's number in that of a concatenation: include/datatype.h of nftables
+DIGITS = 12  # of a digest in the name of a chain
+COMMENT_BYTES = (
+    128  # the kernel takes more, but what `nft list` shows then nft cannot read (NFTNL_UDATA_COMMENT_MAXLEN)
+)
+CREATE = NLM_F_CREATE | NLM_F_EXCL
+# BYTEORDER_HOST_ENDIAN (include/datatype.h of nftables) of a set's keys: without it nft does not show names of links
+HOST_ORDER = bytes((wire.NFTNL_UDATA_SET_KEYBYTEORDER, 4)) + (1).to_bytes(4, sys.byteorder)
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132}
+
+
+# -- types of what sets hold
+
+
+class Type:
+    """One of nft's datatypes: its name (`nft describe`), number, length in bytes, and how it is read and shown."""
+
+    __slots__ = ("length", "name", "number", "parse", "show")
+
+    def __init__(
+        self, name: str, number: int, length: int, parse: Callable[[str], bytes], show: Callable[[bytes], str]
+    ) -> None:
+        self.name = name
+        self.number = number
+        self.length = length
+        self.parse = parse
+        self.show = show
+
+    def pack(self, text: str) -> bytes:
+        """The bytes of a value; raises ValueError for what is none of this type."""
+        try:
+            data = self.parse(text)
+        except (ValueError, OverflowError):
+            data = b""
+        if len(data) != self.length:
+            raise ValueError(f"{text!r} is no {self.name}")
+        return data
+
+
+def _address(text: str) -> bytes:
+    return Address.parse(text).packed
+
+
+def _show_address(data: bytes) -> str:
+    return str(Address(4 if len(data) == 4 else 6, int.from_bytes(data, "big")))
+
+
+def _protocol(text: str) -> bytes:
+    return PROTOCOLS.get(text, -1).to_bytes(1, "big")
+
+
+def _show_protocol(data: bytes) -> str:
+    return next(name for name, number in PROTOCOLS.items() if number == data[0])
+
+
+def _number(text: str) -> bytes:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError
+    return int(text).to_bytes(2, "big")
+
+
+def _link(text: str) -> bytes:
+    # a quote would end the text where `nft list` shows it
+    return text.encode().ljust(16, b"\0") if is_link_name(text) and '"' not in text else b""
+
+
+def _ether(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+IPV4_ADDR = Type("ipv4_addr", wire.DATA_TYPE_IPADDR, 4, _address, _show_address)
+IPV6_ADDR = Type("ipv6_addr", wire.DATA_TYPE_IP6ADDR, 16, _address, _show_address)
+ETHER_ADDR = Type("ether_addr", wire.DATA_TYPE_ETHERADDR, 6, _ether, lambda data: data.hex(":"))
+INET_PROTO = Type("inet_proto", wire.DATA_TYPE_INET_PROTOCOL, 1, _protocol, _show_protocol)
+INET_SERVICE = Type(
+    "inet_service", wire.DATA_TYPE_INET_SERVICE, 2, _number, lambda data: str(int.from_bytes(data, "big"))
+)
+IFNAME = Type("ifname", wire.DATA_TYPE_IFNAME, 16, _link, lambda data: data.rstrip(b"\0").decode())
+VERDICT = Type("verdict", wire.NFT_DATA_VERDICT, 0, lambda _: b"", lambda _: "")
+ADDRESSES = {4: IPV4_ADDR, 6: IPV6_ADDR}
+
+
+# -- tables, sets, chains, rules
+
+
+def comment(text: str) -> bytes:
+    """A comment as `nft list` shows it: a NFTA_*_USERDATA; raises ValueError beyond 128 bytes."""
+    data = text.encode() + b"\0"
+    if len(data) > COMMENT_BYTES + 1:
+        raise ValueError(f"a comment of {len(data)} bytes is too long: {text!r}")
+    return bytes((wire.NFTNL_UDATA_SET_ELEM_COMMENT, len(data))) + data
+
+
+def comment_of(userdata: bytes) -> str:
+    """The comment in a NFTA_*_USERDATA, empty where there is none."""
+    while len(userdata) > 2:
+        kind, length = userdata[:2]
+        if kind == wire.NFTNL_UDATA_SET_ELEM_COMMENT:
+            return userdata[2 : 2 + length].rstrip(b"\0").decode(errors="replace")
+        userdata = userdata[2 + length :]
+    return ""
+
+
+class Table:
+    """A table of a family (NFPROTO_*)."""
+
+    def __init__(self, family: int, name: str) -> None:
+        self.family = family
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{'bridge' if self.family == wire.NFPROTO_BRIDGE else 'inet'} {self.name}"
+
+    def create(self) -> Request:
+        """Makes it; EEXIST where it is there."""
+        return Request(wire.NFT_MSG_NEWTABLE, self._names(), CREATE)
+
+    def query(self) -> Request:
+        """Asks whether it is there."""
+        return Request(wire.NFT_MSG_GETTABLE, self._names())
+
+    def _names(self) -> Message:
+        return {"nfgen_family": self.family, "NFTA_TABLE_NAME": self.name}
+
+
+class Set:
+    """A set whose elements are of the types in `key`, or with `data` a map: of each element to values or a verdict."""
+
+    def __init__(self, table: Table, name: str, key: tuple[Type, ...], data: tuple[Type, ...] = ()) -> None:
+        self.table = table
+        self.name = name
+        self.key = key
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"{'map' if self.data else 'set'} {self.name} of table {self.table}"
+
+    @property
+    def is_verdict_map(self) -> bool:
+        """Whether its elements lead to verdicts."""
+        return self.data == (VERDICT,)
+
+    def create(self, number: int) -> Request:
+        """Makes it; `number` is its own within the transaction. EEXIST where it is there."""
+        message = {**self._names(), "NFTA_SET_KEY_TYPE": _joined_type(self.key), "NFTA_SET_KEY_LEN": _length(self.key)}
+        if self.data:
+            message["NFTA_SET_FLAGS"] = wire.NFT_SET_MAP
+            message["NFTA_SET_DATA_TYPE"] = _joined_type(self.data)
+            message["NFTA_SET_DATA_LEN"] = _length(self.data)
+        if self.key == (IFNAME,):
+            message["NFTA_SET_USERDATA"] = HOST_ORDER
+        return Request(wire.NFT_MSG_NEWSET, {**message, "NFTA_SET_ID": number}, CREATE)
+
+    def query(self) -> Request:
+        """Asks whether it is there."""
+        return Request(wire.NFT_MSG_GETSET, self._names())
+
+    def element(self, *key: str, to: Sequence[str] | Message = ()) -> Element:
+        """The element with that key, each field as text, and what it leads to: fields as text, or a `verdict`.
+
+        Raises ValueError for values that are not of the set's types.
+        """
+        data = to if isinstance(to, dict) else {"NFTA_DATA_VALUE": _packed(self.data, to)} if self.data else None
+        return Element(self, self.pack(key), data)
+
+    def pack(self, key: Sequence[str]) -> bytes:
+        """The bytes of an element's key."""
+        return _packed(self.key, key)
+
+    def show(self, key: bytes) -> str:
+        """An element's key as text, fields separated by spaces."""
+        fields, start = [], 0
+        for kind in self.key:
+            fields.append(kind.show(key[start : start + kind.length]))
+            start += (kind.length + 3) & ~3
+        return " ".join(fields)
+
+    def _names(self) -> Message:
+        return {"nfgen_family": self.table.family, "NFTA_SET_TABLE": self.table.name, "NFTA_SET_NAME": self.name}
+
+
+def _joined_type(types: Sequence[Type]) -> int:
+    if len(types) == 1:
+        return types[0].number
+    number = 0
+    for kind in types:
+        number = number << TYPE_BITS | kind.number
+    return number
+
+
+def _length(types: Sequence[Type]) -> int:
+    return types[0].length if len(types) == 1 else sum((kind.length + 3) & ~3 for kind in types)
+
+
+def _packed(types: Sequence[Type], values: Sequence[str]) -> bytes:
+    """Fields of a concatenation each begin at a word."""
+    fields = [kind.pack(value) for kind, value in zip(types, values, strict=True)]
+    return fields[0] if len(fields) == 1 else b"".join(field + bytes(-len(field) % 4) for field in fields)
+
+
+class Element:
+    """An element of a set: its key's bytes and, in a map, NFTA_SET_ELEM_DATA."""
+
+    def __init__(self, of: Set, key: bytes, data: Message | None = None) -> None:
+        self.of = of
+        self.key = key
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"{self.of.name} {self.of.show(self.key)}"
+
+    def add(self, owner: str) -> Request:
+        """Puts it into its set with a comment; EEXIST where the key is there, EBUSY where it leads elsewhere."""
+        element = self._key()
+        if self.data is not None:
+            element["NFTA_SET_ELEM_DATA"] = self.data
+        element["NFTA_SET_ELEM_USERDATA"] = comment(owner)
+        return Request(wire.NFT_MSG_NEWSETELEM, self._message(element), CREATE)
+
+    def remove(self) -> Request:
+        """Takes it out; ENOENT where it is not there."""
+        return Request(wire.NFT_MSG_DELSETELEM, self._message(self._key()))
+
+    def query(self) -> Request:
+        """Asks for what the kernel has under its key."""
+        return Request(wire.NFT_MSG_GETSETELEM, self._message(self._key()))
+
+    def _key(self) -> Message:
+        return {"NFTA_SET_ELEM_KEY": {"NFTA_DATA_VALUE": self.key}}
+
+    def _message(self, element: Message) -> Message:
+        return {**elements_of(self.of), "NFTA_SET_ELEM_LIST_ELEMENTS": {"NFTA_LIST_ELEM": element}}
+
+
+def elements_of(of: Set) -> Message:
+    """The names in a message about elements."""
+    return {"nfgen_family": of.table.family, "NFTA_SET_ELEM_LIST_TABLE": of.table.name,
+            "NFTA_SET_ELEM_LIST_SET": of.name}  # fmt: skip
+
+
+class Rule:
+    """A rule: what it is for, and its expressions in order; tuples of them stand for what they hold.
+
+    The comment that it gets also has a digest of the expressions, so that one who finds it knows which rule it is.
+    """
+
+    def __init__(self, purpose: str, *parts: Expression | Iterable[Expression]) -> None:
+        flat: list[Expression] = []
+        for part in parts:
+            flat += [part] if isinstance(part, dict) else part
+        self.expressions = encode_structure("expressions", {"NFTA_LIST_ELEM": flat}, wire.STRUCTURES)
+        self.comment = f"{purpose} {digest(self.expressions)[:8]}"
+
+    def append(self, chain: Chain) -> Request:
+        """Puts it at the end of a chain."""
+        message = {
+            **chain.rules_of(),
+            "NFTA_RULE_EXPRESSIONS": self.expressions,
+            "NFTA_RULE_USERDATA": comment(self.comment),
+        }
+        return Request(wire.NFT_MSG_NEWRULE, message, NLM_F_CREATE | NLM_F_APPEND)
+
+
+class Chain:
+    """A chain with all its rules; `hook` makes it a base chain: type, NF_INET_*, priority.
+
+    Its name must not be a word of nft's language, such as masquerade, or nft cannot read what it shows.
+    """
+
+    def __init__(self, table: Table, name: str, rules: Sequence[Rule], hook: Hook | None = None) -> None:
+        self.table = table
+        self.name = name
+        self.rules = rules
+        self.hook = hook
+
+    def __str__(self) -> str:
+        return f"chain {self.name} of table {self.table}"
+
+    def create(self) -> list[Request]:
+        """Makes it with its rules; EEXIST where it is there."""
+        message = self._names()
+        if self.hook:
+            kind, number, priority = self.hook
+            message["NFTA_CHAIN_HOOK"] = {"NFTA_HOOK_HOOKNUM": number, "NFTA_HOOK_PRIORITY": priority}
+            message["NFTA_CHAIN_TYPE"] = kind
+        return [Request(wire.NFT_MSG_NEWCHAIN, message, CREATE), *(rule.append(self) for rule in self.rules)]
+
+    def refill(self) -> list[Request]:
+        """Gives a chain that is there its rules and no others."""
+        return [self._flush(), *(rule.append(self) for rule in self.rules)]
+
+    def remove(self) -> list[Request]:
+        """Removes it; EBUSY where something leads to it."""
+        return [self._flush(), Request(wire.NFT_MSG_DELCHAIN, self._names())]
+
+    def query(self) -> Request:
+        """Asks whether it is there."""
+        return Request(wire.NFT_MSG_GETCHAIN, self._names())
+
+    def rules_of(self) -> Message:
+        """The names in a message about its rules."""
+        return {"nfgen_family": self.table.family, "NFTA_RULE_TABLE": self.table.name, "NFTA_RULE_CHAIN": self.name}
+
+    def _flush(self) -> Request:
+        return Request(wire.NFT_MSG_DELRULE, self.rules_of())
+
+    def _names(self) -> Message:
+        return {"nfgen_family": self.table.family, "NFTA_CHAIN_TABLE": self.table.name, "NFTA_CHAIN_NAME": self.name}
+
+
+def addressed(table: Table, prefix: str, rules: Sequence[Rule]) -> Chain:
+    """The chain whose name derives from its rules, `<prefix>-<digest>`, so that it never changes and can be shared."""
+    return Chain(table, f"{prefix}-{digest(b''.join(rule.expressions for rule in rules))[:DIGITS]}", rules)

@@ -1,0 +1,170 @@
+"""Changes of the rule set, each a transaction: all of it or nothing, whatever kills the call; and questions."""
+
+from __future__ import annotations
+
+import errno
+
+from shared.cni.errors import InternalError, UnsupportedField
+from shared.net.netlink import DUMP_TRIES, Netlink, NetlinkError, Request, decode
+from shared.net.wire import NETLINK_NETFILTER, NLM_F_ACK, NLMSG_ERROR
+from shared.nft import wire
+from shared.nft.ruleset import comment_of, elements_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.net.netlink import Message
+    from shared.nft.ruleset import Chain, Set, Table
+
+ABSENT = (errno.ENOENT, errno.EINVAL)  # the kernel's answers where there is no such thing, and where no nf_tables
+AT_ONCE = 16  # questions whose answers the socket's buffer holds
+_open: list[Netlink] = []
+
+
+class NoNfTables(UnsupportedField):
+    """The kernel has no nf_tables."""
+
+    def __init__(self) -> None:
+        super().__init__("this kernel has no nf_tables (CONFIG_NF_TABLES)")
+
+
+class Nfnetlink(Netlink):
+    """A socket to nf_tables of the network namespace that the thread is in when this is made.
+
+    It stays open until exit unless it is closed: closing waits 10 ms until the kernel has freed what was deleted by it,
+    which otherwise goes on while the call waits for something else. Raises NoNfTables.
+    """
+
+    protocol = NETLINK_NETFILTER
+    tables = wire
+
+    def __init__(self) -> None:
+        try:
+            super().__init__()
+        except OSError as error:
+            if error.errno == errno.EPROTONOSUPPORT:
+                raise NoNfTables from None
+            raise
+        _open.append(self)
+
+    def close(self) -> None:
+        """Frees the socket."""
+        _open.remove(self)
+        super().close()
+
+    def commit(self, requests: Sequence[Request], *, dry_run: bool = False) -> None:
+        """Does all of the requests or, where the kernel refuses one, nothing; with `dry_run` nothing in any case.
+
+        Raises NetlinkError for the first that is refused, whose `message` is that request's own; NoNfTables.
+        """
+        if not requests:
+            return
+        *others, last = requests
+        batch = [
+            Request(wire.NFNL_MSG_BATCH_BEGIN, {"res_id": wire.NFNL_SUBSYS_NFTABLES}), *others,
+            Request(last.kind, last.message, last.flags | NLM_F_ACK),
+        ]  # fmt: skip
+        first = self.sequence + 1
+        end_of_batch = Request(wire.NFNL_MSG_BATCH_END, {"res_id": wire.NFNL_SUBSYS_NFTABLES})
+        # without its end the kernel looks at a batch and takes it back
+        self._send(batch if dry_run else [*batch, end_of_batch], acknowledge=False)
+        failure = self._outcome(batch, first)
+        if failure is None:
+            return
+        if failure.kind == wire.NFNL_MSG_BATCH_BEGIN and failure.errno == errno.EOPNOTSUPP:
+            raise NoNfTables
+        raise failure
+
+    def _outcome(self, batch: list[Request], first: int) -> NetlinkError | None:
+        """The kernel answers what it refuses, in order, then the last; a batch as a whole by its beginning alone."""
+        last = first + len(batch) - 1
+        failure: NetlinkError | None = None
+        has_lost = False
+        while True:
+            try:
+                answers = list(self._receive())
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                has_lost = True  # more refusals than the buffer holds: the first are in it, the last may not be
+                continue
+            for kind, sequence, flags, data, start, end in answers:
+                if kind != NLMSG_ERROR or not first <= sequence <= last:
+                    continue
+                failure = failure or self._refusal(batch[sequence - first], flags, data, start, end)
+                if sequence == last or (failure and (has_lost or sequence == first)):
+                    return failure
+
+    def get_all(self, requests: Sequence[Request]) -> list[Message | None]:
+        """What the kernel has of each that is asked for, in that order, None where there is nothing.
+
+        Where the kernel has no nf_tables there is nothing.
+        """
+        found: list[Message | None] = []
+        for place in range(0, len(requests), AT_ONCE):
+            found += self._get_some(list(requests[place : place + AT_ONCE]))
+        return found
+
+    def _get_some(self, requests: list[Request]) -> list[Message | None]:
+        for _ in range(DUMP_TRIES):
+            try:
+                return self._get_once(requests)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # answers are lost: to be asked for again
+                    raise
+        raise InternalError(f"the kernel's answers did not arrive in {DUMP_TRIES} tries")
+
+    def _get_once(self, requests: list[Request]) -> list[Message | None]:
+        first = self.sequence + 1
+        self._send(requests, acknowledge=False)
+        found: dict[int, Message | None] = {}
+        while len(found) < len(requests):
+            for kind, sequence, flags, data, start, end in self._receive():
+                if not first <= sequence < first + len(requests):
+                    continue
+                if kind != NLMSG_ERROR:
+                    found[sequence] = decode(kind, data, start, end, wire)
+                    continue
+                failure = self._refusal(requests[sequence - first], flags, data, start, end)
+                if failure and failure.errno not in ABSENT:
+                    raise failure
+                found[sequence] = None
+        return [found[first + place] for place in range(len(requests))]
+
+    def get_elements(self, requests: Sequence[Request]) -> list[Message | None]:
+        """The element that each Element.query() asks for, None where it, or its set, is not there."""
+        return [message and elements(message)[0] for message in self.get_all(requests)]
+
+    def dump_rules(self, chain: Chain) -> list[str]:
+        """The comments of a chain's rules in order; none where there is no such chain."""
+        wanted = chain.rules_of()
+        return [
+            comment_of(message.get("NFTA_RULE_USERDATA", b""))
+            for message in self._dump(wire.NFT_MSG_GETRULE, wanted)
+            if wanted.items() <= message.items()
+        ]
+
+    def dump_elements(self, of: Set) -> list[Message]:
+        """All elements of a set; none where there is no such set."""
+        messages = self._dump(wire.NFT_MSG_GETSETELEM, elements_of(of))
+        return [element for message in messages for element in elements(message)]
+
+    def dump_chains(self, table: Table) -> list[str]:
+        """The names of a table's chains."""
+        messages = self._dump(wire.NFT_MSG_GETCHAIN, {"nfgen_family": table.family})
+        return [message["NFTA_CHAIN_NAME"] for message in messages if message["NFTA_CHAIN_TABLE"] == table.name]
+
+    def _dump(self, kind: int, message: Message) -> list[Message]:
+        try:
+            return self.dump(kind, message)
+        except NetlinkError as error:
+            if error.errno in ABSENT:
+                return []
+            raise
+
+
+def elements(message: Message) -> list[Message]:
+    """The elements in a message; the codec gives one that stands alone by itself."""
+    found = message.get("NFTA_SET_ELEM_LIST_ELEMENTS", {}).get("NFTA_LIST_ELEM", [])
+    return found if isinstance(found, list) else [found]

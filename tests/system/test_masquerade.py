@@ -1,0 +1,462 @@
+"""bridge with ipMasq: what the outside sees, what the rule set is, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.faults import batch
+from tests.pretend import Answer, PretendHost
+
+V4, V6 = "10.1.0.0/16", "fd00:1::/64"
+CONFIG: dict[str, Any] = {
+    "cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True,
+    "ipam": {"type": "host-local", "ranges": [[{"subnet": V4}], [{"subnet": V6}]]},
+}  # fmt: skip
+# A neighbour of the node that knows the way to the pods: it can answer whatever source it sees.
+OUTSIDE = """
+ip netns add outside
+ip link add uplink type veth peer name eth0 netns outside
+ip address add 192.0.2.1/24 dev uplink
+ip -6 address add fd00:99::1/64 dev uplink nodad
+ip link set uplink up
+ip -n outside link set lo up
+ip -n outside address add 192.0.2.2/24 dev eth0
+ip -n outside address add fd00:99::2/64 dev eth0 nodad
+ip -n outside link set eth0 up
+for address in 172.16.5.5/32 10.1.9.9/32 fd00:55::5/128 fd00:1::9:9/128; do ip -n outside address add $address dev lo nodad; done
+ip -n outside route add 10.1.0.0/24 via 192.0.2.1
+ip -n outside route add fd00:1::/112 via fd00:99::1
+ip route add 172.16.5.5 via 192.0.2.2
+ip route add 10.1.9.9 via 192.0.2.2
+ip route add fd00:55::5 via fd00:99::2
+ip route add fd00:1::9:9 via fd00:99::2
+"""
+# Tells each client which address it comes from.
+SERVER = """
+import socket
+server = socket.create_server(("::", 7), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
+print("ready", flush=True)
+while True:
+    client, (address, *_) = server.accept()
+    with client:
+        client.sendall(address.removeprefix("::ffff:").encode())
+"""
+CLIENT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 7), timeout=5) as server:
+    print(server.recv(100).decode())
+"""
+# Sends from an address that the host does not have, as a packet of the pod's looks when it leaves.
+SEND = """
+import socket, sys
+_, source, destination = sys.argv
+v6 = ":" in source
+sender = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+sender.setsockopt(41 if v6 else 0, 75 if v6 else 19, 1)  # IPV6_TRANSPARENT, IP_TRANSPARENT
+sender.bind((source, 5000))
+uplink = socket.if_nametoindex("uplink")
+if v6:
+    sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, uplink)
+else:
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, bytes(8) + uplink.to_bytes(4, sys.byteorder))
+sender.sendto(b"x", (destination, 9))
+"""
+# Prints where each of two datagrams comes from, to whatever address or group it was sent.
+LISTEN = """
+import socket, sys
+link = socket.if_nametoindex("eth0").to_bytes(4, sys.byteorder)
+if sys.argv[1] == "4":
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton("239.9.9.9") + bytes(4) + link)
+else:
+    listener = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(socket.AF_INET6, "ff08::99") + link)
+listener.bind(("", 9))
+print("ready", flush=True)
+for _ in range(2):
+    print(listener.recvfrom(10)[1][0], flush=True)
+"""
+
+
+class Node:
+    """A pretend host with a neighbour, and pods of the network."""
+
+    def __init__(self, host: PretendHost) -> None:
+        self.host = host
+        self.results: dict[str, Any] = {}
+        self.started: list[Any] = []
+        host.run("sh", "-ec", OUTSIDE)
+        self.start("outside", SERVER)
+
+    def start(self, netns: str, script: str, *args: str) -> Any:
+        """A server in a network namespace, or on the host itself."""
+        inside = ("ip", "netns", "exec", netns) if netns else ()
+        process = self.host.popen(*inside, sys.executable, "-c", script, *args)
+        self.started.append(process)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        return process
+
+    def call(
+        self, command: str, pod: str, *, netns: str | None = None, prefix: tuple[str, ...] = (), **keys: Any
+    ) -> Answer:
+        path = f"/run/netns/{pod}" if netns is None else netns
+        return self.host.cni("bridge", command, {**CONFIG, **keys}, netns=path, container_id=pod, prefix=prefix)
+
+    def add(self, pod: str, **keys: Any) -> Any:
+        if pod not in self.results:
+            self.host.netns(pod)
+        answer = self.call("ADD", pod, **keys)
+        assert answer.status == 0, answer
+        self.results[pod] = answer.json
+        return answer.json
+
+    def check(self, pod: str, **keys: Any) -> str:
+        """What CHECK says is wrong."""
+        answer = self.call("CHECK", pod, prevResult=self.results[pod], **keys)
+        return "" if answer.status == 0 else str(answer.json["details"])
+
+    def delete(self, pod: str, **keys: Any) -> None:
+        answer = self.call("DEL", pod, **keys)
+        assert (answer.status, answer.stdout) == (0, ""), answer
+
+    def collect(self, *valid: str, prefix: tuple[str, ...] = ()) -> Answer:
+        """GC with these pods valid, and another interface of pod a."""
+        attachments = [{"containerID": pod, "ifname": "eth0"} for pod in valid] + [
+            {"containerID": "a", "ifname": "eth1"}
+        ]
+        keys: dict[str, Any] = {"cni.dev/valid-attachments": attachments}
+        return self.call("GC", "", prefix=prefix, **keys)
+
+    def addresses(self, pod: str) -> list[str]:
+        return [ip["address"].partition("/")[0] for ip in self.results[pod]["ips"]]
+
+    def seen(self, pod: str, destination: str) -> str:
+        """The source address that the destination sees."""
+        return self.host.run("ip", "netns", "exec", pod, sys.executable, "-c", CLIENT, destination).stdout.strip()
+
+    def elements(self) -> dict[str, list[Any]]:
+        """The elements of each set and map in the tables of the suite."""
+        found = {}
+        for entry in json.loads(self.host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]:
+            for one in (entry[kind] for kind in ("set", "map") if kind in entry):
+                found[one["name"]] = one.get("elem", [])
+        return found
+
+
+@pytest.fixture
+def node(host: PretendHost) -> Iterator[Node]:
+    found = Node(host)
+    yield found
+    for process in found.started:
+        process.kill()
+        process.communicate()
+
+
+def test_the_outside_sees_the_node(node: Node) -> None:
+    node.add("a")
+    assert node.seen("a", "192.0.2.2") == "192.0.2.1"
+    assert node.seen("a", "fd00:99::2") == "fd00:99::1"
+
+
+def test_without_it_the_outside_sees_the_pod(node: Node) -> None:
+    node.add("a", ipMasq=False)
+    assert [node.seen("a", "192.0.2.2"), node.seen("a", "fd00:99::2")] == node.addresses("a")
+    assert node.host.run("nft", "list", "ruleset").stdout == ""
+
+
+def test_not_within_the_pods_own_network(node: Node) -> None:
+    """What is of that network and lies elsewhere sees the pod itself, as the other pods and the node do."""
+    node.add("a")
+    node.add("b")
+    for version, gateway, elsewhere in (("-4", "10.1.0.1", "10.1.9.9"), ("-6", "fd00:1::1", "fd00:1::9:9")):
+        node.host.run("ip", version, "-n", "a", "route", "add", elsewhere, "via", gateway)
+    assert [node.seen("a", "10.1.9.9"), node.seen("a", "fd00:1::9:9")] == node.addresses("a")
+    node.start("b", SERVER)
+    assert [node.seen("a", address) for address in node.addresses("b")] == node.addresses("a")
+
+
+@pytest.mark.parametrize(("place", "neighbour", "group", "node_is"), [
+    (0, "192.0.2.2", "239.9.9.9", "192.0.2.1"), (1, "fd00:99::2", "ff08::99", "fd00:99::1"),
+])  # fmt: skip
+def test_not_to_multicast_groups(node: Node, place: int, neighbour: str, group: str, node_is: str) -> None:
+    node.add("a")
+    source = node.addresses("a")[place]
+    listener = node.start("outside", LISTEN, "46"[place])
+    for destination, seen in ((neighbour, node_is), (group, source)):
+        node.host.run(sys.executable, "-c", SEND, source, destination)
+        assert listener.stdout.readline().decode().strip() == seen
+
+
+def test_networks_that_are_exempt(node: Node) -> None:
+    """kubenet's rule: what goes to them, and what goes to the node, shows the pod; all else the node."""
+    exempt = ["172.16.0.0/12", "fd00:55::7/48"]
+    node.add("a", nonMasqueradeCIDRs=exempt)
+    v4, v6 = node.addresses("a")
+    assert [node.seen("a", address) for address in ("172.16.5.5", "fd00:55::5")] == [v4, v6]
+    assert [node.seen("a", address) for address in ("192.0.2.2", "fd00:99::2")] == ["192.0.2.1", "fd00:99::1"]
+    node.start("", SERVER)
+    assert [node.seen("a", address) for address in ("192.0.2.1", "fd00:99::1")] == [v4, v6]
+    assert node.check("a", nonMasqueradeCIDRs=exempt) == ""
+    assert "leads elsewhere" in node.check("a")
+    text = node.host.run("nft", "list", "ruleset").stdout
+    assert "fib daddr type local return" in text and "ip6 daddr fd00:55::/48 return" in text
+
+
+def test_pods_of_a_network_share_their_chains(node: Node) -> None:
+    for pod in ("a", "b", "c"):
+        node.add(pod)
+    assert len(re.findall(r"chain masq-\w+ {", node.host.run("nft", "list", "ruleset").stdout)) == 2
+    node.add("d", name="other", bridge="cni1", ipam={"type": "host-local", "subnet": "10.2.0.0/24"})
+    text = node.host.run("nft", "list", "ruleset").stdout
+    assert len(re.findall(r"chain masq-\w+ {", text)) == 3
+    node.host.run("nft", "--check", "-f", "-", input=text)  # what an administrator saves can be loaded again
+
+
+@pytest.mark.parametrize("state", ["whole", "netns empty", "netns gone", "with prevResult"])
+def test_delete(node: Node, state: str) -> None:
+    """Twice; the other pod keeps its own."""
+    node.add("a")
+    node.add("b")
+    if state == "netns gone":
+        node.host.drop_netns("a")
+    for _ in range(2):
+        node.delete("a", **({"netns": ""} if state == "netns empty" else {}),
+                    **({"prevResult": node.results["a"]} if state == "with prevResult" else {}))  # fmt: skip
+    assert [len(elements) for elements in node.elements().values()] == [1, 1, 1]
+    assert node.check("b") == "" and node.seen("b", "192.0.2.2") == "192.0.2.1"
+    node.delete("b")
+    assert node.elements() == {"attachments": [], "masq4": [], "masq6": []}
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+    ("flush ruleset", ["chain masquerading of table inet pycni", "chain masq-", "map masq4", "map masq6", "net/a/eth0 is not registered"]),
+    ("delete table inet pycni", ["chain masquerading of table inet pycni", "map masq4"]),
+    ("flush table inet pycni", ["chain masquerading of table inet pycni", "chain masq-"]),
+    ("flush chain inet pycni masquerading", ["chain masquerading of table inet pycni"]),
+    ("flush map inet pycni masq4", ["10.1.0.2 in map masq4 of table inet pycni is missing"]),
+    ("flush set inet pycni attachments", ["net/a/eth0 is not registered"]),
+])  # fmt: skip
+def test_a_flushed_rule_set(node: Node, damage: str, words: list[str]) -> None:
+    """CHECK names what is lost, the next ADD has all that it needs, DEL succeeds and GC clears away the rest."""
+    node.add("a")
+    assert node.check("a") == ""
+    node.host.run("nft", damage)
+    said = node.check("a")
+    assert all(word in said for word in words), said
+    node.add("b")
+    assert node.check("b") == ""
+    assert node.seen("b", "192.0.2.2") == "192.0.2.1" and node.seen("b", "fd00:99::2") == "fd00:99::1"
+    node.delete("a")
+    assert node.collect("b").status == 0
+    assert [len(elements) for elements in node.elements().values()] == [1, 1, 1]
+
+
+def test_garbage_collection(node: Node) -> None:
+    """Attachments of this network that are not valid; in the end the chains that they shared, too."""
+    for pod in ("a", "b", "c"):
+        node.add(pod)
+    node.add("d", name="other", bridge="cni1", ipam={"type": "host-local", "subnet": "10.2.0.0/24"})
+    for _ in range(2):
+        answer = node.collect("b")
+        assert (answer.status, answer.stdout) == (0, ""), answer
+    assert {name: len(elements) for name, elements in node.elements().items()} == {"attachments": 2, "masq4": 2, "masq6": 1}  # fmt: skip
+    assert node.check("b") == ""
+    assert node.collect().status == 0
+    assert len(re.findall(r"chain masq-\w+ {", node.host.run("nft", "list", "ruleset").stdout)) == 1
+
+
+def test_an_address_that_is_leased_anew(node: Node) -> None:
+    """Its last owner never got a DEL; the one that comes later must not take the rules from who has the address now."""
+    node.add("a")
+    node.host.drop_netns("a")
+    node.host.run("sh", "-c", "rm -r /var/lib/cni/networks")
+    node.add("b")
+    assert node.addresses("a") == node.addresses("b") and node.check("b") == ""
+    node.delete("a", netns="", ipam={})
+    assert node.check("b") == "" and node.seen("b", "192.0.2.2") == "192.0.2.1"
+
+
+def test_a_failed_add_leaves_nothing(node: Node) -> None:
+    """Nobody hears the answer, which is after all is done."""
+    node.host.netns("a")
+    answer = node.call("ADD", "a", prefix=("sh", "-c", 'exec "$0" >&-'))
+    assert answer.status == 1
+    assert node.elements() == {"attachments": [], "masq4": [], "masq6": []}
+
+
+def test_a_second_add_leaves_the_first(node: Node) -> None:
+    node.add("a")
+    before = node.host.run("nft", "list", "ruleset").stdout
+    assert node.call("ADD", "a").status == 1
+    assert node.host.run("nft", "list", "ruleset").stdout == before
+
+
+@pytest.mark.parametrize(("keys", "code", "words"), [
+    ({"ipMasqBackend": "iptables"}, 2, "ipMasqBackend"), ({"ipMasqBackend": "ebtables"}, 7, "ipMasqBackend"),
+    ({"nonMasqueradeCIDRs": ["10.0.0.0"]}, 7, r"nonMasqueradeCIDRs\[0\]"), ({"nonMasqueradeCIDRs": "10.0.0.0/8"}, 7, "nonMasqueradeCIDRs"),
+    ({"nonMasqueradeCIDRs": ["10.0.0.0/8; drop"]}, 7, "nonMasqueradeCIDRs"), ({"ipMasq": "yes"}, 7, "ipMasq"),
+    ({"nonMasqueradeCIDRs": ["10.0.0.0/8"], "ipMasq": False}, 7, 'nonMasqueradeCIDRs.* needs "ipMasq": true'),
+])  # fmt: skip
+def test_unusable_keys(node: Node, keys: dict[str, Any], code: int, words: str) -> None:
+    node.host.netns("a")
+    answer = node.call("ADD", "a", **keys)
+    assert answer.code == code and re.search(words, answer.json["msg"]), answer
+    assert node.host.run("nft", "list", "ruleset").stdout == ""
+
+
+def test_at_layer_2_there_is_nothing_to_masquerade(node: Node) -> None:
+    node.add("a", ipam={}, isDefaultGateway=False)
+    assert node.host.run("nft", "list", "ruleset").stdout == ""
+    assert node.check("a", ipam={}, isDefaultGateway=False) == ""
+    node.delete("a", ipam={})
+
+
+# -- a kernel without nf_tables
+
+
+def injecting(number: int, error: str) -> tuple[str, ...]:
+    """The n-th socket of the call cannot be had."""
+    return (
+        "strace",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=socket",
+        "-e",
+        f"inject=socket:error={error}:when={number}",
+    )
+
+
+def test_a_kernel_without_nf_tables(node: Node) -> None:
+    """STATUS and ADD say so, ADD leaves nothing; DEL and GC have nothing to do there, and do the rest."""
+    node.host.netns("a")
+    missing = "EPROTONOSUPPORT"
+    status = node.call("STATUS", "", prefix=injecting(2, missing))
+    assert status.code == 50 and "nf_tables" in status.json["msg"] and "ipMasq" in status.json["msg"], status
+    sockets = ("strace", "-f", "-qq", "-e", "trace=socket", "-e", "status=successful", "-o", "/run/sockets")
+    assert node.call("ADD", "a", prefix=sockets).status == 0
+    traced = node.host.run("cat", "/run/sockets").stdout.splitlines()
+    netfilter = 1 + next(place for place, line in enumerate(traced) if "NETLINK_NETFILTER" in line)
+    node.delete("a", prefix=injecting(1, missing))
+    assert not node.host.ip("link", "show", "type", "veth", "master", "cni0")
+    assert len(node.elements()["masq4"]) == 1  # as if it were another kernel's
+    before = node.host.snapshot(["a"])["host"]
+    added = node.call("ADD", "a", prefix=injecting(netfilter, missing))
+    assert added.code == 2 and re.search('"ipMasq": true.*nf_tables', added.json["msg"]), added
+    assert node.host.snapshot(["a"])["host"] == before
+    gc = node.collect(prefix=injecting(2, missing))
+    assert (gc.status, gc.stdout) == (0, ""), gc
+
+
+def test_status(node: Node) -> None:
+    """Asking makes nothing, whether there is something or not."""
+    assert node.call("STATUS", "").status == 0
+    assert node.host.run("nft", "list", "ruleset").stdout == ""
+    node.add("a")
+    before = node.host.run("nft", "list", "ruleset").stdout
+    assert node.call("STATUS", "", nonMasqueradeCIDRs=["10.0.0.0/8"]).status == 0
+    assert node.host.run("nft", "list", "ruleset").stdout == before
+
+
+# -- at once, killed, counted
+
+
+def test_first_adds_at_once(host: PretendHost) -> None:
+    """16 on a node that has neither the bridge nor the tables, several times."""
+    batch.make_pods(host, 16)
+    for _ in range(4):
+
+        def calls(command: str, keys: list[dict[str, Any]]) -> list[batch.Outcome]:
+            return batch.run(host, [
+                batch.Call("bridge", command, {**CONFIG, **extra}, {"CNI_CONTAINERID": f"c{n}", "CNI_IFNAME": f"eth{n}"})
+                for n, extra in enumerate(keys)
+            ], at_once=16)  # fmt: skip
+
+        added = calls("ADD", [{"isDefaultGateway": False, "isGateway": True}] * 16)
+        assert [answer.status for answer in added] == [0] * 16, added
+        deleted = calls("DEL", [{}] * 16)
+        assert [answer.status for answer in deleted] == [0] * 16, deleted
+        rules = host.run("nft", "list", "ruleset").stdout
+        assert rules.count("vmap @masq4") == rules.count("vmap @masq6") == 1 and rules.count("masquerade comment") == 2
+        assert "net/" not in rules
+        host.run("nft", "flush ruleset")
+        host.run("ip", "link", "del", "cni0")
+
+
+@pytest.mark.parametrize("call", ["sendto", "recvfrom"])
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_killed_at_any_message(node: Node, verb: str, call: str) -> None:
+    """Before each message to the kernel, or before each answer is read; then DEL: nothing is left."""
+    node.add("other")
+    before = {name: len(elements) for name, elements in node.elements().items()}
+    node.host.netns("a")
+    for number in range(1, 100):
+        killing = (
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            f"trace={call}",
+            "-e",
+            f"inject={call}:signal=SIGKILL:when={number}",
+        )
+        if verb == "DEL":
+            assert node.call("ADD", "a").status == 0
+        status = node.call(verb, "a", prefix=killing).status
+        node.delete("a", netns="" if number % 2 else None)
+        assert {name: len(elements) for name, elements in node.elements().items()} == before, number
+        assert len(node.host.ip("link", "show", "type", "veth", "master", "cni0")) == 1
+        if status == 0:
+            break
+    else:
+        pytest.fail("no call got through")
+    assert number > (15 if verb == "ADD" else 4)
+    assert node.check("other") == ""
+
+
+MANY = """
+from shared.cni.ip import Prefix
+from shared.net.owner import Owner
+from shared.nft import masquerade
+from shared.undo import Undo
+for n in range(200):
+    addresses = [Prefix.parse(f"10.1.7.{n}/16"), Prefix.parse(f"fd00:1::7:{n}/64")]
+    masquerade.add(Undo(), Owner("net", f"{n:064x}", "eth0"), addresses, [])
+"""
+
+
+def test_the_number_of_messages_does_not_grow(node: Node) -> None:
+    """With 1 pod and with 201: as many messages to nf_tables for ADD, DEL and CHECK, and no child process."""
+
+    def counted(command: str, **keys: Any) -> int:
+        names = "trace=socket,sendto,sendmsg,clone,clone3,fork,vfork,execve"
+        answer = node.call(command, "a", prefix=("strace", "-f", "-qq", "-o", "/run/trace", "-e", names), **keys)
+        assert answer.status == 0, answer
+        if command == "ADD":
+            node.results["a"] = answer.json
+        calls = [line.split(maxsplit=1)[1] for line in node.host.run("cat", "/run/trace").stdout.splitlines()]
+        assert not [call for call in calls if call.startswith(("clone", "fork", "vfork"))]
+        assert sum(call.startswith("execve") for call in calls) == 1
+        made = next(place for place, call in enumerate(calls) if "NETLINK_NETFILTER" in call)
+        descriptor = calls[made].rpartition(" ")[2]  # open until exit
+        return sum(call.startswith((f"sendto({descriptor},", f"sendmsg({descriptor},")) for call in calls[made:])
+
+    def life() -> list[int]:
+        return [counted("ADD"), counted("CHECK", prevResult=node.results["a"]), counted("DEL")]
+
+    node.host.netns("a")
+    node.add("b")
+    few = life()
+    node.host.python(MANY)
+    assert len(node.elements()["masq4"]) == 201
+    assert life() == few
+    assert few[0] == 4 and few[2] == 3  # the rules of three chains, the transaction; entry, elements, transaction
