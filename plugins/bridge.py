@@ -382,26 +382,53 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
     if port is None:
         problems.append(f"the host's end of the veth pair, {pod.owner.host_link}, is missing")
     else:
-        if port.get("IFLA_MASTER") != bridge["index"]:
-            problems.append(f"link {port['IFLA_IFNAME']} is not a port of {keys.bridge}")
-        if not port["flags"] & IFF_UP:
-            problems.append(f"link {port['IFLA_IFNAME']} is down")
-        if keys.vlan or pod.trunk:
-            from shared.net import vlans
-
-            have = vlans.of_port(host, port["index"])
-            wanted = {*pod.trunk, *([keys.vlan] if keys.vlan else [])}
-            if not wanted <= set(have) or (keys.vlan and not have[keys.vlan]):
-                problems.append(f"link {port['IFLA_IFNAME']} has the VLANs {sorted(have)}, not {sorted(wanted)}")
-    if pod.gateway:
-        gateway_link = links.get(host, pod.vlan_link or keys.bridge)
+        _check_port(host, bridge, port, pod.trunk, keys.vlan, problems)
+    gateways = [ip for ip in previous.ips if ip.interface == CONTAINER_INTERFACE and ip.gateway] if pod.gateway else []
+    if gateways:
+        gateway_link = links.get(host, pod.vlan_link) if pod.vlan_link else bridge
+        if pod.vlan_link:
+            _check_gateway_port(host, bridge, gateway_link, pod, problems)
         have_addresses = addresses.of_link(host, gateway_link["index"]) if gateway_link else []
         problems += [
             f"gateway address {ip.gateway} is missing on {pod.vlan_link or keys.bridge}"
-            for ip in previous.ips
-            if ip.interface == CONTAINER_INTERFACE and ip.gateway
-            if Prefix(ip.gateway, ip.address.length) not in have_addresses
+            for ip in gateways
+            if ip.gateway and Prefix(ip.gateway, ip.address.length) not in have_addresses
         ]
+
+
+def _check_port(
+    host: Netlink, bridge: Message, port: Message, trunk: list[int], native: int, problems: list[str]
+) -> None:
+    name = port["IFLA_IFNAME"]
+    if port.get("IFLA_MASTER") != bridge["index"]:
+        problems.append(f"link {name} is not a port of {bridge['IFLA_IFNAME']}")
+    if not port["flags"] & IFF_UP:
+        problems.append(f"link {name} is down")
+    if not native and not trunk:
+        return
+    from shared.net import vlans
+
+    if not bridges.filters_vlans(bridge):
+        problems.append(f"bridge {bridge['IFLA_IFNAME']} does not filter VLANs")
+    have = vlans.of_port(host, port["index"])
+    missing = {*trunk, *([native] if native else [])} - set(have)
+    if missing:
+        problems.append(f"link {name} is not in the VLANs {sorted(missing)}")
+    elif native and not have[native]:
+        problems.append(f"VLAN {native} is not the native one of link {name}")
+
+
+def _check_gateway_port(
+    host: Netlink, bridge: Message, link: Message | None, pod: Attachment, problems: list[str]
+) -> None:
+    if link is None:
+        problems.append(f"link {pod.vlan_link} is missing")
+        return
+    if not link["flags"] & IFF_UP:
+        problems.append(f"link {pod.vlan_link} is down")
+    port = links.by_index(host, link.get("IFLA_LINK", 0))
+    if port is not None:
+        _check_port(host, bridge, port, [], pod.keys.vlan, problems)
 
 
 def delete(call: Call) -> None:

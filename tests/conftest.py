@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,11 @@ from tests.pretend import PretendHost
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE_BIN = "/usr/lib/cni"
+pytest_plugins = ["tests.kernel.plugin"]
 
 # A deadline would judge the machine's load; a failing example is printed so that it can be repeated anywhere.
 settings.register_profile("suite", deadline=None, print_blob=True)
 settings.load_profile("suite")
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("kernel_vlan") and not _has_vlan_filtering():
-        pytest.skip("this kernel has no bridge VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)")
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +48,3 @@ def reference_bin() -> str:
     if not Path(REFERENCE_BIN, "bridge").is_file():
         pytest.fail(f"no reference plugins in {REFERENCE_BIN}: install containernetworking-plugins", pytrace=False)
     return REFERENCE_BIN
-
-
-@cache
-def _has_vlan_filtering() -> bool:
-    with PretendHost() as pretend_host:
-        probe = ("ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1")
-        return pretend_host.run(*probe, check=False).returncode == 0

@@ -26,6 +26,8 @@ STATE_DIRECTORIES = ("var/lib/cni", "run/cni")
 ADMIN_FLAGS = {"UP", "LOOPBACK", "BROADCAST", "MULTICAST", "POINTOPOINT", "NOARP", "PROMISC", "ALLMULTI"}
 ROUTE_KEYS = ("type", "dst", "gateway", "via", "dev", "table", "protocol", "scope", "prefsrc", "metric", "metrics")
 CLONE_NEWPID = 0x20000000  # linux/sched.h
+# What time limits are multiplied with, where the machine is slower than those that they were chosen on.
+PATIENCE = float(os.environ.get("TEST_PATIENCE") or 1)
 
 # The first process of the host. It reads its process id as the machine sees it, before the new proc hides that, and
 # then waits for the end of its standard input: when the test process goes, however it goes, so does the host with all
@@ -137,11 +139,11 @@ class PretendHost:
         """Run a command inside, where `env` is its whole environment.
 
         Raises RuntimeError with the command's output where it fails and `check` is set, subprocess.TimeoutExpired after
-        `timeout` seconds.
+        `timeout` seconds, times PATIENCE.
         """
         with self.popen(*argv, env=env) as process:
             try:
-                out, err = process.communicate(input.encode() if isinstance(input, str) else input, timeout)
+                out, err = process.communicate(input.encode() if isinstance(input, str) else input, timeout * PATIENCE)
             except BaseException:
                 process.kill()
                 raise

@@ -37,7 +37,8 @@ def ensure(
     """The bridge of that name, made if need be, up, deaf to router advertisements; `mtu` in bytes, 0 for the default.
 
     A new bridge gets a MAC of its own, which then does not change with its ports. What is done is taken back unless the
-    bridge has other ports than this call's `port` by then. Raises InternalError where the name is another kind of
+    bridge has other ports than this call's `port` by then; but a bridge that has begun to filter VLANs goes on, since a
+    concurrent call may count on it. Raises InternalError where the name is another kind of
     link's, UnsupportedField where the kernel cannot filter VLANs.
     """
     bridge = links.get(netlink, name)
@@ -49,10 +50,10 @@ def ensure(
         bridge = links.require(netlink, name)
     if links.kind(bridge) != "bridge":
         raise InternalError(f"link {name} already exists but is not a bridge")
-    if vlan_filtering and not _filters_vlans(bridge):
+    if vlan_filtering and not filters_vlans(bridge):
         netlink.request(RTM_NEWLINK, _with_vlan_filtering({"index": bridge["index"]}), 0, (errno.EOPNOTSUPP,))
         bridge = links.require(netlink, name)
-        if not _filters_vlans(bridge):
+        if not filters_vlans(bridge):
             raise _no_vlan_filtering(name)
     sysctl.ensure(f"ipv6/conf/{name}/accept_ra", "0")
     wanted = IFF_UP | (IFF_PROMISC if promisc else 0)
@@ -123,7 +124,8 @@ def _with_vlan_filtering(message: Message) -> Message:
     }
 
 
-def _filters_vlans(bridge: Message) -> bool:
+def filters_vlans(bridge: Message) -> bool:
+    """Whether a bridge, as the kernel shows it, keeps VLANs apart."""
     return bool(bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {}).get("IFLA_BR_VLAN_FILTERING"))
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 
 from shared.net import links, sysctl
-from shared.net.bridges import has_other_ports, join, random_mac
+from shared.net.bridges import join, random_mac
 from shared.net.netlink import Request
 from shared.net.owner import stable_link
 from shared.net.wire import (
     AF_BRIDGE,
-    BRIDGE_VLAN_INFO_MASTER,
     BRIDGE_VLAN_INFO_PVID,
     BRIDGE_VLAN_INFO_RANGE_BEGIN,
     BRIDGE_VLAN_INFO_RANGE_END,
@@ -34,22 +33,23 @@ def requests(index: int, *, native: int, trunk: list[int], keep_default: bool) -
     """Requests for a port's VLANs: `native` in and out untagged (0: none), `trunk` tagged.
 
     The bridge gives each new port its default VLAN 1, untagged; unless `keep_default`, that is taken away, or the pod
-    would hear VLAN 1 although it was put into others.
+    would hear VLAN 1 although it was put into others. BRIDGE_VLAN_INFO_MASTER is nowhere set: it would put the bridge's
+    own end, the host, into the pod's VLANs and take it out of VLAN 1.
     """
     out = []
     if not keep_default and native != DEFAULT_VLAN:
-        default = {"flags": BRIDGE_VLAN_INFO_MASTER, "vid": DEFAULT_VLAN}
+        default = {"flags": 0, "vid": DEFAULT_VLAN}
         out.append(_vlan_request(RTM_DELLINK, index, [default], (errno.ENOENT,)))
     if native:
-        flags = BRIDGE_VLAN_INFO_MASTER | BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED
+        flags = BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED
         out.append(_vlan_request(RTM_SETLINK, index, [{"flags": flags, "vid": native}]))
     for first, last in _ranges([vid for vid in trunk if vid != native]):
         if first == last:
-            members = [{"flags": BRIDGE_VLAN_INFO_MASTER, "vid": first}]
+            members = [{"flags": 0, "vid": first}]
         else:
             members = [
-                {"flags": BRIDGE_VLAN_INFO_MASTER | BRIDGE_VLAN_INFO_RANGE_BEGIN, "vid": first},
-                {"flags": BRIDGE_VLAN_INFO_MASTER | BRIDGE_VLAN_INFO_RANGE_END, "vid": last},
+                {"flags": BRIDGE_VLAN_INFO_RANGE_BEGIN, "vid": first},
+                {"flags": BRIDGE_VLAN_INFO_RANGE_END, "vid": last},
             ]
         out.append(_vlan_request(RTM_SETLINK, index, members))
     return out
@@ -60,7 +60,7 @@ def ensure_gateway_port(
 ) -> Message:
     """The host's own place in a VLAN of the bridge: end `name` of a veth pair whose other end is a port in the VLAN.
 
-    Taken back unless another port than `pod_port` has come to use it.
+    Taken back unless another port than `pod_port` is in the VLAN by then.
     """
     existing = links.get(netlink, name)
     if existing is not None:
@@ -76,7 +76,7 @@ def ensure_gateway_port(
     port, own = links.require(netlink, port_name), links.require(netlink, name)
 
     def take_back() -> None:
-        if not has_other_ports(netlink, bridge["index"], pod_port, port["index"]):
+        if not _members(netlink, bridge["index"], vlan) - {pod_port, port["index"]}:
             links.delete(netlink, name)
 
     undo.push(f"remove link {name}", take_back)
@@ -111,7 +111,21 @@ def of_port(netlink: Netlink, index: int) -> dict[int, bool]:
     """A port's VLANs, and whether each is its native one (PVID, untagged)."""
     for link in netlink.dump(RTM_GETLINK, {"family": AF_BRIDGE, "IFLA_EXT_MASK": RTEXT_FILTER_BRVLAN}):
         if link["index"] == index:
-            members = link.get("IFLA_AF_SPEC", {}).get("IFLA_BRIDGE_VLAN_INFO", [])
-            found = members if isinstance(members, list) else [members]
-            return {member["vid"]: bool(member["flags"] & BRIDGE_VLAN_INFO_PVID) for member in found}
+            return _vlans(link)
     return {}
+
+
+def _members(netlink: Netlink, bridge: int, vlan: int) -> set[int]:
+    """The indexes of the bridge's ports that are in a VLAN."""
+    every = netlink.dump(RTM_GETLINK, {"family": AF_BRIDGE, "IFLA_EXT_MASK": RTEXT_FILTER_BRVLAN})
+    return {
+        link["index"]
+        for link in every
+        if link.get("IFLA_MASTER") == bridge and link["index"] != bridge and vlan in _vlans(link)
+    }
+
+
+def _vlans(link: Message) -> dict[int, bool]:
+    members = link.get("IFLA_AF_SPEC", {}).get("IFLA_BRIDGE_VLAN_INFO", [])
+    found = members if isinstance(members, list) else [members]
+    return {member["vid"]: bool(member["flags"] & BRIDGE_VLAN_INFO_PVID) for member in found}

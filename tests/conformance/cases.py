@@ -780,8 +780,17 @@ def hand_over_cases() -> dict[str, list[Step]]:
 
 VLAN = "ip link add probe type bridge vlan_filtering 1"
 VLAN_CASES = {
-    "vlan": life(br(vlan=7)),
-    "vlan without ipam": [add(no_ipam(vlan=7)), delete(no_ipam(vlan=7))],
+    "bridge/vlan": life(br(vlan=7)),
+    "bridge/vlan without ipam": [add(no_ipam(vlan=7)), delete(no_ipam(vlan=7))],
+    "bridge/vlan, isGateway": [
+        add(c := br(V4, V6, vlan=7, isGateway=True)),
+        check(c),
+        add(c, pod="b"),
+        delete(c),
+        delete(c, pod="b"),
+    ],
+    "bridge/vlan on a bridge without": [add(br()), add(br(vlan=7), pod="b"), delete(br(vlan=7), pod="b")],
+    "hand-over/vlan": [add(c), check(c, by=1), add(c, pod="b", by=1), delete(c, by=1), delete(c, pod="b")],
 }
 
 GROUPS = {
@@ -792,4 +801,4 @@ GROUPS = {
     "hand-over": hand_over_cases,
 }
 CASES = tuple(Case(f"{group}/{name}", steps) for group, make in GROUPS.items() for name, steps in make().items())
-CASES += tuple(Case(f"bridge/{name}", steps, needs=VLAN) for name, steps in VLAN_CASES.items())
+CASES += tuple(Case(name, steps, needs=VLAN) for name, steps in VLAN_CASES.items())

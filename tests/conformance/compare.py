@@ -278,6 +278,7 @@ for ns in "$@"; do
     run() {{ if [ "$ns" = host ]; then "$@"; else nsenter --net="/run/netns/$ns" -- "$@"; fi; }}
     run sh -c '
         for what in "-d addr" "route show table all" "-6 route show table all"; do ip -j $what; echo; echo ==; done
+        bridge -j vlan; echo; echo ==
         cd /proc/sys/net; grep -sH "" {" ".join(f"ipv[46]/conf/*/{key}" for key in SYSCTLS.split())}; echo; echo =='
 done
 """
@@ -290,15 +291,18 @@ class State:
         self.literals = literals
         self.root = host.root
         parts = re.split(r"^== (\S+)\n", host.run("sh", "-c", LOOK, "look", "host", *pods).stdout, flags=re.MULTILINE)
-        self.looks: dict[str, tuple[Any, Any, str]] = {}
+        self.looks: dict[str, tuple[Any, Any, Any, str]] = {}
         for place, text in zip(parts[1::2], parts[2::2], strict=True):
-            links, routes, routes6, sysctls, *_ = text.split("\n==\n")
+            links, routes, routes6, vlans, sysctls, *_ = text.split("\n==\n")
             where = place if place == "host" else f"pod {place}"
-            self.looks[where] = json.loads(links or "[]"), [*read(routes), *read(routes6)], sysctls
+            self.looks[where] = json.loads(links or "[]"), [*read(routes), *read(routes6)], read(vlans), sysctls
         #: random names of host veths → whose they are, by the peer's ifindex as the pod shows it
         indexes = {link["ifindex"]: link["ifname"] for link in self.looks["host"][0]}
         self.roles = {name: "veth-stray" for name in indexes.values() if VETH.fullmatch(name)}
-        for where, (links, _, _) in self.looks.items():
+        for link in self.looks["host"][0]:
+            if link["ifname"] in self.roles and link.get("link", "veth").startswith("cni0."):
+                self.roles[link["ifname"]] = f"port-of-{link['link']}"
+        for where, (links, *_) in self.looks.items():
             for link in links if where != "host" else []:
                 name = indexes.get(link.get("link_index", 0))
                 if name in self.roles:
@@ -306,7 +310,7 @@ class State:
 
     def whose(self, mac: str, name: str, where: str) -> str:
         """A MAC in a result by its meaning: asked for, the one the link has, or neither."""
-        links = self.looks.get(where, ([], [], ""))[0]
+        links = self.looks.get(where, ([], [], [], ""))[0]
         kernels = [link["address"] for link in links if link["ifname"] == name]
         if not mac:
             return "none"
@@ -315,13 +319,16 @@ class State:
     def facts(self) -> Facts:
         """All of it, one line a fact."""
         facts: Facts = {}
-        for where, (links, routes, sysctls) in self.looks.items():
+        for where, (links, routes, vlans, sysctls) in self.looks.items():
             known = {link["ifname"]: self.roles.get(link["ifname"], link["ifname"]) for link in links}
             masters = {name: role for name, role in known.items() if name}
             for link in links:
                 facts.update(self.link_facts(f"{where} link {known[link['ifname']]}", link, masters))
             for route in routes:
                 facts.update(route_facts(where, route, known))
+            for port in vlans:
+                words = [" ".join([str(entry["vlan"]), *entry.get("flags", [])]) for entry in port["vlans"]]
+                facts[f"{where} link {known[port['ifname']]} vlans"] = ", ".join(words)
             for line in sysctls.split():
                 path, value = line.split(":")
                 family, _, name, key = path.split("/")

@@ -230,4 +230,25 @@ KNOWN = (
         "a configuration is validated before anything is touched",
         ["tuning/invalid: mac"],
     ),
+    Known(
+        "bridge ADD: host link * vlans: 1 Egress Untagged, 7 PVID Egress Untagged -> 7 PVID Egress Untagged",
+        "a port that is put into a VLAN hears VLAN 1 no more; the reference at hand has no preserveDefaultVlan",
+        [
+            "bridge/vlan",
+            "bridge/vlan without ipam",
+            "bridge/vlan, isGateway",
+            "bridge/vlan on a bridge without",
+            "hand-over/vlan:*",
+        ],
+    ),
+    Known(
+        "bridge ADD: host link cni0.7 ipv6 accept_ra: 1 -> 0",
+        "no gateway port takes a rogue router's advertisements (CVE-2020-10749)",
+        ["bridge/vlan, isGateway", "hand-over/vlan:ours-first"],
+    ),
+    Known(
+        "bridge ADD: host link cni0 vlan_filtering: 0 -> 1",
+        "a bridge that was there before keeps VLANs apart as soon as a pod is put into one; the reference's never does",
+        ["bridge/vlan on a bridge without"],
+    ),
 )

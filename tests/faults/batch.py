@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.pretend import PATH, Answer, PretendHost
+from tests.pretend import PATH, PATIENCE, Answer, PretendHost
 
+LIMIT = 90.0  # seconds for one call, times PATIENCE
 DRIVER = str(Path(__file__).with_name("driver.py"))
 POD = "{pod}"  # the namespace that belongs to the driver's thread: pod0, pod1…
 
@@ -75,7 +76,9 @@ class Outcome(Answer):
 
 def run(host: PretendHost, calls: Sequence[Call], *, at_once: int = 2) -> list[Outcome]:
     """Execute the calls, `at_once` of them at a time; the answers are in the order of the calls."""
-    job = json.dumps({"at_once": at_once, "calls": [call.to_json(host.bin_dir) for call in calls]})
+    job = json.dumps({
+        "at_once": at_once, "limit": LIMIT * PATIENCE, "calls": [call.to_json(host.bin_dir) for call in calls]
+    })  # fmt: skip
     done = host.run(sys.executable, "-I", "-S", DRIVER, input=job, timeout=300)
     return [Outcome(**answer) for answer in json.loads(done.stdout)]
 

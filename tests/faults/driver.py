@@ -1,6 +1,6 @@
 """Runs inside the pretend host, alone with the standard library: executes many calls, some of them at a time.
 
-Reads {"at_once": N, "calls": [...]} from stdin and prints a list of answers in the same order; batch.py is the other end.
+Reads {"at_once": N, "limit": SECONDS, "calls": [...]} from stdin and prints a list of answers in the same order; batch.py is the other end.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-LIMIT = 90.0  # seconds; a call that takes longer is killed and answers with status None
 SHOWN = 20_000
 
 
-def execute(call: dict[str, Any], pod: str, command: str = "") -> dict[str, Any]:
+def execute(call: dict[str, Any], pod: str, limit: float, command: str = "") -> dict[str, Any]:
+    """One answer; a call that takes longer than `limit` seconds is killed and answers with status None."""
     environment = {
         name.encode(): value.replace("{pod}", pod).encode("utf-8", "surrogateescape")
         for name, value in call["env"].items()
@@ -42,9 +42,9 @@ def execute(call: dict[str, Any], pod: str, command: str = "") -> dict[str, Any]
                 out, err = process.communicate(stdin, timeout=seconds)
             except subprocess.TimeoutExpired:
                 process.send_signal(number)
-                out, err = process.communicate(timeout=LIMIT)
+                out, err = process.communicate(timeout=limit)
         else:
-            out, err = process.communicate(stdin, timeout=LIMIT)
+            out, err = process.communicate(stdin, timeout=limit)
         status = process.returncode
     except subprocess.TimeoutExpired:
         process.kill()
@@ -69,9 +69,9 @@ def main() -> None:
         slot = slots.get()
         try:
             pod = f"/run/netns/pod{slot}"
-            answer = execute(call, pod)
+            answer = execute(call, pod, job["limit"])
             if call["undo"] and answer["status"] == 0:
-                execute({**call, "redirect": ""}, pod, "DEL")
+                execute({**call, "redirect": ""}, pod, job["limit"], "DEL")
             return answer
         finally:
             slots.put(slot)

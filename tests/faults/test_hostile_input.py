@@ -11,10 +11,10 @@ import pytest
 from tests.faults import batch, hostile_calls, hostile_documents, hostile_keys
 from tests.faults.batch import Call, Outcome
 from tests.faults.hostile_cases import CONFIGS, Case
-from tests.pretend import PretendHost
+from tests.pretend import PATIENCE, PretendHost
 
 CODES = {*range(1, 9), 11, 50, 51, 999}
-SECONDS = 3.0  # one second, on a machine that may be busy with something else
+SECONDS = 3.0 * PATIENCE  # one second, on a machine that may be busy with something else
 LONGEST_ERROR = 16_384  # bytes: a long path may be told twice, but megabytes are nobody's to read
 BOOKKEEPING = ("/lock", "/last_reserved_ip.0", "/last_reserved_ip.1", "/boot")  # what host-local keeps for good
 MAKE_HOSTILE_PATHS = """

@@ -11,7 +11,7 @@ from shared.net.owner import Owner
 from tests.faults import batch, fake_ipam
 from tests.faults.batch import Call
 from tests.faults.fake_ipam import GOOD, says
-from tests.pretend import PretendHost
+from tests.pretend import PATIENCE, PretendHost
 
 NETWORK = "net"
 IP = GOOD["ips"][0]
@@ -194,14 +194,13 @@ def test_killed_while_ipam_is_slow(host: PretendHost, tmp_path: Path) -> None:
         host,
         tmp_path,
         "slow0",
-        'sleep 0.5; : >"$lease"\n' + says(GOOD),
+        f'sleep {0.5 * PATIENCE}; : >"$lease"\n' + says(GOOD),
         release='[ "$CNI_COMMAND" != DEL ] || { rm -f "$lease"; exit 0; }\n',
     )
-    fake_ipam.write(host, tmp_path, "slow1", "sleep 0.5\n" + says(GOOD))
-    slow = f'[ "$CNI_COMMAND" != ADD ] || sleep 0.3\nanswer=$({host.bin_dir}/host-local) || exit 1\n'
-    path = fake_ipam.write(
-        host, tmp_path, "slow2", slow + '[ "$CNI_COMMAND" != ADD ] || sleep 0.3\necho "$answer"\n', release=""
-    )
+    fake_ipam.write(host, tmp_path, "slow1", f"sleep {0.5 * PATIENCE}\n" + says(GOOD))
+    pause = f'[ "$CNI_COMMAND" != ADD ] || sleep {0.3 * PATIENCE}\n'
+    slow = f"{pause}answer=$({host.bin_dir}/host-local) || exit 1\n"
+    path = fake_ipam.write(host, tmp_path, "slow2", slow + pause + 'echo "$answer"\n', release="")
 
     def call(verb: str, number: int, death: tuple[int, float] | None = None) -> Call:
         config = _config(f"slow{number % 3}", subnet="10.7.0.0/24")
@@ -214,10 +213,12 @@ def test_killed_while_ipam_is_slow(host: PretendHost, tmp_path: Path) -> None:
         )
 
     adds = batch.run(
-        host, [call("ADD", number, (signal.SIGKILL, 0.15 + 0.02 * number)) for number in range(15)], at_once=4
+        host,
+        [call("ADD", number, (signal.SIGKILL, (0.15 + 0.02 * number) * PATIENCE)) for number in range(15)],
+        at_once=4,
     )
     dels = batch.run(host, [call("DEL", number) for number in range(15)], at_once=4)
-    host.run("sleep", "0.7")  # a fake that still ran would have its lease by now
+    host.run("sleep", f"{0.7 * PATIENCE}")  # a fake that still ran would have its lease by now
     assert {answer.status for answer in adds} == {-signal.SIGKILL}, adds
     assert [answer.status for answer in dels] == [0] * 15, dels
     assert fake_ipam.leases(host) == []
@@ -230,7 +231,7 @@ def test_terminated_while_ipam_is_slow(host: PretendHost, tmp_path: Path) -> Non
     """SIGTERM ends the wait: the plugin is stopped, its lease given back, and nothing is left, without any DEL."""
     batch.make_pods(host, 2)
     host.run("ip", "link", "add", "br0", "up", "type", "bridge")
-    path = fake_ipam.write(host, tmp_path, "slow", "sleep 30\n" + says(GOOD))
+    path = fake_ipam.write(host, tmp_path, "slow", f"sleep {30 * PATIENCE}\n" + says(GOOD))
     before = host.snapshot(["pod0", "pod1"])
     calls = [
         Call(
@@ -238,13 +239,13 @@ def test_terminated_while_ipam_is_slow(host: PretendHost, tmp_path: Path) -> Non
             "ADD",
             _config("slow"),
             {"CNI_CONTAINERID": f"c{number}", "CNI_PATH": path},
-            signal=(signal.SIGTERM, 0.4),
+            signal=(signal.SIGTERM, 0.4 * PATIENCE),
         )
         for number in range(4)
     ]
     for number, answer in enumerate(batch.run(host, calls)):
         assert (answer.status, answer.code) == (1, 999), answer
-        assert answer.seconds < 10
+        assert answer.seconds < 10 * PATIENCE
         assert fake_ipam.calls(host, f"c{number}") == ["ADD", "DEL"]
     assert fake_ipam.leases(host) == []
     assert host.snapshot(["pod0", "pod1"]) == before

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pretend import PATIENCE
+
 TREE = Path(__file__).resolve().parents[2]
 DEMO = TREE / "shared/cli/demo.py"
 PLACES = ("/run/netns", "/var/lib/cni", "/etc/cni", "/run/cni")
@@ -23,7 +25,7 @@ def machine() -> dict[str, list[str]]:
 
 
 def run(*argv: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, env=env)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120 * PATIENCE, env=env)
 
 
 def run_demo(bin_dir: Path) -> subprocess.CompletedProcess[str]:

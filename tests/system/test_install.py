@@ -21,6 +21,8 @@ from typing import Self
 
 import pytest
 
+from tests.pretend import PATIENCE
+
 PROJECT = Path(__file__).resolve().parents[2]
 OWN_LINE = "# pycni launcher:"
 NOBODY = 65534
@@ -47,7 +49,7 @@ class Site:
             capture_output=True,
             text=True,
             umask=umask,
-            timeout=120,
+            timeout=120 * PATIENCE,
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
@@ -117,7 +119,7 @@ def version(executable: Path, umask: int = 0o022) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         umask=umask,
-        timeout=60,
+        timeout=60 * PATIENCE,
     )
 
 
@@ -138,7 +140,7 @@ def interpreter_version(path: str | Path) -> tuple[int, int] | None:
             [path, "-I", "-S", "-c", "import sys; print(*sys.version_info[:2])"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=60 * PATIENCE,
         )
     except OSError:
         return None
@@ -165,7 +167,7 @@ def in_mounts(script: str, *arguments: object) -> subprocess.CompletedProcess[st
         ["unshare", "--mount", "--propagation", "private", "bash", "-euc", script, "bash", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=120 * PATIENCE,
     )
 
 
@@ -505,7 +507,7 @@ def test_concurrent_runs_wait_for_each_other(tmp_path: Path, shared_bin: bool) -
         for options in ([], ["--uninstall"], [])
     ]
     for run in runs:
-        output, _ = run.communicate(timeout=120)
+        output, _ = run.communicate(timeout=120 * PATIENCE)
         assert run.returncode == 0, output
     for site in sites:
         site.run()
@@ -555,7 +557,9 @@ def test_terminated_run_cleans_up(site: Site) -> None:
 
 def test_only_coreutils_util_linux_and_python(site: Site, small_path: Path) -> None:
     def run(*options: str) -> None:
-        subprocess.run(["/bin/bash", *site.argv(*options)], env={"PATH": str(small_path)}, check=True, timeout=120)
+        subprocess.run(
+            ["/bin/bash", *site.argv(*options)], env={"PATH": str(small_path)}, check=True, timeout=120 * PATIENCE
+        )
 
     run()
     run("--force")
@@ -565,7 +569,7 @@ def test_only_coreutils_util_linux_and_python(site: Site, small_path: Path) -> N
 
 
 def test_path_may_be_unset(site: Site) -> None:
-    subprocess.run(["/bin/bash", *site.argv()], env={}, check=True, timeout=120)
+    subprocess.run(["/bin/bash", *site.argv()], env={}, check=True, timeout=120 * PATIENCE)
     site.assert_works()
 
 
@@ -600,7 +604,7 @@ def test_relative_paths_become_absolute(site: Site, tmp_path: Path) -> None:
         [site.source / "install.sh", "--bin-dir", "bin/", "--lib-dir", "./x/../lib/"],
         cwd=tmp_path,
         check=True,
-        timeout=120,
+        timeout=120 * PATIENCE,
     )
     site.assert_works()
     assert site.trees() == {site.tree()}
@@ -663,7 +667,9 @@ def open_source() -> Iterator[Path]:
 
 def test_not_root(open_source: Path) -> None:
     setpriv = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
-    done = subprocess.run([*setpriv, open_source / "install.sh"], capture_output=True, text=True, cwd="/", timeout=60)
+    done = subprocess.run(
+        [*setpriv, open_source / "install.sh"], capture_output=True, text=True, cwd="/", timeout=60 * PATIENCE
+    )
     assert "root" in sentence(done)
 
 

@@ -20,7 +20,7 @@ from shared.runtime.attach import Attachment, PluginError
 from shared.runtime.conflist import NetworkConfigList, NoConfigDirectory, NoValidConfig, parse
 from shared.runtime.find import PluginNotFound
 from shared.runtime.pods import Pod, PodNetwork
-from tests.pretend import PretendHost
+from tests.pretend import PATIENCE, PretendHost
 
 # A plugin that notes each call beside itself and answers as <type>.<VERB> there says; without such a file, with
 # {"saw": [the types that ran before it..., its own]} for ADD.
@@ -88,7 +88,9 @@ class Chain:
         (self.conf_dir / "10-net.conflist").write_text(json.dumps(content))
         cache = self.directory / "cache"
         vendor = f"{self.directory}/vendor/{{type}}/bin"
-        return PodNetwork(self.conf_dir, [self.bin_dir], vendor_dir=vendor, cache_dir=cache, limit=20, warn=pytest.fail)
+        return PodNetwork(
+            self.conf_dir, [self.bin_dir], vendor_dir=vendor, cache_dir=cache, limit=20 * PATIENCE, warn=pytest.fail
+        )
 
 
 @pytest.fixture
@@ -212,11 +214,11 @@ def test_time_limit_ends_the_plugin_and_its_children(chain: Chain) -> None:
         "DEL",
         f"child = os.fork()\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n')\nimport time; time.sleep(600)",
     )
-    with pytest.raises(PluginError, match="no answer within 2 s"):
-        attach.delete(chain.network("first"), ATTACHMENT, [chain.bin_dir], limit=2)
+    with pytest.raises(PluginError, match=f"no answer within {2 * PATIENCE:g} s"):
+        attach.delete(chain.network("first"), ATTACHMENT, [chain.bin_dir], limit=2 * PATIENCE)
     ended = [int(pid) for pid in pids.read_text().split()]
     assert len(ended) == 2
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while any(running(pid) for pid in ended):  # the child is reaped by init, at init's time
         assert time.monotonic() < deadline, "the plugin's child still runs"
         time.sleep(0.01)
@@ -391,7 +393,7 @@ def test_pods_at_once_through_the_installed_plugins(node: PretendHost) -> None:
             pytest.fail(kubelet.communicate()[1].decode())
         results = json.loads(line)
         during = node.snapshot(names)
-        out, err = kubelet.communicate(b"\n", 60)
+        out, err = kubelet.communicate(b"\n", 60 * PATIENCE)
     assert kubelet.returncode == 0, err.decode()
     checked, told = json.loads(out)
     assert checked == [True] * 8

@@ -1,0 +1,121 @@
+"""Runs one command on a stock kernel: boots qemu, hands the command in, brings output and exit status back."""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from tests.kernel.image import ROOT, Image, image, write_initramfs
+from tests.pretend import PATH
+
+START_LIMIT = 60.0  # seconds until the command runs, which takes 7 on an idle machine; a boot that hangs is tried again
+TRIES = 2
+STARTED = b"started\n"  # the first that `inside` prints
+MACHINE = (
+    *("-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", "1024"),
+    *("-display", "none", "-nodefaults", "-no-reboot", "-net", "none"),
+)  # fmt: skip
+ARGUMENTS = "console=ttyS0 quiet panic=-1 mitigations=off"
+INSIDE = Path("/mnt")  # where the share is in there
+REPORTS, RELEASE = "reports", "release"  # files in the share: the tests' reports, the kernel's `uname -r`
+# All that a command finds in its environment. Python is about 20 times slower there than outside.
+ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "NO_COLOR": "1", "TEST_PATIENCE": "20", "STOCK_KERNEL": "1"}
+
+
+class BootError(Exception):
+    """The kernel did not come up, the command took too long, or the machine stopped under it."""
+
+
+class HungBoot(BootError):
+    """The command did not begin in time."""
+
+
+def is_running() -> bool:
+    """Whether this process is in such a boot."""
+    return "STOCK_KERNEL" in os.environ
+
+
+def run(argv: Sequence[str], write: Callable[[bytes], object], *, share: Path, limit: float) -> int:
+    """Run a command on the stock kernel in the root of this tree; `write` gets its output as it comes.
+
+    `share` is a directory that the command finds at INSIDE, where it may leave files; `limit` is in seconds from the
+    command's start. Returns its exit status; raises ImageError, and BootError with what the kernel said.
+    """
+    kernel = image()
+    words = ["env", "-i", *(f"{name}={value}" for name, value in ENVIRONMENT.items()), *argv]
+    (share / RELEASE).write_text(kernel.release)
+    (share / "command").write_text(f"cd {shlex.quote(str(ROOT))}\nexec {shlex.join(words)}\n")
+    with tempfile.TemporaryDirectory() as directory:
+        initramfs = Path(directory, "initramfs")
+        console = Path(directory, "console")
+        write_initramfs(kernel, initramfs)
+        command = _qemu(kernel, initramfs, console, share)
+        for left in reversed(range(TRIES)):
+            try:
+                _boot(command, write, limit)
+                return int((share / "status").read_text())
+            except HungBoot as error:
+                if not left:
+                    raise BootError(f"{error}, {TRIES} times\n{console.read_text(errors='replace')}") from None
+            except FileNotFoundError:
+                raise BootError(f"the machine stopped under it\n{console.read_text(errors='replace')}") from None
+            except BootError as error:
+                raise BootError(f"{error}\n{console.read_text(errors='replace')}") from None
+    raise AssertionError
+
+
+def _qemu(kernel: Image, initramfs: Path, console: Path, share: Path) -> list[str]:
+    shares = {"root": (Path("/"), ",readonly=on"), "share": (share, "")}
+    return [
+        *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *MACHINE),
+        *("-kernel", str(kernel.vmlinuz), "-initrd", str(initramfs)),
+        *("-append", f"{ARGUMENTS} tree={ROOT} modules={kernel.modules}"),
+        *("-serial", f"file:{console}", "-serial", "stdio"),
+        *(
+            word
+            for tag, (path, more) in shares.items()
+            for word in (
+                *("-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap{more}"),
+                *("-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
+            )
+        ),
+    ]
+
+
+def _boot(command: Sequence[str], write: Callable[[bytes], object], limit: float) -> None:
+    """From power on to power off."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as qemu:  # fmt: skip
+        assert qemu.stdout is not None
+        begin = b""
+        try:
+            for chunk in _chunks(qemu.stdout, START_LIMIT, HungBoot("the command did not begin")):
+                begin += chunk
+                if STARTED in begin:
+                    break
+            else:
+                raise BootError(f"the machine stopped before the command began: {begin.decode(errors='replace')}")
+            write(begin.partition(STARTED)[2])
+            for chunk in _chunks(qemu.stdout, limit, BootError("the command did not end")):
+                write(chunk)
+        finally:
+            qemu.kill()
+
+
+def _chunks(stream: IO[bytes], seconds: float, late: BootError) -> Iterator[bytes]:
+    """What comes out of a pipe until its end, which must come within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while select.select([stream], [], [], max(0, deadline - time.monotonic()))[0]:
+        chunk = os.read(stream.fileno(), 65536)
+        if not chunk:
+            return
+        yield chunk
+    raise type(late)(f"{late} within {seconds:.0f} s")

@@ -1,0 +1,117 @@
+"""A kernel from a Debian package, downloaded and unpacked in this tree, never installed; and an initramfs for it."""
+
+from __future__ import annotations
+
+import fcntl
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CACHE = ROOT / ".kernel"
+PACKAGE = os.environ.get("KERNEL_PACKAGE") or "linux-image-amd64"
+BUSYBOX = Path("/bin/busybox")  # Debian package busybox-static
+DRIVERS = ("virtio_pci", "9pnet_virtio", "9p", "overlay")  # what init needs to reach the root file system
+
+
+class ImageError(Exception):
+    """There is no such kernel, or a program is missing."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An unpacked kernel."""
+
+    release: str  # as `uname -r` says
+    root: Path
+
+    @property
+    def vmlinuz(self) -> Path:
+        """What qemu boots."""
+        return self.root / f"boot/vmlinuz-{self.release}"
+
+    @property
+    def modules(self) -> Path:
+        """What has to be at /lib/modules/<release>."""
+        return self.root / "lib/modules" / self.release
+
+
+def image(package: str = PACKAGE) -> Image:
+    """The kernel of a package, or of the one that a metapackage depends on; unpacked once, until .kernel is removed.
+
+    Raises ImageError where it cannot be had.
+    """
+    root = CACHE / package
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as directory:
+                _unpack(_concrete(package), Path(directory))
+                Path(directory, "root").rename(root)
+    (modules,) = (root / "lib/modules").iterdir()
+    return Image(modules.name, root)
+
+
+def _concrete(package: str) -> str:
+    """The package with the kernel in it: a metapackage's name says no version."""
+    if re.search(r"\d+\.\d+", package):
+        return package
+    depends = _output("apt-cache", "depends", "--important", package)
+    found = re.search(r"Depends: (linux-image-\d\S+)", depends)
+    if found is None:
+        raise ImageError(f"package {package} is neither a kernel nor depends on one:\n{depends}")
+    return found[1]
+
+
+def _unpack(package: str, directory: Path) -> None:
+    _output("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package, cwd=directory)
+    (archive,) = directory.glob("*.deb")
+    root = directory / "root"
+    _output("dpkg-deb", "--extract", str(archive), str(root))
+    if not (root / "lib/modules").exists():  # Debian 13's packages
+        (root / "lib").symlink_to("usr/lib")
+    (modules,) = (root / "lib/modules").iterdir()
+    _output("depmod", "--basedir", str(root), modules.name)
+
+
+def write_initramfs(kernel: Image, path: Path) -> None:
+    """busybox, the modules of DRIVERS in the order they go in, and `init`, as the archive that the kernel unpacks."""
+    if not BUSYBOX.exists():
+        raise ImageError(f"{BUSYBOX} is missing (Debian package busybox-static)")
+    with tempfile.TemporaryDirectory() as directory:
+        top = Path(directory)
+        for name in ("bin", "modules", "lower", "upper", "root", "dev"):
+            (top / name).mkdir()
+        shutil.copy(BUSYBOX, top / "bin/busybox")
+        shutil.copy(Path(__file__).with_name("init"), top / "init")
+        depends = "".join(
+            _output("modprobe", "-d", str(kernel.root), "-S", kernel.release, "--show-depends", driver)
+            for driver in DRIVERS
+        )
+        for number, file in enumerate(dict.fromkeys(re.findall(r"^insmod (\S+)", depends, re.MULTILINE))):
+            content = Path(file).read_bytes()
+            if file.endswith(".xz"):
+                content = lzma.decompress(content)
+            (top / f"modules/{number:02}.ko").write_bytes(content)
+        names = "\n".join(str(entry.relative_to(top)) for entry in sorted(top.rglob("*")))
+        with path.open("wb") as archive:
+            subprocess.run(
+                [BUSYBOX, "cpio", "-o", "-H", "newc"], cwd=top, input=names.encode(), stdout=archive,
+                stderr=subprocess.DEVNULL, check=True,
+            )  # fmt: skip
+
+
+def _output(*argv: str, cwd: Path | None = None) -> str:
+    try:
+        done = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise ImageError(f"{argv[0]} is missing; tests/run installs the packages that bring it") from None
+    if done.returncode:
+        raise ImageError(f"{' '.join(argv)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout

@@ -1,0 +1,188 @@
+"""bridge's VLANs, by effect: which frames are heard where, with which tag, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pretend import PretendHost
+from tests.system.test_bridge import Network, host_local
+
+pytestmark = pytest.mark.kernel_vlan
+FRAMES = str(Path(__file__).with_name("frames.py"))
+NATIVE = {"PVID", "Egress Untagged"}
+LAYER_2: dict[str, Any] = {"ipam": ...}
+
+
+@pytest.fixture
+def net(host: PretendHost) -> Network:
+    return Network(host, isGateway=True)
+
+
+def heard(net: Network, frames: list[tuple[str, int]], **links: str) -> dict[tuple[str, int], dict[str, int]]:
+    """Who hears each frame, (sender, VLAN), and with which VLAN; `links` are places on the host beside the pods."""
+    places = {pod: (path, "eth0") for pod, path in net.pods.items()} | {
+        name: ("", link) for name, link in links.items()
+    }
+    job = json.dumps({"places": places, "frames": frames})
+    said = net.host.run(sys.executable, "-I", "-S", FRAMES, input=job).stdout
+    return dict(zip(frames, json.loads(said), strict=True))
+
+
+def vlans(net: Network, pod: str) -> dict[int, set[str]]:
+    """The VLANs of a pod's port and their flags, as the kernel shows them."""
+    name = net.results[pod]["interfaces"][1]["name"]
+    (shown,) = json.loads(net.host.run("bridge", "-j", "vlan", "show", "dev", name).stdout)
+    return {
+        vlan: set(entry.get("flags", []))
+        for entry in shown["vlans"]
+        for vlan in range(entry["vlan"], entry.get("vlanEnd", entry["vlan"]) + 1)
+    }
+
+
+def filters(net: Network) -> bool:
+    return bool(net.host.ip("link", "show", "cni0")[0]["linkinfo"]["info_data"]["vlan_filtering"])
+
+
+def test_who_hears_what(net: Network) -> None:
+    """Access ports, trunks, both in one, VLAN 1 kept, a pod without VLANs, the host and its gateway port."""
+    net.add("access", vlan=100)
+    net.add("same", vlan=100, **LAYER_2)
+    net.add("other", vlan=200, **LAYER_2)
+    net.add("trunk", vlanTrunk=[{"id": 100}, {"minID": 300, "maxID": 301}], **LAYER_2)
+    net.add("both", vlan=200, vlanTrunk=[{"minID": 99, "maxID": 100}, {"minID": 300, "maxID": 302}], **LAYER_2)
+    net.add("keeps", vlan=200, preserveDefaultVlan=True, **LAYER_2)
+    net.add("plain", **LAYER_2)
+    # who hears VLAN 100, 200 and 1, how
+    blue = {"access": 0, "same": 0, "trunk": 100, "both": 100, "gateway": 0}
+    green = {"other": 0, "both": 0, "keeps": 0}
+    default = {"keeps": 0, "plain": 0, "bridge": 0}
+    expected: dict[tuple[str, int], dict[str, int]] = {
+        ("access", 0): blue, ("access", 100): blue, ("access", 1): {}, ("access", 200): {}, ("access", 300): {},
+        ("other", 0): green, ("other", 100): {}, ("other", 1): {},
+        # no native VLAN: what has no tag belongs nowhere
+        ("trunk", 0): {}, ("trunk", 1): {}, ("trunk", 100): blue, ("trunk", 200): {}, ("trunk", 300): {"both": 300},
+        ("trunk", 301): {"both": 301}, ("trunk", 302): {},
+        ("both", 0): green, ("both", 99): {}, ("both", 100): blue, ("both", 301): {"trunk": 301}, ("both", 302): {},
+        ("keeps", 0): green, ("keeps", 1): default,
+        ("plain", 0): default, ("plain", 100): {}, ("plain", 200): {},
+        ("bridge", 0): default, ("bridge", 100): {},
+        ("gateway", 0): blue, ("gateway", 200): {},
+    }  # fmt: skip
+    expected = {
+        (sender, vlan): {name: tag for name, tag in hearers.items() if name != sender}
+        for (sender, vlan), hearers in expected.items()
+    }
+    assert heard(net, list(expected), bridge="cni0", gateway="cni0.100") == expected
+
+
+def test_the_gateway_of_each_vlan(net: Network, host: PretendHost) -> None:
+    """A pod reaches its own VLAN's gateway at once, in both families, and another VLAN only by way of the host."""
+    other: dict[str, Any] = {"vlan": 200, "name": "other", "ipam": host_local("10.2.0.0/24", "fd00:2::/64")}
+    net.add("a", vlan=100, isDefaultGateway=True)
+    net.add("b", vlan=100)
+    net.add("c", isDefaultGateway=True, **other)
+    assert set(net.addresses(None, "cni0.100")) == {"10.1.0.1/24", "fd00:1::1/64"}
+    assert set(net.addresses(None, "cni0.200")) == {"10.2.0.1/24", "fd00:2::1/64"}
+    assert net.addresses(None, "cni0") == {}
+    interfaces = net.results["a"]["interfaces"]
+    (kernel,) = host.ip("link", "show", "cni0.100")
+    assert [interface["name"] for interface in interfaces][::3] == ["cni0", "cni0.100"]
+    assert (interfaces[3]["mac"], interfaces[3]["mtu"]) == (kernel["address"], kernel["mtu"])
+    assert net.pings("a", "10.1.0.1") and net.pings("a", "fd00:1::1")
+    assert net.pings("a", "10.1.0.3") and net.pings("a", "fd00:1::3")
+    assert net.pings("a", "10.2.0.2") and net.pings("c", "fd00:1::2")
+    host.run("sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")
+    assert not net.pings("a", "10.2.0.2")
+
+
+@pytest.mark.parametrize(("keys", "expected"), [
+    ({"vlan": 1}, {1: NATIVE}),
+    ({"vlan": 100, "vlanTrunk": [{"minID": 99, "maxID": 101}]}, {99: set(), 100: NATIVE, 101: set()}),
+    ({"vlanTrunk": [{"id": 7}], "preserveDefaultVlan": True}, {1: NATIVE, 7: set()}),
+    ({"vlanTrunk": [{"minID": 1, "maxID": 4094}]}, {vlan: set() for vlan in range(1, 4095)}),
+])  # fmt: skip
+def test_the_ports_vlans(net: Network, keys: dict[str, Any], expected: dict[int, set[str]]) -> None:
+    """CHECK finds them, too, be they thousands, and so does the next ADD."""
+    net.add("a", **keys, **LAYER_2)
+    assert vlans(net, "a") == expected
+    assert net.check("a", **keys, **LAYER_2).status == 0
+    net.add("b", **keys, **LAYER_2)
+    net.delete("a", **keys, **LAYER_2)
+
+
+@pytest.mark.parametrize("damage", [
+    {
+        "bridge vlan del dev {port} vid 100; bridge vlan del dev {port} vid 300": "{port} is not in the VLANs [100, 300]",
+        "ip link set cni0.100 down": "cni0.100 is down",
+        "ip address flush dev cni0.100 scope global": "gateway address 10.1.0.1 is missing on cni0.100",
+        "bridge vlan del dev {peer} vid 100": "{peer} is not in the VLANs [100]",
+    },
+    {
+        "bridge vlan add dev {port} vid 100": "VLAN 100 is not the native one of link {port}",
+        "ip link set cni0 type bridge vlan_filtering 0": "bridge cni0 does not filter VLANs",
+        "ip link set {peer} nomaster": "{peer} is not a port of cni0",
+    },
+    {"ip link del cni0.100": "cni0.100 is missing"},
+])  # fmt: skip
+def test_check(net: Network, host: PretendHost, damage: dict[str, str]) -> None:
+    """Everything that is not as ADD left it is told."""
+    keys: dict[str, Any] = {"vlan": 100, "vlanTrunk": [{"id": 300}]}
+    net.add("a", **keys)
+    (gateway,) = host.ip("link", "show", "cni0.100")
+    names = {"port": net.host_link("a")["ifname"], "peer": gateway["link"]}
+    assert net.check("a", **keys).status == 0
+    host.run("sh", "-ec", "; ".join(damage).format(**names))
+    answer = net.check("a", **keys)
+    assert answer.code == 999, answer
+    for words in damage.values():
+        assert words.format(**names) in answer.json["details"], answer
+
+
+def test_delete_and_garbage_collection(net: Network, host: PretendHost) -> None:
+    """The pods' own links go; what the VLAN's other pods use stays: the bridge, its filter, the gateway port."""
+    for pod in ("a", "b", "c"):
+        net.add(pod, vlan=100)
+    ports = [net.host_link(pod)["ifname"] for pod in ("a", "b")]
+    net.delete("a", vlan=100)
+    host.drop_netns("b")
+    valid = [{"containerID": "c", "ifname": "eth0"}]
+    answer = host.cni("bridge", "GC", {**net.config, "vlan": 100, "cni.dev/valid-attachments": valid})
+    assert (answer.status, answer.stdout) == (0, ""), answer
+    links = {link["ifname"] for link in host.ip("link", "show")}
+    assert not links & set(ports) and {"cni0", "cni0.100"} <= links
+    leases = {name.rpartition("/")[2] for name in host.snapshot()["files"] if "/10.1." in name}
+    assert leases == {"10.1.0.4"}
+    assert net.check("c", vlan=100).status == 0 and net.pings("c", "10.1.0.1") and filters(net)
+
+
+def test_a_pod_that_comes_to_a_bridge_without_vlans(net: Network) -> None:
+    """The bridge filters from then on; the pods that it had remain in VLAN 1, with each other and with their gateway."""
+    net.add("a")
+    net.add("b", **LAYER_2)
+    assert not filters(net)
+    net.add("c", vlan=100, **LAYER_2)
+    assert filters(net)
+    assert heard(net, [("a", 0), ("c", 0)], bridge="cni0") == {("a", 0): {"b": 0, "bridge": 0}, ("c", 0): {}}
+    assert net.pings("a", "10.1.0.1")
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_a_failed_add_leaves_nothing(net: Network, host: PretendHost, there_before: bool) -> None:
+    """Neither port nor gateway port nor a new bridge; one that was there goes on filtering, since others may rely on it."""
+    if there_before:
+        net.add("b", isGateway=False, **LAYER_2)
+    net.pods["a"] = host.netns("a")
+    before = host.snapshot(["a"])["host"]
+    config = {**net.config, "vlan": 100}
+    # all is done by the time that the result cannot be written
+    silent = host.cni("bridge", "ADD", config, netns=net.pods["a"], prefix=("sh", "-c", 'exec "$0" >&-'))
+    assert silent.status == 1, silent
+    assert host.snapshot(["a"])["host"] == before
+    assert not there_before or filters(net)
+    net.add("a", vlan=100)
+    assert net.pings("a", "10.1.0.1")
