@@ -172,11 +172,9 @@ class Store:
 
     # -- the seal and the index
 
-    def _seal(self) -> int:
-        return (SEAL_SECONDS + posix.fstat(self.directory).st_ino % (1 << 20)) * 1_000_000_000
-
     def _is_sealed(self) -> bool:
-        if posix.fstat(self.directory).st_mtime_ns != self._seal():
+        held = posix.fstat(self.directory)
+        if held.st_mtime_ns != seal_time(held.st_ino):
             return False
         try:
             return posix.readlink("boot", dir_fd=self.index) == _boot_id()
@@ -185,8 +183,9 @@ class Store:
 
     def seal(self) -> None:
         """Says that the index is complete; where the file system cannot keep the time, the next call rebuilds it."""
+        sealed = seal_time(posix.fstat(self.directory).st_ino)
         try:
-            posix.utime(self.directory, ns=(self._seal(), self._seal()))
+            posix.utime(self.directory, ns=(sealed, sealed))
         except OSError:
             return
 
@@ -376,6 +375,11 @@ class Store:
 
     def _unlink(self, name: str) -> None:
         _unlink_if_there(name, self.directory)
+
+
+def seal_time(inode: int) -> int:
+    """The seal of the directory with that inode number: its time of modification, in nanoseconds."""
+    return (SEAL_SECONDS + inode % (1 << 20)) * 1_000_000_000
 
 
 def problem(data_dir: str, network: str) -> str:

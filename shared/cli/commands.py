@@ -6,14 +6,17 @@ Nothing here needs more than the standard library; a command's module is importe
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 CONF_DIR = "/etc/cni/net.d"
 BIN_DIR = "/opt/cni/bin"
 CACHE_DIR = "/var/lib/cni"
-TOOLS = ("pyroute2", "netaddr", "rich")  # what `install.sh --with-tools` brings
+TOOLS = ("pyroute2", "netaddr", "rich", "shtab", "argparse_manpage")  # what `install.sh --with-tools` brings
 
+PURPOSE = "attach network namespaces to CNI networks, and look at a node's pod networks"
 DESCRIPTION = "Attach network namespaces to CNI networks, and show and explain what the pod networks of a node do."
 EPILOG = """environment, as with the Go cnitool:
   NETCONFPATH  the directory with the network configurations (default: /etc/cni/net.d)
@@ -21,6 +24,16 @@ EPILOG = """environment, as with the Go cnitool:
   CAP_ARGS     capability arguments, a JSON object
   CNI_ARGS     arguments for the plugins, KEY=VALUE;KEY=VALUE
   CNI_IFNAME   the interface's name in the container (default: eth0)"""
+
+EXPLAIN = """Tell what an ADD of the network would do to a new pod here, in order, without doing it: links, addresses,
+routes, sysctls, rules and files, the kernel's refusals, and the result.
+
+The plugins really run, in namespaces that are thrown away, on a copy of this node's links, addresses, forwarding and
+leases; the machine's file systems are read-only there, and daemons below /run cannot be reached. This suite's plugins
+are listened to, step by step; others are told by what was different after them. Each step says where: host, pod or
+files. The container id is `explain`: with another one, names and MACs that derive from it differ.
+
+Exit status: 0; 1 if the ADD (or DEL) would fail: then what was done, what was taken back and the error are told."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,10 @@ class Command:
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
     needs_tools: bool = False
+
+
+def _none(_parser: argparse.ArgumentParser) -> None:
+    """No arguments."""
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +104,25 @@ def _pod(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _explain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = EXPLAIN
+    parser.add_argument("conflist", metavar="CONFLIST", type=Path, help="a network's file, .conflist or .conf")
+    parser.add_argument("--json", action="store_true", help="the same as data: calls, steps, result, error")
+    parser.add_argument(
+        "--bin-dir",
+        metavar="DIR",
+        action="append",
+        help="where the plugins are; may be repeated (default: CNI_PATH, or where cnitool is)",
+    )
+    parser.add_argument(
+        "--ifname",
+        default=os.environ.get("CNI_IFNAME", "eth0"),
+        help="the interface's name in the pod (default: %(default)s)",
+    )
+    parser.add_argument("--del", dest="delete", action="store_true", help="and then a DEL")
+
+
 COMMANDS: tuple[Command, ...] = (
     Command("add", "networks", "attach a network namespace to a network, print the result", _attachment),
     Command("check", "networks", "check that an attachment is as it was made", _attachment),
@@ -98,7 +134,16 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("status", "networks", "exit status 0 if the network could attach a namespace now", _whole_network),
     Command("version", "networks", "print the version of cnitool, and those of CNI that plugins speak", _version),
+    Command("completion", "manual", "print completion for bash: source <(cnitool completion)", _none, needs_tools=True),
+    Command("manual", "manual", "print the manual page: cnitool manual | man -l -", _none, needs_tools=True),
     Command("pod", "pod", "set up, tear down or look at a pod as a kubelet does: loopback, default network", _pod),
+Command(
+        "explain",
+        "explain",
+        "tell what an ADD would do, step by step, without doing it",
+        _explain_arguments,
+        needs_tools=True,
+    ),
 )  # fmt: skip
 
 

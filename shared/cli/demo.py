@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -22,8 +20,10 @@ from typing import Any, NoReturn
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from shared.cli import throwaway
 from shared.cli.ping import ping
 from shared.cli.terminal import good, heading, paint, readable, say, table
+from shared.cli.throwaway import Failure, expect
 from shared.cni.errors import CniError
 from shared.net.netlink import Netlink
 from shared.net.netns import open_netns
@@ -63,10 +63,6 @@ EXPECTED = {"pods' links on the host": 2, "addresses leased": 4, "network namesp
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
 
 
-class Failure(Exception):
-    """Something is not as it should be."""
-
-
 @dataclass
 class DemoPod:
     """A pod of the demo; links (without a network) and addresses are there once it is set up."""
@@ -92,8 +88,7 @@ def main() -> int:
     try:
         if options.outside is None:
             enter_namespaces(options.bin_dir.resolve())
-        shared = set(options.outside.split()) & set(own_namespaces())
-        expect(not shared, "the demo is not in namespaces of its own")
+        throwaway.expect_own(options.outside.split())
         demonstrate(options.bin_dir)
     except (Failure, PluginError, PluginNotFound, ConfigError, CacheError, CniError, OSError) as error:
         sys.stdout.flush()
@@ -108,7 +103,7 @@ def main() -> int:
 def demonstrate(bin_dir: Path) -> None:
     """The story, from an empty host to an empty host."""
     for directory in HIDDEN:
-        hide(directory)
+        throwaway.hide(directory)
     for directory in (CONF_DIR, NETNS_DIR):
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -149,8 +144,7 @@ def demonstrate(bin_dir: Path) -> None:
 def set_up(pods: PodNetwork, pod: DemoPod) -> None:
     """Make the pod's namespace, set it up, show it and compare it with the result."""
     heading(f"{pod.name}: set-up")
-    pod.netns.touch()
-    command("unshare", f"--net={pod.netns}", "true")
+    throwaway.new_netns(pod.netns)
     pod.links = link_names(pod.netns)
     started = time.monotonic()
     result = pods.set_up(pod.sandbox)
@@ -193,7 +187,7 @@ def tear_down(pods: PodNetwork, pod: DemoPod) -> None:
     took = milliseconds(started)
     left = set(link_names(pod.netns)) - set(pod.links)
     expect(not left, f"{pod.name} still has {', '.join(left)}")
-    command("umount", str(pod.netns))
+    throwaway.execute("umount", str(pod.netns))
     pod.netns.unlink()
     good(f"{pod.name}: {took:.0f} ms")
 
@@ -268,53 +262,11 @@ def is_address(text: str) -> bool:
 
 def enter_namespaces(bin_dir: Path) -> NoReturn:
     """Start over, in network, mount and process namespaces that end with the demo."""
-    if os.geteuid():
-        raise Failure("the demo makes network namespaces: it has to run as root")
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        raise Failure("unshare (of util-linux) is needed and was not found")
-    for path in (bin_dir, Path(__file__).resolve()):
-        for hidden in HIDDEN:
-            if path.is_relative_to(hidden):
-                raise Failure(f"the demo hides {hidden} from itself, and {path} is in there: install elsewhere")
-    own = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    again = [sys.executable, "-I", "-B", __file__, "--bin-dir", str(bin_dir), "--outside", " ".join(own_namespaces())]
+    throwaway.expect_visible((bin_dir, Path(__file__)), HIDDEN)
+    outside = " ".join(throwaway.own_namespaces())
+    again = throwaway.command(__file__, "--bin-dir", str(bin_dir), "--outside", outside)
     sys.stdout.flush()
-    os.execv(unshare, ["unshare", *own, *again])  # noqa: S606 - no shell is what is wanted
-
-
-def own_namespaces() -> list[str]:
-    """What tells one set of namespaces from another."""
-    return [os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "net", "pid")]
-
-
-def hide(directory: Path) -> None:
-    """An empty tmpfs in place of `directory`, which need not exist: then its parent is replaced by a copy of links.
-
-    Making the directory would be simpler, and leave it on the machine.
-    """
-    if not directory.is_dir():
-        originals = Path("/run/originals") / directory.parent.name
-        originals.mkdir(parents=True)
-        command("mount", "--rbind", str(directory.parent), str(originals))
-        command("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(directory.parent))
-        for entry in originals.iterdir():
-            target = entry.readlink() if entry.is_symlink() else entry
-            (directory.parent / entry.name).symlink_to(target)
-        directory.mkdir()
-    command("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(directory))
-
-
-def command(*argv: str) -> None:
-    """Run a command of the system. Raises Failure with what it said."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    expect(done.returncode == 0, f"{' '.join(argv)}: {done.stderr.strip()}")
-
-
-def expect(truth: object, reason: str) -> None:
-    """Raises Failure with the reason unless `truth` holds."""
-    if not truth:
-        raise Failure(reason)
+    os.execv(again[0], again)  # noqa: S606 - no shell is what is wanted
 
 
 def milliseconds(started: float) -> float:

@@ -104,17 +104,19 @@ def container_id_of(netns: str) -> str:
 def attachment(options: Options) -> Attachment:
     """The attachment that environment and options describe; raises UsageError, ValueError."""
     netns = os.path.abspath(options.netns)
+    return Attachment(
+        options.container_id or container_id_of(netns), netns, os.environ.get("CNI_IFNAME") or "eth0", cni_args(),
+        capability_args(),
+    )  # fmt: skip
+
+
+def cni_args() -> dict[str, str]:
+    """CNI_ARGS; raises UsageError."""
     pairs = [pair.partition("=") for pair in os.environ.get("CNI_ARGS", "").split(";") if pair]
     wrong = next((pair for pair in pairs if not pair[0] or not pair[1]), None)
     if wrong is not None:
         raise UsageError(f"CNI_ARGS: {''.join(wrong)!r} is not of the form KEY=VALUE")
-    return Attachment(
-        options.container_id or container_id_of(netns),
-        netns,
-        os.environ.get("CNI_IFNAME") or "eth0",
-        {key: value for key, _, value in pairs},
-        capability_args(),
-    )
+    return {key: value for key, _, value in pairs}
 
 
 def capability_args() -> dict[str, Any]:

@@ -19,7 +19,7 @@ class _Scanning:
 
     strict = True
     object_hook = None
-    object_pairs_hook = None
+    object_pairs_hook: Any = None
     array_hook = None
     parse_float = float
     parse_int = int
@@ -27,10 +27,10 @@ class _Scanning:
     memo: dict[str, str] = {}  # noqa: RUF012
 
 
-def _native() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[str], str]]:
+def _native(settings: type = _Scanning) -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[str], str]]:
     import _json
 
-    return _json.make_scanner(_Scanning), _json.encode_basestring_ascii  # type: ignore[arg-type]
+    return _json.make_scanner(settings), _json.encode_basestring_ascii  # type: ignore[arg-type]
 
 
 def _public() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[str], str]]:
@@ -63,6 +63,31 @@ def loads(data: bytes) -> Any:
     if text[end:].strip(WHITE_SPACE):
         raise ValueError(f"more than one JSON document: something follows at character {end}")
     return value
+
+
+def repeated(data: bytes) -> set[str]:
+    """The names that stand more than once in one of a document's objects, where reading silently takes the last."""
+    found: set[str] = set()
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        if len(members) < len(pairs):
+            names = [name for name, _ in pairs]
+            found.update(name for name in members if names.count(name) > 1)
+        return members
+
+    class Looking(_Scanning):
+        object_pairs_hook = staticmethod(look)
+
+    text = data.decode("utf-8")
+    start = len(text) - len(text.lstrip(WHITE_SPACE))
+    try:
+        _native(Looking)[0](text, start)
+    except Exception:  # noqa: BLE001  (as above)
+        import json
+
+        json.loads(text, object_pairs_hook=look)
+    return found
 
 
 def dumps(value: Any, indent: str = "\n") -> str:

@@ -86,14 +86,21 @@ class Cache:
         if raw is None:
             return None
         if raw.get("kind") == KIND:
-            return _entry(raw, path)
+            entry = _entry(raw, path)
+            # "a-b" and "c" make the same file name as "a" and "b-c"
+            return entry if path == self.path(network, entry.attachment) and entry.network == network else None
         if isinstance(raw.get("cniVersion"), str):
             return Cached(network, attachment, None, raw, path)
         raise CacheError(f"{path} is not a cached result: its kind is {raw.get('kind')!r}")
 
     def remove(self, network: str, attachment: Attachment) -> None:
-        """Forgets an attachment; none is no error. Raises CacheError."""
+        """Forgets an attachment, and what cannot be read in its place; none is no error. Raises CacheError."""
         path = self.path(network, attachment)
+        try:
+            if self.load(network, attachment) is None:
+                return
+        except CacheError:
+            pass
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -169,7 +176,7 @@ def _entry(raw: Mapping[str, Any], path: Path) -> Cached:
             netns=raw.get("netns") or _sandbox(result, ifname),
             ifname=ifname,
             cni_args={str(key): str(value) for key, value in raw.get("cniArgs") or ()},
-            capability_args=raw.get("capabilityArgs") or {},
+            capability_args=dict(raw.get("capabilityArgs") or {}),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CacheError(f"{path} is not a cached result: {error!r}") from error

@@ -630,6 +630,52 @@ def bridge_cases() -> dict[str, list[Step]]:
     return cases
 
 
+def tuning_cases() -> dict[str, list[Step]]:
+    """tuning behind bridge: every attribute, from the configuration and from arguments, its mistakes."""
+    gw = br(isGateway=True)
+
+    def tune(**keys: Any) -> dict[str, Any]:
+        return net("tuning", **keys)
+
+    def chain(config: dict[str, Any], **keys: Any) -> list[Step]:
+        return [add(gw), add(config, previous=True, **keys), check(config, **keys), delete(config, **keys), delete(gw)]
+
+    # not IFNAME: the reference's CHECK looks for an interface of that name
+    forward = {"net.ipv4.conf.eth0.arp_filter": "1", "net/ipv4/conf/all/log_martians": "1"}
+    mistakes: dict[str, dict[str, Any]] = {
+        "sysctl outside of net": {"sysctl": {"kernel.hostname": "x"}},
+        "sysctl that is a number": {"sysctl": {"net.ipv4.ip_forward": 1}},
+        "mac": {"mac": "02:00"},
+        "mtu that is text": {"mtu": "1400"},
+        "promisc that is text": {"promisc": "true"},
+    }
+    return {
+        "mtu": chain(tune(mtu=1400)),
+        "mac": chain(tune(mac=MAC)),
+        "mac in CNI_ARGS": chain(tune(), args=f"MAC={MAC}"),
+        "mac of the runtime": chain(tune(runtimeConfig={"mac": MAC})),
+        "mac of args before the runtime's": chain(tune(runtimeConfig={"mac": MAC}, args={"cni": {"mac": MAC2}})),
+        "promisc and allmulti": chain(tune(promisc=True, allmulti=True)),
+        "sysctls": chain(tune(sysctl=forward)),
+        "arguments": chain(tune(mtu=1400, sysctl={}, args={"cni": {"mtu": 1300, "sysctl": forward, "promisc": True}})),
+        "nothing": chain(tune()),
+        "IFNAME in a sysctl": [add(gw), add(tune(sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"}), previous=True)],
+        "invalid: prevResult absent": [add(gw), add(tune(mtu=1400), fails=True)],
+        "no such sysctl": [add(gw), add(tune(sysctl={"net.ipv4.absent": "1"}), previous=True, fails=True)],
+        "CHECK mtu": [
+            add(gw),
+            add(c := tune(mtu=1400), previous=True),
+            check(c, fails=True, before="pod a ip link set eth0 mtu 1300"),
+            delete(c),
+        ],
+        "netns gone": [add(gw), add(c := tune(mtu=1400), previous=True), delete(c, before="drop a"), delete(c)],
+        **{
+            f"invalid: {name}": [add(gw), add(tune(**keys), previous=True, fails=True)]
+            for name, keys in mistakes.items()
+        },
+    }
+
+
 def hand_over_cases() -> dict[str, list[Step]]:
     """One suite begins, the other takes over on the same bridge and store; each is played in both directions."""
     gw = br(isGateway=True)
@@ -741,6 +787,7 @@ GROUPS = {
     "loopback": loopback_cases,
     "host-local": host_local_cases,
     "bridge": bridge_cases,
+    "tuning": tuning_cases,
     "hand-over": hand_over_cases,
 }
 CASES = tuple(Case(f"{group}/{name}", steps) for group, make in GROUPS.items() for name, steps in make().items())

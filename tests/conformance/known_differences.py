@@ -206,4 +206,28 @@ KNOWN = (
         ["bridge/dns of ipam", "bridge/ipam static"],
     ),
     Known("bridge CHECK: status: 1 -> 0", "CHECK works without ipam", ["bridge/no ipam, CHECK"]),
+    # tuning
+    Known(
+        "tuning ADD: file /run/cni/tuning/*: *",
+        "the record of what was before names its owner and keeps the sysctls, which DEL sets back",
+        [
+            f"tuning/{name}"
+            for name in ("mtu", "mac*", "promisc*", "arguments", "*sysctls", "IFNAME*", "CHECK mtu", "netns gone")
+        ],
+    ),
+    Known(
+        "tuning ADD: directory /run/cni/tuning: absent -> there",
+        "as the record of sysctls has to be somewhere",
+        ["tuning/sysctls", "tuning/IFNAME*"],
+    ),
+    Known(
+        "tuning DEL: file /run/cni/tuning/*: * -> absent",
+        "the reference leaves its record behind when the namespace is gone before",
+        ["tuning/netns gone"],
+    ),
+    Known(
+        "tuning ADD: * /run/cni/tuning*: * -> absent",
+        "a configuration is validated before anything is touched",
+        ["tuning/invalid: mac"],
+    ),
 )

@@ -104,4 +104,4 @@ def test_own_namespaces_are_not_taken_on_trust(installed: Path) -> None:
 def test_bin_dir_that_the_demo_would_hide() -> None:
     done = run_demo(Path("/run/cni/bin"))
     assert done.returncode == 1
-    assert "the demo hides /run" in done.stderr
+    assert "/run will be hidden" in done.stderr

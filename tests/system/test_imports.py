@@ -31,6 +31,11 @@ OWN = {
     "loopback": (KERNEL, re.compile(r"plugins(\.loopback)?")),
     "bridge": (KERNEL, IPAM, re.compile(r"plugins(\.bridge)?")),
     "host-local": (IPAM,),
+    "tuning": (KERNEL, re.compile(r"plugins(\.tuning)?")),
+}
+# The keys of plugins that come after another one.
+CHAINED: dict[str, dict[str, Any]] = {
+    "tuning": {"mtu": 1400, "promisc": True, "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}},
 }
 # Parts that a plain attachment has no use for, and the verbs of its life that need them all the same.
 RARE: dict[str, list[str]] = {
@@ -75,9 +80,12 @@ def loaded(answer: Answer) -> set[str]:
 def life(host: PretendHost, plugin: str, version: str) -> dict[str, Answer]:
     """Every verb once, in the order of an attachment's life, with the answer that each got."""
     netns = host.netns("pod")
+    own = {"type": plugin}
+    if plugin in CHAINED:
+        own |= {"prevResult": host.cni("bridge", "ADD", CONFIG, netns=netns).json, **CHAINED[plugin]}
 
     def call(verb: str, **keys: Any) -> Answer:
-        return host.cni(plugin, verb, CONFIG | {"type": plugin} | keys, netns=netns, prefix=observed_by(version))
+        return host.cni(plugin, verb, CONFIG | own | keys, netns=netns, prefix=observed_by(version))
 
     answers = {verb: call(verb) for verb in ("VERSION", "STATUS", "ADD")}
     result = answers["ADD"].json

@@ -12,8 +12,10 @@ from shared.runtime.conflist import (
     InvalidConfigFile,
     NetworkConfigList,
     NoConfigDirectory,
+    NoSuchNetwork,
     NoValidConfig,
     load,
+    named,
     parse,
 )
 from shared.runtime.find import PluginNotFound, find
@@ -100,6 +102,12 @@ def test_no_directory_and_no_valid_file_differ(tmp_path: Path) -> None:
         {**LIST, "plugins": ["a"]},
         {**LIST, "disableCheck": "perhaps"},
         {**LIST, "disableCheck": 1},
+        {**LIST, "disableGC": "no"},
+        {**LIST, "loadOnlyInlinedPlugins": "yes"},
+        {"name": "net", "loadOnlyInlinedPlugins": True},
+        {"name": "net"},
+        {**LIST, "cniVersions": "1.0.0"},
+        {**LIST, "cniVersions": ["1.0.0", 1]},
         {"name": "no plugins", "type": "bridge"},
     ],
 )
@@ -127,6 +135,58 @@ def test_list_under_the_name_of_a_single_plugin_is_named_as_such(tmp_path: Path)
 )
 def test_disable_check(value: Any, expected: bool) -> None:
     assert parse({**LIST, "disableCheck": value}).disable_check is expected
+
+
+@pytest.mark.parametrize(
+    ("version", "versions", "highest"),
+    [
+        ("0.4.0", ["0.3.1", "1.0.0"], "1.0.0"),
+        ("1.1.0", ["0.3.1", "1.0.0"], "1.1.0"),
+        (None, ["0.3.1", "0.10.0", "0.4.0"], "0.10.0"),
+        ("0.4.0", ["99.0.0"], "0.4.0"),  # newer than this library
+        ("0.4.0", [], "0.4.0"),
+        (None, [], "0.1.0"),
+    ],
+)
+def test_the_highest_of_several_versions(version: str | None, versions: list[str], highest: str) -> None:
+    assert parse({**LIST, "cniVersion": version, "cniVersions": versions}).cni_version == highest
+
+
+def test_plugins_of_the_directory_come_after_the_lists_own(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    for name in ("20-b.conf", "10-a.conf", "30-c.json"):
+        write(tmp_path / "net" / name, {"type": name})
+    path = write(tmp_path / "net.conflist", LIST)
+    types = ["bridge", "tuning"]
+    assert [plugin["type"] for plugin in load_quietly(path)[0].plugins] == [*types, "10-a.conf", "20-b.conf"]
+    write(path, {key: value for key, value in LIST.items() if key != "plugins"})
+    assert [plugin["type"] for plugin in load_quietly(tmp_path)[0].plugins] == ["10-a.conf", "20-b.conf"]
+    write(path, {**LIST, "loadOnlyInlinedPlugins": "true"})
+    assert [plugin["type"] for plugin in load_quietly(path)[0].plugins] == types
+    write(path, LIST)
+    write(tmp_path / "net" / "10-a.conf", {"name": "no type"})
+    with pytest.raises(InvalidConfigFile, match=r"10-a\.conf: type: required"):
+        load(path, pytest.fail)
+
+
+def test_a_single_plugin_has_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    write(tmp_path / "one" / "10-a.conf", {"type": "a"})
+    (network,) = load_quietly(write(tmp_path / "one.conf", {"name": "one", "type": "bridge"}))
+    assert len(network.plugins) == 1
+
+
+def test_network_by_its_name(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        write(tmp_path / f"{name}.conflist", {**LIST, "name": name})
+    assert named(tmp_path, "b", pytest.fail).path == tmp_path / "b.conflist"
+    with pytest.raises(NoSuchNetwork, match=r"no network c in .*: there is a, b"):
+        named(tmp_path, "c", pytest.fail)
+
+
+def test_a_list_can_be_written_and_read_again() -> None:
+    network = parse({**LIST, "disableGC": True, "disableCheck": "true"})
+    assert network.disable_gc and parse(json.loads(json.dumps(network.to_json()))) == network
 
 
 def test_absent_version_is_the_oldest() -> None:

@@ -1,0 +1,319 @@
+"""tuning: sysctls of the pod and attributes of its interface, set after another plugin made it, set back on DEL."""
+
+from __future__ import annotations
+
+import errno
+
+from shared.cni import config, record
+from shared.cni.call import folded
+from shared.cni.config import absolute_path, boolean, field, integer, mac, section
+from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
+from shared.cni.plugin import previous_result, valid_attachments
+from shared.net import links, netns, sysctl
+from shared.net.netlink import Netlink, NetlinkError, Request
+from shared.net.wire import IFF_ALLMULTI, IFF_PROMISC, IFF_UP, RTM_NEWLINK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shared.cni.call import Call
+    from shared.cni.result import Result
+    from shared.net.netlink import Message
+    from shared.undo import Undo
+
+ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
+KEY_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:@/")
+FLAGS = {"promisc": IFF_PROMISC, "allmulti": IFF_ALLMULTI}
+NUMBERS = {"mtu": "IFLA_MTU", "txQLen": "IFLA_TXQLEN"}
+
+
+def _sysctls(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("must be an object")
+    for key, wanted in value.items():
+        if not isinstance(wanted, str):
+            raise config.Invalid(f'["{key}"]', wanted, "must be a string")
+        if not wanted.isprintable():
+            raise config.Invalid(f'["{key}"]', wanted, "must be one line of printable characters")
+        _path(key)
+    return value
+
+
+def _path(key: str, ifname: str = "") -> str:
+    """The file below /proc/sys/net of a sysctl, named with dots or with slashes as sysctl(8) takes both.
+
+    `ifname` takes the place of IFNAME. Raises config.Invalid for one that is not the network namespace's.
+    """
+    dotted = next((character for character in key if character in "./"), ".") == "."
+    # between dots, a slash stands for a dot in a name, as in net.ipv4.conf.eth0/100.mtu
+    parts = [part.replace("/", ".") for part in key.split(".")] if dotted else key.split("/")
+    safe = KEY_CHARACTERS.issuperset(key) and all(part not in ("", ".", "..") for part in parts)
+    if not safe or len(parts) < 3 or parts[0] != "net":
+        raise config.Invalid(
+            f'["{key}"]', None, "is not a sysctl of the network namespace, such as net.ipv4.ip_forward"
+        )
+    return "/".join(parts[1:]).replace("IFNAME", ifname or "IFNAME")
+
+
+sysctls = config.Kind(_sysctls, {"type": "object", "additionalProperties": {"type": "string"}})
+
+
+class Attributes(config.Config):
+    """What can be set, in the configuration and in args.cni."""
+
+    sysctl: dict[str, str] = field(
+        sysctls, {}, "sysctls below net, and their values; IFNAME in a key stands for the interface"
+    )
+    mac: str = field(mac, "", "MAC of the interface")
+    mtu: int = field(integer(0, 65535), 0, "MTU in bytes; 0 leaves it as it is")
+    promisc: bool | None = field(boolean, None, "promiscuous mode")
+    allmulti: bool | None = field(boolean, None, "all-multicast mode")
+    txQLen: int | None = field(integer(0, 2**32 - 1), None, "length of the transmission queue in packets")
+
+
+class Args(config.Config):
+    """args."""
+
+    cni: Attributes | None = field(section(Attributes), None, "see args.cni; comes before the configuration's own")
+
+
+class RuntimeConfig(config.Config):
+    """What the runtime adds for the `mac` capability."""
+
+    mac: str = field(mac, "", "MAC of the interface (capability `mac`)")
+
+
+class EnvironmentArgs(config.Config):
+    """The names that CNI_ARGS may have."""
+
+    MAC: str = field(mac, "", "MAC of the interface")
+
+
+class Config(Attributes):
+    """tuning's keys."""
+
+    dataDir: str = field(absolute_path, "/run/cni/tuning", "where it is kept what was before")
+    args: Args | None = field(section(Args), None, "see args.cni")
+    runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
+
+
+class Wanted:
+    """A call's configuration, validated before anything is touched."""
+
+    def __init__(self, call: Call) -> None:
+        keys: Config = Config.read(call.config)
+        _refuse_duplicates(call)
+        arguments = keys.args and keys.args.cni
+        chosen = {name: getattr(keys, name) for name in ("mtu", "promisc", "allmulti", "txQLen")}
+        if arguments:
+            chosen |= {
+                name: value
+                for name in chosen
+                if (value := getattr(arguments, name)) is not None and (value or name != "mtu")
+            }
+        self.mac = (
+            (arguments and arguments.mac)
+            or (keys.runtimeConfig and keys.runtimeConfig.mac)
+            or call.args(EnvironmentArgs).MAC
+            or keys.mac
+        )
+        unset = {"mac": "", "mtu": 0}
+        wanted = {"mac": self.mac, **chosen}
+        self.attributes = {
+            name: value for name, value in wanted.items() if value is not None and value != unset.get(name)
+        }
+        named = {**keys.sysctl, **(arguments.sysctl if arguments else {})}
+        _refuse_disallowed(named)
+        self.sysctls = {_path(key, call.ifname): value for key, value in named.items()}
+        self.record = record_path(keys.dataDir, call)
+
+
+def record_path(directory: str, call: Call) -> str:
+    """The reference's place for what was before."""
+    return f"{directory}/{call.container_id}_{call.ifname}.json"
+
+
+def _refuse_duplicates(call: Call) -> None:
+    """Raises InvalidConfig where `sysctl` has a key twice, of which JSON would silently take the last."""
+    if not call.config.get("sysctl"):
+        return
+    from shared.cni.fastjson import repeated
+
+    for key in repeated(call.stdin):
+        if key.startswith("net") and key in call.config["sysctl"]:
+            raise InvalidConfig(f'invalid configuration: "sysctl": "{key}" is there more than once')
+
+
+def _refuse_disallowed(named: dict[str, str]) -> None:
+    """Raises InvalidConfig for a sysctl that the node's administrator does not allow."""
+    if not named:
+        return
+    import posix
+
+    try:
+        descriptor = posix.open(ALLOWLIST, posix.O_RDONLY | posix.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise IOFailure(f"cannot read {ALLOWLIST}", str(error)) from None
+    import re
+
+    lines = posix.read(descriptor, 1 << 20).decode(errors="replace").splitlines()
+    posix.close(descriptor)
+    allowed = [line.strip() for line in lines if line.strip()]
+    for key in named:
+        try:
+            if not any(re.fullmatch(pattern, key, re.ASCII) for pattern in allowed):
+                raise InvalidConfig(f'invalid configuration: "sysctl": "{key}" is not allowed by {ALLOWLIST}')
+        except re.error as error:
+            raise IOFailure(f"{ALLOWLIST} has a line that is no regular expression", str(error)) from None
+
+
+def _of(link: Message) -> dict[str, Any]:
+    """A link's attributes by the names of the configuration's keys."""
+    flags = {name: bool(link["flags"] & bit) for name, bit in FLAGS.items()}
+    return {"mac": link["IFLA_ADDRESS"], **flags, **{name: link[attribute] for name, attribute in NUMBERS.items()}}
+
+
+def _set(pod: Netlink, link: Message, attributes: dict[str, Any]) -> None:
+    """Sets attributes of a link; a MAC that the driver takes only from a link that is down is set on one."""
+    index = link["index"]
+    requests = [
+        Request(RTM_NEWLINK, {"index": index, NUMBERS[name]: attributes[name]})
+        for name in NUMBERS
+        if name in attributes
+    ]
+    mask = sum(bit for name, bit in FLAGS.items() if name in attributes)
+    if mask:
+        flags = sum(bit for name, bit in FLAGS.items() if attributes.get(name))
+        requests.append(links.change_flags(index, flags, mask))
+    if "mac" in attributes:
+        change = {"index": index, "IFLA_ADDRESS": attributes["mac"]}
+        try:
+            pod.request(RTM_NEWLINK, change)
+        except NetlinkError as error:
+            if error.errno != errno.EBUSY or not link["flags"] & IFF_UP:
+                raise
+            links.set_down(pod, index)
+            try:
+                pod.request(RTM_NEWLINK, change)
+            finally:
+                links.set_up(pod, index)
+    pod.batch(requests)
+
+
+def add(call: Call, undo: Undo) -> Result:
+    """Sets what is wanted in the pod; the result is that of the plugin before, with the new MAC and MTU."""
+    wanted = Wanted(call)
+    result = previous_result(call)
+    if result is None:
+        raise InvalidConfig('invalid configuration: "prevResult" is required: tuning changes what another plugin made')
+    with netns.open_netns(call.netns) as pod_netns:
+        pod = Netlink()
+        link = links.require(pod, call.ifname) if wanted.attributes else {}
+        present = {path: sysctl.read(path) for path in wanted.sysctls}
+        missing = [path for path, value in present.items() if value is None]
+        if missing:
+            raise InternalError(f"the kernel has no sysctl net/{missing[0]} in {call.netns}")
+        attributes = {name: value for name, value in (_of(link) if link else {}).items() if name in wanted.attributes}
+        before = {**attributes, "sysctl": present}
+        if (attributes or present) and not record.read(
+            wanted.record
+        ):  # what was before an earlier ADD is what DEL is to set back
+            mine = {"network": call.network, "containerID": call.container_id, "ifname": call.ifname}
+            record.write(wanted.record, {**before, "pycni": mine})
+            undo.push(f"remove {wanted.record}", lambda: record.remove(wanted.record))
+
+        def take_back() -> None:
+            with pod_netns:
+                _restore(pod, call.ifname, before)
+
+        undo.push(f"set {call.ifname} back", take_back)
+        for path, value in wanted.sysctls.items():
+            sysctl.write(path, value)
+        if link:
+            _set(pod, link, wanted.attributes)
+    for interface in result.interfaces:
+        if interface.sandbox and interface.name == call.ifname:
+            interface.mac = wanted.mac or interface.mac
+            interface.mtu = wanted.attributes.get("mtu", interface.mtu)
+    return result
+
+
+def _restore(pod: Netlink, ifname: str, before: dict[str, Any]) -> None:
+    """Sets back what a record says, of what is still there; reports the first failure after trying all."""
+    problems: list[CniError] = []
+    sysctls = before.get("sysctl")
+    for path, value in sysctls.items() if isinstance(sysctls, dict) else ():
+        try:
+            if isinstance(value, str) and sysctl.read(_path(f"net/{path}")) not in (value, None):
+                sysctl.write(path, value)
+        except (CniError, config.Invalid) as error:
+            problems.append(error if isinstance(error, CniError) else InternalError(str(error)))
+    link = links.get(pod, ifname)
+    known = {name: field.kind for name, field in Attributes.fields.items() if name != "sysctl"}
+    attributes = {}
+    for name, kind in known.items():
+        try:
+            if before.get(name) not in (None, ""):
+                attributes[name] = kind.parse(before[name])
+        except ValueError:  # a record that somebody else has written
+            continue
+    if link is not None:
+        changed = {name: value for name, value in attributes.items() if _of(link)[name] != value}
+        _set(pod, link, changed)
+    if problems:
+        raise problems[0]
+
+
+def check(call: Call) -> None:
+    """Raises InternalError that names everything that is not as wanted."""
+    wanted = Wanted(call)
+    with netns.open_netns(call.netns):
+        link = links.require(Netlink(), call.ifname)
+        have = _of(link)
+        problems = [
+            f"{name} of {call.ifname} is {have[name]}, not {value}"
+            for name, value in wanted.attributes.items()
+            if have[name] != value
+        ]
+        for path, value in wanted.sysctls.items():
+            now = sysctl.read(path)
+            if now is None or now.split() != value.split():
+                problems.append(f"sysctl net/{path} is {now}, not {value}")
+    if problems:
+        raise InternalError(f"{call.network} {call.ifname} is not as it was tuned", "; ".join(problems))
+
+
+def _data_dir(call: Call) -> str:
+    """The directory for DEL and GC, which need nothing else of the configuration."""
+    directory: str = Config.read({"dataDir": folded(call.config, "dataDir")}).dataDir
+    return directory
+
+
+def delete(call: Call) -> None:
+    """Sets back what was before, where the pod is still there, and forgets it."""
+    path = record_path(_data_dir(call), call)
+    before = record.read(path)
+    pod_netns = netns.open_if_there(call.netns)
+    if before and pod_netns is not None:
+        with pod_netns:
+            _restore(Netlink(), call.ifname, before)
+    record.remove(path)
+
+
+def gc(call: Call) -> None:
+    """Forgets what was before in this network's attachments that are not valid any more; their pods are gone."""
+    valid = valid_attachments(call)
+    for path, noted in record.listed(_data_dir(call)):
+        owner = noted.get("pycni")
+        if not isinstance(owner, dict) or owner.get("network") != call.network:
+            continue
+        if (owner.get("containerID"), owner.get("ifname")) not in valid:
+            record.remove(path)
+
+
+def status(call: Call) -> None:
+    """Raises what is wrong with the configuration: the kernel has all else."""
+    Wanted(call)

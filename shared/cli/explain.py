@@ -1,0 +1,109 @@
+"""`cnitool explain`: what an ADD would do here, step by step, from a rehearsal in a throw-away host."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from shared.cli import mirror, story, throwaway
+from shared.cli.networks import bin_dirs, capability_args, cni_args
+from shared.cli.terminal import readable
+from shared.cli.throwaway import Failure
+from shared.runtime.attach import Attachment
+from shared.runtime.conflist import ConfigError, NetworkConfigList, load
+
+CONTAINER_ID = "explain"
+NETNS = f"/run/netns/{CONTAINER_ID}"
+REHEARSAL = "import sys; sys.path[:] = {!r}; from shared.cli.rehearsal import main; main()"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status: 0, or 1 where the ADD (or the DEL) would fail or cannot be rehearsed."""
+    try:
+        throwaway.expect(options.conflist.is_file(), f"{options.conflist} is no file")
+        network = load(options.conflist, print)[0]
+        attachment = Attachment(CONTAINER_ID, NETNS, options.ifname, cni_args(), capability_args())
+        told = rehearse(network, options.bin_dir or bin_dirs(), attachment, delete=options.delete)
+    except (ConfigError, Failure, ValueError) as error:
+        print(f"cnitool explain: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps({"network": network.name, **told}, indent=2))
+    else:
+        _print(Console(highlight=False, soft_wrap=True), network, told)
+    return 1 if told["error"] else 0
+
+
+def rehearse(
+    network: NetworkConfigList, directories: Sequence[Path | str], attachment: Attachment, *, delete: bool
+) -> dict[str, Any]:
+    """What rehearsal.rehearse answers, with each step's `text`. Raises Failure where it could not be done."""
+    places = [Path(directory).absolute() for directory in directories]
+    throwaway.expect_visible([*places, Path(__file__)], mirror.HIDDEN)
+    task = {
+        "outside": throwaway.own_namespaces(),
+        "network": network.to_json(),
+        "node": mirror.look(),
+        "attachment": asdict(attachment),
+        "bin_dirs": [str(place) for place in places],
+        "delete": delete,
+    }
+    child = throwaway.command("-c", REHEARSAL.format(sys.path))
+    done = subprocess.run(child, input=json.dumps(task), capture_output=True, text=True, check=False)
+    sys.stderr.write(done.stderr)
+    told: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"failure": f"exit status {done.returncode}"}
+    if "failure" in told:
+        raise Failure(f"the rehearsal failed: {told['failure']}")
+    for step in told["steps"]:
+        step["text"] = story.text(step)
+    return told
+
+
+def _print(console: Console, network: NetworkConfigList, told: Mapping[str, Any]) -> None:
+    console.print(
+        f"[bold]{network.name}[/] ({network.path}), cniVersion {network.cni_version}: nothing of this is done"
+    )
+    silent = [call for call in range(len(told["calls"])) if all(step["call"] != call for step in told["steps"])]
+    begun: set[int] = set()
+    last = (-1, False)
+    for number, step in enumerate(told["steps"], 1):
+        while silent and silent[0] < step["call"]:
+            _head(console, told["calls"][silent.pop(0)], "nothing is changed")
+        if last != (step["call"], step["undo"]):
+            last = (step["call"], step["undo"])
+            remark = "taken back" if step["undo"] else "continued" if step["call"] in begun else ""
+            _head(console, told["calls"][step["call"]], remark)
+            begun.add(step["call"])
+        style = "red" if step.get("refused") or step["undo"] else ""
+        line = Text(f"{number:>4}  ", style="dim").append(f"{step['where']:<6}", style="cyan")
+        console.print(Text.assemble(line, (step["text"], style)))
+    for call in silent:
+        _head(console, told["calls"][call], "nothing is changed")
+    if told["result"] is not None:
+        console.print("\n[bold]result[/]")
+        console.print(Text(readable(told["result"])))
+    if told["error"]:
+        _print_error(console, **told["error"])
+
+
+def _head(console: Console, call: Mapping[str, Any], remark: str) -> None:
+    remarks = [*([remark] if remark else []), *(["executed: told by what it changed"] if call["executed"] else [])]
+    title = (f"\n{call['plugin']} {call['command']}", "bold")
+    console.print(Text.assemble(title, (f"  {', '.join(remarks)}" if remarks else "", "dim")))
+
+
+def _print_error(
+    console: Console, *, plugin: str, command: str, code: int, msg: str, details: str, notes: Sequence[str]
+) -> None:
+    text = f"\n{plugin} {command} fails: {msg}{f': {details}' if details else ''} (code {code})"
+    for line in (text, *notes):
+        console.print(Text(line, style="bold red"))

@@ -1,0 +1,218 @@
+"""What of a node's state decides what an ADD does there, looked at on the node and made anew in a throw-away host."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute, NetlinkError
+
+from shared.cli import throwaway
+from shared.cli.throwaway import Failure
+from shared.cni.call import folded
+from shared.launch import PLUGINS
+from shared.net import sysctl
+from shared.net.netns import open_netns
+from shared.net.wire import IFA_F_NODAD, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_PROMISC, IFF_UP
+from shared.runtime.conflist import NetworkConfigList
+
+Node = dict[str, Any]
+
+HIDDEN = (Path("/run"), Path("/var/lib/cni"))
+DATA_DIR = "/var/lib/cni/networks"  # host-local's default
+SIDECAR = ".pycni"
+OUTSIDE = Path("/run/outside")  # the namespace that has the other ends of stand-ins
+HOST_SYSCTLS = (
+    *("ipv4/ip_forward", "ipv6/conf/all/forwarding"),  # first: they set others
+    *("ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6", "ipv6/conf/default/accept_ra"),
+    *("ipv4/conf/all/route_localnet", "ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"),
+)
+LARGEST_MTU = 65535  # bytes; of bridges and veth pairs
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+LINK_SYSCTLS = ("ipv6/conf/{}/disable_ipv6", "ipv6/conf/{}/accept_ra", "ipv4/conf/{}/route_localnet")
+
+
+# -- the network
+
+
+def look() -> Node:
+    """The links of the node with their addresses, its default routes and the sysctls that matter, as JSON has it."""
+    with IPRoute() as ip:
+        found = ip.get_links()
+        names = {link["index"]: link.get("ifname") for link in found}
+        links = {
+            link["index"]: _look_at(link, names)
+            for link in found
+            if not link["flags"] & (IFF_LOOPBACK | IFF_POINTOPOINT)
+        }
+        for address in ip.get_addr():
+            if address["index"] in links:
+                text = f"{address.get('local') or address.get('address')}/{address['prefixlen']}"
+                links[address["index"]]["addresses"].append(text)
+        routes = [
+            {"via": route.get("gateway"), "metric": route.get("priority"), "link": names[route.get("oif")]}
+            for route in ip.get_default_routes()
+            if route.get("oif") in links
+        ]
+    wanted = [form.format(link["name"]) for link in links.values() for form in LINK_SYSCTLS]
+    sysctls = {name: sysctl.read(name) for name in (*HOST_SYSCTLS, *wanted)}
+    return {"links": list(links.values()), "routes": routes, "sysctls": sysctls}
+
+
+def _look_at(link: Any, names: dict[int, str]) -> dict[str, Any]:
+    is_bridge = link.get(("linkinfo", "kind")) == "bridge"
+    return {
+        "name": link.get("ifname"),
+        "is_bridge": is_bridge,
+        "filters_vlans": bool(is_bridge and link.get(("linkinfo", "data", "br_vlan_filtering"))),
+        "mtu": min(link.get("mtu"), LARGEST_MTU),
+        "mac": link.get("address"),
+        "alias": link.get("ifalias"),
+        "master": names.get(link.get("master")),
+        "flags": link["flags"] & (IFF_UP | IFF_PROMISC),
+        "addresses": [],
+    }
+
+
+def remake(node: Node) -> None:
+    """The same in the namespace that the thread is in: bridges as such, other links as ends of veth pairs."""
+    throwaway.new_netns(OUTSIDE)
+    outside = open_netns(str(OUTSIDE))
+    _set(node, HOST_SYSCTLS)
+    with IPRoute() as ip:
+        ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
+        for number, link in enumerate(node["links"]):
+            kind: dict[str, Any] = {"kind": "bridge"} | ({"br_vlan_filtering": 1} if link["filters_vlans"] else {})
+            if not link["is_bridge"]:
+                kind = {"kind": "veth", "peer": {"ifname": f"outside{number}", "net_ns_fd": outside.descriptor}}
+            mac = {"address": link["mac"]} if MAC.fullmatch(link["mac"] or "") else {}
+            ip.link("add", ifname=link["name"], mtu=link["mtu"], **mac, **kind)
+        indexes = {link.get("ifname"): link["index"] for link in ip.get_links()}
+        bridges = {link["name"] for link in node["links"] if link["is_bridge"]}
+        for link in node["links"]:
+            _set(node, (form.format(link["name"]) for form in LINK_SYSCTLS))
+            master = indexes[link["master"]] if link["master"] in bridges else None
+            _settle(ip, link, indexes[link["name"]], master)
+        for route in node["routes"]:
+            _set_default_route(ip, indexes[route["link"]], route["via"], route["metric"])
+
+
+def _settle(ip: IPRoute, link: Mapping[str, Any], index: int, master: int | None) -> None:
+    """Master, flags, alias, addresses."""
+    others = {name: value for name, value in (("ifalias", link["alias"]), ("master", master)) if value}
+    ip.link("set", index=index, flags=link["flags"], change=IFF_UP | IFF_PROMISC, **others)
+    for text in link["addresses"]:
+        address, _, length = text.partition("/")
+        how = {"flags": IFA_F_NODAD} if ":" in address else {}
+        ip.addr("replace", index=index, address=address, prefixlen=int(length), **how)
+
+
+def _set_default_route(ip: IPRoute, index: int, via: str | None, metric: int | None) -> None:
+    """For plugins that look for the uplink by it; one whose gateway is not on the link is left out."""
+    others = {name: value for name, value in (("gateway", via), ("priority", metric)) if value}
+    with suppress(NetlinkError):
+        ip.route("add", dst="::/0" if via and ":" in via else "0.0.0.0/0", oif=index, **others)
+
+
+def _set(node: Node, names: Iterable[str]) -> None:
+    for name in names:
+        value = node["sysctls"].get(name)
+        if value is not None:
+            sysctl.ensure(name, value)
+
+
+# -- the files
+
+
+class Kept:
+    """A file, directory or symbolic link, in memory while a tmpfs is put where it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        found = path.lstat()
+        self.mode, self.modified, self.inode = found.st_mode, found.st_mtime_ns, found.st_ino
+        self.content = b""
+        if stat.S_ISLNK(self.mode):
+            self.content = os.fsencode(path.readlink())
+        elif stat.S_ISREG(self.mode):
+            self.content = path.read_bytes()
+
+    def make(self) -> None:
+        """There again; what is neither of the three is left out."""
+        if stat.S_ISDIR(self.mode):
+            self.path.mkdir(exist_ok=True)
+        elif stat.S_ISLNK(self.mode):
+            self.path.symlink_to(os.fsdecode(self.content))
+        elif stat.S_ISREG(self.mode):
+            self.path.write_bytes(self.content)
+        if stat.S_ISDIR(self.mode) or stat.S_ISREG(self.mode):
+            self.path.chmod(stat.S_IMODE(self.mode))
+
+
+def hide_files(network: NetworkConfigList, needed: Iterable[Path]) -> list[str]:
+    """Puts file systems of this host's own where plugins keep their state, with a copy of the network's leases.
+
+    The directories that can be written then. Where a directory was not there it is not there either, but can be made.
+    Raises Failure where something that is `needed` would be hidden.
+    """
+    ipams = [ipam for plugin in network.plugins if isinstance(ipam := folded(dict(plugin), "ipam"), dict)]
+    data_dirs = {
+        Path(str(folded(ipam, "dataDir") or DATA_DIR)) for ipam in ipams if folded(ipam, "type") == "host-local"
+    }
+    data_dirs = {path for path in data_dirs if path.is_absolute()}  # the plugin refuses others
+    tops = [*HIDDEN, *(path for path in sorted(data_dirs) if not any(path.is_relative_to(top) for top in HIDDEN))]
+    throwaway.expect_visible(needed, tops)
+    kept = {entry.path: entry for path in data_dirs for entry in _leases(path, network.name, tops)}
+    for ipam in ipams:
+        file = Path(str(folded(ipam, "resolvConf") or "/")).resolve()
+        if file.is_file() and any(file.is_relative_to(top) for top in tops):
+            kept |= {entry.path: entry for entry in _chain(file, tops)}
+    throwaway.protect()
+    for top in tops:
+        _hide(top)
+    for entry in kept.values():
+        entry.make()
+    _seal(entry for entry in kept.values() if entry.path.parent in data_dirs)
+    return [str(top) for top in tops]
+
+
+def _hide(top: Path) -> None:
+    if top.is_dir():
+        throwaway.hide(top)
+        return
+    parent = next(parent for parent in top.parents if parent.is_dir())
+    if parent == Path("/"):
+        raise Failure(f"{top} is not there, and a directory in / cannot be pretended: make it first")
+    throwaway.replace_by_links(parent)
+
+
+def _leases(data_dir: Path, network: str, tops: list[Path]) -> Iterator[Kept]:
+    """The network's part of a host-local store, with the directories that lead there."""
+    for place in (data_dir / network, data_dir / SIDECAR / network):
+        yield from _chain(place, tops)
+        if place.is_dir():
+            for entry in place.iterdir():
+                with suppress(FileNotFoundError):  # a live node's leases come and go
+                    yield Kept(entry)
+
+
+def _chain(path: Path, tops: list[Path]) -> Iterator[Kept]:
+    """A path and what leads to it from the directory that is hidden, as far as it is there."""
+    for place in (*reversed(path.parents), path):
+        if any(place != top and place.is_relative_to(top) for top in tops) and os.path.lexists(place):
+            yield Kept(place)
+
+
+def _seal(directories: Iterable[Kept]) -> None:
+    """Where host-local's index was complete, the copy is as well: the sign depends on the inode number."""
+    store = importlib.import_module(PLUGINS["host-local"] + ".store")
+    for kept in directories:
+        if stat.S_ISDIR(kept.mode) and kept.modified == store.seal_time(kept.inode):
+            sealed = store.seal_time(kept.path.stat().st_ino)
+            os.utime(kept.path, ns=(sealed, sealed))

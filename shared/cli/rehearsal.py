@@ -1,0 +1,147 @@
+"""An attachment and its end, in a throw-away host that looks like the node, with everything that is done recorded.
+
+The runtime's own code leads through the list. Plugins of this installation serve their call in this process, others are
+executed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import posix
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from shared.cli import filetap, mirror, state, throwaway, wiretap
+from shared.cli.recorder import Recorder, wrap
+from shared.cni import execute, plugin, suite
+from shared.launch import PLUGINS
+from shared.net.netns import open_netns
+from shared.runtime import attach
+from shared.runtime.attach import Attachment, PluginError
+from shared.runtime.conflist import parse
+
+TREE = Path(__file__).resolve().parents[2]
+LAUNCHED = re.compile(rb'main\("([^"]+)"\)')  # the last line of a launcher names its installation
+FUNCTIONS = ("add", "delete")
+STREAMS = (0, 1)
+
+
+def main() -> None:
+    """Reads what to rehearse from standard input and prints what happened, both JSON."""
+    task = json.load(sys.stdin)
+    try:
+        throwaway.expect_own(task["outside"])
+        answer = rehearse(task)
+    except throwaway.Failure as failure:
+        answer = {"failure": str(failure)}
+    json.dump(answer, sys.stdout, default=lambda value: value.hex(" ") if isinstance(value, bytes) else str(value))
+
+
+def rehearse(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The calls and their steps, the result, and the error if there was one."""
+    network = parse(task["network"])
+    directories = mirror.hide_files(network, [TREE, *map(Path, task["bin_dirs"])])
+    mirror.remake(task["node"])
+    attachment = Attachment(**task["attachment"])
+    throwaway.new_netns(Path(attachment.netns))
+    pod = open_netns(attachment.netns)
+    host, inside = (os.fstat(descriptor).st_ino for descriptor in (pod.home, pod.descriptor))
+    recorder = Recorder(host, inside, lambda: state.observe(pod, directories))
+    _listen(recorder)
+    answer: dict[str, Any] = {"result": None, "error": None}
+    try:
+        answer["result"] = attach.add(network, attachment, task["bin_dirs"])
+        if task["delete"]:
+            attach.delete(network, attachment, task["bin_dirs"], answer["result"])
+    except PluginError as error:
+        facts = {"plugin": error.plugin, "command": error.verb, "code": error.code, "msg": error.msg}
+        answer["error"] = {**facts, "details": error.details, "notes": getattr(error, "__notes__", [])}
+    return {"calls": recorder.calls, "steps": recorder.steps, **answer}
+
+
+def _listen(recorder: Recorder) -> None:
+    """Has every call of a plugin, by the runtime or by another plugin, recorded."""
+    suite.plugins = PLUGINS
+    for name, module in PLUGINS.items():
+        for function in FUNCTIONS:
+            wrap(importlib.import_module(module), function, _named(recorder, name))
+    recorder.install()
+    wiretap.install(recorder)
+    filetap.install(recorder)
+
+    def executed(real: Callable[..., bytes], path: str, call: Any, command: str) -> bytes:
+        with recorder.call(path.rpartition("/")[2], command, executed=True):
+            return real(path, call, command)
+
+    wrap(execute, "execute", executed)
+
+    def run(real: Callable[..., bytes], executable: Path, verb: str, message: Mapping[str, Any], *rest: Any) -> bytes:
+        is_own = _is_own(executable)
+        with recorder.call(executable.name, verb, executed=not is_own):
+            if is_own:
+                return _serve(executable.name, verb, message, *rest)
+            with recorder.differences():
+                return real(executable, verb, message, *rest)
+
+    wrap(attach, "execute", run)
+
+
+def _named(recorder: Recorder, name: str) -> Callable[..., Any]:
+    """Around a plugin's function: called by another plugin, it is a call of its own."""
+
+    def named(real: Callable[..., Any], call: Any, *rest: Any) -> Any:
+        if recorder.plugin == name:
+            return real(call, *rest)
+        with recorder.call(name, call.command, executed=False):
+            return real(call, *rest)
+
+    return named
+
+
+def _is_own(executable: Path) -> bool:
+    """Whether it is the launcher of a plugin of the installation that this module is part of."""
+    with executable.open("rb") as file:
+        launched = LAUNCHED.search(file.read(4096))
+    if executable.name not in PLUGINS or not launched:
+        return False
+    tree = os.fsdecode(launched[1])
+    if Path(tree).resolve() != TREE:
+        return False
+    suite.tree = tree  # by which a plugin, in turn, knows the plugins that it calls
+    return True
+
+
+def _serve(name: str, verb: str, message: Mapping[str, Any], env: Mapping[str, str], _limit: float) -> bytes:
+    """The plugin's answer to a call, as its executable gives it. Raises PluginError."""
+    posix.environ.update({os.fsencode(key): os.fsencode(value) for key, value in env.items()})
+    with _standard_streams(json.dumps(message).encode()) as output:
+        status = plugin.serve(PLUGINS[name])
+        answer = os.pread(output, os.fstat(output).st_size, 0)
+    if status:
+        error = json.loads(answer)
+        raise PluginError(name, verb, error["code"], error["msg"], error.get("details", ""))
+    return answer
+
+
+@contextmanager
+def _standard_streams(given: bytes) -> Iterator[int]:
+    """Standard input with what is given, and a standard output of its own, whose file is the value."""
+    saved = [os.dup(stream) for stream in STREAMS]
+    files = [os.memfd_create(f"stream {stream}") for stream in STREAMS]
+    os.write(files[0], given)
+    os.lseek(files[0], 0, os.SEEK_SET)
+    try:
+        for file, stream in zip(files, STREAMS, strict=True):
+            os.dup2(file, stream)
+        yield files[1]
+    finally:
+        for file, stream, before in zip(files, STREAMS, saved, strict=True):
+            os.dup2(before, stream)
+            os.close(before)
+            os.close(file)

@@ -1,0 +1,325 @@
+"""Steps in the words of a network engineer.
+
+What is told of a message is taken out of it, and what is left of it then is told in the kernel's names, so that nothing
+is hidden: neither an attribute that no sentence speaks of, nor a kind of message that has no sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from shared.cli.state import Step
+from shared.net.wire import (
+    AF_BRIDGE,
+    BRIDGE_VLAN_INFO_PVID,
+    BRIDGE_VLAN_INFO_RANGE_BEGIN,
+    BRIDGE_VLAN_INFO_RANGE_END,
+    BRIDGE_VLAN_INFO_UNTAGGED,
+    IFA_F_NODAD,
+    IFF_PROMISC,
+    IFF_UP,
+    NLM_F_CREATE,
+    NLM_F_REPLACE,
+)
+
+RT_TABLE_MAIN = 254  # linux/rtnetlink.h
+PLACES = {"host": "on the host", "pod": "in the pod", "elsewhere": "elsewhere"}
+SCOPES = {0: "", 253: "scope link", 254: "scope host"}
+RTPROT_BOOT, RTN_UNICAST = 3, 1
+SWAPPED = str.maketrans("/.", "./")  # as sysctl(8) writes a path, with the dots of a link's name as slashes
+
+
+class Rest:
+    """A message, of which the sentences take what they tell."""
+
+    def __init__(self, message: Mapping[str, Any], names: Mapping[str, str]) -> None:
+        # a header field that is 0 says nothing, an attribute that is 0 does
+        self.left = {name: value for name, value in message.items() if value or name.isupper()}
+        self.names = names
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """A field's or attribute's value."""
+        return self.left.pop(name, default)
+
+    def inner(self, name: str) -> Rest:
+        """What is nested in an attribute."""
+        value = self.take(name)
+        return Rest(value if isinstance(value, dict) else {} if value is None else {name: value}, self.names)
+
+    def link(self, name: str = "index") -> str:
+        """The link that a field or attribute refers to."""
+        number = self.take(name)
+        return self.names.get(name, f"link {number}" if number else "")
+
+    def flag(self, bit: int) -> bool | None:
+        """What `flags` and `change` say of a flag; None for nothing."""
+        change, flags = self.left.get("change", 0), self.left.get("flags", 0)
+        if not change & bit:
+            return None
+        self.left |= {"change": change & ~bit, "flags": flags & ~bit}
+        return bool(flags & bit)
+
+    def all(self) -> list[str]:
+        """The same, and it counts as told."""
+        told = self.words()
+        self.left = {}
+        return told
+
+    def words(self) -> list[str]:
+        """What nobody told."""
+        return [
+            f"{name} {self.names.get(name) or _plain(value)}"
+            for name, value in self.left.items()
+            if value or name.isupper()
+        ]
+
+
+def text(step: Step) -> str:
+    """The step as a line."""
+    if "change" in step:
+        told = _difference(step)
+    elif "message" in step:
+        told = _netlink(step)
+    else:
+        told = FILES.get(step["what"], _other)(step)
+    return f"{told} (refused: {step['refused']})" if step.get("refused") else told
+
+
+def _netlink(step: Step) -> str:
+    rest = Rest(step["message"], step["names"])
+    tell = MESSAGES.get(step["what"])
+    if tell is None:
+        return ", ".join([step["what"], *([rest.link()] if "index" in rest.left else []), *rest.words()])
+    return ", ".join(word for word in (*tell(rest, step), *rest.words()) if word)
+
+
+def _new_link(rest: Rest, step: Step) -> list[str]:
+    info = rest.inner("IFLA_LINKINFO")
+    name, data = rest.take("IFLA_IFNAME", ""), info.inner("IFLA_INFO_DATA")
+    is_made = bool(step["flags"] & NLM_F_CREATE)
+    kind = info.take("IFLA_INFO_KIND", "link") if is_made else ""
+    peer = data.inner("VETH_INFO_PEER")
+    has_peer = bool(peer.left)
+    told = []
+    if has_peer:
+        place = PLACES.get(rest.names.get("IFLA_NET_NS_FD", step["where"]), "elsewhere")
+        peer.take("IFLA_NET_NS_FD")
+        other_end = f"{peer.take('IFLA_IFNAME', 'its other end')} {place}"
+        if peer.left.get("IFLA_MTU") == rest.left.get("IFLA_MTU"):
+            peer.take("IFLA_MTU")
+        about = ", ".join([*_link_attributes(peer), *peer.words()])
+        told.append(f"{other_end} ({about})" if about else other_end)
+    if "IFLA_MASTER" in rest.left:
+        told.append(f"join bridge {rest.link('IFLA_MASTER')}")
+    told += _link_attributes(rest)
+    told += _port(info)
+    if data.left.get("IFLA_BR_VLAN_FILTERING"):
+        data.take("IFLA_BR_VLAN_FILTERING")
+        told.append("filter VLANs")
+    told += [*data.words(), *info.words()]
+    if is_made:
+        where = f" {PLACES[step['where']]}" if has_peer else ""
+        return [f"make {kind} {name}{where}", *told]
+    link = rest.link()
+    told += [f"rename to {name}"] if link and name else []
+    return [f"{link or name}: {', '.join([*told, *rest.all()])}"]
+
+
+def _port(info: Rest) -> list[str]:
+    info.take("IFLA_INFO_SLAVE_KIND")
+    port = info.inner("IFLA_INFO_SLAVE_DATA")
+    told = [
+        f"{word} {'on' if port.take(attribute) else 'off'}"
+        for attribute, word in (("IFLA_BRPORT_MODE", "hairpin"), ("IFLA_BRPORT_ISOLATED", "isolation"))
+        if attribute in port.left
+    ]
+    return [*told, *port.words()]
+
+
+def _link_attributes(rest: Rest) -> list[str]:
+    told = [
+        f"{word} {rest.take(name)}"
+        for name, word in (("IFLA_ADDRESS", "MAC"), ("IFLA_MTU", "MTU"), ("IFLA_TXQLEN", "queue length"))
+        if name in rest.left
+    ]
+    if "IFLA_IFALIAS" in rest.left:
+        told.append(f"alias {json.dumps(rest.take('IFLA_IFALIAS'))}")
+    for bit, yes, no in ((IFF_UP, "up", "down"), (IFF_PROMISC, "promiscuous", "not promiscuous")):
+        flag = rest.flag(bit)
+        told += [] if flag is None else [yes if flag else no]
+    return told
+
+
+def _delete_link(rest: Rest, step: Step) -> list[str]:
+    if rest.left.get("family") == AF_BRIDGE:
+        return _port_vlans(rest, step)
+    return [f"remove link {rest.link() or rest.take('IFLA_IFNAME')}"]
+
+
+def _port_vlans(rest: Rest, step: Step) -> list[str]:
+    rest.take("family")
+    verb = "out of" if step["what"] == "RTM_DELLINK" else "into"
+    entries = rest.inner("IFLA_AF_SPEC").take("IFLA_BRIDGE_VLAN_INFO", [])
+    told = rest.link()
+    for entry in entries if isinstance(entries, list) else [entries]:
+        flags = entry["flags"]
+        words = [
+            word
+            for bit, word in ((BRIDGE_VLAN_INFO_PVID, "native"), (BRIDGE_VLAN_INFO_UNTAGGED, "untagged"))
+            if flags & bit
+        ]
+        if flags & BRIDGE_VLAN_INFO_RANGE_END:
+            told += f" to {entry['vid']}"
+        else:
+            plural = "s" if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN else ""
+            told += f" {verb} VLAN{plural} {entry['vid']}" + (f" ({', '.join(words)})" if words else "")
+    return [told]
+
+
+def _address(rest: Rest, step: Step) -> list[str]:
+    rest.take("family")
+    local, peer = rest.take("IFA_LOCAL"), rest.take("IFA_ADDRESS")
+    text_ = f"{local or peer}/{rest.take('prefixlen', 0)}"
+    told = [
+        f"remove address {text_} from {rest.link()}"
+        if step["what"] == "RTM_DELADDR"
+        else f"address {text_} on {rest.link()}"
+    ]
+    if peer and local and peer != local:
+        told.append(f"peer {peer}")
+    if "IFA_BROADCAST" in rest.left:
+        told.append(f"broadcast {rest.take('IFA_BROADCAST')}")
+    if rest.left.get("flags", 0) & IFA_F_NODAD:
+        rest.left["flags"] &= ~IFA_F_NODAD
+        told.append("without duplicate address detection")
+    return told
+
+
+def _route(rest: Rest, step: Step) -> list[str]:
+    rest.take("family")
+    length = rest.take("dst_len", 0)
+    words = [f"{rest.take('RTA_DST', '')}/{length}" if length else "default"]
+    words += [f"via {rest.take('RTA_GATEWAY')}"] if "RTA_GATEWAY" in rest.left else []
+    words += [f"dev {rest.link('RTA_OIF')}"] if "RTA_OIF" in rest.left else []
+    table = rest.take("table", 0)
+    table = rest.take("RTA_TABLE", table)
+    words += [f"table {table}"] if table not in (0, RT_TABLE_MAIN) else []
+    words += [f"metric {rest.take('RTA_PRIORITY')}"] if "RTA_PRIORITY" in rest.left else []
+    metrics = rest.inner("RTA_METRICS")
+    words += [
+        f"{w} {metrics.take(n)}" for n, w in (("RTAX_MTU", "mtu"), ("RTAX_ADVMSS", "advmss")) if n in metrics.left
+    ]
+    scope = rest.take("scope", 0)
+    words += [SCOPES.get(scope, f"scope {scope}")]
+    for name, usual in (("proto", RTPROT_BOOT), ("type", RTN_UNICAST)):
+        if rest.left.get(name) == usual:
+            rest.take(name)
+    verb = (
+        "remove route"
+        if step["what"] == "RTM_DELROUTE"
+        else "replace route"
+        if step["flags"] & NLM_F_REPLACE
+        else "route"
+    )
+    return [" ".join(word for word in (verb, *words, *metrics.words()) if word)]
+
+
+MESSAGES: dict[str, Callable[[Rest, Step], list[str]]] = {
+    "RTM_NEWLINK": _new_link,
+    "RTM_DELLINK": _delete_link,
+    "RTM_SETLINK": _port_vlans,
+    "RTM_NEWADDR": _address,
+    "RTM_DELADDR": _address,
+    "RTM_NEWROUTE": _route,
+    "RTM_DELROUTE": _route,
+}
+
+
+def _sysctl(step: Step) -> str:
+    name, value, before = step["name"].translate(SWAPPED), step["value"], step["before"]
+    return f"{name} = {value}" + (f" (was {before})" if before not in ("", value) else "")
+
+
+def _file(step: Step) -> str:
+    path, content = step["path"], step["content"]
+    shown = f": {json.dumps(content)}" if content else ""
+    if _is_address(path) and content:
+        return f"lease {path.rpartition('/')[2]} → {path}{shown}"
+    return f"{'make' if step['mode'] else 'write'} {path}{shown}" + (
+        "" if content else f" ({step['mode'] or 'emptied'})"
+    )
+
+
+def _gone(step: Step) -> str:
+    path = step["path"]
+    return f"release {path.rpartition('/')[2]}: remove {path}" if _is_address(path) else f"remove {path}"
+
+
+def _other(step: Step) -> str:
+    told = [
+        f"{name} {_plain(value)}"
+        for name, value in step.items()
+        if name not in ("call", "undo", "where", "what", "text")
+    ]
+    return ", ".join([step["what"], *told])
+
+
+FILES: dict[str, Callable[[Step], str]] = {
+    "sysctl": _sysctl,
+    "file": _file,
+    "mkdir": lambda step: f"make directory {step['path']} ({step['mode']})",
+    "symlink": lambda step: f"symbolic link {step['path']} → {step['target']}",
+    "link": lambda step: f"link {step['path']} to the file {step['target']}",
+    "rename": lambda step: f"rename {step['path']} to {step['target']}",
+    "replace": lambda step: f"rename {step['path']} to {step['target']}",
+    "unlink": _gone,
+    "remove": _gone,
+    "rmdir": lambda step: f"remove directory {step['path']}",
+    "utime": lambda step: f"set the date of {step['path']} to {step['modified']}",
+}
+
+
+def _difference(step: Step) -> str:
+    """Something that an executed plugin changed."""
+    what, name, facts, before = step["what"], step["name"], step["facts"], step["before"]
+    if what == "file":
+        verb = {"new": "make", "changed": "write", "gone": "remove"}[step["change"]]
+        if _is_address(name):
+            verb = {
+                "new": f"lease {name.rpartition('/')[2]} →",
+                "gone": f"release {name.rpartition('/')[2]}: remove",
+            }.get(step["change"], verb)
+        return f"{verb} {name}" + (f": {json.dumps(facts)}" if facts else "")
+    if step["change"] == "gone":
+        return f"remove {what} {name}"
+    changed = {key: value for key, value in facts.items() if before.get(key) != value}
+    lost = {key: None for key in before if key not in facts}
+    told = [
+        f"{key} {_plain(value)}" + (f" (was {_plain(before[key])})" if key in before else "")
+        for key, value in (changed | lost).items()
+    ]
+    head = {"link": "make link "}.get(what, f"{what} ") if step["change"] == "new" else f"{what} "
+    return ", ".join([f"{head}{name}", *told])
+
+
+def _is_address(path: str) -> bool:
+    try:
+        ip_address(path.rpartition("/")[2])
+    except ValueError:
+        return False
+    return True
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} {_plain(one)}" for name, one in value.items() if one not in (None, {})) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_plain, value)) + "]"
+    return (
+        {True: "yes", False: "no", None: "none"}.get(value, str(value))
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )

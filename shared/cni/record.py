@@ -1,0 +1,90 @@
+"""Small JSON files of state, one for an attachment, each of which appears whole and follows no symbolic link."""
+
+from __future__ import annotations
+
+import posix
+
+from shared.cni.errors import IOFailure
+from shared.cni.fastjson import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SIZE_LIMIT = 1 << 20  # bytes
+S_IFMT, S_IFREG = 0o170000, 0o100000
+
+
+def read(path: str) -> dict[str, Any]:
+    """The file's object; empty where there is no file, or what is there cannot be understood. Raises IOFailure."""
+    try:
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise IOFailure(f"cannot read {path}", str(error)) from None
+    try:
+        regular = posix.fstat(descriptor).st_mode & S_IFMT == S_IFREG
+        found = loads(posix.read(descriptor, SIZE_LIMIT)) if regular else {}
+    except ValueError:
+        found = {}
+    finally:
+        posix.close(descriptor)
+    return found if isinstance(found, dict) else {}
+
+
+def write(path: str, content: dict[str, Any]) -> None:
+    """Makes the file, and its directory for root alone, or replaces it; raises IOFailure."""
+    unfinished = f"{path}.new"
+    try:
+        _make_directories(path.rpartition("/")[0])
+        _unlink_if_there(unfinished)
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+        descriptor = posix.open(unfinished, flags, 0o600)
+        try:
+            data = dumps(content).encode()
+            while data:
+                data = data[posix.write(descriptor, data) :]
+        finally:
+            posix.close(descriptor)
+        posix.rename(unfinished, path)
+    except OSError as error:
+        raise IOFailure(f"cannot write {path}", str(error)) from None
+
+
+def remove(path: str) -> None:
+    """Removes the file; none is no error. Raises IOFailure."""
+    try:
+        for one in (path, f"{path}.new"):
+            _unlink_if_there(one)
+    except OSError as error:
+        raise IOFailure(f"cannot remove {path}", str(error)) from None
+
+
+def listed(directory: str) -> list[tuple[str, dict[str, Any]]]:
+    """Path and object of each file in a directory; none where there is no directory. Raises IOFailure."""
+    try:
+        names = posix.listdir(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise IOFailure(f"cannot read {directory}", str(error)) from None
+    paths = [f"{directory}/{name}" for name in sorted(names) if name.endswith(".json")]
+    return [(path, read(path)) for path in paths]
+
+
+def _make_directories(path: str) -> None:
+    place = 0
+    while place >= 0:
+        place = path.find("/", place + 1)
+        try:
+            posix.mkdir(path if place < 0 else path[:place], 0o700 if place < 0 else 0o755)
+        except FileExistsError:
+            continue
+
+
+def _unlink_if_there(path: str) -> None:
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        return

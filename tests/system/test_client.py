@@ -1,0 +1,258 @@
+"""A runtime's calls with libcni's cache: what is remembered, what garbage collection asks for, what plugins speak."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.runtime import attach
+from shared.runtime.attach import Attachment, PluginError
+from shared.runtime.cache import Cache, CacheError
+from shared.runtime.client import Client
+from shared.runtime.pods import Pod, PodNetwork
+from tests.system.test_pods import Chain
+
+RESULT = {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.2/24"}], "dns": {}}
+ONE = Attachment("c1", "/run/netns/one", "eth0", {"IgnoreUnknown": "1"}, {"mac": "x"})
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    chain = Chain(tmp_path)
+    chain.answer("first", "ADD", f"print('{json.dumps(RESULT)}')")
+    return chain
+
+
+@pytest.fixture
+def client(chain: Chain) -> Client:
+    return Client([chain.bin_dir], cache_dir=chain.directory / "cache", limit=20)
+
+
+def requests(chain: Chain, verb: str) -> list[dict[str, Any]]:
+    return [request for _, called, _, request in chain.calls if called == verb]
+
+
+def test_result_is_remembered_until_del(chain: Chain, client: Client) -> None:
+    network = chain.network("first")
+    assert client.add(network, ONE) == RESULT
+    (entry,) = client.cached()
+    assert (entry.network, entry.attachment, entry.config, entry.result) == ("net", ONE, network, RESULT)
+    assert client.check(network, ONE)
+    client.delete(network, ONE)
+    assert client.cached() == []
+    client.delete(network, ONE)
+    assert [request.get("prevResult") for request in requests(chain, "DEL")] == [RESULT, None]
+    assert requests(chain, "CHECK")[0]["prevResult"] == RESULT
+    with pytest.raises(CacheError, match="no result to check c1 eth0 against"):
+        client.check(network, ONE)
+
+
+def test_failing_del_keeps_the_memory(chain: Chain, client: Client) -> None:
+    network = chain.network("first")
+    client.add(network, ONE)
+    chain.fail("first", "DEL")
+    with pytest.raises(PluginError):
+        client.delete(network, ONE)
+    assert len(client.cached()) == 1
+
+
+def test_attachment_that_cannot_be_remembered_is_taken_back(chain: Chain, client: Client) -> None:
+    (chain.directory / "cache").mkdir()
+    (chain.directory / "cache" / "results").write_text("not a directory")
+    with pytest.raises(CacheError, match="cannot write"):
+        client.add(chain.network("first"), ONE)
+    assert chain.order == ["first ADD", "first DEL"]
+
+
+def test_old_networks_get_no_result_on_del(chain: Chain, client: Client) -> None:
+    network = chain.network("first", cniVersion="0.3.1")
+    client.add(network, ONE)
+    client.delete(network, ONE)
+    assert "prevResult" not in requests(chain, "DEL")[0]
+
+
+def test_result_of_another_version_is_converted(chain: Chain, client: Client) -> None:
+    client.add(chain.network("first"), ONE)
+    client.delete(chain.network("first", cniVersion="0.4.0"), ONE)
+    converted = {**RESULT, "cniVersion": "0.4.0", "ips": [{"version": "4", "address": "10.0.0.2/24"}]}
+    assert requests(chain, "DEL")[0]["prevResult"] == converted
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"kind": "cniCacheV2"}', b"\xff", b'{"a":' * 100_000])
+def test_garbled_entry_does_not_keep_del_from_its_work(chain: Chain, client: Client, content: bytes) -> None:
+    network = chain.network("first")
+    client.add(network, ONE)
+    path = client.cache.path("net", ONE)
+    path.write_bytes(content)
+    assert client.cached() == []
+    with pytest.raises(CacheError):
+        client.check(network, ONE)
+    client.delete(network, ONE)
+    assert not path.exists()
+    assert "prevResult" not in requests(chain, "DEL")[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("containerId", "../../etc"), ("ifName", 7), ("networkName", None), ("result", []), ("cniArgs", [["a"]]),
+     ("capabilityArgs", 3), ("containerId", "another")],
+)  # fmt: skip
+def test_entry_that_says_something_else_is_not_listed(chain: Chain, client: Client, key: str, value: Any) -> None:
+    client.add(chain.network("first"), ONE)
+    path = client.cache.path("net", ONE)
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    assert client.cached() == []
+
+
+def test_symbolic_link_in_the_cache_is_not_followed(chain: Chain, client: Client) -> None:
+    client.add(chain.network("first"), ONE)
+    path = client.cache.path("net", ONE)
+    outside = chain.directory / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+    assert client.cached() == []
+    before = outside.read_bytes()
+    client.cache.store(chain.network("first"), ONE, RESULT)
+    assert outside.read_bytes() == before and not path.is_symlink()
+
+
+def test_entries_by_network_container_and_interface(chain: Chain, client: Client) -> None:
+    for container_id, ifname in (("a", "eth0"), ("a", "eth1"), ("b-a", "eth0")):
+        client.add(chain.network("first"), Attachment(container_id, "/x", ifname))
+        client.add(chain.network("first", name="net2"), Attachment(container_id, "/x", ifname))
+    found = Cache(chain.directory / "cache").attachments
+
+    def told(**wanted: str) -> list[tuple[str, str, str]]:
+        return sorted((one.network, one.attachment.container_id, one.attachment.ifname) for one in found(**wanted))
+
+    assert len(told()) == 6
+    assert told(network="net") == [("net", "a", "eth0"), ("net", "a", "eth1"), ("net", "b-a", "eth0")]
+    assert told(container_id="a", ifname="eth0") == [("net", "a", "eth0"), ("net2", "a", "eth0")]
+
+
+def test_entry_of_the_same_file_name_is_not_taken_for_ones_own(chain: Chain, client: Client) -> None:
+    other = Attachment("b-a", "/x")
+    client.add(chain.network("first"), other)
+    mine = Attachment("a", "/x")
+    with pytest.raises(CacheError, match="no result to check"):
+        client.check(chain.network("first", name="net-b"), mine)
+    client.delete(chain.network("first", name="net-b"), mine)
+    assert [entry.attachment.container_id for entry in client.cached()] == ["b-a"]
+
+
+def test_gc_ends_what_is_not_valid_and_asks_every_plugin(chain: Chain, client: Client) -> None:
+    network = chain.network("first", "second", cniVersion="1.1.0")
+    other = Attachment("c2", "/run/netns/two")
+    client.add(network, ONE)
+    client.add(network, other)
+    client.add(chain.network("first", name="another"), ONE)
+    before = len(chain.calls)
+    client.gc(network, [other])
+    assert chain.order[before:] == ["second DEL", "first DEL", "first GC", "second GC"]
+    assert {entry.network for entry in client.cached()} == {"net", "another"}
+    asked = requests(chain, "GC")[0]
+    valid = [{"containerID": "c2", "ifname": "eth0"}]
+    assert asked["cni.dev/valid-attachments"] == asked["cni.dev/attachments"] == valid
+    assert (asked["name"], asked["cniVersion"], asked["type"]) == ("net", "1.1.0", "first")
+
+
+def test_gc_goes_on_after_failures_and_tells_them_all(chain: Chain, client: Client) -> None:
+    network = chain.network("first", "second", cniVersion="1.1.0")
+    client.add(network, ONE)
+    chain.fail("second", "DEL")
+    chain.fail("first", "GC")
+    with pytest.raises(ExceptionGroup) as told:
+        client.gc(network, [])
+    assert [str(error).partition(":")[0] for error in told.value.exceptions] == ["second DEL", "first GC"]
+    assert chain.order[-2:] == ["first GC", "second GC"]
+
+
+def test_gc_of_networks_that_have_none(chain: Chain, client: Client) -> None:
+    network = chain.network("first", cniVersion="1.1.0", disableGC=True)
+    client.add(network, ONE)
+    client.gc(network, [])
+    assert chain.order == ["first ADD"]
+    client.gc(chain.network("first", cniVersion="1.0.0"), [])
+    assert chain.order == ["first ADD", "first DEL"]
+
+
+def test_status_asks_in_order_and_stops_at_the_first_error(chain: Chain, client: Client) -> None:
+    client.status(chain.network("first"))
+    assert chain.order == []
+    chain.fail("second", "STATUS", code=50)
+    with pytest.raises(PluginError) as told:
+        client.status(chain.network("first", "second", "third", cniVersion="1.1.0"))
+    assert told.value.code == 50
+    assert chain.order == ["first STATUS", "second STATUS"]
+    with pytest.raises(PluginError, match="absent"):
+        client.status(chain.network("first", "absent"))
+
+
+@pytest.mark.parametrize(
+    ("script", "supported"),
+    [
+        ("""print('{"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0"]}')""", ("0.4.0", "1.0.0")),
+        ("""print('{"cniVersion": "0.2.0"}')""", ("0.1.0", "0.2.0")),
+        ("""print('{"code": 4, "msg": "unknown CNI_COMMAND: VERSION"}'); sys.exit(1)""", ("0.1.0",)),
+    ],
+)
+def test_versions_of_new_and_old_plugins(chain: Chain, client: Client, script: str, supported: tuple[str, ...]) -> None:
+    chain.answer("first", "VERSION", script)
+    assert attach.versions("first", [chain.bin_dir]) == supported
+    client.validate(chain.network("first", cniVersion=supported[-1]))
+    with pytest.raises(PluginError, match="the plugin speaks") as told:
+        client.validate(chain.network("first", cniVersion="1.1.0"))
+    assert told.value.code == 1
+
+
+@pytest.mark.parametrize("script", ["print('[]')", "print('{}')", "sys.exit(3)", "print('no')"])
+def test_plugin_whose_versions_cannot_be_told(chain: Chain, script: str) -> None:
+    chain.answer("first", "VERSION", script)
+    with pytest.raises(PluginError):
+        attach.versions("first", [chain.bin_dir])
+
+
+@pytest.mark.parametrize(
+    ("container_id", "ifname"), [("", "eth0"), ("../x", "eth0"), ("a b", "eth0"), ("c1\n", "eth0"), ("c1", "a/b"),
+                                 ("c1", ".."), ("c1", ""), ("c1", "x" * 16)],
+)  # fmt: skip
+def test_names_that_could_lead_elsewhere(container_id: str, ifname: str) -> None:
+    with pytest.raises(ValueError, match=r"container id|ifname"):
+        Attachment(container_id, "/run/netns/x", ifname)
+
+
+def test_vendors_directory_comes_first(chain: Chain) -> None:
+    pods = chain.pods("first")
+    vendor = chain.directory / "vendor" / "first" / "bin"
+    vendor.mkdir(parents=True)
+    (vendor / "first").write_text('#!/bin/sh\nprintf \'{"from": "vendor"}\'\n')
+    (vendor / "first").chmod(0o755)
+    assert pods.set_up(Pod("ns", "web", "c1", "/x")).default["from"] == "vendor"
+
+
+def test_new_default_network_is_seen(chain: Chain) -> None:
+    pods = chain.pods("first")
+    assert pods.default_network().name == "net"
+    content = {"name": "newer", "cniVersion": "1.0.0", "plugins": [{"type": "second"}]}
+    (chain.conf_dir / "00-newer.conflist").write_text(json.dumps(content))
+    assert pods.default_network().name == "newer"
+
+
+def test_pods_readiness_is_the_plugins_word(chain: Chain) -> None:
+    pods = chain.pods("first")
+    content = {"name": "net", "cniVersion": "1.1.0", "plugins": [{"type": "first"}]}
+    (chain.conf_dir / "10-net.conflist").write_text(json.dumps(content))
+    pods.status()
+    chain.fail("first", "STATUS", code=50)
+    with pytest.raises(PluginError) as told:
+        pods.status()
+    assert told.value.code == 50
+
+
+def test_a_pods_network_object_needs_no_vendors(chain: Chain) -> None:
+    chain.pods("first")
+    plain = PodNetwork(chain.conf_dir, [chain.bin_dir], vendor_dir="", cache_dir=chain.directory / "cache")
+    assert plain.status().name == "net"

@@ -1,0 +1,230 @@
+"""cnitool's calls by hand, as a person types them, on a pretend host with the installed plugins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.cli.commands import COMMANDS
+from tests.conftest import ROOT
+from tests.pretend import PATH, PretendHost
+
+CONF_DIR = "/etc/cni/net.d"
+NETWORK: dict[str, Any] = {
+    "cniVersion": "1.1.0",
+    "name": "pods",
+    "plugins": [
+        {
+            "type": "bridge",
+            "isGateway": True,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.45.0.0/24"}], [{"subnet": "fd00:45::/64"}]]},
+        }
+    ],
+}
+# the first ten bytes of SHA-512 of /run/netns/web
+WEB_ID = "cnitool-82e215debf7df4651d36"
+
+
+# what the commands cannot do without
+ARGUMENTS: dict[str, tuple[str, ...]] = {"explain": ("x.conflist",)}
+
+
+class Tool:
+    """cnitool on a pretend host."""
+
+    def __init__(self, host: PretendHost) -> None:
+        self.host = host
+        host.run("mkdir", "-p", CONF_DIR)
+        self.configure(NETWORK)
+
+    def configure(self, network: dict[str, Any]) -> None:
+        self.host.run("tee", f"{CONF_DIR}/10-pods.conflist", input=json.dumps(network))
+
+    def __call__(self, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.host.run(f"{self.host.bin_dir}/cnitool", *args, env={"PATH": PATH, **variables}, check=False)
+
+    def good(self, *args: str, **variables: str) -> str:
+        done = self(*args, **variables)
+        assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
+        return done.stdout
+
+    def refused(self, *args: str, **variables: str) -> str:
+        done = self(*args, **variables)
+        assert done.returncode == 1 and done.stdout == "", done.stdout + done.stderr
+        return done.stderr
+
+    def results(self) -> set[str]:
+        return {path.name for path in (self.host.root / "var/lib/cni/results").glob("*")}
+
+
+@pytest.fixture
+def tool(installed: Path) -> Iterator[Tool]:
+    with PretendHost(installed) as host:
+        yield Tool(host)
+
+
+def test_add_check_del(tool: Tool) -> None:
+    netns = tool.host.netns("web")
+    result = json.loads(tool.good("add", "pods", netns))
+    assert [ip["address"] for ip in result["ips"]] == ["10.45.0.2/24", "fd00:45::2/64"]
+    assert tool.results() == {f"pods-{WEB_ID}-eth0"}
+    assert tool.good("check", "pods", netns) == ""
+    tool.host.run("ip", "-n", "web", "link", "set", "eth0", "down")
+    assert "eth0 is down" in tool.refused("check", "pods", netns)
+    assert tool.good("del", "pods", netns) == ""
+    assert tool.good("del", "pods", netns) == ""
+    assert tool.results() == set()
+    assert [link["ifname"] for link in tool.host.ip("link", netns="web")] == ["lo"]
+
+
+def test_variables_of_the_go_cnitool(tool: Tool) -> None:
+    netns = tool.host.netns("web")
+    tool.host.run("mkdir", "/run/conf")
+    plugin = {"cniVersion": "1.0.0", "name": "other", "type": "bridge", "capabilities": {"mac": True}}
+    tool.host.run("tee", "/run/conf/a.conf", input=json.dumps(plugin))
+    variables = {
+        "NETCONFPATH": "/run/conf",
+        "CNI_PATH": tool.host.bin_dir,
+        "CAP_ARGS": '{"mac": "02:00:00:00:00:07"}',
+        "CNI_ARGS": "IgnoreUnknown=1;A=B",
+        "CNI_IFNAME": "net7",
+    }
+    tool.good("add", "other", netns, **variables)
+    (link,) = tool.host.ip("link", "show", "net7", netns="web")
+    assert link["address"] == "02:00:00:00:00:07"
+    tool.good("del", "other", netns, **variables)
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"CNI_PATH": "bin"}, "CNI_PATH"),
+        ({"CAP_ARGS": "{"}, "CAP_ARGS"),
+        ({"CAP_ARGS": "[]"}, "CAP_ARGS"),
+        ({"CNI_ARGS": "a"}, "CNI_ARGS"),
+        ({"CNI_IFNAME": "a/b"}, "ifname 'a/b'"),
+        ({"NETCONFPATH": "/nowhere"}, "/nowhere"),
+        ({"CNI_PATH": "/nowhere"}, "plugin bridge not found in /nowhere"),
+    ],
+)
+def test_variable_that_cannot_be_used_is_named(tool: Tool, variables: dict[str, str], named: str) -> None:
+    netns = tool.host.netns("web")
+    before = tool.host.snapshot(["web"])
+    assert named in tool.refused("add", "pods", netns, **variables)
+    assert tool.host.snapshot(["web"]) == before
+
+
+def test_unknown_network_and_invalid_file_beside_it(tool: Tool) -> None:
+    tool.host.run("tee", f"{CONF_DIR}/05-broken.conflist", input="{")
+    told = tool.refused("add", "nets", tool.host.netns("web"))
+    assert "warning: " in told and "05-broken.conflist: not JSON" in told
+    assert "no network nets in /etc/cni/net.d: there is pods" in told
+
+
+def test_errors_as_json(tool: Tool) -> None:
+    done = tool("add", "pods", "/run/netns/absent", "--json")
+    error = json.loads(done.stdout)
+    assert done.returncode == 1 and error["code"] == 3 and "/run/netns/absent" in error["msg"]
+
+
+def test_gc_keeps_the_living(tool: Tool) -> None:
+    for name in ("live", "dead"):
+        tool.good("add", "pods", tool.host.netns(name), "--container-id", name)
+    tool.host.cni(
+        "bridge", "ADD", {**NETWORK["plugins"][0], "cniVersion": "1.1.0", "name": "pods"},
+        netns=tool.host.netns("unknown"), container_id="unknown",
+    )  # fmt: skip
+    tool.host.drop_netns("dead")
+    before = tool.host.snapshot()
+    plan = tool.good("gc", "pods", "--dry-run")
+    assert "DEL dead eth0: its namespace /run/netns/dead is gone" in plan and "stays: live eth0" in plan
+    assert tool.host.snapshot()["files"] == before["files"]
+    told = json.loads(tool.good("gc", "pods", "--json"))
+    assert [one["containerID"] for one in told["remove"]] == ["dead"]
+    assert tool.results() == {"pods-live-eth0"}
+    leases = [path for path in tool.host.snapshot()["files"] if path.startswith("/var/lib/cni/networks/pods/")]
+    assert {Path(path).name for path in leases} >= {"10.45.0.2", "fd00:45::2"}
+    assert not {Path(path).name for path in leases} & {"10.45.0.3", "10.45.0.4"}
+    assert tool.good("check", "pods", "/run/netns/live", "--container-id", "live") == ""
+
+
+def test_status_and_version(tool: Tool) -> None:
+    assert tool.good("status", "pods") == ""
+    version = tool.good("version", "bridge", "host-local")
+    assert version.startswith("cnitool 0.1.0\n") and "\nbridge: CNI 0.1.0, " in version and ", 1.1.0\n" in version
+    small = {"type": "host-local", "subnet": "10.45.9.0/30"}
+    tool.configure({**NETWORK, "plugins": [{**NETWORK["plugins"][0], "ipam": small}]})
+    tool.good("add", "pods", tool.host.netns("web"))
+    told = json.loads(tool("status", "pods", "--json").stdout)
+    assert told["code"] == 50 and "10.45.9" in told["msg"]
+
+
+def test_pod_in_a_kubelets_way(tool: Tool) -> None:
+    netns = tool.host.netns("web")
+    expected = " on pods: 10.45.0.2 fd00:45::2\n"
+    told = tool.good("pod", "up", netns, "--namespace", "shop", "--name", "web-1")
+    assert told.startswith("shop/web-1 (cnitool-") and told.endswith(expected)
+    assert "UP" in tool.host.ip("link", "show", "lo", netns="web")[0]["flags"]
+    assert tool.good("pod", "status", netns).endswith(expected)
+    assert json.loads(tool.good("pod", "status", netns, "--json"))["addresses"] == ["10.45.0.2", "fd00:45::2"]
+    tool.good("pod", "down", netns)
+    assert "there is no link eth0" in tool.refused("pod", "status", netns)
+    tool.host.drop_netns("web")
+    tool.good("pod", "down", netns)
+
+
+def test_help_names_every_command_and_variable(tool: Tool) -> None:
+    told = tool.good("--help")
+    for word in ("add", "check", "del", "gc", "status", "pod", "NETCONFPATH", "CNI_PATH", "CAP_ARGS", "CNI_IFNAME"):
+        assert word in told
+    assert "--container-id" in tool.good("add", "--help")
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin directory of an installation with the tools."""
+    directory = tmp_path_factory.mktemp("tools")
+    argv: list[str | Path] = [
+        ROOT / "install.sh",
+        "--bin-dir",
+        directory / "bin",
+        "--lib-dir",
+        directory / "lib",
+        "--with-tools",
+    ]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory / "bin"
+
+
+def test_without_the_tools_their_commands_say_so_in_one_sentence(tool: Tool) -> None:
+    wanted = [command.name for command in COMMANDS if command.needs_tools]
+    assert wanted
+    for name in wanted:
+        done = tool(name, *ARGUMENTS.get(name, ()))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"cnitool {name}: this command needs pyroute2 and ")
+        assert done.stderr.endswith("which `./install.sh --with-tools` installs\n")
+
+
+def test_completion_completes(tools: Path) -> None:
+    script = (
+        f"source <({tools}/cnitool completion); COMP_WORDS=(cnitool a); COMP_CWORD=1; COMP_TYPE=9; "
+        '$(complete -p cnitool | sed "s/.*-F \\([^ ]*\\).*/\\1/") cnitool a cnitool; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert "add" in done.stdout.split() and "del" not in done.stdout.split()
+
+
+def test_manual_is_one_that_man_can_read(tools: Path) -> None:
+    page = subprocess.run([tools / "cnitool", "manual"], capture_output=True, text=True, check=True).stdout
+    read = subprocess.run(["man", "-l", "--warnings=w", "-"], input=page, capture_output=True, text=True, check=True)
+    assert read.stderr == ""
+    for command in COMMANDS:
+        assert f"cnitool {command.name}" in read.stdout
+    assert "NETCONFPATH" in read.stdout

@@ -1,0 +1,269 @@
+"""tuning: what it sets in the pod, and that all of it is set back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pretend import Answer, PretendHost
+
+MAC, FIRST_MAC = "02:00:00:00:00:09", "02:00:00:00:00:01"
+RECORD = "/run/cni/tuning/c1_eth0.json"
+SYSCTL = "net.ipv4.conf.IFNAME.arp_filter"
+
+
+class Node:
+    """A pretend host with one pod whose eth0 is up, with an address and a route, as bridge leaves it."""
+
+    def __init__(self, host: PretendHost) -> None:
+        self.host = host
+        self.netns = host.netns("a")
+        host.run("ip", "link", "add", "veth0", "type", "veth", "peer", "eth0", "netns", "a")
+        host.run("ip", "link", "set", "veth0", "up")
+        for words in (
+            f"link set eth0 address {FIRST_MAC} up",
+            "addr add 10.1.0.5/24 dev eth0",
+            "addr add fd00:1::5/64 dev eth0 nodad",
+            "route add default via 10.1.0.1",
+            "route add default via fd00:1::1",
+        ):
+            host.run("ip", "-n", "a", *words.split())
+        self.previous: dict[str, Any] = {
+            "cniVersion": "1.1.0",
+            "interfaces": [
+                {"name": "veth0", "mac": "02:00:00:00:00:02"},
+                {"name": "eth0", "mac": FIRST_MAC, "sandbox": self.netns, "mtu": 1500},
+            ],
+            "ips": [{"address": "10.1.0.5/24", "interface": 1}],
+            "dns": {},
+        }
+
+    def call(self, verb: str, keys: dict[str, Any], *, bin_dir: str | None = None, **more: Any) -> Answer:
+        config = {"cniVersion": "1.1.0", "name": "net", "type": "tuning", "prevResult": self.previous, **keys}
+        return self.host.cni("tuning", verb, config, **{"netns": self.netns, "bin_dir": bin_dir, **more})
+
+    def add(self, keys: dict[str, Any], **more: Any) -> Any:
+        answer = self.call("ADD", keys, **more)
+        assert answer.status == 0, answer.stdout
+        return answer.json
+
+    def sysctl(self, path: str) -> str:
+        return self.host.run("ip", "netns", "exec", "a", "cat", f"/proc/sys/net/{path}").stdout.strip()
+
+    def state(self) -> tuple[Any, ...]:
+        (link,) = self.host.ip("link", "show", "eth0", netns="a")
+        flags = sorted({"PROMISC", "ALLMULTI", "UP"}.intersection(link["flags"]))
+        network = self.host.snapshot(["a"])["pods"]["a"]
+        return link["address"], link["mtu"], link.get("txqlen", 0), flags, network["addresses"], network["routes"]
+
+
+@pytest.fixture
+def node(host: PretendHost) -> Node:
+    return Node(host)
+
+
+ALL = {"mac": MAC, "mtu": 1400, "promisc": True, "allmulti": True, "txQLen": 77, "sysctl": {SYSCTL: "1"}}
+
+
+def test_everything_is_set_checked_and_set_back(node: Node) -> None:
+    before = node.state()
+    result = node.add(ALL)
+    mac, mtu, queue, flags, addresses, routes = node.state()
+    assert (mac, mtu, queue, flags) == (MAC, 1400, 77, ["ALLMULTI", "PROMISC", "UP"])
+    assert (addresses, routes) == before[4:]
+    assert node.sysctl("ipv4/conf/eth0/arp_filter") == "1"
+    assert result["interfaces"][1] == {"name": "eth0", "mac": MAC, "sandbox": node.netns, "mtu": 1400}
+    assert result["interfaces"][0] == node.previous["interfaces"][0] and result["ips"] == node.previous["ips"]
+
+    assert node.call("CHECK", {**ALL, "prevResult": result}).status == 0
+    for words in ("mtu 1450", "promisc off", "allmulticast off", "txqueuelen 78", f"address {FIRST_MAC}"):
+        node.host.run("ip", "-n", "a", "link", "set", "eth0", *words.split())
+    node.host.run("ip", "netns", "exec", "a", "sysctl", "-qw", "net.ipv4.conf.eth0.arp_filter=0")
+    told = node.call("CHECK", {**ALL, "prevResult": result}).json["details"]
+    for name in ("mtu", "promisc", "allmulti", "txQLen", "mac", "arp_filter"):
+        assert name in told
+
+    node.call("DEL", ALL)
+    assert node.state() == before
+    assert node.sysctl("ipv4/conf/eth0/arp_filter") == "0"
+    assert not (node.host.root / RECORD.lstrip("/")).exists()
+    assert node.call("DEL", ALL).status == 0
+    assert node.state() == before
+
+
+def test_only_what_is_asked_for_is_touched(node: Node) -> None:
+    node.add({"mtu": 1400})
+    node.host.run("ip", "-n", "a", "link", "set", "eth0", "txqueuelen", "55", "promisc", "on")
+    node.call("DEL", {"mtu": 1400})
+    assert node.state()[1:4] == (1500, 55, ["PROMISC", "UP"])
+
+
+def test_del_needs_neither_namespace_nor_result_nor_a_whole_configuration(node: Node) -> None:
+    node.add(ALL)
+    config = {"cniVersion": "1.1.0", "name": "net", "type": "tuning", "mtu": "nonsense"}
+    assert node.host.cni("tuning", "DEL", config).status == 0
+    assert node.host.snapshot()["files"] == {}
+
+
+def test_second_add_keeps_what_was_first(node: Node) -> None:
+    before = node.state()
+    node.add({"mtu": 1400})
+    node.add({"mtu": 1300})
+    node.call("DEL", {"mtu": 1300})
+    assert node.state() == before
+
+
+@pytest.mark.parametrize("first", ["reference", "ours"])
+def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
+    before = node.state()
+    known = {key: value for key, value in ALL.items() if key != "txQLen"}  # not yet to Debian's
+    old = {**known, "cniVersion": "1.0.0", "prevResult": {**node.previous, "cniVersion": "1.0.0"}}
+    begin, end = (reference_bin, None) if first == "reference" else (None, reference_bin)
+    node.add(old, bin_dir=begin)
+    assert node.state()[:2] == (MAC, 1400)
+    assert node.call("DEL", old, bin_dir=end).status == 0
+    assert node.state()[:4] == before[:4]
+    assert node.host.snapshot()["files"] == {}
+
+
+@pytest.mark.parametrize(
+    ("keys", "args", "mac"),
+    [
+        ({"mac": MAC}, "", MAC),
+        ({"mac": "02:00:00:00:00:03"}, f"MAC={MAC}", MAC),
+        ({"runtimeConfig": {"mac": MAC}}, "MAC=02:00:00:00:00:03", MAC),
+        ({"args": {"cni": {"mac": MAC}}, "runtimeConfig": {"mac": "02:00:00:00:00:03"}}, "", MAC),
+    ],
+)
+def test_where_the_mac_comes_from(node: Node, keys: dict[str, Any], args: str, mac: str) -> None:
+    node.add(keys, args=args)
+    assert node.state()[0] == mac
+
+
+def test_arguments_come_before_the_configuration(node: Node) -> None:
+    cni = {"mtu": 1350, "promisc": False, "txQLen": 0, "sysctl": {SYSCTL: "1"}}
+    node.add({**ALL, "sysctl": {}, "args": {"cni": cni}})
+    assert node.state()[1:4] == (1350, 0, ["ALLMULTI", "UP"])
+    assert node.sysctl("ipv4/conf/eth0/arp_filter") == "1"
+
+
+@pytest.mark.parametrize("key", ["net/ipv4/conf/IFNAME/arp_filter", "net.ipv4.conf.IFNAME.arp_filter"])
+def test_interface_with_a_dot(node: Node, key: str) -> None:
+    node.host.run("ip", "-n", "a", "link", "add", "eth0.7", "type", "veth", "peer", "other")
+    node.add({"sysctl": {key: "1"}}, ifname="eth0.7")
+    assert node.sysctl("ipv4/conf/eth0.7/arp_filter") == "1"
+    node.call("DEL", {"sysctl": {key: "1"}}, ifname="eth0.7")
+    assert node.sysctl("ipv4/conf/eth0.7/arp_filter") == "0"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"sysctl": {"kernel.core_pattern": "|/bin/sh"}},
+        {"sysctl": {"net.ipv4.conf../../../kernel.core_pattern": "x"}},
+        {"sysctl": {"net/../kernel/core_pattern": "x"}},
+        {"sysctl": {"net/ipv4/../../kernel/core_pattern": "x"}},
+        {"sysctl": {"/net/ipv4/ip_forward": "1"}},
+        {"sysctl": {"net": "1"}},
+        {"sysctl": {"net.": "1"}},
+        {"sysctl": {"net..ipv4": "1"}},
+        {"sysctl": {"net.ipv4.ip_forward\n": "1"}},
+        {"sysctl": {"net.ipv4.ip_forward": 1}},
+        {"sysctl": {"net.ipv4.ip_forward": "1\n+kernel.x=1"}},
+        {"sysctl": []},
+        {"sysctl": "net.ipv4.ip_forward"},
+        {"args": {"cni": {"sysctl": {"kernel.x": "1"}}}},
+        {"mtu": -1},
+        {"mtu": "1500"},
+        {"txQLen": 1.5},
+        {"promisc": "yes"},
+        {"mac": "02:00"},
+        {"dataDir": "relative"},
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_touched(node: Node, keys: dict[str, Any]) -> None:
+    before, files = node.state(), node.host.snapshot()
+    answer = node.call("ADD", {"mtu": 1400, **keys})
+    assert answer.code == 7, answer.stdout
+    assert (node.state(), node.host.snapshot()) == (before, files)
+
+
+def test_sysctl_that_is_there_twice(node: Node) -> None:
+    text = json.dumps({"cniVersion": "1.1.0", "name": "net", "prevResult": node.previous, "sysctl": {}})
+    twice = '{"net.ipv4.ip_forward": "1", "net.ipv4.ip_forward": "0"}'
+    answer = node.host.cni("tuning", "ADD", text.replace('"sysctl": {}', f'"sysctl": {twice}'), netns=node.netns)
+    assert answer.code == 7 and "net.ipv4.ip_forward" in answer.json["msg"]
+
+
+def test_without_a_result_there_is_nothing_to_tune(node: Node) -> None:
+    answer = node.call("ADD", {"mtu": 1400, "prevResult": None})
+    assert answer.code == 7 and "prevResult" in answer.json["msg"]
+
+
+@pytest.mark.parametrize(
+    "keys", [{"sysctl": {"net.ipv4.no_such": "1"}}, {"mtu": 65535, "sysctl": {SYSCTL: "nonsense"}}]
+)
+def test_what_the_kernel_refuses_leaves_nothing(node: Node, keys: dict[str, Any]) -> None:
+    before = node.state()
+    assert node.call("ADD", {**ALL, **keys}).code == 999
+    assert node.state() == before
+    assert node.host.snapshot()["files"] == {}
+
+
+def test_administrators_allowlist(node: Node) -> None:
+    node.host.run("mkdir", "-p", "/etc/cni/tuning")
+    allow = "^net\\.ipv4\\.conf\\.IFNAME\\.arp_filter$\n\nnet.ipv4\n"
+    node.host.run("tee", "/etc/cni/tuning/allowlist.conf", input=allow)
+    node.add({"sysctl": {SYSCTL: "1"}})
+    answer = node.call("ADD", {"sysctl": {"net.ipv4.ip_forward": "1"}})
+    assert answer.code == 7 and "net.ipv4.ip_forward" in answer.json["msg"]
+
+
+def test_only_the_pods_sysctls_change(node: Node) -> None:
+    before = node.host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout
+    node.add({"sysctl": {"net.ipv4.ip_forward": "1"}})
+    assert node.host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == before == "0\n"
+    assert node.sysctl("ipv4/ip_forward") == "1"
+    node.call("DEL", {})
+    assert node.sysctl("ipv4/ip_forward") == "0"
+
+
+def test_gc_forgets_what_is_not_valid(node: Node) -> None:
+    for container_id in ("c1", "c2"):
+        node.add({"mtu": 1400}, container_id=container_id)
+    node.add({"mtu": 1400, "name": "other"}, container_id="c3")
+    valid = [{"containerID": "c1", "ifname": "eth0"}]
+    assert node.call("GC", {"cni.dev/valid-attachments": valid}).status == 0
+    kept = {Path(path).name for path in node.host.snapshot()["files"]}
+    assert kept == {"c1_eth0.json", "c3_eth0.json"}
+
+
+def test_symbolic_link_in_the_place_of_the_record(node: Node) -> None:
+    node.host.run("mkdir", "-p", "/run/cni/tuning")
+    node.host.run("tee", "/run/victim", input="{}")
+    node.host.run("ln", "-s", "/run/victim", RECORD)
+    answer = node.call("ADD", {"mtu": 1400})
+    assert answer.code == 5 and RECORD in answer.json["msg"]
+    assert node.state()[1] == 1500
+    node.call("DEL", {})
+    assert node.host.run("cat", "/run/victim").stdout == "{}"
+
+
+def test_in_a_chain_with_bridge(host: PretendHost, installed: Path) -> None:
+    netns = host.netns("a")
+    host.run("mkdir", "-p", "/etc/cni/net.d")
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
+    plugins = [{"type": "bridge", "isDefaultGateway": True, "ipam": ipam}, {"type": "tuning", **ALL}]
+    content = {"cniVersion": "1.0.0", "name": "pods", "plugins": plugins}
+    host.run("tee", "/etc/cni/net.d/10-pods.conflist", input=json.dumps(content))
+    tool = f"{installed}/cnitool"
+    result = json.loads(host.run(tool, "add", "pods", netns).stdout)
+    assert result["interfaces"][2]["mac"] == MAC
+    host.run("ip", "netns", "exec", "a", "ping", "-c1", "-W2", "10.1.0.1")
+    host.run("ip", "netns", "exec", "a", "ping", "-c1", "-W2", "fd00:1::1")
+    host.run(tool, "check", "pods", netns)
+    host.run(tool, "del", "pods", netns)
+    assert [link["ifname"] for link in host.ip("link", netns="a")] == ["lo"]

@@ -1,0 +1,212 @@
+"""explain's sentences, and that they keep nothing of a message back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from typing import Any
+
+import pytest
+from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nftsocket
+from pyroute2.netlink.rtnl.tcmsg import tcmsg
+
+from shared.cli import story, wiretap
+from shared.cli.recorder import Recorder
+from shared.net.netlink import encode
+from shared.net.wire import (
+    AF_BRIDGE,
+    AF_INET,
+    AF_INET6,
+    IFF_PROMISC,
+    IFF_UP,
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELROUTE,
+    RTM_GETLINK,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWQDISC,
+    RTM_NEWROUTE,
+    RTM_SETLINK,
+)
+from tests.unit.kernel_end import by_pyroute2, error
+
+MAKE = NLM_F_CREATE | NLM_F_EXCL
+PORT = {"IFLA_INFO_SLAVE_KIND": "bridge", "IFLA_INFO_SLAVE_DATA": {"IFLA_BRPORT_MODE": 1, "IFLA_BRPORT_ISOLATED": 0}}
+PEER = {"IFLA_IFNAME": "eth0", "IFLA_ADDRESS": "02:00:00:00:00:02", "IFLA_MTU": 1450}
+VETH = {"IFLA_INFO_KIND": "veth", "IFLA_INFO_DATA": {"VETH_INFO_PEER": PEER}}
+
+# kind, flags, message, sentence; number 1 is lo in every namespace
+SENTENCES: list[tuple[int, int, dict[str, Any], str]] = [
+    (
+        RTM_NEWLINK, MAKE,
+        {"IFLA_IFNAME": "veth0", "IFLA_ADDRESS": "02:00:00:00:00:01", "IFLA_MTU": 1450, "IFLA_LINKINFO": VETH},
+        "make veth veth0 on the host, eth0 on the host (MAC 02:00:00:00:00:02), MAC 02:00:00:00:00:01, MTU 1450",
+    ),
+    (
+        RTM_NEWLINK, MAKE,
+        {"IFLA_IFNAME": "cni0", "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": {"IFLA_BR_VLAN_FILTERING": 1}}},
+        "make bridge cni0, filter VLANs",
+    ),
+    (RTM_NEWLINK, 0, {"index": 1, "IFLA_MASTER": 1, "IFLA_IFALIAS": "x"}, 'lo: join bridge lo, alias "x"'),
+    (RTM_NEWLINK, 0, {"index": 1, "IFLA_LINKINFO": PORT}, "lo: hairpin on, isolation off"),
+    (RTM_NEWLINK, 0, {"index": 1, "flags": IFF_UP, "change": IFF_UP | IFF_PROMISC}, "lo: up, not promiscuous"),
+    (RTM_NEWLINK, 0, {"index": 1, "IFLA_IFNAME": "new"}, "lo: rename to new"),
+    (RTM_NEWLINK, 0, {"index": 1, "IFLA_LINK": 1, "IFLA_GROUP": 7}, "lo: IFLA_LINK lo, IFLA_GROUP 7"),
+    (RTM_DELLINK, 0, {"IFLA_IFNAME": "veth0"}, "remove link veth0"),
+    (RTM_DELLINK, 0, {"index": 1}, "remove link lo"),
+    (
+        RTM_SETLINK, 0,
+        {"family": AF_BRIDGE, "index": 1, "IFLA_AF_SPEC": {"IFLA_BRIDGE_VLAN_INFO": [
+            {"flags": 7, "vid": 100}, {"flags": 9, "vid": 5}, {"flags": 17, "vid": 9}]}},
+        "lo into VLAN 100 (native, untagged) into VLANs 5 to 9",
+    ),
+    (
+        RTM_DELLINK, 0,
+        {"family": AF_BRIDGE, "index": 1, "IFLA_AF_SPEC": {"IFLA_BRIDGE_VLAN_INFO": [{"flags": 1, "vid": 1}]}},
+        "lo out of VLAN 1",
+    ),
+    (
+        RTM_NEWADDR, MAKE,
+        {"family": AF_INET, "prefixlen": 24, "index": 1, "IFA_LOCAL": "10.1.0.5", "IFA_ADDRESS": "10.1.0.5", "IFA_BROADCAST": "10.1.0.255"},
+        "address 10.1.0.5/24 on lo, broadcast 10.1.0.255",
+    ),
+    (
+        RTM_NEWADDR, MAKE,
+        {"family": AF_INET6, "prefixlen": 64, "index": 1, "flags": 2, "IFA_LOCAL": "fd00::5", "IFA_ADDRESS": "fd00::5"},
+        "address fd00::5/64 on lo, without duplicate address detection",
+    ),
+    (
+        RTM_DELADDR, 0,
+        {"family": AF_INET, "prefixlen": 32, "index": 1, "IFA_LOCAL": "10.1.0.5", "IFA_ADDRESS": "10.1.0.6"},
+        "remove address 10.1.0.5/32 from lo, peer 10.1.0.6",
+    ),
+    (
+        RTM_NEWROUTE, NLM_F_CREATE,
+        {"family": AF_INET, "table": 254, "proto": 3, "type": 1, "RTA_OIF": 1, "RTA_GATEWAY": "10.1.0.1"},
+        "route default via 10.1.0.1 dev lo",
+    ),
+    (
+        RTM_NEWROUTE, NLM_F_CREATE,
+        {"family": AF_INET, "dst_len": 8, "RTA_DST": "10.0.0.0", "RTA_TABLE": 1000, "proto": 3, "type": 1, "scope": 253,
+         "RTA_OIF": 1, "RTA_PRIORITY": 5, "RTA_METRICS": {"RTAX_MTU": 1400, "RTAX_HOPLIMIT": 9}},
+        "route 10.0.0.0/8 dev lo table 1000 metric 5 mtu 1400 scope link RTAX_HOPLIMIT 9",
+    ),
+    (
+        RTM_DELROUTE, 0,
+        {"family": AF_INET6, "dst_len": 64, "RTA_DST": "fd00::", "table": 254, "proto": 2, "type": 1},
+        "remove route fd00::/64, proto 2",
+    ),
+]  # fmt: skip
+
+
+def told(protocol: int, data: bytes, answer: bytes = b"") -> list[str]:
+    """What goes over a socket, as it is told; nothing is sent. The namespace of the test is the host."""
+    recorder = Recorder(os.stat("/proc/self/ns/net").st_ino, 0, dict)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as own:
+        talk = wiretap.Talk(recorder, own.fileno(), protocol)
+        talk.sent(data)
+        talk.received(answer)
+    return [story.text(step) for step in recorder.steps]
+
+
+@pytest.mark.parametrize(("kind", "flags", "message", "sentence"), SENTENCES)
+def test_sentence(kind: int, flags: int, message: dict[str, Any], sentence: str) -> None:
+    assert told(NETLINK_ROUTE, by_pyroute2(kind, NLM_F_REQUEST | flags, 1, message)) == [sentence]
+
+
+def test_a_batch_in_order_without_what_only_reads() -> None:
+    batch = [(RTM_NEWLINK, 1, IFF_UP), (RTM_GETLINK, 2, 0), (RTM_NEWLINK, 3, 0)]
+    data = b"".join(
+        encode(kind, NLM_F_REQUEST, number, {"index": 1, "flags": up, "change": IFF_UP}) for kind, number, up in batch
+    )
+    assert told(NETLINK_ROUTE, data) == ["lo: up", "lo: down"]
+    refusal = error(0, 1) + error(errno.EPERM, 3)
+    assert told(NETLINK_ROUTE, data, refusal) == ["lo: up", "lo: down (refused: EPERM)"]
+
+
+def test_message_without_a_sentence() -> None:
+    message = tcmsg()
+    message.update(index=1, handle=0x10000, parent=0xFFFFFFFF)
+    message["attrs"] = [
+        ("TCA_KIND", "tbf"),
+        (
+            "TCA_OPTIONS",
+            {"attrs": [("TCA_TBF_PARMS", {"rate": 125000, "mtu": 1500, "limit": 7777}), ("TCA_TBF_BURST", 55)]},
+        ),
+    ]
+    message["header"].update(type=RTM_NEWQDISC, flags=NLM_F_REQUEST | MAKE, sequence_number=1, pid=0)
+    message.encode()
+    (sentence,) = told(NETLINK_ROUTE, bytes(message.data))
+    assert sentence.startswith("RTM_NEWQDISC, lo, ")
+    for word in ("handle 65536", "TCA_KIND tbf", "rate 125000", "limit 7777"):
+        assert word in sentence
+
+
+def test_nf_tables_transaction() -> None:
+    data = b""
+    for number, (kind, attributes) in enumerate(
+        [(16, []), (NFNL_SUBSYS_NFTABLES << 8 | nftsocket.NFT_MSG_NEWTABLE, [("NFTA_TABLE_NAME", "pods")]), (17, [])]
+    ):
+        message = nftsocket.nft_table_msg()
+        message.update(nfgen_family=AF_INET, version=0, res_id=0)
+        message["attrs"] = attributes
+        message["header"].update(type=kind, flags=NLM_F_REQUEST, sequence_number=number, pid=0)
+        message.encode()
+        data += bytes(message.data)
+    assert told(NETLINK_NETFILTER, data) == ["NFT_MSG_NEWTABLE, nfgen_family 2, NFTA_TABLE_NAME pods"]
+
+
+@pytest.mark.parametrize(("protocol", "kind"), [(NETLINK_ROUTE, 0x7FF0), (NETLINK_NETFILTER, 0x0C77), (16, 77)])
+def test_kind_that_nobody_knows(protocol: int, kind: int) -> None:
+    data = struct.pack("=IHHII", 20, kind, NLM_F_REQUEST, 1, 0) + b"\x01\x02\x03\x04"
+    assert told(protocol, data) == [f"message type {kind} of netlink protocol {protocol}, data 01 02 03 04"]
+
+
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [
+        (
+            {"where": "pod", "what": "sysctl", "name": "net/ipv4/conf/eth0.5/arp_notify", "value": "1", "before": "0"},
+            "net.ipv4.conf.eth0/5.arp_notify = 1 (was 0)",
+        ),
+        (
+            {"where": "pod", "what": "sysctl", "name": "net/ipv4/ip_forward", "value": "1", "before": "1"},
+            "net.ipv4.ip_forward = 1",
+        ),
+        (
+            {"where": "files", "what": "file", "path": "/n/10.1.0.5", "mode": "0600", "content": "c1\r\neth0"},
+            'lease 10.1.0.5 → /n/10.1.0.5: "c1\\r\\neth0"',
+        ),
+        ({"where": "files", "what": "file", "path": "/n/lock", "mode": "0600", "content": ""}, "make /n/lock (0600)"),
+        ({"where": "files", "what": "unlink", "path": "/n/10.1.0.5"}, "release 10.1.0.5: remove /n/10.1.0.5"),
+        ({"where": "files", "what": "unlink", "path": "/n/x"}, "remove /n/x"),
+        ({"where": "files", "what": "rename", "path": "/a", "target": "/b"}, "rename /a to /b"),
+        ({"where": "files", "what": "chmod", "path": "/a", "arguments": [384]}, "chmod, path /a, arguments [384]"),
+        (
+            {"where": "host", "what": "link", "change": "changed", "name": "x", "facts": {"mtu": 9, "up": True}, "before": {"mtu": 8, "up": True}},
+            "link x, mtu 9 (was 8)",
+        ),
+        (
+            {"where": "host", "what": "link", "change": "new", "name": "x", "facts": {"kind": "veth", "up": False}, "before": {}},
+            "make link x, kind veth, up no",
+        ),
+        (
+            {"where": "pod", "what": "address", "change": "gone", "name": "10.1.0.5/24 on eth0", "facts": {}, "before": {}},
+            "remove address 10.1.0.5/24 on eth0",
+        ),
+        (
+            {"where": "files", "what": "file", "change": "gone", "name": "/n/10.1.0.5", "facts": {}, "before": "c1"},
+            "release 10.1.0.5: remove /n/10.1.0.5",
+        ),
+    ],
+)  # fmt: skip
+def test_step_of_files_and_of_differences(step: dict[str, Any], sentence: str) -> None:
+    assert story.text(step) == sentence
