@@ -25,7 +25,7 @@ def layer_3(inside: Netlink, message: Message, call: Call, previous: Result, pro
     """Adds to `problems` the result's addresses and routes that the link does not have."""
     name, index = message["IFLA_IFNAME"], message["index"]
     have = addresses.of_link(inside, index)
-    ours = [ip for ip in previous.ips if _is_ours(ip, previous, call)]
+    ours = own_ips(previous, call)
     problems += [f"address {ip.address} is missing on {name}" for ip in ours if ip.address not in have]
     families = {ip.address.version for ip in ours}
     present = routes.of_link(inside, index)
@@ -33,6 +33,11 @@ def layer_3(inside: Netlink, message: Message, call: Call, previous: Result, pro
         gateways = [gateway for dst, gateway in present if dst == route.dst.network]
         if route.dst.version in families and (not gateways or (route.gw and route.gw not in gateways)):
             problems.append(f"route to {route.dst}{f' via {route.gw}' if route.gw else ''} is missing in {call.netns}")
+
+
+def own_ips(previous: Result, call: Call) -> list[IP]:
+    """The result's addresses that are this attachment's; a chain's has others', too."""
+    return [ip for ip in previous.ips if _is_ours(ip, previous, call)]
 
 
 def _is_ours(ip: IP, previous: Result, call: Call) -> bool:

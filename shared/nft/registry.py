@@ -17,7 +17,8 @@ from shared.cni.errors import InternalError
 from shared.net.netlink import NetlinkError, Request
 from shared.net.owner import Owner, digest
 from shared.net.wire import NLM_F_EXCL
-from shared.nft.ruleset import COMMENT_BYTES, IPV6_ADDR, Chain, Element, Set, comment_of
+from shared.nft import wire
+from shared.nft.ruleset import COMMENT_BYTES, IPV6_ADDR, Chain, Element, Set, Table, comment_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from shared.net.netlink import Message
-    from shared.nft.ruleset import Table
     from shared.nft.transaction import Nfnetlink
 
 TRIES = 20  # each time another call was faster, or somebody flushed the rule set
 LONGEST_NAMES = (24, 64, 15)  # bytes of network, container id and ifname in a comment, which has 128
 DIGITS = 16  # of the digest that stands for the rest of a longer one
 NOT_IN_LABELS = frozenset('"~')  # a quote would end a comment where `nft list` shows it
+
+
+INET = Table(wire.NFPROTO_INET, "pycni")
+BRIDGE = Table(wire.NFPROTO_BRIDGE, "pycni")
 
 
 class Conflict(InternalError):
@@ -46,8 +50,8 @@ class Conflict(InternalError):
 class Ruleset:
     """What a mechanism has in one of the suite's tables: its sets, its base chains, and chains named by their rules.
 
-    `mechanism` is one word of at most ten letters. `prefixes` are of chains that the calls bring (`addressed`), which GC
-    removes when nothing leads to them.
+    `mechanism` is one word of at most ten letters. `prefixes` are those of the chains that calls bring (`addressed`);
+    GC removes one to which nothing leads.
     """
 
     def __init__(
