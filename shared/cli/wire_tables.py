@@ -100,9 +100,7 @@ NFT_CONSTANTS: Constants = (
                  "DATA_TYPE_INET_SERVICE", "DATA_TYPE_MARK", "DATA_TYPE_IFNAME")),
     (nfctsocket, ("IPS_SRC_NAT", "IPS_DST_NAT")),
 )  # fmt: skip
-CONNTRACK_CONSTANTS: Constants = (
-    (nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FILTER_FLAG_CTA_PROTO_DST_PORT")),
-)
+CONNTRACK_CONSTANTS: Constants = ((nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FILTER_FLAG_CTA_PROTO_DST_PORT")),)
 _expression = nftsocket.nft_contains_expr.nft_expr
 # Numbers that pyroute2 keeps inside a class, by name or as what a name stands for there.
 NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (

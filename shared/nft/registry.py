@@ -188,7 +188,7 @@ def listed(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> list[Element]:
 
 
 def withdraw(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> None:
-    """Removes an attachment's elements, not its entry: what else there is to do still finds it when it is begun anew."""
+    """Removes an attachment's elements, not its entry, by which a repeated call finds what else is to be done."""
     _remove(kernel, ruleset, label(owner), keep_entry=True)
 
 
