@@ -7,9 +7,9 @@ Only these few words are known, and nothing is passed on as text.
 
 from __future__ import annotations
 
-from shared.cni.ip import Address, Prefix
+from shared.cni.ip import BITS, Prefix
+from shared.cni.names import is_link_name
 from shared.nft.expressions import address, link
-from shared.nft.ruleset import IFNAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ OPTIONS = {
 }  # fmt: skip
 FAMILY_WORDS = {4: "ip", 6: "ip6"}
 OPERATORS = {"==": "eq", "eq": "eq", "!=": "neq", "ne": "neq"}
-WILDCARDS = frozenset("*+")
+FORBIDDEN = frozenset('*+"')  # the wildcards of nft and iptables; a quote would end the name where nft shows it
 
 
 def parse(texts: Sequence[str], version: int) -> list[Expression]:
@@ -67,19 +67,13 @@ def _nft(words: list[str], version: int) -> tuple[str, str, str]:
 def _match(field: str, operator: str, value: str, version: int) -> list[Expression]:
     if field == "iifname":
         name = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
-        if WILDCARDS & set(name):
-            raise ValueError(f"has {value!r}: the whole name of a link is wanted")
-        IFNAME.pack(name)
+        if not is_link_name(name) or FORBIDDEN & set(name):
+            raise ValueError(f"has {value!r}, which is not the whole name of a link")
         return link("iifname", name, operator)
-    prefix = Prefix.parse(value) if "/" in value else _whole(value)
-    if prefix.version != version:
-        raise ValueError(f"has {value!r}, which is not of IPv{version}")
-    return address(field, prefix, operator)
-
-
-def _whole(text: str) -> Prefix:
     try:
-        one = Address.parse(text)
+        prefix = Prefix.parse(value if "/" in value else f"{value}/{BITS[version]}")
     except ValueError:
-        raise ValueError(f"has {text!r}, which is neither an address nor one in CIDR notation") from None
-    return Prefix(one, one.bits)
+        raise ValueError(f"has {value!r}, which is no IPv{version} address or prefix") from None
+    if prefix.version != version:
+        raise ValueError(f"has {value!r}, which is no IPv{version} address or prefix")
+    return address(field, prefix, operator)

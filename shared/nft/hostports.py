@@ -160,7 +160,6 @@ def _both_families(maps: dict[int, Set], conditional: dict[int, Set]) -> list[Ru
 def _chains() -> tuple[Chain, ...]:
     """Those that are the same whatever is mapped, each behind those to which it leads."""
     to_host = Rule("to this host", is_local(), jump("hostports"))
-    from_outside = link("iifname", "lo", "neq")
     return (
         Chain(INET, "hostports_at", _both_families(AT, CONDITIONAL_AT)),
         Chain(INET, "hostports", [
@@ -176,8 +175,7 @@ def _chains() -> tuple[Chain, ...]:
             Rule("hairpin6", ct_status("dnat"), family(6), payload("ip6 daddr"), lookup(HAIRPIN[6])),
         ], ("nat", wire.NF_INET_POST_ROUTING, wire.NF_IP_PRI_NAT_SRC)),
         Chain(INET, "hostports_localnet", [
-            Rule("to localhost", from_outside, address("daddr", LOCALHOST), drop()),
-            Rule("from localhost", from_outside, address("saddr", LOCALHOST), drop()),
+            Rule("to localhost", link("iifname", "lo", "neq"), address("daddr", LOCALHOST), drop()),
         ], ("filter", wire.NF_INET_PRE_ROUTING, wire.NF_IP_PRI_RAW)),
     )  # fmt: skip
 
