@@ -37,10 +37,21 @@ def is_whole(plain: Plain) -> bool:
     return plain.problems(KEYS) == ""
 
 
+SEND = f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'?', ('{HOST}', 8080))"
+
+
+def tracked(plain: Plain) -> list[str]:
+    """The connections to the mapped UDP port, which pass through to a pod that does not answer."""
+    connections = plain.host.run("cat", "/proc/net/nf_conntrack").stdout.splitlines()
+    return [line for line in connections if " udp " in line and "dport=8080 " in line]
+
+
 def prepare(plain: Plain, what: str) -> None:
     """What must be there before a call, or must not be."""
     if what == "DEL":
         plain.add(KEYS)
+        plain.host.python(SEND)
+        assert len(tracked(plain)) == 1
     elif what == "first ADD":
         plain.host.run("nft", "flush ruleset")
 
@@ -68,7 +79,7 @@ def test_killed_at_every_message(plain: Plain, what: str) -> None:
             for _ in range(2):
                 answer = plain.call("DEL", {"prevResult": None}, **ENDS[number % 3])
                 assert (answer.status, answer.stdout) == (0, ""), (system_call, number, answer)
-            assert elements(plain.host) == before, (system_call, number)
+            assert elements(plain.host) == before and not tracked(plain), (system_call, number)
     assert halves == {True, False}  # some struck before the change, some behind it
 
 
@@ -88,7 +99,7 @@ def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
         assert answer.code == 999 and "could not" not in answer.stderr, (number, answer)
         if verb == "DEL":
             assert plain.call("DEL", KEYS).status == 0
-        assert elements(plain.host) == before, number
+        assert elements(plain.host) == before and not tracked(plain), number
 
 
 def test_the_sysctl_cannot_be_set(plain: Plain) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -577,3 +579,31 @@ def test_cost_with_200_pods(plain: Plain) -> None:
     batch.make_pods(plain.host, 2)
     assert {answer.status for answer in batch.run(plain.host, adds)} == {0}
     assert life() == alone
+
+
+def test_in_a_chain_with_bridge(host: PretendHost, installed: Path) -> None:
+    """As a runtime calls it, which says the ports to each verb."""
+    node = Node(host)
+    netns = host.netns("c")
+    node.where["c"] = netns
+    ipam = {"type": "host-local", "subnet": "10.4.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}
+    plugins = [
+        {"type": "bridge", "bridge": "cni4", "isGateway": True, "ipam": ipam},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ]
+    host.run("mkdir", "-p", "/etc/cni/net.d")
+    host.run(
+        "tee",
+        "/etc/cni/net.d/10-pods.conflist",
+        input=json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": plugins}),
+    )
+    env = {
+        "PATH": "/none",
+        "CAP_ARGS": json.dumps(
+            {"portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}]}
+        ),
+    }
+    for verb, answer in (("add", ["c", OUT]), ("check", ["c", OUT]), ("del", REFUSED)):
+        host.run(f"{installed}/cnitool", verb, "pods", netns, env=env)
+        assert node.probe([("c", "tcp", 80)] if verb != "del" else [], [("out", "tcp", HOST, 8080)]) == [answer]
+    assert elements(host) == {}
