@@ -15,6 +15,7 @@ PLUGINS = {
     "bridge": "plugins.bridge",
     "host-local": "ipam.host_local",
     "loopback": "plugins.loopback",
+    "portmap": "plugins.portmap",
     "tuning": "plugins.tuning",
 }
 

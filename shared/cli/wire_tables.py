@@ -37,6 +37,9 @@ NFT_MESSAGES: Messages = {
         nftsocket.nft_set_elem_list_msg, ("NFT_MSG_NEWSETELEM", "NFT_MSG_GETSETELEM", "NFT_MSG_DELSETELEM"),
     ),
 }  # fmt: skip
+CONNTRACK_MESSAGES: Messages = {
+    "conntrack": (nfctsocket.nfct_msg, ("IPCTNL_MSG_CT_NEW", "IPCTNL_MSG_CT_GET", "IPCTNL_MSG_CT_DELETE")),
+}
 # The attributes that are spoken: a link alone has sixty, and a call that reads five links pays for decoding each.
 SPOKEN = frozenset(
     """
@@ -49,7 +52,8 @@ SPOKEN = frozenset(
 
     NFTA_TABLE_NAME
     NFTA_CHAIN_TABLE NFTA_CHAIN_NAME NFTA_CHAIN_HOOK NFTA_CHAIN_TYPE NFTA_HOOK_HOOKNUM NFTA_HOOK_PRIORITY
-    NFTA_RULE_TABLE NFTA_RULE_CHAIN NFTA_RULE_EXPRESSIONS NFTA_RULE_USERDATA
+    NFTA_RULE_TABLE NFTA_RULE_CHAIN NFTA_RULE_HANDLE NFTA_RULE_EXPRESSIONS
+    NFTA_RULE_USERDATA
     NFTA_SET_TABLE NFTA_SET_NAME NFTA_SET_FLAGS NFTA_SET_KEY_TYPE NFTA_SET_KEY_LEN NFTA_SET_DATA_TYPE NFTA_SET_DATA_LEN
     NFTA_SET_ID NFTA_SET_USERDATA
     NFTA_SET_ELEM_LIST_TABLE NFTA_SET_ELEM_LIST_SET NFTA_SET_ELEM_LIST_ELEMENTS
@@ -66,6 +70,10 @@ SPOKEN = frozenset(
     NFTA_NAT_TYPE NFTA_NAT_FAMILY NFTA_NAT_REG_ADDR_MIN NFTA_NAT_REG_PROTO_MIN
     NFTA_PAYLOAD_DREG NFTA_PAYLOAD_BASE NFTA_PAYLOAD_OFFSET NFTA_PAYLOAD_LEN
     NFTA_RANGE_SREG NFTA_RANGE_OP NFTA_RANGE_FROM_DATA NFTA_RANGE_TO_DATA
+
+    CTA_TUPLE_ORIG CTA_ID CTA_ZONE CTA_FILTER CTA_TUPLE_IP CTA_TUPLE_PROTO CTA_FILTER_ORIG_FLAGS
+    CTA_IP_V4_SRC CTA_IP_V4_DST CTA_IP_V6_SRC CTA_IP_V6_DST
+    CTA_PROTO_NUM CTA_PROTO_SRC_PORT CTA_PROTO_DST_PORT
     """.split()  # noqa: SIM905  (as a list of strings it would be a page)
 )
 # Link kinds whose IFLA_INFO_DATA is spoken; the others' stays bytes.
@@ -92,6 +100,7 @@ NFT_CONSTANTS: Constants = (
                  "DATA_TYPE_INET_SERVICE", "DATA_TYPE_MARK", "DATA_TYPE_IFNAME")),
     (nfctsocket, ("IPS_SRC_NAT", "IPS_DST_NAT")),
 )  # fmt: skip
+CONNTRACK_CONSTANTS: Constants = ((nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FILTER_FLAG_CTA_PROTO_DST_PORT")),)
 _expression = nftsocket.nft_contains_expr.nft_expr
 # Numbers that pyroute2 keeps inside a class, by name or as what a name stands for there.
 NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
@@ -121,7 +130,8 @@ NFT_BY_HAND = {
     "NF_INET_PRE_ROUTING": 0, "NF_INET_LOCAL_IN": 1, "NF_INET_FORWARD": 2, "NF_INET_LOCAL_OUT": 3,
     "NF_INET_POST_ROUTING": 4,
     # linux/netfilter_ipv4.h, linux/netfilter_bridge.h: base chains' places among those of the hook
-    "NF_IP_PRI_NAT_DST": -100, "NF_IP_PRI_FILTER": 0, "NF_IP_PRI_NAT_SRC": 100, "NF_BR_PRI_FILTER_BRIDGED": -200,
+    "NF_IP_PRI_RAW": -300, "NF_IP_PRI_NAT_DST": -100, "NF_IP_PRI_FILTER": 0, "NF_IP_PRI_NAT_SRC": 100,
+    "NF_BR_PRI_FILTER_BRIDGED": -200,
     # linux/netfilter/nf_tables.h: the type of what a map of verdicts holds
     "NFT_DATA_VERDICT": 0xFFFFFF00,
     # the same: pyroute2 takes fib's result for a set of flags, and its flags for a number
@@ -266,6 +276,13 @@ def _nft_constants() -> dict[str, int]:
     return {**found, **NFT_BY_HAND}
 
 
+def _conntrack_constants() -> dict[str, int]:
+    found = _found(CONNTRACK_CONSTANTS)
+    for _, kinds in CONNTRACK_MESSAGES.values():
+        found.update({kind: nfnetlink.NFNL_SUBSYS_CTNETLINK << 8 | getattr(nfctsocket, kind) for kind in kinds})
+    return found
+
+
 def _dict(name: str, annotation: str, rows: list[str]) -> str:
     lines, line = [], "   "
     for row in rows:
@@ -304,6 +321,7 @@ def generate() -> dict[str, str]:
     return {
         "shared/net/wire.py": _text(ROUTE_MESSAGES, _route_constants()),
         "shared/nft/wire.py": _text(NFT_MESSAGES, _nft_constants()),
+        "shared/nft/conntrack_wire.py": _text(CONNTRACK_MESSAGES, _conntrack_constants()),
     }
 
 

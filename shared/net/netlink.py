@@ -52,7 +52,7 @@ NLMSGERR_ATTR_MSG = 1  # linux/netlink.h
 RECEIVE_SIZE = 65536
 DUMP_TRIES = 10
 NLA_TYPE_MASK = 0x3FFF
-MESSAGE_PREFIXES = ("RTM_", "NFT_MSG_", "NFNL_MSG_")
+MESSAGE_PREFIXES = ("RTM_", "NFT_MSG_", "NFNL_MSG_", "IPCTNL_MSG_")
 
 NUMBERS = {"u8": "=B", "u16": "=H", "u32": "=I", "u64": "=Q", "s8": "=b", "s16": "=h", "s32": "=i", "s64": "=q",
            "be16": ">H", "be32": ">I", "be64": ">Q", "sbe32": ">i"}  # fmt: skip

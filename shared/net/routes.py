@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+
 from shared.cni.ip import Address, Prefix
 from shared.net.addresses import FAMILIES
-from shared.net.netlink import Request, next_hops
+from shared.net.netlink import NetlinkError, Request, next_hops
 from shared.net.wire import (
     NLM_F_CREATE,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
     RTM_GETROUTE,
     RTM_NEWROUTE,
+    RTN_LOCAL,
     RTN_UNICAST,
     RTPROT_BOOT,
 )
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 RTN_TYPES_SHOWN = (RTN_UNICAST,)
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
+UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES)  # no route, or one of such a type
 LAST_SMALL_TABLE = 255  # the header's table field is one byte; RTA_TABLE has the rest
 
 
@@ -73,3 +77,20 @@ def of_link(netlink: Netlink, index: int) -> list[tuple[Prefix, Address | None]]
                     gateway = hop.get("RTA_GATEWAY")
                     found.append((Prefix(first, message["dst_len"]), Address.parse(gateway) if gateway else None))
     return found
+
+
+def towards(netlink: Netlink, address: Address) -> Message | None:
+    """The route that a packet of this host to an address would take; None where there is none."""
+    try:
+        message = {"family": FAMILIES[address.version], "dst_len": address.bits, "RTA_DST": str(address)}
+        return netlink.get(RTM_GETROUTE, message)
+    except NetlinkError as error:
+        if error.errno in UNREACHABLE:
+            return None
+        raise
+
+
+def is_local(netlink: Netlink, address: Address) -> bool:
+    """Whether an address is one of this host's, as nf_tables' `fib daddr type local` has it."""
+    route = towards(netlink, address)
+    return route is not None and route["type"] == RTN_LOCAL

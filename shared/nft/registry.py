@@ -83,12 +83,13 @@ def _shortened(name: str, longest: int) -> str:
 
 def add(
     kernel: Nfnetlink, ruleset: Ruleset, owner: Owner, elements: Sequence[Element], *, chains: Sequence[Chain] = (),
-    replace: bool = False,
+    replace: bool = False, replace_in: Sequence[Set] = (),
 ) -> None:  # fmt: skip
     """Adds an attachment's elements and registers them; makes what is missing of the rule set, `chains` included.
 
     One transaction: whatever happens there is all of it or nothing. An element that is another attachment's is taken
-    over with `replace`; otherwise raises Conflict. Raises InternalError for an attachment that is registered already.
+    over with `replace`, or where its set is in `replace_in`; otherwise raises Conflict. Raises InternalError for an
+    attachment that is registered already.
     """
     name = label(owner)
     wanted = [(element, element.add(name)) for element in elements]
@@ -110,7 +111,7 @@ def add(
                 raise InternalError(f"{name} is in {ruleset.attachments} already: it was added before") from None
             taken = next((element for element, request in wanted if request.message is error.message), None)
             if taken and error.errno != errno.ENOENT:
-                stale = _taken_over(kernel, taken, name, replace=replace) + stale
+                stale = _taken_over(kernel, taken, name, replace=replace or taken.of in replace_in) + stale
             elif any(request.message is error.message for request in stale):
                 stale = [request for request in stale if request.message is not error.message]
             else:
@@ -181,13 +182,23 @@ def remove(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> None:
     _remove(kernel, ruleset, label(owner))
 
 
-def _remove(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> None:
+def listed(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> list[Element]:
+    """What an attachment's entry says is its own, there or not; nothing where there is no entry."""
+    return _registered(kernel, ruleset, label(owner))[1]
+
+
+def withdraw(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> None:
+    """Removes an attachment's elements, not its entry, by which a repeated call finds what else is to be done."""
+    _remove(kernel, ruleset, label(owner), keep_entry=True)
+
+
+def _remove(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool = False) -> None:
     for tries_left in reversed(range(TRIES)):
-        parts, listed = _registered(kernel, ruleset, name)
-        found = kernel.get_elements([element.query() for element in listed])
-        own = [element for element, now in zip(listed, found, strict=True) if now and _owner_of(now) == name]
+        parts, elements = _registered(kernel, ruleset, name)
+        found = kernel.get_elements([element.query() for element in elements])
+        own = [element for element, now in zip(elements, found, strict=True) if now and _owner_of(now) == name]
         try:
-            kernel.commit([element.remove() for element in (*own, *parts)])
+            kernel.commit([element.remove() for element in (own if keep_entry else (*own, *parts))])
         except NetlinkError as error:
             if error.errno != errno.ENOENT or not tries_left:  # ENOENT: one of them is gone meanwhile
                 raise
@@ -277,8 +288,8 @@ def problems(
             found.append(f"{what} belongs to {_owner_of(now) or 'somebody else'}")
         elif element.data is not None and now.get("NFTA_SET_ELEM_DATA") != element.data:
             found.append(f"{what} leads elsewhere")
-    _, listed = _registered(kernel, ruleset, name)
-    if {str(element) for element in listed} != {str(element) for element in elements}:
+    _, registered = _registered(kernel, ruleset, name)
+    if {str(element) for element in registered} != {str(element) for element in elements}:
         found.append(f"{name} is not registered as it was in {ruleset.attachments}")
     return found
 

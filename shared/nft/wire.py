@@ -74,6 +74,7 @@ NF_INET_LOCAL_IN = 1
 NF_INET_FORWARD = 2
 NF_INET_LOCAL_OUT = 3
 NF_INET_POST_ROUTING = 4
+NF_IP_PRI_RAW = -300
 NF_IP_PRI_NAT_DST = -100
 NF_IP_PRI_FILTER = 0
 NF_IP_PRI_NAT_SRC = 100
@@ -122,8 +123,8 @@ _chain_hook: dict[str, tuple[int, str]] = {
 STRUCTURES["chain/hook"] = ((), "", _chain_hook)
 
 _rule: dict[str, tuple[int, str]] = {
-    "NFTA_RULE_TABLE": (1, "asciiz"), "NFTA_RULE_CHAIN": (2, "asciiz"), "NFTA_RULE_EXPRESSIONS": (4, "bytes"),
-    "NFTA_RULE_USERDATA": (7, "bytes"),
+    "NFTA_RULE_TABLE": (1, "asciiz"), "NFTA_RULE_CHAIN": (2, "asciiz"), "NFTA_RULE_HANDLE": (3, "be64"),
+    "NFTA_RULE_EXPRESSIONS": (4, "bytes"), "NFTA_RULE_USERDATA": (7, "bytes"),
 }
 
 STRUCTURES["rule"] = (("nfgen_family", "version", "res_id"), ">BBH", _rule)

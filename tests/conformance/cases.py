@@ -1,4 +1,4 @@
-"""The table: what a runtime may ask of loopback, host-local and bridge, as data.
+"""The table: what a runtime may ask of loopback, host-local, bridge, portmap and tuning, as data.
 
 The reference here is v1.1.1 (specification up to 1.0.0); keys that are newer than it (vlanTrunk, preserveDefaultVlan,
 portIsolation, enabledad, disableContainerInterface, mtu "auto") are left to the system tests.
@@ -677,6 +677,51 @@ def tuning_cases() -> dict[str, list[Step]]:
     }
 
 
+def portmap_cases() -> dict[str, list[Step]]:
+    """portmap behind bridge: answers and route_localnet; the reference at hand has iptables only, so no rules."""
+
+    def ports(*entries: Config, **keys: Any) -> dict[str, Any]:
+        return net("portmap", runtimeConfig={"portMappings": list(entries)}, **keys)
+
+    def chain(config: dict[str, Any], bridge: Config) -> list[Step]:
+        # the reference at hand looks for a pod's rules in the other family's table, too
+        has_ports = bool((config.get("runtimeConfig") or {}).get("portMappings"))
+        checks = [check(config, fails=has_ports)] if config["cniVersion"] in WITH_CHECK else []
+        return [add(bridge), add(config, previous=True), *checks, delete(config), delete(bridge)]
+
+    gw, dual = br(isGateway=True), br(V4, V6, isGateway=True)
+    one = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
+    cases = {
+        f"version {v}": chain(ports(one, cniVersion=v), br(V4, V6, isGateway=True, cniVersion=v)) for v in VERSIONS
+    }
+    variants: dict[str, list[Config]] = {
+        "udp": [{**one, "protocol": "udp"}], "sctp": [{**one, "protocol": "sctp"}], "several": [one, {**one, "hostPort": 8081}],
+        "tcp and udp": [one, {**one, "protocol": "udp"}], "host address": [{**one, "hostIP": "10.1.0.1"}], "host address localhost": [{**one, "hostIP": "127.0.0.1"}],
+        "all of IPv4": [{**one, "hostIP": ".".join("0000")}], "all of IPv6": [{**one, "hostIP": "::"}], "capital keys": [{key.capitalize(): one[key] for key in one}],
+        "null": [{**one, "hostIP": None}],
+    }  # fmt: skip
+    cases |= {name: chain(ports(*entries), dual) for name, entries in variants.items()}
+    settings: dict[str, dict[str, Any]] = {
+        "no snat": {"snat": False}, "masqAll": {"masqAll": True}, "markMasqBit": {"markMasqBit": 3}, "conditions": {"conditionsV4": ["!", "-d", "192.0.2.0/24"]},
+    }  # fmt: skip
+    cases |= {name: chain(ports(one, **keys), gw) for name, keys in settings.items()}
+    mistakes: dict[str, dict[str, Any]] = {
+        "hostPort 0": ports({**one, "hostPort": 0}), "containerPort -1": ports({**one, "containerPort": -1}), "markMasqBit 32": ports(one, markMasqBit=32),
+        "both marks": ports(one, markMasqBit=3, externalSetMarkChain="X"), "hostPort that is text": ports({**one, "hostPort": "80"}),
+    }  # fmt: skip
+    return cases | {
+        "no mappings": chain(ports(), gw),
+        "no runtimeConfig": chain(net("portmap"), gw),
+        "mappings that are null": chain(net("portmap", runtimeConfig={"portMappings": None}), gw),
+        "VERSION": [version("portmap", {"cniVersion": "1.0.0"})],
+        "DEL twice": [*chain(ports(one), gw)[:-1], delete(ports(one)), delete(ports(one), pod="", id="c-a")],
+        "DEL alone": [delete(ports(one)), delete(net("portmap"))],
+        "netns gone": [add(gw), add(c := ports(one), previous=True), delete(c, before="drop a")],
+        "invalid: prevResult absent": [add(gw), add(ports(one), fails=True)],
+        **{f"invalid: {name}": [add(gw), add(keys, previous=True, fails=True)] for name, keys in mistakes.items()},
+    }
+
+
 def hand_over_cases() -> dict[str, list[Step]]:
     """One suite begins, the other takes over on the same bridge and store; each is played in both directions."""
     gw = br(isGateway=True)
@@ -797,6 +842,7 @@ GROUPS = {
     "loopback": loopback_cases,
     "host-local": host_local_cases,
     "bridge": bridge_cases,
+    "portmap": portmap_cases,
     "tuning": tuning_cases,
     "hand-over": hand_over_cases,
 }

@@ -206,6 +206,32 @@ KNOWN = (
         ["bridge/dns of ipam", "bridge/ipam static"],
     ),
     Known("bridge CHECK: status: 1 -> 0", "CHECK works without ipam", ["bridge/no ipam, CHECK"]),
+    # portmap
+    Known(
+        "portmap CHECK: status: 1 -> 0",
+        "the reference at hand looks for a pod's rules in the other family's table, too, and never finds them",
+        [
+            f"portmap/{name}"
+            for name in (
+                *(
+                    "version 0.4.0",
+                    "version 1.0.0",
+                    "udp",
+                    "sctp",
+                    "several",
+                    "tcp and udp",
+                    "host address*",
+                    "all of *",
+                ),
+                *("capital keys", "null", "no snat", "masqAll", "markMasqBit", "conditions", "DEL twice"),
+            )
+        ],
+    ),
+    Known(
+        "portmap ADD: host link cni0 ipv4 route_localnet: 1 -> 0",
+        "only where 127.0.0.1 is mapped",
+        ["portmap/host address", "portmap/all of IPv6"],
+    ),
     # tuning
     Known(
         "tuning ADD: file /run/cni/tuning/*: *",

@@ -31,9 +31,9 @@ import json, sys
 sys.path[:] = {{!r}}
 from shared.net import netlink
 encode = netlink.encode
-def witness(kind, flags, sequence, message):
+def witness(kind, flags, sequence, message, *tables):
     print("SENT", json.dumps([kind, message]), file=sys.stderr, flush=True)
-    return encode(kind, flags, sequence, message)
+    return encode(kind, flags, sequence, message, *tables)
 netlink.encode = witness
 from shared.cli.rehearsal import main
 main()

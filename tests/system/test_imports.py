@@ -25,17 +25,20 @@ STANDARD = {
 }
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|steps|undo))?")
 KERNEL = re.compile(r"shared\.net(\.\w+)?")
-NFT = re.compile(r"shared\.nft(\.\w+)?")
+# connection tracking and conditions only where there are any
+NFT = re.compile(r"shared\.nft(\.(wire|expressions|hostports|masquerade|registry|ruleset|transaction))?")
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 # What an executable may load of this project beyond the protocol.
 OWN = {
     "loopback": (KERNEL, re.compile(r"plugins(\.loopback)?")),
     "bridge": (KERNEL, IPAM, re.compile(r"plugins(\.bridge)?")),
     "host-local": (IPAM,),
+    "portmap": (KERNEL, NFT, re.compile(r"plugins(\.portmap)?")),
     "tuning": (KERNEL, re.compile(r"plugins(\.tuning)?")),
 }
 # The keys of plugins that come after another one.
 CHAINED: dict[str, dict[str, Any]] = {
+    "portmap": {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}},
     "tuning": {"mtu": 1400, "promisc": True, "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}},
 }
 # Parts that a plain attachment has no use for, and the verbs of its life that need them all the same.

@@ -435,18 +435,18 @@ def test_foreign_file_is_left_alone_and_named(site: Site, tmp_path: Path) -> Non
     target.write_bytes(b"\x7fELF\x00\x01\nanother bridge\n")
     (site.bin / "bridge").write_bytes(target.read_bytes())
     (site.bin / "loopback").symlink_to(target)
-    (site.bin / "portmap").write_text("not of this suite\n")
+    (site.bin / "calico").write_text("not of this suite\n")
     before = content(site.bin)
     message = site.refused()
     assert str(site.bin / "bridge") in message and str(site.bin / "loopback") in message and "--force" in message
-    assert "host-local" not in message and "portmap" not in message
+    assert "host-local" not in message and "calico" not in message
     assert content(site.bin) == before
     assert site.trees() == set() and site.leftovers() == []
 
     site.run("--force")
     site.assert_works()
     assert target.read_bytes() == b"\x7fELF\x00\x01\nanother bridge\n"
-    assert (site.bin / "portmap").read_text() == "not of this suite\n"
+    assert (site.bin / "calico").read_text() == "not of this suite\n"
 
 
 def test_foreign_file_keeps_an_older_installation_whole(site: Site) -> None:
@@ -470,13 +470,13 @@ def test_uninstall(site: Site, tmp_path: Path) -> None:
     site.change("newer")
     site.run()
     assert len(site.trees()) == 2
-    (site.bin / "portmap").write_text("not of this suite\n")
+    (site.bin / "calico").write_text("not of this suite\n")
     (site.bin / "mine").symlink_to(tmp_path / "nowhere")
     (site.lib / "notes").write_text("somebody's\n")
     (site.lib / "data-0123456789ab").mkdir()
     done = site.run("--uninstall")
     assert "/var/lib/cni" in done.stdout and "bridge" in done.stdout
-    assert {path.name for path in site.bin.iterdir()} == {"portmap", "mine"}
+    assert {path.name for path in site.bin.iterdir()} == {"calico", "mine"}
     assert {path.name for path in site.lib.iterdir()} >= {"notes", "data-0123456789ab"}
     assert not any((path / "shared").exists() for path in site.lib.iterdir())
 

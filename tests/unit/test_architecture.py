@@ -32,7 +32,6 @@ BELOW_ONE = {
     "shared.cli.reading": {"ipam"},  # has host-local read a configuration, and tells its ranges
     "shared.cli.leases": {"ipam"},  # reads and frees leases as host-local does
     # read configurations and leases as the plugins do, by the plugins' own code
-    "shared.cli.doctor.configuration": {"plugins", "ipam"},
     "shared.cli.doctor.files": {"ipam"},
     "shared.cli.doctor.network": {"plugins", "ipam"},
     "shared.cli.doctor.node": {"ipam"},

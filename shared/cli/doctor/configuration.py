@@ -6,16 +6,14 @@ import json
 import os
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from ipam.host_local import Pool
-from plugins.bridge import Attachment
+from shared.cli import reading
 from shared.cli.doctor.findings import Finding, Severity, error, warning
 from shared.cli.doctor.node import Node
-from shared.cni.call import Call
 from shared.cni.errors import CniError
 from shared.cni.versions import SUPPORTED
 from shared.launch import PLUGINS
@@ -25,7 +23,6 @@ from shared.runtime.find import PluginNotFound, find
 VERSION_SECONDS = 5.0
 TOOLS = ("cnitool",)  # what may stand among the plugins and is none
 LAUNCHER_BYTES = 4096
-READERS: dict[str, Callable[[Call], object]] = {"bridge": Attachment, "host-local": Pool}
 
 
 def files(node: Node) -> Iterator[Finding]:
@@ -57,9 +54,9 @@ def refused(node: Node) -> Iterator[Finding]:
         sections = [(plugin, plugin["type"]) for plugin in network.config.plugins]
         sections += [(plugin, section["type"]) for plugin, section in network.ipam if "type" in section]
         for plugin, kind in sections:
-            if kind in READERS and _is_own(_path(node, kind)):
+            if kind in PLUGINS and _is_own(_path(node, kind)):
                 try:
-                    READERS[kind](network.call(plugin))
+                    reading.judge(kind, network.call(plugin))
                 except CniError as reason:
                     yield error(
                         network.path, f"{kind} refuses it: {reason}", f"cnitool validate {shlex.quote(network.path)}"

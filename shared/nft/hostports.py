@@ -1,0 +1,277 @@
+"""Host ports: what is sent to a port of this host goes on to a pod, by maps in which each mapping is an element.
+
+    hostports4      protocol . port            : pod address . pod port, for any address of the host
+    hostports4_at   address . protocol . port  : the same for one address, looked up before
+    conditional4    protocol . port            : a chain that looks up what fulfils conditions (conditional4_at, too)
+    hairpin4        pod address                : a chain that masquerades what could not find its way back otherwise
+
+and the same for IPv6. Only packets to an address of this host are ever looked up (CVE-2025-67499). Packets of 127.0.0.1
+to a pod need route_localnet on the link that leads there, by which, in turn, whoever is on that link could reach what
+listens on 127.0.0.1 only (CVE-2020-8558), so those packets are dropped first of all.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from shared.cni.errors import InternalError
+from shared.cni.ip import Address, Prefix
+from shared.net.netlink import NetlinkError, Request
+from shared.nft import registry, wire
+from shared.nft.expressions import (
+    address,
+    ct_status,
+    dnat,
+    drop,
+    family,
+    is_local,
+    jump,
+    link,
+    lookup,
+    masquerade,
+    meta,
+    payload,
+    return_,
+    verdict,
+)
+from shared.nft.registry import INET, Conflict, Ruleset
+from shared.nft.ruleset import (
+    ADDRESSES,
+    INET_PROTO,
+    INET_SERVICE,
+    VERDICT,
+    Chain,
+    Rule,
+    Set,
+    Table,
+    addressed,
+    comment_of,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from shared.net.owner import Owner
+    from shared.nft.conntrack import Flow
+    from shared.nft.expressions import Expression
+    from shared.nft.ruleset import Element
+    from shared.nft.transaction import Nfnetlink
+
+VERSIONS = (4, 6)
+LOCALHOST = Prefix(Address(4, 127 << 24), 8)
+LOCALHOST_6 = Prefix(Address(6, 1), 128)
+PROTOCOLS = ("tcp", "udp", "sctp")
+
+_PORT = (INET_PROTO, INET_SERVICE)
+ANY = {n: Set(INET, f"hostports{n}", _PORT, (ADDRESSES[n], INET_SERVICE)) for n in VERSIONS}
+AT = {n: Set(INET, f"hostports{n}_at", (ADDRESSES[n], *_PORT), (ADDRESSES[n], INET_SERVICE)) for n in VERSIONS}
+CONDITIONAL = {n: Set(INET, f"conditional{n}", _PORT, (VERDICT,)) for n in VERSIONS}
+CONDITIONAL_AT = {n: Set(INET, f"conditional{n}_at", (ADDRESSES[n], *_PORT), (VERDICT,)) for n in VERSIONS}
+HAIRPIN = {n: Set(INET, f"hairpin{n}", (ADDRESSES[n],), (VERDICT,)) for n in VERSIONS}
+SETS = tuple(one for kind in (ANY, AT, CONDITIONAL, CONDITIONAL_AT, HAIRPIN) for one in kind.values())
+LOOKED_UP = {one.name: version for kind in (ANY, AT) for version, one in kind.items()}
+# of chains named by their rules: those of conditions, and of what is masqueraded
+PREFIXES = ("hostport", "hairpin")
+
+# What the reference's nftables backend makes: in these chains of its tables the rules have the container id as comment.
+REFERENCE_TABLES = tuple(Table(number, "cni_hostport") for number in (wire.NFPROTO_IPV4, wire.NFPROTO_IPV6))
+REFERENCE_CHAINS = ("hostports", "hostip_hostports", "masquerading")
+
+
+class HostPort:
+    """A mapping of one family: what is sent to `port` of the host's address (empty: of any) goes to the pod's."""
+
+    def __init__(self, host: str, protocol: str, port: int, pod: Address, pod_port: int) -> None:
+        self.version = pod.version
+        self.key = (*([host] if host else []), protocol, str(port))
+        self.to = (str(pod), str(pod_port))
+        self.flow = (self.version, host, port) if protocol == "udp" else None
+        self.is_at = bool(host)
+
+
+class Forwarding:
+    """All that an attachment has: elements, and the chains to which they lead."""
+
+    def __init__(
+        self, ports: Sequence[HostPort], subnets: Mapping[int, Prefix], conditions: Mapping[int, Sequence[Expression]],
+        *, snat: bool, masq_all: bool,
+    ) -> None:  # fmt: skip
+        """Takes the pod's addresses with their prefix lengths, and what packets must match, both by IP version."""
+        self.flows = {port.flow for port in ports if port.flow}
+        self.elements: list[Element] = []
+        chains: dict[str, Chain] = {}
+
+        def leading(element_of: Set, key: Sequence[str], chain: Chain) -> Element:
+            chains[chain.name] = chain
+            return element_of.element(*key, to=verdict("goto", chain.name))
+
+        for port in ports:
+            maps, conditional = (AT, CONDITIONAL_AT) if port.is_at else (ANY, CONDITIONAL)
+            version = port.version
+            self.elements.append(maps[version].element(*port.key, to=port.to))
+            wanted = conditions.get(version)
+            if wanted:
+                chain = addressed(INET, PREFIXES[0], [_translating("conditions", version, maps[version], wanted)])
+                self.elements.append(leading(conditional[version], port.key, chain))
+        for version in sorted({port.version for port in ports}) if snat else ():
+            subnet = subnets[version]
+            self.elements.append(leading(HAIRPIN[version], (str(subnet.address),), _hairpin(subnet, masq_all=masq_all)))
+        self.chains = list(chains.values())
+
+
+def _hairpin(subnet: Prefix, *, masq_all: bool) -> Chain:
+    """Whoever is in the pod's own subnet, or the pod, would be answered directly, and not from the host's address."""
+    if masq_all:
+        rules = [Rule("masqAll", masquerade())]
+    else:
+        rules = [Rule("subnet", address("saddr", subnet.network), masquerade())]
+        if subnet.version == 4:
+            rules.append(Rule("localhost", address("saddr", LOCALHOST), masquerade()))
+    return addressed(INET, PREFIXES[1], rules)
+
+
+def _translating(purpose: str, version: int, to: Set, conditions: Sequence[Expression] = ()) -> Rule:
+    """The rule that sends to a pod what the map has."""
+    port = ADDRESSES[version].length // 4  # the word behind the address
+    return Rule(purpose, conditions, _key(version, to), lookup(to), dnat(version, 0, port))
+
+
+def _key(version: int, of: Set) -> list[Expression]:
+    """Loads what elements are looked up by: [address .] protocol . port."""
+    loaded, word = family(version), 0
+    if len(of.key) > len(_PORT):
+        loaded.append(payload("ip daddr" if version == 4 else "ip6 daddr"))
+        word = ADDRESSES[version].length // 4
+    return [*loaded, meta("l4proto", word), payload("th dport", word + 1)]
+
+
+def _both_families(maps: dict[int, Set], conditional: dict[int, Set]) -> list[Rule]:
+    """A port with conditions leads away to the chain that knows them; what does not fulfil them comes back behind."""
+    rules = []
+    for version in VERSIONS:
+        of = conditional[version]
+        rules.append(Rule(of.name, _key(version, of), lookup(of)))
+        rules.append(_translating(maps[version].name, version, maps[version]))
+    return rules
+
+
+def _chains() -> tuple[Chain, ...]:
+    """Those that are the same whatever is mapped, each behind those to which it leads."""
+    to_host = Rule("to this host", is_local(), jump("hostports"))
+    return (
+        Chain(INET, "hostports_at", _both_families(AT, CONDITIONAL_AT)),
+        Chain(INET, "hostports", [
+            # the kernel routes IPv6 localhost nowhere: better refused at once than lost
+            Rule("localhost", address("daddr", LOCALHOST_6), return_()),
+            Rule("one address", jump("hostports_at")),
+            *_both_families(ANY, CONDITIONAL),
+        ]),
+        Chain(INET, "hostports_prerouting", [to_host], ("nat", wire.NF_INET_PRE_ROUTING, wire.NF_IP_PRI_NAT_DST)),
+        Chain(INET, "hostports_output", [to_host], ("nat", wire.NF_INET_LOCAL_OUT, wire.NF_IP_PRI_NAT_DST)),
+        Chain(INET, "hostports_postrouting", [
+            Rule("hairpin4", ct_status("dnat"), family(4), payload("ip daddr"), lookup(HAIRPIN[4])),
+            Rule("hairpin6", ct_status("dnat"), family(6), payload("ip6 daddr"), lookup(HAIRPIN[6])),
+        ], ("nat", wire.NF_INET_POST_ROUTING, wire.NF_IP_PRI_NAT_SRC)),
+        Chain(INET, "hostports_localnet", [
+            Rule("to localhost", link("iifname", "lo", "neq"), address("daddr", LOCALHOST), drop()),
+        ], ("filter", wire.NF_INET_PRE_ROUTING, wire.NF_IP_PRI_RAW)),
+    )  # fmt: skip
+
+
+def _ruleset(chains: Sequence[Chain] = ()) -> Ruleset:
+    """Removing takes no chains, and making their rules takes time."""
+    return Ruleset(INET, "hostports", SETS, chains, PREFIXES)
+
+
+def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> None:
+    """Maps an attachment's ports; raises InternalError that names the port and its holder where one is taken.
+
+    What else leads to the pod's address is of a pod that had it before and is taken over.
+    """
+    try:
+        registry.add(
+            kernel, _ruleset(_chains()), owner, forwarding.elements, chains=forwarding.chains,
+            replace_in=tuple(HAIRPIN.values()),
+        )  # fmt: skip
+    except Conflict as conflict:
+        *host, protocol, port = conflict.element.of.show(conflict.element.key).split()
+        where = host[0] if host else f"every IPv{LOOKED_UP[conflict.element.of.name]} address"
+        raise InternalError(
+            f"host port {port}/{protocol} of {where} is taken by {conflict.holder or 'somebody else'}"
+        ) from None
+
+
+def problems(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> list[str]:
+    """What is not as `add` left it, each in words."""
+    return registry.problems(kernel, _ruleset(_chains()), owner, forwarding.elements, forwarding.chains)
+
+
+def try_out(kernel: Nfnetlink) -> None:
+    """Raises NoNfTables or NetlinkError where the kernel could not make the rules; changes nothing."""
+    registry.try_out(kernel, _ruleset(_chains()))
+
+
+def remove(kernel: Nfnetlink, owner: Owner, forget: Callable[[set[Flow]], object]) -> None:
+    """Removes what an attachment has, and has `forget` forget its UDP connections, before it is forgotten itself."""
+    flows = {flow for element in registry.listed(kernel, _ruleset(), owner) if (flow := _flow(element.of, element.key))}
+    if flows:
+        registry.withdraw(kernel, _ruleset(), owner)
+        forget(flows)
+    registry.remove(kernel, _ruleset(), owner)
+
+
+def collect(
+    kernel: Nfnetlink, network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[[set[Flow]], object]
+) -> None:
+    """The same for a network's attachments that are not among the valid (container id, ifname)."""
+    before = _flows(kernel)
+    registry.collect(kernel, _ruleset(), network, valid)
+    gone = before - _flows(kernel) if before else before
+    if gone:
+        forget(gone)
+
+
+def _flows(kernel: Nfnetlink) -> set[Flow]:
+    found = set()
+    for kind in (ANY, AT):
+        for one in kind.values():
+            keys = [message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"] for message in kernel.dump_elements(one)]
+            found |= {flow for key in keys if (flow := _flow(one, key))}
+    return found
+
+
+def _flow(of: Set, key: bytes) -> Flow | None:
+    """What an element maps, if it is UDP."""
+    if of.name not in LOOKED_UP:
+        return None
+    *host, protocol, port = of.show(key).split()
+    return (LOOKED_UP[of.name], host[0] if host else "", int(port)) if protocol == "udp" else None
+
+
+def remove_references(kernel: Nfnetlink, container_id: str) -> None:
+    """Removes the rules that the reference's nftables backend has made for a container; asks once where it has not."""
+    there = kernel.get_all([table.query() for table in REFERENCE_TABLES])
+    for table, present in zip(REFERENCE_TABLES, there, strict=True):
+        if present:
+            _remove_commented(kernel, table, container_id)
+
+
+def _remove_commented(kernel: Nfnetlink, table: Table, text: str) -> None:
+    for tries_left in reversed(range(registry.TRIES)):
+        rules = kernel.dump(wire.NFT_MSG_GETRULE, {"nfgen_family": table.family, "NFTA_RULE_TABLE": table.name})
+        names = ("nfgen_family", "NFTA_RULE_TABLE", "NFTA_RULE_CHAIN", "NFTA_RULE_HANDLE")
+        removals = [
+            Request(wire.NFT_MSG_DELRULE, {name: rule[name] for name in names})
+            for rule in rules
+            if rule["NFTA_RULE_TABLE"] == table.name and rule["NFTA_RULE_CHAIN"] in REFERENCE_CHAINS
+            if comment_of(rule.get("NFTA_RULE_USERDATA", b"")) == text
+        ]
+        try:
+            kernel.commit(removals)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT or not tries_left:  # ENOENT: one of them is gone meanwhile
+                raise
+        else:
+            return

@@ -1,0 +1,135 @@
+"""Rows 1, 2, 3, 11, 15 and 19 for portmap: whatever kills or refuses a call, nothing of an attachment is left after DEL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.pretend import Answer, PretendHost
+from tests.system.hostport_nodes import HOST, Plain, elements, ports, rules
+
+KEYS = ports((8080, 80, "tcp"), (8080, 80, "udp"), (8081, 81, "udp", HOST), conditionsV4=["!", "-i", "x"])
+ENDS: tuple[dict[str, Any], ...] = ({}, {"netns": "/run/netns/gone"}, {"netns": ""})
+
+
+@pytest.fixture
+def plain(host: PretendHost) -> Plain:
+    found = Plain(host)
+    found.add(ports((9000, 80), (9000, 80, "udp")), "kept", 9)
+    return found
+
+
+def calls(plain: Plain, verb: str, system_call: str) -> int:
+    """How often a verb makes a system call."""
+    answer = plain.call(verb, KEYS, prefix=("strace", "-qq", "-o", "/run/trace", "-e", f"trace={system_call}"))
+    assert answer.status == 0, answer.stdout
+    return len(plain.host.run("cat", "/run/trace").stdout.splitlines())
+
+
+def struck(plain: Plain, verb: str, system_call: str, number: int, how: str) -> Answer:
+    """A call whose n-th system call of that name is struck."""
+    strike = f"inject={system_call}:{how}:when={number}"
+    return plain.call(verb, KEYS, prefix=("strace", "-qq", "-o", "/dev/null", "-e", strike))
+
+
+def is_whole(plain: Plain) -> bool:
+    return plain.problems(KEYS) == ""
+
+
+SEND = f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'?', ('{HOST}', 8080))"
+
+
+def tracked(plain: Plain) -> list[str]:
+    """The connections to the mapped UDP port, which pass through to a pod that does not answer."""
+    connections = plain.host.run("cat", "/proc/net/nf_conntrack").stdout.splitlines()
+    return [line for line in connections if " udp " in line and "dport=8080 " in line]
+
+
+def prepare(plain: Plain, what: str) -> None:
+    """What must be there before a call, or must not be."""
+    if what == "DEL":
+        plain.add(KEYS)
+        plain.host.python(SEND)
+        assert len(tracked(plain)) == 1
+    elif what == "first ADD":
+        plain.host.run("nft", "flush ruleset")
+
+
+WHAT = pytest.mark.parametrize("what", ["first ADD", "ADD", "DEL"])
+
+
+@WHAT
+def test_killed_at_every_message(plain: Plain, what: str) -> None:
+    """SIGKILL before each message to the kernel and each write, then DEL: all of it is gone, whatever DEL has to go by."""
+    verb = what.rpartition(" ")[2]
+    plain.add(KEYS)
+    assert plain.call("DEL", KEYS).status == 0
+    before = {} if what == "first ADD" else elements(plain.host)
+    halves = set()
+    for system_call in ("sendto", "write"):
+        prepare(plain, what)
+        count = calls(plain, verb, system_call)
+        assert plain.call("DEL", KEYS).status == 0
+        assert system_call == "write" or count > 5
+        for number in range(1, count + 1):
+            prepare(plain, what)
+            struck(plain, verb, system_call, number, "signal=KILL")
+            halves.add(is_whole(plain))
+            for _ in range(2):
+                answer = plain.call("DEL", {"prevResult": None}, **ENDS[number % 3])
+                assert (answer.status, answer.stdout) == (0, ""), (system_call, number, answer)
+            assert elements(plain.host) == before and not tracked(plain), (system_call, number)
+    assert halves == {True, False}  # some struck before the change, some behind it
+
+
+@WHAT
+def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
+    """An ADD that fails has left nothing without any DEL; a DEL says that it failed, and the next one does the rest."""
+    verb = what.rpartition(" ")[2]
+    plain.add(KEYS)
+    assert plain.call("DEL", KEYS).status == 0
+    before = {} if what == "first ADD" else elements(plain.host)
+    prepare(plain, what)
+    count = calls(plain, verb, "sendto")
+    assert plain.call("DEL", KEYS).status == 0
+    for number in range(1, count + 1):
+        prepare(plain, what)
+        answer = struck(plain, verb, "sendto", number, "error=EPERM")
+        assert answer.code == 999 and "could not" not in answer.stderr, (number, answer)
+        if verb == "DEL":
+            assert plain.call("DEL", KEYS).status == 0
+        assert elements(plain.host) == before and not tracked(plain), number
+
+
+def test_the_sysctl_cannot_be_set(plain: Plain) -> None:
+    before = elements(plain.host)
+    count = calls(plain, "ADD", "openat")
+    plain.call("DEL", KEYS)
+    answer = struck(plain, "ADD", "openat", count, "error=EROFS")
+    assert answer.code == 999 and "route_localnet" in answer.json["msg"], answer
+    assert elements(plain.host) == before
+    plain.add(KEYS)
+    assert is_whole(plain)
+
+
+def test_nothing_is_pasted(plain: Plain) -> None:
+    """Names that are rules, or comments' ends, elsewhere: the ruleset has exactly what it has with plain ones."""
+    plain.add(KEYS)
+    shape = rules(plain.host).count("\n")
+    assert plain.call("DEL", KEYS).status == 0
+    odd = 'e"th~};x'
+    plain.add(KEYS, ifname=odd)
+    assert rules(plain.host).count("\n") == shape
+    plain.host.run("nft", "-c", "-f", "-", input=rules(plain.host))
+    assert plain.problems(KEYS, ifname=odd) == ""
+    assert plain.call("DEL", KEYS, ifname=odd).status == 0
+    for number, words in enumerate(("tcp dport 22 accept; flush ruleset", 'x" ; add rule', "80 : 1.2.3.4 . 80 }")):
+        for place in range(4):
+            entry: list[Any] = [80, 80, "tcp", HOST]
+            entry[place] = words
+            answer = plain.call("ADD", ports(entry), f"x{number}")
+            assert answer.code == 7, answer
+        answer = plain.call("ADD", ports((80, 80), conditionsV4=[words], conditionsV6=[words]), f"x{number}")
+        assert answer.code == 7, answer
+    assert set(elements(plain.host)["hostports4"]) == {"net/kept/eth0"}

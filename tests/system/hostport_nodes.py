@@ -1,0 +1,134 @@
+"""Hosts for portmap's tests: one with nothing but results of pods, and one with pods and peers that send packets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.pretend import PATH, Answer, PretendHost
+
+PROBES = str(Path(__file__).with_name("probes.py"))
+PROTOCOLS = ("tcp", "udp", "sctp")
+HOST, HOST_6, OTHER, OTHER_6 = "192.0.2.1", "fd00:2::1", "192.0.2.2", "fd00:2::2"
+OUT, OUT_6, GATEWAY, GATEWAY_6 = "192.0.2.9", "fd00:2::9", "10.1.0.1", "fd00:1::1"
+LOCALHOST = "127.0.0.1"
+ANY = "0.0.0.0"  # noqa: S104
+REFUSED = "ConnectionRefusedError"
+
+
+def ports(*pairs: Any, **keys: Any) -> dict[str, Any]:
+    """The keys that map host ports to ports of the pod; each is (host port, pod port, protocol, host address)."""
+    names = ("hostPort", "containerPort", "protocol", "hostIP")
+    return {"runtimeConfig": {"portMappings": [dict(zip(names, pair, strict=False)) for pair in pairs]}, **keys}
+
+
+ALL = ports(*((8080, 80, protocol) for protocol in PROTOCOLS))
+TCP = ports((8080, 80, "tcp"))
+
+
+def elements(host: PretendHost) -> dict[str, list[str]]:
+    """The comments of the elements of each set and map of the suite's table that has any."""
+    shown = json.loads(host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]
+    found = {}
+    for entry in shown:
+        for thing in entry.values():
+            held = thing.get("elem", []) if thing.get("table") == "pycni" else []
+            if held:
+                found[thing["name"]] = sorted((one if "elem" in one else one[0])["elem"]["comment"] for one in held)
+    return found
+
+
+def rules(host: PretendHost) -> str:
+    return host.run("nft", "list", "ruleset").stdout
+
+
+class Plain:
+    """A host with one link and results of pods that nobody needs to reach."""
+
+    def __init__(self, host: PretendHost) -> None:
+        self.host = host
+        self.netns = host.netns("pod")
+        host.run("sh", "-ec", "ip link add br0 up type bridge; ip addr add 10.1.0.1/24 dev br0; "
+                              "ip addr add fd00:1::1/64 dev br0 nodad; ip addr add 192.0.2.1/32 dev br0")  # fmt: skip
+
+    def config(self, keys: dict[str, Any], number: int = 5, ifname: str = "eth0") -> dict[str, Any]:
+        previous = {
+            "cniVersion": "1.1.0",
+            "interfaces": [{"name": "br0"}, {"name": ifname, "sandbox": self.netns}],
+            "ips": [{"address": GATEWAY + "/24", "interface": 0},
+                    {"address": f"10.1.{number // 250}.{number % 250 + 1}/16", "interface": 1},
+                    {"address": f"fd00:1::{number:x}/64", "interface": 1}],
+        }  # fmt: skip
+        return {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "prevResult": previous, **keys}
+
+    def call(self, verb: str, keys: dict[str, Any], name: str = "c1", number: int = 5, **more: Any) -> Answer:
+        config = self.config(keys, number, more.get("ifname", "eth0"))
+        return self.host.cni("portmap", verb, config, **{"netns": self.netns, "container_id": name, **more})
+
+    def add(self, keys: dict[str, Any], name: str = "c1", number: int = 5, **more: Any) -> Any:
+        answer = self.call("ADD", keys, name, number, **more)
+        assert answer.status == 0, answer.stdout
+        return answer.json
+
+    def refused(self, keys: dict[str, Any], code: int, words: str, name: str = "c1", **more: Any) -> None:
+        """An ADD that must fail and change nothing."""
+        before = (rules(self.host), self.host.snapshot())
+        answer = self.call("ADD", keys, name, **more)
+        assert answer.code == code and words in answer.json["msg"] + answer.json.get("details", ""), answer.stdout
+        assert (rules(self.host), self.host.snapshot()) == before
+
+    def problems(self, keys: dict[str, Any], name: str = "c1", number: int = 5, **more: Any) -> str:
+        answer = self.call("CHECK", keys, name, number, **more)
+        return "" if answer.status == 0 else str(answer.json["details"])
+
+
+class Node:
+    """A host with a peer outside and two pods on a bridge; `far` is a host behind it, which routes to it."""
+
+    def __init__(self, host: PretendHost, **bridge: Any) -> None:
+        self.host = host
+        self.where = {"host": "", **{name: host.netns(name) for name in ("out", "far", "a", "b")}}
+        lines = []
+        for name, net in (("out", "2"), ("far", "3")):
+            lines += [
+                f"link add {name}0 type veth peer eth0 netns {name}", f"link set {name}0 up",
+                *(f"addr add {address} dev {name}0 nodad" for address in (f"192.0.{net}.1/24", f"fd00:{net}::1/64")),
+                f"-n {name} link set lo up", f"-n {name} link set eth0 up",
+                *(f"-n {name} addr add {address} dev eth0 nodad" for address in (f"192.0.{net}.9/24", f"fd00:{net}::9/64")),
+                *(f"-n {name} route add default via {address}" for address in (f"192.0.{net}.1", f"fd00:{net}::1")),
+            ]  # fmt: skip
+        # deprecated: never an answer's own address unless it was asked
+        lines += [f"addr add {OTHER}/24 dev out0", f"addr add {OTHER_6}/64 dev out0 nodad preferred_lft 0"]
+        host.run("sh", "-ec", "\n".join(f"ip {line}" for line in lines))
+        # that a port is not served has to be told every time
+        host.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+        config = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "isDefaultGateway": True, **bridge,
+                  "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}}  # fmt: skip
+        self.results = {}
+        for name in "ab":
+            answer = host.cni("bridge", "ADD", config, netns=self.where[name], container_id=name)
+            assert answer.status == 0, answer.stdout
+            self.results[name] = answer.json
+
+    def call(self, verb: str, pod: str, keys: dict[str, Any], **more: Any) -> Answer:
+        config = {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "prevResult": self.results[pod], **keys}
+        return self.host.cni("portmap", verb, config, **{"netns": self.where[pod], "container_id": pod, **more})
+
+    def add(self, pod: str, keys: dict[str, Any]) -> None:
+        answer = self.call("ADD", pod, keys)
+        assert answer.status == 0, answer.stdout
+        assert answer.json == self.results[pod]
+
+    def probe(
+        self, servers: list[tuple[str, str, int]], probes: list[tuple[Any, ...]], *, silence: bool = False
+    ) -> list[Any]:
+        """What each (from, protocol, address, port[, own port]) got, with servers of (pod, protocol, port)."""
+        job = {
+            "servers": [[self.where[pod], protocol, port, pod] for pod, protocol, port in servers],
+            "probes": [[self.where[origin], *rest, *([] if len(rest) > 3 else [0])] for origin, *rest in probes],
+            "silence": silence,
+        }
+        done = self.host.run(sys.executable, PROBES, input=json.dumps(job), env={"PATH": PATH}, timeout=120)
+        return list(json.loads(done.stdout))
