@@ -52,7 +52,11 @@ def image(package: str = PACKAGE) -> Image:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.exists():
             with tempfile.TemporaryDirectory(dir=CACHE) as directory:
-                _unpack(_concrete(package), Path(directory))
+                try:
+                    _unpack(_concrete(package), Path(directory))
+                except ImageError:  # apt's lists may be missing or old
+                    _output("apt-get", "-q", "update")
+                    _unpack(_concrete(package), Path(directory))
                 Path(directory, "root").rename(root)
     (modules,) = (root / "lib/modules").iterdir()
     return Image(modules.name, root)
