@@ -5,10 +5,9 @@ from __future__ import annotations
 from shared import steps
 from shared.cni import config
 from shared.cni.config import field, integer, invalid, section
-from shared.cni.errors import CniError, IncompatibleVersion, InternalError, InvalidConfig, PluginNotAvailable
+from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
 from shared.cni.plugin import previous_result, valid_attachments
 from shared.cni.result import Interface
-from shared.cni.versions import at_least
 from shared.net import links, netns, qdisc
 from shared.net.netlink import Netlink
 from shared.net.owner import IFB_PREFIX, Owner, attachment, is_ifb
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from shared.net.netlink import Message
     from shared.net.netns import Netns
 
-SINCE = "0.3.0"  # results list interfaces since then
 BYTE = 8  # bits: the kernel counts whole bytes
 rate = integer(0, 2**64 - 1)
 burst = integer(0, BYTE * (2**32 - 1) - 1)  # its bytes are less than what 32 bits hold, as in the reference
@@ -56,8 +54,6 @@ class Wanted:
     """A call's configuration, validated before anything is touched."""
 
     def __init__(self, call: Call) -> None:
-        if not at_least(call.version, SINCE):
-            raise IncompatibleVersion("config version does not allow bandwidth", f"{call.version} is before {SINCE}")
         keys: Config = Config.read(call.config)
         limits: Bandwidth = keys
         path = ""

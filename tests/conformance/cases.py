@@ -710,7 +710,11 @@ def bandwidth_cases() -> dict[str, list[Step]]:
         ],
         "nothing": [add(gw), add(c := limit(), previous=True), delete(c)],
         "rate beyond 32 bits": chain(limit(ingressRate=8 * 10**10, ingressBurst=8 * 10**9)),
-        "version 0.2.0": [add(limit(**ingress, cniVersion="0.2.0"), fails=True)],
+        "VERSION": [version("bandwidth", {"cniVersion": "1.0.0"})],
+        "version 0.2.0": [
+            add(old := limit(**ingress, cniVersion="0.2.0"), fails=True),
+            delete(old, fails=True),
+        ],
         "invalid: prevResult absent": [add(gw), add(limit(**ingress), fails=True)],
         "ADD twice": [add(gw), add(c := limit(**ingress), previous=True), add(c, previous=True, fails=True)],
         "CHECK rate": [

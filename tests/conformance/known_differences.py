@@ -42,7 +42,7 @@ LIMITED_EGRESS = [
 KNOWN = (
     # The protocol
     Known(
-        "* VERSION: result.supportedVersions.6: absent -> *",
+        '* VERSION: result.supportedVersions.?: absent -> "1.1.0"',
         "the reference at hand is older than specification 1.1.0",
         ["*/VERSION", "bridge/podman"],
     ),
