@@ -463,10 +463,7 @@ def _disconnect(call: Call, pod_netns: Netns | None) -> None:
     with pod_netns:
         inside = Netlink()
         link = links.get(inside, call.ifname)
-        if link is None or links.kind(link) != "veth":
-            return
-        peer = links.by_index(host, link.get("IFLA_LINK", 0))
-        if peer is not None and links.kind(peer) == "veth" and peer.get("IFLA_LINK") == link["index"]:
+        if link is not None and links.host_end(host, link) is not None:
             links.delete(inside, call.ifname)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 PLUGINS = {
+    "bandwidth": "plugins.bandwidth",
     "bridge": "plugins.bridge",
     "host-local": "ipam.host_local",
     "loopback": "plugins.loopback",

@@ -11,11 +11,14 @@ from ipam.host_local import Pool
 from ipam.host_local.ranges import Range
 from shared.cni.call import Call, folded
 from shared.cni.errors import CniError
+from shared.cni.versions import of_plugin
 from shared.launch import PLUGINS
 from shared.runtime.conflist import NetworkConfigList
 
 # The class of a plugin that reads a call and raises what is wrong before anything is touched.
-READERS = {"bridge": "Attachment", "host-local": "Pool", "portmap": "Wanted", "tuning": "Wanted"}
+READERS = {
+    "bandwidth": "Wanted", "bridge": "Attachment", "host-local": "Pool", "portmap": "Wanted", "tuning": "Wanted",
+}  # fmt: skip
 # An attachment that nobody has: what depends on it is not judged.
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/none",
@@ -26,7 +29,7 @@ def call(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Call:
     """An ADD as the plugin would get it, without what a runtime supplies for capabilities; raises CniError."""
     made = Call(ENVIRONMENT)
     message = {**plugin, "name": network.name, "cniVersion": network.cni_version}
-    made.read_config(json.dumps(message).encode())
+    made.read_config(json.dumps(message).encode(), of_plugin(PLUGINS.get(str(plugin.get("type")), "")))
     return made
 
 

@@ -14,7 +14,9 @@ from typing import Any
 from pyroute2 import netlink
 from pyroute2.netlink import nfnetlink, nlmsg_atoms, rtnl
 from pyroute2.netlink.nfnetlink import nfctsocket, nftsocket
-from pyroute2.netlink.rtnl import ifaddrmsg, ifinfmsg, rtmsg
+from pyroute2.netlink.rtnl import ifaddrmsg, ifinfmsg, rtmsg, tcmsg
+from pyroute2.netlink.rtnl.tcmsg import act_mirred, cls_u32, sched_tbf
+from pyroute2.netlink.rtnl.tcmsg.common import tc_actions
 
 LINE_WIDTH = 118
 TREE = Path(__file__).resolve().parents[2]
@@ -26,6 +28,12 @@ ROUTE_MESSAGES: Messages = {
     "link": (ifinfmsg.ifinfmsg, ("RTM_NEWLINK", "RTM_DELLINK", "RTM_GETLINK", "RTM_SETLINK")),
     "address": (ifaddrmsg.ifaddrmsg, ("RTM_NEWADDR", "RTM_DELADDR", "RTM_GETADDR")),
     "route": (rtmsg.rtmsg, ("RTM_NEWROUTE", "RTM_DELROUTE", "RTM_GETROUTE")),
+}
+TC_MESSAGES: Messages = {
+    "tc": (
+        tcmsg.tcmsg,
+        ("RTM_NEWQDISC", "RTM_DELQDISC", "RTM_GETQDISC", "RTM_NEWTFILTER", "RTM_DELTFILTER", "RTM_GETTFILTER"),
+    ),
 }
 NFT_MESSAGES: Messages = {
     "batch": (nfnetlink.nfgen_msg, ("NFNL_MSG_BATCH_BEGIN", "NFNL_MSG_BATCH_END")),
@@ -49,6 +57,9 @@ SPOKEN = frozenset(
     IFLA_BR_VLAN_FILTERING IFLA_BRPORT_STATE IFLA_BRPORT_MODE IFLA_BRPORT_ISOLATED IFLA_BRIDGE_VLAN_INFO
     IFA_ADDRESS IFA_LOCAL IFA_BROADCAST IFA_FLAGS
     RTA_DST RTA_OIF RTA_GATEWAY RTA_MULTIPATH RTA_PRIORITY RTA_METRICS RTA_TABLE RTAX_MTU RTAX_ADVMSS
+
+    TCA_KIND TCA_OPTIONS TCA_TBF_PARMS TCA_TBF_RATE64 TCA_U32_CLASSID TCA_U32_SEL TCA_U32_ACT TCA_ACT_PRIO_1
+    TCA_ACT_KIND TCA_ACT_OPTIONS TCA_MIRRED_PARMS
 
     NFTA_TABLE_NAME
     NFTA_CHAIN_TABLE NFTA_CHAIN_NAME NFTA_CHAIN_HOOK NFTA_CHAIN_TYPE NFTA_HOOK_HOOKNUM NFTA_HOOK_PRIORITY
@@ -76,8 +87,6 @@ SPOKEN = frozenset(
     CTA_PROTO_NUM CTA_PROTO_SRC_PORT CTA_PROTO_DST_PORT
     """.split()  # noqa: SIM905  (as a list of strings it would be a page)
 )
-# Link kinds whose IFLA_INFO_DATA is spoken; the others' stays bytes.
-LINK_KINDS = ("bridge", "veth")
 # Expressions of rules whose NFTA_EXPR_DATA is spoken.
 RULE_EXPRESSIONS = (
     "bitwise", "cmp", "ct", "fib", "immediate", "lookup", "masq", "meta", "nat", "payload", "range",
@@ -101,6 +110,7 @@ NFT_CONSTANTS: Constants = (
     (nfctsocket, ("IPS_SRC_NAT", "IPS_DST_NAT")),
 )  # fmt: skip
 CONNTRACK_CONSTANTS: Constants = ((nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FILTER_FLAG_CTA_PROTO_DST_PORT")),)
+TC_CONSTANTS: Constants = ((rtnl, (*TC_MESSAGES["tc"][1], "TC_H_ROOT", "TC_H_INGRESS", "TC_H_CLSACT")),)
 _expression = nftsocket.nft_contains_expr.nft_expr
 # Numbers that pyroute2 keeps inside a class, by name or as what a name stands for there.
 NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
@@ -123,6 +133,16 @@ NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
     ({1 << bit: name for bit, name in enumerate(_expression.nft_lookup.lookup_flags.ops)}, ("NFT_LOOKUP_F_INV",)),
 )  # fmt: skip
 # What pyroute2 has not, or has wrong, from the kernel's headers. Nothing else is typed by hand.
+TC_BY_HAND = {
+    # linux/pkt_sched.h: the place of filters on what comes in, in both kinds of qdisc that have one
+    "TC_H_MIN_INGRESS": 0xFFF2,
+    # linux/pkt_cls.h: what matches is not looked at any further
+    "TC_U32_TERMINAL": 1,
+    # linux/if_ether.h
+    "ETH_P_ALL": 3,
+}  # fmt: skip
+# linux/pkt_sched.h: rates beyond 32 bits
+ATTRIBUTES_BY_HAND = {sched_tbf.options: ((4, "TCA_TBF_RATE64", "uint64"),)}
 NFT_BY_HAND = {
     # linux/netfilter/nfnetlink.h: in pyroute2 bare numbers in its code
     "NFNL_MSG_BATCH_BEGIN": 16, "NFNL_MSG_BATCH_END": 17,
@@ -148,6 +168,20 @@ ATOMS = {
     "asciiz": "asciiz", "string": "asciiz", "l2addr": "l2addr", "lladdr": "l2addr",
     "ipaddr": "ip", "ip4addr": "ip", "ip6addr": "ip", "target": "ip", "flag": "flag",
 }  # fmt: skip
+# Attributes whose layout what stands before them tells: the codec's name for their kind, and the layouts that are
+# spoken; others stay bytes.
+BY_KIND: dict[str, tuple[str, dict[str, type]]] = {
+    "IFLA_INFO_DATA": ("info_data", {kind: ifinfmsg.ifinfmsg.ifinfo.data_map[kind] for kind in ("bridge", "veth")}),
+    "IFLA_INFO_SLAVE_DATA": ("info_slave_data", {"bridge": ifinfmsg.ifinfmsg.ifinfo.bridge_slave_data}),
+    "IFLA_AF_SPEC": ("af_spec", {"bridge": ifinfmsg.ifinfmsg.af_spec_bridge}),
+    "TCA_OPTIONS": ("tc_options", {"tbf": sched_tbf.options, "u32": cls_u32.options}),
+    "TCA_ACT_OPTIONS": ("act_options", {"mirred": act_mirred.options}),
+    "NFTA_EXPR_DATA": ("expr", {name: getattr(_expression, f"nft_{name}") for name in RULE_EXPRESSIONS}),
+}
+# Those of them that have the flag.
+NESTED = frozenset(["TCA_ACT_OPTIONS"])
+# Structures with fields in both byte orders, which the codec does not write: they stay bytes.
+UNWRITTEN = frozenset(["TCA_U32_SEL"])
 # What pyroute2 writes out for sets and again for each expression: values and verdicts.
 DATA = ("nfta_data", "data_attributes")
 # pyroute2's atoms again, for classes with one field, by its layout.
@@ -167,7 +201,8 @@ class Tables:
         names, layout = _header(message)
         attributes: dict[str, tuple[int, str]] = {}
         self.structures[name] = (names, layout, attributes)
-        for number, attribute, kind in _numbered(getattr(message, "nla_map", ())):
+        known = _numbered(getattr(message, "nla_map", ()))
+        for number, attribute, kind in (*known, *ATTRIBUTES_BY_HAND.get(message, ())):
             if attribute not in SPOKEN:
                 continue
             nested, resolved = self._resolve(name, message, attribute, kind)
@@ -177,7 +212,7 @@ class Tables:
     def _resolve(self, owner: str, message: type, attribute: str, kind: str) -> tuple[bool, str]:
         known = self._known(attribute) or ATOMS.get(kind)
         if known:
-            return False, known
+            return attribute in NESTED, known
         held = getattr(message, kind.removeprefix("*"), None)
         if not isinstance(held, type):  # RTA_MULTIPATH is not made of attributes
             return False, "bytes"
@@ -191,20 +226,13 @@ class Tables:
         """The kind of an attribute whose layout pyroute2 finds by what stands before it, and of the codec's own."""
         if attribute == "VETH_INFO_PEER":
             return self.add("link", ifinfmsg.ifinfmsg)
-        if attribute == "IFLA_INFO_DATA":
-            for link_kind in LINK_KINDS:
-                self.add(f"info_data/{link_kind}", ifinfmsg.ifinfmsg.ifinfo.data_map[link_kind])
-            return "info_data"
-        if attribute == "IFLA_INFO_SLAVE_DATA":
-            self.add("info_slave_data/bridge", ifinfmsg.ifinfmsg.ifinfo.bridge_slave_data)
-            return "info_slave_data"
-        if attribute == "IFLA_AF_SPEC":
-            self.add("af_spec/bridge", ifinfmsg.ifinfmsg.af_spec_bridge)
-            return "af_spec"
-        if attribute == "NFTA_EXPR_DATA":
-            for expression in RULE_EXPRESSIONS:
-                self.add(f"expr/{expression}", getattr(_expression, f"nft_{expression}"))
-            return "expr"
+        if attribute in BY_KIND:
+            kind, held = BY_KIND[attribute]
+            for name, structure in held.items():
+                self.add(f"{kind}/{name}", structure)
+            return kind
+        if attribute in UNWRITTEN:
+            return "bytes"
         if attribute == "NFTA_RULE_EXPRESSIONS":
             # given to the codec encoded, since the name of a chain can derive from its rules' bytes, and left as bytes
             # when read, since what a rule is stands in its comment
@@ -224,7 +252,7 @@ class Tables:
         fields = list(getattr(held, "fields", ()))
         if [name for name, _ in fields] == ["value"]:
             return FIELDS.get(fields[0][1], "bytes")
-        if getattr(held, "nla_map", ()) or 0 < len(fields) <= 4:  # longer ones are statistics, which nobody reads
+        if getattr(held, "nla_map", ()) or fields:
             return self.add(f"{owner}/{kind}", held)
         return "bytes"
 
@@ -262,6 +290,11 @@ def _route_constants() -> dict[str, int]:
     for flag in ("MASTER", "PVID", "UNTAGGED", "RANGE_BEGIN", "RANGE_END"):
         found[f"BRIDGE_VLAN_INFO_{flag}"] = ifinfmsg.BRIDGE_VLAN_NAMES[f"BRIDGE_VLAN_INFO_{flag}"]
     return found
+
+
+def _tc_constants() -> dict[str, int]:
+    redirect = {"TCA_EGRESS_REDIR": act_mirred.MIRRED_EACTIONS["egress", "redirect"]}
+    return {**_found(TC_CONSTANTS), **redirect, "TC_ACT_STOLEN": tc_actions["stolen"], **TC_BY_HAND}
 
 
 def _nft_constants() -> dict[str, int]:
@@ -320,6 +353,7 @@ def generate() -> dict[str, str]:
     """The files, by their paths in the tree, and their texts."""
     return {
         "shared/net/wire.py": _text(ROUTE_MESSAGES, _route_constants()),
+        "shared/net/tc_wire.py": _text(TC_MESSAGES, _tc_constants()),
         "shared/nft/wire.py": _text(NFT_MESSAGES, _nft_constants()),
         "shared/nft/conntrack_wire.py": _text(CONNTRACK_MESSAGES, _conntrack_constants()),
     }

@@ -62,8 +62,11 @@ class Call:
         self.version = SUPPORTED[-1]
         self.network = ""
 
-    def read_config(self, data: bytes) -> None:
-        """Reads stdin; raises DecodingFailure, IncompatibleVersion or InvalidConfig, in this order of precedence."""
+    def read_config(self, data: bytes, supported: tuple[str, ...] = SUPPORTED) -> None:
+        """Reads stdin; raises DecodingFailure, IncompatibleVersion or InvalidConfig, in this order of precedence.
+
+        `supported` are the versions that the plugin speaks.
+        """
         try:
             config = loads(data)
         except ValueError as error:
@@ -77,10 +80,10 @@ class Call:
             version = "0.1.0"
         if not isinstance(version, str):
             raise DecodingFailure(f"cniVersion {dumps(version)[:80]} is not a string")
-        if version not in SUPPORTED:
+        if version not in supported:
             raise IncompatibleVersion(
                 "incompatible CNI versions",
-                f"config is {dumps(version)[:80]}, plugin supports {', '.join(SUPPORTED)}",
+                f"config is {dumps(version)[:80]}, plugin supports {', '.join(supported)}",
             )
         self.version = version
         since = SINCE.get(self.command)

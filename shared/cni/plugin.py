@@ -9,7 +9,7 @@ from shared.cni.call import Call, folded
 from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
 from shared.cni.fastjson import dumps, loads
 from shared.cni.result import Result
-from shared.cni.versions import CURRENT, SUPPORTED
+from shared.cni.versions import CURRENT, of_plugin
 from shared.undo import Undo
 
 TYPE_CHECKING = False
@@ -28,13 +28,14 @@ def serve(module: str) -> int:
     version = CURRENT
     call: Call | None = None
     failure: CniError | None = None
+    supported = of_plugin(module)
     try:
         call = Call({key.decode(): value.decode(errors="surrogateescape") for key, value in posix.environ.items()
                      if key.startswith(b"CNI_") and key.isascii()})  # fmt: skip
         if call.command == "VERSION":
-            _write(dumps({"cniVersion": _asked_version(), "supportedVersions": list(SUPPORTED)}))
+            _write(dumps({"cniVersion": _asked_version(supported), "supportedVersions": list(supported)}))
         else:
-            call.read_config(_read_stdin())
+            call.read_config(_read_stdin(), supported)
             version = call.version
             if folded(call.config, "pycni") is not None:
                 from shared.cni import log
@@ -135,13 +136,13 @@ def _read_stdin() -> bytes:
     return b"".join(chunks)
 
 
-def _asked_version() -> str:
+def _asked_version(supported: tuple[str, ...]) -> str:
     """VERSION's cniVersion is the configuration's; runtimes of old send none, or nothing."""
     try:
         version = loads(_read_stdin())["cniVersion"]
     except (CniError, ValueError, TypeError, KeyError):
         return CURRENT
-    return version if version in SUPPORTED else CURRENT
+    return version if version in supported else CURRENT
 
 
 def _fail(version: str, error: CniError) -> None:

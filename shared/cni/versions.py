@@ -12,10 +12,16 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+FIRST = {"plugins.bandwidth": "0.3.0"}  # by module: the first version that a plugin speaks, where it is not all of them
 CURRENT = SUPPORTED[-1]
 
 INTERFACE_KEYS_1_1 = ("mtu", "socketPath", "pciID")
 ROUTE_KEYS_1_1 = ("mtu", "advmss", "priority", "table", "scope")
+
+
+def of_plugin(module: str) -> tuple[str, ...]:
+    """The versions that a plugin speaks."""
+    return SUPPORTED[SUPPORTED.index(FIRST[module]) :] if module in FIRST else SUPPORTED
 
 
 def at_least(version: str, least: str) -> bool:

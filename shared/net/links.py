@@ -43,6 +43,15 @@ def by_index(netlink: Netlink, index: int) -> Message | None:
     return netlink.get(RTM_GETLINK, {"index": index})
 
 
+def host_end(host: Netlink, inside: Message) -> Message | None:
+    """The other end on the host of a veth pair whose end in the pod is `inside`; None where that is no such link."""
+    if kind(inside) != "veth":
+        return None
+    peer = by_index(host, inside.get("IFLA_LINK", 0))
+    is_pair = peer is not None and kind(peer) == "veth" and peer.get("IFLA_LINK") == inside["index"]
+    return peer if is_pair else None
+
+
 def require(netlink: Netlink, name: str) -> Message:
     """The link of that name; raises NoLink where there is none."""
     link = get(netlink, name)

@@ -127,17 +127,20 @@ class Netlink:
                         raise failure
                     return
 
-    def get(self, kind: int, message: Message) -> Message | None:
-        """The one object asked for, or None where the kernel says that there is none."""
-        request = Request(kind, message)
+    def get(self, kind: int, message: Message, flags: int = 0) -> Message | None:
+        """The one object asked for, or None where the kernel says that there is none.
+
+        Some kinds need `flags`: NLM_F_ECHO to be told at all, NLM_F_ACK to learn that there is nothing to tell.
+        """
+        request = Request(kind, message, flags)
         sequence = self._send([request], acknowledge=False)
         while True:
-            for got, number, flags, data, start, end in self._receive():
+            for got, number, answer_flags, data, start, end in self._receive():
                 if number != sequence:
                     continue
                 if got != NLMSG_ERROR:
                     return decode(got, data, start, end, self.tables)
-                failure = self._refusal(request, flags, data, start, end)
+                failure = self._refusal(request, answer_flags, data, start, end)
                 if failure is None or failure.errno in (errno.ENODEV, errno.ENOENT):
                     return None
                 raise failure
@@ -333,6 +336,10 @@ def _resolve(kind: str, owner: Message) -> str:
         return f"info_slave_data/{owner.get('IFLA_INFO_SLAVE_KIND', '')}"
     if kind == "af_spec":
         return "af_spec/bridge" if owner.get("family") == AF_BRIDGE else ""
+    if kind == "tc_options":
+        return f"tc_options/{owner.get('TCA_KIND', '')}"
+    if kind == "act_options":
+        return f"act_options/{owner.get('TCA_ACT_KIND', '')}"
     if kind == "expr":
         return f"expr/{owner.get('NFTA_EXPR_NAME', '')}"
     return kind

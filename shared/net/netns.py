@@ -88,6 +88,24 @@ def open_if_there(path: str) -> Netns | None:
         return None
 
 
+def throw_away() -> Netns:
+    """A new network namespace with nothing but `lo`, for trials: the kernel removes it with all that is in it.
+
+    Raises OSError where there cannot be another one.
+    """
+    home = posix.open(OWN, posix.O_RDONLY | posix.O_CLOEXEC)
+    unshare = getattr(posix, "unshare", None)  # from Python 3.12
+    if unshare is not None:
+        unshare(CLONE_NEWNET)
+    else:
+        from shared import libc
+
+        libc.call("unshare", CLONE_NEWNET)
+    made = Netns("", posix.open(OWN, posix.O_RDONLY | posix.O_CLOEXEC), home)
+    _setns(home)
+    return made
+
+
 def _setns(descriptor: int) -> None:
     setns = getattr(posix, "setns", None)  # from Python 3.12
     if setns is not None:

@@ -13,6 +13,7 @@ except ImportError:
 ALIAS_PREFIX = "pycni:"
 ALIAS_BYTES = 255  # IFALIASZ in linux/if.h, less the closing NUL
 LINK_PREFIX = "veth"
+IFB_PREFIX = "bwp"
 NETWORK_DIGITS = 3
 
 
@@ -41,6 +42,8 @@ class Owner:
         self.host_link = network_prefix(network) + digits[:8]
         self.host_mac = _mac(digits[8:20])
         self.pod_mac = _mac(digits[20:32])
+        self.ifb = ifb_prefix(network) + digits[:8]
+        self.ifb_mac = _mac(digits[32:44])
 
     @property
     def alias(self) -> str:
@@ -54,9 +57,22 @@ def network_prefix(network: str) -> str:
     return LINK_PREFIX + digest(network.encode())[:NETWORK_DIGITS]
 
 
+def ifb_prefix(network: str) -> str:
+    """How the names of a network's ifb devices begin; the hyphen tells them from the reference's, which have none."""
+    return f"{IFB_PREFIX}{digest(network.encode())[:NETWORK_DIGITS]}-"
+
+
 def is_host_link(name: str, network: str) -> bool:
     """Whether a name has the form that host links of the network have."""
-    prefix = network_prefix(network)
+    return _is_derived(name, network_prefix(network))
+
+
+def is_ifb(name: str, network: str) -> bool:
+    """Whether a name has the form that ifb devices of the network have."""
+    return _is_derived(name, ifb_prefix(network))
+
+
+def _is_derived(name: str, prefix: str) -> bool:
     tail = name.removeprefix(prefix)
     return name.startswith(prefix) and len(tail) == 8 and set(tail) <= set("0123456789abcdef")
 

@@ -722,6 +722,60 @@ def portmap_cases() -> dict[str, list[Step]]:
     }
 
 
+def bandwidth_cases() -> dict[str, list[Step]]:
+    """bandwidth behind bridge: each direction, where the limits come from, mistakes, what is there already."""
+    gw = br(isGateway=True)
+    ingress = {"ingressRate": 1_000_001, "ingressBurst": 800_000}
+    egress = {"egressRate": 8_000_000, "egressBurst": 1_000_000}
+    capital = {key[0].upper() + key[1:]: value for key, value in {**ingress, **egress}.items()}
+
+    def limit(**keys: Any) -> dict[str, Any]:
+        return net("bandwidth", **keys)
+
+    def chain(config: dict[str, Any]) -> list[Step]:
+        return [add(gw), add(config, previous=True), check(config), delete(config), delete(config), delete(gw)]
+
+    mistakes: dict[str, dict[str, Any]] = {
+        "rate without burst": {"ingressRate": 8000},
+        "burst without rate": {"egressBurst": 8000},
+        "burst of 4 GiB": {"ingressRate": 8000, "ingressBurst": 8 * (2**32 - 1)},
+        "rate that is text": {"ingressRate": "8000", "ingressBurst": 8000},
+        "rate below 0": {"ingressRate": -1, "ingressBurst": 8000},
+        "of the runtime: rate without burst": {"runtimeConfig": {"bandwidth": {"IngressRate": 8000}}},
+    }
+    return {
+        "ingress": chain(limit(**ingress)),
+        "egress": chain(limit(**egress)),
+        "both": chain(limit(**ingress, **egress)),
+        "as containerd sends it": chain(limit(runtimeConfig={"bandwidth": capital})),
+        "static before the runtime's": chain(limit(**egress, runtimeConfig={"bandwidth": ingress})),
+        "static 0 before the runtime's": [
+            add(gw),
+            add(limit(egressRate=0, runtimeConfig={"bandwidth": ingress}), previous=True),
+        ],
+        "nothing": [add(gw), add(c := limit(), previous=True), delete(c)],
+        "rate beyond 32 bits": chain(limit(ingressRate=8 * 10**10, ingressBurst=8 * 10**9)),
+        "VERSION": [version("bandwidth", {"cniVersion": "1.0.0"})],
+        "version 0.2.0": [
+            add(old := limit(**ingress, cniVersion="0.2.0"), fails=True),
+            delete(old, fails=True),
+        ],
+        "invalid: prevResult absent": [add(gw), add(limit(**ingress), fails=True)],
+        "ADD twice": [add(gw), add(c := limit(**ingress), previous=True), add(c, previous=True, fails=True)],
+        "CHECK rate": [
+            add(gw),
+            add(limit(**ingress), previous=True),
+            check(limit(**{**ingress, "ingressRate": 2_000_000}), fails=True),
+        ],
+        "DEL netns gone": [add(gw), add(c := limit(**egress), previous=True), delete(c, before="drop a"), delete(c)],
+        "DEL netns empty": [add(gw), add(c := limit(**egress), previous=True), delete(c, pod="", id="c-a")],
+        **{
+            f"invalid: {name}": [add(gw), add(limit(**keys), previous=True, fails=True)]
+            for name, keys in mistakes.items()
+        },
+    }
+
+
 def hand_over_cases() -> dict[str, list[Step]]:
     """One suite begins, the other takes over on the same bridge and store; each is played in both directions."""
     gw = br(isGateway=True)
@@ -781,6 +835,12 @@ def hand_over_cases() -> dict[str, list[Step]]:
             delete(tiny, pod="b", by=1),
             add(tiny, pod="g"),
             *(delete(tiny, pod=pod, by=n % 2) for n, pod in enumerate("acdeg")),
+        ],
+        "limits": [
+            add(gw),
+            add(c := net("bandwidth", egressRate=8_000_000, egressBurst=1_000_000), previous=True),
+            delete(c, by=1),
+            delete(gw, by=1),
         ],
         "ADD twice": [add(gw), add(gw, by=1, fails=True), delete(gw, by=1)],
         "netns gone": [add(gw), delete(gw, before="drop a", by=1)],
@@ -844,6 +904,7 @@ GROUPS = {
     "bridge": bridge_cases,
     "portmap": portmap_cases,
     "tuning": tuning_cases,
+    "bandwidth": bandwidth_cases,
     "hand-over": hand_over_cases,
 }
 CASES = tuple(Case(f"{group}/{name}", steps) for group, make in GROUPS.items() for name, steps in make().items())

@@ -270,6 +270,7 @@ def flat(value: object, name: str) -> Iterator[tuple[str, str]]:
 
 
 VETH = re.compile(r"veth[0-9a-f]+")
+IFB = re.compile(r"bwp[0-9a-f-]+")
 SYSCTLS = "accept_ra accept_dad enhanced_dad disable_ipv6 arp_notify ndisc_notify proxy_arp forwarding route_localnet"
 LOOK = f"""
 for ns in "$@"; do
@@ -302,11 +303,34 @@ class State:
         for link in self.looks["host"][0]:
             if link["ifname"] in self.roles and link.get("link", "veth").startswith("cni0."):
                 self.roles[link["ifname"]] = f"port-of-{link['link']}"
+        self.roles |= {name: "ifb" for name in indexes.values() if IFB.fullmatch(name)}
         for where, (links, *_) in self.looks.items():
             for link in links if where != "host" else []:
                 name = indexes.get(link.get("link_index", 0))
                 if name in self.roles:
                     self.roles[name] = f"veth-of-{where[4:]}-{link['ifname']}"
+
+        self.traffic = list(self.traffic_facts(host)) if "bandwidth" in literals else []
+
+    def traffic_facts(self, host: PretendHost) -> Iterator[tuple[str, str]]:
+        """Qdiscs of the host's links, and the filters on what comes in."""
+        for qdisc in read(host.run("tc", "-j", "qdisc").stdout):
+            if qdisc["kind"] == "noqueue":
+                continue
+            link = self.roles.get(qdisc["dev"], qdisc["dev"])
+            yield f"host link {link} qdisc {qdisc['handle']}", f"{qdisc['kind']} {json.dumps(qdisc['options'])}"
+            if qdisc["kind"] not in ("ingress", "clsact"):
+                continue
+            for filter_ in read(host.run("tc", "-j", "filter", "show", "dev", qdisc["dev"], "ingress").stdout):
+                options = filter_.get("options", {})
+                name = f"host link {link} filter {filter_['pref']} {filter_['kind']}"
+                yield from (
+                    (f"{name} {key}", json.dumps(options[key])) for key in ("match", "flowid") if key in options
+                )
+                for action in options.get("actions", []):
+                    words = [action.get(key) for key in ("kind", "mirred_action", "direction", "control_action")]
+                    target = self.roles.get(action.get("to_dev", ""), "none")
+                    yield f"{name} action {action['order']}", f"{json.dumps(words)} to {target}"
 
     def whose(self, mac: str, name: str, where: str) -> str:
         """A MAC in a result by its meaning: asked for, the one the link has, or neither."""
@@ -337,6 +361,7 @@ class State:
                 elif name == "all" and key == "forwarding":
                     facts[f"{where} forwarding {family}"] = value
         facts.update(self.file_facts())
+        facts.update(self.traffic)
         return facts
 
     def link_facts(self, name: str, link: Mapping[str, Any], known: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -35,10 +35,14 @@ class Known:
         return any(fnmatchcase(case, pattern) for pattern in self.cases)
 
 
+LIMITED_EGRESS = [
+    *(f"bandwidth/{name}" for name in ("egress", "both", "as containerd sends it", "static before the runtime's")),
+    "bandwidth/DEL netns gone", "bandwidth/DEL netns empty", "hand-over/limits:ours-first",
+]  # fmt: skip
 KNOWN = (
     # The protocol
     Known(
-        "* VERSION: result.supportedVersions.6: absent -> *",
+        '* VERSION: result.supportedVersions.?: absent -> "1.1.0"',
         "the reference at hand is older than specification 1.1.0",
         ["*/VERSION", "bridge/podman"],
     ),
@@ -276,5 +280,48 @@ KNOWN = (
         "bridge ADD: host link cni0 vlan_filtering: 0 -> 1",
         "a bridge that was there before keeps VLANs apart as soon as a pod is put into one; the reference's never does",
         ["bridge/vlan on a bridge without"],
+    ),
+    # bandwidth
+    Known(
+        "bandwidth ADD: host link * filter 1 u32 action 2: * -> absent",
+        "one redirection leads everything to the ifb; the reference adds a second, which nothing reaches",
+        LIMITED_EGRESS,
+    ),
+    Known(
+        "bandwidth ADD: host link * filter 1 u32 flowid: * -> absent",
+        "a class means nothing to what comes in",
+        LIMITED_EGRESS,
+    ),
+    Known(
+        "bandwidth DEL: host link * qdisc *: * -> absent",
+        "DEL ends the limits on a link that stays, too",
+        [
+            f"bandwidth/{name}"
+            for name in (
+                "ingress",
+                "egress",
+                "both",
+                "as containerd sends it",
+                "static before the runtime's",
+                "rate beyond 32 bits",
+                "DEL netns empty",
+            )
+        ]
+        + ["hand-over/limits:reference-first"],
+    ),
+    Known(
+        "bandwidth DEL: host link * filter 1 u32 *: * -> absent",
+        "and what the reference leaves there drops all that the pod sends, since the ifb is gone",
+        [*(one for one in LIMITED_EGRESS if not one.endswith("gone")), "hand-over/limits:reference-first"],
+    ),
+    Known(
+        "bandwidth DEL: host link ifb kind: absent -> ifb",
+        "an interface has an ifb of its own, of whose name the reference does not know; this suite's GC removes it",
+        ["hand-over/limits:ours-first"],
+    ),
+    Known(
+        "bandwidth DEL: host link * filter 1 u32 action 1: * to none -> * to ifb",
+        "and so the redirection still leads there",
+        ["hand-over/limits:ours-first"],
     ),
 )

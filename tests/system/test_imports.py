@@ -15,6 +15,8 @@ STANDARD = {
     "__future__",  # annotations without their cost
     "_blake2",  # host link names; hashlib costs 3 ms more
     "_ctypes",  # setns, umount and prctl below Python 3.12; ctypes costs 3 ms
+    "_sha2",  # the name of the reference's ifb, from Python 3.12; below it is
+    "_sha512",
     "_json",  # scanner and encoder; json costs 8 ms
     "_socket",  # netlink and inet_pton; socket costs 7 ms
     "_struct",
@@ -24,13 +26,15 @@ STANDARD = {
     "struct",  # netlink headers; 20 lines around _struct
 }
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|steps|undo))?")
-KERNEL = re.compile(r"shared\.net(\.\w+)?")
+KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc)\w+)?")
+TC = re.compile(r"shared\.net\.(tc_wire|qdisc)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(r"shared\.nft(\.(wire|expressions|hostports|masquerade|registry|ruleset|transaction))?")
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 # What an executable may load of this project beyond the protocol.
 OWN = {
     "loopback": (KERNEL, re.compile(r"plugins(\.loopback)?")),
+    "bandwidth": (KERNEL, TC, re.compile(r"plugins(\.bandwidth)?")),
     "bridge": (KERNEL, IPAM, re.compile(r"plugins(\.bridge)?")),
     "host-local": (IPAM,),
     "portmap": (KERNEL, NFT, re.compile(r"plugins(\.portmap)?")),
@@ -39,6 +43,7 @@ OWN = {
 # The keys of plugins that come after another one.
 CHAINED: dict[str, dict[str, Any]] = {
     "portmap": {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}},
+    "bandwidth": {"ingressRate": 10**6, "ingressBurst": 10**6, "egressRate": 10**6, "egressBurst": 10**6},
     "tuning": {"mtu": 1400, "promisc": True, "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}},
 }
 # Parts that a plain attachment has no use for, and the verbs of its life that need them all the same.

@@ -28,7 +28,7 @@ class Node:
         self.conf_dir, self.own, self.foreign = (directory / name for name in ("net.d", "own", "foreign"))
         for bin_dir, content, names in (
             (self.own, OWN, PLUGINS),
-            (self.foreign, "\x7fELF", (*PLUGINS, "portmap", "bandwidth")),
+            (self.foreign, "\x7fELF", (*PLUGINS, "portmap")),
         ):
             bin_dir.mkdir()
             for name in names:
@@ -125,8 +125,10 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     ({"type": "../bridge"}, ["type error .* not a file name", "type note"]),
     ({"type": "portmap", "anything": 1}, ["type note .*only the general checks", "capabilities.portMappings warning"]),
     ({"type": "portmap", "capabilities": {"portMappings": True}}, ["type note"]),
-    ({"type": "bandwidth"}, ["type note", "capabilities.bandwidth warning"]),
-    ({"type": "bandwidth", "ingressRate": 5}, ["type note"]),
+    ({"type": "bandwidth"}, ["capabilities.bandwidth warning"]),
+    ({"type": "bandwidth", "capabilities": {"bandwidth": True}}, []),
+    ({"type": "bandwidth", "ingressRate": 8000, "ingressBurst": 80000}, []),
+    ({"type": "bandwidth", "ingressRate": 8000}, ['ingressRate error 8000 needs "ingressBurst"']),
 ])  # fmt: skip
 def test_findings_of_a_plugin(node: Node, plugin: Any, expected: list[str]) -> None:
     node.write_list({"type": "loopback"}, plugin)

@@ -15,7 +15,7 @@ from shared.cli import wire_tables
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
-from shared.net import addresses, bridges, links, routes, vlans, wire
+from shared.net import addresses, bridges, links, routes, tc_wire, vlans, wire
 from shared.net.netlink import DUMP_TRIES, NetlinkError, Request, decode, encode
 from shared.net.netns import Netns
 from shared.net.wire import (
@@ -100,7 +100,8 @@ def test_the_tables_are_what_pyroute2_says() -> None:
 
 def test_no_two_tables_have_a_structure_of_the_same_name() -> None:
     """The codec keeps what it has looked up by the structure's name alone."""
-    assert not wire.STRUCTURES.keys() & nft_wire.STRUCTURES.keys()
+    names = [name for tables in (wire, tc_wire, nft_wire) for name in tables.STRUCTURES]
+    assert len(names) == len(set(names))
 
 
 @given(names, macs, mtus, st.booleans())

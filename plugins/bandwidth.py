@@ -1,0 +1,228 @@
+"""bandwidth: limits how fast a pod receives (ingress) and sends (egress), on the host's end of its veth pair."""
+
+from __future__ import annotations
+
+from shared import steps
+from shared.cni import config
+from shared.cni.config import field, integer, invalid, section
+from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
+from shared.cni.plugin import previous_result, valid_attachments
+from shared.cni.result import Interface
+from shared.net import links, netns, qdisc
+from shared.net.netlink import Netlink
+from shared.net.owner import IFB_PREFIX, Owner, attachment, is_ifb
+from shared.net.qdisc import Bucket, TrafficControl
+from shared.net.wire import IFF_UP, RTM_GETLINK
+from shared.undo import Undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shared.cni.call import Call
+    from shared.cni.result import Result
+    from shared.net.netlink import Message
+    from shared.net.netns import Netns
+
+BYTE = 8  # bits: the kernel counts whole bytes
+rate = integer(0, 2**64 - 1)
+burst = integer(0, BYTE * (2**32 - 1) - 1)  # its bytes are less than what 32 bits hold, as in the reference
+
+
+class Bandwidth(config.Config):
+    """The limits, in the configuration and from the runtime."""
+
+    ingressRate: int | None = field(rate, None, "bits per second that the pod may receive; 0: no limit")
+    ingressBurst: int | None = field(burst, None, "bits that the pod may receive at once; goes with ingressRate")
+    egressRate: int | None = field(rate, None, "bits per second that the pod may send; 0: no limit")
+    egressBurst: int | None = field(burst, None, "bits that the pod may send at once; goes with egressRate")
+
+
+class RuntimeConfig(config.Config):
+    """What the runtime adds for the `bandwidth` capability."""
+
+    bandwidth: Bandwidth | None = field(
+        section(Bandwidth), None, "the same (capability `bandwidth`), used where the configuration has none of the keys"
+    )
+
+
+class Config(Bandwidth):
+    """bandwidth's keys."""
+
+    runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
+
+
+class Wanted:
+    """A call's configuration, validated before anything is touched."""
+
+    def __init__(self, call: Call) -> None:
+        keys: Config = Config.read(call.config)
+        limits: Bandwidth = keys
+        path = ""
+        is_static = any(getattr(keys, name) is not None for name in Bandwidth.fields)
+        if not is_static and keys.runtimeConfig and keys.runtimeConfig.bandwidth:
+            limits, path = keys.runtimeConfig.bandwidth, "runtimeConfig.bandwidth."
+        self.ingress = _bucket(limits, path, "ingressRate", "ingressBurst")
+        self.egress = _bucket(limits, path, "egressRate", "egressBurst")
+
+
+def _bucket(limits: Bandwidth, path: str, *names: str) -> Bucket | None:
+    """The token bucket of a direction, None where it has no limit; raises InvalidConfig for half of one."""
+    values = {name: getattr(limits, name) or 0 for name in names}
+    if not any(values.values()):
+        return None
+    for name, value in values.items():
+        if not value:
+            (other,) = set(names) - {name}
+            raise invalid(f"{path}{other}", values[other], f'needs "{name}" beside it')
+        if value < BYTE:
+            raise invalid(f"{path}{name}", value, f"must be at least {BYTE}, a byte, or 0")
+    return Bucket(*values.values())
+
+
+def add(call: Call, undo: Undo) -> Result:
+    """Limits the pod; the result is that of the plugin before, with the ifb where the pod's sending is limited."""
+    wanted = Wanted(call)
+    result = previous_result(call)
+    if result is None:
+        raise InvalidConfig(
+            'invalid configuration: "prevResult" is required: bandwidth limits what another plugin made'
+        )
+    if not wanted.ingress and not wanted.egress:
+        return result
+    pod_netns = netns.open_netns(call.netns)
+    host = Netlink()
+    owner = Owner(call.network, call.container_id, call.ifname)
+    link = _host_end(host, owner, pod_netns)
+    if link is None:
+        raise InternalError(
+            f"{call.ifname} in {call.netns} has no other end on the host: bandwidth limits veth pairs only"
+        )
+    ifb = _limit(host, undo, owner, link, wanted)
+    if ifb is not None:
+        result.interfaces.append(Interface(ifb["IFLA_IFNAME"], ifb["IFLA_ADDRESS"], mtu=ifb["IFLA_MTU"]))
+    return result
+
+
+def _host_end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> Message | None:
+    """The host's end of the pod's veth pair: of the name that this suite gives it, or found from the pod's."""
+    link = links.get(host, owner.host_link)
+    if link is not None and links.kind(link) == "veth":
+        return link
+    if pod_netns is None:
+        return None
+    with pod_netns:
+        inside = links.get(Netlink(), owner.ifname)
+    return inside and links.host_end(host, inside)
+
+
+def _limit(host: Netlink, undo: Undo, owner: Owner, link: Message, wanted: Wanted) -> Message | None:
+    """Sets the limits on the host's end of the pod's veth pair; the ifb, where one is needed."""
+    tc = TrafficControl()
+    if wanted.ingress:
+        steps.begin("ingress")
+        wanted.ingress.limit_link(tc, undo, link)
+    if not wanted.egress:
+        return None
+    steps.begin("egress")
+    ifb = qdisc.add_ifb(host, undo, owner, link)
+    wanted.egress.limit_link(tc, undo, ifb)
+    qdisc.redirect(tc, undo, link, ifb)
+    return ifb
+
+
+def _reference_ifb(owner: Owner) -> str:
+    """The name that the reference gives a container's ifb: it has one for each network and container only."""
+    try:
+        from _sha512 import sha512
+    except ImportError:
+        try:
+            from _sha2 import sha512  # from Python 3.12
+        except ImportError:
+            from hashlib import sha512
+
+    return IFB_PREFIX + str(sha512(f"{owner.network}{owner.container_id}".encode()).hexdigest())[:12]
+
+
+def _ifb(host: Netlink, owner: Owner) -> Message | None:
+    """The attachment's ifb, or the one that the reference made for its container."""
+    for name in (owner.ifb, _reference_ifb(owner)):
+        link = links.get(host, name)
+        if link is not None and links.kind(link) == "ifb":
+            return link
+    return None
+
+
+def check(call: Call) -> None:
+    """Raises InternalError that names every limit that is missing or another one."""
+    wanted = Wanted(call)
+    pod_netns = netns.open_netns(call.netns)
+    if not wanted.ingress and not wanted.egress:
+        return
+    host = Netlink()
+    owner = Owner(call.network, call.container_id, call.ifname)
+    problems: list[str] = []
+    tc = TrafficControl()
+    link = _host_end(host, owner, pod_netns)
+    if link is None:
+        problems.append(f"{call.ifname} in {call.netns} has no other end on the host")
+    elif wanted.ingress:
+        problems += wanted.ingress.problems(tc, link)
+    if wanted.egress:
+        ifb = _ifb(host, owner)
+        if ifb is None:
+            problems.append(f"ifb {owner.ifb} is missing")
+        else:
+            problems += wanted.egress.problems(tc, ifb)
+            if not ifb["flags"] & IFF_UP:
+                problems.append(f"ifb {ifb['IFLA_IFNAME']} is down")
+        if link is not None and (ifb and ifb["index"]) not in qdisc.redirections(tc, link["index"]).values():
+            problems.append(f"nothing leads what comes in at {link['IFLA_IFNAME']} through the ifb")
+    if problems:
+        raise InternalError(f"{call.network} {call.ifname} is not limited as it was", "; ".join(problems))
+
+
+def delete(call: Call) -> None:
+    """Ends the limits on the host's end of the veth pair, if that is there, and removes the ifb."""
+    pod_netns = netns.open_if_there(call.netns)
+    steps.begin("del")
+    host = Netlink()
+    owner = Owner(call.network, call.container_id, call.ifname)
+    ifb = _ifb(host, owner)
+    link = _host_end(host, owner, pod_netns)
+    if link is not None:
+        # first: what is led to an ifb that is gone is dropped
+        qdisc.release(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())
+    if ifb is not None:
+        links.delete(host, ifb["IFLA_IFNAME"])
+
+
+def gc(call: Call) -> None:
+    """Removes the ifbs of this network's attachments that are not valid any more."""
+    valid = {Owner(call.network, *one).ifb for one in valid_attachments(call)}
+    steps.begin("del")
+    host = Netlink()
+    problems: list[CniError] = []
+    for link in host.dump(RTM_GETLINK):
+        name = link["IFLA_IFNAME"]
+        if links.kind(link) != "ifb" or not is_ifb(name, call.network) or name in valid:
+            continue
+        owner = attachment(link.get("IFLA_IFALIAS", ""))
+        if owner is None or owner[0] == call.network:
+            try:
+                links.delete(host, name)
+            except CniError as error:
+                problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+def status(call: Call) -> None:
+    """Raises PluginNotAvailable where the kernel cannot limit as it should: tried out on a namespace that goes away."""
+    wanted = Wanted(call)
+    if not wanted.ingress and not wanted.egress:
+        return
+    try:
+        with netns.throw_away():
+            host = Netlink()
+            _limit(host, Undo(), Owner(call.network, "status", "lo"), links.require(host, "lo"), wanted)
+    except (CniError, OSError) as error:
+        raise PluginNotAvailable("the kernel cannot limit a pod", str(error)) from None

@@ -1,0 +1,230 @@
+"""Traffic control: a token bucket that limits what a link sends, and an ifb by which it limits what comes in, too."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+from shared.cni.errors import InternalError, UnsupportedField
+from shared.net import links, tc_wire
+from shared.net.netlink import Netlink, NetlinkError, Request
+from shared.net.tc_wire import (
+    ETH_P_ALL,
+    RTM_DELQDISC,
+    RTM_DELTFILTER,
+    RTM_GETQDISC,
+    RTM_GETTFILTER,
+    RTM_NEWQDISC,
+    RTM_NEWTFILTER,
+    TC_ACT_STOLEN,
+    TC_H_INGRESS,
+    TC_H_MIN_INGRESS,
+    TC_H_ROOT,
+    TC_U32_TERMINAL,
+    TCA_EGRESS_REDIR,
+)
+from shared.net.wire import IFF_UP, NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, RTM_NEWLINK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shared.net.netlink import Message
+    from shared.net.owner import Owner
+    from shared.undo import Undo
+
+U32 = 2**32 - 1
+LATENCY = 25_000  # microseconds that a packet may wait in the queue: the reference's
+SECOND = 1_000_000  # microseconds
+TICK = 64  # nanoseconds of the clock that token buckets count in: PSCHED_SHIFT in net/pkt_sched.h
+LONGEST = U32 // TICK  # ticks: the kernel keeps nanoseconds in 32 bits
+ROOT_HANDLE = 0x00010000  # 1:, the reference's
+INGRESS_HANDLE = 0xFFFF0000  # ffff:, the kernel allows no other
+FILTERS = INGRESS_HANDLE | TC_H_MIN_INGRESS  # their place in an ingress qdisc and in a clsact
+# A filter's preference tells whether the qdisc that it hangs in was made for it. In a stranger's it comes after all
+# others, since it ends the search: what they drop or allow they still do.
+OWN_QDISC, STRANGERS_QDISC = 1, 0xFFFF
+# struct tc_u32_sel with one struct tc_u32_key (linux/pkt_cls.h): no bit of the packet's first word matters
+MATCH_ALL = bytes([TC_U32_TERMINAL, 0, 1]) + bytes(13 + 16)
+EVERY_PROTOCOL = int.from_bytes(ETH_P_ALL.to_bytes(2, "big"), sys.byteorder)
+GONE = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
+
+
+class TrafficControl(Netlink):
+    """A socket for qdiscs and filters of the network namespace that the thread is in when this is made."""
+
+    tables = tc_wire
+
+    def batch(self, requests: list[Request]) -> None:
+        """Sends requests at once, as Netlink does; raises UnsupportedField where the kernel lacks what one is about."""
+        try:
+            super().batch(requests)
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT and error.kind in (RTM_NEWQDISC, RTM_NEWTFILTER):
+                kind = error.message["TCA_KIND"]
+                raise UnsupportedField(f"this kernel has no traffic control by {kind}", str(error)) from None
+            raise
+
+
+class Bucket:
+    """A token bucket (tbf) for a rate in bits per second and a burst in bits, with the reference's arithmetic."""
+
+    def __init__(self, rate: int, burst: int) -> None:
+        size = burst // 8
+        self.rate = rate // 8  # bytes per second
+        self.limit = min(self.rate * LATENCY // SECOND + size, U32)  # bytes
+        self.buffer = min(max(size * SECOND // self.rate * 1000 // TICK, 1), LONGEST)  # ticks to send the burst in
+
+    def limit_link(self, tc: TrafficControl, undo: Undo, link: Message) -> None:
+        """Limits what a link sends; raises InternalError where something else does so already."""
+        index, name = link["index"], link["IFLA_IFNAME"]
+        present = root(tc, index)
+        if present is not None and present["handle"]:
+            raise InternalError(f"link {name} has a qdisc already, of the kind {present['TCA_KIND']}")
+        undo.push(f"remove the token bucket of {name}", lambda: tc.batch([_remove(index, TC_H_ROOT, ROOT_HANDLE)]))
+        tc.batch([self.request(index)])
+
+    def request(self, index: int) -> Request:
+        """The request that makes it the root qdisc of a link."""
+        options: Message = {"TCA_TBF_PARMS": {"rate": min(self.rate, U32), "limit": self.limit, "buffer": self.buffer}}
+        if self.rate > U32:
+            options["TCA_TBF_RATE64"] = self.rate
+        message = {
+            "index": index,
+            "handle": ROOT_HANDLE,
+            "parent": TC_H_ROOT,
+            "TCA_KIND": "tbf",
+            "TCA_OPTIONS": options,
+        }
+        return Request(RTM_NEWQDISC, message, NLM_F_CREATE | NLM_F_EXCL)
+
+    def problems(self, tc: TrafficControl, link: Message) -> list[str]:
+        """What is missing or different of it on a link."""
+        name = link["IFLA_IFNAME"]
+        present = root(tc, link["index"])
+        if present is None or present["TCA_KIND"] != "tbf":
+            return [f"link {name} has no token bucket"]
+        options = present["TCA_OPTIONS"]
+        have = options["TCA_TBF_PARMS"]
+        pairs = (
+            ("rate", options.get("TCA_TBF_RATE64", have["rate"]), self.rate, "bytes per second"),
+            ("burst", have["buffer"], self.buffer, f"ticks of {TICK} ns"),
+            ("limit", have["limit"], self.limit, "bytes"),
+        )
+        return [f"{what} of {name} is {now}, not {wanted} {unit}" for what, now, wanted, unit in pairs if now != wanted]
+
+
+def root(tc: TrafficControl, index: int) -> Message | None:
+    """The root qdisc of a link; None for one that was never up."""
+    return _qdisc(tc, index, TC_H_ROOT)
+
+
+def _qdisc(tc: TrafficControl, index: int, parent: int) -> Message | None:
+    # a dump would bring those of all links; the kernel shows a single one as it would to whoever monitors changes
+    return tc.get(RTM_GETQDISC, {"index": index, "parent": parent}, NLM_F_ACK | NLM_F_ECHO)
+
+
+def _remove(index: int, parent: int, handle: int) -> Request:
+    return Request(RTM_DELQDISC, {"index": index, "handle": handle, "parent": parent}, tolerate=GONE)
+
+
+def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
+    """Makes the attachment's ifb, up, with the MTU and queue length of a link; the ifb.
+
+    Raises LinkExists where there is one, UnsupportedField where the kernel has no ifb.
+    """
+    message = {
+        "flags": IFF_UP, "change": IFF_UP, "IFLA_IFNAME": owner.ifb, "IFLA_ADDRESS": owner.ifb_mac,
+        "IFLA_MTU": link["IFLA_MTU"], "IFLA_TXQLEN": link["IFLA_TXQLEN"], "IFLA_LINKINFO": {"IFLA_INFO_KIND": "ifb"},
+    }  # fmt: skip
+    try:
+        host.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno == errno.EEXIST:
+            raise links.LinkExists(f"{owner.ifname} is limited already: its ifb {owner.ifb} exists") from None
+        if error.errno == errno.EOPNOTSUPP:
+            raise UnsupportedField("this kernel has no ifb devices (CONFIG_IFB)", str(error)) from None
+        raise
+    undo.push(f"remove link {owner.ifb}", lambda: links.delete(host, owner.ifb))
+    made = links.require(host, owner.ifb)
+    if owner.alias:
+        host.request(RTM_NEWLINK, {"index": made["index"], "IFLA_IFALIAS": owner.alias})
+    return made
+
+
+def redirect(tc: TrafficControl, undo: Undo, link: Message, ifb: Message) -> None:
+    """Leads everything that comes in at a link through an ifb, by the ingress or clsact qdisc that is there or its own.
+
+    Its own comes with the filter in one datagram, so that a call that is killed leaves both or neither.
+    """
+    index = link["index"]
+    present = _qdisc(tc, index, TC_H_INGRESS)
+    if present is None:
+        undo.push(f"remove the ingress qdisc of {link['IFLA_IFNAME']}", lambda: tc.batch([_remove_ingress(index)]))
+        tc.batch([_ingress(index), redirection(index, ifb["index"], OWN_QDISC)])
+    else:
+        undo.push(f"end the redirection of {link['IFLA_IFNAME']}", lambda: release(tc, index, {ifb["index"]}))
+        tc.batch([redirection(index, ifb["index"], STRANGERS_QDISC)])
+
+
+def _ingress(index: int) -> Request:
+    message = {"index": index, "handle": INGRESS_HANDLE, "parent": TC_H_INGRESS, "TCA_KIND": "ingress"}
+    return Request(RTM_NEWQDISC, message, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _remove_ingress(index: int) -> Request:
+    return _remove(index, TC_H_INGRESS, INGRESS_HANDLE)
+
+
+def redirection(index: int, target: int, preference: int) -> Request:
+    """The request that sends everything that comes in at a link out by another."""
+    mirred = {"action": TC_ACT_STOLEN, "eaction": TCA_EGRESS_REDIR, "ifindex": target}
+    action = {"TCA_ACT_KIND": "mirred", "TCA_ACT_OPTIONS": {"TCA_MIRRED_PARMS": mirred}}
+    options = {"TCA_U32_SEL": MATCH_ALL, "TCA_U32_ACT": {"TCA_ACT_PRIO_1": action}}
+    message = {
+        "index": index, "parent": FILTERS, "info": _info(preference), "TCA_KIND": "u32", "TCA_OPTIONS": options,
+    }  # fmt: skip
+    return Request(RTM_NEWTFILTER, message, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _info(preference: int) -> int:
+    return preference << 16 | EVERY_PROTOCOL
+
+
+def redirections(tc: TrafficControl, index: int) -> dict[int, int | None]:
+    """Filters on what comes in at a link, by preference: the index of the link that takes everything, else None.
+
+    The index is 0 for a link that is gone.
+    """
+    found: dict[int, int | None] = {}
+    for message in tc.dump(RTM_GETTFILTER, {"index": index, "parent": FILTERS}):
+        preference = message["info"] >> 16
+        found.setdefault(preference, None)
+        options = message.get("TCA_OPTIONS")
+        if message["TCA_KIND"] != "u32" or not isinstance(options, dict) or options.get("TCA_U32_SEL") != MATCH_ALL:
+            continue
+        action = options.get("TCA_U32_ACT", {}).get("TCA_ACT_PRIO_1", {})
+        if action.get("TCA_ACT_KIND") == "mirred":
+            mirred = action["TCA_ACT_OPTIONS"]["TCA_MIRRED_PARMS"]
+            if mirred["eaction"] == TCA_EGRESS_REDIR and mirred["action"] == TC_ACT_STOLEN:
+                found[preference] = mirred["ifindex"]
+    return found
+
+
+def release(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
+    """Ends the limits of a link: its token bucket, and what leads to the ifbs of these indexes or to one that is gone.
+
+    The ingress qdisc goes if it was made for that, and nobody else's filter hangs in it by now.
+    """
+    requests = []
+    present = root(tc, index)
+    if present is not None and present["TCA_KIND"] == "tbf" and present["handle"] == ROOT_HANDLE:
+        requests.append(_remove(index, TC_H_ROOT, ROOT_HANDLE))
+    filters = redirections(tc, index)
+    for preference in (OWN_QDISC, STRANGERS_QDISC):
+        if filters.get(preference) not in {0, *ifbs}:
+            continue
+        if preference == OWN_QDISC and len(filters) == 1:
+            requests.append(_remove_ingress(index))
+        else:
+            message = {"index": index, "parent": FILTERS, "info": _info(preference)}
+            requests.append(Request(RTM_DELTFILTER, message, tolerate=GONE))
+    tc.batch(requests)
