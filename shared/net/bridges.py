@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 ATTACH_TRIES = 10
+CALLS = (
+    ("bridge-nf-call-iptables", "IFLA_BR_NF_CALL_IPTABLES"), ("bridge-nf-call-ip6tables", "IFLA_BR_NF_CALL_IP6TABLES"),
+)  # fmt: skip
 NEW_ALIAS = "pycni: no pod attached yet"  # a bridge's, from when an ADD makes it until one succeeds
 
 
@@ -168,6 +171,45 @@ def _remove_unless_used(netlink: Netlink, name: str, port: int) -> None:
 def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, port: int) -> None:
     if links.by_index(netlink, before["index"]) and not has_other_ports(netlink, before["index"], port):
         netlink.batch([links.change_flags(before["index"], before["flags"], changed)])
+
+
+def require_netfilter() -> None:
+    """Raises UnsupportedField where the kernel cannot have a bridge's packets go through iptables."""
+    if sysctl.read(f"bridge/{CALLS[0][0]}") is None:
+        raise UnsupportedField("this kernel has no br_netfilter, or it is not loaded (modprobe br_netfilter)")
+
+
+def calls_netfilter(bridge: Message) -> set[bool]:
+    """Whether what this bridge passes on goes through iptables, and through ip6tables: two answers where they differ.
+
+    By the bridge's own setting or by its network namespace's.
+    """
+    data = bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {})
+    return {bool(data.get(attribute)) or sysctl.read(f"bridge/{name}") == "1" for name, attribute in CALLS}
+
+
+def call_netfilter(netlink: Netlink, undo: Undo, bridge: Message, *, on: bool, port: int) -> None:
+    """Has what the bridge passes on go through iptables and ip6tables, or not, which is taken back as in `ensure`.
+
+    Off, it is so for the whole network namespace: to the kernel either's word for it is enough (br_nf_pre_routing).
+    """
+    data = bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {})
+    before = {attribute: data.get(attribute, 0) for _, attribute in CALLS}
+    index = bridge["index"]
+
+    def setting(values: dict[str, int]) -> Message:
+        return {"index": index, "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": values}}
+
+    def take_back() -> None:
+        if links.by_index(netlink, index) and not has_other_ports(netlink, index, port):
+            netlink.request(RTM_NEWLINK, setting(before))
+
+    wanted = dict.fromkeys(before, int(on))
+    if before != wanted:
+        netlink.request(RTM_NEWLINK, setting(wanted))
+        undo.push(f"set {bridge['IFLA_IFNAME']}'s calls of iptables as they were", take_back)
+    for name, _ in () if on else CALLS:
+        sysctl.ensure(f"bridge/{name}", "0")
 
 
 def ensure_gateway(

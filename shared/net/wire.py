@@ -215,7 +215,8 @@ _link_ifinfo: dict[str, tuple[int, str]] = {
 STRUCTURES["link/ifinfo"] = ((), "", _link_ifinfo)
 
 _info_data_bridge: dict[str, tuple[int, str]] = {
-    "IFLA_BR_VLAN_FILTERING": (7, "u8"),
+    "IFLA_BR_VLAN_FILTERING": (7, "u8"), "IFLA_BR_NF_CALL_IPTABLES": (36, "u8"),
+    "IFLA_BR_NF_CALL_IP6TABLES": (37, "u8"),
 }
 
 STRUCTURES["info_data/bridge"] = ((), "", _info_data_bridge)

@@ -49,6 +49,7 @@ NFT_META_IIFNAME = 6
 NFT_META_OIFNAME = 7
 NFT_META_NFPROTO = 15
 NFT_META_L4PROTO = 16
+NFT_META_PKTTYPE = 19
 NF_DROP = 0
 NF_ACCEPT = 1
 NFT_JUMP = -3
@@ -78,6 +79,8 @@ NF_IP_PRI_NAT_DST = -100
 NF_IP_PRI_FILTER = 0
 NF_IP_PRI_NAT_SRC = 100
 NF_BR_PRI_FILTER_BRIDGED = -200
+NF_BR_PRI_NAT_DST_BRIDGED = -300
+PACKET_HOST = 0
 NFT_DATA_VERDICT = 4294967040
 NFT_FIB_RESULT_ADDRTYPE = 3
 NFTA_FIB_F_SADDR = 1
@@ -122,8 +125,8 @@ _chain_hook: dict[str, tuple[int, str]] = {
 STRUCTURES["chain/hook"] = ((), "", _chain_hook)
 
 _rule: dict[str, tuple[int, str]] = {
-    "NFTA_RULE_TABLE": (1, "asciiz"), "NFTA_RULE_CHAIN": (2, "asciiz"), "NFTA_RULE_EXPRESSIONS": (4, "bytes"),
-    "NFTA_RULE_USERDATA": (7, "bytes"),
+    "NFTA_RULE_TABLE": (1, "asciiz"), "NFTA_RULE_CHAIN": (2, "asciiz"), "NFTA_RULE_HANDLE": (3, "be64"),
+    "NFTA_RULE_EXPRESSIONS": (4, "bytes"), "NFTA_RULE_USERDATA": (7, "bytes"),
 }
 
 STRUCTURES["rule"] = (("nfgen_family", "version", "res_id"), ">BBH", _rule)
