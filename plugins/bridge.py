@@ -288,6 +288,8 @@ def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
         from shared.net import vlans
 
         requests += vlans.requests(index, native=keys.vlan, trunk=pod.trunk, keep_default=keys.preserveDefaultVlan)
+    if keys.macspoofchk:
+        requests += bridges.learn_no_link_local(bridge)
     return [*requests, links.change_flags(index, IFF_UP, IFF_UP)]
 
 
@@ -454,6 +456,8 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
 
 def _bridge_problems(bridge: Message, keys: Config) -> list[str]:
     found = [] if bridge["flags"] & IFF_UP else [f"bridge {keys.bridge} is down"]
+    if keys.macspoofchk and bridges.learns_link_local(bridge):
+        found.append(f"bridge {keys.bridge} learns MACs from frames to link-local groups")
     wanted = keys.bridgeNfCallIptables
     if wanted is not None and bridges.calls_netfilter(bridge) != {wanted}:
         how = "does not go" if wanted else "goes"

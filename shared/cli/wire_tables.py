@@ -115,6 +115,14 @@ NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
     ({1 << bit: name for bit, name in enumerate(_expression.nft_lookup.lookup_flags.ops)}, ("NFT_LOOKUP_F_INV",)),
 )  # fmt: skip
 # What pyroute2 has not, or has wrong, from the kernel's headers. Nothing else is typed by hand.
+ATTRIBUTES_BY_HAND = {
+    # linux/if_link.h: struct br_boolopt_multi, bits and which of them to set
+    "info_data/bridge": {"IFLA_BR_MULTI_BOOLOPT": (46, "bytes")},
+}
+ROUTE_BY_HAND = {
+    # linux/if_bridge.h: the place of a bit
+    "BR_BOOLOPT_NO_LL_LEARN": 0,
+}
 NFT_BY_HAND = {
     # linux/netfilter/nfnetlink.h: in pyroute2 bare numbers in its code
     "NFNL_MSG_BATCH_BEGIN": 16, "NFNL_MSG_BATCH_END": 17,
@@ -159,7 +167,7 @@ class Tables:
         if name in self.structures:
             return name
         names, layout = _header(message)
-        attributes: dict[str, tuple[int, str]] = {}
+        attributes = dict(ATTRIBUTES_BY_HAND.get(name, {}))
         self.structures[name] = (names, layout, attributes)
         for number, attribute, kind in _numbered(getattr(message, "nla_map", ())):
             if attribute not in SPOKEN:
@@ -255,7 +263,7 @@ def _route_constants() -> dict[str, int]:
     found["AF_BRIDGE"] = 7  # absent from Python's socket module on some platforms
     for flag in ("MASTER", "PVID", "UNTAGGED", "RANGE_BEGIN", "RANGE_END"):
         found[f"BRIDGE_VLAN_INFO_{flag}"] = ifinfmsg.BRIDGE_VLAN_NAMES[f"BRIDGE_VLAN_INFO_{flag}"]
-    return found
+    return {**found, **ROUTE_BY_HAND}
 
 
 def _nft_constants() -> dict[str, int]:

@@ -3,18 +3,17 @@
 Two sets say whose, so that a frame costs the same however many pods there are:
 
     chain spoofs { type filter hook prerouting priority dstnat; iifname @guarded iifname . ether saddr != @bound drop; }
-    chain groups { type filter hook input priority dstnat; the same for frames to 01:80:c2:00:00:00 to :0f; }
     set guarded { type ifname; elements = { "veth1a2b3c4d5e6" } }
     set bound { type ifname . ether_addr; elements = { "veth1a2b3c4d5e6" . 0a:58:0a:01:00:05 } }
 
-The second chain is for frames to the link-local groups, such as LLDP's: a bridge takes them past prerouting, and would
-learn from them all the same behind which port a MAC is.
+Frames to the link-local groups, such as LLDP's, do not come here, nor are they forwarded; that the bridge learns from
+them behind which port a MAC is, bridges.learn_no_link_local() ends.
 """
 
 from __future__ import annotations
 
 from shared.nft import registry, wire
-from shared.nft.expressions import drop, lookup, meta, payload, within
+from shared.nft.expressions import drop, lookup, meta, payload
 from shared.nft.registry import BRIDGE, Ruleset
 from shared.nft.ruleset import ETHER_ADDR, IFNAME, Chain, Rule, Set, Table
 from shared.nft.transaction import Nfnetlink, NoNfTables
@@ -24,31 +23,23 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from shared.net.owner import Owner
-    from shared.nft.expressions import Expression
     from shared.nft.ruleset import Element
     from shared.undo import Undo
 
 GUARDED = Set(BRIDGE, "guarded", (IFNAME,))
 BOUND = Set(BRIDGE, "bound", (IFNAME, ETHER_ADDR))
-LINK_LOCAL_GROUPS = ETHER_ADDR.pack("01:80:c2:00:00:00"), ETHER_ADDR.pack("01:80:c2:00:00:0f")  # IEEE 802.1D
-
-
-def _forged() -> list[Expression]:
-    return [meta("iifname"), lookup(GUARDED), payload("ether saddr", 4), lookup(BOUND, negate=True)]
-
-
-CHAINS = (
-    Chain(
-        BRIDGE, "spoofs", (Rule("another MAC than the pod's", _forged(), drop()),),
-        ("filter", wire.NF_INET_PRE_ROUTING, wire.NF_BR_PRI_NAT_DST_BRIDGED),
+CHAIN = Chain(
+    BRIDGE,
+    "spoofs",
+    (
+        Rule(
+            "another MAC than the pod's",
+            meta("iifname"), lookup(GUARDED), payload("ether saddr", 4), lookup(BOUND, negate=True), drop(),
+        ),
     ),
-    Chain(
-        BRIDGE, "groups",
-        (Rule("another MAC than the pod's", payload("ether daddr"), within(*LINK_LOCAL_GROUPS), _forged(), drop()),),
-        ("filter", wire.NF_INET_LOCAL_IN, wire.NF_BR_PRI_NAT_DST_BRIDGED),
-    ),
+    ("filter", wire.NF_INET_PRE_ROUTING, wire.NF_BR_PRI_NAT_DST_BRIDGED),
 )  # fmt: skip
-RULESET = Ruleset(BRIDGE, "spoofcheck", (GUARDED, BOUND), CHAINS)
+RULESET = Ruleset(BRIDGE, "spoofcheck", (GUARDED, BOUND), (CHAIN,))
 REFERENCES_TABLE = Table(wire.NFPROTO_BRIDGE, "nat")
 LONGEST_NAME = 255  # bytes: NFT_NAME_MAXLEN in linux/netfilter/nf_tables.h, less the closing NUL
 
