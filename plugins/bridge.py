@@ -32,6 +32,7 @@ from shared.net.wire import IFF_UP, RTM_GETLINK
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
     from typing import Any
 
     from shared.cni.call import Call
@@ -120,13 +121,20 @@ class Config(config.Config):
         " are neither loopback nor point-to-point",
     )  # fmt: skip
     hairpinMode: bool = field(boolean, False, "let the pod reach itself by way of the bridge")
-    promiscMode: bool = field(boolean, False, "make the bridge promiscuous (excludes hairpinMode)")
+    promiscMode: bool = field(
+        boolean, False, "make the bridge promiscuous, without the pod getting frames twice (excludes hairpinMode)"
+    )
     vlan: int = field(integer(0, 4094), 0, "VLAN of the pod, untagged inside; 0: none")
     vlanTrunk: list[Trunk] = field(list_of(section(Trunk)), (), "VLANs that the pod gets tagged")
     preserveDefaultVlan: bool = field(
         boolean, False, "with vlan or vlanTrunk: stay in the bridge's VLAN 1 too", needs=("vlan", "vlanTrunk")
     )
-    macspoofchk: bool = field(boolean, False, "drop frames with another source MAC (true is not supported yet)")
+    macspoofchk: bool = field(boolean, False, "drop what the pod sends from another MAC than its interface gets here")
+    bridgeNfCallIptables: bool | None = field(
+        boolean, None,
+        "true: what the bridge passes on goes through iptables and ip6tables; false: neither this bridge's nor, for the"
+        " host as a whole, any other's; without it: left as it is",
+    )  # fmt: skip
     enabledad: bool = field(boolean, False, "wait for IPv6 duplicate address detection instead of skipping it")
     disableContainerInterface: bool = field(boolean, False, "leave the pod's interface down (excludes ipam)")
     portIsolation: bool = field(boolean, False, "let the pod reach the bridge but not its other ports")
@@ -145,8 +153,6 @@ class Attachment:
         self.owner = Owner(call.network, call.container_id, call.ifname)
         self.ipam = delegate.ipam_type(call)
         self.gateway = keys.isGateway or keys.isDefaultGateway
-        if keys.macspoofchk:
-            raise UnsupportedField('"macspoofchk": true is not supported by this version of the bridge plugin')
         if keys.ipMasq and keys.ipMasqBackend == "iptables":
             raise UnsupportedField('"ipMasqBackend": "iptables" is not supported by this version of the bridge plugin')
         if keys.nonMasqueradeCIDRs and not keys.ipMasq:
@@ -174,11 +180,18 @@ class Attachment:
             or call.args(EnvironmentArgs).MAC
         )
 
+    @property
+    def own_mac(self) -> str:
+        """The MAC that the pod's interface gets."""
+        return self.mac or self.owner.pod_mac
+
 
 def add(call: Call, undo: Undo) -> Result:
     """Attaches the pod: bridge, veth pair, addresses by IPAM, routes, gateway; answers when the port forwards."""
     pod = Attachment(call)
     keys = pod.keys
+    if keys.bridgeNfCallIptables:
+        _naming("bridgeNfCallIptables", bridges.require_netfilter)
     pod_netns = netns.open_netns(call.netns)
     host = Netlink()
     mtu = links.smallest_mtu(host, keys.bridge) if isinstance(keys.mtu, str) else keys.mtu
@@ -186,6 +199,7 @@ def add(call: Call, undo: Undo) -> Result:
     undo.push(f"remove bridge {keys.bridge} if it is new", lambda: bridges.remove_if_new(host, keys.bridge))
     steps.begin("veth")
     port = _make_veth(host, undo, pod, call.ifname, pod_netns, mtu)
+    _guard(host, undo, pod)
     steps.begin("bridge")
     bridge = bridges.attach(
         host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), port=port["index"], mtu=mtu,
@@ -210,13 +224,7 @@ def add(call: Call, undo: Undo) -> Result:
         )  # fmt: skip
     if pod.gateway:
         _be_gateway(host, undo, pod, bridge, port, gateway_link, result)
-    if keys.ipMasq and result.ips:
-        from shared.nft import masquerade
-
-        try:
-            masquerade.add(undo, pod.owner, [ip.address for ip in result.ips], keys.nonMasqueradeCIDRs)
-        except UnsupportedField as error:
-            raise UnsupportedField(f'"ipMasq": true: {error.msg}') from None
+    _use_netfilter(host, undo, pod, port, result)
     if keys.disableContainerInterface:
         port = links.require(host, pod.owner.host_link)
     else:
@@ -240,13 +248,34 @@ def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netn
     """The veth pair, one end in the pod, both down; the host's end."""
     owner = pod.owner
     links.add_veth(
-        host, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.mac or owner.pod_mac, mtu=mtu,
+        host, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.own_mac, mtu=mtu,
         peer_netns=pod_netns,
     )  # fmt: skip
     undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))
     port = links.require(host, owner.host_link)
     sysctl.write(f"ipv6/conf/{owner.host_link}/accept_ra", "0")
     return port
+
+
+def _guard(host: Netlink, undo: Undo, pod: Attachment) -> None:
+    """The rules for frames are there before the port is one of the bridge's, and until it is silent again."""
+    if pod.keys.macspoofchk:
+        from shared.nft import spoofcheck
+
+        _naming("macspoofchk", lambda: spoofcheck.add(undo, pod.owner, pod.own_mac))
+        undo.push(f"take link {pod.owner.host_link} down", lambda: links.silence(host, pod.owner.host_link))
+    if pod.keys.promiscMode:
+        from shared.nft import dedup
+
+        dedup.add(undo, pod.owner, pod.own_mac)
+
+
+def _naming(key: str, step: Callable[[], object]) -> None:
+    """What the kernel lacks is told with the key that needs it."""
+    try:
+        step()
+    except UnsupportedField as error:
+        raise UnsupportedField(f'"{key}": true: {error.msg}') from None
 
 
 def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
@@ -259,6 +288,8 @@ def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
         from shared.net import vlans
 
         requests += vlans.requests(index, native=keys.vlan, trunk=pod.trunk, keep_default=keys.preserveDefaultVlan)
+    if keys.macspoofchk:
+        requests += bridges.learn_no_link_local(bridge)
     return [*requests, links.change_flags(index, IFF_UP, IFF_UP)]
 
 
@@ -321,6 +352,18 @@ def _be_gateway(
         sysctl.ensure("ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding", "1")
 
 
+def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, port: Message, result: Result) -> None:
+    keys = pod.keys
+    if keys.ipMasq and result.ips:
+        from shared.nft import masquerade
+
+        own = [ip.address for ip in result.ips]
+        _naming("ipMasq", lambda: masquerade.add(undo, pod.owner, own, keys.nonMasqueradeCIDRs))
+    if keys.bridgeNfCallIptables is not None:
+        bridge = links.require(host, keys.bridge)
+        bridges.call_netfilter(host, undo, bridge, on=keys.bridgeNfCallIptables, port=port["index"])
+
+
 def _interface(link: Message, sandbox: str = "") -> Interface:
     return Interface(link["IFLA_IFNAME"], link.get("IFLA_ADDRESS", ""), sandbox, link["IFLA_MTU"])
 
@@ -348,6 +391,14 @@ def check(call: Call) -> None:
 
         own = [ip.address for ip in verify.own_ips(previous, call)]
         problems += masquerade.problems(pod.owner, own, pod.keys.nonMasqueradeCIDRs) if own else []
+    if pod.keys.macspoofchk:
+        from shared.nft import spoofcheck
+
+        problems += spoofcheck.problems(pod.owner, pod.own_mac)
+    if pod.keys.promiscMode:
+        from shared.nft import dedup
+
+        problems += dedup.problems(pod.owner, pod.own_mac)
     if pod.ipam:
         _collect(problems, lambda: delegate.forward(call))
     if problems:
@@ -374,8 +425,7 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
     if bridge is None or links.kind(bridge) != "bridge":
         problems.append(f"bridge {keys.bridge} is missing")
         return
-    if not bridge["flags"] & IFF_UP:
-        problems.append(f"bridge {keys.bridge} is down")
+    problems += _bridge_problems(bridge, keys)
     port = links.get(host, pod.owner.host_link)
     if port is None and inside is not None:  # the reference gives host links random names
         port = links.by_index(host, inside.get("IFLA_LINK", 0))
@@ -431,20 +481,34 @@ def _check_gateway_port(
         _check_port(host, bridge, port, [], pod.keys.vlan, problems)
 
 
+def _bridge_problems(bridge: Message, keys: Config) -> list[str]:
+    found = [] if bridge["flags"] & IFF_UP else [f"bridge {keys.bridge} is down"]
+    if keys.macspoofchk and bridges.learns_link_local(bridge):
+        found.append(f"bridge {keys.bridge} learns MACs from frames to link-local groups")
+    wanted = keys.bridgeNfCallIptables
+    if wanted is not None and bridges.calls_netfilter(bridge) != {wanted}:
+        how = "does not go" if wanted else "goes"
+        found.append(f"what {keys.bridge} passes on {how} through iptables or ip6tables, against bridgeNfCallIptables")
+    return found
+
+
 def delete(call: Call) -> None:
-    """Ends masquerading, removes the veth pair, releases the addresses.
+    """Removes the pod's part of the rules and the veth pair, releases the addresses.
 
     Tries each whatever happens, and needs no pod to be there. The address is in nobody's rules when it is free again.
     """
     ipam = delegate.ipam_type(call)
     pod_netns = netns.open_if_there(call.netns)
     problems: list[CniError] = []
-    if folded(call.config, "ipMasq"):
-        from shared.nft import masquerade
-
+    owner = Owner(call.network, call.container_id, call.ifname)
+    steps.begin("del")
+    host = Netlink()
+    if folded(call.config, "macspoofchk"):
+        _attempt(problems, lambda: links.silence(host, owner.host_link))
+    for mechanism in _mechanisms(call):
         # its socket stays open, so that what the kernel has to wait for runs out while it waits for the link's end
-        _attempt(problems, lambda: masquerade.remove(Owner(call.network, call.container_id, call.ifname)))
-    _attempt(problems, lambda: _disconnect(call, pod_netns))
+        _attempt(problems, lambda mechanism=mechanism: mechanism.remove(owner))  # type: ignore[misc]
+    _attempt(problems, lambda: _disconnect(host, owner.host_link, call.ifname, pod_netns))
     if ipam:
         _attempt(problems, lambda: delegate.forward(call))
     if problems:
@@ -453,18 +517,33 @@ def delete(call: Call) -> None:
         raise first
 
 
-def _disconnect(call: Call, pod_netns: Netns | None) -> None:
-    steps.begin("del")
-    host = Netlink()
-    owner = Owner(call.network, call.container_id, call.ifname)
-    if links.delete(host, owner.host_link) or pod_netns is None:
+def _mechanisms(call: Call) -> list[ModuleType]:
+    """Whatever of nf_tables the configuration has a use for."""
+    found: list[ModuleType] = []
+    if folded(call.config, "ipMasq"):
+        from shared.nft import masquerade
+
+        found.append(masquerade)
+    if folded(call.config, "macspoofchk"):
+        from shared.nft import spoofcheck
+
+        found.append(spoofcheck)
+    if folded(call.config, "promiscMode"):
+        from shared.nft import dedup
+
+        found.append(dedup)
+    return found
+
+
+def _disconnect(host: Netlink, host_link: str, ifname: str, pod_netns: Netns | None) -> None:
+    if links.delete(host, host_link) or pod_netns is None:
         return
     # not made by this suite: the pod's end of a veth pair whose other end is on this host, as the reference makes it
     with pod_netns:
         inside = Netlink()
-        link = links.get(inside, call.ifname)
+        link = links.get(inside, ifname)
         if link is not None and links.host_end(host, link) is not None:
-            links.delete(inside, call.ifname)
+            links.delete(inside, ifname)
 
 
 def gc(call: Call) -> None:
@@ -474,10 +553,6 @@ def gc(call: Call) -> None:
     steps.begin("del")
     host = Netlink()
     problems: list[CniError] = []
-    if folded(call.config, "ipMasq"):
-        from shared.nft import masquerade
-
-        _attempt(problems, lambda: masquerade.collect(call.network, valid))
     for link in host.dump(RTM_GETLINK):
         name = link["IFLA_IFNAME"]
         if links.kind(link) != "veth" or not is_host_link(name, call.network) or name in names:
@@ -485,6 +560,8 @@ def gc(call: Call) -> None:
         owner = attachment(link.get("IFLA_IFALIAS", ""))
         if owner is None or owner[0] == call.network:
             _attempt(problems, lambda name=name: links.delete(host, name))  # type: ignore[misc]
+    for mechanism in _mechanisms(call):
+        _attempt(problems, lambda mechanism=mechanism: mechanism.collect(call.network, valid))  # type: ignore[misc]
     if delegate.ipam_type(call):
         _attempt(problems, lambda: delegate.forward(call))
     if problems:
@@ -501,12 +578,22 @@ def status(call: Call) -> None:
     if pod.keys.ipMasq:
         from shared.nft import masquerade
 
-        try:
-            masquerade.try_out(pod.keys.nonMasqueradeCIDRs)
-        except CniError as error:
-            raise PluginNotAvailable(f'"ipMasq": true: {error.msg}', error.details) from None
+        _available("ipMasq", lambda: masquerade.try_out(pod.keys.nonMasqueradeCIDRs))
+    if pod.keys.macspoofchk:
+        from shared.nft import spoofcheck
+
+        _available("macspoofchk", spoofcheck.try_out)
+    if pod.keys.bridgeNfCallIptables:
+        _available("bridgeNfCallIptables", bridges.require_netfilter)
     if pod.ipam:
         delegate.forward(call)
+
+
+def _available(key: str, step: Callable[[], object]) -> None:
+    try:
+        step()
+    except CniError as error:
+        raise PluginNotAvailable(f'"{key}": true: {error.msg}', error.details) from None
 
 
 def _attempt(problems: list[CniError], step: Callable[[], object]) -> None:

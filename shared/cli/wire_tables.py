@@ -54,7 +54,8 @@ SPOKEN = frozenset(
     IFLA_ADDRESS IFLA_IFNAME IFLA_MTU IFLA_LINK IFLA_MASTER IFLA_OPERSTATE IFLA_LINKINFO IFLA_NET_NS_FD IFLA_IFALIAS
     IFLA_AF_SPEC IFLA_EXT_MASK IFLA_LINK_NETNSID IFLA_TXQLEN
     IFLA_INFO_KIND IFLA_INFO_DATA IFLA_INFO_SLAVE_KIND IFLA_INFO_SLAVE_DATA VETH_INFO_PEER
-    IFLA_BR_VLAN_FILTERING IFLA_BRPORT_STATE IFLA_BRPORT_MODE IFLA_BRPORT_ISOLATED IFLA_BRIDGE_VLAN_INFO
+    IFLA_BR_VLAN_FILTERING IFLA_BR_MULTI_BOOLOPT IFLA_BR_NF_CALL_IPTABLES IFLA_BR_NF_CALL_IP6TABLES
+    IFLA_BRPORT_STATE IFLA_BRPORT_MODE IFLA_BRPORT_ISOLATED IFLA_BRIDGE_VLAN_INFO
     IFA_ADDRESS IFA_LOCAL IFA_BROADCAST IFA_FLAGS
     RTA_DST RTA_OIF RTA_GATEWAY RTA_MULTIPATH RTA_PRIORITY RTA_METRICS RTA_TABLE RTAX_MTU RTAX_ADVMSS
 
@@ -63,8 +64,7 @@ SPOKEN = frozenset(
 
     NFTA_TABLE_NAME
     NFTA_CHAIN_TABLE NFTA_CHAIN_NAME NFTA_CHAIN_HOOK NFTA_CHAIN_TYPE NFTA_HOOK_HOOKNUM NFTA_HOOK_PRIORITY
-    NFTA_RULE_TABLE NFTA_RULE_CHAIN NFTA_RULE_HANDLE NFTA_RULE_EXPRESSIONS
-    NFTA_RULE_USERDATA
+    NFTA_RULE_TABLE NFTA_RULE_CHAIN NFTA_RULE_HANDLE NFTA_RULE_EXPRESSIONS NFTA_RULE_USERDATA
     NFTA_SET_TABLE NFTA_SET_NAME NFTA_SET_FLAGS NFTA_SET_KEY_TYPE NFTA_SET_KEY_LEN NFTA_SET_DATA_TYPE NFTA_SET_DATA_LEN
     NFTA_SET_ID NFTA_SET_USERDATA
     NFTA_SET_ELEM_LIST_TABLE NFTA_SET_ELEM_LIST_SET NFTA_SET_ELEM_LIST_ELEMENTS
@@ -118,7 +118,7 @@ NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
     ({number.value: number.name for number in nftsocket.Regs}, ("NFT_REG_VERDICT", "NFT_REG32_00")),
     ({number.value: number.name for number in nftsocket.Meta},
      ("NFT_META_PROTOCOL", "NFT_META_MARK", "NFT_META_IIFNAME", "NFT_META_OIFNAME", "NFT_META_NFPROTO",
-      "NFT_META_L4PROTO")),
+      "NFT_META_L4PROTO", "NFT_META_PKTTYPE")),
     (nftsocket.nft_data.nfta_data.verdict.verdict_code.ops,
      ("NF_DROP", "NF_ACCEPT", "NFT_JUMP", "NFT_GOTO", "NFT_RETURN")),
     (_expression.nft_payload.base_type.ops, ("NFT_PAYLOAD_",)),
@@ -141,8 +141,16 @@ TC_BY_HAND = {
     # linux/if_ether.h
     "ETH_P_ALL": 3,
 }  # fmt: skip
-# linux/pkt_sched.h: rates beyond 32 bits
-ATTRIBUTES_BY_HAND = {sched_tbf.options: ((4, "TCA_TBF_RATE64", "uint64"),)}
+ATTRIBUTES_BY_HAND = {
+    # linux/pkt_sched.h: rates beyond 32 bits
+    sched_tbf.options: ((4, "TCA_TBF_RATE64", "uint64"),),
+    # linux/if_link.h: struct br_boolopt_multi, bits and which of them to set
+    ifinfmsg.ifinfmsg.ifinfo.data_map["bridge"]: ((46, "IFLA_BR_MULTI_BOOLOPT", "hex"),),
+}
+ROUTE_BY_HAND = {
+    # linux/if_bridge.h: the place of a bit
+    "BR_BOOLOPT_NO_LL_LEARN": 0,
+}
 NFT_BY_HAND = {
     # linux/netfilter/nfnetlink.h: in pyroute2 bare numbers in its code
     "NFNL_MSG_BATCH_BEGIN": 16, "NFNL_MSG_BATCH_END": 17,
@@ -151,7 +159,9 @@ NFT_BY_HAND = {
     "NF_INET_POST_ROUTING": 4,
     # linux/netfilter_ipv4.h, linux/netfilter_bridge.h: base chains' places among those of the hook
     "NF_IP_PRI_RAW": -300, "NF_IP_PRI_NAT_DST": -100, "NF_IP_PRI_FILTER": 0, "NF_IP_PRI_NAT_SRC": 100,
-    "NF_BR_PRI_FILTER_BRIDGED": -200,
+    "NF_BR_PRI_FILTER_BRIDGED": -200, "NF_BR_PRI_NAT_DST_BRIDGED": -300,
+    # linux/if_packet.h: to whom a frame is
+    "PACKET_HOST": 0,
     # linux/netfilter/nf_tables.h: the type of what a map of verdicts holds
     "NFT_DATA_VERDICT": 0xFFFFFF00,
     # the same: pyroute2 takes fib's result for a set of flags, and its flags for a number
@@ -289,7 +299,7 @@ def _route_constants() -> dict[str, int]:
     found["AF_BRIDGE"] = 7  # absent from Python's socket module on some platforms
     for flag in ("MASTER", "PVID", "UNTAGGED", "RANGE_BEGIN", "RANGE_END"):
         found[f"BRIDGE_VLAN_INFO_{flag}"] = ifinfmsg.BRIDGE_VLAN_NAMES[f"BRIDGE_VLAN_INFO_{flag}"]
-    return found
+    return {**found, **ROUTE_BY_HAND}
 
 
 def _tc_constants() -> dict[str, int]:

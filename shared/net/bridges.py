@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import posix
+import sys
 
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.net import addresses, links, sysctl
 from shared.net.netlink import NetlinkError, Request
 from shared.net.wire import (
+    BR_BOOLOPT_NO_LL_LEARN,
     IFF_PROMISC,
     IFF_UP,
     NLM_F_CREATE,
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 ATTACH_TRIES = 10
+CALLS = (
+    ("bridge-nf-call-iptables", "IFLA_BR_NF_CALL_IPTABLES"), ("bridge-nf-call-ip6tables", "IFLA_BR_NF_CALL_IP6TABLES"),
+)  # fmt: skip
 NEW_ALIAS = "pycni: no pod attached yet"  # a bridge's, from when an ADD makes it until one succeeds
 
 
@@ -118,10 +123,11 @@ def random_mac() -> str:
 
 
 def _with_vlan_filtering(message: Message) -> Message:
-    return {
-        **message,
-        "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": {"IFLA_BR_VLAN_FILTERING": 1}},
-    }
+    return _with_data(message, {"IFLA_BR_VLAN_FILTERING": 1})
+
+
+def _with_data(message: Message, data: Message) -> Message:
+    return {**message, "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": data}}
 
 
 def filters_vlans(bridge: Message) -> bool:
@@ -170,6 +176,63 @@ def _remove_unless_used(netlink: Netlink, name: str, port: int) -> None:
 def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, port: int) -> None:
     if links.by_index(netlink, before["index"]) and not has_other_ports(netlink, before["index"], port):
         netlink.batch([links.change_flags(before["index"], before["flags"], changed)])
+
+
+def learn_no_link_local(bridge: Message) -> list[Request]:
+    """Requests that make the bridge learn no MACs from frames to link-local groups, which no rule could drop before.
+
+    None where it is so, or the kernel knows no other way (before Linux 5.0).
+    """
+    if learns_link_local(bridge) is not True:
+        return []
+    bit = 1 << BR_BOOLOPT_NO_LL_LEARN
+    return [Request(RTM_NEWLINK, _with_data({"index": bridge["index"]}, {"IFLA_BR_MULTI_BOOLOPT": _options(bit, bit)}))]
+
+
+def learns_link_local(bridge: Message) -> bool | None:
+    """Whether the bridge learns from frames to link-local groups; None where the kernel does not say."""
+    options = bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {}).get("IFLA_BR_MULTI_BOOLOPT", b"")
+    return None if not options else not int.from_bytes(options[:4], sys.byteorder) >> BR_BOOLOPT_NO_LL_LEARN & 1
+
+
+def _options(bits: int, mask: int) -> bytes:
+    return bits.to_bytes(4, sys.byteorder) + mask.to_bytes(4, sys.byteorder)
+
+
+def require_netfilter() -> None:
+    """Raises UnsupportedField where the kernel cannot have a bridge's packets go through iptables."""
+    if sysctl.read(f"bridge/{CALLS[0][0]}") is None:
+        raise UnsupportedField("this kernel has no br_netfilter, or it is not loaded (modprobe br_netfilter)")
+
+
+def calls_netfilter(bridge: Message) -> set[bool]:
+    """Whether what this bridge passes on goes through iptables, and through ip6tables: two answers where they differ.
+
+    By the bridge's own setting or by its network namespace's.
+    """
+    data = bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {})
+    return {bool(data.get(attribute)) or sysctl.read(f"bridge/{name}") == "1" for name, attribute in CALLS}
+
+
+def call_netfilter(netlink: Netlink, undo: Undo, bridge: Message, *, on: bool, port: int) -> None:
+    """Has what the bridge passes on go through iptables and ip6tables, or not, which is taken back as in `ensure`.
+
+    Off, it is so for the whole network namespace: to the kernel either's word for it is enough (br_nf_pre_routing).
+    """
+    data = bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {})
+    before = {attribute: data.get(attribute, 0) for _, attribute in CALLS}
+    index = bridge["index"]
+
+    def take_back() -> None:
+        if links.by_index(netlink, index) and not has_other_ports(netlink, index, port):
+            netlink.request(RTM_NEWLINK, _with_data({"index": index}, before))
+
+    wanted = dict.fromkeys(before, int(on))
+    if before != wanted:
+        netlink.request(RTM_NEWLINK, _with_data({"index": index}, wanted))
+        undo.push(f"set {bridge['IFLA_IFNAME']}'s calls of iptables as they were", take_back)
+    for name, _ in () if on else CALLS:
+        sysctl.ensure(f"bridge/{name}", "0")
 
 
 def ensure_gateway(

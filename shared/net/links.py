@@ -80,6 +80,11 @@ def set_down(netlink: Netlink, index: int) -> None:
     netlink.batch([change_flags(index, 0, IFF_UP)])
 
 
+def silence(netlink: Netlink, name: str) -> None:
+    """Takes a link down if it is there, which ends all that comes by it: the other end of a veth has no say in that."""
+    netlink.request(RTM_NEWLINK, {"IFLA_IFNAME": name, "flags": 0, "change": IFF_UP}, 0, (errno.ENODEV,))
+
+
 def delete(netlink: Netlink, name: str) -> bool:
     """Removes a link, and with a veth its other end; whether there was one.
 

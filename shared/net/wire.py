@@ -186,6 +186,7 @@ BRIDGE_VLAN_INFO_PVID = 2
 BRIDGE_VLAN_INFO_UNTAGGED = 4
 BRIDGE_VLAN_INFO_RANGE_BEGIN = 8
 BRIDGE_VLAN_INFO_RANGE_END = 16
+BR_BOOLOPT_NO_LL_LEARN = 0
 
 # message type: structure
 
@@ -215,7 +216,8 @@ _link_ifinfo: dict[str, tuple[int, str]] = {
 STRUCTURES["link/ifinfo"] = ((), "", _link_ifinfo)
 
 _info_data_bridge: dict[str, tuple[int, str]] = {
-    "IFLA_BR_VLAN_FILTERING": (7, "u8"),
+    "IFLA_BR_VLAN_FILTERING": (7, "u8"), "IFLA_BR_NF_CALL_IPTABLES": (36, "u8"),
+    "IFLA_BR_NF_CALL_IP6TABLES": (37, "u8"), "IFLA_BR_MULTI_BOOLOPT": (46, "bytes"),
 }
 
 STRUCTURES["info_data/bridge"] = ((), "", _info_data_bridge)

@@ -32,6 +32,7 @@ VERDICTS = {
 META = {
     "protocol": wire.NFT_META_PROTOCOL, "mark": wire.NFT_META_MARK, "iifname": wire.NFT_META_IIFNAME,
     "oifname": wire.NFT_META_OIFNAME, "nfproto": wire.NFT_META_NFPROTO, "l4proto": wire.NFT_META_L4PROTO,
+    "pkttype": wire.NFT_META_PKTTYPE,
 }  # fmt: skip
 _LINK, _NETWORK = wire.NFT_PAYLOAD_LL_HEADER, wire.NFT_PAYLOAD_NETWORK_HEADER
 _TRANSPORT = wire.NFT_PAYLOAD_TRANSPORT_HEADER

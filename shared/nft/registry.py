@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 
-from shared.cni.errors import InternalError
+from shared.cni.errors import InternalError, UnsupportedField
 from shared.net.netlink import NetlinkError, Request
 from shared.net.owner import Owner, digest
 from shared.net.wire import NLM_F_EXCL
@@ -105,6 +105,8 @@ def add(
         try:
             kernel.commit([*structure, *stale, *additions])
         except NetlinkError as error:
+            if error.errno == errno.ENOENT and error.kind == wire.NFT_MSG_NEWCHAIN and not tries_left:
+                raise UnsupportedField(f"this kernel cannot filter by nf_tables in table {ruleset.table}") from None
             if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY) or not tries_left:
                 raise
             if error.errno != errno.ENOENT and any(request.message is error.message for request in registration):
@@ -255,14 +257,14 @@ def collect(kernel: Nfnetlink, ruleset: Ruleset, network: str, valid: AbstractSe
     for one in ruleset.sets:
         for message in kernel.dump_elements(one):
             if is_stale(_owner_of(message)):
-                _try(kernel, [Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove()])
+                attempt(kernel, [Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove()])
     for chain in kernel.dump_chains(ruleset.table) if ruleset.prefixes else ():
         if chain.rpartition("-")[0] in ruleset.prefixes:
-            _try(kernel, Chain(ruleset.table, chain, ()).remove())
+            attempt(kernel, Chain(ruleset.table, chain, ()).remove())
 
 
-def _try(kernel: Nfnetlink, requests: list[Request]) -> None:
-    """What is gone meanwhile needs no removal, and what something leads to is in use."""
+def attempt(kernel: Nfnetlink, requests: list[Request]) -> None:
+    """Removes things if that can be: what is gone meanwhile needs no removal, and what something leads to is in use."""
     try:
         kernel.commit(requests)
     except NetlinkError as error:

@@ -138,12 +138,17 @@ class Nfnetlink(Netlink):
 
     def dump_rules(self, chain: Chain) -> list[str]:
         """The comments of a chain's rules in order; none where there is no such chain."""
+        return [comment_of(message.get("NFTA_RULE_USERDATA", b"")) for message in self._rules(chain)]
+
+    def dump_handles(self, chain: Chain, comment: str) -> list[int]:
+        """The handles of a chain's rules that have this comment."""
+        found = self._rules(chain)
+        return [one["NFTA_RULE_HANDLE"] for one in found if comment_of(one.get("NFTA_RULE_USERDATA", b"")) == comment]
+
+    def _rules(self, chain: Chain) -> list[Message]:
         wanted = chain.rules_of()
-        return [
-            comment_of(message.get("NFTA_RULE_USERDATA", b""))
-            for message in self._dump(wire.NFT_MSG_GETRULE, wanted)
-            if wanted.items() <= message.items()
-        ]
+        found = self._dump(wire.NFT_MSG_GETRULE, wanted)
+        return [message for message in found if wanted.items() <= message.items()]
 
     def dump_elements(self, of: Set) -> list[Message]:
         """All elements of a set; none where there is no such set."""

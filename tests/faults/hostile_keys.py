@@ -170,7 +170,6 @@ def _values_of_bridge() -> Iterator[Case]:
         for value in values:
             config = holding(key, value, AT_LAYER_2)
             yield case("bridge", "ADD", f"{key} = {shown(value)}", config, 7, says=key.rpartition(".")[2])
-    yield case("bridge", "ADD", "macspoofchk = true", having("bridge", macspoofchk=True), 2, says="macspoofchk")
     by_iptables = having("bridge", ipMasq=True, ipMasqBackend="iptables")
     yield case("bridge", "ADD", "ipMasq by iptables", by_iptables, 2, says="ipMasqBackend")
     nothing_masqueraded = having("bridge", nonMasqueradeCIDRs=["10.0.0.0/8"])

@@ -529,8 +529,7 @@ def test_ipv6_is_switched_on_where_the_runtime_switched_it_off(net: Network, hos
 
 
 def test_keys_of_a_later_version(net: Network) -> None:
-    net.refused("a", 2, "macspoofchk", macspoofchk=True)
-    net.add("a", macspoofchk=False)
+    net.refused("a", 2, "ipMasqBackend", ipMasq=True, ipMasqBackend="iptables")
 
 
 @pytest.mark.parametrize(("keys", "words"), [

@@ -54,6 +54,12 @@ RARE: dict[str, list[str]] = {
     "shared.cni.log": [],
     "shared.cni.log_config": [],
 }
+# The keys that load a part of nf_tables, which, and the verbs that do without it.
+NFT_KEYS = {
+    "ipMasq": ("masquerade", {"VERSION"}),
+    "macspoofchk": ("spoofcheck", {"VERSION"}),
+    "promiscMode": ("dedup", {"VERSION", "STATUS"}),
+}
 # Executes a launcher and tells, at the only exit, what is in sys.modules that was not at the start.
 OBSERVER = """
 import posix, sys
@@ -141,10 +147,20 @@ def test_rare_parts_are_loaded_by_the_call_that_needs_them(host: PretendHost, ve
 
 
 @pytest.mark.parametrize("version", found())
-def test_nf_tables_are_for_who_masquerades(host: PretendHost, version: str) -> None:
-    """Without the key nothing of it is loaded, as the tests above say; with it, nothing else besides."""
-    for verb, answer in life(host, "bridge", version, ipMasq=True).items():
+@pytest.mark.parametrize("key", NFT_KEYS)
+def test_nf_tables_are_for_who_wants_them(host: PretendHost, key: str, version: str) -> None:
+    """Without its key nothing of it is loaded, as the tests above say; with it, its mechanism and no other."""
+    for verb, answer in life(host, "bridge", version, **{key: True}).items():
         modules = loaded(answer)
         allowed = (PROTOCOL, *OWN["bridge"], NFT)
         assert {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in allowed)} == set()
-        assert ("shared.nft.masquerade" in modules) == (verb != "VERSION")
+        mechanism, without = NFT_KEYS[key]
+        others = {f"shared.nft.{one}" for one, _ in NFT_KEYS.values()} - {f"shared.nft.{mechanism}"}
+        assert (f"shared.nft.{mechanism}" in modules) == (verb not in without) and not others & modules
+
+
+@pytest.mark.parametrize("version", found())
+def test_calls_of_iptables_need_no_more(host: PretendHost, version: str) -> None:
+    """An attribute of the bridge is all of it."""
+    for answer in life(host, "bridge", version, bridgeNfCallIptables=True).values():
+        assert not any(NFT.fullmatch(name) for name in loaded(answer))

@@ -18,7 +18,8 @@ IPAM = {"type": "host-local", "subnet": "10.1.0.0/24"}
 KEYS: list[dict[str, Any]] = [
     {}, {"mtu": "auto"}, {"mtu": "big"}, {"isGatway": True}, {"MTU": 70000}, {"hairpinMode": True, "promiscMode": True}, {"ipMasq": True},
     {"vlan": 5, "vlanTrunk": [{"minID": 7, "maxID": 9}]}, {"vlanTrunk": [{"minID": 7}]}, {"vlanTrunk": [{"minID": 7, "maxID": 6}]},
-    {"bridge": "abcdefghijklmno", "vlan": 100, "isGateway": True}, {"bridge": "a/b"}, {"dns": {"search": "x"}}, {"macspoofchk": True},
+    {"bridge": "abcdefghijklmno", "vlan": 100, "isGateway": True}, {"bridge": "a/b"}, {"dns": {"search": "x"}}, {"macspoofchk": True}, {"bridgeNfCallIptables": "yes"},
+    {"ipMasq": True, "ipMasqBackend": "iptables"}, {"macspoofchk": True, "promiscMode": True},
     {"disableContainerInterface": True}, {"disableContainerInterface": True, "ipam": None}, {"ipam": {}}, {"ipam": []},
     {"ipam": {**IPAM, "subnet": "10.1.0.5/24"}}, {"ipam": {**IPAM, "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}}, {"ipam": {"type": "host-local"}},
     {"ipam": {**IPAM, "ranges": [[{"subnet": "10.1.0.0/25"}]]}}, {"ipam": {**IPAM, "ranges": [[{"subnet": "10.2.0.0/25"}, {"subnet": "fd00::/64"}]]}},
