@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PLUGINS = {
     "bridge": "plugins.bridge",
+    "firewall": "plugins.firewall",
     "host-local": "ipam.host_local",
     "loopback": "plugins.loopback",
     "tuning": "plugins.tuning",

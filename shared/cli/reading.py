@@ -15,7 +15,7 @@ from shared.launch import PLUGINS
 from shared.runtime.conflist import NetworkConfigList
 
 # The class of a plugin that reads a call and raises what is wrong before anything is touched.
-READERS = {"bridge": "Attachment", "host-local": "Pool", "tuning": "Wanted"}
+READERS = {"bridge": "Attachment", "firewall": "Wanted", "host-local": "Pool", "tuning": "Wanted"}
 # An attachment that nobody has: what depends on it is not judged.
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/none",
