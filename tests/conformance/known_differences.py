@@ -206,6 +206,12 @@ KNOWN = (
         ["bridge/dns of ipam", "bridge/ipam static"],
     ),
     Known("bridge CHECK: status: 1 -> 0", "CHECK works without ipam", ["bridge/no ipam, CHECK"]),
+    # firewall
+    Known(
+        "firewall ADD: * /run/cni/firewall*: absent -> *",
+        "rules in iptables cannot say whose they are: a file does, so that DEL and GC need no result",
+        ["firewall/life*", "firewall/chain*", "firewall/CHECK*", "firewall/netns gone"],
+    ),
     # tuning
     Known(
         "tuning ADD: file /run/cni/tuning/*: *",

@@ -31,11 +31,13 @@ IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 OWN = {
     "loopback": (KERNEL, re.compile(r"plugins(\.loopback)?")),
     "bridge": (KERNEL, IPAM, re.compile(r"plugins(\.bridge)?")),
+    "firewall": (KERNEL, NFT, re.compile(r"plugins(\.firewall)?|shared\.iptables(\.(firewall|variants))?")),
     "host-local": (IPAM,),
     "tuning": (KERNEL, re.compile(r"plugins(\.tuning)?")),
 }
 # The keys of plugins that come after another one.
 CHAINED: dict[str, dict[str, Any]] = {
+    "firewall": {},
     "tuning": {"mtu": 1400, "promisc": True, "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}},
 }
 # Parts that a plain attachment has no use for, and the verbs of its life that need them all the same.
