@@ -87,10 +87,14 @@ def remove(owner: Owner, others: Iterable[Address] = ()) -> None:
 
 def _remove_rules(version: int, addresses: list[Address], *, is_ours: bool) -> None:
     from shared.iptables import variants
+
+    found = variants.having(CHAIN, version)
+    if not found:
+        return
     from shared.iptables.programs import NoIptables, Table
 
     ends = {f"-A {CHAIN} {rule}" for address in addresses for rule in _rules(address)}
-    for variant in variants.having(CHAIN, version):
+    for variant in found:
         try:
             table = Table(version, variant, TABLE)
         except NoIptables:

@@ -685,8 +685,9 @@ def firewall_cases() -> dict[str, list[Step]]:
         return net("firewall", **{"backend": "iptables", **keys})
 
     def chain(config: dict[str, Any]) -> list[Step]:
+        first = br(V4, V6, isGateway=True, cniVersion=config["cniVersion"])
         end = delete(config, previous=True)
-        return [add(gw), add(config, previous=True), check(config), end, delete(gw)]
+        return [add(first), add(config, previous=True), check(config), end, delete(first)]
 
     mistakes: dict[str, dict[str, Any]] = {
         "ingressPolicy": {"ingressPolicy": "closed"},
