@@ -105,7 +105,7 @@ class Config(config.Config):
     ipMasqBackend: str = field(
         choice("iptables", "nftables"),
         "",
-        'what ipMasq uses: nftables, also by default ("iptables" is not supported yet)',
+        "what ipMasq uses: nftables, also by default, or iptables",
         needs=("ipMasq",),
     )
     nonMasqueradeCIDRs: list[Prefix] = field(
@@ -147,8 +147,7 @@ class Attachment:
         self.gateway = keys.isGateway or keys.isDefaultGateway
         if keys.macspoofchk:
             raise UnsupportedField('"macspoofchk": true is not supported by this version of the bridge plugin')
-        if keys.ipMasq and keys.ipMasqBackend == "iptables":
-            raise UnsupportedField('"ipMasqBackend": "iptables" is not supported by this version of the bridge plugin')
+        self.by_iptables = keys.ipMasqBackend == "iptables"
         if keys.nonMasqueradeCIDRs and not keys.ipMasq:
             raise invalid("nonMasqueradeCIDRs", [str(one) for one in keys.nonMasqueradeCIDRs], 'needs "ipMasq": true')
         if keys.hairpinMode and keys.promiscMode:
@@ -211,10 +210,10 @@ def add(call: Call, undo: Undo) -> Result:
     if pod.gateway:
         _be_gateway(host, undo, pod, bridge, port, gateway_link, result)
     if keys.ipMasq and result.ips:
-        from shared.nft import masquerade
-
         try:
-            masquerade.add(undo, pod.owner, [ip.address for ip in result.ips], keys.nonMasqueradeCIDRs)
+            _masquerading(by_iptables=pod.by_iptables).add(
+                undo, pod.owner, [ip.address for ip in result.ips], keys.nonMasqueradeCIDRs
+            )
         except UnsupportedField as error:
             raise UnsupportedField(f'"ipMasq": true: {error.msg}') from None
     if keys.disableContainerInterface:
@@ -234,6 +233,17 @@ def add(call: Call, undo: Undo) -> Result:
         *([_interface(gateway_link)] if gateway_link is not bridge else []),
     ]  # fmt: skip
     return result
+
+
+def _masquerading(*, by_iptables: bool) -> Any:
+    """The module that masquerades."""
+    if by_iptables:
+        from shared.iptables import masquerade as iptables
+
+        return iptables
+    from shared.nft import masquerade
+
+    return masquerade
 
 
 def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, mtu: int) -> Message:
@@ -344,10 +354,10 @@ def check(call: Call) -> None:
     _check_host(host, pod, link, previous, problems)
     if pod.keys.ipMasq:
         from shared.net import verify
-        from shared.nft import masquerade
 
         own = [ip.address for ip in verify.own_ips(previous, call)]
-        problems += masquerade.problems(pod.owner, own, pod.keys.nonMasqueradeCIDRs) if own else []
+        masquerading = _masquerading(by_iptables=pod.by_iptables)
+        problems += masquerading.problems(pod.owner, own, pod.keys.nonMasqueradeCIDRs) if own else []
     if pod.ipam:
         _collect(problems, lambda: delegate.forward(call))
     if problems:
@@ -413,10 +423,12 @@ def delete(call: Call) -> None:
     pod_netns = netns.open_if_there(call.netns)
     problems: list[CniError] = []
     if folded(call.config, "ipMasq"):
-        from shared.nft import masquerade
-
-        # its socket stays open, so that what the kernel has to wait for runs out while it waits for the link's end
-        _attempt(problems, lambda: masquerade.remove(Owner(call.network, call.container_id, call.ifname)))
+        # its socket stays open, so that what the kernel has to wait for runs out while it waits for the link's end;
+        # by either backend, since the reference may have made it
+        for by_iptables in (False, True):
+            masquerading = _masquerading(by_iptables=by_iptables)
+            owner = Owner(call.network, call.container_id, call.ifname)
+            _attempt(problems, lambda: masquerading.remove(owner))  # noqa: B023  (called at once)
     _attempt(problems, lambda: _disconnect(call, pod_netns))
     if ipam:
         _attempt(problems, lambda: delegate.forward(call))
@@ -451,9 +463,9 @@ def gc(call: Call) -> None:
     host = Netlink()
     problems: list[CniError] = []
     if folded(call.config, "ipMasq"):
-        from shared.nft import masquerade
-
-        _attempt(problems, lambda: masquerade.collect(call.network, valid))
+        for by_iptables in (False, True):
+            masquerading = _masquerading(by_iptables=by_iptables)
+            _attempt(problems, lambda: masquerading.collect(call.network, valid))  # noqa: B023  (called at once)
     for link in host.dump(RTM_GETLINK):
         name = link["IFLA_IFNAME"]
         if links.kind(link) != "veth" or not is_host_link(name, call.network) or name in names:
@@ -475,10 +487,11 @@ def status(call: Call) -> None:
     if bridge is not None and links.kind(bridge) != "bridge":
         raise PluginNotAvailable(f"link {pod.keys.bridge} exists but is not a bridge")
     if pod.keys.ipMasq:
-        from shared.nft import masquerade
-
         try:
-            masquerade.try_out(pod.keys.nonMasqueradeCIDRs)
+            if pod.by_iptables:
+                _masquerading(by_iptables=True).try_out()
+            else:
+                _masquerading(by_iptables=False).try_out(pod.keys.nonMasqueradeCIDRs)
         except CniError as error:
             raise PluginNotAvailable(f'"ipMasq": true: {error.msg}', error.details) from None
     if pod.ipam:

@@ -80,21 +80,19 @@ def remove(owner: Owner, others: Iterable[Address] = ()) -> None:
             for file, content in record.listed(RECORDS):
                 if file != path:
                     doomed -= {*_addresses(content)}
-            for version in _versions(doomed):
-                _remove_rules(version, _of(version, doomed), is_ours=bool(noted))
+            _remove_rules(doomed, is_ours=bool(noted))
     record.remove(path)
 
 
-def _remove_rules(version: int, addresses: list[Address], *, is_ours: bool) -> None:
+def _remove_rules(addresses: AbstractSet[Address], *, is_ours: bool) -> None:
     from shared.iptables import variants
 
-    found = variants.having(CHAIN, version)
-    if not found:
-        return
-    from shared.iptables.programs import NoIptables, Table
-
     ends = {f"-A {CHAIN} {rule}" for address in addresses for rule in _rules(address)}
-    for variant in found:
+    for version, variant in variants.having(TABLE, CHAIN):
+        if not _of(version, addresses):
+            continue
+        from shared.iptables.programs import NoIptables, Table
+
         try:
             table = Table(version, variant, TABLE)
         except NoIptables:

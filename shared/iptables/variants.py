@@ -28,23 +28,25 @@ def in_use() -> str:
         chain and (chain.get("NFTA_CHAIN_POLICY") == wire.NF_DROP or chain.get("NFTA_CHAIN_USE")) for chain in found
     ):
         return NFT
-    return LEGACY if any(map(_has_legacy_filter, NAMES)) else ""
+    return LEGACY if any(_has_legacy("filter", version) for version in NAMES) else ""
 
 
-def having(chain: str, version: int) -> list[str]:
-    """The variants in which a family's table `filter` has the chain, or, of the older one, may have it."""
+def having(table: str, chain: str) -> list[tuple[int, str]]:
+    """The families, 4 and 6, and variants whose table has the chain, or, of the older one, may have it."""
+    queries = [Chain(Table(family, table), chain, ()).query() for family in FAMILIES.values()]
     try:
-        found = Nfnetlink().get_all([Chain(Table(FAMILIES[version], "filter"), chain, ()).query()])
+        found = Nfnetlink().get_all(queries)
     except NoNfTables:
         found = []
-    return [*([NFT] if any(found) else []), *([LEGACY] if _has_legacy_filter(version) else [])]
+    by_nft = [(version, NFT) for version, one in zip(FAMILIES, found, strict=False) if one]
+    return by_nft + [(version, LEGACY) for version in NAMES if _has_legacy(table, version)]
 
 
-def _has_legacy_filter(version: int) -> bool:
+def _has_legacy(table: str, version: int) -> bool:
     try:
         descriptor = posix.open(NAMES[version], posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:  # the kernel has not loaded it
         return False
     names = posix.read(descriptor, 4096)
     posix.close(descriptor)
-    return b"filter" in names.split()
+    return table.encode() in names.split()
