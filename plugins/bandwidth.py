@@ -131,15 +131,9 @@ def _limit(host: Netlink, undo: Undo, owner: Owner, link: Message, wanted: Wante
 
 def _reference_ifb(owner: Owner) -> str:
     """The name that the reference gives a container's ifb: it has one for each network and container only."""
-    try:
-        from _sha512 import sha512
-    except ImportError:
-        try:
-            from _sha2 import sha512  # from Python 3.12
-        except ImportError:
-            from hashlib import sha512
+    from shared.net.reference_names import container_digest
 
-    return IFB_PREFIX + str(sha512(f"{owner.network}{owner.container_id}".encode()).hexdigest())[:12]
+    return IFB_PREFIX + container_digest(owner.network, owner.container_id)[:12]
 
 
 def _ifb(host: Netlink, owner: Owner) -> Message | None:

@@ -106,7 +106,7 @@ class Config(config.Config):
     ipMasqBackend: str = field(
         choice("iptables", "nftables"),
         "",
-        'what ipMasq uses: nftables, also by default ("iptables" is not supported yet)',
+        "what ipMasq uses: nftables, also by default, or iptables",
         needs=("ipMasq",),
     )
     nonMasqueradeCIDRs: list[Prefix] = field(
@@ -153,8 +153,7 @@ class Attachment:
         self.owner = Owner(call.network, call.container_id, call.ifname)
         self.ipam = delegate.ipam_type(call)
         self.gateway = keys.isGateway or keys.isDefaultGateway
-        if keys.ipMasq and keys.ipMasqBackend == "iptables":
-            raise UnsupportedField('"ipMasqBackend": "iptables" is not supported by this version of the bridge plugin')
+        self.by_iptables = keys.ipMasqBackend == "iptables"
         if keys.nonMasqueradeCIDRs and not keys.ipMasq:
             raise invalid("nonMasqueradeCIDRs", [str(one) for one in keys.nonMasqueradeCIDRs], 'needs "ipMasq": true')
         if keys.hairpinMode and keys.promiscMode:
@@ -242,6 +241,17 @@ def add(call: Call, undo: Undo) -> Result:
         *([_interface(gateway_link)] if gateway_link is not bridge else []),
     ]  # fmt: skip
     return result
+
+
+def _masquerading(*, by_iptables: bool) -> Any:
+    """The module that masquerades."""
+    if by_iptables:
+        from shared.iptables import masquerade as iptables
+
+        return iptables
+    from shared.nft import masquerade
+
+    return masquerade
 
 
 def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, mtu: int) -> Message:
@@ -355,10 +365,9 @@ def _be_gateway(
 def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, port: Message, result: Result) -> None:
     keys = pod.keys
     if keys.ipMasq and result.ips:
-        from shared.nft import masquerade
-
+        masquerading = _masquerading(by_iptables=pod.by_iptables)
         own = [ip.address for ip in result.ips]
-        _naming("ipMasq", lambda: masquerade.add(undo, pod.owner, own, keys.nonMasqueradeCIDRs))
+        _naming("ipMasq", lambda: masquerading.add(undo, pod.owner, own, keys.nonMasqueradeCIDRs))
     if keys.bridgeNfCallIptables is not None:
         bridge = links.require(host, keys.bridge)
         bridges.call_netfilter(host, undo, bridge, on=keys.bridgeNfCallIptables, port=port["index"])
@@ -387,10 +396,10 @@ def check(call: Call) -> None:
     _check_host(host, pod, link, previous, problems)
     if pod.keys.ipMasq:
         from shared.net import verify
-        from shared.nft import masquerade
 
         own = [ip.address for ip in verify.own_ips(previous, call)]
-        problems += masquerade.problems(pod.owner, own, pod.keys.nonMasqueradeCIDRs) if own else []
+        masquerading = _masquerading(by_iptables=pod.by_iptables)
+        problems += masquerading.problems(pod.owner, own, pod.keys.nonMasqueradeCIDRs) if own else []
     if pod.keys.macspoofchk:
         from shared.nft import spoofcheck
 
@@ -518,12 +527,11 @@ def delete(call: Call) -> None:
 
 
 def _mechanisms(call: Call) -> list[ModuleType]:
-    """Whatever of nf_tables the configuration has a use for."""
+    """Whatever of the packet filters the configuration has a use for."""
     found: list[ModuleType] = []
     if folded(call.config, "ipMasq"):
-        from shared.nft import masquerade
-
-        found.append(masquerade)
+        # by either backend, since the reference may have made it
+        found += [_masquerading(by_iptables=by_iptables) for by_iptables in (False, True)]
     if folded(call.config, "macspoofchk"):
         from shared.nft import spoofcheck
 
@@ -576,9 +584,9 @@ def status(call: Call) -> None:
     if bridge is not None and links.kind(bridge) != "bridge":
         raise PluginNotAvailable(f"link {pod.keys.bridge} exists but is not a bridge")
     if pod.keys.ipMasq:
-        from shared.nft import masquerade
-
-        _available("ipMasq", lambda: masquerade.try_out(pod.keys.nonMasqueradeCIDRs))
+        masquerading = _masquerading(by_iptables=pod.by_iptables)
+        exempt = () if pod.by_iptables else (pod.keys.nonMasqueradeCIDRs,)
+        _available("ipMasq", lambda: masquerading.try_out(*exempt))
     if pod.keys.macspoofchk:
         from shared.nft import spoofcheck
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 PLUGINS = {
     "bandwidth": "plugins.bandwidth",
     "bridge": "plugins.bridge",
+    "firewall": "plugins.firewall",
     "host-local": "ipam.host_local",
     "loopback": "plugins.loopback",
     "portmap": "plugins.portmap",

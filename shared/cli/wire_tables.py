@@ -64,6 +64,7 @@ SPOKEN = frozenset(
 
     NFTA_TABLE_NAME
     NFTA_CHAIN_TABLE NFTA_CHAIN_NAME NFTA_CHAIN_HOOK NFTA_CHAIN_TYPE NFTA_HOOK_HOOKNUM NFTA_HOOK_PRIORITY
+    NFTA_CHAIN_POLICY NFTA_CHAIN_USE
     NFTA_RULE_TABLE NFTA_RULE_CHAIN NFTA_RULE_HANDLE NFTA_RULE_EXPRESSIONS NFTA_RULE_USERDATA
     NFTA_SET_TABLE NFTA_SET_NAME NFTA_SET_FLAGS NFTA_SET_KEY_TYPE NFTA_SET_KEY_LEN NFTA_SET_DATA_TYPE NFTA_SET_DATA_LEN
     NFTA_SET_ID NFTA_SET_USERDATA
@@ -118,7 +119,7 @@ NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
     ({number.value: number.name for number in nftsocket.Regs}, ("NFT_REG_VERDICT", "NFT_REG32_00")),
     ({number.value: number.name for number in nftsocket.Meta},
      ("NFT_META_PROTOCOL", "NFT_META_MARK", "NFT_META_IIFNAME", "NFT_META_OIFNAME", "NFT_META_NFPROTO",
-      "NFT_META_L4PROTO", "NFT_META_PKTTYPE")),
+      "NFT_META_L4PROTO", "NFT_META_PKTTYPE", "NFT_META_IIFKIND")),
     (nftsocket.nft_data.nfta_data.verdict.verdict_code.ops,
      ("NF_DROP", "NF_ACCEPT", "NFT_JUMP", "NFT_GOTO", "NFT_RETURN")),
     (_expression.nft_payload.base_type.ops, ("NFT_PAYLOAD_",)),

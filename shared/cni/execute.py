@@ -1,4 +1,4 @@
-"""Executes another plugin, with a time limit, dying with this one; imported by the calls that do."""
+"""Executes another plugin or program, with a time limit, dying with this one; imported by the calls that do."""
 
 from __future__ import annotations
 
@@ -23,38 +23,54 @@ def execute(path: str, call: Call, command: str) -> bytes:
     Raises DelegateError with what it answered, or InternalError where it hung, crashed or said too much.
     """
     environment = {**posix.environ, b"CNI_COMMAND": command.encode()}
-    stdin = posix.memfd_create("config", posix.MFD_CLOEXEC)
-    posix.write(stdin, call.stdin)
-    posix.lseek(stdin, 0, 0)
-    reader, writer = posix.pipe2(posix.O_CLOEXEC)
-    parent = posix.getpid()
-    child = posix.fork()
-    if child == 0:
-        _become(path, environment, stdin, writer, parent)
-    posix.close(stdin)
-    posix.close(writer)
-    output = b""
     try:
-        with signals.interruptible(TIME_LIMIT):
-            while chunk := posix.read(reader, 65536):
-                output += chunk
-                if len(output) > OUTPUT_LIMIT:
-                    raise InternalError(f"plugin {path} printed more than {OUTPUT_LIMIT} bytes")
-            _, status = posix.waitpid(child, 0)
-            child = 0
+        status, output = run([path], call.stdin, environment, seconds=TIME_LIMIT)
     except signals.DeadlineExpired:
         raise InternalError(f"plugin {path} did not answer {command} within {TIME_LIMIT:.0f} seconds") from None
-    finally:
-        posix.close(reader)
-        if child:
-            _kill(child)
     if status != 0:
         raise _failure(path, command, status, output)
     return output
 
 
-def _become(path: str, environment: dict[bytes, bytes], stdin: int, stdout: int, parent: int) -> None:
-    """Turns the forked child into the plugin, which dies with its parent; never returns."""
+def run(
+    argv: list[str], stdin: bytes, environment: dict[bytes, bytes], *, seconds: float, limit: int = OUTPUT_LIMIT,
+    with_stderr: bool = False,
+) -> tuple[int, bytes]:  # fmt: skip
+    """A program's status as wait(2) has it, and its stdout, `with_stderr` what it said there, too.
+
+    Raises DeadlineExpired where it took longer, InternalError beyond `limit` bytes; it has been killed then.
+    """
+    given = posix.memfd_create("stdin", posix.MFD_CLOEXEC)
+    while stdin:
+        stdin = stdin[posix.write(given, stdin) :]
+    posix.lseek(given, 0, 0)
+    reader, writer = posix.pipe2(posix.O_CLOEXEC)
+    parent = posix.getpid()
+    child = posix.fork()
+    if child == 0:
+        if with_stderr:
+            posix.dup2(writer, 2)
+        _become(argv, environment, given, writer, parent)
+    posix.close(given)
+    posix.close(writer)
+    output = b""
+    try:
+        with signals.interruptible(seconds):
+            while chunk := posix.read(reader, 65536):
+                output += chunk
+                if len(output) > limit:
+                    raise InternalError(f"{argv[0]} printed more than {limit} bytes")
+            _, status = posix.waitpid(child, 0)
+            child = 0
+    finally:
+        posix.close(reader)
+        if child:
+            _kill(child)
+    return status, output
+
+
+def _become(argv: list[str], environment: dict[bytes, bytes], stdin: int, stdout: int, parent: int) -> None:
+    """Turns the forked child into the program, which dies with its parent; never returns."""
     try:
         libc.call("prctl", PR_SET_PDEATHSIG, signals.SIGKILL, 0, 0, 0)
         if posix.getppid() == parent:
@@ -62,9 +78,9 @@ def _become(path: str, environment: dict[bytes, bytes], stdin: int, stdout: int,
             signals.restore()
             posix.dup2(stdin, 0)
             posix.dup2(stdout, 1)
-            posix.execve(path, [path], environment)
+            posix.execve(argv[0], argv, environment)
     except OSError as error:
-        posix.write(2, f"pycni: cannot execute {path}: {error}\n".encode())
+        posix.write(2, f"pycni: cannot execute {argv[0]}: {error}\n".encode())
     finally:
         posix._exit(127)
 

@@ -37,7 +37,7 @@ def write(path: str, content: dict[str, Any]) -> None:
     """Makes the file, and its directory for root alone, or replaces it; raises IOFailure."""
     unfinished = f"{path}.new"
     try:
-        _make_directories(path.rpartition("/")[0])
+        make_directories(path.rpartition("/")[0])
         _unlink_if_there(unfinished)
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
         descriptor = posix.open(unfinished, flags, 0o600)
@@ -73,7 +73,8 @@ def listed(directory: str) -> list[tuple[str, dict[str, Any]]]:
     return [(path, read(path)) for path in paths]
 
 
-def _make_directories(path: str) -> None:
+def make_directories(path: str) -> None:
+    """Makes a directory for root alone, and those above it; raises OSError."""
     place = 0
     while place >= 0:
         place = path.find("/", place + 1)

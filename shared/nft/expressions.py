@@ -33,6 +33,7 @@ META = {
     "protocol": wire.NFT_META_PROTOCOL, "mark": wire.NFT_META_MARK, "iifname": wire.NFT_META_IIFNAME,
     "oifname": wire.NFT_META_OIFNAME, "nfproto": wire.NFT_META_NFPROTO, "l4proto": wire.NFT_META_L4PROTO,
     "pkttype": wire.NFT_META_PKTTYPE,
+    "iifkind": wire.NFT_META_IIFKIND,
 }  # fmt: skip
 _LINK, _NETWORK = wire.NFT_PAYLOAD_LL_HEADER, wire.NFT_PAYLOAD_NETWORK_HEADER
 _TRANSPORT = wire.NFT_PAYLOAD_TRANSPORT_HEADER
@@ -74,7 +75,7 @@ def payload(field: str, word: int = 0) -> Expression:
 
 
 def meta(key: str, word: int = 0) -> Expression:
-    """Loads what the kernel knows of a packet (a key of META); names of links are 16 bytes."""
+    """Loads what the kernel knows of a packet (a key of META); names of links and of their kinds are 16 bytes."""
     return _expression("meta", dreg=_register(word), key=META[key])
 
 
@@ -203,7 +204,7 @@ def address(side: str, prefix: Prefix, operator: str = "eq") -> list[Expression]
 
 
 def link(key: str, name: str, operator: str = "eq") -> list[Expression]:
-    """Goes on with packets of the link of that name, "iifname" or "oifname"."""
+    """Goes on with packets of the link of that name, "iifname" or "oifname", or of that kind, "iifkind"."""
     return [meta(key), cmp(operator, IFNAME.pack(name))]
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TRIES = 20  # each time another call was faster, or somebody flushed the rule set
 LONGEST_NAMES = (24, 64, 15)  # bytes of network, container id and ifname in a comment, which has 128
 DIGITS = 16  # of the digest that stands for the rest of a longer one
+SHARED = "shared"  # the comment of an element that is no attachment's own
 NOT_IN_LABELS = frozenset('"~')  # a quote would end a comment where `nft list` shows it
 
 
@@ -83,13 +84,14 @@ def _shortened(name: str, longest: int) -> str:
 
 def add(
     kernel: Nfnetlink, ruleset: Ruleset, owner: Owner, elements: Sequence[Element], *, chains: Sequence[Chain] = (),
-    replace: bool = False, replace_in: Sequence[Set] = (),
+    shared: Sequence[Element] = (), replace: bool = False, replace_in: Sequence[Set] = (),
 ) -> None:  # fmt: skip
     """Adds an attachment's elements and registers them; makes what is missing of the rule set, `chains` included.
 
-    One transaction: whatever happens there is all of it or nothing. An element that is another attachment's is taken
-    over with `replace`, or where its set is in `replace_in`; otherwise raises Conflict. Raises InternalError for an
-    attachment that is registered already.
+    `shared` are elements that are no attachment's own, put in where they are missing. One transaction: whatever
+    happens there is all of it or nothing. An element that is another attachment's is taken over with `replace`, or
+    where its set is in `replace_in`; otherwise raises Conflict. Raises InternalError for an attachment that is
+    registered already.
     """
     name = label(owner)
     wanted = [(element, element.add(name)) for element in elements]
@@ -98,8 +100,9 @@ def add(
     ]
     additions = [*(request for _, request in wanted), *registration]
     structure: list[Request] = []
-    if not all(_is_whole(kernel, chain) for chain in (*ruleset.chains, *chains)):
-        structure = missing(kernel, ruleset, chains)
+    is_there = all(kernel.get_elements([element.query() for element in shared]))
+    if not is_there or not all(_is_whole(kernel, chain) for chain in (*ruleset.chains, *chains)):
+        structure = missing(kernel, ruleset, chains, shared)
     stale: list[Request] = []
     for tries_left in reversed(range(TRIES)):
         try:
@@ -117,7 +120,7 @@ def add(
             elif any(request.message is error.message for request in stale):
                 stale = [request for request in stale if request.message is not error.message]
             else:
-                structure = missing(kernel, ruleset, chains)
+                structure = missing(kernel, ruleset, chains, shared)
         else:
             return
 
@@ -137,7 +140,9 @@ def _is_whole(kernel: Nfnetlink, chain: Chain) -> bool:
     return kernel.dump_rules(chain) == [rule.comment for rule in chain.rules]
 
 
-def missing(kernel: Nfnetlink, ruleset: Ruleset, chains: Sequence[Chain] = ()) -> list[Request]:
+def missing(
+    kernel: Nfnetlink, ruleset: Ruleset, chains: Sequence[Chain] = (), shared: Sequence[Element] = ()
+) -> list[Request]:
     """Requests that make what is not there, and refill chains that have not the rules they should have."""
     sets = [ruleset.attachments, *ruleset.sets]
     every = [*chains, *ruleset.chains]
@@ -152,7 +157,8 @@ def missing(kernel: Nfnetlink, ruleset: Ruleset, chains: Sequence[Chain] = ()) -
             requests += chain.create()
         elif not _is_whole(kernel, chain):
             requests += chain.refill()
-    return requests
+    present = kernel.get_elements([element.query() for element in shared])
+    return requests + [element.add(SHARED) for element, now in zip(shared, present, strict=True) if not now]
 
 
 def texts(ruleset: Ruleset, owner: Owner, elements: Sequence[Element]) -> list[str]:
@@ -273,8 +279,9 @@ def attempt(kernel: Nfnetlink, requests: list[Request]) -> None:
 
 
 def problems(
-    kernel: Nfnetlink, ruleset: Ruleset, owner: Owner, elements: Sequence[Element], chains: Sequence[Chain] = ()
-) -> list[str]:
+    kernel: Nfnetlink, ruleset: Ruleset, owner: Owner, elements: Sequence[Element], chains: Sequence[Chain] = (),
+    shared: Sequence[Element] = (),
+) -> list[str]:  # fmt: skip
     """What is not as `add` left it, each in words."""
     name = label(owner)
     found = [
@@ -282,11 +289,12 @@ def problems(
         for chain in (*ruleset.chains, *chains)
         if not _is_whole(kernel, chain)
     ]
-    for element, now in zip(elements, kernel.get_elements([element.query() for element in elements]), strict=True):
+    every = [*shared, *elements]
+    for element, now in zip(every, kernel.get_elements([element.query() for element in every]), strict=True):
         what = f"{element.of.show(element.key)} in {element.of}"
         if now is None:
             found.append(f"{what} is missing")
-        elif _owner_of(now) != name:
+        elif _owner_of(now) != (SHARED if element in shared else name):
             found.append(f"{what} belongs to {_owner_of(now) or 'somebody else'}")
         elif element.data is not None and now.get("NFTA_SET_ELEM_DATA") != element.data:
             found.append(f"{what} leads elsewhere")

@@ -50,6 +50,7 @@ NFT_META_OIFNAME = 7
 NFT_META_NFPROTO = 15
 NFT_META_L4PROTO = 16
 NFT_META_PKTTYPE = 19
+NFT_META_IIFKIND = 26
 NF_DROP = 0
 NF_ACCEPT = 1
 NFT_JUMP = -3
@@ -114,7 +115,7 @@ STRUCTURES["table"] = (("nfgen_family", "version", "res_id"), ">BBH", _table)
 
 _chain: dict[str, tuple[int, str]] = {
     "NFTA_CHAIN_TABLE": (1, "asciiz"), "NFTA_CHAIN_NAME": (3, "asciiz"), "NFTA_CHAIN_HOOK": (4, "chain/hook"),
-    "NFTA_CHAIN_TYPE": (7, "asciiz"),
+    "NFTA_CHAIN_POLICY": (5, "be32"), "NFTA_CHAIN_USE": (6, "be32"), "NFTA_CHAIN_TYPE": (7, "asciiz"),
 }
 
 STRUCTURES["chain"] = (("nfgen_family", "version", "res_id"), ">BBH", _chain)

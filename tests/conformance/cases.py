@@ -776,6 +776,37 @@ def bandwidth_cases() -> dict[str, list[Step]]:
     }
 
 
+def firewall_cases() -> dict[str, list[Step]]:
+    """firewall behind bridge, by iptables: what the reference has no other backend for here."""
+    gw = br(V4, V6, isGateway=True)
+
+    def fw(**keys: Any) -> dict[str, Any]:
+        return net("firewall", **{"backend": "iptables", **keys})
+
+    def chain(config: dict[str, Any]) -> list[Step]:
+        first = br(V4, V6, isGateway=True, cniVersion=config["cniVersion"])
+        end = delete(config, previous=True)
+        return [add(first), add(config, previous=True), check(config), end, delete(first)]
+
+    mistakes: dict[str, dict[str, Any]] = {
+        "ingressPolicy": {"ingressPolicy": "closed"},
+        "chain with a blank": {"iptablesAdminChainName": "a b"},
+        "chain too long": {"iptablesAdminChainName": "x" * 29},
+    }
+    lost = "ip6tables -D CNI-FORWARD -s fd00:1::2 -j ACCEPT"
+    return {
+        **{f"life version {version}": chain(fw(cniVersion=version)) for version in WITH_CHECK},
+        "chain of the administrator's": chain(fw(iptablesAdminChainName="ADMINS")),
+        "version too old": [add(gw), add(fw(cniVersion="0.3.1"), previous=True, fails=True)],
+        "invalid: prevResult absent": [add(gw), add(fw(), fails=True)],
+        "CHECK rule gone": [add(gw), add(c := fw(), previous=True), check(c, fails=True, before=lost)],
+        "netns gone": [add(gw), add(c := fw(), previous=True), delete(c, previous=True, before="drop a")],
+        **{
+            f"invalid: {name}": [add(gw), add(fw(**keys), previous=True, fails=True)] for name, keys in mistakes.items()
+        },
+    }
+
+
 def hand_over_cases() -> dict[str, list[Step]]:
     """One suite begins, the other takes over on the same bridge and store; each is played in both directions."""
     gw = br(isGateway=True)
@@ -903,6 +934,7 @@ GROUPS = {
     "host-local": host_local_cases,
     "bridge": bridge_cases,
     "portmap": portmap_cases,
+    "firewall": firewall_cases,
     "tuning": tuning_cases,
     "bandwidth": bandwidth_cases,
     "hand-over": hand_over_cases,

@@ -236,6 +236,12 @@ KNOWN = (
         "only where 127.0.0.1 is mapped",
         ["portmap/host address", "portmap/all of IPv6"],
     ),
+    # firewall
+    Known(
+        "firewall ADD: * /run/cni/firewall*: absent -> *",
+        "rules in iptables cannot say whose they are: a file does, so that DEL and GC need no result",
+        ["firewall/life*", "firewall/chain*", "firewall/CHECK*", "firewall/netns gone"],
+    ),
     # tuning
     Known(
         "tuning ADD: file /run/cni/tuning/*: *",

@@ -170,8 +170,6 @@ def _values_of_bridge() -> Iterator[Case]:
         for value in values:
             config = holding(key, value, AT_LAYER_2)
             yield case("bridge", "ADD", f"{key} = {shown(value)}", config, 7, says=key.rpartition(".")[2])
-    by_iptables = having("bridge", ipMasq=True, ipMasqBackend="iptables")
-    yield case("bridge", "ADD", "ipMasq by iptables", by_iptables, 2, says="ipMasqBackend")
     nothing_masqueraded = having("bridge", nonMasqueradeCIDRs=["10.0.0.0/8"])
     yield case("bridge", "ADD", "nonMasqueradeCIDRs alone", nothing_masqueraded, 7, says="nonMasqueradeCIDRs")
     both = having("bridge", hairpinMode=True, promiscMode=True)

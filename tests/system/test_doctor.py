@@ -204,7 +204,7 @@ WAYS = (
     Way("bridged packets are dropped by nft", "nft 'table inet own { chain fence { type filter hook forward priority 0; policy drop; }; }'; echo 0 >/proc/sys/$BR_NF", ("warning bridge-nf net/bridge/bridge-nf-call-ip6tables",), "own fence drops", together=False, needs="/proc/sys/net/bridge"),
     Way("a chain is left over", "iptables -t nat -N $CHAIN; iptables -t nat -A $CHAIN -j ACCEPT; iptables -t nat -A POSTROUTING -s 10.8.0.3 -m comment --comment 'name: \"x\"' -j $CHAIN", ("warning chains iptables-nft nat $CHAIN",)),
     Way("the kernel lacks what VLANs need", "sed -i 's/\"mtu\"/\"vlan\": 100, &/' $CONF; printf 'CONFIG_VETH=y\nCONFIG_BRIDGE=y\n' | gzip >/run/config.gz; mount --bind /run/config.gz /proc/config.gz", ("error kernel $KERNEL", "error bridges cni0.100"), "CONFIG_BRIDGE_VLAN_FILTERING", heals=False, together=False, needs="/proc/config.gz"),
-    Way("iptables is missing", """sed -i 's/"mtu"/"ipMasq": true, "ipMasqBackend": "iptables", &/' $CONF; mount -t tmpfs tmpfs /usr/sbin""", ("error backends $CONF", "error refused $CONF"), "wants iptables", heals=False, together=False),
+    Way("iptables is missing", """sed -i 's/"mtu"/"ipMasq": true, "ipMasqBackend": "iptables", &/' $CONF; mount -t tmpfs tmpfs /usr/sbin""", ("error backends $CONF",), "wants iptables", heals=False, together=False),
 )  # fmt: skip
 
 

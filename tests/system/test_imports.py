@@ -15,9 +15,9 @@ STANDARD = {
     "__future__",  # annotations without their cost
     "_blake2",  # host link names; hashlib costs 3 ms more
     "_ctypes",  # setns, umount and prctl below Python 3.12; ctypes costs 3 ms
-    "_sha2",  # the name of the reference's ifb, from Python 3.12; below it is
-    "_sha512",
+    "_sha2",  # names of the reference, from Python 3.12; below it is
     "_json",  # scanner and encoder; json costs 8 ms
+    "_sha512",  # the reference's names of iptables chains; hashlib costs 3 ms
     "_socket",  # netlink and inet_pton; socket costs 7 ms
     "_struct",
     "errno",
@@ -36,6 +36,7 @@ OWN = {
     "loopback": (KERNEL, re.compile(r"plugins(\.loopback)?")),
     "bandwidth": (KERNEL, TC, re.compile(r"plugins(\.bandwidth)?")),
     "bridge": (KERNEL, IPAM, re.compile(r"plugins(\.bridge)?")),
+    "firewall": (KERNEL, NFT, re.compile(r"plugins(\.firewall)?|shared\.iptables(\.(firewall|variants))?")),
     "host-local": (IPAM,),
     "portmap": (KERNEL, NFT, re.compile(r"plugins(\.portmap)?")),
     "tuning": (KERNEL, re.compile(r"plugins(\.tuning)?")),
@@ -44,6 +45,7 @@ OWN = {
 CHAINED: dict[str, dict[str, Any]] = {
     "portmap": {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}},
     "bandwidth": {"ingressRate": 10**6, "ingressBurst": 10**6, "egressRate": 10**6, "egressBurst": 10**6},
+    "firewall": {},
     "tuning": {"mtu": 1400, "promisc": True, "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}},
 }
 # Parts that a plain attachment has no use for, and the verbs of its life that need them all the same.
@@ -152,7 +154,8 @@ def test_nf_tables_are_for_who_wants_them(host: PretendHost, key: str, version: 
     """Without its key nothing of it is loaded, as the tests above say; with it, its mechanism and no other."""
     for verb, answer in life(host, "bridge", version, **{key: True}).items():
         modules = loaded(answer)
-        allowed = (PROTOCOL, *OWN["bridge"], NFT)
+        either = re.compile(r"shared\.iptables(\.(masquerade|variants))?")  # DEL and GC look for the reference's, too
+        allowed = (PROTOCOL, *OWN["bridge"], NFT, either)
         assert {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in allowed)} == set()
         mechanism, without = NFT_KEYS[key]
         others = {f"shared.nft.{one}" for one, _ in NFT_KEYS.values()} - {f"shared.nft.{mechanism}"}

@@ -298,7 +298,7 @@ def test_a_second_add_leaves_the_first(node: Node) -> None:
 
 
 @pytest.mark.parametrize(("keys", "code", "words"), [
-    ({"ipMasqBackend": "iptables"}, 2, "ipMasqBackend"), ({"ipMasqBackend": "ebtables"}, 7, "ipMasqBackend"),
+    ({"ipMasqBackend": "ebtables"}, 7, "ipMasqBackend"),
     ({"nonMasqueradeCIDRs": ["10.0.0.0"]}, 7, r"nonMasqueradeCIDRs\[0\]"), ({"nonMasqueradeCIDRs": "10.0.0.0/8"}, 7, "nonMasqueradeCIDRs"),
     ({"nonMasqueradeCIDRs": ["10.0.0.0/8; drop"]}, 7, "nonMasqueradeCIDRs"), ({"ipMasq": "yes"}, 7, "ipMasq"),
     ({"nonMasqueradeCIDRs": ["10.0.0.0/8"], "ipMasq": False}, 7, 'nonMasqueradeCIDRs.* needs "ipMasq": true'),
@@ -315,6 +315,61 @@ def test_at_layer_2_there_is_nothing_to_masquerade(node: Node) -> None:
     assert node.host.run("nft", "list", "ruleset").stdout == ""
     assert node.check("a", ipam={}, isDefaultGateway=False) == ""
     node.delete("a", ipam={})
+
+
+# -- by iptables
+
+
+def nat(node: Node) -> list[str]:
+    """The suite's and the reference's rules and chains in iptables."""
+    text = node.host.run("iptables-save", "-t", "nat").stdout + node.host.run("ip6tables-save", "-t", "nat").stdout
+    return [line.partition(" [")[0] for line in text.splitlines() if "CNI-" in line]
+
+
+@pytest.mark.parametrize("state", ["whole", "netns empty", "netns gone"])
+def test_by_iptables(node: Node, state: str) -> None:
+    """As by nf_tables: what the outside sees, CHECK, DEL of one pod, GC of the other."""
+    keys: dict[str, Any] = {"ipMasqBackend": "iptables", "nonMasqueradeCIDRs": ["172.16.0.0/12", "fd00:55::/48"]}
+    for pod in ("a", "b"):
+        node.add(pod, **keys)
+    v4, v6 = node.addresses("a")
+    assert [node.seen("a", address) for address in ("192.0.2.2", "fd00:99::2")] == ["192.0.2.1", "fd00:99::1"]
+    assert [node.seen("a", address) for address in ("172.16.5.5", "fd00:55::5")] == [v4, v6]
+    node.start("", SERVER)
+    assert [node.seen("a", address) for address in ("192.0.2.1", "fd00:99::1")] == [v4, v6]
+    assert node.check("a", **keys) == "" and len(nat(node)) == 24
+    node.host.run("iptables", "-t", "nat", "-D", "POSTROUTING", "1")
+    assert f"-s {v4}/32" in node.check("a", **keys)
+    if state == "netns gone":
+        node.host.drop_netns("a")
+    for _ in range(2):
+        node.delete("a", **({"netns": ""} if state == "netns empty" else {}))
+    assert len(nat(node)) == 12 and node.check("b", **keys) == ""
+    node.collect("b")
+    assert len(nat(node)) == 12
+    node.collect()
+    assert nat(node) == []
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_hand_over_by_iptables(node: Node, reference_bin: str, backend: str) -> None:
+    """The same rules as the reference's, and each ends what the other began, this suite whatever its own backend."""
+    node.host.netns("a")
+
+    def call(command: str, bin_dir: str | None, **keys: Any) -> Any:
+        config = {**CONFIG, "cniVersion": "1.0.0", "ipMasqBackend": "iptables", **keys}
+        answer = node.host.cni("bridge", command, config, netns="/run/netns/a", container_id="a", bin_dir=bin_dir)
+        assert answer.status == 0, answer
+        return answer.json if answer.stdout else None
+
+    made = []
+    for one, other, keys in ((reference_bin, None, {"ipMasqBackend": backend}), (None, reference_bin, {})):
+        result = call("ADD", one)
+        addresses = [ip["address"].partition("/")[0] for ip in result["ips"]]
+        made.append([re.sub("|".join(map(re.escape, addresses)), "ADDRESS", line) for line in nat(node)])
+        call("DEL", other, **keys, prevResult=result)
+        assert nat(node) == []
+    assert made[0] == made[1] and len(made[0]) == 8
 
 
 # -- a kernel without nf_tables

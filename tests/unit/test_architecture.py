@@ -21,7 +21,8 @@ BELOW = {
     "shared.cni": {BASE, "shared.cni"},
     "shared.net": {BASE, "shared.cni", "shared.net"},
     "shared.nft": {BASE, "shared.cni", "shared.net", "shared.nft"},
-    "plugins": {BASE, "shared.cni", "shared.net", "shared.nft"},
+    "shared.iptables": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
+    "plugins": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
     "ipam": {BASE, "shared.cni", "shared.net", "shared.nft"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},

@@ -1,0 +1,132 @@
+r"""Masquerading by iptables, with the reference's chain for each container, so that either ends what the other began.
+
+    -A POSTROUTING -s 10.1.0.5/32 -m comment --comment "name: \"net\" id: \"c1\"" -j CNI-8f4e9f32ea9c72d32f8f400c
+    -A CNI-8f4e9f32ea9c72d32f8f400c -d 10.1.0.0/16 -m comment --comment "…" -j ACCEPT
+    -A CNI-8f4e9f32ea9c72d32f8f400c ! -d 224.0.0.0/4 -m comment --comment "…" -j MASQUERADE
+
+The chain's name derives from network and container id, and the comments say both: nobody needs to note whose it is.
+"""
+
+from __future__ import annotations
+
+from shared.iptables import variants
+from shared.net.reference_names import container_digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
+
+    from shared.cni.ip import Prefix
+    from shared.net.owner import Owner
+    from shared.undo import Undo
+
+TABLE, POSTROUTING, PREFIX = "nat", "POSTROUTING", "CNI-"
+CHAIN_NAME_BYTES = 28
+MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+
+
+def chain_of(network: str, container_id: str) -> str:
+    """The name of a container's chain."""
+    return (PREFIX + container_digest(network, container_id))[:CHAIN_NAME_BYTES]
+
+
+def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> None:
+    """Masquerades what comes from the addresses and goes neither to their own networks nor to multicast groups.
+
+    Where there are `exempt` networks, neither what goes to them or to an address of the node.
+    """
+    from shared.iptables.programs import Table
+
+    tables = [Table(version, "", TABLE) for version in _versions(addresses)]
+    undo.push("stop masquerading by iptables", lambda: remove(owner))
+    for table in tables:
+        wanted = _rules(owner, table.version, addresses, exempt)
+        table.change(lambda lines: _missing(lines, owner, wanted))  # noqa: B023  (called at once)
+
+
+def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
+    """The rules that are missing, each in words."""
+    from shared.iptables.programs import COMMANDS, Table
+
+    found = []
+    for version in _versions(addresses):
+        lines = Table(version, "", TABLE).lines()
+        wanted = _rules(owner, version, addresses, exempt)
+        found += [f"{COMMANDS[version]} has no rule {one} in table {TABLE}" for one in wanted if one not in lines]
+    return found
+
+
+def remove(owner: Owner) -> None:
+    """Removes the container's chain and what leads there, whichever suite made it; nothing where there is none."""
+    chain = chain_of(owner.network, owner.container_id)
+    for version, variant in variants.having(TABLE, chain):
+        from shared.iptables.programs import Table
+
+        Table(version, variant, TABLE).change(lambda lines: _ends(lines, {chain}))
+
+
+def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    """Removes the chains of a network's containers of which none is among the valid (container id, ifname)."""
+    keep = {chain_of(network, container_id) for container_id, _ in valid}
+
+    def stale(lines: list[str]) -> set[str]:
+        comment = f'--comment "name: \\"{network}\\" id: \\"'
+        found = set()
+        for line in lines:
+            verb, chain, *_ = line.split(" ") if line.startswith("-A ") else ("", "")
+            _, is_ours, rest = line.partition(comment)
+            if verb and is_ours and chain == chain_of(network, rest.partition("\\")[0]):
+                found.add(chain)
+        return found - keep
+
+    for version, variant in variants.having(TABLE, POSTROUTING):
+        from shared.iptables.programs import NoIptables, Table
+
+        try:
+            table = Table(version, variant, TABLE)
+        except NoIptables:  # so nobody made a chain by it
+            continue
+        table.change(lambda lines: _ends(lines, stale(lines)))
+
+
+def try_out() -> None:
+    """Raises CniError where the programs are missing or cannot be used."""
+    from shared.iptables.programs import Table
+
+    for version in (4, 6):
+        Table(version, "", TABLE).lines()
+
+
+def _versions(addresses: Sequence[Prefix]) -> list[int]:
+    return sorted({own.version for own in addresses})
+
+
+def _rules(owner: Owner, version: int, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
+    """The rules as iptables-save prints them."""
+    chain = chain_of(owner.network, owner.container_id)
+    comment = f'-m comment --comment "name: \\"{owner.network}\\" id: \\"{owner.container_id}\\""'
+    own = [one for one in addresses if one.version == version]
+    others = [f"-d {one.network}" for one in exempt if one.version == version]
+    left = [*(["-m addrtype --dst-type LOCAL"] if exempt else []), *(f"-d {one.network}" for one in own), *others]
+    return [
+        *(f"-A {chain} {match} {comment} -j ACCEPT" for match in dict.fromkeys(left)),
+        f"-A {chain} ! -d {MULTICAST[version]} {comment} -j MASQUERADE",
+        *(f"-A {POSTROUTING} -s {one.address}/{one.address.bits} {comment} -j {chain}" for one in own),
+    ]
+
+
+def _missing(lines: list[str], owner: Owner, wanted: list[str]) -> list[str]:
+    """The commands that give the chain its rules, and those that lead there; what it had of others' goes."""
+    if all(rule in lines for rule in wanted):
+        return []
+    chain = chain_of(owner.network, owner.container_id)
+    return [*_ends(lines, {chain}), f"-N {chain}", *wanted]
+
+
+def _ends(lines: list[str], chains: AbstractSet[str]) -> list[str]:
+    """The commands that remove chains and what leads there."""
+    leading = [line for line in lines if line.startswith("-A ") and line.rpartition(" -j ")[2] in chains]
+    there = [line[1:].partition(" ")[0] for line in lines if line.startswith(":")]
+    removals = [command for chain in there if chain in chains for command in (f"-F {chain}", f"-X {chain}")]
+    return [*(f"-D{line.removeprefix('-A')}" for line in leading), *removals]

@@ -1,0 +1,52 @@
+"""Which iptables a host has, asked without running it: that of nf_tables by netlink, the older one by /proc.
+
+"nft"     tables `ip filter` and `ip6 filter` of nf_tables
+"legacy"  the kernel's own tables of before, for each family those that /proc names
+"""
+
+from __future__ import annotations
+
+import posix
+
+from shared.nft import wire
+from shared.nft.ruleset import Chain, Table
+from shared.nft.transaction import Nfnetlink, NoNfTables
+
+NFT, LEGACY = "nft", "legacy"
+FAMILIES = {4: wire.NFPROTO_IPV4, 6: wire.NFPROTO_IPV6}
+NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
+
+
+def in_use() -> str:
+    """The variant whose FORWARD chain decides here: it drops by default or has rules; empty where there is none."""
+    queries = [Chain(Table(family, "filter"), "FORWARD", ()).query() for family in FAMILIES.values()]
+    try:
+        found = Nfnetlink().get_all(queries)
+    except NoNfTables:
+        found = []
+    if any(
+        chain and (chain.get("NFTA_CHAIN_POLICY") == wire.NF_DROP or chain.get("NFTA_CHAIN_USE")) for chain in found
+    ):
+        return NFT
+    return LEGACY if any(_has_legacy("filter", version) for version in NAMES) else ""
+
+
+def having(table: str, chain: str) -> list[tuple[int, str]]:
+    """The families, 4 and 6, and variants whose table has the chain, or, of the older one, may have it."""
+    queries = [Chain(Table(family, table), chain, ()).query() for family in FAMILIES.values()]
+    try:
+        found = Nfnetlink().get_all(queries)
+    except NoNfTables:
+        found = []
+    by_nft = [(version, NFT) for version, one in zip(FAMILIES, found, strict=False) if one]
+    return by_nft + [(version, LEGACY) for version in NAMES if _has_legacy(table, version)]
+
+
+def _has_legacy(table: str, version: int) -> bool:
+    try:
+        descriptor = posix.open(NAMES[version], posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:  # the kernel has not loaded it
+        return False
+    names = posix.read(descriptor, 4096)
+    posix.close(descriptor)
+    return table.encode() in names.split()

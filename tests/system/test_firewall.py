@@ -1,0 +1,512 @@
+"""firewall: which packets pass, by either backend, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.faults import batch
+from tests.pretend import PATH, Answer, PretendHost
+
+CONFIG: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "firewall"}
+DROP = ("sh", "-ec", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
+OUTSIDE = """
+ip netns add outside
+ip link add uplink type veth peer name eth0 netns outside
+ip address add 192.0.2.1/24 dev uplink
+ip -6 address add fd00:99::1/64 dev uplink nodad
+ip link set uplink up
+ip -n outside link set lo up
+ip -n outside address add 192.0.2.2/24 dev eth0
+ip -n outside address add fd00:99::2/64 dev eth0 nodad
+ip -n outside link set eth0 up
+ip -n outside route add 10.0.0.0/8 via 192.0.2.1
+ip -n outside route add fd00::/8 via fd00:99::1
+"""
+OUTSIDE_ADDRESSES = ("192.0.2.2", "fd00:99::2")
+# Answers on every address, also of those that come later.
+SERVER = """
+import socket
+server = socket.create_server(("::", 7), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
+print("ready", flush=True)
+while True:
+    client, _ = server.accept()
+    client.close()
+"""
+# Which of the addresses answer; a connection that is dropped says nothing within the time.
+CLIENT = """
+import socket, sys
+from concurrent.futures import ThreadPoolExecutor
+def answers(address):
+    try:
+        socket.create_connection((address, 7), timeout=3).close()
+    except OSError:
+        return ""
+    return address
+with ThreadPoolExecutor() as pool:
+    print(*pool.map(answers, sys.argv[1:]))
+"""
+ADMITS = "-A CNI-FORWARD -s {} -j ACCEPT"
+
+
+class Node:
+    """A pretend host with a neighbour and pods, each on a bridge with a network of its own, by this suite's bridge."""
+
+    def __init__(self, host: PretendHost) -> None:
+        self.host = host
+        self.previous: dict[str, Any] = {}
+        self.started: list[Any] = []
+        host.run("sh", "-ec", OUTSIDE)
+        self.serve("outside")
+
+    def serve(self, netns: str) -> None:
+        process = self.host.popen("ip", "netns", "exec", netns, sys.executable, "-c", SERVER)
+        self.started.append(process)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+
+    def pod(self, pod: str, bridge: int = 1) -> None:
+        """A pod that the bridge plugin has attached."""
+        ranges = [[{"subnet": f"10.{bridge}.0.0/24"}], [{"subnet": f"fd00:{bridge}::/64"}]]
+        keys = {
+            "cniVersion": "1.0.0", "name": f"bridge{bridge}", "bridge": f"cni{bridge}", "isDefaultGateway": True,
+            "ipam": {"type": "host-local", "ranges": ranges},
+        }  # fmt: skip
+        answer = self.host.cni("bridge", "ADD", keys, netns=self.host.netns(pod), container_id=pod)
+        assert answer.status == 0, answer
+        self.previous[pod] = answer.json
+        self.serve(pod)
+
+    def call(self, command: str, pod: str, **keys: Any) -> Answer:
+        how = {name: keys.pop(name) for name in ("netns", "bin_dir", "prefix", "env") if name in keys}
+        how.setdefault("netns", f"/run/netns/{pod}")
+        with_result = {"prevResult": self.previous[pod]} if command in ("ADD", "CHECK") else {}
+        return self.host.cni("firewall", command, {**CONFIG, **with_result, **keys}, container_id=pod, **how)
+
+    def add(self, pod: str, bridge: int = 1, **keys: Any) -> None:
+        if pod not in self.previous:
+            self.pod(pod, bridge)
+        answer = self.call("ADD", pod, **keys)
+        assert answer.status == 0, answer
+        assert answer.json == self.previous[pod]
+
+    def check(self, pod: str, **keys: Any) -> str:
+        answer = self.call("CHECK", pod, **keys)
+        return "" if answer.status == 0 else str(answer.json["details"])
+
+    def delete(self, pod: str, **keys: Any) -> None:
+        answer = self.call("DEL", pod, **keys)
+        assert (answer.status, answer.stdout) == (0, ""), answer
+
+    def collect(self, *valid: str, **keys: Any) -> None:
+        attachments = [{"containerID": pod, "ifname": "eth0"} for pod in valid]
+        answer = self.call("GC", "", **{"cniVersion": "1.1.0", "cni.dev/valid-attachments": attachments, **keys})
+        assert (answer.status, answer.stdout) == (0, ""), answer
+
+    def addresses(self, pod: str) -> list[str]:
+        return [ip["address"].partition("/")[0] for ip in self.previous[pod]["ips"]]
+
+    def reaches(self, pod: str, other: str) -> list[int]:
+        """In which families: 4, 6."""
+        wanted = OUTSIDE_ADDRESSES if other == "outside" else self.addresses(other)
+        out = self.host.run("ip", "netns", "exec", pod, sys.executable, "-c", CLIENT, *wanted).stdout
+        return [6 if ":" in address else 4 for address in out.split()]
+
+    def elements(self) -> dict[str, int]:
+        """The number of elements of each set and map in the tables of the suite."""
+        entries = json.loads(self.host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]
+        found: dict[str, int] = {}
+        for one in (entry[kind] for entry in entries for kind in ("set", "map") if kind in entry):
+            found[one["name"]] = found.get(one["name"], 0) + len(one.get("elem", []))
+        return {name: number for name, number in found.items() if number}
+
+    def filter(self, family: str = "ip", variant: str = "") -> list[str]:
+        """The rules and chains of iptables' table filter."""
+        text = self.host.run(f"{family}tables{variant}-save", "-t", "filter").stdout
+        lines = [line for line in text.splitlines() if line.startswith(("-A", ":"))]
+        return [line.partition(" [")[0] if line.startswith(":") else line for line in lines]  # without counters
+
+    def pod_rules(self) -> list[str]:
+        lines = self.filter() + self.filter("ip6")
+        return [line for line in lines if re.match("-A CNI-FORWARD -[sd] ", line)]
+
+    def records(self) -> list[str]:
+        directory = self.host.root / "run/cni/firewall"
+        return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+
+
+@pytest.fixture
+def node(host: PretendHost) -> Iterator[Node]:
+    found = Node(host)
+    yield found
+    for process in found.started:
+        process.kill()
+        process.communicate()
+
+
+# -- iptables
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_where_forward_drops(node: Node, variant: str) -> None:
+    """Nothing passes without the plugin; with it what the pod sends and the replies, and nothing else."""
+    node.host.run("sh", "-ec", f"iptables-{variant} -P FORWARD DROP; ip6tables-{variant} -P FORWARD DROP")
+    node.pod("a")
+    assert node.reaches("a", "outside") == []
+    node.add("a")
+    assert node.reaches("a", "outside") == [4, 6] and node.reaches("outside", "a") == []
+    assert node.check("a") == "" and node.elements() == {}
+    assert ADMITS.format("10.1.0.2/32") in node.filter(variant=f"-{variant}")
+    node.delete("a", netns="")
+    assert node.reaches("a", "outside") == [] and node.records() == []
+    assert not [line for line in node.filter(variant=f"-{variant}") if "10.1.0.2" in line]
+
+
+@pytest.mark.parametrize("first", ["reference", "ours"])
+def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
+    """Each has its pod's rules where the other would put them; each goes on with what the other made, and ends it."""
+    node.host.run(*DROP)
+    ours: dict[str, Any] = {}
+    theirs: dict[str, Any] = {"bin_dir": reference_bin}
+    one, two = (theirs, ours) if first == "reference" else (ours, theirs)
+    node.add("a", **one)
+    by_one = node.filter(), node.filter("ip6")
+    node.add("a2", **two)
+    assert node.reaches("a", "outside") == node.reaches("a2", "outside") == [4, 6]
+    assert [line for line in node.filter() if "10.1.0.3" not in line] == by_one[0]
+    assert node.check("a", **two) == "" and node.check("a2", **one) == ""
+    node.delete("a2", prevResult=node.previous["a2"], **one)
+    assert (node.filter(), node.filter("ip6")) == by_one
+    node.delete("a", prevResult=node.previous["a"], **two)
+    assert node.pod_rules() == [] and node.reaches("a", "outside") == []
+    jump = '-A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD'
+    admin = '-A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN'
+    assert node.filter().count(jump) == node.filter().count(admin) == 1
+
+
+UNDO = """
+{0} -D FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD
+{0} -F CNI-FORWARD
+{0} -X CNI-FORWARD
+{0} -X ADMINS
+"""
+
+
+def test_the_same_rules_as_the_reference(node: Node, reference_bin: str) -> None:
+    """Line by line, also with a chain of the administrator's and rules that were there."""
+    node.pod("a")
+    node.host.run("iptables", "-A", "FORWARD", "-s", "172.16.0.0/12", "-j", "DROP")
+    made = []
+    for bin_dir in (reference_bin, None):
+        node.add("a", iptablesAdminChainName="ADMINS", backend="iptables", bin_dir=bin_dir)
+        both = node.filter(), node.filter("ip6")
+        made.append([[line for line in lines if line.startswith("-A")] for lines in both])
+        assert all(":ADMINS -" in lines for lines in both)
+        for command in ("iptables", "ip6tables"):
+            node.host.run("sh", "-ec", UNDO.format(command))
+    assert made[0] == made[1] and len(made[0][0]) == 5
+
+
+def test_the_administrator_comes_first(node: Node) -> None:
+    node.host.run(*DROP)
+    node.add("a", iptablesAdminChainName="my-rules")
+    node.host.run("iptables", "-A", "my-rules", "-d", "192.0.2.0/24", "-j", "DROP")
+    assert node.reaches("a", "outside") == [6]
+    node.add("b", iptablesAdminChainName="my-rules")
+    assert node.reaches("b", "outside") == [6]
+    assert node.filter().count("-A my-rules -d 192.0.2.0/24 -j DROP") == 1
+
+
+def test_check_names_each_missing_rule(node: Node) -> None:
+    node.host.run(*DROP)
+    node.add("a")
+    for family in ("ip", "ip6"):
+        address, jump = {"ip": ("10.1.0.2/32", 1), "ip6": ("fd00:1::2/128", 1)}[family]
+        for damage, words in (
+            (f"-D CNI-FORWARD -s {address} -j ACCEPT", f"-A CNI-FORWARD -s {address} -j ACCEPT"),
+            (f"-D FORWARD {jump}", "-A FORWARD -m comment"),
+            ("-F CNI-FORWARD", f"-A CNI-FORWARD -d {address}"),
+        ):
+            node.host.run(f"{family}tables", *damage.split())
+            said = node.check("a")
+            assert f"{family}tables has no rule" in said and words in said, said
+    node.host.run("iptables", "-F")
+    node.host.run("iptables", "-X")
+    assert "chain CNI-FORWARD" in node.check("a") and "chain CNI-ADMIN" in node.check("a")
+    node.add("b")
+    assert node.check("b") == ""
+    node.delete("a")
+    assert node.reaches("b", "outside") == [4, 6]
+
+
+def test_an_address_that_is_leased_anew_keeps_its_rules(node: Node) -> None:
+    """A late DEL, with or without the result, does not take them from who has the address now."""
+    node.host.run(*DROP)
+    node.add("a")
+    node.previous["b"] = node.previous["a"]
+    node.add("b")
+    node.delete("a", netns="")
+    assert node.reaches("a", "outside") == [4, 6]  # in whose namespace the address is
+    node.delete("a", netns="", prevResult=node.previous["a"])
+    assert len(node.pod_rules()) == 4
+    node.delete("b")
+    assert node.pod_rules() == [] and node.records() == []
+
+
+def test_garbage_collection_by_iptables(node: Node) -> None:
+    node.host.run(*DROP)
+    for pod in ("a", "b", "c"):
+        node.add(pod)
+    node.add("d", name="other")
+    node.collect("b")
+    assert {line.split()[3] for line in node.pod_rules()} == {
+        f"{address}/{128 if ':' in address else 32}" for pod in ("b", "d") for address in node.addresses(pod)
+    }
+    assert len(node.records()) == 2
+    assert node.reaches("b", "outside") == [4, 6] and node.check("b") == ""
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_killed_with_iptables(node: Node, verb: str) -> None:
+    """At each of the calls by which processes and files are made; then DEL without the result: nothing is left."""
+    node.host.run(*DROP)
+    node.add("other")
+    before = node.filter(), node.filter("ip6"), node.records()
+    node.pod("a")
+    calls = "execve,mkdir,open,openat,rename,unlink,clone,fork,vfork,wait4"
+    for number in range(1, 200, 3):
+        killing = ("strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:signal=SIGKILL:when={number}")  # fmt: skip
+        if verb == "DEL":
+            node.add("a")
+        status = node.call(verb, "a", prefix=killing).status
+        node.delete("a", netns="")
+        assert (node.filter(), node.filter("ip6"), node.records()) == before, number
+        if status == 0:
+            break
+    else:
+        pytest.fail("no call got through")
+    assert number > 20
+
+
+def test_adds_at_once_with_iptables(host: PretendHost) -> None:
+    """The first on a node: one jump, each pod's rules, and no call fails."""
+    batch.make_pods(host, 12)
+    host.run(*DROP)
+
+    def calls(command: str) -> list[batch.Outcome]:
+        return batch.run(host, [
+            batch.Call("firewall", command, {**CONFIG, "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": f"10.1.0.{n + 2}/24"}]}},
+                       {"CNI_CONTAINERID": f"c{n}"})
+            for n in range(12)
+        ], at_once=12)  # fmt: skip
+
+    assert [answer.status for answer in calls("ADD")] == [0] * 12
+    lines = host.run("iptables-save").stdout.splitlines()
+    assert (
+        sum(line.endswith("-j CNI-FORWARD") for line in lines)
+        == sum(line.endswith("-j CNI-ADMIN") for line in lines)
+        == 1
+    )
+    assert sum(line.startswith("-A CNI-FORWARD -s 10.1.0.") for line in lines) == 12
+    assert [answer.status for answer in calls("DEL")] == [0] * 12
+    assert "10.1.0." not in host.run("iptables-save").stdout
+
+
+def test_two_processes_for_each_family(node: Node) -> None:
+    node.host.run(*DROP)
+    node.pod("a")
+    for command in ("ADD", "DEL"):
+        trace = ("strace", "-f", "-qq", "-e", "trace=execve", "-e", "status=successful", "-o", "/run/trace")
+        assert node.call(command, "a", prefix=trace).status == 0
+        made = re.findall(r'execve\("([^"]*)"', node.host.run("cat", "/run/trace").stdout)
+        assert [path.rpartition("/")[2] for path in made[-4:]] == [
+            "iptables-nft-save", "iptables-nft-restore", "ip6tables-nft-save", "ip6tables-nft-restore",
+        ]  # fmt: skip
+        assert len([path for path in made if "tables" in path]) == 4
+
+
+def test_a_second_add_changes_nothing(node: Node) -> None:
+    node.host.run(*DROP)
+    node.add("a")
+    before = node.filter()
+    node.add("a")
+    assert node.filter() == before
+
+
+# -- nf_tables
+
+
+def traced(node: Node, command: str, pod: str, **keys: Any) -> list[str]:
+    """The programs that a call executes, with no directory in PATH that has iptables or nft."""
+    prefix = ("/usr/bin/strace", "-f", "-qq", "-e", "trace=clone,clone3,fork,vfork,execve", "-e", "status=successful", "-o", "/run/trace")  # fmt: skip
+    answer = node.call(command, pod, prefix=prefix, env={"PATH": "/none"}, **keys)
+    assert answer.status == 0, answer
+    return [line.split(maxsplit=1)[1] for line in node.host.run("cat", "/run/trace").stdout.splitlines()]
+
+
+def test_without_programs_or_processes(node: Node) -> None:
+    """On a host that has no iptables: one process a call, the plugin's own."""
+    for pod, bridge in (("a", 1), ("b", 2)):
+        node.pod(pod, bridge)
+        keys = {"ingressPolicy": "isolated"}
+        for command in ("ADD", "CHECK"):
+            made = traced(node, command, pod, **keys)
+            assert len(made) == 1 and made[0].startswith("execve("), made
+    assert node.reaches("a", "outside") == node.reaches("outside", "a") == [4, 6] and node.reaches("a", "b") == []
+    for pod in ("a", "b"):
+        assert len(traced(node, "DEL", pod, netns="")) == 1
+    assert node.elements() == {} and node.records() == []
+    assert "guard-" not in node.host.run("nft", "list", "ruleset").stdout
+
+
+def test_open(node: Node) -> None:
+    node.add("a")
+    node.add("b", 2)
+    assert node.elements() == {"attachments": 2, "admitted4": 2, "admitted6": 2}
+    assert node.reaches("a", "b") == node.reaches("outside", "a") == [4, 6]
+    assert node.host.run("iptables-save").stdout == ""
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+@pytest.mark.parametrize("policy", ["same-bridge", "isolated"])
+def test_ingress_policy(node: Node, policy: str, backend: str) -> None:
+    """Between bridges that have it nothing passes; what comes from elsewhere and goes there passes as before."""
+    for pod, bridge in (("a", 1), ("a2", 1), ("b", 2)):
+        node.add(pod, bridge, ingressPolicy=policy, backend=backend)
+        assert node.check(pod, ingressPolicy=policy, backend=backend) == ""
+    node.add("open", 3, backend=backend)
+    assert node.reaches("a", "b") == node.reaches("b", "a2") == []
+    assert node.reaches("a", "a2") == ([] if policy == "isolated" else [4, 6])
+    assert node.reaches("a", "open") == node.reaches("open", "b") == [4, 6]
+    assert node.reaches("outside", "a") == node.reaches("a", "outside") == [4, 6]
+    node.delete("b", netns="")
+    assert node.reaches("a", "b") == node.reaches("b", "a") == [4, 6]
+    node.delete("a", netns="")
+    assert node.reaches("a2", "a") == ([] if policy == "isolated" else [4, 6])  # no answer reaches a2
+    assert node.check("a2", ingressPolicy=policy, backend=backend) == ""
+    node.delete("a2", netns="")
+    node.delete("open", netns="")
+    assert node.elements() == {} and node.pod_rules() == []
+
+
+def test_the_bridge_is_found_wherever_it_stands(node: Node) -> None:
+    """The reference takes the first interface of the result for it."""
+    for pod, bridge in (("a", 1), ("b", 2)):
+        node.pod(pod, bridge)
+        found = node.previous[pod]
+        found["interfaces"] = found["interfaces"][::-1]
+        for ip in found["ips"]:
+            ip["interface"] = 0
+        node.add(pod, bridge, ingressPolicy="same-bridge")
+    assert node.reaches("a", "b") == []
+    previous = {
+        **node.previous["a"],
+        "interfaces": [{"name": "uplink"}, {"name": "eth0", "sandbox": "/run/netns/a"}],
+        "ips": [],
+    }
+    refused = node.call("ADD", "a", ingressPolicy="same-bridge", prevResult=previous)
+    assert refused.code == 7 and "ingressPolicy" in refused.json["msg"]
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+    ("flush ruleset", ["chain forwarding", "chain isolating", "chain guard-", "10.1.0.2 in set admitted4", "cni1 in set bridges", "set isolated"]),
+    ("flush chain inet pycni forwarding", ["chain forwarding"]),
+    ("delete element inet pycni admitted6 { fd00:1::2 }", ["fd00:1::2 in set admitted6"]),
+    ("delete element inet pycni bridges { cni1 }", ["cni1 in set bridges"]),
+    ("delete element inet pycni guarded4 { 10.1.0.2 }", ["10.1.0.2 in map guarded4"]),
+    ("flush set bridge pycni isolated", ["in set isolated"]),
+])  # fmt: skip
+def test_check_names_what_nf_tables_lost(node: Node, damage: str, words: list[str]) -> None:
+    policy: dict[str, Any] = {"ingressPolicy": "isolated"}
+    node.add("a", **policy)
+    assert node.check("a", **policy) == ""
+    node.host.run("nft", damage)
+    said = node.check("a", **policy)
+    assert all(word in said for word in words), said
+    node.add("b", **policy)
+    assert node.check("b", **policy) == "" and node.reaches("a", "b") == []
+    node.delete("a")
+    node.delete("b")
+    node.collect()
+    assert node.elements() == {}
+
+
+def test_garbage_collection_by_nf_tables(node: Node) -> None:
+    for pod, bridge in (("a", 1), ("b", 1), ("c", 2)):
+        node.add(pod, bridge, ingressPolicy="isolated")
+    node.add("d", 3, name="other", ingressPolicy="isolated")
+    node.collect("b")
+    assert node.elements() == {"attachments": 4, "admitted4": 2, "admitted6": 2, "guarded4": 2, "guarded6": 2, "bridges": 2, "isolated": 2}  # fmt: skip
+    assert node.check("b", ingressPolicy="isolated") == ""
+    node.collect()
+    node.collect(name="other")
+    assert node.elements() == {}
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_killed_at_any_message(node: Node, verb: str) -> None:
+    node.add("other", ingressPolicy="isolated")
+    before = node.elements()
+    node.pod("a", 2)
+    for number in range(1, 100):
+        killing = ("strace", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", f"inject=sendto:signal=SIGKILL:when={number}")  # fmt: skip
+        if verb == "DEL":
+            node.add("a", ingressPolicy="isolated")
+        status = node.call(verb, "a", prefix=killing, ingressPolicy="isolated").status
+        node.delete("a", netns="")
+        assert node.elements() == before, number
+        if status == 0:
+            break
+    else:
+        pytest.fail("no call got through")
+    assert number > 5
+
+
+def test_a_failed_add_leaves_nothing(node: Node) -> None:
+    node.pod("a")
+    for backend in ("nftables", "iptables"):
+        deaf = ("sh", "-c", 'exec "$0" >&-')
+        assert node.call("ADD", "a", prefix=deaf, backend=backend, ingressPolicy="isolated").status == 1
+        assert node.elements() == {} and node.pod_rules() == [] and node.records() == []
+
+
+# -- what is asked for
+
+
+@pytest.mark.parametrize(("keys", "code", "words"), [
+    ({"backend": "firewalld"}, 2, "backend"), ({"backend": "ebtables"}, 7, "backend"),
+    ({"ingressPolicy": "closed"}, 7, "ingressPolicy"), ({"firewalldZone": 3}, 7, "firewalldZone"),
+    ({"iptablesAdminChainName": "a\n-F"}, 7, "iptablesAdminChainName"), ({"iptablesAdminChainName": "-F"}, 7, "iptablesAdminChainName"),
+    ({"iptablesAdminChainName": "x" * 29}, 7, "iptablesAdminChainName"), ({"iptablesAdminChainName": "CNI-FORWARD"}, 7, "iptablesAdminChainName"),
+    ({"prevResult": None}, 7, "prevResult"), ({"cniVersion": "0.3.1"}, 1, "incompatible"),
+])  # fmt: skip
+def test_unusable_keys(node: Node, keys: dict[str, Any], code: int, words: str) -> None:
+    node.pod("a")
+    answer = node.call("ADD", "a", **keys)
+    assert answer.code == code and words in answer.json["msg"], answer
+    assert node.elements() == {} and node.pod_rules() == [] and node.records() == []
+
+
+def test_status(node: Node) -> None:
+    """Asking makes nothing; what is missing is told."""
+    ask = {"cniVersion": "1.1.0"}
+    assert node.call("STATUS", "", **ask).status == 0
+    assert node.call("STATUS", "", env={"PATH": "/none"}, **ask).status == 0
+    assert node.host.run("nft", "list", "ruleset").stdout == ""
+    assert node.call("STATUS", "", backend="iptables", **ask).status == 0
+    answer = node.call("STATUS", "", backend="iptables", env={"PATH": "/none"}, **ask)
+    assert answer.code == 50 and "iptables-save is not in PATH" in answer.json["msg"], answer
+    node.host.run(*DROP)
+    assert node.call("STATUS", "", env={"PATH": "/none"}, **ask).code == 50
+    assert node.call("STATUS", "", env={"PATH": PATH}, **ask).status == 0
+
+
+def test_del_where_nothing_is(node: Node) -> None:
+    node.pod("a")
+    for keys in ({}, {"prevResult": node.previous["a"]}, {"prevResult": "nonsense"}, {"backend": 3}):
+        node.delete("a", **keys)
+    assert node.records() == []
