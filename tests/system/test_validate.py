@@ -40,11 +40,8 @@ def test_an_error_is_what_the_plugin_refuses(host: PretendHost, tmp_path: Path, 
 
 def test_the_references_plugins_are_recognised(host: PretendHost, reference_bin: str, tmp_path: Path) -> None:
     path = tmp_path / "net.conflist"
-    path.write_text(
-        json.dumps(
-            {"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge", "ipMasq": True, "ipam": IPAM}]}
-        )
-    )
+    bridge = {"type": "bridge", "ipMasq": True, "ipMasqBackend": "iptables", "ipam": IPAM}
+    path.write_text(json.dumps({"cniVersion": "1.0.0", "name": "net", "plugins": [bridge]}))
     assert [one.severity for one in findings(path, [Path(reference_bin), Path(host.bin_dir)])] == ["note", "note"]
     assert [one.severity for one in findings(path, [Path(host.bin_dir), Path(reference_bin)])] == ["error"]
 
