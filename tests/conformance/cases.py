@@ -414,6 +414,7 @@ def bridge_cases() -> dict[str, list[Step]]:
         "mtu zero": [add(br(mtu=0))],
         "hairpinMode": life(br(hairpinMode=True)),
         "ipMasq": life(br(V4, V6, isGateway=True, ipMasq=True)),
+        "macspoofchk": life(br(V4, V6, isGateway=True, macspoofchk=True)),
         "promiscMode": life(br(promiscMode=True)),
         "invalid: promiscMode with hairpinMode": refused(br(hairpinMode=True, promiscMode=True)),
         "forceAddress": [

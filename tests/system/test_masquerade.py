@@ -399,7 +399,7 @@ def test_a_kernel_without_nf_tables(node: Node) -> None:
     assert node.call("ADD", "a", prefix=sockets).status == 0
     traced = node.host.run("cat", "/run/sockets").stdout.splitlines()
     netfilter = 1 + next(place for place, line in enumerate(traced) if "NETLINK_NETFILTER" in line)
-    node.delete("a", prefix=injecting(1, missing))
+    node.delete("a", prefix=injecting(2, missing))
     assert not node.host.ip("link", "show", "type", "veth", "master", "cni0")
     assert len(node.elements()["masq4"]) == 1  # as if it were another kernel's
     before = node.host.snapshot(["a"])["host"]

@@ -34,6 +34,10 @@ def _is_type(*types: str) -> Callable[[Network], bool]:
     return lambda network: any(kind in types for kind in network.types)
 
 
+def _has(key: str) -> Callable[[Network], bool]:
+    return lambda network: bool(network.bridge and getattr(network.bridge, key))
+
+
 def _backend(network: Network) -> str:
     """What its packet filter rules are made with: nftables, iptables, or "" where it has none or does not say."""
     if network.bridge and network.bridge.ipMasq:
@@ -59,6 +63,8 @@ FEATURES = (
     Feature("bridges", "CONFIG_BRIDGE", "bridge", _is_type("bridge")),
     Feature("bridges that filter VLANs", "CONFIG_BRIDGE_VLAN_FILTERING", "", lambda network: network.has_vlans),
     Feature("nf_tables", "CONFIG_NF_TABLES", "nf_tables", lambda network: _backend(network) == "nftables"),
+    Feature("bridge tables in nf_tables", "CONFIG_NF_TABLES_BRIDGE", "", _has("macspoofchk")),
+    Feature("br_netfilter", "CONFIG_BRIDGE_NETFILTER", "br_netfilter", _has("bridgeNfCallIptables")),
     Feature("IFB links", "CONFIG_IFB", "ifb", _is_type("bandwidth")),
     Feature("the TBF queue", "CONFIG_NET_SCH_TBF", "sch_tbf", _is_type("bandwidth")),
     Feature("macvlan links", "CONFIG_MACVLAN", "macvlan", _is_type("macvlan")),
