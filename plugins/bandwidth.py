@@ -138,11 +138,8 @@ def _reference_ifb(owner: Owner) -> str:
 
 def _ifb(host: Netlink, owner: Owner) -> Message | None:
     """The attachment's ifb, or the one that the reference made for its container."""
-    for name in (owner.ifb, _reference_ifb(owner)):
-        link = links.get(host, name)
-        if link is not None and links.kind(link) == "ifb":
-            return link
-    return None
+    link = links.get(host, owner.ifb) or links.get(host, _reference_ifb(owner))
+    return link if link is not None and links.kind(link) == "ifb" else None
 
 
 def check(call: Call) -> None:

@@ -149,6 +149,13 @@ def test_findings_of_a_list(node: Node, keys: dict[str, Any], expected: str) -> 
     assert re.match(f"10-net.conflist {expected}", line), line
 
 
+def test_version_that_a_plugin_does_not_speak(node: Node) -> None:
+    node.write_list({"type": "bandwidth", "ingressRate": 8000, "ingressBurst": 80000}, cniVersion="0.2.0")
+    (line,) = node.lines()
+    assert line.startswith("10-net.conflist plugins[0] error incompatible CNI versions")
+    assert "plugin supports 0.3.0, 0.3.1" in line
+
+
 def test_a_file_with_one_plugin_has_its_keys_at_the_top(node: Node) -> None:
     node.write({"cniVersion": "1.0.0", "name": "net", **bridge(mtu="big", brige="x")}, "10-net.conf")
     assert [line.split()[:3] for line in node.lines()] == [
