@@ -29,7 +29,9 @@ PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|socket
 KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc)\w+)?")
 TC = re.compile(r"shared\.net\.(tc_wire|qdisc)")
 # connection tracking and conditions only where there are any
-NFT = re.compile(r"shared\.nft(\.(wire|admission|expressions|hostports|masquerade|registry|ruleset|transaction))?")
+NFT = re.compile(
+    r"shared\.nft(\.(wire|admission|dedup|expressions|hostports|masquerade|registry|ruleset|spoofcheck|transaction))?"
+)
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 # What an executable may load of this project beyond the protocol.
 OWN = {
