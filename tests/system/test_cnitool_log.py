@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.pretend import PATH, PretendHost
 
 COMMAND = (
-    sys.executable, "-c", "import sys; from shared.cli.cnitool import main; sys.exit(main('/none', sys.argv[1:]))", "log",
+    sys.executable, "-c", "import sys; from shared.cli.cnitool import run; sys.exit(run('/none', sys.argv[1:]))", "log",
 )  # fmt: skip
 ENVIRONMENT = {"PATH": PATH, "PYTHONPATH": str(ROOT), "TZ": "UTC", "PYTHONIOENCODING": "utf-8"}
 
