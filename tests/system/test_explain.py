@@ -293,7 +293,7 @@ def test_bridge_that_filters_vlans(node: PretendHost) -> None:
     ("plugin", "status"),
     [
         (BRIDGE, 0),
-        ({**V4_ONLY, "portIsolation": True, "promiscMode": True, "hairpinMode": False}, 0),
+        ({**V4_ONLY, "portIsolation": True, "hairpinMode": False}, 0),
         ({**V4_ONLY, "ipam": {**V4_ONLY["ipam"], "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.9"}}, 1),
         pytest.param({**V4_ONLY, "vlan": 100, "vlanTrunk": [{"minID": 5, "maxID": 9}]}, 0, marks=pytest.mark.kernel_vlan),
     ],
