@@ -43,4 +43,12 @@ class Undo:
             try:
                 step()
             except Exception as failure:  # noqa: BLE001  (the other steps must have their turn)
-                posix.write(2, f"pycni: could not {what}: {failure}\n".encode(errors="replace"))
+                complain(f"could not {what}: {failure}")
+
+
+def complain(text: str) -> None:
+    """Tells the operator what the answer cannot; raises nothing where nobody listens."""
+    try:
+        posix.write(2, f"pycni: {text}\n".encode(errors="replace"))
+    except OSError:
+        return

@@ -10,7 +10,7 @@ from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
 from shared.cni.fastjson import dumps, loads
 from shared.cni.result import Result
 from shared.cni.versions import CURRENT, of_plugin
-from shared.undo import Undo
+from shared.undo import Undo, complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _log(module: str, call: Call | None, failure: CniError | None) -> None:
 
             log.write(module, call, failure)
     except Exception as error:  # noqa: BLE001  the answer has been given
-        _complain(f"cannot write the log: {error}")
+        complain(f"cannot write the log: {error}")
 
 
 def _dispatch(call: Call, plugin: ModuleType) -> None:
@@ -154,15 +154,7 @@ def _fail(version: str, error: CniError) -> None:
     try:
         _write(dumps(answer))
     except CniError:
-        _complain(str(error))
-
-
-def _complain(text: str) -> None:
-    """Tells the operator what the answer cannot; raises nothing where nobody listens."""
-    try:
-        posix.write(2, f"pycni: {text}\n".encode(errors="replace"))
-    except OSError:
-        return
+        complain(str(error))
 
 
 def _write(text: str) -> None:

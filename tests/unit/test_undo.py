@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from shared.undo import Undo
@@ -35,6 +37,25 @@ def test_a_failing_step_hides_neither_the_others_nor_the_error(capfd: pytest.Cap
         raise KeyError("first")
     assert done == ["link", "address"]
     assert capfd.readouterr().err == "pycni: could not remove é: [Errno 5] the disk is gone\n"
+
+
+def test_a_failing_step_that_nobody_hears_of_does_not_stop_the_others() -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        raise OSError
+
+    undo = Undo()
+    undo.push("be first", lambda: done.append("first"))
+    undo.push("fail", fail)
+    stderr = os.dup(2)
+    os.close(2)
+    try:
+        undo.__exit__(KeyError, KeyError(), None)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+    assert done == ["first"]
 
 
 def test_a_step_that_is_pushed_while_undoing() -> None:
