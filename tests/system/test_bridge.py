@@ -536,10 +536,6 @@ def test_ipv6_is_switched_on_where_the_runtime_switched_it_off(net: Network, hos
 # -- refusals
 
 
-def test_keys_of_a_later_version(net: Network) -> None:
-    net.refused("a", 2, "ipMasqBackend", ipMasq=True, ipMasqBackend="iptables")
-
-
 @pytest.mark.parametrize(("keys", "words"), [
     ({"vlan": 4095}, '"vlan": 4095'), ({"vlan": -1}, '"vlan"'), ({"vlan": "5"}, '"vlan"'),
     ({"vlanTrunk": [{"id": 0}]}, r'"vlanTrunk\[0\].id": 0'), ({"vlanTrunk": [{"id": 5}, {"minID": 7}]}, r"vlanTrunk\[1\].*minID.*maxID"),

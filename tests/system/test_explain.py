@@ -365,11 +365,6 @@ def test_failure_of_a_later_plugin(node: PretendHost, tmp_path: Path) -> None:
         (network({"type": "absent"}), (), "plugin absent not found"),
         (network({**V4_ONLY, "bridge": "up0"}), (), "link up0 already exists but is not a bridge"),
         (network({**V4_ONLY, "ipam": {**V4_ONLY["ipam"], "dataDir": "x"}}), (), "ipam.dataDir"),
-        (
-            network({**V4_ONLY, "ipMasq": True, "ipMasqBackend": "iptables"}),
-            (),
-            '"ipMasqBackend": "iptables" is not supported',
-        ),
     ],
 )
 def test_add_that_cannot_succeed(

@@ -104,7 +104,6 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     (bridge(hairpinMode=True, promiscMode=True), ["hairpinMode error .*promiscMode"]),
     (bridge(disableContainerInterface=True), ["disableContainerInterface error .*ipam"]),
     (bridge(vlanTrunk=[{"minID": 7}]), [r"vlanTrunk\[0\].minID error .*maxID"]),
-    (bridge(ipMasq=True, ipMasqBackend="iptables"), [" error .ipMasqBackend.: .iptables. is not supported"]),
     ({"type": "bridge", "isGateway": True}, ['isGateway warning has no effect without "ipam"']),
     (bridge(preserveDefaultVlan=True), ['preserveDefaultVlan warning .* "vlan" or "vlanTrunk"']),
     (ipam(rangeStart="10.1.0.9"), ['ipam.rangeStart warning .* "subnet"']),
