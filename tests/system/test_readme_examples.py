@@ -13,7 +13,7 @@ from tests.pretend import PretendHost
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-(CONFIGURATION,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+CONFIGURATION = re.findall(r"```json\n(.*?)```", README, re.DOTALL)[0]
 PRINTED = ("['10.244.1.2/24', 'fd00:244:1::2/64']\n", "pods\n['10.244.1.2', 'fd00:244:1::2']\n")
 
 
