@@ -60,6 +60,7 @@ WHAT = pytest.mark.parametrize("what", ["first ADD", "ADD", "DEL"])
 
 
 @WHAT
+@pytest.mark.row(1, 2, 3)
 def test_killed_at_every_message(plain: Plain, what: str) -> None:
     """SIGKILL before each message to the kernel and each write, then DEL: all of it is gone, whatever DEL has to go by."""
     verb = what.rpartition(" ")[2]
@@ -84,6 +85,7 @@ def test_killed_at_every_message(plain: Plain, what: str) -> None:
 
 
 @WHAT
+@pytest.mark.row(11)
 def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
     """An ADD that fails has left nothing without any DEL; a DEL says that it failed, and the next one does the rest."""
     verb = what.rpartition(" ")[2]
@@ -102,6 +104,7 @@ def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
         assert elements(plain.host) == before and not tracked(plain), number
 
 
+@pytest.mark.row(10)
 def test_the_sysctl_cannot_be_set(plain: Plain) -> None:
     before = elements(plain.host)
     count = calls(plain, "ADD", "openat")
@@ -113,6 +116,7 @@ def test_the_sysctl_cannot_be_set(plain: Plain) -> None:
     assert is_whole(plain)
 
 
+@pytest.mark.row(19)
 def test_nothing_is_pasted(plain: Plain) -> None:
     """Names that are rules, or comments' ends, elsewhere: the ruleset has exactly what it has with plain ones."""
     plain.add(KEYS)
