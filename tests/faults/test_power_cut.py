@@ -70,7 +70,7 @@ def after_a_cut(installed: Path, image: Path) -> list[str]:
         given = [answer.json["ips"][0]["address"] for answer in answers if answer.status == 0]
         found = [f"{len(given)} addresses of {FREE}: {answers[len(given)]}"] if len(given) != FREE else []
         found += ["an address twice"] if len(set(given)) != len(given) else []
-        leases = [path for path in (host.root / STORE).iterdir() if path.name.startswith("10.")]
+        leases = [path for path in (host.root / STORE).glob("10.*")]
         found += [f"{path.name} is garbled" for path in leases if parse_lease(path.read_bytes()) is None]
         if answers[-1].code != 11:
             found.append(f"one more than there are: {answers[-1]}")

@@ -29,7 +29,7 @@ def test_soak(host: PretendHost, tally: Tally) -> None:
     seed = random.randrange(1 << 32)
     job = {
         "seconds": SECONDS, "workers": WORKERS, "seed": seed, "bin_dir": host.bin_dir, "path": PATH,
-        "chain": list(chain.plugins), 
+        "chain": list(chain.plugins),
     }  # fmt: skip
     done = json.loads(host.run(sys.executable, "-I", "-S", SOAK, input=json.dumps(job), timeout=SECONDS + 300).stdout)
     left = [f"left: {line}" for line in sorted(state(host, ["kept"]) - before)]
