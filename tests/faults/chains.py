@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,6 @@ class Chain:
 
     plugins: tuple[Keys, ...]
     before: tuple[Keys, ...] = ()
-    prepare: str = field(default=":")
 
 
 def iptables(keys: Keys) -> Keys:
@@ -69,6 +69,11 @@ ENDS: dict[str, str | None] = {
     "unnamed": "",
     "gone": "/run/netns/gone",
 }  # what DEL hears of the namespace
+COLD = "nft flush ruleset; rm -rf /run/cni/*"
+COLDER = "ip link del br0 2>/dev/null || :; rm -rf /var/lib/cni/*; echo 0 >/proc/sys/net/ipv4/ip_forward"
+FORWARDING = "ip_forward"
+IS_BRIDGE = re.compile("link br0 |sysctl .*/br0/")
+RULES = ("table ", "chain ", "set ", "map ", "rule ")
 NOT_FOR_DEL = ("runtimeConfig",)  # nor the result
 
 
@@ -81,6 +86,9 @@ class Attachments:
         self.program = program
         self.result: Any = None
         self.state_before: Any = None
+        self.is_cold = False
+        self.stays: set[str] = set()
+        self.goes: set[str] = set()
 
     def warm_up(self) -> None:
         """Everything that stays for good is there: the bridge, rules that all share, another pod."""
@@ -91,6 +99,34 @@ class Attachments:
         self.renew()
         self.must_add()
         self.delete("whole")
+
+    def cool_down(self) -> None:
+        """A host that has never had a pod, but for what comes before the struck plugins; what a cycle leaves for good."""
+        self.is_cold = True
+        self.renew()
+        self.forget()
+        before = self.state()
+        self.must_add()
+        self.delete()
+        after = self.state()
+        self.stays, self.goes = after - before, before - after
+
+    def forget(self) -> None:
+        """On a cold host, before each strike: nothing of the last one's is there for good."""
+        if self.is_cold:
+            self.host.run("sh", "-ec", COLD if self.chain.before else f"{COLD}; {COLDER}")
+
+    def differences(self, before: set[str], after: set[str], *, undone: bool = False) -> list[str]:
+        """What is left and lost, beside what stays on a cold host.
+
+        There the bridge may stay, with a MAC of its own each time, as no DEL removes one, and forwarding, which others
+        may count on by then; where all was `undone`, forwarding and rules alone.
+        """
+        stays = {line for line in self.stays if line.startswith(RULES)} if undone else self.stays
+        left, lost = after - before - stays, before - after - self.goes
+        if self.is_cold:
+            left = {line for line in left if not (FORWARDING in line or (not undone and IS_BRIDGE.match(line)))}
+        return [*(f"left: {line}" for line in sorted(left)), *(f"lost: {line}" for line in sorted(lost))]
 
     def _own_ports(self, shift: int) -> list[Keys]:
         """The whole chain's keys for another pod."""
@@ -134,6 +170,7 @@ class Attachments:
 
     def add(self, strike: Strike | None = None, place: int = 0) -> Answer:
         """The chain's ADD, where the strike is at the plugin of that place; the last answer."""
+        self.forget()
         self.result = self.state_before
         answer = Answer(0, "", "")
         for number, keys in enumerate(self.chain.plugins):
@@ -183,7 +220,7 @@ class Attachments:
 
     def state(self) -> set[str]:
         """The host's and the pods'."""
-        return state(self.host, ("c1", "kept"))
+        return state(self.host, ("c1",) if self.is_cold else ("c1", "kept"))
 
     def _must(self, answer: Answer) -> None:
         assert answer.status == 0, answer

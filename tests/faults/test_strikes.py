@@ -33,8 +33,17 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=CHAINS)
 def attachments(request: pytest.FixtureRequest, host: PretendHost, program: Path) -> Attachments:
+    """On a host where another pod has the same, and everything that pods share is there."""
     found = Attachments(host, CHAINS[request.param], program)
     found.warm_up()
+    return found
+
+
+@pytest.fixture(params=CHAINS)
+def first(request: pytest.FixtureRequest, host: PretendHost, program: Path) -> Attachments:
+    """On a host where each pod is the first."""
+    found = Attachments(host, CHAINS[request.param], program)
+    found.cool_down()
     return found
 
 
@@ -53,11 +62,6 @@ def points(attachments: Attachments, verb: str, classes: int, sample: int, whose
             (place, number, step.partition(" ")[2]) for number, step in enumerate(counted, 1) if step.startswith(whose)
         ]
     return sorted(random.sample(found, min(sample, len(found)))) if sample else found
-
-
-def differences(before: set[str], after: set[str]) -> Iterator[str]:
-    yield from (f"left: {line}" for line in sorted(after - before))
-    yield from (f"lost: {line}" for line in sorted(before - after))
 
 
 def of_host(lines: set[str]) -> set[str]:
@@ -91,12 +95,61 @@ def test_killed(attachments: Attachments, verb: str, sample: int, tally: Tally) 
             complaints += [f"{point}: {answer}" for answer in attachments.delete(end) if answer.status or answer.stdout]
         if end != "whole":
             now = attachments.state()
-            complaints += [f"{point}: {what}" for what in differences(of_host(before), of_host(now))]
+            complaints += [f"{point}: {what}" for what in attachments.differences(of_host(before), of_host(now))]
             attachments.renew()
         now = attachments.state()
-        complaints += [f"{point}: {what}" for what in differences(before, now)]
+        complaints += [f"{point}: {what}" for what in attachments.differences(before, now)]
         for row in (("ADD", "DEL").index(verb) + 1, *([3] if end != "whole" else [])):
             tally(row, 1, len(complaints) - so_far)
+    assert not complaints, f"{len(complaints)} complaints:\n" + "\n".join(complaints[:60])
+
+
+@many
+@pytest.mark.row(1)
+def test_first_killed(first: Attachments, sample: int, tally: Tally) -> None:
+    """What the first pod brings for all is not in the next one's way, whatever of it is there."""
+    first.forget()
+    before = first.state()
+    complaints: list[str] = []
+    for place, number, name, strike in strikes("ADD", first, sample):
+        so_far = len(complaints)
+        first.add(strike, place)
+        point = f"{strike.action} at {number} ({name}) of {first.chain.plugins[place]['type']}"
+        complaints += [f"{point}: {answer}" for answer in first.delete() if answer.status or answer.stdout]
+        complaints += [f"{point}: {what}" for what in first.differences(before, first.state())]
+        first.is_cold = False  # what has been left of the first pod's is there for the second
+        answer = first.add()
+        complaints += [f"{point}: then {answer}"] if answer.status else []
+        check = first.check()
+        complaints += [f"{point}: CHECK {check}"] if check.status else []
+        complaints += [f"{point}: then {answer}" for answer in first.delete() if answer.status]
+        first.is_cold = True
+        tally(1, 1, len(complaints) - so_far)
+    assert not complaints, f"{len(complaints)} complaints:\n" + "\n".join(complaints[:60])
+
+
+@many
+@pytest.mark.row(10, 11)
+def test_first_refused(first: Attachments, sample: int, tally: Tally) -> None:
+    """Rules that all pods share may stay; the bridge, which the failed ADD made, does not."""
+    first.forget()
+    before = first.state()
+    complaints: list[str] = []
+    for place, number, name, strike in errors(first, "ADD", sample):
+        so_far = len(complaints)
+        answer = first.add(strike, place)
+        point = f"{strike.action} {errno.errorcode.get(strike.errno, '')} at {number} ({name}) of {first.chain.plugins[place]['type']}"
+        is_whole = answer.status == 0
+        if not is_whole and (not is_error(answer) or "could not" in answer.stderr):
+            complaints.append(f"{point}: {answer}")
+        if is_whole or len(first.chain.plugins) > 1:
+            complaints += [f"{point}: {one}" for one in first.delete() if one.status]
+        undone = not is_whole and len(first.chain.plugins) == 1
+        found = first.differences(before, first.state(), undone=undone)
+        complaints += [f"{point}: {what}" for what in found]
+        if found:
+            first.delete()
+        tally(row_of(strike), 1, len(complaints) - so_far)
     assert not complaints, f"{len(complaints)} complaints:\n" + "\n".join(complaints[:60])
 
 
@@ -140,7 +193,7 @@ def test_refused_in_add(attachments: Attachments, sample: int, tally: Tally) -> 
         if len(attachments.chain.plugins) > 1:  # the others have done their part
             attachments.delete()
         now = attachments.state()
-        complaints += [f"{point}: {what}" for what in differences(before, now)]
+        complaints += [f"{point}: {what}" for what in attachments.differences(before, now)]
         if now != before:
             attachments.delete()
         tally(row_of(strike), 1, len(complaints) - so_far)
@@ -159,10 +212,12 @@ def test_refused_in_del(attachments: Attachments, sample: int, tally: Tally) -> 
         answers = attachments.delete("whole", strike, place)
         point = f"{strike.action} {errno.errorcode.get(strike.errno, '')} at {number} ({name}) of {attachments.chain.plugins[place]['type']}"
         if all(answer.status == 0 for answer in answers):
-            complaints += [f"{point}: succeeded, {what}" for what in differences(before, attachments.state())]
+            complaints += [
+                f"{point}: succeeded, {what}" for what in attachments.differences(before, attachments.state())
+            ]
         complaints += [f"{point}: {answer}" for answer in answers if answer.status and not is_error(answer)]
         complaints += [f"{point}: then {answer}" for answer in attachments.delete() if answer.status]
-        complaints += [f"{point}: then {what}" for what in differences(before, attachments.state())]
+        complaints += [f"{point}: then {what}" for what in attachments.differences(before, attachments.state())]
         tally(row_of(strike), 1, len(complaints) - so_far)
     assert not complaints, f"{len(complaints)} complaints:\n" + "\n".join(complaints[:60])
 
@@ -196,6 +251,6 @@ def test_interrupted(attachments: Attachments, verb: str, sample: int, tally: Ta
         complaints += [f"{point}: CHECK {check}"] if check.status else []
         answers = attachments.delete("whole", *((strike, place) if verb == "DEL" else ()))
         complaints += [f"{point}: {one}" for one in answers if one.status]
-        complaints += [f"{point}: {what}" for what in differences(before, attachments.state())]
+        complaints += [f"{point}: {what}" for what in attachments.differences(before, attachments.state())]
         tally(17, 1, len(complaints) - so_far)
     assert not complaints, f"{len(complaints)} complaints:\n" + "\n".join(complaints[:60])
