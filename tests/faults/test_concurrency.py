@@ -133,13 +133,22 @@ def _bridge_calls(verb: str, config: dict[str, Any], number: int, **env: str) ->
     ]
 
 
+BACKENDS: dict[str, dict[str, Any]] = {
+    "no rules": {},
+    "nftables": {"ipMasq": True, "macspoofchk": True},
+    "iptables": {"ipMasq": True, "ipMasqBackend": "iptables"},
+}
+
+
 @pytest.mark.row(14)
-def test_first_pods_of_a_node(host: PretendHost) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rounds", [1, pytest.param(ROUNDS, marks=pytest.mark.faults)])
+def test_first_pods_of_a_node(host: PretendHost, backend: str, rounds: int) -> None:
     """Row 14: 16 first ADDs make one bridge with one gateway address, and each result has the MAC that it keeps."""
     batch.make_pods(host, FIRST)
-    config = _bridge_config()
+    config = _bridge_config() | BACKENDS[backend]
     complaints = []
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         adds = batch.run(host, _bridge_calls("ADD", config, FIRST), at_once=FIRST)
         complaints += [f"round {turn}: {answer}" for answer in adds if answer.status]
         [bridge] = host.ip("address", "show", "dev", "br0")
@@ -157,7 +166,9 @@ def test_first_pods_of_a_node(host: PretendHost) -> None:
             complaints.append(f"round {turn}: an address twice")
         dels = batch.run(host, _bridge_calls("DEL", config, FIRST), at_once=FIRST)
         complaints += [f"round {turn}: {answer}" for answer in dels if answer.status]
-        host.run("ip", "link", "del", "br0")
+        left = host.run("sh", "-c", "nft list ruleset | grep -E 'net/c|CNI-[0-9a-f]{8}' || :").stdout
+        complaints += [f"round {turn}: left {left}"] if left else []
+        host.run("sh", "-ec", "ip link del br0; nft flush ruleset")
     assert not complaints, f"{len(complaints)} complaints:\n" + "\n".join(complaints[:40])
     assert set(host.snapshot()["host"]["links"]) == {"lo"}
 
