@@ -186,10 +186,10 @@ def add(call: Call, undo: Undo) -> Result:
     if not forwarding.elements:
         return result
     kernel = Nfnetlink()
-    hostports.add(kernel, wanted.owner, forwarding)
+    flows = hostports.add(kernel, wanted.owner, forwarding)
     undo.push(f"remove host ports of {call.container_id}", lambda: hostports.remove(kernel, wanted.owner, _forget))
-    if forwarding.flows:
-        _forget(forwarding.flows)
+    if flows:
+        _forget(flows)
     path = _route_localnet(host, pod)
     if path:  # not before the rules are there that make it safe
         sysctl.ensure(path, "1")
