@@ -84,6 +84,7 @@ class ContainerHost(PretendHost):
         self.run("mount", "--bind", str(state), "/var/lib")
         boot_id = self.write("/run/boot_id", f"{uuid.uuid4()}\n")
         self.run("mount", "--bind", boot_id, "/proc/sys/kernel/random/boot_id")
+        self.run("mount", "-t", "tmpfs", "tmpfs", "/dev/shm")  # podman's locks
         self.run("mkdir", CGROUPS)
         self.run("mount", "-t", "cgroup2", "cgroup2", CGROUPS)
         self._hierarchy = os.open(self.path(CGROUPS), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -266,6 +266,7 @@ def test_a_port_that_the_containers_other_network_has(
     after = elements(plain.host)
     for name, held in before.items():
         assert [owner for owner in after[name] if owner == "net/c1/eth0"] == held
+    assert after.get("conditional4") == before.get("conditional4")  # by which the port would be the other's
     assert plain.call("DEL", {"name": "net2"}, ifname="eth1").status == 0
     assert plain.problems(first) == ""
     plain.add(other, number=6, ifname="eth1")
