@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,16 +125,26 @@ class ContainerHost(PretendHost):
         """Write a network's configuration, once: runtimes watch the directory."""
         self.write(f"{CONF_DIR}/{network['name']}.conflist", json.dumps(network))
 
+    def wait_for(self, what: str, happens: Callable[[], bool]) -> None:
+        """Wait until it happens; fails with `what` where it does not."""
+        deadline = time.monotonic() + 30 * PATIENCE
+        while not happens():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            time.sleep(0.001)
+
     def answer(self, at: str, port: int, netns: str = "") -> str:
         """Who answers there: SERVER's host name; waits until it listens."""
         where = ("ip", "netns", "exec", netns) if netns else ()
         url = f"http://[{at}]:{port}/hostname" if ":" in at else f"http://{at}:{port}/hostname"
-        deadline = time.monotonic() + 30 * PATIENCE
-        while True:
+        answers = []
+
+        def is_answered() -> bool:
             done = self.run(*where, "busybox", "wget", "-qO-", url, check=False)
-            if "refused" not in done.stderr or time.monotonic() > deadline:
-                return (done.stdout + done.stderr).strip()
-            time.sleep(0.01)
+            answers.append((done.stdout + done.stderr).strip())
+            return "refused" not in answers[-1]
+
+        self.wait_for(f"an answer at {url}", is_answered)
+        return answers[-1]
 
     def leases(self) -> set[str]:
         """The files of leases: network/address."""

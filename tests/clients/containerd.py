@@ -83,9 +83,9 @@ class Containerd:
 
     def kill(self) -> None:
         """SIGKILL: what it was doing stays as it is, and containers go on."""
-        self._channel.close()
         self._daemon.kill()
         self._daemon.communicate()
+        self._channel.close()  # not before: a call that is cancelled would be taken back
 
     @property
     def log(self) -> str:

@@ -87,6 +87,7 @@ def test_bandwidth(node: Node) -> None:
     node.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_ten_pods_at_once(node: Node) -> None:
     configs = [pod_config(f"web-{number}", ports=[(9000 + number, PORT)]) for number in range(10)]
     calls = [node.containerd.begin("RunPodSandbox", config=config) for config in configs]
@@ -134,4 +135,22 @@ def test_containerd_is_killed(node: Node) -> None:
     node.containerd.start()
     assert node.containerd.addresses(pod) == ["10.44.0.2", "fd00:44::2"]
     node.containerd.remove([pod])
+    node.assert_nothing_left()
+
+
+def test_containerd_is_killed_in_an_add(node: Node) -> None:
+    """The next one finds a pod, of whose network it knows no result, and its DEL finds all that the ADD had made."""
+    config = pod_config("web", ports=[(9090, PORT)])
+    call = node.containerd.begin("RunPodSandbox", config=config)
+    node.host.wait_for("a lease", lambda: bool(node.host.leases()))
+    node.containerd.kill()
+    call.exception()  # however far it came
+    running = ("pgrep", "-f", node.host.bin_dir)
+    node.host.wait_for("the plugin's end", lambda: node.host.run(*running, check=False).returncode == 1)
+    node.containerd.start()
+    (pod,) = node.containerd.pods()
+    assert node.host.kept() != node.empty
+    node.containerd.remove([pod])
+    node.assert_nothing_left()
+    node.containerd.remove([node.run(config)])
     node.assert_nothing_left()

@@ -94,6 +94,7 @@ def test_a_container(node: Node) -> None:
     node.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_two_networks(node: Node) -> None:
     """podman asks for the published port with each of them, in any order."""
     node.podman(*RUN, "--network", "front", "--network", "back", IMAGE, *SERVER)
@@ -120,6 +121,7 @@ def test_a_network_that_is_connected_later(node: Node) -> None:
     node.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_reboot(installed: Path, tmp_path: Path) -> None:
     """The host goes without a DEL: its leases, of the only address too, are free for the same container afterwards."""
     with Node(installed, tmp_path) as node:
