@@ -28,12 +28,8 @@ SERVER = ("/bin/busybox", "httpd", "-f", "-p", str(PORT), "-h", "/etc")  # /etc/
 CGROUPS = "/run/cgroups"
 CONF_DIR = "/etc/cni/net.d"
 HOST, HOST_6, CLIENT, CLIENT_6 = "192.0.2.1", "fd00:2::1", "192.0.2.9", "fd00:2::9"
-KEPT = {
-    "lock",
-    "last_reserved_ip.0",
-    "last_reserved_ip.1",
-    "boot",
-}  # host-local's files, whether or not there are leases
+# host-local's files, whether or not there are leases
+KEPT = {"lock", "last_reserved_ip.0", "last_reserved_ip.1", "boot"}
 RESTING = {".", "libpod_parent"}  # cgroups without containers
 
 
