@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.conformance.cases import CASES
 from tests.conformance.compare import Difference, Outcome, compare, played, supported
+from tests.conformance.known_differences import KNOWN
 
 VERDICTS = ("same", "listed", "unlisted")
 LONGEST = 160  # characters of a table's cell
@@ -65,6 +66,8 @@ def markdown(outcomes: list[Outcome]) -> str:
         (reason, f"{one.label}: {one.fact}", one.reference, one.ours, str(shows[reason]))
         for reason, one in sorted(first.items(), key=lambda item: item[1].label)
     ]
+    unseen = {known.reason: known for known in KNOWN if known.reason not in first}
+    meant += [(reason, known.where, "–", "–", "not played here") for reason, known in unseen.items()]
     return f"""\
 # Conformance
 
@@ -83,13 +86,14 @@ The fact is an example, the first in which the difference shows; the last column
 """
 
 
+def cell(text: str) -> str:
+    """A text as it may stand in a Markdown table; one that is long is cut."""
+    cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return cut.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
 def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a value that is long is cut."""
-
-    def cell(text: str) -> str:
-        cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-        return cut.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
-
+    """A Markdown table."""
     return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in [header, ["---"] * len(header), *body])
 
 
