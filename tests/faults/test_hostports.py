@@ -93,49 +93,46 @@ def test_killed_at_every_message(plain: Plain, what: str) -> None:
     assert halves == {True, False}  # some struck before the change, some behind it
 
 
-# What a call that executes iptables-save and iptables-restore does beside its messages: files, the lock, processes.
-STEPS = "sendto,write,openat,mkdir,flock,clone,fork,vfork,wait4"
-CHILDREN = "execve,read,sendmsg,setsockopt"
-
-
-def struck_one_by_one(plain: Plain, what: str, how: str, steps: str, *, follow: bool, stride: int = 1) -> None:
-    """Each of a call's steps, or with `follow` of its programs', is struck; after DEL nothing of the attachment is left."""
+def struck_one_by_one(plain: Plain, what: str, how: str, steps: str, *options: str) -> None:
+    """Each of a call's steps is struck, or of its programs' with the option -f; then DEL: nothing of it is left."""
     verb = what.rpartition(" ")[2]
     plain.add(KEYS)
     assert plain.call("DEL", KEYS).status == 0
     before = {} if what == "first ADD" else left(plain.host)
     halves = set()
-    for number in range(1, 400, stride):
-        prepare(plain, what)
-        strike = ("-e", f"trace={steps}", "-e", f"inject={steps}:signal={how}:when={number}")
-        answer = plain.call(
-            verb, KEYS, prefix=("strace", *(["-f"] if follow else []), "-qq", "-o", "/dev/null", *strike)
-        )
-        halves.add(is_whole(plain))
-        for _ in range(2):
-            end = plain.call("DEL", {"prevResult": None}, **ENDS[number % 3])
-            assert (end.status, end.stdout) == (0, ""), (number, end)
-        assert left(plain.host) == before and not tracked(plain), (number, answer)
-        if answer.status == 0:
-            break
-    else:
-        pytest.fail("no call got through")
-    assert number > 3 and halves == {True, False}  # some struck before the change, some behind it
+    for step in steps.split(","):
+        for number in range(1, 60):
+            prepare(plain, what)
+            strike = ("-e", f"trace={step}", "-e", f"inject={step}:signal={how}:when={number}")
+            answer = plain.call(verb, KEYS, prefix=("strace", *options, "-qq", "-o", "/dev/null", *strike))
+            halves.add(is_whole(plain))
+            for _ in range(2):
+                end = plain.call("DEL", {"prevResult": None}, **ENDS[number % 3])
+                assert (end.status, end.stdout) == (0, ""), (step, number, end)
+            assert left(plain.host) == before and not tracked(plain), (step, number, answer)
+            if answer.status == 0:
+                break
+        else:
+            pytest.fail(f"no call got through at {step}")
+    assert halves == {True, False}  # some struck before the change, some behind it
 
 
 @WHAT
-@pytest.mark.parametrize("how", ["KILL", "TERM"])
-@BY_IPTABLES
+@pytest.mark.parametrize(
+    ("backend", "how"), [("iptables", "KILL"), ("iptables", "TERM"), ("legacy", "KILL")], indirect=["backend"]
+)
 def test_killed_at_every_step(plain: Plain, what: str, how: str) -> None:
-    """Before and between its programs; a call that hears SIGTERM takes back what it did, and says so."""
-    struck_one_by_one(plain, what, how, STEPS, follow=False, stride=2 if plain.environment else 1)
+    """Before, between and while its programs run; a call that hears SIGTERM takes back what it did, and says so."""
+    struck_one_by_one(
+        plain, what, how, "write,clone,wait4,flock" if how == "TERM" else "sendto,write,clone,wait4,flock"
+    )
 
 
 @WHAT
 @BY_IPTABLES
 def test_its_programs_are_killed_at_every_step(plain: Plain, what: str) -> None:
     """Each in turn, or the call itself where it does as much."""
-    struck_one_by_one(plain, what, "KILL", CHILDREN, follow=True, stride=2)
+    struck_one_by_one(plain, what, "KILL", "execve,sendmsg" if plain.environment == {} else "execve,setsockopt", "-f")
 
 
 @WHAT
