@@ -157,27 +157,44 @@ class Destination:
         self.localnet = localnet
 
     def map(self, undo: Undo) -> None:
-        """Makes the rules; raises InternalError where a port is another attachment's, by whichever backend."""
-        owner = self.wanted.owner
-        if self.wanted.by_iptables:
-            from shared.iptables import hostports as iptables
+        """Makes the rules; raises InternalError where a port is another attachment's, by whichever backend.
 
-            try:
-                hostports.require_free(Nfnetlink(), self.ports)
-            except NoNfTables:  # so nobody mapped one by it
-                pass
-            iptables.add(undo, self._by_iptables(), _forget)
-            return
+        Who wants the same by the other backend at the same time is seen by one of the two, perhaps by both.
+        """
+        make, require_free = (
+            (self._map_by_iptables, self._require_free_of_nftables)
+            if self.wanted.by_iptables
+            else (self._map_by_nftables, self._require_free_of_iptables)
+        )
+        require_free()
+        make(undo)
+        require_free()
+
+    def _map_by_iptables(self, undo: Undo) -> None:
+        from shared.iptables import hostports as iptables
+
+        iptables.add(undo, self._by_iptables(), _forget)
+
+    def _map_by_nftables(self, undo: Undo) -> None:
         kernel = Nfnetlink()
-        forwarding = self._by_nftables()
-        if variants.with_rules(*variants.HOSTPORTS):
-            from shared.iptables import hostports as iptables
-
-            iptables.require_free(self.ports)
+        owner, forwarding = self.wanted.owner, self._by_nftables()
         hostports.add(kernel, owner, forwarding)
         undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _forget))
         if forwarding.flows:
             _forget(forwarding.flows)
+
+    def _require_free_of_nftables(self) -> None:
+        try:
+            kernel = Nfnetlink()
+        except NoNfTables:  # so nobody mapped one by it
+            return
+        hostports.require_free(kernel, self.ports)
+
+    def _require_free_of_iptables(self) -> None:
+        if variants.with_rules(*variants.HOSTPORTS):
+            from shared.iptables import hostports as iptables
+
+            iptables.require_free(self.ports)
 
     def problems(self) -> list[str]:
         """What is not as `map` left it, each in words."""

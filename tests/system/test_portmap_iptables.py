@@ -206,6 +206,20 @@ def test_one_of_those_that_want_a_port_at_once_gets_it(plain: Plain) -> None:
         assert of_pods(plain.host) == []
 
 
+def test_not_both_backends_get_a_port_that_is_wanted_at_once(plain: Plain) -> None:
+    batch.make_pods(plain.host, 2)
+    for _ in range(8):
+        keys = [{**TCP, "backend": backend} for backend in ("nftables", "iptables")]
+        statuses = [answer.status for answer in at_once(plain, "ADD", keys)]
+        assert statuses != [0, 0]
+        assert len(left(plain.host)) == (5 if statuses[0] == 0 else 1 if statuses[1] == 0 else 0), (
+            statuses,
+            left(plain.host),
+        )
+        at_once(plain, "DEL", [{}] * 2)
+        assert left(plain.host) == {}
+
+
 # -- what rules do
 
 
