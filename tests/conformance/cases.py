@@ -709,7 +709,7 @@ def portmap_cases() -> dict[str, list[Step]]:
         "no snat": {"snat": False}, "masqAll": {"masqAll": True}, "markMasqBit": {"markMasqBit": 3}, "conditions": {"conditionsV4": ["!", "-d", "192.0.2.0/24"]},
     }  # fmt: skip
     cases |= {name: chain(ports(one, **keys), gw) for name, keys in settings.items()}
-    by_iptables = {**variants, "bridge masquerades": [one]}
+    by_iptables: dict[str, list[Config]] = {**variants, "bridge masquerades": [one]}
     cases |= {
         f"iptables: {name}": chain(
             ports(*entries, backend="iptables"),
