@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import Answer, PretendHost
+from tests.pretend import PATH, Answer, PretendHost
 from tests.system.hostport_nodes import BY_IPTABLES, HOST, Plain, elements, left, ports, rules
 
 KEYS = ports((8080, 80, "tcp"), (8080, 80, "udp"), (8081, 81, "udp", HOST), conditionsV4=["!", "-i", "x"])
@@ -105,6 +105,8 @@ def struck_one_by_one(plain: Plain, what: str, how: str, steps: str, *options: s
             prepare(plain, what)
             strike = ("-e", f"trace={step}", "-e", f"inject={step}:signal={how}:when={number}")
             answer = plain.call(verb, KEYS, prefix=("strace", *options, "-qq", "-o", "/dev/null", *strike))
+            if verb == "ADD" and answer.status == 1:
+                assert left(plain.host) == before and "could not" not in answer.stderr, (step, number, answer)
             halves.add(is_whole(plain))
             for _ in range(2):
                 end = plain.call("DEL", {"prevResult": None}, **ENDS[number % 3])
@@ -152,6 +154,24 @@ def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
         if verb == "DEL":
             assert plain.call("DEL", KEYS).status == 0
         assert elements(plain.host) == before and not tracked(plain), number
+
+
+@BY_IPTABLES
+def test_the_second_family_fails(plain: Plain) -> None:
+    """What the first has by then is taken back."""
+    before = left(plain.host)
+    plain.host.run(
+        "sh",
+        "-ec",
+        "mkdir /run/broken; cd /run/broken; printf '#!/bin/sh\necho broken >&2\nexit 1' >ip6tables-restore; chmod +x *",
+    )
+    path = plain.environment.get("env", {"PATH": PATH})["PATH"]
+    answer = plain.call("ADD", KEYS, env={"PATH": f"/run/broken:{path}"})
+    assert answer.code == 999 and "ip6tables-restore failed" in answer.json["msg"], answer
+    assert "could not" not in answer.stderr, answer
+    assert left(plain.host) == before
+    assert plain.host.run("cat", "/proc/sys/net/ipv4/conf/br0/route_localnet").stdout == "1\n"  # the other pod's
+    plain.add(KEYS)
 
 
 def test_the_sysctl_cannot_be_set(plain: Plain) -> None:

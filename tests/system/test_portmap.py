@@ -574,7 +574,7 @@ def test_status(plain: Plain) -> None:
 
 def test_without_nf_tables(plain: Plain) -> None:
     """ADD says what is missing; DEL and GC have nothing to remove."""
-    second = (*NO_NF_TABLES[:-1], "inject=socket:error=EPROTONOSUPPORT:when=2")
+    second = (*NO_NF_TABLES[:-1], "inject=socket:error=EPROTONOSUPPORT:when=2+")
     plain.refused(TCP, 2, "no nf_tables", prefix=second)
     assert plain.call("DEL", {}, prefix=NO_NF_TABLES).status == 0
     assert plain.call("GC", {"cni.dev/valid-attachments": []}, prefix=NO_NF_TABLES).status == 0
