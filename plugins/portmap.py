@@ -178,10 +178,10 @@ class Destination:
     def _map_by_nftables(self, undo: Undo) -> None:
         kernel = Nfnetlink()
         owner, forwarding = self.wanted.owner, self._by_nftables()
-        hostports.add(kernel, owner, forwarding)
+        flows = hostports.add(kernel, owner, forwarding)
         undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _forget))
-        if forwarding.flows:
-            _forget(forwarding.flows)
+        if flows:
+            _forget(flows)
 
     def _require_free_of_nftables(self) -> None:
         try:

@@ -237,8 +237,7 @@ def test_a_port_that_is_taken(plain: Plain) -> None:
     plain.refused(
         ports((8081, 80, "udp", HOST)), 999, f"host port 8081/udp of {HOST} is taken by net/c1/eth0", "c2", number=6
     )
-    plain.refused({**TCP, "name": "net2"}, 999, "is taken by net/c1/eth0", number=6)
-    plain.refused(TCP, 999, "is taken by net/c1/eth0", ifname="eth1", number=6)
+    plain.refused({**TCP, "name": "net2"}, 999, "is taken by net/c1/eth0", "c2", number=6)
     plain.add(ports((8080, 80, "udp"), (8080, 80, "tcp", HOST), (8081, 80, "udp")), "c2", 6)
     assert plain.call("DEL", {}, "c1").status == 0
     plain.add(ports((8080, 80)), "c3", 7)
@@ -272,6 +271,34 @@ def test_two_interfaces_of_a_pod(plain: Plain) -> None:
     assert plain.problems(other, number=6, ifname="eth1") == ""
     assert plain.call("DEL", {}, ifname="eth1").status == 0
     assert left(plain.host) == {}
+
+
+CONDITIONED = ports((8080, 80), (8080, 80, "tcp", HOST), conditionsV4=["-s", OUT])
+
+
+@pytest.mark.parametrize(("first", "second"), [(ALL, ALL), (TCP, CONDITIONED), (CONDITIONED, ALL)])
+def test_a_port_that_the_containers_other_network_has(
+    plain: Plain, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """As podman asks for it, with each network of a container: the port stays where it is."""
+    other = {**second, "name": "net2"}
+    plain.add(first)
+    before = elements(plain.host)
+    del before["attachments"]
+    plain.add(other, number=6, ifname="eth1")
+    assert plain.problems(first) == "" and plain.problems(other, number=6, ifname="eth1") == ""
+    plain.refused({**TCP, "name": "net3"}, 999, "is taken by net/c1/eth0", "c2", number=7)
+    after = elements(plain.host)
+    for name, held in before.items():
+        assert [owner for owner in after[name] if owner == "net/c1/eth0"] == held
+    assert after.get("conditional4") == before.get("conditional4")  # by which the port would be the other's
+    assert plain.call("DEL", {"name": "net2"}, ifname="eth1").status == 0
+    assert plain.problems(first) == ""
+    plain.add(other, number=6, ifname="eth1")
+    assert plain.call("DEL", {}).status == 0
+    assert "missing" in plain.problems(other, number=6, ifname="eth1")
+    assert plain.call("DEL", {"name": "net2"}, ifname="eth1").status == 0
+    assert elements(plain.host) == {}
 
 
 def test_an_address_that_another_pod_had(plain: Plain) -> None:
