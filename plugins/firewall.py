@@ -13,14 +13,12 @@ from shared.cni.errors import (
     PluginNotAvailable,
     UnsupportedField,
 )
-from shared.cni.names import ALPHANUMERIC, NAME_CHARACTERS
-from shared.cni.plugin import previous_result, valid_attachments
+from shared.cni.plugin import each, previous_result, valid_attachments
 from shared.cni.versions import at_least
 from shared.net.owner import Owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from shared.cni.call import Call
@@ -30,30 +28,17 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 SINCE = "0.4.0"
-CHAIN_NAME_BYTES = 28  # XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h, less the closing NUL
 TAKEN_NAMES = ("ACCEPT", "DROP", "QUEUE", "RETURN", "INPUT", "FORWARD", "OUTPUT", "CNI-FORWARD")
 
 
-def _chain_name(value: Any) -> str:
-    if (
-        not isinstance(value, str)
-        or not 0 < len(value) <= CHAIN_NAME_BYTES
-        or value[0] not in ALPHANUMERIC
-        or not NAME_CHARACTERS.issuperset(value)
-    ):
-        raise ValueError(
-            f"must be 1 to {CHAIN_NAME_BYTES} letters, digits, '_', '.' or '-', and begin with a letter or digit"
-        )
-    if value in TAKEN_NAMES:
+def _admin_chain(value: Any) -> str:
+    name: str = config.chain_name.parse(value)
+    if name in TAKEN_NAMES:
         raise ValueError("is a name that iptables or this plugin uses itself")
-    return value
+    return name
 
 
-chain_name = config.Kind(
-    _chain_name,
-    {"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", "maxLength": CHAIN_NAME_BYTES},
-    empty_is_unset=True,
-)
+admin_chain = config.Kind(_admin_chain, config.chain_name.schema, empty_is_unset=True)
 
 
 class Config(config.Config):
@@ -66,7 +51,7 @@ class Config(config.Config):
         ' nftables elsewhere ("firewalld" is not supported)',
     )
     iptablesAdminChainName: str = field(
-        chain_name, "CNI-ADMIN", "with iptables: chain of the administrator's, which comes before the pods' rules"
+        admin_chain, "CNI-ADMIN", "with iptables: chain of the administrator's, which comes before the pods' rules"
     )
     firewalldZone: str = field(text, "trusted", "firewalld's zone; taken and not used")
     ingressPolicy: str = field(
@@ -180,7 +165,7 @@ def delete(call: Call) -> None:
     from shared.iptables import firewall
     from shared.nft import admission
 
-    _each(
+    each(
         lambda: admission.remove(owner),
         lambda: firewall.remove(owner, _addresses(result) if result else ()),
     )
@@ -192,21 +177,7 @@ def gc(call: Call) -> None:
     from shared.iptables import firewall
     from shared.nft import admission
 
-    _each(lambda: admission.collect(call.network, valid), lambda: firewall.collect(call.network, valid))
-
-
-def _each(*tasks: Callable[[], object]) -> None:
-    """Tries each whatever becomes of the others; raises the first failure."""
-    problems = []
-    for task in tasks:
-        try:
-            task()
-        except CniError as error:
-            problems.append(error)
-    if problems:
-        first, *others = problems
-        first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
-        raise first
+    each(lambda: admission.collect(call.network, valid), lambda: firewall.collect(call.network, valid))
 
 
 def status(call: Call) -> None:

@@ -11,26 +11,20 @@ rules and gone after them.
 
 from __future__ import annotations
 
-import fcntl
-import posix
-
-from shared import signals
 from shared.cni import record
-from shared.cni.errors import IOFailure, TryAgainLater
 from shared.cni.ip import Address
+from shared.iptables.turns import turn
 from shared.net.owner import Owner, digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
-    from types import TracebackType
     from typing import Any
 
     from shared.undo import Undo
 
 RECORDS = "/run/cni/firewall"
-LOCK_SECONDS = 30.0
 TABLE, FORWARD, CHAIN = "filter", "FORWARD", "CNI-FORWARD"
 JUMP = f'-m comment --comment "CNI firewall plugin rules" -j {CHAIN}'
 OVERRIDES = '-m comment --comment "CNI firewall plugin admin overrides" -j'
@@ -42,7 +36,7 @@ def add(undo: Undo, owner: Owner, addresses: Sequence[Address], admin_chain: str
 
     tables = [Table(version, variant, TABLE) for version in _versions(addresses)]
     attachment = {"network": owner.network, "containerID": owner.container_id, "ifname": owner.ifname}
-    with _lock():
+    with turn(RECORDS):
         record.write(_path(owner), {**attachment, "addresses": [str(address) for address in addresses]})
         undo.push("end admission by iptables", lambda: remove(owner))
         for table in tables:
@@ -76,7 +70,7 @@ def remove(owner: Owner, others: Iterable[Address] = ()) -> None:
     noted = _addresses(record.read(path))
     doomed = {*noted, *others}
     if doomed:
-        with _lock():
+        with turn(RECORDS):
             for file, content in record.listed(RECORDS):
                 if file != path:
                     doomed -= {*_addresses(content)}
@@ -160,26 +154,3 @@ def _addresses(content: dict[str, Any]) -> list[Address]:
         except (ValueError, TypeError):
             continue
     return found
-
-
-class _lock:  # noqa: N801  (used like a function)
-    """Keeps other calls of this suite from changing the rules between this one's look and its change."""
-
-    def __enter__(self) -> None:
-        try:
-            record.make_directories(RECORDS)
-            self.descriptor = posix.open(RECORDS, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-        except OSError as error:
-            raise IOFailure(f"cannot open {RECORDS}", str(error)) from None
-        try:
-            with signals.interruptible(LOCK_SECONDS):
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-        except signals.DeadlineExpired:
-            raise TryAgainLater(
-                f"the lock of {RECORDS} is held by another call for over {LOCK_SECONDS:.0f} s"
-            ) from None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        posix.close(self.descriptor)
