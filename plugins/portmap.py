@@ -188,13 +188,13 @@ class Destination:
             kernel = Nfnetlink()
         except NoNfTables:  # so nobody mapped one by it
             return
-        hostports.require_free(kernel, self.ports)
+        hostports.require_free(kernel, self.ports, self.wanted.owner)
 
     def _require_free_of_iptables(self) -> None:
         if variants.with_rules(*variants.HOSTPORTS):
             from shared.iptables import hostports as iptables
 
-            iptables.require_free(self.ports)
+            iptables.require_free(self.ports, self.wanted.owner.container_id)
 
     def problems(self) -> list[str]:
         """What is not as `map` left it, each in words."""

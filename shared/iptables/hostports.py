@@ -80,7 +80,7 @@ def _require_possible(version: int, lines: list[str], forwarding: Forwarding) ->
     if any(_is_own(line, forwarding.chain, owner.ifname) for line in lines):
         where = f"chain {forwarding.chain} of {COMMANDS[version]}"
         raise InternalError(f"{registry.label(owner)} is in {where} already: it was added before")
-    _require_free(version, lines, forwarding.ports)
+    _require_free(version, lines, forwarding.ports, owner.container_id)
 
 
 def _missing(version: int, found: Lines, forwarding: Forwarding) -> Lines:
@@ -218,8 +218,8 @@ def try_out() -> None:
         Table(version, "", NAT).lines()
 
 
-def require_free(ports: Sequence[HostPort]) -> None:
-    """Raises Taken for a port that is mapped in these chains already."""
+def require_free(ports: Sequence[HostPort], container_id: str) -> None:
+    """Raises Taken for a port that another container has in these chains already."""
     for version, variant in variants.with_rules(NAT, DNAT):
         if all(port.version != version for port in ports):
             continue
@@ -229,15 +229,18 @@ def require_free(ports: Sequence[HostPort]) -> None:
             lines = Table(version, variant, NAT).lines()
         except NoIptables:  # so nobody made a rule by it
             continue
-        _require_free(version, lines, ports)
+        _require_free(version, lines, ports, container_id)
 
 
-def _require_free(version: int, lines: list[str], ports: Iterable[HostPort]) -> None:
+def _require_free(version: int, lines: list[str], ports: Iterable[HostPort], container_id: str) -> None:
+    """A runtime asks for a container's ports with each of its networks: the first has them, then who is left."""
     holders = {}
     for line in lines:
         if line.startswith(f"-A {DNAT} ") and ENTRY in line:
             network, _, rest = line.partition(ENTRY)[2].partition('\\" id: \\"')
-            holders[line.rpartition(" -j ")[2]] = f"{network}/{rest.partition(chr(92))[0]}"
+            name = rest.partition(chr(92))[0]
+            if name != shortened(container_id):
+                holders[line.rpartition(" -j ")[2]] = f"{network}/{name}"
     held = {
         _translated(line): "/".join([holders[chain], *_interface_of(line).split('\\"')[1:2]])
         for line in lines

@@ -229,13 +229,13 @@ def _left_over(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) -> 
     return [e for e in elements if not {(e.of.name, e.key), (CONDITIONAL_OF.get(e.of.name, ""), e.key)} & held]
 
 
-def require_free(kernel: Nfnetlink, ports: Sequence[HostPort]) -> None:
-    """Raises Taken for a port that is mapped here already."""
+def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner) -> None:
+    """Raises Taken for a port that another container than the owner's has here already."""
     maps = [AT[port.version] if port.is_at else ANY[port.version] for port in ports]
     queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports, strict=True)]
     for port, found in zip(ports, kernel.get_elements(queries), strict=True):
-        if found:
-            holder = comment_of(found.get("NFTA_SET_ELEM_USERDATA", b""))
+        holder = comment_of(found.get("NFTA_SET_ELEM_USERDATA", b"")) if found else ""
+        if found and not registry.is_same_container(holder, owner):
             raise Taken(port.version, port.host, port.protocol, port.port, holder)
 
 

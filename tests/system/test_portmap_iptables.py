@@ -176,6 +176,21 @@ def test_a_port_that_the_other_backend_has(plain: Plain, reference_bin: str) -> 
     plain.add({**ports((8082, 80), (8083, 80)), "backend": "nftables"}, "c3", 7)
 
 
+@pytest.mark.parametrize("first", [ALL, {**ALL, "backend": "nftables"}], ids=["by iptables", "by nftables"])
+def test_a_port_that_the_containers_other_network_has(plain: Plain, first: dict[str, Any]) -> None:
+    """As podman asks for it, with each network of a container: whoever is left has it."""
+    other = {**ALL, "name": "net2"}
+    plain.add(first)
+    plain.add(other, number=6, ifname="eth1")
+    assert plain.problems(first) == plain.problems(other, number=6, ifname="eth1") == ""
+    plain.refused({**TCP, "name": "net3"}, 999, "is taken by net", "c2", number=7)
+    assert plain.call("DEL", {}).status == 0
+    assert plain.problems(other, number=6, ifname="eth1") == ""
+    plain.add({**first, "backend": "nftables"}, number=5)
+    assert plain.call("DEL", {}).status == plain.call("DEL", {"name": "net2"}, ifname="eth1").status == 0
+    assert left(plain.host) == {}
+
+
 def at_once(plain: Plain, verb: str, keys: list[dict[str, Any]]) -> list[batch.Outcome]:
     return batch.run(plain.host, [
         Call("portmap", verb, plain.config(one, number), {"CNI_CONTAINERID": f"c{number}", "CNI_NETNS": plain.netns})
