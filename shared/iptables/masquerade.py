@@ -61,9 +61,15 @@ def remove(owner: Owner) -> None:
     """Removes the container's chain and what leads there, whichever suite made it; nothing where there is none."""
     chain = chain_of(owner.network, owner.container_id)
     for version, variant in variants.having(TABLE, chain):
-        from shared.iptables.programs import Table
+        from shared.iptables.programs import NoIptables, Table
 
-        Table(version, variant, TABLE).change(lambda lines: _ends(lines, {chain}))
+        try:
+            table = Table(version, variant, TABLE)
+        except NoIptables:
+            if variant == variants.NFT:  # which has the chain for certain
+                raise
+            continue
+        table.change(lambda lines: _ends(lines, {chain}))
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:

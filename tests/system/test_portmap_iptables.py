@@ -434,6 +434,20 @@ def test_unfinished_work_of_others(plain: Plain) -> None:
     assert "10.9.9.9" not in "".join(of_pods(plain.host))
 
 
+def test_del_on_a_host_that_had_the_older_iptables(plain: Plain) -> None:
+    """Its table may have the chain, which nobody can tell without its programs; nor can DEL wait for them."""
+    plain.host.run("sh", "-ec", "iptables-legacy -t nat -L; ip6tables-legacy -t nat -L")
+    without: dict[str, Any] = {"env": {"PATH": "/none"}}
+    assert plain.call("DEL", {}, **without).status == 0
+    bridge = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipMasq": True}
+    assert plain.host.cni("bridge", "DEL", bridge, **without).status == 0
+    plain.add(TCP)
+    answer = plain.call("DEL", {}, **without)
+    assert answer.code == 2 and "iptables-save is not in PATH" in answer.json["msg"], answer
+    assert plain.call("DEL", {}).status == 0
+    assert left(plain.host) == {}
+
+
 def test_status(plain: Plain) -> None:
     assert plain.call("STATUS", {}).status == 0
     answer = plain.call("STATUS", {}, env={"PATH": "/none"})
