@@ -38,15 +38,19 @@ def run(
 ) -> tuple[int, bytes]:  # fmt: skip
     """A program's status as wait(2) has it, and its stdout, `with_stderr` what it said there, too.
 
-    Raises DeadlineExpired where it took longer, InternalError beyond `limit` bytes; it has been killed then.
+    Raises DeadlineExpired where it took longer, InternalError beyond `limit` bytes; it has been killed then. Raises
+    InternalError, too, where it cannot be started.
     """
-    given = posix.memfd_create("stdin", posix.MFD_CLOEXEC)
-    while stdin:
-        stdin = stdin[posix.write(given, stdin) :]
-    posix.lseek(given, 0, 0)
-    reader, writer = posix.pipe2(posix.O_CLOEXEC)
     parent = posix.getpid()
-    child = posix.fork()
+    try:
+        given = posix.memfd_create("stdin", posix.MFD_CLOEXEC)
+        while stdin:
+            stdin = stdin[posix.write(given, stdin) :]
+        posix.lseek(given, 0, 0)
+        reader, writer = posix.pipe2(posix.O_CLOEXEC)
+        child = posix.fork()
+    except OSError as error:
+        raise InternalError(f"cannot start {argv[0]}", str(error)) from None
     if child == 0:
         if with_stderr:
             posix.dup2(writer, 2)

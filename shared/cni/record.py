@@ -45,9 +45,12 @@ def write(path: str, content: dict[str, Any]) -> None:
             data = dumps(content).encode()
             while data:
                 data = data[posix.write(descriptor, data) :]
+            posix.rename(unfinished, path)
+        except OSError:
+            posix.unlink(unfinished)
+            raise
         finally:
             posix.close(descriptor)
-        posix.rename(unfinished, path)
     except OSError as error:
         raise IOFailure(f"cannot write {path}", str(error)) from None
 

@@ -38,9 +38,11 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType
-    from typing import Any
+    from typing import Any, TypeVar
+
+    Read = TypeVar("Read")
 
     Message = dict[str, Any]
     Structures = dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]]
@@ -71,6 +73,10 @@ class NetlinkError(InternalError):
         subject = ", ".join(f"{key}={value}" for key, value in shown.items())
         text = f"{posix.strerror(number)} ({errno.errorcode.get(number, number)})"
         super().__init__(f"kernel refused {name} {subject}: {text}" + (f": {reason}" if reason else ""))
+
+
+class Overrun(InternalError):
+    """The socket's buffer could not hold what the kernel had to say: answers are lost (ENOBUFS)."""
 
 
 class Request:
@@ -110,19 +116,26 @@ class Netlink:
     def batch(self, requests: list[Request]) -> None:
         """Sends requests at once and waits for the last to be done.
 
-        The kernel goes on with the others after one that fails; the first failure is raised as NetlinkError.
+        The kernel goes on with the others after one that fails; the first failure is raised as NetlinkError. Raises
+        InternalError where the answer got lost, and nobody knows what was done.
         """
         if not requests:
             return
         first = self.sequence + 1
         last = self._send(requests)
         failure: NetlinkError | None = None
+        has_lost = False
         while True:
-            for kind, sequence, _flags, data, start, end in self._receive():
+            try:
+                answers = list(self._receive(wait=not has_lost))
+            except Overrun:
+                has_lost = True  # but the kernel is done: what is not in the buffer never will be
+                continue
+            for kind, sequence, _flags, data, start, end in answers:
                 if kind != NLMSG_ERROR or not first <= sequence <= last:
                     continue  # an answer that an earlier, failed call did not wait for
                 failure = failure or self._refusal(requests[sequence - first], _flags, data, start, end)
-                if sequence == last:
+                if sequence == last or (failure and has_lost):
                     if failure:
                         raise failure
                     return
@@ -133,6 +146,18 @@ class Netlink:
         Some kinds need `flags`: NLM_F_ECHO to be told at all, NLM_F_ACK to learn that there is nothing to tell.
         """
         request = Request(kind, message, flags)
+        return self._again(lambda: self._get_one(request))
+
+    def _again(self, read: Callable[[], Read]) -> Read:
+        """What a reading finds, which is begun anew where its answers are lost."""
+        for _ in range(DUMP_TRIES):
+            try:
+                return read()
+            except Overrun:
+                continue
+        raise InternalError(f"the kernel's answers did not arrive in {DUMP_TRIES} tries")
+
+    def _get_one(self, request: Request) -> Message | None:
         sequence = self._send([request], acknowledge=False)
         while True:
             for got, number, answer_flags, data, start, end in self._receive():
@@ -164,9 +189,7 @@ class Netlink:
         while True:
             try:
                 answers = list(self._receive())
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
+            except Overrun:
                 interrupted = True  # to be read out all the same: a socket has one dump at a time
                 continue
             for kind, number, flags, data, start, end in answers:
@@ -190,14 +213,23 @@ class Netlink:
             if acknowledge and request is requests[-1]:
                 flags |= NLM_F_ACK
             out += encode(request.kind, flags, self.sequence, request.message, self.tables)
-        self.socket.send(out)
+        try:
+            self.socket.send(out)
+        except OSError as error:
+            kind, message = requests[0].kind, requests[0].message
+            raise NetlinkError(error.errno or 0, kind, message, "it could not be sent", self.tables) from None
         return self.sequence
 
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes, int, int]]:
+    def _receive(self, *, wait: bool = True) -> Iterator[tuple[int, int, int, bytes, int, int]]:
         try:
-            data = self.socket.recv(RECEIVE_SIZE)
+            data = self.socket.recv(RECEIVE_SIZE, 0 if wait else socket.MSG_DONTWAIT)
         except BlockingIOError:
-            raise InternalError(f"the kernel did not answer within {ANSWER_SECONDS} seconds") from None
+            how = f"did not come within {ANSWER_SECONDS} seconds" if wait else "is lost"
+            raise InternalError(f"the kernel's answer {how}") from None
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                raise Overrun("the kernel's answers are lost", str(error)) from None
+            raise InternalError("the kernel's answer cannot be read", str(error)) from None
         offset = 0
         while offset + 16 <= len(data):
             length, kind, flags, sequence, _port = unpack_from("=IHHII", data, offset)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from shared.cni.errors import InternalError, UnsupportedField
-from shared.net.netlink import DUMP_TRIES, Netlink, NetlinkError, Request, decode
+from shared.cni.errors import UnsupportedField
+from shared.net.netlink import Netlink, NetlinkError, Overrun, Request, decode
 from shared.net.wire import NETLINK_NETFILTER, NLM_F_ACK, NLMSG_ERROR
 from shared.nft import wire
 from shared.nft.ruleset import comment_of, elements_of
@@ -83,10 +83,8 @@ class Nfnetlink(Netlink):
         has_lost = False
         while True:
             try:
-                answers = list(self._receive())
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
+                answers = list(self._receive(wait=not has_lost))
+            except Overrun:
                 has_lost = True  # more refusals than the buffer holds: the first are in it, the last may not be
                 continue
             for kind, sequence, flags, data, start, end in answers:
@@ -103,19 +101,11 @@ class Nfnetlink(Netlink):
         """
         found: list[Message | None] = []
         for place in range(0, len(requests), AT_ONCE):
-            found += self._get_some(list(requests[place : place + AT_ONCE]))
+            some = list(requests[place : place + AT_ONCE])
+            found += self._again(lambda some=some: self._get_some(some))  # type: ignore[misc]
         return found
 
     def _get_some(self, requests: list[Request]) -> list[Message | None]:
-        for _ in range(DUMP_TRIES):
-            try:
-                return self._get_once(requests)
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:  # answers are lost: to be asked for again
-                    raise
-        raise InternalError(f"the kernel's answers did not arrive in {DUMP_TRIES} tries")
-
-    def _get_once(self, requests: list[Request]) -> list[Message | None]:
         first = self.sequence + 1
         self._send(requests, acknowledge=False)
         found: dict[int, Message | None] = {}

@@ -71,6 +71,7 @@ disturbances = pytest.mark.parametrize(
 
 
 @disturbances
+@pytest.mark.row(9)
 def test_no_address_is_given_out_twice(host: PretendHost, disturbance: Any) -> None:
     with disturbance(host):
         answers = batch.run(host, _calls("ADD", "10.7.0.0/24", 0, MANY), at_once=MANY)
@@ -85,6 +86,7 @@ def test_no_address_is_given_out_twice(host: PretendHost, disturbance: Any) -> N
 
 
 @disturbances
+@pytest.mark.row(9)
 def test_a_range_is_used_up_exactly(host: PretendHost, disturbance: Any) -> None:
     """A /28 has 13 addresses for pods; 10 are leased, so 3 of 32 calls get one."""
     before = batch.run(host, _calls("ADD", "10.7.0.0/28", 100, 10))
@@ -100,6 +102,7 @@ def test_a_range_is_used_up_exactly(host: PretendHost, disturbance: Any) -> None
             assert "10.7.0.1-10.7.0.14" in said and "13" in said, said
 
 
+@pytest.mark.row(9)
 def test_adds_and_dels_at_the_same_time(host: PretendHost) -> None:
     """Half as many addresses as calls: each call gets one or code 11, and at the end all are free."""
     calls = []
@@ -130,6 +133,7 @@ def _bridge_calls(verb: str, config: dict[str, Any], number: int, **env: str) ->
     ]
 
 
+@pytest.mark.row(14)
 def test_first_pods_of_a_node(host: PretendHost) -> None:
     """Row 14: 16 first ADDs make one bridge with one gateway address, and each result has the MAC that it keeps."""
     batch.make_pods(host, FIRST)
@@ -158,6 +162,7 @@ def test_first_pods_of_a_node(host: PretendHost) -> None:
     assert set(host.snapshot()["host"]["links"]) == {"lo"}
 
 
+@pytest.mark.row(11, 14)
 def test_first_pods_that_all_fail(host: PretendHost, tmp_path: Path) -> None:
     """A failed ADD takes back the bridge that it made, but not while another call counts on it: that one comes to its IPAM, too."""
     batch.make_pods(host, 3)

@@ -29,6 +29,7 @@ exec "$0" -c 'import socket; socket.socket(socket.AF_UNIX).bind("socket")'
 
 
 @pytest.mark.slow
+@pytest.mark.row(8, 19)
 def test_every_case_is_answered_and_touches_nothing(host: PretendHost) -> None:
     table = [*hostile_documents.cases(), *hostile_keys.cases(), *hostile_calls.cases()]
     batch.make_pods(host, 2)

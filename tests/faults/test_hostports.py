@@ -70,6 +70,7 @@ WHAT = pytest.mark.parametrize("what", ["first ADD", "ADD", "DEL"])
 
 
 @WHAT
+@pytest.mark.row(1, 2, 3)
 def test_killed_at_every_message(plain: Plain, what: str) -> None:
     """SIGKILL before each message to the kernel and each write, then DEL: all of it is gone, whatever DEL has to go by."""
     verb = what.rpartition(" ")[2]
@@ -138,6 +139,7 @@ def test_its_programs_are_killed_at_every_step(plain: Plain, what: str) -> None:
 
 
 @WHAT
+@pytest.mark.row(11)
 def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
     """An ADD that fails has left nothing without any DEL; a DEL says that it failed, and the next one does the rest."""
     verb = what.rpartition(" ")[2]
@@ -174,6 +176,7 @@ def test_the_second_family_fails(plain: Plain) -> None:
     plain.add(KEYS)
 
 
+@pytest.mark.row(10)
 def test_the_sysctl_cannot_be_set(plain: Plain) -> None:
     before = elements(plain.host)
     count = calls(plain, "ADD", "openat")
@@ -185,6 +188,7 @@ def test_the_sysctl_cannot_be_set(plain: Plain) -> None:
     assert is_whole(plain)
 
 
+@pytest.mark.row(19)
 def test_nothing_is_pasted(plain: Plain) -> None:
     """Names that are rules, or comments' ends, elsewhere: the ruleset has exactly what it has with plain ones."""
     plain.add(KEYS)

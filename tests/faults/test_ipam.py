@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from shared.net.owner import Owner
 from tests.faults import batch, fake_ipam
 from tests.faults.batch import Call
@@ -87,6 +89,7 @@ FAILURES: dict[str, str] = {
 NOT_BEGUN = ("not executable", "bad interpreter", "missing", "a directory")
 
 
+@pytest.mark.row(11, 12)
 def test_an_add_whose_ipam_fails_leaves_nothing(host: PretendHost, tmp_path: Path) -> None:
     batch.make_pods(host, 2)
     for number, body in enumerate(FAILURES.values()):
@@ -136,6 +139,7 @@ def test_an_add_whose_ipam_fails_leaves_nothing(host: PretendHost, tmp_path: Pat
     assert _fakes_running(host) == ""
 
 
+@pytest.mark.row(11)
 def test_a_bridge_made_for_nothing_is_taken_back(host: PretendHost, tmp_path: Path) -> None:
     netns = host.netns("pod")
     path = fake_ipam.write(host, tmp_path, "fails", "exit 1")
@@ -152,6 +156,7 @@ def _fakes_running(host: PretendHost) -> str:
     ).stdout
 
 
+@pytest.mark.row(12)
 def test_other_verbs_pass_on_what_ipam_says(host: PretendHost, tmp_path: Path) -> None:
     """DEL and CHECK say that IPAM failed, DEL after its own work; a plugin without GC and STATUS is no failure."""
     netns = host.netns("pod")
@@ -174,6 +179,7 @@ def test_other_verbs_pass_on_what_ipam_says(host: PretendHost, tmp_path: Path) -
     assert fake_ipam.calls(host, "c1") == ["ADD", "CHECK", "DEL", "GC", "STATUS"]
 
 
+@pytest.mark.row(12)
 def test_a_missing_plugin_does_not_stop_del_from_removing_the_link(host: PretendHost, tmp_path: Path) -> None:
     netns = host.netns("pod")
     path = fake_ipam.write(host, tmp_path, "goes", says(GOOD))
@@ -184,6 +190,7 @@ def test_a_missing_plugin_does_not_stop_del_from_removing_the_link(host: Pretend
     assert [link["ifname"] for link in host.ip("link")] == ["lo", "br0"]
 
 
+@pytest.mark.row(6)
 def test_killed_while_ipam_is_slow(host: PretendHost, tmp_path: Path) -> None:
     """Row 6: the IPAM plugin that outlives a killed bridge would lease an address after DEL, to nobody.
 
@@ -227,6 +234,7 @@ def test_killed_while_ipam_is_slow(host: PretendHost, tmp_path: Path) -> None:
     assert set(state["host"]["links"]) <= {"lo", "br0"}
 
 
+@pytest.mark.row(6, 12)
 def test_terminated_while_ipam_is_slow(host: PretendHost, tmp_path: Path) -> None:
     """SIGTERM ends the wait: the plugin is stopped, its lease given back, and nothing is left, without any DEL."""
     batch.make_pods(host, 2)

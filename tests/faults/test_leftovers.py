@@ -66,6 +66,7 @@ FAILURES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("what", FAILURES)
+@pytest.mark.row(11)
 def test_a_failed_add_leaves_nothing(host: PretendHost, what: str) -> None:
     preparation, config, codes = FAILURES[what]
     netns = host.netns("pod")
@@ -82,6 +83,7 @@ def test_a_failed_add_leaves_nothing(host: PretendHost, what: str) -> None:
 
 @pytest.mark.parametrize("plugin", ["bridge", "loopback"])
 @pytest.mark.parametrize("path", ["/proc/1/ns/net", "/proc/self/ns/net", "/run/netns/host"])
+@pytest.mark.row(7)
 def test_the_hosts_own_namespace_is_refused(host: PretendHost, plugin: str, path: str) -> None:
     host.run("ip", "link", "add", "uplink", "up", "type", "veth", "peer", "name", "far")
     host.run("sh", "-ec", "mkdir -p /run/netns; : >/run/netns/host; mount --bind /proc/1/ns/net /run/netns/host")
@@ -100,6 +102,7 @@ def test_the_hosts_own_namespace_is_refused(host: PretendHost, plugin: str, path
 # -- ADD twice, two interfaces
 
 
+@pytest.mark.row(15)
 def test_add_twice(host: PretendHost) -> None:
     netns = host.netns("pod")
     first = host.cni("bridge", "ADD", CONFIG, netns=netns)
@@ -113,6 +116,7 @@ def test_add_twice(host: PretendHost) -> None:
     assert check.status == 0, check
 
 
+@pytest.mark.row(15)
 def test_add_again_in_another_namespace_leaves_the_first(host: PretendHost) -> None:
     """A runtime that lost track of the first pod calls with the same id and a new namespace."""
     netns, other = host.netns("pod"), host.netns("other")
@@ -123,6 +127,7 @@ def test_add_again_in_another_namespace_leaves_the_first(host: PretendHost) -> N
     assert host.cni("bridge", "CHECK", {**CONFIG, "prevResult": first.json}, netns=netns).status == 0
 
 
+@pytest.mark.row(15)
 def test_del_of_one_of_two_interfaces(host: PretendHost) -> None:
     netns = host.netns("pod")
     config = _ipam()
@@ -141,6 +146,7 @@ def test_del_of_one_of_two_interfaces(host: PretendHost) -> None:
 
 
 @pytest.mark.parametrize("gone", ["namespace", "variable", "file left behind", "never there"])
+@pytest.mark.row(3)
 def test_del_with_nothing_to_go_by(host: PretendHost, gone: str) -> None:
     """Twice, without prevResult, the namespace gone or not named: nothing is left, and both succeed."""
     netns = host.netns("pod")
@@ -159,6 +165,7 @@ def test_del_with_nothing_to_go_by(host: PretendHost, gone: str) -> None:
     assert _state(host, "kept") == before
 
 
+@pytest.mark.row(3)
 def test_del_of_a_reference_made_attachment_leaves_the_strangers(host: PretendHost) -> None:
     """What ADD did not make, DEL does not remove: a link of the pod that has no end on this host."""
     netns = host.netns("pod")
@@ -202,6 +209,7 @@ def _left(number: int, answer: Outcome) -> list[str]:
     return [name for name in (*answer.seen["/sys/class/net"], *answer.seen[INDEX]) if name in mine]
 
 
+@pytest.mark.row(11)
 def test_terminated_add(host: PretendHost) -> None:
     """SIGTERM at 60 moments: an ADD that does not succeed leaves nothing; one that does is whole."""
     moments = _moments(_warmed_up(host))
@@ -250,6 +258,7 @@ def test_terminated_add(host: PretendHost) -> None:
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
+@pytest.mark.row(1, 2, 3)
 def test_killed_then_del(host: PretendHost, verb: str) -> None:
     """SIGKILL at 60 moments of ADD, or of DEL, then DEL: with the namespace, with its path gone, with none named; twice."""
     moments = _moments(_warmed_up(host))

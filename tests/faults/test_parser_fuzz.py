@@ -113,12 +113,14 @@ def _previous(call: Call) -> None:
 @given(st.binary(max_size=200))
 @example(b"")
 @example(b"\xef\xbb\xbf{}")
+@pytest.mark.row(8)
 def test_bytes(data: bytes) -> None:
     _read(data)
 
 
 @MANY
 @given(_mangled())
+@pytest.mark.row(8)
 def test_mangled_configurations(data: bytes) -> None:
     _read(data)
 
@@ -127,12 +129,14 @@ def test_mangled_configurations(data: bytes) -> None:
 @given(_documents())
 @example({**FULL, "ipam": {"type": "host-local", "subnet": "10.8.0.0/24", "routes": [{"dst": 1}]}})
 @example({**CONFIGS["bridge"], "prevResult": {"cniVersion": "0.2.0", "ip4": {"ip": "10.8.0.5/24", "routes": 1}}})
+@pytest.mark.row(8)
 def test_configurations_with_other_values(document: Any) -> None:
     _read(json.dumps(document).encode())
 
 
 @MANY
 @given(st.dictionaries(st.sampled_from(list(VARIABLES)), st.text(max_size=20)), st.text(max_size=30))
+@pytest.mark.row(8)
 def test_variables(changes: dict[str, str], args: str) -> None:
     with suppress(CniError):
         call = Call({**VARIABLES, "CNI_ARGS": args, **changes})
@@ -168,6 +172,7 @@ def _scanner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("_scanner")
+@pytest.mark.row(8)
 class TestJson:
     @MANY
     @given(values, st.sampled_from([None, 2]), st.booleans())

@@ -29,6 +29,7 @@ def _config(kind: str, network: str = "net") -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.row(12, 13)
 def test_no_call_waits_for_ever(host: PretendHost, tmp_path: Path) -> None:
     """All at once, since all they do is wait: an IPAM plugin (55 seconds), the lock and stdin (20 seconds each)."""
     batch.make_pods(host, 7)
@@ -71,6 +72,7 @@ def test_no_call_waits_for_ever(host: PretendHost, tmp_path: Path) -> None:
     assert (after["host"], after["pods"]) == (before["host"], before["pods"])
 
 
+@pytest.mark.row(13)
 def test_stdin_without_end(host: PretendHost) -> None:
     batch.make_pods(host, 2)
     for plugin in ("bridge", "host-local", "loopback"):

@@ -65,6 +65,7 @@ def _leases(host: PretendHost) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("what", GARBAGE)
+@pytest.mark.row(5)
 def test_garbled_leases_are_reclaimed_by_add(host: PretendHost, what: str) -> None:
     """All five addresses of the /29 are behind such files, and the next five pods get them."""
     for number in range(2, 7):
@@ -76,6 +77,7 @@ def test_garbled_leases_are_reclaimed_by_add(host: PretendHost, what: str) -> No
 
 
 @pytest.mark.parametrize("what", GARBAGE)
+@pytest.mark.row(5)
 def test_a_lease_that_becomes_garbled_is_reclaimed(host: PretendHost, what: str) -> None:
     """By a power cut, whose next boot finds the file so: with the index that says otherwise, and at the same time stamp."""
     lease = _store(host) / _address(_add(host, "c1"))
@@ -85,6 +87,7 @@ def test_a_lease_that_becomes_garbled_is_reclaimed(host: PretendHost, what: str)
     assert _add(host, "one-more").code == 11
 
 
+@pytest.mark.row(5)
 def test_253_garbled_leases_do_not_exhaust_a_24(host: PretendHost) -> None:
     for number in range(2, 255):
         (_store(host) / f"10.7.0.{number}").write_bytes(b"")
@@ -97,6 +100,7 @@ def test_253_garbled_leases_do_not_exhaust_a_24(host: PretendHost) -> None:
     assert len(_leases(host)) == 20
 
 
+@pytest.mark.row(5)
 def test_garbled_leases_are_reclaimed_by_gc(host: PretendHost) -> None:
     kept = _address(_add(host, "kept"))
     for number, content in enumerate(GARBAGE.values()):
@@ -109,6 +113,7 @@ def test_garbled_leases_are_reclaimed_by_gc(host: PretendHost) -> None:
 
 
 @pytest.mark.parametrize("what", GARBAGE)
+@pytest.mark.row(5)
 def test_leases_that_become_garbled_are_reclaimed_by_gc(host: PretendHost, what: str) -> None:
     """At the same time stamp, so that the index takes them for leases still."""
     kept = _address(_add(host, "kept"))
@@ -119,6 +124,7 @@ def test_leases_that_become_garbled_are_reclaimed_by_gc(host: PretendHost, what:
     assert _leases(host) == {kept: "kept\r\neth0"}
 
 
+@pytest.mark.row(5)
 def test_a_garbled_round_robin_file_is_no_hindrance(host: PretendHost) -> None:
     for content in (b"", b"\xff\xff", b"10.99.0.1", b"fd00::1", b"10.7.0.3\n", bytes(4096)):
         (_store(host) / "last_reserved_ip.0").write_bytes(content)
@@ -164,6 +170,7 @@ def _assert_untouched(host: PretendHost, victim: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.row(13, 18)
 def test_what_is_no_file_is_no_lease(host: PretendHost, kind: str) -> None:
     """In the place of a lease: not waited for, not followed, not taken for the lease that a link leads to, not removed."""
     victim = _victim(host, "c1\r\neth0")
@@ -183,6 +190,7 @@ def test_what_is_no_file_is_no_lease(host: PretendHost, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["lock", "last_reserved_ip.0"])
+@pytest.mark.row(13, 18)
 def test_what_is_no_file_is_not_used(host: PretendHost, name: str, kind: str) -> None:
     """An error with code 5 for the lock, and for the round-robin file either that or no notice of it; nothing is leased in an error."""
     victim = _victim(host, "10.7.0.4")
@@ -200,6 +208,7 @@ def test_what_is_no_file_is_not_used(host: PretendHost, name: str, kind: str) ->
 
 @pytest.mark.parametrize("place", [STORE, f"{DATA}/.pycni", f"{DATA}/.pycni/{NETWORK}"])
 @pytest.mark.parametrize("kind", ["symbolic link", "file", "foreign owner", "writable for all"])
+@pytest.mark.row(18)
 def test_a_store_that_others_can_write_is_refused(host: PretendHost, place: str, kind: str) -> None:
     path = host.root / place.lstrip("/")
     elsewhere = host.root / "run/elsewhere"
@@ -219,6 +228,7 @@ def test_a_store_that_others_can_write_is_refused(host: PretendHost, place: str,
     assert _leases(host) == {}
 
 
+@pytest.mark.row(18)
 def test_an_index_that_lies_frees_nobody_elses_address(host: PretendHost) -> None:
     first, second = _address(_add(host, "c1")), _address(_add(host, "c2"))
     entry = host.root / DATA.lstrip("/") / ".pycni" / NETWORK / "c1:eth0"
@@ -249,6 +259,7 @@ def _touch_by_another_plugin(host: PretendHost, name: str, content: str) -> None
     (_store(host) / name).write_text(content)
 
 
+@pytest.mark.row(4)
 def test_leases_of_an_earlier_boot_are_reclaimed(host: PretendHost) -> None:
     """Those of this suite, and those it saw then that only a runtime can have made; never what may be placed by hand or live."""
     ours = [_address(_add(host, f"c{number}", "10.7.0.0/24")) for number in range(3)]
@@ -281,6 +292,7 @@ def test_leases_of_an_earlier_boot_are_reclaimed(host: PretendHost) -> None:
     assert _leases(host) == {**by_hand, "10.7.0.8": "newest\r\neth0"}
 
 
+@pytest.mark.row(4)
 def test_a_full_range_is_free_again_after_a_reboot(host: PretendHost) -> None:
     for number in range(5):
         assert _add(host, f"c{number}").status == 0
@@ -309,6 +321,7 @@ def test_del_after_a_reboot_frees_what_the_index_has_forgotten(host: PretendHost
     assert _leases(host) == {}
 
 
+@pytest.mark.row(4)
 def test_a_lost_index_is_made_anew(host: PretendHost) -> None:
     given = _address(_add(host, "c1"))
     host.run("rm", "-r", f"{DATA}/.pycni")

@@ -24,6 +24,7 @@ CONFIG: dict[str, Any] = {
 STALE = 100
 
 
+@pytest.mark.row(16)
 def test_gc_of_a_hundred_stale_attachments(host: PretendHost) -> None:
     batch.make_pods(host, 2)
     plain = {
@@ -64,6 +65,7 @@ def test_gc_of_a_hundred_stale_attachments(host: PretendHost) -> None:
     assert host.cni("bridge", "GC", {**plain, "cni.dev/valid-attachments": []}).status == 0
 
 
+@pytest.mark.row(16)
 def test_gc_while_pods_come(host: PretendHost) -> None:
     """GC frees nothing that a call running at the same time has just leased, when it is in the list."""
     batch.make_pods(host, 4)
@@ -82,6 +84,7 @@ def test_gc_while_pods_come(host: PretendHost) -> None:
 
 
 @pytest.mark.parametrize("plugin", ["bridge", "host-local"])
+@pytest.mark.row(16)
 class TestStatus:
     def _status(self, host: PretendHost, plugin: str, **ipam: Any) -> Any:
         return host.cni(plugin, "STATUS", {**CONFIG, "ipam": {**CONFIG["ipam"], **ipam}})
@@ -150,11 +153,13 @@ class TestStatus:
         assert (answer.status, answer.code) == (1, 50), answer
 
 
+@pytest.mark.row(16)
 def test_status_of_a_bridge_that_is_none(host: PretendHost) -> None:
     host.run("ip", "link", "add", "br0", "type", "veth", "peer", "name", "other")
     assert host.cni("bridge", "STATUS", CONFIG).code == 50
 
 
+@pytest.mark.row(16)
 def test_status_without_the_ipam_plugin(host: PretendHost) -> None:
     assert host.cni("bridge", "STATUS", {**CONFIG, "ipam": {"type": "nowhere"}}).code == 50
 
@@ -181,6 +186,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("what", LOSSES)
+@pytest.mark.row(16)
 def test_check_names_what_is_lost(host: PretendHost, what: str) -> None:
     netns = host.netns("pod")
     added = host.cni("bridge", "ADD", CONFIG, netns=netns)
@@ -195,6 +201,7 @@ def test_check_names_what_is_lost(host: PretendHost, what: str) -> None:
     assert all(word in said for word in named), said
 
 
+@pytest.mark.row(16)
 def test_check_names_everything_that_is_lost(host: PretendHost) -> None:
     netns = host.netns("pod")
     config = {**CONFIG, "prevResult": host.cni("bridge", "ADD", CONFIG, netns=netns).json}
@@ -203,6 +210,7 @@ def test_check_names_everything_that_is_lost(host: PretendHost) -> None:
     assert all(word in details for word in ("192.0.2.0/24", "10.7.0.1", "c1")), details
 
 
+@pytest.mark.row(16)
 def test_check_of_loopback(host: PretendHost) -> None:
     netns = host.netns("pod")
     config = {"cniVersion": "1.1.0", "name": NETWORK, "type": "loopback"}

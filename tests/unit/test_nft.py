@@ -322,7 +322,7 @@ class Overrun:
     def __init__(self, socket: Any, *, at: int) -> None:
         self.socket, self.calls, self.at = socket, 0, at
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, _flags: int) -> bytes:
         self.calls += 1
         if self.calls == self.at:
             raise OSError(errno.ENOBUFS, "No buffer space available")

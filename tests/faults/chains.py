@@ -1,0 +1,230 @@
+"""What the faults strike: each plugin alone, on what must be there before it, and the sample chain; a new plugin is a line here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.faults.state import state
+from tests.faults.stepper import REPORT, Strike
+from tests.pretend import Answer, PretendHost
+
+NETWORK = "net"
+RANGES = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]
+Keys = dict[str, Any]
+BRIDGE: Keys = {
+    "type": "bridge", "bridge": "br0", "isDefaultGateway": True, "ipam": {"type": "host-local", "ranges": RANGES},
+}  # fmt: skip
+ALWAYS_THE_SAME: Keys = {"args": {"cni": {"ips": ["10.7.0.100", "fd00:7::100"]}}}
+LOOPBACK: Keys = {"type": "loopback"}
+PORTS: list[dict[str, Any]] = [
+    {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+    {"hostPort": 8081, "containerPort": 81, "protocol": "udp"},
+]
+PORTMAP: Keys = {"type": "portmap", "conditionsV4": ["!", "-i", "x"], "runtimeConfig": {"portMappings": PORTS}}
+FIREWALL: Keys = {"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"}
+BANDWIDTH: Keys = {
+    "type": "bandwidth", "ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 8_000_000, "egressBurst": 800_000,
+}  # fmt: skip
+TUNING: Keys = {
+    "type": "tuning", "mac": "02:00:00:00:00:09", "mtu": 1400, "promisc": True,
+    "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.ipv4.conf.IFNAME.proxy_arp": "1"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The plugins that are struck, in the order of ADD, and those that have done their part before."""
+
+    plugins: tuple[Keys, ...]
+    before: tuple[Keys, ...] = ()
+
+
+def iptables(keys: Keys) -> Keys:
+    """The same by iptables."""
+    return keys | {"ipMasqBackend" if keys["type"] == "bridge" else "backend": "iptables"}
+
+
+MASQUERADED = BRIDGE | {"ipMasq": True}
+CHAINS: dict[str, Chain] = {
+    "loopback": Chain((LOOPBACK,)),
+    "bridge": Chain((BRIDGE,)),
+    "bridge, layer 2": Chain(({"type": "bridge", "bridge": "br0"},)),
+    "bridge, ipMasq": Chain((MASQUERADED,)),
+    "bridge, iptables": Chain((iptables(MASQUERADED),)),
+    "bridge, spoof check": Chain((BRIDGE | {"macspoofchk": True, "promiscMode": True},)),
+    "host-local": Chain((BRIDGE | {"type": "host-local"},)),
+    "portmap": Chain((PORTMAP,), (BRIDGE,)),
+    "firewall": Chain((FIREWALL,), (BRIDGE,)),
+    "firewall, iptables": Chain((iptables(FIREWALL),), (BRIDGE,)),
+    "bandwidth": Chain((BANDWIDTH,), (BRIDGE,)),
+    "tuning": Chain((TUNING,), (BRIDGE,)),
+    "sample chain": Chain((MASQUERADED, PORTMAP, BANDWIDTH, FIREWALL, TUNING)),
+}
+ENDS: dict[str, str | None] = {
+    "whole": None,
+    "unnamed": "",
+    "gone": "/run/netns/gone",
+}  # what DEL hears of the namespace
+COLD = "nft flush ruleset; rm -rf /run/cni/*"
+COLDER = "ip link del br0 2>/dev/null || :; rm -rf /var/lib/cni/*; echo 0 >/proc/sys/net/ipv4/ip_forward"
+FORWARDING = "ip_forward"
+IS_BRIDGE = re.compile("link br0 |sysctl .*/br0/")
+RULES = ("table ", "chain ", "set ", "map ", "rule ")
+NOT_FOR_DEL = ("runtimeConfig",)  # nor the result
+
+
+class Attachments:
+    """A pretend host, one chain and its calls for pod `c1`; another pod, `kept`, has the same and keeps it."""
+
+    def __init__(self, host: PretendHost, chain: Chain, program: Path) -> None:
+        self.host = host
+        self.chain = chain
+        self.program = program
+        self.result: Any = None
+        self.state_before: Any = None
+        self.is_cold = False
+        self.stays: set[str] = set()
+        self.goes: set[str] = set()
+
+    def warm_up(self) -> None:
+        """Everything that stays for good is there: the bridge, rules that all share, another pod."""
+        self.host.netns("kept")
+        for keys in self._own_ports(9000):
+            self._must(self.call(keys, "ADD", "kept"))
+        self.result = None
+        self.renew()
+        self.must_add()
+        self.delete("whole")
+
+    def cool_down(self) -> None:
+        """A host that has never had a pod, but for what comes before the struck plugins; what a cycle leaves for good."""
+        self.is_cold = True
+        self.renew()
+        self.forget()
+        before = self.state()
+        self.must_add()
+        self.delete()
+        after = self.state()
+        self.stays, self.goes = after - before, before - after
+
+    def forget(self) -> None:
+        """On a cold host, before each strike: nothing of the last one's is there for good."""
+        if self.is_cold:
+            self.host.run("sh", "-ec", COLD if self.chain.before else f"{COLD}; {COLDER}")
+
+    def differences(self, before: set[str], after: set[str], *, undone: bool = False) -> list[str]:
+        """What is left and lost, beside what stays on a cold host.
+
+        There the bridge may stay, with a MAC of its own each time, as no DEL removes one, and forwarding, which others
+        may count on by then; where all was `undone`, forwarding and rules alone.
+        """
+        stays = {line for line in self.stays if line.startswith(RULES)} if undone else self.stays
+        left, lost = after - before - stays, before - after - self.goes
+        if self.is_cold:
+            left = {line for line in left if not (FORWARDING in line or (not undone and IS_BRIDGE.match(line)))}
+        return [*(f"left: {line}" for line in sorted(left)), *(f"lost: {line}" for line in sorted(lost))]
+
+    def _own_ports(self, shift: int) -> list[Keys]:
+        """The whole chain's keys for another pod."""
+        found = []
+        for keys in (*self.chain.before, *self.chain.plugins):
+            if keys["type"] == "portmap":
+                ports = [{**port, "hostPort": port["hostPort"] + shift} for port in PORTS]
+                found.append(keys | {"runtimeConfig": {"portMappings": ports}})
+            else:
+                found.append(keys)
+        return found
+
+    def renew(self) -> None:
+        """A new namespace for the pod, with what comes before the struck plugins."""
+        if (self.host.root / "run/netns/c1").exists():
+            for keys in reversed(self.chain.before):
+                self._must(self.call(keys, "DEL"))
+            self.host.drop_netns("c1")
+        self.host.netns("c1")
+        self.result = None
+        for keys in self.chain.before:
+            self._must(self.call(keys | ALWAYS_THE_SAME, "ADD"))
+        self.state_before = self.result
+
+    def call(
+        self, keys: Keys, verb: str, pod: str = "c1", *, netns: str | None = None, strike: Strike | None = None
+    ) -> Answer:
+        """One plugin's call; the result of an ADD is for the next one."""
+        config: Keys = {"cniVersion": "1.0.0", "name": NETWORK, **keys}
+        if verb == "DEL":
+            config = {key: value for key, value in config.items() if key not in NOT_FOR_DEL}
+        elif self.result is not None:
+            config["prevResult"] = self.result
+        answer = self.host.cni(
+            config["type"], verb, config, container_id=pod, netns=f"/run/netns/{pod}" if netns is None else netns,
+            prefix=strike.prefix(self.program) if strike else (),
+        )  # fmt: skip
+        if verb == "ADD" and answer.status == 0:
+            self.result = answer.json
+        return answer
+
+    def add(self, strike: Strike | None = None, place: int = 0) -> Answer:
+        """The chain's ADD, where the strike is at the plugin of that place; the last answer."""
+        self.forget()
+        self.result = self.state_before
+        answer = Answer(0, "", "")
+        for number, keys in enumerate(self.chain.plugins):
+            answer = self.call(keys, "ADD", strike=strike if number == place else None)
+            if answer.status:
+                break
+        return answer
+
+    def must_add(self) -> None:
+        """An ADD that nothing strikes."""
+        self._must(self.add())
+
+    def check(self) -> Answer:
+        """What the first plugin says that finds something wrong."""
+        answer = Answer(0, "", "")
+        for keys in self.chain.plugins:
+            answer = self.call(keys, "CHECK")
+            if answer.status:
+                break
+        return answer
+
+    def delete(self, end: str = "whole", strike: Strike | None = None, place: int = 0) -> list[Answer]:
+        """The chain's DEL, from the last to the first whatever they answer, with the strike at the plugin of a place."""
+        return [
+            self.call(keys, "DEL", netns=ENDS[end], strike=strike if number == place else None)
+            for number, keys in reversed(list(enumerate(self.chain.plugins)))
+        ]
+
+    def calls(self, verb: str, classes: int) -> list[list[str]]:
+        """For each plugin, the lines that the stepper notes of a call that nothing strikes."""
+        found = []
+        for place in range(len(self.chain.plugins)):
+            strike = Strike(classes=classes)
+            if verb == "ADD":
+                self._must(self.add(strike, place))
+            else:
+                self.must_add()
+            self._all_must(self.delete("whole", strike if verb == "DEL" else None, place))
+            if verb == "ADD":  # DEL of the others came behind and did not overwrite the report
+                pass
+            found.append(self.steps())
+        return found
+
+    def steps(self) -> list[str]:
+        """The stepper's report."""
+        return (self.host.root / REPORT.lstrip("/")).read_text().splitlines()
+
+    def state(self) -> set[str]:
+        """The host's and the pods'."""
+        return state(self.host, ("c1",) if self.is_cold else ("c1", "kept"))
+
+    def _must(self, answer: Answer) -> None:
+        assert answer.status == 0, answer
+
+    def _all_must(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            self._must(answer)
