@@ -46,15 +46,17 @@ def zone(note: Note) -> str:
 def end(owner: Owner, others: Iterable[Address], *takers: Taker) -> None:
     """Has taken away what an attachment's addresses have: those that its file names, and `others`.
 
-    An address that another attachment has by now keeps it. The file stays if a taker fails; each has its turn.
+    An address that another attachment has by now keeps it. In the same network that is a newer one: an older one's file
+    was left behind by another suite's DEL. The file stays if a taker fails; each has its turn.
     """
     path = _path(owner)
     note = record.read(path)
     doomed = {*_addresses(note), *others}
     if doomed:
         with lock():
+            own = _time(path)
             for file, content in record.listed(RECORDS):
-                if file != path:
+                if file != path and (content.get("network") != owner.network or _time(file) >= own):
                     doomed -= {*_addresses(content)}
             each(*(lambda take=take: take(doomed, note) for take in takers))
     record.remove(path)
@@ -88,6 +90,14 @@ def each(*tasks: Callable[[], object]) -> None:
 def _path(owner: Owner) -> str:
     # a digest, since names may be longer than a file's name
     return f"{RECORDS}/{digest(f'{owner.network}/{owner.container_id}/{owner.ifname}'.encode())}.json"
+
+
+def _time(path: str) -> int:
+    """When the file was written, in nanoseconds; 0 where there is none."""
+    try:
+        return posix.stat(path, follow_symlinks=False).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _addresses(note: Note) -> list[Address]:

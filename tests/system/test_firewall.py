@@ -132,6 +132,20 @@ def test_an_address_that_is_leased_anew_keeps_its_rules(node: Node) -> None:
     assert node.pod_rules() == [] and node.records() == []
 
 
+def test_what_the_references_del_leaves_behind(node: Node, reference_bin: str) -> None:
+    """It does not know of the file, which then must not keep the rules of who has the address next."""
+    node.host.run(*DROP)
+    node.add("a")
+    node.delete("a", prevResult=node.previous["a"], bin_dir=reference_bin)
+    assert node.pod_rules() == [] and len(node.records()) == 1
+    node.previous["b"] = node.previous["a"]
+    node.add("b")
+    node.delete("b", netns="")
+    assert node.pod_rules() == []
+    node.collect()
+    assert node.records() == []
+
+
 def test_garbage_collection_by_iptables(node: Node) -> None:
     node.host.run(*DROP)
     for pod in ("a", "b", "c"):
