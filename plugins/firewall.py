@@ -12,8 +12,7 @@ from shared.cni.errors import (
     InvalidConfig,
     PluginNotAvailable,
 )
-from shared.cni.names import ALPHANUMERIC, NAME_CHARACTERS
-from shared.cni.plugin import previous_result, valid_attachments
+from shared.cni.plugin import each, previous_result, valid_attachments
 from shared.cni.versions import at_least
 from shared.net.owner import Owner
 
@@ -32,30 +31,17 @@ if TYPE_CHECKING:
 SINCE = "0.4.0"
 NFTABLES, IPTABLES, FIREWALLD = "nftables", "iptables", "firewalld"
 ZONE_NAME_LENGTH = 64  # firewalld has 17 and fewer, by its version
-CHAIN_NAME_BYTES = 28  # XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h, less the closing NUL
 TAKEN_NAMES = ("ACCEPT", "DROP", "QUEUE", "RETURN", "INPUT", "FORWARD", "OUTPUT", "CNI-FORWARD")
 
 
-def _chain_name(value: Any) -> str:
-    if (
-        not isinstance(value, str)
-        or not 0 < len(value) <= CHAIN_NAME_BYTES
-        or value[0] not in ALPHANUMERIC
-        or not NAME_CHARACTERS.issuperset(value)
-    ):
-        raise ValueError(
-            f"must be 1 to {CHAIN_NAME_BYTES} letters, digits, '_', '.' or '-', and begin with a letter or digit"
-        )
-    if value in TAKEN_NAMES:
+def _admin_chain(value: Any) -> str:
+    name: str = config.chain_name.parse(value)
+    if name in TAKEN_NAMES:
         raise ValueError("is a name that iptables or this plugin uses itself")
-    return value
+    return name
 
 
-chain_name = config.Kind(
-    _chain_name,
-    {"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", "maxLength": CHAIN_NAME_BYTES},
-    empty_is_unset=True,
-)
+admin_chain = config.Kind(_admin_chain, config.chain_name.schema, empty_is_unset=True)
 
 
 def _zone_name(value: Any) -> str:
@@ -77,7 +63,7 @@ class Config(config.Config):
         " rules, else nftables",
     )
     iptablesAdminChainName: str = field(
-        chain_name, "CNI-ADMIN", "with iptables: chain of the administrator's, which comes before the pods' rules"
+        admin_chain, "CNI-ADMIN", "with iptables: chain of the administrator's, which comes before the pods' rules"
     )
     firewalldZone: str = field(
         zone_name, "trusted", "with firewalld: zone of which pods are sources; it must be one that lets through"
@@ -209,7 +195,7 @@ def delete(call: Call) -> None:
     from shared.nft import admission
 
     addresses = _addresses(result) if result else ()
-    claims.each(
+    each(
         lambda: admission.remove(owner),
         lambda: claims.end(owner, addresses, firewall.remove, Firewalld(_zone(call)).remove),
     )
@@ -232,7 +218,7 @@ def gc(call: Call) -> None:
     from shared.net import claims
     from shared.nft import admission
 
-    claims.each(
+    each(
         lambda: admission.collect(call.network, valid),
         lambda: claims.collect(call.network, valid, firewall.remove, Firewalld("").remove),
     )

@@ -9,6 +9,7 @@ from shared.cni.config import invalid
 from shared.cni.errors import InternalError
 from shared.dbus.bus import DRIVER, Absent, Bus, Refused
 from shared.net import claims
+from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Firewalld:
     def add(self, undo: Undo, owner: Owner, addresses: Sequence[Address]) -> None:
         """Puts the addresses into the zone. Raises InvalidConfig where there is no such zone."""
         bus = Bus()
-        with claims.lock():
+        with turn(claims.RECORDS):
             claims.write(owner, addresses, self.zone)
             undo.push("end admission by firewalld", lambda: claims.end(owner, (), self.remove))
             for address in addresses:

@@ -11,6 +11,7 @@ Such a rule cannot say whose it is, so shared/net/claims.py does.
 from __future__ import annotations
 
 from shared.net import claims
+from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Iptables:
         from shared.iptables.programs import Table
 
         tables = [Table(version, self.variant, TABLE) for version in _versions(addresses)]
-        with claims.lock():
+        with turn(claims.RECORDS):
             claims.write(owner, addresses)
             undo.push("end admission by iptables", lambda: claims.end(owner, (), remove))
             for table in tables:

@@ -9,6 +9,7 @@ The chain's name derives from network and container id, and the comments say bot
 
 from __future__ import annotations
 
+from shared.cni.names import CHAIN_NAME_BYTES
 from shared.iptables import variants
 from shared.net.reference_names import container_digest
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 TABLE, POSTROUTING, PREFIX = "nat", "POSTROUTING", "CNI-"
-CHAIN_NAME_BYTES = 28
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 

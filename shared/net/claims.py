@@ -5,20 +5,18 @@ A file is there before the rules and gone after them, and the lock is held while
 
 from __future__ import annotations
 
-import fcntl
 import posix
 
-from shared import signals
 from shared.cni import record
-from shared.cni.errors import CniError, IOFailure, TryAgainLater
 from shared.cni.ip import Address
+from shared.cni.plugin import each
 from shared.net.owner import Owner, digest
+from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Set as AbstractSet
-    from types import TracebackType
     from typing import Any
 
     Note = dict[str, Any]
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 RECORDS = "/run/cni/firewall"
 ZONE = "firewalldZone"
-LOCK_SECONDS = 30.0
 
 
 def write(owner: Owner, addresses: Sequence[Address], zone: str = "") -> None:
@@ -53,7 +50,7 @@ def end(owner: Owner, others: Iterable[Address], *takers: Taker) -> None:
     note = record.read(path)
     doomed = {*_addresses(note), *others}
     if doomed:
-        with lock():
+        with turn(RECORDS):
             own = _time(path)
             for file, content in record.listed(RECORDS):
                 if file != path and (content.get("network") != owner.network or _time(file) >= own):
@@ -71,20 +68,6 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], *takers: Taker) -
         owner = Owner(*names)  # type: ignore[arg-type]
         if _path(owner) == path:
             end(owner, (), *takers)
-
-
-def each(*tasks: Callable[[], object]) -> None:
-    """Tries each whatever becomes of the others; raises the first failure."""
-    problems = []
-    for task in tasks:
-        try:
-            task()
-        except CniError as error:
-            problems.append(error)
-    if problems:
-        first, *others = problems
-        first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
-        raise first
 
 
 def _path(owner: Owner) -> str:
@@ -110,26 +93,3 @@ def _addresses(note: Note) -> list[Address]:
         except (ValueError, TypeError):
             continue
     return found
-
-
-class lock:  # noqa: N801  (used like a function)
-    """Keeps other calls of this suite from changing the rules between this one's look and its change."""
-
-    def __enter__(self) -> None:
-        try:
-            record.make_directories(RECORDS)
-            self.descriptor = posix.open(RECORDS, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-        except OSError as error:
-            raise IOFailure(f"cannot open {RECORDS}", str(error)) from None
-        try:
-            with signals.interruptible(LOCK_SECONDS):
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-        except signals.DeadlineExpired:
-            raise TryAgainLater(
-                f"the lock of {RECORDS} is held by another call for over {LOCK_SECONDS:.0f} s"
-            ) from None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        posix.close(self.descriptor)

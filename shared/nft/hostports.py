@@ -41,6 +41,7 @@ from shared.nft.ruleset import (
     INET_SERVICE,
     VERDICT,
     Chain,
+    Element,
     Rule,
     Set,
     Table,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from shared.net.owner import Owner
     from shared.nft.conntrack import Flow
     from shared.nft.expressions import Expression
-    from shared.nft.ruleset import Element
     from shared.nft.transaction import Nfnetlink
 
 VERSIONS = (4, 6)
@@ -80,11 +80,21 @@ REFERENCE_TABLES = tuple(Table(number, "cni_hostport") for number in (wire.NFPRO
 REFERENCE_CHAINS = ("hostports", "hostip_hostports", "masquerading")
 
 
+class Taken(InternalError):
+    """A host port is another attachment's, whose label is `holder`."""
+
+    def __init__(self, version: int, host: str, protocol: str, port: int | str, holder: str) -> None:
+        where = host or f"every IPv{version} address"
+        super().__init__(f"host port {port}/{protocol} of {where} is taken by {holder or 'somebody else'}")
+
+
 class HostPort:
     """A mapping of one family: what is sent to `port` of the host's address (empty: of any) goes to the pod's."""
 
     def __init__(self, host: str, protocol: str, port: int, pod: Address, pod_port: int) -> None:
         self.version = pod.version
+        self.host, self.protocol, self.port = host, protocol, port
+        self.pod, self.pod_port = pod, pod_port
         self.key = (*([host] if host else []), protocol, str(port))
         self.to = (str(pod), str(pod_port))
         self.flow = (self.version, host, port) if protocol == "udp" else None
@@ -197,10 +207,18 @@ def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> None:
         )  # fmt: skip
     except Conflict as conflict:
         *host, protocol, port = conflict.element.of.show(conflict.element.key).split()
-        where = host[0] if host else f"every IPv{LOOKED_UP[conflict.element.of.name]} address"
-        raise InternalError(
-            f"host port {port}/{protocol} of {where} is taken by {conflict.holder or 'somebody else'}"
-        ) from None
+        version = LOOKED_UP[conflict.element.of.name]
+        raise Taken(version, host[0] if host else "", protocol, port, conflict.holder) from None
+
+
+def require_free(kernel: Nfnetlink, ports: Sequence[HostPort]) -> None:
+    """Raises Taken for a port that is mapped here already."""
+    maps = [AT[port.version] if port.is_at else ANY[port.version] for port in ports]
+    queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports, strict=True)]
+    for port, found in zip(ports, kernel.get_elements(queries), strict=True):
+        if found:
+            holder = comment_of(found.get("NFTA_SET_ELEM_USERDATA", b""))
+            raise Taken(port.version, port.host, port.protocol, port.port, holder)
 
 
 def problems(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> list[str]:

@@ -44,7 +44,11 @@ OWN = {
         re.compile(r"plugins(\.firewall)?|shared\.(iptables|dbus)(\.(firewall|firewalld|bus|variants))?"),
     ),
     "host-local": (IPAM,),
-    "portmap": (KERNEL, NFT, re.compile(r"plugins(\.portmap)?")),
+    "portmap": (
+        KERNEL,
+        NFT,
+        re.compile(r"plugins(\.portmap)?|shared\.iptables(\.(hostport_rules|hostports|variants))?"),
+    ),
     "tuning": (KERNEL, re.compile(r"plugins(\.tuning)?")),
 }
 # The keys of plugins that come after another one.
