@@ -111,7 +111,8 @@ def test_a_pod_goes_to_the_other_suite(
     made = node.state()
     assert all(made[part] != before[part] for part in ("host", "files", "iptables"))
     if backend == "iptables":
-        node.check("pod", chain, str(installed))
+        # portmap's CHECK looks for its own comments, with the interface in them
+        node.check("pod", [plugin for plugin in chain if plugin["type"] != "portmap"], str(installed))
     node.delete("pod", chain, other)
     assert node.state() == before
     node.delete("kept1", kept1, other)
