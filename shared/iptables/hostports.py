@@ -55,7 +55,7 @@ TURNS = "/run/cni/portmap"
 def add(undo: Undo, forwarding: Forwarding, forget: Callable[[set[Flow]], object]) -> None:
     """Maps an attachment's ports; raises InternalError that names the port and its holder where one is taken."""
     from shared.iptables.programs import Tables
-    from shared.iptables.turns import turn
+    from shared.net.turns import turn
 
     owner = forwarding.owner
     tables = [Tables(version, "", *forwarding.tables(version)) for version in forwarding.versions]

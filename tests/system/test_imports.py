@@ -38,7 +38,11 @@ OWN = {
     "loopback": (KERNEL, re.compile(r"plugins(\.loopback)?")),
     "bandwidth": (KERNEL, TC, re.compile(r"plugins(\.bandwidth)?")),
     "bridge": (KERNEL, IPAM, re.compile(r"plugins(\.bridge)?")),
-    "firewall": (KERNEL, NFT, re.compile(r"plugins(\.firewall)?|shared\.iptables(\.(firewall|turns|variants))?")),
+    "firewall": (
+        KERNEL,
+        NFT,
+        re.compile(r"plugins(\.firewall)?|shared\.(iptables|dbus)(\.(firewall|firewalld|bus|variants))?"),
+    ),
     "host-local": (IPAM,),
     "portmap": (
         KERNEL,
