@@ -209,8 +209,6 @@ class Attachments:
             else:
                 self.must_add()
             self._all_must(self.delete("whole", strike if verb == "DEL" else None, place))
-            if verb == "ADD":  # DEL of the others came behind and did not overwrite the report
-                pass
             found.append(self.steps())
         return found
 

@@ -19,6 +19,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bridge": {"cniVersion": "1.1.0", "name": NETWORK, "type": "bridge", "isGateway": True, "ipam": IPAM},
     "host-local": {"cniVersion": "1.1.0", "name": NETWORK, "type": "bridge", "ipam": IPAM},
 }
+# those that come after another one, with its result
+BEHIND: dict[str, Any] = {
+    "cniVersion": "1.1.0", "name": NETWORK, "prevResult": {
+        "cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/pod0"}],
+        "ips": [{"address": "10.8.0.99/24", "interface": 0}],
+    },
+}  # fmt: skip
+CHAINED: dict[str, dict[str, Any]] = {
+    "portmap": BEHIND | {"type": "portmap"},
+    "firewall": BEHIND | {"type": "firewall", "backend": "nftables"},
+    "bandwidth": BEHIND | {"type": "bandwidth"},
+    "tuning": BEHIND | {"type": "tuning"},
+}
+EVERY = CONFIGS | CHAINED
 FULL: dict[str, Any] = {
     **CONFIGS["bridge"],
     "isDefaultGateway": True,
@@ -83,7 +97,7 @@ def case(
 
 def having(plugin: str, **changes: Any) -> dict[str, Any]:
     """A working configuration with some keys set."""
-    return {**CONFIGS[plugin], **changes}
+    return {**EVERY[plugin], **changes}
 
 
 def shown(value: Any) -> str:

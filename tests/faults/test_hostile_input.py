@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import batch, hostile_calls, hostile_documents, hostile_keys
 from tests.faults.batch import Call, Outcome
-from tests.faults.hostile_cases import CONFIGS, Case
+from tests.faults.hostile_cases import EVERY, Case
 from tests.pretend import PATIENCE, PretendHost
 
 CODES = {*range(1, 9), 11, 50, 51, 999}
@@ -37,7 +37,7 @@ def test_every_case_is_answered_and_touches_nothing(host: PretendHost) -> None:
     for (
         plugin,
         config,
-    ) in CONFIGS.items():  # what stays for good is there before: the bridge, addresses of lo
+    ) in EVERY.items():  # what stays for good is there before: the bridge, addresses of lo
         for pod in ("/run/netns/pod0", "/run/netns/pod1"):
             [answer] = batch.run(host, [Call(plugin, "ADD", config, {"CNI_NETNS": pod}, undo=True)])
             assert answer.status == 0, answer

@@ -1,0 +1,50 @@
+"""Coverage-guided: bytes that lead to new code in the readers of configurations, until something but CniError comes out.
+
+    python -m tests.faults.fuzz CORPUS… -runs=N -max_len=N        the arguments are libFuzzer's
+
+What is found lies in crash-…; put it into tests/faults/corpus, from which every run starts, once it is mended.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+import atheris
+
+with atheris.instrument_imports(include=["shared", "plugins", "ipam"]):
+    from ipam import host_local
+    from plugins import bandwidth, bridge, firewall, portmap, tuning
+    from shared.cni import fastjson
+    from shared.cni.call import Call
+    from shared.cni.errors import CniError
+    from shared.cni.plugin import previous_result, valid_attachments
+
+VARIABLES = {
+    "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin",
+}  # fmt: skip
+READERS = (
+    bridge.Attachment, host_local.Pool, portmap.Wanted, firewall.Wanted, bandwidth.Wanted, tuning.Wanted, valid_attachments,
+)  # fmt: skip
+
+
+def one(data: bytes) -> None:
+    """All that happens to a configuration before anything is touched."""
+    call = Call(VARIABLES)
+    try:
+        call.read_config(data)
+    except CniError:
+        return
+    for read in READERS:
+        with suppress(CniError):
+            read(call)
+    with suppress(CniError):
+        result = previous_result(call)
+        if result is not None:
+            for version in ("1.1.0", "1.0.0", "0.4.0", "0.2.0"):
+                fastjson.dumps(result.to_json(version))
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()
