@@ -4,71 +4,70 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import config
-from shared.cni.config import choice, field, text
+from shared.cni.config import choice, field
 from shared.cni.errors import (
     CniError,
     IncompatibleVersion,
     InternalError,
     InvalidConfig,
     PluginNotAvailable,
-    UnsupportedField,
 )
-from shared.cni.names import ALPHANUMERIC, NAME_CHARACTERS
-from shared.cni.plugin import previous_result, valid_attachments
+from shared.cni.plugin import each, previous_result, valid_attachments
 from shared.cni.versions import at_least
 from shared.net.owner import Owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from shared.cni.call import Call
     from shared.cni.ip import Address
     from shared.cni.result import Result
+    from shared.dbus.firewalld import Firewalld
+    from shared.iptables.firewall import Iptables
     from shared.nft.admission import Admission
     from shared.undo import Undo
 
 SINCE = "0.4.0"
-CHAIN_NAME_BYTES = 28  # XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h, less the closing NUL
+NFTABLES, IPTABLES, FIREWALLD = "nftables", "iptables", "firewalld"
+ZONE_NAME_LENGTH = 64  # firewalld has 17 and fewer, by its version
 TAKEN_NAMES = ("ACCEPT", "DROP", "QUEUE", "RETURN", "INPUT", "FORWARD", "OUTPUT", "CNI-FORWARD")
 
 
-def _chain_name(value: Any) -> str:
-    if (
-        not isinstance(value, str)
-        or not 0 < len(value) <= CHAIN_NAME_BYTES
-        or value[0] not in ALPHANUMERIC
-        or not NAME_CHARACTERS.issuperset(value)
-    ):
-        raise ValueError(
-            f"must be 1 to {CHAIN_NAME_BYTES} letters, digits, '_', '.' or '-', and begin with a letter or digit"
-        )
-    if value in TAKEN_NAMES:
+def _admin_chain(value: Any) -> str:
+    name: str = config.chain_name.parse(value)
+    if name in TAKEN_NAMES:
         raise ValueError("is a name that iptables or this plugin uses itself")
+    return name
+
+
+admin_chain = config.Kind(_admin_chain, config.chain_name.schema, empty_is_unset=True)
+
+
+def _zone_name(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > ZONE_NAME_LENGTH:
+        raise ValueError(f"must be 1 to {ZONE_NAME_LENGTH} printable characters")
     return value
 
 
-chain_name = config.Kind(
-    _chain_name,
-    {"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", "maxLength": CHAIN_NAME_BYTES},
-    empty_is_unset=True,
-)
+zone_name = config.Kind(_zone_name, {"type": "string", "maxLength": ZONE_NAME_LENGTH}, empty_is_unset=True)
 
 
 class Config(config.Config):
     """firewall's keys."""
 
     backend: str = field(
-        choice("nftables", "iptables", "firewalld"),
+        choice(NFTABLES, IPTABLES, FIREWALLD),
         "",
-        "what lets pods through: nftables or iptables; by default iptables where its FORWARD chain drops or has rules,"
-        ' nftables elsewhere ("firewalld" is not supported)',
+        "what lets pods through; by default firewalld where it runs, else iptables where its FORWARD chain drops or has"
+        " rules, else nftables",
     )
     iptablesAdminChainName: str = field(
-        chain_name, "CNI-ADMIN", "with iptables: chain of the administrator's, which comes before the pods' rules"
+        admin_chain, "CNI-ADMIN", "with iptables: chain of the administrator's, which comes before the pods' rules"
     )
-    firewalldZone: str = field(text, "trusted", "firewalld's zone; taken and not used")
+    firewalldZone: str = field(
+        zone_name, "trusted", "with firewalld: zone of which pods are sources; it must be one that lets through"
+    )
     ingressPolicy: str = field(
         choice("open", "same-bridge", "isolated"),
         "open",
@@ -84,19 +83,24 @@ class Wanted:
         if not at_least(call.version, SINCE):
             raise IncompatibleVersion("incompatible CNI versions", f"config is {call.version}, firewall needs {SINCE}")
         self.keys: Config = Config.read(call.config)
-        if self.keys.backend == "firewalld":
-            raise UnsupportedField('"backend": "firewalld" is not supported by this version of the firewall plugin')
         self.owner = Owner(call.network, call.container_id, call.ifname)
         self.keeps_apart = self.keys.ingressPolicy != "open"
 
-    def variant(self) -> str | None:
-        """The variant of iptables that lets pods through here, empty for whichever there is; None: nf_tables does."""
-        if self.keys.backend == "nftables":
-            return None
-        from shared.iptables import variants
+    def by_others(self) -> Firewalld | Iptables | None:
+        """What lets pods through here other than nf_tables, which does where there is none."""
+        backend, variant = self.keys.backend, None
+        if not backend:
+            backend, variant = in_use()
+        if backend == FIREWALLD:
+            from shared.dbus.firewalld import Firewalld
 
-        used = variants.in_use()
-        return used if used or self.keys.backend == "iptables" else None
+            return Firewalld(self.keys.firewalldZone)
+        if backend == IPTABLES:
+            from shared.iptables import variants
+            from shared.iptables.firewall import Iptables
+
+            return Iptables(variants.in_use() if variant is None else variant, self.keys.iptablesAdminChainName)
+        return None
 
     def admission(self, result: Result, *, by_nftables: bool) -> Admission | None:
         """What nf_tables has to do; None where that is nothing."""
@@ -107,6 +111,18 @@ class Wanted:
         bridge, port = _place(result) if self.keeps_apart else ("", "")
         port = port if self.keys.ingressPolicy == "isolated" else ""
         return Admission(self.owner, _addresses(result), is_admitted=by_nftables, bridge=bridge, port=port)
+
+
+def in_use() -> tuple[str, str]:
+    """The backend that a configuration without one gets on this host now, and the variant of iptables."""
+    from shared.dbus import firewalld
+
+    if firewalld.is_running():
+        return FIREWALLD, ""
+    from shared.iptables import variants
+
+    variant = variants.in_use()
+    return IPTABLES if variant else NFTABLES, variant
 
 
 def _addresses(result: Result) -> list[Address]:
@@ -139,17 +155,15 @@ def add(call: Call, undo: Undo) -> Result:
     result = previous_result(call)
     if result is None:
         raise InvalidConfig('invalid configuration: "prevResult" is required: firewall is for what another plugin made')
-    variant = wanted.variant()
-    admission = wanted.admission(result, by_nftables=variant is None)
+    others = wanted.by_others()
+    admission = wanted.admission(result, by_nftables=others is None)
     if admission:
-        steps.begin("nftables")
+        steps.begin(NFTABLES)
         admission.add(undo)
     addresses = _addresses(result)
-    if variant is not None and addresses:
-        from shared.iptables import firewall
-
-        steps.begin("iptables")
-        firewall.add(undo, wanted.owner, addresses, wanted.keys.iptablesAdminChainName, variant)
+    if others and addresses:
+        steps.begin(others.name)
+        others.add(undo, wanted.owner, addresses)
     return result
 
 
@@ -159,13 +173,11 @@ def check(call: Call) -> None:
     result = previous_result(call)
     if result is None:
         return
-    variant = wanted.variant()
-    admission = wanted.admission(result, by_nftables=variant is None)
+    others = wanted.by_others()
+    admission = wanted.admission(result, by_nftables=others is None)
     problems = admission.problems() if admission else []
-    if variant is not None:
-        from shared.iptables import firewall
-
-        problems += firewall.problems(_addresses(result), wanted.keys.iptablesAdminChainName, variant)
+    if others:
+        problems += others.problems(_addresses(result))
     if problems:
         raise InternalError(f"{call.network} {call.ifname} is not admitted as it was", "; ".join(problems))
 
@@ -177,48 +189,49 @@ def delete(call: Call) -> None:
         result = previous_result(call)
     except CniError:  # what cannot be read names no address
         result = None
+    from shared.dbus.firewalld import Firewalld
     from shared.iptables import firewall
+    from shared.net import claims
     from shared.nft import admission
 
-    _each(
+    addresses = _addresses(result) if result else ()
+    each(
         lambda: admission.remove(owner),
-        lambda: firewall.remove(owner, _addresses(result) if result else ()),
+        lambda: claims.end(owner, addresses, firewall.remove, Firewalld(_zone(call)).remove),
     )
+
+
+def _zone(call: Call) -> str:
+    """The zone that the reference's ADD can have used; empty where the configuration has another backend."""
+    try:
+        keys: Config = Config.read(call.config)
+    except InvalidConfig:
+        return ""
+    return keys.firewalldZone if keys.backend in ("", FIREWALLD) else ""
 
 
 def gc(call: Call) -> None:
     """Removes what this network's attachments that are not valid any more have left, by whichever backend."""
     valid = valid_attachments(call)
+    from shared.dbus.firewalld import Firewalld
     from shared.iptables import firewall
+    from shared.net import claims
     from shared.nft import admission
 
-    _each(lambda: admission.collect(call.network, valid), lambda: firewall.collect(call.network, valid))
-
-
-def _each(*tasks: Callable[[], object]) -> None:
-    """Tries each whatever becomes of the others; raises the first failure."""
-    problems = []
-    for task in tasks:
-        try:
-            task()
-        except CniError as error:
-            problems.append(error)
-    if problems:
-        first, *others = problems
-        first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
-        raise first
+    each(
+        lambda: admission.collect(call.network, valid),
+        lambda: claims.collect(call.network, valid, firewall.remove, Firewalld("").remove),
+    )
 
 
 def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not succeed."""
     wanted = Wanted(call)
     try:
-        variant = wanted.variant()
-        if variant is not None:
-            from shared.iptables import firewall
-
-            firewall.try_out(variant)
-        if variant is None or wanted.keeps_apart:
+        others = wanted.by_others()
+        if others:
+            others.try_out()
+        if others is None or wanted.keeps_apart:
             from shared.nft import admission
 
             admission.try_out(is_isolated=wanted.keys.ingressPolicy == "isolated")

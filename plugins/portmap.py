@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from shared.cni import config
-from shared.cni.config import address, boolean, choice, field, integer, invalid, list_of, section, text
-from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable, UnsupportedField
+from shared.cni.config import address, boolean, chain_name, choice, field, integer, invalid, list_of, section, text
+from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
 from shared.cni.ip import Address
-from shared.cni.plugin import previous_result, valid_attachments
+from shared.cni.plugin import each, previous_result, valid_attachments
+from shared.iptables import variants
 from shared.net import links, netns, routes, sysctl
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner
@@ -17,16 +18,18 @@ from shared.nft.transaction import Nfnetlink, NoNfTables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
     from typing import Any
 
     from shared.cni.call import Call
     from shared.cni.ip import Prefix
     from shared.cni.result import Result
+    from shared.iptables.hostport_rules import Forwarding as Rules
+    from shared.nft.conditions import Match
     from shared.nft.conntrack import Flow
     from shared.nft.expressions import Expression
     from shared.undo import Undo
 
-LONGEST_CHAIN = 28  # bytes: XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h, less the closing NUL
 CONDITIONS = {"conditionsV4": 4, "conditionsV6": 6}
 
 
@@ -37,17 +40,8 @@ def _protocol(value: Any) -> str:
     return lowered
 
 
-def _chain(value: Any) -> str:
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value or value[0] in "-!":
-        raise ValueError("must be the name of an iptables chain")
-    if len(value) > LONGEST_CHAIN:
-        raise ValueError(f"must be the name of an iptables chain, which has at most {LONGEST_CHAIN} characters")
-    return value
-
-
 port = integer(1, 65535)
 protocol = config.Kind(_protocol, {"type": "string"}, empty_is_unset=True)
-chain = config.Kind(_chain, {"type": "string", "maxLength": LONGEST_CHAIN}, empty_is_unset=True)
 
 
 class PortMapping(config.Config):
@@ -87,13 +81,15 @@ class RuntimeConfig(config.Config):
 class Config(config.Config):
     """portmap's keys."""
 
-    backend: str = field(choice("iptables", "nftables"), "", "what maps ports (iptables is not supported yet)")
+    backend: str = field(choice("iptables", "nftables"), "", "what maps ports: nftables, also by default, or iptables")
     snat: bool = field(boolean, True, "masquerade what comes from the pod's subnet or from localhost")
     masqAll: bool = field(boolean, False, "with snat: masquerade all that goes to mapped ports")
     markMasqBit: int | None = field(
         integer(0, 31), None, "bit of the packets' mark (iptables only; default 13; excludes externalSetMarkChain)"
     )
-    externalSetMarkChain: str = field(chain, "", "chain that marks packets (iptables only; excludes markMasqBit)")
+    externalSetMarkChain: str = field(
+        chain_name, "", "chain of table nat that marks packets (iptables only; excludes markMasqBit)"
+    )
     conditionsV4: list[str] = field(list_of(text), (), "what IPv4 packets must match for their port to be mapped")
     conditionsV6: list[str] = field(list_of(text), (), "what IPv6 packets must match for their port to be mapped")
     runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
@@ -106,12 +102,14 @@ class Wanted:
         keys: Config = Config.read(call.config)
         if keys.markMasqBit is not None and keys.externalSetMarkChain:
             raise invalid("markMasqBit", keys.markMasqBit, 'and "externalSetMarkChain" exclude each other')
-        if keys.backend == "iptables":
-            raise UnsupportedField('"backend": "iptables" is not supported by this version of the portmap plugin')
         self.keys = keys
+        self.by_iptables = keys.backend == "iptables"
         self.owner = Owner(call.network, call.container_id, call.ifname)
         self.mappings = keys.runtimeConfig.portMappings if keys.runtimeConfig else []
-        self.conditions = {version: _conditions(key, getattr(keys, key)) for key, version in CONDITIONS.items()}
+        self.conditions = {
+            version: _conditions(key, getattr(keys, key), by_iptables=self.by_iptables)
+            for key, version in CONDITIONS.items()
+        }
         taken: dict[tuple[object, ...], int] = {}
         for place, mapping in enumerate(self.mappings):
             if mapping.hostIP is not None and mapping.hostIP in LOCALHOST_6:
@@ -124,8 +122,8 @@ class Wanted:
                     reason = f"with protocol {mapping.protocol} is in portMappings[{first}] already"
                     raise _invalid(place, "hostPort", mapping.hostPort, reason)
 
-    def forwarding(self, host: Netlink, result: Result, call: Call) -> tuple[Forwarding, Address | None]:
-        """What is to be made for the pod of a result, and its address if localhost's packets are to find it."""
+    def destination(self, host: Netlink, result: Result, call: Call) -> Destination:
+        """What is to be made for the pod of a result."""
         pods: dict[int, Prefix] = {}
         for ip in own_ips(result, call):
             pods.setdefault(ip.address.version, ip.address)
@@ -143,20 +141,104 @@ class Wanted:
                 for version in mapping.versions
                 if version in pods
             ]
-        made = Forwarding(ports, pods, self.conditions, snat=self.keys.snat, masq_all=self.keys.masqAll)
         needs_localnet = self.keys.snat and 4 in pods and any(mapping.is_for_localhost for mapping in self.mappings)
-        return made, pods[4].address if needs_localnet else None
+        return Destination(self, ports, pods, pods[4].address if needs_localnet else None)
 
 
-def _conditions(key: str, texts: list[str]) -> list[Expression]:
+class Destination:
+    """Where a call's ports lead; `localnet` is the pod's address if localhost's packets are to find it."""
+
+    def __init__(
+        self, wanted: Wanted, ports: list[HostPort], pods: dict[int, Prefix], localnet: Address | None
+    ) -> None:
+        self.wanted = wanted
+        self.ports = ports
+        self.pods = pods
+        self.localnet = localnet
+
+    def map(self, undo: Undo) -> None:
+        """Makes the rules; raises InternalError where a port is another attachment's, by whichever backend.
+
+        Who wants the same by the other backend at the same time is seen by one of the two, perhaps by both.
+        """
+        make, require_free = (
+            (self._map_by_iptables, self._require_free_of_nftables)
+            if self.wanted.by_iptables
+            else (self._map_by_nftables, self._require_free_of_iptables)
+        )
+        require_free()
+        make(undo)
+        require_free()
+
+    def _map_by_iptables(self, undo: Undo) -> None:
+        from shared.iptables import hostports as iptables
+
+        iptables.add(undo, self._by_iptables(), _forget)
+
+    def _map_by_nftables(self, undo: Undo) -> None:
+        kernel = Nfnetlink()
+        owner, forwarding = self.wanted.owner, self._by_nftables()
+        flows = hostports.add(kernel, owner, forwarding)
+        undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _forget))
+        if flows:
+            _forget(flows)
+
+    def _require_free_of_nftables(self) -> None:
+        try:
+            kernel = Nfnetlink()
+        except NoNfTables:  # so nobody mapped one by it
+            return
+        hostports.require_free(kernel, self.ports, self.wanted.owner)
+
+    def _require_free_of_iptables(self) -> None:
+        if variants.with_rules(*variants.HOSTPORTS):
+            from shared.iptables import hostports as iptables
+
+            iptables.require_free(self.ports, self.wanted.owner.container_id)
+
+    def problems(self) -> list[str]:
+        """What is not as `map` left it, each in words."""
+        if self.wanted.by_iptables:
+            from shared.iptables import hostports as iptables
+
+            return iptables.problems(self._by_iptables())
+        return hostports.problems(Nfnetlink(), self.wanted.owner, self._by_nftables())
+
+    def _by_nftables(self) -> Forwarding:
+        keys = self.wanted.keys
+        conditions = {version: _expressions(matches) for version, matches in self.wanted.conditions.items() if matches}
+        return Forwarding(self.ports, self.pods, conditions, snat=keys.snat, masq_all=keys.masqAll)
+
+    def _by_iptables(self) -> Rules:
+        from shared.iptables.hostport_rules import Forwarding as Rules
+
+        keys = self.wanted.keys
+        return Rules(
+            self.wanted.owner, self.ports, self.pods, self.wanted.conditions, snat=keys.snat, masq_all=keys.masqAll,
+            localnet=self.localnet is not None, mark_bit=keys.markMasqBit, set_mark_chain=keys.externalSetMarkChain,
+        )  # fmt: skip
+
+
+def _conditions(key: str, texts: list[str], *, by_iptables: bool) -> list[Match]:
     if not texts:
         return []
     from shared.nft import conditions
 
     try:
-        return conditions.parse(texts, CONDITIONS[key])
+        found = conditions.parse(texts, CONDITIONS[key])
+        if by_iptables:
+            from shared.iptables.hostport_rules import require_usable
+
+            require_usable(found)
     except ValueError as error:
         raise invalid(key, texts, str(error)) from None
+    return found
+
+
+def _expressions(matches: list[Match]) -> list[Expression]:
+    from shared.nft import conditions
+
+    return conditions.expressions(matches)
 
 
 def _invalid(place: int, key: str, value: Address | int, reason: str) -> InvalidConfig:
@@ -182,15 +264,11 @@ def add(call: Call, undo: Undo) -> Result:
     if not wanted.mappings:
         return result
     host = Netlink()
-    forwarding, pod = wanted.forwarding(host, result, call)
-    if not forwarding.elements:
+    destination = wanted.destination(host, result, call)
+    if not destination.ports:
         return result
-    kernel = Nfnetlink()
-    hostports.add(kernel, wanted.owner, forwarding)
-    undo.push(f"remove host ports of {call.container_id}", lambda: hostports.remove(kernel, wanted.owner, _forget))
-    if forwarding.flows:
-        _forget(forwarding.flows)
-    path = _route_localnet(host, pod)
+    destination.map(undo)
+    path = _route_localnet(host, destination.localnet)
     if path:  # not before the rules are there that make it safe
         sysctl.ensure(path, "1")
     return result
@@ -218,9 +296,9 @@ def check(call: Call) -> None:
     if not wanted.mappings or previous is None:
         return
     host = Netlink()
-    forwarding, pod = wanted.forwarding(host, previous, call)
-    problems = hostports.problems(Nfnetlink(), wanted.owner, forwarding)
-    path = _route_localnet(host, pod)
+    destination = wanted.destination(host, previous, call)
+    problems = destination.problems()
+    path = _route_localnet(host, destination.localnet)
     if path and sysctl.read(path) != "1":
         problems.append(f"sysctl net/{path} is not 1: localhost's packets do not find the pod")
     if problems:
@@ -230,30 +308,52 @@ def check(call: Call) -> None:
 
 
 def delete(call: Call) -> None:
-    """Removes an attachment's host ports, the reference's too; needs neither result nor namespace nor the keys."""
+    """Removes an attachment's host ports by whichever backend, the reference's too.
+
+    Needs neither result nor namespace nor the keys.
+    """
     netns.open_if_there(call.netns)
+    owner = Owner(call.network, call.container_id, call.ifname)
+
+    from shared.iptables import hostports as iptables
+
+    each(lambda: _remove(owner), lambda: iptables.remove(owner, _forget))
+
+
+def _remove(owner: Owner) -> None:
     try:
         kernel = Nfnetlink()
     except NoNfTables:
         return
-    hostports.remove(kernel, Owner(call.network, call.container_id, call.ifname), _forget)
-    hostports.remove_references(kernel, call.container_id)
+    hostports.remove(kernel, owner, _forget)
+    hostports.remove_references(kernel, owner.container_id)
 
 
 def gc(call: Call) -> None:
-    """Removes the host ports of this network's attachments that are not valid any more."""
+    """Removes the host ports of this network's attachments that are not valid any more, by whichever backend."""
     valid = valid_attachments(call)
+    from shared.iptables import hostports as iptables
+
+    each(lambda: _collect(call.network, valid), lambda: iptables.collect(call.network, valid, _forget))
+
+
+def _collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     try:
         kernel = Nfnetlink()
     except NoNfTables:
         return
-    hostports.collect(kernel, call.network, valid, _forget)
+    hostports.collect(kernel, network, valid, _forget)
 
 
 def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not succeed."""
-    Wanted(call)
+    wanted = Wanted(call)
     try:
-        hostports.try_out(Nfnetlink())
+        if wanted.by_iptables:
+            from shared.iptables import hostports as iptables
+
+            iptables.try_out()
+        else:
+            hostports.try_out(Nfnetlink())
     except CniError as error:
         raise PluginNotAvailable(f"host ports cannot be mapped: {error.msg}", error.details) from None

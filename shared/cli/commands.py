@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.cni.ip import Prefix
 from shared.launch import PLUGINS
 
 CONF_DIR = "/etc/cni/net.d"
@@ -179,6 +180,33 @@ def _schema(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plugin", choices=sorted(PLUGINS), metavar="PLUGIN", help=", ".join(sorted(PLUGINS)))
 
 
+def _prefix(text: str) -> str:
+    prefix = Prefix.parse(text)
+    if prefix != prefix.network:
+        raise argparse.ArgumentTypeError(f"{text!r} has bits behind its prefix: {prefix.network} is meant?")
+    return str(prefix)
+
+
+def _kubenet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pod_cidr", metavar="POD_CIDR", nargs="+", type=_prefix, help="the node's pod CIDRs")
+    parser.add_argument(
+        "--non-masquerade-cidr", metavar="CIDR", action="append", type=_prefix,
+        help="what goes there keeps the pod's address; may be repeated (default: 10.0.0.0/8, kubelet's own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hairpin-mode", choices=("hairpin-veth", "promiscuous-bridge", "none"), default="hairpin-veth",
+        help="how a pod reaches itself by way of the bridge (default: %(default)s; kubelet's was promiscuous-bridge)",
+    )  # fmt: skip
+    parser.add_argument("--mtu", type=_positive, metavar="BYTES", help="default: the smallest of the node's links")
+    parser.add_argument(
+        "--bridge-nf-call-iptables", action="store_true", help="let iptables see what is bridged; needs br_netfilter"
+    )
+    _epilog(parser, """The network that kubelet's kubenet made: bridge cbr0, an address of each pod CIDR, host ports,
+limits of bandwidth. Write it to a file in the configuration directory; until then the node is not ready:
+
+  cnitool kubenet 10.244.1.0/24 fd00:244:1::/64 >/etc/cni/net.d/10-kubenet.conflist""")  # fmt: skip
+
+
 def _ipam(parser: Parser) -> None:
     parser.actions = ("show", "release", "gc")
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
@@ -318,6 +346,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("validate", "validate", "check network configurations without using them", _validate),
     Command("schema", "schema", "print the JSON Schema of a plugin's keys", _schema),
+    Command("kubenet", "kubenet", "print the network that kubenet would have made of a node's pod CIDRs", _kubenet),
     Command("ipam", "ipam", "show, release and clear host-local's leases", _ipam, needs_tools=True),
     Command(
         "doctor", "doctor", "check this node's pod networks, and say what to do about each finding", _doctor_arguments,

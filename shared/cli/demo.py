@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +27,7 @@ from shared.cli.ping import ping
 from shared.cli.terminal import good, heading, paint, readable, say, table
 from shared.cli.throwaway import Failure, expect
 from shared.cni.errors import CniError
+from shared.net import links
 from shared.net.netlink import Netlink
 from shared.net.netns import open_netns
 from shared.net.wire import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
@@ -53,10 +56,14 @@ NETWORK: dict[str, Any] = {
                 "type": "host-local",
                 "ranges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd00:88::/64"}]],
             },
-        }
+        },
+        {"type": "portmap", "capabilities": {"portMappings": True}},
     ],
 }
 GATEWAYS = ("10.88.0.1", "fd00:88::1")
+HOST_PORT, POD_PORT = 8080, 80  # of the first pod
+LOCALHOST = "127.0.0.1"
+ANSWER_LIMIT = 5.0  # seconds
 
 EXPECTED = {"pods' links on the host": 2, "addresses leased": 4, "network namespaces of pods": 2}
 
@@ -70,13 +77,14 @@ class DemoPod:
     name: str
     container_id: str
     netns: Path
+    ports: list[dict[str, Any]] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
 
     @property
     def sandbox(self) -> Pod:
         """The pod as a PodNetwork wants to know it."""
-        return Pod("demo", self.name, self.container_id, str(self.netns))
+        return Pod("demo", self.name, self.container_id, str(self.netns), {"portMappings": self.ports})
 
 
 def main() -> int:
@@ -114,13 +122,17 @@ def demonstrate(bin_dir: Path) -> None:
     say(f"{conf_file}:\n{conf_file.read_text().rstrip()}")
     pods = PodNetwork(CONF_DIR, [bin_dir], limit=PLUGIN_LIMIT, warn=say)
     pods.status()
+    with closing(Netlink()) as host:  # as a machine has it
+        links.set_up(host, links.require(host, "lo")["index"])
     own_links = link_names()
     before = count(own_links)
 
     both = [DemoPod(f"pod{number}", f"demo-container-{number}", NETNS_DIR / f"pod{number}") for number in (1, 2)]
+    both[0].ports = [{"hostPort": HOST_PORT, "containerPort": POD_PORT, "protocol": "tcp"}]
     for pod in both:
         set_up(pods, pod)
     ping_all(*both)
+    use_host_port(*both)
     during = count(own_links)
 
     heading("CHECK")
@@ -132,13 +144,19 @@ def demonstrate(bin_dir: Path) -> None:
     for pod in both:
         tear_down(pods, pod)
     after = count(own_links)
+    expect(answer(LOCALHOST) is None, f"host port {HOST_PORT} still answers")
 
     heading("Nothing is left")
     table(("", "before", "with pods", "after"), [[key, before[key], during[key], after[key]] for key in EXPECTED])
     say(f"(The bridge {BRIDGE} stays on purpose: the next pod uses it.)")
     expect(during == EXPECTED, f"the two pods must account for {EXPECTED}")
     expect(not any(before.values()) and not any(after.values()), "something is left behind")
-    say(paint("1;32", "\nSUCCESS: two pods had their network over IPv4 and IPv6, and nothing of it is left."))
+    say(
+        paint(
+            "1;32",
+            "\nSUCCESS: two pods had their network over IPv4 and IPv6, one a host port, and nothing of it is left.",
+        )
+    )
 
 
 def set_up(pods: PodNetwork, pod: DemoPod) -> None:
@@ -178,6 +196,41 @@ def ping_all(first: DemoPod, second: DemoPod) -> None:
                 if took is None:
                     raise Failure(f"no answer to {source.name} from {target} ({name})")
                 good(f"{source.name} → {name} {target}: {took * 1000:.2f} ms")
+
+
+def use_host_port(server: DemoPod, other: DemoPod) -> None:
+    """A server in the first pod, called by the host's port from the host itself and from the other pod."""
+    heading("Host port")
+    with inside(server.netns):
+        listener = socket.create_server(("::", POD_PORT), family=socket.AF_INET6, dualstack_ipv6=True)
+    with listener:
+        threading.Thread(target=serve, args=(listener, server.name), daemon=True).start()
+        for name, where, targets in (("host", None, (LOCALHOST, *GATEWAYS)), (other.name, other.netns, GATEWAYS)):
+            for target in targets:
+                with inside(where) if where else nullcontext():
+                    said = answer(target)
+                expect(
+                    said == server.name, f"port {HOST_PORT} of {target} does not lead {name} to {server.name}: {said}"
+                )
+                good(f"{name} → {target} port {HOST_PORT}: answered by {server.name}, port {POD_PORT}")
+
+
+def serve(listener: socket.socket, name: str) -> None:
+    """Tells each client a name, until the listener is closed."""
+    with suppress(OSError):
+        while True:
+            client, _ = listener.accept()
+            with client:
+                client.sendall(name.encode())
+
+
+def answer(address: str) -> str | None:
+    """Who answers at the host port of an address; None for nobody."""
+    try:
+        with socket.create_connection((address, HOST_PORT), timeout=ANSWER_LIMIT) as client:
+            return client.recv(100).decode()
+    except OSError:
+        return None
 
 
 def tear_down(pods: PodNetwork, pod: DemoPod) -> None:

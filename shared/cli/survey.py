@@ -125,7 +125,9 @@ class Pods:
         return cls(by_id(ip, [*named(), *(entry.attachment.netns for entry in entries)]), entries)
 
     def knows(self, link: KernelLink) -> bool:
-        """Whether the link is a pod's, without looking into the pod."""
+        """Whether the link leads to a pod, without looking into the pod; an ifb only holds back what one sends."""
+        if link.kind == "ifb":
+            return False
         return link.owner is not None or (link.kind != "bridge" and link.name in self.by_host_end)
 
     def behind(self, link: KernelLink) -> Pod | None:

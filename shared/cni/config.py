@@ -12,7 +12,7 @@ from __future__ import annotations
 from shared.cni.errors import InvalidConfig
 from shared.cni.fastjson import dumps
 from shared.cni.ip import Address, Prefix
-from shared.cni.names import LINK_NAME_BYTES, is_absolute_path, is_link_name
+from shared.cni.names import CHAIN_NAME_BYTES, LINK_NAME_BYTES, is_absolute_path, is_chain_name, is_link_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,6 +145,14 @@ def _link_name(value: Any) -> str:
     return str(value)
 
 
+def _chain_name(value: Any) -> str:
+    if not is_chain_name(_text(value)):
+        raise ValueError(
+            f"must be 1 to {CHAIN_NAME_BYTES} letters, digits, '_', '.' or '-', and begin with a letter or digit"
+        )
+    return str(value)
+
+
 def _mac(value: Any) -> str:
     parts = _text(value).replace("-", ":").split(":")
     digits = "".join(parts)
@@ -179,6 +187,11 @@ boolean = Kind(_boolean, {"type": "boolean"})
 text = Kind(_text, {"type": "string"})
 obj = Kind(_object, {"type": "object"})
 link_name = Kind(_link_name, {"type": "string", "minLength": 1, "maxLength": LINK_NAME_BYTES})
+chain_name = Kind(
+    _chain_name,
+    {"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", "maxLength": CHAIN_NAME_BYTES},
+    empty_is_unset=True,
+)
 mac = Kind(_mac, {"type": "string", "pattern": "^([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}$"}, empty_is_unset=True)
 address = Kind(_address, {"type": "string", "format": "ip"}, empty_is_unset=True)
 prefix = Kind(_prefix, {"type": "string", "format": "cidr"})

@@ -5,12 +5,18 @@ from __future__ import annotations
 ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 NAME_CHARACTERS = ALPHANUMERIC | frozenset("_.-")
 LONGEST_NAME = 4096  # bytes: what a lease file is read for
+CHAIN_NAME_BYTES = 28  # XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h, less the closing NUL
 LINK_NAME_BYTES = 15  # IFNAMSIZ in linux/if.h, less the closing NUL
 
 
 def is_name(value: str) -> bool:
     """Whether it may stand for a network or container: the specification's form, in ASCII, matched whole."""
     return 0 < len(value) <= LONGEST_NAME and value[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(value)
+
+
+def is_chain_name(value: str) -> bool:
+    """Whether it may stand for a chain of iptables, in a script of iptables-restore, too."""
+    return 0 < len(value) <= CHAIN_NAME_BYTES and value[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(value)
 
 
 def is_absolute_path(value: str) -> bool:

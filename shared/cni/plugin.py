@@ -14,6 +14,7 @@ from shared.undo import Undo, complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
 STDIN_LIMIT = 16 << 20  # bytes
@@ -93,6 +94,20 @@ def previous_result(call: Call) -> Result | None:
     """The configuration's prevResult, of whichever version; None where there is none."""
     raw = folded(call.config, "prevResult")
     return None if raw is None else Result.from_json(raw, call.version, "prevResult")
+
+
+def each(*tasks: Callable[[], object]) -> None:
+    """Tries each whatever becomes of the others; raises the first failure."""
+    problems = []
+    for task in tasks:
+        try:
+            task()
+        except CniError as error:
+            problems.append(error)
+    if problems:
+        first, *others = problems
+        first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
+        raise first
 
 
 def valid_attachments(call: Call) -> set[tuple[str, str]]:

@@ -5,61 +5,66 @@
     -A CNI-FORWARD -d 10.1.0.5/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
     -A CNI-FORWARD -s 10.1.0.5/32 -j ACCEPT
 
-Such a rule cannot say whose it is, so there is a file for each attachment with its addresses. It is there before the
-rules and gone after them.
+Such a rule cannot say whose it is, so shared/net/claims.py does.
 """
 
 from __future__ import annotations
 
-import fcntl
-import posix
-
-from shared import signals
-from shared.cni import record
-from shared.cni.errors import IOFailure, TryAgainLater
-from shared.cni.ip import Address
-from shared.net.owner import Owner, digest
+from shared.net import claims
+from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
-    from types import TracebackType
-    from typing import Any
 
+    from shared.cni.ip import Address
+    from shared.net.owner import Owner
     from shared.undo import Undo
 
-RECORDS = "/run/cni/firewall"
-LOCK_SECONDS = 30.0
 TABLE, FORWARD, CHAIN = "filter", "FORWARD", "CNI-FORWARD"
 JUMP = f'-m comment --comment "CNI firewall plugin rules" -j {CHAIN}'
 OVERRIDES = '-m comment --comment "CNI firewall plugin admin overrides" -j'
 
 
-def add(undo: Undo, owner: Owner, addresses: Sequence[Address], admin_chain: str, variant: str) -> None:
-    """Admits the addresses: what they send, and replies to them."""
-    from shared.iptables.programs import Table
+class Iptables:
+    """The backend, by one of its variants, whichever there is if that is empty."""
 
-    tables = [Table(version, variant, TABLE) for version in _versions(addresses)]
-    attachment = {"network": owner.network, "containerID": owner.container_id, "ifname": owner.ifname}
-    with _lock():
-        record.write(_path(owner), {**attachment, "addresses": [str(address) for address in addresses]})
-        undo.push("end admission by iptables", lambda: remove(owner))
-        for table in tables:
-            own = _of(table.version, addresses)
-            table.change(lambda lines: _missing(lines, own, admin_chain))  # noqa: B023  (called at once)
+    name = "iptables"
 
+    def __init__(self, variant: str, admin_chain: str) -> None:
+        self.variant = variant
+        self.admin_chain = admin_chain
 
-def problems(addresses: Sequence[Address], admin_chain: str, variant: str) -> list[str]:
-    """The rules and chains that are not as `add` left them, each in words."""
-    from shared.iptables.programs import COMMANDS, Table
+    def add(self, undo: Undo, owner: Owner, addresses: Sequence[Address]) -> None:
+        """Admits the addresses: what they send, and replies to them."""
+        from shared.iptables.programs import Table
 
-    found = []
-    for version in _versions(addresses):
-        lines = Table(version, variant, TABLE).lines()
-        missing = _missing(lines, _of(version, addresses), admin_chain)
-        found += [f"{COMMANDS[version]} has no {_described(command)} in table {TABLE}" for command in missing]
-    return found
+        tables = [Table(version, self.variant, TABLE) for version in _versions(addresses)]
+        with turn(claims.RECORDS):
+            claims.write(owner, addresses)
+            undo.push("end admission by iptables", lambda: claims.end(owner, (), remove))
+            for table in tables:
+                own = _of(table.version, addresses)
+                table.change(lambda lines: _missing(lines, own, self.admin_chain))  # noqa: B023  (called at once)
+
+    def problems(self, addresses: Sequence[Address]) -> list[str]:
+        """The rules and chains that are not as `add` left them, each in words."""
+        from shared.iptables.programs import COMMANDS, Table
+
+        found = []
+        for version in _versions(addresses):
+            lines = Table(version, self.variant, TABLE).lines()
+            missing = _missing(lines, _of(version, addresses), self.admin_chain)
+            found += [f"{COMMANDS[version]} has no {_described(command)} in table {TABLE}" for command in missing]
+        return found
+
+    def try_out(self) -> None:
+        """Raises CniError where the programs are missing or cannot be used."""
+        from shared.iptables.programs import Table
+
+        for version in (4, 6):
+            Table(version, self.variant, TABLE).lines()
 
 
 def _described(command: str) -> str:
@@ -67,24 +72,8 @@ def _described(command: str) -> str:
     return f"chain {chain}" if verb == "-N" else f"rule {' '.join(['-A', chain, *rest]).replace(' 1 ', ' ', 1)}"
 
 
-def remove(owner: Owner, others: Iterable[Address] = ()) -> None:
-    """Removes the rules of an attachment's addresses: those that its file names, and `others`, which a result names.
-
-    An address that another attachment has by now keeps its rules.
-    """
-    path = _path(owner)
-    noted = _addresses(record.read(path))
-    doomed = {*noted, *others}
-    if doomed:
-        with _lock():
-            for file, content in record.listed(RECORDS):
-                if file != path:
-                    doomed -= {*_addresses(content)}
-            _remove_rules(doomed, is_ours=bool(noted))
-    record.remove(path)
-
-
-def _remove_rules(addresses: AbstractSet[Address], *, is_ours: bool) -> None:
+def remove(addresses: AbstractSet[Address], note: claims.Note) -> None:
+    """Removes the rules of addresses."""
     from shared.iptables import variants
 
     ends = {f"-A {CHAIN} {rule}" for address in addresses for rule in _rules(address)}
@@ -96,29 +85,10 @@ def _remove_rules(addresses: AbstractSet[Address], *, is_ours: bool) -> None:
         try:
             table = Table(version, variant, TABLE)
         except NoIptables:
-            if is_ours:
+            if note and not claims.zone(note):
                 raise
             continue  # nobody knows of a rule, and nobody could have made one
         table.change(lambda lines: [f"-D{line.removeprefix('-A')}" for line in lines if line in ends])
-
-
-def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """Removes what belongs to attachments of a network that are not among the valid (container id, ifname)."""
-    for path, content in record.listed(RECORDS):
-        names = [content.get(name) for name in ("network", "containerID", "ifname")]
-        if not all(isinstance(name, str) for name in names) or names[0] != network or tuple(names[1:]) in valid:
-            continue
-        owner = Owner(*names)  # type: ignore[arg-type]
-        if _path(owner) == path:
-            remove(owner)
-
-
-def try_out(variant: str) -> None:
-    """Raises CniError where the programs are missing or cannot be used."""
-    from shared.iptables.programs import Table
-
-    for version in (4, 6):
-        Table(version, variant, TABLE).lines()
 
 
 def _missing(lines: list[str], addresses: list[Address], admin_chain: str) -> list[str]:
@@ -143,43 +113,3 @@ def _versions(addresses: Iterable[Address]) -> list[int]:
 
 def _of(version: int, addresses: Iterable[Address]) -> list[Address]:
     return [address for address in addresses if address.version == version]
-
-
-def _path(owner: Owner) -> str:
-    # a digest, since names may be longer than a file's name
-    return f"{RECORDS}/{digest(f'{owner.network}/{owner.container_id}/{owner.ifname}'.encode())}.json"
-
-
-def _addresses(content: dict[str, Any]) -> list[Address]:
-    """The addresses that a file lists; one that somebody else has written may have anything."""
-    listed = content.get("addresses")
-    found = []
-    for text in listed if isinstance(listed, list) else ():
-        try:
-            found.append(Address.parse(text))
-        except (ValueError, TypeError):
-            continue
-    return found
-
-
-class _lock:  # noqa: N801  (used like a function)
-    """Keeps other calls of this suite from changing the rules between this one's look and its change."""
-
-    def __enter__(self) -> None:
-        try:
-            record.make_directories(RECORDS)
-            self.descriptor = posix.open(RECORDS, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-        except OSError as error:
-            raise IOFailure(f"cannot open {RECORDS}", str(error)) from None
-        try:
-            with signals.interruptible(LOCK_SECONDS):
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-        except signals.DeadlineExpired:
-            raise TryAgainLater(
-                f"the lock of {RECORDS} is held by another call for over {LOCK_SECONDS:.0f} s"
-            ) from None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        posix.close(self.descriptor)

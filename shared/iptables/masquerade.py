@@ -9,6 +9,7 @@ The chain's name derives from network and container id, and the comments say bot
 
 from __future__ import annotations
 
+from shared.cni.names import CHAIN_NAME_BYTES
 from shared.iptables import variants
 from shared.net.reference_names import container_digest
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 TABLE, POSTROUTING, PREFIX = "nat", "POSTROUTING", "CNI-"
-CHAIN_NAME_BYTES = 28
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 
@@ -61,9 +61,15 @@ def remove(owner: Owner) -> None:
     """Removes the container's chain and what leads there, whichever suite made it; nothing where there is none."""
     chain = chain_of(owner.network, owner.container_id)
     for version, variant in variants.having(TABLE, chain):
-        from shared.iptables.programs import Table
+        from shared.iptables.programs import NoIptables, Table
 
-        Table(version, variant, TABLE).change(lambda lines: _ends(lines, {chain}))
+        try:
+            table = Table(version, variant, TABLE)
+        except NoIptables:
+            if variant == variants.NFT:  # which has the chain for certain
+                raise
+            continue
+        table.change(lambda lines: _ends(lines, {chain}))
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""iptables-save and iptables-restore: a table read and changed, each with one process."""
+"""iptables-save and iptables-restore: tables read and changed, each with one process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from shared.cni.execute import run
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Lines = dict[str, list[str]]  # by the tables' names
 
 SECONDS = 30  # for another's lock, and a little more for the whole
 TRIES = 5
@@ -27,31 +29,41 @@ class Refused(InternalError):
     """iptables-restore did not do it; nothing has changed."""
 
 
-class Table:
-    """A table of one family, IPv4 or IPv6, in one of the variants; of whichever is installed where that is empty."""
+class Tables:
+    """Tables of one family, IPv4 or IPv6, in one of the variants; of whichever is installed where that is empty."""
 
-    def __init__(self, version: int, variant: str, name: str) -> None:
+    def __init__(self, version: int, variant: str, *names: str) -> None:
         self.version = version
-        self.name = name
+        self.names = names
+        self._shown = f"table{'s' if len(names) > 1 else ''} {' and '.join(names)}"
         words = [f"{COMMANDS[version]}-{variant}", COMMANDS[version]] if variant else [COMMANDS[version]]
         self._save, self._restore = (_found([f"{word}-{verb}" for word in words]) for verb in ("save", "restore"))
 
-    def lines(self) -> list[str]:
-        """What iptables-save prints of it: chains as `:NAME …` and rules as `-A CHAIN …`."""
+    def lines(self) -> Lines:
+        """What iptables-save prints of each: chains as `:NAME …` and rules as `-A CHAIN …`."""
+        only = ["-t", *self.names] if len(self.names) == 1 else []  # it takes one name, or shows all tables
         # its warnings on stderr would stand in the middle of a line
-        status, output = _run([self._save, "-t", self.name], b"", with_stderr=False)
+        status, output = _run([self._save, *only], b"", with_stderr=False)
         if status:
-            raise InternalError(f"{self._save} failed on table {self.name}")
-        return output.decode(errors="replace").splitlines()
+            raise InternalError(f"{self._save} failed on {self._shown}")
+        found: Lines = {name: [] for name in self.names}
+        here: list[str] = []
+        for line in output.decode(errors="replace").splitlines():
+            if line.startswith("*"):
+                here = found.get(line[1:], [])
+            here.append(line)
+        return found
 
-    def change(self, commands: Callable[[list[str]], list[str]]) -> None:
-        """Has the commands done that are needed given the table's lines, all of them or none; asked anew if refused.
+    def change(self, commands: Callable[[Lines], Lines], known: Lines | None = None) -> None:
+        """Has the commands done that are needed given the tables' lines, `known` at first; asked anew if refused.
 
-        Another one's change in between can be the reason. Raises Refused, TryAgainLater.
+        In each table all of them or none. Another one's change in between can be the reason. Raises Refused,
+        TryAgainLater.
         """
         for tries_left in reversed(range(TRIES)):
-            wanted = commands(self.lines())
-            if not wanted:
+            wanted = commands(known or self.lines())
+            known = None
+            if not any(wanted.values()):
                 return
             try:
                 self._commit(wanted)
@@ -61,13 +73,32 @@ class Table:
             else:
                 return
 
-    def _commit(self, commands: list[str]) -> None:
-        script = "\n".join([f"*{self.name}", *commands, "COMMIT", ""])
+    def _commit(self, commands: Lines) -> None:
+        script = "".join(
+            "\n".join([f"*{name}", *commands[name], "COMMIT", ""]) for name in self.names if commands.get(name)
+        )
         status, output = _run([self._restore, "--noflush", "-w", str(SECONDS)], script.encode(), with_stderr=True)
         if status >> 8 == LOCKED:
             raise TryAgainLater(f"{self._restore} did not get its lock in {SECONDS} seconds", _shown(output))
         if status:
-            raise Refused(f"{self._restore} failed on table {self.name}", _shown(output))
+            raise Refused(f"{self._restore} failed on {self._shown}", _shown(output))
+
+
+class Table:
+    """One of them."""
+
+    def __init__(self, version: int, variant: str, name: str) -> None:
+        self.version = version
+        self.name = name
+        self._tables = Tables(version, variant, name)
+
+    def lines(self) -> list[str]:
+        """As Tables has them."""
+        return self._tables.lines()[self.name]
+
+    def change(self, commands: Callable[[list[str]], list[str]]) -> None:
+        """As Tables does."""
+        self._tables.change(lambda found: {self.name: commands(found[self.name])})
 
 
 def _run(argv: list[str], stdin: bytes, *, with_stderr: bool) -> tuple[int, bytes]:

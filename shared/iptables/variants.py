@@ -14,6 +14,7 @@ from shared.nft.transaction import Nfnetlink, NoNfTables
 
 NFT, LEGACY = "nft", "legacy"
 FAMILIES = {4: wire.NFPROTO_IPV4, 6: wire.NFPROTO_IPV6}
+HOSTPORTS = ("nat", "CNI-HOSTPORT-DNAT")  # table and chain whose rules lead to host ports
 NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 
 
@@ -40,6 +41,16 @@ def having(table: str, chain: str) -> list[tuple[int, str]]:
         found = []
     by_nft = [(version, NFT) for version, one in zip(FAMILIES, found, strict=False) if one]
     return by_nft + [(version, LEGACY) for version in NAMES if _has_legacy(table, version)]
+
+
+def with_rules(table: str, chain: str) -> list[tuple[int, str]]:
+    """Those of them whose chain has rules, or, of the older one, may have some."""
+    found = []
+    for version, variant in having(table, chain):
+        one = Chain(Table(FAMILIES[version], table), chain, ())
+        if variant != NFT or Nfnetlink().dump_rules(one):
+            found.append((version, variant))
+    return found
 
 
 def _has_legacy(table: str, version: int) -> bool:

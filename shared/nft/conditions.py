@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from shared.nft.expressions import Expression
 
+    Match = tuple[str, str, str | Prefix]  # a field of OPTIONS, an operator of OPERATORS, a link's name or a prefix
+
 OPTIONS = {
     "-s": "saddr", "--source": "saddr", "--src": "saddr", "-d": "daddr", "--destination": "daddr", "--dst": "daddr",
     "-i": "iifname", "--in-interface": "iifname",
@@ -26,18 +28,26 @@ OPERATORS = {"==": "eq", "eq": "eq", "!=": "neq", "ne": "neq"}
 FORBIDDEN = frozenset('*+"')  # the wildcards of nft and iptables; a quote would end the name where nft shows it
 
 
-def parse(texts: Sequence[str], version: int) -> list[Expression]:
+def parse(texts: Sequence[str], version: int) -> list[Match]:
     """What IPv4's or IPv6's packets must match, all of it; raises ValueError that names what cannot be understood."""
     words = " ".join(texts).split()
-    expressions: list[Expression] = []
+    matches: list[Match] = []
     while words:
         start = list(words)
         try:
             field, operator, value = _iptables(words) if words[0] in ("!", *OPTIONS) else _nft(words, version)
         except IndexError:
             raise ValueError(f"ends in the midst of {' '.join(start)!r}") from None
-        expressions += _match(field, operator, value, version)
-    return expressions
+        matches.append((field, operator, _value(field, value, version)))
+    return matches
+
+
+def expressions(matches: Sequence[Match]) -> list[Expression]:
+    """The same as expressions of a rule."""
+    found: list[Expression] = []
+    for field, operator, value in matches:
+        found += link(field, value, operator) if isinstance(value, str) else address(field, value, operator)
+    return found
 
 
 def _iptables(words: list[str]) -> tuple[str, str, str]:
@@ -64,16 +74,16 @@ def _nft(words: list[str], version: int) -> tuple[str, str, str]:
     return field, operator, words.pop(0)
 
 
-def _match(field: str, operator: str, value: str, version: int) -> list[Expression]:
+def _value(field: str, value: str, version: int) -> str | Prefix:
     if field == "iifname":
         name = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
         if not is_link_name(name) or FORBIDDEN & set(name):
             raise ValueError(f"has {value!r}, which is not the whole name of a link")
-        return link("iifname", name, operator)
+        return name
     try:
         prefix = Prefix.parse(value if "/" in value else f"{value}/{BITS[version]}")
     except ValueError:
         raise ValueError(f"has {value!r}, which is no IPv{version} address or prefix") from None
     if prefix.version != version:
         raise ValueError(f"has {value!r}, which is no IPv{version} address or prefix")
-    return address(field, prefix, operator)
+    return prefix

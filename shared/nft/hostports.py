@@ -41,6 +41,7 @@ from shared.nft.ruleset import (
     INET_SERVICE,
     VERDICT,
     Chain,
+    Element,
     Rule,
     Set,
     Table,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from shared.net.owner import Owner
     from shared.nft.conntrack import Flow
     from shared.nft.expressions import Expression
-    from shared.nft.ruleset import Element
     from shared.nft.transaction import Nfnetlink
 
 VERSIONS = (4, 6)
@@ -71,6 +71,9 @@ CONDITIONAL = {n: Set(INET, f"conditional{n}", _PORT, (VERDICT,)) for n in VERSI
 CONDITIONAL_AT = {n: Set(INET, f"conditional{n}_at", (ADDRESSES[n], *_PORT), (VERDICT,)) for n in VERSIONS}
 HAIRPIN = {n: Set(INET, f"hairpin{n}", (ADDRESSES[n],), (VERDICT,)) for n in VERSIONS}
 SETS = tuple(one for kind in (ANY, AT, CONDITIONAL, CONDITIONAL_AT, HAIRPIN) for one in kind.values())
+CONDITIONAL_OF = {
+    maps[n].name: also[n].name for maps, also in ((ANY, CONDITIONAL), (AT, CONDITIONAL_AT)) for n in VERSIONS
+}
 LOOKED_UP = {one.name: version for kind in (ANY, AT) for version, one in kind.items()}
 # of chains named by their rules: those of conditions, and of what is masqueraded
 PREFIXES = ("hostport", "hairpin")
@@ -80,11 +83,21 @@ REFERENCE_TABLES = tuple(Table(number, "cni_hostport") for number in (wire.NFPRO
 REFERENCE_CHAINS = ("hostports", "hostip_hostports", "masquerading")
 
 
+class Taken(InternalError):
+    """A host port is another attachment's, whose label is `holder`."""
+
+    def __init__(self, version: int, host: str, protocol: str, port: int | str, holder: str) -> None:
+        where = host or f"every IPv{version} address"
+        super().__init__(f"host port {port}/{protocol} of {where} is taken by {holder or 'somebody else'}")
+
+
 class HostPort:
     """A mapping of one family: what is sent to `port` of the host's address (empty: of any) goes to the pod's."""
 
     def __init__(self, host: str, protocol: str, port: int, pod: Address, pod_port: int) -> None:
         self.version = pod.version
+        self.host, self.protocol, self.port = host, protocol, port
+        self.pod, self.pod_port = pod, pod_port
         self.key = (*([host] if host else []), protocol, str(port))
         self.to = (str(pod), str(pod_port))
         self.flow = (self.version, host, port) if protocol == "udp" else None
@@ -99,7 +112,6 @@ class Forwarding:
         *, snat: bool, masq_all: bool,
     ) -> None:  # fmt: skip
         """Takes the pod's addresses with their prefix lengths, and what packets must match, both by IP version."""
-        self.flows = {port.flow for port in ports if port.flow}
         self.elements: list[Element] = []
         chains: dict[str, Chain] = {}
 
@@ -185,27 +197,52 @@ def _ruleset(chains: Sequence[Chain] = ()) -> Ruleset:
     return Ruleset(INET, "hostports", SETS, chains, PREFIXES)
 
 
-def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> None:
+def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> set[Flow]:
     """Maps an attachment's ports; raises InternalError that names the port and its holder where one is taken.
 
-    What else leads to the pod's address is of a pod that had it before and is taken over.
+    What another attachment of the same container has already stays as it is, since a runtime asks for a container's
+    ports with each of its networks. What else leads to the pod's address is of a pod that had it before and is taken
+    over. Returns what has been mapped of UDP.
     """
-    try:
-        registry.add(
-            kernel, _ruleset(_chains()), owner, forwarding.elements, chains=forwarding.chains,
-            replace_in=tuple(HAIRPIN.values()),
-        )  # fmt: skip
-    except Conflict as conflict:
-        *host, protocol, port = conflict.element.of.show(conflict.element.key).split()
-        where = host[0] if host else f"every IPv{LOOKED_UP[conflict.element.of.name]} address"
-        raise InternalError(
-            f"host port {port}/{protocol} of {where} is taken by {conflict.holder or 'somebody else'}"
-        ) from None
+    ruleset, elements = _ruleset(_chains()), forwarding.elements
+    for tries_left in reversed(range(registry.TRIES)):
+        try:
+            registry.add(kernel, ruleset, owner, elements, chains=forwarding.chains, replace_in=tuple(HAIRPIN.values()))
+        except Conflict as conflict:
+            if not tries_left or not registry.is_same_container(conflict.holder, owner):
+                *host, protocol, port = conflict.element.of.show(conflict.element.key).split()
+                version = LOOKED_UP[conflict.element.of.name]
+                raise Taken(version, host[0] if host else "", protocol, port, conflict.holder) from None
+            elements = _left_over(kernel, owner, forwarding.elements)
+        else:
+            break
+    return {flow for element in elements if (flow := _flow(element.of, element.key))}
+
+
+def _left_over(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) -> list[Element]:
+    """Those elements whose port no other attachment of the container has."""
+    held = {
+        (CONDITIONAL_OF.get(element.of.name, ""), element.key)
+        for element, holder in zip(elements, registry.holders(kernel, elements), strict=True)
+        if holder != registry.label(owner) and registry.is_same_container(holder, owner)
+    }
+    return [e for e in elements if not {(e.of.name, e.key), (CONDITIONAL_OF.get(e.of.name, ""), e.key)} & held]
+
+
+def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner) -> None:
+    """Raises Taken for a port that another container than the owner's has here already."""
+    maps = [AT[port.version] if port.is_at else ANY[port.version] for port in ports]
+    queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports, strict=True)]
+    for port, found in zip(ports, kernel.get_elements(queries), strict=True):
+        holder = comment_of(found.get("NFTA_SET_ELEM_USERDATA", b"")) if found else ""
+        if found and not registry.is_same_container(holder, owner):
+            raise Taken(port.version, port.host, port.protocol, port.port, holder)
 
 
 def problems(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> list[str]:
     """What is not as `add` left it, each in words."""
-    return registry.problems(kernel, _ruleset(_chains()), owner, forwarding.elements, forwarding.chains)
+    elements = _left_over(kernel, owner, forwarding.elements)
+    return registry.problems(kernel, _ruleset(_chains()), owner, elements, forwarding.chains)
 
 
 def try_out(kernel: Nfnetlink) -> None:

@@ -79,6 +79,16 @@ def _shortened(name: str, longest: int) -> str:
     return f"{kept}~{digest(name.encode())[: min(DIGITS, longest - 1)]}"
 
 
+def is_same_container(name: str, owner: Owner) -> bool:
+    """Whether a label is that of an attachment of the owner's container, by whatever network and interface."""
+    return name.split("/")[1:2] == label(owner).split("/")[1:2]
+
+
+def holders(kernel: Nfnetlink, elements: Sequence[Element]) -> list[str]:
+    """The label of whose each element is now; empty for one that is not there."""
+    return [_owner_of(now) if now else "" for now in kernel.get_elements([element.query() for element in elements])]
+
+
 # -- ADD
 
 

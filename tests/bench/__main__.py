@@ -23,7 +23,7 @@ from tests.pretend import PretendHost
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ROUNDS, QUICK_ROUNDS = 40, 15
-NEEDED = ("loopback", "bridge", "host-local")
+NEEDED = ("loopback", "bridge", "host-local", "portmap", "firewall", "bandwidth")
 
 
 def arguments() -> argparse.Namespace:
@@ -31,9 +31,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, help=f"calls of each kind and suite (default: {ROUNDS}; with --quick {QUICK_ROUNDS})"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="about one minute: fewer rounds, and 50 pods instead of 200"
-    )
+    parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds and pods")
+    parser.add_argument("--pods", type=int, help="how many pods are many (default: 200; with --quick 50)")
     parser.add_argument(
         "--bin-dir",
         type=Path,
@@ -51,6 +50,8 @@ def arguments() -> argparse.Namespace:
     chosen = parser.parse_args()
     if chosen.rounds is not None and chosen.rounds < 1:
         parser.error("--rounds: at least 1")
+    if chosen.pods is not None and chosen.pods < 2:
+        parser.error("--pods: at least 2")
     if os.geteuid() != 0:
         parser.error("only root can make the pretend host")
     for directory in (chosen.reference, chosen.bin_dir):
@@ -137,7 +138,7 @@ def main() -> None:
             "rounds": rounds,
             "settle": 0.02,
             "lease_levels": [1000, 10000],
-            "pod_levels": [1, 50 if chosen.quick else 200],
+            "pod_levels": [1, chosen.pods or (50 if chosen.quick else 200)],
             "first_calls": min(rounds, 3 if chosen.quick else 9),
             "peak_calls": min(rounds, 3 if chosen.quick else 11),
             "disk": str(disk),

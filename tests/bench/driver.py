@@ -5,7 +5,7 @@ plugin it times, from just before posix_spawn until wait4 has returned; CPU time
 plugin and of the children it waited for, come from wait4's rusage.
 
 What keeps the comparison fair:
-- Each network of each suite is a *cell* with a host namespace, a bridge, a store and a pod namespace of its own. So
+- Each network of each suite is a *cell*: the plugins of a list, with a host namespace, a bridge, a store and a pod namespace of its own. So
   neither suite's links or leases weigh on the other, and all cells can take turns call by call within one round.
 - The suite that goes first changes every round. Every call is preceded by the same pause, in which the kernel's
   deferred work (RCU grace periods after a link is deleted) ends without being charged to the next one.
@@ -33,6 +33,8 @@ SUBNET = "10.64.0.0/14"
 FIRST_LEASE = IPv4Address("10.64.0.2")
 SUBNET6 = "fd00:64::/64"
 STORE = "/var/lib/cni/bench"
+FIRST_PORT = 20000
+BACKENDS = ("iptables", "nftables")  # of the reference
 
 CLONE_NEWNET = 0x40000000
 MS_BIND = 0x1000
@@ -75,14 +77,17 @@ class Cell:
     suite: str
     bin_dir: str
     name: str
-    plugin: str
-    setting: str  # what the row is called behind "<plugin> <verb>"
+    plugin: str  # what the row is called, "<plugin> <verb>, <setting>"
+    setting: str
     verbs: tuple[str, ...]
-    config: dict[str, Any]
+    config: dict[str, Any]  # of the first plugin
     ifname: str = "eth0"
+    after: list[dict[str, Any]] = field(default_factory=list)  # of the plugins that come behind it
+    timed: tuple[str, ...] = ()  # the types whose time counts; none: all of them
     pod: str = ""
     host: int = -1  # file descriptor of the host side's network namespace
     container_id: str = ""
+    number: int = 0  # of the attachment, from which its host ports follow
     result: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -93,6 +98,20 @@ class Cell:
 
     def enter(self) -> None:
         libc_call("setns", self.host, CLONE_NEWNET)
+
+    def configs(self, verb: str) -> list[dict[str, Any]]:
+        """The plugins' configurations in the order of the verb."""
+        ports = [
+            {"hostPort": FIRST_PORT + 2 * self.number + place, "containerPort": 80 + place, "protocol": "tcp"}
+            for place in range(2)
+        ]
+        named = {"cniVersion": self.config["cniVersion"], "name": self.config["name"]}
+        after = [
+            named | keys | ({"runtimeConfig": {"portMappings": ports}} if keys["type"] == "portmap" else {})
+            for keys in self.after
+        ]
+        configs = [self.config, *after]
+        return configs[::-1] if verb == "DEL" else configs
 
     def row(self, verb: str) -> str:
         return f"{self.plugin} {verb}" + (f", {self.setting}" if self.setting else "")
@@ -199,11 +218,11 @@ class Bench:
         settle: float | None = None,
         bare: bool = False,
     ) -> Call:
-        """Execute one verb as a runtime does: the previous result goes into CHECK's and DEL's configuration."""
+        """Execute one verb on all plugins as a runtime does, each with the previous result; the sum of the timed ones."""
         if verb == "ADD":
-            cell.container_id = f"{next(fresh_ids):064x}"
+            cell.number = next(fresh_ids)
+            cell.container_id = f"{cell.number:064x}"
             cell.result = None
-        config = cell.config | ({"prevResult": cell.result} if cell.result is not None else {})
         env = {
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": cell.container_id,
@@ -214,13 +233,18 @@ class Bench:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         }
         cell.enter()
-        what = f"{cell.suite}, {cell.row(verb)}"
-        argv = [f"{cell.bin_dir}/{cell.plugin}"]
         settle = self.plan.settle if settle is None else settle
-        call = execute(what, argv, env, json.dumps(config).encode(), settle=settle, bare=bare)
-        if verb == "ADD":
-            cell.result = json.loads(call.stdout)
-        return call
+        whole = Call(0, 0, 0)
+        for config in cell.configs(verb):
+            plugin = cell.plugin if config is cell.config and not cell.after else config["type"]
+            stdin = json.dumps(config | ({"prevResult": cell.result} if cell.result is not None else {})).encode()
+            what = f"{cell.suite}, {cell.row(verb)}"
+            call = execute(what, [f"{cell.bin_dir}/{plugin}"], env, stdin, settle=settle, bare=bare)
+            if verb == "ADD":
+                cell.result = json.loads(call.stdout)
+            if not cell.timed or plugin in cell.timed:
+                whole = Call(whole.wall + call.wall, whole.cpu + call.cpu, max(whole.peak, call.peak))
+        return whole
 
     def pair(self, make: Callable[[str, str], Cell]) -> list[Cell]:
         return [make(suite, bin_dir) for suite, bin_dir in self.plan.suites.items()]
@@ -243,7 +267,11 @@ class Bench:
         dual: bool = False,
         store: str = STORE,
         keys: dict[str, Any] | None = None,
+        after: list[dict[str, Any]] | None = None,
+        timed: tuple[str, ...] = (),
+        reference: str = "",
     ) -> list[Cell]:
+        """`reference` is its backend where it has a choice; this suite's own is always the one it has by default."""
         ranges = [[{"subnet": SUBNET}], [{"subnet": SUBNET6}]] if dual else [[{"subnet": SUBNET}]]
         routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}] if dual else [{"dst": "0.0.0.0/0"}]
 
@@ -259,9 +287,37 @@ class Bench:
                 "ipam": ipam,
                 **(keys or {}),
             }
-            return Cell(suite, bin_dir, name, plugin, setting, verbs, config)
+            behind = [dict(one) for one in after or []]
+            if suite == "reference" and reference:
+                if config.get("ipMasq"):
+                    config["ipMasqBackend"] = reference
+                for one in behind:
+                    if one["type"] == "portmap":
+                        one["backend"] = reference
+            return Cell(suite, bin_dir, name, plugin, setting, verbs, config, after=behind, timed=timed)
 
         return self.pair(make)
+
+    def masquerading(self, backend: str, key: str, setting: str) -> list[Cell]:
+        """bridge with ipMasq."""
+        what = f"ipMasq{setting or f' ({backend})'}"
+        return self.bridge(f"ms{key}", what, ("ADD", "DEL"), keys={"ipMasq": True}, reference=backend)
+
+    def ports(self, backend: str, key: str, setting: str) -> list[Cell]:
+        """portmap alone, of a pod that bridge has attached."""
+        what = f"two ports{setting or f' ({backend})'}"
+        verbs = ("ADD", "DEL")
+        after = [{"type": "portmap"}]
+        return self.bridge(
+            f"hp{key}", what, verbs, plugin="portmap", after=after, timed=("portmap",), reference=backend
+        )
+
+    def chain(self, backend: str, key: str, setting: str) -> list[Cell]:
+        """The usual chain, the sum of its four plugins."""
+        limits = {"ingressRate": 10**8, "ingressBurst": 10**7, "egressRate": 10**8, "egressBurst": 10**7}
+        after: list[dict[str, Any]] = [{"type": "portmap"}, {"type": "firewall"}, {"type": "bandwidth"} | limits]
+        what = f"ipMasq + portmap + firewall + bandwidth{setting or f' ({backend})'}"
+        return self.bridge(f"ch{key}", what, ("ADD", "DEL"), keys={"ipMasq": True}, after=after, reference=backend)
 
     def cycle(self, pair: list[Cell], number: int, *, timed: bool) -> None:
         """Each verb of the cycle, suite against suite; the calls of round -1 are the warm-up and not kept."""
@@ -290,8 +346,11 @@ class Bench:
     def run(self) -> Samples:
         progress("making the networks")
         plain = self.bridge("none", "")
-        masquerading = self.bridge("masq", "ipMasq", ("ADD", "DEL"), keys={"ipMasq": True})
-        pairs = [self.loopback(), plain, self.bridge("dual", "dual stack", dual=True), masquerading]
+        pairs = [self.loopback(), plain, self.bridge("dual", "dual stack", dual=True)]
+        for backend in BACKENDS:
+            pairs += [
+                make(self, backend, f"{backend[:1]}0", "") for make in (Bench.masquerading, Bench.ports, Bench.chain)
+            ]
         for count in self.plan.lease_levels:
             pair = self.bridge(f"l{count}", f"{count:,} leases")
             self.cycle(pair, -1, timed=False)
@@ -310,12 +369,11 @@ class Bench:
             for cell in pair:
                 self.populate(cell, count)
             crowds.append(pair)
-            pair = self.bridge(
-                f"m{count}", f"ipMasq, {count:,} pod{'s' if count > 1 else ''}", ("ADD", "DEL"), keys={"ipMasq": True}
-            )
-            for cell in pair:
-                self.populate(cell, count)
-            crowds.append(pair)
+            for make in (Bench.masquerading, Bench.ports, Bench.chain):
+                pair = make(self, BACKENDS[0], f"{count}", f", {count:,} pod{'s' if count > 1 else ''}")
+                for cell in pair:
+                    self.populate(cell, count)
+                crowds.append(pair)
         self.measure("pods on the bridge", crowds)
         return self.samples
 

@@ -1,25 +1,36 @@
-"""`python -m tests.conformance --bin-dir DIR`: what agrees with the reference by plugin and verb, and what does not."""
+"""How far the plugins in a directory agree with the reference's, by plugin and verb, and what they do otherwise.
+
+Each case is played twice, each time on a pretend host of its own: answers, the kernel's state and the files are compared
+fact by fact. Differences that this suite means are listed with their reasons; others make the exit status 1.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tests.conformance.cases import CASES
-from tests.conformance.compare import Outcome, compare, played, supported
+from tests.conformance.compare import Difference, Outcome, compare, played, supported
+from tests.conformance.known_differences import KNOWN
+
+VERDICTS = ("same", "listed", "unlisted")
+LONGEST = 160  # characters of a table's cell
 
 
 def main() -> int:
     """Play the cases and print the report; 1 if a difference is not listed, or a listed one does not show."""
-    parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tests/conformance/run", description=__doc__)
     parser.add_argument("--bin-dir", required=True, help="the executables to judge")
     parser.add_argument(
         "--reference", default="/usr/lib/cni", help="the reference's executables (default: %(default)s)"
     )
     parser.add_argument("-k", default="", metavar="PATTERN", help="only cases whose name contains this")
     parser.add_argument("-v", action="store_true", help="show the listed differences too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report to FILE, too")
     options = parser.parse_args()
     chosen = [(case, name, ours_first) for case in CASES for name, ours_first in played(case) if options.k in name]
     lacking = [name for case, name, _ in chosen if not supported(case)]
@@ -31,18 +42,67 @@ def main() -> int:
             )
         )
     report(outcomes, listed=options.v)
+    if options.markdown:
+        options.markdown.write_text(markdown(outcomes))
     for name in lacking:
         print(f"skipped, this kernel lacks what it needs: {name}")
     return int(not all(outcome.good for outcome in outcomes))
 
 
+def markdown(outcomes: list[Outcome]) -> str:
+    """Two tables: how many steps agree, and what the reference and the judged suite do where they do not."""
+    steps = Counter(step for outcome in outcomes for step in outcome.steps)
+    counts = [
+        (label, *(str(steps[label, verdict]) for verdict in VERDICTS))
+        for label in sorted({label for label, _ in steps})
+    ]
+    first: dict[str, Difference] = {}
+    shows: Counter[str] = Counter()
+    for outcome in outcomes:
+        for difference, known in outcome.listed:
+            first.setdefault(known.reason, difference)
+            shows[known.reason] += 1
+    meant = [
+        (reason, f"{one.label}: {one.fact}", one.reference, one.ours, str(shows[reason]))
+        for reason, one in sorted(first.items(), key=lambda item: item[1].label)
+    ]
+    unseen = {known.reason: known for known in KNOWN if known.reason not in first}
+    meant += [(reason, known.where, "–", "–", "not played here") for reason, known in unseen.items()]
+    return f"""\
+# Conformance
+
+`tests/conformance/run --bin-dir DIR --markdown tests/conformance/RESULTS.md` wrote this from {len(outcomes)} cases, each
+played on the reference (Debian's `containernetworking-plugins`) and on this suite.
+
+## Steps of the cases, by plugin and verb
+
+{table(("call", "the same in all facts", "with differences that are meant", "with others"), counts)}
+
+## What is meant to differ
+
+The fact is an example, the first in which the difference shows; the last column says how often it does.
+
+{table(("why", "fact", "reference", "this suite", "facts"), meant)}
+"""
+
+
+def cell(text: str) -> str:
+    """A text as it may stand in a Markdown table; one that is long is cut."""
+    cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return cut.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in [header, ["---"] * len(header), *body])
+
+
 def report(outcomes: list[Outcome], *, listed: bool) -> None:
     """Print the table of plugins and verbs, then the differences."""
     steps = Counter(step for outcome in outcomes for step in outcome.steps)
-    verdicts = ("same", "listed", "unlisted")
     print(f"{'differences':24}{'none':>10}{'listed':>10}{'unlisted':>10}")
     for label in sorted({label for label, _ in steps}):
-        print(f"{label:24}" + "".join(f"{steps[label, verdict]:10}" for verdict in verdicts))
+        print(f"{label:24}" + "".join(f"{steps[label, verdict]:10}" for verdict in VERDICTS))
     if listed:
         print("\nDifferences that are meant:")
         for outcome in outcomes:

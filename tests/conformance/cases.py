@@ -679,7 +679,10 @@ def tuning_cases() -> dict[str, list[Step]]:
 
 
 def portmap_cases() -> dict[str, list[Step]]:
-    """portmap behind bridge: answers and route_localnet; the reference at hand has iptables only, so no rules."""
+    """portmap behind bridge, by this suite's own backend and by iptables, which alone the reference at hand has.
+
+    Answers and route_localnet; the rules of iptables are compared in tests/system/test_portmap_iptables.py.
+    """
 
     def ports(*entries: Config, **keys: Any) -> dict[str, Any]:
         return net("portmap", runtimeConfig={"portMappings": list(entries)}, **keys)
@@ -706,8 +709,16 @@ def portmap_cases() -> dict[str, list[Step]]:
         "no snat": {"snat": False}, "masqAll": {"masqAll": True}, "markMasqBit": {"markMasqBit": 3}, "conditions": {"conditionsV4": ["!", "-d", "192.0.2.0/24"]},
     }  # fmt: skip
     cases |= {name: chain(ports(one, **keys), gw) for name, keys in settings.items()}
-    mistakes: dict[str, dict[str, Any]] = {
-        "hostPort 0": ports({**one, "hostPort": 0}), "containerPort -1": ports({**one, "containerPort": -1}), "markMasqBit 32": ports(one, markMasqBit=32),
+    by_iptables: dict[str, list[Config]] = {**variants, "bridge masquerades": [one]}
+    cases |= {
+        f"iptables: {name}": chain(
+            ports(*entries, backend="iptables"),
+            br(V4, V6, isGateway=True, ipMasq=name == "bridge masquerades", ipMasqBackend="iptables"),
+        )
+        for name, entries in by_iptables.items()
+    }
+    cases |= {f"iptables: {name}": chain(ports(one, backend="iptables", **keys), gw) for name, keys in settings.items()}
+    mistakes: dict[str, dict[str, Any]] = { "hostPort 0": ports({**one, "hostPort": 0}), "containerPort -1": ports({**one, "containerPort": -1}), "markMasqBit 32": ports(one, markMasqBit=32),
         "both marks": ports(one, markMasqBit=3, externalSetMarkChain="X"), "hostPort that is text": ports({**one, "hostPort": "80"}),
     }  # fmt: skip
     return cases | {
@@ -822,7 +833,12 @@ def hand_over_cases() -> dict[str, list[Step]]:
         ]
         for v in VERSIONS
     }
+    mapped = net(
+        "portmap", backend="iptables",
+        runtimeConfig={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]},
+    )  # fmt: skip
     cases |= {
+        "host ports by iptables": [add(dual), add(mapped, previous=True), delete(mapped, by=1), delete(dual, by=1)],
         "loopback": [add(lo, ifname="lo"), check(lo, ifname="lo", by=1), delete(lo, ifname="lo", by=1)],
         "no ipam": [add(no_ipam()), delete(no_ipam(), by=1)],
         "mac and hairpin": [

@@ -228,13 +228,24 @@ KNOWN = (
                     "all of *",
                 ),
                 *("capital keys", "null", "no snat", "masqAll", "markMasqBit", "conditions", "DEL twice"),
+                "iptables: *",
             )
         ],
     ),
     Known(
         "portmap ADD: host link cni0 ipv4 route_localnet: 1 -> 0",
         "only where 127.0.0.1 is mapped",
-        ["portmap/host address", "portmap/all of IPv6"],
+        [
+            "portmap/host address",
+            "portmap/all of IPv6",
+            "portmap/iptables: host address",
+            "portmap/iptables: all of IPv6",
+        ],
+    ),
+    Known(
+        "portmap ADD: directory /run/cni/portmap: absent -> there",
+        "a lock between the look at the rules and their change, so that two pods do not get one port",
+        ["portmap/iptables: *", "hand-over/host ports by iptables:ours-first"],
     ),
     # firewall
     Known(

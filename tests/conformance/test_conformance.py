@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
+from tests.conformance.__main__ import cell
 from tests.conformance.cases import CASES
 from tests.conformance.compare import compare, played
 from tests.conformance.known_differences import KNOWN, Known
@@ -65,3 +67,23 @@ def test_every_listed_difference_names_a_case() -> None:
         if not any(fnmatchcase(name, pattern) for name in PLAYED)
     ]
     assert not dead
+
+
+def test_the_command(installed: Path, tmp_path: Path, reference_bin: str) -> None:
+    """It judges a directory, writes both columns, and fails where something differs that is not listed."""
+    run = Path(__file__).with_name("run")
+    good = subprocess.run(
+        [run, "--bin-dir", installed, "-k", "loopback/VERSION", "--markdown", tmp_path / "results.md"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert good.returncode == 0 and "1 cases: 1 as expected" in good.stdout, good.stdout + good.stderr
+    assert "| loopback VERSION: result.supportedVersions." in (tmp_path / "results.md").read_text()
+    for path in Path(reference_bin).iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    bad = subprocess.run([run, "--bin-dir", tmp_path, "-k", "loopback/"], capture_output=True, text=True, check=False)
+    assert bad.returncode == 1 and "listed, but does not occur any more" in bad.stdout
+
+
+def test_every_reason_is_in_the_documentation() -> None:
+    results = Path(__file__).with_name("RESULTS.md").read_text(encoding="utf-8")
+    assert not [known.reason for known in KNOWN if cell(known.reason) not in results]

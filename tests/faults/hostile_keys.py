@@ -7,18 +7,35 @@ from collections.abc import Iterator
 from typing import Any
 
 from ipam import host_local
-from plugins import bridge
+from plugins import bandwidth, bridge, firewall, portmap, tuning
 from shared.cni.config import Config, Kind
-from tests.faults.hostile_cases import ALL_VERBS, ATTACHED, CONFIGS, IPAM, Case, case, having, shown
+from tests.faults.hostile_cases import ALL_VERBS, ATTACHED, CONFIGS, IPAM, NETWORK, Case, case, having, shown
 
 WRONG: tuple[Any, ...] = ("", "a text", True, 0, 1.5, [], [None], {"a": 1})
 WRONG_NUMBERS: tuple[Any, ...] = (-1, 65536, 2**31, 2**32, 2**63, 2**64, -(2**63), 10**30)
 NO_NUMBERS = ("Infinity", "1e", "01", "+1", "0x10", "True", "9" * 5000)
-NEIGHBOURS = {"ranges": {"subnet": "10.7.0.0/24"}, "ipRanges": {"subnet": "10.9.0.0/24"}}  # what such an element needs
+PORT: dict[str, Any] = {"hostPort": 8080, "containerPort": 80}
+# what such an element needs
+NEIGHBOURS: dict[str, dict[str, Any]] = {
+    "ranges": {"subnet": "10.7.0.0/24"},
+    "ipRanges": {"subnet": "10.9.0.0/24"},
+    "portMappings": PORT,
+}
 AT_LAYER_2 = {key: value for key, value in CONFIGS["bridge"].items() if key != "ipam"}
+BEHIND: dict[str, Any] = {
+    "cniVersion": "1.1.0", "name": NETWORK, "prevResult": {
+        "cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/pod0"}],
+        "ips": [{"address": "10.8.0.99/24", "interface": 0}, {"address": "fd00:8::99/64", "interface": 0}],
+    },
+}  # fmt: skip
+MAPPED = BEHIND | {"type": "portmap", "runtimeConfig": {"portMappings": [PORT]}}
 DECLARED: dict[str, tuple[type[Config], dict[str, Any]]] = {
     "bridge": (bridge.Config, AT_LAYER_2),
     "host-local": (host_local.Config, CONFIGS["host-local"]),
+    "portmap": (portmap.Config, MAPPED),
+    "bandwidth": (bandwidth.Config, BEHIND | {"type": "bandwidth"}),
+    "firewall": (firewall.Config, BEHIND | {"type": "firewall"}),
+    "tuning": (tuning.Config, BEHIND | {"type": "tuning"}),
 }
 
 
@@ -29,6 +46,7 @@ def cases() -> Iterator[Case]:
             yield from _wrong(plugin, base, path, kind, required)
     yield from _values_of_bridge()
     yield from _values_of_host_local()
+    yield from _values_behind()
     yield from _data_directories()
     yield from _ranges()
 
@@ -163,6 +181,49 @@ OF_HOST_LOCAL: dict[str, tuple[Any, ...]] = {
     "ipam.routes[]": ROUTES,
     "ipam.resolvConf": FILES,
 }
+
+
+CHAINS = ("a b", "-j", "!", "X\n-F", 'X"Y', "X;Y", "x" * 29, "ü", "\0", "\ud800", "X -j ACCEPT")
+CONDITIONS = (
+    ["-j"], ["-j", "ACCEPT"], ["-d", "192.0.2.0/24", "-j", "ACCEPT"], ["-d", "192.0.2.0/24\nCOMMIT\n*filter\n-P INPUT DROP"], ["-A", "OUTPUT"], ["-d"], ["!"],
+    ["-i", 'x"', "-j"], ["-i", "eth+"], ["-i", "a/b"], ["-m", "comment"], ["-s", "::/0"], ["-s", "10.0.0.0/33"], ["-s", "$(reboot)"], ["tcp dport 22 accept"],
+    ["ip saddr 10.0.0.0/8; flush ruleset"], ["-i", "\ud800"], ["\0"], ["-s", "\u0661.2.3.4"], ["-i", "x" * 300],
+)  # fmt: skip
+OF_OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "portmap": {
+        "backend": ("IPTABLES", "iptables ", "ipvs", "; reboot"),
+        "externalSetMarkChain": CHAINS,
+        "conditionsV4": CONDITIONS,
+        "conditionsV6": (["-d", "192.0.2.0/24"], ["ip saddr 10.0.0.0/8"], *CONDITIONS[:5]),
+        "runtimeConfig.portMappings[].protocol": ("icmp", "tcp udp", "tcp\n", "tcp -j ACCEPT", "\ud800", "x" * 300),
+        "runtimeConfig.portMappings[].hostIP": (*ADDRESSES, "192.0.2.99", "::1", "224.0.0.1", "10.8.0.1 -j ACCEPT"),
+    },
+    "bandwidth": {"ingressRate": (7,), "egressBurst": (2**35,), "runtimeConfig.bandwidth.egressRate": (7,)},
+    "firewall": {"iptablesAdminChainName": (*CHAINS, "ACCEPT", "CNI-FORWARD"), "ingressPolicy": ("Open", "same-bridge ")},
+    "tuning": {
+        "mac": MACS,
+        "sysctl": ({"net.ipv4.conf/../../kernel.x": "1"}, {"kernel.hostname": "x"}, {"net.x": 1}, {"net.ipv4.ip_forward\n": "1"}, {"": "1"}),
+        "dataDir": ("relative", "/a/../b", "/x\0y"),
+    },
+}  # fmt: skip
+
+
+def _values_behind() -> Iterator[Case]:
+    """Of plugins that come after another one; of portmap by each backend."""
+    for plugin, keys in OF_OTHERS.items():
+        for key, values in keys.items():
+            for value in values:
+                config = holding(key, value, DECLARED[plugin][1])
+                if plugin == "portmap" and key != "backend":
+                    yield case(
+                        plugin,
+                        "ADD",
+                        f"{key} = {shown(value)}, iptables",
+                        config | {"backend": "iptables"},
+                        7,
+                        says=key.rpartition(".")[2],
+                    )
+                yield case(plugin, "ADD", f"{key} = {shown(value)}", config, 7, says=key.rpartition(".")[2])
 
 
 def _values_of_bridge() -> Iterator[Case]:

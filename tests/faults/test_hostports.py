@@ -6,16 +6,21 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import Answer, PretendHost
-from tests.system.hostport_nodes import HOST, Plain, elements, ports, rules
+from tests.pretend import PATH, Answer, PretendHost
+from tests.system.hostport_nodes import BY_IPTABLES, HOST, Plain, elements, left, ports, rules
 
 KEYS = ports((8080, 80, "tcp"), (8080, 80, "udp"), (8081, 81, "udp", HOST), conditionsV4=["!", "-i", "x"])
 ENDS: tuple[dict[str, Any], ...] = ({}, {"netns": "/run/netns/gone"}, {"netns": ""})
 
 
 @pytest.fixture
-def plain(host: PretendHost) -> Plain:
-    found = Plain(host)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(getattr(request, "param", ""))
+
+
+@pytest.fixture
+def plain(host: PretendHost, backend: str) -> Plain:
+    found = Plain(host, backend)
     found.add(ports((9000, 80), (9000, 80, "udp")), "kept", 9)
     return found
 
@@ -53,7 +58,12 @@ def prepare(plain: Plain, what: str) -> None:
         plain.host.python(SEND)
         assert len(tracked(plain)) == 1
     elif what == "first ADD":
-        plain.host.run("nft", "flush ruleset")
+        flush = (
+            [f"ip{six}tables -t nat -{verb}" for six in ("", "6") for verb in "FX"]
+            if plain.keys
+            else ["nft flush ruleset"]
+        )
+        plain.host.run("sh", "-ec", "; ".join(flush), env=plain.environment.get("env"))
 
 
 WHAT = pytest.mark.parametrize("what", ["first ADD", "ADD", "DEL"])
@@ -84,6 +94,50 @@ def test_killed_at_every_message(plain: Plain, what: str) -> None:
     assert halves == {True, False}  # some struck before the change, some behind it
 
 
+def struck_one_by_one(plain: Plain, what: str, how: str, steps: str, *options: str) -> None:
+    """Each of a call's steps is struck, or of its programs' with the option -f; then DEL: nothing of it is left."""
+    verb = what.rpartition(" ")[2]
+    plain.add(KEYS)
+    assert plain.call("DEL", KEYS).status == 0
+    before = {} if what == "first ADD" else left(plain.host)
+    halves = set()
+    for step in steps.split(","):
+        for number in range(1, 60):
+            prepare(plain, what)
+            strike = ("-e", f"trace={step}", "-e", f"inject={step}:signal={how}:when={number}")
+            answer = plain.call(verb, KEYS, prefix=("strace", *options, "-qq", "-o", "/dev/null", *strike))
+            if verb == "ADD" and answer.status == 1:
+                assert left(plain.host) == before and "could not" not in answer.stderr, (step, number, answer)
+            halves.add(is_whole(plain))
+            for _ in range(2):
+                end = plain.call("DEL", {"prevResult": None}, **ENDS[number % 3])
+                assert (end.status, end.stdout) == (0, ""), (step, number, end)
+            assert left(plain.host) == before and not tracked(plain), (step, number, answer)
+            if answer.status == 0:
+                break
+        else:
+            pytest.fail(f"no call got through at {step}")
+    assert halves == {True, False}  # some struck before the change, some behind it
+
+
+@WHAT
+@pytest.mark.parametrize(
+    ("backend", "how"), [("iptables", "KILL"), ("iptables", "TERM"), ("legacy", "KILL")], indirect=["backend"]
+)
+def test_killed_at_every_step(plain: Plain, what: str, how: str) -> None:
+    """Before, between and while its programs run; a call that hears SIGTERM takes back what it did, and says so."""
+    struck_one_by_one(
+        plain, what, how, "write,clone,wait4,flock" if how == "TERM" else "sendto,write,clone,wait4,flock"
+    )
+
+
+@WHAT
+@BY_IPTABLES
+def test_its_programs_are_killed_at_every_step(plain: Plain, what: str) -> None:
+    """Each in turn, or the call itself where it does as much."""
+    struck_one_by_one(plain, what, "KILL", "execve,sendmsg" if plain.environment == {} else "execve,setsockopt", "-f")
+
+
 @WHAT
 @pytest.mark.row(11)
 def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
@@ -102,6 +156,24 @@ def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
         if verb == "DEL":
             assert plain.call("DEL", KEYS).status == 0
         assert elements(plain.host) == before and not tracked(plain), number
+
+
+@BY_IPTABLES
+def test_the_second_family_fails(plain: Plain) -> None:
+    """What the first has by then is taken back."""
+    before = left(plain.host)
+    plain.host.run(
+        "sh",
+        "-ec",
+        "mkdir /run/broken; cd /run/broken; printf '#!/bin/sh\necho broken >&2\nexit 1' >ip6tables-restore; chmod +x *",
+    )
+    path = plain.environment.get("env", {"PATH": PATH})["PATH"]
+    answer = plain.call("ADD", KEYS, env={"PATH": f"/run/broken:{path}"})
+    assert answer.code == 999 and "ip6tables-restore failed" in answer.json["msg"], answer
+    assert "could not" not in answer.stderr, answer
+    assert left(plain.host) == before
+    assert plain.host.run("cat", "/proc/sys/net/ipv4/conf/br0/route_localnet").stdout == "1\n"  # the other pod's
+    plain.add(KEYS)
 
 
 @pytest.mark.row(10)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.pretend import PATH, Answer, PretendHost
 
 PROBES = str(Path(__file__).with_name("probes.py"))
@@ -41,14 +43,50 @@ def elements(host: PretendHost) -> dict[str, list[str]]:
 
 
 def rules(host: PretendHost) -> str:
-    return host.run("nft", "list", "ruleset").stdout
+    return host.run("nft", "--stateless", "list", "ruleset").stdout
+
+
+PROGRAMS = [f"ip{six}tables{variant}" for variant in ("-nft", "-legacy") for six in ("", "6")]
+
+
+def of_pods(host: PretendHost) -> list[str]:
+    """iptables' rules and chains that are containers'."""
+    lines = [line for program in PROGRAMS for line in host.run(f"{program}-save", "-t", "nat").stdout.splitlines()]
+    return [line.removesuffix(" [0:0]") for line in lines if "CNI-DN-" in line]
+
+
+def left(host: PretendHost) -> dict[str, list[str]]:
+    """What attachments have, by whichever backend."""
+    by_iptables = of_pods(host)
+    return {**elements(host), **({"iptables": by_iptables} if by_iptables else {})}
+
+
+# What maps ports; "legacy" is the iptables backend on a host whose iptables is the older one.
+EITHER = pytest.mark.parametrize("backend", ["nftables", "iptables"], indirect=True)
+EVERY = pytest.mark.parametrize("backend", ["nftables", "iptables", "legacy"], indirect=True)
+BY_IPTABLES = pytest.mark.parametrize("backend", ["iptables", "legacy"], indirect=True)
+LEGACY = "/run/legacy"
+
+
+def prepare(host: PretendHost, backend: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys and the environment with which a backend is called."""
+    if backend != "legacy":
+        return ({"backend": backend} if backend else {}), {}
+    links = (
+        f"ln -s $(command -v ip{six}tables-legacy{verb}) {LEGACY}/ip{six}tables{verb}"
+        for six in ("", "6")
+        for verb in ("", "-save", "-restore")
+    )
+    host.run("sh", "-ec", "; ".join([f"mkdir {LEGACY}", *links]))
+    return {"backend": "iptables"}, {"env": {"PATH": f"{LEGACY}:{PATH}"}}
 
 
 class Plain:
     """A host with one link and results of pods that nobody needs to reach."""
 
-    def __init__(self, host: PretendHost) -> None:
+    def __init__(self, host: PretendHost, backend: str = "") -> None:
         self.host = host
+        self.keys, self.environment = prepare(host, backend)
         self.netns = host.netns("pod")
         host.run("sh", "-ec", "ip link add br0 up type bridge; ip addr add 10.1.0.1/24 dev br0; "
                               "ip addr add fd00:1::1/64 dev br0 nodad; ip addr add 192.0.2.1/32 dev br0")  # fmt: skip
@@ -61,11 +99,12 @@ class Plain:
                     {"address": f"10.1.{number // 250}.{number % 250 + 1}/16", "interface": 1},
                     {"address": f"fd00:1::{number:x}/64", "interface": 1}],
         }  # fmt: skip
-        return {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "prevResult": previous, **keys}
+        return {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "prevResult": previous, **self.keys, **keys}
 
     def call(self, verb: str, keys: dict[str, Any], name: str = "c1", number: int = 5, **more: Any) -> Answer:
         config = self.config(keys, number, more.get("ifname", "eth0"))
-        return self.host.cni("portmap", verb, config, **{"netns": self.netns, "container_id": name, **more})
+        more = {"netns": self.netns, "container_id": name, **self.environment, **more}
+        return self.host.cni("portmap", verb, config, **more)
 
     def add(self, keys: dict[str, Any], name: str = "c1", number: int = 5, **more: Any) -> Any:
         answer = self.call("ADD", keys, name, number, **more)
@@ -87,8 +126,9 @@ class Plain:
 class Node:
     """A host with a peer outside and two pods on a bridge; `far` is a host behind it, which routes to it."""
 
-    def __init__(self, host: PretendHost, **bridge: Any) -> None:
+    def __init__(self, host: PretendHost, backend: str = "", **bridge: Any) -> None:
         self.host = host
+        self.keys, self.environment = prepare(host, backend)
         self.where = {"host": "", **{name: host.netns(name) for name in ("out", "far", "a", "b")}}
         lines = []
         for name, net in (("out", "2"), ("far", "3")):
@@ -108,13 +148,21 @@ class Node:
                   "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}}  # fmt: skip
         self.results = {}
         for name in "ab":
-            answer = host.cni("bridge", "ADD", config, netns=self.where[name], container_id=name)
+            answer = host.cni("bridge", "ADD", config, netns=self.where[name], container_id=name, **self.environment)
             assert answer.status == 0, answer.stdout
             self.results[name] = answer.json
 
     def call(self, verb: str, pod: str, keys: dict[str, Any], **more: Any) -> Answer:
-        config = {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "prevResult": self.results[pod], **keys}
-        return self.host.cni("portmap", verb, config, **{"netns": self.where[pod], "container_id": pod, **more})
+        config = {
+            "cniVersion": "1.1.0",
+            "name": "net",
+            "type": "portmap",
+            "prevResult": self.results[pod],
+            **self.keys,
+            **keys,
+        }
+        more = {"netns": self.where[pod], "container_id": pod, **self.environment, **more}
+        return self.host.cni("portmap", verb, config, **more)
 
     def add(self, pod: str, keys: dict[str, Any]) -> None:
         answer = self.call("ADD", pod, keys)

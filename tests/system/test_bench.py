@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def bench(bin_dir: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [f"{ROOT}/tests/bench/run", "--quick", "--rounds", "1", "--bin-dir", str(bin_dir), "--out", str(out)]
+    few = ("--quick", "--rounds", "1", "--pods", "2")
+    command = [f"{ROOT}/tests/bench/run", *few, "--bin-dir", str(bin_dir), "--out", str(out)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -20,13 +21,14 @@ def test_a_short_run_writes_table_samples_and_plot(installed: Path, tmp_path: Pa
     assert (tmp_path / "bench.md").read_text() in done.stdout
     assert (tmp_path / "bench.svg").read_text().rstrip().endswith("</svg>")
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    for row in ("loopback ADD", "bridge ADD", "bridge CHECK", "bridge DEL, 10,000 leases", "bridge DEL, 1 pod", "bridge ADD, ipMasq",
-                "bridge DEL, ipMasq, 1 pod"):  # fmt: skip
+    for row in ("loopback ADD", "bridge ADD", "bridge CHECK", "bridge DEL, 10,000 leases", "bridge DEL, 1 pod", "bridge ADD, ipMasq (iptables)",
+                "portmap DEL, two ports (nftables)", "bridge DEL, ipMasq, 1 pod",
+                "bridge ADD, ipMasq + portmap + firewall + bandwidth, 2 pods"):  # fmt: skip
         assert {suite: len(samples) for suite, samples in rows[row].items()} == {"reference": 1, "ours": 1}, row
 
 
 def test_a_failing_plugin_ends_the_run(tmp_path: Path) -> None:
-    for name in ("loopback", "bridge", "host-local"):
+    for name in ("loopback", "bridge", "host-local", "portmap", "firewall", "bandwidth"):
         plugin = tmp_path / name
         plugin.write_text("#!/bin/sh\necho broken on purpose >&2\nexit 3\n")
         plugin.chmod(0o755)

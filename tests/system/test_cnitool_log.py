@@ -208,7 +208,7 @@ def test_the_nodes_log(host: PretendHost) -> None:
 @contextmanager
 def following(*arguments: object) -> Iterator[IO[str]]:
     """Its output; ended as a person ends it."""
-    argv = [*COMMAND, *map(str, arguments), "--follow", "--json"]
+    argv = ["env", "--default-signal=INT", *COMMAND, *map(str, arguments), "--follow", "--json"]  # also under nohup
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     try:
         assert process.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -38,15 +39,21 @@ def test_install_and_demo(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1].startswith("SUCCESS")
-    for line in ("ok pod1 → pod2 10.88.0.3", "ok pod2 → gateway fd00:88::1", '"cniVersion": "1.0.0"'):
+    for line in (
+        "ok pod1 → pod2 10.88.0.3",
+        "ok pod2 → gateway fd00:88::1",
+        "ok host → 127.0.0.1 port 8080: answered by pod1, port 80",
+        "ok pod2 → fd00:88::1 port 8080: answered by pod1, port 80",
+        '"cniVersion": "1.0.0"',
+    ):
         assert line in done.stdout
     assert "\033" not in done.stdout
     assert machine() == before
 
 
-@pytest.mark.parametrize("missing", ["loopback", "bridge", "host-local"])
+@pytest.mark.parametrize("missing", ["loopback", "bridge", "host-local", "portmap"])
 def test_missing_plugin(installed: Path, tmp_path: Path, missing: str) -> None:
-    for plugin in {"loopback", "bridge", "host-local"} - {missing}:
+    for plugin in {"loopback", "bridge", "host-local", "portmap"} - {missing}:
         (tmp_path / plugin).symlink_to(installed / plugin)
     before = machine()
     done = run_demo(tmp_path)
@@ -57,7 +64,7 @@ def test_missing_plugin(installed: Path, tmp_path: Path, missing: str) -> None:
 
 
 def test_plugin_that_fails_or_lies(installed: Path, tmp_path: Path) -> None:
-    for plugin in ("loopback", "host-local"):
+    for plugin in ("loopback", "host-local", "portmap"):
         (tmp_path / plugin).symlink_to(installed / plugin)
     bridge = tmp_path / "bridge"
     bridge.write_text('#!/bin/sh\necho \'{"code": 11, "msg": "not today"}\'\nexit 1\n')
@@ -65,15 +72,16 @@ def test_plugin_that_fails_or_lies(installed: Path, tmp_path: Path) -> None:
     done = run_demo(tmp_path)
     assert done.returncode == 1
     assert "FAILED: bridge ADD: not today" in done.stderr
-    ips = '[{"address": "10.88.0.2/24"}, {"address": "fd00:88::2/64"}]'
-    bridge.write_text(f"#!/bin/sh\necho '{{\"ips\": {ips}}}'\n")
+    ips = [{"address": "10.88.0.2/24", "interface": 0}, {"address": "fd00:88::2/64", "interface": 0}]
+    result = {"interfaces": [{"name": "eth0", "sandbox": "/run/netns/pod1"}], "ips": ips}
+    bridge.write_text(f"#!/bin/sh\necho '{json.dumps(result)}'\n")
     done = run_demo(tmp_path)
     assert done.returncode == 1
     assert "FAILED: pod1: 10.88.0.2/24 of the result is not on eth0" in done.stderr
 
 
 def test_plugin_that_leaves_something(installed: Path, tmp_path: Path) -> None:
-    for plugin in ("loopback", "host-local"):
+    for plugin in ("loopback", "host-local", "portmap"):
         (tmp_path / plugin).symlink_to(installed / plugin)
     bridge = tmp_path / "bridge"
     bridge.write_text(f'#!/bin/sh\n[ "$CNI_COMMAND" = DEL ] || exec {installed}/bridge\n')
@@ -107,3 +115,16 @@ def test_bin_dir_that_the_demo_would_hide() -> None:
     done = run_demo(Path("/run/cni/bin"))
     assert done.returncode == 1
     assert "/run will be hidden" in done.stderr
+
+
+def test_host_port_that_leads_nowhere(installed: Path, tmp_path: Path) -> None:
+    """The demo tells: here portmap passes the result on and maps nothing."""
+    for plugin in ("loopback", "host-local", "bridge"):
+        (tmp_path / plugin).symlink_to(installed / plugin)
+    portmap = tmp_path / "portmap"
+    portmap.write_text(f"#!{sys.executable} -I\nimport json, os, sys\n"
+                       "if os.environ['CNI_COMMAND'] == 'ADD': print(json.dumps(json.load(sys.stdin)['prevResult']))\n")  # fmt: skip
+    portmap.chmod(0o755)
+    done = run_demo(tmp_path)
+    assert done.returncode == 1
+    assert "FAILED: port 8080 of 127.0.0.1 does not lead host to pod1" in done.stderr

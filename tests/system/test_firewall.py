@@ -2,150 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.faults import batch
-from tests.pretend import PATH, Answer, PretendHost
+from tests.pretend import PATH, PretendHost
+from tests.system.firewall_node import CONFIG, Node
 
-CONFIG: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "firewall"}
 DROP = ("sh", "-ec", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
-OUTSIDE = """
-ip netns add outside
-ip link add uplink type veth peer name eth0 netns outside
-ip address add 192.0.2.1/24 dev uplink
-ip -6 address add fd00:99::1/64 dev uplink nodad
-ip link set uplink up
-ip -n outside link set lo up
-ip -n outside address add 192.0.2.2/24 dev eth0
-ip -n outside address add fd00:99::2/64 dev eth0 nodad
-ip -n outside link set eth0 up
-ip -n outside route add 10.0.0.0/8 via 192.0.2.1
-ip -n outside route add fd00::/8 via fd00:99::1
-"""
-OUTSIDE_ADDRESSES = ("192.0.2.2", "fd00:99::2")
-# Answers on every address, also of those that come later.
-SERVER = """
-import socket
-server = socket.create_server(("::", 7), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
-print("ready", flush=True)
-while True:
-    client, _ = server.accept()
-    client.close()
-"""
-# Which of the addresses answer; a connection that is dropped says nothing within the time.
-CLIENT = """
-import socket, sys
-from concurrent.futures import ThreadPoolExecutor
-def answers(address):
-    try:
-        socket.create_connection((address, 7), timeout=3).close()
-    except OSError:
-        return ""
-    return address
-with ThreadPoolExecutor() as pool:
-    print(*pool.map(answers, sys.argv[1:]))
-"""
 ADMITS = "-A CNI-FORWARD -s {} -j ACCEPT"
-
-
-class Node:
-    """A pretend host with a neighbour and pods, each on a bridge with a network of its own, by this suite's bridge."""
-
-    def __init__(self, host: PretendHost) -> None:
-        self.host = host
-        self.previous: dict[str, Any] = {}
-        self.started: list[Any] = []
-        host.run("sh", "-ec", OUTSIDE)
-        self.serve("outside")
-
-    def serve(self, netns: str) -> None:
-        process = self.host.popen("ip", "netns", "exec", netns, sys.executable, "-c", SERVER)
-        self.started.append(process)
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-
-    def pod(self, pod: str, bridge: int = 1) -> None:
-        """A pod that the bridge plugin has attached."""
-        ranges = [[{"subnet": f"10.{bridge}.0.0/24"}], [{"subnet": f"fd00:{bridge}::/64"}]]
-        keys = {
-            "cniVersion": "1.0.0", "name": f"bridge{bridge}", "bridge": f"cni{bridge}", "isDefaultGateway": True,
-            "ipam": {"type": "host-local", "ranges": ranges},
-        }  # fmt: skip
-        answer = self.host.cni("bridge", "ADD", keys, netns=self.host.netns(pod), container_id=pod)
-        assert answer.status == 0, answer
-        self.previous[pod] = answer.json
-        self.serve(pod)
-
-    def call(self, command: str, pod: str, **keys: Any) -> Answer:
-        how = {name: keys.pop(name) for name in ("netns", "bin_dir", "prefix", "env") if name in keys}
-        how.setdefault("netns", f"/run/netns/{pod}")
-        with_result = {"prevResult": self.previous[pod]} if command in ("ADD", "CHECK") else {}
-        return self.host.cni("firewall", command, {**CONFIG, **with_result, **keys}, container_id=pod, **how)
-
-    def add(self, pod: str, bridge: int = 1, **keys: Any) -> None:
-        if pod not in self.previous:
-            self.pod(pod, bridge)
-        answer = self.call("ADD", pod, **keys)
-        assert answer.status == 0, answer
-        assert answer.json == self.previous[pod]
-
-    def check(self, pod: str, **keys: Any) -> str:
-        answer = self.call("CHECK", pod, **keys)
-        return "" if answer.status == 0 else str(answer.json["details"])
-
-    def delete(self, pod: str, **keys: Any) -> None:
-        answer = self.call("DEL", pod, **keys)
-        assert (answer.status, answer.stdout) == (0, ""), answer
-
-    def collect(self, *valid: str, **keys: Any) -> None:
-        attachments = [{"containerID": pod, "ifname": "eth0"} for pod in valid]
-        answer = self.call("GC", "", **{"cniVersion": "1.1.0", "cni.dev/valid-attachments": attachments, **keys})
-        assert (answer.status, answer.stdout) == (0, ""), answer
-
-    def addresses(self, pod: str) -> list[str]:
-        return [ip["address"].partition("/")[0] for ip in self.previous[pod]["ips"]]
-
-    def reaches(self, pod: str, other: str) -> list[int]:
-        """In which families: 4, 6."""
-        wanted = OUTSIDE_ADDRESSES if other == "outside" else self.addresses(other)
-        out = self.host.run("ip", "netns", "exec", pod, sys.executable, "-c", CLIENT, *wanted).stdout
-        return [6 if ":" in address else 4 for address in out.split()]
-
-    def elements(self) -> dict[str, int]:
-        """The number of elements of each set and map in the tables of the suite."""
-        entries = json.loads(self.host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]
-        found: dict[str, int] = {}
-        for one in (entry[kind] for entry in entries for kind in ("set", "map") if kind in entry):
-            found[one["name"]] = found.get(one["name"], 0) + len(one.get("elem", []))
-        return {name: number for name, number in found.items() if number}
-
-    def filter(self, family: str = "ip", variant: str = "") -> list[str]:
-        """The rules and chains of iptables' table filter."""
-        text = self.host.run(f"{family}tables{variant}-save", "-t", "filter").stdout
-        lines = [line for line in text.splitlines() if line.startswith(("-A", ":"))]
-        return [line.partition(" [")[0] if line.startswith(":") else line for line in lines]  # without counters
-
-    def pod_rules(self) -> list[str]:
-        lines = self.filter() + self.filter("ip6")
-        return [line for line in lines if re.match("-A CNI-FORWARD -[sd] ", line)]
-
-    def records(self) -> list[str]:
-        directory = self.host.root / "run/cni/firewall"
-        return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
 
 
 @pytest.fixture
 def node(host: PretendHost) -> Iterator[Node]:
     found = Node(host)
     yield found
-    for process in found.started:
-        process.kill()
-        process.communicate()
+    found.close()
 
 
 # -- iptables
@@ -257,6 +132,20 @@ def test_an_address_that_is_leased_anew_keeps_its_rules(node: Node) -> None:
     assert node.pod_rules() == [] and node.records() == []
 
 
+def test_what_the_references_del_leaves_behind(node: Node, reference_bin: str) -> None:
+    """It does not know of the file, which then must not keep the rules of who has the address next."""
+    node.host.run(*DROP)
+    node.add("a")
+    node.delete("a", prevResult=node.previous["a"], bin_dir=reference_bin)
+    assert node.pod_rules() == [] and len(node.records()) == 1
+    node.previous["b"] = node.previous["a"]
+    node.add("b")
+    node.delete("b", netns="")
+    assert node.pod_rules() == []
+    node.collect()
+    assert node.records() == []
+
+
 def test_garbage_collection_by_iptables(node: Node) -> None:
     node.host.run(*DROP)
     for pod in ("a", "b", "c"):
@@ -340,25 +229,17 @@ def test_a_second_add_changes_nothing(node: Node) -> None:
 # -- nf_tables
 
 
-def traced(node: Node, command: str, pod: str, **keys: Any) -> list[str]:
-    """The programs that a call executes, with no directory in PATH that has iptables or nft."""
-    prefix = ("/usr/bin/strace", "-f", "-qq", "-e", "trace=clone,clone3,fork,vfork,execve", "-e", "status=successful", "-o", "/run/trace")  # fmt: skip
-    answer = node.call(command, pod, prefix=prefix, env={"PATH": "/none"}, **keys)
-    assert answer.status == 0, answer
-    return [line.split(maxsplit=1)[1] for line in node.host.run("cat", "/run/trace").stdout.splitlines()]
-
-
 def test_without_programs_or_processes(node: Node) -> None:
     """On a host that has no iptables: one process a call, the plugin's own."""
     for pod, bridge in (("a", 1), ("b", 2)):
         node.pod(pod, bridge)
         keys = {"ingressPolicy": "isolated"}
         for command in ("ADD", "CHECK"):
-            made = traced(node, command, pod, **keys)
+            made = node.traced(command, pod, **keys)
             assert len(made) == 1 and made[0].startswith("execve("), made
     assert node.reaches("a", "outside") == node.reaches("outside", "a") == [4, 6] and node.reaches("a", "b") == []
     for pod in ("a", "b"):
-        assert len(traced(node, "DEL", pod, netns="")) == 1
+        assert len(node.traced("DEL", pod, netns="")) == 1
     assert node.elements() == {} and node.records() == []
     assert "guard-" not in node.host.run("nft", "list", "ruleset").stdout
 
@@ -478,7 +359,7 @@ def test_a_failed_add_leaves_nothing(node: Node) -> None:
 
 
 @pytest.mark.parametrize(("keys", "code", "words"), [
-    ({"backend": "firewalld"}, 2, "backend"), ({"backend": "ebtables"}, 7, "backend"),
+    ({"backend": "ebtables"}, 7, "backend"), ({"firewalldZone": "a\x00"}, 7, "firewalldZone"), ({"firewalldZone": "\ud800"}, 7, "firewalldZone"),
     ({"ingressPolicy": "closed"}, 7, "ingressPolicy"), ({"firewalldZone": 3}, 7, "firewalldZone"),
     ({"iptablesAdminChainName": "a\n-F"}, 7, "iptablesAdminChainName"), ({"iptablesAdminChainName": "-F"}, 7, "iptablesAdminChainName"),
     ({"iptablesAdminChainName": "x" * 29}, 7, "iptablesAdminChainName"), ({"iptablesAdminChainName": "CNI-FORWARD"}, 7, "iptablesAdminChainName"),

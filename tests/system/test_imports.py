@@ -38,9 +38,17 @@ OWN = {
     "loopback": (KERNEL, re.compile(r"plugins(\.loopback)?")),
     "bandwidth": (KERNEL, TC, re.compile(r"plugins(\.bandwidth)?")),
     "bridge": (KERNEL, IPAM, re.compile(r"plugins(\.bridge)?")),
-    "firewall": (KERNEL, NFT, re.compile(r"plugins(\.firewall)?|shared\.iptables(\.(firewall|variants))?")),
+    "firewall": (
+        KERNEL,
+        NFT,
+        re.compile(r"plugins(\.firewall)?|shared\.(iptables|dbus)(\.(firewall|firewalld|bus|variants))?"),
+    ),
     "host-local": (IPAM,),
-    "portmap": (KERNEL, NFT, re.compile(r"plugins(\.portmap)?")),
+    "portmap": (
+        KERNEL,
+        NFT,
+        re.compile(r"plugins(\.portmap)?|shared\.iptables(\.(hostport_rules|hostports|variants))?"),
+    ),
     "tuning": (KERNEL, re.compile(r"plugins(\.tuning)?")),
 }
 # The keys of plugins that come after another one.

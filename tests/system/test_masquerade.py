@@ -478,6 +478,29 @@ def test_killed_at_any_message(node: Node, verb: str, call: str) -> None:
     assert node.check("other") == ""
 
 
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_killed_at_any_step_by_iptables(node: Node, verb: str) -> None:
+    """At each message, write and process; then DEL: nothing is left, and the other pod has its own."""
+    keys: dict[str, Any] = {"ipMasqBackend": "iptables"}
+    node.add("other", **keys)
+    before = nat(node)
+    node.host.netns("a")
+    masqueraded = set()
+    for step, number in (
+        (step, number) for step, most in (("clone", 5), ("wait4", 5), ("write", 14)) for number in range(1, most)
+    ):
+        if verb == "DEL":
+            assert node.call("ADD", "a", **keys).status == 0
+        killing = ("strace", "-qq", "-o", "/dev/null", "-e", f"trace={step}", "-e", f"inject={step}:signal=SIGKILL:when={number}")  # fmt: skip
+        assert node.call(verb, "a", prefix=killing, **keys).status in (0, -9)
+        masqueraded.add(len(nat(node)) - len(before))
+        node.delete("a", netns="" if number % 2 else None)
+        assert nat(node) == before, (step, number)
+        assert len(node.host.ip("link", "show", "type", "veth", "master", "cni0")) == 1
+    assert masqueraded == {0, 4, 8}  # by both families, by one of them, and by none
+    assert node.check("other", **keys) == ""
+
+
 MANY = """
 from shared.cni.ip import Prefix
 from shared.net.owner import Owner

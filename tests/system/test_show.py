@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.pretend import PretendHost
-from tests.system.pod_network import CNITOOL, Node
+from tests.system.pod_network import CNITOOL, NETWORK, Node
 
 FORMS = ((), ("--json",), ("--mermaid",), ("--svg", "/run/picture.svg"))
 
@@ -312,3 +312,13 @@ def test_no_namespace_is_made(node: Node) -> None:
     node.host.drop_netns("web1")
     node.show()
     assert not Path(node.host.root, "run/netns/web1").exists()
+
+
+def test_limits_are_no_pod(node: Node) -> None:
+    """bandwidth's ifb is in the result, and has the pod's alias, but leads nowhere."""
+    limits = {"type": "bandwidth", "egressRate": 10**6, "egressBurst": 10**6}
+    node.configure({**NETWORK, "plugins": [*NETWORK["plugins"], limits]})
+    node.attach("c1")
+    assert [link["ifname"] for link in node.host.ip("link", "show", "type", "ifb")]
+    shown = node.show()
+    assert (len(shown["bridges"][0]["ports"]), shown["unbridged"], shown["unlinked"]) == (1, [], [])

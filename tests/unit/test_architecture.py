@@ -22,7 +22,8 @@ BELOW = {
     "shared.net": {BASE, "shared.cni", "shared.net"},
     "shared.nft": {BASE, "shared.cni", "shared.net", "shared.nft"},
     "shared.iptables": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
-    "plugins": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
+    "shared.dbus": {BASE, "shared.cni", "shared.net", "shared.dbus"},
+    "plugins": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables", "shared.dbus"},
     "ipam": {BASE, "shared.cni", "shared.net", "shared.nft"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},

@@ -25,7 +25,7 @@ ONE = Prefix.parse("192.0.2.7/32")
     (["!", "-i", "eth0", "ip saddr 192.0.2.7"], 4, [*link("iifname", "eth0", "neq"), *address("saddr", ONE)]), ([], 4, []), ([" "], 6, []),
 ])  # fmt: skip
 def test_what_is_understood(texts: list[str], version: int, expected: list[object]) -> None:
-    assert conditions.parse(texts, version) == expected
+    assert conditions.expressions(conditions.parse(texts, version)) == expected
 
 
 @pytest.mark.parametrize(("text", "version", "words"), [

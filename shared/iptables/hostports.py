@@ -1,0 +1,312 @@
+r"""Host ports by iptables, in the reference's chains, so that either ends what the other began.
+
+    -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT                (and the same in OUTPUT)
+    -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"net\" id: \"c1\" if: \"eth0\"" -m multiport
+        --dports 8080 -j CNI-DN-623e1c388032b20529218
+    -A CNI-DN-623e1c388032b20529218 -s 10.1.0.0/16 -p tcp … --dport 8080 … -j CNI-HOSTPORT-SETMARK
+    -A CNI-DN-623e1c388032b20529218 -p tcp … --dport 8080 … -j DNAT --to-destination 10.1.0.5:80
+
+What gets the mark is masqueraded by CNI-HOSTPORT-MASQ, to which POSTROUTING leads. The name of a container's chain
+derives from network and container id; rules of this suite also say in a comment for which interface they are. Those of
+the reference do not: as there, DEL of any of the container's interfaces removes them. A rule for one address stands
+before those for any.
+
+As in shared/nft/hostports.py, packets to 127.0.0.0/8 from outside are dropped where localhost's are to find a pod
+(CVE-2020-8558), in table raw, since nat cannot drop.
+"""
+
+from __future__ import annotations
+
+from shared.cni.config import invalid
+from shared.cni.errors import InternalError
+from shared.iptables import variants
+from shared.iptables.hostport_rules import (
+    DNAT,
+    ENTRY,
+    INTERFACE,
+    LOCALNET,
+    NAT,
+    RAW,
+    chain_of,
+    interface_words,
+    shortened,
+)
+from shared.nft import registry
+from shared.nft.hostports import Taken
+from shared.nft.ruleset import Chain
+from shared.nft.ruleset import Table as NfTable
+from shared.nft.transaction import Nfnetlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from shared.iptables.hostport_rules import Forwarding
+    from shared.iptables.programs import Lines
+    from shared.net.owner import Owner
+    from shared.nft.conntrack import Flow
+    from shared.nft.hostports import HostPort
+    from shared.undo import Undo
+
+TURNS = "/run/cni/portmap"
+
+
+def add(undo: Undo, forwarding: Forwarding, forget: Callable[[set[Flow]], object]) -> None:
+    """Maps an attachment's ports; raises InternalError that names the port and its holder where one is taken."""
+    from shared.iptables.programs import Tables
+    from shared.net.turns import turn
+
+    owner = forwarding.owner
+    tables = [Tables(version, "", *forwarding.tables(version)) for version in forwarding.versions]
+    with turn(TURNS):
+        known = [table.lines() for table in tables]
+        for table, lines in zip(tables, known, strict=True):
+            _require_possible(table.version, lines[NAT], forwarding)
+        undo.push(f"remove host ports of {owner.container_id}", lambda: remove(owner, forget))
+        for table, lines in zip(tables, known, strict=True):
+            table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
+    if forwarding.flows:
+        forget(forwarding.flows)
+
+
+def _require_possible(version: int, lines: list[str], forwarding: Forwarding) -> None:
+    from shared.iptables.programs import COMMANDS
+
+    external = forwarding.external
+    if external and not any(line.startswith(f":{external} ") for line in lines):
+        raise invalid("externalSetMarkChain", external, f"is no chain of table {NAT} of {COMMANDS[version]}")
+    owner = forwarding.owner
+    if any(_is_own(line, forwarding.chain, owner.ifname) for line in lines):
+        where = f"chain {forwarding.chain} of {COMMANDS[version]}"
+        raise InternalError(f"{registry.label(owner)} is in {where} already: it was added before")
+    _require_free(version, lines, forwarding.ports, owner.container_id)
+
+
+def _missing(version: int, found: Lines, forwarding: Forwarding) -> Lines:
+    """The commands that complete the tables."""
+    lines = found[NAT]
+    _require_possible(version, lines, forwarding)
+    chain = forwarding.chain
+    wanted = [rule for rule in forwarding.shared() if rule not in lines]
+    entries, inside = forwarding.entries(version, is_at=False), forwarding.inside(version, is_at=False)
+    first, first_inside = forwarding.entries(version, is_at=True), forwarding.inside(version, is_at=True)
+    chains = {line[1:].partition(" ")[0] for line in lines if line.startswith(":")}
+    every = [*forwarding.shared(), *entries, *first, *inside, *first_inside]
+    needed = dict.fromkeys(rule.split(" ")[1] for rule in every)
+    commands = [f"-N {name}" for name in needed if name.startswith("CNI-") and name not in chains]
+    if chain in chains and not any(_leads_to(line, chain) for line in lines):
+        commands.append(f"-F {chain}")  # somebody's unfinished work
+    commands += [_behind_others(rule, lines) for rule in wanted]
+    commands += [*_in_front(first_inside), *inside, *_in_front(first), *entries]
+    return {NAT: commands, RAW: [LOCALNET] if RAW in found and LOCALNET not in found[RAW] else []}
+
+
+def _behind_others(rule: str, lines: list[str]) -> str:
+    """Last in its chain, but what masquerades by the mark before a pod's own masquerading, which says what is not."""
+    _, chain, text = rule.split(" ", 2)
+    there = [line for line in lines if line.startswith(f"-A {chain} ")] if chain == "POSTROUTING" else []
+    place = next((number for number, line in enumerate(there, 1) if " -j CNI-" in line), 0)
+    return f"-I {chain} {place} {text}" if place else rule
+
+
+def _in_front(rules: list[str]) -> list[str]:
+    found = []
+    for number, rule in enumerate(rules, 1):
+        _, chain, text = rule.split(" ", 2)
+        found.append(f"-I {chain} {number} {text}")
+    return found
+
+
+def problems(forwarding: Forwarding) -> list[str]:
+    """The rules that are missing, each in words."""
+    from shared.iptables.programs import COMMANDS, Tables
+
+    found = []
+    for version in forwarding.versions:
+        lines = Tables(version, "", *forwarding.tables(version)).lines()
+        wanted = [*forwarding.shared()]
+        for is_at in (True, False):
+            wanted += [*forwarding.entries(version, is_at=is_at), *forwarding.inside(version, is_at=is_at)]
+        missing = [(NAT, rule) for rule in wanted if rule not in lines[NAT]]
+        if LOCALNET not in lines.get(RAW, [LOCALNET]):
+            missing.append((RAW, LOCALNET))
+        found += [f"{COMMANDS[version]} has no rule {rule} in table {table}" for table, rule in missing]
+    return found
+
+
+def remove(owner: Owner, forget: Callable[[set[Flow]], object]) -> None:
+    """Removes what an attachment has, whichever suite made it, and has `forget` forget its UDP connections."""
+    chain = chain_of(owner.network, owner.container_id)
+    for version, variant in variants.having(NAT, chain):
+        _remove(version, variant, chain, owner.ifname, forget)
+
+
+def _remove(version: int, variant: str, chain: str, ifname: str, forget: Callable[[set[Flow]], object]) -> None:
+    """First nothing leads there; what is there tells a call that comes after this one's end what it left to do."""
+    from shared.iptables.programs import NoIptables, Table
+
+    try:
+        table = Table(version, variant, NAT)
+    except NoIptables:
+        if variant == variants.NFT:  # which has the chain for certain
+            raise
+        return
+    flows: set[Flow] = set()
+    whole = False
+
+    def closed(lines: list[str]) -> list[str]:
+        nonlocal whole
+        ends = [line for line in lines if _is_ended(line, chain, ifname)]
+        flows.clear()
+        flows.update(_udp(version, ends))
+        whole = not any(_is_in(line, chain) or _leads_to(line, chain) for line in {*lines} - {*ends})
+        if flows or whole:
+            ends = [line for line in ends if _leads_to(line, chain)]
+        return [*_deleted(ends), *(_without(lines, {chain}) if whole and not flows else [])]
+
+    def emptied(lines: list[str]) -> list[str]:
+        ends = [line for line in lines if _is_ended(line, chain, ifname)]
+        return _without(lines, {chain}) if whole else _deleted(ends)
+
+    table.change(closed)
+    if not flows:
+        return
+    forget(flows)
+    if whole and variant == variants.NFT:
+        # without another process
+        registry.attempt(Nfnetlink(), Chain(NfTable(variants.FAMILIES[version], NAT), chain, ()).remove())
+    else:
+        table.change(emptied)
+
+
+def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[[set[Flow]], object]) -> None:
+    """The same for a network's attachments that are not among the valid (container id, ifname)."""
+    keep = {(chain_of(network, container_id), interface_words(ifname)) for container_id, ifname in valid}
+    chains = {chain for chain, _ in keep}
+    comment = f'{ENTRY}{shortened(network)}\\" id: '
+    for version, variant in variants.with_rules(NAT, DNAT):
+        from shared.iptables.programs import NoIptables, Table
+
+        flows: set[Flow] = set()
+
+        def stale(lines: list[str]) -> list[str]:
+            """A chain is this network's if what leads there says so."""
+            ours = {line.rpartition(" -j ")[2] for line in lines if line.startswith(f"-A {DNAT} ") and comment in line}
+            ends = []
+            for line in lines:
+                chain = next((one for one in _chains_of(line) if one in ours), "")
+                interface = _interface_of(line)
+                if chain and ((chain, interface) not in keep if interface else chain not in chains):
+                    ends.append(line)
+            kept = {*lines} - {*ends}
+            gone = {chain for chain in ours if not any(chain in _chains_of(line) for line in kept)}
+            flows.clear()  # noqa: B023  (called at once)
+            flows.update(_udp(version, ends))  # noqa: B023
+            one_by_one = [line for line in ends if _chains_of(line)[0] not in gone]
+            return [*_deleted(one_by_one), *_without(lines, gone)]
+
+        try:
+            table = Table(version, variant, NAT)
+        except NoIptables:  # so nobody made a chain by it
+            continue
+        table.change(stale)
+        if flows:
+            forget(flows)
+
+
+def try_out() -> None:
+    """Raises CniError where the programs are missing or cannot be used."""
+    from shared.iptables.programs import Table
+
+    for version in (4, 6):
+        Table(version, "", NAT).lines()
+
+
+def require_free(ports: Sequence[HostPort], container_id: str) -> None:
+    """Raises Taken for a port that another container has in these chains already."""
+    for version, variant in variants.with_rules(NAT, DNAT):
+        if all(port.version != version for port in ports):
+            continue
+        from shared.iptables.programs import NoIptables, Table
+
+        try:
+            lines = Table(version, variant, NAT).lines()
+        except NoIptables:  # so nobody made a rule by it
+            continue
+        _require_free(version, lines, ports, container_id)
+
+
+def _require_free(version: int, lines: list[str], ports: Iterable[HostPort], container_id: str) -> None:
+    """A runtime asks for a container's ports with each of its networks: the first has them, then who is left."""
+    holders = {}
+    for line in lines:
+        if line.startswith(f"-A {DNAT} ") and ENTRY in line:
+            network, _, rest = line.partition(ENTRY)[2].partition('\\" id: \\"')
+            name = rest.partition(chr(92))[0]
+            if name != shortened(container_id):
+                holders[line.rpartition(" -j ")[2]] = f"{network}/{name}"
+    held = {
+        _translated(line): "/".join([holders[chain], *_interface_of(line).split('\\"')[1:2]])
+        for line in lines
+        if " -j DNAT " in line and (chain := line.split(" ", 2)[1]) in holders
+    }
+    for port in ports:
+        holder = held.get((port.host, port.protocol, str(port.port)))
+        if port.version == version and holder is not None:
+            raise Taken(version, port.host, port.protocol, port.port, holder)
+
+
+# -- what a line is
+
+
+def _translated(line: str) -> tuple[str, str, str]:
+    """The address, protocol and port of a rule of a container's chain."""
+    words = line.split(" ")
+    address, protocol, port = (
+        words[words.index(option) + 1] if option in words else "" for option in ("-d", "-p", "--dport")
+    )
+    return address.partition("/")[0], protocol, port
+
+
+def _udp(version: int, lines: Iterable[str]) -> set[Flow]:
+    found = {_translated(line) for line in lines if " -j DNAT " in line}
+    return {(version, address, int(port)) for address, protocol, port in found if protocol == "udp" and port.isdigit()}
+
+
+def _is_in(line: str, chain: str) -> bool:
+    return line.startswith(f"-A {chain} ")
+
+
+def _leads_to(line: str, chain: str) -> bool:
+    return line.startswith("-A ") and line.endswith(f" -j {chain}")
+
+
+def _chains_of(line: str) -> tuple[str, str]:
+    """That in which a rule stands, and its target."""
+    return (line.split(" ", 2)[1], line.rpartition(" -j ")[2]) if line.startswith("-A ") else ("", "")
+
+
+def _is_own(line: str, chain: str, ifname: str) -> bool:
+    """Whether a rule is an attachment's, and says so."""
+    return (_is_in(line, chain) or _leads_to(line, chain)) and _interface_of(line) == interface_words(ifname)
+
+
+def _is_ended(line: str, chain: str, ifname: str) -> bool:
+    """Whether a rule ends with an attachment: its own, or one that is the container's."""
+    return (_is_in(line, chain) or _leads_to(line, chain)) and _interface_of(line) in ("", interface_words(ifname))
+
+
+def _interface_of(line: str) -> str:
+    """Those words of a rule, if it has any."""
+    _, found, rest = line.partition(INTERFACE)
+    return f'{found}{rest.partition(chr(92))[0]}\\"' if found else ""
+
+
+def _deleted(lines: Iterable[str]) -> list[str]:
+    return [f"-D{line.removeprefix('-A')}" for line in lines]
+
+
+def _without(lines: list[str], chains: AbstractSet[str]) -> list[str]:
+    there = [line[1:].partition(" ")[0] for line in lines if line.startswith(":")]
+    return [command for chain in there if chain in chains for command in (f"-F {chain}", f"-X {chain}")]

@@ -1,0 +1,142 @@
+"""podman with its CNI backend runs containers on the installed plugins, also after a reboot, and leaves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.container_host import (
+    ARCHIVE,
+    CONF_DIR,
+    HOST,
+    HOST_6,
+    IMAGE,
+    PORT,
+    SERVER,
+    ContainerHost,
+    chain,
+    require,
+)
+from tests.pretend import PATH
+
+require("podman", "conmon", "runc")
+
+CONFIG = """
+[network]
+network_backend = "cni"
+cni_plugin_dirs = ["{bin_dir}"]
+network_config_dir = "{conf_dir}"
+default_network = "front"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+[containers]
+apparmor_profile = "unconfined"
+cgroups = "no-conmon"
+pids_limit = 0
+"""
+STORAGE = """
+[storage]
+driver = "vfs"
+graphroot = "/var/lib/containers/storage"
+runroot = "/run/containers/storage"
+"""
+# `back` has room for one container.
+NETWORKS = (
+    chain("front", 0, "cni-front"),
+    chain("back", 1, "cni-back", rangeStart="10.44.1.7", rangeEnd="10.44.1.7"),
+)
+RUN = ("run", "--detach", "--name", "web", "--hostname", "web", "--publish", f"9090:{PORT}")
+
+
+class Node(ContainerHost):
+    """A host with podman, its two networks, and IMAGE if it is there already; `empty` is what it has without containers."""
+
+    def __init__(self, bin_dir: Path, state: Path) -> None:
+        super().__init__(bin_dir, state)
+        for network in NETWORKS:
+            self.configure(network)
+        self.variables = {
+            "PATH": PATH,
+            "CONTAINERS_CONF": self.write("/run/containers.conf", CONFIG.format(bin_dir=bin_dir, conf_dir=CONF_DIR)),
+            "CONTAINERS_STORAGE_CONF": self.write("/run/storage.conf", STORAGE),
+        }
+        self.empty = self.kept()
+
+    def podman(self, *argv: str) -> str:
+        return self.run("podman", *argv, env=self.variables).stdout.strip()
+
+    def serves(self) -> bool:
+        """Whether the published port answers outside, in both families, and here."""
+        outside = [self.answer(at, 9090, "client") for at in (HOST, HOST_6)]
+        return [*outside, self.answer("127.0.0.1", 9090)] == ["web"] * 3
+
+    def assert_nothing_left(self) -> None:
+        assert self.podman("ps", "--all", "--quiet") == ""
+        assert self.kept() == self.empty
+
+
+@pytest.fixture
+def node(installed: Path, tmp_path: Path) -> Iterator[Node]:
+    with Node(installed, tmp_path) as node:
+        node.podman("load", "--input", ARCHIVE)
+        yield node
+
+
+def test_a_container(node: Node) -> None:
+    node.podman(*RUN, IMAGE, *SERVER)
+    assert node.serves()
+    assert node.answer("10.44.0.2", PORT) == node.answer("fd00:44::2", PORT) == "web"
+    node.podman("rm", "--force", "--time", "0", "web")
+    node.assert_nothing_left()
+
+
+@pytest.mark.slow
+def test_two_networks(node: Node) -> None:
+    """podman asks for the published port with each of them, in any order."""
+    node.podman(*RUN, "--network", "front", "--network", "back", IMAGE, *SERVER)
+    for is_started_again in (False, True):
+        if is_started_again:
+            node.podman("stop", "--time", "0", "web")
+            assert node.kept() == node.empty
+            node.podman("start", "web")
+        assert node.serves()
+        (front,) = {lease.partition("/")[2] for lease in node.leases() if lease.startswith("front/10.")}
+        for at in (front, "10.44.1.7"):
+            assert node.answer(at, PORT) == "web"
+    node.podman("rm", "--force", "--time", "0", "web")
+    node.assert_nothing_left()
+
+
+def test_a_network_that_is_connected_later(node: Node) -> None:
+    node.podman(*RUN, IMAGE, *SERVER)
+    node.podman("network", "connect", "back", "web")
+    assert node.serves() and node.answer("10.44.1.7", PORT) == "web"
+    node.podman("network", "disconnect", "back", "web")
+    assert node.serves()
+    node.podman("rm", "--force", "--time", "0", "web")
+    node.assert_nothing_left()
+
+
+@pytest.mark.slow
+def test_reboot(installed: Path, tmp_path: Path) -> None:
+    """The host goes without a DEL: its leases, of the only address too, are free for the same container afterwards."""
+    with Node(installed, tmp_path) as node:
+        node.podman("load", "--input", ARCHIVE)
+        node.podman(*RUN, "--network", "back", IMAGE, *SERVER)
+        node.podman("run", "--detach", "--name", "gone", "--network", "front", IMAGE)
+        identity = node.podman("inspect", "--format", "{{.Id}}", "web")
+        assert len(node.leases()) == 4
+    with Node(installed, tmp_path) as node:
+        assert len(node.leases()) == 4
+        node.podman("start", "web")
+        assert node.podman("inspect", "--format", "{{.Id}}", "web") == identity
+        assert node.serves() and node.answer("10.44.1.7", PORT) == "web"
+        node.podman("start", "gone")
+        node.podman("rm", "--force", "--time", "0", "gone", "web")
+        assert node.leases() == set()
+        assert node.podman("ps", "--all", "--quiet") == ""
+        assert node.kept() == {**node.empty, "files": set()}

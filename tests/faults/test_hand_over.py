@@ -1,0 +1,224 @@
+"""A live node goes from the reference to this suite and back, from one release to the next, and is left by it: whole chains, whole states."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.test_leftovers import BOOKKEEPING
+from tests.pretend import PretendHost
+from tests.system.test_install import Site, is_launcher, make_site
+
+NETWORK = "net"
+BRIDGE: dict[str, Any] = {
+    "type": "bridge",
+    "bridge": "cni0",
+    "isDefaultGateway": True,
+    "hairpinMode": True,
+    "ipMasq": True,
+    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]},
+}
+NOTES = (*BOOKKEEPING, "/run/cni/firewall/")
+POD_ADDRESS = re.compile(r"10\.7\.0\.[2-9]|fd00:7::[2-9]")
+# Whether portmap is in the chains that go from one suite to the other: it must end what the reference's iptables backend has made.
+PORTMAP_GOES_OVER = True
+
+
+def native(port: int) -> list[dict[str, Any]]:
+    """The whole chain with the suite's own rules, and a host port."""
+    return [BRIDGE, _portmap(port), {"type": "firewall"}]
+
+
+def goes_over(backend: str, port: int) -> list[dict[str, Any]]:
+    """What this suite is configured with while the reference has made the pod, or will remove it; it has iptables only."""
+    portmap = [{**_portmap(port), "backend": backend}] if PORTMAP_GOES_OVER else []
+    return [{**BRIDGE, "ipMasqBackend": backend}, *portmap, {"type": "firewall", "backend": backend}]
+
+
+def _portmap(port: int) -> dict[str, Any]:
+    mapping = {"hostPort": port, "containerPort": 80, "protocol": "tcp"}
+    return {"type": "portmap", "runtimeConfig": {"portMappings": [mapping]}}
+
+
+class Node:
+    """A pretend host on which chains are executed as a runtime does, each time by one of the suites."""
+
+    def __init__(self, host: PretendHost) -> None:
+        self.host = host
+        self.results: dict[str, Any] = {}
+
+    def call(self, verb: str, plugin: dict[str, Any], pod: str, bin_dir: str, **keys: Any) -> Any:
+        config = {"cniVersion": "1.0.0", "name": NETWORK, **plugin, **keys}
+        answer = self.host.cni(plugin["type"], verb, config, netns=f"/run/netns/{pod}", container_id=pod, bin_dir=bin_dir)  # fmt: skip
+        assert answer.status == 0, (verb, plugin["type"], bin_dir, answer)
+        return answer.json if answer.stdout else None
+
+    def add(self, pod: str, chain: Sequence[dict[str, Any]], bin_dir: str) -> None:
+        self.host.netns(pod)
+        previous: dict[str, Any] = {}
+        for plugin in chain:
+            previous = {"prevResult": self.call("ADD", plugin, pod, bin_dir, **previous)}
+        self.results[pod] = previous
+
+    def check(self, pod: str, chain: Sequence[dict[str, Any]], bin_dir: str) -> None:
+        for plugin in chain:
+            self.call("CHECK", plugin, pod, bin_dir, **self.results[pod])
+
+    def delete(self, pod: str, chain: Sequence[dict[str, Any]], bin_dir: str) -> None:
+        for plugin in reversed(chain):
+            self.call("DEL", plugin, pod, bin_dir, **self.results[pod])
+        self.host.drop_netns(pod)
+
+    def state(self) -> dict[str, Any]:
+        """Links, addresses, routes, leases and every rule; not what this suite notes beside them, of which others do not know."""
+        found = self.host.snapshot()
+        files = {name: text for name, text in found["files"].items() if not any(part in name for part in NOTES)}
+        saved = [self.host.run(f"{family}tables-{variant}-save").stdout for family in ("ip", "ip6") for variant in ("nft", "legacy")]  # fmt: skip
+        return {
+            **found,
+            "files": files,
+            "nftables": self.host.run("nft", "--stateless", "list", "ruleset").stdout.splitlines(),
+            "iptables": [
+                re.sub(r"\[\d+:\d+\]", "", line) for text in saved for line in text.splitlines() if line[0] != "#"
+            ],
+        }
+
+
+@pytest.fixture
+def node(host: PretendHost) -> Node:
+    return Node(host)
+
+
+@pytest.mark.parametrize(
+    ("first", "backend"), [("reference", "iptables"), ("reference", "nftables"), ("ours", "iptables")]
+)
+def test_a_pod_goes_to_the_other_suite(
+    node: Node, installed: Path, reference_bin: str, first: str, backend: str
+) -> None:
+    """On a node that has pods of both, one that the first made and the other ends leaves the state as it was before."""
+    one, other = (reference_bin, str(installed)) if first == "reference" else (str(installed), reference_bin)
+    kept1, kept2, chain = (goes_over(backend, port) for port in (8081, 8082, 8080))
+    node.add("kept1", kept1, one)
+    node.add("kept2", kept2, other)
+    before = node.state()
+    node.add("pod", chain, one)
+    made = node.state()
+    assert all(made[part] != before[part] for part in ("host", "files", "iptables"))
+    if backend == "iptables":
+        # portmap's CHECK looks for its own comments, with the interface in them
+        node.check("pod", [plugin for plugin in chain if plugin["type"] != "portmap"], str(installed))
+    node.delete("pod", chain, other)
+    assert node.state() == before
+    node.delete("kept1", kept1, other)
+    node.delete("kept2", kept2, one if backend == "iptables" else other)
+    assert not POD_ADDRESS.search(json.dumps(node.state()))
+
+
+# -- another release
+
+
+# Attaches and ends one pod after the other until its standard input ends; a line for each, empty or with what failed.
+WORKER = """
+import json, os, select, subprocess, sys
+chain, pod, bin_dir = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
+def call(verb, plugin, container, previous):
+    env = {
+        "PATH": os.environ["PATH"], "CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_NETNS": "/run/netns/" + pod,
+        "CNI_IFNAME": "eth0", "CNI_PATH": bin_dir,
+    }
+    config = {"cniVersion": "1.0.0", "name": "net", **plugin, **previous}
+    done = subprocess.run([bin_dir + "/" + plugin["type"]], input=json.dumps(config), env=env, capture_output=True, text=True)
+    if done.returncode or done.stderr:
+        raise RuntimeError(f"{verb} {plugin['type']}: {done}")
+    return {"prevResult": json.loads(done.stdout)} if verb == "ADD" else previous
+number = 0
+while not select.select([0], [], [], 0)[0]:
+    number += 1
+    container, previous, complaint = f"{pod}-{number}", {}, ""
+    try:
+        for verb, plugins in (("ADD", chain), ("CHECK", chain), ("DEL", chain[::-1])):
+            for plugin in plugins:
+                previous = call(verb, plugin, container, previous)
+    except Exception as error:
+        complaint = repr(error)
+    print(complaint, flush=True)
+"""
+WORKERS = 3
+
+
+def release(site: Site, version: str) -> None:
+    """The source becomes another version's."""
+    path = site.source / "pyproject.toml"
+    path.write_text(re.sub(r'(?m)^version = ".*"', f'version = "{version}"', path.read_text(), count=1))
+    site.change(version)
+
+
+@pytest.mark.slow
+def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
+    """Of the same release, of newer ones, and back: not one call fails, and the last pod leaves nothing."""
+    site = make_site(tmp_path)
+    site.run()
+    node = Node(host)
+    node.add("kept", native(8080), str(site.bin))
+    before = node.state()
+    workers = []
+    for number in range(WORKERS):
+        chain = native(8081 + number)
+        host.netns(f"pod{number}")
+        workers.append(host.popen(sys.executable, "-c", WORKER, json.dumps(chain), f"pod{number}", str(site.bin)))
+    complaints = [worker.stdout.readline().decode() for worker in workers if worker.stdout]
+    trees: set[Path] = set()
+    for version in ("0.1.0", "0.2.0", "0.3.0", "0.1.0"):
+        if version != "0.1.0" or trees:
+            release(site, version)
+        site.run()
+        trees.add(site.tree())
+        # whatever a worker began before it has ended then, and one more has begun
+        complaints += [worker.stdout.readline().decode() for worker in workers for _ in range(2) if worker.stdout]
+    for worker in workers:
+        out, err = worker.communicate()
+        complaints += [*out.decode().splitlines(keepends=True), err.decode()]
+    assert {complaint.strip() for complaint in complaints} == {""}
+    assert len(trees) == 4 and len(complaints) > 4 * 2 * WORKERS
+    for number in range(WORKERS):
+        host.drop_netns(f"pod{number}")
+    assert node.state() == before
+    node.check("kept", native(8080), str(site.bin))
+
+
+# -- an uninstall
+
+
+def reaches(node: Node, pod: str) -> bool:
+    """Whether the pod's gateway answers it, in both families."""
+    return all(
+        node.host.run("ip", "netns", "exec", pod, "ping", "-c", "1", "-W", "5", address, check=False).returncode == 0
+        for address in ("10.7.0.1", "fd00:7::1")
+    )
+
+
+@pytest.mark.parametrize("then", ["installation", "reference"])
+def test_an_uninstall_with_a_pod(host: PretendHost, tmp_path: Path, reference_bin: str, then: str) -> None:
+    """The pod keeps its network. Another installation ends it, and the reference where the rules are in its chains."""
+    site = make_site(tmp_path)
+    site.run()
+    node = Node(host)
+    kept, chain = (native(port) if then == "installation" else goes_over("iptables", port) for port in (8080, 8081))
+    node.add("kept", kept, str(site.bin))
+    before = node.state()
+    node.add("pod", chain, str(site.bin))
+    made = node.state()
+    site.run("--uninstall")
+    assert not any(is_launcher(path) for path in site.bin.glob("*"))
+    assert node.state() == made and reaches(node, "pod")
+    if then == "installation":
+        site.run()
+        node.check("pod", chain, str(site.bin))
+    node.delete("pod", chain, reference_bin if then == "reference" else str(site.bin))
+    assert node.state() == before and reaches(node, "kept")

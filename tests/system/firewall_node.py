@@ -1,0 +1,145 @@
+"""A node with pods behind this suite's bridge and a neighbour outside, for the tests of firewall's backends."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+from tests.pretend import Answer, PretendHost
+
+CONFIG: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "firewall"}
+OUTSIDE = """
+ip netns add outside
+ip link add uplink type veth peer name eth0 netns outside
+ip address add 192.0.2.1/24 dev uplink
+ip -6 address add fd00:99::1/64 dev uplink nodad
+ip link set uplink up
+ip -n outside link set lo up
+ip -n outside address add 192.0.2.2/24 dev eth0
+ip -n outside address add fd00:99::2/64 dev eth0 nodad
+ip -n outside link set eth0 up
+ip -n outside route add 10.0.0.0/8 via 192.0.2.1
+ip -n outside route add fd00::/8 via fd00:99::1
+"""
+OUTSIDE_ADDRESSES = ("192.0.2.2", "fd00:99::2")
+# Answers on every address, also of those that come later.
+SERVER = """
+import socket
+server = socket.create_server(("::", 7), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
+print("ready", flush=True)
+while True:
+    client, _ = server.accept()
+    client.close()
+"""
+# Which of the addresses answer; a connection that is dropped says nothing within the time.
+CLIENT = """
+import socket, sys
+from concurrent.futures import ThreadPoolExecutor
+def answers(address):
+    try:
+        socket.create_connection((address, 7), timeout=3).close()
+    except OSError:
+        return ""
+    return address
+with ThreadPoolExecutor() as pool:
+    print(*pool.map(answers, sys.argv[1:]))
+"""
+
+
+class Node:
+    """A pretend host with a neighbour and pods, each on a bridge with a network of its own, by this suite's bridge."""
+
+    def __init__(self, host: PretendHost) -> None:
+        self.host = host
+        self.previous: dict[str, Any] = {}
+        self.started: list[Any] = []
+        host.run("sh", "-ec", OUTSIDE)
+        self.serve("outside")
+
+    def serve(self, netns: str) -> None:
+        process = self.host.popen("ip", "netns", "exec", netns, sys.executable, "-c", SERVER)
+        self.started.append(process)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+
+    def pod(self, pod: str, bridge: int = 1) -> None:
+        """A pod that the bridge plugin has attached."""
+        ranges = [[{"subnet": f"10.{bridge}.0.0/24"}], [{"subnet": f"fd00:{bridge}::/64"}]]
+        keys = {
+            "cniVersion": "1.0.0", "name": f"bridge{bridge}", "bridge": f"cni{bridge}", "isDefaultGateway": True,
+            "ipam": {"type": "host-local", "ranges": ranges},
+        }  # fmt: skip
+        answer = self.host.cni("bridge", "ADD", keys, netns=self.host.netns(pod), container_id=pod)
+        assert answer.status == 0, answer
+        self.previous[pod] = answer.json
+        self.serve(pod)
+
+    def call(self, command: str, pod: str, **keys: Any) -> Answer:
+        how = {name: keys.pop(name) for name in ("netns", "bin_dir", "prefix", "env") if name in keys}
+        how.setdefault("netns", f"/run/netns/{pod}")
+        with_result = {"prevResult": self.previous[pod]} if command in ("ADD", "CHECK") else {}
+        return self.host.cni("firewall", command, {**CONFIG, **with_result, **keys}, container_id=pod, **how)
+
+    def add(self, pod: str, bridge: int = 1, **keys: Any) -> None:
+        if pod not in self.previous:
+            self.pod(pod, bridge)
+        answer = self.call("ADD", pod, **keys)
+        assert answer.status == 0, answer
+        assert answer.json == self.previous[pod]
+
+    def check(self, pod: str, **keys: Any) -> str:
+        answer = self.call("CHECK", pod, **keys)
+        return "" if answer.status == 0 else str(answer.json["details"])
+
+    def delete(self, pod: str, **keys: Any) -> None:
+        answer = self.call("DEL", pod, **keys)
+        assert (answer.status, answer.stdout) == (0, ""), answer
+
+    def collect(self, *valid: str, **keys: Any) -> None:
+        attachments = [{"containerID": pod, "ifname": "eth0"} for pod in valid]
+        answer = self.call("GC", "", **{"cniVersion": "1.1.0", "cni.dev/valid-attachments": attachments, **keys})
+        assert (answer.status, answer.stdout) == (0, ""), answer
+
+    def addresses(self, pod: str) -> list[str]:
+        return [ip["address"].partition("/")[0] for ip in self.previous[pod]["ips"]]
+
+    def reaches(self, pod: str, other: str) -> list[int]:
+        """In which families: 4, 6."""
+        wanted = OUTSIDE_ADDRESSES if other == "outside" else self.addresses(other)
+        out = self.host.run("ip", "netns", "exec", pod, sys.executable, "-c", CLIENT, *wanted).stdout
+        return [6 if ":" in address else 4 for address in out.split()]
+
+    def elements(self) -> dict[str, int]:
+        """The number of elements of each set and map in the tables of the suite."""
+        entries = json.loads(self.host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]
+        found: dict[str, int] = {}
+        for one in (entry[kind] for entry in entries for kind in ("set", "map") if kind in entry):
+            found[one["name"]] = found.get(one["name"], 0) + len(one.get("elem", []))
+        return {name: number for name, number in found.items() if number}
+
+    def filter(self, family: str = "ip", variant: str = "") -> list[str]:
+        """The rules and chains of iptables' table filter."""
+        text = self.host.run(f"{family}tables{variant}-save", "-t", "filter").stdout
+        lines = [line for line in text.splitlines() if line.startswith(("-A", ":"))]
+        return [line.partition(" [")[0] if line.startswith(":") else line for line in lines]  # without counters
+
+    def pod_rules(self) -> list[str]:
+        lines = self.filter() + self.filter("ip6")
+        return [line for line in lines if re.match("-A CNI-FORWARD -[sd] ", line)]
+
+    def records(self) -> list[str]:
+        directory = self.host.root / "run/cni/firewall"
+        return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+
+    def traced(self, command: str, pod: str, **keys: Any) -> list[str]:
+        """The programs that a call executes, with no directory in PATH that has iptables or nft."""
+        prefix = ("/usr/bin/strace", "-f", "-qq", "-e", "trace=clone,clone3,fork,vfork,execve", "-e", "status=successful", "-o", "/run/trace")  # fmt: skip
+        answer = self.call(command, pod, prefix=prefix, env={"PATH": "/none"}, **keys)
+        assert answer.status == 0, answer
+        return [line.split(maxsplit=1)[1] for line in self.host.run("cat", "/run/trace").stdout.splitlines()]
+
+    def close(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.communicate()
