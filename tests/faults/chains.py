@@ -58,6 +58,7 @@ CHAINS: dict[str, Chain] = {
     "bridge, spoof check": Chain((BRIDGE | {"macspoofchk": True, "promiscMode": True},)),
     "host-local": Chain((BRIDGE | {"type": "host-local"},)),
     "portmap": Chain((PORTMAP,), (BRIDGE,)),
+    "portmap, iptables": Chain((iptables(PORTMAP),), (BRIDGE,)),
     "firewall": Chain((FIREWALL,), (BRIDGE,)),
     "firewall, iptables": Chain((iptables(FIREWALL),), (BRIDGE,)),
     "bandwidth": Chain((BANDWIDTH,), (BRIDGE,)),
