@@ -7,13 +7,11 @@ from shared.cni import config
 from shared.cni.config import choice, field
 from shared.cni.errors import (
     CniError,
-    IncompatibleVersion,
     InternalError,
     InvalidConfig,
     PluginNotAvailable,
 )
 from shared.cni.plugin import each, previous_result, valid_attachments
-from shared.cni.versions import at_least
 from shared.net.owner import Owner
 
 TYPE_CHECKING = False
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from shared.nft.admission import Admission
     from shared.undo import Undo
 
-SINCE = "0.4.0"
 NFTABLES, IPTABLES, FIREWALLD = "nftables", "iptables", "firewalld"
 ZONE_NAME_LENGTH = 64  # firewalld has 17 and fewer, by its version
 TAKEN_NAMES = ("ACCEPT", "DROP", "QUEUE", "RETURN", "INPUT", "FORWARD", "OUTPUT", "CNI-FORWARD")
@@ -80,8 +77,6 @@ class Wanted:
     """A call's configuration, validated before anything is touched."""
 
     def __init__(self, call: Call) -> None:
-        if not at_least(call.version, SINCE):
-            raise IncompatibleVersion("incompatible CNI versions", f"config is {call.version}, firewall needs {SINCE}")
         self.keys: Config = Config.read(call.config)
         self.owner = Owner(call.network, call.container_id, call.ifname)
         self.keeps_apart = self.keys.ingressPolicy != "open"

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-FIRST = {"plugins.bandwidth": "0.3.0"}  # by module: the first version that a plugin speaks, where it is not all of them
+# By module: the first version that a plugin speaks, where it is not all of them.
+FIRST = {"plugins.bandwidth": "0.3.0", "plugins.firewall": "0.4.0"}
 CURRENT = SUPPORTED[-1]
 
 INTERFACE_KEYS_1_1 = ("mtu", "socketPath", "pciID")
