@@ -42,8 +42,8 @@ admin_chain = config.Kind(_admin_chain, config.chain_name.schema, empty_is_unset
 
 
 def _zone_name(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable() or len(value) > ZONE_NAME_LENGTH:
-        raise ValueError(f"must be 1 to {ZONE_NAME_LENGTH} printable characters")
+    if not isinstance(value, str) or not value.isprintable() or " " in value or len(value) > ZONE_NAME_LENGTH:
+        raise ValueError(f"must be 1 to {ZONE_NAME_LENGTH} printable characters, and no blank")
     return value
 
 
