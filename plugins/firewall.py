@@ -16,6 +16,7 @@ from shared.net.owner import Owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
     from typing import Any
 
     from shared.cni.call import Call
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from shared.cni.result import Result
     from shared.dbus.firewalld import Firewalld
     from shared.iptables.firewall import Iptables
+    from shared.net import claims
     from shared.nft.admission import Admission
     from shared.undo import Undo
 
@@ -184,7 +186,6 @@ def delete(call: Call) -> None:
         result = previous_result(call)
     except CniError:  # what cannot be read names no address
         result = None
-    from shared.dbus.firewalld import Firewalld
     from shared.iptables import firewall
     from shared.net import claims
     from shared.nft import admission
@@ -192,8 +193,19 @@ def delete(call: Call) -> None:
     addresses = _addresses(result) if result else ()
     each(
         lambda: admission.remove(owner),
-        lambda: claims.end(owner, addresses, firewall.remove, Firewalld(_zone(call)).remove),
+        lambda: claims.end(owner, addresses, firewall.remove, _from_firewalld(_zone(call))),
     )
+
+
+def _from_firewalld(zone: str) -> claims.Taker:
+    """What takes addresses out of a zone; firewalld's part is loaded when there are any."""
+
+    def take(addresses: AbstractSet[Address], note: claims.Note) -> None:
+        from shared.dbus.firewalld import Firewalld
+
+        Firewalld(zone).remove(addresses, note)
+
+    return take
 
 
 def _zone(call: Call) -> str:
@@ -208,14 +220,13 @@ def _zone(call: Call) -> str:
 def gc(call: Call) -> None:
     """Removes what this network's attachments that are not valid any more have left, by whichever backend."""
     valid = valid_attachments(call)
-    from shared.dbus.firewalld import Firewalld
     from shared.iptables import firewall
     from shared.net import claims
     from shared.nft import admission
 
     each(
         lambda: admission.collect(call.network, valid),
-        lambda: claims.collect(call.network, valid, firewall.remove, Firewalld("").remove),
+        lambda: claims.collect(call.network, valid, firewall.remove, _from_firewalld("")),
     )
 
 

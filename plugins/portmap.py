@@ -14,7 +14,7 @@ from shared.net.owner import Owner
 from shared.net.verify import own_ips
 from shared.nft import hostports
 from shared.nft.hostports import LOCALHOST, LOCALHOST_6, PROTOCOLS, Forwarding, HostPort
-from shared.nft.transaction import Nfnetlink, NoNfTables
+from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -184,11 +184,8 @@ class Destination:
             _forget(flows)
 
     def _require_free_of_nftables(self) -> None:
-        try:
-            kernel = Nfnetlink()
-        except NoNfTables:  # so nobody mapped one by it
-            return
-        hostports.require_free(kernel, self.ports, self.wanted.owner)
+        if kernel := Nfnetlink.if_there():
+            hostports.require_free(kernel, self.ports, self.wanted.owner)
 
     def _require_free_of_iptables(self) -> None:
         if variants.with_rules(*variants.HOSTPORTS):
@@ -321,12 +318,9 @@ def delete(call: Call) -> None:
 
 
 def _remove(owner: Owner) -> None:
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return
-    hostports.remove(kernel, owner, _forget)
-    hostports.remove_references(kernel, owner.container_id)
+    if kernel := Nfnetlink.if_there():
+        hostports.remove(kernel, owner, _forget)
+        hostports.remove_references(kernel, owner.container_id)
 
 
 def gc(call: Call) -> None:
@@ -338,11 +332,8 @@ def gc(call: Call) -> None:
 
 
 def _collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return
-    hostports.collect(kernel, network, valid, _forget)
+    if kernel := Nfnetlink.if_there():
+        hostports.collect(kernel, network, valid, _forget)
 
 
 def status(call: Call) -> None:

@@ -23,7 +23,7 @@ from shared.nft import registry, wire
 from shared.nft.expressions import accept, ct_state, drop, family, link, lookup, meta, payload, return_, verdict
 from shared.nft.registry import BRIDGE, INET, Ruleset
 from shared.nft.ruleset import ADDRESSES, IFNAME, VERDICT, Chain, Rule, Set, addressed
-from shared.nft.transaction import Nfnetlink, NoNfTables
+from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,23 +123,17 @@ class Admission:
 
 def remove(owner: Owner) -> None:
     """Removes what an attachment has; nothing where it has nothing, as where the kernel has no nf_tables."""
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return
-    registry.remove(kernel, BRIDGED, owner)
-    _remove(kernel, owner)
+    if kernel := Nfnetlink.if_there():
+        registry.remove(kernel, BRIDGED, owner)
+        _remove(kernel, owner)
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     """Removes that of attachments of a network that are not among the valid (container id, ifname)."""
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return
-    for ruleset in (BRIDGED, ROUTED):
-        registry.collect(kernel, ruleset, network, valid)
-    _forget_bridges(kernel)
+    if kernel := Nfnetlink.if_there():
+        for ruleset in (BRIDGED, ROUTED):
+            registry.collect(kernel, ruleset, network, valid)
+        _forget_bridges(kernel)
 
 
 def try_out(*, is_isolated: bool) -> None:

@@ -17,7 +17,7 @@ from shared.nft import registry, wire
 from shared.nft.expressions import cmp, drop, lookup, meta, payload
 from shared.nft.registry import BRIDGE, Ruleset
 from shared.nft.ruleset import ETHER_ADDR, IFNAME, Chain, Rule, Set
-from shared.nft.transaction import Nfnetlink, NoNfTables
+from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,29 +59,20 @@ def add(undo: Undo, owner: Owner, mac: str) -> None:
 
 def remove(owner: Owner) -> None:
     """Ends it; nothing where there is none."""
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return
-    registry.remove(kernel, RULESET, owner)
+    if kernel := Nfnetlink.if_there():
+        registry.remove(kernel, RULESET, owner)
 
 
 def problems(owner: Owner, mac: str) -> list[str]:
     """What is not as `add` left it, each in words."""
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return []
-    return registry.problems(kernel, RULESET, owner, _elements(owner, mac))
+    kernel = Nfnetlink.if_there()
+    return registry.problems(kernel, RULESET, owner, _elements(owner, mac)) if kernel else []
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     """Ends it for attachments of a network that are not among the valid (container id, ifname)."""
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return
-    registry.collect(kernel, RULESET, network, valid)
+    if kernel := Nfnetlink.if_there():
+        registry.collect(kernel, RULESET, network, valid)
 
 
 def _elements(owner: Owner, mac: str) -> list[Element]:

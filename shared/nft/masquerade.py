@@ -14,7 +14,7 @@ from shared.nft import registry, wire
 from shared.nft.expressions import address, family, is_local, lookup, masquerade, payload, return_, verdict
 from shared.nft.registry import INET, Ruleset
 from shared.nft.ruleset import ADDRESSES, VERDICT, Chain, Rule, Set, addressed
-from shared.nft.transaction import Nfnetlink, NoNfTables
+from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,11 +54,8 @@ def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[
 
 def remove(owner: Owner) -> None:
     """Ends it; nothing where nothing is masqueraded, as where the kernel has no nf_tables."""
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return
-    registry.remove(kernel, RULESET, owner)
+    if kernel := Nfnetlink.if_there():
+        registry.remove(kernel, RULESET, owner)
 
 
 def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
@@ -69,11 +66,8 @@ def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     """Ends it for attachments of a network that are not among the valid (container id, ifname)."""
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return
-    registry.collect(kernel, RULESET, network, valid)
+    if kernel := Nfnetlink.if_there():
+        registry.collect(kernel, RULESET, network, valid)
 
 
 def try_out(exempt: Sequence[Prefix]) -> None:

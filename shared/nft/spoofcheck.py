@@ -16,7 +16,7 @@ from shared.nft import registry, wire
 from shared.nft.expressions import drop, lookup, meta, payload
 from shared.nft.registry import BRIDGE, Ruleset
 from shared.nft.ruleset import ETHER_ADDR, IFNAME, Chain, Rule, Set, Table
-from shared.nft.transaction import Nfnetlink, NoNfTables
+from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,12 +53,9 @@ def add(undo: Undo, owner: Owner, mac: str) -> None:
 
 def remove(owner: Owner) -> None:
     """Ends it, also one that the reference made for this container; nothing where there is none."""
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return
-    registry.remove(kernel, RULESET, owner)
-    _remove_references(kernel, owner)
+    if kernel := Nfnetlink.if_there():
+        registry.remove(kernel, RULESET, owner)
+        _remove_references(kernel, owner)
 
 
 def problems(owner: Owner, mac: str) -> list[str]:
@@ -68,11 +65,8 @@ def problems(owner: Owner, mac: str) -> list[str]:
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     """Ends it for attachments of a network that are not among the valid (container id, ifname)."""
-    try:
-        kernel = Nfnetlink()
-    except NoNfTables:
-        return
-    registry.collect(kernel, RULESET, network, valid)
+    if kernel := Nfnetlink.if_there():
+        registry.collect(kernel, RULESET, network, valid)
 
 
 def try_out() -> None:

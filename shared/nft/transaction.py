@@ -13,6 +13,7 @@ from shared.nft.ruleset import comment_of, elements_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     from shared.net.netlink import Message
     from shared.nft.ruleset import Chain, Set, Table
@@ -47,6 +48,14 @@ class Nfnetlink(Netlink):
                 raise NoNfTables from None
             raise
         _open.append(self)
+
+    @classmethod
+    def if_there(cls) -> Self | None:
+        """A socket; None where the kernel has no nf_tables, so that nothing can be in it either."""
+        try:
+            return cls()
+        except NoNfTables:
+            return None
 
     def close(self) -> None:
         """Frees the socket."""

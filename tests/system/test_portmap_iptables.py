@@ -397,39 +397,12 @@ def test_unfinished_work_of_others(plain: Plain) -> None:
     (chain,) = {line.split()[1] for line in of_pods(plain.host) if line.startswith("-A CNI-DN")}
     plain.host.run("iptables", "-t", "nat", "-F", "CNI-HOSTPORT-DNAT")
     plain.host.run("iptables", "-t", "nat", "-F", chain)
-    plain.host.run(
-        "iptables",
-        "-t",
-        "nat",
-        "-A",
-        chain,
-        "-p",
-        "tcp",
-        "--dport",
-        "8080",
-        "-j",
-        "DNAT",
-        "--to-destination",
-        "10.9.9.9:9",
-    )
+    stale = f"iptables -t nat -A {chain} -p tcp --dport 8080 -j DNAT --to-destination 10.9.9.9:9".split()
+    plain.host.run(*stale)
     assert plain.call("DEL", {}).status == 0
     assert left(plain.host) == {}
     plain.host.run("iptables", "-t", "nat", "-N", chain)
-    plain.host.run(
-        "iptables",
-        "-t",
-        "nat",
-        "-A",
-        chain,
-        "-p",
-        "tcp",
-        "--dport",
-        "8080",
-        "-j",
-        "DNAT",
-        "--to-destination",
-        "10.9.9.9:9",
-    )
+    plain.host.run(*stale)
     plain.add(TCP)
     assert "10.9.9.9" not in "".join(of_pods(plain.host))
 
