@@ -1,4 +1,4 @@
-"""pytest's part: which tests belong to `./tests/run --faults`, and the table of the twenty rows that it prints and keeps.
+"""pytest's part: which tests belong to `./tests/run --faults`, and the table of rows that it prints and keeps.
 
 A test says by its marker which rows it shows. Those that strike at many points tell by the fixture `tally` how many, and
 how much was left; of the others each is one point, and a failure is something left.
