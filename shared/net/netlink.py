@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     Message = dict[str, Any]
     Structures = dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]]
 
-SO_RCVTIMEO = 20  # asm-generic/socket.h
 ANSWER_SECONDS = 30
 SOL_NETLINK = 270  # linux/socket.h
 NLMSGERR_ATTR_MSG = 1  # linux/netlink.h
@@ -98,7 +97,7 @@ class Netlink:
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self.protocol)
         self.sequence = 0
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVTIMEO, pack("@ll", ANSWER_SECONDS, 0))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pack("@ll", ANSWER_SECONDS, 0))
         for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
             try:
                 self.socket.setsockopt(SOL_NETLINK, option, 1)

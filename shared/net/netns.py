@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 OWN = "/proc/thread-self/ns/net"
-NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
+NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, on most architectures
+IOC_NONE = 0x20000000  # asm/ioctl.h: a bit that the others set in requests without data
+WITH_IOC_NONE = ("alpha", "mips", "ppc", "sparc")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
@@ -59,7 +61,7 @@ def open_netns(path: str) -> Netns:
     except (OSError, ValueError) as error:
         raise InvalidNetns(f"CNI_NETNS {path!r} cannot be opened", str(error)) from None
     try:
-        kind = fcntl.ioctl(descriptor, NS_GET_NSTYPE)
+        kind = fcntl.ioctl(descriptor, request_of_type(posix.uname().machine))
     except OSError:
         kind = 0
     if kind != CLONE_NEWNET:
@@ -70,6 +72,11 @@ def open_netns(path: str) -> Netns:
     if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
         raise HostNetns(f"CNI_NETNS {path!r} is the host's own network namespace, not a container's")
     return Netns(path, descriptor, home)
+
+
+def request_of_type(machine: str) -> int:
+    """Return the number of the ioctl NS_GET_NSTYPE on a machine, as uname(2) names it."""
+    return NS_GET_NSTYPE | (IOC_NONE if machine.startswith(WITH_IOC_NONE) else 0)
 
 
 def open_if_there(path: str) -> Netns | None:
