@@ -44,4 +44,12 @@ TABLE = (
         "shared/net/blake2.py", "mixed[12] ^= counted & MASK", "mixed[12] ^= len(block) & MASK",
         "names are the same on FIPS hosts", "tests/unit/test_accelerators.py",
     ),
+    Mutant(
+        "shared/iptables/programs.py", 'self._restore, "--noflush", "-w", str(SECONDS)', 'self._restore, "--noflush"',
+        "iptables-restore waits for its lock", "tests/system/test_iptables_programs.py",
+    ),
+    Mutant(
+        "shared/iptables/programs.py", "TRIES = 5", "TRIES = 1", "a change in between is read and tried again",
+        "tests/system/test_iptables_programs.py",
+    ),
 )  # fmt: skip
