@@ -289,8 +289,9 @@ def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) ->
 
     Raises InternalError if the pod can have no IPv6 address here, as far as the IPAM plugin's networks are known.
     """
-    path = "ipv6/conf/{}/disable_ipv6"
-    disabled = sysctl.read(path.format(pod.keys.bridge)) or sysctl.read(path.format("default"))
+    disabled = sysctl.read(f"ipv6/conf/{pod.keys.bridge}/disable_ipv6")
+    if disabled is None and sysctl.read(f"ipv4/conf/{pod.keys.bridge}/forwarding") is None:
+        disabled = sysctl.read("ipv6/conf/default/disable_ipv6")  # the bridge is still to be made
     if disabled == "0" and not 0 < mtu < LEAST_IPV6_MTU:
         return False
     from shared.net import readiness

@@ -23,36 +23,35 @@ EXCLUSIVE_KINDS = ("macvlan", "macvtap", "ipvlan", "ipvtap")  # they take all th
 def require(netlink: Netlink, bridge: str, names: list[str]) -> list[Message]:
     """Return the uplinks; raise InvalidConfig for one that is missing or cannot be a port of the bridge."""
     found = []
-    master = links.get(netlink, bridge)
     for place, name in enumerate(names):
         link = links.get(netlink, name)
-        reason = "is not a link of this host" if link is None else _objection(netlink, link, master)
+        reason = "is not a link of this host" if link is None else _objection(netlink, link, bridge)
         if link is None or reason:
             raise invalid(f"uplinks[{place}]", name, reason)
         found.append(link)
     return found
 
 
-def _objection(netlink: Netlink, link: Message, bridge: Message | None) -> str:
+def _objection(netlink: Netlink, link: Message, bridge: str) -> str:
     """Return why the link cannot be an uplink, empty if it can or is one."""
-    name = link["IFLA_IFNAME"]
     if links.kind(link) == "bridge":
         return "is a bridge, which cannot be a port of another one"
-    if is_pod_link(name, link.get("IFLA_IFALIAS", "")):
+    if is_pod_link(link["IFLA_IFNAME"], link.get("IFLA_IFALIAS", "")):
         return "belongs to a pod"
     if link["flags"] & IFF_LOOPBACK:
         return "is the loopback link"
     if link["ifi_type"] != ARPHRD_ETHER:
         return "is not an Ethernet link"
-    is_port = bridge is not None and link.get("IFLA_MASTER") == bridge["index"]
-    return "" if is_port else _other_use(netlink, link)
+    # by its name: a concurrent first ADD may make the bridge in between
+    master = links.by_index(netlink, link["IFLA_MASTER"]) if "IFLA_MASTER" in link else None
+    if master is None:
+        return _other_use(netlink, link)
+    name = master["IFLA_IFNAME"]
+    return "" if name == bridge else f"is a port of {name} already"
 
 
 def _other_use(netlink: Netlink, link: Message) -> str:
-    """Return the use that a link is in, if it could not be used as it is when it is a port; else empty."""
-    if "IFLA_MASTER" in link:
-        master = links.by_index(netlink, link["IFLA_MASTER"]) or {}
-        return f"is a port of {master.get('IFLA_IFNAME', 'another link')} already"
+    """Return the use that a link is in and that would end if it became a port, empty if there is none."""
     own = [one for one in addresses.of_link(netlink, link["index"]) if one.address not in LINK_LOCAL]
     if own:
         return f"has the address {own[0]}, which nobody could reach any more; move it to the bridge"
