@@ -152,9 +152,7 @@ def test_first_adds_at_once(net: Network, host: PretendHost, fails: bool) -> Non
         config = {**net.config, "isGateway": True, **({"ipam": {"type": "missing"}} if fails else {})}
         if fails:
             config["ipam"] = {"type": "host-local", "ranges": [[{"subnet": V4}]], "resolvConf": "/missing"}
-        calls = [
-            Call("bridge", "ADD", config, {"CNI_CONTAINERID": f"c{n}", "CNI_IFNAME": f"eth{n}"}) for n in range(8)
-        ]
+        calls = [Call("bridge", "ADD", config, {"CNI_CONTAINERID": f"c{n}", "CNI_IFNAME": f"eth{n}"}) for n in range(8)]
         answers = batch.run(host, calls, at_once=8)
         assert {answer.status for answer in answers} == {int(fails)}, [one.stdout for one in answers if one.status]
         if fails:
