@@ -11,6 +11,7 @@ import pytest
 
 from tests.pretend import PretendHost
 from tests.system.test_bridge import Network, host_local
+from tests.system.test_many_links import MOST_PORTS, fill
 
 pytestmark = pytest.mark.kernel_vlan
 FRAMES = str(Path(__file__).with_name("frames.py"))
@@ -153,6 +154,20 @@ def test_a_trunk_keeps_the_pods_network(net: Network) -> None:
     net.add("a", vlanTrunk=[{"id": 7}])
     net.add("b")
     assert net.pings("a", "10.1.0.1") and net.pings("a", "10.1.0.3") and net.pings("b", "fd00:1::2")
+
+
+@pytest.mark.row(16)
+def test_a_bridge_without_room_for_the_gateway_port(net: Network, host: PretendHost) -> None:
+    """The pod's port takes the last place: code 11, nothing left, and STATUS knew."""
+    fill(host, MOST_PORTS - 1)
+    status = net.call("STATUS", "a", vlan=100)
+    assert status.code == 50 and "cni0 is full" in status.json["msg"], status
+    answer = net.call("ADD", "a", vlan=100)
+    assert answer.code == 11 and "cni0 is full: it has 1023 ports" in answer.json["msg"], answer
+    assert not host.ip("link", "show", "type", "veth")
+    host.run("ip", "link", "del", "p0")
+    assert net.call("STATUS", "a", vlan=100).status == 0
+    net.add("a", vlan=100)
 
 
 @pytest.mark.row(16)
