@@ -24,7 +24,7 @@ from shared.cni.ip import Address, Prefix
 from shared.cni.names import is_link_name
 from shared.cni.plugin import previous_result, valid_attachments
 from shared.cni.result import Interface, Result, Route, dns_from_json
-from shared.net import addresses, bridges, links, netns, routes, sysctl, wait
+from shared.net import addresses, announce, bridges, links, netns, routes, sysctl, wait
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, attachment, is_host_link
 from shared.net.wire import IFF_UP
@@ -224,7 +224,7 @@ def add(call: Call, undo: Undo) -> Result:
     steps.begin("bridge")
     bridge = bridges.attach(
         host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), own=own, mtu=mtu,
-        vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode, ipv6=ipv6,
+        vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode, ipv6=ipv6, dad=keys.enabledad,
     )  # fmt: skip
     if uplinks:
         from shared.net import uplinks as joining
@@ -236,7 +236,7 @@ def add(call: Call, undo: Undo) -> Result:
         raise InternalError(f"IPAM plugin {pod.ipam} returned missing IP config")
     _fill_in(result, pod)
     steps.begin("pod")
-    inside = _configure(pod_netns, call.ifname, result, pod)
+    inside, announce_pod = _configure(pod_netns, call.ifname, result, pod)
 
     gateway_link = bridge
     steps.begin("gateway")
@@ -245,26 +245,25 @@ def add(call: Call, undo: Undo) -> Result:
 
         gateway_link = vlans.ensure_gateway_port(
             host, undo, bridge, pod.vlan_link, vlan=keys.vlan, keep_default=keys.preserveDefaultVlan, own=own,
-            ipv6=any(ip.address.version == 6 for ip in result.ips),
+            ipv6=any(ip.address.version == 6 for ip in result.ips), dad=keys.enabledad,
         )  # fmt: skip
-    if pod.gateway:
-        _be_gateway(host, undo, pod, bridge, own, gateway_link, result)
+    given = _be_gateway(host, undo, pod, bridge, own, gateway_link, result) if pod.gateway else []
     _use_netfilter(host, undo, pod, own, result)
-    if keys.disableContainerInterface:
-        port = links.require(host, pod.owner.host_link)
-    else:
-        port = wait.carrier(host, pod.owner.host_link)
-    if keys.enabledad and pod.gateway:
-        wait.addresses_settled(host, gateway_link["index"])
+    port = (links.require if keys.disableContainerInterface else wait.carrier)(host, pod.owner.host_link)
+    bridge_now = wait.gateway_carrier(host, keys.bridge)
+    gateway_link = bridge_now if gateway_link is bridge else gateway_link
+    if pod.gateway:
+        _await_gateway(host, pod, gateway_link, result)
+    announce_pod()
+    announce.Announcement(gateway_link["IFLA_IFNAME"], gateway_link["IFLA_ADDRESS"], given).send()
 
     steps.begin("result")
-    bridge_now = links.require(host, keys.bridge)
     if port.get("IFLA_MASTER") != bridge_now["index"]:
         raise InternalError(f"bridge {keys.bridge} was replaced while the pod was attached to it")
     bridges.note_attached(host, bridge_now)
     result.interfaces = [
         _interface(bridge_now), _interface(port), _interface(inside, call.netns),
-        *([_interface(gateway_link)] if gateway_link is not bridge else []),
+        *([_interface(gateway_link)] if gateway_link is not bridge_now else []),
     ]  # fmt: skip
     return result
 
@@ -326,7 +325,7 @@ def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netn
     )  # fmt: skip
     undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))
     port = links.require(host, owner.host_link)
-    sysctl.write(f"ipv6/conf/{owner.host_link}/accept_ra", "0")
+    sysctl.prefer(f"ipv6/conf/{owner.host_link}/accept_ra", "0")  # while it is a port, the bridge takes what arrives
     return port
 
 
@@ -366,6 +365,8 @@ def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
         )  # fmt: skip
     if keys.macspoofchk:
         requests += bridges.learn_no_link_local(bridge)
+    if pod.gateway:
+        requests = [*bridges.keep_mac(bridge), *requests]
     return [*requests, links.change_flags(index, IFF_UP, IFF_UP)]
 
 
@@ -382,21 +383,25 @@ def _fill_in(result: Result, pod: Attachment) -> None:
         result.dns = pod.dns
 
 
-def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -> Message:
-    """Inside the pod: sysctls before anything is up, addresses, link up, routes."""
+def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -> tuple[Message, Callable[[], None]]:
+    """Inside the pod: sysctls before anything is up, addresses, link up, routes.
+
+    Return the pod's link, and the function that announces its addresses.
+    """
     keys = pod.keys
     with pod_netns:
         inside = Netlink()
         link = links.require(inside, ifname)
         index = link["index"]
-        sysctl.write(f"ipv6/conf/{ifname}/accept_ra", "0")
+        sysctl.refuse_advertisements(ifname)
+        announce_pod = announce.prepare(inside, link, [ip.address.address for ip in result.ips])
         if keys.disableContainerInterface:
-            return link
+            return link, announce_pod
         has_ipv6 = any(ip.address.version == 6 for ip in result.ips)
         if result.ips:
             dad = ("enhanced_dad", "1") if keys.enabledad else ("accept_dad", "0")
-            sysctl.write(f"ipv6/conf/{ifname}/{dad[0]}", dad[1])
-            sysctl.write(f"ipv4/conf/{ifname}/arp_notify", "1")
+            sysctl.prefer(f"ipv6/conf/{ifname}/{dad[0]}", dad[1])
+            sysctl.prefer(f"ipv6/conf/{ifname}/keep_addr_on_down", "1")
         for name in ("lo", ifname) if has_ipv6 else ():
             sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
         gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
@@ -406,26 +411,41 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -
         if keys.enabledad and has_ipv6:
             wait.addresses_settled(inside, index)
         inside.batch([routes.add(index, route, gateways.get(route.dst.version)) for route in result.routes])
-        if has_ipv6:
-            # the kernel may take a second to tell a link of its carrier whose index is its other end's, too, and until
-            # then IPv6 has no multicast route there, so that nobody's neighbour solicitation is answered
-            wait.carrier(inside, ifname)
-    return link
+        # The kernel may report the carrier up to a second late if both ends of the veth pair have the same index. Until
+        # then the link is down, and has no IPv6 multicast route: nobody's neighbour solicitation is answered.
+        wait.carrier(inside, ifname)
+    return link, announce_pod
 
 
 def _be_gateway(
     host: Netlink, undo: Undo, pod: Attachment, bridge: Message, own: tuple[int, ...], link: Message, result: Result
-) -> None:
-    for ip in result.ips:
-        if ip.gateway is None:
-            continue
-        bridges.ensure_gateway(
+) -> list[Address]:
+    """Give the gateway link its addresses, and let the host forward. Return the addresses that it did not have."""
+    given = [
+        ip.gateway
+        for ip in result.ips
+        if ip.gateway
+        and bridges.ensure_gateway(
             host, undo, link, Prefix(ip.gateway, ip.address.length), bridge=bridge["index"], own=own,
             force=pod.keys.forceAddress, dad=pod.keys.enabledad,
-        )  # fmt: skip
+        )
+    ]  # fmt: skip
     # last, so that a call that fails leaves them as they were
     for version in {ip.address.version for ip in result.ips if ip.gateway}:
         sysctl.ensure("ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding", "1")
+    return given
+
+
+def _await_gateway(host: Netlink, pod: Attachment, link: Message, result: Result) -> None:
+    """Wait until the host reaches the pod through its gateway link, with packets that it forwards, too."""
+    if pod.vlan_link and "IFLA_LINK" in link:
+        port = links.by_index(host, link["IFLA_LINK"])
+        for end in (link, port or link):
+            wait.gateway_carrier(host, end["IFLA_IFNAME"])
+    if pod.keys.enabledad:
+        wait.addresses_settled(host, link["index"])
+    elif any(ip.gateway and ip.gateway.version == 6 for ip in result.ips):
+        wait.link_local_settled(host, link["index"])
 
 
 def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, ports: tuple[int, ...], result: Result) -> None:

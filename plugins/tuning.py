@@ -234,11 +234,23 @@ def add(call: Call, undo: Undo) -> Result:
             sysctl.write(path, value)
         if link:
             _set(pod, link, wanted.attributes)
+        if "mac" in wanted.attributes and link["flags"] & IFF_UP:
+            _announce(pod, link, wanted.mac)
     for interface in result.interfaces:
         if interface.sandbox and interface.name == call.ifname:
             interface.mac = wanted.mac or interface.mac
             interface.mtu = wanted.attributes.get("mtu", interface.mtu)
     return result
+
+
+def _announce(pod: Netlink, link: Message, mac: str) -> None:
+    """Tell the neighbours of a link that is up its new MAC."""
+    from shared.net import addresses, announce, wait
+
+    name = link["IFLA_IFNAME"]
+    if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:  # it may have been down meanwhile
+        wait.carrier(pod, name)
+    announce.Announcement(name, mac, addresses.usable(pod, link["index"])).send()
 
 
 def _restore(pod: Netlink, ifname: str, before: dict[str, Any]) -> None:

@@ -36,18 +36,29 @@ MOST_PORTS = 1023  # BR_MAX_PORTS in net/bridge/br_private.h, less the number 0,
 CALLS = (
     ("bridge-nf-call-iptables", "IFLA_BR_NF_CALL_IPTABLES"), ("bridge-nf-call-ip6tables", "IFLA_BR_NF_CALL_IP6TABLES"),
 )  # fmt: skip
+NO_MAC = "00:00:00:00:00:00"  # of a bridge that has lost its last port
+NET_ADDR_SET = "3"  # linux/netdevice.h
 NEW_ALIAS = "pycni: no pod attached yet"  # a bridge's, from when an ADD makes it until one succeeds
 
 
 def ensure(
-    netlink: Netlink, undo: Undo, name: str, *, own: Ports, mtu: int, vlan_filtering: bool, promisc: bool, ipv6: bool
+    netlink: Netlink,
+    undo: Undo,
+    name: str,
+    *,
+    own: Ports,
+    mtu: int,
+    vlan_filtering: bool,
+    promisc: bool,
+    ipv6: bool,
+    dad: bool,
 ) -> Message:
     """The bridge of that name, made if need be, up, deaf to router advertisements; `mtu` in bytes, 0 for the default.
 
-    A new bridge gets a MAC of its own, which then does not change with its ports. What is done is taken back unless the
-    bridge has other ports than those in `own` by then; but a bridge that has begun to filter VLANs goes on, since a
-    concurrent call may count on it. Raises InternalError where the name is another kind of
-    link's, UnsupportedField where the kernel cannot filter VLANs.
+    A new bridge gets a MAC of its own, which then does not change with its ports, and unless `dad` a link-local address
+    that can be used at once. What is done is taken back unless the bridge has other ports than those in `own` by then;
+    but a bridge that has begun to filter VLANs goes on, since a concurrent call may count on it. Raises InternalError
+    if the name is another kind of link's, UnsupportedField if the kernel cannot filter VLANs.
     """
     bridge = links.get(netlink, name)
     is_new = False
@@ -63,7 +74,9 @@ def ensure(
         bridge = links.require(netlink, name)
         if not filters_vlans(bridge):
             raise _no_vlan_filtering(name)
-    sysctl.ensure(f"ipv6/conf/{name}/accept_ra", "0")
+    sysctl.refuse_advertisements(name)
+    if is_new and not dad:
+        sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")
     if ipv6:
         enable_ipv6(netlink, undo, bridge, own)
     wanted = IFF_UP | (IFF_PROMISC if promisc else 0)
@@ -184,6 +197,31 @@ def random_mac() -> str:
     mac = bytearray(posix.urandom(6))
     mac[0] = (mac[0] & 0xFC) | 0x02
     return mac.hex(":")
+
+
+def keep_mac(bridge: Message) -> list[Request]:
+    """Requests to be sent before a port joins, so that the bridge keeps its MAC; one that has none gets its own.
+
+    A bridge whose MAC nobody set takes the lowest of its ports'. If the MAC was set, return no request: the kernel
+    forgets all neighbours of a link whose MAC is set, even to what it is.
+    """
+    name, mac = bridge["IFLA_IFNAME"], bridge["IFLA_ADDRESS"]
+    # /sys may show another network namespace, with a bridge of the same name
+    if _sysfs(name, "address") == mac and _sysfs(name, "addr_assign_type") == NET_ADDR_SET:
+        return []
+    return [Request(RTM_NEWLINK, {"index": bridge["index"], "IFLA_ADDRESS": random_mac() if mac == NO_MAC else mac})]
+
+
+def _sysfs(link: str, attribute: str) -> str:
+    """Return a link's attribute as sysfs shows it; empty if it does not."""
+    try:
+        descriptor = posix.open(f"/sys/class/net/{link}/{attribute}", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return posix.read(descriptor, 4096).decode().strip()
+    finally:
+        posix.close(descriptor)
 
 
 def _with_vlan_filtering(message: Message) -> Message:
@@ -315,8 +353,8 @@ def call_netfilter(netlink: Netlink, undo: Undo, bridge: Message, *, on: bool, o
 
 def ensure_gateway(
     netlink: Netlink, undo: Undo, link: Message, prefix: Prefix, *, bridge: int, own: Ports, force: bool, dad: bool
-) -> None:
-    """Gives a bridge, or the VLAN gateway port `link` of it, the pods' gateway address unless it has it.
+) -> bool:
+    """Give a bridge, or the VLAN gateway port `link` of it, the pods' gateway address. Return False if it has it.
 
     Taken back unless a port that is not in `own` has come to use it. Raises InternalError where the link has
     another IPv4 address or an overlapping IPv6 one, which `force` removes instead.
@@ -324,10 +362,9 @@ def ensure_gateway(
     index, name = link["index"], link["IFLA_IFNAME"]
     existing = addresses.of_link(netlink, index)
     if prefix in existing:
-        return
+        return False
     if prefix.version == 6:
         enable_ipv6(netlink, undo, link, (*own, index))
-    link = links.by_index(netlink, index) or link  # a bridge without ports had no MAC yet
     conflicts = conflicting(existing, prefix)
     if conflicts and not force:
         raise InternalError(conflict(name, prefix, conflicts[0]))
@@ -341,11 +378,8 @@ def ensure_gateway(
     undo.push(f"take {prefix} off {name}", take_back)
     for other in conflicts:
         addresses.remove(netlink, index, other)
-    netlink.batch([
-        addresses.add(index, prefix, dad=dad, tolerate=(errno.EEXIST,)),
-        # set to what it is, the MAC no longer follows the ports': otherwise it is the lowest of theirs, and changes
-        Request(RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": link["IFLA_ADDRESS"]}),
-    ])  # fmt: skip
+    netlink.batch([addresses.add(index, prefix, dad=dad, tolerate=(errno.EEXIST,))])
+    return True
 
 
 def conflicting(existing: list[Prefix], gateway: Prefix) -> list[Prefix]:

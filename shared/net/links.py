@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
     from shared.net.netns import Netns
 
-IF_OPER_UP = 6  # linux/if.h
+IF_OPER_UNKNOWN, IF_OPER_UP = 0, 6  # linux/if.h
 
 
 class NoLink(InternalError):

@@ -27,6 +27,14 @@ def _mac(digits: str) -> str:
     return ":".join([f"{first:02x}", *(digits[place : place + 2] for place in range(2, 12, 2))])
 
 
+def port_mac(mac: str) -> str:
+    """Return a MAC for a bridge's port, made from another one by replacing its first byte.
+
+    A bridge whose MAC nobody set takes the lowest of its ports': fe:… gives precedence to the links of others.
+    """
+    return "fe" + mac[2:]
+
+
 class Owner:
     """The names and MACs of one attachment.
 
@@ -40,7 +48,7 @@ class Owner:
         self.ifname = ifname
         digits = digest(f"{network}/{container_id}/{ifname}".encode())
         self.host_link = network_prefix(network) + digits[:8]
-        self.host_mac = _mac(digits[8:20])
+        self.host_mac = port_mac(_mac(digits[8:20]))
         self.pod_mac = _mac(digits[20:32])
         self.ifb = ifb_prefix(network) + digits[:8]
         self.ifb_mac = _mac(digits[32:44])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from shared.cni.config import invalid
 from shared.cni.errors import InternalError
-from shared.cni.ip import Prefix
 from shared.net import addresses, bridges, links
 from shared.net.netlink import NetlinkError, Request
 from shared.net.owner import is_pod_link
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 ARPHRD_ETHER = 1  # linux/if_arp.h
-LINK_LOCAL = Prefix.parse("fe80::/10")
 EXCLUSIVE_KINDS = ("macvlan", "macvtap", "ipvlan", "ipvtap")  # they take all that comes in at the link below them
 
 
@@ -52,7 +50,7 @@ def _objection(netlink: Netlink, link: Message, bridge: str) -> str:
 
 def _other_use(netlink: Netlink, link: Message) -> str:
     """Return the use that a link is in and that would end if it became a port, empty if there is none."""
-    own = [one for one in addresses.of_link(netlink, link["index"]) if one.address not in LINK_LOCAL]
+    own = [one for one in addresses.of_link(netlink, link["index"]) if one.address not in addresses.LINK_LOCAL]
     if own:
         return f"has the address {own[0]}, which nobody could reach any more; move it to the bridge"
     for other in netlink.dump(RTM_GETLINK):

@@ -6,7 +6,7 @@ import errno
 
 from shared.net import bridges, links, sysctl
 from shared.net.netlink import Request
-from shared.net.owner import stable_link
+from shared.net.owner import port_mac, stable_link
 from shared.net.wire import (
     AF_BRIDGE,
     BRIDGE_VLAN_INFO_PVID,
@@ -86,6 +86,7 @@ def ensure_gateway_port(
     keep_default: bool,
     own: tuple[int, ...],
     ipv6: bool,
+    dad: bool,
 ) -> Message:
     """The host's own place in a VLAN of the bridge: end `name` of a veth pair whose other end is a port in the VLAN.
 
@@ -97,7 +98,7 @@ def ensure_gateway_port(
     port_name = stable_link(name)
     try:
         links.add_veth(
-            netlink, name=port_name, mac=bridges.random_mac(), peer=name, peer_mac=bridges.random_mac(),
+            netlink, name=port_name, mac=port_mac(bridges.random_mac()), peer=name, peer_mac=bridges.random_mac(),
             mtu=bridge["IFLA_MTU"], peer_netns=None,
         )  # fmt: skip
     except links.LinkExists:  # a concurrent first ADD was faster
@@ -109,8 +110,10 @@ def ensure_gateway_port(
             links.delete(netlink, name)
 
     undo.push(f"remove link {name}", take_back)
-    for link in (port_name, name):
-        sysctl.write(f"ipv6/conf/{link}/accept_ra", "0")
+    sysctl.prefer(f"ipv6/conf/{port_name}/accept_ra", "0")  # the bridge takes what arrives there
+    sysctl.refuse_advertisements(name)
+    if not dad:
+        sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")
     if ipv6:
         sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
     default = bridges.default_vlan(bridge)

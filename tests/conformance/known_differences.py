@@ -170,6 +170,18 @@ KNOWN = (
         everywhere=True,
     ),
     Known(
+        "bridge ADD: pod ? link eth? ipv6 ndisc_notify: 0 -> 1",
+        "the kernel announces the pod's IPv6 addresses, too, when its MAC is set",
+        ["bridge/isGateway"],
+        everywhere=True,
+    ),
+    Known(
+        "bridge ADD: host link cni* ipv6 accept_dad: 1 -> 0",
+        "a gateway's link-local address is usable at once: by it the kernel looks for pods to which it forwards",
+        ["bridge/isGateway"],
+        everywhere=True,
+    ),
+    Known(
         "bridge ADD: * link * address *:*: scope global -> scope global nodad",
         "IPv6 addresses are usable at once; the reference only turns accept_dad off in the pod",
         ["bridge/IPv6 only"],

@@ -849,7 +849,7 @@ def traced(net: Network, host: PretendHost) -> list[str]:
     """The system calls of a steady ADD, in which bridge and store exist."""
     net.add("a", isDefaultGateway=True)
     config = {**net.config, "isDefaultGateway": True}
-    names = "trace=sendto,sendmsg,clone,clone3,fork,vfork,execve,openat,setns"
+    names = "trace=sendto,sendmsg,clone,clone3,fork,vfork,execve,openat,setns,socket"
     prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", names)
     answer = host.cni("bridge", "ADD", config, netns=host.netns("b"), container_id="b", prefix=prefix)
     assert answer.status == 0, answer
@@ -860,10 +860,12 @@ def test_counts_of_a_steady_add(traced: list[str]) -> None:
     """No child process; no more messages to the kernel than today, each of which is a context switch and a lock.
 
     Today's number: veth pair, host's end, bridge, batch (port, up); in the pod: link, batch (addresses, up), batch
-    (routes); the bridge's addresses for each family's gateway; carrier at either end; bridge and port for the result.
+    (routes); the bridge's addresses for each family's gateway; carrier at either end; bridge and its link-local address;
+    the announcement.
     """
     calls = [line.split(maxsplit=1)[1] for line in traced]
     assert not [call for call in calls if call.startswith(("clone", "fork", "vfork"))]
     assert sum(call.startswith("execve") for call in calls) == 1
-    assert sum(call.startswith(("sendto", "sendmsg")) for call in calls) <= 13
+    assert sum(call.startswith(("sendto", "sendmsg")) for call in calls) <= 14
+    assert not [call for call in calls if "AF_PACKET" in call]  # closing such a socket takes 10 ms
     assert sum(call.startswith("setns") for call in calls) == 2

@@ -261,7 +261,7 @@ def test_the_vlan_gateway_port() -> None:
     bridge = {"index": 4, "IFLA_MTU": 1450, "IFLA_IFNAME": "cni0", "IFLA_LINKINFO": info}
     with KernelEnd(absent=["cni0.7"]) as kernel:
         made = vlans.ensure_gateway_port(
-            kernel.netlink, Undo(), bridge, "cni0.7", vlan=7, keep_default=False, own=(99,), ipv6=False
+            kernel.netlink, Undo(), bridge, "cni0.7", vlan=7, keep_default=False, own=(99,), ipv6=False, dad=False
         )
     assert made["IFLA_IFNAME"] == "cni0.7"
     seen = [(struct.unpack_from("=H", request, 4)[0], request) for request in kernel.requests]
@@ -316,7 +316,7 @@ def test_a_kernel_without_vlan_filtering() -> None:
 
         with KernelEnd(answer) as kernel:
             bridges.ensure(
-                kernel.netlink, Undo(), "cni0", own=(), mtu=0, vlan_filtering=True, promisc=False, ipv6=False
+                kernel.netlink, Undo(), "cni0", own=(), mtu=0, vlan_filtering=True, promisc=False, ipv6=False, dad=False
             )
 
     for refuses in (False, True):
