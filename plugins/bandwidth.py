@@ -86,9 +86,9 @@ def add(call: Call, undo: Undo) -> Result:
         raise InvalidConfig(
             'invalid configuration: "prevResult" is required: bandwidth limits what another plugin made'
         )
+    pod_netns = netns.open_netns(call.netns)
     if not wanted.ingress and not wanted.egress:
         return result
-    pod_netns = netns.open_netns(call.netns)
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
     link = _host_end(host, owner, pod_netns)
@@ -178,7 +178,9 @@ def delete(call: Call) -> None:
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
     ifb = _ifb(host, owner)
-    link = _host_end(host, owner, pod_netns)
+    # among the host's own links, a name does not say that the link is the attachment's
+    is_theirs = pod_netns is not None and not pod_netns.is_own
+    link = _host_end(host, owner, pod_netns if is_theirs else None)
     if link is not None:
         # first: what is led to an ifb that is gone is dropped
         qdisc.release(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())

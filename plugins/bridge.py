@@ -628,7 +628,7 @@ def _mechanisms(call: Call) -> list[ModuleType]:
 
 
 def _disconnect(host: Netlink, host_link: str, ifname: str, pod_netns: Netns | None) -> None:
-    if links.delete(host, host_link) or pod_netns is None:
+    if links.delete(host, host_link) or pod_netns is None or pod_netns.is_own:
         return
     # not made by this suite: the pod's end of a veth pair whose other end is on this host, as the reference makes it
     with pod_netns:

@@ -11,6 +11,7 @@ from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
 from shared.cni.plugin import previous_result, valid_attachments
 from shared.net import links, netns, sysctl
 from shared.net.netlink import Netlink, NetlinkError, Request
+from shared.net.owner import file_name
 from shared.net.wire import IFF_ALLMULTI, IFF_PROMISC, IFF_UP, RTM_NEWLINK
 
 TYPE_CHECKING = False
@@ -130,8 +131,9 @@ class Wanted:
 
 
 def record_path(directory: str, call: Call) -> str:
-    """The reference's place for what was before."""
-    return f"{directory}/{call.container_id}_{call.ifname}.json"
+    """Return the reference's place for the former values, or one by a digest if its name would be too long."""
+    name = file_name(f"{call.container_id}_{call.ifname}", ".json", spare=len(record.UNFINISHED))
+    return f"{directory}/{name}"
 
 
 def _refuse_duplicates(call: Call) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from shared.cli.commands import CONF_DIR, UsageError
 from shared.cni.errors import CniError
-from shared.net.netns import open_netns
+from shared.net.netns import HostNetns, open_netns
 from shared.runtime import attach, conflist
 from shared.runtime.attach import Attachment, PluginError
 from shared.runtime.cache import Cached, CacheError
@@ -173,6 +173,8 @@ def is_gone(entry: Cached) -> bool:
         return False
     try:
         open_netns(entry.attachment.netns).close()
+    except HostNetns:  # which CNI_NETNS_OVERRIDE admits
+        return False
     except CniError:
         return True
     return False

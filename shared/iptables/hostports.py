@@ -29,8 +29,8 @@ from shared.iptables.hostport_rules import (
     RAW,
     chain_of,
     interface_words,
-    shortened,
 )
+from shared.net.reference_names import shortened
 from shared.nft import registry
 from shared.nft.hostports import Taken
 from shared.nft.ruleset import Chain

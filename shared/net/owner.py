@@ -15,11 +15,23 @@ ALIAS_BYTES = 255  # IFALIASZ in linux/if.h, less the closing NUL
 LINK_PREFIX = "veth"
 IFB_PREFIX = "bwp"
 NETWORK_DIGITS = 3
+FILE_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
 
 
 def digest(data: bytes) -> str:
     """48 hexadecimal digits that derive from the data and are nobody else's."""
     return blake2b(data, digest_size=24).hexdigest()
+
+
+def file_name(name: str, suffix: str = "", *, spare: int = 0) -> str:
+    """Return the name and suffix as a file's name, with a digest in place of a name that is too long.
+
+    `spare` bytes are kept free for another suffix. The digest is nobody else's name: container ids and networks do not
+    begin with `~`.
+    """
+    if len(f"{name}{suffix}".encode()) <= FILE_NAME_BYTES - spare:
+        return name + suffix
+    return f"~{digest(name.encode())}{suffix}"
 
 
 def _mac(digits: str) -> str:

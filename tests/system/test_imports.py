@@ -43,7 +43,7 @@ OWN = {
         NFT,
         re.compile(r"plugins(\.firewall)?|shared\.(iptables|dbus)(\.(firewall|firewalld|bus|variants))?"),
     ),
-    "host-local": (IPAM,),
+    "host-local": (IPAM, re.compile(r"shared\.net(\.liveness)?")),
     "portmap": (
         KERNEL,
         NFT,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from netaddr import IPNetwork
 
-from ipam.host_local.store import LEASE_LIMIT, Lease, parse_lease
+from ipam.host_local.lease import LEASE_LIMIT, Lease, parse_lease
 from shared.cli.doctor.links import Mark
 from shared.cni.ip import Address
 from shared.cni.versions import SUPPORTED, upgrade
