@@ -93,6 +93,10 @@ class TooLarge(InternalError):
             f"set {WMEM_MAX} to at least {_send_buffer(size)}, or configure less"
         )
 
+    def naming(self, key: str, count: int) -> InternalError:
+        """Return the same error with the configuration's key that asks for so much."""
+        return InternalError(f'"{key}" has {count} entries: {self.msg}')
+
 
 class Request:
     """One message of a batch; the errors in `tolerate` mean that what was asked for is so already."""
