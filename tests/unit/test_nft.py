@@ -245,6 +245,17 @@ def test_registration(network: str, container_id: str, ifname: str, addresses: l
         assert registry.label(other) != name or other.ifname == ifname
 
 
+@pytest.mark.row(28)
+@pytest.mark.parametrize("width", range(1, 25))
+def test_registration_of_thousands(width: int) -> None:
+    """More than 999 parts, whatever place the number leaves in the first."""
+    rules = registry.Ruleset(INET, "masquerade", [V4], ())
+    elements = [V4.element(f"10.111.{n >> 8}.{n & 255}", to=x.verdict("accept")) for n in range(7_000)]
+    texts = registry.texts(rules, Owner("n" * width, "c" * 30, "eth0"), elements)
+    assert len(texts) > 999 and texts[0].split(": ")[0].endswith(f" {len(texts)}")
+    assert max(map(len, map(comment, texts))) <= ruleset.COMMENT_BYTES + 3
+
+
 # -- the kernel's answers
 
 
