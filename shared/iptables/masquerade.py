@@ -51,7 +51,7 @@ def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]
 
     found = []
     for version in _versions(addresses):
-        lines = Table(version, "", TABLE).lines()
+        lines = set(Table(version, "", TABLE).lines())
         wanted = _rules(owner, version, addresses, exempt)
         found += [f"{COMMANDS[version]} has no rule {one} in table {TABLE}" for one in wanted if one not in lines]
     return found
@@ -134,7 +134,7 @@ def _rules(owner: Owner, version: int, addresses: Sequence[Prefix], exempt: Sequ
 
 def _missing(lines: list[str], owner: Owner, wanted: list[str]) -> list[str]:
     """The commands that give the chain its rules, and those that lead there; what it had of others' goes."""
-    if all(rule in lines for rule in wanted):
+    if set(lines).issuperset(wanted):
         return []
     chain = chain_of(owner.network, owner.container_id)
     return [*_ends(lines, {chain}), f"-N {chain}", *wanted]

@@ -16,7 +16,7 @@ from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
 from shared.net import addresses, bridges, links, routes, tc_wire, vlans, wire
-from shared.net.netlink import DUMP_TRIES, NetlinkError, Request, decode, encode
+from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request, decode, encode
 from shared.net.netns import Netns
 from shared.net.wire import (
     AF_BRIDGE,
@@ -401,6 +401,24 @@ def test_a_batch_is_one_datagram_with_one_acknowledgement() -> None:
         assert caught.value.errno == errno.EBUSY
         assert "index=2" in caught.value.msg and "EBUSY" in caught.value.msg and "RTM_NEWLINK" in caught.value.msg
     assert [struct.unpack_from("=H", request, 6)[0] & NLM_F_ACK for request in batches] == [0, 0, NLM_F_ACK]
+
+
+def test_a_large_batch_is_several_datagrams() -> None:
+    """Each acknowledged before the next, all of them sent; the first failure is told."""
+    flags = []
+
+    def answer(_kind: int, sequence: int, request: bytes) -> list[bytes]:
+        flags.append(struct.unpack_from("=H", request, 6)[0])
+        last = bool(flags[-1] & NLM_F_ACK)
+        return [error(errno.EBUSY, sequence)] if sequence in (70, 150) else [error(0, sequence)] if last else []
+
+    count = 2 * AT_ONCE + 30
+    with KernelEnd(answer) as kernel:
+        with pytest.raises(NetlinkError, match="index=70"):
+            kernel.netlink.batch([links.change_flags(number, IFF_UP, IFF_UP) for number in range(1, count + 1)])
+        assert len(kernel.requests) == count
+    places = [place for place, flag in enumerate(flags, 1) if flag & NLM_F_ACK]
+    assert places == [AT_ONCE, 2 * AT_ONCE, count]
 
 
 def test_nothing_to_do_sends_nothing() -> None:
