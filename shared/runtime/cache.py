@@ -60,12 +60,12 @@ class Unreadable:
     reason: str
 
     def keys(self, network: str) -> set[tuple[str, str]]:
-        """The (container id, ifname) of the network that it may be of: each way to split the name, since all have "-"."""
+        """The (container id, ifname) of the network that it may be of: each way to split the file's name at a "-"."""
         if not self.path.name.startswith(f"{network}-"):
             return set()
         words = self.path.name[len(network) + 1 :].split("-")
         splits = [("-".join(words[:place]), "-".join(words[place:])) for place in range(1, len(words))]
-        return {(container_id, ifname) for container_id, ifname in splits if is_name(container_id) and is_link_name(ifname)}
+        return {split for split in splits if is_name(split[0]) and is_link_name(split[1])}
 
 
 class Cache:
@@ -140,7 +140,9 @@ class Cache:
         """
         return self.look(network, container_id, ifname)[0]
 
-    def look(self, network: str = "", container_id: str = "", ifname: str = "") -> tuple[list[Cached], list[Unreadable]]:
+    def look(
+        self, network: str = "", container_id: str = "", ifname: str = ""
+    ) -> tuple[list[Cached], list[Unreadable]]:
         """The same entries, and those that may be among them but cannot be read. Raises CacheError as well."""
         found, unreadable = [], []
         try:
@@ -151,7 +153,7 @@ class Cache:
             raise CacheError(f"cannot read {self.results}: {error.strerror}") from error
         for name in names:
             # what the name can tell need not be read: a node has an entry for every pod
-            if name.startswith(".") or not (name.startswith(network) and container_id in name and name.endswith(ifname)):
+            if not (name.startswith(network) and container_id in name and name.endswith(ifname)) or name[0] == ".":
                 continue
             path = self.results / name
             try:
@@ -167,7 +169,7 @@ class Cache:
         return found, unreadable
 
     def _listed(self, path: Path) -> Cached | None:
-        """The entry in a file, None if it is gone meanwhile. Raises CacheError for one that does not say whose it is."""
+        """The entry in a file, None if that is gone. Raises CacheError for one that does not say whose it is."""
         raw = _read(path)
         if raw is None:
             return None
@@ -186,7 +188,7 @@ class Cache:
 
         The lock is that of a directory, which a call that is killed leaves unlocked.
         """
-        name = "/".join((network, attachment.container_id, attachment.ifname))
+        name = f"{network}/{attachment.container_id}/{attachment.ifname}"
         place = self.attaching / hashlib.sha256(name.encode()).hexdigest()
         try:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -254,17 +256,24 @@ def _entry(raw: Mapping[str, Any], path: Path) -> Cached:
         result, ifname, network = raw.get("result"), raw["ifName"], raw["networkName"]
         attachment = Attachment(
             container_id=raw["containerId"],
-            netns=raw.get("netns") or _sandbox(result, ifname),
+            netns=_text(raw.get("netns")) or _sandbox(result, ifname),
             ifname=ifname,
             cni_args={str(key): str(value) for key, value in raw.get("cniArgs") or ()},
             capability_args=dict(raw.get("capabilityArgs") or {}),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CacheError(f"{path} is not a cached result: {error!r}") from error
-    if not isinstance(network, str) or not isinstance(attachment.netns, str) or not isinstance(result, dict | None):
-        raise CacheError(f"{path} is not a cached result: networkName, netns or result is of the wrong type")
+    if not isinstance(network, str) or not isinstance(result, dict | None):
+        raise CacheError(f"{path} is not a cached result: networkName or result is of the wrong type")
     config = _config(raw.get("config"))
     return Cached(network, attachment, config if config and config.name == network else None, result, path)
+
+
+def _text(value: object) -> str:
+    """An optional text. Raises TypeError for anything else."""
+    if not isinstance(value, str | None):
+        raise TypeError(f"{value!r} is no text")
+    return value or ""
 
 
 def _sandbox(result: Any, ifname: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shared.runtime import attach, cache, presence
 from shared.runtime.attach import Attachment, PluginError, Result
-from shared.runtime.cache import Cache, Cached, CacheError, Unreadable
+from shared.runtime.cache import Cache, Cached, CacheError
 from shared.runtime.conflist import NetworkConfigList
 from shared.runtime.presence import AttachmentExists
 
@@ -131,18 +131,21 @@ class Client:
             return
         kept = {(one.container_id, one.ifname) if isinstance(one, Attachment) else one for one in valid}
         entries, unreadable = self.cache.look(network.name)
-        self.collect(network, [entry for entry in entries if entry.key not in kept], kept, unreadable)
+        kept = kept.union(*(one.keys(network.name) for one in unreadable))
+        self.collect(network, [entry for entry in entries if entry.key not in kept], lambda: kept)
 
     def collect(
-        self, network: NetworkConfigList, gone: Iterable[Cached], valid: Iterable[tuple[str, str]],
-        unreadable: Iterable[Unreadable] = (),
-    ) -> None:  # fmt: skip
-        """The two halves of `gc`, each given what it is about: DEL of those that are `gone`, then GC of every plugin."""
+        self, network: NetworkConfigList, gone: Iterable[Cached], valid: Callable[[], Iterable[tuple[str, str]] | None]
+    ) -> None:
+        """The two halves of `gc`: DEL of the entries that are `gone`, then GC of every plugin (from 1.1.0 on).
+
+        `valid` is asked in between, as late as can be, and may answer None: then there is no GC.
+        """
         errors: list[Exception] = []
         for entry in gone:
             _attempt(errors, lambda entry=entry: self.delete(entry.config or network, entry.attachment))  # type: ignore[misc]
-        if network.supports("1.1.0"):
-            kept = {*valid}.union(*(one.keys(network.name) for one in unreadable))
+        kept = valid() if network.supports("1.1.0") else None
+        if kept is not None:
             for plugin in network.plugins:
                 _attempt(errors, lambda plugin=plugin: attach.gc(  # type: ignore[misc]
                     network, plugin, kept, self.bin_dirs, limit=self.limit))  # fmt: skip

@@ -34,7 +34,7 @@ class AttachmentExists(Exception):
 
 
 def of_namespace(path: str) -> str:
-    """Return ALIVE, GONE or UNKNOWN for the namespace at `path`; an ordinary file is what a deleted one leaves there."""
+    """Return ALIVE, GONE or UNKNOWN for the namespace at `path`, where a deleted one may leave an ordinary file."""
     try:
         return ALIVE if os.stat(path).st_dev == os.stat(OWN).st_dev else GONE
     except (FileNotFoundError, NotADirectoryError):
