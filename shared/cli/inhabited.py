@@ -34,7 +34,7 @@ class Namespaces:
         """What is in each namespace."""
         found: dict[Identity, Links] = {}
         own = identity(OWN)
-        for path in (*self.paths, *_named(), *_mounted(), *_running()):
+        for path in (*self.paths, *paths()):
             held = identity(path)
             if held is None or held == own or held in found:
                 continue
@@ -59,6 +59,16 @@ class Namespaces:
         return ""
 
 
+def paths() -> Iterator[str]:
+    """The paths of namespaces: those that have a name, other mounts, those of processes; some lead to the same one."""
+    for place in PLACES:
+        with suppress(OSError):
+            yield from (f"{place}/{name}" for name in sorted(os.listdir(place)))
+    yield from _mounted()
+    with suppress(OSError):
+        yield from (f"/proc/{name}/ns/net" for name in os.listdir("/proc") if name.isdigit())
+
+
 def identity(path: str) -> Identity | None:
     """The device and inode of a namespace; None if nothing is at the path."""
     try:
@@ -81,12 +91,6 @@ def _inside(path: str) -> Links:
     return found
 
 
-def _named() -> Iterator[str]:
-    for place in PLACES:
-        with suppress(OSError):
-            yield from (f"{place}/{name}" for name in os.listdir(place))
-
-
 def _mounted() -> Iterator[str]:
     """The paths at which namespaces are mounted, wherever a runtime keeps them."""
     for root, table in MOUNTS:
@@ -95,8 +99,3 @@ def _mounted() -> Iterator[str]:
                 words = line.split()
                 if words[3].startswith("net:["):
                     yield root + words[4].encode(errors="surrogateescape").decode("unicode_escape")
-
-
-def _running() -> Iterator[str]:
-    with suppress(OSError):
-        yield from (f"/proc/{name}/ns/net" for name in os.listdir("/proc") if name.isdigit())

@@ -75,7 +75,7 @@ def take(network: NetworkConfigList, cache: Cache) -> Census:
         else:
             census.gone.append(entry)
     for one in unreadable:
-        for key in one.keys(network.name):
+        for key in sorted(one.keys(network.name)):
             census.living.setdefault(key, Living(*key, "", f"{one.path} cannot be read"))
     census.unreadable = [one for one in unreadable if one.keys(network.name)]
 

@@ -191,7 +191,8 @@ class Cache:
         name = f"{network}/{attachment.container_id}/{attachment.ifname}"
         place = self.attaching / hashlib.sha256(name.encode()).hexdigest()
         try:
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.attaching.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise CacheError(f"cannot make {place}: {error.strerror}") from error
