@@ -62,13 +62,15 @@ class Client:
     def expect_new(self, network: NetworkConfigList, attachment: Attachment) -> Cached | None:
         """Raise AttachmentExists if the attachment is there, or its entry cannot be read.
 
-        Returns the entry of one that was made and is certain to be gone.
+        Returns the entry of one that was made and is certain to be gone. Raises CacheError if the file is another's.
         """
         path = self.cache.path(network.name, attachment)
         try:
             entry = self.cache.load(network.name, attachment)
         except CacheError as error:
             raise AttachmentExists(network.name, attachment, f"it may be there already: {error}") from error
+        if entry is None and path.exists():
+            raise CacheError(f"{path} is of another attachment, whose names make the same file name")
         if entry is not None:
             reason = presence.evidence(network.name, entry.attachment, entry.result)
             if reason:

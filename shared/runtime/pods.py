@@ -137,7 +137,6 @@ class PodNetwork:
         What is left of a pod whose namespace is gone, on a network that was the default one then, gets its DEL.
         """
         network = self.default_network()
-        self.client(network).expect_new(network, pod.attachment)
         for entry in Cache(self.cache_dir).attachments(container_id=pod.container_id, ifname=IFNAME):
             if entry.network == network.name:
                 continue
@@ -146,6 +145,7 @@ class PodNetwork:
                 raise AttachmentExists(entry.network, entry.attachment, f"{entry.path} remembers it, and {reason}")
             if entry.config is not None:
                 self.client(entry.config).delete(entry.config, entry.attachment)
+        self.client(network).expect_new(network, pod.attachment)
         return network
 
     def check(self, pod: Pod) -> bool:
