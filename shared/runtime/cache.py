@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -93,15 +92,17 @@ class Cache:
             "result": result,
         }
         path = self.path(network.name, attachment)
+        unfinished = self._unfinished(network.name, attachment)
         try:
             self.results.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".new-", dir=self.results)  # 0600
+            unfinished.unlink(missing_ok=True)
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 with open(descriptor, "w", encoding="utf-8") as file:
                     json.dump(entry, file)
-                Path(name).rename(path)
+                unfinished.rename(path)
             except BaseException:
-                Path(name).unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
                 raise
         except OSError as error:
             raise CacheError(f"cannot write {path}: {error.strerror}") from error
@@ -121,8 +122,13 @@ class Cache:
         raise CacheError(f"{path} is not a cached result: its kind is {raw.get('kind')!r}")
 
     def remove(self, network: str, attachment: Attachment) -> None:
-        """Forgets an attachment, and what cannot be read in its place; none is no error. Raises CacheError."""
+        """Forget an attachment, what cannot be read in its place, and what a killed ADD left. Raises CacheError."""
         path = self.path(network, attachment)
+        with suppress(OSError):
+            self._unfinished(network, attachment).unlink()
+        if self._place(network, attachment).exists():
+            with suppress(CacheError), self.alone(network, attachment):
+                pass
         try:
             if self.load(network, attachment) is None:
                 return
@@ -182,14 +188,19 @@ class Cache:
             raise CacheError(f"{path} says that it is of {entry.network} {' '.join(entry.key)}, against its name")
         return entry
 
+    def _place(self, network: str, attachment: Attachment) -> Path:
+        return self.attaching / _digest(network, attachment)
+
+    def _unfinished(self, network: str, attachment: Attachment) -> Path:
+        return self.results / f".new-{_digest(network, attachment)}"
+
     @contextmanager
     def alone(self, network: str, attachment: Attachment) -> Iterator[bool]:
         """Keep other calls from making the attachment meanwhile: yields False if one is at it. Raises CacheError.
 
         The lock is that of a directory, which a call that is killed leaves unlocked.
         """
-        name = f"{network}/{attachment.container_id}/{attachment.ifname}"
-        place = self.attaching / hashlib.sha256(name.encode()).hexdigest()
+        place = self._place(network, attachment)
         try:
             self.attaching.mkdir(mode=0o700, parents=True, exist_ok=True)
             place.mkdir(mode=0o700, exist_ok=True)
@@ -204,6 +215,11 @@ class Cache:
                 with suppress(OSError):
                     place.rmdir()
             os.close(descriptor)
+
+
+def _digest(network: str, attachment: Attachment) -> str:
+    """A name for an attachment's own files, however long its names are."""
+    return hashlib.sha256(f"{network}/{attachment.container_id}/{attachment.ifname}".encode()).hexdigest()
 
 
 def _lock(descriptor: int, place: Path) -> bool:

@@ -47,6 +47,23 @@ network = conflist.named("/etc/cni/net.d", "pods", sys.exit)
 Client([sys.argv[1]]).gc(network, [tuple(one.split("/")) for one in sys.argv[2:]])
 """
 
+# A main plugin by others: its links have names of its own, no alias, and it has host-local assign the addresses.
+OTHER = """#!{python} -I
+import json, os, subprocess, sys
+config = sys.stdin.read()
+answer = subprocess.run(["{bin_dir}/host-local"], input=config, capture_output=True, text=True, check=True).stdout
+if os.environ["CNI_COMMAND"] == "ADD":
+    result, pod = json.loads(answer), os.environ["CNI_NETNS"]
+    link = "other" + os.environ["CNI_CONTAINERID"]
+    subprocess.run(["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", os.path.basename(pod)])
+    for ip in result["ips"]:
+        subprocess.run(["nsenter", "--net=" + pod, "ip", "address", "add", ip["address"], "dev", "eth0"])
+    result["interfaces"] = [{{"name": link}}, {{"name": "eth0", "sandbox": pod}}]
+    for ip in result["ips"]:
+        ip["interface"] = 1
+    print(json.dumps(result))
+"""
+
 
 class Node:
     """Two pods that live and two that died without DEL, each with links, leases, masquerade, a host port, a limit."""
@@ -222,3 +239,57 @@ def test_an_add_that_is_running_is_not_collected(node: Node) -> None:
     assert add.returncode == 0, out + err
     assert len(node.kept({"late": "10.45.0.9"})["links"]) >= 1
     node.host.run("ip", "netns", "exec", "late", "ip", "link", "show", "eth0")
+
+
+@pytest.mark.row(27)
+@pytest.mark.parametrize("age", ["1 hour ago", "now"])
+def test_pods_of_another_main_plugin_are_known_by_their_addresses(host: PretendHost, age: str) -> None:
+    """A fresh lease may be of an ADD that is running, whose pod has no address yet."""
+    bin_dir = "/run/bin"
+    host.run("sh", "-ec", f"mkdir -p {bin_dir} /etc/cni/net.d; ln -s {host.bin_dir}/* {bin_dir}")
+    script = OTHER.format(python=sys.executable, bin_dir=bin_dir)
+    host.run("install", "-m755", "/dev/stdin", f"{bin_dir}/other", input=script)
+    bridge, *rest = NETWORK["plugins"][:2]
+    content = {**NETWORK, "plugins": [{"type": "other", "ipam": bridge["ipam"]}, *rest]}
+    host.run("tee", "/etc/cni/net.d/pods.conflist", input=json.dumps(content))
+    cnitool = f"{host.bin_dir}/cnitool"
+    env = {"PATH": PATH, "CNI_PATH": bin_dir}
+    for number, name in enumerate(("a", "b", "dead")):
+        ports = {"portMappings": [{"hostPort": 8080 + number, "containerPort": 80, "protocol": "tcp"}]}
+        add = (cnitool, "add", "pods", host.netns(name), "--container-id", name)
+        host.run(*add, env={**env, "CAP_ARGS": json.dumps(ports)})
+    host.drop_netns("dead")
+    host.run("ip", "-n", "b", "address", "flush", "dev", "eth0")  # it may be anybody's then
+    host.run("rm", "-r", RESULTS)
+    host.run("sh", "-c", f"touch --date='{age}' /var/lib/cni/networks/pods/*:* /var/lib/cni/networks/pods/10.*")
+    host.run(cnitool, "gc", "pods", env=env)
+    leases = {path.name for path in (host.root / "var/lib/cni/networks/pods").iterdir() if path.name.startswith("10.")}
+    rules = host.run("nft", "list", "ruleset").stdout
+    kept = {name for name in ("a", "b", "dead") if f"pods/{name}/eth0" in rules}
+    if age == "now":
+        assert (leases, kept) == ({"10.45.0.2", "10.45.0.3", "10.45.0.4"}, {"a", "b", "dead"})
+    else:
+        # b's interface could be dead's as well: it has no address
+        assert {"10.45.0.2", "10.45.0.3"} <= leases and {"a", "b"} <= kept
+        host.run("ip", "-n", "b", "address", "add", "10.45.0.3/24", "dev", "eth0")
+        host.run(cnitool, "gc", "pods", env=env)
+        assert "pods/dead/eth0" not in host.run("nft", "list", "ruleset").stdout
+        assert not (host.root / "var/lib/cni/networks/pods/10.45.0.4").exists()
+
+
+@pytest.mark.row(27)
+def test_plugins_are_not_asked_where_a_pod_cannot_be_told(node: Node) -> None:
+    """A host link without alias: of an ADD that has just made it, or of names that are too long."""
+    host = node.host
+    script = "from shared.net.owner import Owner; print(Owner('pods', 'early', 'eth0').host_link)"
+    link = host.python(script).strip()
+    host.netns("early")
+    host.run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", "early")
+    told = node.cnitool("gc", "pods")
+    assert f"host link {link}: in use, but it cannot be told by which pod; plugins are not asked" in told.stderr
+    assert link in {one["ifname"] for one in host.ip("link")}
+    assert node.kept({"dead": DEAD["dead"]})["leases"] == []
+    assert node.kept({"lost": DEAD["lost"]})["leases"] == [DEAD["lost"]]
+    host.drop_netns("early")
+    node.cnitool("gc", "pods")
+    assert node.kept(DEAD) == {"leases": [], "rules": [], "links": []}

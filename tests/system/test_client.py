@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -20,6 +23,7 @@ from shared.runtime.cache import Cache, CacheError
 from shared.runtime.client import Client
 from shared.runtime.pods import Pod, PodNetwork
 from shared.runtime.presence import AttachmentExists
+from tests.conftest import ROOT
 from tests.system.test_pods import Chain
 
 RESULT = {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.2/24"}], "dns": {}}
@@ -149,6 +153,22 @@ def test_failed_write_leaves_no_file(chain: Chain, client: Client, monkeypatch: 
     assert resource.getrlimit(resource.RLIMIT_FSIZE) == old
     assert chain.order == ["first ADD", "first DEL"]
     assert list(client.cache.results.iterdir()) == []
+
+
+def test_what_a_killed_add_left_goes_with_its_del(chain: Chain, client: Client) -> None:
+    chain.answer("first", "ADD", "import signal; os.kill(os.getppid(), signal.SIGKILL); sys.exit(1)")
+    script = (
+        "import sys; from shared.runtime.attach import Attachment; from shared.runtime.client import Client;"
+        "from shared.runtime.conflist import parse; network = parse({'name': 'net', 'plugins': [{'type': 'first'}]});"
+        "Client([sys.argv[1]], cache_dir=sys.argv[2]).add(network, Attachment('c1', '/run/netns/one'))"
+    )
+    argv = [sys.executable, "-c", script, str(chain.bin_dir), str(chain.directory / "cache")]
+    assert subprocess.run(argv, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert len(list(client.cache.attaching.iterdir())) == 1
+    client.cache.results.mkdir()
+    (client.cache.results / f".new-{next(client.cache.attaching.iterdir()).name}").touch()
+    client.delete(chain.network("first"), ONE)
+    assert [*client.cache.attaching.iterdir(), *client.cache.results.iterdir()] == []
 
 
 def limited(step: Callable[..., None]) -> Callable[..., None]:
