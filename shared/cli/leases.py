@@ -21,6 +21,7 @@ from ipam.host_local.lease import Lease
 from ipam.host_local.ranges import RangeSet
 from ipam.host_local.store import READ_ONLY_DIRECTORY, SIDECAR, Store
 from shared.cli import reading
+from shared.cli.inhabited import Namespaces
 from shared.cni.errors import CniError
 from shared.cni.ip import Address
 from shared.cni.names import is_name
@@ -28,10 +29,9 @@ from shared.net.owner import Owner
 from shared.runtime.attach import Attachment
 from shared.runtime.cache import Cache, Cached, CacheError
 from shared.runtime.conflist import NetworkConfigList
+from shared.runtime.presence import ALIVE, GONE, UNKNOWN, of_namespace
 
 DATA_DIR: str = IpamConfig.fields["dataDir"].default
-OWN_NETNS = "/proc/self/ns/net"
-ALIVE, GONE, UNKNOWN = "alive", "gone", "unknown"
 UP, DOWN = "up", "down"
 
 
@@ -146,6 +146,7 @@ class Node:
 
     def __init__(self, cache_dir: str) -> None:
         self.cache = Cache(cache_dir)
+        self.namespaces = Namespaces()
         self.links: dict[str, tuple[str, str]] = {}
         with IPRoute() as kernel:
             for link in kernel.get_links():
@@ -159,7 +160,7 @@ class Node:
             return Held(address, lease, made, dead="empty or garbled")
         cached = self._cached(network, lease)
         paths = [path for one in cached if (path := one.attachment.netns)]
-        states = [_netns_state(path) for path in paths]
+        states = [of_namespace(path) for path in paths]
         # of old, leases do not name the interface, and any of the container's keeps them
         state = next((one for one in (ALIVE, UNKNOWN, GONE) if one in states), UNKNOWN)
         link, link_state = self._link(network, lease, cached)
@@ -168,13 +169,19 @@ class Node:
         if is_left_over:
             dead = "of an earlier boot"
         elif state == GONE and len(paths) == len(cached) and not held.is_in_use and _is_before(made, cached):
-            dead = "its namespace is gone"
+            # the path may be gone and the namespace not: a process, or another mount, keeps it
+            dead = "" if self._is_inside(address, lease) else "its namespace is gone"
         return Held(address, lease, made, held.netns, state, link, link_state, dead)
 
+    def _is_inside(self, address: str, lease: Lease) -> bool:
+        return bool(self.namespaces.home(lease.ifname, {Address.parse(address)}, set(), guess=False))
+
     def _cached(self, network: str, lease: Lease) -> list[Cached]:
+        """The entries that tell of a lease; none if one of them cannot be read."""
         try:
             if not lease.ifname:
-                return self.cache.attachments(network, lease.container_id)
+                found, unreadable = self.cache.look(network, lease.container_id)
+                return [] if any(one.keys(network) for one in unreadable) else found
             one = self.cache.load(network, Attachment(lease.container_id, "", lease.ifname))
         except CacheError:
             return []
@@ -203,16 +210,6 @@ def _host_links(cached: Cached) -> Iterator[str]:
     for one in interfaces if isinstance(interfaces, list) else ():
         if isinstance(one, dict) and not one.get("sandbox") and isinstance(one.get("name"), str):
             yield one["name"]
-
-
-def _netns_state(path: str) -> str:
-    """Whether a namespace is there; what a deleted one may leave at its path is an ordinary file."""
-    try:
-        return ALIVE if os.stat(path).st_dev == os.stat(OWN_NETNS).st_dev else GONE
-    except (FileNotFoundError, NotADirectoryError):
-        return GONE
-    except OSError:
-        return UNKNOWN
 
 
 def _is_before(made: float, cached: Sequence[Cached]) -> bool:

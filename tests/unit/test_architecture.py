@@ -31,7 +31,10 @@ BELOW = {
 }
 BELOW_ONE = {
     "shared.runtime.pods": {"shared.net"},  # looks into the pod
+    "shared.runtime.presence": {"shared.net"},  # the same, and for the pod's link on the host, before an ADD
     "shared.cli.reading": {"ipam"},  # has host-local read a configuration, and tells its ranges
+    "shared.cli.traces": {"ipam", "shared.nft"},  # finds what attachments have left: leases, rules
+    "shared.cli.living": {"shared.nft"},  # tells rules whose label is too short from those of known attachments
     "shared.cli.leases": {"ipam"},  # reads and frees leases as host-local does
     # read configurations and leases as the plugins do, by the plugins' own code
     "shared.cli.doctor.files": {"ipam"},
