@@ -140,7 +140,7 @@ choose_python() { # -> python
 python_runs() { "$python" -I -S -B -W ignore -X no_debug_ranges - "$@" 2>&1; }
 
 # Imports every executable's module, too: a Python that lacks part of its standard library is found out here.
-read_source() { # -> version, names
+read_source() { # -> version, cache_tag, names
     local facts
     facts=$(python_runs "$source_dir" <<'EOF'
 import importlib
@@ -158,11 +158,11 @@ for word in (version, *PLUGINS):
         sys.exit(f"{word!r} cannot be a file name here")
 for module in (*PLUGINS.values(), "shared.cli.cnitool"):
     importlib.import_module(module)
-print(version, *sorted(PLUGINS), "cnitool")
+print(version, sys.implementation.cache_tag, *sorted(PLUGINS), "cnitool")
 EOF
     ) || die "cannot install from $source_dir with $python: ${facts##*$'\n'}"
     facts=${facts##*$'\n'}
-    read -r version facts <<<"$facts"
+    read -r version cache_tag facts <<<"$facts"
     read -r -a names <<<"$facts"
 }
 
@@ -249,7 +249,8 @@ EOF
 }
 
 # Whatever goes wrong before the plugin's own code can answer is told as the plugin would tell it. The text is parsed by the Python that it finds,
-# however old. A bundle that cannot be read whole makes the compiled files beside it doubtful, too: the sources are used.
+# however old. A bundle that is lost or garbled makes the compiled files beside it doubtful, too: the sources are used. Another Python has no bundle,
+# and compiles files for itself.
 launcher_text() { # NAME
     cat <<EOF
 #!$python -IS
@@ -266,10 +267,9 @@ try:
         head = posix.read(bundle, int(posix.read(bundle, 8)))
         if _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), head[8:]) != head[:8]:
             raise ValueError("the bundle is garbled")
-    except FileNotFoundError:
-        pass
     except (OSError, ValueError, MemoryError):
-        sys.pycache_prefix, sys.dont_write_bytecode = "$tree/none", True
+        if sys.implementation.cache_tag == "$cache_tag":
+            sys.pycache_prefix, sys.dont_write_bytecode = "$tree/none", True
     else:
         preload, packages, orders, index = marshal.loads(head[8:])
         exec(preload)

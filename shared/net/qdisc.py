@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 U32 = 2**32 - 1
 LATENCY_US = 25_000  # that a packet may wait in the queue beside the burst: the reference's
 SECOND_US = 1_000_000
-SECOND_NS = 1_000_000_000
 TICK_NS = 64  # of the clock that the kernel shows token buckets in: PSCHED_SHIFT in net/pkt_sched.h
-SLACK_TICKS = 16  # a microsecond, which the reference rounds to
+SLACK_TICKS = 16  # a microsecond
+SHORT_TICKS = U32 // TICK_NS  # 4.29 seconds: up to there it does not matter how the kernel is told a burst
 ROOT_HANDLE = 0x00010000  # 1:, the reference's
 INGRESS_HANDLE = 0xFFFF0000  # ffff:, the kernel allows no other
 FILTERS = INGRESS_HANDLE | TC_H_MIN_INGRESS  # their place in an ingress qdisc and in a clsact
@@ -80,7 +80,7 @@ class TrafficControl(Netlink):
 
 
 class Bucket:
-    """A token bucket (tbf) for a rate in bits per second and a burst in bits.
+    """A token bucket (tbf) for a rate in bits per second and a burst in bits, with the reference's arithmetic.
 
     Its queue has room for the burst and for 25 ms at the rate beside it.
     """
@@ -89,7 +89,7 @@ class Bucket:
         self.burst = burst // 8  # bytes
         self.rate = rate // 8  # bytes per second
         self.limit = min(self.rate * LATENCY_US // SECOND_US + self.burst, U32)  # bytes
-        self.ticks = self.burst * SECOND_NS // self.rate // TICK_NS  # to send the burst in
+        self.ticks = self.burst * SECOND_US // self.rate * 1000 // TICK_NS  # to send the burst in
 
     def requests(self, index: int) -> list[Request]:
         """Return the request that makes it the root qdisc of a link."""
@@ -98,11 +98,13 @@ class Bucket:
     def request(self, index: int, parent: int, handle: int) -> Request:
         """Return the request that makes it a qdisc of a link, at a place and with a handle.
 
-        The kernel takes the burst in bytes, and keeps 64 bits of the time that it lasts (net/sched/sch_tbf.c). Before
-        Linux 3.13 it takes ticks, which end after 274 seconds.
+        The kernel is told a long burst in bytes, and keeps 64 bits of the time that it lasts (net/sched/sch_tbf.c). A
+        burst in ticks ends after 274 seconds, and packets larger than the rate's 4.29 seconds are dropped then.
         """
         parameters = {"rate": min(self.rate, U32), "limit": self.limit, "buffer": min(max(self.ticks, 1), U32)}
-        options: Message = {"TCA_TBF_PARMS": parameters, "TCA_TBF_BURST": self.burst}
+        options: Message = {"TCA_TBF_PARMS": parameters}
+        if self.ticks > SHORT_TICKS:
+            options["TCA_TBF_BURST"] = self.burst
         if self.rate > U32:
             options["TCA_TBF_RATE64"] = self.rate
         message = {
@@ -133,9 +135,10 @@ class Bucket:
     def _lasts(self, ticks: int) -> bool:
         """Return True if the burst lasts as long as the kernel shows.
 
-        It shows the lowest 32 bits, of a time computed by a factor of 31 bits (psched_ratecfg in net/sch_generic.h).
+        It shows the lowest 32 bits. The time of a long burst is its own, by a factor of 31 bits (psched_ratecfg in
+        net/sch_generic.h).
         """
-        apart = (ticks - self.ticks) & U32
+        apart = (ticks - max(self.ticks, 1)) & U32
         return min(apart, U32 + 1 - apart) <= SLACK_TICKS + (self.ticks >> 31)
 
 

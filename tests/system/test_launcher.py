@@ -270,8 +270,10 @@ def test_a_garbled_bundle_is_passed_over(site: Site, tree: Path) -> None:
     for number, path in enumerate(sorted(tree.rglob("*.pyc"))):
         data = path.read_bytes()
         path.write_bytes((data[:16] + b"\xe3" * 40, bytes(len(data)), data[:20], b"")[number % 4])
-    for what, data in cases:
+    for what, data in (*cases, ("lost", b"")):
         bundle.write_bytes(data)
+        if what == "lost":
+            bundle.unlink()
         for name in ("bridge", "loopback"):
             done = call(site.bin / name)
             assert (done.returncode, done.stderr) == (0, ""), (what, done)
