@@ -12,7 +12,7 @@ from shared.net import links, netns, qdisc
 from shared.net.netlink import Netlink
 from shared.net.owner import IFB_PREFIX, Owner, attachment, is_ifb
 from shared.net.qdisc import Bucket, TrafficControl, limit_link
-from shared.net.wire import IFF_UP, RTM_GETLINK
+from shared.net.wire import IFF_UP
 from shared.undo import Undo
 
 TYPE_CHECKING = False
@@ -221,20 +221,15 @@ def gc(call: Call) -> None:
     """Removes the ifbs of this network's attachments that are not valid any more."""
     valid = {Owner(call.network, *one).ifb for one in valid_attachments(call)}
     steps.begin("del")
-    host = Netlink()
-    problems: list[CniError] = []
-    for link in host.dump(RTM_GETLINK):
+
+    def is_left_behind(link: Message) -> bool:
         name = link["IFLA_IFNAME"]
         if links.kind(link) != "ifb" or not is_ifb(name, call.network) or name in valid:
-            continue
+            return False
         owner = attachment(link.get("IFLA_IFALIAS", ""))
-        if owner is None or owner[0] == call.network:
-            try:
-                links.delete(host, name)
-            except CniError as error:
-                problems.append(error)
-    if problems:
-        raise problems[0]
+        return owner is None or owner[0] == call.network
+
+    links.delete_all(Netlink(), is_left_behind)
 
 
 def status(call: Call) -> None:

@@ -27,7 +27,7 @@ from shared.cni.result import Interface, Result, Route, dns_from_json
 from shared.net import addresses, bridges, links, netns, routes, sysctl, wait
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, attachment, is_host_link
-from shared.net.wire import IFF_UP, RTM_GETLINK
+from shared.net.wire import IFF_UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 CONTAINER_INTERFACE = 2  # its place in the result: bridge, host veth, container veth
+LEAST_IPV6_MTU = 1280  # bytes; IPV6_MIN_MTU in linux/ipv6.h
+LEAST_MTU = 68  # bytes; ETH_MIN_MTU in linux/if_ether.h
 DEFAULT_ROUTES = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 vlan_id = integer(1, 4094)
 
@@ -127,7 +129,10 @@ class Config(config.Config):
     vlan: int = field(integer(0, 4094), 0, "VLAN of the pod, untagged inside; 0: none")
     vlanTrunk: list[Trunk] = field(list_of(section(Trunk)), (), "VLANs that the pod gets tagged")
     preserveDefaultVlan: bool = field(
-        boolean, False, "with vlan or vlanTrunk: stay in the bridge's VLAN 1 too", needs=("vlan", "vlanTrunk")
+        boolean, False, "with vlan: stay in the bridge's default VLAN too", needs=("vlan",)
+    )
+    uplinks: list[str] = field(
+        list_of(link_name), (), "links of the host, without addresses, that ADD makes ports of the bridge"
     )
     macspoofchk: bool = field(boolean, False, "drop what the pod sends from another MAC than its interface gets here")
     bridgeNfCallIptables: bool | None = field(
@@ -160,15 +165,13 @@ class Attachment:
             raise invalid("hairpinMode", True, 'and "promiscMode" exclude each other')
         if keys.disableContainerInterface and self.ipam:
             raise invalid("disableContainerInterface", True, 'and "ipam" exclude each other')
-        self.trunk: list[int] = []
-        for place, entry in enumerate(keys.vlanTrunk):
-            try:
-                self.trunk += entry.vids()
-            except config.Invalid as error:
-                raise invalid(f"vlanTrunk[{place}].{error.path}", error.value, error.reason) from None
+        self.trunk = self._read_trunk()
         self.vlan_link = f"{keys.bridge}.{keys.vlan}" if keys.vlan and self.gateway else ""
         if self.vlan_link and not is_link_name(self.vlan_link):
             raise invalid("bridge", keys.bridge, f"is too long for the VLAN gateway port {self.vlan_link}")
+        self.uplinks = self._read_uplinks()
+        if isinstance(keys.mtu, int) and 0 < keys.mtu < LEAST_MTU:
+            raise invalid("mtu", keys.mtu, f"must be 0 or at least {LEAST_MTU}, the least that a link can have")
         try:
             self.dns = dns_from_json(keys.dns)
         except ValueError as error:
@@ -178,6 +181,21 @@ class Attachment:
             or (keys.args and keys.args.cni and keys.args.cni.mac)
             or call.args(EnvironmentArgs).MAC
         )
+
+    def _read_trunk(self) -> list[int]:
+        trunk: list[int] = []
+        for place, entry in enumerate(self.keys.vlanTrunk):
+            try:
+                trunk += entry.vids()
+            except config.Invalid as error:
+                raise invalid(f"vlanTrunk[{place}].{error.path}", error.value, error.reason) from None
+        return trunk
+
+    def _read_uplinks(self) -> list[str]:
+        for place, uplink in enumerate(self.keys.uplinks):
+            if uplink in (self.keys.bridge, self.vlan_link):
+                raise invalid(f"uplinks[{place}]", uplink, "is the bridge's own link")
+        return list(dict.fromkeys(self.keys.uplinks))
 
     @property
     def own_mac(self) -> str:
@@ -193,17 +211,25 @@ def add(call: Call, undo: Undo) -> Result:
         _naming("bridgeNfCallIptables", bridges.require_netfilter)
     pod_netns = netns.open_netns(call.netns)
     host = Netlink()
-    mtu = links.smallest_mtu(host, keys.bridge) if isinstance(keys.mtu, str) else keys.mtu
+    mtu = _mtu(host, pod)
+    uplinks = _uplinks(host, pod)
+    indexes = tuple(link["index"] for link in uplinks)
+    ipv6 = _has_to_enable_ipv6(call, host, pod, mtu)
 
-    undo.push(f"remove bridge {keys.bridge} if it is new", lambda: bridges.remove_if_new(host, keys.bridge))
+    undo.push(f"remove bridge {keys.bridge} if it is new", lambda: bridges.remove_if_new(host, keys.bridge, indexes))
     steps.begin("veth")
     port = _make_veth(host, undo, pod, call.ifname, pod_netns, mtu)
+    own = (port["index"], *indexes)
     _guard(host, undo, pod)
     steps.begin("bridge")
     bridge = bridges.attach(
-        host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), port=port["index"], mtu=mtu,
-        vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode,
+        host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), own=own, mtu=mtu,
+        vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode, ipv6=ipv6,
     )  # fmt: skip
+    if uplinks:
+        from shared.net import uplinks as joining
+
+        joining.join(host, undo, bridge, uplinks, own)
 
     result = delegate.add(call, undo) if pod.ipam else Result()
     if pod.ipam and not result.ips:
@@ -218,12 +244,12 @@ def add(call: Call, undo: Undo) -> Result:
         from shared.net import vlans
 
         gateway_link = vlans.ensure_gateway_port(
-            host, undo, bridge, pod.vlan_link, vlan=keys.vlan, keep_default=keys.preserveDefaultVlan,
-            pod_port=port["index"],
+            host, undo, bridge, pod.vlan_link, vlan=keys.vlan, keep_default=keys.preserveDefaultVlan, own=own,
+            ipv6=any(ip.address.version == 6 for ip in result.ips),
         )  # fmt: skip
     if pod.gateway:
-        _be_gateway(host, undo, pod, bridge, port, gateway_link, result)
-    _use_netfilter(host, undo, pod, port, result)
+        _be_gateway(host, undo, pod, bridge, own, gateway_link, result)
+    _use_netfilter(host, undo, pod, own, result)
     if keys.disableContainerInterface:
         port = links.require(host, pod.owner.host_link)
     else:
@@ -241,6 +267,43 @@ def add(call: Call, undo: Undo) -> Result:
         *([_interface(gateway_link)] if gateway_link is not bridge else []),
     ]  # fmt: skip
     return result
+
+
+def _mtu(host: Netlink, pod: Attachment) -> int:
+    """Return the MTU in bytes for new links, 0: the kernel's default."""
+    mtu = pod.keys.mtu
+    return links.smallest_mtu(host, pod.keys.bridge, pod.uplinks) if isinstance(mtu, str) else mtu
+
+
+def _uplinks(host: Netlink, pod: Attachment) -> list[Message]:
+    """Return the uplinks; raise InvalidConfig for one that cannot be a port of the bridge."""
+    if not pod.uplinks:
+        return []
+    from shared.net import uplinks
+
+    return uplinks.require(host, pod.keys.bridge, pod.uplinks)
+
+
+def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) -> bool:
+    """Return True if the bridge needs IPv6, and the host's sysctls disable it on new links.
+
+    Raises InternalError if the pod can have no IPv6 address here, as far as the IPAM plugin's networks are known.
+    """
+    disabled = sysctl.read(f"ipv6/conf/{pod.keys.bridge}/disable_ipv6")
+    if disabled is None and sysctl.read(f"ipv4/conf/{pod.keys.bridge}/forwarding") is None:
+        disabled = sysctl.read("ipv6/conf/default/disable_ipv6")  # the bridge is still to be made
+    if disabled == "0" and not 0 < mtu < LEAST_IPV6_MTU:
+        return False
+    from shared.net import readiness
+
+    if not readiness.has_ipv6(delegate.networks(call)):
+        return False
+    on_bridge = pod.gateway and not pod.vlan_link
+    problems = readiness.ipv6(mtu)
+    problems += readiness.ipv6_gateway(links.get(host, pod.keys.bridge)) if on_bridge else []
+    if problems:
+        raise InternalError(problems[0], "; ".join(problems[1:]))
+    return on_bridge
 
 
 def _masquerading(*, by_iptables: bool) -> Any:
@@ -297,7 +360,10 @@ def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
     if keys.vlan or pod.trunk:
         from shared.net import vlans
 
-        requests += vlans.requests(index, native=keys.vlan, trunk=pod.trunk, keep_default=keys.preserveDefaultVlan)
+        requests += vlans.requests(
+            index, default=bridges.default_vlan(bridge), native=keys.vlan, trunk=pod.trunk,
+            keep_default=keys.preserveDefaultVlan,
+        )  # fmt: skip
     if keys.macspoofchk:
         requests += bridges.learn_no_link_local(bridge)
     return [*requests, links.change_flags(index, IFF_UP, IFF_UP)]
@@ -348,13 +414,13 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -
 
 
 def _be_gateway(
-    host: Netlink, undo: Undo, pod: Attachment, bridge: Message, port: Message, link: Message, result: Result
+    host: Netlink, undo: Undo, pod: Attachment, bridge: Message, own: tuple[int, ...], link: Message, result: Result
 ) -> None:
     for ip in result.ips:
         if ip.gateway is None:
             continue
         bridges.ensure_gateway(
-            host, undo, link, Prefix(ip.gateway, ip.address.length), bridge=bridge["index"], port=port["index"],
+            host, undo, link, Prefix(ip.gateway, ip.address.length), bridge=bridge["index"], own=own,
             force=pod.keys.forceAddress, dad=pod.keys.enabledad,
         )  # fmt: skip
     # last, so that a call that fails leaves them as they were
@@ -362,7 +428,7 @@ def _be_gateway(
         sysctl.ensure("ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding", "1")
 
 
-def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, port: Message, result: Result) -> None:
+def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, ports: tuple[int, ...], result: Result) -> None:
     keys = pod.keys
     if keys.ipMasq and result.ips:
         masquerading = _masquerading(by_iptables=pod.by_iptables)
@@ -370,7 +436,7 @@ def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, port: Message, re
         _naming("ipMasq", lambda: masquerading.add(undo, pod.owner, own, keys.nonMasqueradeCIDRs))
     if keys.bridgeNfCallIptables is not None:
         bridge = links.require(host, keys.bridge)
-        bridges.call_netfilter(host, undo, bridge, on=keys.bridgeNfCallIptables, port=port["index"])
+        bridges.call_netfilter(host, undo, bridge, on=keys.bridgeNfCallIptables, own=ports)
 
 
 def _interface(link: Message, sandbox: str = "") -> Interface:
@@ -441,7 +507,11 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
     if port is None:
         problems.append(f"the host's end of the veth pair, {pod.owner.host_link}, is missing")
     else:
-        _check_port(host, bridge, port, pod.trunk, keys.vlan, problems)
+        _check_port(host, bridge, port, keys, pod.trunk, problems)
+    if pod.uplinks:
+        from shared.net import uplinks
+
+        problems += uplinks.problems(host, bridge, pod.uplinks)
     gateways = [ip for ip in previous.ips if ip.interface == CONTAINER_INTERFACE and ip.gateway] if pod.gateway else []
     if gateways:
         gateway_link = links.get(host, pod.vlan_link) if pod.vlan_link else bridge
@@ -456,25 +526,19 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
 
 
 def _check_port(
-    host: Netlink, bridge: Message, port: Message, trunk: list[int], native: int, problems: list[str]
+    host: Netlink, bridge: Message, port: Message, keys: Config, trunk: list[int], problems: list[str]
 ) -> None:
     name = port["IFLA_IFNAME"]
     if port.get("IFLA_MASTER") != bridge["index"]:
         problems.append(f"link {name} is not a port of {bridge['IFLA_IFNAME']}")
     if not port["flags"] & IFF_UP:
         problems.append(f"link {name} is down")
-    if not native and not trunk:
-        return
-    from shared.net import vlans
+    if keys.vlan or trunk:
+        from shared.net import vlans
 
-    if not bridges.filters_vlans(bridge):
-        problems.append(f"bridge {bridge['IFLA_IFNAME']} does not filter VLANs")
-    have = vlans.of_port(host, port["index"])
-    missing = {*trunk, *([native] if native else [])} - set(have)
-    if missing:
-        problems.append(f"link {name} is not in the VLANs {sorted(missing)}")
-    elif native and not have[native]:
-        problems.append(f"VLAN {native} is not the native one of link {name}")
+        problems += vlans.problems(
+            host, bridge, port, native=keys.vlan, trunk=trunk, keep=keys.preserveDefaultVlan
+        )  # fmt: skip
 
 
 def _check_gateway_port(
@@ -487,7 +551,7 @@ def _check_gateway_port(
         problems.append(f"link {pod.vlan_link} is down")
     port = links.by_index(host, link.get("IFLA_LINK", 0))
     if port is not None:
-        _check_port(host, bridge, port, [], pod.keys.vlan, problems)
+        _check_port(host, bridge, port, pod.keys, [], problems)
 
 
 def _bridge_problems(bridge: Message, keys: Config) -> list[str]:
@@ -561,13 +625,15 @@ def gc(call: Call) -> None:
     steps.begin("del")
     host = Netlink()
     problems: list[CniError] = []
-    for link in host.dump(RTM_GETLINK):
+
+    def is_left_behind(link: Message) -> bool:
         name = link["IFLA_IFNAME"]
         if links.kind(link) != "veth" or not is_host_link(name, call.network) or name in names:
-            continue
+            return False
         owner = attachment(link.get("IFLA_IFALIAS", ""))
-        if owner is None or owner[0] == call.network:
-            _attempt(problems, lambda name=name: links.delete(host, name))  # type: ignore[misc]
+        return owner is None or owner[0] == call.network
+
+    _attempt(problems, lambda: links.delete_all(host, is_left_behind))
     for mechanism in _mechanisms(call):
         _attempt(problems, lambda mechanism=mechanism: mechanism.collect(call.network, valid))  # type: ignore[misc]
     if delegate.ipam_type(call):
@@ -580,9 +646,9 @@ def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not succeed."""
     pod = Attachment(call)
     steps.begin("bridge")
-    bridge = links.get(Netlink(), pod.keys.bridge)
-    if bridge is not None and links.kind(bridge) != "bridge":
-        raise PluginNotAvailable(f"link {pod.keys.bridge} exists but is not a bridge")
+    problems = _node_problems(call, pod)
+    if problems:
+        raise PluginNotAvailable(problems[0], "; ".join(problems[1:]))
     if pod.keys.ipMasq:
         masquerading = _masquerading(by_iptables=pod.by_iptables)
         exempt = () if pod.by_iptables else (pod.keys.nonMasqueradeCIDRs,)
@@ -595,6 +661,38 @@ def status(call: Call) -> None:
         _available("bridgeNfCallIptables", bridges.require_netfilter)
     if pod.ipam:
         delegate.forward(call)
+
+
+def _node_problems(call: Call, pod: Attachment) -> list[str]:
+    """Return why this node cannot have one more pod, as far as links and addresses go."""
+    from shared.net import readiness
+
+    host, keys = Netlink(), pod.keys
+    bridge = links.get(host, keys.bridge)
+    if bridge is not None and links.kind(bridge) != "bridge":
+        return [f"link {keys.bridge} exists but is not a bridge"]
+    problems: list[str] = []
+    uplinks: list[Message] = []
+    _collect(problems, lambda: uplinks.extend(_uplinks(host, pod)))
+    filters = bridge is not None and bridges.filters_vlans(bridge)
+    if (keys.vlan or pod.trunk) and not filters:
+        _collect(problems, lambda: readiness.require_vlan_filtering(keys.bridge))
+    try:
+        networks = delegate.networks(call)
+    except CniError as error:
+        return [*problems, str(error)]
+    gateway = links.get(host, pod.vlan_link) if pod.vlan_link else bridge
+    if bridge is not None:
+        to_join = [link for link in uplinks if link.get("IFLA_MASTER") != bridge["index"]]
+        needs_port = bool(pod.vlan_link and networks and gateway is None)
+        problems += readiness.room(host, bridge, 1 + len(to_join) + needs_port)
+    if readiness.has_ipv6(networks):
+        problems += readiness.ipv6(_mtu(host, pod))
+        problems += readiness.ipv6_gateway(bridge) if pod.gateway and not pod.vlan_link else []
+    if pod.gateway:
+        problems += [] if keys.forceAddress else readiness.gateways(host, gateway, networks)
+        problems += readiness.forwarding(networks)
+    return problems
 
 
 def _available(key: str, step: Callable[[], object]) -> None:

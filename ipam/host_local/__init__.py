@@ -171,6 +171,11 @@ def add(call: Call, undo: Undo) -> Result:
     return result
 
 
+def networks(call: Call) -> list[list[Prefix]]:
+    """Return, for each range set, the networks of its ranges, each as the gateway's address with the prefix length."""
+    return [[Prefix(entry.gateway, entry.subnet.length) for entry in one.ranges] for one in Pool(call).sets]
+
+
 def _held(store: Store, lease: Lease) -> list[str]:
     """The addresses of a container's interface; of old, leases did not name the interface."""
     return store.leased(lease) or store.leased(Lease(lease.container_id, ""))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from shared.cni.call import Call
+    from shared.cni.ip import Prefix
     from shared.undo import Undo
 
 UNKNOWN_COMMAND = 4  # what a plugin without GC or STATUS answers
@@ -40,6 +41,18 @@ def add(call: Call, undo: Undo) -> Result:
     # from here on the plugin may have assigned something, whatever it says, and even if nobody hears its answer
     undo.push(f"release the address through {path}", lambda: _execute(path, call, "DEL"))
     return Result.from_json(_json(path, _execute(path, call, "ADD")), call.version, f"result of {path}")
+
+
+def networks(call: Call) -> list[list[Prefix]]:
+    """Return, for each address that a pod gets, the networks that it can come from, each as its gateway's address.
+
+    Empty if the IPAM plugin cannot tell: its module needs a function `networks`, which other executables do not have.
+    """
+    if not ipam_type(call):
+        return []
+    _, module = _find(call)
+    ask = getattr(module, "networks", None)
+    return ask(call) if ask else []
 
 
 def forward(call: Call) -> None:

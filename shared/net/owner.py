@@ -67,6 +67,12 @@ def is_host_link(name: str, network: str) -> bool:
     return _is_derived(name, network_prefix(network))
 
 
+def is_pod_link(name: str, alias: str) -> bool:
+    """Return True if a link of that name and alias is the host's end of a pod of any network, made by the suite."""
+    prefix = name[: len(LINK_PREFIX) + NETWORK_DIGITS]
+    return alias.startswith(ALIAS_PREFIX) or (prefix.startswith(LINK_PREFIX) and _is_derived(name, prefix))
+
+
 def is_ifb(name: str, network: str) -> bool:
     """Whether a name has the form that ifb devices of the network have."""
     return _is_derived(name, ifb_prefix(network))

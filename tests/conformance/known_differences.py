@@ -8,6 +8,10 @@ other cases too.
 Not compared at all, since no two runs share them or the reference has nothing to compare with: the host veth's random
 name (here derived, with an alias that says whose it is), random MACs, link-local addresses, the modes of the store's
 files, the text of error messages, `cniVersion` in error objects (the reference has none), the sidecar in the store.
+
+The reference at hand has no `vlanTrunk`. Newer ones make VLAN 1 the native one of a trunk port without `vlan`, and take
+VLAN 1, whatever the bridge's default VLAN is, from a port with `vlan`. Here a trunk port without `vlan` stays in the
+bridge's default VLAN, and a port with `vlan` leaves that one: the same where the default is 1, and right elsewhere.
 """
 
 from __future__ import annotations

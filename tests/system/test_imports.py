@@ -62,6 +62,8 @@ CHAINED: dict[str, dict[str, Any]] = {
 RARE: dict[str, list[str]] = {
     "shared.net.verify": ["CHECK"],
     "shared.net.vlans": [],
+    "shared.net.uplinks": [],
+    "shared.net.readiness": ["STATUS"],
     "shared.cni.execute": [],
     "shared.cni.log": [],
     "shared.cni.log_config": [],
