@@ -64,6 +64,7 @@ CHAINS: dict[str, Chain] = {
     "firewall": Chain((FIREWALL,), (BRIDGE,)),
     "firewall, iptables": Chain((iptables(FIREWALL),), (BRIDGE,)),
     "bandwidth": Chain((BANDWIDTH,), (BRIDGE,)),
+    "bandwidth, subnets": Chain((BANDWIDTH | {"shapedSubnets": ["10.9.0.0/24", "fd00:9::/64"]},), (BRIDGE,)),
     "tuning": Chain((TUNING,), (BRIDGE,)),
     "sample chain": Chain((MASQUERADED, PORTMAP, BANDWIDTH, FIREWALL, TUNING)),
 }

@@ -56,6 +56,7 @@ def _network(text: str) -> Iterator[str]:
         if route.get("table") != "local" and not route["dst"].startswith(("fe80:", "ff00:")):
             yield "route " + " ".join(f"{key} {route[key]}" for key in ROUTE_KEYS if key in route)
     for qdisc in _parsed(qdiscs):
+        qdisc["options"].pop("direct_packets_stat", None)  # counts packets
         if qdisc["kind"] not in ("noqueue", "pfifo_fast", "fq_codel", "mq"):
             yield f"qdisc {qdisc['dev']} {qdisc['kind']} {qdisc['handle']} {qdisc['options']}"
     yield from (f"filter {line}" for line in filters.splitlines())

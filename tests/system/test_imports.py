@@ -26,7 +26,7 @@ STANDARD = {
     "struct",  # netlink headers; 20 lines around _struct
 }
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|steps|undo))?")
-KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc)\w+)?")
+KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc|subnets)\w+)?")
 TC = re.compile(r"shared\.net\.(tc_wire|qdisc)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(
