@@ -161,7 +161,7 @@ def test_nf_tables_transaction() -> None:
         message["header"].update(type=kind, flags=NLM_F_REQUEST, sequence_number=number, pid=0)
         message.encode()
         data += bytes(message.data)
-    assert told(NETLINK_NETFILTER, data) == ["NFT_MSG_NEWTABLE, nfgen_family 2, NFTA_TABLE_NAME pods"]
+    assert told(NETLINK_NETFILTER, data) == ["add table ip pods"]
 
 
 @pytest.mark.parametrize(("protocol", "kind"), [(NETLINK_ROUTE, 0x7FF0), (NETLINK_NETFILTER, 0x0C77), (16, 77)])
