@@ -349,6 +349,8 @@ def _is_address(path: str) -> bool:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name} {_plain(one)}" for name, one in value.items() if one not in (None, {})) + "}"
+    if isinstance(value, bytes):
+        return value.hex(" ")
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_plain, value)) + "]"
     return (

@@ -8,6 +8,7 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from errno import errorcode
 from types import ModuleType
 from typing import Any
@@ -61,26 +62,25 @@ def install(recorder: Recorder) -> None:
             super().__init__(family, type, proto, fileno)
             self.talk = Talk(recorder, self.fileno(), proto) if family == native.AF_NETLINK else None
 
-        def _sent(self, data: Any) -> None:
-            if self.talk:
-                self.talk.sent(bytes(data))
+        def _sending(self, data: Any) -> AbstractContextManager[None]:
+            return self.talk.sending(bytes(data)) if self.talk else nullcontext()
 
         def send(self, data: Any, *rest: Any) -> int:
-            self._sent(data)
-            return super().send(data, *rest)
+            with self._sending(data):
+                return super().send(data, *rest)
 
         def sendall(self, data: Any, *rest: Any) -> None:
-            self._sent(data)
-            super().sendall(data, *rest)
+            with self._sending(data):
+                super().sendall(data, *rest)
 
         def sendto(self, data: Any, *rest: Any) -> int:
-            self._sent(data)
-            return super().sendto(data, *rest)
+            with self._sending(data):
+                return super().sendto(data, *rest)
 
         def sendmsg(self, buffers: Any, *rest: Any) -> int:
             parts = [bytes(buffer) for buffer in buffers]
-            self._sent(b"".join(parts))
-            return super().sendmsg(parts, *rest)
+            with self._sending(b"".join(parts)):
+                return super().sendmsg(parts, *rest)
 
         def recv(self, *size: Any) -> bytes:
             data = super().recv(*size)
@@ -110,6 +110,17 @@ class Talk:
         self.place = recorder.place()
         self.asked: dict[int, tuple[Step, list[Step]]] = {}  # by sequence number; the rest of its transaction
 
+    @contextmanager
+    def sending(self, data: bytes) -> Iterator[None]:
+        """Note what is sent while the links that it may delete have names; not what cannot be sent."""
+        noted = len(self.recorder.steps)
+        self.sent(data)
+        try:
+            yield
+        except OSError:
+            del self.recorder.steps[noted:]
+            raise
+
     def sent(self, data: bytes) -> None:
         """Notes the requests of a datagram, except those that only read and the frames of a transaction.
 
@@ -120,8 +131,11 @@ class Talk:
         is_transaction = False
         for message, kind, flags, sequence in _messages(data):
             name = NAMES.get(self.protocol, {}).get(kind, f"message type {kind} of netlink protocol {self.protocol}")
-            is_transaction = is_transaction or name in NFNL_FRAMES.values()
-            if "_GET" in name or name in NFNL_FRAMES.values():
+            if name in NFNL_FRAMES.values():
+                is_transaction = True
+                self.asked[sequence] = ({}, steps)  # the kernel refuses a transaction as a whole by its beginning
+                continue
+            if "_GET" in name:
                 continue
             body = read(self.protocol, message)
             is_list = is_transaction and name in ELEMENTS
@@ -201,12 +215,18 @@ def _folded(message: Any) -> Message:
     out = {name: value for name, value in message.items() if name not in PYROUTE2_OWN}
     for attribute in message.get("attrs", ()):
         name, value = attribute[0], attribute[1]
+        if name == "UNKNOWN":  # to pyroute2, which has its bytes all the same
+            name, value = f"attribute {value['header']['type']}", _payload(value)
         one = _folded_value(value)
         if name in out:
             out[name] = [*(out[name] if isinstance(out[name], list) else [out[name]]), one]
         else:
             out[name] = one
     return out
+
+
+def _payload(attribute: Any) -> bytes:
+    return bytes(attribute.data[attribute.offset + 4 : attribute.offset + attribute.length])
 
 
 def _folded_value(value: Any) -> Any:
