@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shared.cli import filetap, mirror, state, throwaway, wiretap
+from shared.cli import filetap, mirror, state, story, throwaway, wiretap
 from shared.cli.recorder import Recorder, wrap
 from shared.cni import execute, plugin, suite
 from shared.launch import PLUGINS
@@ -39,11 +39,18 @@ def main() -> None:
         answer = rehearse(task)
     except throwaway.Failure as failure:
         answer = {"failure": str(failure)}
-    json.dump(answer, sys.stdout, default=lambda value: value.hex(" ") if isinstance(value, bytes) else str(value))
+    json.dump(answer, sys.stdout, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form for: bytes in hexadecimal, flags by their names."""
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return value.hex(" ") if isinstance(value, bytes) else str(value)
 
 
 def rehearse(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The calls and their steps, the result, and the error if there was one."""
+    """The calls, their steps with the `text` of each, the result, and the error if there was one."""
     network = parse(task["network"])
     os.environ.pop(SYSTEM_BUS, None)
     posix.environ.pop(SYSTEM_BUS.encode(), None)
@@ -63,6 +70,7 @@ def rehearse(task: Mapping[str, Any]) -> dict[str, Any]:
     except PluginError as error:
         facts = {"plugin": error.plugin, "command": error.verb, "code": error.code, "msg": error.msg}
         answer["error"] = {**facts, "details": error.details, "notes": getattr(error, "__notes__", [])}
+    story.tell(recorder.steps)
     return {"calls": recorder.calls, "steps": recorder.steps, **answer}
 
 
