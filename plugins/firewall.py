@@ -12,6 +12,7 @@ from shared.cni.errors import (
     PluginNotAvailable,
 )
 from shared.cni.plugin import each, previous_result, valid_attachments
+from shared.net import netns
 from shared.net.owner import Owner
 
 TYPE_CHECKING = False
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from shared.dbus.firewalld import Firewalld
     from shared.iptables.firewall import Iptables
     from shared.net import claims
+    from shared.net.netlink import Message, Netlink
     from shared.nft.admission import Admission
     from shared.undo import Undo
 
@@ -105,7 +107,7 @@ class Wanted:
             return None
         from shared.nft.admission import Admission
 
-        bridge, port = _place(result) if self.keeps_apart else ("", "")
+        bridge, port = _place(result, self.owner.ifname) if self.keeps_apart else ("", "")
         port = port if self.keys.ingressPolicy == "isolated" else ""
         return Admission(self.owner, _addresses(result), is_admitted=by_nftables, bridge=bridge, port=port)
 
@@ -126,7 +128,7 @@ def _addresses(result: Result) -> list[Address]:
     return list(dict.fromkeys(ip.address.address for ip in result.ips))
 
 
-def _place(result: Result) -> tuple[str, str]:
+def _place(result: Result, ifname: str) -> tuple[str, str]:
     """The bridge on the host and the pod's port of it, whatever their places in the result."""
     from shared.net import links
     from shared.net.netlink import Netlink
@@ -135,8 +137,8 @@ def _place(result: Result) -> tuple[str, str]:
     host = Netlink()
     for interface in result.interfaces:
         link = None if interface.sandbox else links.get(host, interface.name)
-        # a port whose other end is elsewhere: a bridge's gateway port for a VLAN has both ends here
-        if link is None or "IFLA_LINK_NETNSID" not in link:
+        # a port whose other end is elsewhere, or is the pod's: a bridge's gateway port for a VLAN has both ends here
+        if link is None or ("IFLA_LINK_NETNSID" not in link and not _is_end_of(host, link, ifname)):
             continue
         master = links.by_index(host, link["IFLA_MASTER"]) if link.get("IFLA_MASTER") else None
         if master is not None and links.kind(master) == "bridge":
@@ -146,9 +148,18 @@ def _place(result: Result) -> tuple[str, str]:
     )
 
 
+def _is_end_of(host: Netlink, link: Message, ifname: str) -> bool:
+    """Return True if the link is the other end of `ifname` in the same namespace (CNI_NETNS_OVERRIDE)."""
+    from shared.net import links
+
+    peer = links.host_end(host, link)
+    return peer is not None and peer["IFLA_IFNAME"] == ifname
+
+
 def add(call: Call, undo: Undo) -> Result:
     """Admits the pod's addresses; the result is that of the plugin before."""
     wanted = Wanted(call)
+    netns.open_if_there(call.netns)
     result = previous_result(call)
     if result is None:
         raise InvalidConfig('invalid configuration: "prevResult" is required: firewall is for what another plugin made')
@@ -167,6 +178,7 @@ def add(call: Call, undo: Undo) -> Result:
 def check(call: Call) -> None:
     """Raises InternalError that names everything that is not as ADD left it."""
     wanted = Wanted(call)
+    netns.open_if_there(call.netns)
     result = previous_result(call)
     if result is None:
         return
@@ -181,6 +193,7 @@ def check(call: Call) -> None:
 
 def delete(call: Call) -> None:
     """Removes what ADD made, by whichever backend, and for the result's addresses what the reference's ADD made."""
+    netns.open_if_there(call.netns)
     owner = Owner(call.network, call.container_id, call.ifname)
     try:
         result = previous_result(call)

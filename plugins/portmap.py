@@ -9,7 +9,7 @@ from shared.cni.ip import Address
 from shared.cni.plugin import each, previous_result, valid_attachments
 from shared.iptables import variants
 from shared.net import links, netns, routes, sysctl
-from shared.net.netlink import Netlink
+from shared.net.netlink import Netlink, TooLarge
 from shared.net.owner import Owner
 from shared.net.verify import own_ips
 from shared.nft import hostports
@@ -167,7 +167,10 @@ class Destination:
             else (self._map_by_nftables, self._require_free_of_iptables)
         )
         require_free()
-        make(undo)
+        try:
+            make(undo)
+        except TooLarge as error:
+            raise error.naming("runtimeConfig.portMappings", len(self.ports)) from None
         require_free()
 
     def _map_by_iptables(self, undo: Undo) -> None:

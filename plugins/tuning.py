@@ -11,6 +11,7 @@ from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
 from shared.cni.plugin import previous_result, valid_attachments
 from shared.net import links, netns, sysctl
 from shared.net.netlink import Netlink, NetlinkError, Request
+from shared.net.owner import file_name
 from shared.net.wire import IFF_ALLMULTI, IFF_PROMISC, IFF_UP, RTM_NEWLINK
 
 TYPE_CHECKING = False
@@ -130,8 +131,9 @@ class Wanted:
 
 
 def record_path(directory: str, call: Call) -> str:
-    """The reference's place for what was before."""
-    return f"{directory}/{call.container_id}_{call.ifname}.json"
+    """Return the reference's place for the former values, or one by a digest if its name would be too long."""
+    name = file_name(f"{call.container_id}_{call.ifname}", ".json", spare=len(record.UNFINISHED))
+    return f"{directory}/{name}"
 
 
 def _refuse_duplicates(call: Call) -> None:
@@ -234,11 +236,23 @@ def add(call: Call, undo: Undo) -> Result:
             sysctl.write(path, value)
         if link:
             _set(pod, link, wanted.attributes)
+        if "mac" in wanted.attributes and link["flags"] & IFF_UP:
+            _announce(pod, link, wanted.mac)
     for interface in result.interfaces:
         if interface.sandbox and interface.name == call.ifname:
             interface.mac = wanted.mac or interface.mac
             interface.mtu = wanted.attributes.get("mtu", interface.mtu)
     return result
+
+
+def _announce(pod: Netlink, link: Message, mac: str) -> None:
+    """Tell the neighbours of a link that is up its new MAC."""
+    from shared.net import addresses, announce, wait
+
+    name = link["IFLA_IFNAME"]
+    if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:  # it may have been down meanwhile
+        wait.carrier(pod, name)
+    announce.Announcement(name, mac, addresses.usable(pod, link["index"])).send()
 
 
 def _restore(pod: Netlink, ifname: str, before: dict[str, Any]) -> None:

@@ -11,14 +11,15 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from netaddr import IPRange, IPSet
 from pyroute2 import IPRoute
 
 from ipam.host_local import IpamConfig
+from ipam.host_local.index import Index
+from ipam.host_local.lease import Lease
 from ipam.host_local.ranges import RangeSet
-from ipam.host_local.store import READ_ONLY_DIRECTORY, SIDECAR, Entry, Lease, Store
+from ipam.host_local.store import READ_ONLY_DIRECTORY, SIDECAR, Store
 from shared.cli import reading
 from shared.cli.inhabited import Namespaces
 from shared.cni.errors import CniError
@@ -37,25 +38,12 @@ UP, DOWN = "up", "down"
 class Look(Store):
     """A store that is only looked at: nothing is locked, made, rebuilt or removed."""
 
-    def __enter__(self) -> Self:
+    def _open(self) -> None:
+        self.directory = posix.open(self.path, READ_ONLY_DIRECTORY)
         try:
-            self.directory = posix.open(self.path, READ_ONLY_DIRECTORY)
-        except OSError as error:
-            raise self._failure("open", error) from None
-        try:
-            self.index = posix.open(f"{self.data_dir}/{SIDECAR}/{self.network}", READ_ONLY_DIRECTORY)
+            self.index = Index(posix.open(f"{self.data_dir}/{SIDECAR}/{self.network}", READ_ONLY_DIRECTORY))
         except OSError:
-            self.index = -1  # the reference has none
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        posix.close(self.directory)
-        if self.index >= 0:
-            posix.close(self.index)
-
-    def entries(self) -> dict[str, Entry]:
-        """The index, empty where there is none."""
-        return super().entries() if self.index >= 0 else {}
+            self.index = Index()  # the reference has none
 
 
 @dataclass(frozen=True)
@@ -241,7 +229,7 @@ def read(pool: Pool, node: Node, progress: Progress) -> None:
     if not look.exists():
         return
     with look:
-        found = {name: (lease, is_left_over) for name, lease, is_left_over in look.survey(look.entries())}
+        found = {name: (lease, is_left_over) for name, lease, is_left_over in look.survey(look.index.entries())}
         for name in progress(sorted(found, key=_order), pool.network):
             lease, is_left_over = found[name]
             held = _held(look, node, name, lease, is_left_over=is_left_over)
@@ -274,8 +262,8 @@ def free_dead(pool: Pool, dead: Sequence[Held], cache_dir: str) -> list[Held]:
         node = Node(cache_dir)
         for held in dead:
             lease = store.read(held.address)
-            if lease is not None and lease == held.lease:
-                again = _held(store, node, held.address, lease, is_left_over=False)
+            if lease is not None and held.lease is not None and lease in (held.lease, held.lease.bare):
+                again = _held(store, node, held.address, held.lease, is_left_over=False)
                 if again is not None and again.dead:
                     store.release_address(held.address)
             if not store.is_taken(held.address):

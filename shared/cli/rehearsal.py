@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import posix
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ from shared.runtime.attach import Attachment, PluginError
 from shared.runtime.conflist import parse
 
 TREE = Path(__file__).resolve().parents[2]
-LAUNCHED = re.compile(rb'main\("([^"]+)"\)')  # the last line of a launcher names its installation
 FUNCTIONS = ("add", "delete")
 STREAMS = (0, 1)
 SYSTEM_BUS = "DBUS_SYSTEM_BUS_ADDRESS"  # what leads out of here: the usual place is hidden with /run
@@ -85,10 +83,10 @@ def _listen(recorder: Recorder) -> None:
     wrap(execute, "execute", executed)
 
     def run(real: Callable[..., bytes], executable: Path, verb: str, message: Mapping[str, Any], *rest: Any) -> bytes:
-        is_own = _is_own(executable)
-        with recorder.call(executable.name, verb, executed=not is_own):
-            if is_own:
-                return _serve(executable.name, verb, message, *rest)
+        own = _own_plugin(executable)
+        with recorder.call(own or executable.name, verb, executed=not own):
+            if own:
+                return _serve(own, verb, message, *rest)
             with recorder.differences():
                 return real(executable, verb, message, *rest)
 
@@ -107,17 +105,14 @@ def _named(recorder: Recorder, name: str) -> Callable[..., Any]:
     return named
 
 
-def _is_own(executable: Path) -> bool:
-    """Whether it is the launcher of a plugin of the installation that this module is part of."""
+def _own_plugin(executable: Path) -> str:
+    """Return the plugin of this module's installation that an executable is, whatever its name; empty if it is none."""
     with executable.open("rb") as file:
-        launched = LAUNCHED.search(file.read(4096))
-    if executable.name not in PLUGINS or not launched:
-        return False
-    tree = os.fsdecode(launched[1])
-    if Path(tree).resolve() != TREE:
-        return False
+        tree, plugin = suite.launched(file.read(suite.LAUNCHER_BYTES)) or ("", "")
+    if plugin not in PLUGINS or Path(tree).resolve() != TREE:
+        return ""
     suite.tree = tree  # by which a plugin, in turn, knows the plugins that it calls
-    return True
+    return plugin
 
 
 def _serve(name: str, verb: str, message: Mapping[str, Any], env: Mapping[str, str], _limit: float) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipam.host_local import IpamConfig
-from ipam.host_local.store import LEASE_LIMIT, Lease, is_hand_placed, parse_lease
+from ipam.host_local.lease import LEASE_LIMIT, Lease, is_hand_placed, parse_lease
 from shared.cni import record
 from shared.cni.call import folded
 from shared.cni.ip import Address

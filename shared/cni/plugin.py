@@ -65,7 +65,7 @@ def _log(module: str, call: Call | None, failure: CniError | None) -> None:
             from shared.cni import log
 
             log.write(module, call, failure)
-    except Exception as error:  # noqa: BLE001  the answer has been given
+    except (Exception, signals.Terminated) as error:  # noqa: BLE001  the answer has been given
         complain(f"cannot write the log: {error}")
 
 

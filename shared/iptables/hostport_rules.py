@@ -6,7 +6,7 @@ from shared.cni.ip import Address
 from shared.cni.names import CHAIN_NAME_BYTES, is_chain_name
 from shared.iptables.variants import HOSTPORTS
 from shared.net.owner import digest
-from shared.net.reference_names import container_digest
+from shared.net.reference_names import container_digest, shortened
 from shared.nft.hostports import LOCALHOST_6
 
 TYPE_CHECKING = False
@@ -25,7 +25,6 @@ ENTRY = '-m comment --comment "dnat name: \\"'
 INTERFACE = 'if: \\"'
 LOCALNET = '-A PREROUTING -d 127.0.0.0/8 ! -i lo -m comment --comment "CNI portfwd localhost from outside" -j DROP'
 PORTS_IN_A_RULE = 15  # XT_MULTI_PORTS in linux/netfilter/xt_multiport.h
-LONGEST_NAME = 100  # so that the comment has at most 255 bytes (XT_MAX_COMMENT_LEN)
 MARK_BIT = 13
 OPTIONS = {"saddr": "-s", "daddr": "-d", "iifname": "-i"}  # as iptables-save orders them
 
@@ -138,11 +137,6 @@ def require_usable(conditions: Sequence[Match]) -> None:
 def interface_words(ifname: str) -> str:
     """The words of a comment that say for which interface a rule is, as iptables-save shows them."""
     return f'{INTERFACE}{ifname if is_chain_name(ifname) else digest(ifname.encode())[:12]}\\"'
-
-
-def shortened(name: str) -> str:
-    """A name as comments have it, with a digest for the rest of a longer one."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 17]}-{digest(name.encode())[:16]}"
 
 
 def _option(option: str, prefix: Prefix) -> str:

@@ -29,8 +29,8 @@ from shared.iptables.hostport_rules import (
     RAW,
     chain_of,
     interface_words,
-    shortened,
 )
+from shared.net.reference_names import shortened
 from shared.nft import registry
 from shared.nft.hostports import Taken
 from shared.nft.ruleset import Chain
@@ -111,10 +111,11 @@ def _behind_others(rule: str, lines: list[str]) -> str:
 
 
 def _in_front(rules: list[str]) -> list[str]:
+    """The last one first, each to the front: iptables would count its way to any other place."""
     found = []
-    for number, rule in enumerate(rules, 1):
+    for rule in reversed(rules):
         _, chain, text = rule.split(" ", 2)
-        found.append(f"-I {chain} {number} {text}")
+        found.append(f"-I {chain} {text}")
     return found
 
 
@@ -128,7 +129,8 @@ def problems(forwarding: Forwarding) -> list[str]:
         wanted = [*forwarding.shared()]
         for is_at in (True, False):
             wanted += [*forwarding.entries(version, is_at=is_at), *forwarding.inside(version, is_at=is_at)]
-        missing = [(NAT, rule) for rule in wanted if rule not in lines[NAT]]
+        present = set(lines[NAT])
+        missing = [(NAT, rule) for rule in wanted if rule not in present]
         if LOCALNET not in lines.get(RAW, [LOCALNET]):
             missing.append((RAW, LOCALNET))
         found += [f"{COMMANDS[version]} has no rule {rule} in table {table}" for table, rule in missing]
@@ -199,8 +201,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[
                 interface = _interface_of(line)
                 if chain and ((chain, interface) not in keep if interface else chain not in chains):
                     ends.append(line)
-            kept = {*lines} - {*ends}
-            gone = {chain for chain in ours if not any(chain in _chains_of(line) for line in kept)}
+            gone = ours - {chain for line in {*lines} - {*ends} for chain in _chains_of(line)}
             flows.clear()  # noqa: B023  (called at once)
             flows.update(_udp(version, ends))  # noqa: B023
             one_by_one = [line for line in ends if _chains_of(line)[0] not in gone]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from shared.cni.names import CHAIN_NAME_BYTES
 from shared.iptables import variants
-from shared.net.reference_names import container_digest
+from shared.net.reference_names import COMMENT_BYTES, LONGEST_NAME, container_digest, shortened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]
 
     found = []
     for version in _versions(addresses):
-        lines = Table(version, "", TABLE).lines()
+        lines = set(Table(version, "", TABLE).lines())
         wanted = _rules(owner, version, addresses, exempt)
         found += [f"{COMMANDS[version]} has no rule {one} in table {TABLE}" for one in wanted if one not in lines]
     return found
@@ -77,12 +77,15 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     keep = {chain_of(network, container_id) for container_id, _ in valid}
 
     def stale(lines: list[str]) -> set[str]:
-        comment = f'--comment "name: \\"{network}\\" id: \\"'
+        comments = [_comment(name, "").removesuffix('\\""') for name in {network, shortened(network)}]
         found = set()
         for line in lines:
             verb, chain, *_ = line.split(" ") if line.startswith("-A ") else ("", "")
-            _, is_ours, rest = line.partition(comment)
-            if verb and is_ours and chain == chain_of(network, rest.partition("\\")[0]):
+            rest = next((line.partition(comment)[2] for comment in comments if comment in line), "")
+            container_id = rest.partition("\\")[0]
+            # of a shortened id nobody can tell the chain's name
+            is_ours = chain == chain_of(network, container_id) or len(container_id) == LONGEST_NAME
+            if verb and chain.startswith(PREFIX) and container_id and is_ours:
                 found.add(chain)
         return found - keep
 
@@ -108,10 +111,17 @@ def _versions(addresses: Sequence[Prefix]) -> list[int]:
     return sorted({own.version for own in addresses})
 
 
+def _comment(network: str, container_id: str) -> str:
+    """Return the option with the names, which are shortened if the comment would be too long."""
+    if len(f'name: "{network}" id: "{container_id}"') > COMMENT_BYTES:
+        network, container_id = shortened(network), shortened(container_id)
+    return f'--comment "name: \\"{network}\\" id: \\"{container_id}\\""'
+
+
 def _rules(owner: Owner, version: int, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
     """The rules as iptables-save prints them."""
     chain = chain_of(owner.network, owner.container_id)
-    comment = f'-m comment --comment "name: \\"{owner.network}\\" id: \\"{owner.container_id}\\""'
+    comment = f"-m comment {_comment(owner.network, owner.container_id)}"
     own = [one for one in addresses if one.version == version]
     others = [f"-d {one.network}" for one in exempt if one.version == version]
     left = [*(["-m addrtype --dst-type LOCAL"] if exempt else []), *(f"-d {one.network}" for one in own), *others]
@@ -124,7 +134,7 @@ def _rules(owner: Owner, version: int, addresses: Sequence[Prefix], exempt: Sequ
 
 def _missing(lines: list[str], owner: Owner, wanted: list[str]) -> list[str]:
     """The commands that give the chain its rules, and those that lead there; what it had of others' goes."""
-    if all(rule in lines for rule in wanted):
+    if set(lines).issuperset(wanted):
         return []
     chain = chain_of(owner.network, owner.container_id)
     return [*_ends(lines, {chain}), f"-N {chain}", *wanted]

@@ -50,7 +50,7 @@ def end(owner: Owner, others: Iterable[Address], *takers: Taker) -> None:
     note = record.read(path)
     doomed = {*_addresses(note), *others}
     if doomed:
-        with turn(RECORDS):
+        with turn(RECORDS, only_removes=True):
             own = _time(path)
             for file, content in record.listed(RECORDS):
                 if file != path and (content.get("network") != owner.network or _time(file) >= own):

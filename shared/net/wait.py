@@ -6,7 +6,7 @@ from shared import signals, steps
 from shared.cni.errors import InternalError
 from shared.net import addresses, links
 from shared.net.netlink import RECEIVE_SIZE, SOL_NETLINK
-from shared.net.wire import NETLINK_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK
+from shared.net.wire import IFF_LOWER_UP, NETLINK_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK
 from shared.sockets import native as socket
 
 TYPE_CHECKING = False
@@ -31,6 +31,40 @@ def carrier(netlink: Netlink, name: str) -> Message:
 
     _until(is_up, RTNLGRP_LINK, CARRIER_SECONDS, f"link {name} did not come up")
     return link
+
+
+def gateway_carrier(netlink: Netlink, name: str) -> Message:
+    """Return a bridge, or a VLAN gateway port, when the host can send through it; raises InternalError after 2.5 s.
+
+    Do not wait if no port of the bridge forwards: the spanning tree protocol takes longer than that.
+    """
+    link: Message = {}
+
+    def is_up() -> bool:
+        link.update(links.require(netlink, name))
+        # A bridge that was up before it had a port, and never lost its carrier, keeps the state "unknown". A veth's end
+        # has that state until the kernel has looked at its carrier.
+        is_known = link["IFLA_OPERSTATE"] != links.IF_OPER_UNKNOWN or links.kind(link) == "veth"
+        return not link["flags"] & IFF_LOWER_UP or not is_known or link["IFLA_OPERSTATE"] == links.IF_OPER_UP
+
+    _until(is_up, RTNLGRP_LINK, CARRIER_SECONDS, f"link {name} did not come up")
+    return link
+
+
+def link_local_settled(netlink: Netlink, index: int) -> None:
+    """Wait until a link that is up can ask for its IPv6 neighbours; raises InternalError after 10 seconds.
+
+    For packets that it forwards, the kernel sends neighbour solicitations from the link-local address alone, and none
+    while that is in duplicate address detection. A link that is up has this address, or will never have one.
+    """
+
+    def is_settled() -> bool:
+        return not addresses.unsettled_link_local(netlink, index)
+
+    if not is_settled():
+        steps.begin("dad")
+        failure = "duplicate address detection of the gateway's link-local address did not end"
+        _until(is_settled, RTNLGRP_IPV6_IFADDR, DAD_SECONDS, failure)
 
 
 def addresses_settled(netlink: Netlink, index: int) -> None:

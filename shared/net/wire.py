@@ -203,8 +203,8 @@ _link: dict[str, tuple[int, str]] = {
     "IFLA_ADDRESS": (1, "l2addr"), "IFLA_IFNAME": (3, "asciiz"), "IFLA_MTU": (4, "u32"), "IFLA_LINK": (5, "u32"),
     "IFLA_MASTER": (10, "u32"), "IFLA_TXQLEN": (13, "u32"), "IFLA_OPERSTATE": (16, "u8"),
     "IFLA_LINKINFO": (18, "link/ifinfo"), "IFLA_IFALIAS": (20, "asciiz"), "IFLA_AF_SPEC": (26, "af_spec"),
-    "IFLA_NET_NS_FD": (28, "u32"), "IFLA_EXT_MASK": (29, "u32"), "IFLA_LINK_NETNSID": (37, "s32"),
-    "IFLA_IF_NETNSID": (46, "u32"),
+    "IFLA_GROUP": (27, "u32"), "IFLA_NET_NS_FD": (28, "u32"), "IFLA_EXT_MASK": (29, "u32"),
+    "IFLA_LINK_NETNSID": (37, "s32"), "IFLA_IF_NETNSID": (46, "u32"),
 }
 
 STRUCTURES["link"] = (("family", "ifi_type", "index", "flags", "change"), "=BxHiII", _link)
@@ -218,7 +218,8 @@ STRUCTURES["link/ifinfo"] = ((), "", _link_ifinfo)
 
 _info_data_bridge: dict[str, tuple[int, str]] = {
     "IFLA_BR_VLAN_FILTERING": (7, "u8"), "IFLA_BR_NF_CALL_IPTABLES": (36, "u8"),
-    "IFLA_BR_NF_CALL_IP6TABLES": (37, "u8"), "IFLA_BR_MULTI_BOOLOPT": (46, "bytes"),
+    "IFLA_BR_NF_CALL_IP6TABLES": (37, "u8"), "IFLA_BR_VLAN_DEFAULT_PVID": (39, "u16"),
+    "IFLA_BR_MULTI_BOOLOPT": (46, "bytes"),
 }
 
 STRUCTURES["info_data/bridge"] = ((), "", _info_data_bridge)

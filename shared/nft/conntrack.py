@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 DESTINATIONS = {4: "CTA_IP_V4_DST", 6: "CTA_IP_V6_DST"}
 IDENTITY = ("nfgen_family", "CTA_TUPLE_ORIG", "CTA_ID", "CTA_ZONE")  # what names a connection
 UNTRACKED = (errno.EINVAL, errno.EOPNOTSUPP)  # the kernel's answers where it has no ctnetlink
-AT_ONCE = 64  # requests in a batch: more refusals than that may overrun the socket's buffer
 
 
 class Conntrack(Netlink):
@@ -59,8 +58,7 @@ def _forget(kernel: Conntrack, version: int, wanted: set[tuple[str, int]], is_lo
         if is_wanted(addresses[DESTINATIONS[version]], ports["CTA_PROTO_DST_PORT"]):
             identity = {key: message[key] for key in IDENTITY if key in message}
             removals.append(Request(wire.IPCTNL_MSG_CT_DELETE, identity, 0, (errno.ENOENT,)))
-    for place in range(0, len(removals), AT_ONCE):
-        kernel.batch(removals[place : place + AT_ONCE])
+    kernel.batch(removals)
 
 
 def _udp(kernel: Conntrack, version: int, ports: set[int]) -> list[Message]:

@@ -114,6 +114,7 @@ class Forwarding:
         """Takes the pod's addresses with their prefix lengths, and what packets must match, both by IP version."""
         self.elements: list[Element] = []
         chains: dict[str, Chain] = {}
+        translating: dict[str, Chain] = {}  # by the map's name: one chain serves thousands of ports
 
         def leading(element_of: Set, key: Sequence[str], chain: Chain) -> Element:
             chains[chain.name] = chain
@@ -125,8 +126,11 @@ class Forwarding:
             self.elements.append(maps[version].element(*port.key, to=port.to))
             wanted = conditions.get(version)
             if wanted:
-                chain = addressed(INET, PREFIXES[0], [_translating("conditions", version, maps[version], wanted)])
-                self.elements.append(leading(conditional[version], port.key, chain))
+                of = maps[version].name
+                if of not in translating:
+                    rule = _translating("conditions", version, maps[version], wanted)
+                    translating[of] = addressed(INET, PREFIXES[0], [rule])
+                self.elements.append(leading(conditional[version], port.key, translating[of]))
         for version in sorted({port.version for port in ports}) if snat else ():
             subnet = subnets[version]
             self.elements.append(leading(HAIRPIN[version], (str(subnet.address),), _hairpin(subnet, masq_all=masq_all)))

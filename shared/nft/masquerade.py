@@ -10,6 +10,7 @@ A map leads from the pod's address to a chain that says what stays as it is; pod
 from __future__ import annotations
 
 from shared.cni.ip import Address, Prefix
+from shared.net.netlink import TooLarge
 from shared.nft import registry, wire
 from shared.nft.expressions import address, family, is_local, lookup, masquerade, payload, return_, verdict
 from shared.nft.registry import INET, Ruleset
@@ -48,7 +49,10 @@ def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[
     """
     kernel = Nfnetlink()
     elements, chains = _parts(addresses, exempt)
-    registry.add(kernel, RULESET, owner, elements, chains=chains, replace=True)
+    try:
+        registry.add(kernel, RULESET, owner, elements, chains=chains, replace=True)
+    except TooLarge as error:
+        raise error.naming("nonMasqueradeCIDRs", len(exempt)) from None
     undo.push("stop masquerading", lambda: registry.remove(kernel, RULESET, owner))
 
 

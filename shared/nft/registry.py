@@ -126,7 +126,7 @@ def add(
                 raise InternalError(f"{name} is in {ruleset.attachments} already: it was added before") from None
             taken = next((element for element, request in wanted if request.message is error.message), None)
             if taken and error.errno != errno.ENOENT:
-                stale = _taken_over(kernel, taken, name, replace=replace or taken.of in replace_in) + stale
+                stale = _taken_over(kernel, elements, name, ruleset.sets if replace else replace_in)
             elif any(request.message is error.message for request in stale):
                 stale = [request for request in stale if request.message is not error.message]
             else:
@@ -135,15 +135,21 @@ def add(
             return
 
 
-def _taken_over(kernel: Nfnetlink, element: Element, name: str, *, replace: bool) -> list[Request]:
-    """The request that removes what has this call's key; none where it is gone meanwhile."""
-    (found,) = kernel.get_elements([element.query()])
-    if found is None:
-        return []
-    holder = _owner_of(found)
-    if not replace and holder != name:
-        raise Conflict(element, holder)
-    return [element.remove()]
+def _taken_over(kernel: Nfnetlink, elements: Sequence[Element], name: str, replace_in: Sequence[Set]) -> list[Request]:
+    """Return the requests that remove every element that has one of these keys now.
+
+    The kernel names the first such element alone, and each further try would take over one more of thousands. Raises
+    Conflict for an element of another attachment in a set that is not among `replace_in`.
+    """
+    stale = []
+    for element, found in zip(elements, kernel.get_elements([one.query() for one in elements]), strict=True):
+        if found is None:
+            continue
+        holder = _owner_of(found)
+        if holder != name and element.of not in replace_in:
+            raise Conflict(element, holder)
+        stale.append(element.remove())
+    return stale
 
 
 def _is_whole(kernel: Nfnetlink, chain: Chain) -> bool:
@@ -175,7 +181,7 @@ def texts(ruleset: Ruleset, owner: Owner, elements: Sequence[Element]) -> list[s
     """The comments of the parts of an attachment's entry."""
     head = f"{label(owner)} {ruleset.mechanism}"
     parts = [""]
-    room = COMMENT_BYTES - len(f"{head} 999: ")
+    room = COMMENT_BYTES - len(f"{head} {len(elements) + 1}: ")  # an element is never longer than a comment
     for item in map(str, elements):
         longer = f"{parts[-1]}, {item}" if parts[-1] else item
         if len(longer) <= room:
@@ -271,21 +277,28 @@ def collect(kernel: Nfnetlink, ruleset: Ruleset, network: str, valid: AbstractSe
         if rest.startswith(f"{ruleset.mechanism} ") and is_stale(name):
             _remove(kernel, ruleset, name)
     for one in ruleset.sets:
-        for message in kernel.dump_elements(one):
-            if is_stale(_owner_of(message)):
-                attempt(kernel, [Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove()])
+        unregistered = [
+            Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove()
+            for message in kernel.dump_elements(one)
+            if is_stale(_owner_of(message))
+        ]
+        if not attempt(kernel, unregistered):
+            for removal in unregistered:
+                attempt(kernel, [removal])
     for chain in kernel.dump_chains(ruleset.table) if ruleset.prefixes else ():
         if chain.rpartition("-")[0] in ruleset.prefixes:
             attempt(kernel, Chain(ruleset.table, chain, ()).remove())
 
 
-def attempt(kernel: Nfnetlink, requests: list[Request]) -> None:
-    """Removes things if that can be: what is gone meanwhile needs no removal, and what something leads to is in use."""
+def attempt(kernel: Nfnetlink, requests: list[Request]) -> bool:
+    """Remove things together. Return False if one was gone already, or something leads to it, and nothing was done."""
     try:
         kernel.commit(requests)
     except NetlinkError as error:
         if error.errno not in (errno.ENOENT, errno.EBUSY):
             raise
+        return False
+    return True
 
 
 def problems(

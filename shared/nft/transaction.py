@@ -101,6 +101,7 @@ class Nfnetlink(Netlink):
                     continue
                 failure = failure or self._refusal(batch[sequence - first], flags, data, start, end)
                 if sequence == last or (failure and (has_lost or sequence == first)):
+                    self._drain(has_lost=has_lost)
                     return failure
 
     def get_all(self, requests: Sequence[Request]) -> list[Message | None]:

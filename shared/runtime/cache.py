@@ -3,7 +3,8 @@
     <directory>/results/<network>-<container id>-<ifname>    0600, JSON: kind "cniCacheV1", the configuration in base64,
                                                              the call's arguments, the result
 
-Of old the file held the result alone.
+Of old the file held the result alone. A name that is too long for a file, which libcni fails with, gives way to "~" and
+a digest of it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from shared.runtime.conflist import InvalidConfigFile, NetworkConfigList, parse
 
 DIRECTORY = Path("/var/lib/cni")
 KIND = "cniCacheV1"
+FILE_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
+DERIVED = "~"  # begins the names that are digests, and no network's
 
 
 class CacheError(Exception):
@@ -76,7 +79,10 @@ class Cache:
 
     def path(self, network: str, attachment: Attachment) -> Path:
         """Where the entry of an attachment is, or would be."""
-        return self.results / f"{network}-{attachment.container_id}-{attachment.ifname}"
+        name = f"{network}-{attachment.container_id}-{attachment.ifname}"
+        if len(name.encode()) > FILE_NAME_BYTES:
+            name = DERIVED + hashlib.blake2b(name.encode(), digest_size=24).hexdigest()
+        return self.results / name
 
     def store(self, network: NetworkConfigList, attachment: Attachment, result: Result) -> None:
         """Remembers the result of an ADD; the file appears whole. Raises CacheError."""
@@ -159,7 +165,8 @@ class Cache:
             raise CacheError(f"cannot read {self.results}: {error.strerror}") from error
         for name in names:
             # what the name can tell need not be read: a node has an entry for every pod
-            if not (name.startswith(network) and container_id in name and name.endswith(ifname)) or name[0] == ".":
+            fits = name.startswith(network) and container_id in name and name.endswith(ifname)
+            if name.startswith(".") or not (fits or name.startswith(DERIVED)):
                 continue
             path = self.results / name
             try:

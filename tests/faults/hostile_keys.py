@@ -198,7 +198,10 @@ OF_OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "runtimeConfig.portMappings[].protocol": ("icmp", "tcp udp", "tcp\n", "tcp -j ACCEPT", "\ud800", "x" * 300),
         "runtimeConfig.portMappings[].hostIP": (*ADDRESSES, "192.0.2.99", "::1", "224.0.0.1", "10.8.0.1 -j ACCEPT"),
     },
-    "bandwidth": {"ingressRate": (7,), "egressBurst": (2**35,), "runtimeConfig.bandwidth.egressRate": (7,)},
+    "bandwidth": {
+        "ingressRate": (7,), "egressBurst": (2**35,), "runtimeConfig.bandwidth.egressRate": (7,),
+        "shapedSubnets": (["10.0.0.0"], ["10.0.0.0/33"], ["10.0.0.0/-1"], ["x; reboot"], ["::/129"], ["10.0.0.0/8\n"]),
+    },
     "firewall": {"iptablesAdminChainName": (*CHAINS, "ACCEPT", "CNI-FORWARD"), "ingressPolicy": ("Open", "same-bridge ")},
     "tuning": {
         "mac": MACS,

@@ -26,7 +26,7 @@ STANDARD = {
     "struct",  # netlink headers; 20 lines around _struct
 }
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|steps|undo))?")
-KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc)\w+)?")
+KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc|subnets)\w+)?")
 TC = re.compile(r"shared\.net\.(tc_wire|qdisc)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(
@@ -43,7 +43,7 @@ OWN = {
         NFT,
         re.compile(r"plugins(\.firewall)?|shared\.(iptables|dbus)(\.(firewall|firewalld|bus|variants))?"),
     ),
-    "host-local": (IPAM,),
+    "host-local": (IPAM, re.compile(r"shared\.net(\.liveness)?")),
     "portmap": (
         KERNEL,
         NFT,
@@ -62,6 +62,8 @@ CHAINED: dict[str, dict[str, Any]] = {
 RARE: dict[str, list[str]] = {
     "shared.net.verify": ["CHECK"],
     "shared.net.vlans": [],
+    "shared.net.uplinks": [],
+    "shared.net.readiness": ["STATUS"],
     "shared.cni.execute": [],
     "shared.cni.log": [],
     "shared.cni.log_config": [],

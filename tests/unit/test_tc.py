@@ -54,16 +54,22 @@ def _known(message: Message) -> Message:
 @given(indexes, rates.filter(lambda rate: rate // 8 < 2**32), bursts)
 def test_token_bucket(index: int, rate: int, burst: int) -> None:
     bucket = Bucket(rate, burst)
-    parameters = {"rate": bucket.rate, "limit": bucket.limit, "buffer": bucket.buffer}
-    # without the size of a table's cells: there is no table of rates, which kernels before 3.8 computed with
-    with mock.patch.object(sched_tbf.options.tbf_parms, "encode", nla.encode):
-        same(bucket.request(index), attrs=[("TCA_TBF_PARMS", parameters)])
+    (request,) = bucket.requests(index)
+    parameters = {"rate": bucket.rate, "limit": bucket.limit, "buffer": min(max(bucket.ticks, 1), 2**32 - 1)}
+    in_bytes = [("TCA_TBF_BURST", burst // 8)] if bucket.ticks * 64 >= 2**32 else []
+    attributes = [("TCA_TBF_PARMS", parameters), *in_bytes]
+    # without the size of a table's cells: there is no table of rates, which kernels before 3.8 computed with; and
+    # pyroute2 does not know the burst in bytes: linux/pkt_sched.h has it as the sixth
+    tbf = sched_tbf.options
+    more = (*tbf.nla_map, *((f"TCA_TBF_{n}", "hex") for n in ("RATE64", "PRATE64")), ("TCA_TBF_BURST", "uint32"))
+    with mock.patch.object(tbf.tbf_parms, "encode", nla.encode), mock.patch.object(tbf, "nla_map", more):
+        same(request, attrs=attributes)
 
 
 @given(indexes, st.integers(8 * 2**32, 2**64 - 1), bursts)
 def test_rate_beyond_32_bits(index: int, rate: int, burst: int) -> None:
     """pyroute2 does not know the attribute: linux/pkt_sched.h has it as the fourth."""
-    message = encode(tc_wire.RTM_NEWQDISC, 0, 9, Bucket(rate, burst).request(index).message, tc_wire)
+    message = encode(tc_wire.RTM_NEWQDISC, 0, 9, Bucket(rate, burst).requests(index)[0].message, tc_wire)
     assert (12).to_bytes(2, "little") + (4).to_bytes(2, "little") + (rate // 8).to_bytes(8, "little") in message
     read = tcmsg(message)
     read.decode()
@@ -77,8 +83,7 @@ def test_numbers_are_tcs(rate: int, burst: int) -> None:
     oracle = common.get_rate_parameters(words)
     assert bucket.rate == oracle["rate"] and bucket.limit == min(oracle["limit"], 2**32 - 1)
     # tc and the reference count whole microseconds in floating point
-    ticks = min(max(oracle["buffer"], 1), (2**32 - 1) // 64)
-    assert abs(bucket.buffer - ticks) <= 1
+    assert abs(bucket.ticks - oracle["buffer"]) <= 1 + bucket.ticks * 1e-9
 
 
 @given(indexes, indexes, st.integers(1, 0xFFFF))
@@ -104,7 +109,7 @@ def test_places() -> None:
 
     with KernelEnd(answer, of=TrafficControl) as kernel:
         qdisc.redirect(kernel.netlink, Undo(), LINK, {"index": 8})
-        Bucket(8, 8).limit_link(kernel.netlink, Undo(), LINK)
+        qdisc.limit_link(kernel.netlink, Undo(), LINK, Bucket(8, 8))
     words: Message = {}
     sched_ingress.fix_request(words)
     _, ingress, redirection, _, bucket = asked

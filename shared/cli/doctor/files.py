@@ -9,7 +9,7 @@ from pathlib import Path
 
 from netaddr import IPNetwork
 
-from ipam.host_local.store import Lease
+from ipam.host_local.lease import Lease
 from shared.cli.doctor.links import Mark
 from shared.cni.versions import SUPPORTED, upgrade
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from netaddr import IPAddress
 
+from ipam.host_local.lease import is_hand_placed
 from ipam.host_local.ranges import RangeSet
-from ipam.host_local.store import is_hand_placed
 from shared.cli.doctor.configuration import launched_tree
 from shared.cli.doctor.files import Remembered
 from shared.cli.doctor.findings import Finding, error, warning
