@@ -206,7 +206,9 @@ def test_a_lease_of_old_beside_an_entry_that_cannot_be_read(own: Node) -> None:
         if ifname == "eth0":
             own.host.netns("a")
         own.host.run(f"{own.bin_dir}/cnitool", "add", "net", "/run/netns/a", "--container-id", "a", env=env)
-    (own.host.root / STORE[1:] / "10.1.0.2").write_text("a")
+    lease = own.host.root / STORE[1:] / "10.1.0.2"
+    lease.write_text("a")
+    os.utime(lease, (1e9, 1e9))  # older than the entries
     (own.host.root / "var/lib/cni/results/net-a-eth1").write_text("")
     own.host.drop_netns("a")
     until(lambda: not own.host.ip("link", "show", "type", "veth"))
