@@ -207,8 +207,10 @@ def test_a_lease_of_old_beside_an_entry_that_cannot_be_read(own: Node) -> None:
             own.host.netns("a")
         own.host.run(f"{own.bin_dir}/cnitool", "add", "net", "/run/netns/a", "--container-id", "a", env=env)
     lease = own.host.root / STORE[1:] / "10.1.0.2"
+    made = lease.stat().st_mtime
     lease.write_text("a")
-    os.utime(lease, (1e9, 1e9))  # older than the entries
+    os.utime(lease, (made, made))  # older than the entries
+    own.host.run("rm", "-r", "/var/lib/cni/networks/.pycni")  # which knows the interface
     (own.host.root / "var/lib/cni/results/net-a-eth1").write_text("")
     own.host.drop_netns("a")
     until(lambda: not own.host.ip("link", "show", "type", "veth"))
