@@ -253,7 +253,7 @@ def add(call: Call, undo: Undo) -> Result:
     bridge_now = wait.gateway_carrier(host, keys.bridge)
     gateway_link = bridge_now if gateway_link is bridge else gateway_link
     if pod.gateway:
-        _await_gateway(host, pod, gateway_link, result)
+        _await_gateway(host, pod, gateway_link, result, given)
     announce_pod()
     announce.Announcement(gateway_link["IFLA_IFNAME"], gateway_link["IFLA_ADDRESS"], given).send()
 
@@ -414,6 +414,7 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -
         # The kernel may report the carrier up to a second late if both ends of the veth pair have the same index. Until
         # then the link is down, and has no IPv6 multicast route: nobody's neighbour solicitation is answered.
         wait.carrier(inside, ifname)
+        wait.addresses_local(inside, index, [ip.address.address for ip in result.ips])
     return link, announce_pod
 
 
@@ -421,22 +422,21 @@ def _be_gateway(
     host: Netlink, undo: Undo, pod: Attachment, bridge: Message, own: tuple[int, ...], link: Message, result: Result
 ) -> list[Address]:
     """Give the gateway link its addresses, and let the host forward. Return the addresses that it did not have."""
-    given = [
-        ip.gateway
-        for ip in result.ips
-        if ip.gateway
-        and bridges.ensure_gateway(
-            host, undo, link, Prefix(ip.gateway, ip.address.length), bridge=bridge["index"], own=own,
-            force=pod.keys.forceAddress, dad=pod.keys.enabledad,
-        )
-    ]  # fmt: skip
+    have = addresses.of_link(host, link["index"])
+    wanted = [Prefix(ip.gateway, ip.address.length) for ip in result.ips if ip.gateway]
+    missing = [one for one in wanted if one not in have]
+    for one in missing:
+        bridges.ensure_gateway(
+            host, undo, link, one, bridge=bridge["index"], own=own, force=pod.keys.forceAddress,
+            dad=pod.keys.enabledad,
+        )  # fmt: skip
     # last, so that a call that fails leaves them as they were
-    for version in {ip.address.version for ip in result.ips if ip.gateway}:
+    for version in {one.version for one in wanted}:
         sysctl.ensure("ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding", "1")
-    return given
+    return [one.address for one in missing]
 
 
-def _await_gateway(host: Netlink, pod: Attachment, link: Message, result: Result) -> None:
+def _await_gateway(host: Netlink, pod: Attachment, link: Message, result: Result, given: list[Address]) -> None:
     """Wait until the host reaches the pod through its gateway link, with packets that it forwards, too."""
     if pod.vlan_link and "IFLA_LINK" in link:
         port = links.by_index(host, link["IFLA_LINK"])
@@ -446,6 +446,7 @@ def _await_gateway(host: Netlink, pod: Attachment, link: Message, result: Result
         wait.addresses_settled(host, link["index"])
     elif any(ip.gateway and ip.gateway.version == 6 for ip in result.ips):
         wait.link_local_settled(host, link["index"])
+    wait.addresses_local(host, link["index"], given)
 
 
 def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, ports: tuple[int, ...], result: Result) -> None:

@@ -109,7 +109,7 @@ ROUTE_CONSTANTS: Constants = (
     (socket, ("AF_UNSPEC", "AF_INET", "AF_INET6")),
     (netlink, ("NLM_F_", "NLMSG_", "NLA_F_", "NETLINK_ROUTE", "NETLINK_NETFILTER",
                "NETLINK_EXT_ACK", "NETLINK_GET_STRICT_CHK")),
-    (rtnl, ("RTM_", "RTNLGRP_LINK", "RTNLGRP_IPV4_IFADDR", "RTNLGRP_IPV6_IFADDR")),
+    (rtnl, ("RTM_", "RTNLGRP_LINK", "RTNLGRP_IPV4_IFADDR", "RTNLGRP_IPV6_IFADDR", "RTNLGRP_IPV6_ROUTE")),
     (ifinfmsg, ("IFF_",)),
     (ifaddrmsg, ("IFA_F_",)),
     (rtmsg, ("RTNH_F_", "RT_SCOPE_")),

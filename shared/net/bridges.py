@@ -353,8 +353,8 @@ def call_netfilter(netlink: Netlink, undo: Undo, bridge: Message, *, on: bool, o
 
 def ensure_gateway(
     netlink: Netlink, undo: Undo, link: Message, prefix: Prefix, *, bridge: int, own: Ports, force: bool, dad: bool
-) -> bool:
-    """Give a bridge, or the VLAN gateway port `link` of it, the pods' gateway address. Return False if it has it.
+) -> None:
+    """Give a bridge, or the VLAN gateway port `link` of it, the pods' gateway address unless it has it.
 
     Taken back unless a port that is not in `own` has come to use it. Raises InternalError where the link has
     another IPv4 address or an overlapping IPv6 one, which `force` removes instead.
@@ -362,7 +362,7 @@ def ensure_gateway(
     index, name = link["index"], link["IFLA_IFNAME"]
     existing = addresses.of_link(netlink, index)
     if prefix in existing:
-        return False
+        return
     if prefix.version == 6:
         enable_ipv6(netlink, undo, link, (*own, index))
     conflicts = conflicting(existing, prefix)
@@ -379,7 +379,6 @@ def ensure_gateway(
     for other in conflicts:
         addresses.remove(netlink, index, other)
     netlink.batch([addresses.add(index, prefix, dad=dad, tolerate=(errno.EEXIST,))])
-    return True
 
 
 def conflicting(existing: list[Prefix], gateway: Prefix) -> list[Prefix]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from shared import signals, steps
 from shared.cni.errors import InternalError
-from shared.net import addresses, links
+from shared.net import addresses, links, routes
 from shared.net.netlink import RECEIVE_SIZE, SOL_NETLINK
-from shared.net.wire import IFF_LOWER_UP, NETLINK_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK
+from shared.net.wire import IFF_LOWER_UP, NETLINK_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK
 from shared.sockets import native as socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shared.cni.ip import Address
     from shared.net.netlink import Message, Netlink
 
 NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
@@ -75,6 +76,22 @@ def addresses_settled(netlink: Netlink, index: int) -> None:
         return not addresses.unsettled(netlink, index)
 
     _until(is_settled, RTNLGRP_IPV6_IFADDR, DAD_SECONDS, "duplicate address detection did not end")
+
+
+def addresses_local(netlink: Netlink, index: int, own: list[Address]) -> None:
+    """Wait until a link takes packets to its own IPv6 addresses; raises InternalError after 10 seconds.
+
+    The kernel makes an address a local one some time after it was added, even without duplicate address detection, and
+    drops packets that come before.
+    """
+    waiting = [address for address in own if address.version == 6]
+
+    def is_local() -> bool:
+        while waiting and routes.is_local(netlink, waiting[-1], index):
+            waiting.pop()
+        return not waiting
+
+    _until(is_local, RTNLGRP_IPV6_ROUTE, DAD_SECONDS, "an IPv6 address did not become a local one")
 
 
 def _until(condition: Callable[[], bool], group: int, seconds: float, failure: str) -> None:

@@ -860,8 +860,8 @@ def test_counts_of_a_steady_add(traced: list[str]) -> None:
     """No child process; no more messages to the kernel than today, each of which is a context switch and a lock.
 
     Today's number: veth pair, host's end, bridge, batch (port, up); in the pod: link, batch (addresses, up), batch
-    (routes); the bridge's addresses for each family's gateway; carrier at either end; bridge and its link-local address;
-    the announcement.
+    (routes), carrier, whether its IPv6 address is a local one; the bridge's addresses; carrier on the host; bridge and its
+    link-local address; the announcement.
     """
     calls = [line.split(maxsplit=1)[1] for line in traced]
     assert not [call for call in calls if call.startswith(("clone", "fork", "vfork"))]

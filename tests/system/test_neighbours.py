@@ -72,7 +72,8 @@ class Node(Network):
         """A host behind a port of the bridge."""
         self.pods["lan"] = self.host.netns("lan")
         self._pair("port0", "lan")
-        self.host.run("ip", "link", "set", "port0", "master", self.config["bridge"])
+        if "uplinks" not in self.config:
+            self.host.run("ip", "link", "set", "port0", "master", self.config["bridge"])
         self.host.run("ip", "-n", "lan", "address", "add", "10.1.0.200/24", "dev", "eth0")
         self.host.run("ip", "-n", "lan", "address", "add", "fd00:1::200/64", "dev", "eth0", "nodad")
 
@@ -157,6 +158,19 @@ def test_the_gateway_address_is_announced_as_well(host: PretendHost) -> None:
     host.run("sh", "-c", "ip address flush dev cni0 scope global; ip link set cni0 address 02:00:00:00:00:77")
     node.add("a")
     assert [gateway for gateway in GATEWAYS if not node.reaches("lan", gateway)] == []
+
+
+@pytest.mark.row(21)
+def test_a_host_behind_an_uplink_learns_pod_and_gateway(host: PretendHost) -> None:
+    """All is new on this node, which was started anew; the host behind the uplink was not."""
+    node = Node(host, uplinks=["port0"])
+    node.lan()
+    host.run("ip", "netns", "exec", "lan", "sysctl", "-qw", f"net/ipv4/neigh/eth0/locktime={LOCKTIME}")
+    for address in (*ADDRESSES, *GATEWAYS):
+        stale = ("neighbour", "add", address, "lladdr", "02:00:00:00:00:66", "dev", "eth0", "nud", "reachable")
+        host.run("ip", "-n", "lan", *stale)
+    node.add("a", ipam=fixed())
+    assert [address for address in (*ADDRESSES, *GATEWAYS) if not node.reaches("lan", address)] == []
 
 
 @pytest.mark.row(21)
