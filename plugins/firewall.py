@@ -9,6 +9,7 @@ from shared.cni.errors import (
     CniError,
     InternalError,
     InvalidConfig,
+    InvalidNetns,
     PluginNotAvailable,
 )
 from shared.cni.plugin import each, previous_result, valid_attachments
@@ -181,7 +182,8 @@ def check(call: Call) -> None:
 
 def delete(call: Call) -> None:
     """Removes what ADD made, by whichever backend, and for the result's addresses what the reference's ADD made."""
-    owner = Owner(call.network, call.container_id, call.ifname)
+    own = Owner(call.network, call.container_id, call.ifname)
+    owners = [own, *_former(own, call.netns)]
     try:
         result = previous_result(call)
     except CniError:  # what cannot be read names no address
@@ -191,10 +193,26 @@ def delete(call: Call) -> None:
     from shared.nft import admission
 
     addresses = _addresses(result) if result else ()
+    take = _from_firewalld(_zone(call))
     each(
-        lambda: admission.remove(owner),
-        lambda: claims.end(owner, addresses, firewall.remove, _from_firewalld(_zone(call))),
+        *(lambda owner=owner: admission.remove(owner) for owner in owners),
+        *(lambda owner=owner: claims.end(owner, addresses, firewall.remove, take) for owner in owners),
     )
+
+
+def _former(owner: Owner, path: str) -> list[Owner]:
+    """Return the attachment under the name that its network had, as renamed.former does."""
+    from shared.net import liveness
+
+    if not path or liveness.is_link(owner.host_link):
+        return []
+    from shared.net import netns, renamed
+
+    try:
+        pod_netns = netns.open_if_there(path)
+    except InvalidNetns:  # the host's own, which is no pod's: nothing is looked for there
+        return []
+    return renamed.former(owner, pod_netns)
 
 
 def _from_firewalld(zone: str) -> claims.Taker:

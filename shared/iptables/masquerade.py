@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from shared.cni.ip import Prefix
+    from shared.cni.ip import Address, Prefix
     from shared.net.owner import Owner
     from shared.undo import Undo
 
@@ -70,6 +70,34 @@ def remove(owner: Owner) -> None:
                 raise
             continue
         table.change(lambda lines: _ends(lines, {chain}))
+
+
+def evict(owner: Owner, addresses: Sequence[Address]) -> None:
+    """Remove the rules by which other containers' chains masquerade what comes from an attachment's addresses.
+
+    Whether there are any is asked without a process. Rules of the older iptables are not looked for.
+    """
+    for version in sorted({one.version for one in addresses}):
+        own = [one for one in addresses if one.version == version]
+        if not variants.mention(version, TABLE, POSTROUTING, [one.packed for one in own]):
+            continue
+        from shared.iptables.programs import Table
+
+        Table(version, variants.NFT, TABLE).change(lambda lines: _evictions(lines, owner, own))  # noqa: B023  (at once)
+
+
+def _evictions(lines: list[str], owner: Owner, addresses: Sequence[Address]) -> list[str]:
+    """The commands that remove what leads from addresses to others' chains, and chains to which nothing else leads."""
+    starts = tuple(f"-A {POSTROUTING} -s {one}/{one.bits} " for one in addresses)
+    leading = {line: line.rpartition(" -j ")[2] for line in lines if line.startswith("-A ")}
+    gone = {
+        line: chain
+        for line, chain in leading.items()
+        if line.startswith(starts) and chain.startswith(PREFIX) and chain != chain_of(owner.network, owner.container_id)
+    }
+    doomed = {*gone.values()} - {chain for line, chain in leading.items() if line not in gone}
+    kept = [line for line in lines if line not in gone]
+    return [*(f"-D{line.removeprefix('-A')}" for line in gone), *_ends(kept, doomed)]
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:

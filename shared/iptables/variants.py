@@ -12,6 +12,10 @@ from shared.nft import wire
 from shared.nft.ruleset import Chain, Table
 from shared.nft.transaction import Nfnetlink, NoNfTables
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 NFT, LEGACY = "nft", "legacy"
 FAMILIES = {4: wire.NFPROTO_IPV4, 6: wire.NFPROTO_IPV6}
 HOSTPORTS = ("nat", "CNI-HOSTPORT-DNAT")  # table and chain whose rules lead to host ports
@@ -51,6 +55,12 @@ def with_rules(table: str, chain: str) -> list[tuple[int, str]]:
         if variant != NFT or Nfnetlink().dump_rules(one):
             found.append((version, variant))
     return found
+
+
+def mention(version: int, table: str, chain: str, values: Iterable[bytes]) -> bool:
+    """Return True if a rule of nf_tables' variant has one of these values, such as an address, in a comparison."""
+    found = Nfnetlink().dump_expressions(Chain(Table(FAMILIES[version], table), chain, ()))
+    return any(value in expressions for value in values for expressions in found)
 
 
 def _has_legacy(table: str, version: int) -> bool:

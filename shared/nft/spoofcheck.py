@@ -12,6 +12,8 @@ them behind which port a MAC is, bridges.learn_no_link_local() ends.
 
 from __future__ import annotations
 
+from shared.net import links
+from shared.net.netlink import Netlink
 from shared.nft import registry, wire
 from shared.nft.expressions import drop, lookup, meta, payload
 from shared.nft.registry import BRIDGE, Ruleset
@@ -45,15 +47,19 @@ LONGEST_NAME = 255  # bytes: NFT_NAME_MAXLEN in linux/netfilter/nf_tables.h, les
 
 
 def add(undo: Undo, owner: Owner, mac: str) -> None:
-    """From now on only frames from `mac` get past the attachment's port, which need not be there yet."""
+    """Let only frames from `mac` past the attachment's port, whose name is its own: older rules for it are stale."""
     kernel = Nfnetlink()
-    registry.add(kernel, RULESET, owner, _elements(owner, mac))
+    registry.add(kernel, RULESET, owner, _elements(owner, mac), replace=True, renew=True)
     undo.push("end the MAC spoof check", lambda: registry.remove(kernel, RULESET, owner))
 
 
 def remove(owner: Owner) -> None:
-    """Ends it, also one that the reference made for this container; nothing where there is none."""
+    """Take the attachment's port down and end the check, also one that the reference made for this container.
+
+    The pod of a port that is up could send what it likes once its rules are gone.
+    """
     if kernel := Nfnetlink.if_there():
+        links.silence(Netlink(), owner.host_link)
         registry.remove(kernel, RULESET, owner)
         _remove_references(kernel, owner)
 
@@ -64,9 +70,11 @@ def problems(owner: Owner, mac: str) -> list[str]:
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """Ends it for attachments of a network that are not among the valid (container id, ifname)."""
+    """End it for attachments of a network that are not among the valid (container id, ifname), and for all dead."""
     if kernel := Nfnetlink.if_there():
-        registry.collect(kernel, RULESET, network, valid)
+        from shared.nft import former
+
+        registry.collect(kernel, RULESET, network, valid, former.has_lost_link)
 
 
 def try_out() -> None:
