@@ -538,6 +538,9 @@ def delete(call: Call) -> None:
     def remove_filters() -> None:
         tables = filter_tables.present()
         owners.extend(_former(own, pod_netns, tables))
+        if filter_tables.OF_BRIDGES & tables:
+            # without the rules that check it, the pod could send what it likes
+            each(*(lambda owner=owner: links.silence(host, owner.host_link) for owner in owners))
         if tables:
             # its socket stays open, so that what the kernel has to wait for runs out while it waits for the link's end
             from shared import filters

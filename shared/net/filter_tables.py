@@ -19,8 +19,9 @@ INET, BRIDGE = (NFPROTO_INET, "pycni"), (NFPROTO_BRIDGE, "pycni")  # this suite'
 REFERENCES = (NFPROTO_BRIDGE, "nat")  # the table of the reference plugins' MAC spoof check
 IPTABLES = ((NFPROTO_IPV4, "nat"), (NFPROTO_IPV6, "nat"))
 LEGACY = (0, "nat")  # stands for the older iptables, whose tables are none of nf_tables'
-LEGACY_NAMES = ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
-ALL = frozenset({INET, BRIDGE, REFERENCES, *IPTABLES})
+LEGACY_NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
+OF_BRIDGES = frozenset({BRIDGE, REFERENCES})
+ALL = frozenset({INET, *OF_BRIDGES, *IPTABLES})
 
 
 class Nfnetlink(Netlink):
@@ -45,5 +46,15 @@ def present() -> set[tuple[int, str]]:
         if error.errno != errno.EPROTONOSUPPORT:  # nor anything of netfilter that speaks netlink
             raise
         found = set()
-    is_legacy = any(posix.access(path, posix.F_OK) for path in LEGACY_NAMES)
-    return {*(found & ALL), *([LEGACY] if is_legacy else [])}
+    return {*(found & ALL), *([LEGACY] if any(b"nat" in legacy_tables(path) for path in LEGACY_NAMES.values()) else [])}
+
+
+def legacy_tables(path: str) -> list[bytes]:
+    """Return the names of the older iptables' tables in one of LEGACY_NAMES; none if the kernel has not loaded it."""
+    try:
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return []
+    names = posix.read(descriptor, 4096)
+    posix.close(descriptor)
+    return names.split()

@@ -12,8 +12,6 @@ them behind which port a MAC is, bridges.learn_no_link_local() ends.
 
 from __future__ import annotations
 
-from shared.net import links
-from shared.net.netlink import Netlink
 from shared.nft import registry, wire
 from shared.nft.expressions import drop, lookup, meta, payload
 from shared.nft.registry import BRIDGE, Ruleset
@@ -54,12 +52,8 @@ def add(undo: Undo, owner: Owner, mac: str) -> None:
 
 
 def remove(owner: Owner) -> None:
-    """Take the attachment's port down and end the check, also one that the reference made for this container.
-
-    The pod of a port that is up could send what it likes once its rules are gone.
-    """
+    """End it, also one that the reference made for this container. Do nothing if there is none."""
     if kernel := Nfnetlink.if_there():
-        links.silence(Netlink(), owner.host_link)
         registry.remove(kernel, RULESET, owner)
         _remove_references(kernel, owner)
 
