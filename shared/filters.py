@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from shared.cni.names import CHAIN_NAME_BYTES
 from shared.cni.plugin import each
 from shared.iptables import variants
@@ -31,6 +33,7 @@ MECHANISMS = (
 )  # fmt: skip
 # Sets and maps whose keys are addresses, but for the IP version at the end of their names.
 HAIRPIN = "hairpin"
+HOSTPORT_RECORDS = "/run/cni/portmap"  # is there once a call of portmap has used iptables
 BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "guarded"), HOSTPORTS: (HAIRPIN,)}
 
 
@@ -107,6 +110,11 @@ def evict(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: A
         from shared.iptables import masquerade
 
         masquerade.evict(owner, addresses)
+    if _has_iptables(tables) and posix.access(HOSTPORT_RECORDS, posix.F_OK):
+        from shared.iptables import hostports as by_iptables
+        from shared.nft import conntrack
+
+        by_iptables.evict(addresses, conntrack.forget)
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -> None:

@@ -8,23 +8,27 @@ from __future__ import annotations
 import posix
 
 from shared.cni import record
+from shared.cni.errors import IOFailure
+from shared.cni.ip import Address
 from shared.iptables.hostport_rules import interface_words, shortened
 from shared.net import liveness
 from shared.net.owner import Owner, digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
+
+    Known = tuple[Owner, str, list[str]]  # an attachment, its mark, and the addresses to which its ports lead
 
 DIRECTORY = "/run/cni/portmap"
 NAMES = ("network", "containerID", "ifname")
 
 
-def write(owner: Owner, mark: str) -> None:
-    """Note an attachment and its mark (shared/net/liveness.py)."""
+def write(owner: Owner, mark: str, addresses: Iterable[Address]) -> None:
+    """Note an attachment, its mark (shared/net/liveness.py), and the addresses to which its ports lead."""
     names = dict(zip(NAMES, (owner.network, owner.container_id, owner.ifname), strict=True))
-    record.write(_path(owner), {**names, "mark": mark})
+    record.write(_path(owner), {**names, "mark": mark, "addresses": [str(one) for one in addresses]})
 
 
 def mark_of(owner: Owner) -> str:
@@ -39,23 +43,39 @@ def remove(owner: Owner) -> None:
         record.remove(path)
 
 
-def every() -> Iterator[tuple[Owner, str]]:
-    """Yield each attachment that has a file, with its mark."""
+def every() -> Iterator[Known]:
+    """Yield each attachment that has a file. Raises IOFailure."""
     for path, content in record.listed(DIRECTORY):
         names = [content.get(name) for name in NAMES]
         if all(isinstance(name, str) for name in names):
             owner = Owner(*names)  # type: ignore[arg-type]
+            addresses = content.get("addresses")
             if _path(owner) == path:
-                yield owner, _mark(content)
+                texts = [one for one in addresses if isinstance(one, str)] if isinstance(addresses, list) else []
+                yield owner, _mark(content), texts
 
 
 def dead(network: str, container_id: str, interface: str) -> Owner | None:
     """Return the attachment that rules name in these words, if it is known and dead; None for one of the living."""
-    for owner, mark in every():
+    for owner, mark, _ in _readable():
         words = (shortened(owner.network), shortened(owner.container_id), interface_words(owner.ifname))
         if words == (network, container_id, interface) and liveness.is_dead(owner, mark):
             return owner
     return None
+
+
+def dead_at(addresses: Iterable[Address]) -> list[Owner]:
+    """Return the dead attachments whose ports lead to one of these addresses."""
+    texts = {str(one) for one in addresses}
+    return [owner for owner, mark, others in _readable() if texts & {*others} and liveness.is_dead(owner, mark)]
+
+
+def _readable() -> list[Known]:
+    """Return those that have a file, none if one of them cannot be read: then everybody counts as alive."""
+    try:
+        return list(every())
+    except IOFailure:
+        return []
 
 
 def _mark(content: dict[str, Any]) -> str:

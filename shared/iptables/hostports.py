@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from typing import TypeVar
 
+    from shared.cni.ip import Address
     from shared.iptables.hostport_rules import Forwarding
     from shared.iptables.programs import Lines
     from shared.net.owner import Owner
@@ -85,7 +86,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> No
             remove(owner, forget)
         known = _without_dead(possible, forget)
         undo.push(f"remove host ports of {owner.container_id}", lambda: remove(owner, forget))
-        hostport_records.write(owner, mark)
+        hostport_records.write(owner, mark, {port.pod for port in forwarding.ports})
         for table, lines in zip(tables, known, strict=True):
             table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
     if forwarding.flows:
@@ -215,10 +216,16 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Forgett
         table.change(emptied)
 
 
+def evict(addresses: Sequence[Address], forget: Forgetting) -> None:
+    """Remove what dead attachments have whose ports lead to these addresses."""
+    for owner in hostport_records.dead_at(addresses):
+        remove(owner, forget)
+
+
 def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetting) -> None:
     """Remove it of attachments of a network that are not among the valid (container id, ifname), and of all dead."""
     _collect(network, valid, forget)
-    for owner, mark in hostport_records.every():
+    for owner, mark, _ in hostport_records.every():
         if (owner.container_id, owner.ifname) in valid and owner.network == network:
             continue
         if owner.network == network or liveness.is_dead(owner, mark):

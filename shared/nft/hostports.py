@@ -250,9 +250,14 @@ def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner, for
     """Raises Taken for a port that another container than the owner's has here already, unless that one is dead."""
     maps = [AT[port.version] if port.is_at else ANY[port.version] for port in ports]
     queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports, strict=True)]
+    gone = set()
     for port, found in zip(ports, kernel.get_elements(queries), strict=True):
         holder = comment_of(found.get("NFTA_SET_ELEM_USERDATA", b"")) if found else ""
-        if found and not remove_dead(kernel, holder, forget) and not registry.is_same_container(holder, owner):
+        if not found or holder in gone:
+            continue
+        if remove_dead(kernel, holder, forget):
+            gone.add(holder)
+        elif not registry.is_same_container(holder, owner):
             raise Taken(port.version, port.host, port.protocol, port.port, holder)
 
 
