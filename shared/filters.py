@@ -15,14 +15,17 @@ from shared.net.owner import Owner
 from shared.net.reference_names import container_digest
 from shared.nft import former, registry
 from shared.nft.registry import BRIDGE, INET
+from shared.nft.ruleset import Set
 from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from collections.abc import Set as AbstractSet
+    from types import ModuleType
 
     from shared.cni.ip import Address
+    from shared.nft.conntrack import Flow
 
     Tables = AbstractSet[tuple[int, str]]
 
@@ -31,8 +34,14 @@ SPOOFCHECK, DEDUP, HOSTPORTS, FIREWALL = "spoofcheck", "dedup", "hostports", "fi
 MECHANISMS = (
     (INET, MASQUERADE), (INET, HOSTPORTS), (INET, FIREWALL), (BRIDGE, SPOOFCHECK), (BRIDGE, DEDUP), (BRIDGE, FIREWALL),
 )  # fmt: skip
+MODULES = {MASQUERADE: "masquerade", SPOOFCHECK: "spoofcheck", DEDUP: "dedup", FIREWALL: "admission"}  # of shared/nft
 # Sets and maps whose keys are addresses, but for the IP version at the end of their names.
 HAIRPIN = "hairpin"
+# A set of each mechanism, which is there once it was used.
+A_SET = {
+    MASQUERADE: Set(INET, "masq4", ()), HOSTPORTS: Set(INET, "hostports4", ()), FIREWALL: Set(INET, "admitted4", ()),
+    SPOOFCHECK: Set(BRIDGE, "guarded", ()), DEDUP: Set(BRIDGE, "podmacs", ()),
+}  # fmt: skip
 HOSTPORT_RECORDS = "/run/cni/portmap"  # is there once a call of portmap has used iptables
 BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "guarded"), HOSTPORTS: (HAIRPIN,)}
 
@@ -51,26 +60,12 @@ def remove(owner: Owner, tables: Tables, *, keep: AbstractSet[str] = frozenset()
 
 
 def _remove(mechanism: str, owner: Owner) -> None:
-    if mechanism == MASQUERADE:
-        from shared.nft import masquerade
+    if mechanism == HOSTPORTS:
+        from shared.nft import hostports
 
-        masquerade.remove(owner)
-    elif mechanism == SPOOFCHECK:
-        from shared.nft import spoofcheck
-
-        spoofcheck.remove(owner)
-    elif mechanism == DEDUP:
-        from shared.nft import dedup
-
-        dedup.remove(owner)
-    elif mechanism == FIREWALL:
-        from shared.nft import admission
-
-        admission.remove(owner)
+        hostports.remove(Nfnetlink(), owner, _forget)
     else:
-        from shared.nft import conntrack, hostports
-
-        hostports.remove(Nfnetlink(), owner, conntrack.forget)
+        _module(mechanism).remove(owner)
 
 
 def _has_iptables(tables: Tables) -> bool:
@@ -87,9 +82,8 @@ def _remove_from_iptables(owner: Owner, tables: Tables, keep: AbstractSet[str]) 
         masquerade.remove(owner)
     if variants.having("nat", f"CNI-DN-{digest}"[:CHAIN_NAME_BYTES]):
         from shared.iptables import hostports
-        from shared.nft import conntrack
 
-        hostports.remove(owner, conntrack.forget)
+        hostports.remove(owner, _forget)
 
 
 def evict(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: AbstractSet[str] = frozenset()) -> None:
@@ -102,9 +96,9 @@ def evict(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: A
         names = [name for mechanism, names in BY_ADDRESS.items() if mechanism not in keep for name in names]
         for element, holder in former.others(kernel, INET, names, addresses, owner):
             if element.of.name.startswith(HAIRPIN):
-                from shared.nft import conntrack, hostports
+                from shared.nft import hostports
 
-                hostports.remove_dead(kernel, holder, conntrack.forget)
+                hostports.remove_dead(kernel, holder, _forget)
             registry.attempt(kernel, [element.remove()])
     if not tables.isdisjoint(filter_tables.IPTABLES):
         from shared.iptables import masquerade
@@ -112,33 +106,48 @@ def evict(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: A
         masquerade.evict(owner, addresses)
     if _has_iptables(tables) and posix.access(HOSTPORT_RECORDS, posix.F_OK):
         from shared.iptables import hostports as by_iptables
-        from shared.nft import conntrack
 
-        by_iptables.evict(addresses, conntrack.forget)
+        by_iptables.evict(addresses, _forget)
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -> None:
     """Remove that of attachments of a network that are not among the valid (container id, ifname), and of all dead."""
+    tasks: list[Callable[[], object]] = [
+        *(lambda name=name: _collect(name, network, valid) for name in _ever_used(tables))
+    ]
+    if _has_iptables(tables):
+        from shared.iptables import hostports, masquerade
+
+        tasks.append(lambda: masquerade.collect(network, valid))
+        tasks.append(lambda: hostports.collect(network, valid, _forget))
+    each(*tasks)
+
+
+def _ever_used(tables: Tables) -> list[str]:
+    """Return the mechanisms of which something may be left, registered or not: those whose sets are there."""
+    sets = {name: one for name, one in A_SET.items() if (one.table.family, one.table.name) in tables}
+    found = Nfnetlink().get_all([one.query() for one in sets.values()]) if sets else []
+    return [name for name, now in zip(sets, found, strict=True) if now]
+
+
+def _collect(mechanism: str, network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    if mechanism == HOSTPORTS:
+        from shared.nft import hostports
+
+        hostports.collect(Nfnetlink(), network, valid, _forget)
+    else:
+        _module(mechanism).collect(network, valid)
+
+
+def _module(mechanism: str) -> ModuleType:
+    module: ModuleType = __import__(f"shared.nft.{MODULES[mechanism]}", fromlist=("remove",))
+    return module
+
+
+def _forget(flows: AbstractSet[Flow]) -> None:
     from shared.nft import conntrack
 
-    tasks: list[Callable[[], object]] = []
-    if not tables.isdisjoint((filter_tables.INET, filter_tables.BRIDGE)):
-        from shared.nft import admission, dedup, hostports, masquerade, spoofcheck
-
-        tasks += [
-            lambda: masquerade.collect(network, valid),
-            lambda: spoofcheck.collect(network, valid),
-            lambda: dedup.collect(network, valid),
-            lambda: admission.collect(network, valid),
-            lambda: hostports.collect(Nfnetlink(), network, valid, conntrack.forget),
-        ]
-    if _has_iptables(tables):
-        from shared.iptables import hostports as hostports_by_iptables
-        from shared.iptables import masquerade as masquerade_by_iptables
-
-        tasks.append(lambda: masquerade_by_iptables.collect(network, valid))
-        tasks.append(lambda: hostports_by_iptables.collect(network, valid, conntrack.forget))
-    each(*tasks)
+    conntrack.forget(flows)
 
 
 def of_other_networks(owner: Owner, tables: Tables) -> list[Owner]:
