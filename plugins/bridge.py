@@ -271,8 +271,7 @@ def _end_former(pod: Attachment, result: Result) -> None:
         masquerading: pod.keys.ipMasq and bool(result.ips),
     }
     keep = {name for name, is_wanted in wanted.items() if is_wanted}
-    filters.remove(pod.owner, tables, keep=keep)
-    filters.evict(pod.owner, [ip.address.address for ip in result.ips], tables, keep=keep)
+    filters.renew(pod.owner, [ip.address.address for ip in result.ips], tables, keep=keep)
 
 
 def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, mtu: int) -> Message:

@@ -35,28 +35,53 @@ MECHANISMS = (
     (INET, MASQUERADE), (INET, HOSTPORTS), (INET, FIREWALL), (BRIDGE, SPOOFCHECK), (BRIDGE, DEDUP), (BRIDGE, FIREWALL),
 )  # fmt: skip
 MODULES = {MASQUERADE: "masquerade", SPOOFCHECK: "spoofcheck", DEDUP: "dedup", FIREWALL: "admission"}  # of shared/nft
-# Sets and maps whose keys are addresses, but for the IP version at the end of their names.
 HAIRPIN = "hairpin"
+# Sets and maps whose keys are addresses, but for the IP version at the end of their names.
+BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "guarded"), HOSTPORTS: (HAIRPIN,)}
 # A set of each mechanism, which is there once it was used.
 A_SET = {
     MASQUERADE: Set(INET, "masq4", ()), HOSTPORTS: Set(INET, "hostports4", ()), FIREWALL: Set(INET, "admitted4", ()),
     SPOOFCHECK: Set(BRIDGE, "guarded", ()), DEDUP: Set(BRIDGE, "podmacs", ()),
 }  # fmt: skip
 HOSTPORT_RECORDS = "/run/cni/portmap"  # is there once a call of portmap has used iptables
-BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "guarded"), HOSTPORTS: (HAIRPIN,)}
 
 
-def remove(owner: Owner, tables: Tables, *, keep: AbstractSet[str] = frozenset()) -> None:
-    """Remove all that an attachment has, except by the mechanisms in `keep`."""
+def remove(owner: Owner, tables: Tables) -> None:
+    """Remove all that an attachment has, and what the reference plugins made for its container."""
+    tasks: list[Callable[[], object]] = [lambda: _remove_registered(owner, tables, frozenset())]
+    if _has_iptables(tables):
+        tasks.append(lambda: _remove_from_iptables(owner))
+    each(*tasks)
+
+
+def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: AbstractSet[str]) -> None:
+    """Remove what a new attachment, and addresses that IPAM has just given to it, have from former times.
+
+    Mechanisms in `keep` replace it themselves. Host ports of others that lead to an address go if their attachment is
+    dead; the rest goes in any case, since the address is no longer theirs.
+    """
+    _remove_registered(owner, tables, keep)
+    if filter_tables.INET in tables:
+        _evict(owner, addresses, keep)
+    if not _has_iptables(tables):
+        return
+    if MASQUERADE_BY_IPTABLES not in keep:
+        from shared.iptables import masquerade
+
+        masquerade.evict(addresses)
+    if posix.access(HOSTPORT_RECORDS, posix.F_OK):
+        from shared.iptables import hostports
+
+        hostports.evict(owner, addresses, _forget)
+
+
+def _remove_registered(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> None:
     mechanisms = [one for one in MECHANISMS if one[1] not in keep and (one[0].family, one[0].name) in tables]
     found = former.registered(Nfnetlink(), owner, mechanisms) if mechanisms else []
     names = {mechanism for _, mechanism in found}
     if filter_tables.REFERENCES in tables and SPOOFCHECK not in keep:
         names.add(SPOOFCHECK)  # the reference registers nothing
-    each(
-        *(lambda name=name: _remove(name, owner) for name in sorted(names)),
-        lambda: _remove_from_iptables(owner, tables, keep),
-    )
+    each(*(lambda name=name: _remove(name, owner) for name in sorted(names)))
 
 
 def _remove(mechanism: str, owner: Owner) -> None:
@@ -72,11 +97,9 @@ def _has_iptables(tables: Tables) -> bool:
     return not tables.isdisjoint((*filter_tables.IPTABLES, filter_tables.LEGACY))
 
 
-def _remove_from_iptables(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> None:
-    if not _has_iptables(tables):
-        return
+def _remove_from_iptables(owner: Owner) -> None:
     digest = container_digest(owner.network, owner.container_id)
-    if MASQUERADE_BY_IPTABLES not in keep and variants.having("nat", f"CNI-{digest}"[:CHAIN_NAME_BYTES]):
+    if variants.having("nat", f"CNI-{digest}"[:CHAIN_NAME_BYTES]):
         from shared.iptables import masquerade
 
         masquerade.remove(owner)
@@ -86,28 +109,15 @@ def _remove_from_iptables(owner: Owner, tables: Tables, keep: AbstractSet[str]) 
         hostports.remove(owner, _forget)
 
 
-def evict(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: AbstractSet[str] = frozenset()) -> None:
-    """Remove what other attachments have under addresses that IPAM has given to this one, so that it does not suffer.
+def _evict(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -> None:
+    kernel = Nfnetlink()
+    names = [name for mechanism, names in BY_ADDRESS.items() if mechanism not in keep for name in names]
+    for element, holder in former.others(kernel, INET, names, addresses, owner):
+        if element.of.name.startswith(HAIRPIN):
+            from shared.nft import hostports
 
-    Mechanisms in `keep` replace it themselves. Host ports that lead to an address go if their attachment is dead.
-    """
-    if filter_tables.INET in tables:
-        kernel = Nfnetlink()
-        names = [name for mechanism, names in BY_ADDRESS.items() if mechanism not in keep for name in names]
-        for element, holder in former.others(kernel, INET, names, addresses, owner):
-            if element.of.name.startswith(HAIRPIN):
-                from shared.nft import hostports
-
-                hostports.remove_dead(kernel, holder, _forget)
-            registry.attempt(kernel, [element.remove()])
-    if not tables.isdisjoint(filter_tables.IPTABLES):
-        from shared.iptables import masquerade
-
-        masquerade.evict(owner, addresses)
-    if _has_iptables(tables) and posix.access(HOSTPORT_RECORDS, posix.F_OK):
-        from shared.iptables import hostports as by_iptables
-
-        by_iptables.evict(addresses, _forget)
+            hostports.remove_dead(kernel, holder, _forget)
+        registry.attempt(kernel, [element.remove()])
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -> None:

@@ -216,10 +216,11 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Forgett
         table.change(emptied)
 
 
-def evict(addresses: Sequence[Address], forget: Forgetting) -> None:
-    """Remove what dead attachments have whose ports lead to these addresses."""
-    for owner in hostport_records.dead_at(addresses):
-        remove(owner, forget)
+def evict(owner: Owner, addresses: Sequence[Address], forget: Forgetting) -> None:
+    """Remove what a new attachment has of before, and what dead ones have whose ports lead to its addresses."""
+    own = [owner] if hostport_records.mark_of(owner) else []
+    for one in [*own, *hostport_records.dead_at(addresses)]:
+        remove(one, forget)
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetting) -> None:

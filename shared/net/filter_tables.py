@@ -39,11 +39,14 @@ def present() -> set[tuple[int, str]]:
         _open.append(kernel := Nfnetlink())
         found = {(one["nfgen_family"], one["NFTA_TABLE_NAME"]) for one in kernel.dump(NFT_MSG_GETTABLE)}
     except NetlinkError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOENT):  # the kernel has no nf_tables
+        if error.errno not in (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):  # the kernel has no nf_tables
             raise
         found = set()
     except OSError as error:
-        if error.errno != errno.EPROTONOSUPPORT:  # nor anything of netfilter that speaks netlink
+        if error.errno not in (
+            errno.EPROTONOSUPPORT,
+            errno.EAFNOSUPPORT,
+        ):  # nor anything of netfilter that speaks netlink
             raise
         found = set()
     return {*(found & ALL), *([LEGACY] if any(b"nat" in legacy_tables(path) for path in LEGACY_NAMES.values()) else [])}
