@@ -31,7 +31,6 @@ from shared.net.wire import IFF_UP, RTM_GETLINK
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Set as AbstractSet
     from typing import Any
 
     from shared.cni.call import Call
@@ -532,39 +531,46 @@ def delete(call: Call) -> None:
     steps.begin("del")
     host = Netlink()
     own = Owner(call.network, call.container_id, call.ifname)
-    owners = [own]
+    was_there = liveness.is_link(own.host_link)
+    former: list[Owner] = []
 
-    def remove_filters() -> None:
-        tables = filter_tables.present()
-        owners.extend(_former(own, pod_netns, tables))
-        if filter_tables.OF_BRIDGES & tables:
-            # without the rules that check it, the pod could send what it likes
-            each(*(lambda owner=owner: links.silence(host, owner.host_link) for owner in owners))
-        if tables:
-            # its socket stays open, so that what the kernel has to wait for runs out while it waits for the link's end
-            from shared import filters
-
-            each(*(lambda owner=owner: filters.remove(owner, tables) for owner in owners))
-
-    def disconnect() -> None:
-        each(*(lambda owner=owner: _disconnect(host, owner, pod_netns) for owner in owners))
+    def end_former() -> None:
+        former.extend(_former(own, pod_netns))
+        each(*(lambda owner=owner: _end(host, owner, pod_netns) for owner in former))
 
     try:
-        each(remove_filters, disconnect)
+        each(lambda: _end(host, own, pod_netns), *([] if was_there else [end_former]))
     except CniError as error:
         left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
         error.details = "; ".join(filter(None, [error.details, left]))
         raise
     if ipam:
-        others = [call.of_network(owner.network) for owner in owners if owner is not own]
-        each(*(lambda one=one: delegate.forward(one) for one in (call, *others)))
+        calls = [call, *(call.of_network(owner.network) for owner in former)]
+        each(*(lambda one=one: delegate.forward(one) for one in calls))
 
 
-def _former(own: Owner, pod_netns: Netns | None, tables: AbstractSet[tuple[int, str]]) -> list[Owner]:
+def _end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
+    each(lambda: _remove_filters(host, owner), lambda: _disconnect(host, owner, pod_netns))
+
+
+def _remove_filters(host: Netlink, owner: Owner) -> None:
+    """Remove an attachment's rules, of which nothing is loaded if the host has no tables for them."""
+    tables = filter_tables.present()
+    if filter_tables.OF_BRIDGES & tables:
+        links.silence(host, owner.host_link)  # without the rules that check it, the pod could send what it likes
+    if tables:
+        # its socket stays open, so that what the kernel has to wait for runs out while it waits for the link's end
+        from shared import filters
+
+        filters.remove(owner, tables)
+
+
+def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     """Return the same attachment as it was called before the network was renamed, if that can be seen."""
     if pod_netns is not None:
         return renamed.former(own, pod_netns)
-    if not tables or liveness.is_link(own.host_link):
+    tables = filter_tables.present()
+    if not tables:
         return []
     from shared import filters
 

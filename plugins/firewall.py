@@ -155,14 +155,25 @@ def add(call: Call, undo: Undo) -> Result:
         raise InvalidConfig('invalid configuration: "prevResult" is required: firewall is for what another plugin made')
     others = wanted.by_others()
     admission = wanted.admission(result, by_nftables=others is None)
+    addresses = _addresses(result)
+    _evict(wanted.owner, addresses, by_nftables=others is None)
     if admission:
         steps.begin(NFTABLES)
         admission.add(undo)
-    addresses = _addresses(result)
     if others and addresses:
         steps.begin(others.name)
         others.add(undo, wanted.owner, addresses)
     return result
+
+
+def _evict(owner: Owner, addresses: list[Address], *, by_nftables: bool) -> None:
+    """Remove what nf_tables has under the addresses from pods that had them before, whatever this one gets."""
+    from shared.net import filter_tables
+
+    if by_nftables or filter_tables.INET in filter_tables.present():
+        from shared.nft import admission
+
+        admission.evict(owner, addresses)
 
 
 def check(call: Call) -> None:
@@ -183,7 +194,6 @@ def check(call: Call) -> None:
 def delete(call: Call) -> None:
     """Removes what ADD made, by whichever backend, and for the result's addresses what the reference's ADD made."""
     own = Owner(call.network, call.container_id, call.ifname)
-    owners = [own, *_former(own, call.netns)]
     try:
         result = previous_result(call)
     except CniError:  # what cannot be read names no address
@@ -194,10 +204,14 @@ def delete(call: Call) -> None:
 
     addresses = _addresses(result) if result else ()
     take = _from_firewalld(_zone(call))
-    each(
-        *(lambda owner=owner: admission.remove(owner) for owner in owners),
-        *(lambda owner=owner: claims.end(owner, addresses, firewall.remove, take) for owner in owners),
-    )
+
+    def end(owner: Owner) -> None:
+        each(
+            lambda: admission.remove(owner),
+            lambda: claims.end(owner, addresses, firewall.remove, take),
+        )
+
+    each(lambda: end(own), lambda: each(*(lambda owner=owner: end(owner) for owner in _former(own, call.netns))))
 
 
 def _former(owner: Owner, path: str) -> list[Owner]:

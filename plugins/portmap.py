@@ -180,6 +180,7 @@ class Destination:
     def _map_by_nftables(self, undo: Undo) -> None:
         kernel = Nfnetlink()
         owner, forwarding = self.wanted.owner, self._by_nftables()
+        hostports.evict(kernel, owner, [pod.address for pod in self.pods.values()], _forget)
         flows = hostports.add(kernel, owner, forwarding, self.wanted.mark, _forget)
         undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _forget))
         if flows:
@@ -315,11 +316,10 @@ def delete(call: Call) -> None:
 
     from shared.iptables import hostports as iptables
 
-    owners = [own, *renamed.former(own, pod_netns)]
-    each(
-        *(lambda owner=owner: _remove(owner) for owner in owners),
-        *(lambda owner=owner: iptables.remove(owner, _forget) for owner in owners),
-    )
+    def end(owner: Owner) -> None:
+        each(lambda: _remove(owner), lambda: iptables.remove(owner, _forget))
+
+    each(lambda: end(own), lambda: each(*(lambda owner=owner: end(owner) for owner in renamed.former(own, pod_netns))))
 
 
 def _remove(owner: Owner) -> None:

@@ -84,6 +84,8 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> No
     with turn(hostport_records.DIRECTORY):
         if mark and hostport_records.mark_of(owner) not in ("", mark):  # of a namespace that the container has no more
             remove(owner, forget)
+        for other in hostport_records.dead_at({port.pod for port in forwarding.ports}):
+            remove(other, forget)
         known = _without_dead(possible, forget)
         undo.push(f"remove host ports of {owner.container_id}", lambda: remove(owner, forget))
         hostport_records.write(owner, mark, {port.pod for port in forwarding.ports})

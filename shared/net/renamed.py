@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from shared.cni.errors import CniError
 from shared.net import links, liveness
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, attachment
@@ -20,17 +19,17 @@ def former(owner: Owner, pod_netns: Netns | None) -> list[Owner]:
     """
     if pod_netns is None or liveness.is_link(owner.host_link):
         return []
-    try:
-        end = _host_end(pod_netns, owner.ifname)
-    except (CniError, OSError):  # DEL goes on with what it finds by its own names
-        return []
+    end = _host_end(pod_netns, owner.ifname)
     made_by = attachment(end.get("IFLA_IFALIAS", "")) if end else None
     is_same = made_by is not None and made_by[0] != owner.network and made_by[1:] == (owner.container_id, owner.ifname)
     return [Owner(*made_by)] if is_same and made_by else []
 
 
 def _host_end(pod_netns: Netns, ifname: str) -> Message | None:
-    host = Netlink()
+    try:
+        host = Netlink()
+    except OSError:  # there are no links either
+        return None
     with pod_netns:
         inside = links.get(Netlink(), ifname)
     return links.host_end(host, inside) if inside else None

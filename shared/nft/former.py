@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from shared.net import liveness
 from shared.net.owner import Owner
 from shared.nft.registry import MARK, attachments, attempt, entry, holders, label
 from shared.nft.ruleset import ADDRESSES, Set, comment_of
@@ -59,11 +58,15 @@ def mark_of(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> tuple[str, str]:
 
 def is_dead(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> bool:
     """Return True if the attachment with this label has lost its namespace and its host link, as its mark tells."""
+    from shared.net import liveness
+
     return liveness.is_gone(*mark_of(kernel, ruleset, name))
 
 
 def has_lost_link(name: str) -> bool:
     """Return True if the host link of an attachment that had one is gone. False for a label that has been cut."""
+    from shared.net import liveness
+
     return "~" not in name and name.count("/") == 2 and not liveness.is_link(Owner(*name.split("/")).host_link)
 
 

@@ -182,6 +182,34 @@ def test_firewall_and_masquerading_of_a_dead_pod(node: Node) -> None:
 
 
 @pytest.mark.row(25)
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_firewall_behind_another_plugin(node: Node, backend: str) -> None:
+    """One that does not look for what an address had before: the policy of the pod that is gone is none of the next one's."""
+    node.up("a", [{**BRIDGE, "ipMasq": True}, {**FIREWALL, "ingressPolicy": "same-bridge"}])
+    node.lose("a")
+    previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/b"}],
+                "ips": [{"address": f"{address}/24", "interface": 0} for address in node.addresses("a") if "." in address]}  # fmt: skip
+    node.host.netns("b")
+    answer = node.call("ADD", {**FIREWALL, "backend": backend}, "b", prevResult=previous)
+    assert answer.status == 0, answer
+    assert not [one for one in node.elements() if one.startswith(("guarded4", "admitted4")) and "net/a/" in one]
+
+
+@pytest.mark.row(25)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_portmap_behind_another_plugin(node: Node, backend: str) -> None:
+    """The ports of a dead pod do not lead to the one that has its address."""
+    node.up("a", ported(backend))
+    node.lose("a")
+    previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/b"}],
+                "ips": [{"address": f"{address}/{120 if ':' in address else 24}", "interface": 0} for address in node.addresses("a")]}  # fmt: skip
+    node.host.netns("b")
+    answer = node.call("ADD", portmap(backend, (9090, 80, "tcp")), "b", prevResult=previous)
+    assert answer.status == 0, answer
+    assert not [one for one in (*node.elements(), *node.iptables()) if "net/a/" in one or r"id: \"a\"" in one]
+
+
+@pytest.mark.row(25)
 def test_records_are_nothing_to_be_led_by(node: Node) -> None:
     """A file that somebody else has written names no other attachment, and one that cannot be read is no holder."""
     node.up("a", ported("iptables"))
