@@ -8,7 +8,7 @@ from shared.cni.config import field, integer, invalid, list_of, prefix, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
 from shared.cni.plugin import previous_result, valid_attachments
 from shared.cni.result import Interface
-from shared.net import links, netns, qdisc
+from shared.net import links, netns, qdisc, renamed
 from shared.net.netlink import Netlink
 from shared.net.owner import IFB_PREFIX, Owner, attachment, is_ifb
 from shared.net.qdisc import Bucket, TrafficControl, limit_link
@@ -118,10 +118,11 @@ def add(call: Call, undo: Undo) -> Result:
             'invalid configuration: "prevResult" is required: bandwidth limits what another plugin made'
         )
     pod_netns = netns.open_netns(call.netns)
-    if not wanted.ingress and not wanted.egress:
-        return result
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
+    _remove_stale_ifb(host, owner)
+    if not wanted.ingress and not wanted.egress:
+        return result
     link = _host_end(host, owner, pod_netns)
     if link is None:
         raise InternalError(
@@ -131,6 +132,14 @@ def add(call: Call, undo: Undo) -> Result:
     if ifb is not None:
         result.interfaces.append(Interface(ifb["IFLA_IFNAME"], ifb["IFLA_ADDRESS"], mtu=ifb["IFLA_MTU"]))
     return result
+
+
+def _remove_stale_ifb(host: Netlink, owner: Owner) -> None:
+    """Remove the ifb of a veth pair that was lost with its namespace: the one that is there now does not lead to it."""
+    ifb = links.get(host, owner.ifb)
+    link = _host_end(host, owner, None) if ifb else None
+    if ifb and link and ifb["index"] not in qdisc.redirections(TrafficControl(), link["index"]).values():
+        links.delete(host, owner.ifb)
 
 
 def _host_end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> Message | None:
@@ -208,7 +217,7 @@ def delete(call: Call) -> None:
     steps.begin("del")
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
-    ifb = _ifb(host, owner)
+    ifb = next(filter(None, (_ifb(host, one) for one in (owner, *renamed.former(owner, pod_netns)))), None)
     # among the host's own links, a name does not say that the link is the attachment's
     is_theirs = pod_netns is not None and not pod_netns.is_own
     link = _host_end(host, owner, pod_netns if is_theirs else None)

@@ -33,7 +33,12 @@ def is_dead(owner: Owner, marked: str) -> bool:
 
     An empty mark, as releases before 0.2.0 leave it, proves nothing: False.
     """
-    return is_lost(marked) and not _is_link(owner.host_link)
+    return is_gone(owner.host_link, marked)
+
+
+def is_gone(host_link: str, marked: str) -> bool:
+    """Return True for an attachment of this host link and mark under the same conditions."""
+    return is_lost(marked) and not is_link(host_link)
 
 
 def is_lost(marked: str) -> bool:
@@ -56,7 +61,8 @@ def _identity(path: str) -> str | None:
     return f"{found.st_dev}:{found.st_ino}:{found.st_mtime_ns}"
 
 
-def _is_link(name: str) -> bool:
+def is_link(name: str) -> bool:
+    """Return True if the host has a link of this name."""
     try:
         socket.if_nametoindex(name)
     except OSError:

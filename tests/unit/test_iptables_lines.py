@@ -58,7 +58,7 @@ def of_networks(count: int) -> tuple[list[str], Callable[[], list[str]]]:
 def of_a_repeated_add(count: int) -> tuple[list[str], Callable[[], list[str]]]:
     """The same lines, and an ADD that finds them."""
     wanted = masquerade._rules(OWNER, 4, [POD], exempt(count))
-    return wanted, lambda: masquerade._missing([Line(line) for line in wanted], OWNER, wanted)
+    return wanted, lambda: masquerade._missing([Line(line) for line in wanted], OWNER, wanted, [POD.address])
 
 
 @pytest.mark.row(28)
