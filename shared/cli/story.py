@@ -304,7 +304,8 @@ FILES: dict[str, Callable[[Step], str]] = {
     "sysctl": _sysctl,
     "file": _file,
     "mkdir": lambda step: f"make directory {step['path']} ({step['mode']})",
-    "symlink": lambda step: f"symbolic link {step['path']} → {step['target']}",
+    # without the mark of the pod's namespace in host-local's index, which is another number in each rehearsal
+    "symlink": lambda step: f"symbolic link {step['path']} → {step['target'].partition(' netns=')[0]}",
     "link": lambda step: f"link {step['path']} to the file {step['target']}",
     "rename": lambda step: f"rename {step['path']} to {step['target']}",
     "replace": lambda step: f"rename {step['path']} to {step['target']}",

@@ -259,6 +259,11 @@ KNOWN = (
         ],
     ),
     Known(
+        "host-local CHECK: * /var/lib/cni/networks*: * -> absent",
+        "CHECK makes nothing, so that it needs no store that can be written",
+        ["host-local/legacy lease", "host-local/CHECK of nothing"],
+    ),
+    Known(
         "portmap ADD: directory /run/cni/portmap: absent -> there",
         "a lock between the look at the rules and their change, so that two pods do not get one port",
         ["portmap/iptables: *", "hand-over/host ports by iptables:ours-first"],
