@@ -31,6 +31,9 @@ BELOW = {
 }
 BELOW_ONE = {
     "shared.runtime.pods": {"shared.net"},  # looks into the pod
+    # read rules as the suite's own types and numbers have them
+    "shared.cli.nft_words": {"shared.nft"},
+    "shared.cli.nft_expressions": {"shared.nft"},
     "shared.cli.reading": {"ipam"},  # has host-local read a configuration, and tells its ranges
     "shared.cli.leases": {"ipam"},  # reads and frees leases as host-local does
     # read configurations and leases as the plugins do, by the plugins' own code
