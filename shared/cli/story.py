@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from shared.cli import nft_words
+from shared.cli.nft_expressions import PROTOCOLS
 from shared.cli.nft_words import Sets
 from shared.cli.state import Step
 from shared.net.wire import (
@@ -26,13 +27,11 @@ from shared.net.wire import (
     NLM_F_CREATE,
     NLM_F_REPLACE,
 )
-from shared.nft import ruleset
 
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
 PLACES = {"host": "on the host", "pod": "in the pod", "elsewhere": "elsewhere"}
 SCOPES = {0: "", 253: "scope link", 254: "scope host"}
 RTPROT_BOOT, RTN_UNICAST = 3, 1
-PROTOCOLS = {number: name for name, number in ruleset.PROTOCOLS.items()}
 # conntrack(8)'s words for the direction of the first packet
 CONNECTION = (
     ("src", "IP", ("CTA_IP_V4_SRC", "CTA_IP_V6_SRC")), ("dst", "IP", ("CTA_IP_V4_DST", "CTA_IP_V6_DST")),

@@ -34,6 +34,9 @@ BELOW = {
 BELOW_ONE = {
     "shared.runtime.pods": {"shared.net"},  # looks into the pod
     "shared.runtime.presence": {"shared.net"},  # the same, and for the pod's link on the host, before an ADD
+    # read rules as the suite's own types and numbers have them
+    "shared.cli.nft_words": {"shared.nft"},
+    "shared.cli.nft_expressions": {"shared.nft"},
     "shared.cli.reading": {"ipam"},  # has host-local read a configuration, and tells its ranges
     "shared.cli.traces": {"ipam", "shared.nft"},  # finds what attachments have left: leases, rules
     "shared.cli.living": {"shared.nft"},  # tells rules whose label is too short from those of known attachments
