@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from shared.cni.ip import Prefix
     from shared.cni.result import Result
     from shared.iptables.hostport_rules import Forwarding as Rules
-    from shared.nft.conditions import Match
+    from shared.nft.conditions import Match, Parts
     from shared.nft.conntrack import Flow
-    from shared.nft.expressions import Expression
     from shared.undo import Undo
 
 CONDITIONS = {"conditionsV4": 4, "conditionsV6": 6}
@@ -118,8 +117,12 @@ class Wanted:
             for version in mapping.versions:
                 key = (version, mapping.one_address, mapping.protocol, mapping.hostPort)
                 first = taken.setdefault(key, place)
-                if first != place:
-                    reason = f"with protocol {mapping.protocol} is in portMappings[{first}] already"
+                elsewhere = self.mappings[first].containerPort
+                if elsewhere != mapping.containerPort:
+                    reason = (
+                        f"with protocol {mapping.protocol} leads to port {mapping.containerPort} of the pod, "
+                        f"and in portMappings[{first}] to port {elsewhere}"
+                    )
                     raise _invalid(place, "hostPort", mapping.hostPort, reason)
 
     def destination(self, host: Netlink, result: Result, call: Call) -> Destination:
@@ -129,20 +132,19 @@ class Wanted:
             pods.setdefault(ip.address.version, ip.address)
         if not pods:
             raise InvalidConfig(f'invalid configuration: "prevResult" has no address of {call.ifname}')
-        ports = []
+        ports: dict[tuple[object, ...], HostPort] = {}  # entries that lead to the same place are one
         for place, mapping in enumerate(self.mappings):
             one = mapping.one_address
             if one:
                 _require_local(host, place, one, pods)
-            ports += [
-                HostPort(
-                    str(one or ""), mapping.protocol, mapping.hostPort, pods[version].address, mapping.containerPort
-                )
-                for version in mapping.versions
-                if version in pods
-            ]
+            for version in mapping.versions:
+                if version in pods:
+                    port = HostPort(
+                        str(one or ""), mapping.protocol, mapping.hostPort, pods[version].address, mapping.containerPort
+                    )
+                    ports.setdefault((version, *port.key), port)
         needs_localnet = self.keys.snat and 4 in pods and any(mapping.is_for_localhost for mapping in self.mappings)
-        return Destination(self, ports, pods, pods[4].address if needs_localnet else None)
+        return Destination(self, list(ports.values()), pods, pods[4].address if needs_localnet else None)
 
 
 class Destination:
@@ -203,7 +205,7 @@ class Destination:
 
     def _by_nftables(self) -> Forwarding:
         keys = self.wanted.keys
-        conditions = {version: _expressions(matches) for version, matches in self.wanted.conditions.items() if matches}
+        conditions = {version: _parts(matches) for version, matches in self.wanted.conditions.items() if matches}
         return Forwarding(self.ports, self.pods, conditions, snat=keys.snat, masq_all=keys.masqAll)
 
     def _by_iptables(self) -> Rules:
@@ -222,20 +224,22 @@ def _conditions(key: str, texts: list[str], *, by_iptables: bool) -> list[Match]
     from shared.nft import conditions
 
     try:
-        found = conditions.parse(texts, CONDITIONS[key])
-        if by_iptables:
-            from shared.iptables.hostport_rules import require_usable
+        if not by_iptables:
+            return conditions.parse(texts, CONDITIONS[key])
+        from shared.iptables.hostport_rules import require_usable
+        from shared.iptables.matches import Taker
 
-            require_usable(found)
+        found = conditions.parse(texts, CONDITIONS[key], Taker())
+        require_usable(found)
     except ValueError as error:
         raise invalid(key, texts, str(error)) from None
     return found
 
 
-def _expressions(matches: list[Match]) -> list[Expression]:
+def _parts(matches: list[Match]) -> Parts:
     from shared.nft import conditions
 
-    return conditions.expressions(matches)
+    return conditions.Parts(matches)
 
 
 def _invalid(place: int, key: str, value: Address | int, reason: str) -> InvalidConfig:
@@ -343,7 +347,7 @@ def status(call: Call) -> None:
         if wanted.by_iptables:
             from shared.iptables import hostports as iptables
 
-            iptables.try_out()
+            iptables.try_out(wanted.conditions)
         else:
             hostports.try_out(Nfnetlink())
     except CniError as error:

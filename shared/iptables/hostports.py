@@ -29,7 +29,9 @@ from shared.iptables.hostport_rules import (
     RAW,
     chain_of,
     interface_words,
+    is_there,
     shortened,
+    trial_of,
 )
 from shared.nft import registry
 from shared.nft.hostports import Taken
@@ -39,12 +41,13 @@ from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from shared.iptables.hostport_rules import Forwarding
     from shared.iptables.programs import Lines
     from shared.net.owner import Owner
+    from shared.nft.conditions import Match
     from shared.nft.conntrack import Flow
     from shared.nft.hostports import HostPort
     from shared.undo import Undo
@@ -54,7 +57,7 @@ TURNS = "/run/cni/portmap"
 
 def add(undo: Undo, forwarding: Forwarding, forget: Callable[[set[Flow]], object]) -> None:
     """Maps an attachment's ports; raises InternalError that names the port and its holder where one is taken."""
-    from shared.iptables.programs import Tables
+    from shared.iptables.programs import Refused, Tables
     from shared.net.turns import turn
 
     owner = forwarding.owner
@@ -65,7 +68,11 @@ def add(undo: Undo, forwarding: Forwarding, forget: Callable[[set[Flow]], object
             _require_possible(table.version, lines[NAT], forwarding)
         undo.push(f"remove host ports of {owner.container_id}", lambda: remove(owner, forget))
         for table, lines in zip(tables, known, strict=True):
-            table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
+            try:
+                table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
+            except Refused:
+                try_out({table.version: forwarding.conditions.get(table.version, ())})
+                raise
     if forwarding.flows:
         forget(forwarding.flows)
 
@@ -128,7 +135,7 @@ def problems(forwarding: Forwarding) -> list[str]:
         wanted = [*forwarding.shared()]
         for is_at in (True, False):
             wanted += [*forwarding.entries(version, is_at=is_at), *forwarding.inside(version, is_at=is_at)]
-        missing = [(NAT, rule) for rule in wanted if rule not in lines[NAT]]
+        missing = [(NAT, rule) for rule in wanted if not is_there(rule, lines[NAT])]
         if LOCALNET not in lines.get(RAW, [LOCALNET]):
             missing.append((RAW, LOCALNET))
         found += [f"{COMMANDS[version]} has no rule {rule} in table {table}" for table, rule in missing]
@@ -215,12 +222,18 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[
             forget(flows)
 
 
-def try_out() -> None:
-    """Raises CniError where the programs are missing or cannot be used."""
-    from shared.iptables.programs import Table
+def try_out(conditions: Mapping[int, Sequence[Match]]) -> None:
+    """Raise CniError if the programs are missing or cannot be used, or iptables refuses conditions of an IP version."""
+    from shared.iptables.programs import Refused, Table
 
-    for version in (4, 6):
-        Table(version, "", NAT).lines()
+    for version, matches in conditions.items():
+        table = Table(version, "", NAT)
+        table.lines()
+        trial = trial_of(matches)
+        try:
+            table.try_out(trial)
+        except Refused as error:
+            raise invalid(f"conditionsV{version}", None, f"are refused by iptables: {error.details}") from None
 
 
 def require_free(ports: Sequence[HostPort], container_id: str) -> None:

@@ -274,7 +274,8 @@ def collect(kernel: Nfnetlink, ruleset: Ruleset, network: str, valid: AbstractSe
         for message in kernel.dump_elements(one):
             if is_stale(_owner_of(message)):
                 attempt(kernel, [Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove()])
-    for chain in kernel.dump_chains(ruleset.table) if ruleset.prefixes else ():
+    # the kernel lists a chain before those made later, which lead to it
+    for chain in reversed(kernel.dump_chains(ruleset.table)) if ruleset.prefixes else ():
         if chain.rpartition("-")[0] in ruleset.prefixes:
             attempt(kernel, Chain(ruleset.table, chain, ()).remove())
 
