@@ -62,10 +62,16 @@ class Config(config.Config):
         " rules, else nftables",
     )
     iptablesAdminChainName: str = field(
-        admin_chain, "CNI-ADMIN", "with iptables: chain of the administrator's, which comes before the pods' rules"
+        admin_chain,
+        "CNI-ADMIN",
+        "with iptables: chain of the administrator's, which comes before the pods' rules",
+        only_with=(("backend", ("", IPTABLES)),),
     )
     firewalldZone: str = field(
-        zone_name, "trusted", "with firewalld: zone of which pods are sources; it must be one that lets through"
+        zone_name,
+        "trusted",
+        "with firewalld: zone of which pods are sources; it must be one that lets through",
+        only_with=(("backend", ("", FIREWALLD)),),
     )
     ingressPolicy: str = field(
         choice("open", "same-bridge", "isolated"),

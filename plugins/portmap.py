@@ -15,6 +15,7 @@ from shared.net.verify import own_ips
 from shared.nft import hostports
 from shared.nft.hostports import LOCALHOST, LOCALHOST_6, PROTOCOLS, Forwarding, HostPort
 from shared.nft.transaction import Nfnetlink
+from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 CONDITIONS = {"conditionsV4": 4, "conditionsV6": 6}
+BY_MARKS = (("backend", ("iptables",)), ("snat", (True,)))
 
 
 def _protocol(value: Any) -> str:
@@ -82,12 +84,20 @@ class Config(config.Config):
 
     backend: str = field(choice("iptables", "nftables"), "", "what maps ports: nftables, also by default, or iptables")
     snat: bool = field(boolean, True, "masquerade what comes from the pod's subnet or from localhost")
-    masqAll: bool = field(boolean, False, "with snat: masquerade all that goes to mapped ports")
+    masqAll: bool = field(
+        boolean, False, "with snat: masquerade all that goes to mapped ports", only_with=(("snat", (True,)),)
+    )
     markMasqBit: int | None = field(
-        integer(0, 31), None, "bit of the packets' mark (iptables only; default 13; excludes externalSetMarkChain)"
+        integer(0, 31),
+        None,
+        "bit of the packets' mark (iptables only; default 13; excludes externalSetMarkChain)",
+        only_with=BY_MARKS,
     )
     externalSetMarkChain: str = field(
-        chain_name, "", "chain of table nat that marks packets (iptables only; excludes markMasqBit)"
+        chain_name,
+        "",
+        "chain of table nat that marks packets (iptables only; excludes markMasqBit)",
+        only_with=BY_MARKS,
     )
     conditionsV4: list[str] = field(list_of(text), (), "what IPv4 packets must match for their port to be mapped")
     conditionsV6: list[str] = field(list_of(text), (), "what IPv6 packets must match for their port to be mapped")
@@ -124,6 +134,15 @@ class Wanted:
                         f"and in portMappings[{first}] to port {elsewhere}"
                     )
                     raise _invalid(place, "hostPort", mapping.hostPort, reason)
+
+    def complain(self) -> None:
+        """Report on stderr what this backend does otherwise than a key says: the administrator's chain is not asked."""
+        chain = self.keys.externalSetMarkChain
+        if chain and self.keys.snat and not self.by_iptables:
+            complain(
+                f'portmap: "externalSetMarkChain": "{chain}" has no effect: nf_tables masquerades as snat says, and'
+                ' nobody asks the chain; with "backend": "iptables" it decides'
+            )
 
     def destination(self, host: Netlink, result: Result, call: Call) -> Destination:
         """What is to be made for the pod of a result."""
@@ -268,6 +287,7 @@ def add(call: Call, undo: Undo) -> Result:
     destination = wanted.destination(host, result, call)
     if not destination.ports:
         return result
+    wanted.complain()
     destination.map(undo)
     path = _route_localnet(host, destination.localnet)
     if path:  # not before the rules are there that make it safe
@@ -343,6 +363,7 @@ def _collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
 def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not succeed."""
     wanted = Wanted(call)
+    wanted.complain()
     try:
         if wanted.by_iptables:
             from shared.iptables import hostports as iptables

@@ -21,6 +21,7 @@ from shared.cni.config import invalid
 from shared.cni.errors import InternalError
 from shared.iptables import variants
 from shared.iptables.hostport_rules import (
+    CONDITIONS,
     DNAT,
     ENTRY,
     INTERFACE,
@@ -70,8 +71,11 @@ def add(undo: Undo, forwarding: Forwarding, forget: Callable[[set[Flow]], object
         for table, lines in zip(tables, known, strict=True):
             try:
                 table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
-            except Refused:
-                try_out({table.version: forwarding.conditions.get(table.version, ())})
+            except Refused as error:
+                matches = forwarding.conditions.get(table.version, ())
+                try_out({table.version: matches})
+                if trial_of(matches):
+                    error.details += f" (the kernel may lack a match of conditionsV{table.version})"
                 raise
     if forwarding.flows:
         forget(forwarding.flows)
@@ -161,6 +165,7 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Callabl
         return
     flows: set[Flow] = set()
     whole = False
+    deletion = _Deletion()
 
     def closed(lines: list[str]) -> list[str]:
         nonlocal whole
@@ -170,11 +175,11 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Callabl
         whole = not any(_is_in(line, chain) or _leads_to(line, chain) for line in {*lines} - {*ends})
         if flows or whole:
             ends = [line for line in ends if _leads_to(line, chain)]
-        return [*_deleted(ends), *(_without(lines, {chain}) if whole and not flows else [])]
+        return [*deletion.of(ends, lines), *(_without(lines, {chain}) if whole and not flows else [])]
 
     def emptied(lines: list[str]) -> list[str]:
         ends = [line for line in lines if _is_ended(line, chain, ifname)]
-        return _without(lines, {chain}) if whole else _deleted(ends)
+        return _without(lines, {chain}) if whole else deletion.of(ends, lines)
 
     table.change(closed)
     if not flows:
@@ -196,6 +201,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[
         from shared.iptables.programs import NoIptables, Table
 
         flows: set[Flow] = set()
+        deletion = _Deletion()
 
         def stale(lines: list[str]) -> list[str]:
             """A chain is this network's if what leads there says so."""
@@ -211,7 +217,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[
             flows.clear()  # noqa: B023  (called at once)
             flows.update(_udp(version, ends))  # noqa: B023
             one_by_one = [line for line in ends if _chains_of(line)[0] not in gone]
-            return [*_deleted(one_by_one), *_without(lines, gone)]
+            return [*deletion.of(one_by_one, lines), *_without(lines, gone)]  # noqa: B023
 
         try:
             table = Table(version, variant, NAT)
@@ -316,8 +322,26 @@ def _interface_of(line: str) -> str:
     return f'{found}{rest.partition(chr(92))[0]}\\"' if found else ""
 
 
-def _deleted(lines: Iterable[str]) -> list[str]:
-    return [f"-D{line.removeprefix('-A')}" for line in lines]
+class _Deletion:
+    """Commands that delete rules by their words, and when iptables has refused those, by their numbers.
+
+    Of a match such as recent iptables does not know again the rule that it has printed.
+    """
+
+    def __init__(self) -> None:
+        self._is_refused = False
+
+    def of(self, rules: Iterable[str], lines: list[str]) -> list[str]:
+        """Return the commands, each of which holds if those before it have been done; for `change`, which repeats."""
+        numbered = [rule for rule in rules if self._is_refused and CONDITIONS in rule]
+        by_words = [f"-D{rule.removeprefix('-A')}" for rule in rules if rule not in numbered]
+        self._is_refused = True
+        commands = []
+        for chain in dict.fromkeys(rule.split(" ")[1] for rule in numbered):
+            there = [line for line in lines if _is_in(line, chain)]
+            places = [place for place, line in enumerate(there, 1) if line in numbered]
+            commands += [f"-D {chain} {place}" for place in reversed(places)]
+        return commands + by_words
 
 
 def _without(lines: list[str], chains: AbstractSet[str]) -> list[str]:

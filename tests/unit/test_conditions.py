@@ -92,7 +92,7 @@ SHORT = ["-j", "-g", "-A", "-I", "-D", "-R", "-t", "-c", "-N", "-F", "-X", "-P",
 @pytest.mark.parametrize("before", [[], ["-m", "mark", "--mark", "1"], ["-m", "comment", "--comment"], ["!"]])
 def test_options_that_are_no_match(option: str, before: list[str]) -> None:
     for texts in ([*before, option, "ACCEPT"], [*before, f"{option} ACCEPT"], [" ".join([*before, option])]):
-        with pytest.raises(ValueError, match="^(has|ends)"):
+        with pytest.raises(ValueError, match=r"^(has|ends)"):
             conditions.parse(texts, 4, Taker())
 
 
@@ -102,7 +102,7 @@ def test_options_that_are_no_match(option: str, before: list[str]) -> None:
     ["-m", "comment", "--comment", "\u2028"], ["-m", "mark", "--mark", "1\r-j"], ["-m", "mark mark"], ["!", "!", "-m", "mark"], ["-m", "a\tb"],
 ])  # fmt: skip
 def test_words_that_cannot_be_written(texts: list[str]) -> None:
-    with pytest.raises(ValueError, match="^(has|ends)"):
+    with pytest.raises(ValueError, match=r"^(has|ends)"):
         conditions.parse(texts, 4, Taker())
 
 
@@ -116,7 +116,9 @@ def test_no_word_of_iptables_becomes_another(texts: list[str]) -> None:
         words = [word for field, _, values in matches if field == conditions.OTHER for word in map(str, values)]
         assert all("\n" not in word and word.isprintable() for word in words)
         read = [re.sub(r"\\(.)", r"\1", word[1:-1]) if word.startswith('"') else word for word in words]
-        assert not any(word.startswith("-") and word not in ("-m", "-o", "-f") and not word.startswith("--") for word in read)
+        assert not any(
+            word.startswith("-") and word not in ("-m", "-o", "-f") and not word.startswith("--") for word in read
+        )
 
 
 @given(
