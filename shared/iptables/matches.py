@@ -1,9 +1,9 @@
-"""Matches of iptables in a configuration, word by word: what may stand in a line of iptables-restore, and in which form.
+"""Matches of iptables in a configuration, word by word: which may stand in a line of iptables-restore, and how.
 
     ["-m", "set", "--match-set", "office", "src", "-m", "comment", "--comment", "the office"]
 
-Nobody here knows what an extension's options mean: iptables does, and refuses what it cannot do. What must not happen is
-that a word becomes a command, a target, a second rule, or a path from which iptables loads code.
+Nobody here knows the options of extensions: iptables does, and refuses what it cannot do. But no word may become a
+command, a target, a second rule, or a path from which iptables loads code.
 """
 
 from __future__ import annotations

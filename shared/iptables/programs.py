@@ -102,9 +102,11 @@ class Table:
         """As Tables has them."""
         return self._tables.lines()[self.name]
 
-    def change(self, commands: Callable[[list[str]], list[str]]) -> None:
+    def change(self, commands: Callable[[list[str]], list[str]], known: list[str] | None = None) -> None:
         """As Tables does."""
-        self._tables.change(lambda found: {self.name: commands(found[self.name])})
+        self._tables.change(
+            lambda found: {self.name: commands(found[self.name])}, {self.name: known} if known else None
+        )
 
     def try_out(self, commands: list[str]) -> None:
         """As Tables does."""

@@ -94,14 +94,14 @@ def holders(kernel: Nfnetlink, elements: Sequence[Element]) -> list[str]:
 
 def add(
     kernel: Nfnetlink, ruleset: Ruleset, owner: Owner, elements: Sequence[Element], *, chains: Sequence[Chain] = (),
-    shared: Sequence[Element] = (), replace: bool = False, replace_in: Sequence[Set] = (),
+    shared: Sequence[Element] = (), replace: bool = False, replace_in: Sequence[Set] = (), renew: bool = False,
 ) -> None:  # fmt: skip
     """Adds an attachment's elements and registers them; makes what is missing of the rule set, `chains` included.
 
     `shared` are elements that are no attachment's own, put in where they are missing. One transaction: whatever
     happens there is all of it or nothing. An element that is another attachment's is taken over with `replace`, or
-    where its set is in `replace_in`; otherwise raises Conflict. Raises InternalError for an attachment that is
-    registered already.
+    where its set is in `replace_in`; otherwise raises Conflict. An attachment that is registered already loses what it
+    had with `renew`; otherwise raises InternalError.
     """
     name = label(owner)
     wanted = [(element, element.add(name)) for element in elements]
@@ -123,7 +123,8 @@ def add(
             if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY) or not tries_left:
                 raise
             if error.errno != errno.ENOENT and any(request.message is error.message for request in registration):
-                raise InternalError(f"{name} is in {ruleset.attachments} already: it was added before") from None
+                stale = _renewed(kernel, ruleset, name, renew=renew)
+                continue
             taken = next((element for element, request in wanted if request.message is error.message), None)
             if taken and error.errno != errno.ENOENT:
                 stale = _taken_over(kernel, taken, name, replace=replace or taken.of in replace_in) + stale
@@ -133,6 +134,13 @@ def add(
                 structure = missing(kernel, ruleset, chains, shared)
         else:
             return
+
+
+def _renewed(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, renew: bool) -> list[Request]:
+    """The requests that remove what an attachment has; raises InternalError unless that is asked for."""
+    if not renew:
+        raise InternalError(f"{name} is in {ruleset.attachments} already: it was added before") from None
+    return _removals(kernel, ruleset, name)
 
 
 def _taken_over(kernel: Nfnetlink, element: Element, name: str, *, replace: bool) -> list[Request]:
@@ -212,16 +220,20 @@ def withdraw(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> None:
 
 def _remove(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool = False) -> None:
     for tries_left in reversed(range(TRIES)):
-        parts, elements = _registered(kernel, ruleset, name)
-        found = kernel.get_elements([element.query() for element in elements])
-        own = [element for element, now in zip(elements, found, strict=True) if now and _owner_of(now) == name]
         try:
-            kernel.commit([element.remove() for element in (own if keep_entry else (*own, *parts))])
+            kernel.commit(_removals(kernel, ruleset, name, keep_entry=keep_entry))
         except NetlinkError as error:
             if error.errno != errno.ENOENT or not tries_left:  # ENOENT: one of them is gone meanwhile
                 raise
         else:
             return
+
+
+def _removals(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool = False) -> list[Request]:
+    parts, elements = _registered(kernel, ruleset, name)
+    found = kernel.get_elements([element.query() for element in elements])
+    own = [element for element, now in zip(elements, found, strict=True) if now and _owner_of(now) == name]
+    return [element.remove() for element in (own if keep_entry else (*own, *parts))]
 
 
 def _registered(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> tuple[list[Element], list[Element]]:
