@@ -182,6 +182,8 @@ def add(call: Call, undo: Undo) -> Result:
     if not claim.addresses and not claim.text("port"):
         return result
     steps.begin(claim.backend)
+    if place:
+        place.open(claim)
     with turn(claims.RECORDS):
         has_lost = _has_lost(wanted.owner, place)
         before = claims.find(wanted.owner)
@@ -194,7 +196,7 @@ def add(call: Call, undo: Undo) -> Result:
 
 
 def _admit(claim: Claim, place: Place | None, *, renew: bool) -> None:
-    if claim.backend == NFTABLES or claim.text("bridge") or claim.text("port"):
+    if renew or claim.backend == NFTABLES or claim.text("bridge") or claim.text("port"):
         from shared.nft.admission import Admission
 
         Admission(claim).add(renew=renew)

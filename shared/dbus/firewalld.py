@@ -41,6 +41,15 @@ class Firewalld:
     def __init__(self, zone: str) -> None:
         self.zone = zone
         self.note = {"backend": self.name, claims.ZONE: zone}
+        self._bus: Bus | None = None
+
+    def open(self, _: Claim) -> None:
+        """Raise CniError if nobody can be asked, before anything is changed."""
+        self._connection()
+
+    def _connection(self) -> Bus:
+        self._bus = self._bus or Bus()
+        return self._bus
 
     def has(self, claim: Claim) -> bool:
         """Return True if a claim's addresses were admitted in this zone."""
@@ -48,7 +57,7 @@ class Firewalld:
 
     def is_lost(self, admitted: Sequence[Claim]) -> bool:
         """Return True if an address of claims is not in the zone any more."""
-        bus = Bus()
+        bus = self._connection()
         return not all(self._has(bus, one) for claim in admitted for one in claim.addresses)
 
     def admit(self, wanted: Sequence[Claim]) -> None:
@@ -57,7 +66,7 @@ class Firewalld:
         Nothing more is needed for host ports: firewalld accepts each connection whose destination was translated.
         Raises InvalidConfig if there is no such zone.
         """
-        bus = Bus()
+        bus = self._connection()
         each(*(lambda address=one: self._admit(bus, address) for claim in wanted for one in claim.addresses))
 
     def _admit(self, bus: Bus, address: Address) -> None:
@@ -70,7 +79,7 @@ class Firewalld:
     def problems(self, claim: Claim) -> list[str]:
         """The addresses that are not in the zone any more, each in words."""
         try:
-            bus = Bus()
+            bus = self._connection()
             missing = [one for one in claim.addresses if not self._has(bus, one)]
         except Absent as error:
             return [f"firewalld does not run: {error}"]
@@ -78,7 +87,7 @@ class Firewalld:
 
     def dropped(self, addresses: Iterable[Address], link: Callable[[Address], str]) -> list[str]:
         """Return in words which addresses are in no zone that lets through, nor the links by which they are reached."""
-        bus = Bus()
+        bus = self._connection()
         found = []
         for address in addresses:
             name = link(address)
@@ -90,7 +99,7 @@ class Firewalld:
 
     def try_out(self) -> None:
         """Raises CniError where firewalld does not run or has no such zone."""
-        self._ask(Bus(), "querySource", NOBODYS)
+        self._ask(self._connection(), "querySource", NOBODYS)
 
     def _has(self, bus: Bus, address: Address) -> bool:
         try:

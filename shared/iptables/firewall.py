@@ -44,6 +44,11 @@ class Iptables:
         variants = {claim.text("variant"), self.variant}
         return claim.backend == self.name and (len(variants) == 1 or "" in variants)
 
+    def open(self, claim: Claim) -> None:
+        """Raise CniError if the programs are missing that a claim needs, before anything is changed."""
+        for version in _versions([claim]):
+            self._table(version)
+
     def is_lost(self, admitted: Sequence[Claim]) -> bool:
         """Return True if a rule or a chain is missing of what `admit` made for claims."""
         return any(self._missing(version, self._look(version), admitted) for version in _versions(admitted))

@@ -152,13 +152,18 @@ def end(owner: Owner, others: Iterable[Address], first: Callable[[], object], *t
     doomed = {*others}
     if not doomed and find(owner) is None:
         first()
+        _remove(owner)
         return
     with turn(RECORDS):
         claim = find(owner) or Claim(owner, {})
         doomed |= {*claim.addresses}
         each(first, *(lambda take=take: take(lambda: _without_others(doomed, claim), claim.note) for take in takers))
-        for path in _paths(owner):
-            record.remove(path)
+        _remove(owner)
+
+
+def _remove(owner: Owner) -> None:
+    for path in _paths(owner):
+        record.remove(path)
 
 
 def _without_others(doomed: AbstractSet[Address], claim: Claim) -> AbstractSet[Address]:

@@ -141,6 +141,8 @@ class Admission:
                 registry.add(
                     kernel, ruleset, self.owner, elements, chains=chains, shared=shared, replace=True, renew=renew
                 )
+            elif renew:
+                registry.remove(kernel, ruleset, self.owner)
 
     def is_lost(self) -> bool:
         """Return True if something of it is nobody's. Asks for its elements only."""
