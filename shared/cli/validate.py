@@ -240,6 +240,8 @@ class _Plugin:
                     yield from self._keys(member, inner, where)
             for one in fields.get(name, ()):
                 yield from _value(one, name, raw, path)
+        for keys in declared:
+            yield from _without_effect(keys, raw, path)
 
     def _is_known_whole(self, place: str) -> bool:
         """Whether every plugin that reads the object at a path says which keys it has."""
@@ -330,9 +332,26 @@ def _value(declared: Field, name: str, raw: dict[str, Any], path: str) -> Iterat
     except Invalid as error:
         yield Remark(ERROR, _joined(path, error.path), described(error.value, error.reason))
         return
-    if declared.needs and folded(raw, name) and not any(folded(raw, other) for other in declared.needs):
-        needed = " or ".join(map(json.dumps, declared.needs))
-        yield Remark(WARNING, _joined(path, name), f"has no effect without {needed}")
+
+
+def _without_effect(keys: type[Config], raw: dict[str, Any], path: str) -> Iterator[Remark]:
+    """The keys of an object that do nothing beside its other keys."""
+    for name, one in keys.fields.items():
+        if _is_unset(folded(raw, name)):
+            continue
+        if one.needs and not any(folded(raw, other) for other in one.needs):
+            needed = " or ".join(map(json.dumps, one.needs))
+            yield Remark(WARNING, _joined(path, name), f"has no effect without {needed}")
+        for other, values in one.only_with:
+            value = folded(raw, other)
+            if (keys.fields[other].default if _is_unset(value) and value is not False else value) not in values:
+                shown = " or ".join(json.dumps(one) for one in values if one != "")
+                yield Remark(WARNING, _joined(path, name), f"has no effect unless {json.dumps(other)} is {shown}")
+
+
+def _is_unset(value: Any) -> bool:
+    """Return True for a value that asks for nothing; 0 may ask for something."""
+    return value is None or value is False or value in ("", [])
 
 
 # -- several networks

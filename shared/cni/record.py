@@ -67,21 +67,23 @@ def remove(path: str) -> None:
 
 def listed(directory: str) -> list[tuple[str, dict[str, Any]]]:
     """Path and object of each file in a directory; none where there is no directory. Raises IOFailure."""
+    paths = [f"{directory}/{name}" for name in names(directory)]
+    return [(path, read(path)) for path in paths]
+
+
+def names(directory: str) -> list[str]:
+    """Return the sorted names of the files in a directory; none if there is no directory. Raises IOFailure."""
     try:
-        names = _names(directory)
+        # by a descriptor: open is called again where a signal interrupts it, opendir is not
+        descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise IOFailure(f"cannot read {directory}", str(error)) from None
-    paths = [f"{directory}/{name}" for name in sorted(names) if name.endswith(".json")]
-    return [(path, read(path)) for path in paths]
-
-
-def _names(directory: str) -> list[str]:
-    # by a descriptor: open is called again where a signal interrupts it, opendir is not
-    descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
-        return posix.listdir(descriptor)
+        return sorted(name for name in posix.listdir(descriptor) if name.endswith(".json"))
+    except OSError as error:
+        raise IOFailure(f"cannot read {directory}", str(error)) from None
     finally:
         posix.close(descriptor)
 

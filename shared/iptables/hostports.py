@@ -21,6 +21,7 @@ from shared.cni.config import invalid
 from shared.cni.errors import InternalError
 from shared.iptables import hostport_records, variants
 from shared.iptables.hostport_rules import (
+    CONDITIONS,
     DNAT,
     ENTRY,
     INTERFACE,
@@ -29,6 +30,8 @@ from shared.iptables.hostport_rules import (
     RAW,
     chain_of,
     interface_words,
+    is_there,
+    trial_of,
 )
 from shared.net import liveness
 from shared.net.reference_names import shortened
@@ -40,7 +43,7 @@ from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from typing import TypeVar
 
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from shared.iptables.hostport_rules import Forwarding
     from shared.iptables.programs import Lines
     from shared.net.owner import Owner
+    from shared.nft.conditions import Match
     from shared.nft.conntrack import Flow
     from shared.nft.hostports import Forgetting, HostPort
     from shared.undo import Undo
@@ -69,7 +73,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> No
 
     A holder that is dead, by its mark, loses all that it has.
     """
-    from shared.iptables.programs import Tables
+    from shared.iptables.programs import Refused, Tables
     from shared.net.turns import turn
 
     owner = forwarding.owner
@@ -90,7 +94,14 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> No
         undo.push(f"remove host ports of {owner.container_id}", lambda: remove(owner, forget))
         hostport_records.write(owner, mark, {port.pod for port in forwarding.ports})
         for table, lines in zip(tables, known, strict=True):
-            table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
+            try:
+                table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
+            except Refused as error:
+                matches = forwarding.conditions.get(table.version, ())
+                try_out({table.version: matches})
+                if trial_of(matches):
+                    error.details += f" (the kernel may lack a match of conditionsV{table.version})"
+                raise
     if forwarding.flows:
         forget(forwarding.flows)
 
@@ -167,7 +178,8 @@ def problems(forwarding: Forwarding) -> list[str]:
         for is_at in (True, False):
             wanted += [*forwarding.entries(version, is_at=is_at), *forwarding.inside(version, is_at=is_at)]
         present = set(lines[NAT])
-        missing = [(NAT, rule) for rule in wanted if rule not in present]
+        absent = [rule for rule in wanted if rule not in present]
+        missing = [(NAT, rule) for rule in absent if not is_there(rule, lines[NAT])]
         if LOCALNET not in lines.get(RAW, [LOCALNET]):
             missing.append((RAW, LOCALNET))
         found += [f"{COMMANDS[version]} has no rule {rule} in table {table}" for table, rule in missing]
@@ -194,6 +206,7 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Forgett
         return
     flows: set[Flow] = set()
     whole = False
+    deletion = _Deletion()
 
     def closed(lines: list[str]) -> list[str]:
         nonlocal whole
@@ -203,11 +216,11 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Forgett
         whole = not any(_is_in(line, chain) or _leads_to(line, chain) for line in {*lines} - {*ends})
         if flows or whole:
             ends = [line for line in ends if _leads_to(line, chain)]
-        return [*_deleted(ends), *(_without(lines, {chain}) if whole and not flows else [])]
+        return [*deletion.of(ends, lines), *(_without(lines, {chain}) if whole and not flows else [])]
 
     def emptied(lines: list[str]) -> list[str]:
         ends = [line for line in lines if _is_ended(line, chain, ifname)]
-        return _without(lines, {chain}) if whole else _deleted(ends)
+        return _without(lines, {chain}) if whole else deletion.of(ends, lines)
 
     table.change(closed)
     if not flows:
@@ -245,6 +258,7 @@ def _collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetti
         from shared.iptables.programs import NoIptables, Table
 
         flows: set[Flow] = set()
+        deletion = _Deletion()
 
         def stale(lines: list[str]) -> list[str]:
             """A chain is this network's if what leads there says so."""
@@ -259,7 +273,7 @@ def _collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetti
             flows.clear()  # noqa: B023  (called at once)
             flows.update(_udp(version, ends))  # noqa: B023
             one_by_one = [line for line in ends if _chains_of(line)[0] not in gone]
-            return [*_deleted(one_by_one), *_without(lines, gone)]
+            return [*deletion.of(one_by_one, lines), *_without(lines, gone)]  # noqa: B023
 
         try:
             table = Table(version, variant, NAT)
@@ -270,12 +284,18 @@ def _collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetti
             forget(flows)
 
 
-def try_out() -> None:
-    """Raises CniError where the programs are missing or cannot be used."""
-    from shared.iptables.programs import Table
+def try_out(conditions: Mapping[int, Sequence[Match]]) -> None:
+    """Raise CniError if the programs are missing or cannot be used, or iptables refuses conditions of an IP version."""
+    from shared.iptables.programs import Refused, Table
 
-    for version in (4, 6):
-        Table(version, "", NAT).lines()
+    for version, matches in conditions.items():
+        table = Table(version, "", NAT)
+        table.lines()
+        trial = trial_of(matches)
+        try:
+            table.try_out(trial)
+        except Refused as error:
+            raise invalid(f"conditionsV{version}", None, f"are refused by iptables: {error.details}") from None
 
 
 def require_free(ports: Sequence[HostPort], container_id: str, forget: Forgetting) -> None:
@@ -362,8 +382,26 @@ def _interface_of(line: str) -> str:
     return f'{found}{rest.partition(chr(92))[0]}\\"' if found else ""
 
 
-def _deleted(lines: Iterable[str]) -> list[str]:
-    return [f"-D{line.removeprefix('-A')}" for line in lines]
+class _Deletion:
+    """Commands that delete rules by their words, and when iptables has refused those, by their numbers.
+
+    Of a match such as recent iptables does not know again the rule that it has printed.
+    """
+
+    def __init__(self) -> None:
+        self._is_refused = False
+
+    def of(self, rules: Iterable[str], lines: list[str]) -> list[str]:
+        """Return the commands, each of which holds if those before it have been done; for `change`, which repeats."""
+        numbered = [rule for rule in rules if self._is_refused and CONDITIONS in rule]
+        by_words = [f"-D{rule.removeprefix('-A')}" for rule in rules if rule not in numbered]
+        self._is_refused = True
+        commands = []
+        for chain in dict.fromkeys(rule.split(" ")[1] for rule in numbered):
+            there = [line for line in lines if _is_in(line, chain)]
+            places = [place for place, line in enumerate(there, 1) if line in numbered]
+            commands += [f"-D {chain} {place}" for place in reversed(places)]
+        return commands + by_words
 
 
 def _without(lines: list[str], chains: AbstractSet[str]) -> list[str]:

@@ -22,16 +22,22 @@ HOSTPORTS = ("nat", "CNI-HOSTPORT-DNAT")  # table and chain whose rules lead to 
 
 def in_use() -> str:
     """The variant whose FORWARD chain decides here: it drops by default or has rules; empty where there is none."""
+    return next(iter(deciding()), "")
+
+
+def deciding() -> list[str]:
+    """Return the variants whose FORWARD chain drops by default or has rules, or, of the older one, may do so."""
     queries = [Chain(Table(family, "filter"), "FORWARD", ()).query() for family in FAMILIES.values()]
     try:
-        found = Nfnetlink().get_all(queries)
+        chains = Nfnetlink().get_all(queries)
     except NoNfTables:
-        found = []
+        chains = []
+    found = [LEGACY] if any(_has_legacy("filter", version) for version in LEGACY_NAMES) else []
     if any(
-        chain and (chain.get("NFTA_CHAIN_POLICY") == wire.NF_DROP or chain.get("NFTA_CHAIN_USE")) for chain in found
+        chain and (chain.get("NFTA_CHAIN_POLICY") == wire.NF_DROP or chain.get("NFTA_CHAIN_USE")) for chain in chains
     ):
-        return NFT
-    return LEGACY if any(_has_legacy("filter", version) for version in LEGACY_NAMES) else ""
+        found.insert(0, NFT)
+    return found
 
 
 def having(table: str, chain: str) -> list[tuple[int, str]]:

@@ -24,6 +24,7 @@ from shared.nft.expressions import (
     dnat,
     drop,
     family,
+    goto,
     is_local,
     jump,
     link,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from shared.net.owner import Owner
+    from shared.nft.conditions import Parts
     from shared.nft.conntrack import Flow
     from shared.nft.expressions import Expression
     from shared.nft.transaction import Nfnetlink
@@ -110,7 +112,7 @@ class Forwarding:
     """All that an attachment has: elements, and the chains to which they lead."""
 
     def __init__(
-        self, ports: Sequence[HostPort], subnets: Mapping[int, Prefix], conditions: Mapping[int, Sequence[Expression]],
+        self, ports: Sequence[HostPort], subnets: Mapping[int, Prefix], conditions: Mapping[int, Parts],
         *, snat: bool, masq_all: bool,
     ) -> None:  # fmt: skip
         """Takes the pod's addresses with their prefix lengths, and what packets must match, both by IP version."""
@@ -130,8 +132,8 @@ class Forwarding:
             if wanted:
                 of = maps[version].name
                 if of not in translating:
-                    rule = _translating("conditions", version, maps[version], wanted)
-                    translating[of] = addressed(INET, PREFIXES[0], [rule])
+                    *others, translating[of] = _conditional(version, maps[version], wanted)
+                    chains.update({one.name: one for one in others})
                 self.elements.append(leading(conditional[version], port.key, translating[of]))
         for version in sorted({port.version for port in ports}) if snat else ():
             subnet = subnets[version]
@@ -154,6 +156,19 @@ def _translating(purpose: str, version: int, to: Set, conditions: Sequence[Expre
     """The rule that sends to a pod what the map has."""
     port = ADDRESSES[version].length // 4  # the word behind the address
     return Rule(purpose, conditions, _key(version, to), lookup(to), dnat(version, 0, port))
+
+
+def _conditional(version: int, to: Set, conditions: Parts) -> list[Chain]:
+    """Return the chains that translate what meets conditions, each behind those to which it leads.
+
+    A packet that does not meet them comes to the end of one of them, or is sent back, to where it came from.
+    """
+    excluded = [Rule("none of", one, return_()) for one in conditions.none]
+    found = [addressed(INET, PREFIXES[0], [*excluded, _translating("conditions", version, to, conditions.every)])]
+    for choice in conditions.some:
+        rules = [Rule("one of", one, goto(found[-1].name)) for one in choice]
+        found.append(addressed(INET, PREFIXES[0], rules))
+    return found
 
 
 def _key(version: int, of: Set) -> list[Expression]:

@@ -336,7 +336,8 @@ def collect(
         if not attempt(kernel, unregistered):
             for removal in unregistered:
                 attempt(kernel, [removal])
-    for chain in kernel.dump_chains(ruleset.table) if ruleset.prefixes else ():
+    # the kernel lists a chain before those made later, which lead to it
+    for chain in reversed(kernel.dump_chains(ruleset.table)) if ruleset.prefixes else ():
         if chain.rpartition("-")[0] in ruleset.prefixes:
             attempt(kernel, Chain(ruleset.table, chain, ()).remove())
 
