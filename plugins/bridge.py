@@ -350,14 +350,30 @@ def _end_former(pod: Attachment, result: Result) -> None:
 def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, mtu: int) -> Message:
     """The veth pair, one end in the pod, both down; the host's end."""
     owner = pod.owner
-    links.add_veth(
-        host, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.own_mac, mtu=mtu,
-        peer_netns=pod_netns,
-    )  # fmt: skip
+
+    def make() -> None:
+        links.add_veth(
+            host, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.own_mac, mtu=mtu,
+            peer_netns=pod_netns,
+        )  # fmt: skip
+
+    try:
+        make()
+    except links.LinkExists:
+        if _has_link(pod_netns, ifname) or not wait.gone(host, owner.host_link):
+            raise
+        # the attachment's namespace was deleted, and the kernel has not come to the link yet
+        links.delete(host, owner.host_link)
+        make()
     undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))
     port = links.require(host, owner.host_link)
     sysctl.prefer(f"ipv6/conf/{owner.host_link}/accept_ra", "0")  # while it is a port, the bridge takes what arrives
     return port
+
+
+def _has_link(pod_netns: Netns, name: str) -> bool:
+    with pod_netns:
+        return links.get(Netlink(), name) is not None
 
 
 def _guard(host: Netlink, undo: Undo, pod: Attachment) -> None:

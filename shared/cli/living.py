@@ -14,6 +14,7 @@ from shared.cli import traces
 from shared.cli.inhabited import Namespaces, Place, identity
 from shared.cli.traces import Key, Traces
 from shared.cni.ip import Address
+from shared.net.links import leads_to_pod
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, attachment, is_host_link
 from shared.net.wire import RTM_GETLINK
@@ -62,7 +63,7 @@ def take(network: NetworkConfigList, cache: Cache) -> Census:
     everyone, unreadable = _cached(cache, census)
     with closing(Netlink()) as host:
         links = host.dump(RTM_GETLINK)
-        leading = [link for link in links if presence.leads_to_pod(host, link)]
+        leading = [link for link in links if leads_to_pod(host, link)]
     namespaces = Namespaces(entry.attachment.netns for entry in everyone)
     taken = {(held, entry.attachment.ifname) for entry in everyone if (held := identity(entry.attachment.netns))}
 

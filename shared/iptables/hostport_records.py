@@ -60,7 +60,7 @@ def dead(network: str, container_id: str, interface: str) -> Owner | None:
     """Return the attachment that rules name in these words, if it is known and dead; None for one of the living."""
     for owner, mark, _ in _readable():
         words = (shortened(owner.network), shortened(owner.container_id), interface_words(owner.ifname))
-        if words == (network, container_id, interface) and liveness.is_dead(owner, mark):
+        if words == (network, container_id, interface) and liveness.is_dead(owner, mark, patient=True):
             return owner
     return None
 

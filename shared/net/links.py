@@ -55,6 +55,26 @@ def host_end(host: Netlink, inside: Message) -> Message | None:
     return peer if is_pair else None
 
 
+def leads_to_pod(host: Netlink, link: Message) -> bool:
+    """Return True if a host link's other end is in another namespace, and that one is alive."""
+    number = link.get("IFLA_LINK_NETNSID", -1)
+    if number < 0:
+        return False
+    try:
+        host.get(RTM_GETLINK, {"index": link.get("IFLA_LINK", 0), "IFLA_IF_NETNSID": number})
+    except NetlinkError as error:
+        return error.errno != errno.EINVAL  # EINVAL: the number is of no namespace that is alive
+    return True
+
+
+def is_doomed(host: Netlink, link: Message) -> bool:
+    """Return True if a host link's other end is in a deleted namespace.
+
+    Both stay until the kernel comes to them, with the namespace's old number.
+    """
+    return link.get("IFLA_LINK_NETNSID", -1) >= 0 and not leads_to_pod(host, link)
+
+
 def require(netlink: Netlink, name: str) -> Message:
     """The link of that name; raises NoLink where there is none."""
     link = get(netlink, name)
@@ -156,9 +176,9 @@ def smallest_mtu(netlink: Netlink, bridge: str, uplinks: list[str]) -> int:
 def add_veth(
     netlink: Netlink, *, name: str, mac: str, peer: str, peer_mac: str, mtu: int, peer_netns: Netns | None
 ) -> None:
-    """Makes a veth pair with `peer` in `peer_netns` (None: here too) from the start; `mtu` in bytes, 0 for the default.
+    """Create a veth pair with `peer` in `peer_netns` (None: here too); `mtu` in bytes, 0 for the default.
 
-    Raises LinkExists where either name is taken.
+    Raises LinkExists if either name is taken.
     """
     host_end: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac}
     peer_end: Message = {"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac}

@@ -28,17 +28,18 @@ def mark(path: str) -> str:
     return f"{identity} {path}" if identity else ""
 
 
-def is_dead(owner: Owner, marked: str) -> bool:
+def is_dead(owner: Owner, marked: str, *, patient: bool = False) -> bool:
     """Return True if the attachment with this mark has lost its namespace and its host link.
 
-    An empty mark, as releases before 0.2.0 leave it, proves nothing: False.
+    An empty mark, as releases before 0.2.0 leave it, proves nothing: False. The kernel removes the link some time after
+    the namespace. If `patient`, a link that is still there is given a moment to go.
     """
-    return is_gone(owner.host_link, marked)
+    return is_gone(owner.host_link, marked, patient=patient)
 
 
-def is_gone(host_link: str, marked: str) -> bool:
+def is_gone(host_link: str, marked: str, *, patient: bool = False) -> bool:
     """Return True for an attachment of this host link and mark under the same conditions."""
-    return is_lost(marked) and not is_link(host_link)
+    return is_lost(marked) and (not is_link(host_link) or _goes(host_link, patient=patient))
 
 
 def is_lost(marked: str) -> bool:
@@ -68,3 +69,11 @@ def is_link(name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _goes(name: str, *, patient: bool) -> bool:
+    from shared.net import wait
+    from shared.net.netlink import Netlink
+
+    host = Netlink()
+    return wait.gone(host, name) if patient else wait.is_gone(host, name)

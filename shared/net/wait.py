@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 CARRIER_SECONDS = 2.5
 DAD_SECONDS = 10.0
+GONE_SECONDS = 2.0
 
 
 def carrier(netlink: Netlink, name: str) -> Message:
@@ -92,6 +93,21 @@ def addresses_local(netlink: Netlink, index: int, own: list[Address]) -> None:
         return not waiting
 
     _until(is_local, RTNLGRP_IPV6_ROUTE, DAD_SECONDS, "an IPv6 address did not become a local one")
+
+
+def is_gone(netlink: Netlink, name: str) -> bool:
+    """Return True if there is no such link, or its other end is in a deleted namespace."""
+    link = links.get(netlink, name)
+    return link is None or links.is_doomed(netlink, link)
+
+
+def gone(netlink: Netlink, name: str) -> bool:
+    """Return True as soon as `is_gone` does; False if the link is still there after 2 seconds."""
+    try:
+        _until(lambda: is_gone(netlink, name), RTNLGRP_LINK, GONE_SECONDS, f"link {name} did not go")
+    except InternalError:
+        return False
+    return True
 
 
 def _until(condition: Callable[[], bool], group: int, seconds: float, failure: str) -> None:

@@ -56,11 +56,11 @@ def mark_of(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> tuple[str, str]:
     return host_link, mark
 
 
-def is_dead(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> bool:
-    """Return True if the attachment with this label has lost its namespace and its host link, as its mark tells."""
+def is_dead(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, patient: bool = False) -> bool:
+    """Return True if the attachment with this label is dead, as liveness.is_dead tells by its mark."""
     from shared.net import liveness
 
-    return liveness.is_gone(*mark_of(kernel, ruleset, name))
+    return liveness.is_gone(*mark_of(kernel, ruleset, name), patient=patient)
 
 
 def has_lost_link(name: str) -> bool:

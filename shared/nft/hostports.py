@@ -300,7 +300,7 @@ def remove_dead(kernel: Nfnetlink, name: str, forget: Forgetting) -> bool:
     """Remove what the attachment with this label has, if it is dead. Return True if it is."""
     from shared.nft import former
 
-    if not former.is_dead(kernel, _ruleset(), name):
+    if not former.is_dead(kernel, _ruleset(), name, patient=True):
         return False
     _remove(kernel, name, forget)
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from shared.cni.errors import CniError
 from shared.cni.names import is_link_name
 from shared.net import links
-from shared.net.netlink import Netlink, NetlinkError
+from shared.net.netlink import Netlink
 from shared.net.netns import OWN, HostNetns, open_netns
 from shared.net.owner import Owner
-from shared.net.wire import RTM_GETLINK
 
 if TYPE_CHECKING:
-    from shared.net.netlink import Message
     from shared.runtime.attach import Attachment
 
 ALIVE, GONE, UNKNOWN = "alive", "gone", "unknown"
@@ -60,21 +57,6 @@ def _has_link(name: str) -> bool:
         return links.get(netlink, name) is not None
 
 
-def leads_to_pod(host: Netlink, link: Message) -> bool:
-    """Return True if a host link's other end is in another namespace, and that one is alive.
-
-    The link of a deleted namespace stays until the kernel comes to it, with the namespace's old number.
-    """
-    number = link.get("IFLA_LINK_NETNSID", -1)
-    if number < 0:
-        return False
-    try:
-        host.get(RTM_GETLINK, {"index": link.get("IFLA_LINK", 0), "IFLA_IF_NETNSID": number})
-    except NetlinkError as error:
-        return error.errno != errno.EINVAL  # EINVAL: the number is of no namespace that is alive
-    return True
-
-
 def host_link(network: str, attachment: Attachment, result: dict[str, Any] | None = None) -> str:
     """Return the name of the attachment's host link that leads to a pod; empty if there is none.
 
@@ -85,7 +67,7 @@ def host_link(network: str, attachment: Attachment, result: dict[str, Any] | Non
     with closing(Netlink()) as host:
         for name in filter(is_link_name, (derived, *told)):
             link = links.get(host, name)
-            if link is not None and leads_to_pod(host, link):
+            if link is not None and links.leads_to_pod(host, link):
                 return name
     return ""
 

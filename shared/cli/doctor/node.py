@@ -21,6 +21,7 @@ from shared.cli.doctor.links import Identity, Link, Mark, Pod, Wire, links_here,
 from shared.cli.doctor.network import Network
 from shared.cli.traces import read_leases
 from shared.cni.errors import CniError
+from shared.net.links import leads_to_pod
 from shared.net.netlink import Netlink
 from shared.net.netns import OWN, open_netns
 from shared.net.owner import Owner
@@ -159,7 +160,7 @@ class Node:
     def leading(self) -> set[str]:
         """The names of the host's links whose other end is in another namespace that is alive."""
         with closing(Netlink()) as host:
-            return {link["IFLA_IFNAME"] for link in host.dump(RTM_GETLINK) if presence.leads_to_pod(host, link)}
+            return {link["IFLA_IFNAME"] for link in host.dump(RTM_GETLINK) if leads_to_pod(host, link)}
 
     def is_certainly_gone(self, mark: Mark) -> bool:
         """Return False if an attachment's namespace or host link is there, or its entry does not tell."""
