@@ -672,7 +672,6 @@ def _remove_filters(host: Netlink, owner: Owner) -> None:
     if filter_tables.OF_BRIDGES & tables:
         links.silence(host, owner.host_link)  # without the rules that check it, the pod could send what it likes
     if tables:
-        # its socket stays open, so that what the kernel has to wait for runs out while it waits for the link's end
         from shared import filters
 
         filters.remove(owner, tables)

@@ -9,10 +9,8 @@ import posix
 
 from shared.cni.names import CHAIN_NAME_BYTES
 from shared.cni.plugin import each
-from shared.iptables import variants
 from shared.net import filter_tables
 from shared.net.owner import Owner
-from shared.net.reference_names import container_digest
 from shared.nft import former, registry
 from shared.nft.registry import BRIDGE, INET
 from shared.nft.ruleset import Set
@@ -55,10 +53,10 @@ def remove(owner: Owner, tables: Tables) -> None:
 
 
 def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: AbstractSet[str]) -> None:
-    """Remove what a new attachment, and addresses that IPAM has just given to it, have from former times.
+    """Remove what a new attachment and its addresses have from former times.
 
-    Mechanisms in `keep` replace it themselves. Host ports of others that lead to an address go if their attachment is
-    dead; the rest goes in any case, since the address is no longer theirs.
+    Mechanisms in `keep` replace it themselves. Others' host ports that lead to an address go if they are dead. What
+    others have under an address goes in any case: IPAM has given it to this attachment.
     """
     _remove_registered(owner, tables, keep)
     if filter_tables.INET in tables:
@@ -77,6 +75,7 @@ def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: A
 
 def _remove_registered(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> None:
     mechanisms = [one for one in MECHANISMS if one[1] not in keep and (one[0].family, one[0].name) in tables]
+    # a socket of nf_tables stays open, so that the kernel frees what was deleted while the call does something else
     found = former.registered(Nfnetlink(), owner, mechanisms) if mechanisms else []
     names = {mechanism for _, mechanism in found}
     if filter_tables.REFERENCES in tables and SPOOFCHECK not in keep:
@@ -98,6 +97,9 @@ def _has_iptables(tables: Tables) -> bool:
 
 
 def _remove_from_iptables(owner: Owner) -> None:
+    from shared.iptables import variants
+    from shared.net.reference_names import container_digest
+
     digest = container_digest(owner.network, owner.container_id)
     if variants.having("nat", f"CNI-{digest}"[:CHAIN_NAME_BYTES]):
         from shared.iptables import masquerade
@@ -121,7 +123,10 @@ def _evict(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -> None:
-    """Remove that of attachments of a network that are not among the valid (container id, ifname), and of all dead."""
+    """Remove what invalid attachments of a network have, and the dead of any network.
+
+    Valid are the listed (container id, ifname).
+    """
     tasks: list[Callable[[], object]] = [
         *(lambda name=name: _collect(name, network, valid) for name in _ever_used(tables))
     ]

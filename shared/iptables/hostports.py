@@ -241,7 +241,7 @@ def evict(owner: Owner, addresses: Sequence[Address], forget: Forgetting) -> Non
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetting) -> None:
-    """Remove it of attachments of a network that are not among the valid (container id, ifname), and of all dead."""
+    """Remove the ports of attachments of a network that are not listed as valid, and of the dead of any network."""
     _collect(network, valid, forget)
     for owner, mark, _ in hostport_records.every():
         if (owner.container_id, owner.ifname) in valid and owner.network == network:

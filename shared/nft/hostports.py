@@ -325,7 +325,7 @@ def _remove(kernel: Nfnetlink, name: str, forget: Forgetting) -> None:
 
 
 def collect(kernel: Nfnetlink, network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetting) -> None:
-    """Remove it of attachments of a network that are not among the valid (container id, ifname), and of all dead."""
+    """Remove the ports of attachments of a network that are not listed as valid, and of the dead of any network."""
     from shared.nft import former
 
     before = _flows(kernel)

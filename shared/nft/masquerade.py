@@ -69,7 +69,7 @@ def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """End it for attachments of a network that are not among the valid (container id, ifname), and for all dead."""
+    """End it for the attachments of a network that are not listed as valid, and for the dead of any network."""
     if kernel := Nfnetlink.if_there():
         from shared.nft import former
 

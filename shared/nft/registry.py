@@ -208,7 +208,7 @@ def _registration(ruleset: Ruleset, owner: Owner, elements: Sequence[Element], m
     name = label(owner)
     parts: list[tuple[int | str, str]] = [*enumerate(texts(ruleset, owner, elements))]
     kept = f"{owner.host_link} {mark}"
-    if mark and len(kept.encode()) <= COMMENT_BYTES:
+    if mark and '"' not in kept and len(kept.encode()) <= COMMENT_BYTES:
         parts.append((MARK, kept))
     return [_part(ruleset, name, number).add(text) for number, text in parts]
 

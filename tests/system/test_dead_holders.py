@@ -42,9 +42,13 @@ def test_a_dead_holder_of_a_host_port(host: PretendHost, first: str, second: str
     bridge = {**BRIDGE, "bridge": "cni4", "ipam": ipam}
     ports = ((8080, 80, "tcp"), (8081, 80, "udp"))
     node.up("c", [bridge, portmap(first, *ports, (8082, 80, "tcp"))])
+    outside.where["c"] = "/run/netns/c"
+    goes_on = [("out", "udp", HOST, 8081, 5555)]  # from one port: a connection that the kernel tracks
+    assert outside.probe([("c", "udp", 80)], goes_on) == [["c", OUT]]
     node.drop("c")
     node.up("d", [bridge, portmap(second, *ports)])
     outside.where["d"] = "/run/netns/d"
+    assert outside.probe([("d", "udp", 80)], goes_on) == [["d", OUT]]
     servers = [("d", "tcp", 80), ("d", "udp", 80)]
     probes = [
         ("out", "tcp", HOST, 8080),
