@@ -28,6 +28,8 @@ ROUTE_MESSAGES: Messages = {
     "link": (ifinfmsg.ifinfmsg, ("RTM_NEWLINK", "RTM_DELLINK", "RTM_GETLINK", "RTM_SETLINK")),
     "address": (ifaddrmsg.ifaddrmsg, ("RTM_NEWADDR", "RTM_DELADDR", "RTM_GETADDR")),
     "route": (rtmsg.rtmsg, ("RTM_NEWROUTE", "RTM_DELROUTE", "RTM_GETROUTE")),
+    # of nf_tables, by which a call without packet filters learns that there are none
+    "nft_table": (nftsocket.nft_table_msg, ("NFT_MSG_NEWTABLE", "NFT_MSG_GETTABLE")),
 }
 TC_MESSAGES: Messages = {
     "tc": (
@@ -102,6 +104,7 @@ ROUTE_CONSTANTS: Constants = (
     (ifinfmsg, ("IFF_",)),
     (ifaddrmsg, ("IFA_F_",)),
     (rtmsg, ("RTNH_F_", "RT_SCOPE_")),
+    (nftsocket, ("NFPROTO_INET", "NFPROTO_IPV4", "NFPROTO_IPV6", "NFPROTO_BRIDGE")),
 )  # fmt: skip
 
 NFT_CONSTANTS: Constants = (
@@ -300,7 +303,7 @@ def _route_constants() -> dict[str, int]:
     found["AF_BRIDGE"] = 7  # absent from Python's socket module on some platforms
     for flag in ("MASTER", "PVID", "UNTAGGED", "RANGE_BEGIN", "RANGE_END"):
         found[f"BRIDGE_VLAN_INFO_{flag}"] = ifinfmsg.BRIDGE_VLAN_NAMES[f"BRIDGE_VLAN_INFO_{flag}"]
-    return {**found, **ROUTE_BY_HAND}
+    return {**found, **_nft_kinds(ROUTE_MESSAGES), **ROUTE_BY_HAND}
 
 
 def _tc_constants() -> dict[str, int]:
@@ -309,15 +312,20 @@ def _tc_constants() -> dict[str, int]:
 
 
 def _nft_constants() -> dict[str, int]:
-    """The types of messages have their subsystem in them, as nlmsg_type has."""
-    found = _found(NFT_CONSTANTS)
-    for _, kinds in NFT_MESSAGES.values():
-        for kind in kinds:
-            if kind.startswith("NFT_MSG_"):
-                found[kind] = nfnetlink.NFNL_SUBSYS_NFTABLES << 8 | getattr(nftsocket, kind)
+    found = {**_found(NFT_CONSTANTS), **_nft_kinds(NFT_MESSAGES)}
     for names, prefixes in NFT_NAMED:
         found.update({name: int(value) for value, name in names.items() if name.startswith(prefixes)})
     return {**found, **NFT_BY_HAND}
+
+
+def _nft_kinds(messages: Messages) -> dict[str, int]:
+    """The types of messages have their subsystem in them, as nlmsg_type has."""
+    return {
+        kind: nfnetlink.NFNL_SUBSYS_NFTABLES << 8 | getattr(nftsocket, kind)
+        for _, kinds in messages.values()
+        for kind in kinds
+        if kind.startswith("NFT_MSG_")
+    }
 
 
 def _conntrack_constants() -> dict[str, int]:

@@ -154,6 +154,10 @@ RT_SCOPE_SITE = 200
 RT_SCOPE_LINK = 253
 RT_SCOPE_HOST = 254
 RT_SCOPE_NOWHERE = 255
+NFPROTO_INET = 1
+NFPROTO_IPV4 = 2
+NFPROTO_BRIDGE = 7
+NFPROTO_IPV6 = 10
 RTN_UNSPEC = 0
 RTN_UNICAST = 1
 RTN_LOCAL = 2
@@ -186,13 +190,15 @@ BRIDGE_VLAN_INFO_PVID = 2
 BRIDGE_VLAN_INFO_UNTAGGED = 4
 BRIDGE_VLAN_INFO_RANGE_BEGIN = 8
 BRIDGE_VLAN_INFO_RANGE_END = 16
+NFT_MSG_NEWTABLE = 2560
+NFT_MSG_GETTABLE = 2561
 BR_BOOLOPT_NO_LL_LEARN = 0
 
 # message type: structure
 
 MESSAGES: dict[int, str] = {
     16: "link", 17: "link", 18: "link", 19: "link", 20: "address", 21: "address", 22: "address", 24: "route",
-    25: "route", 26: "route",
+    25: "route", 26: "route", 2560: "nft_table", 2561: "nft_table",
 }
 
 # structure: names of the header's fields, its layout for struct, attributes (number, kind)
@@ -262,3 +268,9 @@ _route_metrics: dict[str, tuple[int, str]] = {
 }
 
 STRUCTURES["route/metrics"] = ((), "", _route_metrics)
+
+_nft_table: dict[str, tuple[int, str]] = {
+    "NFTA_TABLE_NAME": (1, "asciiz"),
+}
+
+STRUCTURES["nft_table"] = (("nfgen_family", "version", "res_id"), ">BBH", _nft_table)

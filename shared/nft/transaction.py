@@ -144,6 +144,10 @@ class Nfnetlink(Netlink):
         found = self._rules(chain)
         return [one["NFTA_RULE_HANDLE"] for one in found if comment_of(one.get("NFTA_RULE_USERDATA", b"")) == comment]
 
+    def dump_expressions(self, chain: Chain) -> list[bytes]:
+        """The expressions of a chain's rules, as the kernel encodes them; none where there is no such chain."""
+        return [message.get("NFTA_RULE_EXPRESSIONS", b"") for message in self._rules(chain)]
+
     def _rules(self, chain: Chain) -> list[Message]:
         wanted = chain.rules_of()
         found = self._dump(wire.NFT_MSG_GETRULE, wanted)
