@@ -26,8 +26,13 @@ def is_dead(owner: Owner, marked: str) -> bool:
 
     An empty mark, as releases before 0.2.0 leave it, proves nothing: False.
     """
+    return is_gone(owner.host_link, marked)
+
+
+def is_gone(host_link: str, marked: str) -> bool:
+    """Return True for an attachment of this host link and mark under the same conditions."""
     identity, _, path = marked.partition(" ")
-    return bool(path) and _identity(path) not in (identity, None) and not _is_link(owner.host_link)
+    return bool(path) and _identity(path) not in (identity, None) and not is_link(host_link)
 
 
 def _identity(path: str) -> str | None:
@@ -41,7 +46,8 @@ def _identity(path: str) -> str | None:
     return f"{found.st_dev}:{found.st_ino}"
 
 
-def _is_link(name: str) -> bool:
+def is_link(name: str) -> bool:
+    """Return True if the host has a link of this name."""
     try:
         socket.if_nametoindex(name)
     except OSError:
