@@ -97,13 +97,15 @@ def previous_result(call: Call) -> Result | None:
 
 
 def each(*tasks: Callable[[], object]) -> None:
-    """Tries each whatever becomes of the others; raises the first failure."""
-    problems = []
+    """Run all tasks, also after one has failed. Raise the first failure, with the others in its details."""
+    problems: list[CniError] = []
     for task in tasks:
         try:
             task()
         except CniError as error:
             problems.append(error)
+        except OSError as error:
+            problems.append(InternalError(f"unexpected {type(error).__name__}: {error}"))
     if problems:
         first, *others = problems
         first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
