@@ -128,6 +128,13 @@ def remove(owner: Owner) -> None:
         _remove(kernel, owner)
 
 
+def evict(owner: Owner, addresses: Sequence[Address]) -> None:
+    """Remove what other attachments have under an attachment's addresses, which are no longer theirs."""
+    from shared.nft import former
+
+    former.evict(Nfnetlink(), INET, ("admitted", "guarded"), addresses, owner)
+
+
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     """Removes that of attachments of a network that are not among the valid (container id, ifname)."""
     if kernel := Nfnetlink.if_there():

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 
+from shared.cni.ip import Address
+from shared.net import routes
 from shared.net.addresses import FAMILIES
 from shared.net.netlink import Netlink, NetlinkError, Request
 from shared.net.wire import NETLINK_NETFILTER
@@ -33,6 +35,12 @@ class Conntrack(Netlink):
 
     protocol = NETLINK_NETFILTER
     tables = wire
+
+
+def forget(flows: Collection[Flow]) -> None:
+    """Have the kernel forget the UDP connections whose first packets went to these ports of this host."""
+    host = Netlink()
+    forget_udp(Conntrack(), flows, lambda text: routes.is_local(host, Address.parse(text)))
 
 
 def forget_udp(kernel: Conntrack, flows: Collection[Flow], is_local: Callable[[str], bool]) -> None:

@@ -48,7 +48,7 @@ def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[
     """
     kernel = Nfnetlink()
     elements, chains = _parts(addresses, exempt)
-    registry.add(kernel, RULESET, owner, elements, chains=chains, replace=True)
+    registry.add(kernel, RULESET, owner, elements, chains=chains, replace=True, renew=True)
     undo.push("stop masquerading", lambda: registry.remove(kernel, RULESET, owner))
 
 
@@ -65,9 +65,11 @@ def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """Ends it for attachments of a network that are not among the valid (container id, ifname)."""
+    """End it for the attachments of a network that are not listed as valid, and for the dead of any network."""
     if kernel := Nfnetlink.if_there():
-        registry.collect(kernel, RULESET, network, valid)
+        from shared.nft import former
+
+        registry.collect(kernel, RULESET, network, valid, former.has_lost_link)
 
 
 def try_out(exempt: Sequence[Prefix]) -> None:
