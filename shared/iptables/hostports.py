@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from shared.cni.config import invalid
 from shared.cni.errors import InternalError
-from shared.iptables import variants
+from shared.iptables import hostport_records, variants
 from shared.iptables.hostport_rules import (
     DNAT,
     ENTRY,
@@ -31,6 +31,7 @@ from shared.iptables.hostport_rules import (
     interface_words,
     shortened,
 )
+from shared.net import liveness
 from shared.nft import registry
 from shared.nft.hostports import Taken
 from shared.nft.ruleset import Chain
@@ -41,33 +42,69 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Set as AbstractSet
+    from typing import TypeVar
 
+    from shared.cni.ip import Address
     from shared.iptables.hostport_rules import Forwarding
     from shared.iptables.programs import Lines
     from shared.net.owner import Owner
     from shared.nft.conntrack import Flow
-    from shared.nft.hostports import HostPort
+    from shared.nft.hostports import Forgetting, HostPort
     from shared.undo import Undo
 
-TURNS = "/run/cni/portmap"
+    Result = TypeVar("Result")
 
 
-def add(undo: Undo, forwarding: Forwarding, forget: Callable[[set[Flow]], object]) -> None:
-    """Maps an attachment's ports; raises InternalError that names the port and its holder where one is taken."""
+class TakenHere(Taken):
+    """A host port is an attachment's by these rules; `words` are the names that they have for it."""
+
+    def __init__(self, port: HostPort, network: str, container_id: str, interface: str) -> None:
+        holder = "/".join([network, container_id, *interface.split('\\"')[1:2]])
+        super().__init__(port.version, port.host, port.protocol, port.port, holder)
+        self.words = (network, container_id, interface)
+
+
+def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> None:
+    """Maps an attachment's ports; raises InternalError that names the port and its holder where one is taken.
+
+    A holder that is dead, by its mark, loses all that it has.
+    """
     from shared.iptables.programs import Tables
     from shared.net.turns import turn
 
     owner = forwarding.owner
     tables = [Tables(version, "", *forwarding.tables(version)) for version in forwarding.versions]
-    with turn(TURNS):
+
+    def possible() -> list[Lines]:
         known = [table.lines() for table in tables]
         for table, lines in zip(tables, known, strict=True):
             _require_possible(table.version, lines[NAT], forwarding)
+        return known
+
+    with turn(hostport_records.DIRECTORY):
+        if mark and hostport_records.mark_of(owner) not in ("", mark):  # of a namespace that the container has no more
+            remove(owner, forget)
+        for other in hostport_records.dead_at({port.pod for port in forwarding.ports}):
+            remove(other, forget)
+        known = _without_dead(possible, forget)
         undo.push(f"remove host ports of {owner.container_id}", lambda: remove(owner, forget))
+        hostport_records.write(owner, mark, {port.pod for port in forwarding.ports})
         for table, lines in zip(tables, known, strict=True):
             table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
     if forwarding.flows:
         forget(forwarding.flows)
+
+
+def _without_dead(step: Callable[[], Result], forget: Forgetting) -> Result:
+    """Return the result of a step, which is done again as long as what is in its way is removed: the dead's."""
+    while True:
+        try:
+            return step()
+        except TakenHere as taken:
+            holder = hostport_records.dead(*taken.words)
+            if holder is None:
+                raise
+            remove(holder, forget)
 
 
 def _require_possible(version: int, lines: list[str], forwarding: Forwarding) -> None:
@@ -135,14 +172,15 @@ def problems(forwarding: Forwarding) -> list[str]:
     return found
 
 
-def remove(owner: Owner, forget: Callable[[set[Flow]], object]) -> None:
+def remove(owner: Owner, forget: Forgetting) -> None:
     """Removes what an attachment has, whichever suite made it, and has `forget` forget its UDP connections."""
     chain = chain_of(owner.network, owner.container_id)
     for version, variant in variants.having(NAT, chain):
         _remove(version, variant, chain, owner.ifname, forget)
+    hostport_records.remove(owner)
 
 
-def _remove(version: int, variant: str, chain: str, ifname: str, forget: Callable[[set[Flow]], object]) -> None:
+def _remove(version: int, variant: str, chain: str, ifname: str, forget: Forgetting) -> None:
     """First nothing leads there; what is there tells a call that comes after this one's end what it left to do."""
     from shared.iptables.programs import NoIptables, Table
 
@@ -180,8 +218,24 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Callabl
         table.change(emptied)
 
 
-def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[[set[Flow]], object]) -> None:
-    """The same for a network's attachments that are not among the valid (container id, ifname)."""
+def evict(owner: Owner, addresses: Sequence[Address], forget: Forgetting) -> None:
+    """Remove what a new attachment has of before, and what dead ones have whose ports lead to its addresses."""
+    own = [owner] if hostport_records.mark_of(owner) else []
+    for one in [*own, *hostport_records.dead_at(addresses)]:
+        remove(one, forget)
+
+
+def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetting) -> None:
+    """Remove the ports of attachments of a network that are not listed as valid, and of the dead of any network."""
+    _collect(network, valid, forget)
+    for owner, mark, _ in hostport_records.every():
+        if (owner.container_id, owner.ifname) in valid and owner.network == network:
+            continue
+        if owner.network == network or liveness.is_dead(owner, mark):
+            remove(owner, forget)
+
+
+def _collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetting) -> None:
     keep = {(chain_of(network, container_id), interface_words(ifname)) for container_id, ifname in valid}
     chains = {chain for chain, _ in keep}
     comment = f'{ENTRY}{shortened(network)}\\" id: '
@@ -223,8 +277,12 @@ def try_out() -> None:
         Table(version, "", NAT).lines()
 
 
-def require_free(ports: Sequence[HostPort], container_id: str) -> None:
-    """Raises Taken for a port that another container has in these chains already."""
+def require_free(ports: Sequence[HostPort], container_id: str, forget: Forgetting) -> None:
+    """Raises Taken for a port that another container has in these chains already, unless that one is dead."""
+    _without_dead(lambda: _look(ports, container_id), forget)
+
+
+def _look(ports: Sequence[HostPort], container_id: str) -> None:
     for version, variant in variants.with_rules(NAT, DNAT):
         if all(port.version != version for port in ports):
             continue
@@ -239,22 +297,22 @@ def require_free(ports: Sequence[HostPort], container_id: str) -> None:
 
 def _require_free(version: int, lines: list[str], ports: Iterable[HostPort], container_id: str) -> None:
     """A runtime asks for a container's ports with each of its networks: the first has them, then who is left."""
-    holders = {}
+    holders: dict[str, tuple[str, str]] = {}
     for line in lines:
         if line.startswith(f"-A {DNAT} ") and ENTRY in line:
             network, _, rest = line.partition(ENTRY)[2].partition('\\" id: \\"')
             name = rest.partition(chr(92))[0]
             if name != shortened(container_id):
-                holders[line.rpartition(" -j ")[2]] = f"{network}/{name}"
+                holders[line.rpartition(" -j ")[2]] = (network, name)
     held = {
-        _translated(line): "/".join([holders[chain], *_interface_of(line).split('\\"')[1:2]])
+        _translated(line): (*holders[chain], _interface_of(line))
         for line in lines
         if " -j DNAT " in line and (chain := line.split(" ", 2)[1]) in holders
     }
     for port in ports:
         holder = held.get((port.host, port.protocol, str(port.port)))
         if port.version == version and holder is not None:
-            raise Taken(version, port.host, port.protocol, port.port, holder)
+            raise TakenHere(port, *holder)
 
 
 # -- what a line is

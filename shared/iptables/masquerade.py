@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from shared.cni.ip import Prefix
+    from shared.cni.ip import Address, Prefix
     from shared.net.owner import Owner
     from shared.undo import Undo
 
@@ -34,7 +34,8 @@ def chain_of(network: str, container_id: str) -> str:
 def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> None:
     """Masquerades what comes from the addresses and goes neither to their own networks nor to multicast groups.
 
-    Where there are `exempt` networks, neither what goes to them or to an address of the node.
+    Where there are `exempt` networks, neither what goes to them or to an address of the node. An address that another
+    container had is this one's from now on: it was leased anew.
     """
     from shared.iptables.programs import Table
 
@@ -42,7 +43,8 @@ def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[
     undo.push("stop masquerading by iptables", lambda: remove(owner))
     for table in tables:
         wanted = _rules(owner, table.version, addresses, exempt)
-        table.change(lambda lines: _missing(lines, owner, wanted))  # noqa: B023  (called at once)
+        own = [one.address for one in addresses if one.version == table.version]
+        table.change(lambda lines: _missing(lines, owner, wanted, own))  # noqa: B023  (called at once)
 
 
 def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
@@ -70,6 +72,30 @@ def remove(owner: Owner) -> None:
                 raise
             continue
         table.change(lambda lines: _ends(lines, {chain}))
+
+
+def evict(addresses: Sequence[Address]) -> None:
+    """Remove the rules by which containers' chains masquerade what comes from these addresses.
+
+    Whether there are any is asked without a process. Rules of the older iptables are not looked for.
+    """
+    for version in sorted({one.version for one in addresses}):
+        own = [one for one in addresses if one.version == version]
+        if not variants.mention(version, TABLE, POSTROUTING, [one.packed for one in own]):
+            continue
+        from shared.iptables.programs import Table
+
+        Table(version, variants.NFT, TABLE).change(lambda lines: _evictions(lines, own))  # noqa: B023  (at once)
+
+
+def _evictions(lines: list[str], addresses: Sequence[Address]) -> list[str]:
+    """The commands that remove what leads from addresses to chains, and chains to which nothing else leads."""
+    starts = tuple(f"-A {POSTROUTING} -s {one}/{one.bits} " for one in addresses)
+    leading = {line: line.rpartition(" -j ")[2] for line in lines if line.startswith("-A ")}
+    gone = {line: to for line, to in leading.items() if line.startswith(starts) and to.startswith(PREFIX)}
+    doomed = {*gone.values()} - {chain for line, chain in leading.items() if line not in gone}
+    kept = [line for line in lines if line not in gone]
+    return [*(f"-D{line.removeprefix('-A')}" for line in gone), *_ends(kept, doomed)]
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
@@ -122,12 +148,16 @@ def _rules(owner: Owner, version: int, addresses: Sequence[Prefix], exempt: Sequ
     ]
 
 
-def _missing(lines: list[str], owner: Owner, wanted: list[str]) -> list[str]:
-    """The commands that give the chain its rules, and those that lead there; what it had of others' goes."""
-    if all(rule in lines for rule in wanted):
-        return []
+def _missing(lines: list[str], owner: Owner, wanted: list[str], addresses: Sequence[Address]) -> list[str]:
+    """The commands that give the chain its rules, and those that lead there; what it had of others' goes.
+
+    So does what leads from its addresses to the chains of containers that had them before.
+    """
     chain = chain_of(owner.network, owner.container_id)
-    return [*_ends(lines, {chain}), f"-N {chain}", *wanted]
+    others = _evictions([line for line in lines if not line.endswith(f" -j {chain}")], addresses)
+    if all(rule in lines for rule in wanted):
+        return others
+    return [*others, *_ends(lines, {chain}), f"-N {chain}", *wanted]
 
 
 def _ends(lines: list[str], chains: AbstractSet[str]) -> list[str]:
