@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import config, delegate
-from shared.cni.call import folded
 from shared.cni.config import (
     boolean,
     choice,
@@ -22,9 +21,9 @@ from shared.cni.config import (
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.names import is_link_name
-from shared.cni.plugin import previous_result, valid_attachments
+from shared.cni.plugin import each, previous_result, valid_attachments
 from shared.cni.result import Interface, Result, Route, dns_from_json
-from shared.net import addresses, bridges, links, netns, routes, sysctl, wait
+from shared.net import addresses, bridges, filter_tables, links, liveness, netns, renamed, routes, sysctl, wait
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, attachment, is_host_link
 from shared.net.wire import IFF_UP, RTM_GETLINK
@@ -32,7 +31,6 @@ from shared.net.wire import IFF_UP, RTM_GETLINK
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
     from typing import Any
 
     from shared.cni.call import Call
@@ -206,6 +204,7 @@ def add(call: Call, undo: Undo) -> Result:
     )  # fmt: skip
 
     result = delegate.add(call, undo) if pod.ipam else Result()
+    _end_former(pod, result)
     if pod.ipam and not result.ips:
         raise InternalError(f"IPAM plugin {pod.ipam} returned missing IP config")
     _fill_in(result, pod)
@@ -252,6 +251,26 @@ def _masquerading(*, by_iptables: bool) -> Any:
     from shared.nft import masquerade
 
     return masquerade
+
+
+def _end_former(pod: Attachment, result: Result) -> None:
+    """Remove what the attachment, which is new, and its addresses have of former times and do not get from this call.
+
+    A pod that comes back under its id, or gets the address of one that nobody deleted, must not inherit its rules.
+    """
+    tables = filter_tables.present()
+    if not tables:
+        return
+    from shared import filters
+
+    masquerading = filters.MASQUERADE_BY_IPTABLES if pod.by_iptables else filters.MASQUERADE
+    wanted = {
+        filters.SPOOFCHECK: pod.keys.macspoofchk,
+        filters.DEDUP: pod.keys.promiscMode,
+        masquerading: pod.keys.ipMasq and bool(result.ips),
+    }
+    keep = {name for name, is_wanted in wanted.items() if is_wanted}
+    filters.renew(pod.owner, [ip.address.address for ip in result.ips], tables, keep=keep)
 
 
 def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, mtu: int) -> Message:
@@ -502,56 +521,71 @@ def _bridge_problems(bridge: Message, keys: Config) -> list[str]:
 
 
 def delete(call: Call) -> None:
-    """Removes the pod's part of the rules and the veth pair, releases the addresses.
+    """Remove the pod's part of the rules and the veth pair, then release the addresses.
 
-    Tries each whatever happens, and needs no pod to be there. The address is in nobody's rules when it is free again.
+    Neither the pod nor the keys that made the rules need to be there still. As long as a rule or the link is left the
+    address is not released: its next pod would be struck.
     """
     ipam = delegate.ipam_type(call)
     pod_netns = netns.open_if_there(call.netns)
-    problems: list[CniError] = []
-    owner = Owner(call.network, call.container_id, call.ifname)
     steps.begin("del")
     host = Netlink()
-    if folded(call.config, "macspoofchk"):
-        _attempt(problems, lambda: links.silence(host, owner.host_link))
-    for mechanism in _mechanisms(call):
-        # its socket stays open, so that what the kernel has to wait for runs out while it waits for the link's end
-        _attempt(problems, lambda mechanism=mechanism: mechanism.remove(owner))  # type: ignore[misc]
-    _attempt(problems, lambda: _disconnect(host, owner.host_link, call.ifname, pod_netns))
+    own = Owner(call.network, call.container_id, call.ifname)
+    was_there = liveness.is_link(own.host_link)
+    former: list[Owner] = []
+
+    def end_former() -> None:
+        former.extend(_former(own, pod_netns))
+        each(*(lambda owner=owner: _end(host, owner, pod_netns) for owner in former))
+
+    try:
+        each(lambda: _end(host, own, pod_netns), *([] if was_there else [end_former]))
+    except CniError as error:
+        left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
+        error.details = "; ".join(filter(None, [error.details, left]))
+        raise
     if ipam:
-        _attempt(problems, lambda: delegate.forward(call))
-    if problems:
-        first, *others = problems
-        first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
-        raise first
+        calls = [call, *(call.of_network(owner.network) for owner in former)]
+        each(*(lambda one=one: delegate.forward(one) for one in calls))
 
 
-def _mechanisms(call: Call) -> list[ModuleType]:
-    """Whatever of the packet filters the configuration has a use for."""
-    found: list[ModuleType] = []
-    if folded(call.config, "ipMasq"):
-        # by either backend, since the reference may have made it
-        found += [_masquerading(by_iptables=by_iptables) for by_iptables in (False, True)]
-    if folded(call.config, "macspoofchk"):
-        from shared.nft import spoofcheck
-
-        found.append(spoofcheck)
-    if folded(call.config, "promiscMode"):
-        from shared.nft import dedup
-
-        found.append(dedup)
-    return found
+def _end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
+    each(lambda: _remove_filters(host, owner), lambda: _disconnect(host, owner, pod_netns))
 
 
-def _disconnect(host: Netlink, host_link: str, ifname: str, pod_netns: Netns | None) -> None:
-    if links.delete(host, host_link) or pod_netns is None:
+def _remove_filters(host: Netlink, owner: Owner) -> None:
+    """Remove an attachment's rules, of which nothing is loaded if the host has no tables for them."""
+    tables = filter_tables.present()
+    if filter_tables.OF_BRIDGES & tables:
+        links.silence(host, owner.host_link)  # without the rules that check it, the pod could send what it likes
+    if tables:
+        from shared import filters
+
+        filters.remove(owner, tables)
+
+
+def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
+    """Return the same attachment as it was called before the network was renamed, if that can be seen."""
+    if pod_netns is not None:
+        return renamed.former(own, pod_netns)
+    tables = filter_tables.present()
+    if not tables:
+        return []
+    from shared import filters
+
+    return filters.of_other_networks(own, tables)
+
+
+def _disconnect(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
+    if links.delete(host, owner.host_link) or pod_netns is None:
         return
     # not made by this suite: the pod's end of a veth pair whose other end is on this host, as the reference makes it
     with pod_netns:
         inside = Netlink()
-        link = links.get(inside, ifname)
-        if link is not None and links.host_end(host, link) is not None:
-            links.delete(inside, ifname)
+        link = links.get(inside, owner.ifname)
+        end = links.host_end(host, link) if link is not None else None
+        if end is not None and attachment(end.get("IFLA_IFALIAS", "")) is None:
+            links.delete(inside, owner.ifname)
 
 
 def gc(call: Call) -> None:
@@ -568,8 +602,10 @@ def gc(call: Call) -> None:
         owner = attachment(link.get("IFLA_IFALIAS", ""))
         if owner is None or owner[0] == call.network:
             _attempt(problems, lambda name=name: links.delete(host, name))  # type: ignore[misc]
-    for mechanism in _mechanisms(call):
-        _attempt(problems, lambda mechanism=mechanism: mechanism.collect(call.network, valid))  # type: ignore[misc]
+    if tables := filter_tables.present():
+        from shared import filters
+
+        _attempt(problems, lambda: filters.collect(call.network, valid, tables))
     if delegate.ipam_type(call):
         _attempt(problems, lambda: delegate.forward(call))
     if problems:

@@ -30,7 +30,8 @@ KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc)\w+)?")
 TC = re.compile(r"shared\.net\.(tc_wire|qdisc)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(
-    r"shared\.nft(\.(wire|admission|dedup|expressions|hostports|masquerade|registry|ruleset|spoofcheck|transaction))?"
+    r"shared\.nft"
+    r"(\.(wire|admission|dedup|expressions|former|hostports|masquerade|registry|ruleset|spoofcheck|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 # What an executable may load of this project beyond the protocol.
@@ -47,7 +48,7 @@ OWN = {
     "portmap": (
         KERNEL,
         NFT,
-        re.compile(r"plugins(\.portmap)?|shared\.iptables(\.(hostport_rules|hostports|variants))?"),
+        re.compile(r"plugins(\.portmap)?|shared\.iptables(\.(hostport_records|hostport_rules|hostports|variants))?"),
     ),
     "tuning": (KERNEL, re.compile(r"plugins(\.tuning)?")),
 }
@@ -164,7 +165,9 @@ def test_nf_tables_are_for_who_wants_them(host: PretendHost, key: str, version: 
     """Without its key nothing of it is loaded, as the tests above say; with it, its mechanism and no other."""
     for verb, answer in life(host, "bridge", version, **{key: True}).items():
         modules = loaded(answer)
-        either = re.compile(r"shared\.iptables(\.(masquerade|variants))?")  # DEL and GC look for the reference's, too
+        # once a node has tables, all looks for what an attachment or its address has from former times, by the
+        # reference, too, and from before a key was changed
+        either = re.compile(r"shared\.filters|shared\.iptables(\.variants)?")
         allowed = (PROTOCOL, *OWN["bridge"], NFT, either)
         assert {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in allowed)} == set()
         mechanism, without = NFT_KEYS[key]

@@ -23,7 +23,9 @@ BELOW = {
     "shared.nft": {BASE, "shared.cni", "shared.net", "shared.nft"},
     "shared.iptables": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
     "shared.dbus": {BASE, "shared.cni", "shared.net", "shared.dbus"},
-    "plugins": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables", "shared.dbus"},
+    # all mechanisms of an attachment together
+    "shared.filters": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
+    "plugins": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables", "shared.dbus", "shared.filters"},
     "ipam": {BASE, "shared.cni", "shared.net", "shared.nft"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
