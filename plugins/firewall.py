@@ -9,6 +9,7 @@ from shared.cni.errors import (
     CniError,
     InternalError,
     InvalidConfig,
+    InvalidNetns,
     PluginNotAvailable,
 )
 from shared.cni.plugin import each, previous_result, valid_attachments
@@ -154,14 +155,25 @@ def add(call: Call, undo: Undo) -> Result:
         raise InvalidConfig('invalid configuration: "prevResult" is required: firewall is for what another plugin made')
     others = wanted.by_others()
     admission = wanted.admission(result, by_nftables=others is None)
+    addresses = _addresses(result)
+    _evict(wanted.owner, addresses, by_nftables=others is None)
     if admission:
         steps.begin(NFTABLES)
         admission.add(undo)
-    addresses = _addresses(result)
     if others and addresses:
         steps.begin(others.name)
         others.add(undo, wanted.owner, addresses)
     return result
+
+
+def _evict(owner: Owner, addresses: list[Address], *, by_nftables: bool) -> None:
+    """Remove what nf_tables has under the addresses from pods that had them before, whatever this one gets."""
+    from shared.net import filter_tables
+
+    if by_nftables or filter_tables.INET in filter_tables.present():
+        from shared.nft import admission
+
+        admission.evict(owner, addresses)
 
 
 def check(call: Call) -> None:
@@ -181,7 +193,7 @@ def check(call: Call) -> None:
 
 def delete(call: Call) -> None:
     """Removes what ADD made, by whichever backend, and for the result's addresses what the reference's ADD made."""
-    owner = Owner(call.network, call.container_id, call.ifname)
+    own = Owner(call.network, call.container_id, call.ifname)
     try:
         result = previous_result(call)
     except CniError:  # what cannot be read names no address
@@ -191,10 +203,30 @@ def delete(call: Call) -> None:
     from shared.nft import admission
 
     addresses = _addresses(result) if result else ()
-    each(
-        lambda: admission.remove(owner),
-        lambda: claims.end(owner, addresses, firewall.remove, _from_firewalld(_zone(call))),
-    )
+    take = _from_firewalld(_zone(call))
+
+    def end(owner: Owner) -> None:
+        each(
+            lambda: admission.remove(owner),
+            lambda: claims.end(owner, addresses, firewall.remove, take),
+        )
+
+    each(lambda: end(own), lambda: each(*(lambda owner=owner: end(owner) for owner in _former(own, call.netns))))
+
+
+def _former(owner: Owner, path: str) -> list[Owner]:
+    """Return the attachment under the name that its network had, as renamed.former does."""
+    from shared.net import liveness
+
+    if not path or liveness.is_link(owner.host_link):
+        return []
+    from shared.net import netns, renamed
+
+    try:
+        pod_netns = netns.open_if_there(path)
+    except InvalidNetns:  # the host's own, which is no pod's: nothing is looked for there
+        return []
+    return renamed.former(owner, pod_netns)
 
 
 def _from_firewalld(zone: str) -> claims.Taker:

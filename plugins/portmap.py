@@ -8,7 +8,7 @@ from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotA
 from shared.cni.ip import Address
 from shared.cni.plugin import each, previous_result, valid_attachments
 from shared.iptables import variants
-from shared.net import links, netns, routes, sysctl
+from shared.net import links, liveness, netns, renamed, routes, sysctl
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner
 from shared.net.verify import own_ips
@@ -122,6 +122,8 @@ class Wanted:
                     reason = f"with protocol {mapping.protocol} is in portMappings[{first}] already"
                     raise _invalid(place, "hostPort", mapping.hostPort, reason)
 
+        self.mark = liveness.mark(call.netns)
+
     def destination(self, host: Netlink, result: Result, call: Call) -> Destination:
         """What is to be made for the pod of a result."""
         pods: dict[int, Prefix] = {}
@@ -173,25 +175,26 @@ class Destination:
     def _map_by_iptables(self, undo: Undo) -> None:
         from shared.iptables import hostports as iptables
 
-        iptables.add(undo, self._by_iptables(), _forget)
+        iptables.add(undo, self._by_iptables(), self.wanted.mark, _forget)
 
     def _map_by_nftables(self, undo: Undo) -> None:
         kernel = Nfnetlink()
         owner, forwarding = self.wanted.owner, self._by_nftables()
-        flows = hostports.add(kernel, owner, forwarding)
+        hostports.evict(kernel, owner, [pod.address for pod in self.pods.values()], _forget)
+        flows = hostports.add(kernel, owner, forwarding, self.wanted.mark, _forget)
         undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _forget))
         if flows:
             _forget(flows)
 
     def _require_free_of_nftables(self) -> None:
         if kernel := Nfnetlink.if_there():
-            hostports.require_free(kernel, self.ports, self.wanted.owner)
+            hostports.require_free(kernel, self.ports, self.wanted.owner, _forget)
 
     def _require_free_of_iptables(self) -> None:
         if variants.with_rules(*variants.HOSTPORTS):
             from shared.iptables import hostports as iptables
 
-            iptables.require_free(self.ports, self.wanted.owner.container_id)
+            iptables.require_free(self.ports, self.wanted.owner.container_id, _forget)
 
     def problems(self) -> list[str]:
         """What is not as `map` left it, each in words."""
@@ -274,8 +277,7 @@ def add(call: Call, undo: Undo) -> Result:
 def _forget(flows: set[Flow]) -> None:
     from shared.nft import conntrack
 
-    host = Netlink()
-    conntrack.forget_udp(conntrack.Conntrack(), flows, lambda text: routes.is_local(host, Address.parse(text)))
+    conntrack.forget(flows)
 
 
 def _route_localnet(host: Netlink, pod: Address | None) -> str:
@@ -309,12 +311,15 @@ def delete(call: Call) -> None:
 
     Needs neither result nor namespace nor the keys.
     """
-    netns.open_if_there(call.netns)
-    owner = Owner(call.network, call.container_id, call.ifname)
+    pod_netns = netns.open_if_there(call.netns)
+    own = Owner(call.network, call.container_id, call.ifname)
 
     from shared.iptables import hostports as iptables
 
-    each(lambda: _remove(owner), lambda: iptables.remove(owner, _forget))
+    def end(owner: Owner) -> None:
+        each(lambda: _remove(owner), lambda: iptables.remove(owner, _forget))
+
+    each(lambda: end(own), lambda: each(*(lambda owner=owner: end(owner) for owner in renamed.former(own, pod_netns))))
 
 
 def _remove(owner: Owner) -> None:
