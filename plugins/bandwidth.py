@@ -8,7 +8,7 @@ from shared.cni.config import field, integer, invalid, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
 from shared.cni.plugin import previous_result, valid_attachments
 from shared.cni.result import Interface
-from shared.net import links, netns, qdisc
+from shared.net import links, netns, qdisc, renamed
 from shared.net.netlink import Netlink
 from shared.net.owner import IFB_PREFIX, Owner, attachment, is_ifb
 from shared.net.qdisc import Bucket, TrafficControl
@@ -86,11 +86,12 @@ def add(call: Call, undo: Undo) -> Result:
         raise InvalidConfig(
             'invalid configuration: "prevResult" is required: bandwidth limits what another plugin made'
         )
+    host = Netlink()
+    owner = Owner(call.network, call.container_id, call.ifname)
+    _remove_stale_ifb(host, owner)
     if not wanted.ingress and not wanted.egress:
         return result
     pod_netns = netns.open_netns(call.netns)
-    host = Netlink()
-    owner = Owner(call.network, call.container_id, call.ifname)
     link = _host_end(host, owner, pod_netns)
     if link is None:
         raise InternalError(
@@ -100,6 +101,14 @@ def add(call: Call, undo: Undo) -> Result:
     if ifb is not None:
         result.interfaces.append(Interface(ifb["IFLA_IFNAME"], ifb["IFLA_ADDRESS"], mtu=ifb["IFLA_MTU"]))
     return result
+
+
+def _remove_stale_ifb(host: Netlink, owner: Owner) -> None:
+    """Remove the ifb of a veth pair that was lost with its namespace: the one that is there now does not lead to it."""
+    ifb = links.get(host, owner.ifb)
+    link = _host_end(host, owner, None) if ifb else None
+    if ifb and link and ifb["index"] not in qdisc.redirections(TrafficControl(), link["index"]).values():
+        links.delete(host, owner.ifb)
 
 
 def _host_end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> Message | None:
@@ -177,8 +186,8 @@ def delete(call: Call) -> None:
     steps.begin("del")
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
-    ifb = _ifb(host, owner)
     link = _host_end(host, owner, pod_netns)
+    ifb = next(filter(None, (_ifb(host, one) for one in (owner, *renamed.former(owner, pod_netns)))), None)
     if link is not None:
         # first: what is led to an ifb that is gone is dropped
         qdisc.release(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())

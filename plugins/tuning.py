@@ -9,7 +9,7 @@ from shared.cni.call import folded
 from shared.cni.config import absolute_path, boolean, field, integer, mac, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
 from shared.cni.plugin import previous_result, valid_attachments
-from shared.net import links, netns, sysctl
+from shared.net import links, liveness, netns, sysctl
 from shared.net.netlink import Netlink, NetlinkError, Request
 from shared.net.wire import IFF_ALLMULTI, IFF_PROMISC, IFF_UP, RTM_NEWLINK
 
@@ -218,10 +218,12 @@ def add(call: Call, undo: Undo) -> Result:
             raise InternalError(f"the kernel has no sysctl net/{missing[0]} in {call.netns}")
         attributes = {name: value for name, value in (_of(link) if link else {}).items() if name in wanted.attributes}
         before = {**attributes, "sysctl": present}
-        if (attributes or present) and not record.read(
-            wanted.record
-        ):  # what was before an earlier ADD is what DEL is to set back
-            mine = {"network": call.network, "containerID": call.container_id, "ifname": call.ifname}
+        mark = liveness.mark(call.netns)
+        is_noted = _is_noted(wanted.record, mark)  # what was before an earlier ADD is what DEL is to set back
+        if (attributes or present) and not is_noted:
+            mine = {
+                "network": call.network, "containerID": call.container_id, "ifname": call.ifname, "mark": mark,
+            }  # fmt: skip
             record.write(wanted.record, {**before, "pycni": mine})
             undo.push(f"remove {wanted.record}", lambda: record.remove(wanted.record))
 
@@ -239,6 +241,16 @@ def add(call: Call, undo: Undo) -> Result:
             interface.mac = wanted.mac or interface.mac
             interface.mtu = wanted.attributes.get("mtu", interface.mtu)
     return result
+
+
+def _is_noted(path: str, mark: str) -> bool:
+    """Return True if the file says what was before in this namespace. Remove one that is of another, now lost."""
+    noted = record.read(path)
+    own = noted.get("pycni")
+    if isinstance(own, dict) and own.get("mark") not in (None, mark):
+        record.remove(path)
+        return False
+    return bool(noted)
 
 
 def _restore(pod: Netlink, ifname: str, before: dict[str, Any]) -> None:
