@@ -187,8 +187,9 @@ def add(call: Call, undo: Undo) -> Result:
     with turn(claims.RECORDS):
         has_lost = _has_lost(wanted.owner, place)
         before = claims.find(wanted.owner)
-        claim.write()
+        # first, since a note may be there although it could not be written to its end
         undo.push(f"end admission by {claim.backend}", before.write if before else lambda: _end(wanted.owner))
+        claim.write()
         _admit(claim, place, renew=before is not None and before.is_past)
         if has_lost:
             _restore(wanted.owner, place)
