@@ -239,14 +239,11 @@ def _restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, st
         for old, new in zip(found, moved, strict=True):
             if old.text(claims.ZONE) not in ("", new.text(claims.ZONE)):
                 _from_firewalld(lambda claim=old: claim.addresses, old.note, "")  # type: ignore[misc]
-        if place and moved:
-            place.admit(moved)
-        for old, new in zip(found, moved, strict=True):
-            if new.is_complete:
-                admission.Admission(new).restore()
             if new.note != old.note:
                 new.write()
-    except (CniError, OSError) as error:
+        restored = [admission.Admission(claim).restore for claim in moved if claim.is_complete]
+        each(*([lambda: place.admit(moved)] if place and moved else []), *restored)
+    except CniError as error:
         complain(f"firewall: not all pods of {owner.network} could be admitted again: {error}")
 
 
