@@ -198,8 +198,9 @@ def add(call: Call, undo: Undo) -> Result:
         has_lost = _has_lost(wanted.owner, place)
         before = claims.find(wanted.owner)
         _evict(claim)
-        claim.write()
+        # first, since a note may be there although it could not be written to its end
         undo.push(f"end admission by {claim.backend}", before.write if before else lambda: _end(wanted.owner))
+        claim.write()
         _admit(claim, place, renew=before is not None and before.is_past)
         if has_lost:
             _restore(wanted.owner, place)
@@ -259,14 +260,11 @@ def _restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, st
         for old, new in zip(found, moved, strict=True):
             if old.text(claims.ZONE) not in ("", new.text(claims.ZONE)):
                 _from_firewalld(lambda claim=old: claim.addresses, old.note, "")  # type: ignore[misc]
-        if place and moved:
-            place.admit(moved)
-        for old, new in zip(found, moved, strict=True):
-            if new.is_complete:
-                admission.Admission(new).restore()
             if new.note != old.note:
                 new.write()
-    except (CniError, OSError) as error:
+        restored = [admission.Admission(claim).restore for claim in moved if claim.is_complete]
+        each(*([lambda: place.admit(moved)] if place and moved else []), *restored)
+    except CniError as error:
         complain(f"firewall: not all pods of {owner.network} could be admitted again: {error}")
 
 

@@ -132,12 +132,18 @@ class Admission:
         """Its rule sets, each with elements, chains and shared elements."""
         return [(BRIDGED, self.ports, [], []), (ROUTED, self.elements, self.chains, self.shared)]
 
+    def _kernel(self) -> Nfnetlink | None:
+        """Return a socket, None if there is no nf_tables and nothing to put there."""
+        return Nfnetlink() if self.ports or self.elements else Nfnetlink.if_there()
+
     def add(self, *, renew: bool) -> None:
         """Put it in place; an address or a port that another attachment had is this one's from now on.
 
         With `renew` it takes the place of what the attachment had in an earlier life.
         """
-        kernel = Nfnetlink()
+        kernel = self._kernel()
+        if kernel is None:
+            return
         for ruleset, elements, chains, shared in self._parts:
             if elements:
                 registry.add(
@@ -153,7 +159,9 @@ class Admission:
 
     def restore(self) -> None:
         """Put back what is missing, and remove what is too much. What has become another's stays another's."""
-        kernel = Nfnetlink()
+        kernel = self._kernel()
+        if kernel is None:
+            return
         for ruleset, elements, chains, shared in self._parts:
             if not elements:
                 registry.remove(kernel, ruleset, self.owner)
