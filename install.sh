@@ -11,6 +11,7 @@ export LC_ALL=C                       # paths are bytes here, and the system's e
 PATH=${PATH:-/usr/sbin:/usr/bin:/sbin:/bin}
 
 marker="# pycni launcher:"
+oldest="3, 11"                        # Python that can run the code
 keep_seconds=600                      # a superseded tree may still be read by a call that began before the upgrade
 lock_seconds=120
 source_dir=$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")
@@ -102,8 +103,8 @@ lock() { # DIR FD
 probe() { # CANDIDATE -> on stdout the interpreter behind it (for it may be a version manager's script), or the reason against it
     "$1" -I -S -c '
 import sys
-if sys.version_info < (3, 11):
-    sys.exit("it is Python " + sys.version.split()[0] + ", and 3.11 is the oldest that can be used")
+if sys.version_info < ('"$oldest"'):
+    sys.exit("it is Python " + sys.version.split()[0] + ", and '"${oldest/, /.}"' is the oldest that can be used")
 print(sys.executable)' 2>&1 </dev/null
 }
 
@@ -139,7 +140,7 @@ choose_python() { # -> python
 python_runs() { "$python" -I -S -B -W ignore -X no_debug_ranges - "$@" 2>&1; }
 
 # Imports every executable's module, too: a Python that lacks part of its standard library is found out here.
-read_source() { # -> version, names
+read_source() { # -> version, cache_tag, names
     local facts
     facts=$(python_runs "$source_dir" <<'EOF'
 import importlib
@@ -157,11 +158,11 @@ for word in (version, *PLUGINS):
         sys.exit(f"{word!r} cannot be a file name here")
 for module in (*PLUGINS.values(), "shared.cli.cnitool"):
     importlib.import_module(module)
-print(version, *sorted(PLUGINS), "cnitool")
+print(version, sys.implementation.cache_tag, *sorted(PLUGINS), "cnitool")
 EOF
     ) || die "cannot install from $source_dir with $python: ${facts##*$'\n'}"
     facts=${facts##*$'\n'}
-    read -r version facts <<<"$facts"
+    read -r version cache_tag facts <<<"$facts"
     read -r -a names <<<"$facts"
 }
 
@@ -189,12 +190,23 @@ for name, content in files.items():
 final = lib / f"{version}-{digest.hexdigest()[:12]}"
 tree = final if final.is_dir() else stage / "tree"
 
+
+
+def put(content, target):
+    """Write a file whole. A new tree is put on the disk as one, later; a file that is replaced may be in use."""
+    with open(stage / "file", "wb") as file:
+        file.write(content)
+        file.flush()
+        if tree == final:
+            os.fsync(file.fileno())
+    os.replace(stage / "file", target)
+
+
 for name, content in files.items():
     target = tree / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_symlink() or not target.is_file() or target.read_bytes() != content:
-        (stage / "file").write_bytes(content)
-        os.replace(stage / "file", target)
+        put(content, target)
 for path in list(tree.rglob("*")):
     stray = path.suffix == ".py" and str(path.relative_to(tree)) not in files
     if stray or path.parent.name == "__pycache__" and path.suffix != ".pyc":
@@ -208,8 +220,7 @@ if not compileall.compile_dir(
 sys.path.insert(0, str(source))
 from shared.cli import bundle
 
-(stage / "file").write_bytes(bundle.build(tree, str(final)))
-os.replace(stage / "file", tree / f"bundle.{sys.implementation.cache_tag}")
+put(bundle.build(tree, str(final)), tree / f"bundle.{sys.implementation.cache_tag}")
 for path in (tree, *tree.rglob("*")):
     os.chown(path, 0, 0, follow_symlinks=False)
     path.chmod(0o755 if path.is_dir() else 0o644)
@@ -223,30 +234,57 @@ EOF
 cnitool_text() {
     cat <<EOF
 #!$python -IS
-$marker the code is in $tree
+$marker cnitool; the code is in $tree
 import sys
-sys.path.insert(0, "$tree")
-from shared.cli.cnitool import main
+try:
+    if sys.version_info < ($oldest):
+        raise ImportError("it needs Python ${oldest/, /.} or newer")
+    sys.path.insert(0, "$tree")
+    from shared.cli.cnitool import main
+except Exception as error:
+    version = sys.version.split()[0]
+    sys.exit("cnitool cannot start: %s: %s\n(code $tree, $python %s; run install.sh again)" % (type(error).__name__, error, version))
 main("$tree")
 EOF
 }
 
-launcher_text() {
+# Whatever goes wrong before the plugin's own code can answer is told as the plugin would tell it. The text is parsed by the Python that it finds,
+# however old. A bundle that is lost or garbled makes the compiled files beside it doubtful, too: the sources are used. Another Python has no bundle,
+# and compiles files for itself.
+launcher_text() { # NAME
     cat <<EOF
 #!$python -IS
-$marker the plugin is chosen by this file's name; the code is in $tree
-import marshal, posix, sys
-sys.path.insert(0, "$tree")
+$marker $1; the code is in $tree
+import posix, sys
 try:
-    bundle = posix.open("$tree/bundle." + sys.implementation.cache_tag, posix.O_RDONLY | posix.O_CLOEXEC)
-    packages, orders, index = marshal.loads(posix.read(bundle, int(posix.read(bundle, 8))))
-except (OSError, EOFError, ValueError, TypeError):
-    pass
-else:
-    exec(marshal.loads(posix.pread(bundle, *index["shared.preload"])))
-    preload(bundle, "$tree", packages, index, orders.get(sys.argv[0].rpartition("/")[2], ()))
-from shared.launch import main
-main("$tree")
+    if sys.version_info < ($oldest):
+        raise ImportError("it needs Python ${oldest/, /.} or newer")
+    sys.path.insert(0, "$tree")
+    import _imp, marshal
+    from _frozen_importlib_external import MAGIC_NUMBER
+    try:
+        bundle = posix.open("$tree/bundle." + sys.implementation.cache_tag, posix.O_RDONLY | posix.O_CLOEXEC)
+        head = posix.read(bundle, int(posix.read(bundle, 8)))
+        if _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), head[8:]) != head[:8]:
+            raise ValueError("the bundle is garbled")
+    except (OSError, ValueError, MemoryError):
+        if sys.implementation.cache_tag == "$cache_tag":
+            sys.pycache_prefix, sys.dont_write_bytecode = "$tree/none", True
+    else:
+        preload, packages, orders, index = marshal.loads(head[8:])
+        exec(preload)
+        preload(bundle, "$tree", packages, index, orders["$1"])
+    from shared.launch import main
+except BaseException as error:
+    why = "%s: %s (code $tree, Python %s)" % (type(error).__name__, error, sys.version.split()[0])
+    why = ascii(why)[1:-1].replace("\\\\", "/").replace('"', "'")
+    code = 50 if posix.environ.get(b"CNI_COMMAND") == b"STATUS" else 999
+    answer = '{"cniVersion": "1.1.0", "code": %d, "msg": "pycni $1 cannot start: run install.sh again", "details": "%s"}\n'
+    try:
+        posix.write(1, (answer % (code, why)).encode())
+    finally:
+        posix._exit(1)
+main("$tree", "$1")
 EOF
 }
 
@@ -260,6 +298,18 @@ is_ours() { # FILE
     local second
     second_line "$1"
     [[ $second == "$marker"* ]]
+}
+
+# What a launcher starts stands in its text, so that it can have any name. Before release 0.2.0 its name told.
+plugin_of() { # FILE -> plugin, empty where the file is not a launcher
+    local second
+    second_line "$1"
+    plugin=""
+    [[ $second != "$marker "*"; the code is in "* ]] || plugin=${second#"$marker "} plugin=${plugin%%;*}
+}
+
+is_part() { # NAME
+    [[ " ${names[*]} " == *" $1 "* ]]
 }
 
 is_tree() { # PATH: made by this script
@@ -285,6 +335,12 @@ known_bin_dirs() {
 remember_bin_dir() { # STAGE
     { known_bin_dirs && printf '%s\n' "$bin_dir"; } | sort -u >"$1/bin-dirs" &&
         mv -fT -- "$1/bin-dirs" "$lib_dir/.bin-dirs"
+}
+
+# Before anything that relies on these directories is replaced, and before anything that they replace is removed: the power may fail.
+put_on_disk() { # DIR...
+    local error
+    error=$(sync -f -- "$@" 2>&1) || die "cannot put $* on the disk: ${error##*: }"
 }
 
 # What this run, or a killed one, had in the making. Both locks are held, so it is nobody else's work in progress.
@@ -321,7 +377,7 @@ workspace() { # DIR -> made: an empty directory in it, so on the same file syste
 }
 
 install_plugins() {
-    local name foreign=() stage new answer made file
+    local name foreign=() copies=() stage new answer made file plugin
     for name in "${names[@]}"; do
         file=$bin_dir/$name
         if [[ -d $file && ! -L $file ]]; then
@@ -342,7 +398,7 @@ install_plugins() {
     tree=${tree##*$'\n'}
     in_use "$tree" || new_tree=$tree
     for name in "${names[@]}"; do
-        if [[ $name == cnitool ]]; then cnitool_text; else launcher_text; fi >"$new/.text" ||
+        if [[ $name == cnitool ]]; then cnitool_text; else launcher_text "$name"; fi >"$new/.text" ||
             die "nothing is installed, cannot write to $bin_dir"
         install -o root -g root -m 0755 -- "$new/.text" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
         # The proof that this Python can run it, and that it can be executed there at all, before anything is replaced.
@@ -350,20 +406,33 @@ install_plugins() {
         answer=$(env -i CNI_COMMAND=VERSION "$new/$name" version 2>&1 <<<'{"cniVersion": "1.0.0"}') ||
             die "nothing is installed, $name does not start with $python: ${answer##*$'\n'}"
     done
+    # An administrator's copies follow an upgrade as links do.
+    for file in "$bin_dir"/*; do
+        plugin_of "$file"
+        name=${file##*/}
+        if [[ -n $plugin ]] && is_part "$plugin" && ! is_part "$name"; then
+            install -o root -g root -m 0755 -- "$new/$plugin" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
+            copies+=("$name")
+        fi
+    done
     remember_bin_dir "$stage" || die "nothing is installed, cannot write to $lib_dir"
+    put_on_disk "$lib_dir" "$bin_dir"
     new_tree=""                       # from here on launchers may name it
-    for name in "${names[@]}"; do
+    for name in "${names[@]}" "${copies[@]}"; do
         mv -fT -- "$new/$name" "$bin_dir/$name" || die "cannot replace $bin_dir/$name"
     done
     for file in "$bin_dir"/*; do
-        if is_ours "$file" && [[ " ${names[*]} " != *" ${file##*/} "* ]]; then
+        plugin_of "$file"
+        if is_ours "$file" && ! is_part "${file##*/}" && ! is_part "$plugin"; then
             rm -f -- "$file"
             printf 'removed %s, no longer part of pycni\n' "$file"
         fi
     done
     be_current "$tree" "$stage" || die "cannot write to $lib_dir"
+    put_on_disk "$bin_dir" "$lib_dir"
     remove_superseded
     printf 'pycni %s is installed in %s: %s\n' "$version" "$bin_dir" "${names[*]}"
+    ((!${#copies[@]})) || printf '  copies  %s, now of this release, too\n' "${copies[*]}"
     printf '  code    %s\n  python  %s (%s)\n' "$tree" "$python" "$("$python" -I -S -c 'import sys; print(sys.version.split()[0])')"
 }
 
@@ -385,19 +454,26 @@ EOF
     "$made/tools/bin/python" -m pip --disable-pip-version-check --no-input install -q "${requirements[@]}" >"$made/log" 2>&1 ||
         die "the plugins are installed, the tools are not: $(grep -m1 ERROR "$made/log" || tail -n 1 "$made/log")"
     chmod -R go-w -- "$made/tools"
+    put_on_disk "$made"
     [[ ! -e $lib_dir/tools ]] || mv -T -- "$lib_dir/tools" "$old" || die "cannot replace $lib_dir/tools"
     mv -T -- "$made/tools" "$lib_dir/tools" || die "cannot write to $lib_dir"
     printf '  tools   %s (%s)\n' "$lib_dir/tools" "${requirements[*]}"
 }
 
 uninstall_plugins() {
-    local file old removed=() remaining
+    local file old removed=() links=() remaining
+    for file in "$bin_dir"/*; do
+        if [[ -L $file ]] && is_ours "$(realpath -- "$file" 2>/dev/null)"; then
+            links+=("${file##*/}")
+        fi
+    done
     for file in "$bin_dir"/*; do
         if is_ours "$file"; then
             rm -f -- "$file" || die "cannot remove $file"
             removed+=("${file##*/}")
         fi
     done
+    [[ ! -d $bin_dir ]] || put_on_disk "$bin_dir"
     if [[ -d $lib_dir ]]; then
         for old in "$lib_dir"/*; do
             if is_tree "$old" && ! in_use "$old"; then
@@ -414,6 +490,10 @@ uninstall_plugins() {
         rmdir --ignore-fail-on-non-empty -- "$lib_dir"
     fi
     printf 'removed from %s: %s\n' "$bin_dir" "${removed[*]:-nothing, no pycni there}"
+    # They are the administrator's, and work again after the next installation.
+    for file in "${links[@]}"; do
+        [[ -e $bin_dir/$file ]] || printf 'left in place, though it leads nowhere now: %s/%s\n' "$bin_dir" "$file"
+    done
     printf 'Leases and other state under /var/lib/cni are left as they are.\n'
 }
 

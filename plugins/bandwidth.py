@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import config
-from shared.cni.config import field, integer, invalid, section
+from shared.cni.config import field, integer, invalid, list_of, prefix, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
 from shared.cni.plugin import previous_result, valid_attachments
 from shared.cni.result import Interface
-from shared.net import links, netns, qdisc
+from shared.net import links, netns, qdisc, renamed
 from shared.net.netlink import Netlink
 from shared.net.owner import IFB_PREFIX, Owner, attachment, is_ifb
-from shared.net.qdisc import Bucket, TrafficControl
-from shared.net.wire import IFF_UP, RTM_GETLINK
+from shared.net.qdisc import Bucket, TrafficControl, limit_link
+from shared.net.wire import IFF_UP
 from shared.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.cni.call import Call
+    from shared.cni.ip import Prefix
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
+    from shared.net.qdisc import Limit
 
 BYTE = 8  # bits: the kernel counts whole bytes
+SUBNETS = ("shapedSubnets", "unshapedSubnets")
 rate = integer(0, 2**64 - 1)
 burst = integer(0, BYTE * (2**32 - 1) - 1)  # its bytes are less than what 32 bits hold, as in the reference
 
@@ -34,13 +37,21 @@ class Bandwidth(config.Config):
     ingressBurst: int | None = field(burst, None, "bits that the pod may receive at once; goes with ingressRate")
     egressRate: int | None = field(rate, None, "bits per second that the pod may send; 0: no limit")
     egressBurst: int | None = field(burst, None, "bits that the pod may send at once; goes with egressRate")
+    shapedSubnets: list[Prefix] | None = field(
+        list_of(prefix), None, "limits traffic to and from these subnets only; excludes unshapedSubnets"
+    )
+    unshapedSubnets: list[Prefix] | None = field(
+        list_of(prefix), None, "traffic to and from these subnets is not limited; excludes shapedSubnets"
+    )
 
 
 class RuntimeConfig(config.Config):
     """What the runtime adds for the `bandwidth` capability."""
 
     bandwidth: Bandwidth | None = field(
-        section(Bandwidth), None, "the same (capability `bandwidth`), used where the configuration has none of the keys"
+        section(Bandwidth),
+        None,
+        "the same (capability `bandwidth`): limits if the configuration has none, subnets if it has none",
     )
 
 
@@ -55,13 +66,33 @@ class Wanted:
 
     def __init__(self, call: Call) -> None:
         keys: Config = Config.read(call.config)
+        of_runtime = keys.runtimeConfig.bandwidth if keys.runtimeConfig else None
         limits: Bandwidth = keys
-        path = ""
-        is_static = any(getattr(keys, name) is not None for name in Bandwidth.fields)
-        if not is_static and keys.runtimeConfig and keys.runtimeConfig.bandwidth:
-            limits, path = keys.runtimeConfig.bandwidth, "runtimeConfig.bandwidth."
-        self.ingress = _bucket(limits, path, "ingressRate", "ingressBurst")
-        self.egress = _bucket(limits, path, "egressRate", "egressBurst")
+        subnets: Bandwidth = keys
+        path, place = "", ""
+        if of_runtime and all(getattr(keys, name) is None for name in Bandwidth.fields if name not in SUBNETS):
+            limits, path = of_runtime, "runtimeConfig.bandwidth."
+        if of_runtime and not keys.shapedSubnets and not keys.unshapedSubnets:
+            subnets, place = of_runtime, "runtimeConfig.bandwidth."
+        if subnets.shapedSubnets and subnets.unshapedSubnets:
+            raise invalid(
+                f"{place}shapedSubnets", [str(one) for one in subnets.shapedSubnets], 'excludes "unshapedSubnets"'
+            )
+        ingress = _bucket(limits, path, "ingressRate", "ingressBurst")
+        egress = _bucket(limits, path, "egressRate", "egressBurst")
+        # The subnets are those of the pod's peers.
+        self.ingress: Limit | None = ingress and _of_subnets(ingress, subnets, "source")
+        self.egress: Limit | None = egress and _of_subnets(egress, subnets, "destination")
+
+
+def _of_subnets(bucket: Bucket, keys: Bandwidth, field: str) -> Limit:
+    """Return the bucket itself, or its limit of a part of the packets."""
+    chosen = keys.shapedSubnets or keys.unshapedSubnets
+    if not chosen:
+        return bucket
+    from shared.net.subnets import Part
+
+    return Part(bucket, chosen, field, inside=bool(keys.shapedSubnets))
 
 
 def _bucket(limits: Bandwidth, path: str, *names: str) -> Bucket | None:
@@ -86,11 +117,12 @@ def add(call: Call, undo: Undo) -> Result:
         raise InvalidConfig(
             'invalid configuration: "prevResult" is required: bandwidth limits what another plugin made'
         )
-    if not wanted.ingress and not wanted.egress:
-        return result
     pod_netns = netns.open_netns(call.netns)
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
+    _remove_stale_ifb(host, owner)
+    if not wanted.ingress and not wanted.egress:
+        return result
     link = _host_end(host, owner, pod_netns)
     if link is None:
         raise InternalError(
@@ -100,6 +132,14 @@ def add(call: Call, undo: Undo) -> Result:
     if ifb is not None:
         result.interfaces.append(Interface(ifb["IFLA_IFNAME"], ifb["IFLA_ADDRESS"], mtu=ifb["IFLA_MTU"]))
     return result
+
+
+def _remove_stale_ifb(host: Netlink, owner: Owner) -> None:
+    """Remove the ifb of a veth pair that was lost with its namespace: the one that is there now does not lead to it."""
+    ifb = links.get(host, owner.ifb)
+    link = _host_end(host, owner, None) if ifb else None
+    if ifb and link and ifb["index"] not in qdisc.redirections(TrafficControl(), link["index"]).values():
+        links.delete(host, owner.ifb)
 
 
 def _host_end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> Message | None:
@@ -119,12 +159,12 @@ def _limit(host: Netlink, undo: Undo, owner: Owner, link: Message, wanted: Wante
     tc = TrafficControl()
     if wanted.ingress:
         steps.begin("ingress")
-        wanted.ingress.limit_link(tc, undo, link)
+        limit_link(tc, undo, link, wanted.ingress)
     if not wanted.egress:
         return None
     steps.begin("egress")
     ifb = qdisc.add_ifb(host, undo, owner, link)
-    wanted.egress.limit_link(tc, undo, ifb)
+    limit_link(tc, undo, ifb, wanted.egress)
     qdisc.redirect(tc, undo, link, ifb)
     return ifb
 
@@ -177,8 +217,10 @@ def delete(call: Call) -> None:
     steps.begin("del")
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
-    ifb = _ifb(host, owner)
-    link = _host_end(host, owner, pod_netns)
+    ifb = next(filter(None, (_ifb(host, one) for one in (owner, *renamed.former(owner, pod_netns)))), None)
+    # among the host's own links, a name does not say that the link is the attachment's
+    is_theirs = pod_netns is not None and not pod_netns.is_own
+    link = _host_end(host, owner, pod_netns if is_theirs else None)
     if link is not None:
         # first: what is led to an ifb that is gone is dropped
         qdisc.release(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())
@@ -190,20 +232,15 @@ def gc(call: Call) -> None:
     """Removes the ifbs of this network's attachments that are not valid any more."""
     valid = {Owner(call.network, *one).ifb for one in valid_attachments(call)}
     steps.begin("del")
-    host = Netlink()
-    problems: list[CniError] = []
-    for link in host.dump(RTM_GETLINK):
+
+    def is_left_behind(link: Message) -> bool:
         name = link["IFLA_IFNAME"]
         if links.kind(link) != "ifb" or not is_ifb(name, call.network) or name in valid:
-            continue
+            return False
         owner = attachment(link.get("IFLA_IFALIAS", ""))
-        if owner is None or owner[0] == call.network:
-            try:
-                links.delete(host, name)
-            except CniError as error:
-                problems.append(error)
-    if problems:
-        raise problems[0]
+        return owner is None or owner[0] == call.network
+
+    links.delete_all(Netlink(), is_left_behind)
 
 
 def status(call: Call) -> None:

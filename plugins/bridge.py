@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import config, delegate
-from shared.cni.call import folded
 from shared.cni.config import (
     boolean,
     choice,
@@ -22,17 +21,28 @@ from shared.cni.config import (
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.names import is_link_name
-from shared.cni.plugin import previous_result, valid_attachments
+from shared.cni.plugin import each, previous_result, valid_attachments
 from shared.cni.result import Interface, Result, Route, dns_from_json
-from shared.net import addresses, bridges, links, netns, routes, sysctl, wait
+from shared.net import (
+    addresses,
+    announce,
+    bridges,
+    filter_tables,
+    links,
+    liveness,
+    netns,
+    renamed,
+    routes,
+    sysctl,
+    wait,
+)
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, attachment, is_host_link
-from shared.net.wire import IFF_UP, RTM_GETLINK
+from shared.net.wire import IFF_UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
     from typing import Any
 
     from shared.cni.call import Call
@@ -41,6 +51,8 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 CONTAINER_INTERFACE = 2  # its place in the result: bridge, host veth, container veth
+LEAST_IPV6_MTU = 1280  # bytes; IPV6_MIN_MTU in linux/ipv6.h
+LEAST_MTU = 68  # bytes; ETH_MIN_MTU in linux/if_ether.h
 DEFAULT_ROUTES = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 vlan_id = integer(1, 4094)
 
@@ -127,7 +139,10 @@ class Config(config.Config):
     vlan: int = field(integer(0, 4094), 0, "VLAN of the pod, untagged inside; 0: none")
     vlanTrunk: list[Trunk] = field(list_of(section(Trunk)), (), "VLANs that the pod gets tagged")
     preserveDefaultVlan: bool = field(
-        boolean, False, "with vlan or vlanTrunk: stay in the bridge's VLAN 1 too", needs=("vlan", "vlanTrunk")
+        boolean, False, "with vlan: stay in the bridge's default VLAN too", needs=("vlan",)
+    )
+    uplinks: list[str] = field(
+        list_of(link_name), (), "links of the host, without addresses, that ADD makes ports of the bridge"
     )
     macspoofchk: bool = field(boolean, False, "drop what the pod sends from another MAC than its interface gets here")
     bridgeNfCallIptables: bool | None = field(
@@ -160,15 +175,13 @@ class Attachment:
             raise invalid("hairpinMode", True, 'and "promiscMode" exclude each other')
         if keys.disableContainerInterface and self.ipam:
             raise invalid("disableContainerInterface", True, 'and "ipam" exclude each other')
-        self.trunk: list[int] = []
-        for place, entry in enumerate(keys.vlanTrunk):
-            try:
-                self.trunk += entry.vids()
-            except config.Invalid as error:
-                raise invalid(f"vlanTrunk[{place}].{error.path}", error.value, error.reason) from None
+        self.trunk = self._read_trunk()
         self.vlan_link = f"{keys.bridge}.{keys.vlan}" if keys.vlan and self.gateway else ""
         if self.vlan_link and not is_link_name(self.vlan_link):
             raise invalid("bridge", keys.bridge, f"is too long for the VLAN gateway port {self.vlan_link}")
+        self.uplinks = self._read_uplinks()
+        if isinstance(keys.mtu, int) and 0 < keys.mtu < LEAST_MTU:
+            raise invalid("mtu", keys.mtu, f"must be 0 or at least {LEAST_MTU}, the least that a link can have")
         try:
             self.dns = dns_from_json(keys.dns)
         except ValueError as error:
@@ -178,6 +191,21 @@ class Attachment:
             or (keys.args and keys.args.cni and keys.args.cni.mac)
             or call.args(EnvironmentArgs).MAC
         )
+
+    def _read_trunk(self) -> list[int]:
+        trunk: list[int] = []
+        for place, entry in enumerate(self.keys.vlanTrunk):
+            try:
+                trunk += entry.vids()
+            except config.Invalid as error:
+                raise invalid(f"vlanTrunk[{place}].{error.path}", error.value, error.reason) from None
+        return trunk
+
+    def _read_uplinks(self) -> list[str]:
+        for place, uplink in enumerate(self.keys.uplinks):
+            if uplink in (self.keys.bridge, self.vlan_link):
+                raise invalid(f"uplinks[{place}]", uplink, "is the bridge's own link")
+        return list(dict.fromkeys(self.keys.uplinks))
 
     @property
     def own_mac(self) -> str:
@@ -193,24 +221,33 @@ def add(call: Call, undo: Undo) -> Result:
         _naming("bridgeNfCallIptables", bridges.require_netfilter)
     pod_netns = netns.open_netns(call.netns)
     host = Netlink()
-    mtu = links.smallest_mtu(host, keys.bridge) if isinstance(keys.mtu, str) else keys.mtu
+    mtu = _mtu(host, pod)
+    uplinks = _uplinks(host, pod)
+    indexes = tuple(link["index"] for link in uplinks)
+    ipv6 = _has_to_enable_ipv6(call, host, pod, mtu)
 
-    undo.push(f"remove bridge {keys.bridge} if it is new", lambda: bridges.remove_if_new(host, keys.bridge))
+    undo.push(f"remove bridge {keys.bridge} if it is new", lambda: bridges.remove_if_new(host, keys.bridge, indexes))
     steps.begin("veth")
     port = _make_veth(host, undo, pod, call.ifname, pod_netns, mtu)
+    own = (port["index"], *indexes)
     _guard(host, undo, pod)
     steps.begin("bridge")
     bridge = bridges.attach(
-        host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), port=port["index"], mtu=mtu,
-        vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode,
+        host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), own=own, mtu=mtu,
+        vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode, ipv6=ipv6, dad=keys.enabledad,
     )  # fmt: skip
+    if uplinks:
+        from shared.net import uplinks as joining
+
+        joining.join(host, undo, bridge, uplinks, own)
 
     result = delegate.add(call, undo) if pod.ipam else Result()
+    _end_former(pod, result)
     if pod.ipam and not result.ips:
         raise InternalError(f"IPAM plugin {pod.ipam} returned missing IP config")
     _fill_in(result, pod)
     steps.begin("pod")
-    inside = _configure(pod_netns, call.ifname, result, pod)
+    inside, announce_pod = _configure(pod_netns, call.ifname, result, pod)
 
     gateway_link = bridge
     steps.begin("gateway")
@@ -218,29 +255,65 @@ def add(call: Call, undo: Undo) -> Result:
         from shared.net import vlans
 
         gateway_link = vlans.ensure_gateway_port(
-            host, undo, bridge, pod.vlan_link, vlan=keys.vlan, keep_default=keys.preserveDefaultVlan,
-            pod_port=port["index"],
+            host, undo, bridge, pod.vlan_link, vlan=keys.vlan, keep_default=keys.preserveDefaultVlan, own=own,
+            ipv6=any(ip.address.version == 6 for ip in result.ips), dad=keys.enabledad,
         )  # fmt: skip
+    given = _be_gateway(host, undo, pod, bridge, own, gateway_link, result) if pod.gateway else []
+    _use_netfilter(host, undo, pod, own, result)
+    port = (links.require if keys.disableContainerInterface else wait.carrier)(host, pod.owner.host_link)
+    bridge_now = wait.gateway_carrier(host, keys.bridge)
+    gateway_link = bridge_now if gateway_link is bridge else gateway_link
     if pod.gateway:
-        _be_gateway(host, undo, pod, bridge, port, gateway_link, result)
-    _use_netfilter(host, undo, pod, port, result)
-    if keys.disableContainerInterface:
-        port = links.require(host, pod.owner.host_link)
-    else:
-        port = wait.carrier(host, pod.owner.host_link)
-    if keys.enabledad and pod.gateway:
-        wait.addresses_settled(host, gateway_link["index"])
+        _await_gateway(host, pod, gateway_link, result, given)
+    announce_pod()
+    announce.Announcement(gateway_link["IFLA_IFNAME"], gateway_link["IFLA_ADDRESS"], given).send()
 
     steps.begin("result")
-    bridge_now = links.require(host, keys.bridge)
     if port.get("IFLA_MASTER") != bridge_now["index"]:
         raise InternalError(f"bridge {keys.bridge} was replaced while the pod was attached to it")
     bridges.note_attached(host, bridge_now)
     result.interfaces = [
         _interface(bridge_now), _interface(port), _interface(inside, call.netns),
-        *([_interface(gateway_link)] if gateway_link is not bridge else []),
+        *([_interface(gateway_link)] if gateway_link is not bridge_now else []),
     ]  # fmt: skip
     return result
+
+
+def _mtu(host: Netlink, pod: Attachment) -> int:
+    """Return the MTU in bytes for new links, 0: the kernel's default."""
+    mtu = pod.keys.mtu
+    return links.smallest_mtu(host, pod.keys.bridge, pod.uplinks) if isinstance(mtu, str) else mtu
+
+
+def _uplinks(host: Netlink, pod: Attachment) -> list[Message]:
+    """Return the uplinks; raise InvalidConfig for one that cannot be a port of the bridge."""
+    if not pod.uplinks:
+        return []
+    from shared.net import uplinks
+
+    return uplinks.require(host, pod.keys.bridge, pod.uplinks)
+
+
+def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) -> bool:
+    """Return True if the bridge needs IPv6, and the host's sysctls disable it on new links.
+
+    Raises InternalError if the pod can have no IPv6 address here, as far as the IPAM plugin's networks are known.
+    """
+    disabled = sysctl.read(f"ipv6/conf/{pod.keys.bridge}/disable_ipv6")
+    if disabled is None and sysctl.read(f"ipv4/conf/{pod.keys.bridge}/forwarding") is None:
+        disabled = sysctl.read("ipv6/conf/default/disable_ipv6")  # the bridge is still to be made
+    if disabled == "0" and not 0 < mtu < LEAST_IPV6_MTU:
+        return False
+    from shared.net import readiness
+
+    if not readiness.has_ipv6(delegate.networks(call)):
+        return False
+    on_bridge = pod.gateway and not pod.vlan_link
+    problems = readiness.ipv6(mtu)
+    problems += readiness.ipv6_gateway(links.get(host, pod.keys.bridge)) if on_bridge else []
+    if problems:
+        raise InternalError(problems[0], "; ".join(problems[1:]))
+    return on_bridge
 
 
 def _masquerading(*, by_iptables: bool) -> Any:
@@ -254,17 +327,53 @@ def _masquerading(*, by_iptables: bool) -> Any:
     return masquerade
 
 
+def _end_former(pod: Attachment, result: Result) -> None:
+    """Remove what the attachment, which is new, and its addresses have of former times and do not get from this call.
+
+    A pod that comes back under its id, or gets the address of one that nobody deleted, must not inherit its rules.
+    """
+    tables = filter_tables.present()
+    if not tables:
+        return
+    from shared import filters
+
+    masquerading = filters.MASQUERADE_BY_IPTABLES if pod.by_iptables else filters.MASQUERADE
+    wanted = {
+        filters.SPOOFCHECK: pod.keys.macspoofchk,
+        filters.DEDUP: pod.keys.promiscMode,
+        masquerading: pod.keys.ipMasq and bool(result.ips),
+    }
+    keep = {name for name, is_wanted in wanted.items() if is_wanted}
+    filters.renew(pod.owner, [ip.address.address for ip in result.ips], tables, keep=keep)
+
+
 def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, mtu: int) -> Message:
     """The veth pair, one end in the pod, both down; the host's end."""
     owner = pod.owner
-    links.add_veth(
-        host, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.own_mac, mtu=mtu,
-        peer_netns=pod_netns,
-    )  # fmt: skip
+
+    def make() -> None:
+        links.add_veth(
+            host, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.own_mac, mtu=mtu,
+            peer_netns=pod_netns,
+        )  # fmt: skip
+
+    try:
+        make()
+    except links.LinkExists:
+        if _has_link(pod_netns, ifname) or not wait.gone(host, owner.host_link):
+            raise
+        # the attachment's namespace was deleted, and the kernel has not come to the link yet
+        links.delete(host, owner.host_link)
+        make()
     undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))
     port = links.require(host, owner.host_link)
-    sysctl.write(f"ipv6/conf/{owner.host_link}/accept_ra", "0")
+    sysctl.prefer(f"ipv6/conf/{owner.host_link}/accept_ra", "0")  # while it is a port, the bridge takes what arrives
     return port
+
+
+def _has_link(pod_netns: Netns, name: str) -> bool:
+    with pod_netns:
+        return links.get(Netlink(), name) is not None
 
 
 def _guard(host: Netlink, undo: Undo, pod: Attachment) -> None:
@@ -297,9 +406,14 @@ def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
     if keys.vlan or pod.trunk:
         from shared.net import vlans
 
-        requests += vlans.requests(index, native=keys.vlan, trunk=pod.trunk, keep_default=keys.preserveDefaultVlan)
+        requests += vlans.requests(
+            index, default=bridges.default_vlan(bridge), native=keys.vlan, trunk=pod.trunk,
+            keep_default=keys.preserveDefaultVlan,
+        )  # fmt: skip
     if keys.macspoofchk:
         requests += bridges.learn_no_link_local(bridge)
+    if pod.gateway:
+        requests = [*bridges.keep_mac(bridge), *requests]
     return [*requests, links.change_flags(index, IFF_UP, IFF_UP)]
 
 
@@ -316,21 +430,25 @@ def _fill_in(result: Result, pod: Attachment) -> None:
         result.dns = pod.dns
 
 
-def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -> Message:
-    """Inside the pod: sysctls before anything is up, addresses, link up, routes."""
+def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -> tuple[Message, Callable[[], None]]:
+    """Inside the pod: sysctls before anything is up, addresses, link up, routes.
+
+    Return the pod's link, and the function that announces its addresses.
+    """
     keys = pod.keys
     with pod_netns:
         inside = Netlink()
         link = links.require(inside, ifname)
         index = link["index"]
-        sysctl.write(f"ipv6/conf/{ifname}/accept_ra", "0")
+        sysctl.refuse_advertisements(ifname)
+        announce_pod = announce.prepare(inside, link, [ip.address.address for ip in result.ips])
         if keys.disableContainerInterface:
-            return link
+            return link, announce_pod
         has_ipv6 = any(ip.address.version == 6 for ip in result.ips)
         if result.ips:
             dad = ("enhanced_dad", "1") if keys.enabledad else ("accept_dad", "0")
-            sysctl.write(f"ipv6/conf/{ifname}/{dad[0]}", dad[1])
-            sysctl.write(f"ipv4/conf/{ifname}/arp_notify", "1")
+            sysctl.prefer(f"ipv6/conf/{ifname}/{dad[0]}", dad[1])
+            sysctl.prefer(f"ipv6/conf/{ifname}/keep_addr_on_down", "1")
         for name in ("lo", ifname) if has_ipv6 else ():
             sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
         gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
@@ -340,29 +458,45 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -
         if keys.enabledad and has_ipv6:
             wait.addresses_settled(inside, index)
         inside.batch([routes.add(index, route, gateways.get(route.dst.version)) for route in result.routes])
-        if has_ipv6:
-            # the kernel may take a second to tell a link of its carrier whose index is its other end's, too, and until
-            # then IPv6 has no multicast route there, so that nobody's neighbour solicitation is answered
-            wait.carrier(inside, ifname)
-    return link
+        # The kernel may report the carrier up to a second late if both ends of the veth pair have the same index. Until
+        # then the link is down, and has no IPv6 multicast route: nobody's neighbour solicitation is answered.
+        wait.carrier(inside, ifname)
+        wait.addresses_local(inside, index, [ip.address.address for ip in result.ips])
+    return link, announce_pod
 
 
 def _be_gateway(
-    host: Netlink, undo: Undo, pod: Attachment, bridge: Message, port: Message, link: Message, result: Result
-) -> None:
-    for ip in result.ips:
-        if ip.gateway is None:
-            continue
+    host: Netlink, undo: Undo, pod: Attachment, bridge: Message, own: tuple[int, ...], link: Message, result: Result
+) -> list[Address]:
+    """Give the gateway link its addresses, and let the host forward. Return the addresses that it did not have."""
+    have = addresses.of_link(host, link["index"])
+    wanted = [Prefix(ip.gateway, ip.address.length) for ip in result.ips if ip.gateway]
+    missing = [one for one in wanted if one not in have]
+    for one in missing:
         bridges.ensure_gateway(
-            host, undo, link, Prefix(ip.gateway, ip.address.length), bridge=bridge["index"], port=port["index"],
-            force=pod.keys.forceAddress, dad=pod.keys.enabledad,
+            host, undo, link, one, bridge=bridge["index"], own=own, force=pod.keys.forceAddress,
+            dad=pod.keys.enabledad,
         )  # fmt: skip
     # last, so that a call that fails leaves them as they were
-    for version in {ip.address.version for ip in result.ips if ip.gateway}:
+    for version in {one.version for one in wanted}:
         sysctl.ensure("ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding", "1")
+    return [one.address for one in missing]
 
 
-def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, port: Message, result: Result) -> None:
+def _await_gateway(host: Netlink, pod: Attachment, link: Message, result: Result, given: list[Address]) -> None:
+    """Wait until the host reaches the pod through its gateway link, with packets that it forwards, too."""
+    if pod.vlan_link and "IFLA_LINK" in link:
+        port = links.by_index(host, link["IFLA_LINK"])
+        for end in (link, port or link):
+            wait.gateway_carrier(host, end["IFLA_IFNAME"])
+    if pod.keys.enabledad:
+        wait.addresses_settled(host, link["index"])
+    elif any(ip.gateway and ip.gateway.version == 6 for ip in result.ips):
+        wait.link_local_settled(host, link["index"])
+    wait.addresses_local(host, link["index"], given)
+
+
+def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, ports: tuple[int, ...], result: Result) -> None:
     keys = pod.keys
     if keys.ipMasq and result.ips:
         masquerading = _masquerading(by_iptables=pod.by_iptables)
@@ -370,7 +504,7 @@ def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, port: Message, re
         _naming("ipMasq", lambda: masquerading.add(undo, pod.owner, own, keys.nonMasqueradeCIDRs))
     if keys.bridgeNfCallIptables is not None:
         bridge = links.require(host, keys.bridge)
-        bridges.call_netfilter(host, undo, bridge, on=keys.bridgeNfCallIptables, port=port["index"])
+        bridges.call_netfilter(host, undo, bridge, on=keys.bridgeNfCallIptables, own=ports)
 
 
 def _interface(link: Message, sandbox: str = "") -> Interface:
@@ -441,7 +575,11 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
     if port is None:
         problems.append(f"the host's end of the veth pair, {pod.owner.host_link}, is missing")
     else:
-        _check_port(host, bridge, port, pod.trunk, keys.vlan, problems)
+        _check_port(host, bridge, port, keys, pod.trunk, problems)
+    if pod.uplinks:
+        from shared.net import uplinks
+
+        problems += uplinks.problems(host, bridge, pod.uplinks)
     gateways = [ip for ip in previous.ips if ip.interface == CONTAINER_INTERFACE and ip.gateway] if pod.gateway else []
     if gateways:
         gateway_link = links.get(host, pod.vlan_link) if pod.vlan_link else bridge
@@ -456,25 +594,19 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
 
 
 def _check_port(
-    host: Netlink, bridge: Message, port: Message, trunk: list[int], native: int, problems: list[str]
+    host: Netlink, bridge: Message, port: Message, keys: Config, trunk: list[int], problems: list[str]
 ) -> None:
     name = port["IFLA_IFNAME"]
     if port.get("IFLA_MASTER") != bridge["index"]:
         problems.append(f"link {name} is not a port of {bridge['IFLA_IFNAME']}")
     if not port["flags"] & IFF_UP:
         problems.append(f"link {name} is down")
-    if not native and not trunk:
-        return
-    from shared.net import vlans
+    if keys.vlan or trunk:
+        from shared.net import vlans
 
-    if not bridges.filters_vlans(bridge):
-        problems.append(f"bridge {bridge['IFLA_IFNAME']} does not filter VLANs")
-    have = vlans.of_port(host, port["index"])
-    missing = {*trunk, *([native] if native else [])} - set(have)
-    if missing:
-        problems.append(f"link {name} is not in the VLANs {sorted(missing)}")
-    elif native and not have[native]:
-        problems.append(f"VLAN {native} is not the native one of link {name}")
+        problems += vlans.problems(
+            host, bridge, port, native=keys.vlan, trunk=trunk, keep=keys.preserveDefaultVlan
+        )  # fmt: skip
 
 
 def _check_gateway_port(
@@ -487,7 +619,7 @@ def _check_gateway_port(
         problems.append(f"link {pod.vlan_link} is down")
     port = links.by_index(host, link.get("IFLA_LINK", 0))
     if port is not None:
-        _check_port(host, bridge, port, [], pod.keys.vlan, problems)
+        _check_port(host, bridge, port, pod.keys, [], problems)
 
 
 def _bridge_problems(bridge: Message, keys: Config) -> list[str]:
@@ -502,56 +634,71 @@ def _bridge_problems(bridge: Message, keys: Config) -> list[str]:
 
 
 def delete(call: Call) -> None:
-    """Removes the pod's part of the rules and the veth pair, releases the addresses.
+    """Remove the pod's part of the rules and the veth pair, then release the addresses.
 
-    Tries each whatever happens, and needs no pod to be there. The address is in nobody's rules when it is free again.
+    Neither the pod nor the keys that made the rules need to be there still. As long as a rule or the link is left the
+    address is not released: its next pod would be struck.
     """
     ipam = delegate.ipam_type(call)
     pod_netns = netns.open_if_there(call.netns)
-    problems: list[CniError] = []
-    owner = Owner(call.network, call.container_id, call.ifname)
     steps.begin("del")
     host = Netlink()
-    if folded(call.config, "macspoofchk"):
-        _attempt(problems, lambda: links.silence(host, owner.host_link))
-    for mechanism in _mechanisms(call):
-        # its socket stays open, so that what the kernel has to wait for runs out while it waits for the link's end
-        _attempt(problems, lambda mechanism=mechanism: mechanism.remove(owner))  # type: ignore[misc]
-    _attempt(problems, lambda: _disconnect(host, owner.host_link, call.ifname, pod_netns))
+    own = Owner(call.network, call.container_id, call.ifname)
+    was_there = liveness.is_link(own.host_link)
+    former: list[Owner] = []
+
+    def end_former() -> None:
+        former.extend(_former(own, pod_netns))
+        each(*(lambda owner=owner: _end(host, owner, pod_netns) for owner in former))
+
+    try:
+        each(lambda: _end(host, own, pod_netns), *([] if was_there else [end_former]))
+    except CniError as error:
+        left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
+        error.details = "; ".join(filter(None, [error.details, left]))
+        raise
     if ipam:
-        _attempt(problems, lambda: delegate.forward(call))
-    if problems:
-        first, *others = problems
-        first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
-        raise first
+        calls = [call, *(call.of_network(owner.network) for owner in former)]
+        each(*(lambda one=one: delegate.forward(one) for one in calls))
 
 
-def _mechanisms(call: Call) -> list[ModuleType]:
-    """Whatever of the packet filters the configuration has a use for."""
-    found: list[ModuleType] = []
-    if folded(call.config, "ipMasq"):
-        # by either backend, since the reference may have made it
-        found += [_masquerading(by_iptables=by_iptables) for by_iptables in (False, True)]
-    if folded(call.config, "macspoofchk"):
-        from shared.nft import spoofcheck
-
-        found.append(spoofcheck)
-    if folded(call.config, "promiscMode"):
-        from shared.nft import dedup
-
-        found.append(dedup)
-    return found
+def _end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
+    each(lambda: _remove_filters(host, owner), lambda: _disconnect(host, owner, pod_netns))
 
 
-def _disconnect(host: Netlink, host_link: str, ifname: str, pod_netns: Netns | None) -> None:
-    if links.delete(host, host_link) or pod_netns is None:
+def _remove_filters(host: Netlink, owner: Owner) -> None:
+    """Remove an attachment's rules, of which nothing is loaded if the host has no tables for them."""
+    tables = filter_tables.present()
+    if filter_tables.OF_BRIDGES & tables:
+        links.silence(host, owner.host_link)  # without the rules that check it, the pod could send what it likes
+    if tables:
+        from shared import filters
+
+        filters.remove(owner, tables)
+
+
+def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
+    """Return the same attachment as it was called before the network was renamed, if that can be seen."""
+    if pod_netns is not None:
+        return renamed.former(own, pod_netns)
+    tables = filter_tables.present()
+    if not tables:
+        return []
+    from shared import filters
+
+    return filters.of_other_networks(own, tables)
+
+
+def _disconnect(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
+    if links.delete(host, owner.host_link) or pod_netns is None or pod_netns.is_own:
         return
     # not made by this suite: the pod's end of a veth pair whose other end is on this host, as the reference makes it
     with pod_netns:
         inside = Netlink()
-        link = links.get(inside, ifname)
-        if link is not None and links.host_end(host, link) is not None:
-            links.delete(inside, ifname)
+        link = links.get(inside, owner.ifname)
+        end = links.host_end(host, link) if link is not None else None
+        if end is not None and attachment(end.get("IFLA_IFALIAS", "")) is None:
+            links.delete(inside, owner.ifname)
 
 
 def gc(call: Call) -> None:
@@ -561,15 +708,19 @@ def gc(call: Call) -> None:
     steps.begin("del")
     host = Netlink()
     problems: list[CniError] = []
-    for link in host.dump(RTM_GETLINK):
+
+    def is_left_behind(link: Message) -> bool:
         name = link["IFLA_IFNAME"]
         if links.kind(link) != "veth" or not is_host_link(name, call.network) or name in names:
-            continue
+            return False
         owner = attachment(link.get("IFLA_IFALIAS", ""))
-        if owner is None or owner[0] == call.network:
-            _attempt(problems, lambda name=name: links.delete(host, name))  # type: ignore[misc]
-    for mechanism in _mechanisms(call):
-        _attempt(problems, lambda mechanism=mechanism: mechanism.collect(call.network, valid))  # type: ignore[misc]
+        return owner is None or owner[0] == call.network
+
+    _attempt(problems, lambda: links.delete_all(host, is_left_behind))
+    if tables := filter_tables.present():
+        from shared import filters
+
+        _attempt(problems, lambda: filters.collect(call.network, valid, tables))
     if delegate.ipam_type(call):
         _attempt(problems, lambda: delegate.forward(call))
     if problems:
@@ -580,9 +731,9 @@ def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not succeed."""
     pod = Attachment(call)
     steps.begin("bridge")
-    bridge = links.get(Netlink(), pod.keys.bridge)
-    if bridge is not None and links.kind(bridge) != "bridge":
-        raise PluginNotAvailable(f"link {pod.keys.bridge} exists but is not a bridge")
+    problems = _node_problems(call, pod)
+    if problems:
+        raise PluginNotAvailable(problems[0], "; ".join(problems[1:]))
     if pod.keys.ipMasq:
         masquerading = _masquerading(by_iptables=pod.by_iptables)
         exempt = () if pod.by_iptables else (pod.keys.nonMasqueradeCIDRs,)
@@ -595,6 +746,38 @@ def status(call: Call) -> None:
         _available("bridgeNfCallIptables", bridges.require_netfilter)
     if pod.ipam:
         delegate.forward(call)
+
+
+def _node_problems(call: Call, pod: Attachment) -> list[str]:
+    """Return why this node cannot have one more pod, as far as links and addresses go."""
+    from shared.net import readiness
+
+    host, keys = Netlink(), pod.keys
+    bridge = links.get(host, keys.bridge)
+    if bridge is not None and links.kind(bridge) != "bridge":
+        return [f"link {keys.bridge} exists but is not a bridge"]
+    problems: list[str] = []
+    uplinks: list[Message] = []
+    _collect(problems, lambda: uplinks.extend(_uplinks(host, pod)))
+    filters = bridge is not None and bridges.filters_vlans(bridge)
+    if (keys.vlan or pod.trunk) and not filters:
+        _collect(problems, lambda: readiness.require_vlan_filtering(keys.bridge))
+    try:
+        networks = delegate.networks(call)
+    except CniError as error:
+        return [*problems, str(error)]
+    gateway = links.get(host, pod.vlan_link) if pod.vlan_link else bridge
+    if bridge is not None:
+        to_join = [link for link in uplinks if link.get("IFLA_MASTER") != bridge["index"]]
+        needs_port = bool(pod.vlan_link and networks and gateway is None)
+        problems += readiness.room(host, bridge, 1 + len(to_join) + needs_port)
+    if readiness.has_ipv6(networks):
+        problems += readiness.ipv6(_mtu(host, pod))
+        problems += readiness.ipv6_gateway(bridge) if pod.gateway and not pod.vlan_link else []
+    if pod.gateway:
+        problems += [] if keys.forceAddress else readiness.gateways(host, gateway, networks)
+        problems += readiness.forwarding(networks)
+    return problems
 
 
 def _available(key: str, step: Callable[[], object]) -> None:

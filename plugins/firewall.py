@@ -1,10 +1,14 @@
-"""firewall: lets through what a pod sends and the replies to it, and keeps pods apart if asked to."""
+"""firewall: lets through what a pod sends and the replies to it, and keeps pods apart if asked to.
+
+What is admitted where is noted (shared/net/claims.py): CHECK looks there, and if another place decides by now, or the
+rules were flushed, the next ADD or GC of the network admits all of its living pods there.
+"""
 
 from __future__ import annotations
 
 from shared import steps
 from shared.cni import config
-from shared.cni.config import choice, field
+from shared.cni.config import boolean, choice, field
 from shared.cni.errors import (
     CniError,
     InternalError,
@@ -12,10 +16,15 @@ from shared.cni.errors import (
     PluginNotAvailable,
 )
 from shared.cni.plugin import each, previous_result, valid_attachments
+from shared.net import claims, netns
+from shared.net.claims import FIREWALLD, IPTABLES, NFTABLES
 from shared.net.owner import Owner
+from shared.net.turns import turn
+from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
     from typing import Any
 
@@ -24,11 +33,13 @@ if TYPE_CHECKING:
     from shared.cni.result import Result
     from shared.dbus.firewalld import Firewalld
     from shared.iptables.firewall import Iptables
-    from shared.net import claims
-    from shared.nft.admission import Admission
+    from shared.net.claims import Claim
+    from shared.net.netlink import Message, Netlink
     from shared.undo import Undo
 
-NFTABLES, IPTABLES, FIREWALLD = "nftables", "iptables", "firewalld"
+    Place = Firewalld | Iptables
+
+IN_NFTABLES = {"backend": NFTABLES}  # as notes say it
 ZONE_NAME_LENGTH = 64  # firewalld has 17 and fewer, by its version
 TAKEN_NAMES = ("ACCEPT", "DROP", "QUEUE", "RETURN", "INPUT", "FORWARD", "OUTPUT", "CNI-FORWARD")
 
@@ -62,10 +73,21 @@ class Config(config.Config):
         " rules, else nftables",
     )
     iptablesAdminChainName: str = field(
-        admin_chain, "CNI-ADMIN", "with iptables: chain of the administrator's, which comes before the pods' rules"
+        admin_chain,
+        "CNI-ADMIN",
+        "with iptables: chain of the administrator's, which comes before the pods' rules",
+        only_with=(("backend", ("", IPTABLES)),),
     )
     firewalldZone: str = field(
-        zone_name, "trusted", "with firewalld: zone of which pods are sources; it must be one that lets through"
+        zone_name,
+        "trusted",
+        "with firewalld: zone of which pods are sources; it must be one that lets through",
+        only_with=(("backend", ("", FIREWALLD)),),
+    )
+    admitHostPorts: bool = field(
+        boolean,
+        False,
+        "also let in connections from outside to the pod's host ports, whoever mapped them; firewalld always does",
     )
     ingressPolicy: str = field(
         choice("open", "same-bridge", "isolated"),
@@ -83,31 +105,39 @@ class Wanted:
         self.owner = Owner(call.network, call.container_id, call.ifname)
         self.keeps_apart = self.keys.ingressPolicy != "open"
 
-    def by_others(self) -> Firewalld | Iptables | None:
-        """What lets pods through here other than nf_tables, which does where there is none."""
-        backend, variant = self.keys.backend, None
-        if not backend:
-            backend, variant = in_use()
+    def place(self) -> Place | None:
+        """Return what admits pods here other than nf_tables, which does if this is None."""
+        backend, variant = (self.keys.backend, "") if self.keys.backend else in_use()
+        return self._place(backend, variant)
+
+    def place_of(self, claim: Claim) -> Place | None:
+        """Return the same for pods that were admitted as a claim says."""
+        return self._place(claim.backend, claim.text("variant"), claim.text(claims.ZONE))
+
+    def _place(self, backend: str, variant: str, zone: str = "") -> Place | None:
         if backend == FIREWALLD:
             from shared.dbus.firewalld import Firewalld
 
-            return Firewalld(self.keys.firewalldZone)
+            return Firewalld(zone or self.keys.firewalldZone)
         if backend == IPTABLES:
             from shared.iptables import variants
             from shared.iptables.firewall import Iptables
 
-            return Iptables(variants.in_use() if variant is None else variant, self.keys.iptablesAdminChainName)
+            return Iptables(variant or variants.in_use(), self.keys.iptablesAdminChainName)
         return None
 
-    def admission(self, result: Result, *, by_nftables: bool) -> Admission | None:
-        """What nf_tables has to do; None where that is nothing."""
-        if not by_nftables and not self.keeps_apart:
-            return None
-        from shared.nft.admission import Admission
-
-        bridge, port = _place(result) if self.keeps_apart else ("", "")
-        port = port if self.keys.ingressPolicy == "isolated" else ""
-        return Admission(self.owner, _addresses(result), is_admitted=by_nftables, bridge=bridge, port=port)
+    def claim(self, call: Call, result: Result, place: Place | None) -> Claim:
+        """Return what an attachment claims; raises InvalidConfig if the result has no bridge that a policy needs."""
+        bridge, port = _port(result, self.owner.ifname) if self.keeps_apart else ("", "")
+        return claims.Claim.new(
+            self.owner,
+            list(dict.fromkeys(ip.address.address for ip in result.ips)),
+            call.netns,
+            bridge=bridge,
+            port=port if self.keys.ingressPolicy == "isolated" else "",
+            **({"admitHostPorts": True} if self.keys.admitHostPorts else {}),
+            **(place.note if place else IN_NFTABLES),
+        )
 
 
 def in_use() -> tuple[str, str]:
@@ -122,11 +152,7 @@ def in_use() -> tuple[str, str]:
     return IPTABLES if variant else NFTABLES, variant
 
 
-def _addresses(result: Result) -> list[Address]:
-    return list(dict.fromkeys(ip.address.address for ip in result.ips))
-
-
-def _place(result: Result) -> tuple[str, str]:
+def _port(result: Result, ifname: str) -> tuple[str, str]:
     """The bridge on the host and the pod's port of it, whatever their places in the result."""
     from shared.net import links
     from shared.net.netlink import Netlink
@@ -135,8 +161,8 @@ def _place(result: Result) -> tuple[str, str]:
     host = Netlink()
     for interface in result.interfaces:
         link = None if interface.sandbox else links.get(host, interface.name)
-        # a port whose other end is elsewhere: a bridge's gateway port for a VLAN has both ends here
-        if link is None or "IFLA_LINK_NETNSID" not in link:
+        # a port whose other end is elsewhere, or is the pod's: a bridge's gateway port for a VLAN has both ends here
+        if link is None or ("IFLA_LINK_NETNSID" not in link and not _is_end_of(host, link, ifname)):
             continue
         master = links.by_index(host, link["IFLA_MASTER"]) if link.get("IFLA_MASTER") else None
         if master is not None and links.kind(master) == "bridge":
@@ -146,66 +172,192 @@ def _place(result: Result) -> tuple[str, str]:
     )
 
 
+def _is_end_of(host: Netlink, link: Message, ifname: str) -> bool:
+    """Return True if the link is the other end of `ifname` in the same namespace (CNI_NETNS_OVERRIDE)."""
+    from shared.net import links
+
+    peer = links.host_end(host, link)
+    return peer is not None and peer["IFLA_IFNAME"] == ifname
+
+
 def add(call: Call, undo: Undo) -> Result:
     """Admits the pod's addresses; the result is that of the plugin before."""
     wanted = Wanted(call)
+    netns.open_if_there(call.netns)
     result = previous_result(call)
     if result is None:
         raise InvalidConfig('invalid configuration: "prevResult" is required: firewall is for what another plugin made')
-    others = wanted.by_others()
-    admission = wanted.admission(result, by_nftables=others is None)
-    if admission:
-        steps.begin(NFTABLES)
-        admission.add(undo)
-    addresses = _addresses(result)
-    if others and addresses:
-        steps.begin(others.name)
-        others.add(undo, wanted.owner, addresses)
+    place = wanted.place()
+    claim = wanted.claim(call, result, place)
+    if not claim.addresses and not claim.text("port"):
+        return result
+    steps.begin(claim.backend)
+    if place:
+        place.open(claim)
+    with turn(claims.RECORDS):
+        has_lost = _has_lost(wanted.owner, place)
+        before = claims.find(wanted.owner)
+        _evict(claim)
+        # first, since a note may be there although it could not be written to its end
+        undo.push(f"end admission by {claim.backend}", before.write if before else lambda: _end(wanted.owner))
+        claim.write()
+        _admit(claim, place, renew=before is not None and before.is_past)
+        if has_lost:
+            _restore(wanted.owner, place)
     return result
 
 
+def _evict(claim: Claim) -> None:
+    """Remove what nf_tables has under the addresses from pods that had them before, whatever this one gets."""
+    from shared.net import filter_tables
+
+    if claim.backend == NFTABLES or filter_tables.INET in filter_tables.present():
+        from shared.nft import admission
+
+        admission.evict(claim.owner, claim.addresses)
+
+
+def _admit(claim: Claim, place: Place | None, *, renew: bool) -> None:
+    if renew or claim.backend == NFTABLES or claim.text("bridge") or claim.text("port"):
+        from shared.nft.admission import Admission
+
+        Admission(claim).add(renew=renew)
+    if place:
+        place.admit([claim])
+
+
+def _has_lost(owner: Owner, place: Place | None) -> bool:
+    """Return True if other attachments of the network may lack what admits them, as one or two of them show.
+
+    So an ADD costs the same however many pods there are, unless somebody has removed rules, or another place decides.
+    """
+    found = claims.witnesses(owner)
+    if not found:  # those that an older release admitted by nf_tables have no note
+        return found is None or place is not None
+    if any(not _is_at(place, claim) for claim in found) or (place and place.is_lost(found)):
+        return True
+    from shared.nft.admission import Admission
+
+    return any(Admission(claim).is_lost() for claim in found if claim.is_complete)
+
+
+def _is_at(place: Place | None, claim: Claim) -> bool:
+    return place.has(claim) if place else claim.backend == NFTABLES
+
+
+def _restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, str]] | None = None) -> None:
+    """Admit the living attachments of a network here, but for the owner. What fails is told on stderr."""
+    from shared.nft import admission
+
+    steps.begin("restore")
+    found = claims.living(owner.network, valid)
+    if place:
+        found += [claim for claim in admission.unnoted(owner.network) if claims.is_alive(claim, valid)]
+    own = (owner.container_id, owner.ifname)
+    found = [claim for claim in found if (claim.owner.container_id, claim.owner.ifname) != own]
+    moved = [claim.moved(**(place.note if place else IN_NFTABLES)) for claim in found]
+    try:
+        for old, new in zip(found, moved, strict=True):
+            if old.text(claims.ZONE) not in ("", new.text(claims.ZONE)):
+                _from_firewalld(lambda claim=old: claim.addresses, old.note, "")  # type: ignore[misc]
+            if new.note != old.note:
+                new.write()
+        restored = [admission.Admission(claim).restore for claim in moved if claim.is_complete]
+        each(*([lambda: place.admit(moved)] if place and moved else []), *restored)
+    except CniError as error:
+        complain(f"firewall: not all pods of {owner.network} could be admitted again: {error}")
+
+
 def check(call: Call) -> None:
-    """Raises InternalError that names everything that is not as ADD left it."""
+    """Raises InternalError that names everything that is not as ADD left it, where ADD put it."""
     wanted = Wanted(call)
+    netns.open_if_there(call.netns)
     result = previous_result(call)
     if result is None:
         return
-    others = wanted.by_others()
-    admission = wanted.admission(result, by_nftables=others is None)
-    problems = admission.problems() if admission else []
-    if others:
-        problems += others.problems(_addresses(result))
+    from shared.nft import admission
+
+    noted = claims.find(wanted.owner)
+    if noted is None and admission.is_admitted(wanted.owner):
+        noted = claims.Claim(wanted.owner, IN_NFTABLES)
+    place = wanted.place_of(noted) if noted else wanted.place()
+    claim = wanted.claim(call, result, place)
+    if noted:
+        claim = claim.moved(admitHostPorts=noted.is_published)
+    problems = admission.Admission(claim).problems()
+    if place:
+        problems += place.problems(claim)
+    problems += _dropped(wanted, claim, place)
     if problems:
         raise InternalError(f"{call.network} {call.ifname} is not admitted as it was", "; ".join(problems))
 
 
+def _dropped(wanted: Wanted, claim: Claim, place: Place | None) -> list[str]:
+    """Return in words what drops the pod's packets at another place than that where it was admitted."""
+    from shared.dbus import firewalld
+    from shared.iptables import variants
+
+    found = []
+    if claim.backend != FIREWALLD and firewalld.is_running():
+        found = firewalld.Firewalld(wanted.keys.firewalldZone).dropped(claim.addresses, _link_to)
+    if variants.deciding():
+        from shared.iptables import forwarding
+
+        known = place.note["variant"] if place and claim.backend == IPTABLES else ""
+        found += forwarding.dropped(claim.addresses, _link_to, known)
+    return found
+
+
+def _link_to(address: Address) -> str:
+    """Return the name of the link by which the host reaches an address, empty if there is none."""
+    from shared.net import links, routes
+    from shared.net.netlink import Netlink
+
+    host = Netlink()
+    route = routes.towards(host, address)
+    link = links.by_index(host, route["RTA_OIF"]) if route else None
+    return link["IFLA_IFNAME"] if link else ""
+
+
 def delete(call: Call) -> None:
     """Removes what ADD made, by whichever backend, and for the result's addresses what the reference's ADD made."""
-    owner = Owner(call.network, call.container_id, call.ifname)
+    pod_netns = netns.open_if_there(call.netns)
+    own = Owner(call.network, call.container_id, call.ifname)
     try:
         result = previous_result(call)
     except CniError:  # what cannot be read names no address
         result = None
+    addresses = {ip.address.address for ip in result.ips} if result else set()
+
+    def end_former() -> None:
+        from shared.net import renamed
+
+        each(*(lambda owner=owner: _end(owner, addresses, _zone(call)) for owner in renamed.former(own, pod_netns)))
+
+    each(lambda: _end(own, addresses, _zone(call)), *([end_former] if pod_netns else []))
+
+
+def _end(owner: Owner, addresses: Iterable[Address] = (), zone: str = "") -> None:
+    """Remove what an attachment has, and what the addresses have; in `zone` if no note says where."""
     from shared.iptables import firewall
-    from shared.net import claims
     from shared.nft import admission
 
-    addresses = _addresses(result) if result else ()
-    each(
+    claims.end(
+        owner,
+        addresses,
         lambda: admission.remove(owner),
-        lambda: claims.end(owner, addresses, firewall.remove, _from_firewalld(_zone(call))),
+        firewall.remove,
+        lambda addresses, note: _from_firewalld(addresses, note, zone),
     )
 
 
-def _from_firewalld(zone: str) -> claims.Taker:
-    """What takes addresses out of a zone; firewalld's part is loaded when there are any."""
+def _from_firewalld(addresses: Callable[[], Iterable[Address]], note: claims.Note, zone: str) -> None:
+    """Take addresses out of the zone that a note names, or of `zone` if there is no note."""
+    used = note.get(claims.ZONE) if note else zone
+    if isinstance(used, str) and used:
+        from shared.dbus import firewalld
 
-    def take(addresses: AbstractSet[Address], note: claims.Note) -> None:
-        from shared.dbus.firewalld import Firewalld
-
-        Firewalld(zone).remove(addresses, note)
-
-    return take
+        firewalld.remove(addresses, used)
 
 
 def _zone(call: Call) -> str:
@@ -220,24 +372,35 @@ def _zone(call: Call) -> str:
 def gc(call: Call) -> None:
     """Removes what this network's attachments that are not valid any more have left, by whichever backend."""
     valid = valid_attachments(call)
-    from shared.iptables import firewall
-    from shared.net import claims
     from shared.nft import admission
 
     each(
         lambda: admission.collect(call.network, valid),
-        lambda: claims.collect(call.network, valid, firewall.remove, _from_firewalld("")),
+        lambda: claims.collect(call.network, valid, _end),
+        lambda: _restore_valid(call, valid),
     )
+
+
+def _restore_valid(call: Call, valid: AbstractSet[tuple[str, str]]) -> None:
+    """Admit the network's valid attachments where a new ADD would, all of them, if something of them is missing."""
+    try:
+        wanted = Wanted(call)
+    except InvalidConfig:  # GC needs no keys otherwise
+        return
+    place = wanted.place()
+    if place or claims.living(call.network, valid):
+        with turn(claims.RECORDS):
+            _restore(wanted.owner, place, valid)
 
 
 def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not succeed."""
     wanted = Wanted(call)
     try:
-        others = wanted.by_others()
-        if others:
-            others.try_out()
-        if others is None or wanted.keeps_apart:
+        place = wanted.place()
+        if place:
+            place.try_out()
+        if place is None or wanted.keeps_apart:
             from shared.nft import admission
 
             admission.try_out(is_isolated=wanted.keys.ingressPolicy == "isolated")

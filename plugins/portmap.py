@@ -8,13 +8,14 @@ from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotA
 from shared.cni.ip import Address
 from shared.cni.plugin import each, previous_result, valid_attachments
 from shared.iptables import variants
-from shared.net import links, netns, routes, sysctl
-from shared.net.netlink import Netlink
+from shared.net import links, liveness, netns, renamed, routes, sysctl
+from shared.net.netlink import Netlink, TooLarge
 from shared.net.owner import Owner
 from shared.net.verify import own_ips
 from shared.nft import hostports
 from shared.nft.hostports import LOCALHOST, LOCALHOST_6, PROTOCOLS, Forwarding, HostPort
 from shared.nft.transaction import Nfnetlink
+from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from shared.cni.ip import Prefix
     from shared.cni.result import Result
     from shared.iptables.hostport_rules import Forwarding as Rules
-    from shared.nft.conditions import Match
+    from shared.nft.conditions import Match, Parts
     from shared.nft.conntrack import Flow
-    from shared.nft.expressions import Expression
     from shared.undo import Undo
 
 CONDITIONS = {"conditionsV4": 4, "conditionsV6": 6}
+BY_MARKS = (("backend", ("iptables",)), ("snat", (True,)))
 
 
 def _protocol(value: Any) -> str:
@@ -83,12 +84,20 @@ class Config(config.Config):
 
     backend: str = field(choice("iptables", "nftables"), "", "what maps ports: nftables, also by default, or iptables")
     snat: bool = field(boolean, True, "masquerade what comes from the pod's subnet or from localhost")
-    masqAll: bool = field(boolean, False, "with snat: masquerade all that goes to mapped ports")
+    masqAll: bool = field(
+        boolean, False, "with snat: masquerade all that goes to mapped ports", only_with=(("snat", (True,)),)
+    )
     markMasqBit: int | None = field(
-        integer(0, 31), None, "bit of the packets' mark (iptables only; default 13; excludes externalSetMarkChain)"
+        integer(0, 31),
+        None,
+        "bit of the packets' mark (iptables only; default 13; excludes externalSetMarkChain)",
+        only_with=BY_MARKS,
     )
     externalSetMarkChain: str = field(
-        chain_name, "", "chain of table nat that marks packets (iptables only; excludes markMasqBit)"
+        chain_name,
+        "",
+        "chain of table nat that marks packets (iptables only; excludes markMasqBit)",
+        only_with=BY_MARKS,
     )
     conditionsV4: list[str] = field(list_of(text), (), "what IPv4 packets must match for their port to be mapped")
     conditionsV6: list[str] = field(list_of(text), (), "what IPv6 packets must match for their port to be mapped")
@@ -118,9 +127,24 @@ class Wanted:
             for version in mapping.versions:
                 key = (version, mapping.one_address, mapping.protocol, mapping.hostPort)
                 first = taken.setdefault(key, place)
-                if first != place:
-                    reason = f"with protocol {mapping.protocol} is in portMappings[{first}] already"
+                elsewhere = self.mappings[first].containerPort
+                if elsewhere != mapping.containerPort:
+                    reason = (
+                        f"with protocol {mapping.protocol} leads to port {mapping.containerPort} of the pod, "
+                        f"and in portMappings[{first}] to port {elsewhere}"
+                    )
                     raise _invalid(place, "hostPort", mapping.hostPort, reason)
+
+        self.mark = liveness.mark(call.netns)
+
+    def complain(self) -> None:
+        """Report on stderr what this backend does otherwise than a key says: the administrator's chain is not asked."""
+        chain = self.keys.externalSetMarkChain
+        if chain and self.keys.snat and not self.by_iptables:
+            complain(
+                f'portmap: "externalSetMarkChain": "{chain}" has no effect: nf_tables masquerades as snat says, and'
+                ' nobody asks the chain; with "backend": "iptables" it decides'
+            )
 
     def destination(self, host: Netlink, result: Result, call: Call) -> Destination:
         """What is to be made for the pod of a result."""
@@ -129,20 +153,19 @@ class Wanted:
             pods.setdefault(ip.address.version, ip.address)
         if not pods:
             raise InvalidConfig(f'invalid configuration: "prevResult" has no address of {call.ifname}')
-        ports = []
+        ports: dict[tuple[object, ...], HostPort] = {}  # entries that lead to the same place are one
         for place, mapping in enumerate(self.mappings):
             one = mapping.one_address
             if one:
                 _require_local(host, place, one, pods)
-            ports += [
-                HostPort(
-                    str(one or ""), mapping.protocol, mapping.hostPort, pods[version].address, mapping.containerPort
-                )
-                for version in mapping.versions
-                if version in pods
-            ]
+            for version in mapping.versions:
+                if version in pods:
+                    port = HostPort(
+                        str(one or ""), mapping.protocol, mapping.hostPort, pods[version].address, mapping.containerPort
+                    )
+                    ports.setdefault((version, *port.key), port)
         needs_localnet = self.keys.snat and 4 in pods and any(mapping.is_for_localhost for mapping in self.mappings)
-        return Destination(self, ports, pods, pods[4].address if needs_localnet else None)
+        return Destination(self, list(ports.values()), pods, pods[4].address if needs_localnet else None)
 
 
 class Destination:
@@ -167,31 +190,35 @@ class Destination:
             else (self._map_by_nftables, self._require_free_of_iptables)
         )
         require_free()
-        make(undo)
+        try:
+            make(undo)
+        except TooLarge as error:
+            raise error.naming("runtimeConfig.portMappings", len(self.ports)) from None
         require_free()
 
     def _map_by_iptables(self, undo: Undo) -> None:
         from shared.iptables import hostports as iptables
 
-        iptables.add(undo, self._by_iptables(), _forget)
+        iptables.add(undo, self._by_iptables(), self.wanted.mark, _forget)
 
     def _map_by_nftables(self, undo: Undo) -> None:
         kernel = Nfnetlink()
         owner, forwarding = self.wanted.owner, self._by_nftables()
-        flows = hostports.add(kernel, owner, forwarding)
+        hostports.evict(kernel, owner, [pod.address for pod in self.pods.values()], _forget)
+        flows = hostports.add(kernel, owner, forwarding, self.wanted.mark, _forget)
         undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _forget))
         if flows:
             _forget(flows)
 
     def _require_free_of_nftables(self) -> None:
         if kernel := Nfnetlink.if_there():
-            hostports.require_free(kernel, self.ports, self.wanted.owner)
+            hostports.require_free(kernel, self.ports, self.wanted.owner, _forget)
 
     def _require_free_of_iptables(self) -> None:
         if variants.with_rules(*variants.HOSTPORTS):
             from shared.iptables import hostports as iptables
 
-            iptables.require_free(self.ports, self.wanted.owner.container_id)
+            iptables.require_free(self.ports, self.wanted.owner.container_id, _forget)
 
     def problems(self) -> list[str]:
         """What is not as `map` left it, each in words."""
@@ -203,7 +230,7 @@ class Destination:
 
     def _by_nftables(self) -> Forwarding:
         keys = self.wanted.keys
-        conditions = {version: _expressions(matches) for version, matches in self.wanted.conditions.items() if matches}
+        conditions = {version: _parts(matches) for version, matches in self.wanted.conditions.items() if matches}
         return Forwarding(self.ports, self.pods, conditions, snat=keys.snat, masq_all=keys.masqAll)
 
     def _by_iptables(self) -> Rules:
@@ -222,20 +249,22 @@ def _conditions(key: str, texts: list[str], *, by_iptables: bool) -> list[Match]
     from shared.nft import conditions
 
     try:
-        found = conditions.parse(texts, CONDITIONS[key])
-        if by_iptables:
-            from shared.iptables.hostport_rules import require_usable
+        if not by_iptables:
+            return conditions.parse(texts, CONDITIONS[key])
+        from shared.iptables.hostport_rules import require_usable
+        from shared.iptables.matches import Taker
 
-            require_usable(found)
+        found = conditions.parse(texts, CONDITIONS[key], Taker())
+        require_usable(found)
     except ValueError as error:
         raise invalid(key, texts, str(error)) from None
     return found
 
 
-def _expressions(matches: list[Match]) -> list[Expression]:
+def _parts(matches: list[Match]) -> Parts:
     from shared.nft import conditions
 
-    return conditions.expressions(matches)
+    return conditions.Parts(matches)
 
 
 def _invalid(place: int, key: str, value: Address | int, reason: str) -> InvalidConfig:
@@ -264,6 +293,7 @@ def add(call: Call, undo: Undo) -> Result:
     destination = wanted.destination(host, result, call)
     if not destination.ports:
         return result
+    wanted.complain()
     destination.map(undo)
     path = _route_localnet(host, destination.localnet)
     if path:  # not before the rules are there that make it safe
@@ -274,8 +304,7 @@ def add(call: Call, undo: Undo) -> Result:
 def _forget(flows: set[Flow]) -> None:
     from shared.nft import conntrack
 
-    host = Netlink()
-    conntrack.forget_udp(conntrack.Conntrack(), flows, lambda text: routes.is_local(host, Address.parse(text)))
+    conntrack.forget(flows)
 
 
 def _route_localnet(host: Netlink, pod: Address | None) -> str:
@@ -309,12 +338,15 @@ def delete(call: Call) -> None:
 
     Needs neither result nor namespace nor the keys.
     """
-    netns.open_if_there(call.netns)
-    owner = Owner(call.network, call.container_id, call.ifname)
+    pod_netns = netns.open_if_there(call.netns)
+    own = Owner(call.network, call.container_id, call.ifname)
 
     from shared.iptables import hostports as iptables
 
-    each(lambda: _remove(owner), lambda: iptables.remove(owner, _forget))
+    def end(owner: Owner) -> None:
+        each(lambda: _remove(owner), lambda: iptables.remove(owner, _forget))
+
+    each(lambda: end(own), lambda: each(*(lambda owner=owner: end(owner) for owner in renamed.former(own, pod_netns))))
 
 
 def _remove(owner: Owner) -> None:
@@ -339,11 +371,12 @@ def _collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
 def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not succeed."""
     wanted = Wanted(call)
+    wanted.complain()
     try:
         if wanted.by_iptables:
             from shared.iptables import hostports as iptables
 
-            iptables.try_out()
+            iptables.try_out(wanted.conditions)
         else:
             hostports.try_out(Nfnetlink())
     except CniError as error:

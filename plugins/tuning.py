@@ -9,8 +9,9 @@ from shared.cni.call import folded
 from shared.cni.config import absolute_path, boolean, field, integer, mac, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
 from shared.cni.plugin import previous_result, valid_attachments
-from shared.net import links, netns, sysctl
+from shared.net import links, liveness, netns, sysctl
 from shared.net.netlink import Netlink, NetlinkError, Request
+from shared.net.owner import file_name
 from shared.net.wire import IFF_ALLMULTI, IFF_PROMISC, IFF_UP, RTM_NEWLINK
 
 TYPE_CHECKING = False
@@ -141,8 +142,9 @@ class Wanted:
 
 
 def record_path(directory: str, call: Call) -> str:
-    """The reference's place for what was before."""
-    return f"{directory}/{call.container_id}_{call.ifname}.json"
+    """Return the reference's place for the former values, or one by a digest if its name would be too long."""
+    name = file_name(f"{call.container_id}_{call.ifname}", ".json", spare=len(record.UNFINISHED))
+    return f"{directory}/{name}"
 
 
 def _refuse_duplicates(call: Call) -> None:
@@ -229,10 +231,12 @@ def add(call: Call, undo: Undo) -> Result:
             raise InternalError(f"the kernel has no sysctl net/{missing[0]} in {call.netns}")
         attributes = {name: value for name, value in (_of(link) if link else {}).items() if name in wanted.attributes}
         before = {**attributes, "sysctl": present}
-        if (attributes or present) and not record.read(
-            wanted.record
-        ):  # what was before an earlier ADD is what DEL is to set back
-            mine = {"network": call.network, "containerID": call.container_id, "ifname": call.ifname}
+        mark = liveness.mark(call.netns)
+        is_noted = _is_noted(wanted.record, mark)  # what was before an earlier ADD is what DEL is to set back
+        if (attributes or present) and not is_noted:
+            mine = {
+                "network": call.network, "containerID": call.container_id, "ifname": call.ifname, "mark": mark,
+            }  # fmt: skip
             record.write(wanted.record, {**before, "pycni": mine})
             undo.push(f"remove {wanted.record}", lambda: record.remove(wanted.record))
 
@@ -245,11 +249,33 @@ def add(call: Call, undo: Undo) -> Result:
             sysctl.write(path, value)
         if link:
             _set(pod, link, wanted.attributes)
+        if "mac" in wanted.attributes and link["flags"] & IFF_UP:
+            _announce(pod, link, wanted.mac)
     for interface in result.interfaces:
         if interface.sandbox and interface.name == call.ifname:
             interface.mac = wanted.mac or interface.mac
             interface.mtu = wanted.attributes.get("mtu", interface.mtu)
     return result
+
+
+def _announce(pod: Netlink, link: Message, mac: str) -> None:
+    """Tell the neighbours of a link that is up its new MAC."""
+    from shared.net import addresses, announce, wait
+
+    name = link["IFLA_IFNAME"]
+    if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:  # it may have been down meanwhile
+        wait.carrier(pod, name)
+    announce.Announcement(name, mac, addresses.usable(pod, link["index"])).send()
+
+
+def _is_noted(path: str, mark: str) -> bool:
+    """Return True if the file says what was before in this namespace. Remove one that is of another, now lost."""
+    noted = record.read(path)
+    own = noted.get("pycni")
+    if isinstance(own, dict) and own.get("mark") not in (None, mark):
+        record.remove(path)
+        return False
+    return bool(noted)
 
 
 def _restore(pod: Netlink, ifname: str, before: dict[str, Any]) -> None:

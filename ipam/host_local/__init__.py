@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ipam.host_local import resolv
+from ipam.host_local.lease import Lease, is_hand_placed
 from ipam.host_local.ranges import Range, RangeSet
-from ipam.host_local.store import Lease, Store, is_hand_placed, problem
+from ipam.host_local.store import Look, Store, Unwritable, problem
 from shared.cni import config
 from shared.cni.call import folded
 from shared.cni.config import absolute_path, address, field, invalid, list_of, obj, prefix, section
@@ -16,6 +17,7 @@ from shared.cni.versions import at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from shared.cni.call import Call
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 PROBES = 32  # addresses tried one by one before the directory is read instead
 RESERVE_TRIES = 100
+DIRECTORY_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
 
 
 def _requested(value: Any) -> Address:
@@ -127,6 +130,10 @@ class Pool:
             except (ValueError, KeyError, TypeError):
                 reason = 'must have "dst" in CIDR notation and "gw" an address'
                 raise invalid(f"ipam.routes[{number}]", raw, reason) from None
+        if len(call.network) > DIRECTORY_NAME_BYTES:
+            raise invalid(
+                "name", call.network, f"is longer than {DIRECTORY_NAME_BYTES} bytes: no directory can have it"
+            )
         self.resolv_conf = ipam.resolvConf
         self.store = Store(ipam.dataDir, call.network)
         self.lease = Lease(call.container_id, call.ifname)
@@ -147,11 +154,21 @@ def _range_set(path: str, entries: list[Any]) -> RangeSet:
 
 
 def add(call: Call, undo: Undo) -> Result:
-    """Leases one address of each range set; raises TryAgainLater where a set has none left."""
+    """Lease one address of each range set; raises TryAgainLater if a set has none left.
+
+    An attachment whose network namespace is gone loses its lease to the same attachment that comes back, and to any
+    other that asks for its address or finds no other.
+    """
+    from shared.net import liveness
+
     pool = Pool(call)
     dns = resolv.read(pool.resolv_conf) if pool.resolv_conf else {}
+    mark = liveness.mark(call.netns)
     with pool.store as store:
-        held = _held(store, pool.lease)
+        if store.leased(pool.lease) and store.is_lost(pool.lease):
+            # the host link says nothing here: the calling plugin may have made it for this attachment a moment ago
+            store.release(pool.lease)
+        held = store.leased(pool.lease) or store.leased(pool.lease.bare)
         if held:
             raise InternalError(
                 f"{' and '.join(held)} {'has' if len(held) == 1 else 'have'} been allocated to {call.container_id}"
@@ -159,7 +176,7 @@ def add(call: Call, undo: Undo) -> Result:
             )
         for _ in range(RESERVE_TRIES):
             chosen = _choose(store, pool)
-            if store.reserve(pool.lease, list(enumerate(address for address, _ in chosen))):
+            if store.reserve(pool.lease, list(enumerate(address for address, _ in chosen)), mark):
                 break
         else:
             raise TryAgainLater(f"the leases in {store.path} change while their lock is held")
@@ -171,9 +188,9 @@ def add(call: Call, undo: Undo) -> Result:
     return result
 
 
-def _held(store: Store, lease: Lease) -> list[str]:
-    """The addresses of a container's interface; of old, leases did not name the interface."""
-    return store.leased(lease) or store.leased(Lease(lease.container_id, ""))
+def networks(call: Call) -> list[list[Prefix]]:
+    """Return, for each range set, the networks of its ranges, each as the gateway's address with the prefix length."""
+    return [[Prefix(entry.gateway, entry.subnet.length) for entry in one.ranges] for one in Pool(call).sets]
 
 
 def _choose(store: Store, pool: Pool) -> list[tuple[Address, Range]]:
@@ -196,7 +213,10 @@ def _take(store: Store, wanted: Address, entry: RangeSet) -> tuple[Address, Rang
     if held is None or wanted == held.gateway:
         raise InvalidConfig(f"requested IP address {wanted} is the gateway of its subnet")
     if store.is_taken(str(wanted)):
-        raise TryAgainLater(f"requested IP address {wanted} is not available in range set {entry}: it is in use")
+        holder = store.read(str(wanted))
+        if holder is None or not store.is_dead(holder):
+            raise TryAgainLater(f"requested IP address {wanted} is not available in range set {entry}: it is in use")
+        store.release(holder)
     return wanted, held
 
 
@@ -220,6 +240,8 @@ def _next(store: Store, number: int, entry: RangeSet) -> tuple[Address, Range]:
         found = entry.at(where)
         if where not in entry.gateways and not store.is_taken(str(found[0])):
             return found
+    if store.reclaim():
+        return _next(store, number, entry)
     raise TryAgainLater(f"no IP addresses available in range set: {entry}", _fullness(entry))
 
 
@@ -236,8 +258,10 @@ def check(call: Call) -> None:
     """Raises InternalError where the container's lease, or an address of prevResult in these ranges, is not there."""
     pool = Pool(call)
     previous = previous_result(call) or Result()
-    with pool.store as store:
-        held = _held(store, pool.lease)
+    held: list[str] = []
+    if pool.store.exists():
+        with Look(pool.store.data_dir, call.network) as look:
+            held = look.find(pool.lease)
     if not held:
         raise InternalError(f"host-local: failed to find address added by container {call.container_id} {call.ifname}")
     lost = [
@@ -262,15 +286,19 @@ def _store(call: Call) -> Store:
 
 
 def delete(call: Call) -> None:
-    """Frees the container's addresses; none is no error."""
+    """Free the container's addresses. Do nothing if it has none, also if the store cannot be written."""
     store = _store(call)
     if not store.exists():
         return
-    with store:
-        lease = Lease(call.container_id, call.ifname)
-        if not store.leased(lease):
-            store.release(Lease(call.container_id, ""))
-        store.release(lease)
+    lease = Lease(call.container_id, call.ifname)
+    try:
+        with store:
+            store.release_found(lease)
+    except Unwritable as failure:
+        with Look(store.data_dir, call.network) as look:
+            held = look.find(lease)
+        if held:
+            raise IOFailure(f"cannot release {', '.join(held)} in {store.path}", failure.details) from None
 
 
 def gc(call: Call) -> None:
@@ -281,8 +309,7 @@ def gc(call: Call) -> None:
     if not store.exists():
         return
     with store:
-        for name in list(store.names()):
-            lease = store.read(name)
+        for name, lease, _ in list(store.survey(store.index.entries())):
             if lease is None:
                 store.is_taken(name)  # which removes an empty or garbled file
                 continue
@@ -290,7 +317,7 @@ def gc(call: Call) -> None:
                 continue
             alive = (lease.container_id, lease.ifname) in valid if lease.ifname else lease.container_id in containers
             if not alive:
-                store.release(lease)
+                store.release_address(name)
 
 
 def status(call: Call) -> None:
@@ -302,16 +329,23 @@ def status(call: Call) -> None:
     if not pool.store.exists():
         return
     try:
-        with pool.store as store:
-            full = [entry for entry in pool.sets if _is_full(store, entry)]
+        with Look(pool.store.data_dir, call.network) as look:
+            full = [entry for entry in pool.sets if _is_full(look, entry)]
     except IOFailure as error:
         raise PluginNotAvailable("host-local cannot use its leases", str(error)) from None
     if full:
         raise PluginNotAvailable(f"no IP addresses available in range set: {full[0]}", _fullness(full[0]))
 
 
-def _is_full(store: Store, entry: RangeSet) -> bool:
-    """Looks into the files only where they are as many as the addresses: some may be empty or garbled."""
-    names = {place: name for name in store.names() if (place := entry.place(Address.parse(name))) is not None}
-    leased = [name for place, name in names.items() if place not in entry.gateways]
-    return len(leased) >= entry.capacity and all(map(store.is_taken, leased))
+def _is_full(look: Look, entry: RangeSet) -> bool:
+    """Look into the files only if they are as many as the addresses: an ADD reclaims garbled ones and dead ones."""
+
+    def count(names: Iterable[str]) -> int:
+        places = {entry.place(Address.parse(name)) for name in names}
+        return len(places - entry.gateways - {None})
+
+    if count(look.names()) < entry.capacity:
+        return False
+    dead = look.dead()
+    found = look.survey(look.index.entries())
+    return count(name for name, _, is_left_over in found if not is_left_over and name not in dead) >= entry.capacity

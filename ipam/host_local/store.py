@@ -6,15 +6,15 @@ The reference's part, which it and this suite can use by turns on a live node:
     <dataDir>/<network>/last_reserved_ip.<set>  where round robin goes on, for each range set
     <dataDir>/<network>/lock                    held with flock(2) during every call
 
-The index, which the reference never looks at:
+The index, which the reference never looks at, is ipam/host_local/index.py's. An entry is written before its leases and
+removed after them. The directory of leases is sealed by an impossible time of modification: any change that is not
+followed by a seal (the reference's, an administrator's, a call's that was killed) puts the clock's time there, and the
+next call rebuilds the index from the files.
 
-    <dataDir>/.pycni/<network>/<container id>:<ifname>  symbolic link whose text is "own" or "seen" and the addresses
-    <dataDir>/.pycni/<network>/boot                     symbolic link whose text is the kernel's boot_id
-
-A symbolic link because it appears whole, with one system call, and survives a power cut with its text. An entry is
-written before its leases and removed after them. The directory of leases is sealed by an impossible time of
-modification: any change that is not followed by a seal (the reference's, an administrator's, a call's that was
-killed) puts the clock's time there, and the next call rebuilds the index from the files.
+A file that is rewritten in place breaks no seal. So the files that an entry lists are read before it is believed: one
+that holds another's lease makes the call rebuild the index, and one that holds the container's id alone counts as the
+entry's. A DEL that finds no lease reads every file. One case stays hidden until a rebuild or a GC: a file that was
+rewritten as a lease of a container that has others in the index.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import fcntl
 import posix
 from time import monotonic
 
+from ipam.host_local.index import OWN, SEEN, Entry, Index, boot_id, is_address, unlink_if_there
+from ipam.host_local.lease import LEASE_LIMIT, Lease, parse_lease
 from shared import signals, steps
 from shared.cni.errors import IOFailure, TryAgainLater
 from shared.cni.ip import Address
-from shared.cni.names import is_link_name, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,62 +38,18 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 20.0
 LOCK_TRIES = 100
-LEASE_LIMIT = 8192  # bytes of a lease file that are looked at; a container id has at most 4096
 SIDECAR = ".pycni"
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
 SEAL_SECONDS = 315532800  # 1980-01-01: before any lease
-LONGEST_KEY = 240  # bytes; file names have at most 255
-ID_DIGITS = 64  # containerd's, CRI-O's and podman's container ids: SHA-256 in hexadecimal
+FIRST_READ = 4096  # bytes: all of any lease but the longest
+WRITTEN_WITHIN_NS = 1_000_000_000  # an entry and the lease files that go with it
 READ_ONLY_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
-OWN, SEEN = "own", "seen"
 S_IFMT, S_IFREG = 0o170000, 0o100000
 NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
 
-class Lease:
-    """What stands in a lease file; `ifname` is empty in the form of old."""
-
-    def __init__(self, container_id: str, ifname: str) -> None:
-        self.container_id = container_id
-        self.ifname = ifname
-
-    @property
-    def content(self) -> bytes:
-        """The file's bytes."""
-        return f"{self.container_id}\r\n{self.ifname}".encode() if self.ifname else self.container_id.encode()
-
-    @property
-    def key(self) -> str:
-        """The name of its index entry."""
-        return f"{self.container_id}:{self.ifname}"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Lease) and self.content == other.content
-
-    def __hash__(self) -> int:
-        return hash(self.content)
-
-    @property
-    def is_runtime_made(self) -> bool:
-        """Whether its id is one that container runtimes make, and nobody writes by hand."""
-        return len(self.container_id) == ID_DIGITS and set(self.container_id) <= set("0123456789abcdef")
-
-
-class Entry:
-    """An index entry: whose it is, whether this suite made the leases, and which."""
-
-    def __init__(self, origin: str, addresses: list[str]) -> None:
-        self.origin = origin
-        self.addresses = addresses
-
-
-def parse_lease(content: bytes) -> Lease | None:
-    """Reads a lease; None for what a crash leaves behind: nothing, zeros, or anything that is not text."""
-    text = content.strip()
-    if not text or not text.isascii() or any(byte < 32 and byte not in b"\t\r\n" for byte in text):
-        return None
-    container_id, separator, ifname = text.decode().partition("\r\n")
-    return Lease(container_id, ifname if separator else "")
+class Unwritable(IOFailure):
+    """The store cannot be opened for writing; it can perhaps be read."""
 
 
 class Store:
@@ -105,7 +62,8 @@ class Store:
         self.data_dir = data_dir
         self.network = network
         self.path = f"{data_dir}/{network}"
-        self.directory = self.index = self.lock = -1
+        self.directory = self.lock = -1
+        self.index = Index()
         self.deadline = 0.0  # on the monotonic clock, of waiting for both locks
 
     def exists(self) -> bool:
@@ -122,34 +80,48 @@ class Store:
         self.deadline = monotonic() + LOCK_SECONDS
         steps.begin("ipam.lock")
         try:
-            self.directory = _directory(self.path)
-            sidecar = _directory(f"{self.data_dir}/{SIDECAR}")
-            self.index = _directory(self.network, sidecar)
-            posix.close(sidecar)
-            # held, too, since anybody may remove the lock file, but nobody a directory that has leases in it
-            self._hold(self.directory)
-            self.lock = self._lock()
-            if not self._is_sealed():
-                steps.begin("ipam.index")
-                self.rebuild()
+            self._open()
         except OSError as error:
+            self.close()
             raise self._failure("open", error) from None
+        except BaseException:
+            self.close()
+            raise
         steps.begin("ipam.leases")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        posix.close(self.lock)
-        posix.close(self.index)
-        posix.close(self.directory)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the locks and directories."""
+        for descriptor in (self.lock, self.directory):
+            if descriptor >= 0:
+                posix.close(descriptor)
+        self.directory = self.lock = -1
+        self.index.close()
+
+    def _open(self) -> None:
+        self.directory = _directory(self.path)
+        sidecar = _directory(f"{self.data_dir}/{SIDECAR}")
+        self.index = Index(_directory(self.network, sidecar))
+        posix.close(sidecar)
+        # held, too, since anybody may remove the lock file, but nobody a directory that has leases in it
+        self._hold(self.directory)
+        self.lock = self._lock(posix.O_RDWR | posix.O_CREAT)
+        if not self._is_sealed():
+            steps.begin("ipam.index")
+            self.rebuild()
 
     def _failure(self, what: str, error: OSError) -> IOFailure:
-        return IOFailure(f"cannot {what} the leases in {self.path}", str(error))
+        kind = Unwritable if what == "open" and error.errno in UNWRITABLE else IOFailure
+        return kind(f"cannot {what} the leases in {self.path}", str(error))
 
-    def _lock(self) -> int:
+    def _lock(self, how: int) -> int:
         for _ in range(LOCK_TRIES):
-            flags = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_NONBLOCK
+            flags = how | posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_NONBLOCK
             lock = posix.open("lock", flags, 0o600, dir_fd=self.directory)
             held = posix.fstat(lock)
             if held.st_mode & S_IFMT != S_IFREG:
@@ -182,10 +154,7 @@ class Store:
         held = posix.fstat(self.directory)
         if held.st_mtime_ns != seal_time(held.st_ino):
             return False
-        try:
-            return posix.readlink("boot", dir_fd=self.index) == _boot_id()
-        except OSError:
-            return False
+        return self.index.boot() == boot_id()
 
     def seal(self) -> None:
         """Says that the index is complete; where the file system cannot keep the time, the next call rebuilds it."""
@@ -196,8 +165,8 @@ class Store:
             return
 
     def rebuild(self) -> None:
-        """Reads every lease: makes the index anew, removes what `survey` finds to be left over."""
-        old = self.entries()
+        """Read every lease: make the index anew, and remove the files that `survey` finds to be left over."""
+        old = self.index.entries()
         rebooted = self.is_rebooted()
         leases: dict[Lease, list[str]] = {}
         for name, lease, is_left_over in self.survey(old):
@@ -206,24 +175,36 @@ class Store:
             else:
                 leases.setdefault(lease, []).append(name)
         for key in old.keys() - {lease.key for lease in leases}:
-            _unlink_if_there(key, self.index)
+            self.index.remove(key)
         for lease, names in leases.items():
             entry = old.get(lease.key)
             mine = entry is not None and entry.origin == OWN and not rebooted and set(names) <= set(entry.addresses)
             origin = OWN if mine else SEEN
-            if entry is None or (entry.origin, set(entry.addresses)) != (origin, set(names)):
-                self._write_entry(lease, origin, names)
-        self._replace_index_text("boot", _boot_id())
+            mark = entry.mark if entry and mine and self._is_as_old(names, lease.key) else ""
+            if entry is None or (entry.origin, set(entry.addresses), entry.mark) != (origin, set(names), mark):
+                self.index.write(lease, origin, names, mark)
+        self.index.note_boot()
         self.seal()
+
+    def _is_as_old(self, names: list[str], key: str) -> bool:
+        """Return True if an entry was written with its files: the reference may have leased an address again since."""
+        try:
+            latest = self.index.time(key) + WRITTEN_WITHIN_NS
+            times = [posix.stat(name, dir_fd=self.directory, follow_symlinks=False).st_mtime_ns for name in names]
+        except FileNotFoundError:  # somebody has no need of the lock
+            return False
+        return max(times) <= latest
 
     def survey(self, entries: dict[str, Entry]) -> Iterator[tuple[str, Lease | None, bool]]:
         """Each address that has a file, its lease, and whether that is left over: no call can have left it behind.
 
         That is: files that are empty or garbled, whose lease is None, and leases of an earlier boot (no network
         namespace survives one) that this suite made, or that it saw in that boot with the id of a container runtime. A
-        lease of another form may have been placed by hand.
+        lease of another form may have been placed by hand. A file with the id alone is that of the interface for which
+        the index lists it.
         """
         rebooted = self.is_rebooted()
+        listed = _listed(entries)
         for name in list(self.names()):
             content = self._content(name)
             if content is None:
@@ -232,47 +213,21 @@ class Store:
             if lease is None:
                 yield name, None, True
                 continue
+            lease = _credited(lease, listed.get(name, ""))
             entry = entries.get(lease.key)
             known = entry is not None and name in entry.addresses and (entry.origin == OWN or lease.is_runtime_made)
             yield name, lease, rebooted and known
 
     def is_rebooted(self) -> bool:
         """Whether the index is of an earlier boot."""
-        return self._index_text("boot") not in (None, _boot_id())
-
-    def entries(self) -> dict[str, Entry]:
-        """The index."""
-        entries = {}
-        for key in posix.listdir(self.index):
-            text = self._index_text(key) if ":" in key else None
-            if text is not None:
-                origin, *addresses = text.split()
-                entries[key] = Entry(origin, addresses)
-        return entries
-
-    def _index_text(self, name: str) -> str | None:
-        try:
-            return posix.readlink(name, dir_fd=self.index)
-        except OSError:
-            return None
-
-    def _replace_index_text(self, name: str, text: str) -> None:
-        try:
-            posix.symlink(text, name, dir_fd=self.index)
-        except FileExistsError:
-            posix.unlink(name, dir_fd=self.index)
-            posix.symlink(text, name, dir_fd=self.index)
-
-    def _write_entry(self, lease: Lease, origin: str, addresses: list[str]) -> None:
-        if len(lease.key) <= LONGEST_KEY and "/" not in lease.key:
-            self._replace_index_text(lease.key, " ".join([origin, *addresses]))
+        return self.index.boot() not in (None, boot_id())
 
     # -- leases
 
     def names(self) -> Iterator[str]:
         """The names of the lease files, which are addresses, in no order; garbled files included."""
         for name in posix.listdir(self.directory):
-            if _is_address(name):
+            if is_address(name):
                 yield name
 
     def read(self, name: str) -> Lease | None:
@@ -292,7 +247,10 @@ class Store:
         try:
             if posix.fstat(descriptor).st_mode & S_IFMT != S_IFREG:
                 return None
-            return posix.read(descriptor, LEASE_LIMIT)
+            content = posix.read(descriptor, FIRST_READ)
+            while FIRST_READ <= len(content) < LEASE_LIMIT and (more := posix.read(descriptor, LEASE_LIMIT)):
+                content += more
+            return content
         finally:
             posix.close(descriptor)
 
@@ -308,15 +266,63 @@ class Store:
         return False
 
     def leased(self, lease: Lease) -> list[str]:
-        """The addresses that a container's interface has."""
-        text = self._index_text(lease.key) if len(lease.key) <= LONGEST_KEY else None
-        if text is not None:
-            names = list(filter(_is_address, text.split()[1:]))
-        elif len(lease.key) > LONGEST_KEY:
-            names = list(self.names())  # too long for a file name: not in the index
-        else:
+        """The addresses that a container's interface has, by the index; a wrong one is made anew."""
+        names = self._listed(lease)
+        if names is None:
+            self.rebuild()
+            names = self._listed(lease)
+        return names or []
+
+    def _listed(self, lease: Lease) -> list[str] | None:
+        """The addresses that the index lists, None if one of them is another's by now."""
+        entry = self.index.entry(lease.key)
+        if entry is None:
             return []
-        return [name for name in names if self.read(name) == lease]
+        if entry.is_cut:
+            return self.search(lease)
+        held = {name: found for name in entry.addresses if (found := self.read(name)) is not None}
+        return list(held) if all(found in (lease, lease.bare) for found in held.values()) else None
+
+    def search(self, lease: Lease) -> list[str]:
+        """The addresses that a container's interface has, by every file; without one, those of its id alone."""
+        found = [(name, held) for name, held, is_left_over in self.survey(self.index.entries()) if not is_left_over]
+        own, bare = ([name for name, held in found if held == one] for one in (lease, lease.bare))
+        return own or bare
+
+    def is_lost(self, lease: Lease) -> bool:
+        """Return True if the lease is of an ADD whose network namespace is gone."""
+        from shared.net import liveness
+
+        entry = self.index.entry(lease.key)
+        return entry is not None and liveness.is_lost(entry.mark)
+
+    def is_dead(self, lease: Lease) -> bool:
+        """Return True if the lease is of an attachment whose network namespace and host link are gone."""
+        if not self.is_lost(lease):
+            return False
+        from shared.net import liveness
+        from shared.net.owner import Owner
+
+        entry = self.index.entry(lease.key)
+        owner = Owner(self.network, lease.container_id, lease.ifname)
+        return entry is not None and liveness.is_dead(owner, entry.mark)
+
+    def dead(self) -> dict[str, Lease]:
+        """The addresses whose leases are of dead attachments, by the index, and the leases."""
+        found: dict[str, Lease] = {}
+        for key, entry in self.index.entries().items():
+            for name in entry.addresses if entry.mark else ():
+                lease = self.read(name)
+                if lease and lease.key == key and self.is_dead(lease):
+                    found[name] = lease
+        return found
+
+    def reclaim(self) -> bool:
+        """Free the leases of dead attachments; return True if there were any."""
+        found = set(self.dead().values())
+        for lease in found:
+            self.release(lease)
+        return bool(found)
 
     def last_reserved(self, set_number: int) -> Address | None:
         """Where round robin stands in a range set."""
@@ -326,42 +332,65 @@ class Store:
         except ValueError:
             return None
 
-    def reserve(self, lease: Lease, chosen: list[tuple[int, Address]]) -> bool:
-        """Leases addresses, each with the number of its range set; False, and nothing leased, if one is taken."""
+    def reserve(self, lease: Lease, chosen: list[tuple[int, Address]], mark: str = "") -> bool:
+        """Leases addresses, each with the number of its range set; False, and nothing leased, if one is taken.
+
+        `mark` is that of the pod's namespace, by which a later call sees that the pod is dead.
+        """
+        made: list[str] = []
         try:
-            self._write_entry(lease, OWN, [str(address) for _, address in chosen])
-            for _, address in chosen:
-                if not self._create(str(address), lease.content):
-                    self.release(lease)
+            self.index.write(lease, OWN, [str(address) for _, address in chosen], mark)
+            for name in [str(address) for _, address in chosen]:
+                if not self._create(name, lease.content):
+                    self._take_back(lease, made)
                     return False
+                made.append(name)
             for number, address in chosen:
                 self._write(f"last_reserved_ip.{number}", str(address).encode(), posix.O_TRUNC)
         except OSError as error:
-            self.release(lease)
+            self._take_back(lease, made)
             raise self._failure("write", error) from None
         self.seal()
         return True
 
-    def release(self, lease: Lease) -> None:
-        """Frees the addresses of a container's interface; none is no error."""
+    def _take_back(self, lease: Lease, made: list[str]) -> None:
+        """Remove the files that a reservation has made, and its index entry."""
         try:
-            for name in self.leased(lease):
+            for name in made:
                 self._unlink(name)
-            if len(lease.key) <= LONGEST_KEY:
-                _unlink_if_there(lease.key, self.index)
+            self.index.remove(lease.key)
         except OSError as error:
             raise self._failure("release", error) from None
         self.seal()
 
+    def release(self, lease: Lease) -> None:
+        """Free the addresses of a container's interface that the index knows. Do nothing if it has none."""
+        try:
+            for name in self.leased(lease):
+                self._unlink(name)
+            self.index.remove(lease.key)
+        except OSError as error:
+            raise self._failure("release", error) from None
+        self.seal()
+
+    def release_found(self, lease: Lease) -> None:
+        """Free the addresses of a container's interface, whatever form their files have and the index knows or not."""
+        if not self.leased(lease):
+            for name in self.search(lease):
+                self.release_address(name)
+        self.release(lease)
+
     def release_address(self, name: str) -> None:
-        """Frees one address, whatever its file holds; what else its owner has stays."""
+        """Free one address, whatever its file holds. Keep the others of its owner."""
         try:
             lease = self.read(name)
+            if lease and not lease.ifname:
+                lease = _credited(lease, _listed(self.index.entries()).get(name, ""))
             self._unlink(name)
             rest = self.leased(lease) if lease else []
-            if lease and rest:
-                origin = (self._index_text(lease.key) or SEEN).partition(" ")[0]
-                self._write_entry(lease, origin, rest)
+            entry = self.index.entry(lease.key) if lease and rest else None
+            if lease and entry:
+                self.index.write(lease, entry.origin, rest, entry.mark)
             elif lease:
                 self.release(lease)
         except OSError as error:
@@ -393,7 +422,7 @@ class Store:
         except FileExistsError:
             return False
         except OSError:
-            _unlink_if_there(name, self.directory)
+            unlink_if_there(name, self.directory)
             raise
         return True
 
@@ -406,7 +435,32 @@ class Store:
             posix.close(descriptor)
 
     def _unlink(self, name: str) -> None:
-        _unlink_if_there(name, self.directory)
+        unlink_if_there(name, self.directory)
+
+
+class Look(Store):
+    """The leases as they are, for calls that change none: nothing is made, repaired or removed.
+
+    It needs no store that can be written, and takes the locks that are there. Use `find`, not `leased`.
+    """
+
+    def _open(self) -> None:
+        self.directory = _existing_directory(self.path)
+        try:
+            sidecar = _existing_directory(f"{self.data_dir}/{SIDECAR}")
+            self.index = Index(_existing_directory(self.network, sidecar))
+            posix.close(sidecar)
+        except FileNotFoundError:
+            self.index = Index()  # the reference has none
+        self._hold(self.directory)
+        try:
+            self.lock = self._lock(posix.O_RDONLY)
+        except FileNotFoundError:
+            self.lock = -1
+
+    def find(self, lease: Lease) -> list[str]:
+        """The addresses of a container's interface, by the index if it is complete and right, else by every file."""
+        return (self._is_sealed() and self._listed(lease)) or self.search(lease)
 
 
 def seal_time(inode: int) -> int:
@@ -437,31 +491,31 @@ def problem(data_dir: str, network: str) -> str:
     return ""
 
 
-def is_hand_placed(lease: Lease) -> bool:
-    """Whether a lease is of a form that no plugin writes, so that GC has no say over it."""
-    if lease.ifname:
-        return not (is_name(lease.container_id) and is_link_name(lease.ifname))
-    return not lease.is_runtime_made
+def _listed(entries: dict[str, Entry]) -> dict[str, str]:
+    """Return the key of the entry that lists an address, by the address."""
+    return {name: key for key, entry in entries.items() for name in entry.addresses}
 
 
-def _is_address(name: str) -> bool:
-    try:
-        Address.parse(name)
-    except ValueError:
-        return False
-    return True
+def _credited(lease: Lease, key: str) -> Lease:
+    """Return the lease of the interface for which the index lists a file that holds the id alone."""
+    container_id, _, ifname = key.partition(":")
+    return Lease(container_id, ifname) if ifname and lease == Lease(container_id, "") else lease
 
 
 def _directory(path: str, parent: int | None = None) -> int:
     """Opens a directory of the store, made if need be: no symbolic link, root's, and nobody else's to write."""
     try:
-        descriptor = posix.open(path, READ_ONLY_DIRECTORY, dir_fd=parent)
+        return _existing_directory(path, parent)
     except FileNotFoundError:
         place = 0
         while (place := path.find("/", place + 1)) > 0:
             _make_directory(path[:place], 0o755, parent)
         _make_directory(path, 0o700, parent)
-        descriptor = posix.open(path, READ_ONLY_DIRECTORY, dir_fd=parent)
+        return _existing_directory(path, parent)
+
+
+def _existing_directory(path: str, parent: int | None = None) -> int:
+    descriptor = posix.open(path, READ_ONLY_DIRECTORY, dir_fd=parent)
     held = posix.fstat(descriptor)
     if held.st_uid != posix.geteuid() or held.st_mode & 0o022:
         raise IOFailure(f"{path} must belong to the user of the plugin and be writable for nobody else")
@@ -475,21 +529,6 @@ def _make_directory(path: str, mode: int, parent: int | None) -> None:
         return
 
 
-def _unlink_if_there(name: str, directory: int) -> None:
-    try:
-        posix.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        return
-
-
 def _write_all(descriptor: int, content: bytes) -> None:
     while content:
         content = content[posix.write(descriptor, content) :]
-
-
-def _boot_id() -> str:
-    descriptor = posix.open(BOOT_ID, posix.O_RDONLY | posix.O_CLOEXEC)
-    try:
-        return posix.read(descriptor, 64).decode().strip()
-    finally:
-        posix.close(descriptor)

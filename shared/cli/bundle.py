@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from shared.preload import Bundle
+from shared.preload import Bundle, digest
 
 PACKAGES = ("shared", "plugins", "ipam")
 OPERATOR_TIER = ("shared/cli/", "shared/runtime/")
@@ -65,13 +65,18 @@ class Recording(Bundle):
     """Imports modules from their compiled code and writes down in which order they were finished."""
 
     def __init__(self, packages: list[str], modules: dict[str, bytes]) -> None:
-        super().__init__("", packages, dict.fromkeys(modules, (0, 0)))
+        super().__init__("", packages, dict.fromkeys(modules, (0, 0, b"")))
         self.modules = modules
         self.finished: list[str] = []
 
+    def load(self, name: str) -> CodeType:
+        """Return the code of a module."""
+        code: CodeType = marshal.loads(self.modules[name])  # noqa: S302
+        return code
+
     def exec_module(self, module: ModuleType) -> None:
-        """Runs the module's code, then notes its name."""
-        exec(marshal.loads(self.modules[module.__name__]), module.__dict__)  # noqa: S102, S302
+        """Run the module's code, then note its name."""
+        super().exec_module(module)
         self.finished.append(module.__name__)
 
 
@@ -88,7 +93,11 @@ def order_for(executable: str, packages: list[str], modules: dict[str, bytes]) -
 
 
 def build(tree: Path, final: str) -> bytes:
-    """The bundle's content, for the running interpreter: eight digits, as many bytes of index, the modules' code."""
+    """Return the bundle's content for the running interpreter.
+
+    It is eight digits, as many bytes of head, and the modules' code. The head is its own digest and, marshalled, the
+    code of shared.preload, the packages, the orders by executable and the index.
+    """
     packages: list[str] = []
     modules: dict[str, bytes] = {}
     for path in sorted(path for package in PACKAGES for path in (tree / package).rglob("*.py")):
@@ -102,14 +111,16 @@ def build(tree: Path, final: str) -> bytes:
     from shared.launch import PLUGINS
 
     orders = {executable: order_for(executable, packages, modules) for executable in list(PLUGINS)}
+    preload = marshal.loads(modules["shared.preload"])  # noqa: S302
     length = 0
     while True:  # the index holds offsets that depend on its own length
         offset = 8 + length
         index = {}
         for name, code in modules.items():
-            index[name] = (len(code), offset)
+            index[name] = (len(code), offset, digest(code))
             offset += len(code)
-        head = marshal.dumps((packages, orders, index))
+        body = marshal.dumps((preload, packages, orders, index))
+        head = digest(body) + body
         if len(head) == length:
             return b"%08d" % length + head + b"".join(modules.values())
         length = len(head)

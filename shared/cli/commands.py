@@ -329,8 +329,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("del", "networks", "detach a network namespace from a network; can be repeated", _attachment),
     Command(
         "gc", "networks",
-        "remove what is left of attachments whose namespace is gone, and have the plugins remove all that is of no"
-        " remembered attachment; not to be run while pods are being attached to the network", _gc,
+        "delete what is left of attachments that are certain to be gone: DEL for those in the cache, GC for all others;"
+        " what cannot be told counts as alive; not to be run while pods are being attached to the network", _gc,
     ),
     Command("status", "networks", "exit status 0 if the network could attach a namespace now", _whole_network),
     Command("version", "networks", "print the version of cnitool, and those of CNI that plugins speak", _version),

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from shared.cli import mirror, story, throwaway
+from shared.cli import mirror, throwaway
 from shared.cli.networks import bin_dirs, capability_args, cni_args
 from shared.cli.terminal import readable
 from shared.cli.throwaway import Failure
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 def rehearse(
     network: NetworkConfigList, directories: Sequence[Path | str], attachment: Attachment, *, delete: bool
 ) -> dict[str, Any]:
-    """What rehearsal.rehearse answers, with each step's `text`. Raises Failure where it could not be done."""
+    """What rehearsal.rehearse answers. Raises Failure where it could not be done."""
     places = [Path(directory).absolute() for directory in directories]
     throwaway.expect_visible([*places, Path(__file__)], mirror.HIDDEN)
     task = {
@@ -63,8 +63,6 @@ def rehearse(
     told: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"failure": f"exit status {done.returncode}"}
     if "failure" in told:
         raise Failure(f"the rehearsal failed: {told['failure']}")
-    for step in told["steps"]:
-        step["text"] = story.text(step)
     return told
 
 

@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from shared.cli import leases, networks
-from shared.cli.leases import DOWN, GONE, Held, Node, Pool
+from shared.cli.leases import DOWN, Held, Node, Pool
 from shared.cli.terminal import say, table
 from shared.cni.ip import Address
 from shared.runtime import conflist
 from shared.runtime.conflist import ConfigError
+from shared.runtime.presence import GONE
 
 LONG = 1000  # leases of which the reading takes a while; and rich needs 2 ms for a row
 NUMBERS = ("SIZE", "USED", "FREE", "AGE")

@@ -11,15 +11,17 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from netaddr import IPRange, IPSet
 from pyroute2 import IPRoute
 
 from ipam.host_local import IpamConfig
+from ipam.host_local.index import Index
+from ipam.host_local.lease import Lease
 from ipam.host_local.ranges import RangeSet
-from ipam.host_local.store import READ_ONLY_DIRECTORY, SIDECAR, Entry, Lease, Store
+from ipam.host_local.store import READ_ONLY_DIRECTORY, SIDECAR, Store
 from shared.cli import reading
+from shared.cli.inhabited import Namespaces
 from shared.cni.errors import CniError
 from shared.cni.ip import Address
 from shared.cni.names import is_name
@@ -27,35 +29,21 @@ from shared.net.owner import Owner
 from shared.runtime.attach import Attachment
 from shared.runtime.cache import Cache, Cached, CacheError
 from shared.runtime.conflist import NetworkConfigList
+from shared.runtime.presence import ALIVE, GONE, UNKNOWN, of_namespace
 
 DATA_DIR: str = IpamConfig.fields["dataDir"].default
-OWN_NETNS = "/proc/self/ns/net"
-ALIVE, GONE, UNKNOWN = "alive", "gone", "unknown"
 UP, DOWN = "up", "down"
 
 
 class Look(Store):
     """A store that is only looked at: nothing is locked, made, rebuilt or removed."""
 
-    def __enter__(self) -> Self:
+    def _open(self) -> None:
+        self.directory = posix.open(self.path, READ_ONLY_DIRECTORY)
         try:
-            self.directory = posix.open(self.path, READ_ONLY_DIRECTORY)
-        except OSError as error:
-            raise self._failure("open", error) from None
-        try:
-            self.index = posix.open(f"{self.data_dir}/{SIDECAR}/{self.network}", READ_ONLY_DIRECTORY)
+            self.index = Index(posix.open(f"{self.data_dir}/{SIDECAR}/{self.network}", READ_ONLY_DIRECTORY))
         except OSError:
-            self.index = -1  # the reference has none
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        posix.close(self.directory)
-        if self.index >= 0:
-            posix.close(self.index)
-
-    def entries(self) -> dict[str, Entry]:
-        """The index, empty where there is none."""
-        return super().entries() if self.index >= 0 else {}
+            self.index = Index()  # the reference has none
 
 
 @dataclass(frozen=True)
@@ -158,6 +146,7 @@ class Node:
 
     def __init__(self, cache_dir: str) -> None:
         self.cache = Cache(cache_dir)
+        self.namespaces = Namespaces()
         self.links: dict[str, tuple[str, str]] = {}
         with IPRoute() as kernel:
             for link in kernel.get_links():
@@ -171,7 +160,7 @@ class Node:
             return Held(address, lease, made, dead="empty or garbled")
         cached = self._cached(network, lease)
         paths = [path for one in cached if (path := one.attachment.netns)]
-        states = [_netns_state(path) for path in paths]
+        states = [of_namespace(path) for path in paths]
         # of old, leases do not name the interface, and any of the container's keeps them
         state = next((one for one in (ALIVE, UNKNOWN, GONE) if one in states), UNKNOWN)
         link, link_state = self._link(network, lease, cached)
@@ -180,13 +169,19 @@ class Node:
         if is_left_over:
             dead = "of an earlier boot"
         elif state == GONE and len(paths) == len(cached) and not held.is_in_use and _is_before(made, cached):
-            dead = "its namespace is gone"
+            # the path may be gone and the namespace not: a process, or another mount, keeps it
+            dead = "" if self._is_inside(address, lease) else "its namespace is gone"
         return Held(address, lease, made, held.netns, state, link, link_state, dead)
 
+    def _is_inside(self, address: str, lease: Lease) -> bool:
+        return bool(self.namespaces.home(lease.ifname, {Address.parse(address)}, set(), guess=False))
+
     def _cached(self, network: str, lease: Lease) -> list[Cached]:
+        """The entries that tell of a lease; none if one of them cannot be read."""
         try:
             if not lease.ifname:
-                return self.cache.attachments(network, lease.container_id)
+                found, unreadable = self.cache.look(network, lease.container_id)
+                return [] if any(one.keys(network) for one in unreadable) else found
             one = self.cache.load(network, Attachment(lease.container_id, "", lease.ifname))
         except CacheError:
             return []
@@ -217,16 +212,6 @@ def _host_links(cached: Cached) -> Iterator[str]:
             yield one["name"]
 
 
-def _netns_state(path: str) -> str:
-    """Whether a namespace is there; what a deleted one may leave at its path is an ordinary file."""
-    try:
-        return ALIVE if os.stat(path).st_dev == os.stat(OWN_NETNS).st_dev else GONE
-    except (FileNotFoundError, NotADirectoryError):
-        return GONE
-    except OSError:
-        return UNKNOWN
-
-
 def _is_before(made: float, cached: Sequence[Cached]) -> bool:
     """Whether a lease is older than what the cache says, or it is of a later ADD, which perhaps still runs."""
     try:
@@ -244,7 +229,7 @@ def read(pool: Pool, node: Node, progress: Progress) -> None:
     if not look.exists():
         return
     with look:
-        found = {name: (lease, is_left_over) for name, lease, is_left_over in look.survey(look.entries())}
+        found = {name: (lease, is_left_over) for name, lease, is_left_over in look.survey(look.index.entries())}
         for name in progress(sorted(found, key=_order), pool.network):
             lease, is_left_over = found[name]
             held = _held(look, node, name, lease, is_left_over=is_left_over)
@@ -277,8 +262,8 @@ def free_dead(pool: Pool, dead: Sequence[Held], cache_dir: str) -> list[Held]:
         node = Node(cache_dir)
         for held in dead:
             lease = store.read(held.address)
-            if lease is not None and lease == held.lease:
-                again = _held(store, node, held.address, lease, is_left_over=False)
+            if lease is not None and held.lease is not None and lease in (held.lease, held.lease.bare):
+                again = _held(store, node, held.address, held.lease, is_left_over=False)
                 if again is not None and again.dead:
                     store.release_address(held.address)
             if not store.is_taken(held.address):

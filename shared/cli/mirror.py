@@ -71,6 +71,7 @@ def _look_at(link: Any, names: dict[int, str]) -> dict[str, Any]:
         "name": link.get("ifname"),
         "is_bridge": is_bridge,
         "filters_vlans": bool(is_bridge and link.get(("linkinfo", "data", "br_vlan_filtering"))),
+        "default_vlan": link.get(("linkinfo", "data", "br_vlan_default_pvid")) if is_bridge else None,
         "mtu": min(link.get("mtu"), LARGEST_MTU),
         "mac": link.get("address"),
         "alias": link.get("ifalias"),
@@ -88,7 +89,8 @@ def remake(node: Node) -> None:
     with IPRoute() as ip:
         ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
         for number, link in enumerate(node["links"]):
-            kind: dict[str, Any] = {"kind": "bridge"} | ({"br_vlan_filtering": 1} if link["filters_vlans"] else {})
+            vlans = {"br_vlan_filtering": 1, "br_vlan_default_pvid": link["default_vlan"]}
+            kind: dict[str, Any] = {"kind": "bridge"} | (vlans if link["filters_vlans"] else {})
             if not link["is_bridge"]:
                 kind = {"kind": "veth", "peer": {"ifname": f"outside{number}", "net_ns_fd": outside.descriptor}}
             mac = {"address": link["mac"]} if MAC.fullmatch(link["mac"] or "") else {}

@@ -12,21 +12,24 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.cli.commands import CONF_DIR, UsageError
 from shared.cni.errors import CniError
-from shared.net.netns import open_netns
 from shared.runtime import attach, conflist
 from shared.runtime.attach import Attachment, PluginError
-from shared.runtime.cache import Cached, CacheError
+from shared.runtime.cache import CacheError
 from shared.runtime.client import Client
 from shared.runtime.conflist import ConfigError, NetworkConfigList
 from shared.runtime.find import PluginNotFound
+from shared.runtime.presence import AttachmentExists
+
+if TYPE_CHECKING:
+    from shared.cli.living import Census
 
 Options = argparse.Namespace
 
-FAILURES = (ConfigError, CacheError, PluginError, PluginNotFound, CniError, ValueError)
+FAILURES = (ConfigError, CacheError, PluginError, PluginNotFound, AttachmentExists, CniError, ValueError)
 
 
 def run(options: Options) -> int:
@@ -131,12 +134,19 @@ def _add(options: Options) -> None:
 
 
 def _check(options: Options) -> None:
-    if not client(options).check(network(options), attachment(options)):
+    mine, pod = client(options), attachment(options)
+    if not mine.check(_made_with(options, mine, pod), pod):
         warn(f"network {options.network} has no CHECK (cniVersion before 0.4.0, or disableCheck)")
 
 
 def _del(options: Options) -> None:
-    client(options).delete(network(options), attachment(options))
+    mine, pod = client(options), attachment(options)
+    mine.delete(_made_with(options, mine, pod), pod)
+
+
+def _made_with(options: Options, mine: Client, pod: Attachment) -> NetworkConfigList:
+    """The configuration that ADD had, from the cache: today's may be another, or gone. Otherwise today's."""
+    return mine.remembered(options.network, pod) or network(options)
 
 
 def _status(options: Options) -> None:
@@ -146,55 +156,63 @@ def _status(options: Options) -> None:
 
 
 def _gc(options: Options) -> None:
+    # nothing else here needs these
+    from shared.cli import living
+
     mine, found = client(options), network(options)
     if found.disable_gc:
         warn(f"network {found.name} has disableGC: nothing is done")
         return
-    entries = mine.cached(found.name)
-    gone = [entry for entry in entries if is_gone(entry)]
-    alive = [entry for entry in entries if entry not in gone]
-    plan = {
-        "network": found.name,
-        "valid": [_named(entry) for entry in alive],
-        "remove": [_named(entry) for entry in gone],
-        "pluginsAsked": found.supports("1.1.0"),
-    }
+    census = living.take(found, mine.cache)
+    for reason in filter(None, (census.trouble, *(one.reason for one in census.unreadable))):
+        warn(f"{reason}; its pods count as alive")
+    asks = found.supports("1.1.0") and not census.strangers
+    if found.supports("1.1.0") and not asks:
+        warn(f"{', '.join(census.strangers)}: in use, but it cannot be told by which pod; plugins are not asked")
     if options.json:
-        print_json(plan)
+        print_json(_plan(found, census, asks=asks))
     else:
-        _print_plan(found, alive, gone)
-    if not options.dry_run:
-        mine.gc(found, [entry.attachment for entry in alive])
+        _print_plan(found, census, asks=asks)
+    if options.dry_run:
+        return
+
+    def valid() -> set[tuple[str, str]] | None:
+        """The plan's, and those of ADDs that have begun since."""
+        return {*census.living, *living.take(found, mine.cache).living} if asks else None
+
+    mine.collect(found, census.gone, valid)
 
 
-def is_gone(entry: Cached) -> bool:
-    """Whether the network namespace of a remembered attachment is gone; where none is known, nobody can say so."""
-    if not entry.attachment.netns:
-        return False
-    try:
-        open_netns(entry.attachment.netns).close()
-    except CniError:
-        return True
-    return False
+def _plan(found: NetworkConfigList, census: Census, *, asks: bool) -> dict[str, Any]:
+    return {
+        "network": found.name,
+        "valid": [
+            {"containerID": one.container_id, "ifname": one.ifname, "netns": one.netns, "reason": one.reason}
+            for one in census.living.values()
+        ],
+        "remove": [
+            {"containerID": mine.container_id, "ifname": mine.ifname, "netns": mine.netns}
+            for mine in (entry.attachment for entry in census.gone)
+        ],
+        "leftovers": [{"containerID": container_id, "ifname": ifname} for container_id, ifname in census.leftovers],
+        "unreadable": [str(one.path) for one in census.unreadable],
+        "pluginsAsked": asks,
+    }
 
 
-def _named(entry: Cached) -> dict[str, str]:
-    mine = entry.attachment
-    return {"containerID": mine.container_id, "ifname": mine.ifname, "netns": mine.netns}
-
-
-def _print_plan(found: NetworkConfigList, alive: list[Cached], gone: list[Cached]) -> None:
-    for entry in gone:
+def _print_plan(found: NetworkConfigList, census: Census, *, asks: bool) -> None:
+    for entry in census.gone:
         mine = entry.attachment
         print(f"DEL {mine.container_id} {mine.ifname}: its namespace {mine.netns} is gone")
-    if found.supports("1.1.0"):
+    if asks:
         types = ", ".join(str(plugin["type"]) for plugin in found.plugins)
-        print(f"GC to {types}: all that is of none of the {len(alive)} remembered attachments that are alive goes")
-        for entry in alive:
-            unknown = "" if entry.attachment.netns else " (its namespace is not known)"
-            print(f"  stays: {entry.attachment.container_id} {entry.attachment.ifname}{unknown}")
-    elif not gone:
-        print(f"nothing to do: all {len(alive)} remembered attachments of {found.name} are alive")
+        print(f"GC to {types}: all that is of none of the {len(census.living)} attachments that are alive goes")
+        for container_id, ifname in census.leftovers:
+            print(f"  goes: {container_id} {ifname}".rstrip() + ": not in the cache, and in no namespace")
+        for one in census.living.values():
+            print(f"  stays: {one.container_id} {one.ifname}: {one.reason}")
+    elif not census.gone:
+        print(f"nothing to do: all {len(census.living)} attachments of {found.name} are alive")
 
 
 def _version(options: Options) -> None:

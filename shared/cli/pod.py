@@ -28,6 +28,7 @@ def _pod(options: Options) -> Pod:
 
 def _up(options: Options) -> None:
     network, pod = _network(options), _pod(options)
+    network.expect_new(pod)
     network.status()
     result = network.set_up(pod)
     if options.json:

@@ -10,14 +10,13 @@ import importlib
 import json
 import os
 import posix
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shared.cli import filetap, mirror, state, throwaway, wiretap
+from shared.cli import filetap, mirror, state, story, throwaway, wiretap
 from shared.cli.recorder import Recorder, wrap
 from shared.cni import execute, plugin, suite
 from shared.launch import PLUGINS
@@ -27,7 +26,6 @@ from shared.runtime.attach import Attachment, PluginError
 from shared.runtime.conflist import parse
 
 TREE = Path(__file__).resolve().parents[2]
-LAUNCHED = re.compile(rb'main\("([^"]+)"\)')  # the last line of a launcher names its installation
 FUNCTIONS = ("add", "delete")
 STREAMS = (0, 1)
 SYSTEM_BUS = "DBUS_SYSTEM_BUS_ADDRESS"  # what leads out of here: the usual place is hidden with /run
@@ -41,11 +39,18 @@ def main() -> None:
         answer = rehearse(task)
     except throwaway.Failure as failure:
         answer = {"failure": str(failure)}
-    json.dump(answer, sys.stdout, default=lambda value: value.hex(" ") if isinstance(value, bytes) else str(value))
+    json.dump(answer, sys.stdout, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form for: bytes in hexadecimal, flags by their names."""
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return value.hex(" ") if isinstance(value, bytes) else str(value)
 
 
 def rehearse(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The calls and their steps, the result, and the error if there was one."""
+    """The calls, their steps with the `text` of each, the result, and the error if there was one."""
     network = parse(task["network"])
     os.environ.pop(SYSTEM_BUS, None)
     posix.environ.pop(SYSTEM_BUS.encode(), None)
@@ -65,6 +70,7 @@ def rehearse(task: Mapping[str, Any]) -> dict[str, Any]:
     except PluginError as error:
         facts = {"plugin": error.plugin, "command": error.verb, "code": error.code, "msg": error.msg}
         answer["error"] = {**facts, "details": error.details, "notes": getattr(error, "__notes__", [])}
+    story.tell(recorder.steps)
     return {"calls": recorder.calls, "steps": recorder.steps, **answer}
 
 
@@ -85,10 +91,10 @@ def _listen(recorder: Recorder) -> None:
     wrap(execute, "execute", executed)
 
     def run(real: Callable[..., bytes], executable: Path, verb: str, message: Mapping[str, Any], *rest: Any) -> bytes:
-        is_own = _is_own(executable)
-        with recorder.call(executable.name, verb, executed=not is_own):
-            if is_own:
-                return _serve(executable.name, verb, message, *rest)
+        own = _own_plugin(executable)
+        with recorder.call(own or executable.name, verb, executed=not own):
+            if own:
+                return _serve(own, verb, message, *rest)
             with recorder.differences():
                 return real(executable, verb, message, *rest)
 
@@ -107,17 +113,14 @@ def _named(recorder: Recorder, name: str) -> Callable[..., Any]:
     return named
 
 
-def _is_own(executable: Path) -> bool:
-    """Whether it is the launcher of a plugin of the installation that this module is part of."""
+def _own_plugin(executable: Path) -> str:
+    """Return the plugin of this module's installation that an executable is, whatever its name; empty if it is none."""
     with executable.open("rb") as file:
-        launched = LAUNCHED.search(file.read(4096))
-    if executable.name not in PLUGINS or not launched:
-        return False
-    tree = os.fsdecode(launched[1])
-    if Path(tree).resolve() != TREE:
-        return False
+        tree, plugin = suite.launched(file.read(suite.LAUNCHER_BYTES)) or ("", "")
+    if plugin not in PLUGINS or Path(tree).resolve() != TREE:
+        return ""
     suite.tree = tree  # by which a plugin, in turn, knows the plugins that it calls
-    return True
+    return plugin
 
 
 def _serve(name: str, verb: str, message: Mapping[str, Any], env: Mapping[str, str], _limit: float) -> bytes:

@@ -7,10 +7,13 @@ is hidden: neither an attribute that no sentence speaks of, nor a kind of messag
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
+from shared.cli import nft_words
+from shared.cli.nft_expressions import PROTOCOLS
+from shared.cli.nft_words import Sets
 from shared.cli.state import Step
 from shared.net.wire import (
     AF_BRIDGE,
@@ -29,6 +32,11 @@ RT_TABLE_MAIN = 254  # linux/rtnetlink.h
 PLACES = {"host": "on the host", "pod": "in the pod", "elsewhere": "elsewhere"}
 SCOPES = {0: "", 253: "scope link", 254: "scope host"}
 RTPROT_BOOT, RTN_UNICAST = 3, 1
+# conntrack(8)'s words for the direction of the first packet
+CONNECTION = (
+    ("src", "IP", ("CTA_IP_V4_SRC", "CTA_IP_V6_SRC")), ("dst", "IP", ("CTA_IP_V4_DST", "CTA_IP_V6_DST")),
+    ("sport", "PROTO", ("CTA_PROTO_SRC_PORT",)), ("dport", "PROTO", ("CTA_PROTO_DST_PORT",)),
+)  # fmt: skip
 SWAPPED = str.maketrans("/.", "./")  # as sysctl(8) writes a path, with the dots of a link's name as slashes
 
 
@@ -77,19 +85,30 @@ class Rest:
         ]
 
 
-def text(step: Step) -> str:
+def tell(steps: Iterable[Step]) -> None:
+    """Give each step its `text`; what sets of nf_tables hold is known from the steps that make the sets."""
+    steps = list(steps)
+    sets = Sets(steps)
+    for step in steps:
+        step["text"] = text(step, sets)
+
+
+def text(step: Step, sets: Sets = Sets()) -> str:  # noqa: B008  (never changed)
     """The step as a line."""
     if "change" in step:
         told = _difference(step)
     elif "message" in step:
-        told = _netlink(step)
+        told = _netlink(step, sets)
     else:
         told = FILES.get(step["what"], _other)(step)
     return f"{told} (refused: {step['refused']})" if step.get("refused") else told
 
 
-def _netlink(step: Step) -> str:
+def _netlink(step: Step, sets: Sets) -> str:
     rest = Rest(step["message"], step["names"])
+    if step["what"] in nft_words.MESSAGES:
+        told = nft_words.MESSAGES[step["what"]](rest, sets)
+        return ", ".join([told, *rest.words()])
     tell = MESSAGES.get(step["what"])
     if tell is None:
         return ", ".join([step["what"], *([rest.link()] if "index" in rest.left else []), *rest.words()])
@@ -227,7 +246,20 @@ def _route(rest: Rest, step: Step) -> list[str]:
     return [" ".join(word for word in (verb, *words, *metrics.words()) if word)]
 
 
+def _delete_connection(rest: Rest, _step: Step) -> list[str]:
+    rest.take("nfgen_family")
+    flow = rest.inner("CTA_TUPLE_ORIG")
+    address, port = flow.inner("CTA_TUPLE_IP"), flow.inner("CTA_TUPLE_PROTO")
+    number = port.take("CTA_PROTO_NUM", 0)
+    words = [PROTOCOLS.get(number, f"protocol {number}")]
+    for word, part, names in CONNECTION:
+        held = address if part == "IP" else port
+        words += [f"{word}={held.take(name)}" for name in names if name in held.left]
+    return [" ".join(["delete conntrack entry", *words, *address.words(), *port.words()]), *flow.words()]
+
+
 MESSAGES: dict[str, Callable[[Rest, Step], list[str]]] = {
+    "IPCTNL_MSG_CT_DELETE": _delete_connection,
     "RTM_NEWLINK": _new_link,
     "RTM_DELLINK": _delete_link,
     "RTM_SETLINK": _port_vlans,
@@ -271,7 +303,8 @@ FILES: dict[str, Callable[[Step], str]] = {
     "sysctl": _sysctl,
     "file": _file,
     "mkdir": lambda step: f"make directory {step['path']} ({step['mode']})",
-    "symlink": lambda step: f"symbolic link {step['path']} → {step['target']}",
+    # without the mark of the pod's namespace in host-local's index, which is another number in each rehearsal
+    "symlink": lambda step: f"symbolic link {step['path']} → {step['target'].partition(' netns=')[0]}",
     "link": lambda step: f"link {step['path']} to the file {step['target']}",
     "rename": lambda step: f"rename {step['path']} to {step['target']}",
     "replace": lambda step: f"rename {step['path']} to {step['target']}",
@@ -316,6 +349,8 @@ def _is_address(path: str) -> bool:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name} {_plain(one)}" for name, one in value.items() if one not in (None, {})) + "}"
+    if isinstance(value, bytes):
+        return value.hex(" ")
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_plain, value)) + "]"
     return (

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any, Self
 
 from shared.cli.namespaces import KernelLink, View, by_id, inside, kernel, named, printable, steady, view
-from shared.cli.networks import is_gone
 from shared.cli.topology import Bridge, Node, Pod, Port, Traffic, Uplink
 from shared.cni.errors import CniError
+from shared.runtime import presence
 from shared.runtime.cache import Cache, Cached
 
 IFLA_STATS_LINK_64 = 0x1  # linux/if_link.h, as a bit of the filter
@@ -164,7 +164,7 @@ class Pods:
     def _inside(entry: Cached) -> Pod:
         pod, inner = from_cache(entry), _inner(entry.attachment.netns)
         if inner is None:
-            return replace(pod, gone=is_gone(entry))
+            return replace(pod, gone=presence.of_namespace(entry.attachment.netns) == presence.GONE)
         for index, link in inner.links.items():
             if link.name == entry.attachment.ifname:
                 return replace(pod, addresses=inner.addresses.get(index, ()), addresses_from="namespace")

@@ -12,7 +12,7 @@ import json
 import re
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from shared.cli import networks, reading, schema
 from shared.cli.commands import UsageError
 from shared.cli.terminal import paint, readable, say
+from shared.cni import suite
 from shared.cni.call import folded
 from shared.cni.config import Config, Field, Invalid, described
 from shared.cni.errors import CniError, InvalidConfig
@@ -49,7 +50,6 @@ PLUGIN_KEYS = {
 }  # fmt: skip
 # Plugins that do nothing without a capability, or one of these keys (the specification's conventions).
 ONLY_BY_CAPABILITY = {"portmap": ("portMappings", ()), "bandwidth": ("bandwidth", ("ingressRate", "egressRate"))}
-LAUNCHER = b"\n# pycni launcher:"  # install.sh writes it into each of this suite's executables
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,7 @@ class _Plugin:
 
     def __init__(self, network: NetworkConfigList, plugin: Mapping[str, Any], bin_dirs: Sequence[Path]) -> None:
         self.network, self.raw, self.bin_dirs = network, dict(plugin), bin_dirs
+        self.kind: str = self.raw["type"]
         ipam = folded(self.raw, "ipam")
         kind = folded(ipam, "type") if isinstance(ipam, dict) else None
         self.ipam = kind if isinstance(kind, str) else ""
@@ -194,18 +195,31 @@ class _Plugin:
             yield from self._contradictions()
 
     def _installed(self) -> Iterator[Remark]:
-        kinds = {"type": self.raw["type"], **({"ipam.type": self.ipam} if self.ipam else {})}
-        for path, kind in kinds.items():
-            try:
-                executable: Path | None = find(kind, self.bin_dirs)
-            except (PluginNotFound, ValueError) as error:
-                yield Remark(ERROR, path, str(error))
-                executable = None
-            if kind in PLUGINS and (executable is None or _is_launcher(executable)):
-                self.own.append(kind)
-            else:
-                where = executable or kind
-                yield Remark(NOTE, path, f"{where} is not a plugin of this suite: only the general checks were made")
+        """Find both executables; one that a link or a copy gave another name counts as the plugin that it is."""
+        self.kind = yield from self._found("type", self.kind)
+        if self.ipam:
+            plugin = yield from self._found("ipam.type", self.ipam)
+            if plugin != self.ipam and not PLUGINS.get(plugin, "ipam.").startswith("ipam."):
+                yield Remark(ERROR, "ipam.type", described(self.ipam, "is not an IPAM plugin"))
+            self.ipam = plugin
+
+    def _found(self, path: str, kind: str) -> Generator[Remark, None, str]:
+        """Look for an executable and return the plugin that it is."""
+        plugin, where = kind, kind
+        try:
+            executable = find(kind, self.bin_dirs)
+        except (PluginNotFound, ValueError) as error:
+            yield Remark(ERROR, path, str(error))
+            is_own = True
+        else:
+            launched = suite.launched(_beginning(executable))
+            is_own, where = launched is not None, str(executable)
+            plugin = launched[1] or kind if launched else kind
+        if plugin in PLUGINS and is_own:
+            self.own.append(plugin)
+        else:
+            yield Remark(NOTE, path, f"{where} is not a plugin of this suite: only the general checks were made")
+        return plugin
 
     def _keys(self, raw: dict[str, Any], declared: Sequence[type[Config]], path: str) -> Iterator[Remark]:
         """Unknown keys and unusable values of an object, and of those inside that are declared."""
@@ -226,13 +240,15 @@ class _Plugin:
                     yield from self._keys(member, inner, where)
             for one in fields.get(name, ()):
                 yield from _value(one, name, raw, path)
+        for keys in declared:
+            yield from _without_effect(keys, raw, path)
 
     def _is_known_whole(self, place: str) -> bool:
         """Whether every plugin that reads the object at a path says which keys it has."""
         root = place.partition(".")[0]
         if root in ("", "ipam"):
-            return (self.ipam if root else self.raw["type"]) in self.own
-        both = all(kind in self.own for kind in (self.raw["type"], self.ipam) if kind)
+            return (self.ipam if root else self.kind) in self.own
+        both = all(kind in self.own for kind in (self.kind, self.ipam) if kind)
         return place == "dns" or (both and place != "args")  # args is anybody's
 
     def _capabilities(self) -> Iterator[Remark]:
@@ -252,10 +268,10 @@ class _Plugin:
             if self.capabilities.get(name) is not True:
                 reason = f'is the runtime\'s to set, and only if "capabilities" has {json.dumps({name: True})}'
                 yield Remark(WARNING, f"runtimeConfig.{name}", reason)
-        needed, instead = ONLY_BY_CAPABILITY.get(self.raw["type"], ("", ()))
+        needed, instead = ONLY_BY_CAPABILITY.get(self.kind, ("", ()))
         is_given = self.capabilities.get(needed) is True or any(folded(self.raw, key) for key in instead)
         if needed and not is_given:
-            reason = f"is not declared, and without it {self.raw['type']} has nothing to do"
+            reason = f"is not declared, and without it {self.kind} has nothing to do"
             yield Remark(WARNING, f"capabilities.{needed}", reason)
 
     def _served(self) -> set[str]:
@@ -283,9 +299,9 @@ class _Plugin:
                     yield Remark(WARNING, "ipam", f"the gateway {one.gateway} is outside of its subnet {one.subnet}")
 
 
-def _is_launcher(executable: Path) -> bool:
+def _beginning(executable: Path) -> bytes:
     with executable.open("rb") as file:
-        return LAUNCHER in file.read(4096)
+        return file.read(suite.LAUNCHER_BYTES)
 
 
 def _members(value: Any, path: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -316,9 +332,26 @@ def _value(declared: Field, name: str, raw: dict[str, Any], path: str) -> Iterat
     except Invalid as error:
         yield Remark(ERROR, _joined(path, error.path), described(error.value, error.reason))
         return
-    if declared.needs and folded(raw, name) and not any(folded(raw, other) for other in declared.needs):
-        needed = " or ".join(map(json.dumps, declared.needs))
-        yield Remark(WARNING, _joined(path, name), f"has no effect without {needed}")
+
+
+def _without_effect(keys: type[Config], raw: dict[str, Any], path: str) -> Iterator[Remark]:
+    """The keys of an object that do nothing beside its other keys."""
+    for name, one in keys.fields.items():
+        if _is_unset(folded(raw, name)):
+            continue
+        if one.needs and not any(folded(raw, other) for other in one.needs):
+            needed = " or ".join(map(json.dumps, one.needs))
+            yield Remark(WARNING, _joined(path, name), f"has no effect without {needed}")
+        for other, values in one.only_with:
+            value = folded(raw, other)
+            if (keys.fields[other].default if _is_unset(value) and value is not False else value) not in values:
+                shown = " or ".join(json.dumps(one) for one in values if one != "")
+                yield Remark(WARNING, _joined(path, name), f"has no effect unless {json.dumps(other)} is {shown}")
+
+
+def _is_unset(value: Any) -> bool:
+    """Return True for a value that asks for nothing; 0 may ask for something."""
+    return value is None or value is False or value in ("", [])
 
 
 # -- several networks

@@ -15,7 +15,7 @@ from pyroute2 import netlink
 from pyroute2.netlink import nfnetlink, nlmsg_atoms, rtnl
 from pyroute2.netlink.nfnetlink import nfctsocket, nftsocket
 from pyroute2.netlink.rtnl import ifaddrmsg, ifinfmsg, rtmsg, tcmsg
-from pyroute2.netlink.rtnl.tcmsg import act_mirred, cls_u32, sched_tbf
+from pyroute2.netlink.rtnl.tcmsg import act_mirred, cls_u32, sched_htb, sched_tbf
 from pyroute2.netlink.rtnl.tcmsg.common import tc_actions
 
 LINE_WIDTH = 118
@@ -28,11 +28,22 @@ ROUTE_MESSAGES: Messages = {
     "link": (ifinfmsg.ifinfmsg, ("RTM_NEWLINK", "RTM_DELLINK", "RTM_GETLINK", "RTM_SETLINK")),
     "address": (ifaddrmsg.ifaddrmsg, ("RTM_NEWADDR", "RTM_DELADDR", "RTM_GETADDR")),
     "route": (rtmsg.rtmsg, ("RTM_NEWROUTE", "RTM_DELROUTE", "RTM_GETROUTE")),
+    # of nf_tables, by which a call without packet filters learns that there are none
+    "nft_table": (nftsocket.nft_table_msg, ("NFT_MSG_NEWTABLE", "NFT_MSG_GETTABLE")),
 }
 TC_MESSAGES: Messages = {
     "tc": (
         tcmsg.tcmsg,
-        ("RTM_NEWQDISC", "RTM_DELQDISC", "RTM_GETQDISC", "RTM_NEWTFILTER", "RTM_DELTFILTER", "RTM_GETTFILTER"),
+        (
+            "RTM_NEWQDISC",
+            "RTM_DELQDISC",
+            "RTM_GETQDISC",
+            "RTM_NEWTCLASS",
+            "RTM_GETTCLASS",
+            "RTM_NEWTFILTER",
+            "RTM_DELTFILTER",
+            "RTM_GETTFILTER",
+        ),
     ),
 }
 NFT_MESSAGES: Messages = {
@@ -52,15 +63,17 @@ CONNTRACK_MESSAGES: Messages = {
 SPOKEN = frozenset(
     """
     IFLA_ADDRESS IFLA_IFNAME IFLA_MTU IFLA_LINK IFLA_MASTER IFLA_OPERSTATE IFLA_LINKINFO IFLA_NET_NS_FD IFLA_IFALIAS
-    IFLA_AF_SPEC IFLA_EXT_MASK IFLA_LINK_NETNSID IFLA_TXQLEN
+    IFLA_AF_SPEC IFLA_EXT_MASK IFLA_LINK_NETNSID IFLA_IF_NETNSID IFLA_TXQLEN IFLA_GROUP
     IFLA_INFO_KIND IFLA_INFO_DATA IFLA_INFO_SLAVE_KIND IFLA_INFO_SLAVE_DATA VETH_INFO_PEER
-    IFLA_BR_VLAN_FILTERING IFLA_BR_MULTI_BOOLOPT IFLA_BR_NF_CALL_IPTABLES IFLA_BR_NF_CALL_IP6TABLES
+    IFLA_BR_VLAN_FILTERING IFLA_BR_VLAN_DEFAULT_PVID IFLA_BR_MULTI_BOOLOPT
+    IFLA_BR_NF_CALL_IPTABLES IFLA_BR_NF_CALL_IP6TABLES
     IFLA_BRPORT_STATE IFLA_BRPORT_MODE IFLA_BRPORT_ISOLATED IFLA_BRIDGE_VLAN_INFO
     IFA_ADDRESS IFA_LOCAL IFA_BROADCAST IFA_FLAGS
     RTA_DST RTA_OIF RTA_GATEWAY RTA_MULTIPATH RTA_PRIORITY RTA_METRICS RTA_TABLE RTAX_MTU RTAX_ADVMSS
 
-    TCA_KIND TCA_OPTIONS TCA_TBF_PARMS TCA_TBF_RATE64 TCA_U32_CLASSID TCA_U32_SEL TCA_U32_ACT TCA_ACT_PRIO_1
-    TCA_ACT_KIND TCA_ACT_OPTIONS TCA_MIRRED_PARMS
+    TCA_KIND TCA_OPTIONS TCA_TBF_PARMS TCA_TBF_RATE64 TCA_TBF_BURST TCA_U32_CLASSID TCA_U32_SEL TCA_U32_ACT
+    TCA_ACT_PRIO_1 TCA_ACT_KIND TCA_ACT_OPTIONS TCA_MIRRED_PARMS
+    TCA_HTB_PARMS TCA_HTB_INIT TCA_HTB_DIRECT_QLEN TCA_HTB_RATE64 TCA_HTB_CEIL64
 
     NFTA_TABLE_NAME
     NFTA_CHAIN_TABLE NFTA_CHAIN_NAME NFTA_CHAIN_HOOK NFTA_CHAIN_TYPE NFTA_HOOK_HOOKNUM NFTA_HOOK_PRIORITY
@@ -98,10 +111,11 @@ ROUTE_CONSTANTS: Constants = (
     (socket, ("AF_UNSPEC", "AF_INET", "AF_INET6")),
     (netlink, ("NLM_F_", "NLMSG_", "NLA_F_", "NETLINK_ROUTE", "NETLINK_NETFILTER",
                "NETLINK_EXT_ACK", "NETLINK_GET_STRICT_CHK")),
-    (rtnl, ("RTM_", "RTNLGRP_LINK", "RTNLGRP_IPV4_IFADDR", "RTNLGRP_IPV6_IFADDR")),
+    (rtnl, ("RTM_", "RTNLGRP_LINK", "RTNLGRP_IPV4_IFADDR", "RTNLGRP_IPV6_IFADDR", "RTNLGRP_IPV6_ROUTE")),
     (ifinfmsg, ("IFF_",)),
     (ifaddrmsg, ("IFA_F_",)),
     (rtmsg, ("RTNH_F_", "RT_SCOPE_")),
+    (nftsocket, ("NFPROTO_INET", "NFPROTO_IPV4", "NFPROTO_IPV6", "NFPROTO_BRIDGE")),
 )  # fmt: skip
 
 NFT_CONSTANTS: Constants = (
@@ -140,11 +154,11 @@ TC_BY_HAND = {
     # linux/pkt_cls.h: what matches is not looked at any further
     "TC_U32_TERMINAL": 1,
     # linux/if_ether.h
-    "ETH_P_ALL": 3,
+    "ETH_P_ALL": 3, "ETH_P_IP": 0x0800, "ETH_P_IPV6": 0x86DD,
 }  # fmt: skip
 ATTRIBUTES_BY_HAND = {
-    # linux/pkt_sched.h: rates beyond 32 bits
-    sched_tbf.options: ((4, "TCA_TBF_RATE64", "uint64"),),
+    # linux/pkt_sched.h: rates beyond 32 bits, and the burst in bytes
+    sched_tbf.options: ((4, "TCA_TBF_RATE64", "uint64"), (6, "TCA_TBF_BURST", "uint32")),
     # linux/if_link.h: struct br_boolopt_multi, bits and which of them to set
     ifinfmsg.ifinfmsg.ifinfo.data_map["bridge"]: ((46, "IFLA_BR_MULTI_BOOLOPT", "hex"),),
 }
@@ -185,7 +199,7 @@ BY_KIND: dict[str, tuple[str, dict[str, type]]] = {
     "IFLA_INFO_DATA": ("info_data", {kind: ifinfmsg.ifinfmsg.ifinfo.data_map[kind] for kind in ("bridge", "veth")}),
     "IFLA_INFO_SLAVE_DATA": ("info_slave_data", {"bridge": ifinfmsg.ifinfmsg.ifinfo.bridge_slave_data}),
     "IFLA_AF_SPEC": ("af_spec", {"bridge": ifinfmsg.ifinfmsg.af_spec_bridge}),
-    "TCA_OPTIONS": ("tc_options", {"tbf": sched_tbf.options, "u32": cls_u32.options}),
+    "TCA_OPTIONS": ("tc_options", {"htb": sched_htb.options, "tbf": sched_tbf.options, "u32": cls_u32.options}),
     "TCA_ACT_OPTIONS": ("act_options", {"mirred": act_mirred.options}),
     "NFTA_EXPR_DATA": ("expr", {name: getattr(_expression, f"nft_{name}") for name in RULE_EXPRESSIONS}),
 }
@@ -300,7 +314,7 @@ def _route_constants() -> dict[str, int]:
     found["AF_BRIDGE"] = 7  # absent from Python's socket module on some platforms
     for flag in ("MASTER", "PVID", "UNTAGGED", "RANGE_BEGIN", "RANGE_END"):
         found[f"BRIDGE_VLAN_INFO_{flag}"] = ifinfmsg.BRIDGE_VLAN_NAMES[f"BRIDGE_VLAN_INFO_{flag}"]
-    return {**found, **ROUTE_BY_HAND}
+    return {**found, **_nft_kinds(ROUTE_MESSAGES), **ROUTE_BY_HAND}
 
 
 def _tc_constants() -> dict[str, int]:
@@ -309,15 +323,20 @@ def _tc_constants() -> dict[str, int]:
 
 
 def _nft_constants() -> dict[str, int]:
-    """The types of messages have their subsystem in them, as nlmsg_type has."""
-    found = _found(NFT_CONSTANTS)
-    for _, kinds in NFT_MESSAGES.values():
-        for kind in kinds:
-            if kind.startswith("NFT_MSG_"):
-                found[kind] = nfnetlink.NFNL_SUBSYS_NFTABLES << 8 | getattr(nftsocket, kind)
+    found = {**_found(NFT_CONSTANTS), **_nft_kinds(NFT_MESSAGES)}
     for names, prefixes in NFT_NAMED:
         found.update({name: int(value) for value, name in names.items() if name.startswith(prefixes)})
     return {**found, **NFT_BY_HAND}
+
+
+def _nft_kinds(messages: Messages) -> dict[str, int]:
+    """The types of messages have their subsystem in them, as nlmsg_type has."""
+    return {
+        kind: nfnetlink.NFNL_SUBSYS_NFTABLES << 8 | getattr(nftsocket, kind)
+        for _, kinds in messages.values()
+        for kind in kinds
+        if kind.startswith("NFT_MSG_")
+    }
 
 
 def _conntrack_constants() -> dict[str, int]:

@@ -97,6 +97,15 @@ class Call:
             )
         self.network = name
 
+    def of_network(self, network: str) -> Call:
+        """Return the same call for a network of another name."""
+        other = Call.__new__(Call)
+        other.__dict__.update(self.__dict__)
+        other.config = {key: value for key, value in self.config.items() if key.lower() != "name"} | {"name": network}
+        other.stdin = dumps(other.config).encode()
+        other.network = network
+        return other
+
     def args(self, accepted: type[Config]) -> Any:
         """CNI_ARGS as the declared, case-sensitive names; others are an error unless IgnoreUnknown is true."""
         pairs: dict[str, str] = {}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar
 
+    Values = tuple[tuple[str, tuple[Any, ...]], ...]  # names of keys, each with some of its values
+
 SHOWN = 80
 
 
@@ -36,14 +38,17 @@ class Kind:
 class Field:
     """One declared key."""
 
-    __slots__ = ("default", "help", "kind", "needs", "required")
+    __slots__ = ("default", "help", "kind", "needs", "only_with", "required")
 
-    def __init__(self, kind: Kind, default: Any, text: str, *, required: bool, needs: tuple[str, ...]) -> None:
+    def __init__(
+        self, kind: Kind, default: Any, text: str, *, required: bool, needs: tuple[str, ...], only_with: Values
+    ) -> None:
         self.kind = kind
         self.default = default
         self.help = text
         self.required = required
         self.needs = needs
+        self.only_with = only_with
 
     def read(self, name: str, raw: dict[str, Any], folded: dict[str, str]) -> Any:
         """The value in an object, whose keys `folded` has by their lower case; raises Invalid if it cannot be used."""
@@ -73,12 +78,15 @@ class Invalid(ValueError):
         self.reason = reason
 
 
-def field(kind: Kind, default: Any, text: str, *, required: bool = False, needs: tuple[str, ...] = ()) -> Any:
+def field(
+    kind: Kind, default: Any, text: str, *, required: bool = False, needs: tuple[str, ...] = (), only_with: Values = ()
+) -> Any:
     """Declares a key; typed Any so that the annotation beside it gives the attribute's type.
 
-    `needs` are the keys beside it of which one must be set, or it has no effect; a call passes over that.
+    `needs` are the keys beside it of which one must be set, or it has no effect; so has it unless each key of
+    `only_with` has one of the values beside it. A call passes over that.
     """
-    return Field(kind, default, text, required=required, needs=needs)
+    return Field(kind, default, text, required=required, needs=needs, only_with=only_with)
 
 
 class Config:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from shared.cni.call import Call
+    from shared.cni.ip import Prefix
     from shared.undo import Undo
 
 UNKNOWN_COMMAND = 4  # what a plugin without GC or STATUS answers
@@ -26,27 +27,14 @@ FUNCTIONS = {"CHECK": "check", "DEL": "delete", "GC": "gc", "STATUS": "status"}
 
 
 def ipam_type(call: Call) -> str:
-    """The IPAM plugin that the configuration names, or an empty string; raises InvalidConfig if it cannot be one."""
-    ipam = folded(call.config, "ipam")
-    if ipam is None:
-        return ""
-    if not isinstance(ipam, dict):
-        raise invalid("ipam", ipam, "must be an object")
-    kind = folded(ipam, "type")
-    if kind is None or kind == "":
-        return ""
-    if not isinstance(kind, str) or not is_name(kind):
-        raise invalid("ipam.type", kind, "must be the name of a plugin in CNI_PATH")
-    if not suite.plugins.get(kind, "ipam.").startswith("ipam."):
-        raise invalid("ipam.type", kind, "is not an IPAM plugin")  # bridge would call itself without end
-    return kind
+    """Return the IPAM plugin that the configuration names, or an empty string; raises InvalidConfig if it is none."""
+    return _resolve(call)[0]
 
 
 def add(call: Call, undo: Undo) -> Result:
     """The addresses that the IPAM plugin assigns; `undo` gives them back."""
     steps.begin("ipam")
-    path = _find(call)
-    module = _own_module(path)
+    path, module = _find(call)
     if module is not None:
         result: Result = module.add(call, undo)
         return result
@@ -55,16 +43,27 @@ def add(call: Call, undo: Undo) -> Result:
     return Result.from_json(_json(path, _execute(path, call, "ADD")), call.version, f"result of {path}")
 
 
+def networks(call: Call) -> list[list[Prefix]]:
+    """Return, for each address that a pod gets, the networks that it can come from, each as its gateway's address.
+
+    Empty if the IPAM plugin cannot tell: its module needs a function `networks`, which other executables do not have.
+    """
+    if not ipam_type(call):
+        return []
+    _, module = _find(call)
+    ask = getattr(module, "networks", None)
+    return ask(call) if ask else []
+
+
 def forward(call: Call) -> None:
     """Has the IPAM plugin serve the call's own command: CHECK, DEL, GC or STATUS; raises what it answers."""
     steps.begin("ipam")
     try:
-        path = _find(call)
+        path, module = _find(call)
     except CniError as error:
         if call.command == "STATUS":
             raise PluginNotAvailable(error.msg, error.details) from None
         raise
-    module = _own_module(path)
     if module is not None:
         getattr(module, FUNCTIONS[call.command])(call)
         return
@@ -76,8 +75,44 @@ def forward(call: Call) -> None:
             raise
 
 
-def _find(call: Call) -> str:
-    kind = ipam_type(call)
+def _find(call: Call) -> tuple[str, ModuleType | None]:
+    """Return the path of the IPAM plugin, and its module if it is this installation's own."""
+    kind, path, name = _resolve(call)
+    if not path:
+        raise invalid("ipam.type", kind, f"is not a plugin in any directory of CNI_PATH ({':'.join(call.path)})")
+    return path, __import__(name, fromlist=("add",)) if name else None
+
+
+def _resolve(call: Call) -> tuple[str, str, str]:
+    """Return ipam.type, the path that it has in CNI_PATH and the module that serves it; each may be empty.
+
+    Raises InvalidConfig if it is this suite's but no IPAM plugin, under whatever name: bridge would call itself without
+    end.
+    """
+    kind = _named(call)
+    path = _look(call, kind) if kind else ""
+    name = _own_module(path) if path else ""
+    if not (suite.plugins.get(kind, "ipam.").startswith("ipam.") and (name or "ipam.").startswith("ipam.")):
+        raise invalid("ipam.type", kind, "is not an IPAM plugin")
+    return kind, path, name
+
+
+def _named(call: Call) -> str:
+    ipam = folded(call.config, "ipam")
+    if ipam is None:
+        return ""
+    if not isinstance(ipam, dict):
+        raise invalid("ipam", ipam, "must be an object")
+    kind = folded(ipam, "type")
+    if kind is None or kind == "":
+        return ""
+    if not isinstance(kind, str) or not is_name(kind):
+        raise invalid("ipam.type", kind, "must be the name of a plugin in CNI_PATH")
+    return kind
+
+
+def _look(call: Call, kind: str) -> str:
+    """Return the path of a plugin, empty if no directory of CNI_PATH has it."""
     for directory in call.path:
         path = f"{directory}/{kind}"
         try:
@@ -85,24 +120,20 @@ def _find(call: Call) -> str:
                 return path
         except OSError:
             continue
-    raise invalid("ipam.type", kind, f"is not a plugin in any directory of CNI_PATH ({':'.join(call.path)})")
+    return ""
 
 
-def _own_module(path: str) -> ModuleType | None:
-    name = suite.plugins.get(path.rpartition("/")[2])
-    if name is None:
-        return None
+def _own_module(path: str) -> str:
+    """Return the module of this installation that an executable of any name starts, empty if it has to be executed."""
     try:
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-        launcher = posix.read(descriptor, 4096)
+        text = posix.read(descriptor, suite.LAUNCHER_BYTES)
         posix.close(descriptor)
     except OSError:
-        return None
+        return ""
+    tree, plugin = suite.launched(text) or ("", "")
     # another installation's launcher, or the reference's plugin of the same name, is executed
-    if f'main("{suite.tree}")'.encode() not in launcher:
-        return None
-    module: ModuleType = __import__(name, fromlist=("add",))
-    return module
+    return suite.plugins.get(plugin, "") if tree == suite.tree else ""
 
 
 def _execute(path: str, call: Call, command: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 NAME_CHARACTERS = ALPHANUMERIC | frozenset("_.-")
-LONGEST_NAME = 4096  # bytes: what a lease file is read for
+LONGEST_NAME = 131_072  # bytes: MAX_ARG_STRLEN in linux/binfmts.h, more than an environment variable can hold
 CHAIN_NAME_BYTES = 28  # XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h, less the closing NUL
 LINK_NAME_BYTES = 15  # IFNAMSIZ in linux/if.h, less the closing NUL
 

@@ -65,7 +65,7 @@ def _log(module: str, call: Call | None, failure: CniError | None) -> None:
             from shared.cni import log
 
             log.write(module, call, failure)
-    except Exception as error:  # noqa: BLE001  the answer has been given
+    except (Exception, signals.Terminated) as error:  # noqa: BLE001  the answer has been given
         complain(f"cannot write the log: {error}")
 
 
@@ -97,13 +97,15 @@ def previous_result(call: Call) -> Result | None:
 
 
 def each(*tasks: Callable[[], object]) -> None:
-    """Tries each whatever becomes of the others; raises the first failure."""
-    problems = []
+    """Run all tasks, also after one has failed. Raise the first failure, with the others in its details."""
+    problems: list[CniError] = []
     for task in tasks:
         try:
             task()
         except CniError as error:
             problems.append(error)
+        except OSError as error:
+            problems.append(InternalError(f"unexpected {type(error).__name__}: {error}"))
     if problems:
         first, *others = problems
         first.details = "; ".join(filter(None, [first.details, *map(str, others)]))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SIZE_LIMIT = 1 << 20  # bytes
+UNFINISHED = ".new"  # suffix of a file while it is written
 S_IFMT, S_IFREG = 0o170000, 0o100000
 
 
@@ -35,7 +36,7 @@ def read(path: str) -> dict[str, Any]:
 
 def write(path: str, content: dict[str, Any]) -> None:
     """Makes the file, and its directory for root alone, or replaces it; raises IOFailure."""
-    unfinished = f"{path}.new"
+    unfinished = f"{path}{UNFINISHED}"
     try:
         make_directories(path.rpartition("/")[0])
         _unlink_if_there(unfinished)
@@ -58,7 +59,7 @@ def write(path: str, content: dict[str, Any]) -> None:
 def remove(path: str) -> None:
     """Removes the file; none is no error. Raises IOFailure."""
     try:
-        for one in (path, f"{path}.new"):
+        for one in (path, f"{path}{UNFINISHED}"):
             _unlink_if_there(one)
     except OSError as error:
         raise IOFailure(f"cannot remove {path}", str(error)) from None
@@ -66,21 +67,23 @@ def remove(path: str) -> None:
 
 def listed(directory: str) -> list[tuple[str, dict[str, Any]]]:
     """Path and object of each file in a directory; none where there is no directory. Raises IOFailure."""
+    paths = [f"{directory}/{name}" for name in names(directory)]
+    return [(path, read(path)) for path in paths]
+
+
+def names(directory: str) -> list[str]:
+    """Return the sorted names of the files in a directory; none if there is no directory. Raises IOFailure."""
     try:
-        names = _names(directory)
+        # by a descriptor: open is called again where a signal interrupts it, opendir is not
+        descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise IOFailure(f"cannot read {directory}", str(error)) from None
-    paths = [f"{directory}/{name}" for name in sorted(names) if name.endswith(".json")]
-    return [(path, read(path)) for path in paths]
-
-
-def _names(directory: str) -> list[str]:
-    # by a descriptor: open is called again where a signal interrupts it, opendir is not
-    descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
-        return posix.listdir(descriptor)
+        return sorted(name for name in posix.listdir(descriptor) if name.endswith(".json"))
+    except OSError as error:
+        raise IOFailure(f"cannot read {directory}", str(error)) from None
     finally:
         posix.close(descriptor)
 
@@ -101,3 +104,17 @@ def _unlink_if_there(path: str) -> None:
         posix.unlink(path)
     except FileNotFoundError:
         return
+    except OSError:
+        # a read-only file system refuses to unlink even a file that is not there
+        if _is_there(path):
+            raise
+
+
+def _is_there(path: str) -> bool:
+    try:
+        posix.lstat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True

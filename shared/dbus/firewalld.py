@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from shared.cni.config import invalid
 from shared.cni.errors import InternalError
+from shared.cni.plugin import each
 from shared.dbus.bus import DRIVER, Absent, Bus, Refused
 from shared.net import claims
-from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable, Iterable, Sequence
 
     from shared.cni.ip import Address
-    from shared.net.owner import Owner
-    from shared.undo import Undo
+    from shared.net.claims import Claim
 
 NAME, PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
 INTERFACE = f"{NAME}.zone"
@@ -36,54 +34,78 @@ def is_running() -> bool:
 
 
 class Firewalld:
-    """The backend, with the zone that lets pods through; none where only what is noted is to be removed."""
+    """The backend, with the zone that lets pods through."""
 
-    name = "firewalld"
+    name = claims.FIREWALLD
 
     def __init__(self, zone: str) -> None:
         self.zone = zone
+        self.note = {"backend": self.name, claims.ZONE: zone}
+        self._bus: Bus | None = None
 
-    def add(self, undo: Undo, owner: Owner, addresses: Sequence[Address]) -> None:
-        """Puts the addresses into the zone. Raises InvalidConfig where there is no such zone."""
-        bus = Bus()
-        with turn(claims.RECORDS):
-            claims.write(owner, addresses, self.zone)
-            undo.push("end admission by firewalld", lambda: claims.end(owner, (), self.remove))
-            for address in addresses:
-                try:
-                    self._ask(bus, "addSource", _source(address))
-                except Refused as error:
-                    if _code(error) != THERE_ALREADY:
-                        raise InternalError(f"firewalld does not take {_source(address)}", error.text) from None
+    def open(self, _: Claim) -> None:
+        """Raise CniError if nobody can be asked, before anything is changed."""
+        self._connection()
 
-    def problems(self, addresses: Sequence[Address]) -> list[str]:
+    def _connection(self) -> Bus:
+        self._bus = self._bus or Bus()
+        return self._bus
+
+    def has(self, claim: Claim) -> bool:
+        """Return True if a claim's addresses were admitted in this zone."""
+        return claim.backend == self.name and claim.text(claims.ZONE) == self.zone
+
+    def is_lost(self, admitted: Sequence[Claim]) -> bool:
+        """Return True if an address of claims is not in the zone any more."""
+        bus = self._connection()
+        return not all(self._has(bus, one) for claim in admitted for one in claim.addresses)
+
+    def admit(self, wanted: Sequence[Claim]) -> None:
+        """Put the addresses of claims into the zone, each whatever becomes of the others.
+
+        Nothing more is needed for host ports: firewalld accepts each connection whose destination was translated.
+        Raises InvalidConfig if there is no such zone.
+        """
+        bus = self._connection()
+        each(*(lambda address=one: self._admit(bus, address) for claim in wanted for one in claim.addresses))
+
+    def _admit(self, bus: Bus, address: Address) -> None:
+        try:
+            self._ask(bus, "addSource", _source(address))
+        except Refused as error:
+            if _code(error) != THERE_ALREADY:
+                raise InternalError(f"firewalld does not take {_source(address)}", error.text) from None
+
+    def problems(self, claim: Claim) -> list[str]:
         """The addresses that are not in the zone any more, each in words."""
         try:
-            bus = Bus()
-            missing = [one for one in map(_source, addresses) if self._ask(bus, "querySource", one) is not True]
+            bus = self._connection()
+            missing = [one for one in claim.addresses if not self._has(bus, one)]
         except Absent as error:
             return [f"firewalld does not run: {error}"]
-        return [f"firewalld has no source {one} in zone {self.zone}" for one in missing]
+        return [f"firewalld has no source {_source(one)} in zone {self.zone}" for one in missing]
 
-    def remove(self, addresses: AbstractSet[Address], note: claims.Note) -> None:
-        """Takes the addresses out of the zone that the file names, or this one where there is no file."""
-        zone = claims.zone(note) if note else self.zone
-        if not zone:
-            return
-        try:
-            bus = Bus()
-            for address in addresses:
-                try:
-                    _call(bus, "removeSource", zone, _source(address))
-                except Refused as error:
-                    if _code(error) not in NOT_THERE:
-                        raise InternalError(f"firewalld keeps {_source(address)}", error.text) from None
-        except Absent:  # what it had is gone with it
-            return
+    def dropped(self, addresses: Iterable[Address], link: Callable[[Address], str]) -> list[str]:
+        """Return in words which addresses are in no zone that lets through, nor the links by which they are reached."""
+        bus = self._connection()
+        found = []
+        for address in addresses:
+            name = link(address)
+            zone = _call(bus, "getZoneOfInterface", name) if name else ""
+            zone = zone or bus.call(NAME, PATH, NAME, "getDefaultZone")
+            if zone != self.zone and not self._has(bus, address):
+                found.append(f"firewalld runs and has no source {_source(address)} in zone {self.zone}")
+        return found
 
     def try_out(self) -> None:
         """Raises CniError where firewalld does not run or has no such zone."""
-        self._ask(Bus(), "querySource", NOBODYS)
+        self._ask(self._connection(), "querySource", NOBODYS)
+
+    def _has(self, bus: Bus, address: Address) -> bool:
+        try:
+            return self._ask(bus, "querySource", _source(address)) is True
+        except Refused:
+            return False
 
     def _ask(self, bus: Bus, method: str, source: str) -> object:
         try:
@@ -94,8 +116,22 @@ class Firewalld:
             raise
 
 
-def _call(bus: Bus, method: str, zone: str, source: str) -> object:
-    return bus.call(NAME, PATH, INTERFACE, method, zone, source)
+def remove(addresses: Callable[[], Iterable[Address]], zone: str) -> None:
+    """Take addresses out of a zone."""
+    try:
+        bus = Bus()
+        for address in addresses():
+            try:
+                _call(bus, "removeSource", zone, _source(address))
+            except Refused as error:
+                if _code(error) not in NOT_THERE:
+                    raise InternalError(f"firewalld keeps {_source(address)}", error.text) from None
+    except Absent:  # what it had is gone with it
+        return
+
+
+def _call(bus: Bus, method: str, *words: str) -> object:
+    return bus.call(NAME, PATH, INTERFACE, method, *words)
 
 
 def _source(address: Address) -> str:

@@ -4,6 +4,7 @@
     -A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN
     -A CNI-FORWARD -d 10.1.0.5/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
     -A CNI-FORWARD -s 10.1.0.5/32 -j ACCEPT
+    -A CNI-FORWARD -d 10.1.0.5/32 -m conntrack --ctstate DNAT -j ACCEPT               (with admitHostPorts)
 
 Such a rule cannot say whose it is, so shared/net/claims.py does.
 """
@@ -11,16 +12,15 @@ Such a rule cannot say whose it is, so shared/net/claims.py does.
 from __future__ import annotations
 
 from shared.net import claims
-from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
     from shared.cni.ip import Address
-    from shared.net.owner import Owner
-    from shared.undo import Undo
+    from shared.iptables.programs import Table
+    from shared.net.claims import Claim
 
 TABLE, FORWARD, CHAIN = "filter", "FORWARD", "CNI-FORWARD"
 JUMP = f'-m comment --comment "CNI firewall plugin rules" -j {CHAIN}'
@@ -30,41 +30,81 @@ OVERRIDES = '-m comment --comment "CNI firewall plugin admin overrides" -j'
 class Iptables:
     """The backend, by one of its variants, whichever there is if that is empty."""
 
-    name = "iptables"
+    name = claims.IPTABLES
 
     def __init__(self, variant: str, admin_chain: str) -> None:
         self.variant = variant
         self.admin_chain = admin_chain
+        self.note = {"backend": self.name, "variant": variant}
+        self._tables: dict[int, Table] = {}
+        self._seen: dict[int, list[str]] = {}
 
-    def add(self, undo: Undo, owner: Owner, addresses: Sequence[Address]) -> None:
-        """Admits the addresses: what they send, and replies to them."""
-        from shared.iptables.programs import Table
+    def has(self, claim: Claim) -> bool:
+        """Return True if a claim's addresses were admitted here."""
+        variants = {claim.text("variant"), self.variant}
+        return claim.backend == self.name and (len(variants) == 1 or "" in variants)
 
-        tables = [Table(version, self.variant, TABLE) for version in _versions(addresses)]
-        with turn(claims.RECORDS):
-            claims.write(owner, addresses)
-            undo.push("end admission by iptables", lambda: claims.end(owner, (), remove))
-            for table in tables:
-                own = _of(table.version, addresses)
-                table.change(lambda lines: _missing(lines, own, self.admin_chain))  # noqa: B023  (called at once)
+    def open(self, claim: Claim) -> None:
+        """Raise CniError if the programs are missing that a claim needs, before anything is changed."""
+        for version in _versions([claim]):
+            self._table(version)
 
-    def problems(self, addresses: Sequence[Address]) -> list[str]:
-        """The rules and chains that are not as `add` left them, each in words."""
-        from shared.iptables.programs import COMMANDS, Table
+    def is_lost(self, admitted: Sequence[Claim]) -> bool:
+        """Return True if a rule or a chain is missing of what `admit` made for claims."""
+        return any(self._missing(version, self._look(version), admitted) for version in _versions(admitted))
 
-        found = []
-        for version in _versions(addresses):
-            lines = Table(version, self.variant, TABLE).lines()
-            missing = _missing(lines, _of(version, addresses), self.admin_chain)
-            found += [f"{COMMANDS[version]} has no {_described(command)} in table {TABLE}" for command in missing]
-        return found
+    def admit(self, wanted: Sequence[Claim]) -> None:
+        """Admit the addresses of claims: what they send, and replies to them. Changes each table at once."""
+        for version in _versions(wanted):
+            table = self._table(version)
+            table.change(
+                lambda lines: self._missing(version, lines, wanted),  # noqa: B023  (called at once)
+                self._seen.pop(version, None),
+            )
+
+    def problems(self, claim: Claim) -> list[str]:
+        """The rules and chains that are not as `admit` left them, each in words."""
+        from shared.iptables.programs import COMMANDS
+
+        return [
+            f"{COMMANDS[version]} has no {_described(command)} in table {TABLE}"
+            for version in _versions([claim])
+            for command in self._missing(version, self._look(version), [claim])
+        ]
 
     def try_out(self) -> None:
         """Raises CniError where the programs are missing or cannot be used."""
+        for version in (4, 6):
+            self._look(version)
+
+    def _table(self, version: int) -> Table:
         from shared.iptables.programs import Table
 
-        for version in (4, 6):
-            Table(version, self.variant, TABLE).lines()
+        if version not in self._tables:
+            self._tables[version] = Table(version, self.variant, TABLE)
+        return self._tables[version]
+
+    def _look(self, version: int) -> list[str]:
+        """Return a table's lines; what was seen serves the change that follows."""
+        lines = self._seen[version] = self._table(version).lines()
+        return lines
+
+    def _missing(self, version: int, lines: list[str], wanted: Sequence[Claim]) -> list[str]:
+        """The commands that complete a table: the jumps stand first in their chains, as the reference puts them."""
+        there = {*lines}
+        chains = {line[1:].partition(" ")[0] for line in lines if line.startswith(":")}
+        commands = [f"-N {chain}" for chain in (CHAIN, self.admin_chain) if chain not in chains]
+        for chain, rule in ((FORWARD, JUMP), (CHAIN, f"{OVERRIDES} {self.admin_chain}")):
+            if f"-A {chain} {rule}" not in there:
+                commands.append(f"-I {chain} 1 {rule}")
+        rules = [
+            f"-A {CHAIN} {rule}"
+            for claim in wanted
+            for address in claim.addresses
+            if address.version == version
+            for rule in _rules(address)[: None if claim.is_published else -1]
+        ]
+        return commands + [rule for rule in dict.fromkeys(rules) if rule not in there]
 
 
 def _described(command: str) -> str:
@@ -72,44 +112,36 @@ def _described(command: str) -> str:
     return f"chain {chain}" if verb == "-N" else f"rule {' '.join(['-A', chain, *rest]).replace(' 1 ', ' ', 1)}"
 
 
-def remove(addresses: AbstractSet[Address], note: claims.Note) -> None:
-    """Removes the rules of addresses."""
+def remove(addresses: Callable[[], AbstractSet[Address]], note: claims.Note) -> None:
+    """Remove the rules of addresses, in each variant."""
     from shared.iptables import variants
 
-    ends = {f"-A {CHAIN} {rule}" for address in addresses for rule in _rules(address)}
-    for version, variant in variants.having(TABLE, CHAIN):
-        if not _of(version, addresses):
+    having = variants.having(TABLE, CHAIN)
+    doomed = addresses() if having else ()
+    ends = {f"-A {CHAIN} {rule}" for address in doomed for rule in _rules(address)}
+    for version, variant in having:
+        if not any(address.version == version for address in doomed):
             continue
         from shared.iptables.programs import NoIptables, Table
 
         try:
             table = Table(version, variant, TABLE)
         except NoIptables:
-            if note and not claims.zone(note):
+            if note and note.get("backend", claims.IPTABLES) == claims.IPTABLES and not note.get(claims.ZONE):
                 raise
             continue  # nobody knows of a rule, and nobody could have made one
         table.change(lambda lines: [f"-D{line.removeprefix('-A')}" for line in lines if line in ends])
 
 
-def _missing(lines: list[str], addresses: list[Address], admin_chain: str) -> list[str]:
-    """The commands that complete a table: the jumps stand first in their chains, as the reference puts them."""
-    chains = {line[1:].partition(" ")[0] for line in lines if line.startswith(":")}
-    commands = [f"-N {chain}" for chain in (CHAIN, admin_chain) if chain not in chains]
-    for chain, rule in ((FORWARD, JUMP), (CHAIN, f"{OVERRIDES} {admin_chain}")):
-        if f"-A {chain} {rule}" not in lines:
-            commands.append(f"-I {chain} 1 {rule}")
-    wanted = [f"-A {CHAIN} {rule}" for address in addresses for rule in _rules(address)]
-    return commands + [rule for rule in wanted if rule not in lines]
-
-
-def _rules(address: Address) -> tuple[str, str]:
+def _rules(address: Address) -> tuple[str, str, str]:
+    """Return an address's rules as iptables-save prints them; the last one is for host ports."""
     host = f"{address}/{address.bits}"
-    return f"-d {host} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", f"-s {host} -j ACCEPT"
+    return (
+        f"-d {host} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        f"-s {host} -j ACCEPT",
+        f"-d {host} -m conntrack --ctstate DNAT -j ACCEPT",
+    )
 
 
-def _versions(addresses: Iterable[Address]) -> list[int]:
-    return sorted({address.version for address in addresses})
-
-
-def _of(version: int, addresses: Iterable[Address]) -> list[Address]:
-    return [address for address in addresses if address.version == version]
+def _versions(wanted: Iterable[Claim]) -> list[int]:
+    return sorted({address.version for claim in wanted for address in claim.addresses})

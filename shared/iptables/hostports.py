@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from shared.cni.config import invalid
 from shared.cni.errors import InternalError
-from shared.iptables import variants
+from shared.iptables import hostport_records, variants
 from shared.iptables.hostport_rules import (
+    CONDITIONS,
     DNAT,
     ENTRY,
     INTERFACE,
@@ -29,8 +30,11 @@ from shared.iptables.hostport_rules import (
     RAW,
     chain_of,
     interface_words,
-    shortened,
+    is_there,
+    trial_of,
 )
+from shared.net import liveness
+from shared.net.reference_names import shortened
 from shared.nft import registry
 from shared.nft.hostports import Taken
 from shared.nft.ruleset import Chain
@@ -39,35 +43,79 @@ from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
+    from typing import TypeVar
 
+    from shared.cni.ip import Address
     from shared.iptables.hostport_rules import Forwarding
     from shared.iptables.programs import Lines
     from shared.net.owner import Owner
+    from shared.nft.conditions import Match
     from shared.nft.conntrack import Flow
-    from shared.nft.hostports import HostPort
+    from shared.nft.hostports import Forgetting, HostPort
     from shared.undo import Undo
 
-TURNS = "/run/cni/portmap"
+    Result = TypeVar("Result")
 
 
-def add(undo: Undo, forwarding: Forwarding, forget: Callable[[set[Flow]], object]) -> None:
-    """Maps an attachment's ports; raises InternalError that names the port and its holder where one is taken."""
-    from shared.iptables.programs import Tables
+class TakenHere(Taken):
+    """A host port is an attachment's by these rules; `words` are the names that they have for it."""
+
+    def __init__(self, port: HostPort, network: str, container_id: str, interface: str) -> None:
+        holder = "/".join([network, container_id, *interface.split('\\"')[1:2]])
+        super().__init__(port.version, port.host, port.protocol, port.port, holder)
+        self.words = (network, container_id, interface)
+
+
+def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> None:
+    """Maps an attachment's ports; raises InternalError that names the port and its holder where one is taken.
+
+    A holder that is dead, by its mark, loses all that it has.
+    """
+    from shared.iptables.programs import Refused, Tables
     from shared.net.turns import turn
 
     owner = forwarding.owner
     tables = [Tables(version, "", *forwarding.tables(version)) for version in forwarding.versions]
-    with turn(TURNS):
+
+    def possible() -> list[Lines]:
         known = [table.lines() for table in tables]
         for table, lines in zip(tables, known, strict=True):
             _require_possible(table.version, lines[NAT], forwarding)
+        return known
+
+    with turn(hostport_records.DIRECTORY):
+        if mark and hostport_records.mark_of(owner) not in ("", mark):  # of a namespace that the container has no more
+            remove(owner, forget)
+        for other in hostport_records.dead_at({port.pod for port in forwarding.ports}):
+            remove(other, forget)
+        known = _without_dead(possible, forget)
         undo.push(f"remove host ports of {owner.container_id}", lambda: remove(owner, forget))
+        hostport_records.write(owner, mark, {port.pod for port in forwarding.ports})
         for table, lines in zip(tables, known, strict=True):
-            table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
+            try:
+                table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
+            except Refused as error:
+                matches = forwarding.conditions.get(table.version, ())
+                try_out({table.version: matches})
+                if trial_of(matches):
+                    error.details += f" (the kernel may lack a match of conditionsV{table.version})"
+                raise
     if forwarding.flows:
         forget(forwarding.flows)
+
+
+def _without_dead(step: Callable[[], Result], forget: Forgetting) -> Result:
+    """Return the result of a step, which is done again as long as what is in its way is removed: the dead's."""
+    while True:
+        try:
+            return step()
+        except TakenHere as taken:
+            holder = hostport_records.dead(*taken.words)
+            if holder is None:
+                raise
+            remove(holder, forget)
 
 
 def _require_possible(version: int, lines: list[str], forwarding: Forwarding) -> None:
@@ -111,10 +159,11 @@ def _behind_others(rule: str, lines: list[str]) -> str:
 
 
 def _in_front(rules: list[str]) -> list[str]:
+    """The last one first, each to the front: iptables would count its way to any other place."""
     found = []
-    for number, rule in enumerate(rules, 1):
+    for rule in reversed(rules):
         _, chain, text = rule.split(" ", 2)
-        found.append(f"-I {chain} {number} {text}")
+        found.append(f"-I {chain} {text}")
     return found
 
 
@@ -128,21 +177,24 @@ def problems(forwarding: Forwarding) -> list[str]:
         wanted = [*forwarding.shared()]
         for is_at in (True, False):
             wanted += [*forwarding.entries(version, is_at=is_at), *forwarding.inside(version, is_at=is_at)]
-        missing = [(NAT, rule) for rule in wanted if rule not in lines[NAT]]
+        present = set(lines[NAT])
+        absent = [rule for rule in wanted if rule not in present]
+        missing = [(NAT, rule) for rule in absent if not is_there(rule, lines[NAT])]
         if LOCALNET not in lines.get(RAW, [LOCALNET]):
             missing.append((RAW, LOCALNET))
         found += [f"{COMMANDS[version]} has no rule {rule} in table {table}" for table, rule in missing]
     return found
 
 
-def remove(owner: Owner, forget: Callable[[set[Flow]], object]) -> None:
+def remove(owner: Owner, forget: Forgetting) -> None:
     """Removes what an attachment has, whichever suite made it, and has `forget` forget its UDP connections."""
     chain = chain_of(owner.network, owner.container_id)
     for version, variant in variants.having(NAT, chain):
         _remove(version, variant, chain, owner.ifname, forget)
+    hostport_records.remove(owner)
 
 
-def _remove(version: int, variant: str, chain: str, ifname: str, forget: Callable[[set[Flow]], object]) -> None:
+def _remove(version: int, variant: str, chain: str, ifname: str, forget: Forgetting) -> None:
     """First nothing leads there; what is there tells a call that comes after this one's end what it left to do."""
     from shared.iptables.programs import NoIptables, Table
 
@@ -154,6 +206,7 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Callabl
         return
     flows: set[Flow] = set()
     whole = False
+    deletion = _Deletion()
 
     def closed(lines: list[str]) -> list[str]:
         nonlocal whole
@@ -163,11 +216,11 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Callabl
         whole = not any(_is_in(line, chain) or _leads_to(line, chain) for line in {*lines} - {*ends})
         if flows or whole:
             ends = [line for line in ends if _leads_to(line, chain)]
-        return [*_deleted(ends), *(_without(lines, {chain}) if whole and not flows else [])]
+        return [*deletion.of(ends, lines), *(_without(lines, {chain}) if whole and not flows else [])]
 
     def emptied(lines: list[str]) -> list[str]:
         ends = [line for line in lines if _is_ended(line, chain, ifname)]
-        return _without(lines, {chain}) if whole else _deleted(ends)
+        return _without(lines, {chain}) if whole else deletion.of(ends, lines)
 
     table.change(closed)
     if not flows:
@@ -180,8 +233,24 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Callabl
         table.change(emptied)
 
 
-def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[[set[Flow]], object]) -> None:
-    """The same for a network's attachments that are not among the valid (container id, ifname)."""
+def evict(owner: Owner, addresses: Sequence[Address], forget: Forgetting) -> None:
+    """Remove what a new attachment has of before, and what dead ones have whose ports lead to its addresses."""
+    own = [owner] if hostport_records.mark_of(owner) else []
+    for one in [*own, *hostport_records.dead_at(addresses)]:
+        remove(one, forget)
+
+
+def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetting) -> None:
+    """Remove the ports of attachments of a network that are not listed as valid, and of the dead of any network."""
+    _collect(network, valid, forget)
+    for owner, mark, _ in hostport_records.every():
+        if (owner.container_id, owner.ifname) in valid and owner.network == network:
+            continue
+        if owner.network == network or liveness.is_dead(owner, mark):
+            remove(owner, forget)
+
+
+def _collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetting) -> None:
     keep = {(chain_of(network, container_id), interface_words(ifname)) for container_id, ifname in valid}
     chains = {chain for chain, _ in keep}
     comment = f'{ENTRY}{shortened(network)}\\" id: '
@@ -189,6 +258,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[
         from shared.iptables.programs import NoIptables, Table
 
         flows: set[Flow] = set()
+        deletion = _Deletion()
 
         def stale(lines: list[str]) -> list[str]:
             """A chain is this network's if what leads there says so."""
@@ -199,12 +269,11 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[
                 interface = _interface_of(line)
                 if chain and ((chain, interface) not in keep if interface else chain not in chains):
                     ends.append(line)
-            kept = {*lines} - {*ends}
-            gone = {chain for chain in ours if not any(chain in _chains_of(line) for line in kept)}
+            gone = ours - {chain for line in {*lines} - {*ends} for chain in _chains_of(line)}
             flows.clear()  # noqa: B023  (called at once)
             flows.update(_udp(version, ends))  # noqa: B023
             one_by_one = [line for line in ends if _chains_of(line)[0] not in gone]
-            return [*_deleted(one_by_one), *_without(lines, gone)]
+            return [*deletion.of(one_by_one, lines), *_without(lines, gone)]  # noqa: B023
 
         try:
             table = Table(version, variant, NAT)
@@ -215,16 +284,26 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[
             forget(flows)
 
 
-def try_out() -> None:
-    """Raises CniError where the programs are missing or cannot be used."""
-    from shared.iptables.programs import Table
+def try_out(conditions: Mapping[int, Sequence[Match]]) -> None:
+    """Raise CniError if the programs are missing or cannot be used, or iptables refuses conditions of an IP version."""
+    from shared.iptables.programs import Refused, Table
 
-    for version in (4, 6):
-        Table(version, "", NAT).lines()
+    for version, matches in conditions.items():
+        table = Table(version, "", NAT)
+        table.lines()
+        trial = trial_of(matches)
+        try:
+            table.try_out(trial)
+        except Refused as error:
+            raise invalid(f"conditionsV{version}", None, f"are refused by iptables: {error.details}") from None
 
 
-def require_free(ports: Sequence[HostPort], container_id: str) -> None:
-    """Raises Taken for a port that another container has in these chains already."""
+def require_free(ports: Sequence[HostPort], container_id: str, forget: Forgetting) -> None:
+    """Raises Taken for a port that another container has in these chains already, unless that one is dead."""
+    _without_dead(lambda: _look(ports, container_id), forget)
+
+
+def _look(ports: Sequence[HostPort], container_id: str) -> None:
     for version, variant in variants.with_rules(NAT, DNAT):
         if all(port.version != version for port in ports):
             continue
@@ -239,22 +318,22 @@ def require_free(ports: Sequence[HostPort], container_id: str) -> None:
 
 def _require_free(version: int, lines: list[str], ports: Iterable[HostPort], container_id: str) -> None:
     """A runtime asks for a container's ports with each of its networks: the first has them, then who is left."""
-    holders = {}
+    holders: dict[str, tuple[str, str]] = {}
     for line in lines:
         if line.startswith(f"-A {DNAT} ") and ENTRY in line:
             network, _, rest = line.partition(ENTRY)[2].partition('\\" id: \\"')
             name = rest.partition(chr(92))[0]
             if name != shortened(container_id):
-                holders[line.rpartition(" -j ")[2]] = f"{network}/{name}"
+                holders[line.rpartition(" -j ")[2]] = (network, name)
     held = {
-        _translated(line): "/".join([holders[chain], *_interface_of(line).split('\\"')[1:2]])
+        _translated(line): (*holders[chain], _interface_of(line))
         for line in lines
         if " -j DNAT " in line and (chain := line.split(" ", 2)[1]) in holders
     }
     for port in ports:
         holder = held.get((port.host, port.protocol, str(port.port)))
         if port.version == version and holder is not None:
-            raise Taken(version, port.host, port.protocol, port.port, holder)
+            raise TakenHere(port, *holder)
 
 
 # -- what a line is
@@ -303,8 +382,26 @@ def _interface_of(line: str) -> str:
     return f'{found}{rest.partition(chr(92))[0]}\\"' if found else ""
 
 
-def _deleted(lines: Iterable[str]) -> list[str]:
-    return [f"-D{line.removeprefix('-A')}" for line in lines]
+class _Deletion:
+    """Commands that delete rules by their words, and when iptables has refused those, by their numbers.
+
+    Of a match such as recent iptables does not know again the rule that it has printed.
+    """
+
+    def __init__(self) -> None:
+        self._is_refused = False
+
+    def of(self, rules: Iterable[str], lines: list[str]) -> list[str]:
+        """Return the commands, each of which holds if those before it have been done; for `change`, which repeats."""
+        numbered = [rule for rule in rules if self._is_refused and CONDITIONS in rule]
+        by_words = [f"-D{rule.removeprefix('-A')}" for rule in rules if rule not in numbered]
+        self._is_refused = True
+        commands = []
+        for chain in dict.fromkeys(rule.split(" ")[1] for rule in numbered):
+            there = [line for line in lines if _is_in(line, chain)]
+            places = [place for place, line in enumerate(there, 1) if line in numbered]
+            commands += [f"-D {chain} {place}" for place in reversed(places)]
+        return commands + by_words
 
 
 def _without(lines: list[str], chains: AbstractSet[str]) -> list[str]:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from shared.cni.names import CHAIN_NAME_BYTES
 from shared.iptables import variants
-from shared.net.reference_names import container_digest
+from shared.net.reference_names import COMMENT_BYTES, LONGEST_NAME, container_digest, shortened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from shared.cni.ip import Prefix
+    from shared.cni.ip import Address, Prefix
     from shared.net.owner import Owner
     from shared.undo import Undo
 
@@ -34,7 +34,8 @@ def chain_of(network: str, container_id: str) -> str:
 def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> None:
     """Masquerades what comes from the addresses and goes neither to their own networks nor to multicast groups.
 
-    Where there are `exempt` networks, neither what goes to them or to an address of the node.
+    Where there are `exempt` networks, neither what goes to them or to an address of the node. An address that another
+    container had is this one's from now on: it was leased anew.
     """
     from shared.iptables.programs import Table
 
@@ -42,7 +43,8 @@ def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[
     undo.push("stop masquerading by iptables", lambda: remove(owner))
     for table in tables:
         wanted = _rules(owner, table.version, addresses, exempt)
-        table.change(lambda lines: _missing(lines, owner, wanted))  # noqa: B023  (called at once)
+        own = [one.address for one in addresses if one.version == table.version]
+        table.change(lambda lines: _missing(lines, owner, wanted, own))  # noqa: B023  (called at once)
 
 
 def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
@@ -51,7 +53,7 @@ def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]
 
     found = []
     for version in _versions(addresses):
-        lines = Table(version, "", TABLE).lines()
+        lines = set(Table(version, "", TABLE).lines())
         wanted = _rules(owner, version, addresses, exempt)
         found += [f"{COMMANDS[version]} has no rule {one} in table {TABLE}" for one in wanted if one not in lines]
     return found
@@ -72,17 +74,44 @@ def remove(owner: Owner) -> None:
         table.change(lambda lines: _ends(lines, {chain}))
 
 
+def evict(addresses: Sequence[Address]) -> None:
+    """Remove the rules by which containers' chains masquerade what comes from these addresses.
+
+    Whether there are any is asked without a process. Rules of the older iptables are not looked for.
+    """
+    for version in sorted({one.version for one in addresses}):
+        own = [one for one in addresses if one.version == version]
+        if not variants.mention(version, TABLE, POSTROUTING, [one.packed for one in own]):
+            continue
+        from shared.iptables.programs import Table
+
+        Table(version, variants.NFT, TABLE).change(lambda lines: _evictions(lines, own))  # noqa: B023  (at once)
+
+
+def _evictions(lines: list[str], addresses: Sequence[Address]) -> list[str]:
+    """The commands that remove what leads from addresses to chains, and chains to which nothing else leads."""
+    starts = tuple(f"-A {POSTROUTING} -s {one}/{one.bits} " for one in addresses)
+    leading = {line: line.rpartition(" -j ")[2] for line in lines if line.startswith("-A ")}
+    gone = {line: to for line, to in leading.items() if line.startswith(starts) and to.startswith(PREFIX)}
+    doomed = {*gone.values()} - {chain for line, chain in leading.items() if line not in gone}
+    kept = [line for line in lines if line not in gone]
+    return [*(f"-D{line.removeprefix('-A')}" for line in gone), *_ends(kept, doomed)]
+
+
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     """Removes the chains of a network's containers of which none is among the valid (container id, ifname)."""
     keep = {chain_of(network, container_id) for container_id, _ in valid}
 
     def stale(lines: list[str]) -> set[str]:
-        comment = f'--comment "name: \\"{network}\\" id: \\"'
+        comments = [_comment(name, "").removesuffix('\\""') for name in {network, shortened(network)}]
         found = set()
         for line in lines:
             verb, chain, *_ = line.split(" ") if line.startswith("-A ") else ("", "")
-            _, is_ours, rest = line.partition(comment)
-            if verb and is_ours and chain == chain_of(network, rest.partition("\\")[0]):
+            rest = next((line.partition(comment)[2] for comment in comments if comment in line), "")
+            container_id = rest.partition("\\")[0]
+            # of a shortened id nobody can tell the chain's name
+            is_ours = chain == chain_of(network, container_id) or len(container_id) == LONGEST_NAME
+            if verb and chain.startswith(PREFIX) and container_id and is_ours:
                 found.add(chain)
         return found - keep
 
@@ -108,10 +137,17 @@ def _versions(addresses: Sequence[Prefix]) -> list[int]:
     return sorted({own.version for own in addresses})
 
 
+def _comment(network: str, container_id: str) -> str:
+    """Return the option with the names, which are shortened if the comment would be too long."""
+    if len(f'name: "{network}" id: "{container_id}"') > COMMENT_BYTES:
+        network, container_id = shortened(network), shortened(container_id)
+    return f'--comment "name: \\"{network}\\" id: \\"{container_id}\\""'
+
+
 def _rules(owner: Owner, version: int, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
     """The rules as iptables-save prints them."""
     chain = chain_of(owner.network, owner.container_id)
-    comment = f'-m comment --comment "name: \\"{owner.network}\\" id: \\"{owner.container_id}\\""'
+    comment = f"-m comment {_comment(owner.network, owner.container_id)}"
     own = [one for one in addresses if one.version == version]
     others = [f"-d {one.network}" for one in exempt if one.version == version]
     left = [*(["-m addrtype --dst-type LOCAL"] if exempt else []), *(f"-d {one.network}" for one in own), *others]
@@ -122,12 +158,16 @@ def _rules(owner: Owner, version: int, addresses: Sequence[Prefix], exempt: Sequ
     ]
 
 
-def _missing(lines: list[str], owner: Owner, wanted: list[str]) -> list[str]:
-    """The commands that give the chain its rules, and those that lead there; what it had of others' goes."""
-    if all(rule in lines for rule in wanted):
-        return []
+def _missing(lines: list[str], owner: Owner, wanted: list[str], addresses: Sequence[Address]) -> list[str]:
+    """The commands that give the chain its rules, and those that lead there; what it had of others' goes.
+
+    So does what leads from its addresses to the chains of containers that had them before.
+    """
     chain = chain_of(owner.network, owner.container_id)
-    return [*_ends(lines, {chain}), f"-N {chain}", *wanted]
+    others = _evictions([line for line in lines if not line.endswith(f" -j {chain}")], addresses)
+    if set(lines).issuperset(wanted):
+        return others
+    return [*others, *_ends(lines, {chain}), f"-N {chain}", *wanted]
 
 
 def _ends(lines: list[str], chains: AbstractSet[str]) -> list[str]:

@@ -73,11 +73,17 @@ class Tables:
             else:
                 return
 
-    def _commit(self, commands: Lines) -> None:
+    def try_out(self, commands: Lines) -> None:
+        """Have commands read, and change nothing. Raises Refused, TryAgainLater."""
+        if any(commands.values()):
+            self._commit(commands, "--test")
+
+    def _commit(self, commands: Lines, *options: str) -> None:
         script = "".join(
             "\n".join([f"*{name}", *commands[name], "COMMIT", ""]) for name in self.names if commands.get(name)
         )
-        status, output = _run([self._restore, "--noflush", "-w", str(SECONDS)], script.encode(), with_stderr=True)
+        argv = [self._restore, "--noflush", "-w", str(SECONDS), *options]
+        status, output = _run(argv, script.encode(), with_stderr=True)
         if status >> 8 == LOCKED:
             raise TryAgainLater(f"{self._restore} did not get its lock in {SECONDS} seconds", _shown(output))
         if status:
@@ -96,9 +102,15 @@ class Table:
         """As Tables has them."""
         return self._tables.lines()[self.name]
 
-    def change(self, commands: Callable[[list[str]], list[str]]) -> None:
+    def change(self, commands: Callable[[list[str]], list[str]], known: list[str] | None = None) -> None:
         """As Tables does."""
-        self._tables.change(lambda found: {self.name: commands(found[self.name])})
+        self._tables.change(
+            lambda found: {self.name: commands(found[self.name])}, {self.name: known} if known else None
+        )
+
+    def try_out(self, commands: list[str]) -> None:
+        """As Tables does."""
+        self._tables.try_out({self.name: commands})
 
 
 def _run(argv: list[str], stdin: bytes, *, with_stderr: bool) -> tuple[int, bytes]:

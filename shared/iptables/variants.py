@@ -6,30 +6,38 @@
 
 from __future__ import annotations
 
-import posix
-
+from shared.net.filter_tables import LEGACY_NAMES, legacy_tables
 from shared.nft import wire
 from shared.nft.ruleset import Chain, Table
 from shared.nft.transaction import Nfnetlink, NoNfTables
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 NFT, LEGACY = "nft", "legacy"
 FAMILIES = {4: wire.NFPROTO_IPV4, 6: wire.NFPROTO_IPV6}
 HOSTPORTS = ("nat", "CNI-HOSTPORT-DNAT")  # table and chain whose rules lead to host ports
-NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 
 
 def in_use() -> str:
     """The variant whose FORWARD chain decides here: it drops by default or has rules; empty where there is none."""
+    return next(iter(deciding()), "")
+
+
+def deciding() -> list[str]:
+    """Return the variants whose FORWARD chain drops by default or has rules, or, of the older one, may do so."""
     queries = [Chain(Table(family, "filter"), "FORWARD", ()).query() for family in FAMILIES.values()]
     try:
-        found = Nfnetlink().get_all(queries)
+        chains = Nfnetlink().get_all(queries)
     except NoNfTables:
-        found = []
+        chains = []
+    found = [LEGACY] if any(_has_legacy("filter", version) for version in LEGACY_NAMES) else []
     if any(
-        chain and (chain.get("NFTA_CHAIN_POLICY") == wire.NF_DROP or chain.get("NFTA_CHAIN_USE")) for chain in found
+        chain and (chain.get("NFTA_CHAIN_POLICY") == wire.NF_DROP or chain.get("NFTA_CHAIN_USE")) for chain in chains
     ):
-        return NFT
-    return LEGACY if any(_has_legacy("filter", version) for version in NAMES) else ""
+        found.insert(0, NFT)
+    return found
 
 
 def having(table: str, chain: str) -> list[tuple[int, str]]:
@@ -40,7 +48,7 @@ def having(table: str, chain: str) -> list[tuple[int, str]]:
     except NoNfTables:
         found = []
     by_nft = [(version, NFT) for version, one in zip(FAMILIES, found, strict=False) if one]
-    return by_nft + [(version, LEGACY) for version in NAMES if _has_legacy(table, version)]
+    return by_nft + [(version, LEGACY) for version in LEGACY_NAMES if _has_legacy(table, version)]
 
 
 def with_rules(table: str, chain: str) -> list[tuple[int, str]]:
@@ -53,11 +61,11 @@ def with_rules(table: str, chain: str) -> list[tuple[int, str]]:
     return found
 
 
+def mention(version: int, table: str, chain: str, values: Iterable[bytes]) -> bool:
+    """Return True if a rule of nf_tables' variant has one of these values, such as an address, in a comparison."""
+    found = Nfnetlink().dump_expressions(Chain(Table(FAMILIES[version], table), chain, ()))
+    return any(value in expressions for value in values for expressions in found)
+
+
 def _has_legacy(table: str, version: int) -> bool:
-    try:
-        descriptor = posix.open(NAMES[version], posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:  # the kernel has not loaded it
-        return False
-    names = posix.read(descriptor, 4096)
-    posix.close(descriptor)
-    return table.encode() in names.split()
+    return table.encode() in legacy_tables(LEGACY_NAMES[version])

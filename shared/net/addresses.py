@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
 
 FAMILIES = {4: AF_INET, 6: AF_INET6}
+LINK_LOCAL = Prefix(Address(6, 0xFE80 << 112), 10)
 
 
 def _messages(netlink: Netlink, index: int) -> list[Message]:
@@ -61,16 +62,34 @@ def remove(netlink: Netlink, index: int, prefix: Prefix) -> None:
     netlink.request(RTM_DELADDR, body, 0, (errno.EADDRNOTAVAIL, errno.ENODEV))
 
 
+def usable(netlink: Netlink, index: int) -> list[Address]:
+    """Return a link's addresses that are not in duplicate address detection, and have not failed it."""
+    unusable = IFA_F_TENTATIVE | IFA_F_DADFAILED
+    return [prefix.address for prefix, flags in _states(netlink, index) if not flags & unusable]
+
+
 def unsettled(netlink: Netlink, index: int) -> list[Prefix]:
     """The IPv6 addresses of a link whose duplicate address detection is not over.
 
     Raises InternalError for one that somebody else has.
     """
-    waiting = []
-    for message in _messages(netlink, index):
-        flags = int(message.get("IFA_FLAGS") or message["flags"])
+    states = _states(netlink, index)
+    for prefix, flags in states:
         if flags & IFA_F_DADFAILED:
-            raise InternalError(f"address {_prefix(message)} is in use by another host (duplicate address detection)")
-        if flags & IFA_F_TENTATIVE:
-            waiting.append(_prefix(message))
-    return waiting
+            raise InternalError(f"address {prefix} is in use by another host (duplicate address detection)")
+    return [prefix for prefix, flags in states if flags & IFA_F_TENTATIVE]
+
+
+def unsettled_link_local(netlink: Netlink, index: int) -> list[Prefix]:
+    """Return a link's IPv6 link-local addresses in duplicate address detection; one that failed has settled."""
+    return [
+        prefix
+        for prefix, flags in _states(netlink, index)
+        if flags & IFA_F_TENTATIVE and not flags & IFA_F_DADFAILED and prefix.address in LINK_LOCAL
+    ]
+
+
+def _states(netlink: Netlink, index: int) -> list[tuple[Prefix, int]]:
+    """Return each address of a link with its flags (IFA_F_*)."""
+    messages = _messages(netlink, index)
+    return [(_prefix(message), int(message.get("IFA_FLAGS") or message["flags"])) for message in messages]

@@ -6,7 +6,7 @@ import errno
 import posix
 import sys
 
-from shared.cni.errors import InternalError, UnsupportedField
+from shared.cni.errors import InternalError, TryAgainLater, UnsupportedField
 from shared.net import addresses, links, sysctl
 from shared.net.netlink import NetlinkError, Request
 from shared.net.wire import (
@@ -29,29 +29,43 @@ if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
     from shared.undo import Undo
 
+    Ports = tuple[int, ...]  # indexes of links
+
 ATTACH_TRIES = 10
+MOST_PORTS = 1023  # BR_MAX_PORTS in net/bridge/br_private.h, less the number 0, which stands for none
 CALLS = (
     ("bridge-nf-call-iptables", "IFLA_BR_NF_CALL_IPTABLES"), ("bridge-nf-call-ip6tables", "IFLA_BR_NF_CALL_IP6TABLES"),
 )  # fmt: skip
+NO_MAC = "00:00:00:00:00:00"  # of a bridge that has lost its last port
+NET_ADDR_SET = "3"  # linux/netdevice.h
 NEW_ALIAS = "pycni: no pod attached yet"  # a bridge's, from when an ADD makes it until one succeeds
 
 
 def ensure(
-    netlink: Netlink, undo: Undo, name: str, *, port: int, mtu: int, vlan_filtering: bool, promisc: bool
+    netlink: Netlink,
+    undo: Undo,
+    name: str,
+    *,
+    own: Ports,
+    mtu: int,
+    vlan_filtering: bool,
+    promisc: bool,
+    ipv6: bool,
+    dad: bool,
 ) -> Message:
     """The bridge of that name, made if need be, up, deaf to router advertisements; `mtu` in bytes, 0 for the default.
 
-    A new bridge gets a MAC of its own, which then does not change with its ports. What is done is taken back unless the
-    bridge has other ports than this call's `port` by then; but a bridge that has begun to filter VLANs goes on, since a
-    concurrent call may count on it. Raises InternalError where the name is another kind of
-    link's, UnsupportedField where the kernel cannot filter VLANs.
+    A new bridge gets a MAC of its own, which then does not change with its ports, and unless `dad` a link-local address
+    that can be used at once. What is done is taken back unless the bridge has other ports than those in `own` by then;
+    but a bridge that has begun to filter VLANs goes on, since a concurrent call may count on it. Raises InternalError
+    if the name is another kind of link's, UnsupportedField if the kernel cannot filter VLANs.
     """
     bridge = links.get(netlink, name)
     is_new = False
     if bridge is None:
-        is_new = _create(netlink, name, mtu, vlan_filtering=vlan_filtering)
+        is_new = create(netlink, name, mtu, vlan_filtering=vlan_filtering)
         if is_new:
-            undo.push(f"remove bridge {name}", lambda: _remove_unless_used(netlink, name, port))
+            undo.push(f"remove bridge {name}", lambda: _remove_unless_used(netlink, name, own))
         bridge = links.require(netlink, name)
     if links.kind(bridge) != "bridge":
         raise InternalError(f"link {name} already exists but is not a bridge")
@@ -60,19 +74,25 @@ def ensure(
         bridge = links.require(netlink, name)
         if not filters_vlans(bridge):
             raise _no_vlan_filtering(name)
-    sysctl.ensure(f"ipv6/conf/{name}/accept_ra", "0")
+    sysctl.refuse_advertisements(name)
+    if is_new and not dad:
+        sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")
+    if ipv6:
+        enable_ipv6(netlink, undo, bridge, own)
     wanted = IFF_UP | (IFF_PROMISC if promisc else 0)
     if is_new or bridge["flags"] & wanted != wanted:  # another call may have brought a new one up already
         change = links.change_flags(bridge["index"], wanted, wanted)
         if is_new:
             change.message["IFLA_IFALIAS"] = NEW_ALIAS
         netlink.batch([change])
-        undo.push(f"set {name} as it was", lambda: _set_back_unless_used(netlink, bridge, wanted, port))
+        undo.push(f"set {name} as it was", lambda: _set_back_unless_used(netlink, bridge, wanted, own))
     return bridge
 
 
 def attach(netlink: Netlink, undo: Undo, name: str, joining: Callable[[Message], list[Request]], **how: Any) -> Message:
-    """Makes this call's port, `how["port"]`, one of the bridge's, by the requests that `joining` returns for it.
+    """Make a link a port of the bridge by the requests that `joining` returns; `how` is for `ensure`.
+
+    Raises TryAgainLater if the bridge has all the ports that it can have.
 
     A concurrent ADD that fails takes back the bridge that it made, which can be the one just found: then another.
     """
@@ -80,7 +100,7 @@ def attach(netlink: Netlink, undo: Undo, name: str, joining: Callable[[Message],
         bridge: Message = {}
         try:
             bridge = ensure(netlink, undo, name, **how)
-            netlink.batch(joining(bridge))
+            add_port(netlink, bridge, joining(bridge))
         except links.NoLink:
             continue
         except NetlinkError as error:
@@ -92,8 +112,65 @@ def attach(netlink: Netlink, undo: Undo, name: str, joining: Callable[[Message],
     raise InternalError(f"bridge {name} was removed {ATTACH_TRIES} times while a port joined it")
 
 
-def _create(netlink: Netlink, name: str, mtu: int, *, vlan_filtering: bool) -> bool:
-    """Whether it was this call that made the bridge."""
+def add_port(netlink: Netlink, bridge: Message, requests: list[Request]) -> None:
+    """Send the requests that make a link a port of the bridge; raise TryAgainLater if the bridge is full."""
+    try:
+        netlink.batch(requests)
+    except NetlinkError as error:
+        if error.errno != errno.EXFULL:
+            raise
+        raise TryAgainLater(full(bridge["IFLA_IFNAME"])) from None
+
+
+def full(name: str) -> str:
+    """Return the message about a bridge that can have no more ports."""
+    return (
+        f"bridge {name} is full: it has {MOST_PORTS} ports, the most that Linux allows;"
+        " delete pods or attach some to another bridge"
+    )
+
+
+def enable_ipv6(netlink: Netlink, undo: Undo, bridge: Message, own: Ports) -> None:
+    """Enable IPv6 on a bridge that is new, which has it disabled if the host's sysctls say so for new links.
+
+    Raises InternalError if `refuses_ipv6`.
+    """
+    index, path = bridge["index"], _disable_ipv6(bridge)
+    if sysctl.read(path) != "1":
+        return
+    if refuses_ipv6(bridge):
+        raise InternalError(refuses_ipv6(bridge))
+
+    def take_back() -> None:
+        if links.by_index(netlink, index) and not has_other_ports(netlink, index, *own):
+            sysctl.write(path, "1")
+
+    undo.push(f"disable IPv6 on {bridge['IFLA_IFNAME']}", take_back)
+    sysctl.write(path, "0")
+
+
+def refuses_ipv6(bridge: Message) -> str:
+    """Return why the bridge can have no IPv6 address, empty if it can: IPv6 was disabled on it on purpose.
+
+    The suite enables IPv6 on its own bridges before they are up. A bridge that is down may be one that a killed ADD
+    left, and is as good as new.
+    """
+    is_new = bridge.get("IFLA_IFALIAS") == NEW_ALIAS or not bridge["flags"] & IFF_UP
+    if is_new or sysctl.read(_disable_ipv6(bridge)) != "1":
+        return ""
+    key = f"net.ipv6.conf.{bridge['IFLA_IFNAME']}.disable_ipv6"
+    return (
+        f"bridge {bridge['IFLA_IFNAME']} is to have an IPv6 gateway address, but {key} is 1; run sysctl -w {key}=0, or"
+        " leave the IPv6 ranges out"
+    )
+
+
+def _disable_ipv6(bridge: Message) -> str:
+    return f"ipv6/conf/{bridge['IFLA_IFNAME']}/disable_ipv6"
+
+
+def create(netlink: Netlink, name: str, mtu: int, *, vlan_filtering: bool) -> bool:
+    """Create a bridge, still down. Return False if a concurrent call was faster."""
     message: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": random_mac()}
     message["IFLA_LINKINFO"] = {"IFLA_INFO_KIND": "bridge"}
     if mtu:
@@ -103,7 +180,7 @@ def _create(netlink: Netlink, name: str, mtu: int, *, vlan_filtering: bool) -> b
     try:
         netlink.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
-        if error.errno == errno.EEXIST:  # a concurrent first ADD was faster
+        if error.errno == errno.EEXIST:
             return False
         if vlan_filtering and error.errno == errno.EOPNOTSUPP:
             raise _no_vlan_filtering(name) from None
@@ -122,6 +199,31 @@ def random_mac() -> str:
     return mac.hex(":")
 
 
+def keep_mac(bridge: Message) -> list[Request]:
+    """Requests to be sent before a port joins, so that the bridge keeps its MAC; one that has none gets its own.
+
+    A bridge whose MAC nobody set takes the lowest of its ports'. If the MAC was set, return no request: the kernel
+    forgets all neighbours of a link whose MAC is set, even to what it is.
+    """
+    name, mac = bridge["IFLA_IFNAME"], bridge["IFLA_ADDRESS"]
+    # /sys may show another network namespace, with a bridge of the same name
+    if _sysfs(name, "address") == mac and _sysfs(name, "addr_assign_type") == NET_ADDR_SET:
+        return []
+    return [Request(RTM_NEWLINK, {"index": bridge["index"], "IFLA_ADDRESS": random_mac() if mac == NO_MAC else mac})]
+
+
+def _sysfs(link: str, attribute: str) -> str:
+    """Return a link's attribute as sysfs shows it; empty if it does not."""
+    try:
+        descriptor = posix.open(f"/sys/class/net/{link}/{attribute}", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return posix.read(descriptor, 4096).decode().strip()
+    finally:
+        posix.close(descriptor)
+
+
 def _with_vlan_filtering(message: Message) -> Message:
     return _with_data(message, {"IFLA_BR_VLAN_FILTERING": 1})
 
@@ -132,7 +234,17 @@ def _with_data(message: Message, data: Message) -> Message:
 
 def filters_vlans(bridge: Message) -> bool:
     """Whether a bridge, as the kernel shows it, keeps VLANs apart."""
-    return bool(bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {}).get("IFLA_BR_VLAN_FILTERING"))
+    return bool(_data(bridge).get("IFLA_BR_VLAN_FILTERING"))
+
+
+def default_vlan(bridge: Message) -> int:
+    """Return the VLAN into which the bridge puts each new port, untagged; 0: none."""
+    return int(_data(bridge).get("IFLA_BR_VLAN_DEFAULT_PVID", 0))
+
+
+def _data(bridge: Message) -> Message:
+    data: Message = bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {})
+    return data
 
 
 def ports(netlink: Netlink, index: int) -> list[Message]:
@@ -141,7 +253,10 @@ def ports(netlink: Netlink, index: int) -> list[Message]:
 
 
 def has_other_ports(netlink: Netlink, bridge: int, *own: int) -> bool:
-    """Whether the bridge has ports other than a failed call's own, which then need what that call made."""
+    """Return True if the bridge has ports beside a failed call's own, which then need the things that the call made.
+
+    The uplinks are among `own`: they need nothing.
+    """
 
     def is_own(port: Message) -> bool:
         # the other end's index says something here only if it is in this namespace, as a VLAN gateway port's is
@@ -150,14 +265,15 @@ def has_other_ports(netlink: Netlink, bridge: int, *own: int) -> bool:
     return not all(is_own(port) for port in ports(netlink, bridge))
 
 
-def remove_if_new(netlink: Netlink, name: str) -> None:
-    """Removes a bridge that the suite made and to which no pod was ever attached, if it has no port.
+def remove_if_new(netlink: Netlink, name: str, uplinks: Ports) -> None:
+    """Removes a bridge that the suite made and to which no pod was ever attached, if it has no port but uplinks.
 
     Each failing ADD asks this when its own port is gone, so that of several that fail at once the last one removes the
     bridge that one of them made.
     """
     bridge = links.get(netlink, name)
-    if bridge is not None and bridge.get("IFLA_IFALIAS") == NEW_ALIAS and not ports(netlink, bridge["index"]):
+    is_new = bridge is not None and bridge.get("IFLA_IFALIAS") == NEW_ALIAS
+    if bridge is not None and is_new and not has_other_ports(netlink, bridge["index"], *uplinks):
         netlink.request(RTM_DELLINK, {"index": bridge["index"]}, 0, (errno.ENODEV,))
 
 
@@ -167,14 +283,14 @@ def note_attached(netlink: Netlink, bridge: Message) -> None:
         netlink.request(RTM_NEWLINK, {"index": bridge["index"], "IFLA_IFALIAS": ""})
 
 
-def _remove_unless_used(netlink: Netlink, name: str, port: int) -> None:
+def _remove_unless_used(netlink: Netlink, name: str, own: Ports) -> None:
     bridge = links.get(netlink, name)
-    if bridge is not None and not has_other_ports(netlink, bridge["index"], port):
+    if bridge is not None and not has_other_ports(netlink, bridge["index"], *own):
         netlink.request(RTM_DELLINK, {"index": bridge["index"]}, 0, (errno.ENODEV,))
 
 
-def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, port: int) -> None:
-    if links.by_index(netlink, before["index"]) and not has_other_ports(netlink, before["index"], port):
+def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, own: Ports) -> None:
+    if links.by_index(netlink, before["index"]) and not has_other_ports(netlink, before["index"], *own):
         netlink.batch([links.change_flags(before["index"], before["flags"], changed)])
 
 
@@ -191,7 +307,7 @@ def learn_no_link_local(bridge: Message) -> list[Request]:
 
 def learns_link_local(bridge: Message) -> bool | None:
     """Whether the bridge learns from frames to link-local groups; None where the kernel does not say."""
-    options = bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {}).get("IFLA_BR_MULTI_BOOLOPT", b"")
+    options = _data(bridge).get("IFLA_BR_MULTI_BOOLOPT", b"")
     return None if not options else not int.from_bytes(options[:4], sys.byteorder) >> BR_BOOLOPT_NO_LL_LEARN & 1
 
 
@@ -210,21 +326,21 @@ def calls_netfilter(bridge: Message) -> set[bool]:
 
     By the bridge's own setting or by its network namespace's.
     """
-    data = bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {})
+    data = _data(bridge)
     return {bool(data.get(attribute)) or sysctl.read(f"bridge/{name}") == "1" for name, attribute in CALLS}
 
 
-def call_netfilter(netlink: Netlink, undo: Undo, bridge: Message, *, on: bool, port: int) -> None:
+def call_netfilter(netlink: Netlink, undo: Undo, bridge: Message, *, on: bool, own: Ports) -> None:
     """Has what the bridge passes on go through iptables and ip6tables, or not, which is taken back as in `ensure`.
 
     Off, it is so for the whole network namespace: to the kernel either's word for it is enough (br_nf_pre_routing).
     """
-    data = bridge["IFLA_LINKINFO"].get("IFLA_INFO_DATA", {})
+    data = _data(bridge)
     before = {attribute: data.get(attribute, 0) for _, attribute in CALLS}
     index = bridge["index"]
 
     def take_back() -> None:
-        if links.by_index(netlink, index) and not has_other_ports(netlink, index, port):
+        if links.by_index(netlink, index) and not has_other_ports(netlink, index, *own):
             netlink.request(RTM_NEWLINK, _with_data({"index": index}, before))
 
     wanted = dict.fromkeys(before, int(on))
@@ -236,28 +352,25 @@ def call_netfilter(netlink: Netlink, undo: Undo, bridge: Message, *, on: bool, p
 
 
 def ensure_gateway(
-    netlink: Netlink, undo: Undo, link: Message, prefix: Prefix, *, bridge: int, port: int, force: bool, dad: bool
+    netlink: Netlink, undo: Undo, link: Message, prefix: Prefix, *, bridge: int, own: Ports, force: bool, dad: bool
 ) -> None:
-    """Gives a bridge, or the VLAN gateway port `link` of it, the pods' gateway address unless it has it.
+    """Give a bridge, or the VLAN gateway port `link` of it, the pods' gateway address unless it has it.
 
-    Taken back unless another port than this call's `port` has come to use it. Raises InternalError where the link has
+    Taken back unless a port that is not in `own` has come to use it. Raises InternalError where the link has
     another IPv4 address or an overlapping IPv6 one, which `force` removes instead.
     """
     index, name = link["index"], link["IFLA_IFNAME"]
     existing = addresses.of_link(netlink, index)
     if prefix in existing:
         return
-    link = links.by_index(netlink, index) or link  # a bridge without ports had no MAC yet
-    conflicts = [
-        other
-        for other in existing
-        if other.version == prefix.version and (prefix.version == 4 or other.overlaps(prefix))
-    ]
+    if prefix.version == 6:
+        enable_ipv6(netlink, undo, link, (*own, index))
+    conflicts = conflicting(existing, prefix)
     if conflicts and not force:
-        raise InternalError(f"{name} already has an IP address different from {prefix}: {conflicts[0]}")
+        raise InternalError(conflict(name, prefix, conflicts[0]))
 
     def take_back() -> None:
-        if has_other_ports(netlink, bridge, port, index):
+        if has_other_ports(netlink, bridge, *own, index):
             return
         addresses.remove(netlink, index, prefix)
         netlink.batch([addresses.add(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])
@@ -265,11 +378,26 @@ def ensure_gateway(
     undo.push(f"take {prefix} off {name}", take_back)
     for other in conflicts:
         addresses.remove(netlink, index, other)
-    netlink.batch([
-        addresses.add(index, prefix, dad=dad, tolerate=(errno.EEXIST,)),
-        # set to what it is, the MAC no longer follows the ports': otherwise it is the lowest of theirs, and changes
-        Request(RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": link["IFLA_ADDRESS"]}),
-    ])  # fmt: skip
+    netlink.batch([addresses.add(index, prefix, dad=dad, tolerate=(errno.EEXIST,))])
+
+
+def conflicting(existing: list[Prefix], gateway: Prefix) -> list[Prefix]:
+    """Return those of a link's addresses beside which it cannot have the gateway address."""
+    if gateway in existing:
+        return []
+    return [
+        other
+        for other in existing
+        if other.version == gateway.version and (gateway.version == 4 or other.overlaps(gateway))
+    ]
+
+
+def conflict(name: str, gateway: Prefix, existing: Prefix) -> str:
+    """Return the message about a gateway address that a link cannot have beside another one."""
+    return (
+        f"{name} already has an IP address different from {gateway}: {existing};"
+        ' delete that address, or set "forceAddress" to replace it'
+    )
 
 
 def join(index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool) -> list[Request]:

@@ -1,86 +1,216 @@
-"""Which addresses an attachment has had let through, in a file for each: rules by address cannot say whose they are.
+"""Notes of firewall, a file for each attachment: the addresses it has had admitted, where, and how else it is kept.
 
-A file is there before the rules and gone after them, and the lock is held while either changes.
+Rules by address cannot say whose they are, and a flush takes them all: what a note says is put back by the next call.
+A note is there before the rules and gone after them, and the lock is held while either changes.
+
+    {"network": "net", "containerID": "c1", "ifname": "eth0", "addresses": ["10.1.0.5"], "order": 81623574392,
+     "netns": "4:4026532567 /run/netns/a", "backend": "iptables", "variant": "nft", "bridge": "", "port": ""}
 """
 
 from __future__ import annotations
 
-import posix
+from time import CLOCK_BOOTTIME, clock_gettime_ns
 
 from shared.cni import record
 from shared.cni.ip import Address
 from shared.cni.plugin import each
+from shared.net import liveness
 from shared.net.owner import Owner, digest
 from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
     from typing import Any
 
     Note = dict[str, Any]
-    # Takes away what addresses have, given the file's content, which is empty where there is none.
-    Taker = Callable[[AbstractSet[Address], Note], None]
+    # Removes what addresses have, given the note, which is empty if there is none. To ask which addresses costs time.
+    Taker = Callable[[Callable[[], AbstractSet[Address]], Note], None]
 
 RECORDS = "/run/cni/firewall"
+NFTABLES, IPTABLES, FIREWALLD = "nftables", "iptables", "firewalld"
 ZONE = "firewalldZone"
+NETWORK_DIGITS = 12  # of a digest in a note's name, so that the names alone tell a network's notes
+NAMES = ("network", "containerID", "ifname")
 
 
-def write(owner: Owner, addresses: Sequence[Address], zone: str = "") -> None:
-    """Notes an attachment's addresses, and firewalld's zone where that is what has them."""
-    attachment = {"network": owner.network, "containerID": owner.container_id, "ifname": owner.ifname}
-    backend = {ZONE: zone} if zone else {}
-    record.write(_path(owner), {**attachment, "addresses": [str(address) for address in addresses], **backend})
+class Claim:
+    """A note with its owner. Notes of older releases lack the keys `order`, `netns`, `backend`, `bridge` and `port`."""
+
+    def __init__(self, owner: Owner, note: Note) -> None:
+        self.owner = owner
+        self.note = note
+        self.addresses = _addresses(note)
+
+    @classmethod
+    def new(cls, owner: Owner, addresses: Sequence[Address], netns: str, **keys: object) -> Claim:
+        """Return what an ADD claims, later than all claims before."""
+        names = zip(NAMES, (owner.network, owner.container_id, owner.ifname), strict=True)
+        order = clock_gettime_ns(CLOCK_BOOTTIME)  # the wall clock may be set back
+        mark = liveness.mark(netns)
+        listed = [str(address) for address in addresses]
+        return cls(owner, {**dict(names), "addresses": listed, "order": order, "netns": mark, **keys})
+
+    def text(self, key: str) -> str:
+        """Return a key's value, empty if it is no text or absent; somebody else may have written the file."""
+        found = self.note.get(key)
+        return found if isinstance(found, str) else ""
+
+    @property
+    def backend(self) -> str:
+        """Where the addresses are admitted: NFTABLES, IPTABLES or FIREWALLD."""
+        return self.text("backend") or (FIREWALLD if self.text(ZONE) else IPTABLES)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether connections from outside to host ports are admitted, too."""
+        return self.note.get("admitHostPorts") is True
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the note says everything that nf_tables has for the attachment."""
+        return "bridge" in self.note
+
+    @property
+    def is_past(self) -> bool:
+        """Whether the namespace that the note names is gone, or another one is at its path."""
+        mark = self.text("netns")
+        return bool(mark) and liveness.mark(mark.partition(" ")[2]) != mark
+
+    def moved(self, **keys: object) -> Claim:
+        """Return the same claim at another place."""
+        return Claim(self.owner, {**self.note, **keys})
+
+    def write(self) -> None:
+        """Write the note, under the name of this release."""
+        path, *older = _paths(self.owner)
+        record.write(path, self.note)
+        for one in older:
+            record.remove(one)
 
 
-def zone(note: Note) -> str:
-    """Firewalld's zone; empty where iptables has the addresses."""
-    found = note.get(ZONE)
-    return found if isinstance(found, str) else ""
+def find(owner: Owner) -> Claim | None:
+    """Return an attachment's claim, None if it has no note."""
+    for path in _paths(owner):
+        if note := record.read(path):
+            return Claim(owner, note)
+    return None
 
 
-def end(owner: Owner, others: Iterable[Address], *takers: Taker) -> None:
-    """Has taken away what an attachment's addresses have: those that its file names, and `others`.
+def witnesses(owner: Owner) -> list[Claim] | None:
+    """Return up to two living claims of the owner's network, not its own, by which to tell whether something was lost.
 
-    An address that another attachment has by now keeps it. In the same network that is a newer one: an older one's file
-    was left behind by another suite's DEL. The file stays if a taker fails; each has its turn.
+    They are the first and the last by name: whoever puts things back in that order and is killed leaves the last one
+    as a witness. None if there are only notes of older releases, which have none.
     """
-    path = _path(owner)
-    note = record.read(path)
-    doomed = {*_addresses(note), *others}
-    if doomed:
-        with turn(RECORDS):
-            own = _time(path)
-            for file, content in record.listed(RECORDS):
-                if file != path and (content.get("network") != owner.network or _time(file) >= own):
-                    doomed -= {*_addresses(content)}
-            each(*(lambda take=take: take(doomed, note) for take in takers))
-    record.remove(path)
+    own, *_ = _paths(owner)
+    mine, older = _names(owner.network)
+    names = [name for name in mine if f"{RECORDS}/{name}" != own]
+    if not names:
+        return None if older else []
+    found = [next(_living(some, owner.network, None), None) for some in (names, names[::-1])]
+    return [one for one in found if one]
 
 
-def collect(network: str, valid: AbstractSet[tuple[str, str]], *takers: Taker) -> None:
-    """Ends the attachments of a network that are not among the valid (container id, ifname)."""
+def living(network: str, valid: AbstractSet[tuple[str, str]] | None) -> list[Claim]:
+    """Return the claims of a network's attachments that are alive and among the valid (container id, ifname), if given.
+
+    An attachment whose note tells nothing about its namespace is alive if it is valid, or its host link is there.
+    """
+    mine, older = _names(network)
+    return list(_living([*mine, *older], network, valid))
+
+
+def _living(names: Iterable[str], network: str, valid: AbstractSet[tuple[str, str]] | None) -> Iterator[Claim]:
+    for name in names:
+        claim = _claim(f"{RECORDS}/{name}", record.read(f"{RECORDS}/{name}"))
+        if claim and claim.owner.network == network and is_alive(claim, valid):
+            yield claim
+
+
+def is_alive(claim: Claim, valid: AbstractSet[tuple[str, str]] | None) -> bool:
+    """Return True if a claim's attachment is among the valid, if given, and not known to be dead."""
+    owner, mark = claim.owner, claim.text("netns")
+    if valid is not None and (owner.container_id, owner.ifname) not in valid:
+        return False
+    if mark or valid is not None:
+        return not liveness.is_dead(owner, mark)
+    from shared.net import links
+    from shared.net.netlink import Netlink
+
+    return links.get(Netlink(), owner.host_link) is not None
+
+
+def end(owner: Owner, others: Iterable[Address], first: Callable[[], object], *takers: Taker) -> None:
+    """Have `first` done, and what an attachment's addresses have removed: of those in its note and of `others`.
+
+    An address that another attachment has by now keeps it. In the same network that is a newer one: an older one's note
+    was left behind by another suite's DEL. The note stays if a taker fails; each has its turn. The lock is held until
+    the note is gone, so that nobody puts back what was just removed.
+    """
+    doomed = {*others}
+    if not doomed and find(owner) is None:
+        first()
+        _remove(owner)
+        return
+    with turn(RECORDS, only_removes=True):
+        claim = find(owner) or Claim(owner, {})
+        doomed |= {*claim.addresses}
+        each(first, *(lambda take=take: take(lambda: _without_others(doomed, claim), claim.note) for take in takers))
+        _remove(owner)
+
+
+def _remove(owner: Owner) -> None:
+    for path in _paths(owner):
+        record.remove(path)
+
+
+def _without_others(doomed: AbstractSet[Address], claim: Claim) -> AbstractSet[Address]:
+    """Return the addresses that no other attachment keeps."""
+    if not doomed:
+        return doomed
+    own, left = _paths(claim.owner), {*doomed}
     for path, content in record.listed(RECORDS):
-        names = [content.get(name) for name in ("network", "containerID", "ifname")]
-        if not all(isinstance(name, str) for name in names) or names[0] != network or tuple(names[1:]) in valid:
-            continue
-        owner = Owner(*names)  # type: ignore[arg-type]
-        if _path(owner) == path:
-            end(owner, (), *takers)
+        if path not in own and (content.get("network") != claim.owner.network or _order(content) >= _order(claim.note)):
+            left -= {*_addresses(content)}
+    return left
 
 
-def _path(owner: Owner) -> str:
-    # a digest, since names may be longer than a file's name
-    return f"{RECORDS}/{digest(f'{owner.network}/{owner.container_id}/{owner.ifname}'.encode())}.json"
+def collect(network: str, valid: AbstractSet[tuple[str, str]], remove: Callable[[Owner], object]) -> None:
+    """Have `remove` end the attachments of a network that are not among the valid (container id, ifname)."""
+    for path, content in record.listed(RECORDS):
+        claim = _claim(path, content)
+        if claim and claim.owner.network == network and (claim.owner.container_id, claim.owner.ifname) not in valid:
+            remove(claim.owner)
 
 
-def _time(path: str) -> int:
-    """When the file was written, in nanoseconds; 0 where there is none."""
-    try:
-        return posix.stat(path, follow_symlinks=False).st_mtime_ns
-    except OSError:
-        return 0
+def _claim(path: str, content: Note) -> Claim | None:
+    """Return the claim that a file has under its own name; None for any other file."""
+    names = [content.get(name) for name in NAMES]
+    if not all(isinstance(name, str) for name in names):
+        return None
+    owner = Owner(*names)  # type: ignore[arg-type]
+    return Claim(owner, content) if path in _paths(owner) else None
+
+
+def _names(network: str) -> tuple[list[str], list[str]]:
+    """Return the names of a network's notes, and of those that older releases wrote for any network."""
+    names = record.names(RECORDS)
+    prefix = f"{digest(network.encode())[:NETWORK_DIGITS]}-"
+    return [name for name in names if name.startswith(prefix)], [name for name in names if "-" not in name]
+
+
+def _paths(owner: Owner) -> tuple[str, str]:
+    """Return the paths of a note, this release's and that of older ones; digests, since names may be long."""
+    own = digest(f"{owner.network}/{owner.container_id}/{owner.ifname}".encode())
+    return f"{RECORDS}/{digest(owner.network.encode())[:NETWORK_DIGITS]}-{own}.json", f"{RECORDS}/{own}.json"
+
+
+def _order(note: Note) -> int:
+    """Return a note's place among others; those of older releases have none and come before all."""
+    found = note.get("order")
+    return found if isinstance(found, int) else 0
 
 
 def _addresses(note: Note) -> list[Address]:

@@ -1,7 +1,12 @@
 """Whether an attachment is still alive, from a mark that its ADD left behind.
 
-A mark names the network namespace of the pod: `<device>:<inode> <path>`. An attachment is dead only if its path leads
-to no namespace or to another one, and its link on the host is gone as well. If that cannot be told, it counts as alive.
+A mark names the network namespace of the pod: `<device>:<inode>[:<time>] <path>`. An attachment is dead only if its
+path leads to no namespace or to another one, and its link on the host is gone as well. If that cannot be told, it
+counts as alive.
+
+The kernel gives the inode number of a deleted namespace to the next one. The time tells the two apart: it is the time
+of modification in nanoseconds, which nothing changes while the namespace is mounted at the path. A symbolic link, as in
+/proc/PID/ns, mounts nothing: the kernel makes that inode anew for each look, so that its mark has no time.
 """
 
 from __future__ import annotations
@@ -9,6 +14,8 @@ from __future__ import annotations
 import posix
 
 from shared.sockets import native as socket
+
+S_IFMT, S_IFLNK = 0o170000, 0o120000
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,29 +28,52 @@ def mark(path: str) -> str:
     return f"{identity} {path}" if identity else ""
 
 
-def is_dead(owner: Owner, marked: str) -> bool:
+def is_dead(owner: Owner, marked: str, *, patient: bool = False) -> bool:
     """Return True if the attachment with this mark has lost its namespace and its host link.
 
-    An empty mark, as releases before 0.2.0 leave it, proves nothing: False.
+    An empty mark, as releases before 0.2.0 leave it, proves nothing: False. The kernel removes the link some time after
+    the namespace. If `patient`, a link that is still there is given a moment to go.
     """
+    return is_gone(owner.host_link, marked, patient=patient)
+
+
+def is_gone(host_link: str, marked: str, *, patient: bool = False) -> bool:
+    """Return True for an attachment of this host link and mark under the same conditions."""
+    return is_lost(marked) and (not is_link(host_link) or _goes(host_link, patient=patient))
+
+
+def is_lost(marked: str) -> bool:
+    """Return True if the path of the mark leads to no namespace or to another one."""
     identity, _, path = marked.partition(" ")
-    return bool(path) and _identity(path) not in (identity, None) and not _is_link(owner.host_link)
+    return bool(path) and _identity(path) not in (identity, None)
 
 
 def _identity(path: str) -> str | None:
-    """Return `<device>:<inode>`, empty if nothing is there, None if that cannot be told."""
+    """Return `<device>:<inode>[:<time>]`, empty if nothing is there, None if that cannot be told."""
     try:
-        found = posix.stat(path)
+        found = posix.lstat(path)
+        if found.st_mode & S_IFMT == S_IFLNK:
+            found = posix.stat(path)
+            return f"{found.st_dev}:{found.st_ino}"
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except (OSError, ValueError):
         return None
-    return f"{found.st_dev}:{found.st_ino}"
+    return f"{found.st_dev}:{found.st_ino}:{found.st_mtime_ns}"
 
 
-def _is_link(name: str) -> bool:
+def is_link(name: str) -> bool:
+    """Return True if the host has a link of this name."""
     try:
         socket.if_nametoindex(name)
     except OSError:
         return False
     return True
+
+
+def _goes(name: str, *, patient: bool) -> bool:
+    from shared.net import wait
+    from shared.net.netlink import Netlink
+
+    host = Netlink()
+    return wait.gone(host, name) if patient else wait.is_gone(host, name)

@@ -47,10 +47,17 @@ if TYPE_CHECKING:
     Message = dict[str, Any]
     Structures = dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]]
 
+SO_RCVTIMEO_NEW = 66  # linux/socket.h: the form of SO_RCVTIMEO that takes two numbers of 64 bits on any machine
+# SO_SNDBUFFORCE by the machine's SO_SNDBUF (asm/socket.h): Python has no name for it. The second is mips'.
+SO_SNDBUFFORCE = {7: (32,), 0x1001: (0x100A, 31)}
+SEND_OVERHEAD_BYTES = 32  # of a send buffer that a message may not use: netlink_sendmsg() in net/netlink/af_netlink.c
+WMEM_MAX = "net.core.wmem_max"
 ANSWER_SECONDS = 30
 SOL_NETLINK = 270  # linux/socket.h
+ERROR_BYTES = 20  # struct nlmsgerr in linux/netlink.h: a number and the header of the refused message
 NLMSGERR_ATTR_MSG = 1  # linux/netlink.h
 RECEIVE_SIZE = 65536
+AT_ONCE = 64  # requests of a batch that are sent together: the socket's buffer holds as many refusals
 DUMP_TRIES = 10
 NLA_TYPE_MASK = 0x3FFF
 MESSAGE_PREFIXES = ("RTM_", "NFT_MSG_", "NFNL_MSG_", "IPCTNL_MSG_")
@@ -78,6 +85,20 @@ class Overrun(InternalError):
     """The socket's buffer could not hold what the kernel had to say: answers are lost (ENOBUFS)."""
 
 
+class TooLarge(InternalError):
+    """Requests that must be sent as one message do not fit into the socket's send buffer, which cannot grow."""
+
+    def __init__(self, size: int, room: int) -> None:
+        super().__init__(
+            f"the transaction has {size} bytes, the socket's send buffer takes {max(room, 0)}: "
+            f"set {WMEM_MAX} to at least {_send_buffer(size)}, or configure less"
+        )
+
+    def naming(self, key: str, count: int) -> InternalError:
+        """Return the same error with the configuration's key that asks for so much."""
+        return InternalError(f'"{key}" has {count} entries: {self.msg}')
+
+
 class Request:
     """One message of a batch; the errors in `tolerate` mean that what was asked for is so already."""
 
@@ -97,7 +118,8 @@ class Netlink:
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self.protocol)
         self.sequence = 0
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pack("@ll", ANSWER_SECONDS, 0))
+        seconds = pack("@qq" if socket.SO_RCVTIMEO == SO_RCVTIMEO_NEW else "@ll", ANSWER_SECONDS, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
         for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
             try:
                 self.socket.setsockopt(SOL_NETLINK, option, 1)
@@ -113,13 +135,19 @@ class Netlink:
         self.batch([Request(kind, message, flags, tolerate)])
 
     def batch(self, requests: list[Request]) -> None:
-        """Sends requests at once and waits for the last to be done.
+        """Send requests, AT_ONCE together, and wait for the last to be done.
 
         The kernel goes on with the others after one that fails; the first failure is raised as NetlinkError. Raises
         InternalError where the answer got lost, and nobody knows what was done.
         """
-        if not requests:
-            return
+        pieces = [requests[place : place + AT_ONCE] for place in range(0, len(requests), AT_ONCE)]
+        failures = [self._batch_piece(piece) for piece in pieces]
+        failure = next(filter(None, failures), None)
+        if failure:
+            raise failure
+
+    def _batch_piece(self, requests: list[Request]) -> NetlinkError | None:
+        """Send requests together and return the first failure."""
         first = self.sequence + 1
         last = self._send(requests)
         failure: NetlinkError | None = None
@@ -135,9 +163,8 @@ class Netlink:
                     continue  # an answer that an earlier, failed call did not wait for
                 failure = failure or self._refusal(requests[sequence - first], _flags, data, start, end)
                 if sequence == last or (failure and has_lost):
-                    if failure:
-                        raise failure
-                    return
+                    self._drain(has_lost=has_lost)
+                    return failure
 
     def get(self, kind: int, message: Message, flags: int = 0) -> Message | None:
         """The one object asked for, or None where the kernel says that there is none.
@@ -205,19 +232,54 @@ class Netlink:
                 found.append(decode(kind, data, start, end, self.tables))
 
     def _send(self, requests: list[Request], *, acknowledge: bool = True) -> int:
-        out = b""
+        parts = []
         for request in requests:
             self.sequence += 1
             flags = NLM_F_REQUEST | request.flags
             if acknowledge and request is requests[-1]:
                 flags |= NLM_F_ACK
-            out += encode(request.kind, flags, self.sequence, request.message, self.tables)
+            parts.append(encode(request.kind, flags, self.sequence, request.message, self.tables))
+        data = b"".join(parts)
         try:
-            self.socket.send(out)
+            self._transmit(data)
         except OSError as error:
             kind, message = requests[0].kind, requests[0].message
             raise NetlinkError(error.errno or 0, kind, message, "it could not be sent", self.tables) from None
         return self.sequence
+
+    def _transmit(self, data: bytes) -> None:
+        """Send a message; one that is larger than the send buffer makes the buffer grow. Raises TooLarge."""
+        try:
+            self.socket.send(data)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            self._grow(len(data))
+            self.socket.send(data)
+
+    def _grow(self, size: int) -> None:
+        """Make the send buffer large enough for a message: by privilege, or else as far as the sysctl allows."""
+        wanted, room = _send_buffer(size), 0
+        for option in (*SO_SNDBUFFORCE.get(socket.SO_SNDBUF, ()), socket.SO_SNDBUF):
+            try:
+                self.socket.setsockopt(socket.SOL_SOCKET, option, wanted)
+            except OSError:  # EPERM: not root of the machine itself; ENOPROTOOPT: another machine's number
+                continue
+            room = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - SEND_OVERHEAD_BYTES
+            if room >= size:
+                return
+        raise TooLarge(size, room)
+
+    def _drain(self, *, has_lost: bool) -> None:
+        """Drop the answers that an overrun left behind: in a full buffer they would crowd out the next ones."""
+        while has_lost:
+            try:
+                self.socket.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise InternalError("the kernel's answer cannot be read", str(error)) from None
 
     def _receive(self, *, wait: bool = True) -> Iterator[tuple[int, int, int, bytes, int, int]]:
         try:
@@ -232,10 +294,14 @@ class Netlink:
         offset = 0
         while offset + 16 <= len(data):
             length, kind, flags, sequence, _port = unpack_from("=IHHII", data, offset)
+            if not 16 <= length <= len(data) - offset:
+                return
             yield kind, sequence, flags, data, offset + 16, offset + length
             offset += (length + 3) & ~3
 
     def _refusal(self, request: Request, flags: int, data: bytes, start: int, end: int) -> NetlinkError | None:
+        if end - start < ERROR_BYTES:
+            return NetlinkError(errno.EBADMSG, request.kind, request.message, "the answer is cut", self.tables)
         number = -int(unpack_from("=i", data, start)[0])
         if number == 0 or number in request.tolerate:
             return None
@@ -247,6 +313,11 @@ class Netlink:
                 if attribute == NLMSGERR_ATTR_MSG:
                     reason = data[value_start : value_end - 1].decode(errors="replace")
         return NetlinkError(number, request.kind, request.message, reason, self.tables)
+
+
+def _send_buffer(size: int) -> int:
+    """The value of SO_SNDBUF, which the kernel doubles, that leaves room for a message of `size` bytes."""
+    return size // 2 + SEND_OVERHEAD_BYTES
 
 
 def encode(kind: int, flags: int, sequence: int, message: Message, tables: ModuleType = wire) -> bytes:
@@ -314,6 +385,8 @@ def _decode_structure(name: str, data: bytes, start: int, end: int, structures: 
     fields, layout, attributes = structures[name]
     message: Message = {}
     if layout:
+        if calcsize(layout) > end - start:
+            return message
         message.update(zip(fields, unpack_from(layout, data, start), strict=True))
         start += (calcsize(layout) + 3) & ~3
     known = _by_number.get(name)
@@ -335,7 +408,7 @@ def _decode_structure(name: str, data: bytes, start: int, end: int, structures: 
 def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     while start + 4 <= end:
         length, number = unpack_from("=HH", data, start)
-        if length < 4:
+        if not 4 <= length <= end - start:  # what follows cannot be told
             return
         yield number & NLA_TYPE_MASK, start + 4, start + length
         start += (length + 3) & ~3

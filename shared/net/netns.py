@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 OWN = "/proc/thread-self/ns/net"
+OVERRIDE = b"CNI_NETNS_OVERRIDE"
+OVERRIDES = (b"1", b"TRUE")  # in any case of the letters, as the reference has it
 NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, on most architectures
 IOC_NONE = 0x20000000  # asm/ioctl.h: a bit that the others set in requests without data
 WITH_IOC_NONE = ("alpha", "mips", "ppc", "sparc")
@@ -25,12 +27,17 @@ class HostNetns(InvalidNetns):
 
 
 class Netns:
-    """An open network namespace; `with` moves the calling thread inside and back."""
+    """An open network namespace; `with` moves the calling thread inside and back.
 
-    def __init__(self, path: str, descriptor: int, home: int) -> None:
+    `is_own` is True for the namespace that the call runs in, which only CNI_NETNS_OVERRIDE admits: the pod's links are
+    the host's then, and a name alone does not say whose a link is.
+    """
+
+    def __init__(self, path: str, descriptor: int, home: int, *, is_own: bool = False) -> None:
         self.path = path
         self.descriptor = descriptor
         self.home = home
+        self.is_own = is_own
 
     def close(self) -> None:
         """Lets go of the namespace, which an open one keeps alive; an executable leaves that to its exit."""
@@ -48,9 +55,10 @@ class Netns:
 
 
 def open_netns(path: str) -> Netns:
-    """Opens the network namespace at `path`, which must not be the one that the call runs in.
+    """Open the network namespace at `path`, which must not be the one that the call runs in.
 
-    Raises UnknownContainer where there is nothing, InvalidNetns where there is something else or the host's own.
+    CNI_NETNS_OVERRIDE=1 or TRUE in the environment admits that one, too. Raises UnknownContainer if there is nothing,
+    InvalidNetns if there is something else or the host's own.
     """
     steps.begin("netns")
     try:
@@ -69,9 +77,12 @@ def open_netns(path: str) -> Netns:
         raise InvalidNetns(f"CNI_NETNS {path!r} is not a network namespace")
     home = posix.open(OWN, posix.O_RDONLY | posix.O_CLOEXEC)
     theirs, ours = posix.fstat(descriptor), posix.fstat(home)
-    if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
+    is_own = (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+    if is_own and posix.environ.get(OVERRIDE, b"").upper() not in OVERRIDES:
+        posix.close(descriptor)
+        posix.close(home)
         raise HostNetns(f"CNI_NETNS {path!r} is the host's own network namespace, not a container's")
-    return Netns(path, descriptor, home)
+    return Netns(path, descriptor, home, is_own=is_own)
 
 
 def request_of_type(machine: str) -> int:

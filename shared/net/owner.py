@@ -19,6 +19,7 @@ LINK_PREFIX = "veth"
 IFB_PREFIX = "bwp"
 NETWORK_DIGITS = 3
 DIGEST_BYTES = 24
+FILE_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
 
 
 def digest(data: bytes) -> str:
@@ -31,9 +32,28 @@ def digest(data: bytes) -> str:
         return blake2.hexdigest(data, DIGEST_BYTES)
 
 
+def file_name(name: str, suffix: str = "", *, spare: int = 0) -> str:
+    """Return the name and suffix as a file's name, with a digest in place of a name that is too long.
+
+    `spare` bytes are kept free for another suffix. The digest is nobody else's name: container ids and networks do not
+    begin with `~`.
+    """
+    if len(f"{name}{suffix}".encode()) <= FILE_NAME_BYTES - spare:
+        return name + suffix
+    return f"~{digest(name.encode())}{suffix}"
+
+
 def _mac(digits: str) -> str:
     first = (int(digits[:2], 16) & 0xFC) | 0x02  # locally administered, unicast
     return ":".join([f"{first:02x}", *(digits[place : place + 2] for place in range(2, 12, 2))])
+
+
+def port_mac(mac: str) -> str:
+    """Return a MAC for a bridge's port, made from another one by replacing its first byte.
+
+    A bridge whose MAC nobody set takes the lowest of its ports': fe:… gives precedence to the links of others.
+    """
+    return "fe" + mac[2:]
 
 
 class Owner:
@@ -49,7 +69,7 @@ class Owner:
         self.ifname = ifname
         digits = digest(f"{network}/{container_id}/{ifname}".encode())
         self.host_link = network_prefix(network) + digits[:8]
-        self.host_mac = _mac(digits[8:20])
+        self.host_mac = port_mac(_mac(digits[8:20]))
         self.pod_mac = _mac(digits[20:32])
         self.ifb = ifb_prefix(network) + digits[:8]
         self.ifb_mac = _mac(digits[32:44])
@@ -74,6 +94,12 @@ def ifb_prefix(network: str) -> str:
 def is_host_link(name: str, network: str) -> bool:
     """Whether a name has the form that host links of the network have."""
     return _is_derived(name, network_prefix(network))
+
+
+def is_pod_link(name: str, alias: str) -> bool:
+    """Return True if a link of that name and alias is the host's end of a pod of any network, made by the suite."""
+    prefix = name[: len(LINK_PREFIX) + NETWORK_DIGITS]
+    return alias.startswith(ALIAS_PREFIX) or (prefix.startswith(LINK_PREFIX) and _is_derived(name, prefix))
 
 
 def is_ifb(name: str, network: str) -> bool:

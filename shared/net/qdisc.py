@@ -1,4 +1,7 @@
-"""Traffic control: a token bucket that limits what a link sends, and an ifb by which it limits what comes in, too."""
+"""Traffic control: a token bucket that limits what a link sends, and an ifb by which it limits what comes in, too.
+
+shared/net/subnets.py has the limit of a part of what a link sends.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +30,28 @@ from shared.net.wire import IFF_UP, NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_E
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from shared.net.netlink import Message
     from shared.net.owner import Owner
     from shared.undo import Undo
 
+    class Limit(Protocol):
+        """A limit of what a link sends, by its root qdisc."""
+
+        def requests(self, index: int) -> list[Request]:
+            """Return the requests that set it on a link, to be sent at once."""
+
+        def problems(self, tc: TrafficControl, link: Message) -> list[str]:
+            """Return what is missing or different of it on a link."""
+
+
 U32 = 2**32 - 1
-LATENCY = 25_000  # microseconds that a packet may wait in the queue: the reference's
-SECOND = 1_000_000  # microseconds
-TICK = 64  # nanoseconds of the clock that token buckets count in: PSCHED_SHIFT in net/pkt_sched.h
-LONGEST = U32 // TICK  # ticks: the kernel keeps nanoseconds in 32 bits
+LATENCY_US = 25_000  # that a packet may wait in the queue beside the burst: the reference's
+SECOND_US = 1_000_000
+TICK_NS = 64  # of the clock that the kernel shows token buckets in: PSCHED_SHIFT in net/pkt_sched.h
+SLACK_TICKS = 16  # a microsecond
+SHORT_TICKS = U32 // TICK_NS  # 4.29 seconds: up to there it does not matter how the kernel is told a burst
 ROOT_HANDLE = 0x00010000  # 1:, the reference's
 INGRESS_HANDLE = 0xFFFF0000  # ffff:, the kernel allows no other
 FILTERS = INGRESS_HANDLE | TC_H_MIN_INGRESS  # their place in an ingress qdisc and in a clsact
@@ -44,7 +60,6 @@ FILTERS = INGRESS_HANDLE | TC_H_MIN_INGRESS  # their place in an ingress qdisc a
 OWN_QDISC, STRANGERS_QDISC = 1, 0xFFFF
 # struct tc_u32_sel with one struct tc_u32_key (linux/pkt_cls.h): no bit of the packet's first word matters
 MATCH_ALL = bytes([TC_U32_TERMINAL, 0, 1]) + bytes(13 + 16)
-EVERY_PROTOCOL = int.from_bytes(ETH_P_ALL.to_bytes(2, "big"), sys.byteorder)
 GONE = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
 
 
@@ -65,59 +80,85 @@ class TrafficControl(Netlink):
 
 
 class Bucket:
-    """A token bucket (tbf) for a rate in bits per second and a burst in bits, with the reference's arithmetic."""
+    """A token bucket (tbf) for a rate in bits per second and a burst in bits, with the reference's arithmetic.
+
+    Its queue has room for the burst and for 25 ms at the rate beside it.
+    """
 
     def __init__(self, rate: int, burst: int) -> None:
-        size = burst // 8
+        self.burst = burst // 8  # bytes
         self.rate = rate // 8  # bytes per second
-        self.limit = min(self.rate * LATENCY // SECOND + size, U32)  # bytes
-        self.buffer = min(max(size * SECOND // self.rate * 1000 // TICK, 1), LONGEST)  # ticks to send the burst in
+        self.limit = min(self.rate * LATENCY_US // SECOND_US + self.burst, U32)  # bytes
+        self.ticks = self.burst * SECOND_US // self.rate * 1000 // TICK_NS  # to send the burst in
 
-    def limit_link(self, tc: TrafficControl, undo: Undo, link: Message) -> None:
-        """Limits what a link sends; raises InternalError where something else does so already."""
-        index, name = link["index"], link["IFLA_IFNAME"]
-        present = root(tc, index)
-        if present is not None and present["handle"]:
-            raise InternalError(f"link {name} has a qdisc already, of the kind {present['TCA_KIND']}")
-        undo.push(f"remove the token bucket of {name}", lambda: tc.batch([_remove(index, TC_H_ROOT, ROOT_HANDLE)]))
-        tc.batch([self.request(index)])
+    def requests(self, index: int) -> list[Request]:
+        """Return the request that makes it the root qdisc of a link."""
+        return [self.request(index, TC_H_ROOT, ROOT_HANDLE)]
 
-    def request(self, index: int) -> Request:
-        """The request that makes it the root qdisc of a link."""
-        options: Message = {"TCA_TBF_PARMS": {"rate": min(self.rate, U32), "limit": self.limit, "buffer": self.buffer}}
+    def request(self, index: int, parent: int, handle: int) -> Request:
+        """Return the request that makes it a qdisc of a link, at a place and with a handle.
+
+        The kernel is told a long burst in bytes, and keeps 64 bits of the time that it lasts (net/sched/sch_tbf.c). A
+        burst in ticks ends after 274 seconds, and packets larger than the rate's 4.29 seconds are dropped then.
+        """
+        parameters = {"rate": min(self.rate, U32), "limit": self.limit, "buffer": min(max(self.ticks, 1), U32)}
+        options: Message = {"TCA_TBF_PARMS": parameters}
+        if self.ticks > SHORT_TICKS:
+            options["TCA_TBF_BURST"] = self.burst
         if self.rate > U32:
             options["TCA_TBF_RATE64"] = self.rate
         message = {
             "index": index,
-            "handle": ROOT_HANDLE,
-            "parent": TC_H_ROOT,
+            "handle": handle,
+            "parent": parent,
             "TCA_KIND": "tbf",
             "TCA_OPTIONS": options,
         }
         return Request(RTM_NEWQDISC, message, NLM_F_CREATE | NLM_F_EXCL)
 
-    def problems(self, tc: TrafficControl, link: Message) -> list[str]:
-        """What is missing or different of it on a link."""
+    def problems(self, tc: TrafficControl, link: Message, parent: int = TC_H_ROOT) -> list[str]:
+        """Return what is missing or different of it at a place of a link."""
         name = link["IFLA_IFNAME"]
-        present = root(tc, link["index"])
+        present = qdisc(tc, link["index"], parent)
         if present is None or present["TCA_KIND"] != "tbf":
             return [f"link {name} has no token bucket"]
         options = present["TCA_OPTIONS"]
         have = options["TCA_TBF_PARMS"]
+        ticks = have["buffer"] if self._lasts(have["buffer"]) else self.ticks & U32
         pairs = (
             ("rate", options.get("TCA_TBF_RATE64", have["rate"]), self.rate, "bytes per second"),
-            ("burst", have["buffer"], self.buffer, f"ticks of {TICK} ns"),
+            ("burst", have["buffer"], ticks, f"ticks of {TICK_NS} ns"),
             ("limit", have["limit"], self.limit, "bytes"),
         )
         return [f"{what} of {name} is {now}, not {wanted} {unit}" for what, now, wanted, unit in pairs if now != wanted]
 
+    def _lasts(self, ticks: int) -> bool:
+        """Return True if the burst lasts as long as the kernel shows.
+
+        It shows the lowest 32 bits. The time of a long burst is its own, by a factor of 31 bits (psched_ratecfg in
+        net/sch_generic.h).
+        """
+        apart = (ticks - max(self.ticks, 1)) & U32
+        return min(apart, U32 + 1 - apart) <= SLACK_TICKS + (self.ticks >> 31)
+
+
+def limit_link(tc: TrafficControl, undo: Undo, link: Message, limit: Limit) -> None:
+    """Limit what a link sends; raises InternalError if something else does so already."""
+    index, name = link["index"], link["IFLA_IFNAME"]
+    present = root(tc, index)
+    if present is not None and present["handle"]:
+        raise InternalError(f"link {name} has a qdisc already, of the kind {present['TCA_KIND']}")
+    undo.push(f"remove the limit of {name}", lambda: tc.batch([_remove(index, TC_H_ROOT, ROOT_HANDLE)]))
+    tc.batch(limit.requests(index))
+
 
 def root(tc: TrafficControl, index: int) -> Message | None:
     """The root qdisc of a link; None for one that was never up."""
-    return _qdisc(tc, index, TC_H_ROOT)
+    return qdisc(tc, index, TC_H_ROOT)
 
 
-def _qdisc(tc: TrafficControl, index: int, parent: int) -> Message | None:
+def qdisc(tc: TrafficControl, index: int, parent: int) -> Message | None:
+    """Return the qdisc at a place of a link, None if there is none."""
     # a dump would bring those of all links; the kernel shows a single one as it would to whoever monitors changes
     return tc.get(RTM_GETQDISC, {"index": index, "parent": parent}, NLM_F_ACK | NLM_F_ECHO)
 
@@ -156,7 +197,7 @@ def redirect(tc: TrafficControl, undo: Undo, link: Message, ifb: Message) -> Non
     Its own comes with the filter in one datagram, so that a call that is killed leaves both or neither.
     """
     index = link["index"]
-    present = _qdisc(tc, index, TC_H_INGRESS)
+    present = qdisc(tc, index, TC_H_INGRESS)
     if present is None:
         undo.push(f"remove the ingress qdisc of {link['IFLA_IFNAME']}", lambda: tc.batch([_remove_ingress(index)]))
         tc.batch([_ingress(index), redirection(index, ifb["index"], OWN_QDISC)])
@@ -186,7 +227,12 @@ def redirection(index: int, target: int, preference: int) -> Request:
 
 
 def _info(preference: int) -> int:
-    return preference << 16 | EVERY_PROTOCOL
+    return filter_info(preference, ETH_P_ALL)
+
+
+def filter_info(preference: int, protocol: int) -> int:
+    """Return the field of a filter's message that has its preference and its protocol, in network byte order."""
+    return preference << 16 | int.from_bytes(protocol.to_bytes(2, "big"), sys.byteorder)
 
 
 def redirections(tc: TrafficControl, index: int) -> dict[int, int | None]:
@@ -210,13 +256,13 @@ def redirections(tc: TrafficControl, index: int) -> dict[int, int | None]:
 
 
 def release(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
-    """Ends the limits of a link: its token bucket, and what leads to the ifbs of these indexes or to one that is gone.
+    """Ends the limits of a link: its root qdisc, and what leads to the ifbs of these indexes or to one that is gone.
 
     The ingress qdisc goes if it was made for that, and nobody else's filter hangs in it by now.
     """
     requests = []
     present = root(tc, index)
-    if present is not None and present["TCA_KIND"] == "tbf" and present["handle"] == ROOT_HANDLE:
+    if present is not None and present["handle"] == ROOT_HANDLE and _is_limit(tc, present):
         requests.append(_remove(index, TC_H_ROOT, ROOT_HANDLE))
     filters = redirections(tc, index)
     for preference in (OWN_QDISC, STRANGERS_QDISC):
@@ -228,3 +274,11 @@ def release(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
             message = {"index": index, "parent": FILTERS, "info": _info(preference)}
             requests.append(Request(RTM_DELTFILTER, message, tolerate=GONE))
     tc.batch(requests)
+
+
+def _is_limit(tc: TrafficControl, present: Message) -> bool:
+    if present["TCA_KIND"] == "htb":
+        from shared.net import subnets
+
+        return subnets.is_limit(tc, present["index"])
+    return bool(present["TCA_KIND"] == "tbf")

@@ -79,10 +79,12 @@ def of_link(netlink: Netlink, index: int) -> list[tuple[Prefix, Address | None]]
     return found
 
 
-def towards(netlink: Netlink, address: Address) -> Message | None:
-    """The route that a packet of this host to an address would take; None where there is none."""
+def towards(netlink: Netlink, address: Address, link: int = 0) -> Message | None:
+    """The route that a packet of this host to an address would take, through a link if given; None without one."""
+    message: Message = {"family": FAMILIES[address.version], "dst_len": address.bits, "RTA_DST": str(address)}
+    if link:  # which may belong to a VRF
+        message["RTA_OIF"] = link
     try:
-        message = {"family": FAMILIES[address.version], "dst_len": address.bits, "RTA_DST": str(address)}
         return netlink.get(RTM_GETROUTE, message)
     except NetlinkError as error:
         if error.errno in UNREACHABLE:
@@ -90,7 +92,7 @@ def towards(netlink: Netlink, address: Address) -> Message | None:
         raise
 
 
-def is_local(netlink: Netlink, address: Address) -> bool:
-    """Whether an address is one of this host's, as nf_tables' `fib daddr type local` has it."""
-    route = towards(netlink, address)
+def is_local(netlink: Netlink, address: Address, link: int = 0) -> bool:
+    """Whether an address is one of this host's, as nf_tables' `fib daddr type local` has it; or one of a link's."""
+    route = towards(netlink, address, link)
     return route is not None and route["type"] == RTN_LOCAL

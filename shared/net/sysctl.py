@@ -9,6 +9,7 @@ from shared.cni.errors import InternalError
 
 ROOT = "/proc/sys/net/"
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def read(path: str) -> str | None:
@@ -26,10 +27,50 @@ def read(path: str) -> str | None:
 
 
 def write(path: str, value: str) -> None:
-    """Sets a sysctl; one that the kernel does not have (IPv6 disabled, or an older kernel) is passed over.
+    """Set a sysctl that must have this value. Do nothing if the kernel lacks it (IPv6 disabled, an older kernel).
 
-    Raises InternalError where it cannot be set and has another value.
+    Raises InternalError if it has another value and cannot be set.
     """
+    error = _write(path, value)
+    if error is None or error.errno in ABSENT:
+        return
+    current = read(path)  # a read-only /proc/sys may hold the value already
+    if current == value:
+        return
+    reason = str(error.strerror)
+    if error.errno in FORBIDDEN:
+        reason += f": {_remedy(path, value)}, or make /proc/sys writable for the plugin (mount -o remount,rw /proc/sys)"
+    raise InternalError(f"cannot set the sysctl net/{path}: it is {current}, and must be {value}", reason)
+
+
+def ensure(path: str, value: str) -> None:
+    """Set a sysctl that mostly has the value already, such as the host's ip_forward. Raises as `write`."""
+    if read(path) not in (value, None):
+        write(path, value)
+
+
+def prefer(path: str, value: str) -> None:
+    """Set a sysctl if that is possible; everything works without it, though not as well."""
+    _write(path, value)
+
+
+def refuse_advertisements(link: str) -> None:
+    """Make a link that is up or will be ignore router advertisements (CVE-2020-10749).
+
+    Raises InternalError if that is impossible and the link would accept them: IPv6 is enabled on it, and it does not
+    forward (accept_ra 2 accepts them even then).
+    """
+    conf = f"ipv6/conf/{link}/"
+    try:
+        ensure(f"{conf}accept_ra", "0")
+    except InternalError:
+        forwards = read(f"{conf}forwarding") != "0" and read(f"{conf}accept_ra") == "1"
+        if read(f"{conf}disable_ipv6") == "0" and not forwards:
+            raise
+
+
+def _write(path: str, value: str) -> OSError | None:
+    """Write the value; return the error if there was one."""
     try:
         descriptor = posix.open(ROOT + path, posix.O_WRONLY | posix.O_CLOEXEC)
         try:
@@ -37,11 +78,15 @@ def write(path: str, value: str) -> None:
         finally:
             posix.close(descriptor)
     except OSError as error:
-        if error.errno not in ABSENT and read(path) != value:  # a read-only /proc/sys may hold the value already
-            raise InternalError(f"cannot set the sysctl net/{path} to {value}", str(error)) from None
+        return error
+    return None
 
 
-def ensure(path: str, value: str) -> None:
-    """Sets a sysctl that is mostly set already, such as the host's ip_forward."""
-    if read(path) not in (value, None):
-        write(path, value)
+def _remedy(path: str, value: str) -> str:
+    """Return the advice how an administrator sets the sysctl beforehand."""
+    family, conf, rest = path.partition("/conf/")
+    link, _, name = rest.rpartition("/")
+    if not conf or link == "all":
+        return f"run sysctl -w net/{path}={value} on the node"
+    default = f"net/{family}/conf/default/{name}={value}"
+    return f"set it in the network namespace of {link}, or have {default} there before {link} is created"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import posix
 
@@ -17,16 +18,23 @@ LOCK_SECONDS = 30.0
 
 
 class turn:  # noqa: N801  (used like a function)
-    """Keeps other calls of this suite from changing the rules between this one's look and its change."""
+    """Keeps other calls of this suite from changing the rules between this one's look and its change.
 
-    def __init__(self, directory: str) -> None:
+    A call that `only_removes` needs no turn if the directory is missing on a read-only file system: no call adds there.
+    """
+
+    def __init__(self, directory: str, *, only_removes: bool = False) -> None:
         self.directory = directory
+        self.only_removes = only_removes
+        self.descriptor = -1
 
     def __enter__(self) -> None:
         try:
             record.make_directories(self.directory)
             self.descriptor = posix.open(self.directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
         except OSError as error:
+            if self.only_removes and error.errno == errno.EROFS:
+                return
             raise IOFailure(f"cannot open {self.directory}", str(error)) from None
         try:
             with signals.interruptible(LOCK_SECONDS):
@@ -39,4 +47,5 @@ class turn:  # noqa: N801  (used like a function)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        posix.close(self.descriptor)
+        if self.descriptor >= 0:
+            posix.close(self.descriptor)

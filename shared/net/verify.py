@@ -8,6 +8,7 @@ from shared.net.wire import IFF_UP
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.cni.call import Call
+    from shared.cni.ip import Address, Prefix
     from shared.cni.result import IP, Result
     from shared.net.netlink import Message, Netlink
 
@@ -28,9 +29,11 @@ def layer_3(inside: Netlink, message: Message, call: Call, previous: Result, pro
     ours = own_ips(previous, call)
     problems += [f"address {ip.address} is missing on {name}" for ip in ours if ip.address not in have]
     families = {ip.address.version for ip in ours}
-    present = routes.of_link(inside, index)
+    present: dict[Prefix, list[Address | None]] = {}
+    for dst, gateway in routes.of_link(inside, index):
+        present.setdefault(dst, []).append(gateway)
     for route in previous.routes:
-        gateways = [gateway for dst, gateway in present if dst == route.dst.network]
+        gateways = present.get(route.dst.network, [])
         if route.dst.version in families and (not gateways or (route.gw and route.gw not in gateways)):
             problems.append(f"route to {route.dst}{f' via {route.gw}' if route.gw else ''} is missing in {call.netns}")
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 
-from shared.net import links, sysctl
-from shared.net.bridges import join, random_mac
+from shared.net import bridges, links, sysctl
 from shared.net.netlink import Request
-from shared.net.owner import stable_link
+from shared.net.owner import port_mac, stable_link
 from shared.net.wire import (
     AF_BRIDGE,
     BRIDGE_VLAN_INFO_PVID,
@@ -26,24 +25,23 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 RTEXT_FILTER_BRVLAN = 2  # linux/rtnetlink.h
-DEFAULT_VLAN = 1
 
 
-def requests(index: int, *, native: int, trunk: list[int], keep_default: bool) -> list[Request]:
-    """Requests for a port's VLANs: `native` in and out untagged (0: none), `trunk` tagged.
+def requests(index: int, *, default: int, native: int, trunk: list[int], keep_default: bool) -> list[Request]:
+    """Return requests for a port's VLANs: `native` untagged (0: the `default` one stays), `trunk` tagged.
 
-    The bridge gives each new port its default VLAN 1, untagged; unless `keep_default`, that is taken away, or the pod
-    would hear VLAN 1 although it was put into others. BRIDGE_VLAN_INFO_MASTER is nowhere set: it would put the bridge's
-    own end, the host, into the pod's VLANs and take it out of VLAN 1.
+    The bridge puts each new port into its `default` VLAN, untagged. A port with a `native` one leaves it, unless
+    `keep_default`: the pod would hear that VLAN, too. BRIDGE_VLAN_INFO_MASTER is nowhere set: it would put the bridge's
+    own end, the host, into the pod's VLANs and take it out of the default one.
     """
     out = []
-    if not keep_default and native != DEFAULT_VLAN:
-        default = {"flags": 0, "vid": DEFAULT_VLAN}
-        out.append(_vlan_request(RTM_DELLINK, index, [default], (errno.ENOENT,)))
+    if leaves_default(default, native, keep_default=keep_default):
+        member = {"flags": 0, "vid": default}
+        out.append(_vlan_request(RTM_DELLINK, index, [member], (errno.ENOENT,)))
     if native:
         flags = BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED
         out.append(_vlan_request(RTM_SETLINK, index, [{"flags": flags, "vid": native}]))
-    for first, last in _ranges([vid for vid in trunk if vid != native]):
+    for first, last in _ranges([vid for vid in trunk if vid != (native or default)]):
         if first == last:
             members = [{"flags": 0, "vid": first}]
         else:
@@ -55,12 +53,44 @@ def requests(index: int, *, native: int, trunk: list[int], keep_default: bool) -
     return out
 
 
+def leaves_default(default: int, native: int, *, keep_default: bool) -> bool:
+    """Return True if a port with the `native` VLAN (0: none) must not stay in the bridge's `default` one (0: none)."""
+    return bool(native and default and not keep_default and native != default)
+
+
+def problems(
+    netlink: Netlink, bridge: Message, port: Message, *, native: int, trunk: list[int], keep: bool
+) -> list[str]:
+    """Return all differences between a port's VLANs and those that `requests` gave it; `keep` is its `keep_default`."""
+    name, default = port["IFLA_IFNAME"], bridges.default_vlan(bridge)
+    found = [] if bridges.filters_vlans(bridge) else [f"bridge {bridge['IFLA_IFNAME']} does not filter VLANs"]
+    have = of_port(netlink, port["index"])
+    untagged = native or default
+    wanted = {*trunk, untagged, default if keep else 0} - {0}
+    if wanted - set(have):
+        found.append(f"link {name} is not in the VLANs {sorted(wanted - set(have))}")
+    elif untagged and not have[untagged]:
+        found.append(f"VLAN {untagged} is not the native one of link {name}")
+    if leaves_default(default, native, keep_default=keep) and default in have and default not in trunk:
+        found.append(f"link {name} is in VLAN {default}, the default one of bridge {bridge['IFLA_IFNAME']}, too")
+    return found
+
+
 def ensure_gateway_port(
-    netlink: Netlink, undo: Undo, bridge: Message, name: str, *, vlan: int, keep_default: bool, pod_port: int
+    netlink: Netlink,
+    undo: Undo,
+    bridge: Message,
+    name: str,
+    *,
+    vlan: int,
+    keep_default: bool,
+    own: tuple[int, ...],
+    ipv6: bool,
+    dad: bool,
 ) -> Message:
     """The host's own place in a VLAN of the bridge: end `name` of a veth pair whose other end is a port in the VLAN.
 
-    Taken back unless another port than `pod_port` is in the VLAN by then.
+    Taken back unless a port that is not in `own` is in the VLAN by then.
     """
     existing = links.get(netlink, name)
     if existing is not None:
@@ -68,27 +98,32 @@ def ensure_gateway_port(
     port_name = stable_link(name)
     try:
         links.add_veth(
-            netlink, name=port_name, mac=random_mac(), peer=name, peer_mac=random_mac(), mtu=bridge["IFLA_MTU"],
-            peer_netns=None,
+            netlink, name=port_name, mac=port_mac(bridges.random_mac()), peer=name, peer_mac=bridges.random_mac(),
+            mtu=bridge["IFLA_MTU"], peer_netns=None,
         )  # fmt: skip
     except links.LinkExists:  # a concurrent first ADD was faster
         return links.require(netlink, name)
-    port, own = links.require(netlink, port_name), links.require(netlink, name)
+    port, gateway = links.require(netlink, port_name), links.require(netlink, name)
 
     def take_back() -> None:
-        if not _members(netlink, bridge["index"], vlan) - {pod_port, port["index"]}:
+        if not _members(netlink, bridge["index"], vlan) - {*own, port["index"]}:
             links.delete(netlink, name)
 
     undo.push(f"remove link {name}", take_back)
-    for link in (port_name, name):
-        sysctl.write(f"ipv6/conf/{link}/accept_ra", "0")
-    netlink.batch([
-        *join(port["index"], bridge["index"], alias="", hairpin=False, isolated=False),
-        *requests(port["index"], native=vlan, trunk=[], keep_default=keep_default),
+    sysctl.prefer(f"ipv6/conf/{port_name}/accept_ra", "0")  # the bridge takes what arrives there
+    sysctl.refuse_advertisements(name)
+    if not dad:
+        sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")
+    if ipv6:
+        sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
+    default = bridges.default_vlan(bridge)
+    bridges.add_port(netlink, bridge, [
+        *bridges.join(port["index"], bridge["index"], alias="", hairpin=False, isolated=False),
+        *requests(port["index"], default=default, native=vlan, trunk=[], keep_default=keep_default),
         links.change_flags(port["index"], IFF_UP, IFF_UP),
-        links.change_flags(own["index"], IFF_UP, IFF_UP),
+        links.change_flags(gateway["index"], IFF_UP, IFF_UP),
     ])  # fmt: skip
-    return own
+    return gateway
 
 
 def _vlan_request(kind: int, index: int, members: list[dict[str, int]], tolerate: tuple[int, ...] = ()) -> Request:

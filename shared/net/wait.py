@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from shared import signals, steps
 from shared.cni.errors import InternalError
-from shared.net import addresses, links
+from shared.net import addresses, links, routes
 from shared.net.netlink import RECEIVE_SIZE, SOL_NETLINK
-from shared.net.wire import NETLINK_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK
+from shared.net.wire import IFF_LOWER_UP, NETLINK_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK
 from shared.sockets import native as socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shared.cni.ip import Address
     from shared.net.netlink import Message, Netlink
 
 NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 CARRIER_SECONDS = 2.5
 DAD_SECONDS = 10.0
+GONE_SECONDS = 2.0
 
 
 def carrier(netlink: Netlink, name: str) -> Message:
@@ -33,6 +35,40 @@ def carrier(netlink: Netlink, name: str) -> Message:
     return link
 
 
+def gateway_carrier(netlink: Netlink, name: str) -> Message:
+    """Return a bridge, or a VLAN gateway port, when the host can send through it; raises InternalError after 2.5 s.
+
+    Do not wait if no port of the bridge forwards: the spanning tree protocol takes longer than that.
+    """
+    link: Message = {}
+
+    def is_up() -> bool:
+        link.update(links.require(netlink, name))
+        # A bridge that was up before it had a port, and never lost its carrier, keeps the state "unknown". A veth's end
+        # has that state until the kernel has looked at its carrier.
+        is_known = link["IFLA_OPERSTATE"] != links.IF_OPER_UNKNOWN or links.kind(link) == "veth"
+        return not link["flags"] & IFF_LOWER_UP or not is_known or link["IFLA_OPERSTATE"] == links.IF_OPER_UP
+
+    _until(is_up, RTNLGRP_LINK, CARRIER_SECONDS, f"link {name} did not come up")
+    return link
+
+
+def link_local_settled(netlink: Netlink, index: int) -> None:
+    """Wait until a link that is up can ask for its IPv6 neighbours; raises InternalError after 10 seconds.
+
+    For packets that it forwards, the kernel sends neighbour solicitations from the link-local address alone, and none
+    while that is in duplicate address detection. A link that is up has this address, or will never have one.
+    """
+
+    def is_settled() -> bool:
+        return not addresses.unsettled_link_local(netlink, index)
+
+    if not is_settled():
+        steps.begin("dad")
+        failure = "duplicate address detection of the gateway's link-local address did not end"
+        _until(is_settled, RTNLGRP_IPV6_IFADDR, DAD_SECONDS, failure)
+
+
 def addresses_settled(netlink: Netlink, index: int) -> None:
     """Until duplicate address detection is over on a link; raises InternalError for a duplicate or after 10 seconds."""
     steps.begin("dad")
@@ -41,6 +77,37 @@ def addresses_settled(netlink: Netlink, index: int) -> None:
         return not addresses.unsettled(netlink, index)
 
     _until(is_settled, RTNLGRP_IPV6_IFADDR, DAD_SECONDS, "duplicate address detection did not end")
+
+
+def addresses_local(netlink: Netlink, index: int, own: list[Address]) -> None:
+    """Wait until a link takes packets to its own IPv6 addresses; raises InternalError after 10 seconds.
+
+    The kernel makes an address a local one some time after it was added, even without duplicate address detection, and
+    drops packets that come before.
+    """
+    waiting = [address for address in own if address.version == 6]
+
+    def is_local() -> bool:
+        while waiting and routes.is_local(netlink, waiting[-1], index):
+            waiting.pop()
+        return not waiting
+
+    _until(is_local, RTNLGRP_IPV6_ROUTE, DAD_SECONDS, "an IPv6 address did not become a local one")
+
+
+def is_gone(netlink: Netlink, name: str) -> bool:
+    """Return True if there is no such link, or its other end is in a deleted namespace."""
+    link = links.get(netlink, name)
+    return link is None or links.is_doomed(netlink, link)
+
+
+def gone(netlink: Netlink, name: str) -> bool:
+    """Return True as soon as `is_gone` does; False if the link is still there after 2 seconds."""
+    try:
+        _until(lambda: is_gone(netlink, name), RTNLGRP_LINK, GONE_SECONDS, f"link {name} did not go")
+    except InternalError:
+        return False
+    return True
 
 
 def _until(condition: Callable[[], bool], group: int, seconds: float, failure: str) -> None:

@@ -40,6 +40,7 @@ NETLINK_GET_STRICT_CHK = 12
 RTNLGRP_LINK = 1
 RTNLGRP_IPV4_IFADDR = 5
 RTNLGRP_IPV6_IFADDR = 9
+RTNLGRP_IPV6_ROUTE = 11
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
 RTM_GETLINK = 18
@@ -154,6 +155,10 @@ RT_SCOPE_SITE = 200
 RT_SCOPE_LINK = 253
 RT_SCOPE_HOST = 254
 RT_SCOPE_NOWHERE = 255
+NFPROTO_INET = 1
+NFPROTO_IPV4 = 2
+NFPROTO_BRIDGE = 7
+NFPROTO_IPV6 = 10
 RTN_UNSPEC = 0
 RTN_UNICAST = 1
 RTN_LOCAL = 2
@@ -186,13 +191,15 @@ BRIDGE_VLAN_INFO_PVID = 2
 BRIDGE_VLAN_INFO_UNTAGGED = 4
 BRIDGE_VLAN_INFO_RANGE_BEGIN = 8
 BRIDGE_VLAN_INFO_RANGE_END = 16
+NFT_MSG_NEWTABLE = 2560
+NFT_MSG_GETTABLE = 2561
 BR_BOOLOPT_NO_LL_LEARN = 0
 
 # message type: structure
 
 MESSAGES: dict[int, str] = {
     16: "link", 17: "link", 18: "link", 19: "link", 20: "address", 21: "address", 22: "address", 24: "route",
-    25: "route", 26: "route",
+    25: "route", 26: "route", 2560: "nft_table", 2561: "nft_table",
 }
 
 # structure: names of the header's fields, its layout for struct, attributes (number, kind)
@@ -203,7 +210,8 @@ _link: dict[str, tuple[int, str]] = {
     "IFLA_ADDRESS": (1, "l2addr"), "IFLA_IFNAME": (3, "asciiz"), "IFLA_MTU": (4, "u32"), "IFLA_LINK": (5, "u32"),
     "IFLA_MASTER": (10, "u32"), "IFLA_TXQLEN": (13, "u32"), "IFLA_OPERSTATE": (16, "u8"),
     "IFLA_LINKINFO": (18, "link/ifinfo"), "IFLA_IFALIAS": (20, "asciiz"), "IFLA_AF_SPEC": (26, "af_spec"),
-    "IFLA_NET_NS_FD": (28, "u32"), "IFLA_EXT_MASK": (29, "u32"), "IFLA_LINK_NETNSID": (37, "s32"),
+    "IFLA_GROUP": (27, "u32"), "IFLA_NET_NS_FD": (28, "u32"), "IFLA_EXT_MASK": (29, "u32"),
+    "IFLA_LINK_NETNSID": (37, "s32"), "IFLA_IF_NETNSID": (46, "u32"),
 }
 
 STRUCTURES["link"] = (("family", "ifi_type", "index", "flags", "change"), "=BxHiII", _link)
@@ -217,7 +225,8 @@ STRUCTURES["link/ifinfo"] = ((), "", _link_ifinfo)
 
 _info_data_bridge: dict[str, tuple[int, str]] = {
     "IFLA_BR_VLAN_FILTERING": (7, "u8"), "IFLA_BR_NF_CALL_IPTABLES": (36, "u8"),
-    "IFLA_BR_NF_CALL_IP6TABLES": (37, "u8"), "IFLA_BR_MULTI_BOOLOPT": (46, "bytes"),
+    "IFLA_BR_NF_CALL_IP6TABLES": (37, "u8"), "IFLA_BR_VLAN_DEFAULT_PVID": (39, "u16"),
+    "IFLA_BR_MULTI_BOOLOPT": (46, "bytes"),
 }
 
 STRUCTURES["info_data/bridge"] = ((), "", _info_data_bridge)
@@ -262,3 +271,9 @@ _route_metrics: dict[str, tuple[int, str]] = {
 }
 
 STRUCTURES["route/metrics"] = ((), "", _route_metrics)
+
+_nft_table: dict[str, tuple[int, str]] = {
+    "NFTA_TABLE_NAME": (1, "asciiz"),
+}
+
+STRUCTURES["nft_table"] = (("nfgen_family", "version", "res_id"), ">BBH", _nft_table)

@@ -2,7 +2,8 @@
 
     chain forwarding { type filter hook forward priority filter;
         ip daddr vmap @guarded4; ip6 daddr vmap @guarded6;
-        ip daddr @admitted4 ct state established,related accept; ip saddr @admitted4 accept; and for IPv6 the same }
+        ip daddr @admitted4 ct state established,related accept; ip saddr @admitted4 accept;
+        ip daddr @published4 ct status dnat accept; and for IPv6 the same }
     map guarded4 { type ipv4_addr : verdict; elements = { 10.1.0.5 : jump guard-1a2b3c4d5e6f } }
     chain guard-1a2b3c4d5e6f { iifname "cni0" return; iifname @bridges drop; }
     set bridges { type ifname; elements = { "cni0" } }
@@ -18,11 +19,25 @@ from __future__ import annotations
 
 import errno
 
+from shared.net import claims
 from shared.net.netlink import NetlinkError
+from shared.net.owner import Owner
 from shared.nft import registry, wire
-from shared.nft.expressions import accept, ct_state, drop, family, link, lookup, meta, payload, return_, verdict
+from shared.nft.expressions import (
+    accept,
+    ct_state,
+    ct_status,
+    drop,
+    family,
+    link,
+    lookup,
+    meta,
+    payload,
+    return_,
+    verdict,
+)
 from shared.nft.registry import BRIDGE, INET, Ruleset
-from shared.nft.ruleset import ADDRESSES, IFNAME, VERDICT, Chain, Rule, Set, addressed
+from shared.nft.ruleset import ADDRESSES, IFNAME, VERDICT, Chain, Rule, Set, addressed, comment_of
 from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
@@ -31,11 +46,11 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from shared.cni.ip import Address
-    from shared.net.owner import Owner
+    from shared.net.claims import Claim
     from shared.nft.ruleset import Element
-    from shared.undo import Undo
 
 ADMITTED = {version: Set(INET, f"admitted{version}", (ADDRESSES[version],)) for version in (4, 6)}
+PUBLISHED = {version: Set(INET, f"published{version}", (ADDRESSES[version],)) for version in (4, 6)}
 GUARDED = {version: Set(INET, f"guarded{version}", (ADDRESSES[version],), (VERDICT,)) for version in (4, 6)}
 BRIDGES = Set(INET, "bridges", (IFNAME,))
 HEADERS = {4: "ip", 6: "ip6"}
@@ -61,6 +76,13 @@ FORWARDING = Chain(
             )
             for version, header in HEADERS.items()
         ),
+        *(
+            Rule(
+                f"by host ports to IPv{version} pods", family(version), ct_status("dnat"), payload(f"{header} daddr"),
+                lookup(PUBLISHED[version]), accept(),
+            )
+            for version, header in HEADERS.items()
+        ),
     ),
     ("filter", wire.NF_INET_FORWARD, wire.NF_IP_PRI_FILTER),
 )  # fmt: skip
@@ -71,54 +93,120 @@ ISOLATING = Chain(
     (Rule("between pods", link("iifkind", "veth"), meta("oifname"), lookup(ISOLATED), drop()),),
     ("filter", wire.NF_INET_FORWARD, wire.NF_BR_PRI_FILTER_BRIDGED),
 )
-ROUTED = Ruleset(INET, "firewall", (*ADMITTED.values(), *GUARDED.values(), BRIDGES), (FORWARDING,))
+ROUTED = Ruleset(
+    INET,
+    "firewall",
+    (*ADMITTED.values(), *PUBLISHED.values(), *GUARDED.values(), BRIDGES),
+    (FORWARDING,),
+)
 BRIDGED = Ruleset(BRIDGE, "firewall", (ISOLATED,), (ISOLATING,))
 PREFIX = "guard"
 
 
 class Admission:
-    """What an attachment has here.
+    """What an attachment has here, as its claim says.
 
-    With a `bridge`, nothing from others such bridges reaches its addresses; with a `port`, nothing from other veths of
-    the bridge reaches that port of it.
+    Its addresses are admitted if that is done here; if they are published, so are connections to host ports that lead
+    to them. With a bridge, nothing from other such bridges reaches its addresses; with a port, nothing from other
+    veths of the bridge reaches that port of it.
     """
 
-    def __init__(
-        self, owner: Owner, addresses: Sequence[Address], *, is_admitted: bool, bridge: str = "", port: str = ""
-    ) -> None:
-        self.owner = owner
-        self.elements: list[Element] = []
+    def __init__(self, claim: Claim) -> None:
+        self.owner = claim.owner
         self.chains: list[Chain] = []
         self.shared: list[Element] = []
+        bridge, port = claim.text("bridge"), claim.text("port")
         self.ports = [ISOLATED.element(port)] if port else []
-        if is_admitted:
-            self.elements += [ADMITTED[one.version].element(str(one)) for one in addresses]
-        if bridge and addresses:
+        sets = [ADMITTED] if claim.backend == claims.NFTABLES else []
+        if sets and claim.is_published:
+            sets.append(PUBLISHED)
+        self.elements = [of[one.version].element(str(one)) for of in sets for one in claim.addresses]
+        if bridge and claim.addresses:
             guard = _guard(bridge)
             self.chains, self.shared = [guard], [BRIDGES.element(bridge)]
             to = verdict("jump", guard.name)
-            self.elements += [GUARDED[one.version].element(str(one), to=to) for one in addresses]
+            self.elements += [GUARDED[one.version].element(str(one), to=to) for one in claim.addresses]
 
-    def add(self, undo: Undo) -> None:
-        """Puts it in place; an address or a port that another attachment had is this one's from now on."""
-        kernel = Nfnetlink()
-        if self.ports:
-            registry.add(kernel, BRIDGED, self.owner, self.ports, replace=True)
-            undo.push("end isolation", lambda: registry.remove(kernel, BRIDGED, self.owner))
-        if self.elements:
-            registry.add(
-                kernel, ROUTED, self.owner, self.elements, chains=self.chains, shared=self.shared, replace=True
-            )
-            undo.push("end admission", lambda: _remove(kernel, self.owner))
+    @property
+    def _parts(self) -> list[tuple[Ruleset, list[Element], list[Chain], list[Element]]]:
+        """Its rule sets, each with elements, chains and shared elements."""
+        return [(BRIDGED, self.ports, [], []), (ROUTED, self.elements, self.chains, self.shared)]
+
+    def _kernel(self) -> Nfnetlink | None:
+        """Return a socket, None if there is no nf_tables and nothing to put there."""
+        return Nfnetlink() if self.ports or self.elements else Nfnetlink.if_there()
+
+    def add(self, *, renew: bool) -> None:
+        """Put it in place; an address or a port that another attachment had is this one's from now on.
+
+        With `renew` it takes the place of what the attachment had in an earlier life.
+        """
+        kernel = self._kernel()
+        if kernel is None:
+            return
+        for ruleset, elements, chains, shared in self._parts:
+            if elements:
+                registry.add(
+                    kernel, ruleset, self.owner, elements, chains=chains, shared=shared, replace=True, renew=renew
+                )
+            elif renew:
+                registry.remove(kernel, ruleset, self.owner)
+
+    def is_lost(self) -> bool:
+        """Return True if something of it is nobody's. Asks for its elements only."""
+        elements = [*self.ports, *self.elements, *self.shared]
+        return bool(elements) and not all(registry.holders(Nfnetlink(), elements))
+
+    def restore(self) -> None:
+        """Put back what is missing, and remove what is too much. What has become another's stays another's."""
+        kernel = self._kernel()
+        if kernel is None:
+            return
+        for ruleset, elements, chains, shared in self._parts:
+            if not elements:
+                registry.remove(kernel, ruleset, self.owner)
+            elif registry.problems(kernel, ruleset, self.owner, elements, chains, shared):
+                try:
+                    registry.add(kernel, ruleset, self.owner, elements, chains=chains, shared=shared, renew=True)
+                except registry.Conflict:
+                    continue
 
     def problems(self) -> list[str]:
         """What is not as `add` left it, each in words."""
-        found = []
-        if self.ports:
-            found += registry.problems(Nfnetlink(), BRIDGED, self.owner, self.ports)
-        if self.elements:
-            found += registry.problems(Nfnetlink(), ROUTED, self.owner, self.elements, self.chains, self.shared)
-        return found
+        return [
+            problem
+            for ruleset, elements, chains, shared in self._parts
+            if elements
+            for problem in registry.problems(Nfnetlink(), ruleset, self.owner, elements, chains, shared)
+        ]
+
+
+def is_admitted(owner: Owner) -> bool:
+    """Return True if an attachment is registered with addresses that are admitted here."""
+    kernel = Nfnetlink.if_there()
+    return kernel is not None and any(
+        one.of in ADMITTED.values() for one in registry.listed(kernel, ROUTED, registry.label(owner))
+    )
+
+
+def unnoted(network: str) -> list[Claim]:
+    """Return claims for the attachments of a network that are registered here, as older releases left them.
+
+    Names that a label has cut are lost.
+    """
+    kernel = Nfnetlink.if_there()
+    found = []
+    for entry in kernel.dump_elements(ROUTED.attachments) if kernel else ():
+        name, _, rest = comment_of(entry.get("NFTA_SET_ELEM_USERDATA", b"")).partition(" ")
+        head, _, items = rest.partition(": ")
+        names = name.split("/")
+        if head.split(" ")[0] != ROUTED.mechanism or names[0] != network or "~" in name:
+            continue
+        addresses = [item.split(" ")[1] for item in items.split(", ") if item.startswith("admitted")]
+        if addresses and not claims.find(owner := Owner(*names)):
+            note = {**dict(zip(claims.NAMES, names, strict=True)), "addresses": addresses}
+            found.append(claims.Claim(owner, note))
+    return found
 
 
 def remove(owner: Owner) -> None:
@@ -126,6 +214,13 @@ def remove(owner: Owner) -> None:
     if kernel := Nfnetlink.if_there():
         registry.remove(kernel, BRIDGED, owner)
         _remove(kernel, owner)
+
+
+def evict(owner: Owner, addresses: Sequence[Address]) -> None:
+    """Remove what other attachments have under an attachment's addresses, which are no longer theirs."""
+    from shared.nft import former
+
+    former.evict(Nfnetlink(), INET, ("admitted", "published", "guarded"), addresses, owner)
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:

@@ -1,69 +1,124 @@
 """Conditions on packets in the words that configurations have for them, iptables' or nft's, as expressions.
 
-    ["!", "-d", "192.0.2.0/24"]         ["ip daddr != 192.0.2.0/24", "iifname eth0"]
+    ["!", "-d", "192.0.2.0/24"]         ["ip daddr != { 192.0.2.0/24, 198.51.100.7 }", "iifname eth*"]
 
-Only these few words are known, and nothing is passed on as text.
+Only these few words are known, and nothing is passed on as text. shared/iptables/matches.py knows further words, which
+the iptables backend alone can serve.
 """
 
 from __future__ import annotations
 
-from shared.cni.ip import BITS, Prefix
+from shared.cni.ip import BITS, Address, Prefix
 from shared.cni.names import is_link_name
-from shared.nft.expressions import address, link
+from shared.nft.expressions import address, cmp, link, meta
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from shared.nft.expressions import Expression
 
-    Match = tuple[str, str, str | Prefix]  # a field of OPTIONS, an operator of OPERATORS, a link's name or a prefix
+    Value = str | Prefix  # the name of a link, or with WILDCARD at its end how names begin; or a prefix
+    # a field of OPTIONS, an operator of OPERATORS, and values of which one must be met, with "neq" none;
+    # or OTHER and the words of a match that only iptables has
+    Match = tuple[str, str, tuple[Value, ...]]
+    Others = Callable[[list[str]], list[str]]  # removes one match from the front of the words, returns its words
 
 OPTIONS = {
     "-s": "saddr", "--source": "saddr", "--src": "saddr", "-d": "daddr", "--destination": "daddr", "--dst": "daddr",
     "-i": "iifname", "--in-interface": "iifname",
 }  # fmt: skip
+OTHER = "other"
 FAMILY_WORDS = {4: "ip", 6: "ip6"}
 OPERATORS = {"==": "eq", "eq": "eq", "!=": "neq", "ne": "neq"}
+WILDCARD = "*"
 FORBIDDEN = frozenset('*+"')  # the wildcards of nft and iptables; a quote would end the name where nft shows it
 
 
-def parse(texts: Sequence[str], version: int) -> list[Match]:
-    """What IPv4's or IPv6's packets must match, all of it; raises ValueError that names what cannot be understood."""
-    words = " ".join(texts).split()
+def parse(texts: Sequence[str], version: int, others: Others | None = None) -> list[Match]:
+    """Return the matches that IPv4's or IPv6's packets must all meet.
+
+    `others` takes matches of iptables that are not known here. Raises ValueError that names the word in question.
+    """
+    words = _split(texts)
     matches: list[Match] = []
     while words:
         start = list(words)
         try:
-            field, operator, value = _iptables(words) if words[0] in ("!", *OPTIONS) else _nft(words, version)
+            matches.append(_take(words, version, others))
         except IndexError:
             raise ValueError(f"ends in the midst of {' '.join(start)!r}") from None
-        matches.append((field, operator, _value(field, value, version)))
     return matches
 
 
 def expressions(matches: Sequence[Match]) -> list[Expression]:
-    """The same as expressions of a rule."""
-    found: list[Expression] = []
-    for field, operator, value in matches:
-        found += link(field, value, operator) if isinstance(value, str) else address(field, value, operator)
-    return found
+    """Return the expressions of those matches that have one value, for one rule."""
+    return [one for field, operator, values in matches if len(values) == 1 for one in _one(field, operator, values[0])]
 
 
-def _iptables(words: list[str]) -> tuple[str, str, str]:
-    """Takes one match off the front: [!] option value."""
+class Parts:
+    """Matches as parts of rules: `every` must be met, of each of `some` one, and none of `none`."""
+
+    def __init__(self, matches: Sequence[Match]) -> None:
+        several = [match for match in matches if len(match[2]) > 1]
+        self.every = expressions(matches)
+        self.some = [[_one(field, "eq", one) for one in values] for field, how, values in several if how == "eq"]
+        self.none = [_one(field, "eq", one) for field, how, values in several if how == "neq" for one in values]
+
+
+def _one(field: str, operator: str, value: Value) -> list[Expression]:
+    if not isinstance(value, str):
+        return address(field, value, operator)
+    if not value.endswith(WILDCARD):
+        return link(field, value, operator)
+    return [meta(field), cmp(operator, value[:-1].encode())] if len(value) > len(WILDCARD) else []
+
+
+def _split(texts: Sequence[str]) -> list[str]:
+    """Return the words. The value of an option that is not known here may have blanks of its own."""
+    words: list[str] = []
+    for text in texts:
+        option = words[-1] if words else ""
+        is_value = option.startswith("-") and "=" not in option and option not in OPTIONS
+        words += [text] if is_value and not text.lstrip().startswith(("-", "!")) else text.split()
+    return words
+
+
+def _take(words: list[str], version: int, others: Others | None) -> Match:
+    """Remove one match from the front of the words and return it."""
+    place = 1 if words[0] == "!" else 0
+    option, equals, value = words[place].partition("=")
+    if equals and option in OPTIONS and option.startswith("--"):
+        words[place : place + 1] = [option, value]
+    option = words[place]
+    if option in OPTIONS:
+        return _iptables(words, version)
+    if not place and not option.startswith("-"):
+        return _nft(words, version)
+    if others is None:
+        known = FAMILY_WORDS[version]
+        raise ValueError(f"has {option!r}: only {known} saddr, {known} daddr, iifname, -s, -d and -i are known")
+    return OTHER, "eq", tuple(others(words))
+
+
+def _iptables(words: list[str], version: int) -> Match:
+    """Take [!] option value[,value…]."""
     operator = "eq"
     if words[0] == "!":
         words.pop(0)
         operator = "neq"
-    option = words.pop(0)
-    if option not in OPTIONS:
-        raise ValueError(f"has {option!r}: only -s, -d and -i, each perhaps after !, are known")
-    return OPTIONS[option], operator, words.pop(0)
+    option, value = words.pop(0), words.pop(0)
+    field = OPTIONS[option]
+    if field == "iifname":
+        return field, operator, (_link(value, "+"),)
+    listed = value.split(",")
+    if operator == "neq" and len(listed) > 1:
+        raise ValueError(f"has ! {option} {value!r}: after ! iptables takes one address or prefix")
+    return field, operator, tuple(dict.fromkeys(_prefix(one, version) for one in listed))
 
 
-def _nft(words: list[str], version: int) -> tuple[str, str, str]:
-    """Takes one match off the front: ip saddr|daddr [!=] prefix, or iifname [!=] name."""
+def _nft(words: list[str], version: int) -> Match:
+    """Take ip saddr|daddr, or iifname, then perhaps an operator, then a value or { value, value … }."""
     field = first = words.pop(0)
     if first != "iifname":
         if first != FAMILY_WORDS[version] or words[0] not in ("saddr", "daddr"):
@@ -71,19 +126,45 @@ def _nft(words: list[str], version: int) -> tuple[str, str, str]:
             raise ValueError(f"has {first!r}: only {known} saddr, {known} daddr, iifname, -s, -d and -i are known")
         field = words.pop(0)
     operator = OPERATORS[words.pop(0)] if words[0] in OPERATORS else "eq"
-    return field, operator, words.pop(0)
-
-
-def _value(field: str, value: str, version: int) -> str | Prefix:
+    listed = [words.pop(0)]
+    if listed[0].startswith("{"):
+        while not listed[-1].endswith("}"):
+            listed.append(words.pop(0))
+        listed = [one.strip() for one in " ".join(listed)[1:-1].removesuffix(",").split(",")]
     if field == "iifname":
-        name = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
-        if not is_link_name(name) or FORBIDDEN & set(name):
-            raise ValueError(f"has {value!r}, which is not the whole name of a link")
-        return name
+        return field, operator, tuple(dict.fromkeys(_link(one, WILDCARD) for one in listed))
+    return field, operator, tuple(dict.fromkeys(_prefix(one, version) for one in listed))
+
+
+def _link(value: str, wildcard: str) -> str:
+    """Return a link's name, which ends with WILDCARD if the value ends with iptables' or nft's wildcard."""
+    name = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+    begin = name.removesuffix(wildcard)
+    if not is_link_name(name) or FORBIDDEN & set(begin):
+        raise ValueError(f"has {value!r}, which is not the whole name of a link, nor how one begins with {wildcard!r}")
+    return begin if begin == name else begin + WILDCARD
+
+
+def _prefix(value: str, version: int) -> Prefix:
+    """Return the network of an address, of a prefix, or of an address with a mask in an address's form."""
+    text, slash, length = value.partition("/")
     try:
-        prefix = Prefix.parse(value if "/" in value else f"{value}/{BITS[version]}")
+        if not slash:
+            length = str(BITS[version])
+        elif not length.isdecimal():
+            length = str(_length(Address.parse(length), version))
+        prefix = Prefix.parse(f"{text}/{length}")
     except ValueError:
         raise ValueError(f"has {value!r}, which is no IPv{version} address or prefix") from None
     if prefix.version != version:
         raise ValueError(f"has {value!r}, which is no IPv{version} address or prefix")
-    return prefix
+    return prefix.network
+
+
+def _length(mask: Address, version: int) -> int:
+    """Return the length of a mask; raises ValueError for one with a gap."""
+    bits = BITS[version]
+    length = mask.value.bit_count()
+    if mask.version != version or mask.value != (1 << bits) - (1 << (bits - length)):
+        raise ValueError
+    return length

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 
+from shared.cni.ip import Address
+from shared.net import routes
 from shared.net.addresses import FAMILIES
 from shared.net.netlink import Netlink, NetlinkError, Request
 from shared.net.wire import NETLINK_NETFILTER
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 DESTINATIONS = {4: "CTA_IP_V4_DST", 6: "CTA_IP_V6_DST"}
 IDENTITY = ("nfgen_family", "CTA_TUPLE_ORIG", "CTA_ID", "CTA_ZONE")  # what names a connection
 UNTRACKED = (errno.EINVAL, errno.EOPNOTSUPP)  # the kernel's answers where it has no ctnetlink
-AT_ONCE = 64  # requests in a batch: more refusals than that may overrun the socket's buffer
 
 
 class Conntrack(Netlink):
@@ -33,6 +34,12 @@ class Conntrack(Netlink):
 
     protocol = NETLINK_NETFILTER
     tables = wire
+
+
+def forget(flows: Collection[Flow]) -> None:
+    """Have the kernel forget the UDP connections whose first packets went to these ports of this host."""
+    host = Netlink()
+    forget_udp(Conntrack(), flows, lambda text: routes.is_local(host, Address.parse(text)))
 
 
 def forget_udp(kernel: Conntrack, flows: Collection[Flow], is_local: Callable[[str], bool]) -> None:
@@ -59,8 +66,7 @@ def _forget(kernel: Conntrack, version: int, wanted: set[tuple[str, int]], is_lo
         if is_wanted(addresses[DESTINATIONS[version]], ports["CTA_PROTO_DST_PORT"]):
             identity = {key: message[key] for key in IDENTITY if key in message}
             removals.append(Request(wire.IPCTNL_MSG_CT_DELETE, identity, 0, (errno.ENOENT,)))
-    for place in range(0, len(removals), AT_ONCE):
-        kernel.batch(removals[place : place + AT_ONCE])
+    kernel.batch(removals)
 
 
 def _udp(kernel: Conntrack, version: int, ports: set[int]) -> list[Message]:

@@ -51,7 +51,7 @@ def add(undo: Undo, owner: Owner, mac: str) -> None:
     """
     try:
         kernel = Nfnetlink()
-        registry.add(kernel, RULESET, owner, _elements(owner, mac), replace=True)
+        registry.add(kernel, RULESET, owner, _elements(owner, mac), replace=True, renew=True)
     except UnsupportedField:
         return
     undo.push("end the de-duplication", lambda: registry.remove(kernel, RULESET, owner))
@@ -70,9 +70,11 @@ def problems(owner: Owner, mac: str) -> list[str]:
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """Ends it for attachments of a network that are not among the valid (container id, ifname)."""
+    """End it for the attachments of a network that are not listed as valid, and for the dead of any network."""
     if kernel := Nfnetlink.if_there():
-        registry.collect(kernel, RULESET, network, valid)
+        from shared.nft import former
+
+        registry.collect(kernel, RULESET, network, valid, former.has_lost_link)
 
 
 def _elements(owner: Owner, mac: str) -> list[Element]:

@@ -24,6 +24,7 @@ from shared.nft.expressions import (
     dnat,
     drop,
     family,
+    goto,
     is_local,
     jump,
     link,
@@ -55,9 +56,12 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from shared.net.owner import Owner
+    from shared.nft.conditions import Parts
     from shared.nft.conntrack import Flow
     from shared.nft.expressions import Expression
     from shared.nft.transaction import Nfnetlink
+
+    Forgetting = Callable[[set[Flow]], object]  # has the kernel forget UDP connections
 
 VERSIONS = (4, 6)
 LOCALHOST = Prefix(Address(4, 127 << 24), 8)
@@ -108,12 +112,13 @@ class Forwarding:
     """All that an attachment has: elements, and the chains to which they lead."""
 
     def __init__(
-        self, ports: Sequence[HostPort], subnets: Mapping[int, Prefix], conditions: Mapping[int, Sequence[Expression]],
+        self, ports: Sequence[HostPort], subnets: Mapping[int, Prefix], conditions: Mapping[int, Parts],
         *, snat: bool, masq_all: bool,
     ) -> None:  # fmt: skip
         """Takes the pod's addresses with their prefix lengths, and what packets must match, both by IP version."""
         self.elements: list[Element] = []
         chains: dict[str, Chain] = {}
+        translating: dict[str, Chain] = {}  # by the map's name: one chain serves thousands of ports
 
         def leading(element_of: Set, key: Sequence[str], chain: Chain) -> Element:
             chains[chain.name] = chain
@@ -125,8 +130,11 @@ class Forwarding:
             self.elements.append(maps[version].element(*port.key, to=port.to))
             wanted = conditions.get(version)
             if wanted:
-                chain = addressed(INET, PREFIXES[0], [_translating("conditions", version, maps[version], wanted)])
-                self.elements.append(leading(conditional[version], port.key, chain))
+                of = maps[version].name
+                if of not in translating:
+                    *others, translating[of] = _conditional(version, maps[version], wanted)
+                    chains.update({one.name: one for one in others})
+                self.elements.append(leading(conditional[version], port.key, translating[of]))
         for version in sorted({port.version for port in ports}) if snat else ():
             subnet = subnets[version]
             self.elements.append(leading(HAIRPIN[version], (str(subnet.address),), _hairpin(subnet, masq_all=masq_all)))
@@ -148,6 +156,19 @@ def _translating(purpose: str, version: int, to: Set, conditions: Sequence[Expre
     """The rule that sends to a pod what the map has."""
     port = ADDRESSES[version].length // 4  # the word behind the address
     return Rule(purpose, conditions, _key(version, to), lookup(to), dnat(version, 0, port))
+
+
+def _conditional(version: int, to: Set, conditions: Parts) -> list[Chain]:
+    """Return the chains that translate what meets conditions, each behind those to which it leads.
+
+    A packet that does not meet them comes to the end of one of them, or is sent back, to where it came from.
+    """
+    excluded = [Rule("none of", one, return_()) for one in conditions.none]
+    found = [addressed(INET, PREFIXES[0], [*excluded, _translating("conditions", version, to, conditions.every)])]
+    for choice in conditions.some:
+        rules = [Rule("one of", one, goto(found[-1].name)) for one in choice]
+        found.append(addressed(INET, PREFIXES[0], rules))
+    return found
 
 
 def _key(version: int, of: Set) -> list[Expression]:
@@ -197,19 +218,27 @@ def _ruleset(chains: Sequence[Chain] = ()) -> Ruleset:
     return Ruleset(INET, "hostports", SETS, chains, PREFIXES)
 
 
-def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> set[Flow]:
+def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding, mark: str, forget: Forgetting) -> set[Flow]:
     """Maps an attachment's ports; raises InternalError that names the port and its holder where one is taken.
 
     What another attachment of the same container has already stays as it is, since a runtime asks for a container's
     ports with each of its networks. What else leads to the pod's address is of a pod that had it before and is taken
-    over. Returns what has been mapped of UDP.
+    over. A holder that is dead, by its mark, loses all that it has. Returns what has been mapped of UDP.
     """
     ruleset, elements = _ruleset(_chains()), forwarding.elements
     for tries_left in reversed(range(registry.TRIES)):
         try:
-            registry.add(kernel, ruleset, owner, elements, chains=forwarding.chains, replace_in=tuple(HAIRPIN.values()))
+            registry.add(
+                kernel, ruleset, owner, elements, chains=forwarding.chains, replace_in=tuple(HAIRPIN.values()),
+                mark=mark,
+            )  # fmt: skip
+        except registry.Registered:
+            if not tries_left or not _is_of_another_namespace(kernel, owner, mark):
+                raise
+            remove(kernel, owner, forget)
         except Conflict as conflict:
-            if not tries_left or not registry.is_same_container(conflict.holder, owner):
+            is_over = remove_dead(kernel, conflict.holder, forget)
+            if not tries_left or not (is_over or registry.is_same_container(conflict.holder, owner)):
                 *host, protocol, port = conflict.element.of.show(conflict.element.key).split()
                 version = LOOKED_UP[conflict.element.of.name]
                 raise Taken(version, host[0] if host else "", protocol, port, conflict.holder) from None
@@ -217,6 +246,13 @@ def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> set[Flow]:
         else:
             break
     return {flow for element in elements if (flow := _flow(element.of, element.key))}
+
+
+def _is_of_another_namespace(kernel: Nfnetlink, owner: Owner, mark: str) -> bool:
+    """Return True if what the attachment has was made for a namespace that it has no more."""
+    from shared.nft import former
+
+    return bool(mark) and former.mark_of(kernel, _ruleset(), registry.label(owner))[1] not in ("", mark)
 
 
 def _left_over(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) -> list[Element]:
@@ -229,13 +265,18 @@ def _left_over(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) -> 
     return [e for e in elements if not {(e.of.name, e.key), (CONDITIONAL_OF.get(e.of.name, ""), e.key)} & held]
 
 
-def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner) -> None:
-    """Raises Taken for a port that another container than the owner's has here already."""
+def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner, forget: Forgetting) -> None:
+    """Raises Taken for a port that another container than the owner's has here already, unless that one is dead."""
     maps = [AT[port.version] if port.is_at else ANY[port.version] for port in ports]
     queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports, strict=True)]
+    gone = set()
     for port, found in zip(ports, kernel.get_elements(queries), strict=True):
         holder = comment_of(found.get("NFTA_SET_ELEM_USERDATA", b"")) if found else ""
-        if found and not registry.is_same_container(holder, owner):
+        if not found or holder in gone:
+            continue
+        if remove_dead(kernel, holder, forget):
+            gone.add(holder)
+        elif not registry.is_same_container(holder, owner):
             raise Taken(port.version, port.host, port.protocol, port.port, holder)
 
 
@@ -250,21 +291,45 @@ def try_out(kernel: Nfnetlink) -> None:
     registry.try_out(kernel, _ruleset(_chains()))
 
 
-def remove(kernel: Nfnetlink, owner: Owner, forget: Callable[[set[Flow]], object]) -> None:
+def remove(kernel: Nfnetlink, owner: Owner, forget: Forgetting) -> None:
     """Removes what an attachment has, and has `forget` forget its UDP connections, before it is forgotten itself."""
-    flows = {flow for element in registry.listed(kernel, _ruleset(), owner) if (flow := _flow(element.of, element.key))}
+    _remove(kernel, registry.label(owner), forget)
+
+
+def remove_dead(kernel: Nfnetlink, name: str, forget: Forgetting) -> bool:
+    """Remove what the attachment with this label has, if it is dead. Return True if it is."""
+    from shared.nft import former
+
+    if not former.is_dead(kernel, _ruleset(), name, patient=True):
+        return False
+    _remove(kernel, name, forget)
+    return True
+
+
+def evict(kernel: Nfnetlink, owner: Owner, addresses: Sequence[Address], forget: Forgetting) -> None:
+    """Remove what masquerades for others' sake what goes to an attachment's addresses, and all that their dead have."""
+    from shared.nft import former
+
+    for element, holder in former.others(kernel, INET, ("hairpin",), addresses, owner):
+        if not remove_dead(kernel, holder, forget):
+            registry.attempt(kernel, [element.remove()])
+
+
+def _remove(kernel: Nfnetlink, name: str, forget: Forgetting) -> None:
+    listed = registry.listed(kernel, _ruleset(), name)
+    flows = {flow for element in listed if (flow := _flow(element.of, element.key))}
     if flows:
-        registry.withdraw(kernel, _ruleset(), owner)
+        registry.withdraw(kernel, _ruleset(), name)
         forget(flows)
-    registry.remove(kernel, _ruleset(), owner)
+    registry.remove_label(kernel, _ruleset(), name)
 
 
-def collect(
-    kernel: Nfnetlink, network: str, valid: AbstractSet[tuple[str, str]], forget: Callable[[set[Flow]], object]
-) -> None:
-    """The same for a network's attachments that are not among the valid (container id, ifname)."""
+def collect(kernel: Nfnetlink, network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetting) -> None:
+    """Remove the ports of attachments of a network that are not listed as valid, and of the dead of any network."""
+    from shared.nft import former
+
     before = _flows(kernel)
-    registry.collect(kernel, _ruleset(), network, valid)
+    registry.collect(kernel, _ruleset(), network, valid, lambda name: former.is_dead(kernel, _ruleset(), name))
     gone = before - _flows(kernel) if before else before
     if gone:
         forget(gone)

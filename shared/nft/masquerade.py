@@ -10,6 +10,7 @@ A map leads from the pod's address to a chain that says what stays as it is; pod
 from __future__ import annotations
 
 from shared.cni.ip import Address, Prefix
+from shared.net.netlink import TooLarge
 from shared.nft import registry, wire
 from shared.nft.expressions import address, family, is_local, lookup, masquerade, payload, return_, verdict
 from shared.nft.registry import INET, Ruleset
@@ -48,7 +49,10 @@ def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[
     """
     kernel = Nfnetlink()
     elements, chains = _parts(addresses, exempt)
-    registry.add(kernel, RULESET, owner, elements, chains=chains, replace=True)
+    try:
+        registry.add(kernel, RULESET, owner, elements, chains=chains, replace=True, renew=True)
+    except TooLarge as error:
+        raise error.naming("nonMasqueradeCIDRs", len(exempt)) from None
     undo.push("stop masquerading", lambda: registry.remove(kernel, RULESET, owner))
 
 
@@ -65,9 +69,11 @@ def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """Ends it for attachments of a network that are not among the valid (container id, ifname)."""
+    """End it for the attachments of a network that are not listed as valid, and for the dead of any network."""
     if kernel := Nfnetlink.if_there():
-        registry.collect(kernel, RULESET, network, valid)
+        from shared.nft import former
+
+        registry.collect(kernel, RULESET, network, valid, former.has_lost_link)
 
 
 def try_out(exempt: Sequence[Prefix]) -> None:

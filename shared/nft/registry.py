@@ -6,7 +6,10 @@ and the mechanism's, with comments that say whose it is and what belongs to it:
     net/c1/eth0 masquerade 1: masq4 10.1.0.5, masq6 fd00:1::5
 
 which is the first of as many parts as the number says; the others go on with the list. Each element has its owner as
-comment, too, so that nobody removes what has become another's.
+comment, too, so that nobody removes what has become another's. If a mechanism keeps what others may want, such as a
+host port, one more key has the name of the attachment's host link and its mark (shared/net/liveness.py):
+
+    veth1a2b3c4d5e6 4:4026532567 /run/netns/a
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from shared.nft.ruleset import COMMENT_BYTES, IPV6_ADDR, Chain, Element, Set, Ta
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from collections.abc import Set as AbstractSet
 
     from shared.net.netlink import Message
@@ -33,6 +36,7 @@ LONGEST_NAMES = (24, 64, 15)  # bytes of network, container id and ifname in a c
 DIGITS = 16  # of the digest that stands for the rest of a longer one
 SHARED = "shared"  # the comment of an element that is no attachment's own
 NOT_IN_LABELS = frozenset('"~')  # a quote would end a comment where `nft list` shows it
+MARK = "mark"  # stands in a registration's key for the number of a part
 
 
 INET = Table(wire.NFPROTO_INET, "pycni")
@@ -46,6 +50,10 @@ class Conflict(InternalError):
         super().__init__(f"{element} in table {element.of.table} belongs to {holder or 'somebody else'}")
         self.element = element
         self.holder = holder
+
+
+class Registered(InternalError):
+    """The attachment has an entry of the mechanism already."""
 
 
 class Ruleset:
@@ -63,7 +71,12 @@ class Ruleset:
         self.sets = sets
         self.chains = chains
         self.prefixes = prefixes
-        self.attachments = Set(table, "attachments", (IPV6_ADDR,))
+        self.attachments = attachments(table)
+
+
+def attachments(table: Table) -> Set:
+    """Return the set in which a table's attachments are registered."""
+    return Set(table, "attachments", (IPV6_ADDR,))
 
 
 def label(owner: Owner) -> str:
@@ -94,20 +107,19 @@ def holders(kernel: Nfnetlink, elements: Sequence[Element]) -> list[str]:
 
 def add(
     kernel: Nfnetlink, ruleset: Ruleset, owner: Owner, elements: Sequence[Element], *, chains: Sequence[Chain] = (),
-    shared: Sequence[Element] = (), replace: bool = False, replace_in: Sequence[Set] = (),
+    shared: Sequence[Element] = (), replace: bool = False, replace_in: Sequence[Set] = (), renew: bool = False,
+    mark: str = "",
 ) -> None:  # fmt: skip
     """Adds an attachment's elements and registers them; makes what is missing of the rule set, `chains` included.
 
     `shared` are elements that are no attachment's own, put in where they are missing. One transaction: whatever
     happens there is all of it or nothing. An element that is another attachment's is taken over with `replace`, or
-    where its set is in `replace_in`; otherwise raises Conflict. Raises InternalError for an attachment that is
-    registered already.
+    where its set is in `replace_in`; otherwise raises Conflict. An attachment that is registered already loses what it
+    had with `renew`; otherwise raises Registered. `mark` is kept, by which others can tell that the attachment is dead.
     """
     name = label(owner)
     wanted = [(element, element.add(name)) for element in elements]
-    registration = [
-        _part(ruleset, name, number).add(text) for number, text in enumerate(texts(ruleset, owner, elements))
-    ]
+    registration = _registration(ruleset, owner, elements, mark)
     additions = [*(request for _, request in wanted), *registration]
     structure: list[Request] = []
     is_there = all(kernel.get_elements([element.query() for element in shared]))
@@ -122,11 +134,12 @@ def add(
                 raise UnsupportedField(f"this kernel cannot filter by nf_tables in table {ruleset.table}") from None
             if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY) or not tries_left:
                 raise
-            if error.errno != errno.ENOENT and any(request.message is error.message for request in registration):
-                raise InternalError(f"{name} is in {ruleset.attachments} already: it was added before") from None
             taken = next((element for element, request in wanted if request.message is error.message), None)
-            if taken and error.errno != errno.ENOENT:
-                stale = _taken_over(kernel, taken, name, replace=replace or taken.of in replace_in) + stale
+            if error.errno != errno.ENOENT and any(request.message is error.message for request in registration):
+                stale = _outdated(kernel, ruleset, name, renew=renew)
+            elif taken and error.errno != errno.ENOENT:
+                removals = [*stale, *_taken_over(kernel, elements, name, ruleset.sets if replace else replace_in)]
+                stale = list({_place(removal): removal for removal in removals}.values())
             elif any(request.message is error.message for request in stale):
                 stale = [request for request in stale if request.message is not error.message]
             else:
@@ -135,15 +148,34 @@ def add(
             return
 
 
-def _taken_over(kernel: Nfnetlink, element: Element, name: str, *, replace: bool) -> list[Request]:
-    """The request that removes what has this call's key; none where it is gone meanwhile."""
-    (found,) = kernel.get_elements([element.query()])
-    if found is None:
-        return []
-    holder = _owner_of(found)
-    if not replace and holder != name:
-        raise Conflict(element, holder)
-    return [element.remove()]
+def _outdated(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, renew: bool) -> list[Request]:
+    """Return the requests that remove everything of an attachment that is registered already."""
+    if not renew:
+        raise Registered(f"{name} is in {ruleset.attachments} already: it was added before")
+    return _removals(kernel, ruleset, name)
+
+
+def _taken_over(kernel: Nfnetlink, elements: Sequence[Element], name: str, replace_in: Sequence[Set]) -> list[Request]:
+    """Return the requests that remove every element that has one of these keys now.
+
+    The kernel names the first such element alone, and each further try would take over one more of thousands. Raises
+    Conflict for an element of another attachment in a set that is not among `replace_in`.
+    """
+    stale = []
+    for element, found in zip(elements, kernel.get_elements([one.query() for one in elements]), strict=True):
+        if found is None:
+            continue
+        holder = _owner_of(found)
+        if holder != name and element.of not in replace_in:
+            raise Conflict(element, holder)
+        stale.append(element.remove())
+    return stale
+
+
+def _place(removal: Request) -> tuple[str, bytes]:
+    """Return the set and the key of an element that a request removes."""
+    element = removal.message["NFTA_SET_ELEM_LIST_ELEMENTS"]["NFTA_LIST_ELEM"]
+    return removal.message["NFTA_SET_ELEM_LIST_SET"], element["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]
 
 
 def _is_whole(kernel: Nfnetlink, chain: Chain) -> bool:
@@ -171,11 +203,21 @@ def missing(
     return requests + [element.add(SHARED) for element, now in zip(shared, present, strict=True) if not now]
 
 
+def _registration(ruleset: Ruleset, owner: Owner, elements: Sequence[Element], mark: str) -> list[Request]:
+    """The requests that make an attachment's entry, with its mark if a comment has room for that."""
+    name = label(owner)
+    parts: list[tuple[int | str, str]] = [*enumerate(texts(ruleset, owner, elements))]
+    kept = f"{owner.host_link} {mark}"
+    if mark and '"' not in kept and len(kept.encode()) <= COMMENT_BYTES:
+        parts.append((MARK, kept))
+    return [_part(ruleset, name, number).add(text) for number, text in parts]
+
+
 def texts(ruleset: Ruleset, owner: Owner, elements: Sequence[Element]) -> list[str]:
     """The comments of the parts of an attachment's entry."""
     head = f"{label(owner)} {ruleset.mechanism}"
     parts = [""]
-    room = COMMENT_BYTES - len(f"{head} 999: ")
+    room = COMMENT_BYTES - len(f"{head} {len(elements) + 1}: ")  # an element is never longer than a comment
     for item in map(str, elements):
         longer = f"{parts[-1]}, {item}" if parts[-1] else item
         if len(longer) <= room:
@@ -187,9 +229,14 @@ def texts(ruleset: Ruleset, owner: Owner, elements: Sequence[Element]) -> list[s
     return parts
 
 
-def _part(ruleset: Ruleset, name: str, number: int) -> Element:
-    key = bytes.fromhex(digest(f"{ruleset.mechanism}/{name}/{number}".encode())[:32])
-    return Element(ruleset.attachments, key)
+def _part(ruleset: Ruleset, name: str, number: int | str) -> Element:
+    return entry(ruleset.table, ruleset.mechanism, name, number)
+
+
+def entry(table: Table, mechanism: str, name: str, number: int | str) -> Element:
+    """Return the element of an attachment's entry that is its part of this number, or its MARK."""
+    key = bytes.fromhex(digest(f"{mechanism}/{name}/{number}".encode())[:32])
+    return Element(attachments(table), key)
 
 
 # -- DEL
@@ -197,26 +244,24 @@ def _part(ruleset: Ruleset, name: str, number: int) -> Element:
 
 def remove(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> None:
     """Removes an attachment's elements and its entry; nothing where there is none, as where nf_tables is missing."""
-    _remove(kernel, ruleset, label(owner))
+    remove_label(kernel, ruleset, label(owner))
 
 
-def listed(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> list[Element]:
-    """What an attachment's entry says is its own, there or not; nothing where there is no entry."""
-    return _registered(kernel, ruleset, label(owner))[1]
+def listed(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> list[Element]:
+    """Return the elements that the entry of an attachment's label lists, there or not; none if it has no entry."""
+    return _registered(kernel, ruleset, name)[1]
 
 
-def withdraw(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> None:
-    """Removes an attachment's elements, not its entry, by which a repeated call finds what else is to be done."""
-    _remove(kernel, ruleset, label(owner), keep_entry=True)
+def withdraw(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> None:
+    """Remove an attachment's elements. Leave its entry, by which a repeated call finds what else is to be done."""
+    remove_label(kernel, ruleset, name, keep_entry=True)
 
 
-def _remove(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool = False) -> None:
+def remove_label(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool = False) -> None:
+    """Remove what the attachment with a label has, and unless `keep_entry` its entry."""
     for tries_left in reversed(range(TRIES)):
-        parts, elements = _registered(kernel, ruleset, name)
-        found = kernel.get_elements([element.query() for element in elements])
-        own = [element for element, now in zip(elements, found, strict=True) if now and _owner_of(now) == name]
         try:
-            kernel.commit([element.remove() for element in (own if keep_entry else (*own, *parts))])
+            kernel.commit(_removals(kernel, ruleset, name, keep_entry=keep_entry))
         except NetlinkError as error:
             if error.errno != errno.ENOENT or not tries_left:  # ENOENT: one of them is gone meanwhile
                 raise
@@ -224,16 +269,23 @@ def _remove(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool 
             return
 
 
+def _removals(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool = False) -> list[Request]:
+    parts, elements = _registered(kernel, ruleset, name)
+    found = kernel.get_elements([element.query() for element in elements])
+    own = [element for element, now in zip(elements, found, strict=True) if now and _owner_of(now) == name]
+    return [element.remove() for element in (own if keep_entry else (*own, *parts))]
+
+
 def _registered(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> tuple[list[Element], list[Element]]:
     """An attachment's entry: its parts that are there, and the elements that they list."""
-    parts = [_part(ruleset, name, 0)]
-    found = kernel.get_elements([parts[0].query()])
+    parts = [_part(ruleset, name, 0), _part(ruleset, name, MARK)]
+    found = kernel.get_elements([part.query() for part in parts])
     if found[0] is None:
-        return [], []
+        return parts[1:] if found[1] else [], []
     head, _, items = _comment(found[0]).partition(": ")
     others = [_part(ruleset, name, number) for number in range(1, int(head.rpartition(" ")[2]))]
     found += kernel.get_elements([part.query() for part in others])
-    texts = [items, *(_comment(message) for message in found[1:] if message)]
+    texts = [items, *(_comment(message) for message in found[2:] if message)]
     present = [part for part, message in zip([*parts, *others], found, strict=True) if message]
     return present, [_listed(ruleset, item) for text in texts if text for item in text.split(", ")]
 
@@ -255,10 +307,14 @@ def _owner_of(element: Message) -> str:
 # -- GC, CHECK, STATUS
 
 
-def collect(kernel: Nfnetlink, ruleset: Ruleset, network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+def collect(
+    kernel: Nfnetlink, ruleset: Ruleset, network: str, valid: AbstractSet[tuple[str, str]],
+    is_dead: Callable[[str], bool] | None = None,
+) -> None:  # fmt: skip
     """Removes what belongs to attachments of a network that are not among the valid (container id, ifname).
 
     Also elements whose owner is not registered, since `attachments` was flushed, and chains to which nothing leads.
+    `is_dead` tells by a label whether an attachment of another network is dead, whose entry goes as well.
     """
     keep = {label(Owner(network, container_id, ifname)) for container_id, ifname in valid}
     ours = f"{_shortened(network, LONGEST_NAMES[0])}/"
@@ -266,26 +322,35 @@ def collect(kernel: Nfnetlink, ruleset: Ruleset, network: str, valid: AbstractSe
     def is_stale(name: str) -> bool:
         return name.startswith(ours) and name not in keep
 
-    for entry in kernel.dump_elements(ruleset.attachments):
-        name, _, rest = _comment(entry).partition(" ")
-        if rest.startswith(f"{ruleset.mechanism} ") and is_stale(name):
-            _remove(kernel, ruleset, name)
+    for message in kernel.dump_elements(ruleset.attachments):
+        name, _, rest = _comment(message).partition(" ")
+        is_ours = rest.startswith(f"{ruleset.mechanism} ") and name not in keep
+        if is_ours and (is_stale(name) or (is_dead and is_dead(name))):
+            remove_label(kernel, ruleset, name)
     for one in ruleset.sets:
-        for message in kernel.dump_elements(one):
-            if is_stale(_owner_of(message)):
-                attempt(kernel, [Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove()])
-    for chain in kernel.dump_chains(ruleset.table) if ruleset.prefixes else ():
+        unregistered = [
+            Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove()
+            for message in kernel.dump_elements(one)
+            if is_stale(_owner_of(message))
+        ]
+        if not attempt(kernel, unregistered):
+            for removal in unregistered:
+                attempt(kernel, [removal])
+    # the kernel lists a chain before those made later, which lead to it
+    for chain in reversed(kernel.dump_chains(ruleset.table)) if ruleset.prefixes else ():
         if chain.rpartition("-")[0] in ruleset.prefixes:
             attempt(kernel, Chain(ruleset.table, chain, ()).remove())
 
 
-def attempt(kernel: Nfnetlink, requests: list[Request]) -> None:
-    """Removes things if that can be: what is gone meanwhile needs no removal, and what something leads to is in use."""
+def attempt(kernel: Nfnetlink, requests: list[Request]) -> bool:
+    """Remove things together. Return False if one was gone already, or something leads to it, and nothing was done."""
     try:
         kernel.commit(requests)
     except NetlinkError as error:
         if error.errno not in (errno.ENOENT, errno.EBUSY):
             raise
+        return False
+    return True
 
 
 def problems(

@@ -45,14 +45,14 @@ LONGEST_NAME = 255  # bytes: NFT_NAME_MAXLEN in linux/netfilter/nf_tables.h, les
 
 
 def add(undo: Undo, owner: Owner, mac: str) -> None:
-    """From now on only frames from `mac` get past the attachment's port, which need not be there yet."""
+    """Let only frames from `mac` past the attachment's port, whose name is its own: older rules for it are stale."""
     kernel = Nfnetlink()
-    registry.add(kernel, RULESET, owner, _elements(owner, mac))
+    registry.add(kernel, RULESET, owner, _elements(owner, mac), replace=True, renew=True)
     undo.push("end the MAC spoof check", lambda: registry.remove(kernel, RULESET, owner))
 
 
 def remove(owner: Owner) -> None:
-    """Ends it, also one that the reference made for this container; nothing where there is none."""
+    """End it, also one that the reference made for this container. Do nothing if there is none."""
     if kernel := Nfnetlink.if_there():
         registry.remove(kernel, RULESET, owner)
         _remove_references(kernel, owner)
@@ -64,9 +64,11 @@ def problems(owner: Owner, mac: str) -> list[str]:
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """Ends it for attachments of a network that are not among the valid (container id, ifname)."""
+    """End it for the attachments of a network that are not listed as valid, and for the dead of any network."""
     if kernel := Nfnetlink.if_there():
-        registry.collect(kernel, RULESET, network, valid)
+        from shared.nft import former
+
+        registry.collect(kernel, RULESET, network, valid, former.has_lost_link)
 
 
 def try_out() -> None:

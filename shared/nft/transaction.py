@@ -101,6 +101,7 @@ class Nfnetlink(Netlink):
                     continue
                 failure = failure or self._refusal(batch[sequence - first], flags, data, start, end)
                 if sequence == last or (failure and (has_lost or sequence == first)):
+                    self._drain(has_lost=has_lost)
                     return failure
 
     def get_all(self, requests: Sequence[Request]) -> list[Message | None]:
@@ -143,6 +144,10 @@ class Nfnetlink(Netlink):
         """The handles of a chain's rules that have this comment."""
         found = self._rules(chain)
         return [one["NFTA_RULE_HANDLE"] for one in found if comment_of(one.get("NFTA_RULE_USERDATA", b"")) == comment]
+
+    def dump_expressions(self, chain: Chain) -> list[bytes]:
+        """The expressions of a chain's rules, as the kernel encodes them; none where there is no such chain."""
+        return [message.get("NFTA_RULE_EXPRESSIONS", b"") for message in self._rules(chain)]
 
     def _rules(self, chain: Chain) -> list[Message]:
         wanted = chain.rules_of()

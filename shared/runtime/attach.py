@@ -18,6 +18,7 @@ from shared.cni.names import is_link_name, is_name
 from shared.cni.versions import SUPPORTED
 from shared.runtime.conflist import OLDEST_VERSION, NetworkConfigList
 from shared.runtime.find import PluginNotFound, find
+from shared.runtime.presence import expect_new
 
 Result = dict[str, Any]
 
@@ -86,11 +87,14 @@ def add(
     """ADD every plugin in order; the last one's result. Raises PluginError of the first that fails.
 
     All are looked up before the first is executed. After a failure every plugin that was tried, the failing one
-    included, gets a DEL, in reverse; what fails in there is noted on the error. With `keep_failed` that is left to
-    the caller.
+    included, gets a DEL, in reverse; what fails in there is noted on the error. That DEL must not reach another ADD's
+    attachment: raises AttachmentExists, before any plugin is executed, if the interface is there. With `keep_failed`
+    both are left to the caller.
     """
     for plugin in network.plugins:
         _executable(plugin, "ADD", bin_dirs)
+    if not keep_failed:
+        expect_new(network.name, attachment)
     result: Result | None = None
     for position, plugin in enumerate(network.plugins):
         try:

@@ -3,28 +3,35 @@
     <directory>/results/<network>-<container id>-<ifname>    0600, JSON: kind "cniCacheV1", the configuration in base64,
                                                              the call's arguments, the result
 
-Of old the file held the result alone.
+Of old the file held the result alone. A name that is too long for a file, which libcni fails with, gives way to "~" and
+a digest of it.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
+import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shared.cni.errors import CniError
+from shared.cni.names import is_link_name, is_name
 from shared.cni.versions import SUPPORTED, downgrade, upgrade
 from shared.runtime.attach import Attachment, Result
 from shared.runtime.conflist import InvalidConfigFile, NetworkConfigList, parse
 
 DIRECTORY = Path("/var/lib/cni")
 KIND = "cniCacheV1"
+FILE_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
+DERIVED = "~"  # begins the names that are digests, and no network's
 
 
 class CacheError(Exception):
@@ -41,16 +48,41 @@ class Cached:
     result: Result | None
     path: Path
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The (container id, ifname) by which plugins know it."""
+        return self.attachment.container_id, self.attachment.ifname
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An entry that cannot be read, so that only its file's name tells whose it is."""
+
+    path: Path
+    reason: str
+
+    def keys(self, network: str) -> set[tuple[str, str]]:
+        """The (container id, ifname) of the network that it may be of: each way to split the file's name at a "-"."""
+        if not self.path.name.startswith(f"{network}-"):
+            return set()
+        words = self.path.name[len(network) + 1 :].split("-")
+        splits = [("-".join(words[:place]), "-".join(words[place:])) for place in range(1, len(words))]
+        return {split for split in splits if is_name(split[0]) and is_link_name(split[1])}
+
 
 class Cache:
     """The cached results below a directory, /var/lib/cni as a rule; a directory that is not there is empty."""
 
     def __init__(self, directory: Path | str = DIRECTORY) -> None:
         self.results = Path(directory) / "results"
+        self.attaching = Path(directory) / "attaching"
 
     def path(self, network: str, attachment: Attachment) -> Path:
         """Where the entry of an attachment is, or would be."""
-        return self.results / f"{network}-{attachment.container_id}-{attachment.ifname}"
+        name = f"{network}-{attachment.container_id}-{attachment.ifname}"
+        if len(name.encode()) > FILE_NAME_BYTES:
+            name = DERIVED + hashlib.blake2b(name.encode(), digest_size=24).hexdigest()
+        return self.results / name
 
     def store(self, network: NetworkConfigList, attachment: Attachment, result: Result) -> None:
         """Remembers the result of an ADD; the file appears whole. Raises CacheError."""
@@ -66,15 +98,17 @@ class Cache:
             "result": result,
         }
         path = self.path(network.name, attachment)
+        unfinished = self._unfinished(network.name, attachment)
         try:
             self.results.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".new-", dir=self.results)  # 0600
+            unfinished.unlink(missing_ok=True)
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 with open(descriptor, "w", encoding="utf-8") as file:
                     json.dump(entry, file)
-                Path(name).rename(path)
+                unfinished.rename(path)
             except BaseException:
-                Path(name).unlink()
+                unfinished.unlink(missing_ok=True)
                 raise
         except OSError as error:
             raise CacheError(f"cannot write {path}: {error.strerror}") from error
@@ -94,8 +128,13 @@ class Cache:
         raise CacheError(f"{path} is not a cached result: its kind is {raw.get('kind')!r}")
 
     def remove(self, network: str, attachment: Attachment) -> None:
-        """Forgets an attachment, and what cannot be read in its place; none is no error. Raises CacheError."""
+        """Forget an attachment, what cannot be read in its place, and what a killed ADD left. Raises CacheError."""
         path = self.path(network, attachment)
+        with suppress(OSError):
+            self._unfinished(network, attachment).unlink()
+        if self._place(network, attachment).exists():
+            with suppress(CacheError), self.alone(network, attachment):
+                pass
         try:
             if self.load(network, attachment) is None:
                 return
@@ -111,29 +150,92 @@ class Cache:
 
         Files that say too little are passed over. Raises CacheError where the directory cannot be read.
         """
-        found = []
+        return self.look(network, container_id, ifname)[0]
+
+    def look(
+        self, network: str = "", container_id: str = "", ifname: str = ""
+    ) -> tuple[list[Cached], list[Unreadable]]:
+        """The same entries, and those that may be among them but cannot be read. Raises CacheError as well."""
+        found, unreadable = [], []
         try:
             names = sorted(os.listdir(self.results))
         except FileNotFoundError:
-            return []
+            return [], []
         except OSError as error:
             raise CacheError(f"cannot read {self.results}: {error.strerror}") from error
         for name in names:
             # what the name can tell need not be read: a node has an entry for every pod
-            if not (name.startswith(network) and container_id in name and name.endswith(ifname)):
+            fits = name.startswith(network) and container_id in name and name.endswith(ifname)
+            if name.startswith(".") or not (fits or name.startswith(DERIVED)):
                 continue
             path = self.results / name
             try:
-                raw = _read(path)
-                entry = _entry(raw, path) if raw is not None and raw.get("kind") == KIND else None
-            except CacheError:
+                entry = self._listed(path)
+            except CacheError as error:
+                unreadable.append(Unreadable(path, str(error)))
                 continue
-            if entry is None or path != self.path(entry.network, entry.attachment):
+            if entry is None:
                 continue
-            mine = (entry.network, entry.attachment.container_id, entry.attachment.ifname)
+            mine = (entry.network, *entry.key)
             if all(wanted in ("", have) for wanted, have in zip((network, container_id, ifname), mine, strict=True)):
                 found.append(entry)
-        return found
+        return found, unreadable
+
+    def _listed(self, path: Path) -> Cached | None:
+        """The entry in a file, None if that is gone. Raises CacheError for one that does not say whose it is."""
+        raw = _read(path)
+        if raw is None:
+            return None
+        if raw.get("kind") != KIND:
+            of_old = isinstance(raw.get("cniVersion"), str) and "kind" not in raw
+            kind = "a bare result, as of old" if of_old else f"of kind {raw.get('kind')!r}, not {KIND!r}"
+            raise CacheError(f"{path} does not say whose it is: it is {kind}")
+        entry = _entry(raw, path)
+        if path != self.path(entry.network, entry.attachment):
+            raise CacheError(f"{path} says that it is of {entry.network} {' '.join(entry.key)}, against its name")
+        return entry
+
+    def _place(self, network: str, attachment: Attachment) -> Path:
+        return self.attaching / _digest(network, attachment)
+
+    def _unfinished(self, network: str, attachment: Attachment) -> Path:
+        return self.results / f".new-{_digest(network, attachment)}"
+
+    @contextmanager
+    def alone(self, network: str, attachment: Attachment) -> Iterator[bool]:
+        """Keep other calls from making the attachment meanwhile: yields False if one is at it. Raises CacheError.
+
+        The lock is that of a directory, which a call that is killed leaves unlocked.
+        """
+        place = self._place(network, attachment)
+        try:
+            self.attaching.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise CacheError(f"cannot make {place}: {error.strerror}") from error
+        is_mine = _lock(descriptor, place)
+        try:
+            yield is_mine
+        finally:
+            if is_mine:
+                with suppress(OSError):
+                    place.rmdir()
+            os.close(descriptor)
+
+
+def _digest(network: str, attachment: Attachment) -> str:
+    """A name for an attachment's own files, however long its names are."""
+    return hashlib.sha256(f"{network}/{attachment.container_id}/{attachment.ifname}".encode()).hexdigest()
+
+
+def _lock(descriptor: int, place: Path) -> bool:
+    """Lock an open directory; False if it is locked already, or no longer the one in its place."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), place.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def converted(result: Result, version: str) -> Result:
@@ -155,9 +257,14 @@ def converted(result: Result, version: str) -> Result:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            raw = json.loads(file.read())
-    except FileNotFoundError:
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise CacheError(f"{path} is not a regular file")
+            with open(descriptor, "rb", closefd=False) as file:
+                raw = json.loads(file.read())
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise CacheError(f"cannot read {path}: {error.strerror}") from error
@@ -173,7 +280,7 @@ def _entry(raw: Mapping[str, Any], path: Path) -> Cached:
         result, ifname, network = raw.get("result"), raw["ifName"], raw["networkName"]
         attachment = Attachment(
             container_id=raw["containerId"],
-            netns=raw.get("netns") or _sandbox(result, ifname),
+            netns=_text(raw.get("netns")) or _sandbox(result, ifname),
             ifname=ifname,
             cni_args={str(key): str(value) for key, value in raw.get("cniArgs") or ()},
             capability_args=dict(raw.get("capabilityArgs") or {}),
@@ -182,7 +289,15 @@ def _entry(raw: Mapping[str, Any], path: Path) -> Cached:
         raise CacheError(f"{path} is not a cached result: {error!r}") from error
     if not isinstance(network, str) or not isinstance(result, dict | None):
         raise CacheError(f"{path} is not a cached result: networkName or result is of the wrong type")
-    return Cached(network, attachment, _config(raw.get("config")), result, path)
+    config = _config(raw.get("config"))
+    return Cached(network, attachment, config if config and config.name == network else None, result, path)
+
+
+def _text(value: object) -> str:
+    """An optional text. Raises TypeError for anything else."""
+    if not isinstance(value, str | None):
+        raise TypeError(f"{value!r} is no text")
+    return value or ""
 
 
 def _sandbox(result: Any, ifname: str) -> str:

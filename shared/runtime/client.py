@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from shared.runtime import attach, cache
+from shared.runtime import attach, cache, presence
 from shared.runtime.attach import Attachment, PluginError, Result
 from shared.runtime.cache import Cache, Cached, CacheError
 from shared.runtime.conflist import NetworkConfigList
+from shared.runtime.presence import AttachmentExists
 
 
 class Client:
@@ -36,14 +37,46 @@ class Client:
         self.bin_dirs, self.limit, self.cache = tuple(bin_dirs), limit, Cache(cache_dir)
 
     def add(self, network: NetworkConfigList, attachment: Attachment) -> Result:
-        """ADD, and the result remembered; whatever fails is taken back. Raises CacheError, too."""
-        result = attach.add(network, attachment, self.bin_dirs, limit=self.limit)
+        """ADD, and the result remembered; whatever fails is taken back. Raises CacheError, too.
+
+        Raises AttachmentExists, before any plugin is executed, if the attachment is there already. One whose namespace
+        is gone, so that only its entry is left, gets the DEL first that nobody sent, with its own configuration.
+        """
+        with self.cache.alone(network.name, attachment) as is_alone:
+            if not is_alone:
+                raise AttachmentExists(network.name, attachment, "another call is attaching it now")
+            stale = self.expect_new(network, attachment)
+            if stale is not None:
+                self.delete(stale.config or network, stale.attachment)
+            result = attach.add(network, attachment, self.bin_dirs, limit=self.limit)
+            try:
+                self.cache.store(network, attachment, result)
+            except CacheError as error:  # an attachment that nobody can find again
+                try:
+                    attach.delete(network, attachment, self.bin_dirs, result, limit=self.limit)
+                except PluginError as another:
+                    error.add_note(f"then, cleaning up: {another}")
+                raise
+            return result
+
+    def expect_new(self, network: NetworkConfigList, attachment: Attachment) -> Cached | None:
+        """Raise AttachmentExists if the attachment is there, or its entry cannot be read.
+
+        Returns the entry of one that was made and is certain to be gone. Raises CacheError if the file is another's.
+        """
+        path = self.cache.path(network.name, attachment)
         try:
-            self.cache.store(network, attachment, result)
-        except CacheError:  # an attachment that nobody can find again
-            attach.delete(network, attachment, self.bin_dirs, result, limit=self.limit)
-            raise
-        return result
+            entry = self.cache.load(network.name, attachment)
+        except CacheError as error:
+            raise AttachmentExists(network.name, attachment, f"it may be there already: {error}") from error
+        if entry is None and path.exists():
+            raise CacheError(f"{path} is of another attachment, whose names make the same file name")
+        if entry is not None:
+            reason = presence.evidence(network.name, entry.attachment, entry.result)
+            if reason:
+                raise AttachmentExists(network.name, attachment, f"{path} remembers it, and {reason}")
+        presence.expect_new(network.name, attachment)
+        return entry
 
     def check(self, network: NetworkConfigList, attachment: Attachment) -> bool:
         """CHECK against the remembered result; False where the network has no CHECK.
@@ -81,21 +114,40 @@ class Client:
         """The attachments that are remembered, all or those of a network. Raises CacheError."""
         return self.cache.attachments(network)
 
+    def remembered(self, network: str, attachment: Attachment) -> NetworkConfigList | None:
+        """The configuration that the attachment was made with; None if that is not known."""
+        try:
+            entry = self.cache.load(network, attachment)
+        except CacheError:
+            return None
+        return entry.config if entry else None
+
     def gc(self, network: NetworkConfigList, valid: Iterable[Attachment | tuple[str, str]]) -> None:
         """DEL of each remembered attachment that is not in `valid`, then GC of every plugin (from 1.1.0 on).
 
-        `valid` has attachments or (container id, ifname). Does nothing where the network has disableGC. What fails
-        does not keep the rest from its turn: raises ExceptionGroup with all of it.
+        `valid` has attachments or (container id, ifname). An entry that cannot be read counts as valid, since it may be
+        of a living pod. Does nothing where the network has disableGC. What fails does not keep the rest from its turn:
+        raises ExceptionGroup with all of it. Raises CacheError if the cache cannot be read at all.
         """
         if network.disable_gc:
             return
         kept = {(one.container_id, one.ifname) if isinstance(one, Attachment) else one for one in valid}
+        entries, unreadable = self.cache.look(network.name)
+        kept = kept.union(*(one.keys(network.name) for one in unreadable))
+        self.collect(network, [entry for entry in entries if entry.key not in kept], lambda: kept)
+
+    def collect(
+        self, network: NetworkConfigList, gone: Iterable[Cached], valid: Callable[[], Iterable[tuple[str, str]] | None]
+    ) -> None:
+        """The two halves of `gc`: DEL of the entries that are `gone`, then GC of every plugin (from 1.1.0 on).
+
+        `valid` is asked in between, as late as can be, and may answer None: then there is no GC.
+        """
         errors: list[Exception] = []
-        for entry in self.cached(network.name):
-            mine = entry.attachment
-            if (mine.container_id, mine.ifname) not in kept:
-                _attempt(errors, lambda mine=mine: self.delete(network, mine))  # type: ignore[misc]
-        if network.supports("1.1.0"):
+        for entry in gone:
+            _attempt(errors, lambda entry=entry: self.delete(entry.config or network, entry.attachment))  # type: ignore[misc]
+        kept = valid() if network.supports("1.1.0") else None
+        if kept is not None:
             for plugin in network.plugins:
                 _attempt(errors, lambda plugin=plugin: attach.gc(  # type: ignore[misc]
                     network, plugin, kept, self.bin_dirs, limit=self.limit))  # fmt: skip

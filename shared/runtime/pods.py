@@ -21,12 +21,13 @@ from shared.cni.ip import Prefix
 from shared.net import addresses, links
 from shared.net.netlink import Netlink
 from shared.net.netns import open_netns
-from shared.runtime import attach, cache
+from shared.runtime import attach, cache, presence
 from shared.runtime.attach import Attachment, Result
 from shared.runtime.cache import Cache
 from shared.runtime.client import Client
 from shared.runtime.conflist import NetworkConfigList, Warn, load, parse
 from shared.runtime.find import find
+from shared.runtime.presence import AttachmentExists
 
 # 0.3.1 is what containerd sends; it has no CHECK.
 LOOPBACK = parse({"cniVersion": "0.3.1", "name": "cni-loopback", "plugins": [{"type": "loopback"}]})
@@ -119,13 +120,33 @@ class PodNetwork:
         return network
 
     def set_up(self, pod: Pod) -> PodResult:
-        """Loopback, then the default network as eth0. After a failure nothing of the default network is left."""
-        network = self.default_network()
+        """Loopback, then the default network as eth0. After a failure nothing of the default network is left.
+
+        Raises AttachmentExists, before any plugin is executed, if the pod has its network already.
+        """
+        network = self.expect_new(pod)
         client = self.client(network)
         # lo goes with the namespace: there is nothing to remember
         lo = Attachment(pod.container_id, pod.netns, "lo", pod.attachment.cni_args)
         loopback = attach.add(LOOPBACK, lo, client.bin_dirs, limit=self.limit)
         return PodResult(network, loopback, client.add(network, pod.attachment))
+
+    def expect_new(self, pod: Pod) -> NetworkConfigList:
+        """Return the network that the pod will get; raises AttachmentExists if it is on one already.
+
+        What is left of a pod whose namespace is gone, on a network that was the default one then, gets its DEL.
+        """
+        network = self.default_network()
+        for entry in Cache(self.cache_dir).attachments(container_id=pod.container_id, ifname=IFNAME):
+            if entry.network == network.name:
+                continue
+            reason = presence.evidence(entry.network, entry.attachment, entry.result)
+            if reason:
+                raise AttachmentExists(entry.network, entry.attachment, f"{entry.path} remembers it, and {reason}")
+            if entry.config is not None:
+                self.client(entry.config).delete(entry.config, entry.attachment)
+        self.client(network).expect_new(network, pod.attachment)
+        return network
 
     def check(self, pod: Pod) -> bool:
         """CHECK of the pod's network; raises PluginError if it is not as set up. False where it has no CHECK."""
@@ -151,8 +172,15 @@ class PodNetwork:
         return [str(prefix.address) for prefix in found if prefix.address not in LINK_LOCAL]
 
     def network_of(self, pod: Pod) -> NetworkConfigList:
-        """The network that the pod was set up with, as remembered, and otherwise the default network."""
-        for entry in Cache(self.cache_dir).attachments(container_id=pod.container_id, ifname=IFNAME):
-            if entry.config is not None and entry.config.name == entry.network:
+        """The network that the pod was set up with, as remembered, and otherwise the default network.
+
+        Of an entry that cannot be read the file's name still tells the network.
+        """
+        entries, unreadable = Cache(self.cache_dir).look(container_id=pod.container_id, ifname=IFNAME)
+        for entry in entries:
+            if entry.config is not None:
                 return entry.config
+        names = {one.path.name.removesuffix(f"-{pod.container_id}-{IFNAME}") for one in unreadable}
+        if names:
+            return next((one for one in load(self.conf_dir, self.warn) if one.name in names), self.default_network())
         return self.default_network()

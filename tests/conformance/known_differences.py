@@ -8,6 +8,10 @@ other cases too.
 Not compared at all, since no two runs share them or the reference has nothing to compare with: the host veth's random
 name (here derived, with an alias that says whose it is), random MACs, link-local addresses, the modes of the store's
 files, the text of error messages, `cniVersion` in error objects (the reference has none), the sidecar in the store.
+
+The reference at hand has no `vlanTrunk`. Newer ones make VLAN 1 the native one of a trunk port without `vlan`, and take
+VLAN 1, whatever the bridge's default VLAN is, from a port with `vlan`. Here a trunk port without `vlan` stays in the
+bridge's default VLAN, and a port with `vlan` leaves that one: the same where the default is 1, and right elsewhere.
 """
 
 from __future__ import annotations
@@ -166,6 +170,18 @@ KNOWN = (
         everywhere=True,
     ),
     Known(
+        "bridge ADD: pod ? link eth? ipv6 ndisc_notify: 0 -> 1",
+        "the kernel announces the pod's IPv6 addresses, too, when its MAC is set",
+        ["bridge/isGateway"],
+        everywhere=True,
+    ),
+    Known(
+        "bridge ADD: host link cni* ipv6 accept_dad: 1 -> 0",
+        "a gateway's link-local address is usable at once: by it the kernel looks for pods to which it forwards",
+        ["bridge/isGateway"],
+        everywhere=True,
+    ),
+    Known(
         "bridge ADD: * link * address *:*: scope global -> scope global nodad",
         "IPv6 addresses are usable at once; the reference only turns accept_dad off in the pod",
         ["bridge/IPv6 only"],
@@ -241,6 +257,11 @@ KNOWN = (
             "portmap/iptables: host address",
             "portmap/iptables: all of IPv6",
         ],
+    ),
+    Known(
+        "host-local CHECK: * /var/lib/cni/networks*: * -> absent",
+        "CHECK makes nothing, so that it needs no store that can be written",
+        ["host-local/legacy lease", "host-local/CHECK of nothing"],
     ),
     Known(
         "portmap ADD: directory /run/cni/portmap: absent -> there",

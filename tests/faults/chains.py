@@ -37,10 +37,11 @@ TUNING: Keys = {
 
 @dataclass(frozen=True)
 class Chain:
-    """The plugins that are struck, in the order of ADD, and those that have done their part before."""
+    """The plugins that are struck, in the order of ADD, those that have done their part before, and the host's links."""
 
     plugins: tuple[Keys, ...]
     before: tuple[Keys, ...] = ()
+    links: str = ":"
 
 
 def iptables(keys: Keys) -> Keys:
@@ -55,6 +56,7 @@ CHAINS: dict[str, Chain] = {
     "bridge, layer 2": Chain(({"type": "bridge", "bridge": "br0"},)),
     "bridge, ipMasq": Chain((MASQUERADED,)),
     "bridge, iptables": Chain((iptables(MASQUERADED),)),
+    "bridge, uplinks": Chain((BRIDGE | {"uplinks": ["up0"]},), links="ip link add up0 type ifb; ip link set up0 up"),
     "bridge, spoof check": Chain((BRIDGE | {"macspoofchk": True, "promiscMode": True},)),
     "host-local": Chain((BRIDGE | {"type": "host-local"},)),
     "portmap": Chain((PORTMAP,), (BRIDGE,)),
@@ -62,6 +64,7 @@ CHAINS: dict[str, Chain] = {
     "firewall": Chain((FIREWALL,), (BRIDGE,)),
     "firewall, iptables": Chain((iptables(FIREWALL),), (BRIDGE,)),
     "bandwidth": Chain((BANDWIDTH,), (BRIDGE,)),
+    "bandwidth, subnets": Chain((BANDWIDTH | {"shapedSubnets": ["10.9.0.0/24", "fd00:9::/64"]},), (BRIDGE,)),
     "tuning": Chain((TUNING,), (BRIDGE,)),
     "sample chain": Chain((MASQUERADED, PORTMAP, BANDWIDTH, FIREWALL, TUNING)),
 }
@@ -90,6 +93,7 @@ class Attachments:
         self.is_cold = False
         self.stays: set[str] = set()
         self.goes: set[str] = set()
+        host.run("sh", "-ec", chain.links)
 
     def warm_up(self) -> None:
         """Everything that stays for good is there: the bridge, rules that all share, another pod."""

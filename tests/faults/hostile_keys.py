@@ -186,8 +186,12 @@ OF_HOST_LOCAL: dict[str, tuple[Any, ...]] = {
 CHAINS = ("a b", "-j", "!", "X\n-F", 'X"Y', "X;Y", "x" * 29, "ü", "\0", "\ud800", "X -j ACCEPT")
 CONDITIONS = (
     ["-j"], ["-j", "ACCEPT"], ["-d", "192.0.2.0/24", "-j", "ACCEPT"], ["-d", "192.0.2.0/24\nCOMMIT\n*filter\n-P INPUT DROP"], ["-A", "OUTPUT"], ["-d"], ["!"],
-    ["-i", 'x"', "-j"], ["-i", "eth+"], ["-i", "a/b"], ["-m", "comment"], ["-s", "::/0"], ["-s", "10.0.0.0/33"], ["-s", "$(reboot)"], ["tcp dport 22 accept"],
+    ["-i", 'x"', "-j"], ["-i", "e+h"], ["-i", "a/b"], ["-m", "comment"], ["-s", "::/0"], ["-s", "10.0.0.0/33"], ["-s", "$(reboot)"], ["tcp dport 22 accept"],
     ["ip saddr 10.0.0.0/8; flush ruleset"], ["-i", "\ud800"], ["\0"], ["-s", "\u0661.2.3.4"], ["-i", "x" * 300],
+    ["-m", "mark", "--mark", "1", "-j", "ACCEPT"], ["-m", "mark", "--mark", "1 -j ACCEPT"], ["-m", "mark", "--mark", "1\nCOMMIT\n*filter\n-P INPUT DROP\nCOMMIT"],
+    ["-m", "mark", "--mark", "1", "--ju", "ACCEPT"], ["-m", "mark", "--jump=ACCEPT"], ["-m", "comment", "--comment", "-jACCEPT"],
+    ["-m", "../../tmp/evil"], ["--modprobe=/bin/reboot"], ["-m", "mark", "--modp", "/bin/reboot"], ["-m", "mark", "--mark", "1", "!"], ["-t", "filter"], ["--tab=filter"],
+    ["-m", "comment", "--comment", "x\0-j"], ["-m", "comment", "--comment"], ["-4"], ["-m", "mark", "-c", "1", "1"], ["--"], ["-s", "10.0.0.0/255.0.255.0"],
 )  # fmt: skip
 OF_OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {
     "portmap": {
@@ -198,7 +202,10 @@ OF_OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "runtimeConfig.portMappings[].protocol": ("icmp", "tcp udp", "tcp\n", "tcp -j ACCEPT", "\ud800", "x" * 300),
         "runtimeConfig.portMappings[].hostIP": (*ADDRESSES, "192.0.2.99", "::1", "224.0.0.1", "10.8.0.1 -j ACCEPT"),
     },
-    "bandwidth": {"ingressRate": (7,), "egressBurst": (2**35,), "runtimeConfig.bandwidth.egressRate": (7,)},
+    "bandwidth": {
+        "ingressRate": (7,), "egressBurst": (2**35,), "runtimeConfig.bandwidth.egressRate": (7,),
+        "shapedSubnets": (["10.0.0.0"], ["10.0.0.0/33"], ["10.0.0.0/-1"], ["x; reboot"], ["::/129"], ["10.0.0.0/8\n"]),
+    },
     "firewall": {"iptablesAdminChainName": (*CHAINS, "ACCEPT", "CNI-FORWARD"), "ingressPolicy": ("Open", "same-bridge ")},
     "tuning": {
         "mac": MACS,

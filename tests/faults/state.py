@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.pretend import ADMIN_FLAGS, ROUTE_KEYS, PretendHost
 
 DIRECTORIES = ("var/lib/cni", "run/cni")
 BOOKKEEPING = ("/lock", "/boot", "/last_reserved_ip.0", "/last_reserved_ip.1")  # host-local's own, for good
+MARK = re.compile(r" netns=[\d:]+")  # the number of a pod's namespace, which is another one for each pod made anew
 SEPARATOR = "\1"
 # The sysctls are those that plugins set.
 LOOK = rf"""
@@ -54,6 +56,7 @@ def _network(text: str) -> Iterator[str]:
         if route.get("table") != "local" and not route["dst"].startswith(("fe80:", "ff00:")):
             yield "route " + " ".join(f"{key} {route[key]}" for key in ROUTE_KEYS if key in route)
     for qdisc in _parsed(qdiscs):
+        qdisc["options"].pop("direct_packets_stat", None)  # counts packets
         if qdisc["kind"] not in ("noqueue", "pfifo_fast", "fq_codel", "mq"):
             yield f"qdisc {qdisc['dev']} {qdisc['kind']} {qdisc['handle']} {qdisc['options']}"
     yield from (f"filter {line}" for line in filters.splitlines())
@@ -94,4 +97,4 @@ def _files(host: PretendHost) -> Iterator[str]:
                 if stat.S_ISREG(mode) and not shown.endswith(BOOKKEEPING):
                     yield f"file {shown} {path.read_bytes()!r}"
                 elif stat.S_ISLNK(mode) and not shown.endswith(BOOKKEEPING):
-                    yield f"file {shown} -> {path.readlink()}"
+                    yield f"file {shown} -> {MARK.sub(' netns=', str(path.readlink()))}"

@@ -24,7 +24,7 @@ BRIDGE: dict[str, Any] = {
     "ipMasq": True,
     "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]},
 }
-NOTES = (*BOOKKEEPING, "/run/cni/firewall/")
+NOTES = (*BOOKKEEPING, "/run/cni/firewall/", "/run/cni/portmap/")
 POD_ADDRESS = re.compile(r"10\.7\.0\.[2-9]|fd00:7::[2-9]")
 # Whether portmap is in the chains that go from one suite to the other: it must end what the reference's iptables backend has made.
 PORTMAP_GOES_OVER = True

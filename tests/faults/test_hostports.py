@@ -209,3 +209,48 @@ def test_nothing_is_pasted(plain: Plain) -> None:
         answer = plain.call("ADD", ports((80, 80), conditionsV4=[words], conditionsV6=[words]), f"x{number}")
         assert answer.code == 7, answer
     assert set(elements(plain.host)["hostports4"]) == {"net/kept/eth0"}
+
+
+# Each would be a target, a command, another rule or another table, if a word became more than a word.
+INJECTIONS = (
+    ["-m", "comment", "--comment", 'x" -j ACCEPT -m comment --comment "'], ["-m", "comment", "--comment", "x\\"], ["-m", "comment", "--comment", 'x\\" -j DROP'],
+    ["-m", "comment", "--comment", "COMMIT"], ["-m", "comment", "--comment", "*filter"], ["-m", "comment", "--comment", "# -j DROP"], ["-m", "comment", "--comment", "':'"],
+    ["-m", "string", "--algo", "bm", "--string", 'if: \\"eth9\\"" -j CNI-DN-0'], ["-m", "comment", "--comment", 'dnat name: "net" id: "kept" if: "eth0"'],
+)  # fmt: skip
+REFUSED = (
+    ["-m", "mark", "--mark", "1\n-A INPUT -j DROP"], ["-m", "mark", "--mark", "1", "--jum", "DROP"], ["-m", "mark", "--mark", "1", "-jDROP"], ["-m", "mark", "-gX"],
+    ["-m", "comment", "--comment", "-j DROP"], ["-m", "mark", "--mark", "1", "!"], ["-m", "/tmp/x"], ["--modprobe", "/tmp/x"], ["-m", "mark", "-P", "INPUT"],
+)  # fmt: skip
+
+
+@pytest.mark.row(19)
+@pytest.mark.parametrize("six", ["", "6"])
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_words_of_iptables_stay_words(host: PretendHost, variant: str, six: str) -> None:
+    """Of a condition the shared chain gets one rule, to the container's chain, and no other chain gets anything."""
+    plain = Plain(host, "iptables" if variant == "nft" else "legacy")
+    kept = ports((8099, 80, "tcp"))
+    plain.add(kept, "kept", 7)
+    key = f"conditionsV{six or 4}"
+
+    def saved() -> list[str]:
+        text = host.run(f"ip{six}tables-save", env=plain.environment.get("env")).stdout
+        return [line.partition(" [")[0] for line in text.splitlines() if line.startswith((":", "-A", "*"))]
+
+    before = saved()
+    for words in INJECTIONS:
+        mapped = ports((80, 80, "tcp"), **{key: words})
+        answer = plain.call("ADD", mapped)
+        if answer.status:  # this kernel may lack the match
+            assert saved() == before and "string" in words, answer
+            continue
+        more = [line for line in saved() if line not in before]
+        (chain,) = {line for line in more if line.startswith(":")}
+        entries = [line for line in more if line.startswith("-A CNI-HOSTPORT-DNAT ")]
+        assert len(entries) == 1 and entries[0].endswith(f" --dports 80 -j {chain[1:].split()[0]}"), entries
+        assert [line for line in more if not line.startswith((":", "-A CNI-HOSTPORT-DNAT ", "-A CNI-DN-"))] == []
+        assert plain.problems(mapped) == "" and plain.problems(kept, "kept", 7) == ""
+        assert plain.call("DEL", mapped).status == 0
+        assert saved() == before, words
+    for words in REFUSED:
+        plain.refused(ports((80, 80), **{key: words}), 7, key)

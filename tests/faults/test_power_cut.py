@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ipam.host_local.store import parse_lease
+from ipam.host_local.lease import parse_lease
 from tests.faults import batch
 from tests.faults.batch import Call
 from tests.faults.plugin import Tally

@@ -22,6 +22,8 @@ BRIDGE: dict[str, Any] = {
 INGRESS = {"ingressRate": 4_000_000, "ingressBurst": 800_000}
 EGRESS = {"egressRate": 8_000_000, "egressBurst": 1_000_000}
 BOTH = {**INGRESS, **EGRESS}
+SUBNETS = ["10.9.0.0/24", "10.9.1.0/24", "fd00:9::/64", "10.9.0.7/24"]  # the last one is the first
+SHAPED, UNSHAPED = {**BOTH, "shapedSubnets": SUBNETS}, {**BOTH, "unshapedSubnets": SUBNETS}
 KIBI = 1024
 
 
@@ -179,6 +181,10 @@ def test_the_configuration_comes_before_the_runtime(node: Node) -> None:
     ({"egressRate": 8, "egressBurst": 8 * (2**32 - 1)}, f'"egressBurst": {8 * (2**32 - 1)} '),
     ({"runtimeConfig": {"bandwidth": {"EgressRate": 9}}}, '"runtimeConfig.bandwidth.egressRate": 9 needs "egressBurst"'),
     ({"runtimeConfig": {"bandwidth": []}}, '"runtimeConfig.bandwidth": '),
+    ({**SHAPED, **UNSHAPED}, '"shapedSubnets": [ "10.9.0.0/24"'),
+    ({**BOTH, "runtimeConfig": {"bandwidth": {"shapedSubnets": ["::/0"], "unshapedSubnets": ["::/0"]}}}, 'excludes "unshapedSubnets"'),
+    ({**BOTH, "shapedSubnets": ["10.9.0.0/24", "10.9.0.1"]}, '"shapedSubnets[1]": "10.9.0.1" '),
+    ({**BOTH, "unshapedSubnets": "10.9.0.0/24"}, '"unshapedSubnets": "10.9.0.0/24" '),
     ({**BOTH, "prevResult": None}, '"prevResult" is required'),
 ])  # fmt: skip
 def test_what_is_refused_touches_nothing(node: Node, keys: dict[str, Any], told: str) -> None:
@@ -227,7 +233,8 @@ with socket.socket(family) as server:
 """
 SEND = """
 import socket, sys, time
-with socket.create_connection((sys.argv[1], 5001), timeout=50) as connection:
+source = (sys.argv[3], 0) if len(sys.argv) > 3 else None
+with socket.create_connection((sys.argv[1], 5001), timeout=50, source_address=source) as connection:
     begin = time.monotonic()
     connection.sendall(bytes(int(sys.argv[2])))
     connection.shutdown(socket.SHUT_WR)
@@ -236,7 +243,7 @@ with socket.create_connection((sys.argv[1], 5001), timeout=50) as connection:
 """
 
 
-def seconds(node: Node, receiver: str, sender: str, address: str, size: int) -> float:
+def seconds(node: Node, receiver: str, sender: str, address: str, size: int, *source: str) -> float:
     """How long a transfer takes between two places, the host ("") or a pod's namespace."""
 
     def python(place: str, *words: str) -> tuple[str, ...]:
@@ -245,7 +252,7 @@ def seconds(node: Node, receiver: str, sender: str, address: str, size: int) -> 
     with node.host.popen(*python(receiver, RECEIVE, address)) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"listening\n"
-        taken = float(node.host.run(*python(sender, SEND, address, str(size))).stdout)
+        taken = float(node.host.run(*python(sender, SEND, address, str(size), *source)).stdout)
         assert server.wait(10) == 0
     return taken
 
@@ -266,6 +273,180 @@ def test_packets_wait(node: Node, family: int) -> None:
         least = (size - burst) / rate
         assert least > 0.3
         assert seconds(node, *ends, size) >= least, name
+
+
+@pytest.mark.parametrize("name", ["ingress", "egress"])
+@pytest.mark.parametrize("burst", [2**31 - 1, 8 * (2**32 - 1) - 1])
+def test_the_burst_is_what_was_asked_for(node: Node, name: str, burst: int) -> None:
+    """As runtimes ask for it: a megabyte passes at once, though it has 1,000 seconds of the rate."""
+    node.attach("a")
+    keys = {f"{name}Rate": 8000, f"{name}Burst": burst}
+    result = node.add("a", keys)
+    assert node.check("a", keys) == ""
+    assert "burst" in node.check("a", {**keys, f"{name}Burst": burst - 8000})
+    first = result["ips"][0]
+    ends = ("a", "", first["address"].partition("/")[0]) if name == "ingress" else ("", "a", first["gateway"])
+    assert seconds(node, *ends, 10**6) < 50
+
+
+@pytest.mark.parametrize("rate", [8_000_000, 8 * 10**9])
+def test_tc_shows_a_long_burst(node: Node, rate: int) -> None:
+    """Up to 274 seconds of the rate, where what the kernel shows ends."""
+    node.attach("a")
+    node.add("a", {"ingressRate": rate, "ingressBurst": 2**31 - 1})
+    (shown,) = node.qdiscs()
+    assert abs(shown["options"]["burst"] - (2**31 - 1) // 8) <= rate // 4 / 10**6 + 1  # microseconds are counted
+    assert abs(shown["options"]["lat"] - 25000) <= 1
+
+
+# -- a part of the traffic
+
+
+def limited(node: Node) -> dict[str, int]:
+    """The bytes that have passed each link's token bucket."""
+    return {one["dev"]: one["bytes"] for one in json.loads(node.host.run("tc", "-s", "-j", "qdisc").stdout)
+            if one["kind"] == "tbf"}  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("family", [4, 6])
+def test_subnets(node: Node, inside: bool, family: int) -> None:
+    """Of two peers the one in the subnets is limited, or all but it, in both directions: the buckets count."""
+    link = node.attach("a")
+    before = node.state()
+    fast = {"ingressRate": 10**10, "ingressBurst": 10**9, "egressRate": 10**10, "egressBurst": 10**9}
+    keys = {**fast, "shapedSubnets" if inside else "unshapedSubnets": SUBNETS}
+    result = node.add("a", keys)
+    ifb = Owner("net", "a", "eth0").ifb
+    pod, gateway = (result["ips"][family == 6][key].partition("/")[0] for key in ("address", "gateway"))
+    member, stranger = ("10.9.1.5", "10.8.0.5") if family == 4 else ("fd00:9::5", "fd00:8::5")
+    for peer in (member, stranger):
+        node.host.run("ip", "address", "add", peer, "dev", "lo", *(("nodad",) if family == 6 else ()))
+        node.host.run("ip", "-n", "a", "route", "add", peer, "via", gateway)
+        is_limited = (peer == member) is inside
+        for bucket, ends in ((link, ("a", "", pod, 10**5, peer)), (ifb, ("", "a", peer, 10**5))):
+            passed = limited(node)
+            seconds(node, *ends)
+            passed = {name: number - passed[name] for name, number in limited(node).items()}
+            if is_limited:
+                assert passed[bucket] > 10**5 and min(passed.values()) > 500, (peer, passed)
+            else:
+                assert max(passed.values()) < 2000, (peer, passed)  # neighbour discovery at most
+    assert node.check("a", keys) == ""
+    node.host.run("ip", "address", "flush", "dev", "lo", "scope", "global")
+    assert node.call("DEL", "a", {"prevResult": None}).status == 0
+    assert node.state() == before
+
+
+@pytest.mark.parametrize("keys", [SHAPED, UNSHAPED], ids=["shaped", "unshaped"])
+def test_what_hangs_there_with_subnets(node: Node, keys: dict[str, Any]) -> None:
+    link = node.attach("a")
+    node.add("a", keys)
+    ifb = Owner("net", "a", "eth0").ifb
+    kinds = [(one["dev"], one["kind"], one["handle"]) for one in node.qdiscs()]
+    assert kinds == [(link, "htb", "1:"), (link, "tbf", "30:"), (link, "ingress", "ffff:"),
+                     (ifb, "htb", "1:"), (ifb, "tbf", "30:")]  # fmt: skip
+    assert [one["options"] for one in node.qdiscs() if one["kind"] == "tbf"] == [
+        bucket(4_000_000, 800_000), bucket(8_000_000, 1_000_000)
+    ]  # fmt: skip
+    for place, at in ((link, (12, 8)), (ifb, (16, 24))):
+        said = node.host.run("tc", "filter", "show", "dev", place).stdout
+        words = [
+            f"match 0a090000/ffffff00 at {at[0]}",
+            f"match 0a090100/ffffff00 at {at[0]}",
+            f"match fd000009/ffffffff at {at[1]}",
+        ]
+        assert [said.count(one) for one in words] == [1, 1, 1], said
+    assert node.check("a", keys) == ""
+    other = {**BOTH, "unshapedSubnets" if keys is SHAPED else "shapedSubnets": SUBNETS}
+    assert f"the default class of {link}" in node.check("a", other)
+    assert f"the filters of {ifb}" in node.check("a", {**keys, **{key: ["::/0"] for key in keys.keys() - BOTH.keys()}})
+    assert f"link {link} has no token bucket" in node.check("a", BOTH)
+    assert "burst of" in node.check("a", {**keys, "egressBurst": 10**7})
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("tc filter del dev {} pref 15 protocol ipv6", "filters of"),
+        ("tc filter add dev {} parent 1: pref 16 protocol ip u32 match ip src 10.7.0.0/24 flowid 1:30", "filters of"),
+        ("tc class change dev {} parent 1: classid 1:30 htb rate 1mbit", "class 1:30 of"),
+        ("tc qdisc del dev {} parent 1:30 handle 30:", "no token bucket"),
+        ("tc qdisc change dev {} parent 1:30 handle 30: tbf rate 3mbit burst 100000 limit 200000", "rate of"),
+        ("tc qdisc del dev {} root", "no HTB"),
+    ],
+)
+def test_check_of_subnets(node: Node, command: str, told: str) -> None:
+    link = node.attach("a")
+    node.add("a", SHAPED)
+    for place in (link, Owner("net", "a", "eth0").ifb):
+        node.host.run(*command.format(place).split())
+        found = node.check("a", SHAPED)
+        assert told in found and place in found, found
+
+
+def test_subnets_of_everything(node: Node) -> None:
+    """A family whole, no family at all, and many subnets."""
+    many = [f"10.{n // 256}.{n % 256}.0/24" for n in range(1000)]
+    for number, subnets in enumerate((["0.0.0.0/0", "::/0"], ["0.0.0.0/0"], [], many)):
+        pod = f"p{number}"
+        node.attach(pod)
+        node.add(pod, {**BOTH, "shapedSubnets": subnets})
+        assert node.check(pod, {**BOTH, "shapedSubnets": subnets}) == ""
+        assert node.call("DEL", pod, BOTH).status == 0
+    assert node.qdiscs() == []
+
+
+def test_subnets_beside_the_runtimes_limits(node: Node) -> None:
+    """The subnets of the configuration hold for limits of the runtime, whose own count if it has none."""
+    node.attach("a")
+    of_runtime = {"runtimeConfig": {"bandwidth": {**BOTH, "shapedSubnets": ["10.0.0.0/8"]}}}
+    for keys, same in (
+        ({"unshapedSubnets": SUBNETS, **of_runtime}, UNSHAPED), (of_runtime, {**BOTH, "shapedSubnets": ["10.0.0.0/8"]}),
+        ({"unshapedSubnets": [], **of_runtime}, {**BOTH, "shapedSubnets": ["10.0.0.0/8"]}),
+    ):  # fmt: skip
+        node.add("a", keys)
+        assert node.check("a", same) == ""
+        node.call("DEL", "a", {})
+    assert node.add("a", {"shapedSubnets": SUBNETS}) == node.results["a", "eth0"]
+    assert node.qdiscs() == []
+
+
+def test_status_with_subnets(node: Node) -> None:
+    """50 where the kernel refuses any of it."""
+    before = node.state()
+    assert node.call("STATUS", "a", SHAPED).status == 0
+    for number in range(1, 100):
+        answer = node.call("STATUS", "a", SHAPED, prefix=injected("sendto", "error=EOPNOTSUPP", number))
+        if answer.status == 0:
+            break
+        assert answer.code == 50, answer
+    assert 6 < number < 99
+    assert node.state() == before
+
+
+@pytest.mark.parametrize("classes", ["1:30", "1:1 1:30"])
+def test_a_strangers_htb_stays(node: Node, classes: str) -> None:
+    """DEL knows its own limit, and the reference's, by more than the handle."""
+    link = node.attach("a")
+    node.host.run("tc", *f"qdisc add dev {link} root handle 1: htb default 30".split())
+    for one in classes.split():
+        node.host.run("tc", *f"class add dev {link} parent 1: classid {one} htb rate 1gbit".split())
+    before = node.state()
+    assert "has a qdisc already" in node.call("ADD", "a", SHAPED).json["msg"]
+    assert node.call("DEL", "a", SHAPED).status == 0
+    assert node.state() == before
+
+
+def test_the_references_htb_goes(node: Node) -> None:
+    """As its releases from 1.6 on make it."""
+    link = node.attach("a")
+    before = node.state()
+    for words in ("qdisc add dev {} root handle 1: htb default 30", "class add dev {} parent 1: classid 1:30 htb rate 1mbit",
+                  "class add dev {} parent 1: classid 1:1 htb rate 800gbit"):  # fmt: skip
+        node.host.run("tc", *words.format(link).split())
+    assert node.call("DEL", "a", BOTH).status == 0
+    assert node.state() == before
 
 
 def test_a_pods_limits_are_its_own(node: Node) -> None:
@@ -472,14 +653,15 @@ def test_status_tells_what_the_kernel_cannot(node: Node) -> None:
 # -- faults
 
 
+@pytest.mark.parametrize("keys", [BOTH, SHAPED], ids=["both", "shaped"])
 @pytest.mark.parametrize("stranger", ["", "clsact"])
-def test_add_that_fails_at_any_request(node: Node, stranger: str) -> None:
+def test_add_that_fails_at_any_request(node: Node, stranger: str, keys: dict[str, Any]) -> None:
     link = node.attach("a")
     if stranger:
         node.host.run("tc", "qdisc", "add", "dev", link, stranger)
     before = node.state()
     for number in range(1, 100):
-        answer = node.call("ADD", "a", BOTH, prefix=injected("sendto", "error=ENOBUFS", number))
+        answer = node.call("ADD", "a", keys, prefix=injected("sendto", "error=ENOBUFS", number))
         if answer.status == 0:
             break
         assert "could not" not in answer.stderr, answer
@@ -491,14 +673,15 @@ def test_add_that_fails_at_any_request(node: Node, stranger: str) -> None:
 
 @pytest.mark.parametrize("call", ["sendto", "recvfrom"])
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
-def test_killed_at_any_message(node: Node, verb: str, call: str) -> None:
+@pytest.mark.parametrize("keys", [BOTH, UNSHAPED], ids=["both", "unshaped"])
+def test_killed_at_any_message(node: Node, verb: str, call: str, keys: dict[str, Any]) -> None:
     """Before each message to the kernel, or before each answer is read; then DEL: nothing is left."""
     node.attach("a")
     before = node.state()
     for number in range(1, 100):
         if verb == "DEL":
-            node.add("a", BOTH)
-        status = node.call(verb, "a", BOTH, prefix=injected(call, "signal=SIGKILL", number)).status
+            node.add("a", keys)
+        status = node.call(verb, "a", keys, prefix=injected(call, "signal=SIGKILL", number)).status
         assert node.call("DEL", "a", {"prevResult": None}, netns="" if number % 2 else "/run/netns/a").status == 0
         assert node.state() == before, number
         if status == 0:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.net import netns
 from shared.runtime import attach
 from shared.runtime.attach import Attachment, PluginError
 from shared.runtime.cache import Cache, CacheError
 from shared.runtime.client import Client
 from shared.runtime.pods import Pod, PodNetwork
+from shared.runtime.presence import AttachmentExists
+from tests.conftest import ROOT
 from tests.system.test_pods import Chain
 
 RESULT = {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.2/24"}], "dns": {}}
@@ -29,6 +40,13 @@ def chain(tmp_path: Path) -> Chain:
 @pytest.fixture
 def client(chain: Chain) -> Client:
     return Client([chain.bin_dir], cache_dir=chain.directory / "cache", limit=20)
+
+
+@contextmanager
+def throw_away() -> Iterator[None]:
+    """The body runs in a network namespace of its own."""
+    with closing(netns.throw_away()) as elsewhere, elsewhere:
+        yield
 
 
 def requests(chain: Chain, verb: str) -> list[dict[str, Any]]:
@@ -65,6 +83,106 @@ def test_attachment_that_cannot_be_remembered_is_taken_back(chain: Chain, client
     with pytest.raises(CacheError, match="cannot write"):
         client.add(chain.network("first"), ONE)
     assert chain.order == ["first ADD", "first DEL"]
+
+
+def test_add_said_twice_is_refused_before_any_plugin_runs(chain: Chain, client: Client) -> None:
+    """Here is another namespace, and the pod is in it; what its cached result does not name is not looked for."""
+    pod = Attachment("c1", "/proc/1/ns/net", "net1")
+    with throw_away():
+        client.add(chain.network("first"), pod)
+        before = client.cache.path("net", pod).read_bytes()
+        with pytest.raises(
+            AttachmentExists, match=r"cache/results/net-c1-net1 .* `CNI_IFNAME=net1 cnitool del net /proc/1"
+        ):
+            client.add(chain.network("first"), pod)
+    assert chain.order == ["first ADD"]
+    assert client.cache.path("net", pod).read_bytes() == before
+
+
+def test_entry_that_cannot_be_read_may_be_of_a_pod_that_is_there(chain: Chain, client: Client) -> None:
+    client.add(chain.network("first"), ONE)
+    client.cache.path("net", ONE).write_text("{")
+    with pytest.raises(AttachmentExists, match="is not JSON"):
+        client.add(chain.network("first"), ONE)
+    assert chain.order == ["first ADD"]
+    client.delete(chain.network("first"), ONE)
+    client.add(chain.network("first"), ONE)
+
+
+def test_what_a_lost_namespace_left_gets_its_del_first(chain: Chain, client: Client) -> None:
+    """With the configuration and the arguments that its ADD had."""
+    client.add(chain.network("first", "second"), ONE)
+    client.add(chain.network("third"), ONE)
+    assert chain.order == ["first ADD", "second ADD", "second DEL", "first DEL", "third ADD"]
+    assert client.cached()[0].config == chain.network("third")
+    chain.fail("third", "DEL")
+    with pytest.raises(PluginError, match="third DEL"):
+        client.add(chain.network("first"), ONE)
+    assert chain.order[5:] == ["third DEL"] and len(client.cached()) == 1
+
+
+def test_entry_of_another_is_not_overwritten(chain: Chain, client: Client) -> None:
+    client.add(chain.network("first"), Attachment("b-a", "/x"))
+    with pytest.raises(CacheError, match="of another attachment"):
+        client.add(chain.network("first", name="net-b"), Attachment("a", "/x"))
+    assert chain.order == ["first ADD"]
+
+
+def test_two_adds_of_one_attachment_at_once(chain: Chain, client: Client) -> None:
+    """One of them is made; the others run no plugin, so that nothing of it is taken back."""
+    gate = chain.directory / "gate"
+    os.mkfifo(gate)
+    chain.answer("first", "ADD", f"open({str(gate)!r}).read(); print('{json.dumps(RESULT)}')")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.add, chain.network("first"), ONE)
+        writer = os.open(gate, os.O_WRONLY)
+        with pytest.raises(AttachmentExists, match="another call is attaching it"):
+            client.add(chain.network("first"), ONE)
+        client.add(chain.network("second"), Attachment("c2", "/x"))
+        os.close(writer)
+        assert first.result() == RESULT
+    assert chain.order == ["first ADD", "second ADD"]
+    assert list((chain.directory / "cache" / "attaching").iterdir()) == []
+
+
+def test_failed_write_leaves_no_file(chain: Chain, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(client.cache, "store", limited(client.cache.store))
+    with pytest.raises(CacheError, match=r"cannot write .*net-c1-eth0: File too large"):
+        client.add(chain.network("first"), ONE)
+    assert resource.getrlimit(resource.RLIMIT_FSIZE) == old
+    assert chain.order == ["first ADD", "first DEL"]
+    assert list(client.cache.results.iterdir()) == []
+
+
+def test_what_a_killed_add_left_goes_with_its_del(chain: Chain, client: Client) -> None:
+    chain.answer("first", "ADD", "import signal; os.kill(os.getppid(), signal.SIGKILL); sys.exit(1)")
+    script = (
+        "import sys; from shared.runtime.attach import Attachment; from shared.runtime.client import Client;"
+        "from shared.runtime.conflist import parse; network = parse({'name': 'net', 'plugins': [{'type': 'first'}]});"
+        "Client([sys.argv[1]], cache_dir=sys.argv[2]).add(network, Attachment('c1', '/run/netns/one'))"
+    )
+    argv = [sys.executable, "-c", script, str(chain.bin_dir), str(chain.directory / "cache")]
+    assert subprocess.run(argv, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert len(list(client.cache.attaching.iterdir())) == 1
+    client.cache.results.mkdir()
+    (client.cache.results / f".new-{next(client.cache.attaching.iterdir()).name}").touch()
+    client.delete(chain.network("first"), ONE)
+    assert [*client.cache.attaching.iterdir(), *client.cache.results.iterdir()] == []
+
+
+def limited(step: Callable[..., None]) -> Callable[..., None]:
+    """The step, in which no file may have more than ten bytes."""
+
+    def run(*args: Any) -> None:
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, old[1]))
+        try:
+            step(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+    return run
 
 
 def test_old_networks_get_no_result_on_del(chain: Chain, client: Client) -> None:
@@ -157,6 +275,28 @@ def test_gc_ends_what_is_not_valid_and_asks_every_plugin(chain: Chain, client: C
     valid = [{"containerID": "c2", "ifname": "eth0"}]
     assert asked["cni.dev/valid-attachments"] == asked["cni.dev/attachments"] == valid
     assert (asked["name"], asked["cniVersion"], asked["type"]) == ("net", "1.1.0", "first")
+
+
+def test_gc_keeps_what_it_cannot_read_and_ends_the_rest_by_their_own_configuration(
+    chain: Chain, client: Client
+) -> None:
+    network = chain.network("first", cniVersion="1.1.0")
+    client.add(network, Attachment("a-b", "/x", "net-1"))
+    client.add(chain.network("second", cniVersion="1.1.0"), Attachment("c2", "/x"))
+    client.cache.path("net", Attachment("a-b", "/x", "net-1")).write_text("")
+    client.gc(network, [])
+    assert chain.order[2:] == ["second DEL", "first GC"]
+    valid = {(one["containerID"], one["ifname"]) for one in requests(chain, "GC")[0]["cni.dev/valid-attachments"]}
+    assert valid == {("a", "b-net-1"), ("a-b", "net-1"), ("a-b-net", "1")}
+    assert [path.name for path in client.cache.results.iterdir()] == ["net-a-b-net-1"]
+
+
+def test_gc_without_a_cache_to_read_does_nothing(chain: Chain, client: Client) -> None:
+    (chain.directory / "cache").mkdir()
+    client.cache.results.write_text("not a directory")
+    with pytest.raises(CacheError, match="Not a directory"):
+        client.gc(chain.network("first", cniVersion="1.1.0"), [])
+    assert chain.order == []
 
 
 def test_gc_goes_on_after_failures_and_tells_them_all(chain: Chain, client: Client) -> None:

@@ -139,7 +139,10 @@ def test_gc_keeps_the_living(tool: Tool) -> None:
         "bridge", "ADD", {**NETWORK["plugins"][0], "cniVersion": "1.1.0", "name": "pods"},
         netns=tool.host.netns("unknown"), container_id="unknown",
     )  # fmt: skip
-    tool.host.drop_netns("dead")
+    tool.good("add", "pods", tool.host.netns("lost"), "--container-id", "lost")
+    tool.host.run("rm", "/var/lib/cni/results/pods-lost-eth0")
+    for name in ("dead", "lost"):
+        tool.host.drop_netns(name)
     before = tool.host.snapshot()
     plan = tool.good("gc", "pods", "--dry-run")
     assert "DEL dead eth0: its namespace /run/netns/dead is gone" in plan and "stays: live eth0" in plan
@@ -148,9 +151,116 @@ def test_gc_keeps_the_living(tool: Tool) -> None:
     assert [one["containerID"] for one in told["remove"]] == ["dead"]
     assert tool.results() == {"pods-live-eth0"}
     leases = [path for path in tool.host.snapshot()["files"] if path.startswith("/var/lib/cni/networks/pods/")]
-    assert {Path(path).name for path in leases} >= {"10.45.0.2", "fd00:45::2"}
-    assert not {Path(path).name for path in leases} & {"10.45.0.3", "10.45.0.4"}
+    # a pod that no runtime remembers lives as well
+    assert {Path(path).name for path in leases} >= {"10.45.0.2", "fd00:45::2", "10.45.0.4", "fd00:45::4"}
+    assert not {Path(path).name for path in leases} & {"10.45.0.3", "10.45.0.5"}
+    assert len(tool.host.ip("address", "show", "eth0", netns="unknown")) == 1
     assert tool.good("check", "pods", "/run/netns/live", "--container-id", "live") == ""
+
+
+def counted(tool: Tool) -> str:
+    """A bin dir whose plugins note each call in /run/calls."""
+    directory = "/run/counted"
+    for plugin in ("loopback", "bridge", "host-local"):
+        script = f"#!/bin/sh\necho {plugin} $CNI_COMMAND >>/run/calls\nexec {tool.host.bin_dir}/{plugin}\n"
+        tool.host.run("install", "-D", "-m755", "/dev/stdin", f"{directory}/{plugin}", input=script)
+    return directory
+
+
+def calls(tool: Tool) -> list[str]:
+    noted = tool.host.root / "run/calls"
+    found = noted.read_text().splitlines() if noted.exists() else []
+    tool.host.run("rm", "-f", "/run/calls")
+    return [line for line in found if not line.startswith("host-local")]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["remembered", "cache lost"])
+def test_add_twice_is_refused_before_any_plugin_runs(tool: Tool, *, lost: bool) -> None:
+    path = counted(tool)
+    netns = tool.host.netns("web")
+    tool.good("add", "pods", netns, CNI_PATH=path)
+    if lost:
+        tool.host.run("rm", "-r", "/var/lib/cni/results")
+    before, _ = tool.host.snapshot(["web"]), calls(tool)
+    told = tool.refused("add", "pods", netns, CNI_PATH=path)
+    assert f"`cnitool del pods /run/netns/web --container-id {WEB_ID}` first" in told
+    assert lost or f"/var/lib/cni/results/pods-{WEB_ID}-eth0 remembers it" in told
+    assert "eth0 is in /run/netns/web" in told
+    told = tool.refused("add", "pods", tool.host.netns("other"), "--container-id", WEB_ID, CNI_PATH=path)
+    assert "leads to a pod" in told or "remembers it" in told
+    told = tool.refused("pod", "up", netns, CNI_PATH=path)
+    assert "eth0 is in /run/netns/web" in told
+    assert calls(tool) == []
+    assert tool.host.snapshot(["web"]) == before
+    if not lost:
+        assert tool.good("check", "pods", netns, CNI_PATH=path) == ""
+
+
+def test_pod_up_twice_leaves_the_pod_as_it_is(tool: Tool) -> None:
+    path = counted(tool)
+    netns = tool.host.netns("web")
+    tool.good("pod", "up", netns, CNI_PATH=path)
+    before, made = tool.host.snapshot(["web"]), calls(tool)
+    assert made == ["bridge STATUS", "loopback ADD", "bridge ADD"]
+    assert "remembers it" in tool.refused("pod", "up", netns, CNI_PATH=path)
+    tool.configure({**NETWORK, "name": "newer"})  # the pod's network is not the default one any more
+    assert "pods-" in tool.refused("pod", "up", netns, CNI_PATH=path)
+    assert calls(tool) == []
+    assert tool.host.snapshot(["web"]) == before
+
+
+def test_failing_add_takes_back_no_more_than_it_made(tool: Tool) -> None:
+    """A foreign eth0, and another network's attachment, stay as they are."""
+    netns = tool.host.netns("web")
+    tool.host.run("ip", "link", "add", "foreign", "type", "veth", "peer", "name", "eth0", "netns", "web")
+    before = tool.host.snapshot(["web"])
+    assert "interface eth0 is in /run/netns/web already" in tool.refused("add", "pods", netns)
+    assert tool.host.snapshot(["web"]) == before
+    tool.good("add", "pods", netns, CNI_IFNAME="net1")
+    before = tool.host.snapshot(["web"])
+    second = {"type": "tuning", "sysctl": {"net.ipv4.conf.nowhere.forwarding": "1"}}
+    tool.configure({**NETWORK, "plugins": [*NETWORK["plugins"], second]})
+    assert "tuning ADD" in tool.refused("add", "pods", netns, CNI_IFNAME="net2")
+    after = tool.host.snapshot(["web"])
+    assert (after["pods"], after["host"]) == (before["pods"], before["host"])
+    assert {path for path in after["files"] if "/10.45." in path} == {
+        path for path in before["files"] if "/10.45." in path
+    }
+
+
+def test_add_after_the_namespace_was_lost_or_replaced(tool: Tool) -> None:
+    path = counted(tool)
+    netns = tool.host.netns("web")
+    tool.good("add", "pods", netns, CNI_PATH=path)
+    tool.host.drop_netns("web")
+    tool.host.netns("web")
+    calls(tool)
+    result = json.loads(tool.good("add", "pods", netns, CNI_PATH=path))
+    assert calls(tool) == ["bridge DEL", "bridge ADD"]
+    leases = [path for path in tool.host.snapshot()["files"] if path.startswith("/var/lib/cni/networks/pods/10.")]
+    assert leases == [f"/var/lib/cni/networks/pods/{result['ips'][0]['address'].partition('/')[0]}"]
+    assert tool.good("check", "pods", netns) == ""
+
+
+@pytest.mark.parametrize("change", ["gone", "another", "broken"])
+def test_check_and_del_use_the_configuration_that_add_had(tool: Tool, change: str) -> None:
+    netns = tool.host.netns("web")
+    masquerading = {**NETWORK, "plugins": [{**NETWORK["plugins"][0], "ipMasq": True}]}
+    tool.configure(masquerading)
+    tool.good("add", "pods", netns)
+    if change == "gone":
+        tool.host.run("rm", f"{CONF_DIR}/10-pods.conflist")
+    elif change == "another":
+        tool.configure({**NETWORK, "plugins": [{"type": "bridge", "bridge": "other"}]})
+    else:
+        tool.host.run("tee", f"{CONF_DIR}/10-pods.conflist", input="{")
+    assert tool.good("check", "pods", netns) == ""
+    assert tool.good("del", "pods", netns) == ""
+    assert tool.results() == set()
+    assert "10.45.0.2" not in tool.host.run("nft", "list", "ruleset").stdout
+    assert not [path for path in tool.host.snapshot()["files"] if path.endswith("/10.45.0.2")]
+    if change != "another":  # nothing is known of it any more
+        tool.refused("del", "pods", netns)
 
 
 def test_status_and_version(tool: Tool) -> None:

@@ -183,6 +183,40 @@ def test_who_may_live_keeps_its_lease(node: Node) -> None:
         keeper.kill()
 
 
+def test_a_lease_in_use_is_kept_whatever_the_names_say(own: Node) -> None:
+    """The path of its namespace is gone, and the name of its host link: a process has the address all the same."""
+    (address,) = own.pod("a")
+    entry = own.host.root / "var/lib/cni/results/net-a-eth0"
+    (link,) = (one["link"]["name"] for one in own.leases())
+    own.host.run("ip", "link", "set", link, "down", "name", "renamed")
+    entry.write_text(entry.read_text().replace(link, "unknown"))
+    with own.host.popen("ip", "netns", "exec", "a", "cat", stdout=subprocess.DEVNULL) as keeper:
+        until(lambda: Path(f"/proc/{keeper.pid}/cmdline").read_bytes() == b"cat\0")
+        own.host.drop_netns("a")
+        assert own.ipam("gc") == {"dead": [], "released": []}
+        keeper.kill()
+    until(lambda: all(one["ifname"] != "renamed" for one in own.host.ip("link")))
+    assert own.ipam("gc")["released"] == [address]
+
+
+def test_a_lease_of_old_beside_an_entry_that_cannot_be_read(own: Node) -> None:
+    """The lease names no interface, so that either of the container's entries may tell of it."""
+    for ifname in ("eth0", "eth1"):
+        env = {"PATH": PATH, "CNI_PATH": own.bin_dir, "CNI_IFNAME": ifname}
+        if ifname == "eth0":
+            own.host.netns("a")
+        own.host.run(f"{own.bin_dir}/cnitool", "add", "net", "/run/netns/a", "--container-id", "a", env=env)
+    lease = own.host.root / STORE[1:] / "10.1.0.2"
+    made = lease.stat().st_mtime
+    lease.write_text("a")
+    os.utime(lease, (made, made))  # older than the entries
+    own.host.run("rm", "-r", "/var/lib/cni/networks/.pycni")  # which knows the interface
+    (own.host.root / "var/lib/cni/results/net-a-eth1").write_text("")
+    own.host.drop_netns("a")
+    until(lambda: not own.host.ip("link", "show", "type", "veth"))
+    assert own.ipam("gc") == {"dead": [], "released": []}
+
+
 def test_results_of_old(node: Node) -> None:
     """A cache without the namespace's path, and one that is a bare result."""
     for name in ("a", "b"):

@@ -10,19 +10,52 @@ from pathlib import Path
 
 import pytest
 
-from tests.pretend import PATIENCE
+from ipam.host_local.store import SIDECAR
+from shared.cli import demo
+from shared.net.owner import is_host_link
+from tests.pretend import PATH, PATIENCE, PretendHost
 
 TREE = Path(__file__).resolve().parents[2]
 DEMO = TREE / "shared/cli/demo.py"
-PLACES = ("/run/netns", "/var/lib/cni", "/etc/cni", "/run/cni")
+NETWORK = demo.NETWORK["name"]
+CALL = "import json; from tests.system.test_demo import touched; print(json.dumps(touched()))"
+# The demo in the pretend host's own namespaces, hiding nothing, whose pods are never torn down.
+BROKEN = """
+import sys
+from pathlib import Path
+from shared.cli import demo
+demo.throwaway.hide = lambda directory: None
+demo.tear_down = lambda pods, pod: None
+try:
+    demo.demonstrate(Path(sys.argv[1]))
+except demo.Failure as failure:
+    print(failure)
+"""
+NOISE = """
+while :; do
+    ip netns add noise; ip link add noise0 type veth peer name eth0 netns noise
+    mkdir -p /var/lib/cni/networks/noise; : >/var/lib/cni/networks/noise/10.1.0.2; echo >>/run/noise
+    ip netns del noise; rm -r /var/lib/cni/networks/noise
+done
+"""
 
 
-def machine() -> dict[str, list[str]]:
-    """The names of the machine's links and named namespaces, and what is in the directories of CNI."""
-    found = {"links": sorted(os.listdir("/sys/class/net"))}
-    for place in PLACES:
-        found[place] = sorted(str(path) for path in Path(place).rglob("*")) if Path(place).exists() else ["(absent)"]
-    return found
+def touched() -> dict[str, list[str]]:
+    """What there is of the kind and the names that the demo makes; all else on a machine is other people's."""
+    rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    links = os.listdir("/sys/class/net")
+    paths = [Path(demo.STATE_DIR, "networks", NETWORK), Path(demo.STATE_DIR, "networks", SIDECAR, NETWORK)]
+    paths += [*demo.STATE_DIR.glob(f"results/{NETWORK}-*"), *demo.CONF_DIR.glob("*demo*"), demo.STATE_DIR / "attaching"]
+    paths += [*Path("/run/cni").rglob("*"), demo.CONF_DIR, demo.CONF_DIR.parent, demo.STATE_DIR]
+    files = {
+        file for path in paths if path.exists() for file in (path, *(path.rglob("*") if NETWORK in path.name else ()))
+    }
+    return {
+        "links": sorted(name for name in links if name == demo.BRIDGE or is_host_link(name, NETWORK)),
+        "namespaces": sorted(path.name for path in demo.NETNS_DIR.glob("pod[12]")),
+        "files": sorted(map(str, files)),
+        "rules": sorted(line.strip() for line in rules.splitlines() if f"{NETWORK}/demo-container-" in line),
+    }
 
 
 def run(*argv: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -33,8 +66,32 @@ def run_demo(bin_dir: Path) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, "-I", "-B", DEMO, "--bin-dir", bin_dir)
 
 
+def test_what_else_happens_meanwhile_is_no_matter(host: PretendHost) -> None:
+    before = json.loads(host.python(CALL))
+    with host.popen("sh", "-c", NOISE, stdin=subprocess.DEVNULL, stdout=None, stderr=None) as noise:
+        host.run("sh", "-c", "until [ -s /run/noise ]; do sleep 0.01; done")
+        rounds = len((host.root / "run/noise").read_bytes())
+        done = host.run(sys.executable, "-I", "-B", str(DEMO), "--bin-dir", host.bin_dir, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(host.python(CALL)) == before
+        assert len((host.root / "run/noise").read_bytes()) > rounds
+        noise.kill()
+
+
+def test_a_demo_that_leaves_something_is_seen(host: PretendHost) -> None:
+    before = json.loads(host.python(CALL))
+    env = {"PATH": PATH, "PYTHONPATH": str(TREE)}
+    done = host.run(sys.executable, "-B", "-c", BROKEN, host.bin_dir, env=env)
+    assert done.stdout.splitlines()[-1].startswith("host port 8080 still answers")
+    after = json.loads(host.python(CALL))
+    assert {kind for kind in before if before[kind] != after[kind]} == {"links", "namespaces", "files", "rules"}
+    assert len(after["links"]) == 3 and after["namespaces"] == ["pod1", "pod2"] and len(after["rules"]) >= 1
+    assert any(path.endswith("/networks/demo/10.88.0.2") for path in after["files"])
+    assert any("/results/demo-demo-container-1-eth0" in path for path in after["files"])
+
+
 def test_install_and_demo(tmp_path: Path) -> None:
-    before = machine()
+    before = touched()
     done = run(TREE / "install.sh", "--bin-dir", tmp_path / "bin", "--lib-dir", tmp_path / "lib", "--demo")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -48,19 +105,19 @@ def test_install_and_demo(tmp_path: Path) -> None:
     ):
         assert line in done.stdout
     assert "\033" not in done.stdout
-    assert machine() == before
+    assert touched() == before
 
 
 @pytest.mark.parametrize("missing", ["loopback", "bridge", "host-local", "portmap"])
 def test_missing_plugin(installed: Path, tmp_path: Path, missing: str) -> None:
     for plugin in {"loopback", "bridge", "host-local", "portmap"} - {missing}:
         (tmp_path / plugin).symlink_to(installed / plugin)
-    before = machine()
+    before = touched()
     done = run_demo(tmp_path)
     assert done.returncode == 1
     assert f"FAILED: plugin {missing} not found in {tmp_path}" in done.stderr
     assert "SUCCESS" not in done.stdout
-    assert machine() == before
+    assert touched() == before
 
 
 def test_plugin_that_fails_or_lies(installed: Path, tmp_path: Path) -> None:
@@ -104,11 +161,11 @@ def test_colour_is_for_terminals(installed: Path) -> None:
 
 def test_own_namespaces_are_not_taken_on_trust(installed: Path) -> None:
     own = " ".join(os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "net", "pid"))
-    before = machine()
+    before = touched()
     done = run(sys.executable, "-I", "-B", DEMO, "--bin-dir", installed, "--outside", own)
     assert done.returncode == 1
     assert "not in namespaces of its own" in done.stderr
-    assert machine() == before
+    assert touched() == before
 
 
 def test_bin_dir_that_the_demo_would_hide() -> None:

@@ -247,6 +247,24 @@ def test_looking_changes_nothing(node: BrokenNode) -> None:
     assert (node.host.snapshot(names), node.host.run(*times).stdout) == before
 
 
+def test_what_may_live_is_not_called_dead(node: BrokenNode) -> None:
+    """An entry that names no namespace, one that cannot be read; and the pods' addresses are not to be seen."""
+    node.sh("sed -i 's,/run/netns/pod1,,g' $RESULTS/pods-c1-eth0; : >$RESULTS/pods-c2-eth0")
+    node.sh("ip -n pod1 address flush dev eth0; ip -n pod2 address flush dev eth0")
+    found = {f"{one['severity']} {one['check']} {one['where']}" for one in node.findings()}
+    stale = {one for one in found if one.split()[1] in ("cache", "leases", "links")}
+    assert stale == {f"warning cache {node.names['RESULTS']}/pods-c2-eth0"}
+
+
+def test_a_namespace_without_a_name_gets_it_back(node: BrokenNode) -> None:
+    node.sh("ip netns exec pod3 sleep 600 >/dev/null 2>&1 & sleep 0.3; ip netns delete pod3")
+    for one in node.findings():
+        assert "delete" not in one["todo"] and "rm " not in one["todo"]
+        node.sh(one["todo"])
+    assert node.findings() == []
+    node.sh("ip -n pod3 link show eth0")
+
+
 def test_running_add_is_no_finding(node: BrokenNode) -> None:
     # its IPAM plugin says that it has begun, and answers when it may
     node.sh(

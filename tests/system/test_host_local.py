@@ -274,6 +274,16 @@ def test_status(ipam: Ipam, host: PretendHost) -> None:
     assert ipam.call("STATUS", **small).code == 50
 
 
+def test_a_network_whose_name_no_directory_can_have(ipam: Ipam) -> None:
+    """Said before anything is made; DEL and GC have nothing to free."""
+    long: dict[str, Any] = {"version": "1.1.0", "top": {"name": "n" * 256}}
+    ipam.refused(7, '"name".*255 bytes', **long)
+    assert ipam.files() == {}
+    assert ipam.call("STATUS", **long).code == 7
+    assert ipam.call("DEL", **long).status == 0
+    assert ipam.call("ADD", version="1.1.0", top={"name": "n" * 255}).status == 0
+
+
 # -- the reference
 
 
@@ -338,6 +348,51 @@ def test_leases_of_old(ipam: Ipam, host: PretendHost) -> None:
     assert set(ipam.leases()) == {"10.1.0.50"}  # an id that somebody may have made up stays
     ipam.delete("old")
     assert ipam.leases() == {}
+
+
+TWO_SETS: dict[str, Any] = {"ranges": [[{"subnet": V4}], [{"subnet": V6}]]}
+
+
+@pytest.mark.parametrize("files", [["10.1.0.2"], ["fd00:1::2"], ["10.1.0.2", "fd00:1::2"]])
+def test_files_rewritten_in_place_in_the_form_of_old(ipam: Ipam, host: PretendHost, files: list[str]) -> None:
+    """Which no seal sees: CHECK and a second ADD know whose they are still, another interface has no say, DEL frees."""
+    previous = {"prevResult": ipam.call("ADD", **TWO_SETS).json}
+    ipam.add("b", **TWO_SETS)
+    others = {name: text for name, text in ipam.leases().items() if text.startswith("b")}
+    for name in files:
+        (host.root / STORE[1:] / name).write_text("a")
+    assert ipam.call("CHECK", top=previous, **TWO_SETS).status == 0
+    ipam.refused(999, "duplicate", "a", **TWO_SETS)
+    ipam.delete(ifname="net1", **TWO_SETS)
+    assert len(ipam.leases()) == 4
+    ipam.delete(**TWO_SETS)
+    assert ipam.leases() == others
+
+
+@pytest.mark.parametrize("first", ["a", "c"])
+def test_a_file_rewritten_in_place_as_anothers(ipam: Ipam, host: PretendHost, first: str) -> None:
+    """It is that one's from then on, and freed by its DEL alone, whichever comes first."""
+    ipam.add("a", **TWO_SETS)
+    ipam.add("b", **TWO_SETS)
+    (host.root / STORE[1:] / "10.1.0.2").write_text("c\r\neth0")
+    previous = {"prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.2/24"}]}}
+    assert ipam.call("CHECK", "c", top=previous, **TWO_SETS).status == 0
+    assert ipam.call("CHECK", "a", top=previous, **TWO_SETS).code == 999
+    ipam.delete(first, **TWO_SETS)
+    kept = {"10.1.0.2"} if first == "a" else {"fd00:1::2"}
+    assert set(ipam.leases()) == {"10.1.0.3", "fd00:1::3"} | kept
+    ipam.delete("a" if first == "c" else "c", **TWO_SETS)
+    assert set(ipam.leases()) == {"10.1.0.3", "fd00:1::3"}
+
+
+def test_gc_frees_files_that_were_rewritten_in_place(ipam: Ipam, host: PretendHost) -> None:
+    for pod in "abc":
+        ipam.add(pod)
+    (host.root / STORE[1:] / "10.1.0.2").write_text("a")
+    (host.root / STORE[1:] / "10.1.0.3").write_text("z\r\neth0")
+    top = {"cni.dev/valid-attachments": [{"containerID": "c", "ifname": "eth0"}]}
+    assert ipam.call("GC", version="1.1.0", top=top).status == 0
+    assert ipam.leases() == {"10.1.0.4": "c\r\neth0"}
 
 
 def test_leases_of_an_earlier_boot(ipam: Ipam, host: PretendHost) -> None:

@@ -26,11 +26,12 @@ STANDARD = {
     "struct",  # netlink headers; 20 lines around _struct
 }
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|steps|undo))?")
-KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc)\w+)?")
+KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc|subnets)\w+)?")
 TC = re.compile(r"shared\.net\.(tc_wire|qdisc)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(
-    r"shared\.nft(\.(wire|admission|dedup|expressions|hostports|masquerade|registry|ruleset|spoofcheck|transaction))?"
+    r"shared\.nft"
+    r"(\.(wire|admission|dedup|expressions|former|hostports|masquerade|registry|ruleset|spoofcheck|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 # What an executable may load of this project beyond the protocol.
@@ -43,11 +44,11 @@ OWN = {
         NFT,
         re.compile(r"plugins(\.firewall)?|shared\.(iptables|dbus)(\.(firewall|firewalld|bus|variants))?"),
     ),
-    "host-local": (IPAM,),
+    "host-local": (IPAM, re.compile(r"shared\.net(\.liveness)?")),
     "portmap": (
         KERNEL,
         NFT,
-        re.compile(r"plugins(\.portmap)?|shared\.iptables(\.(hostport_rules|hostports|variants))?"),
+        re.compile(r"plugins(\.portmap)?|shared\.iptables(\.(hostport_records|hostport_rules|hostports|variants))?"),
     ),
     "tuning": (KERNEL, re.compile(r"plugins(\.tuning)?")),
 }
@@ -62,6 +63,8 @@ CHAINED: dict[str, dict[str, Any]] = {
 RARE: dict[str, list[str]] = {
     "shared.net.verify": ["CHECK"],
     "shared.net.vlans": [],
+    "shared.net.uplinks": [],
+    "shared.net.readiness": ["STATUS"],
     "shared.cni.execute": [],
     "shared.cni.log": [],
     "shared.cni.log_config": [],
@@ -164,7 +167,9 @@ def test_nf_tables_are_for_who_wants_them(host: PretendHost, key: str, version: 
     """Without its key nothing of it is loaded, as the tests above say; with it, its mechanism and no other."""
     for verb, answer in life(host, "bridge", version, **{key: True}).items():
         modules = loaded(answer)
-        either = re.compile(r"shared\.iptables(\.(masquerade|variants))?")  # DEL and GC look for the reference's, too
+        # once a node has tables, all looks for what an attachment or its address has from former times, by the
+        # reference, too, and from before a key was changed
+        either = re.compile(r"shared\.filters|shared\.iptables(\.variants)?")
         allowed = (PROTOCOL, *OWN["bridge"], NFT, either)
         assert {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in allowed)} == set()
         mechanism, without = NFT_KEYS[key]

@@ -223,15 +223,6 @@ def test_fresh_install(site: Site) -> None:
     assert {path.name for path in site.bin.iterdir()} == site.names()
 
 
-def test_launcher_under_another_name(site: Site) -> None:
-    """Says which there are; nothing of Python's own."""
-    site.run()
-    shutil.copy(site.bin / "bridge", site.bin / "other")
-    done = version(site.bin / "other")
-    assert done.returncode == 1 and done.stdout == ""
-    assert re.fullmatch(r"pycni: there is no plugin 'other'; there are .*bridge.*\n", done.stderr), done.stderr
-
-
 def test_launcher_is_isolated(site: Site, tmp_path: Path) -> None:
     """Neither a module beside the launcher nor the environment gets code in."""
     site.run()
@@ -425,11 +416,76 @@ def test_tree_of_another_bin_dir_stays(site: Site, tmp_path: Path) -> None:
 
 
 def test_executable_that_is_no_longer_part_goes(site: Site) -> None:
+    """One whose text names no plugin of this release; that of 0.1.0 names none at all."""
     site.run()
-    (site.bin / "former").write_bytes((site.bin / "bridge").read_bytes())
-    (site.bin / "former").chmod(0o755)
-    assert "former" in site.run().stdout
+    text = (site.bin / "bridge").read_text()
+    for name, plugin in (
+        ("former", "former;"),
+        ("cnv-former", "former;"),
+        ("old", "the plugin is chosen by this file's name;"),
+    ):
+        (site.bin / name).write_text(text.replace("launcher: bridge;", f"launcher: {plugin}"))
+        (site.bin / name).chmod(0o755)
+    said = site.run().stdout
+    assert all(
+        f"removed {site.bin}/{name}, no longer part of pycni" in said for name in ("former", "cnv-former", "old")
+    )
     assert {path.name for path in site.bin.iterdir()} == site.names()
+
+
+def aliases(site: Site) -> dict[str, str]:
+    """An administrator's links and copies, and the plugin that each is."""
+    (site.bin / "cnv-bridge").symlink_to("bridge")
+    (site.bin / "absolute").symlink_to(site.bin / "tuning")
+    shutil.copy(site.bin / "tuning", site.bin / "cnv-tuning")
+    (site.bin / "my cnitool").hardlink_to(site.bin / "cnitool")
+    return {"cnv-bridge": "bridge", "absolute": "tuning", "cnv-tuning": "tuning", "my cnitool": "cnitool"}
+
+
+def test_links_and_copies_follow_an_upgrade(site: Site) -> None:
+    site.run()
+    made = aliases(site)
+    first = site.tree()
+    for release in ("second", "third"):
+        site.change(release)
+        said = site.run().stdout
+        assert "removed" not in said and "cnv-tuning" in said and "my cnitool" in said
+        assert {path.name for path in site.bin.iterdir()} == site.names() | made.keys()
+        assert site.tree() != first  # of every launcher, copies included
+        for name, plugin in made.items():
+            assert (site.bin / name).read_text() == (site.bin / plugin).read_text()
+            assert version(site.bin / name).returncode == 0
+        assert (site.bin / "cnv-bridge").is_symlink() and not (site.bin / "cnv-tuning").is_symlink()
+    assert (first / ".superseded").exists()
+
+
+def test_a_copy_keeps_its_tree(site: Site, tmp_path: Path) -> None:
+    """One in a bin dir that another run replaces nothing in."""
+    site.run()
+    tree = site.tree()
+    shutil.copy(site.bin / "bridge", site.bin / "cnv-bridge")
+    other = Site(site.source, tmp_path / "other", site.lib)
+    other.change("newer")
+    for name in site.names():
+        (site.bin / name).unlink()
+    for _ in range(2):
+        other.run()
+        assert not (tree / ".superseded").exists()
+    other.run("--uninstall")
+    assert version(site.bin / "cnv-bridge").returncode == 0
+
+
+def test_uninstall_takes_copies_and_names_links(site: Site) -> None:
+    """A copy would be dead; a link is the administrator's, and works again after the next installation."""
+    site.run()
+    made = aliases(site)
+    done = site.run("--uninstall")
+    assert {path.name for path in site.bin.iterdir()} == {"cnv-bridge", "absolute"}
+    assert all(f"leads nowhere now: {site.bin}/{name}\n" in done.stdout for name in ("cnv-bridge", "absolute"))
+    assert not site.lib.exists()
+    site.run()
+    site.assert_works()
+    assert version(site.bin / "cnv-bridge").returncode == 0 and "cnv-tuning" in made
 
 
 def test_foreign_file_is_left_alone_and_named(site: Site, tmp_path: Path) -> None:
@@ -729,7 +785,7 @@ def test_tree_that_does_not_start_replaces_nothing(site: Site) -> None:
     assert (content(site.bin), site.trees()) == before
     (site.source / "plugins" / "loopback.py").write_text("\n")
     with (site.source / "shared" / "launch.py").open("a") as file:
-        file.write("\n\ndef main(tree):\n    raise SystemExit('does not serve')\n")
+        file.write("\n\ndef main(tree, name):\n    raise SystemExit('does not serve')\n")
     assert "does not serve" in site.refused()
     assert (content(site.bin), site.trees()) == before
     assert site.leftovers() == []

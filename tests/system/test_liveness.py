@@ -57,6 +57,32 @@ def test_dead_where_the_path_leads_to_another_namespace(host: PretendHost, marke
     assert ask(host, "is_dead", marked) is True
 
 
+def test_dead_where_a_new_namespace_has_the_inode_number_of_the_old(host: PretendHost, marked: str) -> None:
+    """The kernel gives the number out again at once: only the mark's time tells them apart."""
+    for _ in range(5):
+        host.drop_netns("pod")
+        host.netns("pod")
+        again = str(ask(host, "mark", "/run/netns/pod"))
+        assert again != marked and ask(host, "is_dead", marked) is True and ask(host, "is_dead", again) is False
+        marked = again
+
+
+@pytest.mark.parametrize("through", ["/proc/{}/ns/net", "/run/link"])
+def test_alive_through_a_symbolic_link(host: PretendHost, through: str) -> None:
+    """The kernel makes the inode of /proc/PID/ns/net anew for each look, with another time."""
+    host.netns("pod")
+    with host.popen("ip", "netns", "exec", "pod", "sh", "-c", "echo $$; cat") as keeper:
+        assert keeper.stdout is not None
+        path = through.format(keeper.stdout.readline().decode().strip())
+        host.run("ln", "-s", "/run/netns/pod", "/run/link")
+        mark = str(ask(host, "mark", path))
+        for _ in range(3):
+            assert ask(host, "is_dead", mark) is False
+        keeper.communicate()
+    host.drop_netns("pod")
+    assert ask(host, "is_dead", mark) is True
+
+
 def test_dead_where_an_empty_file_is_left(host: PretendHost, marked: str) -> None:
     host.run("umount", "/run/netns/pod")
     assert ask(host, "is_dead", marked) is True

@@ -251,6 +251,84 @@ def test_conditions_that_iptables_cannot_have(plain: Plain) -> None:
     plain.refused({**TCP, "externalSetMarkChain": "NONE"}, 7, "is no chain of table nat of iptables")
 
 
+MATCHES = [
+    "-m mark --mark 0x1/0x1", "-m conntrack --ctstate NEW", "-m conntrack ! --ctstate INVALID,RELATED", "-m addrtype --src-type UNICAST",
+    "-m comment --comment plain", "-m limit --limit 5/sec", "-m statistic --mode random --probability 0.5", "-m time --timestart 10:00",
+    "-m length --length 0:100", "-m pkttype --pkt-type unicast", "-m tcp ! --syn", "-m tcp --sport 1000:2000", "-m multiport --sports 1,2,5:9", "-m state --state NEW",
+    "-m recent --name here --rcheck", "-m recent --set", "-m physdev --physdev-in x", "-m connmark --mark 1", "-o eth0 -m mark ! --mark 1",
+    "-s 192.0.2.0/24 -m mark --mark 1 -i eth+ -m dscp --dscp 4", "-m u32 --u32 0=1", "-m policy --pol none --dir in", "-m hashlimit --hashlimit-upto 5/sec --hashlimit-name x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words", [*(match.split() for match in MATCHES), ["-m", "comment", "--comment", 'a "b" \\ -j if: \\"x\\"']]
+)
+@BY_IPTABLES
+def test_other_matches(plain: Plain, words: list[str]) -> None:
+    """ADD takes them, or says in iptables' words why not; CHECK finds the rule as iptables-save prints it, DEL and GC remove it."""
+    six = [word.replace("192.0.2.0/24", "fd00::/8") for word in words]
+    keys = ports((8080, 80, "tcp"), (8081, 80, "tcp", HOST), conditionsV4=words, conditionsV6=six)
+    answer = plain.call("ADD", keys)
+    if answer.status:
+        # this kernel may lack the match
+        assert answer.json["details"] or "are refused by iptables" in answer.json["msg"], answer
+        assert of_pods(plain.host) == []
+        pytest.skip(answer.json["msg"] + answer.json.get("details", ""))
+    assert plain.call("STATUS", keys).status == 0
+    assert plain.problems(keys) == ""
+    mark = ["-m", "mark", "--mark", "7"]
+    assert "has no rule" in plain.problems({**keys, "conditionsV4": mark, "conditionsV6": mark})
+    plain.refused(keys, 999, "it was added before")
+    assert plain.call("DEL", {}).status == 0
+    assert of_pods(plain.host) == []
+    plain.add(keys)
+    other = ports((9090, 80, "tcp"), conditionsV4=words, conditionsV6=six)
+    plain.add(other, ifname="eth1", number=6)
+    plain.add(ports((7070, 80, "tcp")), "c2", 7)
+    assert plain.call("DEL", {}).status == 0
+    assert plain.problems(other, ifname="eth1", number=6) == plain.problems(ports((7070, 80, "tcp")), "c2", 7) == ""
+    assert plain.call("GC", {"cni.dev/valid-attachments": []}).status == 0
+    assert of_pods(plain.host) == []
+
+
+@BY_IPTABLES
+def test_packets_that_other_matches_select(node: Node) -> None:
+    """By a mark that the administrator's rules set."""
+    for six in ("", "6"):
+        mark = f"ip{six}tables -t mangle -A PREROUTING -i far0 -j MARK --set-mark 5"
+        node.host.run(*mark.split(), env=node.environment.get("env"))
+    words = ["-m", "mark", "--mark", "0x4/0x4", "-m", "comment", "--comment", "by the mark"]
+    keys = ports(
+        (8080, 80, "tcp"), (8081, 80, "tcp", HOST), (8081, 80, "tcp", HOST_6), conditionsV4=words, conditionsV6=words
+    )
+    node.add("a", keys)
+    assert node.call("CHECK", "a", keys).status == 0
+    probes = [
+        (origin, "tcp", address, port)
+        for origin in ("far", "out")
+        for port in (8080, 8081)
+        for address in (HOST, HOST_6)
+    ]
+    expected = [["a", "192.0.3.9"], ["a", "fd00:3::9"]] * 2
+    assert node.probe([("a", "tcp", 80)], probes) == [*expected, *["ConnectionRefusedError"] * 4]
+
+
+def test_what_iptables_refuses(plain: Plain) -> None:
+    """Its own words, with the key; nothing is left, and STATUS says so before."""
+    plain.add(ports((9999, 80)), "other", 9)
+    for words, said in (
+        (["-m", "nonesuch"], "nonesuch"), (["-m", "tcp", "--dport", "x"], "x"),
+        (["-m", "mark", "--mark"], "--mark"), (["-m", "mark", "--mark", "1", "stray"], "stray"),
+        (["--mark", "1"], "unknown option"), (["-m", "comment"], "--comment"), (["-m", "set", "--match-set", "none", "src"], "none"),
+    ):  # fmt: skip
+        for key in ("conditionsV4", "conditionsV6"):
+            plain.refused({**TCP, key: words}, 7, f'"{key}" are refused by iptables')
+            plain.refused({**TCP, key: words}, 7, said)
+            answer = plain.call("STATUS", {**TCP, key: words})
+            assert answer.code == 50 and said in answer.json["msg"], answer
+    plain.refused({**TCP, "conditionsV4": ["-m", "mark", "--mark", "1"], "backend": "nftables"}, 7, "'-m'")
+
+
 @pytest.mark.parametrize("odd", ['e"th~};x', "a\\b", "if:", "x" * 15, "'$(x)"])
 def test_nothing_is_pasted(plain: Plain, odd: str) -> None:
     """A link's name is no word of iptables-restore, and long names fit."""

@@ -28,9 +28,15 @@ def namespaces_of(process: str) -> dict[str, str]:
     return {name: os.readlink(f"/proc/{process}/ns/{name}") for name in NAMESPACES}
 
 
+# Where a host mounts something; the last is a name that nobody else gives a namespace.
+POD = f"pod-{os.getpid()}"
+PLACES = ("/etc", "/etc/cni", "/proc", "/run", "/sys", "/var/lib", "/var/lib/cni", f"/run/netns/{POD}")
+
+
 def mounted() -> list[str]:
+    """The machine's mounts in these places; others may come and go meanwhile."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [line for line in lines if line.split()[4].startswith(("/etc", "/proc", "/run", "/sys", "/var/lib"))]
+    return [line for line in lines if line.split()[4] in PLACES]
 
 
 def test_host_is_empty_and_apart(bare: PretendHost) -> None:
@@ -46,11 +52,13 @@ def test_host_is_empty_and_apart(bare: PretendHost) -> None:
 
 def test_host_leaves_nothing() -> None:
     mounts = mounted()
-    known = {path: path.exists() for path in map(Path, ("/etc/cni", "/var/lib/cni", "/run/netns/pod", "/run/mark"))}
+    known = {
+        path: path.exists() for path in map(Path, ("/etc/cni", "/var/lib/cni", f"/run/netns/{POD}", f"/run/{POD}"))
+    }
     with PretendHost() as bare:
-        bare.netns("pod")
-        bare.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", "pod")
-        bare.run("touch", "/var/lib/cni/mark", "/etc/cni/mark", "/run/mark")
+        bare.netns(POD)
+        bare.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", POD)
+        bare.run("touch", "/var/lib/cni/mark", "/etc/cni/mark", f"/run/{POD}")
         sleeper = bare.popen("sleep", "1000", stdin=None, stdout=None, stderr=None)
     assert sleeper.returncode == -signal.SIGKILL
     assert not bare.root.exists()

@@ -16,8 +16,8 @@ from tests.pretend import PretendHost
 
 IPAM = {"type": "host-local", "subnet": "10.1.0.0/24"}
 KEYS: list[dict[str, Any]] = [
-    {}, {"mtu": "auto"}, {"mtu": "big"}, {"isGatway": True}, {"MTU": 70000}, {"hairpinMode": True, "promiscMode": True}, {"ipMasq": True},
-    {"vlan": 5, "vlanTrunk": [{"minID": 7, "maxID": 9}]}, {"vlanTrunk": [{"minID": 7}]}, {"vlanTrunk": [{"minID": 7, "maxID": 6}]},
+    {}, {"mtu": "auto"}, {"mtu": "big"}, {"mtu": 67}, {"uplinks": ["cni0"]}, {"uplinks": []}, {"isGatway": True}, {"MTU": 70000}, {"hairpinMode": True, "promiscMode": True}, {"ipMasq": True},
+    {"vlanTrunk": [{"minID": 7}]}, {"vlanTrunk": [{"minID": 7, "maxID": 6}]},
     {"bridge": "abcdefghijklmno", "vlan": 100, "isGateway": True}, {"bridge": "a/b"}, {"dns": {"search": "x"}}, {"macspoofchk": True}, {"bridgeNfCallIptables": "yes"},
     {"ipMasq": True, "ipMasqBackend": "iptables"}, {"macspoofchk": True, "promiscMode": True},
     {"disableContainerInterface": True}, {"disableContainerInterface": True, "ipam": None}, {"ipam": {}}, {"ipam": []},
@@ -28,7 +28,11 @@ KEYS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("keys", KEYS, ids=json.dumps)
+VLANS: dict[str, Any] = {"vlan": 5, "vlanTrunk": [{"minID": 7, "maxID": 9}]}
+NEEDS_VLANS = pytest.param(VLANS, marks=pytest.mark.kernel_vlan)  # elsewhere STATUS has something against the node
+
+
+@pytest.mark.parametrize("keys", [*KEYS, NEEDS_VLANS], ids=json.dumps)
 def test_an_error_is_what_the_plugin_refuses(host: PretendHost, tmp_path: Path, keys: dict[str, Any]) -> None:
     plugin = {"type": "bridge", "ipam": IPAM, **keys}
     path = tmp_path / "net.conflist"

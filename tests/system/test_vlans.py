@@ -11,6 +11,7 @@ import pytest
 
 from tests.pretend import PretendHost
 from tests.system.test_bridge import Network, host_local
+from tests.system.test_many_links import MOST_PORTS, fill
 
 pytestmark = pytest.mark.kernel_vlan
 FRAMES = str(Path(__file__).with_name("frames.py"))
@@ -60,12 +61,12 @@ def test_who_hears_what(net: Network) -> None:
     # who hears VLAN 100, 200 and 1, how
     blue = {"access": 0, "same": 0, "trunk": 100, "both": 100, "gateway": 0}
     green = {"other": 0, "both": 0, "keeps": 0}
-    default = {"keeps": 0, "plain": 0, "bridge": 0}
+    default = {"keeps": 0, "plain": 0, "trunk": 0, "bridge": 0}
     expected: dict[tuple[str, int], dict[str, int]] = {
         ("access", 0): blue, ("access", 100): blue, ("access", 1): {}, ("access", 200): {}, ("access", 300): {},
         ("other", 0): green, ("other", 100): {}, ("other", 1): {},
-        # no native VLAN: what has no tag belongs nowhere
-        ("trunk", 0): {}, ("trunk", 1): {}, ("trunk", 100): blue, ("trunk", 200): {}, ("trunk", 300): {"both": 300},
+        # no native VLAN of its own: frames without a tag are in the bridge's default one
+        ("trunk", 0): default, ("trunk", 1): default, ("trunk", 100): blue, ("trunk", 200): {}, ("trunk", 300): {"both": 300},
         ("trunk", 301): {"both": 301}, ("trunk", 302): {},
         ("both", 0): green, ("both", 99): {}, ("both", 100): blue, ("both", 301): {"trunk": 301}, ("both", 302): {},
         ("keeps", 0): green, ("keeps", 1): default,
@@ -103,16 +104,85 @@ def test_the_gateway_of_each_vlan(net: Network, host: PretendHost) -> None:
 @pytest.mark.parametrize(("keys", "expected"), [
     ({"vlan": 1}, {1: NATIVE}),
     ({"vlan": 100, "vlanTrunk": [{"minID": 99, "maxID": 101}]}, {99: set(), 100: NATIVE, 101: set()}),
-    ({"vlanTrunk": [{"id": 7}], "preserveDefaultVlan": True}, {1: NATIVE, 7: set()}),
-    ({"vlanTrunk": [{"minID": 1, "maxID": 4094}]}, {vlan: set() for vlan in range(1, 4095)}),
+    ({"vlanTrunk": [{"id": 7}]}, {1: NATIVE, 7: set()}),
+    ({"vlanTrunk": [{"minID": 1, "maxID": 4094}]}, {1: NATIVE} | {vlan: set() for vlan in range(2, 4095)}),
 ])  # fmt: skip
 def test_the_ports_vlans(net: Network, keys: dict[str, Any], expected: dict[int, set[str]]) -> None:
-    """CHECK finds them, too, be they thousands, and so does the next ADD."""
+    """CHECK finds them, too, be they thousands, and so does the next ADD. A trunk alone stays in the default VLAN."""
     net.add("a", **keys, **LAYER_2)
     assert vlans(net, "a") == expected
     assert net.check("a", **keys, **LAYER_2).status == 0
     net.add("b", **keys, **LAYER_2)
     net.delete("a", **keys, **LAYER_2)
+
+
+@pytest.mark.parametrize(("default", "keys", "expected"), [
+    (9, {"vlan": 100}, {100: NATIVE}),
+    (9, {"vlan": 9}, {9: NATIVE}),
+    (9, {"vlan": 1, "vlanTrunk": [{"id": 5}]}, {1: NATIVE, 5: set()}),
+    (9, {"vlan": 100, "preserveDefaultVlan": True}, {9: {"Egress Untagged"}, 100: NATIVE}),
+    (9, {"vlanTrunk": [{"minID": 8, "maxID": 10}]}, {8: set(), 9: NATIVE, 10: set()}),
+    (0, {"vlan": 100}, {100: NATIVE}),
+    (0, {"vlanTrunk": [{"id": 1}]}, {1: set()}),
+])  # fmt: skip
+def test_a_bridge_with_another_default_vlan(
+    net: Network, host: PretendHost, default: int, keys: dict[str, Any], expected: dict[int, set[str]]
+) -> None:
+    """A port leaves the VLAN that this bridge puts new ports into, be it 9 or none, and so does the gateway port."""
+    bridge = f"ip link add cni0 type bridge vlan_filtering 1 vlan_default_pvid {default}"
+    host.run("sh", "-ec", f"{bridge}; ip link set cni0 up")
+    net.add("a", **keys)
+    assert vlans(net, "a") == expected
+    assert net.check("a", **keys).status == 0
+    if "vlan" not in keys:
+        return
+    (gateway,) = host.ip("link", "show", f"cni0.{keys['vlan']}")
+    net.results["gateway"] = {"interfaces": [{}, {"name": gateway["link"]}]}
+    assert vlans(net, "gateway") == {vlan: flags for vlan, flags in expected.items() if flags}
+    assert net.pings("a", "10.1.0.1")
+    port = net.host_link("a")["ifname"]
+    for link in (port, gateway["link"]):
+        host.run("bridge", "vlan", "add", "dev", link, "vid", "9", check=False)
+    told = net.check("a", **keys).json["details"] if default and 9 not in expected else ""
+    for link in (port, gateway["link"]) if told else ():
+        assert f"link {link} is in VLAN 9, the default one of bridge cni0, too" in told
+
+
+@pytest.mark.row(16)
+def test_a_trunk_keeps_the_pods_network(net: Network) -> None:
+    """Beside its tagged VLANs the pod reaches gateway and pods as without them."""
+    net.add("a", vlanTrunk=[{"id": 7}])
+    net.add("b")
+    assert net.pings("a", "10.1.0.1") and net.pings("a", "10.1.0.3") and net.pings("b", "fd00:1::2")
+
+
+@pytest.mark.row(16)
+def test_a_bridge_without_room_for_the_gateway_port(net: Network, host: PretendHost) -> None:
+    """The pod's port takes the last place: code 11, nothing left, and STATUS knew."""
+    fill(host, MOST_PORTS - 1)
+    status = net.call("STATUS", "a", vlan=100)
+    assert status.code == 50 and "cni0 is full" in status.json["msg"], status
+    answer = net.call("ADD", "a", vlan=100)
+    assert answer.code == 11 and "cni0 is full: it has 1023 ports" in answer.json["msg"], answer
+    assert not host.ip("link", "show", "type", "veth")
+    host.run("ip", "link", "del", "p0")
+    assert net.call("STATUS", "a", vlan=100).status == 0
+    net.add("a", vlan=100)
+
+
+@pytest.mark.row(16)
+def test_status(net: Network, host: PretendHost) -> None:
+    """The gateway address that conflicts is on the VLAN's gateway port, not on the bridge; IPv6 is switched on there."""
+    host.run("sh", "-ec", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6; ip link add cni0 type bridge; "
+                          "ip link set cni0 up; ip address add 10.9.0.1/16 dev cni0")  # fmt: skip
+    assert net.call("STATUS", "a", vlan=100).status == 0
+    net.add("a", vlan=100)
+    assert net.pings("a", "10.1.0.1") and net.pings("a", "fd00:1::1")
+    assert net.call("STATUS", "a", vlan=100).status == 0
+    host.run("sh", "-ec", "ip address add 10.3.0.1/16 dev cni0.100; ip address del 10.1.0.1/24 dev cni0.100")
+    answer = net.call("STATUS", "b", vlan=100)
+    assert answer.code == 50 and "cni0.100 already has an IP address" in answer.json["msg"], answer
+    net.refused("b", 999, "cni0.100 already has an IP address", vlan=100)
 
 
 @pytest.mark.parametrize("damage", [

@@ -23,7 +23,9 @@ BELOW = {
     "shared.nft": {BASE, "shared.cni", "shared.net", "shared.nft"},
     "shared.iptables": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
     "shared.dbus": {BASE, "shared.cni", "shared.net", "shared.dbus"},
-    "plugins": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables", "shared.dbus"},
+    # all mechanisms of an attachment together
+    "shared.filters": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
+    "plugins": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables", "shared.dbus", "shared.filters"},
     "ipam": {BASE, "shared.cni", "shared.net", "shared.nft"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
@@ -31,7 +33,13 @@ BELOW = {
 }
 BELOW_ONE = {
     "shared.runtime.pods": {"shared.net"},  # looks into the pod
+    "shared.runtime.presence": {"shared.net"},  # the same, and for the pod's link on the host, before an ADD
+    # read rules as the suite's own types and numbers have them
+    "shared.cli.nft_words": {"shared.nft"},
+    "shared.cli.nft_expressions": {"shared.nft"},
     "shared.cli.reading": {"ipam"},  # has host-local read a configuration, and tells its ranges
+    "shared.cli.traces": {"ipam", "shared.nft"},  # finds what attachments have left: leases, rules
+    "shared.cli.living": {"shared.nft"},  # tells rules whose label is too short from those of known attachments
     "shared.cli.leases": {"ipam"},  # reads and frees leases as host-local does
     # read configurations and leases as the plugins do, by the plugins' own code
     "shared.cli.doctor.files": {"ipam"},

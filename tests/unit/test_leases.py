@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipam.host_local.lease import Lease
 from ipam.host_local.ranges import Range, RangeSet
-from ipam.host_local.store import Lease
 from shared.cli import ipam
 from shared.cli.commands import parser
 from shared.cli.leases import Held, Pool, addresses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -244,6 +245,17 @@ def test_registration(network: str, container_id: str, ifname: str, addresses: l
         assert registry.label(other) != name or other.ifname == ifname
 
 
+@pytest.mark.row(28)
+@pytest.mark.parametrize("width", range(1, 25))
+def test_registration_of_thousands(width: int) -> None:
+    """More than 999 parts, whatever place the number leaves in the first."""
+    rules = registry.Ruleset(INET, "masquerade", [V4], ())
+    elements = [V4.element(f"10.111.{n >> 8}.{n & 255}", to=x.verdict("accept")) for n in range(7_000)]
+    texts = registry.texts(rules, Owner("n" * width, "c" * 30, "eth0"), elements)
+    assert len(texts) > 999 and texts[0].split(": ")[0].endswith(f" {len(texts)}")
+    assert max(map(len, map(comment, texts))) <= ruleset.COMMENT_BYTES + 3
+
+
 # -- the kernel's answers
 
 
@@ -322,10 +334,12 @@ class Overrun:
     def __init__(self, socket: Any, *, at: int) -> None:
         self.socket, self.calls, self.at = socket, 0, at
 
-    def recv(self, size: int, _flags: int) -> bytes:
+    def recv(self, size: int, flags: int) -> bytes:
         self.calls += 1
         if self.calls == self.at:
             raise OSError(errno.ENOBUFS, "No buffer space available")
+        if flags and not select.select([self.socket], [], [], 1)[0]:  # the test's kernel is another thread
+            raise BlockingIOError
         return bytes(self.socket.recv(size))
 
     def __getattr__(self, name: str) -> Any:

@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +20,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ipam.host_local import store as store_module
-from ipam.host_local.store import Lease, Store, is_hand_placed, parse_lease, problem
+from ipam.host_local.lease import Lease, is_hand_placed, parse_lease
+from ipam.host_local.store import Look, Store, problem
 from shared.cni.errors import IOFailure
 from shared.cni.ip import Address
 from tests.unit.python import run
 
 RUNTIME_MADE = "0123456789abcdef" * 4
-LONG = "long-" + "x" * 245  # too long for an index entry
+LONG = "long-" + "x" * 245  # its index entry is called by a digest
 CONTAINERS = ["a", "b", "pod-1", RUNTIME_MADE, RUNTIME_MADE[::-1], LONG]
 IFNAMES = ["eth0", "net1"]
 ADDRESSES = [f"10.1.0.{number}" for number in range(2, 8)] + ["fd00::2", "fd00::a0"]
@@ -78,6 +80,7 @@ class Leases(RuleBasedStateMachine):
         self.own: set[bytes] = set()
         self.strange: set[bytes] = set()  # what somebody else has written of it, now
         self.half: set[bytes] = set()  # leases of which a killed call may have left an index entry alone
+        self.bare: dict[str, bytes] = {}  # files that hold the id alone, of leases that the index knows with ifname
         self.rebooted = False
         with Store(str(self.root), "net"):
             pass
@@ -108,7 +111,7 @@ class Leases(RuleBasedStateMachine):
                 assert lease is not None
                 by_hand = content in self.strange - self.half and not lease.is_runtime_made
                 assert content in self.own or not by_hand, f"{name} was placed by hand"
-            del self.files[name]
+            self.keep(self.files.keys() - {name})
         self.rebooted = False
 
     # -- what this suite does
@@ -129,7 +132,7 @@ class Leases(RuleBasedStateMachine):
             assert made == expected, "an address was handed out twice, or a free one was not"
             if made:
                 self.files |= dict.fromkeys(chosen, lease.content)
-                if lease.content not in self.strange and len(lease.key) <= store_module.LONGEST_KEY:
+                if lease.content not in self.strange:
                     self.own.add(lease.content)
                 assert [str(store.last_reserved(number)) for number in range(len(chosen))] == chosen
 
@@ -148,7 +151,7 @@ class Leases(RuleBasedStateMachine):
         self.lose(name)
 
     def forget(self, content: bytes) -> None:
-        self.files = {name: held for name, held in self.files.items() if held != content}
+        self.keep({name for name, held in self.files.items() if held != content})
         self.own.discard(content)
         self.strange.discard(content)
         self.half.discard(content)
@@ -178,11 +181,7 @@ class Leases(RuleBasedStateMachine):
         for name in chosen:
             if (self.directory / name).exists():
                 self.files[name] = lease.content
-        if (
-            lease.content in self.files.values()
-            and lease.content not in self.strange
-            and len(lease.key) <= store_module.LONGEST_KEY
-        ):
+        if lease.content in self.files.values() and lease.content not in self.strange:
             self.own.add(lease.content)
 
     @rule(container=containers, ifname=ifnames, when=st.integers(0, 3))
@@ -212,7 +211,11 @@ class Leases(RuleBasedStateMachine):
 
     def after_a_look(self) -> None:
         """Takes over which files are gone: by a release, or garbled ones by a look at them."""
-        self.files = {name: content for name, content in self.files.items() if (self.directory / name).exists()}
+        self.keep({name for name in self.files if (self.directory / name).exists()})
+
+    def keep(self, names: set[str]) -> None:
+        self.files = {name: content for name, content in self.files.items() if name in names}
+        self.bare = {name: content for name, content in self.bare.items() if name in names}
 
     # -- what others do
 
@@ -225,6 +228,34 @@ class Leases(RuleBasedStateMachine):
         (self.directory / name).write_bytes(content)
         (self.directory / name).chmod(0o600)
         (self.directory / "last_reserved_ip.0").write_text(name)
+        self.files[name] = content
+        self.strange.add(content)
+        self.own.discard(content)
+
+    @precondition(lambda self: self.files)
+    @rule(data=st.data())
+    def rewritten_as_of_old(self, data: st.DataObject) -> None:
+        """In place, so that no seal breaks: the id alone, which is the same lease as long as the index lists it."""
+        name = data.draw(st.sampled_from(sorted(self.files)))
+        lease = parse_lease(self.files[name])
+        if lease is None or not lease.ifname or lease.container_id == LONG:  # whose key does not tell the ifname
+            return
+        self.bare[name] = lease.container_id.encode()
+        (self.directory / name).write_bytes(self.bare[name])
+
+    @precondition(lambda self: self.files)
+    @rule(data=st.data(), container=containers, ifname=ifnames | st.just(""))
+    def rewritten_as_anothers(self, data: st.DataObject, container: str, ifname: str) -> None:
+        """In place."""
+        name = data.draw(st.sampled_from(sorted(self.files)))
+        old, content = self.files[name], Lease(container, ifname).content
+        if parse_lease(old) is None or container.encode() == old.partition(b"\r")[0]:
+            return
+        (self.directory / name).write_bytes(content)
+        self.half |= {old, content} | self.own & {old}
+        self.lose(name)
+        if old not in self.files.values():
+            self.own.discard(old)
         self.files[name] = content
         self.strange.add(content)
         self.own.discard(content)
@@ -245,12 +276,15 @@ class Leases(RuleBasedStateMachine):
 
     def lose(self, name: str) -> None:
         content = self.files.pop(name, b"")
+        self.bare.pop(name, None)
         if content not in self.files.values():
             self.strange.discard(content)
 
     @rule()
     def index_lost(self) -> None:
         shutil.rmtree(self.index)
+        self.files |= self.bare
+        self.bare.clear()
         self.strange |= {content for content in self.files.values() if self.valid(content)}
         self.own.clear()
         self.rebooted = False  # nobody knows any more
@@ -278,19 +312,28 @@ class Leases(RuleBasedStateMachine):
     def leased_tells_the_truth(self) -> None:
         if not hasattr(self, "root"):
             return
+        every = [Lease(container, ifname) for container in CONTAINERS for ifname in (*IFNAMES, "")]
+        with Look(str(self.root), "net") as look:
+            seen = {lease: set(look.find(lease)) for lease in every}
         with self.opened() as store:
-            for container in CONTAINERS:
-                for ifname in (*IFNAMES, ""):
-                    lease = Lease(container, ifname)
-                    expected = {name for name, content in self.files.items() if content == lease.content}
-                    assert set(store.leased(lease)) == expected
+            for lease in every:  # who has lost a file by rewriting sees that the index is wrong
+                store.leased(lease)
+            self.judge_opening()  # which it may have made anew
+            for lease in every:
+                expected = self.expected(lease)
+                assert set(store.leased(lease)) == expected
+                assert seen[lease] <= (expected or self.expected(lease.bare))
+                assert seen[lease] or not expected
             assert set(store.names()) == set(self.files)
+
+    def expected(self, lease: Lease) -> set[str]:
+        return {name for name, content in self.files.items() if content == lease.content}
 
     @invariant()
     def the_files_are_the_references(self) -> None:
         for name, content in getattr(self, "files", {}).items():
             path = self.directory / name
-            assert path.read_bytes() == content
+            assert path.read_bytes() == self.bare.get(name, content)
             if self.valid(content) and content not in self.strange:
                 assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -329,12 +372,147 @@ def test_one_address_of_two_is_released(root: Path) -> None:
     with Store(str(root), "net") as store:
         store.release_address("10.1.0.2")
         assert store.leased(Lease("a", "eth0")) == ["fd00::2"]
-        assert {key: (entry.origin, entry.addresses) for key, entry in store.entries().items()} == {
+        assert {key: (entry.origin, entry.addresses) for key, entry in store.index.entries().items()} == {
             "a:eth0": ("own", ["fd00::2"])
         }
         store.release_address("fd00::2")
-        assert store.entries() == {}
+        assert store.index.entries() == {}
     assert set(listing(root)) == {"last_reserved_ip.0"}
+
+
+def test_a_failed_reservation_takes_nothing_else_back(root: Path) -> None:
+    """Not even a lease in the form of old, which is the same container's."""
+    (root / "net").mkdir(mode=0o700)
+    (root / "net" / "10.1.0.3").write_bytes(b"a")
+    assert not reserve(root, "10.1.0.2", "10.1.0.3")
+    assert set(listing(root)) == {"10.1.0.3"}
+
+
+def test_more_addresses_than_an_entry_has_room_for(root: Path) -> None:
+    """An administrator's word in a thousand files is no reason for the store to fail; it goes by the files then."""
+    (root / "net").mkdir(mode=0o700)
+    names = {str(Address.parse("10.2.0.0") + number) for number in range(1000)}
+    for name in names:
+        (root / "net" / name).write_bytes(b"reserved")
+    for _ in range(2):
+        assert reserve(root, "10.1.0.2")
+        with Store(str(root), "net") as store:
+            assert set(store.leased(Lease("reserved", ""))) == names
+            store.release(Lease("a", "eth0"))
+    with Store(str(root), "net") as store:
+        store.release_address("10.2.0.0")
+        store.release_found(Lease("reserved", "eth0"))
+    assert set(listing(root)) == {"last_reserved_ip.0"}
+
+
+# -- files that are rewritten in place, which breaks no seal
+
+
+def test_rewritten_in_the_form_of_old(root: Path) -> None:
+    """It is the same interface's lease, through a rebuild, too; another of the container's has no say over it."""
+    assert reserve(root, "10.1.0.2", "fd00::2") and reserve(root, "10.1.0.3", ifname="net1")
+    (root / "net" / "10.1.0.2").write_bytes(b"a")
+    for _ in range(2):
+        with Store(str(root), "net") as store:
+            assert store.leased(Lease("a", "eth0")) == ["10.1.0.2", "fd00::2"]
+            store.release_found(Lease("a", "net2"))
+        os.utime(root / "net")
+    with Store(str(root), "net") as store:
+        store.release_found(Lease("a", "net1"))
+        assert store.leased(Lease("a", "eth0")) == ["10.1.0.2", "fd00::2"]
+        store.release_found(Lease("a", "eth0"))
+        assert store.index.entries() == {}
+    assert set(listing(root)) == {"last_reserved_ip.0"}
+
+
+@pytest.mark.parametrize("asked", ["b", "a"])
+def test_rewritten_as_a_lease_of_another(root: Path, asked: str) -> None:
+    """Freed for the one that it is of now, and for nobody else, whoever asks first."""
+    assert reserve(root, "10.1.0.2") and reserve(root, "10.1.0.3", container="c")
+    (root / "net" / "10.1.0.2").write_bytes(b"b\r\neth0")
+    for container in dict.fromkeys([asked, "a", "b"]):
+        with Store(str(root), "net") as store:
+            assert store.leased(Lease("a", "eth0")) == []
+            store.release_found(Lease(container, "eth0"))
+        assert (root / "net" / "10.1.0.2").exists() == (container == "a" and asked == "a")
+    assert set(listing(root)) == {"10.1.0.3", "last_reserved_ip.0"}
+
+
+# -- the mark of a pod's namespace
+
+MARK = "4:4026532281:1763000000000000000 /run/netns/a pod"
+
+
+def entry(root: Path, key: str = "a:eth0") -> tuple[str, list[str], str]:
+    with Store(str(root), "net") as store:
+        found = store.index.entry(key)
+        assert found is not None
+        return found.origin, found.addresses, found.mark
+
+
+def mark(root: Path, mark: str = MARK, container: str = "a") -> None:
+    with Store(str(root), "net") as store:
+        assert store.reserve(Lease(container, "eth0"), [(0, Address.parse("10.1.0.2"))], mark)
+
+
+def test_a_mark_outlives_a_rebuild(root: Path) -> None:
+    mark(root)
+    assert entry(root) == ("own", ["10.1.0.2"], MARK)
+    os.utime(root / "net")
+    assert entry(root) == ("own", ["10.1.0.2"], MARK)
+
+
+def test_a_mark_is_none_of_a_later_lease_of_the_reference(root: Path) -> None:
+    """The same address for the same attachment, in another namespace: the mark would call a living pod dead."""
+    mark(root)
+    path = root / "net" / "10.1.0.2"
+    path.unlink()
+    path.write_bytes(b"a\r\neth0")
+    later = time.time() + 5
+    os.utime(path, (later, later))
+    assert entry(root) == ("own", ["10.1.0.2"], "")
+
+
+def test_a_mark_is_none_after_a_boot(root: Path) -> None:
+    mark(root, container=RUNTIME_MADE)
+    (root / ".pycni" / "net" / "boot").unlink()
+    (root / ".pycni" / "net" / "boot").symlink_to("the-boot-before")
+    (root / "net" / "10.1.0.2").write_bytes(b"printer")
+    with Store(str(root), "net") as store:
+        assert [one.mark for one in store.index.entries().values()] == [""]
+
+
+@pytest.mark.parametrize("path", ["/run/netns/" + "x" * 1000, "/run/" + "x/" * 2000, "/run/netns/" + "ü" * 500])
+def test_a_mark_that_does_not_fit_is_left_out(root: Path, path: str) -> None:
+    mark(root, f"4:1 {path}")
+    assert entry(root) == ("own", ["10.1.0.2"], "")
+
+
+@pytest.mark.parametrize("path", ["/run/a b", "/run/10.1.0.9", "/run/x netns=1:2 /y", "/run/\udcff", "/run/ü many"])
+def test_any_path_may_be_in_a_mark(root: Path, path: str) -> None:
+    mark(root, f"4:1 {path}")
+    assert entry(root) == ("own", ["10.1.0.2"], f"4:1 {path}")
+    with Store(str(root), "net") as store:
+        assert store.leased(Lease("a", "eth0")) == ["10.1.0.2"]
+
+
+def test_an_entry_of_a_release_without_marks(root: Path) -> None:
+    assert reserve(root, "10.1.0.2")
+    assert os.readlink(root / ".pycni" / "net" / "a:eth0") == "own 10.1.0.2"
+    with Store(str(root), "net") as store:
+        assert not store.is_lost(Lease("a", "eth0")) and store.dead() == {}
+
+
+@pytest.mark.parametrize("text", [" ", "own", "many", "seen many", " netns=", "netns=4:1 /x", "own  10.1.0.2"])
+def test_any_text_in_an_entry(root: Path, text: str) -> None:
+    """It is believed only as far as the files bear it out."""
+    assert reserve(root, "10.1.0.2") and reserve(root, "10.1.0.3", container="b")
+    link = root / ".pycni" / "net" / "a:eth0"
+    link.unlink()
+    link.symlink_to(text)
+    with Store(str(root), "net") as store:
+        store.release_found(Lease("a", "eth0"))
+    assert set(listing(root)) == {"10.1.0.3", "last_reserved_ip.0"}
 
 
 def test_all_addresses_or_none(root: Path) -> None:

@@ -14,7 +14,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from shared.cli import story, wiretap
 from shared.cli.recorder import Recorder
-from shared.net.netlink import encode
+from shared.net.netlink import Request, encode
 from shared.net.wire import (
     AF_BRIDGE,
     AF_INET,
@@ -36,6 +36,9 @@ from shared.net.wire import (
     RTM_NEWROUTE,
     RTM_SETLINK,
 )
+from shared.nft import conntrack_wire, wire
+from shared.nft.expressions import family
+from shared.nft.ruleset import IPV4_ADDR, Chain, Rule, Set, Table
 from tests.unit.kernel_end import by_pyroute2, error
 
 MAKE = NLM_F_CREATE | NLM_F_EXCL
@@ -114,7 +117,8 @@ def told(protocol: int, data: bytes, answer: bytes = b"") -> list[str]:
         talk = wiretap.Talk(recorder, own.fileno(), protocol)
         talk.sent(data)
         talk.received(answer)
-    return [story.text(step) for step in recorder.steps]
+    story.tell(recorder.steps)
+    return [step["text"] for step in recorder.steps]
 
 
 @pytest.mark.parametrize(("kind", "flags", "message", "sentence"), SENTENCES)
@@ -161,7 +165,73 @@ def test_nf_tables_transaction() -> None:
         message["header"].update(type=kind, flags=NLM_F_REQUEST, sequence_number=number, pid=0)
         message.encode()
         data += bytes(message.data)
-    assert told(NETLINK_NETFILTER, data) == ["NFT_MSG_NEWTABLE, nfgen_family 2, NFTA_TABLE_NAME pods"]
+    assert told(NETLINK_NETFILTER, data) == ["add table ip pods"]
+
+
+def transaction(*requests: Request) -> bytes:
+    batch = [Request(wire.NFNL_MSG_BATCH_BEGIN, {}), *requests, Request(wire.NFNL_MSG_BATCH_END, {})]
+    return b"".join(encode(one.kind, one.flags, number, one.message, wire) for number, one in enumerate(batch))
+
+
+ADDRESSES = Set(Table(wire.NFPROTO_INET, "pycni"), "addresses", (IPV4_ADDR,))
+FIRST, SECOND = (ADDRESSES.element(f"10.1.0.{number}") for number in (1, 2))
+
+
+def test_what_a_set_holds_is_known_from_its_making() -> None:
+    elements = [FIRST.remove(), FIRST.add("a"), SECOND.add("b")]
+    line = 'add element inet pycni addresses { 10.1.0.1 comment "a", 10.1.0.2 comment "b" }'
+    assert told(NETLINK_NETFILTER, transaction(ADDRESSES.create(1), *elements)) == [
+        "add set inet pycni addresses { type ipv4_addr; }", "delete element inet pycni addresses { 10.1.0.1 }", line,
+    ]  # fmt: skip
+    unknown = told(NETLINK_NETFILTER, transaction(FIRST.remove()))
+    assert unknown == ["delete element inet pycni addresses { 0x0a010001 }"]
+
+
+def test_a_transaction_is_refused_as_a_whole() -> None:
+    data = transaction(ADDRESSES.create(1), FIRST.add("a"), SECOND.add("b"))
+    made, held = told(NETLINK_NETFILTER, data, error(errno.EEXIST, 3))
+    assert made.endswith("} (refused: with its transaction)") and held.endswith("} (refused: EEXIST)")
+    by_its_beginning = told(NETLINK_NETFILTER, data, error(errno.EOPNOTSUPP, 0))
+    assert all(line.endswith("(refused: with its transaction)") for line in by_its_beginning)
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ({"NFTA_EXPR_NAME": "log"}, "[log {}]"),
+        (
+            {"NFTA_EXPR_NAME": "payload", "NFTA_EXPR_DATA": {
+                "NFTA_PAYLOAD_DREG": 8, "NFTA_PAYLOAD_BASE": 1, "NFTA_PAYLOAD_OFFSET": 12, "NFTA_PAYLOAD_LEN": 4}},
+            "[ip saddr is loaded]",
+        ),
+        (
+            {"NFTA_EXPR_NAME": "lookup", "NFTA_EXPR_DATA": {"NFTA_LOOKUP_SET": "x", "NFTA_LOOKUP_SREG": 9}},
+            '[lookup {"NFTA_LOOKUP_SET": "x", "NFTA_LOOKUP_SREG": "NFT_REG32_01"}]',
+        ),
+    ],
+)  # fmt: skip
+def test_expressions_without_words(expression: dict[str, Any], words: str) -> None:
+    """Nothing is lost: what is not known stands under the kernel's names, what nobody uses is told."""
+    pods = Chain(Table(wire.NFPROTO_IPV4, "t"), "c", [Rule("some", family(4), expression)])
+    (rule,) = told(NETLINK_NETFILTER, transaction(pods.create()[1]))
+    assert rule.startswith(f'add rule ip t c meta nfproto ipv4 {words} comment "some ')
+
+
+def test_a_conntrack_entry() -> None:
+    proto = {"CTA_PROTO_NUM": 17, "CTA_PROTO_SRC_PORT": 5000, "CTA_PROTO_DST_PORT": 53}
+    ip = {"CTA_IP_V4_SRC": "192.0.2.9", "CTA_IP_V4_DST": "192.0.2.1"}
+    message = {"nfgen_family": AF_INET, "CTA_TUPLE_ORIG": {"CTA_TUPLE_IP": ip, "CTA_TUPLE_PROTO": proto}, "CTA_ID": 7}
+    data = encode(conntrack_wire.IPCTNL_MSG_CT_GET, NLM_F_REQUEST, 1, message, conntrack_wire)
+    data += encode(conntrack_wire.IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST, 2, message, conntrack_wire)
+    assert told(NETLINK_NETFILTER, data) == [
+        "delete conntrack entry udp src=192.0.2.9 dst=192.0.2.1 sport=5000 dport=53, CTA_ID 7"
+    ]
+
+
+def test_an_attribute_that_pyroute2_does_not_know() -> None:
+    data = {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": {"IFLA_BR_MULTI_BOOLOPT": b"\1\0\0\0\1\0\0\0"}}
+    message = encode(RTM_NEWLINK, NLM_F_REQUEST, 1, {"index": 1, "IFLA_LINKINFO": data})
+    assert told(NETLINK_ROUTE, message) == ["lo: attribute 46 01 00 00 00 01 00 00 00, IFLA_INFO_KIND bridge"]
 
 
 @pytest.mark.parametrize(("protocol", "kind"), [(NETLINK_ROUTE, 0x7FF0), (NETLINK_NETFILTER, 0x0C77), (16, 77)])

@@ -61,6 +61,10 @@ def bridge(**keys: Any) -> dict[str, Any]:
     return {**GOOD, **keys}
 
 
+def ports(**keys: Any) -> dict[str, Any]:
+    return {"type": "portmap", "capabilities": {"portMappings": True}, **keys}
+
+
 def ipam(**keys: Any) -> dict[str, Any]:
     return {**GOOD, "ipam": {**IPAM, **keys}}
 
@@ -70,6 +74,8 @@ def ipam(**keys: Any) -> dict[str, Any]:
     {"type": "bridge", "ISGATEWAY": True, "IPAM": {**IPAM, "Routes": [{"DST": "0.0.0.0/0"}]}},
     bridge(capabilities={"mac": True, "ips": True, "ipRanges": False}), bridge(dns={"nameservers": ["1.1.1.1"]}),
     bridge(args={"cni": {"mac": "02:00:00:00:00:01"}, "vendor": 1}), bridge(prevResult={}, mtu=None, forceAddress=True),
+    ports(markMasqBit=0, backend="iptables"), ports(masqAll=True), ports(masqAll=False, snat=False), ports(externalSetMarkChain="", backend="nftables"),
+    {"type": "firewall", "firewalldZone": "x", "iptablesAdminChainName": "X"}, {"type": "firewall", "backend": "firewalld", "firewalldZone": "x"},
     ipam(subnet="10.2.0.0/24", rangeStart="10.2.0.9"), bridge(ipMasqBackend="", preserveDefaultVlan=False),
 ])  # fmt: skip
 def test_nothing_to_say(node: Node, plugin: Any) -> None:
@@ -105,11 +111,19 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     (bridge(disableContainerInterface=True), ["disableContainerInterface error .*ipam"]),
     (bridge(vlanTrunk=[{"minID": 7}]), [r"vlanTrunk\[0\].minID error .*maxID"]),
     ({"type": "bridge", "isGateway": True}, ['isGateway warning has no effect without "ipam"']),
-    (bridge(preserveDefaultVlan=True), ['preserveDefaultVlan warning .* "vlan" or "vlanTrunk"']),
+    (bridge(preserveDefaultVlan=True), ['preserveDefaultVlan warning .* "vlan"']),
     (ipam(rangeStart="10.1.0.9"), ['ipam.rangeStart warning .* "subnet"']),
     (ipam(ranges=[[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.1.0.0/25"}]]), ["ipam.ranges error .*overlaps"]),
     (ipam(subnet="10.9.0.1/24"), ["ipam.subnet error .*host bits"]),
     (ipam(ranges=[[{"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"}]]), ["ipam warning the gateway 10.2.0.1 is outside"]),
+    # keys of another backend, or of what is switched off
+    (ports(markMasqBit=0), ['markMasqBit warning has no effect unless "backend" is "iptables"$']),
+    (ports(externalSetMarkChain="X", backend="nftables"), ['externalSetMarkChain warning has no effect unless "backend" is "iptables"$']),
+    (ports(externalSetMarkChain="X", backend="iptables", snat=False), ['externalSetMarkChain warning has no effect unless "snat" is true$']),
+    (ports(masqAll=True, SNAT=False), ['masqAll warning has no effect unless "snat" is true$']),
+    ({"type": "firewall", "backend": "nftables", "firewalldZone": "x"}, ['firewalldZone warning has no effect unless "backend" is "firewalld"$']),
+    ({"type": "firewall", "backend": "firewalld", "iptablesAdminChainName": "X"}, ['iptablesAdminChainName warning .* "backend" is "iptables"$']),
+    (bridge(ipMasqBackend="iptables"), ['ipMasqBackend warning has no effect without "ipMasq"']),
     # capabilities
     (bridge(capabilities={"portMappings": True}), ["capabilities.portMappings warning no plugin here serves it$"]),
     (bridge(capabilities={"ipRange": True}), ['capabilities.ipRange warning .*did you mean "ipRanges"']),
@@ -165,7 +179,7 @@ def test_a_file_with_one_plugin_has_its_keys_at_the_top(node: Node) -> None:
 
 
 def test_keys_that_stand_twice(node: Node) -> None:
-    node.write('{"cniVersion": "1.0.0", "name": "net", "type": "bridge", "mtu": 1, "mtu": 2}', "10-net.conf")
+    node.write('{"cniVersion": "1.0.0", "name": "net", "type": "bridge", "mtu": 1400, "mtu": 1500}', "10-net.conf")
     assert node.lines() == ["10-net.conf mtu warning stands twice in one object; the last one counts"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import netaddr
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from shared.cli import wire_tables
@@ -16,7 +16,7 @@ from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
 from shared.net import addresses, bridges, links, routes, tc_wire, vlans, wire
-from shared.net.netlink import DUMP_TRIES, NetlinkError, Request, decode, encode
+from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request, decode, encode
 from shared.net.netns import Netns
 from shared.net.wire import (
     AF_BRIDGE,
@@ -27,6 +27,7 @@ from shared.net.wire import (
     BRIDGE_VLAN_INFO_UNTAGGED,
     IFA_F_NODAD,
     IFF_UP,
+    MESSAGES,
     NLM_F_ACK,
     NLM_F_ACK_TLVS,
     NLM_F_CAPPED,
@@ -206,9 +207,9 @@ def test_the_routes_own_gateway_wins(own: Address, other: Address) -> None:
 # -- VLANs: the messages; tests/system/test_vlans.py has what they do
 
 
-def expanded(requests: list[Request]) -> dict[int, int]:
-    """VLAN: flags (PVID, untagged) as the kernel would have them after the requests."""
-    have: dict[int, int] = {1: PVID | UNTAGGED}
+def expanded(requests: list[Request], default: int) -> dict[int, int]:
+    """VLAN: flags (PVID, untagged) as the kernel would have them after the requests on a bridge with that default."""
+    have: dict[int, int] = {default: PVID | UNTAGGED} if default else {}
     for request in requests:
         begin = None
         for member in request.message["IFLA_AF_SPEC"]["IFLA_BRIDGE_VLAN_INFO"]:
@@ -230,24 +231,25 @@ def expanded(requests: list[Request]) -> dict[int, int]:
     return have
 
 
-@given(indexes, st.just(0) | vids, st.lists(vids, max_size=50), st.booleans())
-def test_vlans(index: int, native: int, trunk: list[int], keep_default: bool) -> None:
+@given(indexes, st.just(0) | vids, st.just(0) | st.just(1) | vids, st.lists(vids, max_size=50), st.booleans())
+def test_vlans(index: int, native: int, default: int, trunk: list[int], keep_default: bool) -> None:
+    """A port without a native VLAN stays in the bridge's default one, whichever that is, even if the trunk has it."""
     assume(native or trunk)
-    requests = vlans.requests(index, native=native, trunk=trunk, keep_default=keep_default)
+    requests = vlans.requests(index, default=default, native=native, trunk=trunk, keep_default=keep_default)
     for request in requests:
         same(request)
-    have = expanded(requests)
+    have = expanded(requests, default)
     wanted = dict.fromkeys(trunk, 0)
-    if native:
-        wanted[native] = PVID | UNTAGGED
-    if keep_default and 1 not in wanted:
-        wanted[1] = UNTAGGED if native else PVID | UNTAGGED
+    if native or default:
+        wanted[native or default] = PVID | UNTAGGED
+    if keep_default and default and default not in wanted:
+        wanted[default] = UNTAGGED
     assert have == wanted
 
 
 def test_a_trunk_of_all_vlans_is_one_range() -> None:
     """Thousands of VLANs, two attributes; the native one splits the range."""
-    requests = vlans.requests(5, native=0, trunk=list(range(1, 4095)), keep_default=True)
+    requests = vlans.requests(5, default=0, native=0, trunk=list(range(1, 4095)), keep_default=True)
     info = [{"flags": BEGIN, "vid": 1}, {"flags": END, "vid": 4094}]
     body = {"family": AF_BRIDGE, "index": 5, "IFLA_AF_SPEC": {"IFLA_BRIDGE_VLAN_INFO": info}}
     assert [encode(r.kind, 0, 1, r.message) for r in requests] == [by_pyroute2(RTM_SETLINK, 0, 1, body)]
@@ -255,10 +257,12 @@ def test_a_trunk_of_all_vlans_is_one_range() -> None:
 
 def test_the_vlan_gateway_port() -> None:
     """`<bridge>.<vlan>`: a veth pair on the host whose other end is an untagged port of that VLAN only."""
-    bridge = {"index": 4, "IFLA_MTU": 1450, "IFLA_IFNAME": "cni0"}
+    data = {"IFLA_BR_VLAN_DEFAULT_PVID": 1}
+    info = {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": data}
+    bridge = {"index": 4, "IFLA_MTU": 1450, "IFLA_IFNAME": "cni0", "IFLA_LINKINFO": info}
     with KernelEnd(absent=["cni0.7"]) as kernel:
         made = vlans.ensure_gateway_port(
-            kernel.netlink, Undo(), bridge, "cni0.7", vlan=7, keep_default=False, pod_port=99
+            kernel.netlink, Undo(), bridge, "cni0.7", vlan=7, keep_default=False, own=(99,), ipv6=False, dad=False
         )
     assert made["IFLA_IFNAME"] == "cni0.7"
     seen = [(struct.unpack_from("=H", request, 4)[0], request) for request in kernel.requests]
@@ -279,7 +283,7 @@ def test_the_vlan_gateway_port() -> None:
 
 def test_the_default_vlan_may_be_gone_already() -> None:
     """A bridge may have another default VLAN, or none."""
-    drop, *_ = vlans.requests(5, native=7, trunk=[], keep_default=False)
+    drop, *_ = vlans.requests(5, default=1, native=7, trunk=[], keep_default=False)
     assert drop.kind == RTM_DELLINK and drop.tolerate == (errno.ENOENT,)
 
 
@@ -312,7 +316,9 @@ def test_a_kernel_without_vlan_filtering() -> None:
             return [error(errno.EOPNOTSUPP if refuses else 0, sequence)]
 
         with KernelEnd(answer) as kernel:
-            bridges.ensure(kernel.netlink, Undo(), "cni0", port=0, mtu=0, vlan_filtering=True, promisc=False)
+            bridges.ensure(
+                kernel.netlink, Undo(), "cni0", own=(), mtu=0, vlan_filtering=True, promisc=False, ipv6=False, dad=False
+            )
 
     for refuses in (False, True):
         with pytest.raises(UnsupportedField, match="filter VLANs"):
@@ -398,6 +404,24 @@ def test_a_batch_is_one_datagram_with_one_acknowledgement() -> None:
     assert [struct.unpack_from("=H", request, 6)[0] & NLM_F_ACK for request in batches] == [0, 0, NLM_F_ACK]
 
 
+def test_a_large_batch_is_several_datagrams() -> None:
+    """Each acknowledged before the next, all of them sent; the first failure is told."""
+    flags = []
+
+    def answer(_kind: int, sequence: int, request: bytes) -> list[bytes]:
+        flags.append(struct.unpack_from("=H", request, 6)[0])
+        last = bool(flags[-1] & NLM_F_ACK)
+        return [error(errno.EBUSY, sequence)] if sequence in (70, 150) else [error(0, sequence)] if last else []
+
+    count = 2 * AT_ONCE + 30
+    with KernelEnd(answer) as kernel:
+        with pytest.raises(NetlinkError, match="index=70"):
+            kernel.netlink.batch([links.change_flags(number, IFF_UP, IFF_UP) for number in range(1, count + 1)])
+        assert len(kernel.requests) == count
+    places = [place for place, flag in enumerate(flags, 1) if flag & NLM_F_ACK]
+    assert places == [AT_ONCE, 2 * AT_ONCE, count]
+
+
 def test_nothing_to_do_sends_nothing() -> None:
     with KernelEnd() as kernel:
         kernel.netlink.batch([])
@@ -428,12 +452,16 @@ def test_the_kernels_own_words(capped: bool) -> None:
     assert caught.value.code == 999
 
 
-@given(st.binary(max_size=400))
-def test_garbage_is_no_endless_loop(data: bytes) -> None:
-    """Attributes of any length and number, as a kernel of the future might send them."""
-    body = bytes(16) + data
-    message = decode(RTM_NEWLINK, body, 0, len(body))
-    assert isinstance(message, dict)
+@given(st.sampled_from(sorted(MESSAGES)), st.binary(max_size=400))
+@example(RTM_NEWLINK, bytes(16) + struct.pack("=HHHH", 8, 4, 200, 18))  # a length that runs past the message
+@example(RTM_NEWLINK, bytes(16) + struct.pack("=HHHHHH", 12, 18, 60, 1, 0, 0))  # and one that runs past its attribute
+def test_garbage_is_decoded_to_its_end(kind: int, data: bytes) -> None:
+    """Attributes of any length and number, as a kernel of the future might send them; whole ones are not lost."""
+    mtu = struct.pack("=HHI", 8, 4, 1400)
+    assert isinstance(decode(kind, data, 0, len(data)), dict)
+    padded = bytes(16) + mtu + data
+    found = decode(RTM_NEWLINK, padded, 0, len(padded))["IFLA_MTU"]
+    assert (found[0] if isinstance(found, list) else found) == 1400
 
 
 def test_an_unknown_link_kinds_data_stays_bytes() -> None:

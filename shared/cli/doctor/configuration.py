@@ -14,6 +14,7 @@ from pathlib import Path
 from shared.cli import reading
 from shared.cli.doctor.findings import Finding, Severity, error, warning
 from shared.cli.doctor.node import Node
+from shared.cni import suite
 from shared.cni.errors import CniError
 from shared.cni.versions import SUPPORTED
 from shared.launch import PLUGINS
@@ -22,7 +23,6 @@ from shared.runtime.find import PluginNotFound, find
 
 VERSION_SECONDS = 5.0
 TOOLS = ("cnitool",)  # what may stand among the plugins and is none
-LAUNCHER_BYTES = 4096
 
 
 def files(node: Node) -> Iterator[Finding]:
@@ -54,9 +54,9 @@ def refused(node: Node) -> Iterator[Finding]:
         sections = [(plugin, plugin["type"]) for plugin in network.config.plugins]
         sections += [(plugin, section["type"]) for plugin, section in network.ipam if "type" in section]
         for plugin, kind in sections:
-            if kind in PLUGINS and _is_own(_path(node, kind)):
+            if own := _own_plugin(node, kind):
                 try:
-                    reading.judge(kind, network.call(plugin))
+                    reading.judge(own, network.call(plugin))
                 except CniError as reason:
                     yield error(
                         network.path, f"{kind} refuses it: {reason}", f"cnitool validate {shlex.quote(network.path)}"
@@ -96,17 +96,23 @@ def _path(node: Node, kind: str) -> Path | None:
         return None
 
 
-def _is_own(path: Path | None) -> bool:
-    """Whether an executable is a launcher of this suite's."""
-    return path is not None and launched_tree(path) is not None
+def _own_plugin(node: Node, kind: str) -> str:
+    """Return the plugin of this suite that a type's executable is, whatever its name; empty if it is none."""
+    path = _path(node, kind)
+    launched = _launched(path) if path else None
+    plugin = launched[1] or kind if launched else ""
+    return plugin if plugin in PLUGINS else ""
 
 
 def launched_tree(path: Path) -> Path | None:
-    """The code that a launcher of this suite's starts; None for anything else."""
+    """Return the code that a launcher of this suite starts, None for anything else."""
+    launched = _launched(path)
+    return Path(launched[0]) if launched else None
+
+
+def _launched(path: Path) -> tuple[str, str] | None:
     with path.open("rb") as file:
-        text = file.read(LAUNCHER_BYTES)
-    _, found, rest = text.partition(b'from shared.launch import main\nmain("')
-    return Path(os.fsdecode(rest.partition(b'"')[0])) if found else None
+        return suite.launched(file.read(suite.LAUNCHER_BYTES))
 
 
 def answers(node: Node) -> Iterator[Finding]:

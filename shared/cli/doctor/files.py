@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from netaddr import IPNetwork
 
-from ipam.host_local.store import LEASE_LIMIT, Lease, parse_lease
+from ipam.host_local.lease import Lease
 from shared.cli.doctor.links import Mark
-from shared.cni.ip import Address
 from shared.cni.versions import SUPPORTED, upgrade
 
 CACHE_KIND = "cniCacheV1"
@@ -53,19 +51,6 @@ def entries(directory: Path) -> list[Path]:
         return []
 
 
-def read_leases(directory: Path) -> Iterator[tuple[str, Lease | None]]:
-    """The leases of one of host-local's directories, without its lock: address and content."""
-    for entry in entries(directory):
-        try:
-            Address.parse(entry.name)
-            if entry.is_symlink() or not entry.is_file():
-                continue
-            with entry.open("rb") as file:
-                yield entry.name, parse_lease(file.read(LEASE_LIMIT))
-        except (ValueError, FileNotFoundError):  # no lease, or released meanwhile
-            continue
-
-
 def read_result(path: Path) -> Remembered:
     """Reads a file of libcni's cache; raises whatever its content leads to."""
     raw = json.loads(path.read_bytes())
@@ -88,4 +73,7 @@ def read_result(path: Path) -> Remembered:
         if route.get("table") in (None, RT_TABLE_MAIN)
     ]
     mark = (str(raw["networkName"]), str(raw["containerId"]), str(raw["ifName"]))
-    return Remembered(mark, str(raw.get("netns") or ""), path, tuple(networks), tuple(gateways), tuple(routes))
+    # libcni before 1.2 names the namespace in the result alone
+    inside = [one.get("sandbox") for one in result.get("interfaces") or () if one.get("name") == mark[2]]
+    netns = next(filter(None, [raw.get("netns"), *inside]), "")
+    return Remembered(mark, str(netns), path, tuple(networks), tuple(gateways), tuple(routes))

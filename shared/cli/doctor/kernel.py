@@ -34,6 +34,10 @@ def _is_type(*types: str) -> Callable[[Network], bool]:
     return lambda network: any(kind in types for kind in network.types)
 
 
+def _has_subnets(network: Network) -> bool:
+    return any(network.plugin("bandwidth").get(key) for key in ("shapedSubnets", "unshapedSubnets"))
+
+
 def _has(key: str) -> Callable[[Network], bool]:
     return lambda network: bool(network.bridge and getattr(network.bridge, key))
 
@@ -67,6 +71,7 @@ FEATURES = (
     Feature("br_netfilter", "CONFIG_BRIDGE_NETFILTER", "br_netfilter", _has("bridgeNfCallIptables")),
     Feature("IFB links", "CONFIG_IFB", "ifb", _is_type("bandwidth")),
     Feature("the TBF queue", "CONFIG_NET_SCH_TBF", "sch_tbf", _is_type("bandwidth")),
+    Feature("the HTB queue", "CONFIG_NET_SCH_HTB", "sch_htb", _has_subnets),
     Feature("macvlan links", "CONFIG_MACVLAN", "macvlan", _is_type("macvlan")),
     Feature("ipvlan links", "CONFIG_IPVLAN", "ipvlan", _is_type("ipvlan")),
     Feature("VLAN links", "CONFIG_VLAN_8021Q", "8021q", _is_type("vlan")),

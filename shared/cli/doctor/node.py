@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 
@@ -14,14 +15,21 @@ from netaddr import AddrFormatError
 from pyroute2 import IPRoute
 
 from ipam.host_local.store import SIDECAR
-from shared.cli.doctor.files import Remembered, Store, entries, read_leases, read_result
+from shared.cli import inhabited
+from shared.cli.doctor.files import Remembered, Store, entries, read_result
 from shared.cli.doctor.links import Identity, Link, Mark, Pod, Wire, links_here, routes_here
 from shared.cli.doctor.network import Network
+from shared.cli.traces import read_leases
 from shared.cni.errors import CniError
+from shared.net.links import leads_to_pod
+from shared.net.netlink import Netlink
 from shared.net.netns import OWN, open_netns
+from shared.net.owner import Owner
+from shared.net.wire import RTM_GETLINK
+from shared.runtime import presence
+from shared.runtime.cache import Unreadable
 from shared.runtime.conflist import ConfigError, load
 
-NETNS_DIR = Path("/run/netns")
 NO_NSID = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED of linux/net_namespace.h
 
 
@@ -116,12 +124,11 @@ class Node:
 
     @cached_property
     def pods(self) -> dict[Identity, Pod]:
-        """The network namespaces that have a name in the cache or in /run/netns, or a process."""
-        running = [f"/proc/{name}/ns/net" for name in os.listdir("/proc") if name.isdigit()]
+        """The network namespaces that have a name in the cache or elsewhere, a mount, or a process."""
         paths: dict[Identity, str] = {}
-        for path in (*(entry.netns for entry in self.remembered), *map(str, entries(NETNS_DIR)), *running):
-            identity = _identity(path)
-            if identity and identity != _identity(OWN):
+        for path in (*(entry.netns for entry in self.remembered), *inhabited.paths()):
+            identity = inhabited.identity(path)
+            if identity and identity != inhabited.identity(OWN):
                 paths.setdefault(identity, path)
         found = {}
         with IPRoute() as host:
@@ -141,13 +148,31 @@ class Node:
 
     def pod(self, entry: Remembered) -> Pod | None:
         """The pod of an attachment, None if its namespace is gone."""
-        identity = _identity(entry.netns)
+        identity = inhabited.identity(entry.netns)
         return self.pods.get(identity) if identity else None
 
     @cached_property
     def alive(self) -> dict[Mark, Remembered]:
         """The cached attachments whose namespace is there."""
         return {entry.mark: entry for entry in self.remembered if self.pod(entry)}
+
+    @cached_property
+    def leading(self) -> set[str]:
+        """The names of the host's links whose other end is in another namespace that is alive."""
+        with closing(Netlink()) as host:
+            return {link["IFLA_IFNAME"] for link in host.dump(RTM_GETLINK) if leads_to_pod(host, link)}
+
+    def is_certainly_gone(self, mark: Mark) -> bool:
+        """Return False if an attachment's namespace or host link is there, or its entry does not tell."""
+        network, container_id, ifname = mark
+        ports = [link.name for link in self.links if link.mark == mark]
+        if not self.leading.isdisjoint((Owner(*mark).host_link, *ports)):
+            return False
+        mine = (container_id, ifname) if ifname else (container_id,)
+        if any(key[: len(mine)] == mine for path in self.unreadable for key in Unreadable(path, "").keys(network)):
+            return False
+        own = [one for one in self.remembered if one.mark[: len(mine) + 1] == (network, *mine)]
+        return all(presence.of_namespace(one.netns) == presence.GONE for one in own)
 
     @cached_property
     def wires(self) -> list[Wire]:
@@ -165,11 +190,3 @@ class Node:
     def wires_of(self, network: Network) -> list[Wire]:
         """The veth pairs of a network's pods."""
         return [wire for wire in self.wires if wire.network == network.name]
-
-
-def _identity(path: str) -> Identity | None:
-    try:
-        held = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return held.st_dev, held.st_ino

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from netaddr import IPAddress
 
+from ipam.host_local.lease import is_hand_placed
 from ipam.host_local.ranges import RangeSet
-from ipam.host_local.store import is_hand_placed
 from shared.cli.doctor.configuration import launched_tree
+from shared.cli.doctor.files import Remembered
 from shared.cli.doctor.findings import Finding, error, warning
-from shared.cli.doctor.links import command
+from shared.cli.doctor.links import Pod, command
 from shared.cli.doctor.node import Node
 from shared.cni.ip import Address
-from shared.net.owner import Owner
+from shared.runtime.presence import GONE, of_namespace
 
 NEARLY_FULL = 90  # per cent
 
@@ -25,18 +26,32 @@ def cache(node: Node) -> Iterator[Finding]:
     """Each entry of the runtime's cache can be read, and its namespace is there."""
     for path, reason in node.unreadable.items():
         yield warning(path, f"is no cached result: {reason}", f"rm {shlex.quote(str(path))}")
+    wires = {wire.mark: wire for wire in node.wires}
     for entry in node.remembered:
-        if node.pod(entry) is None:
+        if node.pod(entry) is not None or of_namespace(entry.netns) != GONE:
+            continue
+        if node.is_certainly_gone(entry.mark):
             yield warning(
-                entry.path, f"is of {entry.name}, whose network namespace {entry.netns or '(none)'} is gone",
+                entry.path, f"is of {entry.name}, whose network namespace {entry.netns} is gone",
                 f"rm {shlex.quote(str(entry.path))}  # cnitool gc --dry-run {entry.mark[0]} shows what else is left",
             )  # fmt: skip
+        elif entry.mark in wires:
+            yield _unnamed(entry.path, entry, wires[entry.mark].pod)
+
+
+def _unnamed(where: Path | str, entry: Remembered, pod: Pod) -> Finding:
+    """A pod's network namespace has lost the name that the runtime remembers."""
+    place = shlex.quote(entry.netns)
+    return warning(
+        where, f"is of {entry.name}, whose network namespace lives, but not at {entry.netns}, where DEL looks for it",
+        f"mountpoint -q {place} || {{ touch {place} && {command('mount', '--bind', pod.path, entry.netns)}; }}",
+    )  # fmt: skip
 
 
 def stale_links(node: Node) -> Iterator[Finding]:
     """The other end of each host link that bears an attachment's mark is in the pod that the runtime remembers."""
     wired = {wire.port.index: wire for wire in node.wires}
-    gone = {entry.mark: entry for entry in node.remembered if node.pod(entry) is None}
+    lost = {entry.mark: entry for entry in node.remembered if of_namespace(entry.netns) == GONE}
     for link in node.links:
         mark = link.mark
         if mark is None or link.kind != "veth":
@@ -45,10 +60,10 @@ def stale_links(node: Node) -> Iterator[Finding]:
         if link.peer_nsid is None:
             peer = node.link_at(link.peer)
             reason = f"its other end {peer.name if peer else 'that it had'} is on the host, in no pod"
-        elif mark in gone:
-            reason = f"the network namespace {gone[mark].netns} is gone"
-        elif link.index not in wired:
-            reason = "no network namespace that has a name or a process has its other end"
+        elif link.name not in node.leading:
+            reason = "the network namespace of its other end is gone"
+        elif mark in lost and link.index in wired:
+            yield _unnamed(link.name, lost[mark], wired[link.index].pod)
         if reason:
             yield warning(
                 link.name, f"is of {' '.join(mark)}, but {reason}", command("ip", "link", "delete", link.name)
@@ -59,8 +74,6 @@ def leases(node: Node) -> Iterator[Finding]:
     """Each lease is a live pod's, and each live pod has one."""
     in_use = {held.ip for pod in node.pods.values() for link in pod.links for held in link.addresses}
     in_use |= {known.ip for entry in node.alive.values() for known in entry.addresses}
-    links = {link.name for link in node.links}
-    known = {entry.mark for entry in node.remembered}
     for store in node.stores:
         for address, lease in store.leases.items():
             path = store.path / address
@@ -73,7 +86,7 @@ def leases(node: Node) -> Iterator[Finding]:
             # an ADD that is running has made its link, and no runtime knows of it yet
             mark = (store.network, lease.container_id, lease.ifname)
             owner = " ".join(filter(None, mark[1:]))
-            if mark in known or Owner(*mark).host_link not in links:
+            if node.is_certainly_gone(mark):
                 yield warning(path, f"is leased to {owner}, which is gone", todo)
     yield from _lost_leases(node)
 

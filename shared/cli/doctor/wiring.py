@@ -158,7 +158,7 @@ def _wanted_mtu(network: Network) -> int:
     if isinstance(network.bridge.mtu, int):
         return network.bridge.mtu
     with closing(Netlink()) as netlink:
-        return smallest_mtu(netlink, network.bridge_link)
+        return smallest_mtu(netlink, network.bridge_link, network.bridge.uplinks)
 
 
 def duplicate_gateways(node: Node) -> Iterator[Finding]:

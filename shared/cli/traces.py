@@ -1,0 +1,132 @@
+"""What attachments of a network have left on the node beside the runtime's cache: host links, leases, rules."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ipam.host_local import IpamConfig
+from ipam.host_local.lease import LEASE_LIMIT, Lease, is_hand_placed, parse_lease
+from shared.cni import record
+from shared.cni.call import folded
+from shared.cni.ip import Address
+from shared.net import claims
+from shared.net.owner import Owner, attachment
+from shared.nft.registry import BRIDGE, INET, Ruleset, label
+from shared.nft.ruleset import comment_of
+from shared.nft.transaction import Nfnetlink
+from shared.runtime.conflist import NetworkConfigList
+
+if TYPE_CHECKING:
+    from shared.net.netlink import Message
+
+Key = tuple[str, str]  # container id, ifname; a lease of old names no ifname
+
+
+@dataclass
+class Traces:
+    """The addresses of each attachment that has left something, none if they are not known.
+
+    `leased` has the seconds since its latest lease was made; `labels` are of rules whose owner's names they cut.
+    """
+
+    addresses: dict[Key, set[Address]] = field(default_factory=dict)
+    leased: dict[Key, float] = field(default_factory=dict)
+    labels: set[str] = field(default_factory=set)
+
+    def add(self, key: Key, *addresses: Address) -> None:
+        """Note an attachment."""
+        self.addresses.setdefault(key, set()).update(addresses)
+
+
+def find(network: NetworkConfigList, links: Iterable[Message]) -> Traces:
+    """Look at the host's links, given, at host-local's leases, at nf_tables and at the firewall's claims."""
+    found = Traces()
+    for link in links:
+        owner = attachment(link.get("IFLA_IFALIAS", ""))
+        if owner and owner[0] == network.name:
+            found.add(owner[1:])
+    now = time.time()
+    for directory in _stores(network):
+        for name, lease, made in _leases(directory):
+            key = (lease.container_id, lease.ifname)
+            found.add(key, Address.parse(name))
+            found.leased[key] = min(now - made, found.leased.get(key, now - made))
+    for name, addresses in _registered(network.name):
+        _, container_id, ifname = name.split("/")
+        if "~" in container_id + ifname:
+            found.labels.add(name)
+        else:
+            found.add((container_id, ifname), *addresses)
+    for _, note in record.listed(claims.RECORDS):
+        names = [note.get(key) for key in ("network", "containerID", "ifname")]
+        if names[0] == network.name and isinstance(names[1], str) and isinstance(names[2], str):
+            found.add((names[1], names[2]), *parsed(note.get("addresses") or ()))
+    return found
+
+
+def _stores(network: NetworkConfigList) -> set[Path]:
+    """Where the leases of the network may be: in the default place, and where a plugin has them."""
+    found = {str(IpamConfig.fields["dataDir"].default)}
+    for plugin in network.plugins:
+        ipam = folded(dict(plugin), "ipam")
+        data_dir = folded(ipam, "dataDir") if isinstance(ipam, dict) else None
+        if isinstance(data_dir, str):
+            found.add(data_dir)
+    return {Path(data_dir, network.name) for data_dir in found}
+
+
+def read_leases(directory: Path) -> Iterator[tuple[str, Lease | None]]:
+    """The leases of one of host-local's directories, without its lock: address and content."""
+    for name, lease, _ in _files(directory):
+        yield name, lease
+
+
+def _leases(directory: Path) -> Iterator[tuple[str, Lease, float]]:
+    """The same that plugins made and that can be read, each with the time at which it was."""
+    for name, lease, made in _files(directory):
+        if lease is not None and not is_hand_placed(lease):
+            yield name, lease, made
+
+
+def _files(directory: Path) -> Iterator[tuple[str, Lease | None, float]]:
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = directory / name
+        with suppress(ValueError, FileNotFoundError):  # no lease, or released meanwhile
+            Address.parse(name)
+            if path.is_symlink() or not path.is_file():
+                continue
+            with path.open("rb") as file:
+                yield name, parse_lease(file.read(LEASE_LIMIT)), os.fstat(file.fileno()).st_mtime
+
+
+def _registered(network: str) -> Iterator[tuple[str, list[Address]]]:
+    """The labels of the network's attachments that have rules, and the addresses in these."""
+    kernel = Nfnetlink.if_there()
+    if kernel is None:
+        return
+    prefix = label(Owner(network, "", "")).partition("/")[0] + "/"
+    for table in (INET, BRIDGE):
+        for element in kernel.dump_elements(Ruleset(table, "", (), ()).attachments):
+            name, _, items = comment_of(element.get("NFTA_SET_ELEM_USERDATA", b"")).partition(" ")
+            if name.startswith(prefix):
+                yield name, parsed(items.replace(",", " ").split())
+    kernel.close()
+
+
+def parsed(words: Iterable[object]) -> list[Address]:
+    """The addresses among words."""
+    found = []
+    for word in words:
+        with suppress(ValueError, TypeError, AttributeError):
+            found.append(Address.parse(word))  # type: ignore[arg-type]
+    return found

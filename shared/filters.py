@@ -1,0 +1,173 @@
+"""The packet filters of an attachment by whichever mechanism, whatever the configuration says of them now.
+
+`tables` are those that the host has, from shared/net/filter_tables.py: a call that finds none needs nothing of this.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from shared.cni.names import CHAIN_NAME_BYTES
+from shared.cni.plugin import each
+from shared.net import filter_tables
+from shared.net.owner import Owner
+from shared.nft import former, registry
+from shared.nft.registry import BRIDGE, INET
+from shared.nft.ruleset import Set
+from shared.nft.transaction import Nfnetlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from collections.abc import Set as AbstractSet
+    from types import ModuleType
+
+    from shared.cni.ip import Address
+    from shared.nft.conntrack import Flow
+
+    Tables = AbstractSet[tuple[int, str]]
+
+MASQUERADE, MASQUERADE_BY_IPTABLES = "masquerade", "masquerade by iptables"
+SPOOFCHECK, DEDUP, HOSTPORTS, FIREWALL = "spoofcheck", "dedup", "hostports", "firewall"
+MECHANISMS = (
+    (INET, MASQUERADE), (INET, HOSTPORTS), (INET, FIREWALL), (BRIDGE, SPOOFCHECK), (BRIDGE, DEDUP), (BRIDGE, FIREWALL),
+)  # fmt: skip
+MODULES = {MASQUERADE: "masquerade", SPOOFCHECK: "spoofcheck", DEDUP: "dedup", FIREWALL: "admission"}  # of shared/nft
+HAIRPIN = "hairpin"
+# Sets and maps whose keys are addresses, but for the IP version at the end of their names.
+BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "guarded"), HOSTPORTS: (HAIRPIN,)}
+# A set of each mechanism, which is there once it was used.
+A_SET = {
+    MASQUERADE: Set(INET, "masq4", ()), HOSTPORTS: Set(INET, "hostports4", ()), FIREWALL: Set(INET, "admitted4", ()),
+    SPOOFCHECK: Set(BRIDGE, "guarded", ()), DEDUP: Set(BRIDGE, "podmacs", ()),
+}  # fmt: skip
+HOSTPORT_RECORDS = "/run/cni/portmap"  # is there once a call of portmap has used iptables
+
+
+def remove(owner: Owner, tables: Tables) -> None:
+    """Remove all that an attachment has, and what the reference plugins made for its container."""
+    tasks: list[Callable[[], object]] = [lambda: _remove_registered(owner, tables, frozenset())]
+    if _has_iptables(tables):
+        tasks.append(lambda: _remove_from_iptables(owner))
+    each(*tasks)
+
+
+def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: AbstractSet[str]) -> None:
+    """Remove what a new attachment and its addresses have from former times.
+
+    Mechanisms in `keep` replace it themselves. Others' host ports that lead to an address go if they are dead. What
+    others have under an address goes in any case: IPAM has given it to this attachment.
+    """
+    _remove_registered(owner, tables, keep)
+    if filter_tables.INET in tables:
+        _evict(owner, addresses, keep)
+    if not _has_iptables(tables):
+        return
+    if MASQUERADE_BY_IPTABLES not in keep:
+        from shared.iptables import masquerade
+
+        masquerade.evict(addresses)
+    if posix.access(HOSTPORT_RECORDS, posix.F_OK):
+        from shared.iptables import hostports
+
+        hostports.evict(owner, addresses, _forget)
+
+
+def _remove_registered(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> None:
+    mechanisms = [one for one in MECHANISMS if one[1] not in keep and (one[0].family, one[0].name) in tables]
+    # a socket of nf_tables stays open, so that the kernel frees what was deleted while the call does something else
+    found = former.registered(Nfnetlink(), owner, mechanisms) if mechanisms else []
+    names = {mechanism for _, mechanism in found}
+    if filter_tables.REFERENCES in tables and SPOOFCHECK not in keep:
+        names.add(SPOOFCHECK)  # the reference registers nothing
+    each(*(lambda name=name: _remove(name, owner) for name in sorted(names)))
+
+
+def _remove(mechanism: str, owner: Owner) -> None:
+    if mechanism == HOSTPORTS:
+        from shared.nft import hostports
+
+        hostports.remove(Nfnetlink(), owner, _forget)
+    else:
+        _module(mechanism).remove(owner)
+
+
+def _has_iptables(tables: Tables) -> bool:
+    return not tables.isdisjoint((*filter_tables.IPTABLES, filter_tables.LEGACY))
+
+
+def _remove_from_iptables(owner: Owner) -> None:
+    from shared.iptables import variants
+    from shared.net.reference_names import container_digest
+
+    digest = container_digest(owner.network, owner.container_id)
+    if variants.having("nat", f"CNI-{digest}"[:CHAIN_NAME_BYTES]):
+        from shared.iptables import masquerade
+
+        masquerade.remove(owner)
+    if variants.having("nat", f"CNI-DN-{digest}"[:CHAIN_NAME_BYTES]):
+        from shared.iptables import hostports
+
+        hostports.remove(owner, _forget)
+
+
+def _evict(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -> None:
+    kernel = Nfnetlink()
+    names = [name for mechanism, names in BY_ADDRESS.items() if mechanism not in keep for name in names]
+    for element, holder in former.others(kernel, INET, names, addresses, owner):
+        if element.of.name.startswith(HAIRPIN):
+            from shared.nft import hostports
+
+            hostports.remove_dead(kernel, holder, _forget)
+        registry.attempt(kernel, [element.remove()])
+
+
+def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -> None:
+    """Remove what invalid attachments of a network have, and the dead of any network.
+
+    Valid are the listed (container id, ifname).
+    """
+    tasks: list[Callable[[], object]] = [
+        *(lambda name=name: _collect(name, network, valid) for name in _ever_used(tables))
+    ]
+    if _has_iptables(tables):
+        from shared.iptables import hostports, masquerade
+
+        tasks.append(lambda: masquerade.collect(network, valid))
+        tasks.append(lambda: hostports.collect(network, valid, _forget))
+    each(*tasks)
+
+
+def _ever_used(tables: Tables) -> list[str]:
+    """Return the mechanisms of which something may be left, registered or not: those whose sets are there."""
+    sets = {name: one for name, one in A_SET.items() if (one.table.family, one.table.name) in tables}
+    found = Nfnetlink().get_all([one.query() for one in sets.values()]) if sets else []
+    return [name for name, now in zip(sets, found, strict=True) if now]
+
+
+def _collect(mechanism: str, network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    if mechanism == HOSTPORTS:
+        from shared.nft import hostports
+
+        hostports.collect(Nfnetlink(), network, valid, _forget)
+    else:
+        _module(mechanism).collect(network, valid)
+
+
+def _module(mechanism: str) -> ModuleType:
+    module: ModuleType = __import__(f"shared.nft.{MODULES[mechanism]}", fromlist=("remove",))
+    return module
+
+
+def _forget(flows: AbstractSet[Flow]) -> None:
+    from shared.nft import conntrack
+
+    conntrack.forget(flows)
+
+
+def of_other_networks(owner: Owner, tables: Tables) -> list[Owner]:
+    """Return the dead attachments of the same container and interface in other networks that have something here."""
+    kernel = Nfnetlink()
+    present = [table for table in (INET, BRIDGE) if (table.family, table.name) in tables]
+    names = sorted(set().union(*(former.namesakes(kernel, table, owner) for table in present)))
+    return [Owner(*name.split("/")) for name in names if former.has_lost_link(name)]

@@ -1,0 +1,63 @@
+"""Which packet filters the host has, asked by one message, so that a call without any loads nothing that knows them."""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from shared.net.netlink import Netlink, NetlinkError
+from shared.net.wire import (
+    NETLINK_NETFILTER,
+    NFPROTO_BRIDGE,
+    NFPROTO_INET,
+    NFPROTO_IPV4,
+    NFPROTO_IPV6,
+    NFT_MSG_GETTABLE,
+)
+
+INET, BRIDGE = (NFPROTO_INET, "pycni"), (NFPROTO_BRIDGE, "pycni")  # this suite's tables
+REFERENCES = (NFPROTO_BRIDGE, "nat")  # the table of the reference plugins' MAC spoof check
+IPTABLES = ((NFPROTO_IPV4, "nat"), (NFPROTO_IPV6, "nat"))
+LEGACY = (0, "nat")  # stands for the older iptables, whose tables are none of nf_tables'
+LEGACY_NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
+OF_BRIDGES = frozenset({BRIDGE, REFERENCES})
+ALL = frozenset({INET, *OF_BRIDGES, *IPTABLES})
+
+
+class Nfnetlink(Netlink):
+    """A socket to netfilter of the network namespace that the thread is in when this is made."""
+
+    protocol = NETLINK_NETFILTER
+
+
+_open: list[Nfnetlink] = []  # until exit: closing may wait until the kernel has freed what others deleted
+
+
+def present() -> set[tuple[int, str]]:
+    """Return those of the tables above that the host has, and LEGACY if the older iptables may have rules."""
+    try:
+        _open.append(kernel := Nfnetlink())
+        found = {(one["nfgen_family"], one["NFTA_TABLE_NAME"]) for one in kernel.dump(NFT_MSG_GETTABLE)}
+    except NetlinkError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):  # the kernel has no nf_tables
+            raise
+        found = set()
+    except OSError as error:
+        if error.errno not in (
+            errno.EPROTONOSUPPORT,
+            errno.EAFNOSUPPORT,
+        ):  # nor anything of netfilter that speaks netlink
+            raise
+        found = set()
+    return {*(found & ALL), *([LEGACY] if any(b"nat" in legacy_tables(path) for path in LEGACY_NAMES.values()) else [])}
+
+
+def legacy_tables(path: str) -> list[bytes]:
+    """Return the names of the older iptables' tables in one of LEGACY_NAMES; none if the kernel has not loaded it."""
+    try:
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return []
+    names = posix.read(descriptor, 4096)
+    posix.close(descriptor)
+    return names.split()

@@ -1,0 +1,217 @@
+"""Leases whose pods are gone without a DEL: taken over by the ADD that needs them, and never those of the living."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.pretend import Answer, PretendHost
+
+STORE = "/var/lib/cni/networks/net"
+ENTRY = "/var/lib/cni/networks/.pycni/net"
+ASKED = "IgnoreUnknown=1;IP=10.1.0.2"
+SMALL = {"type": "host-local", "subnet": "10.1.0.0/29"}  # five addresses
+BOTH = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/29"}], [{"subnet": "fd00:1::/64"}]]}
+
+
+class Node:
+    """A pretend host whose pods are attached by host-local alone, as a foreign main plugin calls it, or by bridge."""
+
+    def __init__(self, host: PretendHost, plugin: str) -> None:
+        self.host, self.plugin = host, plugin
+
+    def call(self, verb: str, pod: str, netns: str | None = None, ipam: Any = SMALL, **keys: Any) -> Answer:
+        how = {name: keys.pop(name) for name in ("args", "ifname") if name in keys}
+        config = {"cniVersion": "1.1.0", "name": "net", "type": self.plugin, "bridge": "br0", "ipam": ipam, **keys}
+        where = f"/run/netns/{pod}" if netns is None else netns
+        return self.host.cni(self.plugin, verb, config, netns=where, container_id=pod, **how)
+
+    def add(self, pod: str, *, new: bool = True, **keys: Any) -> list[str]:
+        if new:
+            self.host.netns(pod)
+        answer = self.call("ADD", pod, **keys)
+        assert answer.status == 0, answer
+        return [ip["address"].partition("/")[0] for ip in answer.json["ips"]]
+
+    def lose(self, pod: str) -> None:
+        """The namespace goes without a DEL, and, when the kernel comes to it, the link of the pod."""
+        links = len(self.ports())
+        self.host.drop_netns(pod)
+        if self.plugin == "bridge":
+            until(lambda: len(self.ports()) < links)
+
+    def ports(self) -> list[str]:
+        return [link["ifname"] for link in self.host.ip("link", "show", "type", "veth")]
+
+    def leases(self) -> dict[str, str]:
+        files = self.host.snapshot()["files"]
+        prefixes = (f"{STORE}/10.", f"{STORE}/fd")
+        return {path.removeprefix(f"{STORE}/"): text for path, text in files.items() if path.startswith(prefixes)}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for what the kernel does when it comes to it."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(params=["host-local", "bridge"])
+def node(request: pytest.FixtureRequest, host: PretendHost) -> Node:
+    return Node(host, request.param)
+
+
+@pytest.mark.row(25)
+def test_an_attachment_that_comes_back_takes_its_stale_lease_over(node: Node) -> None:
+    """Under its old path, where the kernel gives the namespace the old number, under another one, and again."""
+    node.add("a")
+    for _ in range(3):
+        node.lose("a")
+        (address,) = node.add("a")
+        assert node.leases() == {address: "a\r\neth0"}
+    node.lose("a")
+    answer = node.call("ADD", "a", node.host.netns("elsewhere"))
+    assert answer.status == 0 and len(node.leases()) == 1, answer
+    assert node.call("DEL", "a", "").status == 0
+    assert node.leases() == {}
+
+
+@pytest.mark.row(25)
+def test_its_other_address_goes_with_it(node: Node) -> None:
+    node.add("a", ipam=BOTH)
+    node.lose("a")
+    addresses = node.add("a", ipam=SMALL)
+    assert node.leases() == dict.fromkeys(addresses, "a\r\neth0")
+
+
+@pytest.mark.row(15, 25)
+def test_one_that_is_alive_is_refused(node: Node) -> None:
+    """In its own namespace and in another one; and what it has stays."""
+    (address,) = node.add("a")
+    before = node.leases()
+    for netns in ("/run/netns/a", node.host.netns("other"), "/run/netns/none"):
+        answer = node.call("ADD", "a", netns)
+        assert answer.status == 1 and answer.code in (3, 999), answer
+        if node.plugin == "host-local":
+            assert f"{address} has been allocated to a eth0, duplicate" in answer.json["msg"]
+        assert node.leases() == before
+
+
+@pytest.mark.row(25)
+def test_an_interface_of_another_name_is_another_attachment(node: Node) -> None:
+    node.add("a")
+    node.add("a", new=False, ifname="net1")
+    node.lose("a")
+    node.add("a", ifname="net1")
+    assert sorted(node.leases().values()) == ["a\r\neth0", "a\r\nnet1"]
+
+
+@pytest.mark.row(25)
+def test_a_full_pool_of_dead_pods_is_not_full(node: Node) -> None:
+    """Nor is it for STATUS; the living keep what they have, and a pool full of them is full."""
+    for pod in "abcde":
+        node.add(pod)
+    assert node.call("STATUS", "").code == 50
+    kept = {address: text for address, text in node.leases().items() if text[0] in "bd"}
+    node.host.netns("f")
+    refused = node.call("ADD", "f")
+    assert refused.code == 11 and len(node.leases()) == 5, refused
+    for pod in "ace":
+        node.lose(pod)
+    before = node.leases()
+    assert node.call("STATUS", "").status == 0
+    assert node.leases() == before
+    node.add("f", new=False)
+    node.add("g")
+    node.add("h")
+    assert {address: text for address, text in node.leases().items() if text[0] in "bd"} == kept
+    assert sorted(text[0] for text in node.leases().values()) == sorted("bdfgh")
+    node.host.netns("i")
+    assert node.call("ADD", "i").code == 11
+    assert node.call("STATUS", "").code == 50
+
+
+@pytest.mark.parametrize("how", ["CNI_ARGS", "ips"])
+@pytest.mark.row(25)
+def test_an_address_that_is_asked_for(node: Node, how: str) -> None:
+    asked: dict[str, Any] = {"args": ASKED} if how == "CNI_ARGS" else {"runtimeConfig": {"ips": ["10.1.0.2"]}}
+    assert node.add("a", ipam=BOTH)[0] == "10.1.0.2"
+    node.host.netns("b")
+    assert node.call("ADD", "b", **asked).code == 11
+    node.lose("a")
+    assert node.add("b", new=False, **asked) == ["10.1.0.2"]
+    assert node.leases() == {"10.1.0.2": "b\r\neth0"}
+
+
+@pytest.mark.row(25)
+def test_a_namespace_that_lives_on_without_its_path_keeps_bridges_lease(host: PretendHost) -> None:
+    """A process keeps it, and its link says so."""
+    node = Node(host, "bridge")
+    for pod in "abcde":
+        node.add(pod)
+    before = node.leases()
+    with host.popen("ip", "netns", "exec", "a", "sh", "-c", "echo; cat") as keeper:
+        assert keeper.stdout is not None
+        keeper.stdout.readline()
+        host.drop_netns("a")
+        host.netns("f")
+        assert node.call("ADD", "f").code == 11
+        assert node.call("ADD", "f", args=ASKED).code == 11
+        assert node.call("STATUS", "").code == 50
+        assert node.call("ADD", "a", host.netns("again")).code == 999
+        assert node.leases() == before
+        keeper.communicate()
+
+
+@pytest.mark.parametrize("path", ["", "/run/netns/none", "/etc/passwd", "/run/" + "x/" * 1500])
+@pytest.mark.row(25)
+def test_nothing_known_of_the_namespace_is_alive(host: PretendHost, path: str) -> None:
+    """No namespace, what is none, and a path too long to be noted: as an entry of an earlier release."""
+    node = Node(host, "host-local")
+    node.add("a")
+    if path:
+        host.run("sh", "-ec", f"rm {ENTRY}/a:eth0 {STORE}/10.1.0.2; mkdir -p $(dirname {path})")
+        assert node.call("ADD", "a", path).status == 0
+    else:
+        host.run("sh", "-ec", f"ln -sfn 'own 10.1.0.2' {ENTRY}/a:eth0")
+    node.lose("a")
+    host.netns("a")
+    assert node.call("ADD", "a").code == 999
+    assert len(node.leases()) == 1
+
+
+@pytest.mark.row(25)
+def test_a_killed_call_in_between_forgets_no_mark(node: Node) -> None:
+    """It leaves the store unsealed, and the index is made anew."""
+    node.add("a", ipam=BOTH)
+    node.host.run("touch", STORE)
+    node.lose("a")
+    node.add("b", ipam=BOTH)
+    node.add("a", ipam=BOTH)
+    assert sorted(node.leases().values()) == ["a\r\neth0"] * 2 + ["b\r\neth0"] * 2
+
+
+@pytest.mark.row(25)
+def test_a_lease_that_the_reference_made_since_is_alive(host: PretendHost, reference_bin: str) -> None:
+    """For the same attachment and address: this suite's mark says nothing about it."""
+    node = Node(host, "host-local")
+    (address,) = node.add("a")
+    host.drop_netns("a")
+    config = {"cniVersion": "1.0.0", "name": "net", "type": "host-local", "ipam": SMALL}
+    time.sleep(1.1)  # no two calls of different suites come that close
+    for verb in ("DEL", "ADD"):
+        answer = host.cni(
+            "host-local", verb, config, netns="/run/netns/none", container_id="a", args=f"IP={address}",
+            bin_dir=reference_bin,
+        )  # fmt: skip
+        assert answer.status == 0, answer
+    for pod in "bcde":
+        node.add(pod)
+    host.netns("f")
+    assert node.call("ADD", "f").code == 11
+    assert node.call("ADD", "a").code == 999
+    assert node.leases()[address] == "a\r\neth0"

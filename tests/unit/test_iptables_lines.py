@@ -1,0 +1,87 @@
+"""Comparing thousands of rules with thousands of lines: as often as there are lines, not as often as there are pairs."""
+
+# ruff: noqa: SLF001  (the commands are made inside)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shared.cni.ip import Prefix
+from shared.iptables import hostports, masquerade, programs
+from shared.iptables.hostport_rules import Forwarding
+from shared.net.owner import Owner
+from shared.nft.hostports import HostPort
+
+OWNER = Owner("net", "c1", "eth0")
+POD = Prefix.parse("10.1.0.5/24")
+
+
+class Line(str):
+    """A line of iptables-save that counts what it is compared with."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Line.compared += 1
+        return str.__eq__(self, other)
+
+
+def forwarding(count: int, host: str = "") -> Forwarding:
+    ports = [HostPort(host, "tcp", 10_000 + number, POD.address, 80) for number in range(count)]
+    return Forwarding(OWNER, ports, {4: POD}, {}, snat=True, masq_all=False, localnet=False)
+
+
+def exempt(count: int) -> list[Prefix]:
+    return [Prefix.parse(f"172.{16 + (number >> 8)}.{number & 255}.0/24") for number in range(count)]
+
+
+def of_host_ports(count: int, host: str = "") -> tuple[list[str], Callable[[], list[str]]]:
+    """The lines of so many host ports, and CHECK of them."""
+    one = forwarding(count, host)
+    lines = [*one.shared(), *(line for is_at in (True, False) for line in one.entries(4, is_at=is_at))]
+    lines += [line for is_at in (True, False) for line in one.inside(4, is_at=is_at)]
+    return lines, lambda: hostports.problems(one)
+
+
+def of_networks(count: int) -> tuple[list[str], Callable[[], list[str]]]:
+    """The lines of so many networks, and CHECK of them."""
+    networks = exempt(count)
+    return masquerade._rules(OWNER, 4, [POD], networks), lambda: masquerade.problems(OWNER, [POD], networks)
+
+
+def of_a_repeated_add(count: int) -> tuple[list[str], Callable[[], list[str]]]:
+    """The same lines, and an ADD that finds them."""
+    wanted = masquerade._rules(OWNER, 4, [POD], exempt(count))
+    return wanted, lambda: masquerade._missing([Line(line) for line in wanted], OWNER, wanted, [POD.address])
+
+
+@pytest.mark.row(28)
+@pytest.mark.parametrize("of", [of_host_ports, of_networks, of_a_repeated_add])
+def test_lines_are_looked_up(monkeypatch: pytest.MonkeyPatch, of: Callable[[int], Any]) -> None:
+    found = []
+    for count in (500, 1_000):
+        lines, look = of(count)
+        there = [Line(line) for line in lines]
+        monkeypatch.setattr(programs.Tables, "__init__", lambda *_: None)
+        monkeypatch.setattr(programs.Tables, "lines", lambda _, there=there: {"nat": there})
+        Line.compared = 0
+        assert look() == []
+        found.append(Line.compared)
+    assert found[1] <= 2.2 * found[0] + 10, found
+
+
+@pytest.mark.row(28)
+def test_rules_for_one_address_are_put_in_front_without_counting() -> None:
+    """Each at the front, the last first: iptables would walk to the place that a number names."""
+    one = forwarding(40, "192.0.2.1")
+    commands = hostports._missing(4, {"nat": []}, one)["nat"]
+    inserted = [command for command in commands if command.startswith("-I CNI-")]
+    assert len(inserted) == 3 * 40 + 3 and not [line for line in inserted if re.match(r"-I \S+ \d", line)]
+    first = [line for line in reversed(inserted) if f"-I {one.chain} " in line]
+    assert [f"-A{line.removeprefix('-I')}" for line in first] == one.inside(4, is_at=True)

@@ -1,0 +1,104 @@
+"""Deleting many links: what is asked of the kernel, and what is done if it refuses."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from typing import Any
+
+import pytest
+
+from shared.net import links
+from shared.net.netlink import NetlinkError
+from shared.net.wire import NLM_F_ACK, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK
+from tests.unit.kernel_end import KernelEnd, by_pyroute2, done, error, read_by_pyroute2
+
+DOOMED = (3, 4, 5)
+
+
+class Kernel:
+    """Links 1 to 7 in the groups 0 and 77, of which others take one at the moment that is named."""
+
+    def __init__(self, *, groups: bool = True, stubborn: int = 0, taken_by_others: int = 0) -> None:
+        self.links = {index: 77 if index == 7 else 0 for index in range(1, 8)}
+        self.groups = groups
+        self.stubborn = stubborn
+        self.taken_by_others = taken_by_others
+        self.asked: list[dict[str, Any]] = []
+
+    def __call__(self, kind: int, sequence: int, request: bytes) -> list[bytes]:
+        (flags,) = struct.unpack_from("=H", request, 6)
+        message = read_by_pyroute2(kind, request)
+        if kind == RTM_GETLINK:
+            shown = [{"index": index, "IFLA_GROUP": group} for index, group in self.links.items()]
+            return [*(by_pyroute2(RTM_NEWLINK, 2, sequence, link) for link in shown), done(sequence)]
+        self.asked.append({"kind": kind, **message})
+        number = self._change(kind, message)
+        return [error(number, sequence, request[:16])] if number or flags & NLM_F_ACK else []
+
+    def _change(self, kind: int, message: dict[str, Any]) -> int:
+        index = message["index"]
+        if kind == RTM_NEWLINK:
+            if index == self.taken_by_others:
+                self.links.pop(index, None)
+            if index not in self.links:
+                return errno.ENODEV
+            self.links[index] = message["IFLA_GROUP"]
+            return 0
+        if not index and not self.groups:
+            return errno.EINVAL
+        gone = [
+            one for one, group in self.links.items() if one == index or (not index and group == message["IFLA_GROUP"])
+        ]
+        if self.stubborn in gone:
+            return errno.EBUSY
+        for one in gone:
+            del self.links[one]
+        return 0 if gone else errno.ENODEV
+
+
+def delete(kernel: Kernel, *doomed: int) -> list[dict[str, Any]]:
+    """What was asked of the kernel for deleting them."""
+    with KernelEnd(kernel) as end:
+        links.delete_all(end.netlink, lambda link: link["index"] in doomed)
+    return [message for message in kernel.asked if message["kind"] == RTM_DELLINK]
+
+
+def test_one_request_for_all() -> None:
+    """By a group in which there is no other link."""
+    kernel = Kernel()
+    (deletion,) = delete(kernel, *DOOMED)
+    assert sorted(kernel.links) == [1, 2, 6, 7]
+    assert deletion["IFLA_GROUP"] not in (0, 77) and deletion["index"] == 0
+
+
+def test_one_link_needs_no_group() -> None:
+    kernel = Kernel()
+    assert [message["index"] for message in delete(kernel, 3)] == [3]
+    assert len(kernel.asked) == 1
+
+
+def test_no_link() -> None:
+    assert delete(Kernel()) == []
+
+
+@pytest.mark.parametrize("taken", DOOMED)
+def test_a_link_that_another_call_deletes_meanwhile(taken: int) -> None:
+    kernel = Kernel(taken_by_others=taken)
+    delete(kernel, *DOOMED)
+    assert sorted(kernel.links) == [1, 2, 6, 7]
+
+
+def test_a_kernel_that_deletes_no_groups() -> None:
+    kernel = Kernel(groups=False)
+    assert [message["index"] for message in delete(kernel, *DOOMED)] == [0, *DOOMED]
+    assert sorted(kernel.links) == [1, 2, 6, 7]
+
+
+def test_a_link_that_cannot_be_deleted() -> None:
+    """The others are deleted all the same, and the error is raised."""
+    kernel = Kernel(stubborn=4)
+    with pytest.raises(NetlinkError) as raised:
+        delete(kernel, *DOOMED)
+    assert raised.value.errno == errno.EBUSY and raised.value.message == {"index": 4}
+    assert sorted(kernel.links) == [1, 2, 4, 6, 7]
