@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 KEY_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:@/")
+# Writable in a pod, and the host's all the same: one variable of the kernel serves every network namespace.
+HOST_WIDE = frozenset({
+    "netfilter/nf_hooks_lwtunnel", "netfilter/nf_conntrack_max", "netfilter/nf_conntrack_expect_max",
+    "netfilter/nf_conntrack_buckets", "nf_conntrack_max",
+})  # fmt: skip
 FLAGS = {"promisc": IFF_PROMISC, "allmulti": IFF_ALLMULTI}
 NUMBERS = {"mtu": "IFLA_MTU", "txQLen": "IFLA_TXQLEN"}
 
@@ -54,7 +59,10 @@ def _path(key: str, ifname: str = "") -> str:
         raise config.Invalid(
             f'["{key}"]', None, "is not a sysctl of the network namespace, such as net.ipv4.ip_forward"
         )
-    return "/".join(parts[1:]).replace("IFNAME", ifname or "IFNAME")
+    path = "/".join(parts[1:]).replace("IFNAME", ifname or "IFNAME")
+    if path in HOST_WIDE:
+        raise config.Invalid(f'["{key}"]', None, "is the host's, not the pod's: it would change for every pod")
+    return path
 
 
 sysctls = config.Kind(_sysctls, {"type": "object", "additionalProperties": {"type": "string"}})
@@ -126,7 +134,10 @@ class Wanted:
         }
         named = {**keys.sysctl, **(arguments.sysctl if arguments else {})}
         _refuse_disallowed(named)
-        self.sysctls = {_path(key, call.ifname): value for key, value in named.items()}
+        try:
+            self.sysctls = {_path(key, call.ifname): value for key, value in named.items()}
+        except config.Invalid as error:  # an interface can be called like a sysctl
+            raise config.invalid(f"sysctl{error.path}", error.value, error.reason) from None
         self.record = record_path(keys.dataDir, call)
 
 

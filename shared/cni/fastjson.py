@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 WHITE_SPACE = " \t\n\r"
+NESTING_LIMIT = 200  # levels of lists and objects: what reads and prints them later calls itself for each
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -59,10 +60,29 @@ def loads(data: bytes) -> Any:
     except SystemError:  # the C scanner finds no words for an error while the json module is not imported
         value, end = _public()[0](text, start)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise _too_deep() from None
+    if data.count(b"[") + data.count(b"{") > NESTING_LIMIT and _is_deep(value):
+        raise _too_deep()
     if text[end:].strip(WHITE_SPACE):
         raise ValueError(f"more than one JSON document: something follows at character {end}")
     return value
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"nested more than {NESTING_LIMIT} levels deep")
+
+
+def _is_deep(value: Any) -> bool:
+    """Return True if there is a list or object below NESTING_LIMIT others."""
+    level = [value]
+    for _ in range(NESTING_LIMIT + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 def repeated(data: bytes) -> set[str]:

@@ -54,6 +54,7 @@ SEND_OVERHEAD_BYTES = 32  # of a send buffer that a message may not use: netlink
 WMEM_MAX = "net.core.wmem_max"
 ANSWER_SECONDS = 30
 SOL_NETLINK = 270  # linux/socket.h
+ERROR_BYTES = 20  # struct nlmsgerr in linux/netlink.h: a number and the header of the refused message
 NLMSGERR_ATTR_MSG = 1  # linux/netlink.h
 RECEIVE_SIZE = 65536
 AT_ONCE = 64  # requests of a batch that are sent together: the socket's buffer holds as many refusals
@@ -293,10 +294,14 @@ class Netlink:
         offset = 0
         while offset + 16 <= len(data):
             length, kind, flags, sequence, _port = unpack_from("=IHHII", data, offset)
+            if not 16 <= length <= len(data) - offset:
+                return
             yield kind, sequence, flags, data, offset + 16, offset + length
             offset += (length + 3) & ~3
 
     def _refusal(self, request: Request, flags: int, data: bytes, start: int, end: int) -> NetlinkError | None:
+        if end - start < ERROR_BYTES:
+            return NetlinkError(errno.EBADMSG, request.kind, request.message, "the answer is cut", self.tables)
         number = -int(unpack_from("=i", data, start)[0])
         if number == 0 or number in request.tolerate:
             return None
@@ -380,6 +385,8 @@ def _decode_structure(name: str, data: bytes, start: int, end: int, structures: 
     fields, layout, attributes = structures[name]
     message: Message = {}
     if layout:
+        if calcsize(layout) > end - start:
+            return message
         message.update(zip(fields, unpack_from(layout, data, start), strict=True))
         start += (calcsize(layout) + 3) & ~3
     known = _by_number.get(name)
@@ -401,7 +408,7 @@ def _decode_structure(name: str, data: bytes, start: int, end: int, structures: 
 def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     while start + 4 <= end:
         length, number = unpack_from("=HH", data, start)
-        if length < 4:
+        if not 4 <= length <= end - start:  # what follows cannot be told
             return
         yield number & NLA_TYPE_MASK, start + 4, start + length
         start += (length + 3) & ~3

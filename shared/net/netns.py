@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 OWN = "/proc/thread-self/ns/net"
 OVERRIDE = b"CNI_NETNS_OVERRIDE"
 OVERRIDES = (b"1", b"TRUE")  # in any case of the letters, as the reference has it
-NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
+NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, on most architectures
+IOC_NONE = 0x20000000  # asm/ioctl.h: a bit that the others set in requests without data
+WITH_IOC_NONE = ("alpha", "mips", "ppc", "sparc")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
@@ -67,7 +69,7 @@ def open_netns(path: str) -> Netns:
     except (OSError, ValueError) as error:
         raise InvalidNetns(f"CNI_NETNS {path!r} cannot be opened", str(error)) from None
     try:
-        kind = fcntl.ioctl(descriptor, NS_GET_NSTYPE)
+        kind = fcntl.ioctl(descriptor, request_of_type(posix.uname().machine))
     except OSError:
         kind = 0
     if kind != CLONE_NEWNET:
@@ -81,6 +83,11 @@ def open_netns(path: str) -> Netns:
         posix.close(home)
         raise HostNetns(f"CNI_NETNS {path!r} is the host's own network namespace, not a container's")
     return Netns(path, descriptor, home, is_own=is_own)
+
+
+def request_of_type(machine: str) -> int:
+    """Return the number of the ioctl NS_GET_NSTYPE on a machine, as uname(2) names it."""
+    return NS_GET_NSTYPE | (IOC_NONE if machine.startswith(WITH_IOC_NONE) else 0)
 
 
 def open_if_there(path: str) -> Netns | None:

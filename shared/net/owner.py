@@ -8,19 +8,28 @@ from __future__ import annotations
 try:
     from _blake2 import blake2b
 except ImportError:
-    from hashlib import blake2b
+    try:
+        from hashlib import blake2b
+    except ImportError:
+        blake2b = None  # type: ignore[assignment,misc]
 
 ALIAS_PREFIX = "pycni:"
 ALIAS_BYTES = 255  # IFALIASZ in linux/if.h, less the closing NUL
 LINK_PREFIX = "veth"
 IFB_PREFIX = "bwp"
 NETWORK_DIGITS = 3
+DIGEST_BYTES = 24
 FILE_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
 
 
 def digest(data: bytes) -> str:
-    """48 hexadecimal digits that derive from the data and are nobody else's."""
-    return blake2b(data, digest_size=24).hexdigest()
+    """Return 48 hexadecimal digits that derive from the data and from no other."""
+    try:
+        return blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+    except (TypeError, ValueError):  # a FIPS build's hash is absent, forbidden, or OpenSSL's, which takes no size
+        from shared.net import blake2
+
+        return blake2.hexdigest(data, DIGEST_BYTES)
 
 
 def file_name(name: str, suffix: str = "", *, spare: int = 0) -> str:

@@ -264,8 +264,8 @@ KNOWN = (
         ["host-local/legacy lease", "host-local/CHECK of nothing"],
     ),
     Known(
-        "portmap ADD: directory /run/cni/portmap: absent -> there",
-        "a lock between the look at the rules and their change, so that two pods do not get one port",
+        "portmap ADD: * /run/cni/portmap*: absent -> *",
+        "a lock, so that two pods do not get one port, and a file by which a later ADD knows that the holder is dead",
         ["portmap/iptables: *", "hand-over/host ports by iptables:ours-first"],
     ),
     # firewall

@@ -176,6 +176,9 @@ def test_interface_with_a_dot(node: Node, key: str) -> None:
         {"sysctl": []},
         {"sysctl": "net.ipv4.ip_forward"},
         {"args": {"cni": {"sysctl": {"kernel.x": "1"}}}},
+        {"sysctl": {"net.netfilter.nf_hooks_lwtunnel": "1"}},
+        {"sysctl": {"net/netfilter/nf_conntrack_max": "1"}},
+        {"args": {"cni": {"sysctl": {"net.nf_conntrack_max": "1"}}}},
         {"mtu": -1},
         {"mtu": "1500"},
         {"txQLen": 1.5},
@@ -229,6 +232,61 @@ def test_only_the_pods_sysctls_change(node: Node) -> None:
     assert node.sysctl("ipv4/ip_forward") == "1"
     node.call("DEL", {})
     assert node.sysctl("ipv4/ip_forward") == "0"
+
+
+def test_interface_name_that_makes_a_sysctl_the_hosts(node: Node) -> None:
+    answer = node.call("ADD", {"sysctl": {"net.netfilter.nf_conntrack_IFNAME": "1"}}, ifname="max")
+    assert answer.code == 7 and "nf_conntrack_IFNAME" in answer.json["msg"]
+
+
+# Changes each sysctl of the pod that tuning takes, and prints those that are others on the host by then.
+WALK = """
+import os, sys
+from plugins import tuning
+from shared.cni.config import Invalid
+from shared.net.netns import open_netns
+
+def read(path):
+    try:
+        return open(path).read()
+    except OSError:
+        return None
+
+pod = open_netns(sys.argv[1])
+with pod:
+    found = [os.path.join(folder, name) for folder, _, names in os.walk("/proc/sys/net") for name in names]
+walked = 0
+for path in found:
+    try:
+        tuning._path(path.removeprefix("/proc/sys/"))
+    except Invalid:
+        continue
+    host = read(path)
+    with pod:
+        before = read(path)
+        for value in ("1", "0", "2", "16"):
+            try:
+                open(path, "w").write(value)
+            except OSError:
+                continue
+            if read(path) != before:
+                walked += 1
+                break
+    if read(path) != host:
+        print(path)
+    with pod:
+        try:
+            open(path, "w").write(before or "")
+        except OSError:
+            pass
+print(walked)
+"""
+
+
+def test_no_sysctl_of_a_pod_is_the_hosts(node: Node) -> None:
+    *shared, walked = node.host.python(WALK, node.netns).split()
+    assert not shared
+    assert int(walked) > 300
 
 
 def test_gc_forgets_what_is_not_valid(node: Node) -> None:

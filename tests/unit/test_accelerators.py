@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
-import textwrap
+import hashlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from shared.net import blake2
 from tests.unit.python import run
 
 CALL = """
@@ -85,11 +88,27 @@ def test_sockets_where_the_private_module_lacks_something() -> None:
     )
 
 
-def test_names_without_the_private_hash() -> None:
+NAMES = """
+from shared.net.owner import Owner, stable_link
+owner = Owner("net", "c1", "eth0")
+print(owner.host_link, owner.host_mac, owner.pod_mac, stable_link("cni0.7"), stable_link("x" * 1000))
+"""
+PUBLIC = "import hashlib\nsys.modules['_blake2'] = None\n"
+# What the builds of Python for hosts under FIPS have in the hash's place.
+FIPS = {
+    "absent": PUBLIC + "del hashlib.blake2b\n",
+    "OpenSSL's, without sizes": PUBLIC + "hashlib.blake2b = lambda data=b'': hashlib.sha512(data)\n",
+    "forbidden": PUBLIC
+    + "def forbidden(*a, **k): raise ValueError('disabled for FIPS')\nhashlib.blake2b = forbidden\n",
+}
+
+
+@pytest.mark.parametrize("how", [PUBLIC, *FIPS.values()], ids=["public", *FIPS])
+def test_names_without_the_private_hash(how: str) -> None:
     """A host link's name may not depend on which module computes it, or DEL would not find it."""
-    script = """
-        from shared.net.owner import Owner, stable_link
-        owner = Owner("net", "c1", "eth0")
-        print(owner.host_link, owner.host_mac, owner.pod_mac, stable_link("cni0.7"))
-    """
-    assert run(script) == run("import hashlib\nsys.modules['_blake2'] = None" + textwrap.dedent(script))
+    assert run(how + NAMES) == run(NAMES)
+
+
+@given(st.binary(max_size=600), st.integers(1, 64))
+def test_the_hash_in_python(data: bytes, size: int) -> None:
+    assert blake2.hexdigest(data, size) == hashlib.blake2b(data, digest_size=size).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from shared.cni import fastjson
 from shared.cni.fastjson import dumps, loads
-from tests.unit.python import run
+from tests.pythons import found
+from tests.unit.python import ROOT, run
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -108,3 +110,25 @@ def test_a_private_module_of_another_interface() -> None:
     """)
         == "{'a': 1} \"x\"\n"
     )
+
+
+DEPTHS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from shared.cni.config import described
+from shared.cni.fastjson import loads
+described(loads(b"[" * 200 + b"]" * 200), "can be read and shown")
+for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+    for depth in (202, 1000, 2000, 20000):
+        try:
+            loads(opening * depth + b"1" + closing * depth)
+        except ValueError as error:
+            print(error)
+"""
+
+
+@pytest.mark.parametrize("version", found())
+def test_deep_nesting_is_refused_alike_by_every_python(version: str) -> None:
+    command = [found()[version], "-I", "-S", "-B", "-c", DEPTHS, str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["nested more than 200 levels deep"] * 8

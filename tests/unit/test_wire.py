@@ -8,7 +8,7 @@ from typing import Any
 
 import netaddr
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from shared.cli import wire_tables
@@ -27,6 +27,7 @@ from shared.net.wire import (
     BRIDGE_VLAN_INFO_UNTAGGED,
     IFA_F_NODAD,
     IFF_UP,
+    MESSAGES,
     NLM_F_ACK,
     NLM_F_ACK_TLVS,
     NLM_F_CAPPED,
@@ -451,12 +452,16 @@ def test_the_kernels_own_words(capped: bool) -> None:
     assert caught.value.code == 999
 
 
-@given(st.binary(max_size=400))
-def test_garbage_is_no_endless_loop(data: bytes) -> None:
-    """Attributes of any length and number, as a kernel of the future might send them."""
-    body = bytes(16) + data
-    message = decode(RTM_NEWLINK, body, 0, len(body))
-    assert isinstance(message, dict)
+@given(st.sampled_from(sorted(MESSAGES)), st.binary(max_size=400))
+@example(RTM_NEWLINK, bytes(16) + struct.pack("=HHHH", 8, 4, 200, 18))  # a length that runs past the message
+@example(RTM_NEWLINK, bytes(16) + struct.pack("=HHHHHH", 12, 18, 60, 1, 0, 0))  # and one that runs past its attribute
+def test_garbage_is_decoded_to_its_end(kind: int, data: bytes) -> None:
+    """Attributes of any length and number, as a kernel of the future might send them; whole ones are not lost."""
+    mtu = struct.pack("=HHI", 8, 4, 1400)
+    assert isinstance(decode(kind, data, 0, len(data)), dict)
+    padded = bytes(16) + mtu + data
+    found = decode(RTM_NEWLINK, padded, 0, len(padded))["IFLA_MTU"]
+    assert (found[0] if isinstance(found, list) else found) == 1400
 
 
 def test_an_unknown_link_kinds_data_stays_bytes() -> None:

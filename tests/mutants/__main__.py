@@ -1,0 +1,136 @@
+"""Runs the mutants: `python -m tests.mutants [WORD…]`, all or those whose file or promise has one of the words.
+
+Each is put into a copy of the tree, where its tests run until the first fails. All at once write RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+from tests.mutants.table import TABLE, Mutant
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).with_name("RESULTS.md")
+ENVIRONMENTS = ".venv*"
+SECONDS = 600  # for the tests of one mutant; a mutant that makes them hang is noticed, too
+DEAD, ALIVE, BROKEN = "dead", "ALIVE", "tests did not run"
+
+
+def copy_tree(directory: Path) -> None:
+    """Copy the files that git knows or would add, and link to the environments."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, directory / name)
+    for environment in ROOT.glob(ENVIRONMENTS):
+        (directory / environment.name).symlink_to(environment.resolve())
+
+
+@contextmanager
+def mutated(tree: Path, mutant: Mutant) -> Iterator[None]:
+    """Have the mistake in a tree."""
+    path = tree / mutant.path
+    text = path.read_text()
+    assert text.count(mutant.before) == 1, f"{mutant.path}: {mutant.before!r} does not stand there once"
+    path.write_text(text.replace(mutant.before, mutant.after))
+    try:
+        yield
+    finally:
+        path.write_text(text)
+
+
+def outcome(tree: Path, mutant: Mutant | None, tests: str) -> str:
+    """Return how the tests end in a tree with a mutant, or without one."""
+    command = [str(tree / ".venv/bin/python"), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *_words(tests)]
+    try:
+        with mutated(tree, mutant) if mutant else _nothing():
+            done = subprocess.run(
+                command, cwd=tree, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return DEAD
+    return {0: ALIVE, 1: DEAD}.get(done.returncode, BROKEN)
+
+
+def _words(tests: str) -> list[str]:
+    paths, _, words = tests.partition(" -k ")
+    return [*paths.split(), *(["-k", words] if words else [])]
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def run(mutants: Sequence[Mutant]) -> list[tuple[Mutant, str]]:
+    """Return the mutants with their outcomes, in order."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
+        trees: SimpleQueue[Path] = SimpleQueue()
+        workers = os.cpu_count() or 1
+        for number in range(workers):
+            tree = Path(directory, str(number))
+            tree.mkdir()
+            copy_tree(tree)
+            trees.put(tree)
+
+        def ended(mutant: Mutant | None, tests: str) -> str:
+            tree = trees.get()
+            try:
+                return outcome(tree, mutant, tests)
+            finally:
+                trees.put(tree)
+
+        def judge(mutant: Mutant) -> tuple[Mutant, str]:
+            how = ended(mutant, mutant.tests) if passing[mutant.tests] == ALIVE else BROKEN
+            print(f"{how:8} {mutant.path}: {mutant.promise}", flush=True)
+            return mutant, how
+
+        with ThreadPoolExecutor(workers) as pool:
+            # tests that fail without a mutant, or of which there are none, notice nothing
+            every = dict.fromkeys(mutant.tests for mutant in mutants)
+            passing = dict(zip(every, pool.map(lambda tests: ended(None, tests), every), strict=True))
+            return list(pool.map(judge, mutants))
+
+
+def table(outcomes: list[tuple[Mutant, str]]) -> str:
+    """Return the text of RESULTS.md."""
+    dead = sum(how == DEAD for _, how in outcomes)
+    lines = [
+        "# Mutants: which mistakes the tests notice",
+        "",
+        f"Written by `./tests/run --mutants`: {dead} of {len(outcomes)} are noticed.",
+        "",
+        "| file | promise | outcome | tests |",
+        "|---|---|---|---|",
+        *(f"| {one.path} | {one.promise} | {how} | `{one.tests}` |" for one, how in outcomes),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def main(words: list[str]) -> int:
+    """Run those that are asked for; 1 if one lives."""
+    chosen = [one for one in TABLE if not words or any(word in f"{one.path} {one.promise}" for word in words)]
+    outcomes = run(chosen)
+    if not words:
+        RESULTS.write_text(table(outcomes))
+    dead = sum(how == DEAD for _, how in outcomes)
+    print(f"{dead} of {len(outcomes)} mutants are dead")
+    return int(dead < len(outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
