@@ -29,7 +29,6 @@ from shared.net import (
     bridges,
     filter_tables,
     links,
-    liveness,
     netns,
     renamed,
     routes,
@@ -644,15 +643,20 @@ def delete(call: Call) -> None:
     steps.begin("del")
     host = Netlink()
     own = Owner(call.network, call.container_id, call.ifname)
-    was_there = liveness.is_link(own.host_link)
     former: list[Owner] = []
 
-    def end_former() -> None:
+    def disconnect() -> None:
+        if _disconnect(host, own, pod_netns):
+            return
         former.extend(_former(own, pod_netns))
-        each(*(lambda owner=owner: _end(host, owner, pod_netns) for owner in former))
+        for owner in former:
+            each(
+                lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
+                lambda owner=owner: _disconnect(host, owner, pod_netns),  # type: ignore[misc]
+            )
 
     try:
-        each(lambda: _end(host, own, pod_netns), *([] if was_there else [end_former]))
+        each(lambda: _remove_filters(host, own), disconnect)
     except CniError as error:
         left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
         error.details = "; ".join(filter(None, [error.details, left]))
@@ -660,10 +664,6 @@ def delete(call: Call) -> None:
     if ipam:
         calls = [call, *(call.of_network(owner.network) for owner in former)]
         each(*(lambda one=one: delegate.forward(one) for one in calls))
-
-
-def _end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
-    each(lambda: _remove_filters(host, owner), lambda: _disconnect(host, owner, pod_netns))
 
 
 def _remove_filters(host: Netlink, owner: Owner) -> None:
@@ -689,9 +689,12 @@ def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     return filters.of_other_networks(own, tables)
 
 
-def _disconnect(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
-    if links.delete(host, owner.host_link) or pod_netns is None or pod_netns.is_own:
-        return
+def _disconnect(host: Netlink, owner: Owner, pod_netns: Netns | None) -> bool:
+    """Delete the veth pair. Return True if it was there under the attachment's own name."""
+    if links.delete(host, owner.host_link):
+        return True
+    if pod_netns is None or pod_netns.is_own:
+        return False
     # not made by this suite: the pod's end of a veth pair whose other end is on this host, as the reference makes it
     with pod_netns:
         inside = Netlink()
@@ -699,6 +702,7 @@ def _disconnect(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
         end = links.host_end(host, link) if link is not None else None
         if end is not None and attachment(end.get("IFLA_IFALIAS", "")) is None:
             links.delete(inside, owner.ifname)
+    return False
 
 
 def gc(call: Call) -> None:
