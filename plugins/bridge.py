@@ -23,7 +23,7 @@ from shared.cni.ip import Address, Prefix
 from shared.cni.names import is_link_name
 from shared.cni.plugin import each, previous_result, valid_attachments
 from shared.cni.result import Interface, Result, Route, dns_from_json
-from shared.net import addresses, bridges, filter_tables, links, liveness, netns, renamed, routes, sysctl, wait
+from shared.net import addresses, bridges, filter_tables, links, netns, renamed, routes, sysctl, wait
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, attachment, is_host_link
 from shared.net.wire import IFF_UP, RTM_GETLINK
@@ -531,15 +531,20 @@ def delete(call: Call) -> None:
     steps.begin("del")
     host = Netlink()
     own = Owner(call.network, call.container_id, call.ifname)
-    was_there = liveness.is_link(own.host_link)
     former: list[Owner] = []
 
-    def end_former() -> None:
+    def disconnect() -> None:
+        if _disconnect(host, own, pod_netns):
+            return
         former.extend(_former(own, pod_netns))
-        each(*(lambda owner=owner: _end(host, owner, pod_netns) for owner in former))
+        for owner in former:
+            each(
+                lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
+                lambda owner=owner: _disconnect(host, owner, pod_netns),  # type: ignore[misc]
+            )
 
     try:
-        each(lambda: _end(host, own, pod_netns), *([] if was_there else [end_former]))
+        each(lambda: _remove_filters(host, own), disconnect)
     except CniError as error:
         left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
         error.details = "; ".join(filter(None, [error.details, left]))
@@ -547,10 +552,6 @@ def delete(call: Call) -> None:
     if ipam:
         calls = [call, *(call.of_network(owner.network) for owner in former)]
         each(*(lambda one=one: delegate.forward(one) for one in calls))
-
-
-def _end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
-    each(lambda: _remove_filters(host, owner), lambda: _disconnect(host, owner, pod_netns))
 
 
 def _remove_filters(host: Netlink, owner: Owner) -> None:
@@ -576,9 +577,12 @@ def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     return filters.of_other_networks(own, tables)
 
 
-def _disconnect(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
-    if links.delete(host, owner.host_link) or pod_netns is None:
-        return
+def _disconnect(host: Netlink, owner: Owner, pod_netns: Netns | None) -> bool:
+    """Delete the veth pair. Return True if it was there under the attachment's own name."""
+    if links.delete(host, owner.host_link):
+        return True
+    if pod_netns is None:
+        return False
     # not made by this suite: the pod's end of a veth pair whose other end is on this host, as the reference makes it
     with pod_netns:
         inside = Netlink()
@@ -586,6 +590,7 @@ def _disconnect(host: Netlink, owner: Owner, pod_netns: Netns | None) -> None:
         end = links.host_end(host, link) if link is not None else None
         if end is not None and attachment(end.get("IFLA_IFALIAS", "")) is None:
             links.delete(inside, owner.ifname)
+    return False
 
 
 def gc(call: Call) -> None:

@@ -288,12 +288,11 @@ def remove_dead(kernel: Nfnetlink, name: str, forget: Forgetting) -> bool:
 
 
 def evict(kernel: Nfnetlink, owner: Owner, addresses: Sequence[Address], forget: Forgetting) -> None:
-    """Remove what masquerades for others' sake what goes to an attachment's addresses, and all that their dead have."""
+    """Remove the host ports of dead attachments that lead to an attachment's addresses."""
     from shared.nft import former
 
-    for element, holder in former.others(kernel, INET, ("hairpin",), addresses, owner):
-        if not remove_dead(kernel, holder, forget):
-            registry.attempt(kernel, [element.remove()])
+    for _, holder in former.others(kernel, INET, ("hairpin",), addresses, owner):
+        remove_dead(kernel, holder, forget)
 
 
 def _remove(kernel: Nfnetlink, name: str, forget: Forgetting) -> None:
