@@ -35,7 +35,7 @@ MECHANISMS = (
 MODULES = {MASQUERADE: "masquerade", SPOOFCHECK: "spoofcheck", DEDUP: "dedup", FIREWALL: "admission"}  # of shared/nft
 HAIRPIN = "hairpin"
 # Sets and maps whose keys are addresses, but for the IP version at the end of their names.
-BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "guarded"), HOSTPORTS: (HAIRPIN,)}
+BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "published", "guarded"), HOSTPORTS: (HAIRPIN,)}
 # A set of each mechanism, which is there once it was used.
 A_SET = {
     MASQUERADE: Set(INET, "masq4", ()), HOSTPORTS: Set(INET, "hostports4", ()), FIREWALL: Set(INET, "admitted4", ()),
