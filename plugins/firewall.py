@@ -253,7 +253,7 @@ def _restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, st
     steps.begin("restore")
     found = claims.living(owner.network, valid)
     if place:
-        found += [claim for claim in admission.unnoted(owner.network) if claims.is_alive(claim, valid)]
+        found += [claim for claim in _unnoted(owner.network) if claims.is_alive(claim, valid)]
     own = (owner.container_id, owner.ifname)
     found = [claim for claim in found if (claim.owner.container_id, claim.owner.ifname) != own]
     moved = [claim.moved(**(place.note if place else IN_NFTABLES)) for claim in found]
@@ -361,6 +361,12 @@ def gc(call: Call) -> None:
     )
 
 
+def _unnoted(network: str) -> list[Claim]:
+    from shared.nft import admission
+
+    return admission.unnoted(network)
+
+
 def _restore_valid(call: Call, valid: AbstractSet[tuple[str, str]]) -> None:
     """Admit the network's valid attachments where a new ADD would, all of them, if something of them is missing."""
     try:
@@ -368,7 +374,7 @@ def _restore_valid(call: Call, valid: AbstractSet[tuple[str, str]]) -> None:
     except InvalidConfig:  # GC needs no keys otherwise
         return
     place = wanted.place()
-    if place or claims.living(call.network, valid):
+    if claims.living(call.network, valid) or (place and _unnoted(call.network)):
         with turn(claims.RECORDS):
             _restore(wanted.owner, place, valid)
 
