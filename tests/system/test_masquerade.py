@@ -394,7 +394,7 @@ def test_a_kernel_without_nf_tables(node: Node) -> None:
     node.host.netns("a")
     missing = "EPROTONOSUPPORT"
     # the same sockets in each ADD: for an IPv6 address it opens one more if it has to wait for the kernel
-    ipv4 = {"ipam": {"type": "host-local", "subnet": "10.1.0.0/24"}}
+    ipv4: dict[str, Any] = {"ipam": {"type": "host-local", "subnet": "10.1.0.0/24"}}
     status = node.call("STATUS", "", prefix=injecting(2, missing))
     assert status.code == 50 and "nf_tables" in status.json["msg"] and "ipMasq" in status.json["msg"], status
     sockets = ("strace", "-f", "-qq", "-e", "trace=socket", "-e", "status=successful", "-o", "/run/sockets")
