@@ -6,7 +6,7 @@ import errno
 
 from shared.net import bridges, links, sysctl
 from shared.net.netlink import Request
-from shared.net.owner import port_mac, stable_link
+from shared.net.owner import is_pod_link, port_mac, stable_link
 from shared.net.wire import (
     AF_BRIDGE,
     BRIDGE_VLAN_INFO_PVID,
