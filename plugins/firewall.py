@@ -7,6 +7,8 @@ rules were flushed, the next ADD or GC of the network admits all of its living p
 from __future__ import annotations
 
 from shared import steps
+from shared.admission import end as end_admission
+from shared.admission import from_firewalld
 from shared.cni import config
 from shared.cni.config import boolean, choice, field
 from shared.cni.errors import (
@@ -24,7 +26,6 @@ from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
     from typing import Any
 
@@ -199,7 +200,7 @@ def add(call: Call, undo: Undo) -> Result:
         before = claims.find(wanted.owner)
         _evict(claim)
         # first, since a note may be there although it could not be written to its end
-        undo.push(f"end admission by {claim.backend}", before.write if before else lambda: _end(wanted.owner))
+        undo.push(f"end admission by {claim.backend}", before.write if before else lambda: end_admission(wanted.owner))
         claim.write()
         _admit(claim, place, renew=before is not None and before.is_past)
         if has_lost:
@@ -252,14 +253,14 @@ def _restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, st
     steps.begin("restore")
     found = claims.living(owner.network, valid)
     if place:
-        found += [claim for claim in admission.unnoted(owner.network) if claims.is_alive(claim, valid)]
+        found += [claim for claim in _unnoted(owner.network) if claims.is_alive(claim, valid)]
     own = (owner.container_id, owner.ifname)
     found = [claim for claim in found if (claim.owner.container_id, claim.owner.ifname) != own]
     moved = [claim.moved(**(place.note if place else IN_NFTABLES)) for claim in found]
     try:
         for old, new in zip(found, moved, strict=True):
             if old.text(claims.ZONE) not in ("", new.text(claims.ZONE)):
-                _from_firewalld(lambda claim=old: claim.addresses, old.note, "")  # type: ignore[misc]
+                from_firewalld(lambda claim=old: claim.addresses, old.note, "")  # type: ignore[misc]
             if new.note != old.note:
                 new.write()
         restored = [admission.Admission(claim).restore for claim in moved if claim.is_complete]
@@ -329,35 +330,14 @@ def delete(call: Call) -> None:
         result = None
     addresses = {ip.address.address for ip in result.ips} if result else set()
 
+    zone = _zone(call)
+
     def end_former() -> None:
         from shared.net import renamed
 
-        each(*(lambda owner=owner: _end(owner, addresses, _zone(call)) for owner in renamed.former(own, pod_netns)))
+        each(*(lambda owner=owner: end_admission(owner, addresses, zone) for owner in renamed.former(own, pod_netns)))
 
-    each(lambda: _end(own, addresses, _zone(call)), *([end_former] if pod_netns else []))
-
-
-def _end(owner: Owner, addresses: Iterable[Address] = (), zone: str = "") -> None:
-    """Remove what an attachment has, and what the addresses have; in `zone` if no note says where."""
-    from shared.iptables import firewall
-    from shared.nft import admission
-
-    claims.end(
-        owner,
-        addresses,
-        lambda: admission.remove(owner),
-        firewall.remove,
-        lambda addresses, note: _from_firewalld(addresses, note, zone),
-    )
-
-
-def _from_firewalld(addresses: Callable[[], Iterable[Address]], note: claims.Note, zone: str) -> None:
-    """Take addresses out of the zone that a note names, or of `zone` if there is no note."""
-    used = note.get(claims.ZONE) if note else zone
-    if isinstance(used, str) and used:
-        from shared.dbus import firewalld
-
-        firewalld.remove(addresses, used)
+    each(lambda: end_admission(own, addresses, zone), *([end_former] if pod_netns else []))
 
 
 def _zone(call: Call) -> str:
@@ -376,9 +356,15 @@ def gc(call: Call) -> None:
 
     each(
         lambda: admission.collect(call.network, valid),
-        lambda: claims.collect(call.network, valid, _end),
+        lambda: claims.collect(call.network, valid, end_admission),
         lambda: _restore_valid(call, valid),
     )
+
+
+def _unnoted(network: str) -> list[Claim]:
+    from shared.nft import admission
+
+    return admission.unnoted(network)
 
 
 def _restore_valid(call: Call, valid: AbstractSet[tuple[str, str]]) -> None:
@@ -388,7 +374,7 @@ def _restore_valid(call: Call, valid: AbstractSet[tuple[str, str]]) -> None:
     except InvalidConfig:  # GC needs no keys otherwise
         return
     place = wanted.place()
-    if place or claims.living(call.network, valid):
+    if claims.living(call.network, valid) or (place and _unnoted(call.network)):
         with turn(claims.RECORDS):
             _restore(wanted.owner, place, valid)
 

@@ -35,12 +35,13 @@ MECHANISMS = (
 MODULES = {MASQUERADE: "masquerade", SPOOFCHECK: "spoofcheck", DEDUP: "dedup", FIREWALL: "admission"}  # of shared/nft
 HAIRPIN = "hairpin"
 # Sets and maps whose keys are addresses, but for the IP version at the end of their names.
-BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "guarded"), HOSTPORTS: (HAIRPIN,)}
+BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "published", "guarded"), HOSTPORTS: (HAIRPIN,)}
 # A set of each mechanism, which is there once it was used.
 A_SET = {
     MASQUERADE: Set(INET, "masq4", ()), HOSTPORTS: Set(INET, "hostports4", ()), FIREWALL: Set(INET, "admitted4", ()),
     SPOOFCHECK: Set(BRIDGE, "guarded", ()), DEDUP: Set(BRIDGE, "podmacs", ()),
 }  # fmt: skip
+FIREWALL_RECORDS = "/run/cni/firewall"  # is there once a call of firewall has admitted a pod
 HOSTPORT_RECORDS = "/run/cni/portmap"  # is there once a call of portmap has used iptables
 
 
@@ -49,6 +50,8 @@ def remove(owner: Owner, tables: Tables) -> None:
     tasks: list[Callable[[], object]] = [lambda: _remove_registered(owner, tables, frozenset())]
     if _has_iptables(tables):
         tasks.append(lambda: _remove_from_iptables(owner))
+    if posix.access(FIREWALL_RECORDS, posix.F_OK):
+        tasks.append(lambda: _end_admission(owner))
     each(*tasks)
 
 
@@ -59,6 +62,8 @@ def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: A
     others have under an address goes in any case: IPAM has given it to this attachment.
     """
     _remove_registered(owner, tables, keep)
+    if posix.access(FIREWALL_RECORDS, posix.F_OK):
+        _end_admission(owner)
     if filter_tables.INET in tables:
         _evict(owner, addresses, keep)
     if not _has_iptables(tables):
@@ -71,6 +76,15 @@ def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: A
         from shared.iptables import hostports
 
         hostports.evict(owner, addresses, _forget)
+
+
+def _end_admission(owner: Owner) -> None:
+    from shared.net import claims
+
+    if claims.find(owner):
+        from shared import admission
+
+        admission.end(owner)
 
 
 def _remove_registered(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> None:
@@ -135,6 +149,11 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -
 
         tasks.append(lambda: masquerade.collect(network, valid))
         tasks.append(lambda: hostports.collect(network, valid, _forget))
+    if posix.access(FIREWALL_RECORDS, posix.F_OK):
+        from shared import admission
+        from shared.net import claims
+
+        tasks.append(lambda: claims.collect(network, valid, admission.end))
     each(*tasks)
 
 

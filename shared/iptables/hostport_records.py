@@ -38,9 +38,10 @@ def mark_of(owner: Owner) -> str:
 
 
 def remove(owner: Owner) -> None:
-    """Remove an attachment's file if it exists."""
+    """Remove an attachment's file if it exists, finished or not."""
     path = _path(owner)
-    if posix.access(path, posix.F_OK):  # nothing is asked of a file system that is read-only
+    # a file system that is read-only refuses to remove even what is not there
+    if any(posix.access(one, posix.F_OK) for one in (path, f"{path}.new")):
         record.remove(path)
 
 

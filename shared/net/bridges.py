@@ -220,6 +220,8 @@ def _sysfs(link: str, attribute: str) -> str:
         return ""
     try:
         return posix.read(descriptor, 4096).decode().strip()
+    except OSError:  # EINVAL: the link was deleted in the meantime
+        return ""
     finally:
         posix.close(descriptor)
 

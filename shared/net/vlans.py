@@ -6,7 +6,7 @@ import errno
 
 from shared.net import bridges, links, sysctl
 from shared.net.netlink import Request
-from shared.net.owner import port_mac, stable_link
+from shared.net.owner import is_pod_link, port_mac, stable_link
 from shared.net.wire import (
     AF_BRIDGE,
     BRIDGE_VLAN_INFO_PVID,
@@ -71,9 +71,17 @@ def problems(
         found.append(f"link {name} is not in the VLANs {sorted(wanted - set(have))}")
     elif untagged and not have[untagged]:
         found.append(f"VLAN {untagged} is not the native one of link {name}")
-    if leaves_default(default, native, keep_default=keep) and default in have and default not in trunk:
+    is_left = leaves_default(default, native, keep_default=keep) and _is_own(bridge, port, native)
+    if is_left and default in have and default not in trunk:
         found.append(f"link {name} is in VLAN {default}, the default one of bridge {bridge['IFLA_IFNAME']}, too")
     return found
+
+
+def _is_own(bridge: Message, port: Message, native: int) -> bool:
+    """Return True for a port that this suite made; the reference plugins leave theirs in the default VLAN."""
+    name = port["IFLA_IFNAME"]
+    gateways = stable_link(f"{bridge['IFLA_IFNAME']}.{native}")
+    return name == gateways or is_pod_link(name, port.get("IFLA_IFALIAS", ""))
 
 
 def ensure_gateway_port(

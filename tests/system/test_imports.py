@@ -42,7 +42,9 @@ OWN = {
     "firewall": (
         KERNEL,
         NFT,
-        re.compile(r"plugins(\.firewall)?|shared\.(iptables|dbus)(\.(firewall|firewalld|bus|variants))?"),
+        re.compile(
+            r"plugins(\.firewall)?|shared\.admission|shared\.(iptables|dbus)(\.(firewall|firewalld|bus|variants))?"
+        ),
     ),
     "host-local": (IPAM, re.compile(r"shared\.net(\.liveness)?")),
     "portmap": (

@@ -78,7 +78,7 @@ def node(host: PretendHost) -> Kubenet:
 def test_not_ready_without_a_plugin(node: Kubenet, tmp_path: Path, missing: str) -> None:
     for plugin in {"loopback", "bridge", "host-local", "portmap", "bandwidth"} - {missing}:
         (tmp_path / plugin).symlink_to(Path(node.host.bin_dir, plugin))
-    done = node.cnitool("pod", "up", "/run/netns/outside", cni_path=str(tmp_path), check=False)
+    done = node.cnitool("pod", "up", node.host.netns("new"), cni_path=str(tmp_path), check=False)
     assert done.returncode == 1 and f"plugin {missing} not found" in done.stderr
     assert node.state()[0] == ["lo", "uplink"]
 

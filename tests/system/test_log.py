@@ -154,7 +154,7 @@ FAILURES: dict[str, tuple[str, str, Any, dict[str, str | None], str, str | None]
     "wrong bridge": ("ip link add br0 type veth peer name other", "ADD", BRIDGE, {}, "bridge", None),
     "pool full": (FULL, "ADD", BRIDGE | {"ipam": {"type": "host-local", "subnet": "10.7.0.0/29"}}, {}, "ipam.leases", None),
     "store read-only": ("mount -o remount,ro /var/lib/cni", "ADD", BRIDGE, {}, "ipam.lock", "EROFS"),
-    "gone": (":", "CHECK", BRIDGE | {"prevResult": {"cniVersion": "1.1.0"}}, {}, "ipam.leases", None),
+    "gone": (":", "CHECK", BRIDGE | {"prevResult": {"cniVersion": "1.1.0"}}, {}, "ipam", None),
 }  # fmt: skip
 
 

@@ -24,8 +24,18 @@ BELOW = {
     "shared.iptables": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
     "shared.dbus": {BASE, "shared.cni", "shared.net", "shared.dbus"},
     # all mechanisms of an attachment together
-    "shared.filters": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
-    "plugins": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables", "shared.dbus", "shared.filters"},
+    "shared.admission": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables", "shared.dbus"},
+    "shared.filters": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables", "shared.admission"},
+    "plugins": {
+        BASE,
+        "shared.cni",
+        "shared.net",
+        "shared.nft",
+        "shared.iptables",
+        "shared.dbus",
+        "shared.admission",
+        "shared.filters",
+    },
     "ipam": {BASE, "shared.cni", "shared.net", "shared.nft"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
