@@ -209,7 +209,7 @@ def add(call: Call, undo: Undo) -> Result:
 
 
 def _evict(claim: Claim) -> None:
-    """Remove what nf_tables has under the addresses from pods that had them before, whatever this one gets."""
+    """Remove the nf_tables elements that former pods left under the addresses."""
     from shared.net import filter_tables
 
     if claim.backend == NFTABLES or filter_tables.INET in filter_tables.present():
@@ -321,7 +321,7 @@ def _link_to(address: Address) -> str:
 
 
 def delete(call: Call) -> None:
-    """Removes what ADD made, by whichever backend, and for the result's addresses what the reference's ADD made."""
+    """Remove the rules of ADD from every backend, and the reference plugin's rules for the result's addresses."""
     pod_netns = netns.open_if_there(call.netns)
     own = Owner(call.network, call.container_id, call.ifname)
     try:
@@ -350,7 +350,7 @@ def _zone(call: Call) -> str:
 
 
 def gc(call: Call) -> None:
-    """Removes what this network's attachments that are not valid any more have left, by whichever backend."""
+    """Remove the rules of attachments that are no longer valid, and admit the valid ones again if rules are missing."""
     valid = valid_attachments(call)
     from shared.nft import admission
 

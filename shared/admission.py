@@ -1,4 +1,4 @@
-"""The end of an attachment's admission by the firewall plugin, at whichever place it was made: nf_tables or others."""
+"""End an attachment's admission by the firewall plugin, in nf_tables, iptables and firewalld."""
 
 from __future__ import annotations
 

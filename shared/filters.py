@@ -1,4 +1,4 @@
-"""The packet filters of an attachment by whichever mechanism, whatever the configuration says of them now.
+"""All packet filters of an attachment, also those that the configuration no longer names.
 
 `tables` are those that the host has, from shared/net/filter_tables.py: a call that finds none needs nothing of this.
 """
@@ -158,7 +158,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -
 
 
 def _ever_used(tables: Tables) -> list[str]:
-    """Return the mechanisms of which something may be left, registered or not: those whose sets are there."""
+    """Return the mechanisms whose sets exist. Others were never used, so they have left nothing."""
     sets = {name: one for name, one in A_SET.items() if (one.table.family, one.table.name) in tables}
     found = Nfnetlink().get_all([one.query() for one in sets.values()]) if sets else []
     return [name for name, now in zip(sets, found, strict=True) if now]

@@ -22,7 +22,7 @@ DEEPEST = 16  # jumps
 
 
 def dropped(addresses: Iterable[Address], link: Callable[[Address], str], known: str = "") -> list[str]:
-    """Return in words what drops packets from addresses, by whichever variant of iptables but the `known` one.
+    """Return in words the rules that drop packets from addresses, in all variants of iptables but the `known` one.
 
     `link` tells the name of the link by which packets from an address come.
     """
@@ -31,7 +31,7 @@ def dropped(addresses: Iterable[Address], link: Callable[[Address], str], known:
         for address in addresses if variant != known else ():
             try:
                 lines = Table(address.version, variant, TABLE).lines()
-            except NoIptables:  # nobody can tell
+            except NoIptables:  # without the program its rules cannot be read
                 continue
             if _verdict(lines, address, link(address)) in DROPPED:
                 program = f"{COMMANDS[address.version]} ({variant})"
@@ -82,7 +82,7 @@ def _read(rule: str, address: Address, link: str) -> tuple[bool, str]:
 
 
 def _is_met(option: str, value: str, address: Address, link: str) -> bool | None:
-    """Return whether the packet is as an option says, None if nobody can tell."""
+    """Return whether the packet is as an option says, None if that cannot be told."""
     if option == "-s":
         try:
             return address in Prefix.parse(value)
