@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from shared.net.wire import RTM_GETROUTE
 from tests.pretend import PATIENCE, Answer, PretendHost
+from tests.system.traces import WAITS, messages_outside_waits
 
 V4, V6 = "10.1.0.0/24", "fd00:1::/64"
 MACS = ["0a:58:0a:01:00:11", "0a:58:0a:01:00:22", "0a:58:0a:01:00:33"]
-GET_ROUTE = f"nlmsg_type={RTM_GETROUTE:#x}"  # as strace shows it
 K8S = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"
 
 
@@ -851,7 +850,7 @@ def traced(net: Network, host: PretendHost) -> list[str]:
     """The system calls of a steady ADD, in which bridge and store exist."""
     net.add("a", isDefaultGateway=True)
     config = {**net.config, "isDefaultGateway": True}
-    names = "trace=sendto,sendmsg,clone,clone3,fork,vfork,execve,openat,setns,socket"
+    names = f"trace=sendto,sendmsg,{WAITS},clone,clone3,fork,vfork,execve,openat,setns,socket"
     prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", names)
     answer = host.cni("bridge", "ADD", config, netns=host.netns("b"), container_id="b", prefix=prefix)
     assert answer.status == 0, answer
@@ -869,8 +868,6 @@ def test_counts_of_a_steady_add(traced: list[str]) -> None:
     calls = [line.split(maxsplit=1)[1] for line in traced]
     assert not [call for call in calls if call.startswith(("clone", "fork", "vfork"))]
     assert sum(call.startswith("execve") for call in calls) == 1
-    messages = [call for call in calls if call.startswith(("sendto", "sendmsg"))]
-    asked_again = sum(GET_ROUTE in message for message in messages) - 1  # until the address is a local one
-    assert len(messages) - asked_again <= 15
+    assert messages_outside_waits(calls) <= 15
     assert not [call for call in calls if "AF_PACKET" in call]  # closing such a socket takes 10 ms
     assert sum(call.startswith("setns") for call in calls) == 2

@@ -11,6 +11,7 @@ import pytest
 
 from tests.pretend import Answer, PretendHost
 from tests.system.test_bridge import Network, sysctl
+from tests.system.traces import WAITS, messages_outside_waits
 
 ATTACHMENTS = "attachments"
 NOTHING: dict[str, list[Any]] = {ATTACHMENTS: [], "guarded": [], "bound": []}
@@ -298,7 +299,7 @@ def test_the_number_of_messages_does_not_grow(net: Network, host: PretendHost) -
     netns = host.netns("a")
 
     def counted(command: str, **keys: Any) -> int:
-        names = "trace=sendto,sendmsg,clone,clone3,fork,vfork,execve"
+        names = f"trace=sendto,sendmsg,{WAITS},clone,clone3,fork,vfork,execve"
         prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", names)
         answer = host.cni("bridge", command, {**net.config, **keys}, netns=netns, container_id="a", prefix=prefix)
         assert answer.status == 0, answer
@@ -307,7 +308,7 @@ def test_the_number_of_messages_does_not_grow(net: Network, host: PretendHost) -
         calls = [line.split(maxsplit=1)[1] for line in host.run("cat", "/run/trace").stdout.splitlines()]
         assert not [call for call in calls if call.startswith(("clone", "fork", "vfork"))]
         assert sum(call.startswith("execve") for call in calls) == 1
-        return sum(call.startswith(("sendto(", "sendmsg(")) for call in calls)
+        return messages_outside_waits(calls)
 
     def life() -> list[int]:
         return [counted("ADD"), counted("CHECK", prevResult=net.results["a"]), counted("DEL")]
