@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 
-from tests.faults.rows import REFERENCE, REQUIRED, ROWS
+from tests.faults.rows import DUTIES, REFERENCE, REQUIRED, ROWS, Name
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 ELSEWHERE = "earlier"
-Tally = Callable[[int, int, int], None]
+Tally = Callable[[Name, int, int], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--faults."""
     parser.addoption("--faults", action="store_true", help="the tests of the table of faults alone, with every point")
-    parser.addoption("--rows", default="", help="with --faults: only the tests of these rows, such as 4,21-28")
+    parser.addoption(
+        "--rows", default="", help="with --faults: only the tests of these rows, such as 4,21-28,locks, or duties"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -44,12 +46,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=dropped)
 
 
-def chosen(config: pytest.Config) -> set[int]:
+def chosen(config: pytest.Config) -> set[Name]:
     """Return the rows that --rows names, none if it is not given."""
-    found: set[int] = set()
+    found: set[Name] = set()
     for part in filter(None, config.getoption("--rows").split(",")):
         first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
+        if first.isdigit():
+            found.update(range(int(first), int(last or first) + 1))
+        else:
+            found.update(DUTIES if part == "duties" else [part])
+    if found - {*ROWS}:
+        raise pytest.UsageError(f"--rows: there is no row {', '.join(map(str, found - {*ROWS}))}")
     return found
 
 
@@ -65,7 +72,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def tally(request: pytest.FixtureRequest) -> Tally:
     """Takes a row, at how many points something was struck, and what was left or wrong there."""
 
-    def take(row: int, points: int, left: int) -> None:
+    def take(row: Name, points: int, left: int) -> None:
         request.node.user_properties.append(("tally", [row, points, left]))
 
     return take
@@ -75,7 +82,7 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 def reference_tally(request: pytest.FixtureRequest) -> Tally:
     """The same of the reference's executables, struck in the same way."""
 
-    def take(row: int, points: int, left: int) -> None:
+    def take(row: Name, points: int, left: int) -> None:
         request.node.user_properties.append(("reference", [row, points, left]))
 
     return take
@@ -96,9 +103,9 @@ class Row:
         return f"{max(self.left, self.failed)} left ({self.tests} tests{points}{skipped})"
 
 
-def summed(reports: list[Any]) -> dict[int, Row]:
+def summed(reports: list[Any]) -> dict[Name, Row]:
     """The rows, of the reports of all tests."""
-    rows: dict[int, Row] = defaultdict(Row)
+    rows: dict[Name, Row] = defaultdict(Row)
     for report in reports:
         properties = list(getattr(report, "user_properties", ()))
         for number in next((value for name, value in properties if name == "rows"), ()):
@@ -124,32 +131,48 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     rows = summed(reports)
     terminalreporter.section("faults")
     wanted = chosen(config) or {*ROWS}
-    for number in sorted(wanted):
-        terminalreporter.write_line(f"{number:2} {ROWS[number]}: {rows[number]}")
+    for name in ROWS:
+        if name in wanted:
+            terminalreporter.write_line(f"{name:>2} {ROWS[name]}: {rows[name]}")
     narrowed = config.option.keyword or config.option.markexpr
-    if not narrowed and all(rows[number].tests for number in wanted):  # a part of a row's tests tells nothing about it
+    if not narrowed and all(rows[name].tests for name in wanted):  # a part of a row's tests tells nothing about it
         RESULTS.write_text(table(rows, wanted, RESULTS.read_text()))
 
 
-def table(rows: dict[int, Row], wanted: set[int], before: str) -> str:
+def table(rows: dict[Name, Row], wanted: set[Name], before: str) -> str:
     """Return the text of RESULTS.md, in which the rows that are not `wanted` are as before."""
-    kept = {
-        int(line.split("|")[1]): line for line in before.splitlines() if line.partition("|")[2][:2].strip().isdigit()
-    }
-    lines = [
-        "# Faults: what is left",
-        "",
-        "Written by `./tests/run --faults`; with `--rows 21-28` it renews these rows alone. The reference's figures",
-        "(containernetworking/plugins) are of the same run and the same test where they say so; where they say",
-        f"{ELSEWHERE}, of an earlier run of v1.9.1 with other tests.",
-        "",
-        "| # | fault | required | pycni | reference |",
-        "|---|---|---|---|---|",
-    ]
-    for number, fault in ROWS.items():
-        if number not in wanted:
-            lines += [kept[number]] if number in kept else []
-            continue
-        reference = rows[number].reference or f"{REFERENCE[number]} ({ELSEWHERE})"
-        lines.append(f"| {number} | {fault} | {REQUIRED[number]} | {rows[number]} | {reference} |")
-    return "\n".join([*lines, ""])
+    kept = {line.split("|")[1].strip(): line for line in before.splitlines() if line.count("|") > 3}
+
+    def line(name: Name, *more: str) -> str:
+        if name not in wanted:
+            return kept.get(str(name), "")
+        return "| " + " | ".join([str(name), ROWS[name], REQUIRED[name], str(rows[name]), *more]) + " |"
+
+    def reference(number: int) -> str:
+        return rows[number].reference or f"{REFERENCE[number]} ({ELSEWHERE})"
+
+    faults = [line(number, reference(number)) for number in REFERENCE]
+    duties = [line(name) for name in DUTIES]
+    return f"""\
+# Faults: what is left
+
+Written by `./tests/run --faults`; with `--rows 21-28,locks` it renews these rows alone, with `--rows duties` the second
+table. The reference's figures (containernetworking/plugins) are of the same run and the same test where they say so;
+where they say {ELSEWHERE}, of an earlier run of v1.9.1 with other tests.
+
+| # | fault | required | pycni | reference |
+|---|---|---|---|---|
+{_lines(faults)}
+
+# Security duties
+
+[SECURITY.md](../../SECURITY.md) says what is defended against, and what is not. `pytest --faults --rows NAME` runs a row.
+
+| duty | incident, or class of mistakes | required | result |
+|---|---|---|---|
+{_lines(duties)}
+"""
+
+
+def _lines(rows: list[str]) -> str:
+    return "\n".join(filter(None, rows))

@@ -1,4 +1,8 @@
-"""The rows: the fault, what is required, and what the reference did (containernetworking/plugins v1.9.1)."""
+"""The rows of two tables: faults, by their numbers, and security duties, by their names.
+
+A fault comes with what is required, and what the reference did (containernetworking/plugins v1.9.1); a duty with the
+incident or the class of mistakes behind it.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,43 @@ TABLE = (
     ("the runtime's cache empty, cut, unreadable or gone, then gc", "no living pod is touched", "libcni cannot delete"),
     ("batches larger than a socket's buffer", "done, in time linear in their number", "routes yes"),
 )  # fmt: skip
-ROWS = {number: row[0] for number, row in enumerate(TABLE, 1)}
-REQUIRED = {number: row[1] for number, row in enumerate(TABLE, 1)}
-REFERENCE = {number: row[2] for number, row in enumerate(TABLE, 1)}
+DUTIES = {
+    "clean-up": ("the pod decides whether its own clean-up succeeds", "DEL ends well, however the pod's namespace looks"),
+    "path": ("CNI_NETNS leads to another pod by now, or to the host", "that pod is not touched; the old one's things on the host go"),
+    "peer": ("an interface index of one namespace is used in another", "a peer is found by index and namespace, and has nobody else's alias"),
+    "accept-ra": ("IPv6 forwarding purges routes from advertisements", "the node keeps its IPv6 default route"),
+    "route-localnet": ("CVE-2020-8558, and its mirror image", "127.0.0.0/8 neither reaches the host from other links nor comes from them"),
+    "host-sysctls": ("CVE-2022-0811; sysctls that look like a pod's", "one sysctl of the pod's own namespace for each write"),
+    "source-address": ("CVE-2021-20199; strangers' redirections masqueraded", "services see their clients' addresses"),
+    "isolated": ("a fence on one of two paths", "isolated pods do not reach each other by layer 2, layer 3 or a host port"),
+    "half-made": ("what exists is taken for complete", "the next call completes it, and refuses a stranger's"),
+    "alias": ("names that do not fit into an alias", "GC never takes another network's link"),
+    "mac": ("a MAC asked for that another port has", "refused, with the port's name"),
+    "locks": ("an unprivileged user holds a lock", "locks are on files that root alone can open"),
+    "bus": ("a full or silent system bus", "a call asks it for 2 s at most, and only where firewalld can be"),
+    "netlink": ("a process in the pod forges or floods netlink answers", "only the kernel is believed, within one deadline"),
+    "size": ("the pod makes its tables large", "memory does not grow with them"),
+    "architectures": ("a number of x86-64 on another architecture", "all numbers are those of the kernel's headers"),
+    "fips": ("a Python with OpenSSL's BLAKE2 alone", "names are the same, and every call works"),
+    "hidden-sysctl": ("/proc/sys hidden or read-only", "no success without the setting"),
+    "interpreter": ("CVE-2024-33522: a writable directory before the interpreter", "install.sh refuses it, and pins what it downloads"),
+    "plugin-path": ("CVE-2021-20206", "a plugin's type is one path component, found in absolute CNI_PATH entries alone"),
+    "identifiers": ("crun#2074, CVE-2024-9675", "an identifier is ASCII as a whole before it becomes a path"),
+    "symlinks": ("symbolic links in a state directory", "nothing outside is read or written"),
+    "advertisements": ("CVE-2020-10749", "neither pod nor bridge accepts a rogue router advertisement"),
+    "foreign-rules": ("CVE-2019-9946", "rules are appended, and a stranger's stay"),
+    "local-destination": ("CVE-2025-67499", "a host port redirects what is for the host's own addresses alone"),
+    "host-ip": ("CVE-2020-8554", "a host IP is an address of the host"),
+    "spoofing": ("ARP and MAC spoofing, the leak of VLAN 1", "a pod sends with its own addresses and VLANs alone"),
+    "lost-rules": ("CVE-2025-54388, CVE-2025-54410", "CHECK notices rules that are gone, and ADD repairs them"),
+    "gc-races": ("whereabouts#162, #207", "GC frees no running ADD's lease"),
+    "python-path": ("a json.py beside the script, PYTHONPATH", "nothing but the installation is imported"),
+}  # fmt: skip
+Name = int | str
+FAULTS: dict[int, tuple[str, ...]] = dict(enumerate(TABLE, 1))
+REFERENCE = {number: row[2] for number, row in FAULTS.items()}
+ROWS: dict[Name, str] = {}
+REQUIRED: dict[Name, str] = {}
+BOTH: list[tuple[Name, tuple[str, ...]]] = [*FAULTS.items(), *DUTIES.items()]
+for name, text in BOTH:
+    ROWS[name], REQUIRED[name] = text[:2]

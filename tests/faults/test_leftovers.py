@@ -165,7 +165,7 @@ def test_del_with_nothing_to_go_by(host: PretendHost, gone: str) -> None:
     assert _state(host, "kept") == before
 
 
-@pytest.mark.row(3)
+@pytest.mark.row(3, "foreign-rules")
 def test_del_of_a_reference_made_attachment_leaves_the_strangers(host: PretendHost) -> None:
     """What ADD did not make, DEL does not remove: a link of the pod that has no end on this host."""
     netns = host.netns("pod")

@@ -190,7 +190,7 @@ def test_what_is_no_file_is_no_lease(host: PretendHost, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["lock", "last_reserved_ip.0"])
-@pytest.mark.row(13, 18)
+@pytest.mark.row(13, 18, "symlinks")
 def test_what_is_no_file_is_not_used(host: PretendHost, name: str, kind: str) -> None:
     """An error with code 5 for the lock, and for the round-robin file either that or no notice of it; nothing is leased in an error."""
     victim = _victim(host, "10.7.0.4")
@@ -208,7 +208,7 @@ def test_what_is_no_file_is_not_used(host: PretendHost, name: str, kind: str) ->
 
 @pytest.mark.parametrize("place", [STORE, f"{DATA}/.pycni", f"{DATA}/.pycni/{NETWORK}"])
 @pytest.mark.parametrize("kind", ["symbolic link", "file", "foreign owner", "writable for all"])
-@pytest.mark.row(18)
+@pytest.mark.row(18, "symlinks")
 def test_a_store_that_others_can_write_is_refused(host: PretendHost, place: str, kind: str) -> None:
     path = host.root / place.lstrip("/")
     elsewhere = host.root / "run/elsewhere"

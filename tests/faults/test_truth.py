@@ -65,7 +65,7 @@ def test_gc_of_a_hundred_stale_attachments(host: PretendHost) -> None:
     assert host.cni("bridge", "GC", {**plain, "cni.dev/valid-attachments": []}).status == 0
 
 
-@pytest.mark.row(16)
+@pytest.mark.row(16, "gc-races")
 def test_gc_while_pods_come(host: PretendHost) -> None:
     """GC frees nothing that a call running at the same time has just leased, when it is in the list."""
     batch.make_pods(host, 4)

@@ -426,6 +426,7 @@ def test_status_with_subnets(node: Node) -> None:
 
 
 @pytest.mark.parametrize("classes", ["1:30", "1:1 1:30"])
+@pytest.mark.row("foreign-rules")
 def test_a_strangers_htb_stays(node: Node, classes: str) -> None:
     """DEL knows its own limit, and the reference's, by more than the handle."""
     link = node.attach("a")
@@ -468,6 +469,7 @@ def test_a_pods_limits_are_its_own(node: Node) -> None:
 
 
 @pytest.mark.parametrize("kind", ["clsact", "ingress"])
+@pytest.mark.row("foreign-rules")
 def test_strangers_qdisc_is_used_and_stays(node: Node, kind: str) -> None:
     link = node.attach("a")
     node.host.run("tc", "qdisc", "add", "dev", link, kind)
@@ -487,6 +489,7 @@ def test_strangers_qdisc_is_used_and_stays(node: Node, kind: str) -> None:
         assert node.state() == before
 
 
+@pytest.mark.row("foreign-rules")
 def test_own_qdisc_with_a_strangers_filter_stays(node: Node) -> None:
     link = node.attach("a")
     node.add("a", BOTH)

@@ -521,6 +521,7 @@ def test_unusable_macs(net: Network, mac: str) -> None:
 # -- sysctls
 
 
+@pytest.mark.row("advertisements")
 def test_router_advertisements_are_not_accepted(net: Network, host: PretendHost) -> None:
     """CVE-2020-10749: neither in the pod, nor on the host's end, nor on the bridge, also on one that exists."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up")

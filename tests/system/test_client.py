@@ -225,6 +225,7 @@ def test_entry_that_says_something_else_is_not_listed(chain: Chain, client: Clie
     assert client.cached() == []
 
 
+@pytest.mark.row("symlinks")
 def test_symbolic_link_in_the_cache_is_not_followed(chain: Chain, client: Client) -> None:
     client.add(chain.network("first"), ONE)
     path = client.cache.path("net", ONE)
@@ -359,6 +360,7 @@ def test_plugin_whose_versions_cannot_be_told(chain: Chain, script: str) -> None
     ("container_id", "ifname"), [("", "eth0"), ("../x", "eth0"), ("a b", "eth0"), ("c1\n", "eth0"), ("c1", "a/b"),
                                  ("c1", ".."), ("c1", ""), ("c1", "x" * 16)],
 )  # fmt: skip
+@pytest.mark.row("plugin-path")
 def test_names_that_could_lead_elsewhere(container_id: str, ifname: str) -> None:
     with pytest.raises(ValueError, match=r"container id|ifname"):
         Attachment(container_id, "/run/netns/x", ifname)

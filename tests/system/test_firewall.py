@@ -86,6 +86,7 @@ def test_the_same_rules_as_the_reference(node: Node, reference_bin: str) -> None
     assert made[0] == made[1] and len(made[0][0]) == 5
 
 
+@pytest.mark.row("foreign-rules")
 def test_the_administrator_comes_first(node: Node) -> None:
     node.host.run(*DROP)
     node.add("a", iptablesAdminChainName="my-rules")

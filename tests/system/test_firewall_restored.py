@@ -112,7 +112,7 @@ def test_rules_that_let_a_pod_through_do_not_break_it(node: Node) -> None:
     assert "10.1.0.2" not in node.check("a")
 
 
-@pytest.mark.row(23)
+@pytest.mark.row(23, "lost-rules")
 @EITHER
 @pytest.mark.parametrize("policy", ["ACCEPT", "DROP"])
 def test_iptables_are_flushed(node: Node, policy: str, verb: str) -> None:
@@ -129,7 +129,7 @@ def test_iptables_are_flushed(node: Node, policy: str, verb: str) -> None:
     end(node)
 
 
-@pytest.mark.row(23)
+@pytest.mark.row(23, "lost-rules")
 @EITHER
 @pytest.mark.parametrize("damage", [
     "flush ruleset", "delete table inet pycni", "flush set inet pycni admitted4; flush map inet pycni guarded4; flush map inet pycni guarded6",
@@ -152,7 +152,7 @@ def test_nf_tables_are_flushed(node: Node, damage: str, verb: str) -> None:
     end(node)
 
 
-@pytest.mark.row(23)
+@pytest.mark.row(23, "lost-rules")
 @EITHER
 def test_firewalld_loads_anew(node: Node, firewalld: Firewalld, verb: str) -> None:
     """By a reload and by a new start it forgets its sources; CHECK names each."""

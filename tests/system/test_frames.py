@@ -117,6 +117,7 @@ def net(host: PretendHost) -> Network:
 
 
 @pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.row("spoofing")
 def test_frames_from_another_mac(net: Network, checked: bool) -> None:
     """Neither another pod nor the host hears them, whatever is in them; the pod's own they do, broadcasts as well."""
     net.add("a", macspoofchk=checked)
@@ -149,6 +150,7 @@ def test_a_pod_that_changes_its_mac(net: Network) -> None:
 
 
 @pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.row("spoofing")
 def test_the_bridge_learns_nothing_forged(net: Network, checked: bool) -> None:
     """Not by frames to a link-local group either, which pass no rule before."""
     net.host.run("ip", "link", "add", "cni0", "type", "bridge")
@@ -204,6 +206,7 @@ def test_delete(net: Network, host: PretendHost, state: str) -> None:
     ("flush set bridge pycni bound", ["in set bound of table bridge pycni is missing"]),
     ("flush set bridge pycni attachments", ["net/a/eth0 is not registered"]),
 ])  # fmt: skip
+@pytest.mark.row("lost-rules")
 def test_a_flushed_rule_set(net: Network, host: PretendHost, damage: str, words: list[str]) -> None:
     """CHECK names what is lost, the next ADD has all that it needs, DEL succeeds and GC clears away the rest."""
     net.add("a")

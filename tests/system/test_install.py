@@ -223,6 +223,7 @@ def test_fresh_install(site: Site) -> None:
     assert {path.name for path in site.bin.iterdir()} == site.names()
 
 
+@pytest.mark.row("python-path")
 def test_launcher_is_isolated(site: Site, tmp_path: Path) -> None:
     """Neither a module beside the launcher nor the environment gets code in."""
     site.run()
@@ -267,6 +268,7 @@ def test_compiled_files_are_valid(site: Site) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
+@pytest.mark.row("interpreter")
 def test_owner_and_mode_do_not_depend_on_the_caller(site: Site, umask: int) -> None:
     for path in site.source.rglob("*"):
         os.chown(path, NOBODY, NOBODY)
@@ -793,6 +795,7 @@ def test_tree_that_does_not_start_replaces_nothing(site: Site) -> None:
 
 @pytest.mark.parametrize("which", ["bin", "lib"])
 @pytest.mark.parametrize("flaw", ["link", "group", "world", "sticky", "owner", "parent-world", "parent-owner", "file"])
+@pytest.mark.row("interpreter")
 def test_target_that_others_could_change(site: Site, tmp_path: Path, which: str, flaw: str) -> None:
     parent = tmp_path / "parent"
     target = parent / "target"

@@ -133,6 +133,7 @@ def test_localhost_is_let_through_where_it_is_mapped(plain: Plain, keys: dict[st
 
 
 @EITHER
+@pytest.mark.row("local-destination", "host-ip")
 def test_only_what_is_sent_to_this_host_is_redirected(node: Node) -> None:
     """What is routed through it, or sent by it to others, to a port that is mapped here (CVE-2025-67499)."""
     node.add("a", ALL)
@@ -164,6 +165,7 @@ print(receiver.recv(100).decode())
 
 
 @EVERY
+@pytest.mark.row("route-localnet")
 def test_localhost_cannot_be_reached_from_outside(node: Node) -> None:
     """Although route_localnet is on (CVE-2020-8558); without our rule it could be."""
     node.add("a", TCP)
@@ -534,6 +536,7 @@ def test_check_names_everything_that_is_missing(plain: Plain) -> None:
         "flush chain inet pycni hostports_prerouting",
     ],
 )
+@pytest.mark.row("lost-rules")
 def test_a_flushed_rule_set(node: Node, damage: str) -> None:
     """CHECK tells, nobody is reached, and the next ADD makes all anew."""
     node.add("a", TCP)

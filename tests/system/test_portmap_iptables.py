@@ -456,6 +456,7 @@ def test_check_names_each_missing_rule(plain: Plain) -> None:
     assert "sysctl net/ipv4/conf/br0/route_localnet" in plain.problems(keys)
 
 
+@pytest.mark.row("lost-rules")
 def test_after_a_flush(node: Node) -> None:
     """CHECK tells, and the next ADD makes all anew."""
     node.add("a", TCP)

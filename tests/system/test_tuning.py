@@ -216,6 +216,7 @@ def test_what_the_kernel_refuses_leaves_nothing(node: Node, keys: dict[str, Any]
     assert node.host.snapshot()["files"] == {}
 
 
+@pytest.mark.row("host-sysctls")
 def test_administrators_allowlist(node: Node) -> None:
     node.host.run("mkdir", "-p", "/etc/cni/tuning")
     allow = "^net\\.ipv4\\.conf\\.IFNAME\\.arp_filter$\n\nnet.ipv4\n"
@@ -225,6 +226,7 @@ def test_administrators_allowlist(node: Node) -> None:
     assert answer.code == 7 and "net.ipv4.ip_forward" in answer.json["msg"]
 
 
+@pytest.mark.row("host-sysctls")
 def test_only_the_pods_sysctls_change(node: Node) -> None:
     before = node.host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout
     node.add({"sysctl": {"net.ipv4.ip_forward": "1"}})
@@ -234,6 +236,7 @@ def test_only_the_pods_sysctls_change(node: Node) -> None:
     assert node.sysctl("ipv4/ip_forward") == "0"
 
 
+@pytest.mark.row("host-sysctls")
 def test_interface_name_that_makes_a_sysctl_the_hosts(node: Node) -> None:
     answer = node.call("ADD", {"sysctl": {"net.netfilter.nf_conntrack_IFNAME": "1"}}, ifname="max")
     assert answer.code == 7 and "nf_conntrack_IFNAME" in answer.json["msg"]
@@ -283,6 +286,7 @@ print(walked)
 """
 
 
+@pytest.mark.row("host-sysctls")
 def test_no_sysctl_of_a_pod_is_the_hosts(node: Node) -> None:
     *shared, walked = node.host.python(WALK, node.netns).split()
     assert not shared
@@ -299,6 +303,7 @@ def test_gc_forgets_what_is_not_valid(node: Node) -> None:
     assert kept == {"c1_eth0.json", "c3_eth0.json"}
 
 
+@pytest.mark.row("symlinks")
 def test_symbolic_link_in_the_place_of_the_record(node: Node) -> None:
     node.host.run("mkdir", "-p", "/run/cni/tuning")
     node.host.run("tee", "/run/victim", input="{}")

@@ -49,6 +49,7 @@ def filters(net: Network) -> bool:
     return bool(net.host.ip("link", "show", "cni0")[0]["linkinfo"]["info_data"]["vlan_filtering"])
 
 
+@pytest.mark.row("spoofing")
 def test_who_hears_what(net: Network) -> None:
     """Access ports, trunks, both in one, VLAN 1 kept, a pod without VLANs, the host and its gateway port."""
     net.add("access", vlan=100)
@@ -107,6 +108,7 @@ def test_the_gateway_of_each_vlan(net: Network, host: PretendHost) -> None:
     ({"vlanTrunk": [{"id": 7}]}, {1: NATIVE, 7: set()}),
     ({"vlanTrunk": [{"minID": 1, "maxID": 4094}]}, {1: NATIVE} | {vlan: set() for vlan in range(2, 4095)}),
 ])  # fmt: skip
+@pytest.mark.row("spoofing")
 def test_the_ports_vlans(net: Network, keys: dict[str, Any], expected: dict[int, set[str]]) -> None:
     """CHECK finds them, too, be they thousands, and so does the next ADD. A trunk alone stays in the default VLAN."""
     net.add("a", **keys, **LAYER_2)

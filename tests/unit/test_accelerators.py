@@ -104,11 +104,13 @@ FIPS = {
 
 
 @pytest.mark.parametrize("how", [PUBLIC, *FIPS.values()], ids=["public", *FIPS])
+@pytest.mark.row("fips")
 def test_names_without_the_private_hash(how: str) -> None:
     """A host link's name may not depend on which module computes it, or DEL would not find it."""
     assert run(how + NAMES) == run(NAMES)
 
 
 @given(st.binary(max_size=600), st.integers(1, 64))
+@pytest.mark.row("fips")
 def test_the_hash_in_python(data: bytes, size: int) -> None:
     assert blake2.hexdigest(data, size) == hashlib.blake2b(data, digest_size=size).hexdigest()

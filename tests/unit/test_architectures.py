@@ -77,6 +77,7 @@ def test_there_are_literals() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.row("architectures")
 def test_literals(architecture: str, tmp_path: Path) -> None:
     found = numbers(architecture, [(name, header) for name, header, _ in LITERALS], tmp_path)
     wrong = [f"{one[0]}: {one[2]}, not {is_}" for one, is_ in zip(LITERALS, found, strict=True) if one[2] != is_]
@@ -84,6 +85,7 @@ def test_literals(architecture: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.row("architectures")
 def test_type_of_a_namespace(architecture: str, tmp_path: Path) -> None:
     (request,) = numbers(architecture, [("NS_GET_NSTYPE", "linux/nsfs.h")], tmp_path)
     assert netns.request_of_type(ARCHITECTURES[architecture][1]) == request

@@ -70,17 +70,20 @@ def test_no_command(command: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["../x", "a/b", "a\n", ".a", "é", "a b", "-a", "\udcff"])
+@pytest.mark.row("identifiers")
 def test_no_container_id(value: str) -> None:
     with pytest.raises(InvalidEnvironment, match="CNI_CONTAINERID"):
         call(CNI_CONTAINERID=value)
 
 
 @pytest.mark.parametrize("value", ["a/b", ".", "..", "a b", "a:b", "a" * 16, "a\n", "eth%d"])
+@pytest.mark.row("identifiers")
 def test_no_ifname(value: str) -> None:
     with pytest.raises(InvalidEnvironment, match="CNI_IFNAME"):
         call(CNI_IFNAME=value)
 
 
+@pytest.mark.row("plugin-path")
 def test_path_entries_that_are_not_absolute_are_passed_over() -> None:
     assert call(CNI_PATH="bin:./bin:../x::/opt/cni/bin:~/bin").path == ["/opt/cni/bin"]
 
@@ -138,6 +141,7 @@ def test_commands_that_came_later(command: str, since: str) -> None:
 
 
 @pytest.mark.parametrize("name", [None, "", 5, [], "a/b", "../x", "net\n", "-net", "né", {"a": 1}])
+@pytest.mark.row("identifiers")
 def test_no_network_name(name: Any) -> None:
     with pytest.raises(InvalidConfig, match='"name"') as caught:
         configured({"cniVersion": "1.0.0", "name": name})

@@ -203,6 +203,7 @@ def test_names(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\n", "\na", "a b", "é", "a/b", "../a", ".a", "-a", "_a", "", "a\0", "²", "ａ"])
+@pytest.mark.row("identifiers")
 def test_no_names(value: str) -> None:
     assert not is_name(value)
 
@@ -234,6 +235,7 @@ def test_link_names(value: str) -> None:
         "\ud800",
     ],
 )
+@pytest.mark.row("identifiers")
 def test_no_link_names(value: str) -> None:
     assert not is_link_name(value)
 

@@ -225,12 +225,14 @@ def test_absent_plugin_names_the_places(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("plugin_type", ["", ".", "..", "../a/bridge", "/bin/sh", "a/bridge", "bridge\0"])
+@pytest.mark.row("plugin-path")
 def test_type_that_is_no_file_name(tmp_path: Path, plugin_type: str) -> None:
     executable(tmp_path / "a" / "bridge")
     with pytest.raises(ValueError, match="not a file name"):
         find(plugin_type, [tmp_path, tmp_path / "a"])
 
 
+@pytest.mark.row("plugin-path")
 def test_relative_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executable(tmp_path / "bin" / "bridge")
     monkeypatch.chdir(tmp_path)

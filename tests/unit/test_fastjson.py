@@ -128,6 +128,7 @@ for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
 
 
 @pytest.mark.parametrize("version", found())
+@pytest.mark.row("size")
 def test_deep_nesting_is_refused_alike_by_every_python(version: str) -> None:
     command = [found()[version], "-I", "-S", "-B", "-c", DEPTHS, str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

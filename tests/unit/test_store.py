@@ -661,6 +661,7 @@ def test_other_than_regular_files(root: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("name", ["lock", "last_reserved_ip.0"])
 @pytest.mark.parametrize("kind", ["symlink", "fifo"])
+@pytest.mark.row("symlinks")
 def test_no_symlink_or_fifo_in_place_of_the_stores_own_files(root: Path, name: str, kind: str) -> None:
     """CVE-class: a symbolic link must not make root write elsewhere; a FIFO must not hang it."""
     victim = root / "victim"
@@ -684,6 +685,7 @@ def test_a_directory_that_others_may_write(root: Path) -> None:
         pass
 
 
+@pytest.mark.row("symlinks")
 def test_a_symlink_in_place_of_the_directory(root: Path) -> None:
     (root / "elsewhere").mkdir()
     (root / "net").symlink_to(root / "elsewhere")
