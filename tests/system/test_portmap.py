@@ -133,12 +133,30 @@ def test_localhost_is_let_through_where_it_is_mapped(plain: Plain, keys: dict[st
 
 
 @EITHER
-@pytest.mark.row("local-destination", "host-ip")
+@pytest.mark.row("local-destination")
 def test_only_what_is_sent_to_this_host_is_redirected(node: Node) -> None:
     """What is routed through it, or sent by it to others, to a port that is mapped here (CVE-2025-67499)."""
     node.add("a", ALL)
     servers = [*SERVERS, *(("far", protocol, 8080) for protocol in PROTOCOLS)]
     sent = [(origin, protocol, address, 8080) for protocol in PROTOCOLS for origin in ("out", "host", "b") for address in ("192.0.3.9", "fd00:3::9")]  # fmt: skip
+    assert [answer[0] for answer in node.probe(servers, sent)] == ["far"] * len(sent)
+
+
+@EITHER
+@pytest.mark.row("host-ip")
+def test_another_hosts_address_is_no_host_ip(node: Node) -> None:
+    """Neither when it is asked for nor when the host's own address becomes a neighbour's (CVE-2020-8554)."""
+    far, protocols = ("192.0.3.9", "fd00:3::9"), ("tcp", "udp")
+    keys = ports(*((8080, 80, protocol, address) for protocol in protocols for address in far))
+    refused = node.call("ADD", "a", keys)
+    assert refused.status == 1 and refused.json["code"] == 7 and far[0] in refused.json["msg"]
+    for address in far:
+        node.host.run("ip", "address", "add", address, "dev", "lo")
+    node.add("a", keys)
+    for address in far:
+        node.host.run("ip", "address", "del", address, "dev", "lo")
+    servers = [*SERVERS, *(("far", protocol, 8080) for protocol in protocols)]
+    sent = [(origin, protocol, address, 8080) for protocol in protocols for origin in ("out", "host", "b") for address in far]  # fmt: skip
     assert [answer[0] for answer in node.probe(servers, sent)] == ["far"] * len(sent)
 
 
