@@ -82,11 +82,11 @@ def install(recorder: Recorder) -> None:
             with self._sending(b"".join(parts)):
                 return super().sendmsg(parts, *rest)
 
-        def recv(self, *size: Any) -> bytes:
-            data = super().recv(*size)
+        def recvfrom(self, *size: Any) -> tuple[bytes, Any]:
+            data, sender = super().recvfrom(*size)
             if self.talk:
                 self.talk.received(data)
-            return data
+            return data, sender
 
     _replace_native(RecordedSocket)
 

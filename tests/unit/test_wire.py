@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import struct
 from typing import Any
 
@@ -483,3 +484,58 @@ def test_requests_split_as_sent() -> None:
     """The kernel's end itself: a datagram of two messages is two requests."""
     one, two = encode(RTM_GETLINK, 1, 1, {"IFLA_IFNAME": "odd"}), encode(RTM_GETLINK, 1, 2, {"index": 2})
     assert split(one + bytes(-len(one) % 4) + two) == [one, two]
+
+
+# -- one deadline
+
+
+def test_a_request_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tries of a dump that a change interrupts each time share it, and so do all parts of one answer."""
+    monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0)
+
+    def interrupted(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
+        return [linked(1, sequence), done(sequence, NLM_F_DUMP_INTR)]
+
+    with KernelEnd(interrupted) as kernel, pytest.raises(InternalError, match="did not come within"):
+        kernel.netlink.dump(RTM_GETLINK)
+    assert len(kernel.requests) == 1
+
+
+@pytest.mark.parametrize("ask", [
+    lambda netlink: netlink.request(RTM_DELLINK, {"index": 1}), lambda netlink: netlink.get(RTM_GETLINK, {"index": 1}),
+])  # fmt: skip
+def test_answers_to_others_do_not_hold_a_request(monkeypatch: pytest.MonkeyPatch, ask: Any) -> None:
+    """The kernel's end tells of another request for ever."""
+    monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0.2)
+    with (
+        KernelEnd(lambda _kind, sequence, _request: itertools.repeat(error(0, sequence - 1))) as kernel,  # type: ignore[arg-type,return-value]
+        pytest.raises(InternalError, match="did not come within"),
+    ):
+        ask(kernel.netlink)
+
+
+def test_a_process_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A datagram from another port than the kernel's is none, whatever it says."""
+    monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0.2)
+    with KernelEnd(lambda _kind, sequence, _request: [linked(1, sequence)]) as kernel:
+        kernel.netlink.socket.port = 4711
+        kernel.netlink.socket.end.settimeout(0.05)
+        kernel.netlink.socket.end = Timed(kernel.netlink.socket.end)
+        with pytest.raises(InternalError, match="did not come within"):
+            kernel.netlink.get(RTM_GETLINK, {"index": 1})
+
+
+class Timed:
+    """A socket that says, as one with SO_RCVTIMEO does, that nothing has come."""
+
+    def __init__(self, end: Any) -> None:
+        self.end = end
+
+    def recv(self, size: int, flags: int) -> bytes:
+        try:
+            return bytes(self.end.recv(size, flags))
+        except TimeoutError:
+            raise BlockingIOError from None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.end, name)
