@@ -22,11 +22,11 @@ from shared.net.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from shared.cni.ip import Prefix
-    from shared.net.netlink import Message, Netlink
+    from shared.net.netlink import Message, Netlink, Read
     from shared.undo import Undo
 
     Ports = tuple[int, ...]  # indexes of links
@@ -249,9 +249,13 @@ def _data(bridge: Message) -> Message:
     return data
 
 
-def ports(netlink: Netlink, index: int) -> list[Message]:
-    """The links whose master is the bridge with that index."""
-    return [link for link in netlink.dump(RTM_GETLINK, {"IFLA_MASTER": index}) if link.get("IFLA_MASTER") == index]
+def scan_ports(netlink: Netlink, index: int, take: Callable[[Iterator[Message]], Read]) -> Read:
+    """Return what `take` makes of a stream of the links whose master is the bridge with that index."""
+
+    def ports(stream: Iterator[Message]) -> Read:
+        return take(link for link in stream if link.get("IFLA_MASTER") == index)
+
+    return netlink.scan(RTM_GETLINK, {"IFLA_MASTER": index}, ports)
 
 
 def has_other_ports(netlink: Netlink, bridge: int, *own: int) -> bool:
@@ -264,7 +268,7 @@ def has_other_ports(netlink: Netlink, bridge: int, *own: int) -> bool:
         # the other end's index says something here only if it is in this namespace, as a VLAN gateway port's is
         return port["index"] in own or ("IFLA_LINK_NETNSID" not in port and port.get("IFLA_LINK") in own)
 
-    return not all(is_own(port) for port in ports(netlink, bridge))
+    return not scan_ports(netlink, bridge, lambda ports: all(map(is_own, ports)))
 
 
 def remove_if_new(netlink: Netlink, name: str, uplinks: Ports) -> None:

@@ -20,7 +20,7 @@ FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 def room(netlink: Netlink, bridge: Message, needed: int) -> list[str]:
     """Return a problem if the bridge cannot have `needed` ports more."""
-    free = bridges.MOST_PORTS - len(bridges.ports(netlink, bridge["index"]))
+    free = bridges.MOST_PORTS - bridges.scan_ports(netlink, bridge["index"], lambda ports: sum(1 for _ in ports))
     return [bridges.full(bridge["IFLA_IFNAME"])] if free < needed else []
 
 

@@ -62,7 +62,7 @@ def link_local_settled(netlink: Netlink, index: int) -> None:
     """
 
     def is_settled() -> bool:
-        return not addresses.unsettled_link_local(netlink, index)
+        return addresses.is_link_local_settled(netlink, index)
 
     if not is_settled():
         steps.begin("dad")
@@ -75,7 +75,7 @@ def addresses_settled(netlink: Netlink, index: int) -> None:
     steps.begin("dad")
 
     def is_settled() -> bool:
-        return not addresses.unsettled(netlink, index)
+        return addresses.is_settled(netlink, index)
 
     _until(is_settled, RTNLGRP_IPV6_IFADDR, DAD_SECONDS, "duplicate address detection did not end")
 
