@@ -539,3 +539,11 @@ class Timed:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.end, name)
+
+
+def test_a_kernel_without_a_limit_of_learned_macs() -> None:
+    """It passes over the attribute, and shows none: the answer is code 2 and names the key."""
+    bridge = {"index": 4, "IFLA_IFNAME": "cni0", "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}
+    with KernelEnd() as kernel, pytest.raises(UnsupportedField, match=r'"fdbMaxLearned" needs Linux 6\.8'):
+        bridges.limit_learning(kernel.netlink, Undo(), bridge, 100, ())
+    assert kernel.requests == []
