@@ -13,7 +13,7 @@ from tests.system.test_bridge import Network, host_local
 
 pytestmark = pytest.mark.row("size")
 
-SLACK_MIB = 3
+SLACK_MIB = 1.5
 ROUTES, METRICS, ADDRESSES, FLOWS = 50_000, 10_000, 6000, 20_000  # of some, the kernel needs quadratic time for more
 
 # UDP connections to this host's port 8080, from as many ports of several peers: ctnetlink's messages by hand, since the

@@ -63,6 +63,20 @@ def test_a_pod_that_sends_from_many_macs(net: Network, host: PretendHost) -> Non
     assert net.pings("b", "10.1.0.1")
 
 
+def test_a_new_bridge_gets_the_limit_without_another_message(net: Network, host: PretendHost) -> None:
+    """The message that makes the bridge has it."""
+    config = {key: value for key, value in net.config.items() if value is not ...}
+    prefix = ("strace", "-qq", "-o", "/run/trace", "-e", "trace=sendto")
+    sent = []
+    for bridge, limits in (("cni0", {}), ("cni1", {"fdbMaxLearned": 0})):
+        keys = {**config, **limits, "bridge": bridge, "name": bridge, "isGateway": False, "ipam": {}}
+        netns = host.netns(bridge)
+        answer = host.cni("bridge", "ADD", keys, netns=netns, container_id=bridge, prefix=prefix)
+        assert answer.status == 0, answer
+        sent.append(host.run("grep", "-c", "RTM_NEWLINK", "/run/trace").stdout)
+    assert limit(host) == MOST and sent[0] == sent[1]
+
+
 def test_without_the_key_nothing_is_set(net: Network, host: PretendHost) -> None:
     """Neither on a new bridge nor on one that has another limit."""
     net.add("a", fdbMaxLearned=...)
