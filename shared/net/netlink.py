@@ -446,7 +446,7 @@ def next_hops(data: bytes) -> Iterator[Message]:
     start = 0
     while start + 8 <= len(data):
         length, _flags, _hops, index = unpack_from("=HBBi", data, start)
-        if length < 8:
+        if not 8 <= length <= len(data) - start:
             return
         hop: Message = {"RTA_OIF": index}
         for number, value_start, value_end in _attributes(data, start + 8, start + length):

@@ -17,7 +17,7 @@ from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
 from shared.net import addresses, bridges, links, routes, tc_wire, vlans, wire
-from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request, decode, encode
+from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request, decode, encode, next_hops
 from shared.net.netns import Netns
 from shared.net.wire import (
     AF_BRIDGE,
@@ -463,6 +463,19 @@ def test_garbage_is_decoded_to_its_end(kind: int, data: bytes) -> None:
     padded = bytes(16) + mtu + data
     found = decode(RTM_NEWLINK, padded, 0, len(padded))["IFLA_MTU"]
     assert (found[0] if isinstance(found, list) else found) == 1400
+
+
+@given(st.binary(max_size=100))
+@example(struct.pack("=HBBi", 200, 0, 0, 7) + bytes(8))  # a hop whose length runs past the list
+@example(
+    struct.pack("=HBBi", 16, 0, 0, 7) + struct.pack("=HH", 60, 5) + bytes(4)
+)  # an attribute that runs past its hop
+@pytest.mark.row("netlink")
+def test_garbage_among_next_hops(data: bytes) -> None:
+    """What is whole is read, what runs past its end is not."""
+    whole = struct.pack("=HBBi", 16, 0, 0, 3) + struct.pack("=HH", 8, 5) + bytes([10, 1, 0, 1])
+    assert next(iter(next_hops(whole + data))) == {"RTA_OIF": 3, "RTA_GATEWAY": "10.1.0.1"}
+    assert all(isinstance(hop["RTA_OIF"], int) for hop in next_hops(data))
 
 
 def test_an_unknown_link_kinds_data_stays_bytes() -> None:
