@@ -9,11 +9,13 @@ import pytest
 from tests.pretend import PretendHost
 from tests.system.hostport_nodes import Plain, ports
 from tests.system.peaks import WRAPPER, peak
+from tests.system.pod_network import CNITOOL, Node
 from tests.system.test_bridge import Network, host_local
 
 pytestmark = pytest.mark.row("size")
 
 SLACK_MIB = 1.5
+SLACK_OF_TOOLS_MIB = 6  # they keep a line for each link; pyroute2's messages alone would be 20
 ROUTES, METRICS, ADDRESSES, FLOWS = 50_000, 10_000, 6000, 20_000  # of some, the kernel needs quadratic time for more
 
 # UDP connections to this host's port 8080, from as many ports of several peers: ctnetlink's messages by hand, since the
@@ -47,6 +49,7 @@ def fill(host: PretendHost, kind: str, count: int) -> None:
         # all to the destination that the call looks for
         "metrics": (f"route add default via 10.1.0.1 metric {n}" for n in range(1, count + 1)),
         "addresses": (f"address add 127.{1 + n // 65536}.{n // 256 % 256}.{n % 256}/32 dev lo" for n in range(count)),
+        "links": (f"link add x{n} type ifb" for n in range(count)),
         "own addresses": (f"address add 10.99.{n // 256}.{n % 256}/32 dev eth0" for n in range(count)),
     }[kind]
     host.run("ip", "-n", "a", "-batch", "-", input="\n".join(commands) + "\n", timeout=300)
@@ -131,3 +134,18 @@ def test_a_link_with_hundreds_of_names(host: PretendHost) -> None:
     assert answer.status == 0, answer
     net.delete("a")
     assert not host.ip("link", "show", "type", "veth")
+
+
+@pytest.mark.parametrize(("command", "kind", "count"), [("doctor", "routes", 5000), ("show", "links", 1000)])
+def test_tools_that_look_into_pods(host: PretendHost, command: str, kind: str, count: int) -> None:
+    node = Node(host)
+    node.attach("a")
+
+    def look() -> float:
+        done = host.run(*WRAPPER, *CNITOOL, command, check=False)
+        assert "Traceback" not in done.stderr, done
+        return int(host.run("cat", "/run/peak").stdout) / 1024
+
+    before = look()
+    fill(host, kind, count)
+    assert look() - before < SLACK_OF_TOOLS_MIB
