@@ -241,9 +241,12 @@ class Netlink:
 
         def stream() -> Iterator[Message]:
             for kind, data, start, end in parts:
-                yield decode(kind, data, start, end, self.tables)
+                message = decode(kind, data, start, end, self.tables)
                 signals.safe_point()
                 self._expect_time()
+                taken = monotonic()
+                yield message
+                self.deadline += monotonic() - taken  # that time was not the kernel's
 
         try:
             return take(stream())

@@ -34,7 +34,7 @@ TABLE: tuple[Mutant, ...] = (
         "nobody guesses a request's number", "tests/system/test_netlink_senders.py -k random",
     ),
     Mutant(
-        "shared/net/netlink.py", "                signals.safe_point()\n                self._expect_time()\n\n        try:", "                self._expect_time()\n\n        try:",
+        "shared/net/netlink.py", "                signals.safe_point()\n                self._expect_time()\n                taken", "                self._expect_time()\n                taken",
         "SIGTERM ends a call in the middle of an answer", "tests/system/test_netlink_senders.py -k sigterm",
     ),
     Mutant(

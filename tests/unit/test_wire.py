@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import itertools
 import struct
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import netaddr
@@ -512,6 +514,21 @@ def test_a_request_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     with KernelEnd(interrupted) as kernel, pytest.raises(InternalError, match="did not come within"):
         kernel.netlink.dump(RTM_GETLINK)
     assert len(kernel.requests) == 1
+
+
+def test_the_time_that_is_not_the_kernels_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that acts on each object has requests, and deadlines, of its own."""
+    monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0.3)
+
+    def take(stream: Iterator[Message]) -> list[int]:
+        found = []
+        for link in stream:
+            time.sleep(0.4)
+            found.append(link["index"])
+        return found
+
+    with KernelEnd(lambda _kind, sequence, _req: [linked(1, sequence), linked(2, sequence), done(sequence)]) as kernel:
+        assert kernel.netlink.scan(RTM_GETLINK, None, take) == [1, 2]
 
 
 @pytest.mark.parametrize("ask", [
