@@ -101,7 +101,7 @@ def by_id(ip: Any, paths: Iterable[str]) -> dict[int, str]:
 
 def inside(path: str) -> View:
     """Return the view in a namespace. Raises CniError, also if the kernel refuses; OSError if it cannot be entered."""
-    # Not by pyroute2: its sockets take what any process in the namespace sends, and its messages hold 20 KiB a link.
+    # pyroute2 is not used here: any process in the namespace can send to its sockets, and a message holds 20 KiB.
     with closing(open_netns(path)) as netns, netns, closing(Netlink()) as netlink:
         links = netlink.scan(RTM_GETLINK, None, lambda stream: {one["index"]: _link(one) for one in stream})
         return View(links, netlink.scan(RTM_GETADDR, None, _addresses))

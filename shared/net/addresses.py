@@ -31,7 +31,7 @@ LINK_LOCAL = Prefix(Address(6, 0xFE80 << 112), 10)
 
 
 def scan(netlink: Netlink, index: int, take: Callable[[Iterator[tuple[Prefix, int]]], Read]) -> Read:
-    """Return what `take` makes of a stream of a link's addresses with their flags (IFA_F_*): a pod may have many."""
+    """Have `take` read a link's addresses with their flags (IFA_F_*), and return its result: a pod may have many."""
 
     def states(stream: Iterator[Message]) -> Read:
         own = (message for message in stream if message["index"] == index)

@@ -257,7 +257,7 @@ def _data(bridge: Message) -> Message:
 
 
 def scan_ports(netlink: Netlink, index: int, take: Callable[[Iterator[Message]], Read]) -> Read:
-    """Return what `take` makes of a stream of the links whose master is the bridge with that index."""
+    """Have `take` read the links whose master is the bridge with that index, and return its result."""
 
     def ports(stream: Iterator[Message]) -> Read:
         return take(link for link in stream if link.get("IFLA_MASTER") == index)

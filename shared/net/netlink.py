@@ -194,7 +194,7 @@ class Netlink:
         return self._retry_read(lambda: self._get_one(request))
 
     def _retry_read(self, read: Callable[[], Read]) -> Read:
-        """Return what a reading finds. Begin it anew if answers are lost; all tries together have one deadline."""
+        """Return the result of a reading. Begin it anew if answers are lost; all tries together have one deadline."""
         self._begin()
         for _ in range(DUMP_TRIES):
             try:
@@ -228,7 +228,7 @@ class Netlink:
         return self.scan(kind, message, list)
 
     def scan(self, kind: int, message: Message | None, take: Callable[[Iterator[Message]], Read]) -> Read:
-        """Return what `take` makes of a stream of all objects of a kind, of which only its result stays in memory.
+        """Have `take` read a stream of all objects of a kind, and return its result, which alone stays in memory.
 
         `take` is called anew if a change interrupted the dump, or it overran the socket's buffer: the stream raises
         Overrun at its end. `take` must not use this socket.

@@ -31,7 +31,7 @@ def require_vlan_filtering(bridge: str) -> None:
 
 
 def require_learning_limit(bridge: Message | None, name: str) -> None:
-    """Raise UnsupportedField if the kernel has no limit of what a bridge learns; None is tried out likewise."""
+    """Raise UnsupportedField if the kernel's bridges have no limit of learned MACs; with None, make one and look."""
     if bridge is None:
         with netns.throw_away():
             netlink = Netlink()

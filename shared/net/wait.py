@@ -20,7 +20,7 @@ NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 CARRIER_SECONDS = 2.5
 DAD_SECONDS = 10.0
 GONE_SECONDS = 2.0
-NEWS_BYTES = 16  # of a notification: who sent it is all that counts
+NEWS_BYTES = 16  # of a notification, of which nothing but the sender counts
 
 
 def carrier(netlink: Netlink, name: str) -> Message:

@@ -57,7 +57,7 @@ class Removals:
             self.send()
 
     def send(self) -> None:
-        """Remove those that wait."""
+        """Remove the connections that wait."""
         if self.waiting:
             self.socket = self.socket or self.open_socket()
             self.socket.batch(self.waiting)

@@ -1,4 +1,4 @@
-"""The most memory that a call has held, for the tests of what a pod can make large."""
+"""The most memory that a call has held, for the tests with large tables of the kernel's."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_check_of_a_pod_with_many(host: PretendHost, kind: str, count: int) -> N
 
 
 def test_check_finds_one_route_among_many(host: PretendHost) -> None:
-    """What is missing is told all the same."""
+    """A missing route is reported all the same."""
     net = Network(host, isDefaultGateway=True, ipam=host_local("10.1.0.0/24"))
     net.add("a")
     fill(host, "routes", 5000)

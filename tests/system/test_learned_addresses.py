@@ -11,7 +11,7 @@ pytestmark = pytest.mark.row("size")
 
 MOST, SENT = 8, 200
 
-# Prints what the kernel says of a bridge, for which iproute2 may be too old.
+# Prints the limit of a bridge, which older iproute2 does not know.
 DATA = """
 import sys
 from shared.net import links, netlink

@@ -103,8 +103,8 @@ def test_a_wait_heeds_the_kernels_news_alone(net: Network, host: PretendHost) ->
     assert host.run("cat", "/run/trace").stdout.count("sendto(") < 100
 
 
-def test_what_reaches_a_socket_is_judged_by_its_sender(host: PretendHost) -> None:
-    """A datagram may arrive before the socket is connected: here it is taken off the kernel, and told a lie."""
+def test_a_datagram_is_judged_by_its_sender(host: PretendHost) -> None:
+    """A datagram may arrive before the socket is connected, as here, where the connection is undone."""
     said = host.python("""
 import ctypes, socket, struct
 from shared.net import links, netlink

@@ -474,7 +474,7 @@ def test_garbage_is_decoded_to_its_end(kind: int, data: bytes) -> None:
 )  # an attribute that runs past its hop
 @pytest.mark.row("netlink")
 def test_garbage_among_next_hops(data: bytes) -> None:
-    """What is whole is read, what runs past its end is not."""
+    """Whole hops are read. A hop that runs past the end of the list is not."""
     whole = struct.pack("=HBBi", 16, 0, 0, 3) + struct.pack("=HH", 8, 5) + bytes([10, 1, 0, 1])
     assert next(iter(next_hops(whole + data))) == {"RTA_OIF": 3, "RTA_GATEWAY": "10.1.0.1"}
     assert all(isinstance(hop["RTA_OIF"], int) for hop in next_hops(data))

@@ -1,6 +1,6 @@
 """Links, addresses and routes of the host and of its pods.
 
-Not by pyroute2: its sockets take what any process in a pod's namespace sends, and its messages hold 20 KiB a link.
+pyroute2 is not used here: any process in a pod's namespace can send to its sockets, and a message of it holds 20 KiB.
 """
 
 from __future__ import annotations
