@@ -143,6 +143,10 @@ class Config(config.Config):
     uplinks: list[str] = field(
         list_of(link_name), (), "links of the host, without addresses, that ADD makes ports of the bridge"
     )
+    fdbMaxLearned: int | None = field(
+        integer(0, 2**32 - 1), None,
+        "the most MACs that the bridge learns from frames, 0: any number (needs Linux 6.8); without it: left as it is",
+    )  # fmt: skip
     macspoofchk: bool = field(boolean, False, "drop what the pod sends from another MAC than its interface gets here")
     bridgeNfCallIptables: bool | None = field(
         boolean, None,
@@ -233,8 +237,11 @@ def add(call: Call, undo: Undo) -> Result:
     steps.begin("bridge")
     bridge = bridges.attach(
         host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), own=own, mtu=mtu,
-        vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode, ipv6=ipv6, dad=keys.enabledad,
+        vlan_filtering=bool(keys.vlan or pod.trunk), fdb_max_learned=keys.fdbMaxLearned, promisc=keys.promiscMode,
+        ipv6=ipv6, dad=keys.enabledad,
     )  # fmt: skip
+    if keys.fdbMaxLearned is not None:
+        bridges.limit_learning(host, undo, bridge, keys.fdbMaxLearned, own)
     if uplinks:
         from shared.net import uplinks as joining
 
@@ -623,6 +630,9 @@ def _check_gateway_port(
 
 def _bridge_problems(bridge: Message, keys: Config) -> list[str]:
     found = [] if bridge["flags"] & IFF_UP else [f"bridge {keys.bridge} is down"]
+    wanted_limit = keys.fdbMaxLearned
+    if wanted_limit is not None and (limit := bridges.learning_limit(bridge)) != wanted_limit:
+        found.append(f"bridge {keys.bridge} may learn {limit or 'all'} MACs, but fdbMaxLearned is {wanted_limit}")
     if keys.macspoofchk and bridges.learns_link_local(bridge):
         found.append(f"bridge {keys.bridge} learns MACs from frames to link-local groups")
     wanted = keys.bridgeNfCallIptables
@@ -766,6 +776,8 @@ def _node_problems(call: Call, pod: Attachment) -> list[str]:
     filters = bridge is not None and bridges.filters_vlans(bridge)
     if (keys.vlan or pod.trunk) and not filters:
         _collect(problems, lambda: readiness.require_vlan_filtering(keys.bridge))
+    if keys.fdbMaxLearned is not None:
+        _collect(problems, lambda: readiness.require_learning_limit(bridge, keys.bridge))
     try:
         networks = delegate.networks(call)
     except CniError as error:

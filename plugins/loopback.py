@@ -13,6 +13,8 @@ from shared.net.wire import IFF_UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shared.cni.call import Call
     from shared.undo import Undo
 
@@ -30,18 +32,23 @@ def add(call: Call, undo: Undo) -> Result:
         if not loopback["flags"] & IFF_UP:
             undo.push("take down lo", lambda: links.set_down(pod, loopback["index"]))
             links.set_up(pod, loopback["index"])
-        found = addresses.of_link(pod, loopback["index"])
-    first: dict[int, Prefix] = {}
-    for prefix in found:
-        if prefix.address not in LOOPBACK_NETWORKS[prefix.version]:
-            raise InternalError(f"{NAME} has the address {prefix}, which is not a loopback address")
-        first.setdefault(prefix.version, prefix)
+        first = addresses.scan(pod, loopback["index"], _first)
     if given is not None:
         return given
     result = Result()
     result.interfaces = [Interface(NAME, "00:00:00:00:00:00", call.netns)]
     result.ips = [IP(first[version], None, 0) for version in sorted(first)]
     return result
+
+
+def _first(states: Iterator[tuple[Prefix, int]]) -> dict[int, Prefix]:
+    """Return the first address of each IP version; raise InternalError for one that is not a loopback address."""
+    first: dict[int, Prefix] = {}
+    for prefix, _flags in states:
+        if prefix.address not in LOOPBACK_NETWORKS[prefix.version]:
+            raise InternalError(f"{NAME} has the address {prefix}, which is not a loopback address")
+        first.setdefault(prefix.version, prefix)
+    return first
 
 
 def check(call: Call) -> None:

@@ -30,6 +30,7 @@ HOST_WIDE = frozenset({
     "netfilter/nf_hooks_lwtunnel", "netfilter/nf_conntrack_max", "netfilter/nf_conntrack_expect_max",
     "netfilter/nf_conntrack_buckets", "nf_conntrack_max",
 })  # fmt: skip
+MOST_ANNOUNCED = 1024  # addresses; a pod may have any number
 FLAGS = {"promisc": IFF_PROMISC, "allmulti": IFF_ALLMULTI}
 NUMBERS = {"mtu": "IFLA_MTU", "txQLen": "IFLA_TXQLEN"}
 
@@ -265,7 +266,7 @@ def _announce(pod: Netlink, link: Message, mac: str) -> None:
     name = link["IFLA_IFNAME"]
     if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:  # it may have been down meanwhile
         wait.carrier(pod, name)
-    announce.Announcement(name, mac, addresses.usable(pod, link["index"])).send()
+    announce.Announcement(name, mac, addresses.usable(pod, link["index"], MOST_ANNOUNCED)).send()
 
 
 def _is_noted(path: str, mark: str) -> bool:

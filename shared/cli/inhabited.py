@@ -7,12 +7,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared.cni.errors import CniError
 from shared.cni.ip import Address, Prefix
 from shared.net.netlink import Netlink
 from shared.net.netns import OWN, open_netns
 from shared.net.wire import RTM_GETADDR, RTM_GETLINK
+
+if TYPE_CHECKING:
+    from shared.net.netlink import Message
 
 PLACES = ("/run/netns", "/var/run/netns", "/run/docker/netns")  # where runtimes keep namespaces by name
 MOUNTS = (("", "/proc/self/mountinfo"), ("/proc/1/root", "/proc/1/mountinfo"))  # of this program, of the node
@@ -81,14 +85,18 @@ def identity(path: str) -> Identity | None:
 def _inside(path: str) -> Links:
     """The links of a namespace. Raises CniError if it cannot be entered."""
     with closing(open_netns(path)) as netns, netns, closing(Netlink()) as netlink:
-        names = {link["index"]: link["IFLA_IFNAME"] for link in netlink.dump(RTM_GETLINK)}
-        found: Links = {name: set() for name in names.values()}
-        for message in netlink.dump(RTM_GETADDR):
-            # IFA_ADDRESS alone would be the other end of a point-to-point link
-            address = Address.parse(message.get("IFA_LOCAL") or message["IFA_ADDRESS"])
-            if message["index"] in names and not any(address in prefix for prefix in LINK_LOCAL):
-                found[names[message["index"]]].add(address)
-    return found
+        names = netlink.scan(RTM_GETLINK, None, lambda stream: {one["index"]: one["IFLA_IFNAME"] for one in stream})
+
+        def addresses(stream: Iterator[Message]) -> Links:
+            found: Links = {name: set() for name in names.values()}
+            for message in stream:
+                # IFA_ADDRESS alone would be the other end of a point-to-point link
+                address = Address.parse(message.get("IFA_LOCAL") or message["IFA_ADDRESS"])
+                if message["index"] in names and not any(address in prefix for prefix in LINK_LOCAL):
+                    found[names[message["index"]]].add(address)
+            return found
+
+        return netlink.scan(RTM_GETADDR, None, addresses)
 
 
 def _mounted() -> Iterator[str]:

@@ -6,14 +6,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from shared.cni.errors import CniError
+from shared.net import links as net_links
+from shared.net.netlink import Netlink
 from shared.net.netns import open_netns
 from shared.net.owner import attachment
+from shared.net.wire import RTM_GETADDR, RTM_GETLINK
+
+if TYPE_CHECKING:
+    from shared.net.netlink import Message
 
 PLACES = (Path("/run/netns"), Path("/run/docker/netns"))  # where runtimes keep namespaces by name
 DUMP_TRIES = 10
@@ -94,10 +100,28 @@ def by_id(ip: Any, paths: Iterable[str]) -> dict[int, str]:
 
 
 def inside(path: str) -> View:
-    """The view in a namespace. Raises CniError, OSError where it cannot be entered, NetlinkError."""
-    # with its netns argument IPRoute would fork, and make what is missing
-    with closing(open_netns(path)) as netns, netns, kernel() as ip:
-        return view(ip)
+    """Return the view in a namespace. Raises CniError, also if the kernel refuses; OSError if it cannot be entered."""
+    # pyroute2 is not used here: any process in the namespace can send to its sockets, and a message holds 20 KiB.
+    with closing(open_netns(path)) as netns, netns, closing(Netlink()) as netlink:
+        links = netlink.scan(RTM_GETLINK, None, lambda stream: {one["index"]: _link(one) for one in stream})
+        return View(links, netlink.scan(RTM_GETADDR, None, _addresses))
+
+
+def _link(message: Message) -> KernelLink:
+    return kernel_link({
+        **{name: message[name] for name in ("index", "flags")},
+        **{name.removeprefix("IFLA_").lower(): value for name, value in message.items() if name.startswith("IFLA_")},
+        ("linkinfo", "kind"): net_links.kind(message),
+    })  # fmt: skip
+
+
+def _addresses(stream: Iterator[Message]) -> dict[int, tuple[str, ...]]:
+    found: dict[int, list[str]] = {}
+    for one in stream:
+        if one["scope"] < RT_SCOPE_LINK:
+            address = one.get("IFA_LOCAL") or one["IFA_ADDRESS"]
+            found.setdefault(one["index"], []).append(f"{address}/{one['prefixlen']}")
+    return {index: tuple(listed) for index, listed in found.items()}
 
 
 def view(ip: Any) -> View:

@@ -65,7 +65,7 @@ SPOKEN = frozenset(
     IFLA_ADDRESS IFLA_IFNAME IFLA_MTU IFLA_LINK IFLA_MASTER IFLA_OPERSTATE IFLA_LINKINFO IFLA_NET_NS_FD IFLA_IFALIAS
     IFLA_AF_SPEC IFLA_EXT_MASK IFLA_LINK_NETNSID IFLA_IF_NETNSID IFLA_TXQLEN IFLA_GROUP
     IFLA_INFO_KIND IFLA_INFO_DATA IFLA_INFO_SLAVE_KIND IFLA_INFO_SLAVE_DATA VETH_INFO_PEER
-    IFLA_BR_VLAN_FILTERING IFLA_BR_VLAN_DEFAULT_PVID IFLA_BR_MULTI_BOOLOPT
+    IFLA_BR_VLAN_FILTERING IFLA_BR_VLAN_DEFAULT_PVID IFLA_BR_MULTI_BOOLOPT IFLA_BR_FDB_MAX_LEARNED
     IFLA_BR_NF_CALL_IPTABLES IFLA_BR_NF_CALL_IP6TABLES
     IFLA_BRPORT_STATE IFLA_BRPORT_MODE IFLA_BRPORT_ISOLATED IFLA_BRIDGE_VLAN_INFO
     IFA_ADDRESS IFA_LOCAL IFA_BROADCAST IFA_FLAGS
@@ -159,8 +159,11 @@ TC_BY_HAND = {
 ATTRIBUTES_BY_HAND = {
     # linux/pkt_sched.h: rates beyond 32 bits, and the burst in bytes
     sched_tbf.options: ((4, "TCA_TBF_RATE64", "uint64"), (6, "TCA_TBF_BURST", "uint32")),
-    # linux/if_link.h: struct br_boolopt_multi, bits and which of them to set
-    ifinfmsg.ifinfmsg.ifinfo.data_map["bridge"]: ((46, "IFLA_BR_MULTI_BOOLOPT", "hex"),),
+    # linux/if_link.h: struct br_boolopt_multi, bits and which of them to set; the limit of learned MACs (Linux 6.8)
+    ifinfmsg.ifinfmsg.ifinfo.data_map["bridge"]: (
+        (46, "IFLA_BR_MULTI_BOOLOPT", "hex"),
+        (49, "IFLA_BR_FDB_MAX_LEARNED", "uint32"),
+    ),
 }
 ROUTE_BY_HAND = {
     # linux/if_bridge.h: the place of a bit

@@ -20,6 +20,7 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from shared.cli.recorder import Recorder
 from shared.cli.state import Step
+from shared.net.netlink import KERNEL
 from shared.net.wire import NETLINK_NETFILTER, NETLINK_ROUTE, NLMSG_ERROR
 from shared.sockets import native
 
@@ -30,6 +31,7 @@ SIOCGIFNAME = 0x8910  # linux/sockios.h
 NFNL_FRAMES = {16: "NFNL_MSG_BATCH_BEGIN", 17: "NFNL_MSG_BATCH_END"}  # linux/netfilter/nfnetlink.h
 PYROUTE2_OWN = ("attrs", "header", "value", "event", "state", "__align")  # beside a message's own fields
 INDEXES = ("index", "IFLA_MASTER", "IFLA_LINK", "RTA_OIF", "RTA_IIF", "ifindex")
+SHORTEST_ERROR = 20  # bytes: struct nlmsghdr and the number
 NFT, CT = NFNL_SUBSYS_NFTABLES << 8, NFNL_SUBSYS_CTNETLINK << 8
 ELEMENTS, LISTED = ("NFT_MSG_NEWSETELEM", "NFT_MSG_DELSETELEM"), "NFTA_SET_ELEM_LIST_ELEMENTS"
 WITH_THE_OTHERS = "with its transaction"  # why a request that the kernel did not refuse was not done either
@@ -82,11 +84,11 @@ def install(recorder: Recorder) -> None:
             with self._sending(b"".join(parts)):
                 return super().sendmsg(parts, *rest)
 
-        def recv(self, *size: Any) -> bytes:
-            data = super().recv(*size)
-            if self.talk:
+        def recvfrom(self, *size: Any) -> tuple[bytes, Any]:
+            data, sender = super().recvfrom(*size)
+            if self.talk and sender[0] == KERNEL:
                 self.talk.received(data)
-            return data
+            return data, sender
 
     _replace_native(RecordedSocket)
 
@@ -153,7 +155,8 @@ class Talk:
     def received(self, data: bytes) -> None:
         """Notes which requests the kernel refused, and why; of a transaction, all are undone with the first."""
         for message, kind, _flags, sequence in _messages(data):
-            number = -struct.unpack_from("=i", message, 16)[0] if kind == NLMSG_ERROR else 0
+            is_refusal = kind == NLMSG_ERROR and len(message) >= SHORTEST_ERROR
+            number = -struct.unpack_from("=i", message, 16)[0] if is_refusal else 0
             if number and sequence in self.asked:
                 step, others = self.asked[sequence]
                 if step.get("refused", WITH_THE_OTHERS) == WITH_THE_OTHERS:

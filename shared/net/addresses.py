@@ -22,14 +22,22 @@ from shared.net.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shared.net.netlink import Message, Netlink
+    from collections.abc import Callable, Iterator
+
+    from shared.net.netlink import Message, Netlink, Read
 
 FAMILIES = {4: AF_INET, 6: AF_INET6}
 LINK_LOCAL = Prefix(Address(6, 0xFE80 << 112), 10)
 
 
-def _messages(netlink: Netlink, index: int) -> list[Message]:
-    return [message for message in netlink.dump(RTM_GETADDR, {"index": index}) if message["index"] == index]
+def scan(netlink: Netlink, index: int, take: Callable[[Iterator[tuple[Prefix, int]]], Read]) -> Read:
+    """Have `take` read a link's addresses with their flags (IFA_F_*), and return its result: a pod may have many."""
+
+    def states(stream: Iterator[Message]) -> Read:
+        own = (message for message in stream if message["index"] == index)
+        return take((_prefix(message), int(message.get("IFA_FLAGS") or message["flags"])) for message in own)
+
+    return netlink.scan(RTM_GETADDR, {"index": index}, states)
 
 
 def _prefix(message: Message) -> Prefix:
@@ -38,7 +46,12 @@ def _prefix(message: Message) -> Prefix:
 
 def of_link(netlink: Netlink, index: int) -> list[Prefix]:
     """All addresses of a link, both families, in the kernel's order."""
-    return [_prefix(message) for message in _messages(netlink, index)]
+    return scan(netlink, index, lambda states: [prefix for prefix, _ in states])
+
+
+def found(netlink: Netlink, index: int, wanted: set[Prefix]) -> set[Prefix]:
+    """Return those of the wanted addresses that a link has."""
+    return scan(netlink, index, lambda states: {prefix for prefix, _ in states if prefix in wanted})
 
 
 def add(index: int, prefix: Prefix, *, dad: bool, tolerate: tuple[int, ...] = ()) -> Request:
@@ -62,34 +75,40 @@ def remove(netlink: Netlink, index: int, prefix: Prefix) -> None:
     netlink.request(RTM_DELADDR, body, 0, (errno.EADDRNOTAVAIL, errno.ENODEV))
 
 
-def usable(netlink: Netlink, index: int) -> list[Address]:
-    """Return a link's addresses that are not in duplicate address detection, and have not failed it."""
+def usable(netlink: Netlink, index: int, most: int) -> list[Address]:
+    """Return a link's addresses that are not in duplicate address detection, and have not failed it; `most` of them."""
     unusable = IFA_F_TENTATIVE | IFA_F_DADFAILED
-    return [prefix.address for prefix, flags in _states(netlink, index) if not flags & unusable]
+
+    def take(states: Iterator[tuple[Prefix, int]]) -> list[Address]:
+        found = (prefix.address for prefix, flags in states if not flags & unusable)
+        return [address for _, address in zip(range(most), found, strict=False)]
+
+    return scan(netlink, index, take)
 
 
-def unsettled(netlink: Netlink, index: int) -> list[Prefix]:
-    """The IPv6 addresses of a link whose duplicate address detection is not over.
+def is_settled(netlink: Netlink, index: int) -> bool:
+    """Return True if duplicate address detection is over for all IPv6 addresses of a link.
 
-    Raises InternalError for one that somebody else has.
+    Raises InternalError for an address that another host has.
     """
-    states = _states(netlink, index)
-    for prefix, flags in states:
-        if flags & IFA_F_DADFAILED:
-            raise InternalError(f"address {prefix} is in use by another host (duplicate address detection)")
-    return [prefix for prefix, flags in states if flags & IFA_F_TENTATIVE]
+
+    def settled(states: Iterator[tuple[Prefix, int]]) -> bool:
+        waiting = False
+        for prefix, flags in states:
+            if flags & IFA_F_DADFAILED:
+                raise InternalError(f"address {prefix} is in use by another host (duplicate address detection)")
+            waiting = waiting or bool(flags & IFA_F_TENTATIVE)
+        return not waiting
+
+    return scan(netlink, index, settled)
 
 
-def unsettled_link_local(netlink: Netlink, index: int) -> list[Prefix]:
-    """Return a link's IPv6 link-local addresses in duplicate address detection; one that failed has settled."""
-    return [
-        prefix
-        for prefix, flags in _states(netlink, index)
-        if flags & IFA_F_TENTATIVE and not flags & IFA_F_DADFAILED and prefix.address in LINK_LOCAL
-    ]
-
-
-def _states(netlink: Netlink, index: int) -> list[tuple[Prefix, int]]:
-    """Return each address of a link with its flags (IFA_F_*)."""
-    messages = _messages(netlink, index)
-    return [(_prefix(message), int(message.get("IFA_FLAGS") or message["flags"])) for message in messages]
+def is_link_local_settled(netlink: Netlink, index: int) -> bool:
+    """Return True if no IPv6 link-local address of a link is in duplicate address detection; a failed one is not."""
+    return scan(
+        netlink, index,
+        lambda states: not any(
+            flags & IFA_F_TENTATIVE and not flags & IFA_F_DADFAILED and prefix.address in LINK_LOCAL
+            for prefix, flags in states
+        ),
+    )  # fmt: skip

@@ -22,11 +22,11 @@ from shared.net.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from shared.cni.ip import Prefix
-    from shared.net.netlink import Message, Netlink
+    from shared.net.netlink import Message, Netlink, Read
     from shared.undo import Undo
 
     Ports = tuple[int, ...]  # indexes of links
@@ -52,8 +52,11 @@ def ensure(
     promisc: bool,
     ipv6: bool,
     dad: bool,
+    fdb_max_learned: int | None = None,
 ) -> Message:
     """The bridge of that name, made if need be, up, deaf to router advertisements; `mtu` in bytes, 0 for the default.
+
+    `fdb_max_learned` is for a new one; `limit_learning` sets it on any.
 
     A new bridge gets a MAC of its own, which then does not change with its ports, and unless `dad` a link-local address
     that can be used at once. What is done is taken back unless the bridge has other ports than those in `own` by then;
@@ -63,7 +66,7 @@ def ensure(
     bridge = links.get(netlink, name)
     is_new = False
     if bridge is None:
-        is_new = create(netlink, name, mtu, vlan_filtering=vlan_filtering)
+        is_new = create(netlink, name, mtu, vlan_filtering=vlan_filtering, fdb_max_learned=fdb_max_learned)
         if is_new:
             undo.push(f"remove bridge {name}", lambda: _remove_unless_used(netlink, name, own))
         bridge = links.require(netlink, name)
@@ -169,14 +172,17 @@ def _disable_ipv6(bridge: Message) -> str:
     return f"ipv6/conf/{bridge['IFLA_IFNAME']}/disable_ipv6"
 
 
-def create(netlink: Netlink, name: str, mtu: int, *, vlan_filtering: bool) -> bool:
+def create(
+    netlink: Netlink, name: str, mtu: int, *, vlan_filtering: bool = False, fdb_max_learned: int | None = None
+) -> bool:
     """Create a bridge, still down. Return False if a concurrent call was faster."""
     message: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": random_mac()}
-    message["IFLA_LINKINFO"] = {"IFLA_INFO_KIND": "bridge"}
     if mtu:
         message["IFLA_MTU"] = mtu
-    if vlan_filtering:
-        message = _with_vlan_filtering(message)
+    data: Message = {"IFLA_BR_VLAN_FILTERING": 1} if vlan_filtering else {}
+    if fdb_max_learned is not None:
+        data["IFLA_BR_FDB_MAX_LEARNED"] = fdb_max_learned
+    message = _with_data(message, data)
     try:
         netlink.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
@@ -231,7 +237,8 @@ def _with_vlan_filtering(message: Message) -> Message:
 
 
 def _with_data(message: Message, data: Message) -> Message:
-    return {**message, "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": data}}
+    info = {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": data} if data else {"IFLA_INFO_KIND": "bridge"}
+    return {**message, "IFLA_LINKINFO": info}
 
 
 def filters_vlans(bridge: Message) -> bool:
@@ -249,9 +256,13 @@ def _data(bridge: Message) -> Message:
     return data
 
 
-def ports(netlink: Netlink, index: int) -> list[Message]:
-    """The links whose master is the bridge with that index."""
-    return [link for link in netlink.dump(RTM_GETLINK, {"IFLA_MASTER": index}) if link.get("IFLA_MASTER") == index]
+def scan_ports(netlink: Netlink, index: int, take: Callable[[Iterator[Message]], Read]) -> Read:
+    """Have `take` read the links whose master is the bridge with that index, and return its result."""
+
+    def ports(stream: Iterator[Message]) -> Read:
+        return take(link for link in stream if link.get("IFLA_MASTER") == index)
+
+    return netlink.scan(RTM_GETLINK, {"IFLA_MASTER": index}, ports)
 
 
 def has_other_ports(netlink: Netlink, bridge: int, *own: int) -> bool:
@@ -264,7 +275,7 @@ def has_other_ports(netlink: Netlink, bridge: int, *own: int) -> bool:
         # the other end's index says something here only if it is in this namespace, as a VLAN gateway port's is
         return port["index"] in own or ("IFLA_LINK_NETNSID" not in port and port.get("IFLA_LINK") in own)
 
-    return not all(is_own(port) for port in ports(netlink, bridge))
+    return not scan_ports(netlink, bridge, lambda ports: all(map(is_own, ports)))
 
 
 def remove_if_new(netlink: Netlink, name: str, uplinks: Ports) -> None:
@@ -294,6 +305,37 @@ def _remove_unless_used(netlink: Netlink, name: str, own: Ports) -> None:
 def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, own: Ports) -> None:
     if links.by_index(netlink, before["index"]) and not has_other_ports(netlink, before["index"], *own):
         netlink.batch([links.change_flags(before["index"], before["flags"], changed)])
+
+
+def limit_learning(netlink: Netlink, undo: Undo, bridge: Message, most: int, own: Ports) -> None:
+    """Let the bridge learn at most that many MACs, 0: any number; this is undone as in `ensure`.
+
+    Raises UnsupportedField if the kernel has no such limit.
+    """
+    index, before = bridge["index"], learning_limit(bridge)
+    if before == most:
+        return
+
+    def set_back() -> None:
+        if links.by_index(netlink, index) and not has_other_ports(netlink, index, *own):
+            netlink.request(RTM_NEWLINK, _with_data({"index": index}, {"IFLA_BR_FDB_MAX_LEARNED": before}))
+
+    netlink.request(RTM_NEWLINK, _with_data({"index": index}, {"IFLA_BR_FDB_MAX_LEARNED": most}))
+    undo.push(f"set the number of MACs that {bridge['IFLA_IFNAME']} may learn as it was", set_back)
+
+
+def learning_limit(bridge: Message) -> int:
+    """Return the number of MACs that the bridge may learn, 0 for any.
+
+    Raises UnsupportedField if the kernel has no such limit: it passes over the attribute, and does not show it.
+    """
+    limit = _data(bridge).get("IFLA_BR_FDB_MAX_LEARNED")
+    if limit is None:
+        raise UnsupportedField(
+            f'"fdbMaxLearned" needs Linux 6.8 or later: bridge {bridge["IFLA_IFNAME"]} has no limit of learned MACs;'
+            " leave the key out, or boot a newer kernel"
+        )
+    return int(limit)
 
 
 def learn_no_link_local(bridge: Message) -> list[Request]:

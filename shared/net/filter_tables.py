@@ -24,6 +24,13 @@ OF_BRIDGES = frozenset({BRIDGE, REFERENCES})
 ALL = frozenset({INET, *OF_BRIDGES, *IPTABLES})
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shared.net.netlink import Message
+
+
 class Nfnetlink(Netlink):
     """A socket to netfilter of the network namespace that the thread is in when this is made."""
 
@@ -37,7 +44,7 @@ def present() -> set[tuple[int, str]]:
     """Return those of the tables above that the host has, and LEGACY if the older iptables may have rules."""
     try:
         _open.append(kernel := Nfnetlink())
-        found = {(one["nfgen_family"], one["NFTA_TABLE_NAME"]) for one in kernel.dump(NFT_MSG_GETTABLE)}
+        found = kernel.scan(NFT_MSG_GETTABLE, None, _known)
     except NetlinkError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):  # the kernel has no nf_tables
             raise
@@ -49,7 +56,11 @@ def present() -> set[tuple[int, str]]:
         ):  # nor anything of netfilter that speaks netlink
             raise
         found = set()
-    return {*(found & ALL), *([LEGACY] if any(b"nat" in legacy_tables(path) for path in LEGACY_NAMES.values()) else [])}
+    return {*found, *([LEGACY] if any(b"nat" in legacy_tables(path) for path in LEGACY_NAMES.values()) else [])}
+
+
+def _known(tables: Iterator[Message]) -> set[tuple[int, str]]:
+    return {key for one in tables if (key := (one["nfgen_family"], one["NFTA_TABLE_NAME"])) in ALL}
 
 
 def legacy_tables(path: str) -> list[bytes]:

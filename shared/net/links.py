@@ -20,7 +20,7 @@ from shared.net.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from shared.net.netlink import Message, Netlink
     from shared.net.netns import Netns
@@ -128,24 +128,32 @@ def delete_all(netlink: Netlink, is_doomed: Callable[[Message], bool]) -> None:
     Deleted one after the other, each link takes the 10 to 25 ms of `delete`. A group of links takes them once. Another
     call may delete some of the links in the meantime. Raises NetlinkError if a link stays, after trying the others.
     """
-    found = netlink.dump(RTM_GETLINK)
-    doomed = [link for link in found if is_doomed(link)]
+    taken: set[int] = set()
+
+    def doomed_of(stream: Iterator[Message]) -> list[int]:
+        found = []
+        for link in stream:
+            taken.add(link.get("IFLA_GROUP", 0))
+            if is_doomed(link):
+                found.append(link["index"])
+        return found
+
+    doomed = netlink.scan(RTM_GETLINK, None, doomed_of)
     if len(doomed) > 1:
-        _delete_group(netlink, doomed, {link.get("IFLA_GROUP", 0) for link in found})
+        _delete_group(netlink, doomed, taken)
         # another call may have moved some to a group of its own, and an old kernel deletes no groups
-        grouped = {link["index"] for link in doomed}
-        doomed = [link for link in netlink.dump(RTM_GETLINK) if link["index"] in grouped and is_doomed(link)]
-    netlink.batch([Request(RTM_DELLINK, {"index": link["index"]}, 0, (errno.ENODEV,)) for link in doomed])
+        doomed = sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))
+    netlink.batch([Request(RTM_DELLINK, {"index": index}, 0, (errno.ENODEV,)) for index in doomed])
 
 
-def _delete_group(netlink: Netlink, members: list[Message], taken: set[int]) -> None:
+def _delete_group(netlink: Netlink, members: list[int], taken: set[int]) -> None:
     """Put links into a group that no other link is in, and delete the group."""
     group = 0
     while group == 0 or group in taken:
         group = int.from_bytes(posix.urandom(4), "big")
     try:
         netlink.batch([
-            Request(RTM_NEWLINK, {"index": link["index"], "IFLA_GROUP": group}, 0, (errno.ENODEV,)) for link in members
+            Request(RTM_NEWLINK, {"index": index, "IFLA_GROUP": group}, 0, (errno.ENODEV,)) for index in members
         ])  # fmt: skip
         netlink.request(RTM_DELLINK, {"IFLA_GROUP": group}, 0, (errno.ENODEV,))
     except NetlinkError:
@@ -158,19 +166,19 @@ def smallest_mtu(netlink: Netlink, bridge: str, uplinks: list[str]) -> int:
     The bridge itself and its ports do not count, or a small MTU would outlive its reason. The uplinks always do, since
     the pods' frames leave by them. 0, the kernel's default, if there is no other link.
     """
-    found = netlink.dump(RTM_GETLINK)
-    own = next((link["index"] for link in found if link["IFLA_IFNAME"] == bridge), None)
-    candidates = [
-        link["IFLA_MTU"]
-        for link in found
-        if link["IFLA_IFNAME"] in uplinks
-        or (
+    present = get(netlink, bridge)
+    own = present and present["index"]
+
+    def counts(link: Message) -> bool:
+        return link["IFLA_IFNAME"] in uplinks or (
             link["flags"] & IFF_UP
             and not link["flags"] & (IFF_LOOPBACK | IFF_POINTOPOINT)
             and (own is None or own not in (link["index"], link.get("IFLA_MASTER")))
         )
-    ]
-    return min(candidates, default=0)
+
+    return netlink.scan(
+        RTM_GETLINK, None, lambda stream: min((link["IFLA_MTU"] for link in stream if counts(link)), default=0)
+    )
 
 
 def add_veth(

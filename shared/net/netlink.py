@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import errno
 import posix
+from time import monotonic
 
+from shared import signals
 from shared.cni.errors import InternalError
 from shared.cni.ip import Address
 from shared.net import wire
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     Read = TypeVar("Read")
+    Answer = tuple[int, int, int, bytes, int, int]  # type, sequence number, flags, the datagram, the body's place in it
 
     Message = dict[str, Any]
     Structures = dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]]
@@ -52,11 +55,13 @@ SO_RCVTIMEO_NEW = 66  # linux/socket.h: the form of SO_RCVTIMEO that takes two n
 SO_SNDBUFFORCE = {7: (32,), 0x1001: (0x100A, 31)}
 SEND_OVERHEAD_BYTES = 32  # of a send buffer that a message may not use: netlink_sendmsg() in net/netlink/af_netlink.c
 WMEM_MAX = "net.core.wmem_max"
-ANSWER_SECONDS = 30
+ANSWER_SECONDS = 30  # for a request as a whole: all parts of its answer, and all tries
+TICK_SECONDS = 1  # after which a wait looks at the time and at signals
+KERNEL = 0  # the port that no process can have (netlink_autobind() and netlink_bind() in net/netlink/af_netlink.c)
 SOL_NETLINK = 270  # linux/socket.h
 ERROR_BYTES = 20  # struct nlmsgerr in linux/netlink.h: a number and the header of the refused message
 NLMSGERR_ATTR_MSG = 1  # linux/netlink.h
-RECEIVE_SIZE = 65536
+RECEIVE_SIZE = 65536  # bytes; a link with hundreds of alternative names has a longer message
 AT_ONCE = 64  # requests of a batch that are sent together: the socket's buffer holds as many refusals
 DUMP_TRIES = 10
 NLA_TYPE_MASK = 0x3FFF
@@ -82,7 +87,7 @@ class NetlinkError(InternalError):
 
 
 class Overrun(InternalError):
-    """The socket's buffer could not hold what the kernel had to say: answers are lost (ENOBUFS)."""
+    """Answers are lost (ENOBUFS), cut, or of a dump that a change interrupted: the question must be asked again."""
 
 
 class TooLarge(InternalError):
@@ -110,15 +115,23 @@ class Request:
 
 
 class Netlink:
-    """A netlink socket of the network namespace that the thread is in when this is made."""
+    """A netlink socket of the network namespace that the thread is in when this is made.
+
+    The socket is connected to the kernel, so a process cannot send to it (netlink_getsockbyportid() refuses by
+    ECONNREFUSED): a pod with CAP_NET_ADMIN in its namespace can neither forge an answer nor flood the socket. Until
+    connect() is done a datagram can slip in. Datagrams of processes are dropped by their sender.
+    """
 
     protocol = NETLINK_ROUTE
     tables: ModuleType = wire
+    room = RECEIVE_SIZE
+    deadline = 0.0  # on the monotonic clock, of the request that is under way
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self.protocol)
-        self.sequence = 0
-        seconds = pack("@qq" if socket.SO_RCVTIMEO == SO_RCVTIMEO_NEW else "@ll", ANSWER_SECONDS, 0)
+        self.socket.connect((KERNEL, 0))
+        self.sequence = int.from_bytes(posix.urandom(4), "big") >> 1  # a random one cannot be guessed
+        seconds = pack("@qq" if socket.SO_RCVTIMEO == SO_RCVTIMEO_NEW else "@ll", TICK_SECONDS, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
         for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
             try:
@@ -139,6 +152,9 @@ class Netlink:
 
         The kernel goes on with the others after one that fails; the first failure is raised as NetlinkError. Raises
         InternalError where the answer got lost, and nobody knows what was done.
+
+        A signal does not end this: the caller has yet to note how to undo the change. The kernel makes a change, and
+        answers, before it returns from sending.
         """
         pieces = [requests[place : place + AT_ONCE] for place in range(0, len(requests), AT_ONCE)]
         failures = [self._batch_piece(piece) for piece in pieces]
@@ -149,6 +165,7 @@ class Netlink:
     def _batch_piece(self, requests: list[Request]) -> NetlinkError | None:
         """Send requests together and return the first failure."""
         first = self.sequence + 1
+        self._begin()
         last = self._send(requests)
         failure: NetlinkError | None = None
         has_lost = False
@@ -165,28 +182,34 @@ class Netlink:
                 if sequence == last or (failure and has_lost):
                     self._drain(has_lost=has_lost)
                     return failure
+            self._expect_time()
 
     def get(self, kind: int, message: Message, flags: int = 0) -> Message | None:
         """The one object asked for, or None where the kernel says that there is none.
 
         Some kinds need `flags`: NLM_F_ECHO to be told at all, NLM_F_ACK to learn that there is nothing to tell.
+        Raises signals.Terminated after SIGTERM, as the other questions do.
         """
         request = Request(kind, message, flags)
-        return self._again(lambda: self._get_one(request))
+        return self._retry_read(lambda: self._get_one(request))
 
-    def _again(self, read: Callable[[], Read]) -> Read:
-        """What a reading finds, which is begun anew where its answers are lost."""
+    def _retry_read(self, read: Callable[[], Read]) -> Read:
+        """Return the result of a reading. Begin it anew if answers are lost; all tries together have one deadline."""
+        self._begin()
         for _ in range(DUMP_TRIES):
             try:
                 return read()
             except Overrun:
-                continue
-        raise InternalError(f"the kernel's answers did not arrive in {DUMP_TRIES} tries")
+                self._expect_time()
+                signals.safe_point()
+        raise InternalError(
+            f"the kernel's answers were lost, or its tables changed during each of {DUMP_TRIES} readings"
+        )
 
     def _get_one(self, request: Request) -> Message | None:
         sequence = self._send([request], acknowledge=False)
         while True:
-            for got, number, answer_flags, data, start, end in self._receive():
+            for got, number, answer_flags, data, start, end in self._receive(safe=True):
                 if number != sequence:
                     continue
                 if got != NLMSG_ERROR:
@@ -195,41 +218,81 @@ class Netlink:
                 if failure is None or failure.errno in (errno.ENODEV, errno.ENOENT):
                     return None
                 raise failure
+            self._expect_time()
 
     def dump(self, kind: int, message: Message | None = None) -> list[Message]:
-        """All objects of a kind; `message` narrows it where the kernel can, so callers filter as well.
+        """Return all objects of a kind. If others can make them many, use `scan`, which does not hold them all.
 
-        A dump that a change interrupted, or that overran the socket's buffer, is begun anew.
+        `message` narrows the dump where the kernel can, so callers filter as well.
+        """
+        return self.scan(kind, message, list)
+
+    def scan(self, kind: int, message: Message | None, take: Callable[[Iterator[Message]], Read]) -> Read:
+        """Have `take` read a stream of all objects of a kind, and return its result, which alone stays in memory.
+
+        `take` is called anew if a change interrupted the dump, or it overran the socket's buffer: the stream raises
+        Overrun at its end. `take` must not use this socket.
         """
         request = Request(kind, message or {}, NLM_F_DUMP)
-        for _ in range(DUMP_TRIES):
-            found = self._dump_once(request)
-            if found is not None:
-                return found
-        raise InternalError(f"the kernel's tables changed during each of {DUMP_TRIES} readings")
+        return self._retry_read(lambda: self._scan_once(request, take))
 
-    def _dump_once(self, request: Request) -> list[Message] | None:
-        found: list[Message] = []
-        interrupted = False
+    def _scan_once(self, request: Request, take: Callable[[Iterator[Message]], Read]) -> Read:
+        parts = self._dump_parts(request)
+
+        def stream() -> Iterator[Message]:
+            for kind, data, start, end in parts:
+                message = decode(kind, data, start, end, self.tables)
+                signals.safe_point()
+                self._expect_time()
+                taken = monotonic()
+                yield message
+                self.deadline += monotonic() - taken  # that time was not the kernel's
+
+        try:
+            return take(stream())
+        finally:
+            for _ in parts:  # to be read out, however this ends: a socket has one dump at a time, others get EBUSY
+                pass
+
+    def _dump_parts(self, request: Request) -> Iterator[tuple[int, bytes, int, int]]:
+        """Yield the type and the place of each message of a dump; raise Overrun at the end if they are not all.
+
+        EBUSY: a signal cut an earlier dump short. The socket takes the next one after the end of that one.
+        """
+        interrupted = is_busy = False
         sequence = self._send([request], acknowledge=False)
         while True:
             try:
                 answers = list(self._receive())
             except Overrun:
-                interrupted = True  # to be read out all the same: a socket has one dump at a time
+                interrupted = True
                 continue
             for kind, number, flags, data, start, end in answers:
+                if kind == NLMSG_DONE and is_busy:
+                    raise Overrun("the socket had another dump")
                 if number != sequence:
                     continue
                 interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
                 if kind == NLMSG_DONE:
-                    return None if interrupted else found
-                if kind == NLMSG_ERROR:
-                    failure = self._refusal(request, flags, data, start, end)
-                    if failure:
-                        raise failure
+                    if interrupted:
+                        raise Overrun("the kernel's tables changed while they were read")
+                    return
+                if kind != NLMSG_ERROR:
+                    yield kind, data, start, end
                     continue
-                found.append(decode(kind, data, start, end, self.tables))
+                failure = self._refusal(request, flags, data, start, end)
+                is_busy = failure is not None and failure.errno == errno.EBUSY
+                if failure and not is_busy:
+                    raise failure
+
+    def _begin(self) -> None:
+        """Set the deadline of a request as a whole."""
+        self.deadline = monotonic() + ANSWER_SECONDS
+
+    def _expect_time(self) -> None:
+        """Raise InternalError if the deadline of the request is over."""
+        if monotonic() >= self.deadline:
+            raise InternalError(f"the kernel's answer did not come within {ANSWER_SECONDS} seconds")
 
     def _send(self, requests: list[Request], *, acknowledge: bool = True) -> int:
         parts = []
@@ -280,17 +343,14 @@ class Netlink:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise InternalError("the kernel's answer cannot be read", str(error)) from None
+            self._expect_time()
 
-    def _receive(self, *, wait: bool = True) -> Iterator[tuple[int, int, int, bytes, int, int]]:
-        try:
-            data = self.socket.recv(RECEIVE_SIZE, 0 if wait else socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            how = f"did not come within {ANSWER_SECONDS} seconds" if wait else "is lost"
-            raise InternalError(f"the kernel's answer {how}") from None
-        except OSError as error:
-            if error.errno == errno.ENOBUFS:
-                raise Overrun("the kernel's answers are lost", str(error)) from None
-            raise InternalError("the kernel's answer cannot be read", str(error)) from None
+    def _receive(self, *, wait: bool = True, safe: bool = False) -> Iterator[Answer]:
+        """Yield the messages of the kernel's next datagram; with `safe`, a wait for it is a safe point.
+
+        Raises Overrun if answers are lost.
+        """
+        data = self._datagram(wait=wait, safe=safe)
         offset = 0
         while offset + 16 <= len(data):
             length, kind, flags, sequence, _port = unpack_from("=IHHII", data, offset)
@@ -298,6 +358,27 @@ class Netlink:
                 return
             yield kind, sequence, flags, data, offset + 16, offset + length
             offset += (length + 3) & ~3
+
+    def _datagram(self, *, wait: bool, safe: bool) -> bytes:
+        while True:
+            try:
+                data, sender = self.socket.recvfrom(self.room, 0 if wait else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if not wait:
+                    raise InternalError("the kernel's answer is lost") from None
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    raise Overrun("the kernel's answers are lost", str(error)) from None
+                raise InternalError("the kernel's answer cannot be read", str(error)) from None
+            else:
+                if sender[0] == KERNEL and len(data) < self.room:
+                    return data
+                if sender[0] == KERNEL:
+                    self.room *= 4  # the datagram may go on
+                    raise Overrun("the kernel's answer is cut")
+            self._expect_time()
+            if safe:
+                signals.safe_point()
 
     def _refusal(self, request: Request, flags: int, data: bytes, start: int, end: int) -> NetlinkError | None:
         if end - start < ERROR_BYTES:
@@ -368,7 +449,7 @@ def next_hops(data: bytes) -> Iterator[Message]:
     start = 0
     while start + 8 <= len(data):
         length, _flags, _hops, index = unpack_from("=HBBi", data, start)
-        if length < 8:
+        if not 8 <= length <= len(data) - start:
             return
         hop: Message = {"RTA_OIF": index}
         for number, value_start, value_end in _attributes(data, start + 8, start + length):

@@ -30,6 +30,7 @@ from shared.net.wire import IFF_UP, NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_E
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Protocol
 
     from shared.net.netlink import Message
@@ -240,8 +241,12 @@ def redirections(tc: TrafficControl, index: int) -> dict[int, int | None]:
 
     The index is 0 for a link that is gone.
     """
+    return tc.scan(RTM_GETTFILTER, {"index": index, "parent": FILTERS}, _targets)
+
+
+def _targets(stream: Iterator[Message]) -> dict[int, int | None]:
     found: dict[int, int | None] = {}
-    for message in tc.dump(RTM_GETTFILTER, {"index": index, "parent": FILTERS}):
+    for message in stream:
         preference = message["info"] >> 16
         found.setdefault(preference, None)
         options = message.get("TCA_OPTIONS")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix
 
-from shared.net import addresses, bridges, netns, sysctl
+from shared.net import addresses, bridges, links, netns, sysctl
 from shared.net.netlink import Netlink
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 def room(netlink: Netlink, bridge: Message, needed: int) -> list[str]:
     """Return a problem if the bridge cannot have `needed` ports more."""
-    free = bridges.MOST_PORTS - len(bridges.ports(netlink, bridge["index"]))
+    free = bridges.MOST_PORTS - bridges.scan_ports(netlink, bridge["index"], lambda ports: sum(1 for _ in ports))
     return [bridges.full(bridge["IFLA_IFNAME"])] if free < needed else []
 
 
@@ -28,6 +28,16 @@ def require_vlan_filtering(bridge: str) -> None:
     """Raise UnsupportedField if the kernel's bridges cannot filter VLANs, as tried out in a throw-away namespace."""
     with netns.throw_away():
         bridges.create(Netlink(), bridge, 0, vlan_filtering=True)
+
+
+def require_learning_limit(bridge: Message | None, name: str) -> None:
+    """Raise UnsupportedField if the kernel's bridges have no limit of learned MACs; with None, make one and look."""
+    if bridge is None:
+        with netns.throw_away():
+            netlink = Netlink()
+            bridges.create(netlink, name, 0)
+            bridge = links.require(netlink, name)
+    bridges.learning_limit(bridge)
 
 
 def gateways(netlink: Netlink, link: Message | None, choices: Choices) -> list[str]:

@@ -8,6 +8,8 @@ from shared.cni.ip import Address, Prefix
 from shared.net.addresses import FAMILIES
 from shared.net.netlink import NetlinkError, Request, next_hops
 from shared.net.wire import (
+    AF_INET,
+    AF_INET6,
     NLM_F_CREATE,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
@@ -20,10 +22,14 @@ from shared.net.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shared.cni.result import Route
     from shared.net.netlink import Message, Netlink
 
-RTN_TYPES_SHOWN = (RTN_UNICAST,)
+    Wanted = tuple[Prefix, Address | None]  # destination and gateway
+
+ANY = {AF_INET: "0.0.0.0", AF_INET6: "::"}  # noqa: S104  (the destination of a default route)
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
 UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES)  # no route, or one of such a type
 LAST_SMALL_TABLE = 255  # the header's table field is one byte; RTA_TABLE has the rest
@@ -61,22 +67,30 @@ def add(index: int, route: Route, gateway: Address | None) -> Request:
     return Request(RTM_NEWROUTE, body, NLM_F_CREATE)
 
 
-def of_link(netlink: Netlink, index: int) -> list[tuple[Prefix, Address | None]]:
-    """Destination and gateway of each unicast route through a link, in whichever table.
+def found(netlink: Netlink, index: int, wanted: set[Wanted]) -> set[Wanted]:
+    """Return those of the wanted routes that go through a link, in whichever table; a gateway of None is any.
 
-    The kernel makes one IPv6 route of two to the same destination through different links.
+    A pod's tables may be large, so nothing but the answer is kept. The kernel makes one IPv6 route of two to the same
+    destination through different links. Kernels before 4.20 do not filter.
     """
-    found = []
-    for version, family in FAMILIES.items():
-        for message in netlink.dump(RTM_GETROUTE, {"family": family}):
-            if message["type"] not in RTN_TYPES_SHOWN:
+    destinations = {(str(dst.first), dst.length) for dst, _ in wanted}
+
+    def take(stream: Iterator[Message]) -> set[Wanted]:
+        present = set()
+        for message in stream:
+            first = message.get("RTA_DST", ANY[message["family"]])
+            if message["type"] != RTN_UNICAST or (first, message["dst_len"]) not in destinations:
                 continue
-            first = Address.parse(message["RTA_DST"]) if "RTA_DST" in message else Address(version, 0)
+            dst = Prefix(Address.parse(first), message["dst_len"])
             for hop in next_hops(message["RTA_MULTIPATH"]) if "RTA_MULTIPATH" in message else (message,):
                 if hop.get("RTA_OIF") == index:
-                    gateway = hop.get("RTA_GATEWAY")
-                    found.append((Prefix(first, message["dst_len"]), Address.parse(gateway) if gateway else None))
-    return found
+                    gateway = Address.parse(hop["RTA_GATEWAY"]) if "RTA_GATEWAY" in hop else None
+                    present.update(wanted & {(dst, gateway), (dst, None)})
+        return present
+
+    families = {FAMILIES[dst.version] for dst, _ in wanted}
+    like = {"type": RTN_UNICAST, "RTA_OIF": index}
+    return {one for family in families for one in netlink.scan(RTM_GETROUTE, {"family": family, **like}, take)}
 
 
 def towards(netlink: Netlink, address: Address, link: int = 0) -> Message | None:

@@ -11,6 +11,8 @@ from shared.net.wire import IFF_LOOPBACK, IFF_UP, RTM_GETLINK, RTM_NEWLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shared.net.netlink import Message, Netlink
     from shared.undo import Undo
 
@@ -53,11 +55,15 @@ def _other_use(netlink: Netlink, link: Message) -> str:
     own = [one for one in addresses.of_link(netlink, link["index"]) if one.address not in addresses.LINK_LOCAL]
     if own:
         return f"has the address {own[0]}, which nobody could reach any more; move it to the bridge"
-    for other in netlink.dump(RTM_GETLINK):
-        is_above = other.get("IFLA_LINK") == link["index"] and "IFLA_LINK_NETNSID" not in other
-        if is_above and links.kind(other) in EXCLUSIVE_KINDS:
-            return f"is the master of {other['IFLA_IFNAME']}, of kind {links.kind(other)}, and cannot be a port as well"
-    return ""
+
+    def above(stream: Iterator[Message]) -> str:
+        for other in stream:
+            is_above = other.get("IFLA_LINK") == link["index"] and "IFLA_LINK_NETNSID" not in other
+            if is_above and (kind := links.kind(other)) in EXCLUSIVE_KINDS:
+                return f"is the master of {other['IFLA_IFNAME']}, of kind {kind}, and cannot be a port as well"
+        return ""
+
+    return netlink.scan(RTM_GETLINK, None, above)
 
 
 def join(netlink: Netlink, undo: Undo, bridge: Message, uplinks: list[Message], own: tuple[int, ...]) -> None:

@@ -8,7 +8,6 @@ from shared.net.wire import IFF_UP
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.cni.call import Call
-    from shared.cni.ip import Address, Prefix
     from shared.cni.result import IP, Result
     from shared.net.netlink import Message, Netlink
 
@@ -25,17 +24,17 @@ def link(message: Message, call: Call, problems: list[str], *, mac: str, is_up: 
 def layer_3(inside: Netlink, message: Message, call: Call, previous: Result, problems: list[str]) -> None:
     """Adds to `problems` the result's addresses and routes that the link does not have."""
     name, index = message["IFLA_IFNAME"], message["index"]
-    have = addresses.of_link(inside, index)
     ours = own_ips(previous, call)
+    have = addresses.found(inside, index, {ip.address for ip in ours})
     problems += [f"address {ip.address} is missing on {name}" for ip in ours if ip.address not in have]
     families = {ip.address.version for ip in ours}
-    present: dict[Prefix, list[Address | None]] = {}
-    for dst, gateway in routes.of_link(inside, index):
-        present.setdefault(dst, []).append(gateway)
-    for route in previous.routes:
-        gateways = present.get(route.dst.network, [])
-        if route.dst.version in families and (not gateways or (route.gw and route.gw not in gateways)):
-            problems.append(f"route to {route.dst}{f' via {route.gw}' if route.gw else ''} is missing in {call.netns}")
+    wanted = [(route, (route.dst.network, route.gw)) for route in previous.routes if route.dst.version in families]
+    present = routes.found(inside, index, {key for _, key in wanted})
+    problems += [
+        f"route to {route.dst}{f' via {route.gw}' if route.gw else ''} is missing in {call.netns}"
+        for route, key in wanted
+        if key not in present
+    ]
 
 
 def own_ips(previous: Result, call: Call) -> list[IP]:

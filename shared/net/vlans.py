@@ -21,10 +21,13 @@ from shared.net.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shared.net.netlink import Message, Netlink
     from shared.undo import Undo
 
 RTEXT_FILTER_BRVLAN = 2  # linux/rtnetlink.h
+BRIDGE_VLANS = {"family": AF_BRIDGE, "IFLA_EXT_MASK": RTEXT_FILTER_BRVLAN}
 
 
 def requests(index: int, *, default: int, native: int, trunk: list[int], keep_default: bool) -> list[Request]:
@@ -152,20 +155,21 @@ def _ranges(vids: list[int]) -> list[tuple[int, int]]:
 
 def of_port(netlink: Netlink, index: int) -> dict[int, bool]:
     """A port's VLANs, and whether each is its native one (PVID, untagged)."""
-    for link in netlink.dump(RTM_GETLINK, {"family": AF_BRIDGE, "IFLA_EXT_MASK": RTEXT_FILTER_BRVLAN}):
-        if link["index"] == index:
-            return _vlans(link)
-    return {}
+
+    def of_one(stream: Iterator[Message]) -> dict[int, bool]:
+        return next((_vlans(link) for link in stream if link["index"] == index), {})
+
+    return netlink.scan(RTM_GETLINK, BRIDGE_VLANS, of_one)
 
 
 def _members(netlink: Netlink, bridge: int, vlan: int) -> set[int]:
     """The indexes of the bridge's ports that are in a VLAN."""
-    every = netlink.dump(RTM_GETLINK, {"family": AF_BRIDGE, "IFLA_EXT_MASK": RTEXT_FILTER_BRVLAN})
-    return {
-        link["index"]
-        for link in every
-        if link.get("IFLA_MASTER") == bridge and link["index"] != bridge and vlan in _vlans(link)
-    }
+
+    def members(stream: Iterator[Message]) -> set[int]:
+        ports = (link for link in stream if link.get("IFLA_MASTER") == bridge and link["index"] != bridge)
+        return {port["index"] for port in ports if vlan in _vlans(port)}
+
+    return netlink.scan(RTM_GETLINK, BRIDGE_VLANS, members)
 
 
 def _vlans(link: Message) -> dict[int, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared import signals, steps
 from shared.cni.errors import InternalError
 from shared.net import addresses, links, routes
-from shared.net.netlink import RECEIVE_SIZE, SOL_NETLINK
+from shared.net.netlink import KERNEL, SOL_NETLINK
 from shared.net.wire import IFF_LOWER_UP, NETLINK_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK
 from shared.sockets import native as socket
 
@@ -20,6 +20,7 @@ NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 CARRIER_SECONDS = 2.5
 DAD_SECONDS = 10.0
 GONE_SECONDS = 2.0
+NEWS_BYTES = 16  # of a notification, of which nothing but the sender counts
 
 
 def carrier(netlink: Netlink, name: str) -> Message:
@@ -61,7 +62,7 @@ def link_local_settled(netlink: Netlink, index: int) -> None:
     """
 
     def is_settled() -> bool:
-        return not addresses.unsettled_link_local(netlink, index)
+        return addresses.is_link_local_settled(netlink, index)
 
     if not is_settled():
         steps.begin("dad")
@@ -74,7 +75,7 @@ def addresses_settled(netlink: Netlink, index: int) -> None:
     steps.begin("dad")
 
     def is_settled() -> bool:
-        return not addresses.unsettled(netlink, index)
+        return addresses.is_settled(netlink, index)
 
     _until(is_settled, RTNLGRP_IPV6_IFADDR, DAD_SECONDS, "duplicate address detection did not end")
 
@@ -114,17 +115,25 @@ def _until(condition: Callable[[], bool], group: int, seconds: float, failure: s
     if condition():
         return
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-    listener.bind((0, 0))  # a socket without a port is passed over by the kernel's multicasts
+    # A socket without a port is passed over by the kernel's multicasts. To a connected one, no process can send alone.
+    listener.connect((KERNEL, 0))
     listener.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
     try:
         with signals.interruptible(seconds):
             # looked at again after listening began, so that no change can fall in between
             while not condition():
-                try:
-                    listener.recv(RECEIVE_SIZE)
-                except OSError:  # ENOBUFS: more changes than the buffer holds; one of them may be ours
-                    continue
+                _await_news(listener)
     except signals.DeadlineExpired:
         raise InternalError(f"{failure} within {seconds:.0f} seconds") from None
     finally:
         listener.close()
+
+
+def _await_news(listener: socket.socket) -> None:
+    """Wait until the kernel tells of a change. A process may send to the same group: that is no news."""
+    sender = None
+    while sender != KERNEL:
+        try:
+            sender = listener.recvfrom(NEWS_BYTES)[1][0]
+        except OSError:  # ENOBUFS: more changes than the buffer holds; one of them may be ours
+            return

@@ -226,7 +226,7 @@ STRUCTURES["link/ifinfo"] = ((), "", _link_ifinfo)
 _info_data_bridge: dict[str, tuple[int, str]] = {
     "IFLA_BR_VLAN_FILTERING": (7, "u8"), "IFLA_BR_NF_CALL_IPTABLES": (36, "u8"),
     "IFLA_BR_NF_CALL_IP6TABLES": (37, "u8"), "IFLA_BR_VLAN_DEFAULT_PVID": (39, "u16"),
-    "IFLA_BR_MULTI_BOOLOPT": (46, "bytes"),
+    "IFLA_BR_MULTI_BOOLOPT": (46, "bytes"), "IFLA_BR_FDB_MAX_LEARNED": (49, "u32"),
 }
 
 STRUCTURES["info_data/bridge"] = ((), "", _info_data_bridge)

@@ -11,20 +11,22 @@ import errno
 from shared.cni.ip import Address
 from shared.net import routes
 from shared.net.addresses import FAMILIES
-from shared.net.netlink import Netlink, NetlinkError, Request
+from shared.net.netlink import AT_ONCE, Netlink, NetlinkError, Request
 from shared.net.wire import NETLINK_NETFILTER
 from shared.nft import conntrack_wire as wire
 from shared.nft.ruleset import PROTOCOLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from shared.net.netlink import Message
 
     Flow = tuple[int, str, int]  # IP version, destination address ("": any of this host), destination port
 
+UDP = PROTOCOLS["udp"]
 DESTINATIONS = {4: "CTA_IP_V4_DST", 6: "CTA_IP_V6_DST"}
+MOST_REMEMBERED = 1024  # addresses of which it is known whether they are this host's
 IDENTITY = ("nfgen_family", "CTA_TUPLE_ORIG", "CTA_ID", "CTA_ZONE")  # what names a connection
 UNTRACKED = (errno.EINVAL, errno.EOPNOTSUPP)  # the kernel's answers where it has no ctnetlink
 
@@ -36,20 +38,49 @@ class Conntrack(Netlink):
     tables = wire
 
 
+class Removals:
+    """Connections that are found, removed AT_ONCE together: anybody can make any number of them, so none are kept.
+
+    They have a socket of their own, since the other one is in the middle of a dump.
+    """
+
+    def __init__(self, open_socket: Callable[[], Conntrack]) -> None:
+        self.open_socket = open_socket
+        self.socket: Conntrack | None = None
+        self.waiting: list[Request] = []
+
+    def add(self, message: Message) -> None:
+        """Remove a connection, soon."""
+        identity = {key: message[key] for key in IDENTITY if key in message}
+        self.waiting.append(Request(wire.IPCTNL_MSG_CT_DELETE, identity, 0, (errno.ENOENT,)))
+        if len(self.waiting) == AT_ONCE:
+            self.send()
+
+    def send(self) -> None:
+        """Remove the connections that wait."""
+        if self.waiting:
+            self.socket = self.socket or self.open_socket()
+            self.socket.batch(self.waiting)
+            self.waiting = []
+
+
 def forget(flows: Collection[Flow]) -> None:
     """Have the kernel forget the UDP connections whose first packets went to these ports of this host."""
     host = Netlink()
-    forget_udp(Conntrack(), flows, lambda text: routes.is_local(host, Address.parse(text)))
+    forget_udp(Conntrack(), Removals(Conntrack), flows, lambda text: routes.is_local(host, Address.parse(text)))
 
 
-def forget_udp(kernel: Conntrack, flows: Collection[Flow], is_local: Callable[[str], bool]) -> None:
-    """Has the kernel forget the UDP connections whose first packets went to these ports of this host."""
+def forget_udp(kernel: Conntrack, removals: Removals, flows: Collection[Flow], is_local: Callable[[str], bool]) -> None:
+    """Have the kernel forget the UDP connections whose first packets went to these ports of this host."""
     for version in sorted({version for version, _, _ in flows}):
         wanted = {(address, port) for of, address, port in flows if of == version}
-        _forget(kernel, version, wanted, is_local)
+        _forget(kernel, removals, version, wanted, is_local)
+        removals.send()
 
 
-def _forget(kernel: Conntrack, version: int, wanted: set[tuple[str, int]], is_local: Callable[[str], bool]) -> None:
+def _forget(
+    kernel: Conntrack, removals: Removals, version: int, wanted: set[tuple[str, int]], is_local: Callable[[str], bool]
+) -> None:
     anywhere = {port for address, port in wanted if not address}
     local: dict[str, bool] = {}
 
@@ -57,35 +88,34 @@ def _forget(kernel: Conntrack, version: int, wanted: set[tuple[str, int]], is_lo
         if (address, port) in wanted:
             return True
         if port in anywhere and address not in local:
+            if len(local) == MOST_REMEMBERED:
+                local.clear()
             local[address] = is_local(address)
         return port in anywhere and local[address]
 
-    removals = []
-    for message in _udp(kernel, version, {port for _, port in wanted}):
-        addresses, ports = (message["CTA_TUPLE_ORIG"][part] for part in ("CTA_TUPLE_IP", "CTA_TUPLE_PROTO"))
-        if is_wanted(addresses[DESTINATIONS[version]], ports["CTA_PROTO_DST_PORT"]):
-            identity = {key: message[key] for key in IDENTITY if key in message}
-            removals.append(Request(wire.IPCTNL_MSG_CT_DELETE, identity, 0, (errno.ENOENT,)))
-    kernel.batch(removals)
+    def remove(connections: Iterator[Message]) -> None:
+        for message in connections:
+            addresses, ports = (message["CTA_TUPLE_ORIG"][part] for part in ("CTA_TUPLE_IP", "CTA_TUPLE_PROTO"))
+            is_udp = ports["CTA_PROTO_NUM"] == UDP
+            if is_udp and is_wanted(addresses[DESTINATIONS[version]], ports["CTA_PROTO_DST_PORT"]):
+                removals.add(message)
+
+    try:
+        kernel.scan(wire.IPCTNL_MSG_CT_GET, _like(version, {port for _, port in wanted}), remove)
+    except NetlinkError as error:
+        if error.errno not in UNTRACKED or error.kind != wire.IPCTNL_MSG_CT_GET:
+            raise
 
 
-def _udp(kernel: Conntrack, version: int, ports: set[int]) -> list[Message]:
-    """The connections; a kernel before 5.8 tells all of a family, as this one does of UDP for several ports."""
-    number = PROTOCOLS["udp"]
-    like = {"CTA_PROTO_NUM": number}
+def _like(version: int, ports: set[int]) -> Message:
+    """Return the kernel's filter: UDP, and the port if it is one. Kernels before 5.8 show all of a family."""
+    like = {"CTA_PROTO_NUM": UDP}
     flags = wire.FILTER_FLAG_CTA_PROTO_NUM
     if len(ports) == 1:
         like["CTA_PROTO_DST_PORT"] = min(ports)
         flags |= wire.FILTER_FLAG_CTA_PROTO_DST_PORT
-    message = {
+    return {
         "nfgen_family": FAMILIES[version],
         "CTA_TUPLE_ORIG": {"CTA_TUPLE_PROTO": like},
         "CTA_FILTER": {"CTA_FILTER_ORIG_FLAGS": flags},
     }
-    try:
-        found = kernel.dump(wire.IPCTNL_MSG_CT_GET, message)
-    except NetlinkError as error:
-        if error.errno in UNTRACKED:
-            return []
-        raise
-    return [one for one in found if one["CTA_TUPLE_ORIG"]["CTA_TUPLE_PROTO"]["CTA_PROTO_NUM"] == number]

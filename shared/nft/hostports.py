@@ -360,15 +360,15 @@ def remove_references(kernel: Nfnetlink, container_id: str) -> None:
 
 
 def _remove_commented(kernel: Nfnetlink, table: Table, text: str) -> None:
+    like = {"nfgen_family": table.family, "NFTA_RULE_TABLE": table.name}
+    names = ("nfgen_family", "NFTA_RULE_TABLE", "NFTA_RULE_CHAIN", "NFTA_RULE_HANDLE")
     for tries_left in reversed(range(registry.TRIES)):
-        rules = kernel.dump(wire.NFT_MSG_GETRULE, {"nfgen_family": table.family, "NFTA_RULE_TABLE": table.name})
-        names = ("nfgen_family", "NFTA_RULE_TABLE", "NFTA_RULE_CHAIN", "NFTA_RULE_HANDLE")
-        removals = [
+        removals = kernel.scan(wire.NFT_MSG_GETRULE, like, lambda rules: [
             Request(wire.NFT_MSG_DELRULE, {name: rule[name] for name in names})
             for rule in rules
             if rule["NFTA_RULE_TABLE"] == table.name and rule["NFTA_RULE_CHAIN"] in REFERENCE_CHAINS
             if comment_of(rule.get("NFTA_RULE_USERDATA", b"")) == text
-        ]
+        ])  # fmt: skip
         try:
             kernel.commit(removals)
         except NetlinkError as error:

@@ -12,11 +12,13 @@ from shared.nft.ruleset import comment_of, elements_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Self
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Self, TypeVar
 
     from shared.net.netlink import Message
     from shared.nft.ruleset import Chain, Set, Table
+
+    Found = TypeVar("Found")
 
 ABSENT = (errno.ENOENT, errno.EINVAL)  # the kernel's answers where there is no such thing, and where no nf_tables
 AT_ONCE = 16  # questions whose answers the socket's buffer holds
@@ -75,6 +77,7 @@ class Nfnetlink(Netlink):
             Request(last.kind, last.message, last.flags | NLM_F_ACK),
         ]  # fmt: skip
         first = self.sequence + 1
+        self._begin()
         end_of_batch = Request(wire.NFNL_MSG_BATCH_END, {"res_id": wire.NFNL_SUBSYS_NFTABLES})
         # without its end the kernel looks at a batch and takes it back
         self._send(batch if dry_run else [*batch, end_of_batch], acknowledge=False)
@@ -103,6 +106,7 @@ class Nfnetlink(Netlink):
                 if sequence == last or (failure and (has_lost or sequence == first)):
                     self._drain(has_lost=has_lost)
                     return failure
+            self._expect_time()
 
     def get_all(self, requests: Sequence[Request]) -> list[Message | None]:
         """What the kernel has of each that is asked for, in that order, None where there is nothing.
@@ -112,7 +116,7 @@ class Nfnetlink(Netlink):
         found: list[Message | None] = []
         for place in range(0, len(requests), AT_ONCE):
             some = list(requests[place : place + AT_ONCE])
-            found += self._again(lambda some=some: self._get_some(some))  # type: ignore[misc]
+            found += self._retry_read(lambda some=some: self._get_some(some))  # type: ignore[misc]
         return found
 
     def _get_some(self, requests: list[Request]) -> list[Message | None]:
@@ -120,7 +124,7 @@ class Nfnetlink(Netlink):
         self._send(requests, acknowledge=False)
         found: dict[int, Message | None] = {}
         while len(found) < len(requests):
-            for kind, sequence, flags, data, start, end in self._receive():
+            for kind, sequence, flags, data, start, end in self._receive(safe=True):
                 if not first <= sequence < first + len(requests):
                     continue
                 if kind != NLMSG_ERROR:
@@ -138,35 +142,43 @@ class Nfnetlink(Netlink):
 
     def dump_rules(self, chain: Chain) -> list[str]:
         """The comments of a chain's rules in order; none where there is no such chain."""
-        return [comment_of(message.get("NFTA_RULE_USERDATA", b"")) for message in self._rules(chain)]
+        return self._rules(chain, lambda rules: [comment_of(one.get("NFTA_RULE_USERDATA", b"")) for one in rules])
 
     def dump_handles(self, chain: Chain, comment: str) -> list[int]:
         """The handles of a chain's rules that have this comment."""
-        found = self._rules(chain)
-        return [one["NFTA_RULE_HANDLE"] for one in found if comment_of(one.get("NFTA_RULE_USERDATA", b"")) == comment]
+        return self._rules(
+            chain,
+            lambda rules: [
+                one["NFTA_RULE_HANDLE"] for one in rules if comment_of(one.get("NFTA_RULE_USERDATA", b"")) == comment
+            ],
+        )
 
     def dump_expressions(self, chain: Chain) -> list[bytes]:
         """The expressions of a chain's rules, as the kernel encodes them; none where there is no such chain."""
-        return [message.get("NFTA_RULE_EXPRESSIONS", b"") for message in self._rules(chain)]
+        return self._rules(chain, lambda rules: [one.get("NFTA_RULE_EXPRESSIONS", b"") for one in rules])
 
-    def _rules(self, chain: Chain) -> list[Message]:
+    def _rules(self, chain: Chain, take: Callable[[Iterator[Message]], list[Found]]) -> list[Found]:
         wanted = chain.rules_of()
-        found = self._dump(wire.NFT_MSG_GETRULE, wanted)
-        return [message for message in found if wanted.items() <= message.items()]
+        return self._scan(
+            wire.NFT_MSG_GETRULE, wanted, lambda rules: take(one for one in rules if wanted.items() <= one.items())
+        )
 
     def dump_elements(self, of: Set) -> list[Message]:
         """All elements of a set; none where there is no such set."""
-        messages = self._dump(wire.NFT_MSG_GETSETELEM, elements_of(of))
-        return [element for message in messages for element in elements(message)]
+        return self._scan(
+            wire.NFT_MSG_GETSETELEM, elements_of(of), lambda parts: [one for part in parts for one in elements(part)]
+        )
 
     def dump_chains(self, table: Table) -> list[str]:
         """The names of a table's chains."""
-        messages = self._dump(wire.NFT_MSG_GETCHAIN, {"nfgen_family": table.family})
-        return [message["NFTA_CHAIN_NAME"] for message in messages if message["NFTA_CHAIN_TABLE"] == table.name]
+        return self._scan(
+            wire.NFT_MSG_GETCHAIN, {"nfgen_family": table.family},
+            lambda chains: [one["NFTA_CHAIN_NAME"] for one in chains if one["NFTA_CHAIN_TABLE"] == table.name],
+        )  # fmt: skip
 
-    def _dump(self, kind: int, message: Message) -> list[Message]:
+    def _scan(self, kind: int, message: Message, take: Callable[[Iterator[Message]], list[Found]]) -> list[Found]:
         try:
-            return self.dump(kind, message)
+            return self.scan(kind, message, take)
         except NetlinkError as error:
             if error.errno in ABSENT:
                 return []

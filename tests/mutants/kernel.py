@@ -21,4 +21,52 @@ TABLE: tuple[Mutant, ...] = (
         "shared/net/blake2.py", "mixed[12] ^= counted & MASK", "mixed[12] ^= len(block) & MASK",
         "names are the same on FIPS hosts", "tests/unit/test_accelerators.py",
     ),
+    Mutant(
+        "shared/net/netlink.py", "        self.socket.connect((KERNEL, 0))\n", "",
+        "a process cannot send to a netlink socket", "tests/system/test_netlink_senders.py -k flood",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "if sender[0] == KERNEL and len(data)", "if len(data)",
+        "a process does not answer for the kernel", "tests/system/test_netlink_senders.py -k judged",
+    ),
+    Mutant(
+        "shared/net/netlink.py", 'int.from_bytes(posix.urandom(4), "big") >> 1', "0",
+        "nobody guesses a request's number", "tests/system/test_netlink_senders.py -k random",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "                signals.safe_point()\n                self._expect_time()\n                taken", "                self._expect_time()\n                taken",
+        "SIGTERM ends a call in the middle of an answer", "tests/system/test_netlink_senders.py -k sigterm",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "if monotonic() >= self.deadline:", "if self.deadline < 0:",
+        "a request has a deadline", "tests/unit/test_wire.py -k deadline",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "is_busy = failure is not None and failure.errno == errno.EBUSY", "is_busy = False",
+        "a dump that a signal cut short does not spoil the next", "tests/system/test_netlink_senders.py -k cut_short",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "return take(stream())", "return take(iter(list(stream())))",
+        "nothing of a dump is kept but the answer", "tests/system/test_large_namespaces.py -k check_of_a_pod",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "self.room *= 4", "self.room *= 1",
+        "a large message is read whole", "tests/system/test_large_namespaces.py -k hundreds",
+    ),
+    Mutant(
+        "shared/net/wait.py", "while sender != KERNEL:", "while sender is None:",
+        "a wait heeds news of the kernel alone", "tests/system/test_netlink_senders.py -k wait",
+    ),
+    Mutant(
+        "shared/net/bridges.py", '    undo.push(f"set the number of MACs that {bridge[\'IFLA_IFNAME\']} may learn as it was", set_back)\n', "",
+        "a failed ADD sets the limit of learned MACs back", "tests/system/test_learned_addresses.py -k was_there",
+    ),
+    Mutant(
+        "shared/net/bridges.py", 'data["IFLA_BR_FDB_MAX_LEARNED"] = fdb_max_learned', 'data["IFLA_BR_FDB_MAX_LEARNED"] = 0',
+        "a new bridge has its limit in the message that makes it", "tests/system/test_learned_addresses.py -k without_another_message",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "if not 8 <= length <= len(data) - start:", "if length < 8:",
+        "decoders stop at the end of a list of next hops", "tests/unit/test_wire.py -k next_hops",
+    ),
 )  # fmt: skip

@@ -13,4 +13,8 @@ TABLE: tuple[Mutant, ...] = (
         "shared/iptables/programs.py", "TRIES = 5", "TRIES = 1", "a change in between is read and tried again",
         "tests/system/test_iptables_programs.py",
     ),
+    Mutant(
+        "shared/nft/conntrack.py", "if len(self.waiting) == AT_ONCE:", "if len(self.waiting) == -1:",
+        "connections are removed while they are read", "tests/system/test_large_namespaces.py -k flows",
+    ),
 )  # fmt: skip

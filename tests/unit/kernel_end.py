@@ -88,6 +88,19 @@ def split(data: bytes) -> list[bytes]:
     return found
 
 
+class FromKernel:
+    """A socket whose other end counts as the kernel; with `port`, as a process."""
+
+    def __init__(self, end: socket.socket, port: int = 0) -> None:
+        self.end, self.port = end, port
+
+    def recvfrom(self, size: int, flags: int = 0) -> tuple[bytes, tuple[int, int]]:
+        return self.end.recv(size, flags), (self.port, 0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.end, name)
+
+
 class KernelEnd:
     """A context manager with a `netlink` to talk to and the `requests` that came, as bytes.
 
@@ -108,7 +121,8 @@ class KernelEnd:
     def __enter__(self) -> Self:
         self.netlink: Any = self.of.__new__(self.of)
         mine, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.netlink.socket = mine
+        end: Any = FromKernel(mine)
+        self.netlink.socket = end
         self.netlink.sequence = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()

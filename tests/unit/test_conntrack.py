@@ -12,7 +12,7 @@ from pyroute2.netlink.nfnetlink import nfctsocket
 from shared.net.netlink import NetlinkError
 from shared.nft import conntrack
 from shared.nft import conntrack_wire as wire
-from shared.nft.conntrack import Conntrack
+from shared.nft.conntrack import Conntrack, Removals
 from tests.unit.kernel_end import KernelEnd, done, error
 
 LOCAL = ("192.0.2.1", "127.0.0.1", "fd00::1")
@@ -53,10 +53,10 @@ def forgotten(flows: set[Any], tracked: list[tuple[Any, ...]]) -> tuple[list[Any
         acknowledge = struct.unpack_from("=H", request, 6)[0] & 4
         return [error(errno.ENOENT, sequence)] if acknowledge or sequence % 2 else []  # gone meanwhile
 
-    with KernelEnd(answer, of=Conntrack) as kernel:
-        conntrack.forget_udp(kernel.netlink, flows, LOCAL.__contains__)
+    with KernelEnd(answer, of=Conntrack) as kernel, KernelEnd(answer, of=Conntrack) as other:
+        conntrack.forget_udp(kernel.netlink, Removals(lambda: other.netlink), flows, LOCAL.__contains__)
     dumps, removals = [], []
-    for request in kernel.requests:
+    for request in (*kernel.requests, *other.requests):
         message = read(request)
         tuple_ = message.get_attr("CTA_TUPLE_ORIG")
         proto = tuple_.get_attr("CTA_TUPLE_PROTO")
@@ -104,6 +104,6 @@ def test_a_kernel_that_tracks_nothing(number: int, fails: bool) -> None:
     with KernelEnd(lambda _kind, sequence, _request: [error(number, sequence)], of=Conntrack) as kernel:
         if fails:
             with pytest.raises(NetlinkError, match="IPCTNL_MSG_CT_GET"):
-                conntrack.forget_udp(kernel.netlink, {(4, "", 53)}, LOCAL.__contains__)
+                conntrack.forget_udp(kernel.netlink, Removals(Conntrack), {(4, "", 53)}, LOCAL.__contains__)
         else:
-            conntrack.forget_udp(kernel.netlink, {(4, "", 53)}, LOCAL.__contains__)
+            conntrack.forget_udp(kernel.netlink, Removals(Conntrack), {(4, "", 53)}, LOCAL.__contains__)

@@ -334,13 +334,13 @@ class Overrun:
     def __init__(self, socket: Any, *, at: int) -> None:
         self.socket, self.calls, self.at = socket, 0, at
 
-    def recv(self, size: int, flags: int) -> bytes:
+    def recvfrom(self, size: int, flags: int) -> tuple[bytes, tuple[int, int]]:
         self.calls += 1
         if self.calls == self.at:
             raise OSError(errno.ENOBUFS, "No buffer space available")
         if flags and not select.select([self.socket], [], [], 1)[0]:  # the test's kernel is another thread
             raise BlockingIOError
-        return bytes(self.socket.recv(size))
+        return self.socket.recv(size), (0, 0)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.socket, name)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import struct
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import netaddr
@@ -16,7 +19,7 @@ from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
 from shared.net import addresses, bridges, links, routes, tc_wire, vlans, wire
-from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request, decode, encode
+from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request, decode, encode, next_hops
 from shared.net.netns import Netns
 from shared.net.wire import (
     AF_BRIDGE,
@@ -464,6 +467,19 @@ def test_garbage_is_decoded_to_its_end(kind: int, data: bytes) -> None:
     assert (found[0] if isinstance(found, list) else found) == 1400
 
 
+@given(st.binary(max_size=100))
+@example(struct.pack("=HBBi", 200, 0, 0, 7) + bytes(8))  # a hop whose length runs past the list
+@example(
+    struct.pack("=HBBi", 16, 0, 0, 7) + struct.pack("=HH", 60, 5) + bytes(4)
+)  # an attribute that runs past its hop
+@pytest.mark.row("netlink")
+def test_garbage_among_next_hops(data: bytes) -> None:
+    """Whole hops are read. A hop that runs past the end of the list is not."""
+    whole = struct.pack("=HBBi", 16, 0, 0, 3) + struct.pack("=HH", 8, 5) + bytes([10, 1, 0, 1])
+    assert next(iter(next_hops(whole + data))) == {"RTA_OIF": 3, "RTA_GATEWAY": "10.1.0.1"}
+    assert all(isinstance(hop["RTA_OIF"], int) for hop in next_hops(data))
+
+
 def test_an_unknown_link_kinds_data_stays_bytes() -> None:
     info = struct.pack("=HH", 12, 1) + b"geneve\0\0" + struct.pack("=HHI", 8, 2, 5)
     body = bytes(16) + struct.pack("=HH", 4 + len(info), 18) + info
@@ -483,3 +499,81 @@ def test_requests_split_as_sent() -> None:
     """The kernel's end itself: a datagram of two messages is two requests."""
     one, two = encode(RTM_GETLINK, 1, 1, {"IFLA_IFNAME": "odd"}), encode(RTM_GETLINK, 1, 2, {"index": 2})
     assert split(one + bytes(-len(one) % 4) + two) == [one, two]
+
+
+# -- one deadline
+
+
+def test_a_request_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tries of a dump that a change interrupts each time share it, and so do all parts of one answer."""
+    monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0)
+
+    def interrupted(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
+        return [linked(1, sequence), done(sequence, NLM_F_DUMP_INTR)]
+
+    with KernelEnd(interrupted) as kernel, pytest.raises(InternalError, match="did not come within"):
+        kernel.netlink.dump(RTM_GETLINK)
+    assert len(kernel.requests) == 1
+
+
+def test_the_time_that_is_not_the_kernels_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that acts on each object has requests, and deadlines, of its own."""
+    monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0.3)
+
+    def take(stream: Iterator[Message]) -> list[int]:
+        found = []
+        for link in stream:
+            time.sleep(0.4)
+            found.append(link["index"])
+        return found
+
+    with KernelEnd(lambda _kind, sequence, _req: [linked(1, sequence), linked(2, sequence), done(sequence)]) as kernel:
+        assert kernel.netlink.scan(RTM_GETLINK, None, take) == [1, 2]
+
+
+@pytest.mark.parametrize("ask", [
+    lambda netlink: netlink.request(RTM_DELLINK, {"index": 1}), lambda netlink: netlink.get(RTM_GETLINK, {"index": 1}),
+])  # fmt: skip
+def test_answers_to_others_do_not_hold_a_request(monkeypatch: pytest.MonkeyPatch, ask: Any) -> None:
+    """The kernel's end tells of another request for ever."""
+    monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0.2)
+    with (
+        KernelEnd(lambda _kind, sequence, _request: itertools.repeat(error(0, sequence - 1))) as kernel,  # type: ignore[arg-type,return-value]
+        pytest.raises(InternalError, match="did not come within"),
+    ):
+        ask(kernel.netlink)
+
+
+def test_a_process_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A datagram from another port than the kernel's is none, whatever it says."""
+    monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0.2)
+    with KernelEnd(lambda _kind, sequence, _request: [linked(1, sequence)]) as kernel:
+        kernel.netlink.socket.port = 4711
+        kernel.netlink.socket.end.settimeout(0.05)
+        kernel.netlink.socket.end = Timed(kernel.netlink.socket.end)
+        with pytest.raises(InternalError, match="did not come within"):
+            kernel.netlink.get(RTM_GETLINK, {"index": 1})
+
+
+class Timed:
+    """A socket that says, as one with SO_RCVTIMEO does, that nothing has come."""
+
+    def __init__(self, end: Any) -> None:
+        self.end = end
+
+    def recv(self, size: int, flags: int) -> bytes:
+        try:
+            return bytes(self.end.recv(size, flags))
+        except TimeoutError:
+            raise BlockingIOError from None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.end, name)
+
+
+def test_a_kernel_without_a_limit_of_learned_macs() -> None:
+    """It passes over the attribute, and shows none: the answer is code 2 and names the key."""
+    bridge = {"index": 4, "IFLA_IFNAME": "cni0", "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}
+    with KernelEnd() as kernel, pytest.raises(UnsupportedField, match=r'"fdbMaxLearned" needs Linux 6\.8'):
+        bridges.limit_learning(kernel.netlink, Undo(), bridge, 100, ())
+    assert kernel.requests == []

@@ -1,21 +1,30 @@
-"""Links, addresses and routes as pyroute2 reads them, of the host and of its pods."""
+"""Links, addresses and routes of the host and of its pods.
+
+pyroute2 is not used here: any process in a pod's namespace can send to its sockets, and a message of it holds 20 KiB.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from socket import AF_INET6
-from typing import Any
+from typing import TYPE_CHECKING
 
 from netaddr import IPAddress, IPNetwork
-from pyroute2 import IPRoute
 
+from shared.cni.ip import Address
+from shared.net.links import kind
+from shared.net.netlink import Netlink
 from shared.net.owner import attachment
-from shared.net.wire import IFF_UP
+from shared.net.routes import ANY, RT_TABLE_MAIN
+from shared.net.wire import IFF_UP, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
+
+if TYPE_CHECKING:
+    from shared.net.netlink import Message
 
 IFA_F_DADFAILED = 0x08  # linux/if_addr.h
-RT_TABLE_MAIN = 254  # linux/rtnetlink.h
 
 Mark = tuple[str, str, str]  # network, container id, ifname
 Identity = tuple[int, int]  # a namespace's device and inode
@@ -63,7 +72,7 @@ class Pod:
     identity: Identity
     nsid: int
     links: tuple[Link, ...]
-    routes: frozenset[IPNetwork]  # the destinations in its main table
+    routes: frozenset[IPNetwork]  # those destinations that the cache names and its main table has
 
     def link(self, name: str) -> Link | None:
         """Its link of that name."""
@@ -96,39 +105,52 @@ class Wire:
 
 def links_here() -> tuple[Link, ...]:
     """The links of the namespace that the thread is in, with their addresses."""
-    with IPRoute() as netlink:
-        addresses: dict[int, list[Held]] = defaultdict(list)
-        for message in netlink.get_addr():
-            ip = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            held = Held(IPNetwork(f"{ip}/{message['prefixlen']}"), bool(message["flags"] & IFA_F_DADFAILED))
-            addresses[message["index"]].append(held)
-        return tuple(_link(message, addresses) for message in netlink.get_links())
+    with closing(Netlink()) as netlink:
+        addresses = netlink.scan(RTM_GETADDR, None, _addresses)
+        return netlink.scan(
+            RTM_GETLINK, None,
+            lambda stream: tuple(_link(message, addresses.get(message["index"], [])) for message in stream),
+        )  # fmt: skip
 
 
-def _link(message: Any, addresses: dict[int, list[Held]]) -> Link:
-    index = message["index"]
+def _addresses(stream: Iterator[Message]) -> dict[int, list[Held]]:
+    found: dict[int, list[Held]] = defaultdict(list)
+    for message in stream:
+        ip = message.get("IFA_LOCAL") or message["IFA_ADDRESS"]
+        held = Held(IPNetwork(f"{ip}/{message['prefixlen']}"), bool(message["flags"] & IFA_F_DADFAILED))
+        found[message["index"]].append(held)
+    return found
+
+
+def _link(message: Message, addresses: list[Held]) -> Link:
     return Link(
-        index=index,
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
-        mtu=message.get_attr("IFLA_MTU"),
+        index=message["index"],
+        name=message["IFLA_IFNAME"],
+        kind=kind(message),
+        mtu=message["IFLA_MTU"],
         is_up=bool(message["flags"] & IFF_UP),
-        master=message.get_attr("IFLA_MASTER"),
-        peer=message.get_attr("IFLA_LINK"),
-        peer_nsid=message.get_attr("IFLA_LINK_NETNSID"),
-        alias=message.get_attr("IFLA_IFALIAS") or "",
-        addresses=tuple(addresses[index]),
+        master=message.get("IFLA_MASTER"),
+        peer=message.get("IFLA_LINK"),
+        peer_nsid=message.get("IFLA_LINK_NETNSID"),
+        alias=message.get("IFLA_IFALIAS", ""),
+        addresses=tuple(addresses),
     )
 
 
-def routes_here() -> frozenset[IPNetwork]:
-    """The destinations of the main table's routes in the namespace that the thread is in."""
-    with IPRoute() as netlink:
-        routes = [
-            (IPAddress(message.get_attr("RTA_DST") or 0, 6 if message["family"] == AF_INET6 else 4), message["dst_len"])
-            for message in netlink.get_routes(table=RT_TABLE_MAIN)
-        ]
-    return frozenset(IPNetwork(f"{address}/{length}") for address, length in routes)
+def routes_here(wanted: set[IPNetwork]) -> frozenset[IPNetwork]:
+    """Return those of the destinations to which the main table has a route, in the thread's namespace.
+
+    A pod may have any number of routes, so the others are not kept.
+    """
+    texts = {(str(Address.parse(str(one.network))), one.prefixlen): one for one in wanted}
+
+    def take(stream: Iterator[Message]) -> frozenset[IPNetwork]:
+        keys = ((message.get("RTA_DST", ANY[message["family"]]), message["dst_len"]) for message in stream
+                if message.get("RTA_TABLE", message["table"]) == RT_TABLE_MAIN)  # fmt: skip
+        return frozenset(texts[key] for key in keys if key in texts)
+
+    with closing(Netlink()) as netlink:
+        return frozenset().union(*(netlink.scan(RTM_GETROUTE, {"family": family}, take) for family in ANY))
 
 
 def command(*words: object) -> str:

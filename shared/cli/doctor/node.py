@@ -131,6 +131,7 @@ class Node:
             if identity and identity != inhabited.identity(OWN):
                 paths.setdefault(identity, path)
         found = {}
+        destinations = {destination for entry in self.remembered for destination, _gateway in entry.routes}
         with IPRoute() as host:
             for identity, path in paths.items():
                 try:
@@ -140,7 +141,7 @@ class Node:
                 try:
                     nsid = host.get_netnsid(fd=netns.descriptor)["nsid"]
                     with netns:
-                        found[identity] = Pod(path, identity, nsid, links_here(), routes_here())
+                        found[identity] = Pod(path, identity, nsid, links_here(), routes_here(destinations))
                 finally:
                     os.close(netns.descriptor)
                     os.close(netns.home)
