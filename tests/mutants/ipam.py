@@ -221,4 +221,12 @@ TABLE: tuple[Mutant, ...] = (
         "ipam/host_local/resolv.py", 'dns.setdefault("nameservers", []).append(words[1])', 'dns["nameservers"] = [words[1]]',
         "every nameserver of resolv.conf is in the result", "tests/system/test_host_local.py -k routes_and_dns",
     ),
+    Mutant(
+        "ipam/host_local/store.py", "            self.index.write(lease, OWN, [str(address) for _, address in chosen], mark)\n            for name in [str(address) for _, address in chosen]:\n                if not self._create(name, lease.content):\n                    self._take_back(lease, made)\n                    return False\n                made.append(name)\n", "            for name in [str(address) for _, address in chosen]:\n                if not self._create(name, lease.content):\n                    self._take_back(lease, made)\n                    return False\n                made.append(name)\n            self.index.write(lease, OWN, [str(address) for _, address in chosen], mark)\n",
+        "the index knows of a lease before there is one", "tests/unit/test_store.py -k leases_of_its_own",
+    ),
+    Mutant(
+        "ipam/host_local/store.py", "            for name in self.leased(lease):\n                self._unlink(name)\n            self.index.remove(lease.key)\n", "            names = self.leased(lease)\n            self.index.remove(lease.key)\n            for name in names:\n                self._unlink(name)\n",
+        "the index knows of a lease until it is gone", "tests/unit/test_store.py -k leases_of_its_own",
+    ),
 )  # fmt: skip

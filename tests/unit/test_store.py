@@ -399,6 +399,26 @@ def test_a_lease_by_others_stays_one_in_the_index(root: Path) -> None:
         os.utime(root / "net")
 
 
+@pytest.mark.parametrize("verb", ["reserve", "release"])
+def test_a_call_that_is_killed_leaves_leases_of_its_own(root: Path, verb: str) -> None:
+    """Between two addresses: the next call, and a reboot, know whose the other one is."""
+    both = [(0, Address.parse("10.1.0.2")), (1, Address.parse("fd00::2"))]
+    if verb == "release":
+        assert reserve(root, "10.1.0.2", "fd00::2")
+    with Store(str(root), "net"):
+        pass  # which seals a new store
+    dying = Dying(str(root), "net")
+    with pytest.raises(Killed), dying:  # noqa: PT012 - the block is what is killed
+        dying.changes = 1
+        if verb == "release":
+            dying.release(Lease("a", "eth0"))
+        else:
+            dying.reserve(Lease("a", "eth0"), both)
+    left = "fd00::2" if verb == "release" else "10.1.0.2"
+    assert set(listing(root)) - {"last_reserved_ip.0"} == {left}
+    assert entry(root) == ("own", [left], "")
+
+
 def test_a_lease_with_a_slash(root: Path) -> None:
     """By hand: its name is no path in the index."""
     assert reserve(root, "10.1.0.2")
