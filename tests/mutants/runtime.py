@@ -237,4 +237,8 @@ TABLE: tuple[Mutant, ...] = (
         "shared/runtime/pods.py", "if prefix.address not in LINK_LOCAL]", "]",
         "addresses of link scope are not the pod's", "tests/system/test_cnitool.py -k kubelets_way",
     ),
+    Mutant(
+        "shared/runtime/client.py", "            except BaseException as error:  # nobody", "            except CacheError as error:  # nobody",
+        "an attachment is taken back for whatever reason it cannot be remembered", "tests/system/test_client.py -k no_file_can_hold",
+    ),
 )  # fmt: skip

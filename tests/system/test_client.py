@@ -89,6 +89,14 @@ def test_attachment_that_cannot_be_remembered_is_taken_back(chain: Chain, client
     assert chain.order == ["first ADD", "first DEL"]
 
 
+def test_an_argument_that_no_file_can_hold(chain: Chain, client: Client) -> None:
+    """No plugin asked for it, so that only the cache finds out: nothing of the attachment is left."""
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        client.add(chain.network("first"), replace(ONE, capability_args={"mac": object()}))
+    assert chain.order == ["first ADD", "first DEL"]
+    assert list(client.cache.results.iterdir()) == []
+
+
 def test_add_said_twice_is_refused_before_any_plugin_runs(chain: Chain, client: Client) -> None:
     """Here is another namespace, and the pod is in it; what its cached result does not name is not looked for."""
     pod = Attachment("c1", "/proc/1/ns/net", "net1")
