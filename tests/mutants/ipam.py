@@ -178,10 +178,6 @@ TABLE: tuple[Mutant, ...] = (
         "an index that lies frees nobody else's address", "tests/unit/test_store.py -k rewritten",
     ),
     Mutant(
-        "ipam/host_local/store.py", "if named is not None and named.st_ino == held.st_ino:", "if named is not None:",
-        "a lock file that is gone is nobody's lock", "tests/unit/test_store.py -k lock",
-    ),
-    Mutant(
         "ipam/host_local/index.py", 'self._replace(lease.key, f"{origin} {MANY}")', "pass",
         "an entry that is too long says so", "tests/unit/test_store.py -k more_addresses",
     ),

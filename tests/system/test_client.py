@@ -204,7 +204,7 @@ def test_the_cache_is_for_root_alone(chain: Chain, client: Client) -> None:
     assert [stat.S_IMODE(one.stat().st_mode) for one in (path, path.parent)] == [0o600, 0o700]
 
 
-def test_a_place_that_is_gone_is_nobodys(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_is_gone_is_nobodys(chain: Chain, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its opening and its locking another call has ended, and a third has begun."""
     lock = fcntl.flock
 
@@ -215,18 +215,18 @@ def test_a_place_that_is_gone_is_nobodys(client: Client, monkeypatch: pytest.Mon
         lock(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with client.cache.alone("net", ONE) as is_mine:
-        assert not is_mine
+    with pytest.raises(AttachmentExists, match="another call"):
+        client.add(chain.network("first"), ONE)
+    assert chain.order == []
 
 
-def test_a_call_that_is_refused_does_not_free_the_place(client: Client) -> None:
-    with client.cache.alone("net", ONE) as first:
-        assert first
+def test_a_call_that_is_refused_does_not_free_the_place(chain: Chain, client: Client) -> None:
+    with client.cache.alone("net", ONE):
         for _ in range(2):
-            with client.cache.alone("net", ONE) as another:
-                assert not another
-    with client.cache.alone("net", ONE) as later:
-        assert later
+            with pytest.raises(AttachmentExists, match="another call"):
+                client.add(chain.network("first"), ONE)
+    client.add(chain.network("first"), ONE)
+    assert chain.order == ["first ADD"]
 
 
 def test_an_interface_that_is_there_is_not_touched(chain: Chain) -> None:
