@@ -237,7 +237,9 @@ def test_gc_looks_again_with_the_lock(own: Node, what: str) -> None:
         if what == "its pod is back":
             own.host.netns("a")
         elif what == "another pod has the address":
+            made = (store / address).stat().st_mtime  # older than the cached result, as that of the dead pod's
             (store / address).write_text("b\r\neth0")
+            os.utime(store / address, (made, made))
     out, err = gc.communicate()
     said = out.decode()
     assert gc.returncode == 0 and "its namespace is gone" in said, said + err.decode()
