@@ -67,19 +67,19 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shared/cli/living.py", "reason = reason or namespaces.home(entry.key[1], _addresses(entry), taken, guess=False)", "",
-        "a pod whose namespace has lost its path is not collected", "tests/faults/test_cache.py -k without_a_name",
+        "a pod whose namespace has lost its path is not collected", "tests/faults/test_cache.py -k one_evidence and address",
     ),
     Mutant(
         "shared/cli/living.py", "        for key in sorted(one.keys(network.name)):", "        for key in ():",
-        "pods whose entry cannot be read are not collected", "tests/faults/test_cache.py -k touches_no_living and empty",
+        "pods whose entry cannot be read are not collected", "tests/faults/test_cache.py -k one_evidence and read",
     ),
     Mutant(
         "shared/cli/living.py", "    if port:\n        return", "    if False:\n        return",
-        "an attachment whose host link leads to a pod is not collected", "tests/faults/test_cache.py -k add_that_is_running",
+        "an attachment whose host link leads to a pod is not collected", "tests/faults/test_cache.py -k link_is_enough",
     ),
     Mutant(
         "shared/cli/living.py", "if found.leased.get(key, ADD_SECONDS) < ADD_SECONDS and", "if False and",
-        "a young lease by another main plugin is not collected", "tests/faults/test_cache.py -k another_main and now",
+        "a young lease by another main plugin is not collected", "tests/faults/test_cache.py -k one_evidence and young",
     ),
     Mutant(
         "shared/cli/doctor/state.py", "if IPAddress(address) in in_use or is_hand_placed(lease):", "if IPAddress(address) in in_use:",
@@ -111,7 +111,7 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shared/cli/doctor/node.py", '        if any(key[: len(mine)] == mine for path in self.unreadable for key in Unreadable(path, "").keys(network)):\n            return False\n', "",
-        "doctor calls no attachment gone whose entry cannot be read", "tests/system/test_doctor.py -k may_live",
+        "doctor calls no attachment gone whose entry cannot be read", "tests/system/test_doctor.py -k leaves_the_lease_alone",
     ),
     Mutant(
         "shared/cli/doctor/__init__.py", "                findings.append(replace(failed, check=name))", "                pass",
