@@ -461,7 +461,7 @@ EOF
 }
 
 uninstall_plugins() {
-    local file old removed=() links=() remaining
+    local file old removed=() links=() remaining=()
     for file in "$bin_dir"/*; do
         if [[ -L $file ]] && is_ours "$(realpath -- "$file" 2>/dev/null)"; then
             links+=("${file##*/}")
@@ -476,12 +476,15 @@ uninstall_plugins() {
     [[ ! -d $bin_dir ]] || put_on_disk "$bin_dir"
     if [[ -d $lib_dir ]]; then
         for old in "$lib_dir"/*; do
-            if is_tree "$old" && ! in_use "$old"; then
+            if ! is_tree "$old"; then
+                continue
+            elif in_use "$old"; then
+                remaining+=("$old")
+            else
                 remove_tree "$old" || die "cannot remove $old"
             fi
         done
         # Another bin dir may still use a tree here; then the list of bin dirs and the tools stay, and with them the directory.
-        remaining=("$lib_dir"/*-*)
         ((${#remaining[@]})) || rm -rf -- "$lib_dir/.bin-dirs" "$lib_dir/tools"
         if [[ ! -e $lib_dir/current ]]; then
             rm -f -- "$lib_dir/current"

@@ -26,7 +26,7 @@ def read(path: str) -> dict[str, Any]:
     dns: dict[str, Any] = {}
     for line in lines:
         words = line.split()
-        if len(words) < 2 or words[0][0] in "#;":
+        if len(words) < 2:
             continue
         if words[0] == "nameserver":
             dns.setdefault("nameservers", []).append(words[1])

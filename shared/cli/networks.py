@@ -168,7 +168,7 @@ def _gc(options: Options) -> None:
         warn(f"{reason}; its pods count as alive")
     asks = found.supports("1.1.0") and not census.strangers
     if found.supports("1.1.0") and not asks:
-        warn(f"{', '.join(census.strangers)}: in use, but it cannot be told by which pod; plugins are not asked")
+        _warn_of_strangers(census)
     if options.json:
         print_json(_plan(found, census, asks=asks))
     else:
@@ -177,10 +177,20 @@ def _gc(options: Options) -> None:
         return
 
     def valid() -> set[tuple[str, str]] | None:
-        """The plan's, and those of ADDs that have begun since."""
-        return {*census.living, *living.take(found, mine.cache).living} if asks else None
+        """Return the plan's, and those of ADDs that have begun since; None if no plugin is to be asked."""
+        if not asks:
+            return None
+        now = living.take(found, mine.cache)
+        if now.strangers:
+            _warn_of_strangers(now)
+            return None
+        return {*census.living, *now.living}
 
     mine.collect(found, census.gone, valid)
+
+
+def _warn_of_strangers(census: Census) -> None:
+    warn(f"{', '.join(census.strangers)}: in use, but it cannot be told by which pod; plugins are not asked")
 
 
 def _plan(found: NetworkConfigList, census: Census, *, asks: bool) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Client:
             result = attach.add(network, attachment, self.bin_dirs, limit=self.limit)
             try:
                 self.cache.store(network, attachment, result)
-            except CacheError as error:  # an attachment that nobody can find again
+            except BaseException as error:  # nobody could find the attachment again
                 try:
                     attach.delete(network, attachment, self.bin_dirs, result, limit=self.limit)
                 except PluginError as another:

@@ -241,10 +241,8 @@ def test_an_add_that_is_running_is_not_collected(node: Node) -> None:
     node.host.run("ip", "netns", "exec", "late", "ip", "link", "show", "eth0")
 
 
-@pytest.mark.row(27)
-@pytest.mark.parametrize("age", ["1 hour ago", "now"])
-def test_pods_of_another_main_plugin_are_known_by_their_addresses(host: PretendHost, age: str) -> None:
-    """A fresh lease may be of an ADD that is running, whose pod has no address yet."""
+def pods_of_another(host: PretendHost, *names: str) -> dict[str, str]:
+    """Make pods by a main plugin of others, each with a host port; the environment for cnitool."""
     bin_dir = "/run/bin"
     host.run("sh", "-ec", f"mkdir -p {bin_dir} /etc/cni/net.d; ln -s {host.bin_dir}/* {bin_dir}")
     script = OTHER.format(python=sys.executable, bin_dir=bin_dir)
@@ -252,12 +250,63 @@ def test_pods_of_another_main_plugin_are_known_by_their_addresses(host: PretendH
     bridge, *rest = NETWORK["plugins"][:2]
     content = {**NETWORK, "plugins": [{"type": "other", "ipam": bridge["ipam"]}, *rest]}
     host.run("tee", "/etc/cni/net.d/pods.conflist", input=json.dumps(content))
-    cnitool = f"{host.bin_dir}/cnitool"
     env = {"PATH": PATH, "CNI_PATH": bin_dir}
-    for number, name in enumerate(("a", "b", "dead")):
+    for number, name in enumerate(names):
         ports = {"portMappings": [{"hostPort": 8080 + number, "containerPort": 80, "protocol": "tcp"}]}
-        add = (cnitool, "add", "pods", host.netns(name), "--container-id", name)
+        add = (f"{host.bin_dir}/cnitool", "add", "pods", host.netns(name), "--container-id", name)
         host.run(*add, env={**env, "CAP_ARGS": json.dumps(ports)})
+    return env
+
+
+@pytest.mark.row(27)
+@pytest.mark.parametrize("evidence", ["its address", "its entry that cannot be read", "its young lease"])
+def test_one_evidence_is_enough(host: PretendHost, evidence: str) -> None:
+    """A pod of another main plugin without any other sign of life."""
+    env = pods_of_another(host, "a")
+    lease, entry = host.root / "var/lib/cni/networks/pods/10.45.0.2", host.root / f"{RESULTS[1:]}/pods-a-eth0"
+    age = "sleep 1; touch --date='1 hour ago' /var/lib/cni/networks/pods/*"
+    keeper = None
+    if evidence == "its address":  # in a namespace that only a process keeps; the result names no host link
+        raw = json.loads(entry.read_text())
+        raw["result"]["interfaces"][0]["name"] = "unknown"
+        entry.write_text(json.dumps(raw))
+        keeper = host.popen("ip", "netns", "exec", "a", "sh", "-c", "echo; exec cat")
+        assert keeper.stdout is not None and keeper.stdout.readline()
+        host.run("sh", "-c", age)
+    elif evidence == "its entry that cannot be read":
+        entry.write_text("{")
+        host.run("sh", "-c", age)
+    else:
+        entry.unlink()
+    host.drop_netns("a")
+    for _ in range(2):
+        host.run(f"{host.bin_dir}/cnitool", "gc", "pods", env=env)
+        assert lease.exists() and "pods/a/eth0" in host.run("nft", "list", "ruleset").stdout
+    if keeper is not None:
+        keeper.kill()
+        keeper.communicate()
+    host.run("rm", "-rf", RESULTS)
+    host.run("sh", "-c", age)
+    host.run(f"{host.bin_dir}/cnitool", "gc", "pods", env=env)
+    assert not lease.exists() and "pods/a/eth0" not in host.run("nft", "list", "ruleset").stdout
+
+
+@pytest.mark.row(27)
+def test_a_host_link_is_enough_evidence(node: Node) -> None:
+    """The cache is lost, and the interface has another name in the pod."""
+    before = node.kept(LIVING)
+    node.host.run("rm", "-r", RESULTS)
+    node.host.run("sh", "-ec", "ip -n b link set eth0 down; ip -n b link set eth0 name moved")
+    node.cnitool("gc", "pods")
+    assert node.kept(LIVING) == before
+
+
+@pytest.mark.row(27)
+@pytest.mark.parametrize("age", ["1 hour ago", "now"])
+def test_pods_of_another_main_plugin_are_known_by_their_addresses(host: PretendHost, age: str) -> None:
+    """A fresh lease may be of an ADD that is running, whose pod has no address yet."""
+    cnitool = f"{host.bin_dir}/cnitool"
+    env = pods_of_another(host, "a", "b", "dead")
     host.drop_netns("dead")
     host.run("ip", "-n", "b", "address", "flush", "dev", "eth0")  # it may be anybody's then
     host.run("rm", "-r", RESULTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from shared.net.owner import Owner
 from tests.faults import batch, fake_ipam
 from tests.faults.batch import Call
 from tests.faults.fake_ipam import GOOD, says
-from tests.pretend import PATIENCE, PretendHost
+from tests.pretend import PATH, PATIENCE, PretendHost
 
 NETWORK = "net"
 IP = GOOD["ips"][0]
@@ -180,6 +181,54 @@ def test_other_verbs_pass_on_what_ipam_says(host: PretendHost, tmp_path: Path) -
 
 
 @pytest.mark.row(12)
+@pytest.mark.parametrize("verb", ["GC", "STATUS"])
+@pytest.mark.parametrize(("code", "is_error"), [(4, False), (5, True), (11, True), (50, True), (999, True)])
+def test_the_error_of_another_ipam_plugin_is_heard(
+    host: PretendHost, tmp_path: Path, verb: str, code: int, is_error: bool
+) -> None:
+    """Code 4 alone says that the plugin does not know the verb."""
+    error = {"cniVersion": "1.1.0", "code": code, "msg": "no such luck"}
+    path = fake_ipam.write(host, tmp_path, "refuses", says(error, 1))
+    answer = host.cni("bridge", verb, {**_config("refuses"), "cni.dev/valid-attachments": []}, path=path)
+    assert (answer.status, answer.code) == (1, code) if is_error else answer.status == 0, answer
+    assert ("no such luck" in answer.stdout) == is_error
+
+
+@pytest.mark.row(12)
+def test_an_ipam_plugin_that_knows_no_del(host: PretendHost, tmp_path: Path) -> None:
+    """It has released nothing: the runtime must hear it, although bridge has done its own part."""
+    body = '[ "$CNI_COMMAND" = ADD ] || ' + f"{{ {says({'code': 4, 'msg': 'unknown command'}, 1)} }}\n"
+    path = fake_ipam.write(host, tmp_path, "old", body + says(GOOD), release="")
+    netns = host.netns("pod")
+    assert host.cni("bridge", "ADD", _config("old"), netns=netns, path=path).status == 0
+    answer = host.cni("bridge", "DEL", _config("old"), netns=netns, path=path)
+    assert (answer.status, answer.code) == (1, 4) and "unknown command" in answer.stdout, answer
+    assert [link["ifname"] for link in host.ip("link")] == ["lo", "br0"]
+
+
+@pytest.mark.row(12)
+def test_a_script_that_speaks_of_a_launcher_is_executed(host: PretendHost, tmp_path: Path) -> None:
+    """A launcher's mark is its second line; in any other line it is a comment."""
+    mark = host.run("sed", "-n", "2p", f"{host.bin_dir}/host-local").stdout
+    path = fake_ipam.write(host, tmp_path, "speaks", f"# a wrapper of this file:\n{mark}" + says(GOOD))
+    added = host.cni("bridge", "ADD", _config("speaks", subnet="10.9.0.0/24"), netns=host.netns("pod"), path=path)
+    assert added.status == 0 and added.json["ips"][0]["address"] == IP["address"], added
+    assert fake_ipam.calls(host, "c1") == ["ADD"]
+
+
+@pytest.mark.row(12)
+def test_an_ipam_plugin_is_started_with_the_signals_of_any_program(host: PretendHost, tmp_path: Path) -> None:
+    """Also by the undo of an ADD, which ignores signals itself: the program can be ended."""
+    body = "grep SigIgn /proc/self/status >/run/ignored-$CNI_COMMAND\n"
+    path = fake_ipam.write(host, tmp_path, "looks", body + says({**GOOD, "ips": [{}]}), release="")
+    assert host.cni("bridge", "ADD", _config("looks"), netns=host.netns("pod"), path=path).status == 1
+    assert fake_ipam.calls(host, "c1") == ["ADD", "DEL"]
+    for verb in ("ADD", "DEL"):
+        ignored = int(host.run("cat", f"/run/ignored-{verb}").stdout.split()[1], 16)
+        assert not ignored & sum(1 << (number - 1) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE))
+
+
+@pytest.mark.row(12)
 def test_a_missing_plugin_does_not_stop_del_from_removing_the_link(host: PretendHost, tmp_path: Path) -> None:
     netns = host.netns("pod")
     path = fake_ipam.write(host, tmp_path, "goes", says(GOOD))
@@ -232,6 +281,26 @@ def test_killed_while_ipam_is_slow(host: PretendHost, tmp_path: Path) -> None:
     state = host.snapshot()
     assert not [name for name in state["files"] if "/10.7." in name], state["files"]
     assert set(state["host"]["links"]) <= {"lo", "br0"}
+
+
+@pytest.mark.row(6)
+def test_no_ipam_plugin_outlives_a_killed_bridge(host: PretendHost, tmp_path: Path) -> None:
+    """It would lease its address when DEL has been there: it waits until then."""
+    release = '[ "$CNI_COMMAND" != DEL ] || { rm -f "$lease"; exit 0; }\n'
+    body = ': >/run/begun; until [ -e /run/after-del ]; do sleep 0.02; done; : >"$lease"\n' + says(GOOD)
+    path = fake_ipam.write(host, tmp_path, "patient", body, release=release)
+    variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_PATH": path}
+    env = {"PATH": PATH, **variables, "CNI_NETNS": host.netns("pod")}
+    with host.popen(f"{host.bin_dir}/bridge", env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as add:
+        assert add.stdin is not None
+        add.stdin.write(json.dumps(_config("patient")).encode())
+        add.stdin.close()
+        host.run("sh", "-ec", "until [ -e /run/begun ]; do sleep 0.02; done")
+        add.kill()
+    answer = host.cni("bridge", "DEL", _config("patient"), netns="/run/netns/pod", path=path)
+    assert answer.status == 0, answer
+    host.run("sh", "-ec", ": >/run/after-del; while grep -qsz [/]patient /proc/[0-9]*/cmdline; do sleep 0.02; done")
+    assert fake_ipam.leases(host) == []
 
 
 @pytest.mark.row(6, 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from ipam import host_local
 from plugins import bridge
 from shared.cni import fastjson
-from shared.cni.call import Call
+from shared.cni.call import Call, folded
 from shared.cni.errors import CniError
 from shared.cni.result import Result
 from tests.faults.hostile_cases import CONFIGS, FULL
@@ -90,16 +91,20 @@ def _mangled(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-def _read(data: bytes, args: str = "") -> None:
-    """All that happens to a configuration before anything is touched; only CniError may come out."""
-    call = Call({**VARIABLES, "CNI_ARGS": args})
+def _read(data: bytes) -> CniError | None:
+    """Do all that happens before anything is touched; return the error that keeps the bytes from being a configuration.
+
+    Only CniError may come out.
+    """
+    call = Call(VARIABLES)
     try:
         call.read_config(data)
-    except CniError:
-        return
+    except CniError as error:
+        return error
     for read in (bridge.Attachment, host_local.Pool, _previous):
         with suppress(CniError):
             read(call)
+    return None
 
 
 def _previous(call: Call) -> None:
@@ -109,13 +114,33 @@ def _previous(call: Call) -> None:
             fastjson.dumps(result.to_json(version))
 
 
+WORKING = json.dumps(CONFIGS["bridge"]).encode()
+inserted = st.tuples(st.integers(0, len(WORKING)), st.binary(max_size=6)).map(
+    lambda drawn: WORKING[: drawn[0]] + drawn[1] + WORKING[drawn[0] :]
+)
+
+
 @MANY
-@given(st.binary(max_size=200))
+@given(st.binary(max_size=200) | inserted | values.map(lambda value: json.dumps(value).encode()))
 @example(b"")
 @example(b"\xef\xbb\xbf{}")
+@example(WORKING)
+@example(WORKING + b"\x0b")
+@example(b"NaN" + WORKING)
 @pytest.mark.row(8)
 def test_bytes(data: bytes) -> None:
-    _read(data)
+    """Code 6 for what the json module does not read as an object, and otherwise for a cniVersion that is no text."""
+    error = _read(data)
+    try:
+        document = _by_json(data)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        assert error is not None and error.code == 6, error
+    elif isinstance(folded(document, "cniVersion") or "", str):
+        assert error is None or error.code != 6, error
+    if data == WORKING:
+        assert error is None
 
 
 @MANY
@@ -134,13 +159,38 @@ def test_configurations_with_other_values(document: Any) -> None:
     _read(json.dumps(document).encode())
 
 
+hostile_words = st.text(max_size=20) | st.sampled_from(
+    ["", ".", "..", "../x", "a/b", "a\n", "eth0\n", "-a", "é", "a b", "x" * 16, "x:y", "%d", "\u0661", "bin:/opt/cni/bin", "/a:b:/c", "./x"]
+)  # fmt: skip
+
+
+def _called(variables: dict[str, str]) -> Call | CniError:
+    try:
+        return Call(variables)
+    except CniError as error:
+        return error
+
+
 @MANY
-@given(st.dictionaries(st.sampled_from(list(VARIABLES)), st.text(max_size=20)), st.text(max_size=30))
+@given(st.dictionaries(st.sampled_from(list(VARIABLES)), hostile_words), st.text(max_size=30))
+@example({"CNI_CONTAINERID": "../x"}, "")
+@example({"CNI_IFNAME": ".."}, "")
+@example({"CNI_PATH": "bin:/opt/cni/bin"}, "")
+@example({}, "IgnoreUnknown=1;IP=10.1.0.5;X=")
 @pytest.mark.row(8)
 def test_variables(changes: dict[str, str], args: str) -> None:
+    """Accepted names lead no path and no link elsewhere; an error has code 4 and names the variable."""
+    call = _called({**VARIABLES, "CNI_ARGS": args, **changes})
+    if isinstance(call, CniError):
+        assert call.code == 4 and any(name in call.msg for name in changes), call
+        return
+    if call.command in ("ADD", "CHECK", "DEL"):
+        assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", call.container_id)
+        assert re.fullmatch(r"[!-~]{1,15}", call.ifname) and not {*call.ifname} & {*"/:%"}
+        assert call.ifname not in (".", "..")
+    assert all(entry.startswith("/") for entry in call.path)
     with suppress(CniError):
-        call = Call({**VARIABLES, "CNI_ARGS": args, **changes})
-        call.read_config(json.dumps(CONFIGS["bridge"]).encode())
+        call.read_config(WORKING)
         bridge.Attachment(call)
         host_local.Pool(call)
 

@@ -147,6 +147,15 @@ class TestStatus:
         answer = self._status(host, plugin)
         assert (answer.status, answer.code) == (1, 50), answer
 
+    def test_file_system_without_inodes(self, host: PretendHost, plugin: str) -> None:
+        fill = "n=0; while touch /var/lib/cni/$n 2>/dev/null; do n=$((n+1)); done"
+        host.run("sh", "-ec", f"mount -o remount,nr_inodes=64 /var/lib/cni; {fill}")
+        answer = self._status(host, plugin)
+        assert (answer.status, answer.code) == (1, 50) and "inode" in answer.stdout, answer
+        assert host.cni("host-local", "ADD", CONFIG, netns="/x").status == 1
+        host.run("rm", "/var/lib/cni/0", "/var/lib/cni/1")
+        assert self._status(host, plugin).status == 0
+
     def test_store_is_a_file(self, host: PretendHost, plugin: str) -> None:
         host.run("sh", "-c", f"mkdir -p /var/lib/cni/networks; : >{STORE}")
         answer = self._status(host, plugin)

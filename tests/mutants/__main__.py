@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 ENVIRONMENTS = ".venv*"
 SECONDS = 600  # for the tests of one mutant; a mutant that makes them hang is noticed, too
-DEAD, ALIVE, BROKEN = "dead", "ALIVE", "tests did not run"
+DEAD, ALIVE, BROKEN, INVALID = "dead", "ALIVE", "tests did not run", "no valid code"
+FAULTS_OF_SYNTAX = "E9,F821,F823"  # ruff's codes: code that does not compile, names that do not exist
 
 
 def copy_tree(directory: Path) -> None:
@@ -51,20 +53,44 @@ def mutated(tree: Path, mutant: Mutant) -> Iterator[None]:
         yield
     finally:
         path.write_text(text)
+        _forget_compiled(tree)
+
+
+def _forget_compiled(tree: Path) -> None:
+    """Remove compiled files: one of the same second and size would pass for that of the code without the mistake."""
+    for directory, names, _ in os.walk(tree):
+        if "__pycache__" in names:
+            shutil.rmtree(Path(directory, "__pycache__"))
+            names.remove("__pycache__")
+
+
+def is_valid(tree: Path, path: str) -> bool:
+    """Return True if a file is code at all: any test notices what does not compile."""
+    if path.endswith(".py"):
+        ruff = str(tree / ".venv/bin/ruff")
+        command = [ruff, "check", "--isolated", "--no-cache", "--quiet", "--select", FAULTS_OF_SYNTAX, path]
+    else:
+        command = ["bash", "-n", path]
+    return subprocess.run(command, cwd=tree, capture_output=True, check=False).returncode == 0
 
 
 def outcome(tree: Path, mutant: Mutant | None, tests: str) -> str:
     """Return how the tests end in a tree with a mutant, or without one."""
     command = [str(tree / ".venv/bin/python"), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *_words(tests)]
-    try:
-        with mutated(tree, mutant) if mutant else _nothing():
-            done = subprocess.run(
-                command, cwd=tree, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False,
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return DEAD
-    return {0: ALIVE, 1: DEAD}.get(done.returncode, BROKEN)
+    with mutated(tree, mutant) if mutant else _nothing():
+        if mutant and not is_valid(tree, mutant.path):
+            return INVALID
+        # no pipes: a process that a killed test left behind would keep them open
+        with subprocess.Popen(
+            command, cwd=tree, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, process_group=0,
+        ) as process:  # fmt: skip
+            try:
+                status = process.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                return DEAD
+    return {0: ALIVE, 1: DEAD}.get(status, BROKEN)
 
 
 def _words(tests: str) -> list[str]:
@@ -129,6 +155,9 @@ def _cell(mutant: Mutant, how: str) -> str:
 def main(words: list[str]) -> int:
     """Run those that are asked for; 1 if one lives without an excuse."""
     chosen = [one for one in TABLE if not words or any(word in f"{one.path} {one.promise}" for word in words)]
+    if not chosen:
+        print(f"no mutant has {' or '.join(words)} in its file or promise", file=sys.stderr)
+        return 2
     outcomes = run(chosen)
     if not words:
         RESULTS.write_text(table(outcomes))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.net import netns
-from shared.runtime import attach
+from shared.net.owner import Owner
+from shared.runtime import attach, presence
 from shared.runtime.attach import Attachment, PluginError
 from shared.runtime.cache import Cache, CacheError
 from shared.runtime.client import Client
@@ -83,6 +87,14 @@ def test_attachment_that_cannot_be_remembered_is_taken_back(chain: Chain, client
     with pytest.raises(CacheError, match="cannot write"):
         client.add(chain.network("first"), ONE)
     assert chain.order == ["first ADD", "first DEL"]
+
+
+def test_an_argument_that_no_file_can_hold(chain: Chain, client: Client) -> None:
+    """No plugin asked for it, so that only the cache finds out: nothing of the attachment is left."""
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        client.add(chain.network("first"), replace(ONE, capability_args={"mac": object()}))
+    assert chain.order == ["first ADD", "first DEL"]
+    assert list(client.cache.results.iterdir()) == []
 
 
 def test_add_said_twice_is_refused_before_any_plugin_runs(chain: Chain, client: Client) -> None:
@@ -169,6 +181,136 @@ def test_what_a_killed_add_left_goes_with_its_del(chain: Chain, client: Client) 
     (client.cache.results / f".new-{next(client.cache.attaching.iterdir()).name}").touch()
     client.delete(chain.network("first"), ONE)
     assert [*client.cache.attaching.iterdir(), *client.cache.results.iterdir()] == []
+
+
+def test_what_a_killed_write_left_does_not_hinder_the_next(chain: Chain, client: Client) -> None:
+    """A file half written, or a symbolic link in its place, which is not followed."""
+    victim = chain.directory / "victim"
+    victim.write_text("precious")
+    client.cache.results.mkdir(parents=True)
+    half_written = client.cache._unfinished("net", ONE)  # noqa: SLF001 - only a killed call leaves it
+    for left in ("file", "link"):
+        half_written.write_text("{") if left == "file" else half_written.symlink_to(victim)
+        client.add(chain.network("first"), ONE)
+        assert [path.name for path in client.cache.results.iterdir()] == ["net-c1-eth0"]
+        client.delete(chain.network("first"), ONE)
+    assert victim.read_text() == "precious"
+
+
+def test_the_cache_is_for_root_alone(chain: Chain, client: Client) -> None:
+    """A result may have secrets of the runtime in its arguments."""
+    client.add(chain.network("first"), ONE)
+    path = client.cache.path("net", ONE)
+    assert [stat.S_IMODE(one.stat().st_mode) for one in (path, path.parent)] == [0o600, 0o700]
+
+
+def test_a_place_that_is_gone_is_nobodys(chain: Chain, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its opening and its locking another call has ended, and a third has begun."""
+    lock = fcntl.flock
+
+    def late(descriptor: int, how: int) -> None:
+        (place,) = client.cache.attaching.iterdir()
+        place.rmdir()
+        place.mkdir(mode=0o700)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(AttachmentExists, match="another call"):
+        client.add(chain.network("first"), ONE)
+    assert chain.order == []
+
+
+def test_a_call_that_is_refused_does_not_free_the_place(chain: Chain, client: Client) -> None:
+    with client.cache.alone("net", ONE):
+        for _ in range(2):
+            with pytest.raises(AttachmentExists, match="another call"):
+                client.add(chain.network("first"), ONE)
+    client.add(chain.network("first"), ONE)
+    assert chain.order == ["first ADD"]
+
+
+def test_an_interface_that_is_there_is_not_touched(chain: Chain) -> None:
+    """By the library's ADD without a cache, whose failure would delete it."""
+    script = "ip link add net1 type bridge && echo ready && exec cat"
+    with subprocess.Popen(["unshare", "-n", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pod:
+        assert pod.stdout is not None and pod.stdin is not None
+        assert pod.stdout.readline() == b"ready\n"
+        there = Attachment("c1", f"/proc/{pod.pid}/ns/net", "net1")
+        with pytest.raises(AttachmentExists, match="interface net1 is in"):
+            attach.add(chain.network("first"), there, [chain.bin_dir])
+        assert chain.order == []
+        attach.add(chain.network("first"), replace(there, ifname="net2"), [chain.bin_dir])
+        assert chain.order == ["first ADD"]
+        pod.stdin.close()
+
+
+def test_a_host_link_that_leads_to_no_pod_is_no_evidence(chain: Chain, client: Client) -> None:
+    """One of that name without another end: no ADD has made it."""
+    with throw_away():
+        link = Owner("net", ONE.container_id, ONE.ifname).host_link
+        subprocess.run(["ip", "link", "add", link, "type", "bridge"], check=True)
+        assert presence.host_link("net", ONE) == ""
+        client.add(chain.network("first"), ONE)
+
+
+def test_a_host_link_that_a_result_names_is_evidence() -> None:
+    """Whatever has become of the namespace's path; other plugins' links have names of their own."""
+    script = "echo ready && exec cat"
+    with subprocess.Popen(["unshare", "-n", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pod:
+        assert pod.stdout is not None and pod.stdin is not None
+        assert pod.stdout.readline() == b"ready\n"
+        with throw_away():
+            peer = ("peer", "name", "eth0", "netns", str(pod.pid))
+            subprocess.run(["ip", "link", "add", "other0", "type", "veth", *peer], check=True)
+            result = {"interfaces": [{"name": "other0"}, {"name": "eth0", "sandbox": ONE.netns}]}
+            assert presence.evidence("net", ONE, result) == "its host link other0 leads to a pod"
+            assert presence.evidence("net", ONE, None) == ""
+        pod.stdin.close()
+
+
+@pytest.mark.parametrize(("path", "state"), [
+    ("/proc/self/ns/net", "alive"), ("/none", "gone"), ("/etc/passwd/x", "gone"), ("/etc/passwd", "gone"),
+    ("", "unknown"), ("/x\0", "unknown"), ("/" + "x" * 300, "unknown"), ("/" + "x/" * 3000, "unknown"),
+])  # fmt: skip
+def test_which_namespace_counts_as_there(path: str, state: str) -> None:
+    """Only certainty is "gone"; the file that a deleted namespace leaves is certain, too."""
+    assert presence.of_namespace(path) == state
+
+
+def test_an_entry_that_is_no_regular_file(chain: Chain, client: Client) -> None:
+    """Nobody waits for a writer, and the attachment may be there."""
+    client.add(chain.network("first"), ONE)
+    path = client.cache.path("net", ONE)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(AttachmentExists, match="is not a regular file"):
+        client.add(chain.network("first"), ONE)
+    client.delete(chain.network("first"), ONE)
+    assert not path.exists()
+
+
+def newer_default(chain: Chain) -> None:
+    content = {"name": "newer", "cniVersion": "1.0.0", "plugins": [{"type": "second"}]}
+    (chain.conf_dir / "00-newer.conflist").write_text(json.dumps(content))
+
+
+def test_what_a_lost_pod_has_of_a_former_default_network(chain: Chain) -> None:
+    """It gets the DEL that nobody sent, by that network's plugins."""
+    pods, pod = chain.pods("first"), Pod("ns", "web", "c1", "/x")
+    pods.set_up(pod)
+    newer_default(chain)
+    pods.set_up(pod)
+    assert chain.order == ["loopback ADD", "first ADD", "first DEL", "loopback ADD", "second ADD"]
+
+
+def test_an_unreadable_file_names_the_network_of_a_pod(chain: Chain) -> None:
+    pods, pod = chain.pods("first"), Pod("ns", "web", "c1", "/x")
+    pods.set_up(pod)
+    newer_default(chain)
+    (entry,) = (chain.directory / "cache" / "results").iterdir()
+    entry.write_text("{")
+    pods.tear_down(pod)
+    assert chain.order[2:] == ["first DEL"]
 
 
 def limited(step: Callable[..., None]) -> Callable[..., None]:

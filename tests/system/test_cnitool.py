@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.cli.commands import COMMANDS
+from shared.net.owner import Owner
 from tests.conftest import ROOT
 from tests.pretend import PATH, PretendHost
 
@@ -156,6 +157,61 @@ def test_gc_keeps_the_living(tool: Tool) -> None:
     assert not {Path(path).name for path in leases} & {"10.45.0.3", "10.45.0.5"}
     assert len(tool.host.ip("address", "show", "eth0", netns="unknown")) == 1
     assert tool.good("check", "pods", "/run/netns/live", "--container-id", "live") == ""
+
+
+def slow_gc(tool: Tool, meanwhile: Callable[[], object]) -> str:
+    """`cnitool gc`, whose DEL of a dead pod takes so long that something happens after the plan; its stderr."""
+    tool.good("add", "pods", tool.host.netns("dead"), "--container-id", "dead")
+    tool.host.drop_netns("dead")
+    slow = '[ "$CNI_COMMAND" != DEL ] || { : >/run/begun; read line </run/may; }\n'
+    script = f"#!/bin/sh\n{slow}exec {tool.host.bin_dir}/bridge\n"
+    tool.host.run("install", "-D", "-m755", "/dev/stdin", "/run/slow/bridge", input=script)
+    tool.host.run("mkfifo", "/run/may")
+    env = {"PATH": PATH, "CNI_PATH": f"/run/slow:{tool.host.bin_dir}"}
+    with tool.host.popen(f"{tool.host.bin_dir}/cnitool", "gc", "pods", env=env) as gc:
+        tool.host.run("sh", "-ec", "until [ -e /run/begun ]; do sleep 0.02; done")
+        meanwhile()
+        tool.host.run("sh", "-c", "echo >/run/may")
+        out, err = gc.communicate()
+    assert gc.returncode == 0, out + err
+    return err.decode()
+
+
+def test_gc_keeps_a_pod_whose_add_began_since_the_plan(tool: Tool) -> None:
+    for name in ("live", "new"):
+        tool.host.netns(name)
+    tool.good("add", "pods", "/run/netns/live", "--container-id", "live")
+    assert slow_gc(tool, lambda: tool.good("add", "pods", "/run/netns/new", "--container-id", "new")) == ""
+    assert tool.results() == {"pods-live-eth0", "pods-new-eth0"}
+    for name in ("live", "new"):
+        assert tool.good("check", "pods", f"/run/netns/{name}", "--container-id", name) == ""
+
+
+def test_gc_asks_no_plugin_if_a_stranger_came_since_the_plan(tool: Tool) -> None:
+    """A host link without alias: of an ADD that has just made it. What GC alone would free stays for the next time."""
+    tool.good("add", "pods", tool.host.netns("lost"), "--container-id", "lost")
+    tool.host.run("rm", "/var/lib/cni/results/pods-lost-eth0")
+    tool.host.drop_netns("lost")
+    tool.host.netns("early")
+    link = Owner("pods", "early", "eth0").host_link
+    make = ("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", "early")
+    said = slow_gc(tool, lambda: tool.host.run(*make))
+    assert f"host link {link}: in use, but it cannot be told by which pod; plugins are not asked" in said
+    store = tool.host.root / "var/lib/cni/networks/pods"
+    assert {path.name for path in store.glob("10.*")} == {"10.45.0.2"} and tool.results() == set()
+    tool.host.drop_netns("early")
+    tool.good("gc", "pods")
+    assert not list(store.glob("10.*"))
+
+
+def test_gc_leaves_a_network_with_disable_gc_alone(tool: Tool) -> None:
+    tool.configure({**NETWORK, "disableGC": True})
+    tool.good("add", "pods", tool.host.netns("dead"), "--container-id", "dead")
+    tool.host.drop_netns("dead")
+    before = tool.host.snapshot()["files"]
+    done = tool("gc", "pods")
+    assert done.returncode == 0 and "disableGC" in done.stderr and done.stdout == ""
+    assert tool.host.snapshot()["files"] == before
 
 
 def counted(tool: Tool) -> str:

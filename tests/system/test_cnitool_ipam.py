@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +201,52 @@ def test_a_lease_in_use_is_kept_whatever_the_names_say(own: Node) -> None:
     assert own.ipam("gc")["released"] == [address]
 
 
+def test_a_lease_whose_host_link_is_there_is_kept(own: Node) -> None:
+    """A process keeps the namespace, which has lost its path, and the interface its address."""
+    (address,) = own.pod("a")
+    own.host.run("ip", "-n", "a", "address", "flush", "dev", "eth0")
+    with own.host.popen("ip", "netns", "exec", "a", "cat", stdout=subprocess.DEVNULL) as keeper:
+        until(lambda: Path(f"/proc/{keeper.pid}/cmdline").read_bytes() == b"cat\0")
+        own.host.drop_netns("a")
+        assert own.ipam("gc") == {"dead": [], "released": []}
+        assert own.files() == {address}
+        keeper.kill()
+
+
+def waits(store: Path) -> bool:
+    """Whether a call waits for a lock of the store."""
+    inodes = [path.stat().st_ino for path in (store, *store.iterdir())]
+    waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(f":{inode} " in line for line in waiting for inode in inodes)
+
+
+@pytest.mark.parametrize("what", ["its pod is back", "another pod has the address", "nothing"])
+def test_gc_looks_again_with_the_lock(own: Node, what: str) -> None:
+    """What was dead when it was looked at without the lock may be alive by then."""
+    (address,) = own.pod("a")
+    own.kill("a")
+    store = own.host.root / STORE[1:]
+    with ExitStack() as held:
+        for path in (store, store / "lock"):
+            descriptor = os.open(path, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        env = {"PATH": PATH, "CNI_PATH": own.bin_dir}
+        gc = own.host.popen(sys.executable, "-c", SCRIPT, "ipam", "gc", env=env)
+        until(lambda: waits(store))
+        if what == "its pod is back":
+            own.host.netns("a")
+        elif what == "another pod has the address":
+            made = (store / address).stat().st_mtime  # older than the cached result, as that of the dead pod's
+            (store / address).write_text("b\r\neth0")
+            os.utime(store / address, (made, made))
+    out, err = gc.communicate()
+    said = out.decode()
+    assert gc.returncode == 0 and "its namespace is gone" in said, said + err.decode()
+    assert said.splitlines()[-1] == ("released 1 of 1" if what == "nothing" else "released 0 of 1")
+    assert own.files() == (set() if what == "nothing" else {address})
+
+
 def test_a_lease_of_old_beside_an_entry_that_cannot_be_read(own: Node) -> None:
     """The lease names no interface, so that either of the container's entries may tell of it."""
     for ifname in ("eth0", "eth1"):
@@ -265,15 +313,15 @@ def test_release_of_an_address(node: Node) -> None:
 
 def test_release_of_a_container(node: Node) -> None:
     node.configure(**BOTH)
-    for name in ("a", "b"):
+    for name in ("a", "b", "ab"):
         node.pod(name)
     node.kill("a")
     assert node.ipam("release", "net", "a") == {"released": ["10.1.0.2", "fd00:1::2"]}
-    assert node.files() == {"10.1.0.3", "fd00:1::3"}
+    assert node.files() == {"10.1.0.3", "fd00:1::3", "10.1.0.4", "fd00:1::4"}
     for what in ("a", "10.1.0.2"):
         assert f"no lease of {what}" in node.cnitool("ipam", "release", "net", what, status=1).stderr
     assert "there is net" in node.cnitool("ipam", "release", "nett", "a", status=1).stderr
-    assert node.pod("a") == ["10.1.0.4", "fd00:1::4"]
+    assert node.pod("a") == ["10.1.0.5", "fd00:1::5"]
 
 
 def test_stores_without_a_configuration(node: Node) -> None:

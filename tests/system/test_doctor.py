@@ -256,6 +256,13 @@ def test_what_may_live_is_not_called_dead(node: BrokenNode) -> None:
     assert stale == {f"warning cache {node.names['RESULTS']}/pods-c2-eth0"}
 
 
+def test_an_entry_that_cannot_be_read_leaves_the_lease_alone(node: BrokenNode) -> None:
+    """Nothing else tells of the pod: it may be anywhere."""
+    node.sh(": >$RESULTS/pods-c2-eth0; ip netns delete pod2; while ip link show $PORT2; do sleep 0.02; done 2>&1")
+    found = {f"{one['severity']} {one['check']} {one['where']}" for one in node.findings()}
+    assert found == {f"warning cache {node.names['RESULTS']}/pods-c2-eth0"}
+
+
 def test_a_namespace_without_a_name_gets_it_back(node: BrokenNode) -> None:
     node.sh("ip netns exec pod3 sleep 600 >/dev/null 2>&1 & sleep 0.3; ip netns delete pod3")
     for one in node.findings():
@@ -284,6 +291,7 @@ def test_running_add_is_no_finding(node: BrokenNode) -> None:
         add.stdin.write(json.dumps(config).encode())
         add.stdin.close()
         node.sh("until [ -e /run/begun ]; do sleep 0.05; done")
+        node.sh(r"printf 'c4\r\neth0' >$STORE/10.9.2.30")  # its lease, of which no runtime knows yet either
         assert node.findings() == []
         node.sh("echo >/run/may")
 

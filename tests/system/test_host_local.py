@@ -86,6 +86,29 @@ def test_round_robin(ipam: Ipam) -> None:
     assert ipam.add("g", **small) == ["10.1.0.6/29"]
 
 
+def test_round_robin_after_a_shorter_address(ipam: Ipam) -> None:
+    """From the last address to the first, whose text is shorter, and on from there."""
+    assert ipam.add("a") == ["10.1.0.2/24"]
+    assert ipam.add("b", top={"args": {"cni": {"ips": ["10.1.0.254"]}}}) == ["10.1.0.254/24"]
+    ipam.delete("a")
+    assert ipam.add("c") == ["10.1.0.2/24"]
+    ipam.delete("c")
+    assert ipam.add("d") == ["10.1.0.3/24"]
+
+
+def test_the_last_address_behind_a_garbled_file(ipam: Ipam, host: PretendHost) -> None:
+    """Of a pool too large to be tried one by one: garbled in place, so that the index takes the file for a lease."""
+    large = {"subnet": "10.1.0.0/26"}
+    ipam.add("a", **large)
+    store = host.root / STORE[1:]
+    for number in range(3, 63):
+        (store / f"10.1.0.{number}").write_text(f"c{number}\r\neth0")
+    ipam.refused(11, "all 61 addresses", **large)
+    (store / "10.1.0.50").write_bytes(b"")
+    assert ipam.add("b", **large) == ["10.1.0.50/26"]
+    ipam.refused(11, "all 61 addresses", **large)
+
+
 def test_dual_stack(ipam: Ipam) -> None:
     answer = ipam.call("ADD", ranges=[[{"subnet": V4}], [{"subnet": V6}]])
     assert answer.json["ips"] == [
@@ -229,6 +252,27 @@ def test_a_second_add_is_an_error(ipam: Ipam) -> None:
     assert ipam.leases() == {"10.1.0.3": "a\r\nnet1"}
 
 
+def test_an_add_whose_answer_nobody_reads(ipam: Ipam, host: PretendHost) -> None:
+    """Its address is free again, and nobody else's is."""
+    ipam.add("b")
+    before = ipam.leases()
+    config = {"cniVersion": "1.0.0", "name": "net", "type": "host-local", "ipam": {"type": "host-local", "subnet": V4}}
+    unheard = ("sh", "-c", 'exec "$0" >/dev/full')
+    answer = host.cni("host-local", "ADD", config, netns="/run/netns/x", container_id="a", prefix=unheard)
+    assert answer.status == 1 and ipam.leases() == before, answer
+
+
+def test_closed_descriptors(ipam: Ipam, host: PretendHost) -> None:
+    """No file of the store takes the place of stdout or stderr, to which the answer or a complaint would go."""
+    ipam.add("b")
+    config = {"cniVersion": "1.0.0", "name": "net", "type": "host-local", "ipam": {"type": "host-local", "subnet": V4}}
+    script = 'exec strace -qq -o /run/trace -e trace=openat sh -c \'exec "$0" >&- 2>&-\' "$0"'
+    answer = host.cni("host-local", "ADD", config, netns="/run/netns/x", container_id="a", prefix=("sh", "-c", script))
+    assert answer.status == 1 and set(ipam.leases().values()) == {"b\r\neth0"}, answer
+    opened = re.findall(r'"(/var/lib/cni[^"]*)".* = (\d+)$', host.run("cat", "/run/trace").stdout, re.MULTILINE)
+    assert len(opened) >= 2 and all(int(descriptor) > 2 for _, descriptor in opened), opened
+
+
 def test_delete_is_repeatable(ipam: Ipam) -> None:
     ipam.delete()
     assert ipam.files() == {}  # nothing is made for it
@@ -271,6 +315,16 @@ def test_status(ipam: Ipam, host: PretendHost) -> None:
     ipam.delete(**small)
     assert ipam.call("STATUS", **small).status == 0
     host.run("mount", "-o", "remount,ro", "/var/lib/cni")
+    assert ipam.call("STATUS", **small).code == 50
+
+
+def test_status_counts_no_addresses_of_other_ranges(ipam: Ipam, host: PretendHost) -> None:
+    """Nor the gateway's."""
+    small: dict[str, Any] = {"subnet": "10.1.0.0/30", "version": "1.1.0"}
+    ipam.add(subnet="10.2.0.0/30")
+    (host.root / STORE[1:] / "10.1.0.1").write_text("router")
+    assert ipam.call("STATUS", **small).status == 0
+    assert ipam.add("b", **small) == ["10.1.0.2/30"]
     assert ipam.call("STATUS", **small).code == 50
 
 
@@ -341,6 +395,7 @@ def test_leases_of_old(ipam: Ipam, host: PretendHost) -> None:
         (host.root / STORE[1:] / f"10.1.0.{number}").write_text(pod)
     previous = {"prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.50/24"}]}}
     assert ipam.call("CHECK", "old", top=previous).status == 0
+    ipam.refused(999, "10.1.0.50 has been allocated to old eth0, duplicate", "old")
     top = {"cni.dev/valid-attachments": [{"containerID": "f" * 64, "ifname": "eth0"}]}
     assert ipam.call("GC", version="1.1.0", top=top).status == 0
     assert set(ipam.leases()) == {"10.1.0.50", "10.1.0.51"}

@@ -118,7 +118,16 @@ def test_no_configuration(data: bytes) -> None:
 
 
 def test_white_space_around_the_document() -> None:
-    call().read_config(b' \t\r\n{"cniVersion":"1.0.0","name":"net"}\n\r\t ')
+    """JSON's four characters and no others, which Python strips, too; the plugin passes on what it has read."""
+    document = b'{"cniVersion":"1.0.0","name":"net"}'
+    around = b" \t\r\n" + document + b"\n\r\t "
+    made = configured(around)
+    assert (made.version, made.network, made.stdin) == ("1.0.0", "net", around)
+    assert made.config == {"cniVersion": "1.0.0", "name": "net"}
+    for space in (b"\x0b", b"\x0c", b"\x1c", b"\xc2\xa0", b"\xe2\x80\x83"):
+        for wrong in (space + document, document + space):
+            with pytest.raises(DecodingFailure):
+                configured(wrong)
 
 
 @pytest.mark.parametrize("version", ["9.9.9", "1.0", "v1.0.0", "1.0.0\n", "0.0.1", "1.2.0"])

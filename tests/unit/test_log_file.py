@@ -70,6 +70,22 @@ def test_many_writers_that_do_not_wait_lose_and_tear_nothing(tmp_path: Path, mon
     written_by_many(tmp_path / "log")
 
 
+def test_a_file_that_is_renamed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another call that found it full, while this one waits for the lock: the line goes into the new file."""
+    path, full = tmp_path / "log", tmp_path / "log.1"
+    log.append(str(path), b"first\n", SIZE)
+    lock = log._lock  # noqa: SLF001 - the moment that is meant
+
+    def late(file: int) -> bool:
+        if not full.exists():
+            path.rename(full)
+        return lock(file)
+
+    monkeypatch.setattr(log, "_lock", late)
+    log.append(str(path), b"second\n", SIZE)
+    assert (path.read_bytes(), full.read_bytes()) == (b"second\n", b"first\n")
+
+
 def test_the_oldest_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "log"
     for number in range(100):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import shutil
 import stat
 import sys
@@ -380,6 +381,54 @@ def test_one_address_of_two_is_released(root: Path) -> None:
     assert set(listing(root)) == {"last_reserved_ip.0"}
 
 
+def test_one_address_of_two_is_released_and_the_mark_stays(root: Path) -> None:
+    """By which a later call sees that the pod is dead."""
+    with Store(str(root), "net") as store:
+        both = [(0, Address.parse("10.1.0.2")), (1, Address.parse("fd00::2"))]
+        assert store.reserve(Lease("a", "eth0"), both, MARK)
+        store.release_address("10.1.0.2")
+    assert entry(root) == ("own", ["fd00::2"], MARK)
+
+
+def test_a_lease_by_others_stays_one_in_the_index(root: Path) -> None:
+    """However often the index is made anew; it is not called this suite's, which a reboot would free."""
+    assert reserve(root, "10.1.0.2")
+    (root / "net" / "10.1.0.9").write_bytes(b"printer")
+    for _ in range(3):
+        assert entry(root, "printer:") == ("seen", ["10.1.0.9"], "")
+        os.utime(root / "net")
+
+
+@pytest.mark.parametrize("verb", ["reserve", "release"])
+def test_a_call_that_is_killed_leaves_leases_of_its_own(root: Path, verb: str) -> None:
+    """Between two addresses: the next call, and a reboot, know whose the other one is."""
+    both = [(0, Address.parse("10.1.0.2")), (1, Address.parse("fd00::2"))]
+    if verb == "release":
+        assert reserve(root, "10.1.0.2", "fd00::2")
+    with Store(str(root), "net"):
+        pass  # which seals a new store
+    dying = Dying(str(root), "net")
+    with pytest.raises(Killed), dying:  # noqa: PT012 - the block is what is killed
+        dying.changes = 1
+        if verb == "release":
+            dying.release(Lease("a", "eth0"))
+        else:
+            dying.reserve(Lease("a", "eth0"), both)
+    left = "fd00::2" if verb == "release" else "10.1.0.2"
+    assert set(listing(root)) - {"last_reserved_ip.0"} == {left}
+    assert entry(root) == ("own", [left], "")
+
+
+def test_a_lease_with_a_slash(root: Path) -> None:
+    """By hand: its name is no path in the index."""
+    assert reserve(root, "10.1.0.2")
+    (root / "net" / "10.1.0.9").write_bytes(b"../../printer")
+    assert reserve(root, "10.1.0.3", container="b")
+    with Store(str(root), "net") as store:
+        assert store.leased(Lease("../../printer", "")) == ["10.1.0.9"]
+    assert {path.name for path in root.iterdir()} == {"net", ".pycni"}
+
+
 def test_a_failed_reservation_takes_nothing_else_back(root: Path) -> None:
     """Not even a lease in the form of old, which is the same container's."""
     (root / "net").mkdir(mode=0o700)
@@ -488,7 +537,9 @@ def test_a_mark_that_does_not_fit_is_left_out(root: Path, path: str) -> None:
     assert entry(root) == ("own", ["10.1.0.2"], "")
 
 
-@pytest.mark.parametrize("path", ["/run/a b", "/run/10.1.0.9", "/run/x netns=1:2 /y", "/run/\udcff", "/run/ü many"])
+@pytest.mark.parametrize(
+    "path", ["/run/a b", "/run/10.1.0.9", "/run/x netns=1:2 /y", "/run/x 10.1.0.9", "/run/\udcff", "/run/ü many"]
+)
 def test_any_path_may_be_in_a_mark(root: Path, path: str) -> None:
     mark(root, f"4:1 {path}")
     assert entry(root) == ("own", ["10.1.0.2"], f"4:1 {path}")
@@ -678,9 +729,10 @@ def test_no_symlink_or_fifo_in_place_of_the_stores_own_files(root: Path, name: s
     assert not (root / "net" / "10.1.0.2").exists()
 
 
-def test_a_directory_that_others_may_write(root: Path) -> None:
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_directory_that_others_may_write(root: Path, mode: int) -> None:
     (root / "net").mkdir()
-    (root / "net").chmod(0o777)
+    (root / "net").chmod(mode)
     with pytest.raises(IOFailure, match="writable"), Store(str(root), "net"):
         pass
 
@@ -844,6 +896,21 @@ def test_a_file_system_without_unnamed_files(root: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("posix.O_TMPFILE", os.O_DIRECTORY | os.O_RDWR)  # EISDIR, as a kernel of old
     assert reserve(root, "10.1.0.2") and not reserve(root, "10.1.0.2", container="b")
     assert (root / "net" / "10.1.0.2").read_bytes() == b"a\r\neth0"
+
+
+def test_a_full_file_system_without_unnamed_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is made and cannot be written: no empty lease is left."""
+    assert reserve(root, "10.1.0.2")
+    before = listing(root)
+    monkeypatch.setattr("posix.O_TMPFILE", os.O_DIRECTORY | os.O_RDWR)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3, old[1]))
+    try:
+        with pytest.raises(IOFailure, match="File too large"):
+            reserve(root, "10.1.0.3", container="b")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert listing(root) == before
 
 
 def test_problem(root: Path) -> None:

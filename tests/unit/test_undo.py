@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from shared.cni.errors import TryAgainLater
 from shared.undo import Undo
 from tests.unit.python import run
 
@@ -30,13 +31,19 @@ def test_a_failing_step_hides_neither_the_others_nor_the_error(capfd: pytest.Cap
     def fail() -> None:
         raise OSError(5, "the disk is gone")
 
+    def refuse() -> None:
+        raise TryAgainLater("the lock is held")
+
     with pytest.raises(KeyError, match="first"), Undo() as undo:  # noqa: PT012 - the block is what fails
         undo.push("free the address", lambda: done.append("address"))
         undo.push("remove é", fail)
+        undo.push("remove the rules", refuse)
         undo.push("remove the link", lambda: done.append("link"))
         raise KeyError("first")
     assert done == ["link", "address"]
-    assert capfd.readouterr().err == "pycni: could not remove é: [Errno 5] the disk is gone\n"
+    assert capfd.readouterr().err == (
+        "pycni: could not remove the rules: the lock is held\npycni: could not remove é: [Errno 5] the disk is gone\n"
+    )
 
 
 def test_a_failing_step_that_nobody_hears_of_does_not_stop_the_others() -> None:
@@ -67,16 +74,20 @@ def test_a_step_that_is_pushed_while_undoing() -> None:
 
 
 def test_nothing_interrupts_the_taking_back() -> None:
-    """SIGTERM during an undo step is ignored; before, it is what starts the taking back."""
+    """SIGTERM ends no undo step, not even one that waits for a lock; before, it starts the taking back."""
     told = run("""
         import os, signal
         from shared import signals
         from shared.undo import Undo
         signals.install()
+        def waiting():
+            os.kill(os.getpid(), signal.SIGTERM)
+            with signals.interruptible(5):
+                print("two")
         try:
             with Undo() as undo:
                 undo.push("one", lambda: print("one"))
-                undo.push("two", lambda: (os.kill(os.getpid(), signal.SIGTERM), print("two")))
+                undo.push("two", waiting)
                 os.kill(os.getpid(), signal.SIGTERM)
                 print("made")
                 undo.push("three", lambda: print("three"))

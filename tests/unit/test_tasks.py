@@ -1,0 +1,48 @@
+"""Several steps of one call, of which some fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from shared.cni.errors import CniError, IOFailure, TryAgainLater
+from shared.cni.plugin import each
+
+
+def failing(done: list[str], name: str, error: Exception | None = None) -> Callable[[], None]:
+    def step() -> None:
+        done.append(name)
+        if error is not None:
+            raise error
+
+    return step
+
+
+@pytest.mark.parametrize("first", [TryAgainLater("the lock is held"), OSError(5, "the disk is gone")])
+def test_each_has_its_turn(first: Exception) -> None:
+    """The first failure is raised with its code, and its details have the others."""
+    done: list[str] = []
+    said = str(first)
+    tasks = [
+        failing(done, "one"), failing(done, "two", first), failing(done, "three"),
+        failing(done, "four", IOFailure("cannot write", "no space")), failing(done, "five", PermissionError(1, "no")),
+        failing(done, "six"),
+    ]  # fmt: skip
+    with pytest.raises(CniError) as caught:
+        each(*tasks)
+    assert done == ["one", "two", "three", "four", "five", "six"]
+    assert caught.value.code == (11 if isinstance(first, TryAgainLater) else 999) and said in caught.value.msg
+    assert "cannot write: no space" in caught.value.details and "PermissionError" in caught.value.details
+
+
+def test_none_fails() -> None:
+    done: list[str] = []
+    each(*(failing(done, name) for name in "ab"))
+    assert done == ["a", "b"]
+
+
+def test_a_defect_is_no_failure_of_one_step() -> None:
+    """Only errors that a step can meet are collected."""
+    with pytest.raises(KeyError):
+        each(failing([], "one", KeyError("x")))
