@@ -1,0 +1,86 @@
+"""route_localnet of the links that lead to pods, by which 127.0.0.1's packets find host ports.
+
+The switch lets the link's neighbours in as well, so that it is on only behind rules that drop them (CVE-2020-8558).
+A note, a file for each link whose name a shell script can read, says that this suite turned the switch on. Rules, not
+notes, say if somebody needs it.
+Each ADD makes its rules, then looks at the switch under the lock. Each DEL removes its rules, then looks at all rules
+and sets the switch back under the same lock: it sees either the rules of a concurrent ADD, or that ADD sees the switch
+that was set back.
+"""
+
+from __future__ import annotations
+
+from shared.cni import record
+from shared.net import links, routes, sysctl
+from shared.net.netlink import Netlink
+from shared.net.turns import turn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from shared.cni.ip import Address
+    from shared.net.netlink import Message
+
+NOTES = "/run/cni/localnet"
+
+
+def switch(link: str) -> str:
+    """Return the path of a link's sysctl."""
+    return f"ipv4/conf/{link}/route_localnet"
+
+
+def is_on(link: str) -> bool:
+    """Return True if the switch of this name's link is on; False if there is no such link."""
+    return sysctl.read(switch(link)) == "1"
+
+
+def towards(host: Netlink, pod: Address, named: Sequence[str]) -> Message | None:
+    """Return the link that leads to a pod, None if that is one by which the host reaches others, or nothing does.
+
+    `named` are the host's links in the pod's result. If it has none, then a bridge will do, or a veth pair into another
+    namespace, unless a gateway is beyond it.
+    """
+    route = routes.towards(host, pod)
+    link = links.by_index(host, route["RTA_OIF"]) if route and "RTA_GATEWAY" not in route else None
+    if link is None:
+        return None
+    is_for_pods = links.kind(link) == "bridge" or links.leads_to_pod(host, link)
+    if not (link["IFLA_IFNAME"] in named if named else is_for_pods):
+        return None
+    if named and is_for_pods:
+        return link
+    is_uplink = any(gateway for _, gateway in routes.of_link(host, link["index"]))
+    return None if is_uplink else link
+
+
+def turn_on(link: Message) -> None:
+    """Turn the switch of a link on, and note that if it was off. The rules that make it safe must be there."""
+    name = link["IFLA_IFNAME"]
+    with turn(NOTES):
+        if sysctl.read(switch(name)) != "1":
+            record.write(f"{NOTES}/{link['index']}-{name}.json", {"link": name, "index": link["index"]})
+            sysctl.require(switch(name), "1")
+
+
+def set_back(is_needed: Callable[[], bool]) -> None:
+    """Turn off the switches that this suite turned on, unless somebody still needs them."""
+    if not record.names(NOTES):
+        return
+    with turn(NOTES, only_removes=True):
+        if is_needed():
+            return
+        host = Netlink()
+        for path, note in record.listed(NOTES):
+            link = _noted(host, note)
+            if link is not None:
+                sysctl.require(switch(link["IFLA_IFNAME"]), "0")
+            record.remove(path)
+
+
+def _noted(host: Netlink, note: dict[str, Any]) -> Message | None:
+    """Return the link that a note is about, None if it is gone; another one may have its name or its index by now."""
+    index = note.get("index")
+    link = links.by_index(host, index) if isinstance(index, int) and index > 0 else None
+    return link if link is not None and link["IFLA_IFNAME"] == note.get("link") else None
