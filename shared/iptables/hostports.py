@@ -171,16 +171,20 @@ def guard() -> None:
 
 def is_used() -> bool:
     """Return True if a port of IPv4 is mapped here, by this suite or the reference's iptables backend."""
-    from shared.iptables.programs import NoIptables, Table
-
     for version, variant in variants.with_rules(NAT, DNAT):
-        try:
-            lines = Table(version, variant, NAT).lines() if version == 4 else []
-        except NoIptables:  # so nobody made a rule by it
-            continue
-        if any(line.startswith(f"-A {DNAT} ") for line in lines):
+        if version == 4 and (variant == variants.NFT or _has_legacy_ports()):
             return True
     return False
+
+
+def _has_legacy_ports() -> bool:
+    from shared.iptables.programs import NoIptables, Table
+
+    try:
+        lines = Table(4, variants.LEGACY, NAT).lines()
+    except NoIptables:  # so nobody made a rule by it
+        return False
+    return any(line.startswith(f"-A {DNAT} ") for line in lines)
 
 
 def _behind_others(rule: str, lines: list[str]) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from shared.cni import record
 from shared.net import links, routes, sysctl
 from shared.net.netlink import Netlink
-from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ def towards(host: Netlink, pod: Address, named: Sequence[str]) -> Message | None
 
 def turn_on(link: Message) -> None:
     """Turn the switch of a link on, and note that if it was off. The rules that make it safe must be there."""
+    from shared.net.turns import turn
+
     name = link["IFLA_IFNAME"]
     with turn(NOTES):
         if sysctl.read(switch(name)) != "1":
@@ -68,6 +69,8 @@ def set_back(is_needed: Callable[[], bool]) -> None:
     """Turn off the switches that this suite turned on, unless somebody still needs them."""
     if not record.names(NOTES):
         return
+    from shared.net.turns import turn
+
     with turn(NOTES, only_removes=True):
         if is_needed():
             return
