@@ -339,17 +339,14 @@ def _guard_if_open(wanted: Wanted, links_here: list[str]) -> None:
 
 
 def _set_localnet_back() -> None:
-    """Turn route_localnet off with the last host port. A failure is no reason to keep the pod: the rules stay."""
+    """Turn route_localnet off with the last host port of IPv4, whichever suite mapped it."""
     from shared.iptables import hostports as iptables
 
     def is_needed() -> bool:
         kernel = Nfnetlink.if_there()
         return (kernel is not None and hostports.is_used(kernel)) or iptables.is_used()
 
-    try:
-        localnet.set_back(is_needed)
-    except CniError as error:
-        complain(f"portmap: cannot set route_localnet back: {error}")
+    localnet.set_back(is_needed)
 
 
 def _forget(flows: set[Flow]) -> None:

@@ -11,8 +11,10 @@ that was set back.
 from __future__ import annotations
 
 from shared.cni import record
+from shared.cni.errors import InternalError
 from shared.net import links, routes, sysctl
 from shared.net.netlink import Netlink
+from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def turn_on(link: Message) -> None:
 
 
 def set_back(is_needed: Callable[[], bool]) -> None:
-    """Turn off the switches that this suite turned on, unless somebody still needs them."""
+    """Turn off the switches that this suite turned on, unless somebody still needs them. Report one that cannot be."""
     if not record.names(NOTES):
         return
     from shared.net.turns import turn
@@ -77,9 +79,18 @@ def set_back(is_needed: Callable[[], bool]) -> None:
         host = Netlink()
         for path, note in record.listed(NOTES):
             link = _noted(host, note)
-            if link is not None:
-                sysctl.require(switch(link["IFLA_IFNAME"]), "0")
-            record.remove(path)
+            if link is None or _turn_off(link["IFLA_IFNAME"]):
+                record.remove(path)
+
+
+def _turn_off(name: str) -> bool:
+    """Return False if that is impossible, which is no reason to keep a pod: the rules are there still."""
+    try:
+        sysctl.require(switch(name), "0")
+    except InternalError as error:
+        complain(f"portmap: cannot set route_localnet back: {error}")
+        return False
+    return True
 
 
 def _noted(host: Netlink, note: dict[str, Any]) -> Message | None:
