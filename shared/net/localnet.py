@@ -1,8 +1,8 @@
 """route_localnet of the links that lead to pods, by which 127.0.0.1's packets find host ports.
 
 The switch lets the link's neighbours in as well, so that it is on only behind rules that drop them (CVE-2020-8558).
-A note, a file for each link whose name a shell script can read, says that this suite turned the switch on. Rules, not
-notes, say if somebody needs it.
+A note, an empty file with the link's index and name, says that this suite turned the switch on. Rules, not notes, say
+if somebody needs it.
 Each ADD makes its rules, then looks at the switch under the lock. Each DEL removes its rules, then looks at all rules
 and sets the switch back under the same lock: it sees either the rules of a concurrent ADD, or that ADD sees the switch
 that was set back.
@@ -10,7 +10,8 @@ that was set back.
 
 from __future__ import annotations
 
-from shared.cni import record
+import posix
+
 from shared.cni.errors import InternalError
 from shared.net import links, routes, sysctl
 from shared.net.netlink import Netlink
@@ -19,7 +20,6 @@ from shared.undo import complain
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
     from shared.cni.ip import Address
     from shared.net.netlink import Message
@@ -63,13 +63,14 @@ def turn_on(link: Message) -> None:
     name = link["IFLA_IFNAME"]
     with turn(NOTES):
         if sysctl.read(switch(name)) != "1":
-            record.write(f"{NOTES}/{link['index']}-{name}.json", {"link": name, "index": link["index"]})
+            flags = posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
+            posix.close(posix.open(f"{NOTES}/{link['index']}-{name}", flags, 0o600))
             sysctl.require(switch(name), "1")
 
 
 def set_back(is_needed: Callable[[], bool]) -> None:
     """Turn off the switches that this suite turned on, unless somebody still needs them. Report one that cannot be."""
-    if not record.names(NOTES):
+    if not _notes():
         return
     from shared.net.turns import turn
 
@@ -77,10 +78,22 @@ def set_back(is_needed: Callable[[], bool]) -> None:
         if is_needed():
             return
         host = Netlink()
-        for path, note in record.listed(NOTES):
+        for note in _notes():
             link = _noted(host, note)
             if link is None or _turn_off(link["IFLA_IFNAME"]):
-                record.remove(path)
+                posix.unlink(f"{NOTES}/{note}")
+
+
+def _notes() -> list[str]:
+    """Return the names of the notes; none if there is no directory."""
+    try:
+        descriptor = posix.open(NOTES, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except FileNotFoundError:
+        return []
+    try:
+        return sorted(posix.listdir(descriptor))
+    finally:
+        posix.close(descriptor)
 
 
 def _turn_off(name: str) -> bool:
@@ -93,8 +106,8 @@ def _turn_off(name: str) -> bool:
     return True
 
 
-def _noted(host: Netlink, note: dict[str, Any]) -> Message | None:
+def _noted(host: Netlink, note: str) -> Message | None:
     """Return the link that a note is about, None if it is gone; another one may have its name or its index by now."""
-    index = note.get("index")
-    link = links.by_index(host, index) if isinstance(index, int) and index > 0 else None
-    return link if link is not None and link["IFLA_IFNAME"] == note.get("link") else None
+    index, _, name = note.partition("-")
+    link = links.by_index(host, int(index)) if index.isdecimal() and int(index) else None
+    return link if link is not None and link["IFLA_IFNAME"] == name else None

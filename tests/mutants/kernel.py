@@ -38,7 +38,7 @@ TABLE: tuple[Mutant, ...] = (
         "a bridge that is the node's own way out keeps its routes", "tests/system/test_accept_ra.py -k way_out",
     ),
     Mutant(
-        "shared/net/localnet.py", '        if sysctl.read(switch(name)) != "1":\n', "        if True:\n",
+        "shared/net/localnet.py", 'if sysctl.read(switch(name)) != "1":', "if True:",
         "route_localnet that somebody else turned on stays on", "tests/system/test_route_localnet.py -k somebody",
     ),
     Mutant(
@@ -50,8 +50,12 @@ TABLE: tuple[Mutant, ...] = (
         "an ADD sees the switch that a concurrent DEL sets back", "tests/system/test_route_localnet.py -k between",
     ),
     Mutant(
-        "shared/net/localnet.py", 'and "RTA_GATEWAY" not in route else None', "else None",
+        "shared/net/localnet.py", "return None if is_uplink else link", "return link",
         "an uplink is never switched", "tests/system/test_route_localnet.py -k uplink",
+    ),
+    Mutant(
+        "shared/net/localnet.py", 'if not (link["IFLA_IFNAME"] in named if named else is_for_pods):', "if not is_for_pods:",
+        "a link that the result does not name is an uplink", "tests/system/test_route_localnet.py -k uplink",
     ),
     Mutant(
         "shared/net/sysctl.py", "    require_visible()\n    return None", "    return None",
@@ -59,6 +63,6 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shared/net/links.py", 'return name if link is None else str(link["IFLA_IFNAME"])', "return name",
-        "an alternative name stands for the link's own", "tests/system/test_alternative_names.py -k both_names",
+        "an alternative name stands for the link's own", "tests/system/test_alternative_names.py -k uplinks",
     ),
 )  # fmt: skip
