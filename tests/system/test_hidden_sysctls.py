@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from tests.pretend import Answer, PretendHost
 from tests.system.hostport_nodes import TCP, Plain
+from tests.system.pod_network import CNITOOL
 
 pytestmark = pytest.mark.row("hidden-sysctl")
 
@@ -143,3 +145,9 @@ def test_a_sysctl_that_cannot_be_read(host: PretendHost) -> None:
     }
     answer = host.cni("tuning", "ADD", config, netns="/run/netns/a", container_id="a")
     assert answer.code == 999 and "cannot read the sysctl net/ipv4/route/flush" in said(answer), answer
+
+
+def test_doctor(host: PretendHost) -> None:
+    host.run("sh", "-ec", HIDDEN["/proc/sys/net"])
+    found = json.loads(host.run(*CNITOOL, "doctor", "--json", check=False, timeout=120).stdout)["findings"]
+    assert [one["severity"] for one in found if one["where"] == "/proc/sys"] == ["error"]
