@@ -179,10 +179,7 @@ class Attachment:
         if keys.disableContainerInterface and self.ipam:
             raise invalid("disableContainerInterface", True, 'and "ipam" exclude each other')
         self.trunk = self._read_trunk()
-        self.vlan_link = f"{keys.bridge}.{keys.vlan}" if keys.vlan and self.gateway else ""
-        if self.vlan_link and not is_link_name(self.vlan_link):
-            raise invalid("bridge", keys.bridge, f"is too long for the VLAN gateway port {self.vlan_link}")
-        self.uplinks = self._read_uplinks()
+        self._name_links(keys.bridge, keys.uplinks)
         if isinstance(keys.mtu, int) and 0 < keys.mtu < LEAST_MTU:
             raise invalid("mtu", keys.mtu, f"must be 0 or at least {LEAST_MTU}, the least that a link can have")
         try:
@@ -204,11 +201,19 @@ class Attachment:
                 raise invalid(f"vlanTrunk[{place}].{error.path}", error.value, error.reason) from None
         return trunk
 
-    def _read_uplinks(self) -> list[str]:
-        for place, uplink in enumerate(self.keys.uplinks):
-            if uplink in (self.keys.bridge, self.vlan_link):
-                raise invalid(f"uplinks[{place}]", uplink, "is the bridge's own link")
-        return list(dict.fromkeys(self.keys.uplinks))
+    def use_own_names(self) -> None:
+        """Call the host's links by their own names, as sysctls do, if the configuration has alternative ones."""
+        self._name_links(links.own_name(self.keys.bridge), [links.own_name(uplink) for uplink in self.keys.uplinks])
+
+    def _name_links(self, bridge: str, uplinks: list[str]) -> None:
+        self.bridge = bridge
+        self.vlan_link = f"{bridge}.{self.keys.vlan}" if self.keys.vlan and self.gateway else ""
+        if self.vlan_link and not is_link_name(self.vlan_link):
+            raise invalid("bridge", bridge, f"is too long for the VLAN gateway port {self.vlan_link}")
+        for place, uplink in enumerate(uplinks):
+            if uplink in (bridge, self.vlan_link):
+                raise invalid(f"uplinks[{place}]", self.keys.uplinks[place], "is the bridge's own link")
+        self.uplinks = list(dict.fromkeys(uplinks))
 
     @property
     def own_mac(self) -> str:
@@ -223,30 +228,26 @@ def add(call: Call, undo: Undo) -> Result:
     if keys.bridgeNfCallIptables:
         _naming("bridgeNfCallIptables", bridges.require_netfilter)
     pod_netns = netns.open_netns(call.netns)
+    sysctl.require_visible()
     host = Netlink()
+    pod.use_own_names()
     mtu = _mtu(host, pod)
     uplinks = _uplinks(host, pod)
     indexes = tuple(link["index"] for link in uplinks)
     ipv6 = _has_to_enable_ipv6(call, host, pod, mtu)
 
-    undo.push(f"remove bridge {keys.bridge} if it is new", lambda: bridges.remove_if_new(host, keys.bridge, indexes))
+    undo.push(f"remove bridge {pod.bridge} if it is new", lambda: bridges.remove_if_new(host, pod.bridge, indexes))
     steps.begin("veth")
     port = _make_veth(host, undo, pod, call.ifname, pod_netns, mtu)
     own = (port["index"], *indexes)
     _guard(host, undo, pod)
     steps.begin("bridge")
     bridge = bridges.attach(
-        host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), own=own, mtu=mtu,
+        host, undo, pod.bridge, lambda bridge: _joining(pod, port["index"], bridge), own=own, mtu=mtu,
         vlan_filtering=bool(keys.vlan or pod.trunk), fdb_max_learned=keys.fdbMaxLearned, promisc=keys.promiscMode,
         ipv6=ipv6, dad=keys.enabledad,
     )  # fmt: skip
-    if keys.fdbMaxLearned is not None:
-        bridges.limit_learning(host, undo, bridge, keys.fdbMaxLearned, own)
-    if uplinks:
-        from shared.net import uplinks as joining
-
-        joining.join(host, undo, bridge, uplinks, own)
-
+    _complete_bridge(host, undo, pod, bridge, uplinks, own)
     result = delegate.add(call, undo) if pod.ipam else Result()
     _end_former(pod, result)
     if pod.ipam and not result.ips:
@@ -267,7 +268,7 @@ def add(call: Call, undo: Undo) -> Result:
     given = _be_gateway(host, undo, pod, bridge, own, gateway_link, result) if pod.gateway else []
     _use_netfilter(host, undo, pod, own, result)
     port = (links.require if keys.disableContainerInterface else wait.carrier)(host, pod.owner.host_link)
-    bridge_now = wait.gateway_carrier(host, keys.bridge)
+    bridge_now = wait.gateway_carrier(host, pod.bridge)
     gateway_link = bridge_now if gateway_link is bridge else gateway_link
     if pod.gateway:
         _await_gateway(host, pod, gateway_link, result, given)
@@ -276,7 +277,7 @@ def add(call: Call, undo: Undo) -> Result:
 
     steps.begin("result")
     if port.get("IFLA_MASTER") != bridge_now["index"]:
-        raise InternalError(f"bridge {keys.bridge} was replaced while the pod was attached to it")
+        raise InternalError(f"bridge {pod.bridge} was replaced while the pod was attached to it")
     bridges.note_attached(host, bridge_now)
     result.interfaces = [
         _interface(bridge_now), _interface(port), _interface(inside, call.netns),
@@ -285,10 +286,22 @@ def add(call: Call, undo: Undo) -> Result:
     return result
 
 
+def _complete_bridge(
+    host: Netlink, undo: Undo, pod: Attachment, bridge: Message, uplinks: list[Message], own: tuple[int, ...]
+) -> None:
+    """Limit the MACs that the bridge learns, and make the uplinks its ports."""
+    if pod.keys.fdbMaxLearned is not None:
+        bridges.limit_learning(host, undo, bridge, pod.keys.fdbMaxLearned, own)
+    if uplinks:
+        from shared.net import uplinks as joining
+
+        joining.join(host, undo, bridge, uplinks, own)
+
+
 def _mtu(host: Netlink, pod: Attachment) -> int:
     """Return the MTU in bytes for new links, 0: the kernel's default."""
     mtu = pod.keys.mtu
-    return links.smallest_mtu(host, pod.keys.bridge, pod.uplinks) if isinstance(mtu, str) else mtu
+    return links.smallest_mtu(host, pod.bridge, pod.uplinks) if isinstance(mtu, str) else mtu
 
 
 def _uplinks(host: Netlink, pod: Attachment) -> list[Message]:
@@ -297,7 +310,7 @@ def _uplinks(host: Netlink, pod: Attachment) -> list[Message]:
         return []
     from shared.net import uplinks
 
-    return uplinks.require(host, pod.keys.bridge, pod.uplinks)
+    return uplinks.require(host, pod.bridge, pod.uplinks)
 
 
 def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) -> bool:
@@ -305,8 +318,8 @@ def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) ->
 
     Raises InternalError if the pod can have no IPv6 address here, as far as the IPAM plugin's networks are known.
     """
-    disabled = sysctl.read(f"ipv6/conf/{pod.keys.bridge}/disable_ipv6")
-    if disabled is None and sysctl.read(f"ipv4/conf/{pod.keys.bridge}/forwarding") is None:
+    disabled = sysctl.read(f"ipv6/conf/{pod.bridge}/disable_ipv6")
+    if disabled is None and sysctl.read(f"ipv4/conf/{pod.bridge}/forwarding") is None:
         disabled = sysctl.read("ipv6/conf/default/disable_ipv6")  # the bridge is still to be made
     if disabled == "0" and not 0 < mtu < LEAST_IPV6_MTU:
         return False
@@ -316,7 +329,7 @@ def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) ->
         return False
     on_bridge = pod.gateway and not pod.vlan_link
     problems = readiness.ipv6(mtu)
-    problems += readiness.ipv6_gateway(links.get(host, pod.keys.bridge)) if on_bridge else []
+    problems += readiness.ipv6_gateway(links.get(host, pod.bridge)) if on_bridge else []
     if problems:
         raise InternalError(problems[0], "; ".join(problems[1:]))
     return on_bridge
@@ -485,7 +498,10 @@ def _be_gateway(
         )  # fmt: skip
     # last, so that a call that fails leaves them as they were
     for version in {one.version for one in wanted}:
-        sysctl.ensure("ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding", "1")
+        if sysctl.read(sysctl.FORWARDING[version]) != "1":
+            from shared.net import forwarding
+
+            forwarding.turn_on(host, version)
     return [one.address for one in missing]
 
 
@@ -509,7 +525,7 @@ def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, ports: tuple[int,
         own = [ip.address for ip in result.ips]
         _naming("ipMasq", lambda: masquerading.add(undo, pod.owner, own, keys.nonMasqueradeCIDRs))
     if keys.bridgeNfCallIptables is not None:
-        bridge = links.require(host, keys.bridge)
+        bridge = links.require(host, pod.bridge)
         bridges.call_netfilter(host, undo, bridge, on=keys.bridgeNfCallIptables, own=ports)
 
 
@@ -570,9 +586,10 @@ def _check_inside(
 
 def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous: Result, problems: list[str]) -> None:
     keys = pod.keys
-    bridge = links.get(host, keys.bridge)
+    pod.use_own_names()
+    bridge = links.get(host, pod.bridge)
     if bridge is None or links.kind(bridge) != "bridge":
-        problems.append(f"bridge {keys.bridge} is missing")
+        problems.append(f"bridge {pod.bridge} is missing")
         return
     problems += _bridge_problems(bridge, keys)
     port = links.get(host, pod.owner.host_link)
@@ -587,13 +604,16 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
 
         problems += uplinks.problems(host, bridge, pod.uplinks)
     gateways = [ip for ip in previous.ips if ip.interface == CONTAINER_INTERFACE and ip.gateway] if pod.gateway else []
+    for version in sorted({ip.address.version for ip in gateways}):
+        if (now := sysctl.read(sysctl.FORWARDING[version])) in ("0", None):
+            problems.append(f"the host does not forward: sysctl net/{sysctl.FORWARDING[version]} is {now}")
     if gateways:
         gateway_link = links.get(host, pod.vlan_link) if pod.vlan_link else bridge
         if pod.vlan_link:
             _check_gateway_port(host, bridge, gateway_link, pod, problems)
         have_addresses = addresses.of_link(host, gateway_link["index"]) if gateway_link else []
         problems += [
-            f"gateway address {ip.gateway} is missing on {pod.vlan_link or keys.bridge}"
+            f"gateway address {ip.gateway} is missing on {pod.vlan_link or pod.bridge}"
             for ip in gateways
             if ip.gateway and Prefix(ip.gateway, ip.address.length) not in have_addresses
         ]
@@ -629,16 +649,17 @@ def _check_gateway_port(
 
 
 def _bridge_problems(bridge: Message, keys: Config) -> list[str]:
-    found = [] if bridge["flags"] & IFF_UP else [f"bridge {keys.bridge} is down"]
+    name = bridge["IFLA_IFNAME"]
+    found = [] if bridge["flags"] & IFF_UP else [f"bridge {name} is down"]
     wanted_limit = keys.fdbMaxLearned
     if wanted_limit is not None and (limit := bridges.learning_limit(bridge)) != wanted_limit:
-        found.append(f"bridge {keys.bridge} may learn {limit or 'all'} MACs, but fdbMaxLearned is {wanted_limit}")
+        found.append(f"bridge {name} may learn {limit or 'all'} MACs, but fdbMaxLearned is {wanted_limit}")
     if keys.macspoofchk and bridges.learns_link_local(bridge):
-        found.append(f"bridge {keys.bridge} learns MACs from frames to link-local groups")
+        found.append(f"bridge {name} learns MACs from frames to link-local groups")
     wanted = keys.bridgeNfCallIptables
     if wanted is not None and bridges.calls_netfilter(bridge) != {wanted}:
         how = "does not go" if wanted else "goes"
-        found.append(f"what {keys.bridge} passes on {how} through iptables or ip6tables, against bridgeNfCallIptables")
+        found.append(f"what {name} passes on {how} through iptables or ip6tables, against bridgeNfCallIptables")
     return found
 
 
@@ -745,7 +766,8 @@ def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not succeed."""
     pod = Attachment(call)
     steps.begin("bridge")
-    problems = _node_problems(call, pod)
+    problems: list[str] = []
+    _collect(problems, lambda: problems.extend(_node_problems(call, pod)))
     if problems:
         raise PluginNotAvailable(problems[0], "; ".join(problems[1:]))
     if pod.keys.ipMasq:
@@ -766,18 +788,20 @@ def _node_problems(call: Call, pod: Attachment) -> list[str]:
     """Return why this node cannot have one more pod, as far as links and addresses go."""
     from shared.net import readiness
 
+    sysctl.require_visible()
     host, keys = Netlink(), pod.keys
-    bridge = links.get(host, keys.bridge)
+    pod.use_own_names()
+    bridge = links.get(host, pod.bridge)
     if bridge is not None and links.kind(bridge) != "bridge":
-        return [f"link {keys.bridge} exists but is not a bridge"]
+        return [f"link {pod.bridge} exists but is not a bridge"]
     problems: list[str] = []
     uplinks: list[Message] = []
     _collect(problems, lambda: uplinks.extend(_uplinks(host, pod)))
     filters = bridge is not None and bridges.filters_vlans(bridge)
     if (keys.vlan or pod.trunk) and not filters:
-        _collect(problems, lambda: readiness.require_vlan_filtering(keys.bridge))
+        _collect(problems, lambda: readiness.require_vlan_filtering(pod.bridge))
     if keys.fdbMaxLearned is not None:
-        _collect(problems, lambda: readiness.require_learning_limit(bridge, keys.bridge))
+        _collect(problems, lambda: readiness.require_learning_limit(bridge, pod.bridge))
     try:
         networks = delegate.networks(call)
     except CniError as error:

@@ -8,7 +8,7 @@ from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotA
 from shared.cni.ip import Address
 from shared.cni.plugin import each, previous_result, valid_attachments
 from shared.iptables import variants
-from shared.net import links, liveness, netns, renamed, routes, sysctl
+from shared.net import links, liveness, localnet, netns, renamed, routes, sysctl
 from shared.net.netlink import Netlink, TooLarge
 from shared.net.owner import Owner
 from shared.net.verify import own_ips
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shared.cni.ip import Prefix
     from shared.cni.result import Result
     from shared.iptables.hostport_rules import Forwarding as Rules
+    from shared.net.netlink import Message
     from shared.nft.conditions import Match, Parts
     from shared.nft.conntrack import Flow
     from shared.undo import Undo
@@ -136,6 +137,15 @@ class Wanted:
                     raise _invalid(place, "hostPort", mapping.hostPort, reason)
 
         self.mark = liveness.mark(call.netns)
+
+    def guard(self) -> None:
+        """Drop packets to and from 127.0.0.0/8 that come from outside, as route_localnet needs it."""
+        if self.by_iptables:
+            from shared.iptables import hostports as iptables
+
+            iptables.guard()
+        else:
+            hostports.guard(Nfnetlink())
 
     def complain(self) -> None:
         """Report on stderr what this backend does otherwise than a key says: the administrator's chain is not asked."""
@@ -250,11 +260,11 @@ def _conditions(key: str, texts: list[str], *, by_iptables: bool) -> list[Match]
 
     try:
         if not by_iptables:
-            return conditions.parse(texts, CONDITIONS[key])
+            return conditions.by_own_names(conditions.parse(texts, CONDITIONS[key]))
         from shared.iptables.hostport_rules import require_usable
         from shared.iptables.matches import Taker
 
-        found = conditions.parse(texts, CONDITIONS[key], Taker())
+        found = conditions.by_own_names(conditions.parse(texts, CONDITIONS[key], Taker()))
         require_usable(found)
     except ValueError as error:
         raise invalid(key, texts, str(error)) from None
@@ -287,31 +297,62 @@ def add(call: Call, undo: Undo) -> Result:
     if result is None:
         raise InvalidConfig('invalid configuration: "prevResult" is required: portmap maps to what another plugin made')
     netns.open_netns(call.netns)
-    if not wanted.mappings:
-        return result
-    host = Netlink()
-    destination = wanted.destination(host, result, call)
-    if not destination.ports:
-        return result
-    wanted.complain()
-    destination.map(undo)
-    path = _route_localnet(host, destination.localnet)
-    if path:  # not before the rules are there that make it safe
-        sysctl.ensure(path, "1")
+    links_here = _links_here(result)
+    if wanted.mappings:
+        host = Netlink()
+        destination = wanted.destination(host, result, call)
+        if destination.ports:
+            wanted.complain()
+            link = _localnet_link(host, destination, links_here)
+            if link:
+                undo.push("set route_localnet back", _set_localnet_back)
+            destination.map(undo)
+            if link:  # not before the rules are there that make it safe
+                localnet.turn_on(link)
+                return result
+    _guard_if_open(wanted, links_here)
     return result
+
+
+def _links_here(result: Result) -> list[str]:
+    """Return the names of the host's links in a result."""
+    return [links.own_name(interface.name) for interface in result.interfaces if not interface.sandbox]
+
+
+def _localnet_link(host: Netlink, destination: Destination, named: list[str]) -> Message | None:
+    """Return the link whose route_localnet packets of 127.0.0.1 need to find the pod, None if they are not to."""
+    if destination.localnet is None:
+        return None
+    link = localnet.towards(host, destination.localnet, named)
+    if link is None:
+        complain(f"portmap: localhost's packets do not find {destination.localnet}: no link of pods leads there")
+    return link
+
+
+def _guard_if_open(wanted: Wanted, links_here: list[str]) -> None:
+    """Restore the rules if an earlier call turned route_localnet on and somebody removed them."""
+    try:
+        if any(localnet.is_on(name) for name in links_here):
+            wanted.guard()
+    except CniError as error:  # this pod needs neither
+        complain(f"portmap: route_localnet may be on without the rules that make it safe: {error}")
+
+
+def _set_localnet_back() -> None:
+    """Turn route_localnet off with the last host port of IPv4, whichever suite mapped it."""
+    from shared.iptables import hostports as iptables
+
+    def is_needed() -> bool:
+        kernel = Nfnetlink.if_there()
+        return (kernel is not None and hostports.is_used(kernel)) or iptables.is_used()
+
+    localnet.set_back(is_needed)
 
 
 def _forget(flows: set[Flow]) -> None:
     from shared.nft import conntrack
 
     conntrack.forget(flows)
-
-
-def _route_localnet(host: Netlink, pod: Address | None) -> str:
-    """The sysctl of the link that leads to a pod, without which packets of 127.0.0.1 do not; empty for no pod."""
-    route = routes.towards(host, pod) if pod else None
-    link = links.by_index(host, route["RTA_OIF"]) if route else None
-    return f"ipv4/conf/{link['IFLA_IFNAME']}/route_localnet" if link else ""
 
 
 def check(call: Call) -> None:
@@ -324,8 +365,9 @@ def check(call: Call) -> None:
     host = Netlink()
     destination = wanted.destination(host, previous, call)
     problems = destination.problems()
-    path = _route_localnet(host, destination.localnet)
-    if path and sysctl.read(path) != "1":
+    link = _localnet_link(host, destination, _links_here(previous))
+    if link and not localnet.is_on(link["IFLA_IFNAME"]):
+        path = localnet.switch(link["IFLA_IFNAME"])
         problems.append(f"sysctl net/{path} is not 1: localhost's packets do not find the pod")
     if problems:
         raise InternalError(
@@ -346,7 +388,10 @@ def delete(call: Call) -> None:
     def end(owner: Owner) -> None:
         each(lambda: _remove(owner), lambda: iptables.remove(owner, _forget))
 
-    each(lambda: end(own), lambda: each(*(lambda owner=owner: end(owner) for owner in renamed.former(own, pod_netns))))
+    def end_former() -> None:
+        each(*(lambda owner=owner: end(owner) for owner in renamed.former(own, pod_netns)))
+
+    each(lambda: end(own), end_former, _set_localnet_back)
 
 
 def _remove(owner: Owner) -> None:
@@ -360,7 +405,11 @@ def gc(call: Call) -> None:
     valid = valid_attachments(call)
     from shared.iptables import hostports as iptables
 
-    each(lambda: _collect(call.network, valid), lambda: iptables.collect(call.network, valid, _forget))
+    each(
+        lambda: _collect(call.network, valid),
+        lambda: iptables.collect(call.network, valid, _forget),
+        _set_localnet_back,
+    )
 
 
 def _collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
@@ -373,6 +422,7 @@ def status(call: Call) -> None:
     wanted = Wanted(call)
     wanted.complain()
     try:
+        sysctl.require_visible()
         if wanted.by_iptables:
             from shared.iptables import hostports as iptables
 

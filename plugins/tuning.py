@@ -7,7 +7,7 @@ import errno
 from shared.cni import config, record
 from shared.cni.call import folded
 from shared.cni.config import absolute_path, boolean, field, integer, mac, section
-from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
+from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure, PluginNotAvailable
 from shared.cni.plugin import previous_result, valid_attachments
 from shared.net import links, liveness, netns, sysctl
 from shared.net.netlink import Netlink, NetlinkError, Request
@@ -353,5 +353,9 @@ def gc(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    """Raises what is wrong with the configuration: the kernel has all else."""
-    Wanted(call)
+    """Raise what is wrong with the configuration, and PluginNotAvailable if it sets sysctls and they are hidden."""
+    if Wanted(call).sysctls:
+        try:
+            sysctl.require_visible()
+        except InternalError as error:
+            raise PluginNotAvailable(error.msg, error.details) from None

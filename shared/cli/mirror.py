@@ -56,7 +56,12 @@ def look() -> Node:
                 text = f"{address.get('local') or address.get('address')}/{address['prefixlen']}"
                 links[address["index"]]["addresses"].append(text)
         routes = [
-            {"via": route.get("gateway"), "metric": route.get("priority"), "link": names[route.get("oif")]}
+            {
+                "via": route.get("gateway"),
+                "metric": route.get("priority"),
+                "link": names[route.get("oif")],
+                "proto": route["proto"],
+            }
             for route in ip.get_default_routes()
             if route.get("oif") in links
         ]
@@ -78,6 +83,7 @@ def _look_at(link: Any, names: dict[int, str]) -> dict[str, Any]:
         "master": names.get(link.get("master")),
         "flags": link["flags"] & (IFF_UP | IFF_PROMISC),
         "addresses": [],
+        "alternative_names": list(properties.altnames()) if (properties := link.get("prop_list")) else [],
     }
 
 
@@ -95,6 +101,8 @@ def remake(node: Node) -> None:
                 kind = {"kind": "veth", "peer": {"ifname": f"outside{number}", "net_ns_fd": outside.descriptor}}
             mac = {"address": link["mac"]} if MAC.fullmatch(link["mac"] or "") else {}
             ip.link("add", ifname=link["name"], mtu=link["mtu"], **mac, **kind)
+            for name in link["alternative_names"]:
+                ip.link("property_add", index=ip.link_lookup(ifname=link["name"])[0], altname=name)
         indexes = {link.get("ifname"): link["index"] for link in ip.get_links()}
         bridges = {link["name"] for link in node["links"] if link["is_bridge"]}
         for link in node["links"]:
@@ -102,7 +110,7 @@ def remake(node: Node) -> None:
             master = indexes[link["master"]] if link["master"] in bridges else None
             _settle(ip, link, indexes[link["name"]], master)
         for route in node["routes"]:
-            _set_default_route(ip, indexes[route["link"]], route["via"], route["metric"])
+            _set_default_route(ip, indexes[route["link"]], route["via"], route["metric"], route["proto"])
 
 
 def _settle(ip: IPRoute, link: Mapping[str, Any], index: int, master: int | None) -> None:
@@ -115,9 +123,9 @@ def _settle(ip: IPRoute, link: Mapping[str, Any], index: int, master: int | None
         ip.addr("replace", index=index, address=address, prefixlen=int(length), **how)
 
 
-def _set_default_route(ip: IPRoute, index: int, via: str | None, metric: int | None) -> None:
+def _set_default_route(ip: IPRoute, index: int, via: str | None, metric: int | None, proto: int) -> None:
     """For plugins that look for the uplink by it; one whose gateway is not on the link is left out."""
-    others = {name: value for name, value in (("gateway", via), ("priority", metric)) if value}
+    others = {name: value for name, value in (("gateway", via), ("priority", metric), ("proto", proto)) if value}
     with suppress(NetlinkError):
         ip.route("add", dst="::/0" if via and ":" in via else "0.0.0.0/0", oif=index, **others)
 

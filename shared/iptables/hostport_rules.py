@@ -24,7 +24,10 @@ PREFIX = "CNI-DN-"
 TRIAL = "CNI-DN-trial"  # digits of a container's are hexadecimal
 ENTRY = '-m comment --comment "dnat name: \\"'
 INTERFACE = 'if: \\"'
-LOCALNET = '-A PREROUTING -d 127.0.0.0/8 ! -i lo -m comment --comment "CNI portfwd localhost from outside" -j DROP'
+LOCALNET = [
+    f'-A PREROUTING {option} 127.0.0.0/8 ! -i lo -m comment --comment "CNI portfwd localhost from outside" -j DROP'
+    for option in ("-d", "-s")
+]
 PORTS_IN_A_RULE = 15  # XT_MULTI_PORTS in linux/netfilter/xt_multiport.h
 MARK_BIT = 13
 CONDITIONS = "conditions: "  # and a digest of those that iptables-save prints in words of its own

@@ -11,8 +11,8 @@ derives from network and container id; rules of this suite also say in a comment
 the reference do not: as there, DEL of any of the container's interfaces removes them. A rule for one address stands
 before those for any.
 
-As in shared/nft/hostports.py, packets to 127.0.0.0/8 from outside are dropped where localhost's are to find a pod
-(CVE-2020-8558), in table raw, since nat cannot drop.
+As in shared/nft/hostports.py, packets to and from 127.0.0.0/8 from outside are dropped where localhost's are to find a
+pod (CVE-2020-8558), in table raw, since nat cannot drop.
 """
 
 from __future__ import annotations
@@ -147,7 +147,44 @@ def _missing(version: int, found: Lines, forwarding: Forwarding) -> Lines:
         commands.append(f"-F {chain}")  # somebody's unfinished work
     commands += [_behind_others(rule, lines) for rule in wanted]
     commands += [*_in_front(first_inside), *inside, *_in_front(first), *entries]
-    return {NAT: commands, RAW: [LOCALNET] if RAW in found and LOCALNET not in found[RAW] else []}
+    return {NAT: commands, RAW: _unguarded(found[RAW]) if RAW in found else []}
+
+
+def _unguarded(raw: list[str]) -> list[str]:
+    """Return the missing rules without which route_localnet is a danger."""
+    return [rule for rule in LOCALNET if rule not in raw]
+
+
+def is_guarded(variant: str = "") -> bool:
+    """Return True if packets to and from 127.0.0.0/8 are dropped that come in by another link than lo."""
+    from shared.iptables.programs import Table
+
+    return not _unguarded(Table(4, variant, RAW).lines())
+
+
+def guard() -> None:
+    """Make what is missing of that."""
+    from shared.iptables.programs import Table
+
+    Table(4, "", RAW).change(_unguarded)
+
+
+def is_used() -> bool:
+    """Return True if a port of IPv4 is mapped here, by this suite or the reference's iptables backend."""
+    for version, variant in variants.with_rules(NAT, DNAT):
+        if version == 4 and (variant == variants.NFT or _has_legacy_ports()):
+            return True
+    return False
+
+
+def _has_legacy_ports() -> bool:
+    from shared.iptables.programs import NoIptables, Table
+
+    try:
+        lines = Table(4, variants.LEGACY, NAT).lines()
+    except NoIptables:  # so nobody made a rule by it
+        return False
+    return any(line.startswith(f"-A {DNAT} ") for line in lines)
 
 
 def _behind_others(rule: str, lines: list[str]) -> str:
@@ -180,8 +217,7 @@ def problems(forwarding: Forwarding) -> list[str]:
         present = set(lines[NAT])
         absent = [rule for rule in wanted if rule not in present]
         missing = [(NAT, rule) for rule in absent if not is_there(rule, lines[NAT])]
-        if LOCALNET not in lines.get(RAW, [LOCALNET]):
-            missing.append((RAW, LOCALNET))
+        missing += [(RAW, rule) for rule in _unguarded(lines.get(RAW, LOCALNET))]
         found += [f"{COMMANDS[version]} has no rule {rule} in table {table}" for table, rule in missing]
     return found
 

@@ -57,6 +57,7 @@ def ensure(
     """The bridge of that name, made if need be, up, deaf to router advertisements; `mtu` in bytes, 0 for the default.
 
     `fdb_max_learned` is for a new one; `limit_learning` sets it on any.
+    A bridge that has a route or an address from advertisements goes on taking them.
 
     A new bridge gets a MAC of its own, which then does not change with its ports, and unless `dad` a link-local address
     that can be used at once. What is done is taken back unless the bridge has other ports than those in `own` by then;
@@ -77,7 +78,7 @@ def ensure(
         bridge = links.require(netlink, name)
         if not filters_vlans(bridge):
             raise _no_vlan_filtering(name)
-    sysctl.refuse_advertisements(name)
+    _refuse_advertisements(netlink, bridge, is_new=is_new)
     if is_new and not dad:
         sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")
     if ipv6:
@@ -90,6 +91,17 @@ def ensure(
         netlink.batch([change])
         undo.push(f"set {name} as it was", lambda: _set_back_unless_used(netlink, bridge, wanted, own))
     return bridge
+
+
+def _refuse_advertisements(netlink: Netlink, bridge: Message, *, is_new: bool) -> None:
+    """Make a bridge ignore router advertisements, unless an older one has a route or an address by them."""
+    name = bridge["IFLA_IFNAME"]
+    if not is_new and sysctl.read(f"ipv6/conf/{name}/accept_ra") not in ("0", None):
+        from shared.net import forwarding
+
+        if bridge["index"] in forwarding.learned(netlink):
+            return
+    sysctl.refuse_advertisements(name)
 
 
 def attach(netlink: Netlink, undo: Undo, name: str, joining: Callable[[Message], list[Request]], **how: Any) -> Message:

@@ -6,7 +6,7 @@ import errno
 import posix
 
 from shared.cni.errors import InternalError
-from shared.net.netlink import NetlinkError, Request
+from shared.net.netlink import Netlink, NetlinkError, Request
 from shared.net.wire import (
     IFF_LOOPBACK,
     IFF_POINTOPOINT,
@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from shared.net.netlink import Message, Netlink
+    from shared.net.netlink import Message
     from shared.net.netns import Netns
 
 IF_OPER_UNKNOWN, IF_OPER_UP = 0, 6  # linux/if.h
@@ -39,6 +39,17 @@ class LinkExists(InternalError):
 def get(netlink: Netlink, name: str) -> Message | None:
     """The link of that name, or None."""
     return netlink.get(RTM_GETLINK, {"IFLA_IFNAME": name})
+
+
+def own_name(name: str) -> str:
+    """Return the own name of the host's link that has this name or alternative name (IFLA_ALT_IFNAME), else the name.
+
+    A link's sysctls have its own name, so that one look there tells most callers that they have it.
+    """
+    if posix.access(f"/proc/sys/net/ipv4/conf/{name}", posix.F_OK):
+        return name
+    link = get(Netlink(), name)
+    return name if link is None else str(link["IFLA_IFNAME"])
 
 
 def by_index(netlink: Netlink, index: int) -> Message | None:

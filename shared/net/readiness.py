@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     Choices = list[list[Prefix]]  # for each address of a pod, the gateways that it may get
 
 LEAST_IPV6_MTU = 1280  # bytes; IPV6_MIN_MTU in linux/ipv6.h
-FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 
 def room(netlink: Netlink, bridge: Message, needed: int) -> list[str]:
@@ -87,9 +86,12 @@ def has_ipv6(choices: Choices) -> bool:
 
 def forwarding(choices: Choices) -> list[str]:
     """Return a problem for each IP version for which this host does not forward and cannot be made to."""
-    versions = {gateway.version for choice in choices for gateway in choice}
-    return [
-        f"the pods' gateway must forward, but net/{FORWARDING[version]} is 0 and cannot be written here"
-        for version in sorted(versions)
-        if sysctl.read(FORWARDING[version]) == "0" and not posix.access(sysctl.ROOT + FORWARDING[version], posix.W_OK)
-    ]
+    found = []
+    for version in sorted({gateway.version for choice in choices for gateway in choice}):
+        path = sysctl.FORWARDING[version]
+        now = sysctl.read(path)
+        if now is None:
+            found.append(f"the pods' gateway must forward, but the sysctl net/{path} cannot be found")
+        elif now == "0" and not posix.access(sysctl.ROOT + path, posix.W_OK):
+            found.append(f"the pods' gateway must forward, but net/{path} is 0 and cannot be written here")
+    return found

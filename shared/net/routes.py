@@ -93,6 +93,22 @@ def found(netlink: Netlink, index: int, wanted: set[Wanted]) -> set[Wanted]:
     return {one for family in families for one in netlink.scan(RTM_GETROUTE, {"family": family, **like}, take)}
 
 
+def has_gateway(netlink: Netlink, index: int) -> bool:
+    """Return True if a unicast route of any table goes through a link by a gateway."""
+
+    def take(stream: Iterator[Message]) -> bool:
+        hops = (
+            hop
+            for message in stream
+            if message["type"] == RTN_UNICAST
+            for hop in (next_hops(message["RTA_MULTIPATH"]) if "RTA_MULTIPATH" in message else (message,))
+        )
+        return any(hop.get("RTA_OIF") == index and "RTA_GATEWAY" in hop for hop in hops)
+
+    like = {"type": RTN_UNICAST, "RTA_OIF": index}
+    return any(netlink.scan(RTM_GETROUTE, {"family": family, **like}, take) for family in FAMILIES.values())
+
+
 def towards(netlink: Netlink, address: Address, link: int = 0) -> Message | None:
     """The route that a packet of this host to an address would take, through a link if given; None without one."""
     message: Message = {"family": FAMILIES[address.version], "dst_len": address.bits, "RTA_DST": str(address)}

@@ -10,32 +10,47 @@ from shared.cni.errors import InternalError
 ROOT = "/proc/sys/net/"
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+PRESENT = "ipv4/ip_forward"  # each kernel that the suite runs on has this sysctl
+FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 
 def read(path: str) -> str | None:
-    """The value of /proc/sys/net/`path`, or None where the kernel has no such sysctl."""
+    """Return the value of /proc/sys/net/`path`, None if the kernel has no such sysctl.
+
+    Raises InternalError if the sysctl cannot be read, or something hides all of them.
+    """
     try:
         descriptor = posix.open(ROOT + path, posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            return posix.read(descriptor, 4096).decode().strip()
+        finally:
+            posix.close(descriptor)
     except OSError as error:
-        if error.errno in ABSENT:
-            return None
-        raise
-    try:
-        return posix.read(descriptor, 4096).decode().strip()
-    finally:
-        posix.close(descriptor)
+        if error.errno not in ABSENT:
+            raise InternalError(f"cannot read the sysctl net/{path}", str(error.strerror)) from None
+    require_visible()
+    return None
+
+
+def require_visible() -> None:
+    """Raise InternalError if the host's sysctls are hidden, so that an absent one says nothing about the kernel."""
+    if not posix.access(ROOT + PRESENT, posix.F_OK):
+        raise InternalError(
+            f"sysctls cannot be found: there is no {ROOT}{PRESENT}",
+            "something is mounted over /proc/sys, or /proc is not: findmnt -R /proc shows it, umount removes it",
+        )
 
 
 def write(path: str, value: str) -> None:
     """Set a sysctl that must have this value. Do nothing if the kernel lacks it (IPv6 disabled, an older kernel).
 
-    Raises InternalError if it has another value and cannot be set.
+    Raises InternalError if it has another value and cannot be set, or sysctls are hidden.
     """
     error = _write(path, value)
-    if error is None or error.errno in ABSENT:
+    if error is None:
         return
     current = read(path)  # a read-only /proc/sys may hold the value already
-    if current == value:
+    if current in (value, None):
         return
     reason = str(error.strerror)
     if error.errno in FORBIDDEN:
@@ -47,6 +62,13 @@ def ensure(path: str, value: str) -> None:
     """Set a sysctl that mostly has the value already, such as the host's ip_forward. Raises as `write`."""
     if read(path) not in (value, None):
         write(path, value)
+
+
+def require(path: str, value: str) -> None:
+    """Set a sysctl without which nothing works. Raises InternalError as `write`, and if the kernel lacks it."""
+    if read(path) is None:
+        raise InternalError(f"the sysctl net/{path} cannot be found, and must be {value}", "findmnt -R /proc/sys")
+    ensure(path, value)
 
 
 def prefer(path: str, value: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from shared.cni.ip import BITS, Address, Prefix
 from shared.cni.names import is_link_name
+from shared.net import links
 from shared.nft.expressions import address, cmp, link, meta
 
 TYPE_CHECKING = False
@@ -49,6 +50,20 @@ def parse(texts: Sequence[str], version: int, others: Others | None = None) -> l
         except IndexError:
             raise ValueError(f"ends in the midst of {' '.join(start)!r}") from None
     return matches
+
+
+def by_own_names(matches: Sequence[Match]) -> list[Match]:
+    """Return matches that call each link by its own name: packets have no alternative one."""
+    return [
+        (field, operator, tuple(_own_name(str(one)) for one in values))
+        if field == "iifname"
+        else (field, operator, values)
+        for field, operator, values in matches
+    ]
+
+
+def _own_name(name: str) -> str:
+    return name if name.endswith(WILDCARD) else links.own_name(name)
 
 
 def expressions(matches: Sequence[Match]) -> list[Expression]:

@@ -6,8 +6,9 @@
     hairpin4        pod address                : a chain that masquerades what could not find its way back otherwise
 
 and the same for IPv6. Only packets to an address of this host are ever looked up (CVE-2025-67499). Packets of 127.0.0.1
-to a pod need route_localnet on the link that leads there, by which, in turn, whoever is on that link could reach what
-listens on 127.0.0.1 only (CVE-2020-8558), so those packets are dropped first of all.
+to a pod need route_localnet on the link that leads there (shared/net/localnet.py). That also lets the link's neighbours
+reach services that listen on 127.0.0.1 only (CVE-2020-8558), or pretend to be 127.0.0.1. So packets to and from
+127.0.0.0/8 that come in by another link than lo are dropped first of all.
 """
 
 from __future__ import annotations
@@ -207,10 +208,18 @@ def _chains() -> tuple[Chain, ...]:
             Rule("hairpin4", ct_status("dnat"), family(4), payload("ip daddr"), lookup(HAIRPIN[4])),
             Rule("hairpin6", ct_status("dnat"), family(6), payload("ip6 daddr"), lookup(HAIRPIN[6])),
         ], ("nat", wire.NF_INET_POST_ROUTING, wire.NF_IP_PRI_NAT_SRC)),
-        Chain(INET, "hostports_localnet", [
-            Rule("to localhost", link("iifname", "lo", "neq"), address("daddr", LOCALHOST), drop()),
-        ], ("filter", wire.NF_INET_PRE_ROUTING, wire.NF_IP_PRI_RAW)),
+        _guard(),
     )  # fmt: skip
+
+
+def _guard() -> Chain:
+    """Return the chain without which route_localnet is a danger."""
+    from_outside = link("iifname", "lo", "neq")
+    rules = [
+        Rule("to localhost", from_outside, address("daddr", LOCALHOST), drop()),
+        Rule("from localhost", from_outside, address("saddr", LOCALHOST), drop()),
+    ]
+    return Chain(INET, "hostports_localnet", rules, ("filter", wire.NF_INET_PRE_ROUTING, wire.NF_IP_PRI_RAW))
 
 
 def _ruleset(chains: Sequence[Chain] = ()) -> Ruleset:
@@ -289,6 +298,22 @@ def problems(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> list[st
 def try_out(kernel: Nfnetlink) -> None:
     """Raises NoNfTables or NetlinkError where the kernel could not make the rules; changes nothing."""
     registry.try_out(kernel, _ruleset(_chains()))
+
+
+def is_guarded(kernel: Nfnetlink) -> bool:
+    """Return True if packets to and from 127.0.0.0/8 are dropped that come in by another link than lo."""
+    return registry.is_whole(kernel, _guard())
+
+
+def guard(kernel: Nfnetlink) -> None:
+    """Make what is missing of that."""
+    registry.ensure(kernel, Ruleset(INET, "hostports", (), (_guard(),)))
+
+
+def is_used(kernel: Nfnetlink) -> bool:
+    """Return True if a port of IPv4 is mapped here, by this suite or the reference's nftables backend."""
+    chains = [Chain(REFERENCE_TABLES[0], name, ()) for name in REFERENCE_CHAINS[:2]]
+    return any(map(kernel.dump_elements, (ANY[4], AT[4]))) or any(map(kernel.dump_rules, chains))
 
 
 def remove(kernel: Nfnetlink, owner: Owner, forget: Forgetting) -> None:

@@ -123,7 +123,7 @@ def add(
     additions = [*(request for _, request in wanted), *registration]
     structure: list[Request] = []
     is_there = all(kernel.get_elements([element.query() for element in shared]))
-    if not is_there or not all(_is_whole(kernel, chain) for chain in (*ruleset.chains, *chains)):
+    if not is_there or not all(is_whole(kernel, chain) for chain in (*ruleset.chains, *chains)):
         structure = missing(kernel, ruleset, chains, shared)
     stale: list[Request] = []
     for tries_left in reversed(range(TRIES)):
@@ -178,7 +178,20 @@ def _place(removal: Request) -> tuple[str, bytes]:
     return removal.message["NFTA_SET_ELEM_LIST_SET"], element["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]
 
 
-def _is_whole(kernel: Nfnetlink, chain: Chain) -> bool:
+def ensure(kernel: Nfnetlink, ruleset: Ruleset) -> None:
+    """Make what is missing of a rule set that has no attachments' elements to wait for."""
+    for tries_left in reversed(range(TRIES)):
+        if all(is_whole(kernel, chain) for chain in ruleset.chains):
+            return
+        try:
+            kernel.commit(missing(kernel, ruleset))
+        except NetlinkError as error:
+            if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY) or not tries_left:
+                raise
+
+
+def is_whole(kernel: Nfnetlink, chain: Chain) -> bool:
+    """Return True if the chain has its rules and no others."""
     return kernel.dump_rules(chain) == [rule.comment for rule in chain.rules]
 
 
@@ -197,7 +210,7 @@ def missing(
     for place, chain in enumerate(every):
         if not found[len(sets) + place]:
             requests += chain.create()
-        elif not _is_whole(kernel, chain):
+        elif not is_whole(kernel, chain):
             requests += chain.refill()
     present = kernel.get_elements([element.query() for element in shared])
     return requests + [element.add(SHARED) for element, now in zip(shared, present, strict=True) if not now]
@@ -362,7 +375,7 @@ def problems(
     found = [
         f"{chain} is missing or does not have its rules"
         for chain in (*ruleset.chains, *chains)
-        if not _is_whole(kernel, chain)
+        if not is_whole(kernel, chain)
     ]
     every = [*shared, *elements]
     for element, now in zip(every, kernel.get_elements([element.query() for element in every]), strict=True):

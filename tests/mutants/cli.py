@@ -253,4 +253,12 @@ TABLE: tuple[Mutant, ...] = (
         "install.sh", "((!(mode & 01000)))", "true",
         "a directory below a sticky one such as /tmp is no flaw", "tests/system/test_install.py -k fresh_install",
     ),
+    Mutant(
+        "shared/cli/doctor/switches.py", "if not names or _is_guarded():", "if not names or True:",
+        "doctor reports route_localnet without its rules", "tests/system/test_route_localnet.py -k doctor",
+    ),
+    Mutant(
+        "shared/cli/doctor/kernel.py", "before = switches.keep_routes() if path == sysctl.FORWARDING[6] else []", "before = list[str]()",
+        "doctor's command for forwarding keeps routes by advertisements", "tests/system/test_doctor.py -k would",
+    ),
 )  # fmt: skip

@@ -17,4 +17,16 @@ TABLE: tuple[Mutant, ...] = (
         "shared/nft/conntrack.py", "if len(self.waiting) == AT_ONCE:", "if len(self.waiting) == -1:",
         "connections are removed while they are read", "tests/system/test_large_namespaces.py -k flows",
     ),
+    Mutant(
+        "shared/nft/hostports.py", 'address("saddr", LOCALHOST), drop()', 'address("saddr", Prefix(Address(4, 127 << 24 | 1), 32)), drop()',
+        "packets from all of 127.0.0.0/8 are dropped", "tests/system/test_route_localnet.py -k let_in",
+    ),
+    Mutant(
+        "shared/nft/hostports.py", 'address("daddr", LOCALHOST), drop()', 'address("daddr", Prefix(Address(4, 127 << 24 | 1), 32)), drop()',
+        "packets to all of 127.0.0.0/8 are dropped", "tests/system/test_route_localnet.py -k let_in",
+    ),
+    Mutant(
+        "shared/iptables/hostport_rules.py", 'for option in ("-d", "-s")', 'for option in ("-d",)',
+        "packets from 127.0.0.0/8 are dropped by iptables, too", "tests/system/test_route_localnet.py -k let_in",
+    ),
 )  # fmt: skip

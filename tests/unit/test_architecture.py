@@ -56,6 +56,7 @@ BELOW_ONE = {
     "shared.cli.doctor.network": {"plugins", "ipam"},
     "shared.cli.doctor.node": {"ipam"},
     "shared.cli.doctor.state": {"ipam"},
+    "shared.cli.doctor.switches": {"shared.nft", "shared.iptables"},  # looks for portmap's rules
 }
 ACCELERATORS = {"_sha2", "_sha512"}  # the same, before and from Python 3.12: no version has both
 OPERATOR_TIER = ("shared.runtime", "shared.cli")

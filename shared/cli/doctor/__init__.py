@@ -14,7 +14,7 @@ from rich.console import Console
 
 from shared.cli import networks
 from shared.cli.commands import CACHE_DIR
-from shared.cli.doctor import configuration, kernel, state, wiring
+from shared.cli.doctor import configuration, kernel, state, switches, wiring
 from shared.cli.doctor.findings import Finding, error, print_json, print_text, status
 from shared.cli.doctor.node import Node
 
@@ -29,7 +29,10 @@ CHECKS: tuple[tuple[str, Callable[[Node], Iterable[Finding]]], ...] = (
     ("plugins", configuration.answers),
     ("kernel", kernel.features),
     ("backends", kernel.backends),
+    ("sysctls", switches.visible),
     ("forwarding", kernel.forwarding),
+    ("accept-ra", switches.accept_ra),
+    ("route-localnet", switches.route_localnet),
     ("bridge-nf", kernel.bridge_nf),
     ("ipv6", kernel.ipv6),
     ("chains", kernel.leftover_chains),

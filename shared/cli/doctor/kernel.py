@@ -17,6 +17,7 @@ from typing import Any
 
 from pyroute2.nftables.main import NFTables
 
+from shared.cli.doctor import switches
 from shared.cli.doctor.findings import Finding, error, note, warning
 from shared.cli.doctor.network import Network
 from shared.cli.doctor.node import Node
@@ -162,13 +163,14 @@ def forwarding(node: Node) -> Iterator[Finding]:
     for network in node.networks:
         wires = node.wires_of(network) if network.is_gateway else []
         for version in sorted({held.ip.version for wire in wires for held in wire.inside.addresses}):
-            switch = "ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding"
+            switch = sysctl.FORWARDING[version]
             own = f"ipv{version}/conf/{network.gateway_link}/forwarding"
             for path in (switch, own):
                 if sysctl.read(path) == "0":
+                    before = switches.keep_routes() if path == sysctl.FORWARDING[6] else []
                     yield error(
                         f"net/{path}", f"is 0: over IPv{version} network {network.name}'s pods reach only each other",
-                        f"sysctl -w net/{path}=1",
+                        " && ".join([*before, f"sysctl -w net/{path}=1"]),
                     )  # fmt: skip
                     break
 

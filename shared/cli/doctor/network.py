@@ -11,6 +11,7 @@ from ipam.host_local import Pool
 from plugins import bridge
 from shared.cni.call import Call
 from shared.cni.errors import CniError
+from shared.net.links import own_name
 from shared.runtime.conflist import NetworkConfigList
 
 
@@ -54,9 +55,12 @@ class Network:
         """The keys of its bridge plugin, None where it has none or one that cannot be read."""
         raw = self.plugin("bridge")
         try:
-            return bridge.Config.read(dict(raw)) if raw else None
+            keys: bridge.Config | None = bridge.Config.read(dict(raw)) if raw else None
         except CniError:
             return None
+        if keys:
+            keys.bridge, keys.uplinks = own_name(keys.bridge), [own_name(uplink) for uplink in keys.uplinks]
+        return keys
 
     @property
     def bridge_link(self) -> str:
