@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.net.owner import Owner
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, read_line
 
 BRIDGE: dict[str, Any] = {
     "cniVersion": "1.1.0",
@@ -250,8 +250,7 @@ def seconds(node: Node, receiver: str, sender: str, address: str, size: int, *so
         return (*(("ip", "netns", "exec", place) if place else ()), "/usr/bin/python3", "-c", *words)
 
     with node.host.popen(*python(receiver, RECEIVE, address)) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"listening\n"
+        assert read_line(server) == b"listening\n"
         taken = float(node.host.run(*python(sender, SEND, address, str(size), *source)).stdout)
         assert server.wait(10) == 0
     return taken

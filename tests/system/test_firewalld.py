@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import PATH, TREE, PretendHost
+from tests.pretend import PATH, PATIENCE, TREE, PretendHost, read_line
 from tests.system.firewall_node import Node
 
 BUS = """
@@ -57,8 +57,8 @@ class Firewalld:
             return self.host.popen(*argv, stderr=log)
 
     def _await(self, process: Any, word: bytes) -> None:
-        for line in process.stdout:
-            if word in line:
+        while said := read_line(process):
+            if word in said:
                 return
         pytest.fail(f"{process.args} ended before it said {word!r}")
 
@@ -75,7 +75,7 @@ class Firewalld:
 
     def stop(self, process: Any) -> None:
         process.terminate()
-        process.communicate()
+        process.communicate(timeout=60 * PATIENCE)
 
     def run(self, *words: str) -> str:
         return self.host.run("firewall-cmd", *words).stdout.strip()
@@ -345,7 +345,7 @@ def fake_bus(node: Node, kind: str, path: str = "/run/dbus/system_bus_socket") -
     (node.host.root / path[1:]).parent.mkdir(exist_ok=True)
     process = node.host.popen(sys.executable, "-c", FAKE, kind, path)
     node.started.append(process)
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    assert read_line(process) == b"ready\n"
     return process
 
 

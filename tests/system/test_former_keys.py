@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, read_line
 from tests.system.chain_node import BRIDGE, FIREWALL, PORTMAP, Node, Plugin
 from tests.system.test_masquerade import CLIENT, OUTSIDE, SERVER
 
@@ -137,7 +137,7 @@ def seen(node: Node, pod: str, destination: str) -> str:
 def test_the_next_pod_is_not_masqueraded(node: Node, backend: str) -> None:
     node.host.run("sh", "-ec", OUTSIDE)
     server = node.host.popen("ip", "netns", "exec", "outside", sys.executable, "-c", SERVER)
-    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+    assert read_line(server) == b"ready\n"
     node.up("a", [{**BRIDGE, "ipMasq": True, "ipMasqBackend": backend}])
     assert seen(node, "a", "192.0.2.2") == "192.0.2.1"
     node.lose("a")

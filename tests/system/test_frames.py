@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, read_line
 from tests.system.test_bridge import Network, sysctl
 from tests.system.traces import WAITS, messages_outside_waits
 
@@ -72,7 +72,7 @@ class Ear:
     def __init__(self, host: PretendHost, pod: str | None, link: str = "eth0") -> None:
         inside = () if pod is None else ("ip", "netns", "exec", pod)
         self.process = host.popen(*inside, sys.executable, "-c", LISTEN, link)
-        assert self.process.stdout is not None and self.process.stdout.readline() == b"ready\n"
+        assert read_line(self.process) == b"ready\n"
 
     def heard(self) -> list[str]:
         """All of them, when the one that ends it has arrived."""

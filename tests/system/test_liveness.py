@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, read_line
 
 SCRIPT = """
 import json, sys
@@ -72,8 +72,7 @@ def test_alive_through_a_symbolic_link(host: PretendHost, through: str) -> None:
     """The kernel makes the inode of /proc/PID/ns/net anew for each look, with another time."""
     host.netns("pod")
     with host.popen("ip", "netns", "exec", "pod", "sh", "-c", "echo $$; cat") as keeper:
-        assert keeper.stdout is not None
-        path = through.format(keeper.stdout.readline().decode().strip())
+        path = through.format(read_line(keeper).decode().strip())
         host.run("ln", "-s", "/run/netns/pod", "/run/link")
         mark = str(ask(host, "mark", path))
         for _ in range(3):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults import batch
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, read_line
 
 V4, V6 = "10.1.0.0/16", "fd00:1::/64"
 CONFIG: dict[str, Any] = {
@@ -99,7 +99,7 @@ class Node:
         inside = ("ip", "netns", "exec", netns) if netns else ()
         process = self.host.popen(*inside, sys.executable, "-c", script, *args)
         self.started.append(process)
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        assert read_line(process) == b"ready\n"
         return process
 
     def call(
@@ -190,7 +190,7 @@ def test_not_to_multicast_groups(node: Node, place: int, neighbour: str, group: 
     listener = node.start("outside", LISTEN, "46"[place])
     for destination, seen in ((neighbour, node_is), (group, source)):
         node.host.run(sys.executable, "-c", SEND, source, destination)
-        assert listener.stdout.readline().decode().strip() == seen
+        assert read_line(listener).decode().strip() == seen
 
 
 def test_networks_that_are_exempt(node: Node) -> None:
