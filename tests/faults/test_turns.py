@@ -74,8 +74,7 @@ def waits(process: subprocess.Popen[bytes]) -> bool:
 @pytest.mark.parametrize(("plugin", "verb"), [("firewall", "ADD"), ("firewall", "DEL"), ("firewall", "GC"), ("portmap", "ADD")])  # fmt: skip
 def test_a_call_waits_for_the_turn_of_another(host: PretendHost, plugin: str, verb: str) -> None:
     host.netns("pod")
-    first = {"netns": "/run/netns/pod", "container_id": "c1"}
-    assert host.cni(plugin, "ADD", config(plugin, 1), **first).status == 0
+    assert host.cni(plugin, "ADD", config(plugin, 1), netns="/run/netns/pod", container_id="c1").status == 0
     holder = start(host, plugin, "ADD", 2, *STOPPED)
     assert until(lambda: bool(holders(holder)), holder), "the ADD takes no lock"
     (pid,) = holders(holder)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from shared.net.owner import Owner
+from shared.net import claims
+from shared.net.owner import Owner, network_prefix
 from tests.faults import batch
 from tests.pretend import PretendHost
 from tests.system.firewall_node import CONFIG, Node
@@ -227,6 +228,40 @@ def test_other_networks_are_left_alone(node: Node) -> None:
     assert "drops" in node.check("b", name="other")
     node.collect("b", name="other")
     assert outside(node, "a", "b") == ALL
+
+
+def test_networks_whose_digest_begins_alike_are_two(node: Node) -> None:
+    """The names of notes begin with some digits of their network's digest."""
+    wanted = network_prefix("net")
+    alike = next(name for name in map(str, range(10**6)) if network_prefix(name) == wanted)
+    node.add("a")
+    node.add("b", name=alike)
+    node.host.run(*DROP)
+    node.add("c")
+    assert outside(node, "a", "b", "c") == [[4, 6], [], [4, 6]]
+    node.collect("a", "c")
+    assert outside(node, "a", "b", "c") == [[4, 6], [], [4, 6]] and len(node.records()) == 3
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_the_first_and_the_last_are_witnesses(node: Node, place: int) -> None:
+    """An ADD that is killed while it restores has done the first ones: the last tells the next ADD."""
+    node.host.run(*DROP)
+    for pod in ("a", "b", "c"):
+        node.add(pod)
+    pods = {claims_path(pod): pod for pod in ("a", "b", "c")}
+    lost = pods[node.records()[place]]
+    for address in node.addresses(lost):
+        six, length = ("6", 128) if ":" in address else ("", 32)
+        node.host.run(f"ip{six}tables", "-D", "CNI-FORWARD", "-s", f"{address}/{length}", "-j", "ACCEPT")
+    assert outside(node, lost) == [[]]
+    node.add("d")
+    assert outside(node, lost) == [[4, 6]]
+
+
+def claims_path(pod: str) -> str:
+    """The name of a pod's note."""
+    return claims._paths(Owner("net", pod, "eth0"))[0].rpartition("/")[2]  # noqa: SLF001
 
 
 def results(count: int) -> list[dict[str, Any]]:

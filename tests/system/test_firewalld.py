@@ -182,6 +182,30 @@ def test_del_when_firewalld_is_gone(node: Node, firewalld: Firewalld, what: str)
     assert node.records() == [] and not (node.host.root / "run/activated").exists()
 
 
+def test_the_zone_is_another_one_now(node: Node, firewalld: Firewalld) -> None:
+    """The next ADD of the network moves its pods there, and leaves nothing in the former zone."""
+    node.add("a", firewalldZone="trusted")
+    node.add("b", firewalldZone="home")
+    assert firewalld.sources() == [] and len(firewalld.sources("home")) == 4
+    assert node.check("a", firewalldZone="home") == ""
+    node.delete("a", netns="")
+    node.delete("b", netns="")
+    assert firewalld.sources("home") == [] and node.records() == []
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_sources_of_the_administrators_stay_with_another_backend(node: Node, firewalld: Firewalld, noted: bool) -> None:
+    """DEL asks firewalld where a note says so, or where there is none and the configuration has firewalld."""
+    node.pod("a")
+    if noted:
+        node.add("a", backend="nftables")
+    firewalld.run("--zone=trusted", "--add-source=10.1.0.2/32")
+    node.delete("a", prevResult=node.previous["a"], **({} if noted else {"backend": "nftables"}))
+    assert firewalld.sources() == ["10.1.0.2/32"] and node.records() == []
+    node.delete("a", prevResult=node.previous["a"])  # as the reference's ADD may have left it
+    assert firewalld.sources() == []
+
+
 def test_firewalld_is_never_started(node: Node, firewalld: Firewalld) -> None:
     """Neither is a configuration that wants it served without it."""
     firewalld.stop(firewalld.daemon)

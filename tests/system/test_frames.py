@@ -282,6 +282,25 @@ def test_killed_at_any_message(net: Network, host: PretendHost, verb: str, call:
     assert net.check("other").status == 0
 
 
+def test_a_failing_add_that_is_killed_at_any_message(net: Network, host: PretendHost) -> None:
+    """While it takes back what it made, too: the port is silent before its check goes."""
+    net.add("other")
+    netns = host.netns("a")
+    deaf = ("sh", "-c", 'exec "$0" >&-')
+    for number in range(12, 100):
+        injected = f"inject=sendto:signal=SIGKILL:when={number}"
+        killing = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", injected)
+        status = host.cni("bridge", "ADD", net.config, netns=netns, container_id="a", prefix=(*killing, *deaf)).status
+        ports = host.ip("link", "show", "type", "veth", "master", "cni0")
+        assert {port["ifname"] for port in ports if "UP" in port["flags"]} <= guarded(host), number
+        assert host.cni("bridge", "DEL", net.config, netns=netns, container_id="a").status == 0
+        if status == 1:
+            break
+    else:
+        pytest.fail("no call got through")
+    assert number > 20
+
+
 MANY = """
 from shared.net.owner import Owner
 from shared.nft import dedup, spoofcheck

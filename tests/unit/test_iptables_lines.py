@@ -85,3 +85,19 @@ def test_rules_for_one_address_are_put_in_front_without_counting() -> None:
     assert len(inserted) == 3 * 40 + 3 and not [line for line in inserted if re.match(r"-I \S+ \d", line)]
     first = [line for line in reversed(inserted) if f"-I {one.chain} " in line]
     assert [f"-A{line.removeprefix('-I')}" for line in first] == one.inside(4, is_at=True)
+
+
+def test_a_chain_to_which_another_address_leads_stays() -> None:
+    """Of an address that a new pod gets, the rules of the former pod go, and its chain with the last of them."""
+    own = masquerade.chain_of("net", "c1")
+    to = f'-m comment --comment "x" -j {own}'
+    others = "CNI-" + "a" * 24
+    lines = [
+        f":{own} - [0:0]", f":{others} - [0:0]", f"-A POSTROUTING -s 10.1.0.5/32 {to}", f"-A POSTROUTING -s 10.1.0.6/32 {to}",
+        f"-A POSTROUTING -s 10.1.0.50/32 -j {others}", "-A POSTROUTING -s 10.1.0.5/32 -j KUBE-POSTROUTING",
+    ]  # fmt: skip
+    assert masquerade._evictions(lines, [POD.address]) == [f"-D POSTROUTING -s 10.1.0.5/32 {to}"]
+    del lines[3]
+    assert masquerade._evictions(lines, [POD.address]) == [
+        f"-D POSTROUTING -s 10.1.0.5/32 {to}", f"-F {own}", f"-X {own}",
+    ]  # fmt: skip

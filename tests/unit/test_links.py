@@ -119,7 +119,7 @@ def test_a_link_that_is_another_ones_meanwhile_stays() -> None:
 def test_a_group_in_which_others_are_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is that of all links, which is 0."""
     drawn = iter([(77).to_bytes(4, "big"), bytes(4), (78).to_bytes(4, "big")])
-    monkeypatch.setattr(links.posix, "urandom", lambda _: next(drawn))
+    monkeypatch.setattr("posix.urandom", lambda _: next(drawn))
     kernel = Kernel()
     (deletion,) = delete(kernel, *DOOMED)
     assert deletion["IFLA_GROUP"] == 78 and sorted(kernel.links) == [1, 2, 6, 7]

@@ -322,10 +322,29 @@ def test_a_batch_that_fails_as_a_whole() -> None:
     assert raised.value.errno == errno.EPERM
 
 
+INET_SET = ruleset.Set(ruleset.Table(wire.NFPROTO_INET, "pycni"), "pods", (ruleset.IPV4_ADDR,))
+
+
 def test_no_nf_tables() -> None:
     with KernelEnd(answering({0: errno.EOPNOTSUPP}), of=Nfnetlink) as kernel, pytest.raises(NoNfTables) as raised:
         kernel.netlink.commit(REQUESTS)
     assert raised.value.code == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL, errno.EPERM, errno.ENOMEM])
+def test_what_is_not_there_and_what_cannot_be_read(number: int) -> None:
+    """A set, a chain and a table that are absent have nothing; another reason is none to believe that."""
+    for look in (
+        lambda kernel: kernel.dump_elements(INET_SET), lambda kernel: kernel.dump_chains(INET_SET.table),
+        lambda kernel: kernel.get_all([INET_SET.query()]),
+    ):  # fmt: skip
+        with KernelEnd(lambda _kind, sequence, _request: [error(number, sequence)], of=Nfnetlink) as kernel:
+            if number in (errno.ENOENT, errno.EINVAL):
+                assert look(kernel.netlink) in ([], [None])
+            else:
+                with pytest.raises(NetlinkError) as raised:
+                    look(kernel.netlink)
+                assert raised.value.errno == number
 
 
 class Overrun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import netaddr
@@ -105,11 +106,27 @@ def test_no_two_tables_have_a_structure_of_the_same_name() -> None:
     assert len(names) == len(set(names))
 
 
-@given(names, macs, mtus, st.booleans())
-def test_new_bridge(name: str, mac: str, mtu: int, vlan_filtering: bool) -> None:
+@given(names, mtus, st.booleans())
+def test_new_bridge(name: str, mtu: int, vlan_filtering: bool) -> None:
+    """As bridges.create sends it: with a MAC of its own and nothing but what was asked for, and never over another link."""
+    with KernelEnd() as kernel:
+        mac = bridges.create(kernel.netlink, name, mtu, vlan_filtering=vlan_filtering)
     data = {"IFLA_INFO_DATA": {"IFLA_BR_VLAN_FILTERING": 1}} if vlan_filtering else {}
     body = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac, "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", **data}}
-    same(Request(RTM_NEWLINK, {**body, **({"IFLA_MTU": mtu} if mtu else {})}, NLM_F_CREATE | NLM_F_EXCL))
+    wanted = {**body, **({"IFLA_MTU": mtu} if mtu else {})}
+    flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK
+    assert kernel.requests == [by_pyroute2(RTM_NEWLINK, flags, 1, wanted)]
+    same(Request(RTM_NEWLINK, wanted))
+
+
+def test_a_bridge_that_another_call_has_made_is_not_made() -> None:
+    for number, said in ((errno.EEXIST, ""), (errno.EPERM, None)):
+        with KernelEnd(lambda _kind, sequence, _request, number=number: [error(number, sequence)]) as kernel:
+            if said is None:
+                with pytest.raises(NetlinkError):
+                    bridges.create(kernel.netlink, "cni0", 0, vlan_filtering=False)
+            else:
+                assert bridges.create(kernel.netlink, "cni0", 0, vlan_filtering=False) == said
 
 
 @given(names, macs, names, macs, mtus, st.none() | st.integers(3, 1000))
@@ -148,18 +165,47 @@ def test_flags(index: int, flags: int, mask: int) -> None:
 
 @given(indexes, macs)
 def test_pinned_mac(index: int, mac: str) -> None:
-    same(Request(RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": mac}))
+    """What bridges.keep_mac has for a bridge of which sysfs does not say that its MAC was set: its own, or a new one."""
+    bridge = {"index": index, "IFLA_IFNAME": "nosuchbridge", "IFLA_ADDRESS": mac}
+    (request,) = bridges.keep_mac(bridge)
+    same(request)
+    pinned = request.message["IFLA_ADDRESS"]
+    assert (request.kind, request.message) == (RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": pinned})
+    assert pinned == mac if mac != bridges.NO_MAC else pinned != mac
+    (request,) = bridges.keep_mac({**bridge, "IFLA_ADDRESS": bridges.NO_MAC})
+    assert int(request.message["IFLA_ADDRESS"][:2], 16) & 3 == 2
+
+
+def asked(ask: Callable[[Any], object]) -> list[bytes]:
+    """What a function asks of a kernel that has nothing."""
+
+    def answer(_kind: int, sequence: int, request: bytes) -> list[bytes]:
+        (flags,) = struct.unpack_from("=H", request, 6)
+        return [done(sequence) if flags & NLM_F_DUMP == NLM_F_DUMP else error(errno.ENODEV, sequence)]
+
+    with KernelEnd(answer) as kernel:
+        assert not ask(kernel.netlink)
+    return kernel.requests
 
 
 @given(names, indexes)
 def test_deletion_and_queries(name: str, index: int) -> None:
-    same(Request(RTM_DELLINK, {"IFLA_IFNAME": name}))
-    same(Request(RTM_GETLINK, {"IFLA_IFNAME": name}))
-    same(Request(RTM_GETLINK, {"index": index}))
-    same(Request(RTM_GETLINK, {"IFLA_MASTER": index}, NLM_F_DUMP))
-    same(Request(RTM_GETLINK, {"family": AF_BRIDGE, "IFLA_EXT_MASK": vlans.RTEXT_FILTER_BRVLAN}, NLM_F_DUMP))
-    same(Request(RTM_GETADDR, {"index": index}, NLM_F_DUMP))
-    same(Request(RTM_GETROUTE, {"family": 10}, NLM_F_DUMP))
+    """As the functions send them, which have nothing to report then."""
+
+    def one(kind: int, flags: int, message: Message) -> list[bytes]:
+        return [by_pyroute2(kind, NLM_F_REQUEST | flags, 1, message)]
+
+    by_name, dump = {"IFLA_IFNAME": name}, NLM_F_DUMP
+    assert asked(lambda kernel: links.delete(kernel, name)) == one(RTM_DELLINK, NLM_F_ACK, by_name)
+    assert asked(lambda kernel: links.get(kernel, name)) == one(RTM_GETLINK, 0, by_name)
+    assert asked(lambda kernel: links.by_index(kernel, index)) == one(RTM_GETLINK, 0, {"index": index})
+    assert asked(lambda kernel: bridges.ports(kernel, index)) == one(RTM_GETLINK, dump, {"IFLA_MASTER": index})
+    vlan = {"family": AF_BRIDGE, "IFLA_EXT_MASK": 2}  # RTEXT_FILTER_BRVLAN
+    assert asked(lambda kernel: vlans.of_port(kernel, index)) == one(RTM_GETLINK, dump, vlan)
+    assert asked(lambda kernel: addresses.of_link(kernel, index)) == one(RTM_GETADDR, dump, {"index": index})
+    found = asked(lambda kernel: routes.of_link(kernel, index))
+    families = [by_pyroute2(RTM_GETROUTE, NLM_F_REQUEST | dump, n + 1, {"family": f}) for n, f in enumerate((2, 10))]
+    assert found == families
 
 
 @given(indexes, prefixes, st.booleans())
