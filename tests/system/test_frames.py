@@ -486,6 +486,9 @@ def test_calls_of_iptables(host: PretendHost) -> None:
     assert "goes through iptables" in net.check("b", bridgeNfCallIptables=False).json["details"]
     net.add("c")
     assert settings(host) == (1, 1)
+    host.run("sh", "-c", "for one in iptables ip6tables; do echo 1 >/proc/sys/net/bridge/bridge-nf-call-$one; done")
+    net.add("e", bridgeNfCallIptables=True)
+    assert switches(host) == ["1", "1"]
     host.run("sh", "-c", "echo 1 >/proc/sys/net/bridge/bridge-nf-call-ip6tables")
     net.add("d", bridgeNfCallIptables=False)
     assert settings(host) == (0, 0) and switches(host) == ["0", "0"]

@@ -111,3 +111,14 @@ def test_a_bridge_that_was_deleted_meanwhile_is_no_error() -> None:
     with KernelEnd(answer) as end:
         bridges.remove_if_new(end.netlink, NAME, ())
     assert len(end.requests) == 3
+
+
+@pytest.mark.parametrize(("sysfs", "is_set"), [
+    ({}, False), ({"address": "02:00:00:00:00:01", "addr_assign_type": "3"}, True),
+    ({"address": "02:00:00:00:00:01", "addr_assign_type": "1"}, False),
+    ({"address": "02:00:00:00:00:02", "addr_assign_type": "3"}, False),
+])  # fmt: skip
+def test_whether_a_bridges_mac_was_set(monkeypatch: pytest.MonkeyPatch, sysfs: dict[str, str], is_set: bool) -> None:
+    """By sysfs, which may show another network namespace: with a bridge of this name, but not of this MAC."""
+    monkeypatch.setattr(bridges, "_sysfs", lambda _link, attribute: sysfs.get(attribute, ""))
+    assert (bridges.keep_mac({**shown(4), "IFLA_ADDRESS": "02:00:00:00:00:01"}) == []) == is_set

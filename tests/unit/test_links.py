@@ -76,6 +76,16 @@ def delete(kernel: Kernel, *doomed: int) -> list[dict[str, Any]]:
     return [message for message in kernel.asked if message["kind"] == RTM_DELLINK]
 
 
+@pytest.mark.parametrize(("number", "expected"), [(errno.EINVAL, False), (errno.ENODEV, True), (errno.EPERM, True)])
+def test_whose_namespace_is_alive(number: int, expected: bool) -> None:
+    """The kernel knows a deleted namespace's number no more; any other answer, and none, is no proof of that."""
+    with KernelEnd(lambda _kind, sequence, _request: [error(number, sequence)]) as end:
+        link = {"IFLA_LINK": 5, "IFLA_LINK_NETNSID": 0}
+        assert links.leads_to_pod(end.netlink, link) == expected
+        assert links.is_doomed(end.netlink, link) != expected
+        assert not links.leads_to_pod(end.netlink, {}) and not links.is_doomed(end.netlink, {})
+
+
 def test_one_request_for_all() -> None:
     """By a group in which there is no other link."""
     kernel = Kernel()
