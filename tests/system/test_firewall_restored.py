@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shared.net import claims
-from shared.net.owner import Owner, network_prefix
+from shared.net.owner import Owner
 from tests.faults import batch
 from tests.pretend import PretendHost
 from tests.system.firewall_node import CONFIG, Node
@@ -230,17 +230,22 @@ def test_other_networks_are_left_alone(node: Node) -> None:
     assert outside(node, "a", "b") == ALL
 
 
-def test_networks_whose_digest_begins_alike_are_two(node: Node) -> None:
-    """The names of notes begin with some digits of their network's digest."""
-    wanted = network_prefix("net")
-    alike = next(name for name in map(str, range(10**6)) if network_prefix(name) == wanted)
+@pytest.mark.parametrize("whose", ["another network's", "a dead attachment's"])
+def test_notes_that_are_not_for_this_network(node: Node, whose: str) -> None:
+    """The names of older releases' notes do not tell the network; and a note under another's name is nobody's."""
     node.add("a")
-    node.add("b", name=alike)
+    node.add("b", name="other" if whose.startswith("another") else "net")
+    directory = node.host.root / "run/cni/firewall"
+    name = "other" if whose.startswith("another") else "net"
+    path, older = (directory / Path(one).name for one in claims._paths(Owner(name, "b", "eth0")))  # noqa: SLF001
+    if whose.startswith("another"):
+        path.rename(older)
+    else:
+        (directory / f"{path.name[:-7]}aa.json").write_text(path.read_text())
+        node.delete("b")
     node.host.run(*DROP)
     node.add("c")
     assert outside(node, "a", "b", "c") == [[4, 6], [], [4, 6]]
-    node.collect("a", "c")
-    assert outside(node, "a", "b", "c") == [[4, 6], [], [4, 6]] and len(node.records()) == 3
 
 
 @pytest.mark.parametrize("place", [0, -1])

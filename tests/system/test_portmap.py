@@ -182,16 +182,16 @@ def test_localhost_cannot_be_reached_from_outside(node: Node) -> None:
     mac = {link["ifname"]: link["address"] for link in node.host.ip("link")}["cni0"]
     own = node.results["b"]["interfaces"][2]["mac"]
     address = node.results["b"]["ips"][0]["address"].partition("/")[0]
-    for localhost in ("127.0.0.53", "127.255.255.254", LOCALHOST):
-        argv = (sys.executable, "-c", FRAME, node.where["b"], mac, own, address, localhost, GATEWAY)
-        assert node.host.run(*argv).stdout == "second\n", localhost
+    argv = (sys.executable, "-c", FRAME, node.where["b"], mac, own, address)
+    for localhost in (LOCALHOST, "127.0.0.53", "127.255.255.254"):
+        assert node.host.run(*argv, localhost, GATEWAY).stdout == "second\n", localhost
     flush = (
         ("iptables", "-t", "raw", "-F")
         if node.keys["backend"] == "iptables"
         else ("nft", "flush chain inet pycni hostports_localnet")
     )
     node.host.run(*flush, env=node.environment.get("env"))
-    assert node.host.run(*argv).stdout == "first\n"
+    assert node.host.run(*argv, LOCALHOST, GATEWAY).stdout == "first\n"
 
 
 @EITHER

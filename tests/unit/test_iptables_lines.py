@@ -101,3 +101,21 @@ def test_a_chain_to_which_another_address_leads_stays() -> None:
     assert masquerade._evictions(lines, [POD.address]) == [
         f"-D POSTROUTING -s 10.1.0.5/32 {to}", f"-F {own}", f"-X {own}",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("refusals", [0, 1, programs.TRIES - 1])
+def test_a_table_is_read_anew_after_a_refusal(monkeypatch: pytest.MonkeyPatch, refusals: int) -> None:
+    """What was known may be what another program has changed since."""
+    tried: list[object] = []
+
+    def commit(_tables: object, wanted: object) -> None:
+        tried.append(wanted)
+        if len(tried) <= refusals:
+            raise programs.Refused("no")
+
+    monkeypatch.setattr(programs.Tables, "__init__", lambda *_: None)
+    monkeypatch.setattr(programs.Tables, "lines", lambda _: {"nat": ["now"]})
+    monkeypatch.setattr(programs.Tables, "_commit", commit)
+    tables = programs.Tables(4, "", "nat")
+    tables.change(lambda lines: lines, {"nat": ["before"]})
+    assert tried == [{"nat": ["before"]}] + [{"nat": ["now"]}] * refusals

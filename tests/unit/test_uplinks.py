@@ -28,13 +28,13 @@ class Kernel:
     def __call__(self, kind: int, sequence: int, request: bytes) -> list[bytes]:
         message = read_by_pyroute2(kind, request)
         (flags,) = struct.unpack_from("=H", request, 6)
-        uplink = {"index": UPLINK, "flags": self.flags, "IFLA_IFNAME": "up0"}
+        uplink: dict[str, Any] = {"index": UPLINK, "flags": self.flags, "IFLA_IFNAME": "up0"}
         if self.master:
             uplink["IFLA_MASTER"] = self.master
         if kind == RTM_GETLINK and flags & NLM_F_DUMP == NLM_F_DUMP:
             self.looks += 1
             there = [OWN, *([OTHER] if 0 < self.comes <= self.looks else [])]
-            found = [*({"index": index, "IFLA_MASTER": BRIDGE} for index in there), uplink]
+            found: list[dict[str, Any]] = [*({"index": index, "IFLA_MASTER": BRIDGE} for index in there), uplink]
             return [*(by_pyroute2(RTM_NEWLINK, 2, sequence, one) for one in found), done(sequence)]
         if kind == RTM_GETLINK:
             return [by_pyroute2(RTM_NEWLINK, 0, sequence, uplink) if self.flags >= 0 else error(errno.ENODEV, sequence)]
