@@ -187,6 +187,8 @@ def test_another_network_of_the_container_stays(node: Node) -> None:
     assert (answer.status, answer.stdout) == (0, "") and node.left() == before
     answer = node.host.cni("bridge", "DEL", config, netns="/run/netns/a", container_id="b")  # of a pod beside it
     assert (answer.status, answer.stdout) == (0, "") and node.left() == before
+    answer = node.host.cni("bridge", "DEL", config, netns="", container_id="a")  # and nobody can tell which it was
+    assert (answer.status, answer.stdout) == (0, "") and node.left() == before
     node.host.run("ip", "netns", "exec", "a", "ping", "-c1", "-W2", "10.1.0.1")
 
 

@@ -135,6 +135,17 @@ def test_frames_from_another_mac(net: Network, checked: bool) -> None:
         assert forged == (set() if checked else {IPV4, IPV6, ARP})
 
 
+def test_ports_beside_that_are_not_checked(net: Network) -> None:
+    """A pod without the key, beside one with it, sends from whatever MAC it likes."""
+    net.add("a")
+    net.add("b", macspoofchk=False)
+    ear = Ear(net.host, None, "cni0")
+    everybody = "ff:ff:ff:ff:ff:ff"
+    send(net, "b", (everybody, OTHER_MAC, IPV4, MARK), (everybody, mac(net, "b"), IPV4, MARK))
+    send(net, "b", (everybody, mac(net, "b"), ARP, END))
+    assert ear.heard() == [f"{OTHER_MAC} {IPV4}", f"{mac(net, 'b')} {IPV4}"]
+
+
 def test_a_pod_that_changes_its_mac(net: Network) -> None:
     net.add("a")
     net.add("b")
@@ -445,6 +456,17 @@ def test_each_frame_once(promiscuous: Network, host: PretendHost, direct: str, s
     promiscuous.delete("c", **keys)
     promiscuous.add("c", **keys)
     assert promiscuous.check("c", **keys).status == 0
+
+
+@pytest.mark.parametrize(("direct", "service"), [("10.1.0.3", "192.0.2.9"), ("fd00:1::3", "fd00:9::9")])
+def test_a_frame_to_itself(promiscuous: Network, direct: str, service: str) -> None:
+    """A pod that calls a service which leads to itself: the bridge brings nothing back to its port, so the host must."""
+    promiscuous.add("c", promiscMode=True, bridgeNfCallIptables=True)
+    assert copies(promiscuous, direct) == [mac(promiscuous, "a")]
+    ear = Ear(promiscuous.host, "b")
+    for pod, destination, text in (("b", service, "a frame"), ("a", direct, "the end")):
+        promiscuous.host.run("ip", "netns", "exec", pod, sys.executable, "-c", DATAGRAM, destination, text)
+    assert [frame.partition(" ")[0] for frame in ear.heard()] == [promiscuous.results["a"]["interfaces"][0]["mac"]]
 
 
 def test_the_bridge_still_shows_what_passes(promiscuous: Network, host: PretendHost) -> None:
