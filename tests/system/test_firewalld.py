@@ -328,6 +328,7 @@ ANSWERS = {
     "string without end": OK + message(1, body=b"\\xff" * 4, more=b"\\x08\\1g\\0\\1s\\0\\0"),
     "half a truth": OK + message(1, body=b"\\1", more=truth),
     "garbage later": OK + message(1) + bytes(4096),
+    "another's truth": OK + message(1) + yes(99, "<") + message(2, body=bytes(4), more=truth),
     "no truth": OK + message(1) + message(2) + message(3),
 }
 server = socket.socket(socket.AF_UNIX)
@@ -399,6 +400,15 @@ def test_hostile_answers(node: Node) -> None:
         assert answer.code == 999 and "system bus" in answer.json["msg"], (kind, answer)
         end(node, bus)
         node.delete("a", prevResult=node.previous["a"])
+
+
+def test_the_answer_to_another_question(node: Node) -> None:
+    """It is passed over: firewalld does not run here, as the next answer says."""
+    node.pod("a")
+    bus = fake_bus(node, "another's truth")
+    node.add("a")
+    assert node.elements()["admitted4"] == 1
+    end(node, bus)
 
 
 def test_no_truth(node: Node) -> None:

@@ -351,6 +351,17 @@ def test_by_iptables(node: Node, state: str) -> None:
     assert nat(node) == []
 
 
+def test_chains_that_only_name_the_network_stay(node: Node) -> None:
+    """Somebody's chain whose comment looks like this suite's is told by its name, which derives from the container."""
+    chain = f"CNI-{'a' * 24}"
+    comment = f'name: "{CONFIG["name"]}" id: "gone"'
+    node.host.run("iptables", "-t", "nat", "-N", chain)
+    node.host.run("iptables", "-t", "nat", "-A", chain, "-m", "comment", "--comment", comment, "-j", "ACCEPT")
+    before = node.host.run("iptables-save", "-t", "nat").stdout.count(chain)
+    assert node.collect().status == 0
+    assert node.host.run("iptables-save", "-t", "nat").stdout.count(chain) == before == 2
+
+
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 def test_hand_over_by_iptables(node: Node, reference_bin: str, backend: str) -> None:
     """The same rules as the reference's, and each ends what the other began, this suite whatever its own backend."""
