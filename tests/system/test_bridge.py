@@ -259,6 +259,7 @@ def test_another_address_on_the_bridge(net: Network, host: PretendHost) -> None:
     """An IPv4 address or an overlapping IPv6 network is a conflict, unless forceAddress."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.5.0.1/16 dev cni0")
     net.refused("a", 999, "different from 10.1.0.1/24: 10.5.0.1/16", isGateway=True)
+    assert host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "0\n"
     net.add("a", isGateway=True, forceAddress=True)
     assert set(net.addresses(None, "cni0")) == {"10.1.0.1/24", "fd00:1::1/64"}
 

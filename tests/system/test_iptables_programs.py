@@ -65,4 +65,5 @@ def test_lock_that_another_program_holds_for_a_while(pod: PretendHost) -> None:
         answer = call(pod, "ADD")
         assert answer.status == 0, answer
     assert held.returncode == 0
-    assert "-s 10.1.0.3/32" in pod.run("iptables-legacy-save", "-t", "nat").stdout
+    rules = pod.run("iptables-legacy-save", "-t", "nat").stdout
+    assert "-s 10.1.0.3/32" in rules and "10.1.0.2/32" not in rules

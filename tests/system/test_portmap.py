@@ -175,6 +175,15 @@ print(receiver.recv(100).decode())
 """
 
 
+@EITHER
+def test_localhost_stays_shut_if_an_add_fails(plain: Plain) -> None:
+    """As long as there is no rule that keeps others from it."""
+    plain.add(TCP)
+    plain.host.run("sysctl", "-qw", "net.ipv4.conf.br0.route_localnet=0")
+    assert plain.call("ADD", TCP, "c2", 6).status == 1
+    assert plain.host.run("cat", "/proc/sys/net/ipv4/conf/br0/route_localnet").stdout == "0\n"
+
+
 @EVERY
 def test_localhost_cannot_be_reached_from_outside(node: Node) -> None:
     """Although route_localnet is on (CVE-2020-8558); without our rule it could be."""
