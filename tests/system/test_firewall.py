@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from shared.net import claims
+from shared.net.owner import Owner
 from tests.faults import batch
 from tests.pretend import PATH, PretendHost
 from tests.system.firewall_node import CONFIG, Node
@@ -228,6 +230,26 @@ def test_a_second_add_changes_nothing(node: Node) -> None:
 
 
 # -- nf_tables
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_no_rule_without_its_note(node: Node, backend: str) -> None:
+    """A rule cannot say whose it is: an ADD that cannot write the note makes none."""
+    node.pod("a")
+    (node.host.root / claims._paths(Owner("net", "a", "eth0"))[0][1:]).mkdir(parents=True)  # noqa: SLF001
+    assert node.call("ADD", "a", backend=backend).code == 5
+    assert node.pod_rules() == [] and "admitted4" not in node.elements()
+
+
+def test_del_fails_where_its_rules_cannot_be_removed(node: Node) -> None:
+    """The programs are gone by which they were made: the note stays, and a repeated DEL does it."""
+    node.add("a", backend="iptables")
+    rules, records = node.pod_rules(), node.records()
+    failed = node.call("DEL", "a", env={"PATH": "/none"})
+    assert failed.status == 1 and "not in PATH" in failed.json["msg"], failed
+    assert node.pod_rules() == rules and node.records() == records
+    node.delete("a", netns="")
+    assert node.pod_rules() == [] and node.records() == []
 
 
 def test_without_programs_or_processes(node: Node) -> None:

@@ -353,13 +353,16 @@ def test_by_iptables(node: Node, state: str) -> None:
 
 def test_chains_that_only_name_the_network_stay(node: Node) -> None:
     """Somebody's chain whose comment looks like this suite's is told by its name, which derives from the container."""
+    for pod in ("a", "b"):
+        node.add(pod, ipMasqBackend="iptables")
     chain = f"CNI-{'a' * 24}"
     comment = f'name: "{CONFIG["name"]}" id: "gone"'
     node.host.run("iptables", "-t", "nat", "-N", chain)
     node.host.run("iptables", "-t", "nat", "-A", chain, "-m", "comment", "--comment", comment, "-j", "ACCEPT")
     before = node.host.run("iptables-save", "-t", "nat").stdout.count(chain)
-    assert node.collect().status == 0
-    assert node.host.run("iptables-save", "-t", "nat").stdout.count(chain) == before == 2
+    assert node.collect("a").status == 0
+    rules = node.host.run("iptables-save", "-t", "nat").stdout
+    assert rules.count(chain) == before == 2 and "10.1.0.2/32" in rules and "10.1.0.3/32" not in rules
 
 
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])

@@ -12,7 +12,7 @@ import pytest
 
 from shared.cni.ip import Prefix
 from shared.iptables import hostports, masquerade, programs
-from shared.iptables.hostport_rules import Forwarding
+from shared.iptables.hostport_rules import Forwarding, interface_words
 from shared.net.owner import Owner
 from shared.nft.hostports import HostPort
 
@@ -119,3 +119,14 @@ def test_a_table_is_read_anew_after_a_refusal(monkeypatch: pytest.MonkeyPatch, r
     tables = programs.Tables(4, "", "nat")
     tables.change(lambda lines: lines, {"nat": ["before"]})
     assert tried == [{"nat": ["before"]}] + [{"nat": ["now"]}] * refusals
+
+
+@pytest.mark.parametrize("ifname", ['e"th', "e'th", "e\\", "-j", "e;th", "!", 'x" -j ACCEPT'])
+def test_an_interfaces_name_adds_no_words_to_a_rule(ifname: str) -> None:
+    """One that iptables would not take as it is has a digest, and another for each name."""
+    assert re.fullmatch(r'if: \\"[0-9a-f]{12}\\"', interface_words(ifname))
+    assert interface_words(ifname) != interface_words(ifname + "x")
+
+
+def test_an_interfaces_plain_name() -> None:
+    assert interface_words("eth0") == 'if: \\"eth0\\"'

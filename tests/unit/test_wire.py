@@ -469,6 +469,18 @@ def test_a_large_batch_is_several_datagrams() -> None:
     assert places == [AT_ONCE, 2 * AT_ONCE, count]
 
 
+def test_a_dump_that_overran_the_buffer_is_begun_anew() -> None:
+    """What came before and after the loss is not all."""
+
+    def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
+        return [by_pyroute2(RTM_NEWLINK, 2, sequence, {"index": 5}), done(sequence)]
+
+    with KernelEnd(answer) as kernel:
+        kernel.netlink.socket = Overrun(kernel.netlink.socket, at=2)
+        assert [link["index"] for link in kernel.netlink.dump(RTM_GETLINK)] == [5]
+        assert len(kernel.requests) == 2
+
+
 def test_nothing_is_left_of_an_overrun_buffer() -> None:
     """The refusals that nobody waits for would crowd out the next answers."""
     requests = [Request(RTM_DELLINK, {"index": index}) for index in range(1, 6)]
