@@ -325,4 +325,31 @@ TABLE: tuple[Mutant, ...] = (
         "shared/net/addresses.py", '            raise InternalError(f"address {prefix} is in use', '            print(f"address {prefix} is in use', "an address that somebody else has fails the ADD",
         "tests/system/test_bridge.py -k duplicate_in_the_segment",
     ),
+    # -- routes and names
+    Mutant(
+        "shared/net/routes.py", "via = route.gw or gateway", "via = gateway or route.gw", "a route's own gateway wins", "tests/unit/test_wire.py -k own_gateway",
+    ),
+    Mutant(
+        "shared/net/routes.py", '                if hop.get("RTA_OIF") == index:\n', "                if True:\n", "CHECK takes no other link's route for the pod's",
+        "tests/system/test_bridge.py -k two_interfaces",
+    ),
+    Mutant(
+        "shared/net/reference_names.py", 'f"{name[: LONGEST_NAME - 17]}-{digest(name.encode())[:16]}"', "name[:LONGEST_NAME]", "two long ids with one beginning are two",
+        "tests/unit/test_link_names.py -k comments",
+    ),
+    Mutant(
+        "shared/net/reference_names.py", 'f"{network}{container_id}"', 'f"{network}/{container_id}"', "either suite ends what the other has masqueraded",
+        "tests/system/test_masquerade.py -k hand_over",
+    ),
+    Mutant(
+        "shared/net/wait.py", "    except InternalError:\n        return False\n", "    except InternalError:\n        return True\n", "a link that does not go is not taken for gone",
+        "tests/faults/test_leftovers.py -k another_namespace",
+    ),
+    Mutant(
+        "shared/net/readiness.py", 'if sysctl.read(FORWARDING[version]) == "0" and not posix', "if False and not posix", "STATUS says that the host cannot forward",
+        "tests/system/test_status.py -k must_fail",
+    ),
+    Mutant(
+        "shared/net/readiness.py", "    if 0 < mtu < LEAST_IPV6_MTU:\n", "    if False:\n", "an MTU that is too small for IPv6 is refused", "tests/system/test_status.py -k must_fail",
+    ),
 )  # fmt: skip

@@ -244,4 +244,11 @@ TABLE: tuple[Mutant, ...] = (
         '    missing = [one for one in wanted if one not in have]\n    sysctl.ensure("ipv4/ip_forward", "1")\n',
         "an ADD that cannot have its gateway address does not make the host forward", "tests/system/test_bridge.py -k another_address",
     ),
+    Mutant(
+        "plugins/loopback.py", "if prefix.address not in LOOPBACK_NETWORKS[prefix.version]:", "if False:", "an address on lo that is no loopback address is an error",
+        "tests/system/test_loopback.py -k strange",
+    ),
+    Mutant(
+        "plugins/loopback.py", '        if not links.require(Netlink(), NAME)["flags"] & IFF_UP:\n', "        if False:\n", "CHECK says that lo is down", "tests/faults/test_truth.py -k loopback",
+    ),
 )  # fmt: skip

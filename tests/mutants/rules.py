@@ -295,4 +295,25 @@ TABLE: tuple[Mutant, ...] = (
         "shared/filters.py", "        tasks.append(lambda: claims.collect(network, valid, admission.end))\n", "        pass\n", "bridge's GC ends firewall's admission of the dead",
         "tests/system/test_former_keys.py -k garbage_collection[firewall]",
     ),
+    # -- expressions and rules
+    Mutant(
+        "shared/nft/expressions.py", "return [meta(key), cmp(operator, IFNAME.pack(name))]", "return [meta(key), cmp(operator, name.encode())]",
+        "a link whose name only begins like another's is not that one", "tests/system/test_nft.py tests/unit/test_nft.py -k rules",
+    ),
+    Mutant(
+        "shared/nft/expressions.py", "        masked = [bitwise(mask, bytes(bits // 8))]\n", "        bitwise(mask, bytes(bits // 8))\n", "a prefix means all of its addresses",
+        "tests/system/test_nft.py tests/unit/test_nft.py -k rules or masks",
+    ),
+    Mutant(
+        "shared/nft/expressions.py", "return [*family(version), loaded, *masked", "return [loaded, *masked", "a rule for IPv4 reads no IPv6 packet",
+        "tests/system/test_nft.py tests/unit/test_nft.py -k rules",
+    ),
+    Mutant(
+        "shared/nft/ruleset.py", "        return [self._flush(), *(rule.append(self)", "        return [*(rule.append(self)", "a refilled chain has its rules and no others",
+        "tests/system/test_nft.py -k damaged",
+    ),
+    Mutant(
+        "shared/nft/ruleset.py", 'self.comment = f"{purpose} {digest(self.expressions)[:8]}"', "self.comment = purpose", "a rule of another release is seen to be another",
+        "tests/unit/test_nft.py -k another_release",
+    ),
 )  # fmt: skip

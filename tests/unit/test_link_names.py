@@ -6,6 +6,7 @@ import pytest
 
 from shared.net import owner
 from shared.net.owner import Owner
+from shared.net.reference_names import LONGEST_NAME, shortened
 
 OURS = Owner("net", "c1", "eth0")
 LINK = OURS.host_link
@@ -40,3 +41,13 @@ def test_another_network_has_other_names() -> None:
 @pytest.mark.parametrize("alias", ["", "pycni:", "net/c1/eth0", "pycni:net/c1", "pycni:net/c1/eth0/x", "cni:net/c1/eth0", "uplink to net/c1/eth0"])  # fmt: skip
 def test_aliases_that_name_no_attachment(alias: str) -> None:
     assert owner.attachment(alias) is None
+
+
+@pytest.mark.parametrize("length", [99, 100, 101, 255, 4000])
+def test_names_in_comments(length: int) -> None:
+    """A long one is cut, and another one for each name that begins alike."""
+    name = "n" * length
+    short = shortened(name)
+    assert (short == name) == (length <= LONGEST_NAME) and len(short) <= LONGEST_NAME
+    assert name.startswith(short[:80])
+    assert len({shortened(name + ending) for ending in ("", "a", "b")}) == 3

@@ -244,6 +244,13 @@ def test_registration(network: str, container_id: str, ifname: str, addresses: l
         assert registry.label(other) != name or other.ifname == ifname
 
 
+def test_a_rule_of_another_release_is_another() -> None:
+    """By its comment, although its purpose is the same: a chain that has it is refilled."""
+    one, same, other = (Rule("pods", x.link("iifname", name), x.drop()) for name in ("cni0", "cni0", "cni1"))
+    assert one.comment == same.comment != other.comment
+    assert one.comment.startswith("pods ") and other.comment.startswith("pods ")
+
+
 @pytest.mark.row(28)
 @pytest.mark.parametrize("width", range(1, 25))
 def test_registration_of_thousands(width: int) -> None:
