@@ -10,10 +10,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ STATE_DIRECTORIES = ("var/lib/cni", "run/cni")
 ADMIN_FLAGS = {"UP", "LOOPBACK", "BROADCAST", "MULTICAST", "POINTOPOINT", "NOARP", "PROMISC", "ALLMULTI"}
 ROUTE_KEYS = ("type", "dst", "gateway", "via", "dev", "table", "protocol", "scope", "prefsrc", "metric", "metrics")
 CLONE_NEWPID = 0x20000000  # linux/sched.h
+LINE_SECONDS = 60.0  # for a line that a test waits for
 # What time limits are multiplied with, where the machine is slower than those that they were chosen on.
 PATIENCE = float(os.environ.get("TEST_PATIENCE") or 1)
 
@@ -56,6 +59,27 @@ ip link set lo up
 echo "$pid"
 exec cat
 """
+
+
+class Silent(AssertionError):
+    """A program did not say in time what a test waits for."""
+
+
+def read_line(process: subprocess.Popen[Any], *, seconds: float = LINE_SECONDS) -> bytes:
+    """Read a line of a program's output, empty at its end; raise Silent after `seconds`, times PATIENCE.
+
+    Nothing else may read the output before or in between: what a buffer holds, nobody can wait for with a deadline.
+    """
+    assert process.stdout is not None
+    descriptor, found, deadline = process.stdout.fileno(), b"", time.monotonic() + seconds * PATIENCE
+    while not found.endswith(b"\n"):
+        if not select.select([descriptor], [], [], max(deadline - time.monotonic(), 0))[0]:
+            raise Silent(f"{process.args!r} said {found!r} and no more within {seconds:.0f} seconds")
+        byte = os.read(descriptor, 1)
+        if not byte:
+            break
+        found += byte
+    return found
 
 
 @dataclass(frozen=True)
@@ -98,8 +122,7 @@ class PretendHost:
             stderr=subprocess.PIPE,
             env={"PATH": PATH},
         )
-        assert self._first.stdout is not None
-        self.first_pid = self._first.stdout.readline().decode().strip()
+        self.first_pid = read_line(self._first).decode().strip()
         if not self.first_pid:
             _, stderr = self._first.communicate()
             raise RuntimeError(f"no pretend host (root and namespaces are needed): {stderr.decode()}")

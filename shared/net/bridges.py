@@ -61,15 +61,14 @@ def ensure(
 
     A new bridge gets a MAC of its own, which then does not change with its ports, and unless `dad` a link-local address
     that can be used at once. What is done is taken back unless the bridge has other ports than those in `own` by then;
-    but a bridge that has begun to filter VLANs goes on, since a concurrent call may count on it. Raises InternalError
-    if the name is another kind of link's, UnsupportedField if the kernel cannot filter VLANs.
+    but a bridge that has begun to filter VLANs goes on, since a concurrent call may count on it, and a new one that is
+    up is `remove_if_new`'s to remove. Raises InternalError if the name is another kind of link's, UnsupportedField if
+    the kernel cannot filter VLANs.
     """
     bridge = links.get(netlink, name)
     is_new = False
     if bridge is None:
-        is_new = create(netlink, name, mtu, vlan_filtering=vlan_filtering, fdb_max_learned=fdb_max_learned)
-        if is_new:
-            undo.push(f"remove bridge {name}", lambda: _remove_unless_used(netlink, name, own))
+        is_new = _begin(netlink, undo, name, mtu, own, vlan_filtering=vlan_filtering, fdb_max_learned=fdb_max_learned)
         bridge = links.require(netlink, name)
     if links.kind(bridge) != "bridge":
         raise InternalError(f"link {name} already exists but is not a bridge")
@@ -89,8 +88,17 @@ def ensure(
         if is_new:
             change.message["IFLA_IFALIAS"] = NEW_ALIAS
         netlink.batch([change])
-        undo.push(f"set {name} as it was", lambda: _set_back_unless_used(netlink, bridge, wanted, own))
+        if not is_new:
+            undo.push(f"set {name} as it was", lambda: _set_back_unless_used(netlink, bridge, wanted, own))
     return bridge
+
+
+def _begin(netlink: Netlink, undo: Undo, name: str, mtu: int, own: Ports, **how: Any) -> bool:
+    """Create a bridge that is removed if the call fails before it is up. Return False if another call was faster."""
+    mac = create(netlink, name, mtu, **how)
+    if mac:
+        undo.push(f"remove bridge {name}", lambda: _remove_if_unfinished(netlink, name, mac, own))
+    return bool(mac)
 
 
 def _refuse_advertisements(netlink: Netlink, bridge: Message, *, is_new: bool) -> None:
@@ -186,24 +194,24 @@ def _disable_ipv6(bridge: Message) -> str:
 
 def create(
     netlink: Netlink, name: str, mtu: int, *, vlan_filtering: bool = False, fdb_max_learned: int | None = None
-) -> bool:
-    """Create a bridge, still down. Return False if a concurrent call was faster."""
-    message: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": random_mac()}
-    if mtu:
-        message["IFLA_MTU"] = mtu
+) -> str:
+    """Create a bridge, still down, and return its MAC, which is empty if a concurrent call was faster."""
+    mac = random_mac()
     data: Message = {"IFLA_BR_VLAN_FILTERING": 1} if vlan_filtering else {}
     if fdb_max_learned is not None:
         data["IFLA_BR_FDB_MAX_LEARNED"] = fdb_max_learned
-    message = _with_data(message, data)
+    message = _with_data({"IFLA_IFNAME": name, "IFLA_ADDRESS": mac}, data)
+    if mtu:
+        message["IFLA_MTU"] = mtu
     try:
         netlink.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno == errno.EEXIST:
-            return False
+            return ""
         if vlan_filtering and error.errno == errno.EOPNOTSUPP:
             raise _no_vlan_filtering(name) from None
         raise
-    return True
+    return mac
 
 
 def _no_vlan_filtering(name: str) -> UnsupportedField:
@@ -302,15 +310,25 @@ def remove_if_new(netlink: Netlink, name: str, uplinks: Ports) -> None:
         netlink.request(RTM_DELLINK, {"index": bridge["index"]}, 0, (errno.ENODEV,))
 
 
-def note_attached(netlink: Netlink, bridge: Message) -> None:
-    """A pod is attached: from now on the bridge stays."""
-    if bridge.get("IFLA_IFALIAS") == NEW_ALIAS:
-        netlink.request(RTM_NEWLINK, {"index": bridge["index"], "IFLA_IFALIAS": ""})
+def note_attached(netlink: Netlink, undo: Undo, bridge: Message, own: Ports) -> None:
+    """Note that a pod is attached: from now on the bridge stays. Taken back as in `ensure`."""
+    if bridge.get("IFLA_IFALIAS") != NEW_ALIAS:
+        return
+    index = bridge["index"]
+
+    def take_back() -> None:
+        if not has_other_ports(netlink, index, *own):
+            netlink.request(RTM_NEWLINK, {"index": index, "IFLA_IFALIAS": NEW_ALIAS}, 0, (errno.ENODEV,))
+
+    netlink.request(RTM_NEWLINK, {"index": index, "IFLA_IFALIAS": ""})
+    undo.push(f"note that {bridge['IFLA_IFNAME']} has had no pod", take_back)
 
 
-def _remove_unless_used(netlink: Netlink, name: str, own: Ports) -> None:
+def _remove_if_unfinished(netlink: Netlink, name: str, mac: str, own: Ports) -> None:
+    """Remove the bridge with this MAC if it has never come up. The name alone may be another one's by now."""
     bridge = links.get(netlink, name)
-    if bridge is not None and not has_other_ports(netlink, bridge["index"], *own):
+    is_unfinished = bridge is not None and bridge["IFLA_ADDRESS"] == mac and not bridge["flags"] & IFF_UP
+    if bridge is not None and is_unfinished and not has_other_ports(netlink, bridge["index"], *own):
         netlink.request(RTM_DELLINK, {"index": bridge["index"]}, 0, (errno.ENODEV,))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import PATH, TREE, PretendHost
+from tests.pretend import PATH, TREE, PretendHost, read_line
 
 NETWORK: dict[str, Any] = {
     "cniVersion": "1.1.0",
@@ -80,7 +80,7 @@ class Node:
             server = host.popen(*enter, sys.executable, "-c", SERVER, stdin=subprocess.DEVNULL, stderr=None)
             assert server.stdout is not None
             with server.stdout:
-                assert server.stdout.readline() == b"ready\n"
+                assert read_line(server) == b"ready\n"
         for name in DEAD:
             host.drop_netns(name)
         host.run("rm", f"{RESULTS}/pods-lost-eth0")

@@ -111,7 +111,10 @@ def test_adds_and_dels_at_the_same_time(host: PretendHost) -> None:
             _calls("DEL", "10.7.0.0/28", number - 4, 1) if number >= 4 else []
         )
     answers = batch.run(host, calls, at_once=8)
-    assert {answer.code for call, answer in zip(calls, answers, strict=True) if call.command == "ADD"} <= {None, 11}
+    adds = [answer for call, answer in zip(calls, answers, strict=True) if call.command == "ADD"]
+    assert {answer.code for answer in adds} <= {None, 11}
+    # at most 4 + 8 are up at once, and 13 addresses are there
+    assert sum(answer.status == 0 for answer in adds) > 50, Counter(answer.code for answer in adds)
     assert {answer.status for call, answer in zip(calls, answers, strict=True) if call.command == "DEL"} == {0}
     held = _leases(host)
     assert len(set(held.values())) == len(held)
@@ -193,4 +196,4 @@ def test_first_pods_that_all_fail(host: PretendHost, tmp_path: Path) -> None:
     ]
     assert not complaints, f"{len(complaints)} complaints:\n" + "\n".join(complaints[:40])
     assert {answer.status for answer in answers} == {1}
-    assert all(name == "lo" or name.startswith("br") for name in host.snapshot()["host"]["links"])
+    assert set(host.snapshot()["host"]["links"]) == {"lo"}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.faults.test_leftovers import BOOKKEEPING
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, read_line
 from tests.system.test_install import Site, is_launcher, make_site
 
 NETWORK = "net"
@@ -172,7 +172,7 @@ def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
         chain = native(8081 + number)
         host.netns(f"pod{number}")
         workers.append(host.popen(sys.executable, "-c", WORKER, json.dumps(chain), f"pod{number}", str(site.bin)))
-    complaints = [worker.stdout.readline().decode() for worker in workers if worker.stdout]
+    complaints = [read_line(worker).decode() for worker in workers]
     trees: set[Path] = set()
     for version in ("0.1.0", "0.2.0", "0.3.0", "0.1.0"):
         if version != "0.1.0" or trees:
@@ -180,7 +180,7 @@ def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
         site.run()
         trees.add(site.tree())
         # whatever a worker began before it has ended then, and one more has begun
-        complaints += [worker.stdout.readline().decode() for worker in workers for _ in range(2) if worker.stdout]
+        complaints += [read_line(worker).decode() for worker in workers for _ in range(2)]
     for worker in workers:
         out, err = worker.communicate()
         complaints += [*out.decode().splitlines(keepends=True), err.decode()]

@@ -180,6 +180,7 @@ LOSSES = {
     "address": ("ip -n pod address del 10.7.0.2/24 dev eth0", ("10.7.0.2", "eth0")),
     "another address": ("ip -n pod address flush dev eth0; ip -n pod address add 10.7.0.9/24 dev eth0", ("10.7.0.2",)),
     "default route": ("ip -n pod route del default", ("0.0.0.0/0",)),
+    "gateway of the default route": ("ip -n pod route replace default via 10.7.0.99", ("0.0.0.0/0", "10.7.0.1")),
     "route": ("ip -n pod route del 192.0.2.0/24", ("192.0.2.0/24",)),
     "port": (f"ip link set {HOST_LINK} nomaster", (HOST_LINK, "br0")),
     "port is down": (f"ip link set {HOST_LINK} down", (HOST_LINK, "down")),

@@ -98,7 +98,7 @@ TABLE: tuple[Mutant, ...] = (
         "an ADD sees the switch that a concurrent DEL sets back", "tests/system/test_route_localnet.py -k between",
     ),
     Mutant(
-        "shared/net/localnet.py", "return None if routes.has_gateway(host, link[\"index\"]) else link", "return link",
+        "shared/net/localnet.py", 'return None if routes.has_gateway(host, link["index"]) else link', "return link",
         "an uplink is never switched", "tests/system/test_route_localnet.py -k uplink",
     ),
     Mutant(
@@ -112,5 +112,325 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "shared/net/links.py", 'return name if link is None else str(link["IFLA_IFNAME"])', "return name",
         "an alternative name stands for the link's own", "tests/system/test_alternative_names.py -k uplinks",
+    ),
+    Mutant(
+        "shared/net/liveness.py", ":{found.st_mtime_ns}", "", "an inode number that a new namespace has again is not the old one",
+        "tests/system/test_liveness.py -k time_is_not",
+    ),
+    Mutant(
+        "shared/net/netns.py", "    if is_own and posix", "    if False and posix", "the host's own namespace is refused",
+        "tests/faults/test_leftovers.py -k own_namespace_is_refused",
+    ),
+    Mutant(
+        "shared/net/netns.py", " | posix.O_NONBLOCK", "", "a FIFO in the place of a namespace does not block",
+        "tests/system/test_loopback.py -k fifo",
+    ),
+    Mutant(
+        "shared/net/bridges.py", '"IFLA_LINK_NETNSID" not in port and ', "", "a number from another namespace is no link of this one",
+        "tests/unit/test_bridges.py",
+    ),
+    Mutant(
+        "shared/net/bridges.py", "return not all(is_own(port) for port in ports(netlink, bridge))", "return False",
+        "a failing ADD leaves what another pod on the bridge needs", "tests/system/test_bridge.py -k failing_add_leaves_the_gateway",
+    ),
+    Mutant(
+        "shared/net/bridges.py", ' and is_new and not has_other_ports(netlink, bridge["index"], *uplinks):', ' and not has_other_ports(netlink, bridge["index"], *uplinks):',
+        "a failing ADD leaves a bridge that it has not made", "tests/faults/test_failing_neighbours.py",
+    ),
+    Mutant(
+        "shared/net/bridges.py", ' and is_new and not has_other_ports(netlink, bridge["index"], *uplinks):', " and is_new:",
+        "a failing ADD leaves a new bridge that another pod is joining", "tests/faults/test_failing_neighbours.py",
+    ),
+    Mutant(
+        "shared/net/bridges.py", "        if has_other_ports(netlink, bridge, *own, index):\n            return\n", "",
+        "a failing ADD leaves the gateway address that another pod uses", "tests/system/test_bridge.py -k failing_add_leaves_the_gateway",
+    ),
+    Mutant(
+        "shared/net/bridges.py", "(gateway.version == 4 or other.overlaps(gateway))", "True",
+        "other IPv6 networks on the bridge stay", "tests/system/test_bridge.py -k other_ipv6_networks",
+    ),
+    Mutant(
+        "shared/net/bridges.py", "    if conflicts and not force:\n", "    if False:\n", "another address on the bridge stays without forceAddress",
+        "tests/system/test_bridge.py -k another_address",
+    ),
+    Mutant(
+        "shared/net/bridges.py", "        netlink.batch([addresses.add(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])\n", "",
+        "an address that was forced away comes back when the ADD fails", "tests/system/test_bridge.py -k forced_away",
+    ),
+    Mutant(
+        "shared/net/bridges.py", '_sysfs(name, "addr_assign_type") == NET_ADDR_SET', "True",
+        "a bridge that somebody else has made keeps its MAC", "tests/system/test_bridge.py -k bridges_mac_stays",
+    ),
+    Mutant(
+        "shared/net/bridges.py", '_sysfs(name, "address") == mac and ', "", "another namespace's bridge of that name says nothing",
+        "tests/unit/test_bridges.py -k mac_was_set",
+    ),
+    Mutant(
+        "shared/net/bridges.py", 'undo.push(f"set {bridge[\'IFLA_IFNAME\']}\'s calls of iptables as they were", take_back)', "undo",
+        "a failing ADD sets the bridge's calls of iptables back", "tests/system/test_frames.py -k calls_of_iptables_after",
+    ),
+    Mutant(
+        "shared/net/bridges.py", "for name, _ in () if on else CALLS:", "for name, _ in CALLS:",
+        "bridgeNfCallIptables: true leaves the namespace's switches alone", "tests/system/test_frames.py -k calls_of_iptables",
+    ),
+    Mutant(
+        "shared/net/bridges.py", "        except links.NoLink:\n            continue\n", "",
+        "a bridge that a concurrent failing ADD took away is made anew", "tests/unit/test_bridges.py",
+    ),
+    Mutant(
+        "shared/net/bridges.py", 'is_gone = links.by_index(netlink, bridge["index"]) is None if bridge else error.errno == errno.ENODEV', "is_gone = False",
+        "a bridge that is taken away while a port joins it is made anew", "tests/unit/test_bridges.py",
+    ),
+    Mutant(
+        "shared/net/bridges.py", '        if error.errno == errno.EEXIST:\n            return ""\n', "",
+        "of several first ADDs each gets the bridge", "tests/unit/test_wire.py -k another_call_has_made",
+    ),
+    Mutant(
+        "shared/net/bridges.py", '        sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")\n', "        pass\n",
+        "the new bridge's IPv6 address can be used at once", "tests/system/test_neighbours.py -k keeps_its_detection",
+    ),
+    Mutant(
+        "shared/net/bridges.py", "    sysctl.refuse_advertisements(name)\n", "", "the bridge ignores router advertisements",
+        "tests/system/test_bridge.py -k router_advertisements",
+    ),
+    Mutant(
+        "shared/net/links.py", "while group == 0 or group in taken:", "while group == 0:", "links of a stranger's group are not deleted",
+        "tests/unit/test_links.py",
+    ),
+    Mutant(
+        "shared/net/links.py", 'if link["index"] in grouped and is_doomed(link)]', 'if link["index"] in grouped]',
+        "a link that has become another's in the meantime is not deleted", "tests/unit/test_links.py",
+    ),
+    Mutant(
+        "shared/net/links.py", "return error.errno != errno.EINVAL", "return True", "a link whose pod's namespace is gone is told from a living one's",
+        "tests/unit/test_links.py",
+    ),
+    Mutant(
+        "shared/net/links.py", "0, (errno.ENODEV,)) for link in doomed]", "0) for link in doomed]", "GC does not mind links that another GC deletes",
+        "tests/unit/test_links.py",
+    ),
+    Mutant(
+        "shared/net/owner.py", "len(tail) == 8 and ", "", "a name that only begins like a host link's is a stranger's", "tests/unit/test_link_names.py",
+    ),
+    Mutant(
+        "shared/net/owner.py", "alias.startswith(ALIAS_PREFIX) and len(parts) == 3", "len(parts) == 3", "an alias that somebody else has written names no attachment",
+        "tests/unit/test_link_names.py",
+    ),
+    Mutant(
+        "shared/net/owner.py", 'return "fe" + mac[2:]', "return mac", "a bridge without a MAC of its own does not take the pods'",
+        "tests/system/test_neighbours.py -k precedence",
+    ),
+    Mutant(
+        "shared/net/renamed.py", " and made_by[1:] == (owner.container_id, owner.ifname)", "", "DEL leaves the interface of another container's name",
+        "tests/system/test_former_keys.py -k another_network",
+    ),
+    Mutant(
+        "shared/net/renamed.py", "pod_netns.is_own or ", "", "in the host's own namespace no link is a renamed network's", "tests/system/test_netns_override.py -k renamed",
+    ),
+    Mutant(
+        "shared/net/uplinks.py", 'if link is None or link.get("IFLA_MASTER", 0) not in (0, bridge) or bridges', "if link is None or bridges",
+        "a failing ADD leaves an uplink that somebody has put elsewhere", "tests/system/test_uplinks.py -k put_elsewhere",
+    ),
+    Mutant(
+        "shared/net/uplinks.py", "not in (0, bridge) or bridges.has_other_ports(netlink, bridge, *own):", "not in (0, bridge):",
+        "a failing ADD leaves the uplink that another pod uses", "tests/unit/test_uplinks.py",
+    ),
+    Mutant(
+        "shared/net/uplinks.py", 'links.change_flags(index, before["flags"], IFF_UP)', "links.change_flags(index, 0, IFF_UP)",
+        "a failing ADD leaves an uplink up that was up", "tests/system/test_uplinks.py -k takes_out",
+    ),
+    Mutant(
+        "shared/net/uplinks.py", "    if bridges.has_other_ports(netlink, bridge, *own):\n        # another", "    if False:\n        # another",
+        "a pod that comes while a failing ADD takes the uplink out gets it back", "tests/unit/test_uplinks.py",
+    ),
+    Mutant(
+        "shared/net/uplinks.py", '    if is_pod_link(link["IFLA_IFNAME"], link.get("IFLA_IFALIAS", "")):\n        return "belongs to a pod"\n', "",
+        "a pod's link is no uplink", "tests/system/test_uplinks.py -k cannot_be_uplinks",
+    ),
+    Mutant(
+        "shared/net/uplinks.py", " if one.address not in addresses.LINK_LOCAL]", "]", "a link-local address keeps no link from being an uplink",
+        "tests/system/test_uplinks.py -k link_local",
+    ),
+    Mutant(
+        "shared/net/uplinks.py", ' and "IFLA_LINK_NETNSID" not in other', "", "a macvlan of a pod that has the uplink's number below it is no reason",
+        "tests/system/test_uplinks.py -k number",
+    ),
+    Mutant(
+        "shared/net/vlans.py", 'member = {"flags": 0, "vid": default}', 'member = {"flags": 1, "vid": default}',
+        "the bridge's own end stays in the default VLAN", "tests/unit/test_wire.py -k vlans",
+    ),
+    Mutant(
+        "shared/net/vlans.py", "return bool(native and default and not keep_default and native != default)", "return bool(default and not keep_default and native != default)",
+        "a port that has a trunk alone stays in the default VLAN", "tests/unit/test_wire.py -k vlans",
+    ),
+    Mutant(
+        "shared/net/vlans.py", '        if not _members(netlink, bridge["index"], vlan) - {*own, port["index"]}:\n            links', "        if True:\n            links",
+        "a failing ADD leaves the VLAN gateway port that another pod uses", "tests/unit/test_vlan_gateway.py",
+    ),
+    Mutant(
+        "shared/net/vlans.py", 'if link.get("IFLA_MASTER") == bridge and link["index"] != bridge and vlan in _vlans(link)', "if vlan in _vlans(link)",
+        "ports of other bridges are not in this bridge's VLAN", "tests/unit/test_vlan_gateway.py",
+    ),
+    Mutant(
+        "shared/net/vlans.py", "    elif untagged and not have[untagged]:\n", "    elif False:\n", "CHECK names a VLAN that is not the native one",
+        "tests/unit/test_vlan_gateway.py",
+    ),
+    Mutant(
+        "shared/net/vlans.py", 'is_pod_link(name, port.get("IFLA_IFALIAS", ""))', "True", "CHECK of a pod that the reference made does not mind the default VLAN",
+        "tests/unit/test_vlan_gateway.py",
+    ),
+    Mutant(
+        "shared/net/qdisc.py",
+        'present["handle"] == ROOT_HANDLE and _is_limit(tc, present):\n        requests.append(_remove(index, TC_H_ROOT, ROOT_HANDLE))',
+        '_is_limit(tc, present):\n        requests.append(_remove(index, TC_H_ROOT, present["handle"]))',
+        "DEL leaves a stranger's token bucket", "tests/system/test_bandwidth.py -k strangers_root",
+    ),
+    Mutant(
+        "shared/net/qdisc.py", 'if present is not None and present["handle"] == ROOT_HANDLE and _is_limit(tc, present):', 'if present is not None and present["handle"] == ROOT_HANDLE:',
+        "DEL leaves a stranger's HTB and prio", "tests/system/test_bandwidth.py -k strangers",
+    ),
+    Mutant(
+        "shared/net/qdisc.py", "        if filters.get(preference) not in {0, *ifbs}:\n", "        if filters.get(preference) is None:\n",
+        "DEL leaves a stranger's redirection", "tests/system/test_bandwidth.py -k strangers",
+    ),
+    Mutant(
+        "shared/net/qdisc.py", "preference == OWN_QDISC and len(filters) == 1", "preference == OWN_QDISC",
+        "an ingress qdisc with a stranger's filter stays", "tests/system/test_bandwidth.py -k own_qdisc",
+    ),
+    Mutant(
+        "shared/net/qdisc.py", '    if present is not None and present["handle"]:\n', "    if False:\n", "a link that something limits already is refused",
+        "tests/system/test_bandwidth.py -k strangers",
+    ),
+    Mutant(
+        "shared/net/qdisc.py", '("limit", have["limit"], self.limit, "bytes"),', "", "CHECK looks at the length of the queue", "tests/system/test_bandwidth.py -k check_names",
+    ),
+    Mutant(
+        "shared/net/subnets.py", "== REFERENCE_UNLIMITED_RATE", "is not None", "a stranger's HTB is not taken for the reference's", "tests/system/test_bandwidth.py -k htb",
+    ),
+    Mutant(
+        "shared/net/sysctl.py", "    if current == value:\n        return\n", "", "a sysctl that is right already is no error where /proc/sys is read-only",
+        "tests/unit/test_sysctl.py",
+    ),
+    Mutant(
+        "shared/net/sysctl.py", 'if read(f"{conf}disable_ipv6") == "0" and not forwards:', "if False:", "a link that would accept router advertisements is refused",
+        "tests/system/test_neighbours.py -k sysctls_that_are_wrong",
+    ),
+    Mutant(
+        "shared/net/turns.py", "                fcntl.flock(self.descriptor, fcntl.LOCK_EX)\n", "                pass\n", "calls that look at rules and change them take turns",
+        "tests/faults/test_turns.py",
+    ),
+    Mutant(
+        "shared/net/claims.py", "            left -= {*_addresses(content)}\n", "            pass\n", "DEL leaves an address that another pod has by now",
+        "tests/system/test_firewall.py -k leased_anew",
+    ),
+    Mutant(
+        "shared/net/claims.py", '(content.get("network") != claim.owner.network or _order(content) >= _order(claim.note))', "True",
+        "a note that another suite's DEL left behind keeps no address", "tests/system/test_firewall.py -k references_del",
+    ),
+    Mutant(
+        "shared/net/claims.py", "if claim and claim.owner.network == network and (claim.owner.container_id", "if claim and (claim.owner.container_id",
+        "firewall's GC leaves other networks' pods", "tests/system/test_firewall.py -k collection_by_iptables",
+    ),
+    Mutant(
+        "shared/net/claims.py", "(claim.owner.container_id, claim.owner.ifname) not in valid", "claim.owner.container_id not in {one for one, _ in valid}",
+        "firewall's GC tells the interfaces of a container apart", "tests/system/test_firewall.py -k collection_by_iptables",
+    ),
+    Mutant(
+        "shared/net/claims.py", "if claim and claim.owner.network == network and is_alive(claim, valid):", "if claim and is_alive(claim, valid):",
+        "a note of another network's pod has nobody admitted here", "tests/system/test_firewall_restored.py -k not_for_this_network",
+    ),
+    Mutant(
+        "shared/net/claims.py", "return Claim(owner, content) if path in _paths(owner) else None", "return Claim(owner, content)",
+        "a note under another's name counts for nothing", "tests/system/test_firewall_restored.py -k not_for_this_network",
+    ),
+    Mutant(
+        "shared/net/claims.py", "        each(first, *(lambda take=take", "        _remove(owner)\n        each(first, *(lambda take=take",
+        "a note stays until its rules are gone", "tests/system/test_firewalld.py -k could_not_end",
+    ),
+    Mutant(
+        "shared/net/claims.py", "found = [next(_living(some, owner.network, None), None) for some in (names, names[::-1])]", "found = [next(_living(some, owner.network, None), None) for some in (names,)]",
+        "an ADD that is killed while it restores leaves a witness", "tests/system/test_firewall_restored.py -k witnesses",
+    ),
+    Mutant(
+        "shared/net/verify.py", "(not gateways or (route.gw and route.gw not in gateways))", "not gateways", "CHECK looks at the routes' gateways",
+        "tests/faults/test_truth.py -k names_what_is_lost and default",
+    ),
+    Mutant(
+        "shared/net/verify.py", "return bool(interface.sandbox) and interface.name == call.ifname", "return True", "CHECK looks at its own addresses only",
+        "tests/system/test_bridge.py -k own_addresses",
+    ),
+    Mutant(
+        "shared/net/verify.py", '    if mac and message["IFLA_ADDRESS"] != mac:\n', "    if False:\n", "CHECK names another MAC", "tests/system/test_bridge.py -k mac_from",
+    ),
+    Mutant(
+        "shared/net/readiness.py", "        if choice and all(conflicts):\n", "        if choice and any(conflicts):\n", "STATUS knows that one range of several will do",
+        "tests/system/test_status.py -k can_succeed",
+    ),
+    Mutant(
+        "shared/net/wait.py", 'return bool(link["IFLA_OPERSTATE"] == links.IF_OPER_UP)', "return True", "ADD answers when the port forwards",
+        "tests/system/test_netlink.py -k waited_for",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)", "interrupted = False", "a dump that a change interrupted is begun anew",
+        "tests/unit/test_wire.py -k dump",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "                    self._drain(has_lost=has_lost)\n", "", "answers that an overrun left do not crowd out the next ones",
+        "tests/unit/test_wire.py -k overrun",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "                if kind != NLMSG_ERROR or not first <= sequence <= last:\n                    continue  # an answer", "                if kind != NLMSG_ERROR:\n                    continue  # an answer",
+        "answers to earlier requests are passed over", "tests/unit/test_wire.py -k earlier",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "                interrupted = True  # to be read", "                pass  # to be read", "a dump that overran the buffer is begun anew",
+        "tests/unit/test_wire.py -k overran",
+    ),
+    Mutant(
+        "shared/net/netlink.py", "                failure = failure or self._refusal(requests[sequence - first], _flags, data, start, end)",
+        "                failure = self._refusal(requests[sequence - first], _flags, data, start, end)", "a refusal in the middle of a batch is raised",
+        "tests/unit/test_wire.py -k batch",
+    ),
+    Mutant(
+        "shared/net/announce.py", "_arp(ARPOP_REPLY, mac, address.packed, mac)", "_arp(ARPOP_REPLY, mac, address.packed, bytes(6))", "neighbours take an announcement for gratuitous",
+        "tests/unit/test_announce.py",
+    ),
+    Mutant(
+        "shared/net/filter_tables.py", 'if any(b"nat" in legacy_tables(path) for path in LEGACY_NAMES.values())', "if False", "rules of the older iptables are looked for",
+        "tests/system/test_iptables_programs.py -k lock",
+    ),
+    Mutant(
+        "shared/net/subnets.py", "        if sorted(map(_key, _filters(tc, index))) != sorted(map(_key, self.filters)):\n", "        if False:\n",
+        "CHECK looks at the subnets that are limited", "tests/system/test_bandwidth.py -k check_of_subnets",
+    ),
+    Mutant(
+        "shared/net/addresses.py", '            raise InternalError(f"address {prefix} is in use', '            print(f"address {prefix} is in use', "an address that somebody else has fails the ADD",
+        "tests/system/test_bridge.py -k duplicate_in_the_segment",
+    ),
+    Mutant(
+        "shared/net/routes.py", "via = route.gw or gateway", "via = gateway or route.gw", "a route's own gateway wins", "tests/unit/test_wire.py -k own_gateway",
+    ),
+    Mutant(
+        "shared/net/routes.py", '                if hop.get("RTA_OIF") == index:\n', "                if True:\n", "CHECK takes no other link's route for the pod's",
+        "tests/system/test_bridge.py -k two_interfaces",
+    ),
+    Mutant(
+        "shared/net/reference_names.py", 'f"{name[: LONGEST_NAME - 17]}-{digest(name.encode())[:16]}"', "name[:LONGEST_NAME]", "two long ids with one beginning are two",
+        "tests/unit/test_link_names.py -k comments",
+    ),
+    Mutant(
+        "shared/net/reference_names.py", 'f"{network}{container_id}"', 'f"{network}/{container_id}"', "either suite ends what the other has masqueraded",
+        "tests/system/test_masquerade.py -k hand_over",
+    ),
+    Mutant(
+        "shared/net/wait.py", "    except InternalError:\n        return False\n", "    except InternalError:\n        return True\n", "a link that does not go is not taken for gone",
+        "tests/faults/test_leftovers.py -k another_namespace",
+    ),
+    Mutant(
+        "shared/net/readiness.py", 'if sysctl.read(FORWARDING[version]) == "0" and not posix', "if False and not posix", "STATUS says that the host cannot forward",
+        "tests/system/test_status.py -k must_fail",
+    ),
+    Mutant(
+        "shared/net/readiness.py", "    if 0 < mtu < LEAST_IPV6_MTU:\n", "    if False:\n", "an MTU that is too small for IPv6 is refused", "tests/system/test_status.py -k must_fail",
     ),
 )  # fmt: skip

@@ -29,4 +29,239 @@ TABLE: tuple[Mutant, ...] = (
         "plugins/tuning.py", "            sysctl.require_visible()\n", "            pass\n",
         "STATUS says that sysctls are hidden", "tests/system/test_hidden_sysctls.py -k tuning",
     ),
+    Mutant(
+        "plugins/bridge.py", "        each(lambda: _remove_filters(host, own), disconnect)\n",
+        "        ipam and delegate.forward(call)\n        each(lambda: _remove_filters(host, own), disconnect)\n",
+        "DEL releases the address when rules and link are gone, not before", "tests/system/test_delete_order.py -k iptables_that_fails",
+    ),
+    Mutant(
+        "plugins/bridge.py", "each(lambda: _remove_filters(host, own), disconnect)", "(_remove_filters(host, own), disconnect())",
+        "DEL deletes the link even if the rules cannot be removed", "tests/system/test_delete_order.py -k iptables_that_fails",
+    ),
+    Mutant(
+        "plugins/bridge.py", "        links.silence(host, owner.host_link)", "        pass",
+        "DEL silences a port before its MAC check goes", "tests/system/test_frames.py -k killed_at_any_message",
+    ),
+    Mutant(
+        "plugins/bridge.py", "lambda: links.silence(host, pod.owner.host_link)", "lambda: None",
+        "a failing ADD silences the port before its MAC check goes", "tests/system/test_frames.py -k failing_add_that",
+    ),
+    Mutant(
+        "plugins/bridge.py", "return owner is None or owner[0] == call.network", "return True",
+        "GC leaves another network's link whose name has the same digits", "tests/system/test_bridge.py -k garbage",
+    ),
+    Mutant(
+        "plugins/bridge.py", " or name in names:", ":", "GC leaves the links of valid attachments", "tests/system/test_bridge.py -k garbage",
+    ),
+    Mutant(
+        "plugins/bridge.py", 'links.kind(link) != "veth" or not is_host_link', "not is_host_link",
+        "GC leaves a stranger's link of another kind", "tests/system/test_bridge.py -k garbage",
+    ),
+    Mutant(
+        "plugins/bridge.py", "if pod_netns is None or pod_netns.is_own:\n        return False", "if pod_netns is None:\n        return False",
+        "DEL in the host's own namespace takes no link for the pod's by its name alone", "tests/system/test_netns_override.py -k is_there",
+    ),
+    Mutant(
+        "plugins/bridge.py", ' and attachment(end.get("IFLA_IFALIAS", "")) is None:', ":",
+        "DEL leaves the interface that another network has made", "tests/system/test_former_keys.py -k another_network",
+    ),
+    Mutant(
+        "plugins/bridge.py", "if _has_link(pod_netns, ifname) or not wait.gone(host, owner.host_link):", "if _has_link(pod_netns, ifname):",
+        "an ADD in another namespace leaves the living pod's link", "tests/faults/test_leftovers.py -k another_namespace",
+    ),
+    Mutant(
+        "plugins/bridge.py", 'undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))', "undo",
+        "a failing ADD removes the veth pair", "tests/system/test_bridge.py -k full_pool",
+    ),
+    Mutant(
+        "plugins/bridge.py", 'if port.get("IFLA_MASTER") != bridge_now["index"]:', "if False:",
+        "an ADD whose bridge was replaced in the meantime fails", "tests/faults/test_failing_neighbours.py -k replaced",
+    ),
+    Mutant(
+        "plugins/bridge.py", "    bridges.note_attached(host, undo, bridge_now, own)\n", "",
+        "a bridge that has had a pod stays, whatever fails after that", "tests/faults/test_failing_neighbours.py -k just_gone",
+    ),
+    Mutant(
+        "plugins/bridge.py", "    _end_former(pod, result)\n", "",
+        "a pod that comes back does not inherit the rules of its former life", "tests/system/test_former_keys.py -k next_pod_is_not_masqueraded",
+    ),
+    Mutant(
+        "plugins/bridge.py", '    own = (port["index"], *indexes)\n    _guard(host, undo, pod)\n    steps.begin("bridge")\n', '    own = (port["index"], *indexes)\n    steps.begin("bridge")\n',
+        "the MAC check is there", "tests/system/test_frames.py -k other_keys",
+    ),
+    Mutant(
+        "plugins/bridge.py", '    if not port["flags"] & IFF_UP:\n', "    if False:\n",
+        "CHECK names a port that is down", "tests/system/test_bridge.py -k test_check",
+    ),
+    Mutant(
+        "plugins/bridge.py", "        problems += uplinks.problems(host, bridge, pod.uplinks)\n", "        uplinks\n",
+        "CHECK looks at the uplinks", "tests/system/test_uplinks.py -k check",
+    ),
+    Mutant(
+        "plugins/bridge.py", "        problems += spoofcheck.problems(pod.owner, pod.own_mac)\n", "        spoofcheck\n",
+        "CHECK looks at the MAC check's rules", "tests/system/test_frames.py -k flushed",
+    ),
+    Mutant(
+        "plugins/bridge.py", "        _collect(problems, lambda: delegate.forward(call))\n    if problems:\n        raise InternalError", "        delegate\n    if problems:\n        raise InternalError",
+        "CHECK asks the IPAM plugin", "tests/faults/test_truth.py -k names_everything",
+    ),
+    Mutant(
+        "plugins/bridge.py", "readiness.room(host, bridge, 1 + len(to_join) + needs_port)", "[]",
+        "STATUS says that a bridge is full", "tests/system/test_many_links.py -k full",
+    ),
+    Mutant(
+        "plugins/bridge.py", "    if pod.ipam:\n        delegate.forward(call)\n", "",
+        "STATUS asks the IPAM plugin", "tests/system/test_bridge.py -k test_status",
+    ),
+    Mutant(
+        "plugins/bandwidth.py", "return owner is None or owner[0] == call.network", "return True",
+        "GC leaves another network's ifb whose name has the same digits", "tests/system/test_bandwidth.py -k gc",
+    ),
+    Mutant(
+        "plugins/bandwidth.py", " or name in valid:", ":", "GC leaves the ifbs of valid attachments", "tests/system/test_bandwidth.py -k gc",
+    ),
+    Mutant(
+        "plugins/bandwidth.py", "is_theirs = pod_netns is not None and not pod_netns.is_own", "is_theirs = pod_netns is not None",
+        "DEL in the host's own namespace releases no link by its name alone", "tests/system/test_bandwidth.py -k strangers_limits",
+    ),
+    Mutant(
+        "plugins/bandwidth.py", 'if link is not None and links.kind(link) == "veth":', "if link is not None:",
+        "a stranger's link with the host link's name is not limited", "tests/system/test_bandwidth.py -k strangers",
+    ),
+    Mutant(
+        "plugins/bandwidth.py", 'return link if link is not None and links.kind(link) == "ifb" else None', "return link",
+        "DEL leaves a stranger's link that is called like an ifb and is none", "tests/system/test_bandwidth.py -k strangers",
+    ),
+    Mutant(
+        "plugins/bandwidth.py", 'ifb and link and ifb["index"] not in qdisc.redirections(TrafficControl(), link["index"]).values()', "ifb and link",
+        "a second ADD leaves the first one's ifb", "tests/system/test_bandwidth.py -k add_twice",
+    ),
+    Mutant(
+        "plugins/bandwidth.py", '            if not ifb["flags"] & IFF_UP:\n', "            if False:\n",
+        "CHECK names an ifb that is down", "tests/system/test_bandwidth.py -k check_names",
+    ),
+    Mutant(
+        "plugins/firewall.py", "    with turn(claims.RECORDS):\n        has_lost", "    if True:\n        has_lost",
+        "firewall's ADD waits for its turn", "tests/faults/test_turns.py -k ADD",
+    ),
+    Mutant(
+        "plugins/firewall.py", "        with turn(claims.RECORDS):\n            _restore", "        if True:\n            _restore",
+        "firewall's GC waits for its turn", "tests/faults/test_turns.py -k GC",
+    ),
+    Mutant(
+        "plugins/firewall.py", "        _evict(claim)\n", "", "what others had under an address goes when it is admitted for a new pod",
+        "tests/system/test_dead_holders.py -k firewall_behind",
+    ),
+    Mutant(
+        "plugins/firewall.py", "before.write if before else lambda: end_admission(wanted.owner)", "lambda: end_admission(wanted.owner)",
+        "a second ADD that fails leaves the first one's admission", "tests/system/test_firewall_restored.py -k add_twice",
+    ),
+    Mutant(
+        "plugins/firewall.py", "            _restore(wanted.owner, place)\n    return", "            pass\n    return",
+        "the next ADD admits all pods of the network again", "tests/system/test_firewall_restored.py -k loads_anew",
+    ),
+    Mutant(
+        "plugins/firewall.py", 'old.text(claims.ZONE) not in ("", new.text(claims.ZONE))', "False",
+        "a pod that is admitted elsewhere leaves firewalld's zone", "tests/system/test_firewalld.py -k zone_is_another",
+    ),
+    Mutant(
+        "plugins/firewall.py", "    problems += _dropped(wanted, claim, place)\n", "    _dropped\n",
+        "CHECK says that another packet filter drops the pod's packets", "tests/system/test_firewall_restored.py -k rules_that_let",
+    ),
+    Mutant(
+        "plugins/firewall.py", 'keys.firewalldZone if keys.backend in ("", FIREWALLD) else ""', "keys.firewalldZone",
+        "DEL takes nothing out of firewalld's zone if the configuration has another backend", "tests/system/test_firewalld.py -k sources_of_the_admin",
+    ),
+    Mutant(
+        "plugins/firewall.py", "        lambda: _restore_valid(call, valid),\n", "", "GC admits the valid pods again",
+        "tests/system/test_firewall_restored.py -k other_networks",
+    ),
+    Mutant(
+        "plugins/portmap.py", "        return hostports.VERSIONS if self.hostIP is None else (self.hostIP.version,)", "        return hostports.VERSIONS",
+        "a host port of an IPv4 address is no IPv6 one", "tests/system/test_portmap.py -k forms_of_an_address",
+    ),
+    Mutant(
+        "plugins/portmap.py", "if not routes.is_local(host, one):", "if False:",
+        "a host port of an address that is not the host's is refused", "tests/system/test_portmap.py -k refused_before",
+    ),
+    Mutant(
+        "plugins/portmap.py", "needs_localnet = self.keys.snat and 4 in pods", "needs_localnet = 4 in pods",
+        "route_localnet goes on where localhost's packets find a pod, and nowhere else", "tests/system/test_portmap.py -k let_through",
+    ),
+    Mutant(
+        "plugins/portmap.py", "        require_free()\n        try:\n            make(undo)", "        try:\n            make(undo)",
+        "a port that another backend has is refused", "tests/system/test_portmap_iptables.py -k port_that_the_other",
+    ),
+    Mutant(
+        "plugins/portmap.py", '            raise error.naming("runtimeConfig.portMappings", len(self.ports)) from None\n        require_free()\n',
+        '            raise error.naming("runtimeConfig.portMappings", len(self.ports)) from None\n',
+        "of two that want a port by different backends at once not both get it", "tests/system/test_portmap_iptables.py -k not_both",
+    ),
+    Mutant(
+        "plugins/portmap.py", '        undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _forget))\n', "",
+        "a failing ADD removes its host ports", "tests/faults/test_hostports.py -k sysctl",
+    ),
+    Mutant(
+        "plugins/portmap.py", "        if flows:\n            _forget(flows)\n", "", "UDP that goes on follows a new host port",
+        "tests/system/test_portmap.py -k udp_that_goes_on",
+    ),
+    Mutant(
+        "plugins/portmap.py", 'if path and sysctl.read(path) != "1":', "if False:", "CHECK says that route_localnet is off",
+        "tests/system/test_portmap.py -k check_names",
+    ),
+    Mutant(
+        "plugins/portmap.py", "        hostports.remove_references(kernel, owner.container_id)\n", "",
+        "DEL removes the reference's host ports", "tests/system/test_portmap.py -k reference",
+    ),
+    Mutant(
+        "plugins/tuning.py", 'if isinstance(own, dict) and own.get("mark") not in (None, mark):', "if False:",
+        "a record of a namespace that is lost is not set back in the next one", "tests/system/test_tuning.py -k lost_namespace",
+    ),
+    Mutant(
+        "plugins/tuning.py", "if (attributes or present) and not is_noted:", "if attributes or present:",
+        "a second ADD keeps what was before the first", "tests/system/test_tuning.py -k second_add",
+    ),
+    Mutant(
+        "plugins/tuning.py", "        attributes = {name: value for name, value in (_of(link) if link else {}).items() if name in wanted.attributes}",
+        "        attributes = _of(link) if link else {}",
+        "DEL sets back what ADD changed, and nothing else", "tests/system/test_tuning.py -k only_what_is_asked",
+    ),
+    Mutant(
+        "plugins/tuning.py", 'if not isinstance(owner, dict) or owner.get("network") != call.network:', "if not isinstance(owner, dict):",
+        "GC leaves the records of other networks", "tests/system/test_tuning.py -k gc",
+    ),
+    Mutant(
+        "plugins/tuning.py", '(owner.get("containerID"), owner.get("ifname")) not in valid', 'owner.get("containerID") not in {one for one, _ in valid}',
+        "GC tells the interfaces of a container apart", "tests/system/test_tuning.py -k gc",
+    ),
+    Mutant(
+        "plugins/tuning.py", '        undo.push(f"set {call.ifname} back", take_back)\n', "", "a failing ADD sets back what it changed",
+        "tests/system/test_tuning.py -k fails_late",
+    ),
+    Mutant(
+        "plugins/loopback.py", '            undo.push("take down lo", lambda: links.set_down(pod, loopback["index"]))\n', "",
+        "a failing ADD takes lo down again", "tests/system/test_loopback.py -k strange",
+    ),
+    Mutant(
+        "plugins/firewall.py", "        claim.write()\n        _admit(claim, place, renew=before is not None and before.is_past)\n",
+        "        _admit(claim, place, renew=before is not None and before.is_past)\n        claim.write()\n",
+        "a note is there before its rules", "tests/system/test_firewall.py -k without_its_note",
+    ),
+    Mutant(
+        "plugins/portmap.py", "    destination.map(undo)\n    path",
+        '    if early := _route_localnet(host, destination.localnet):\n        sysctl.ensure(early, "1")\n    destination.map(undo)\n    path',
+        "route_localnet goes on when the rules are there that make it safe, and not before", "tests/system/test_portmap.py -k localhost_stays_shut",
+    ),
+    Mutant(
+        "plugins/bridge.py", "    missing = [one for one in wanted if one not in have]\n",
+        '    missing = [one for one in wanted if one not in have]\n    sysctl.ensure("ipv4/ip_forward", "1")\n',
+        "an ADD that cannot have its gateway address does not make the host forward", "tests/system/test_bridge.py -k another_address",
+    ),
+    Mutant(
+        "plugins/loopback.py", "if prefix.address not in LOOPBACK_NETWORKS[prefix.version]:", "if False:", "an address on lo that is no loopback address is an error",
+        "tests/system/test_loopback.py -k strange",
+    ),
+    Mutant(
+        "plugins/loopback.py", '        if not links.require(Netlink(), NAME)["flags"] & IFF_UP:\n', "        if False:\n", "CHECK says that lo is down", "tests/faults/test_truth.py -k loopback",
+    ),
 )  # fmt: skip

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any
 
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, read_line
 
 CONFIG: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "firewall"}
 OUTSIDE = """
@@ -61,7 +61,7 @@ class Node:
     def serve(self, netns: str) -> None:
         process = self.host.popen("ip", "netns", "exec", netns, sys.executable, "-c", SERVER)
         self.started.append(process)
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        assert read_line(process) == b"ready\n"
 
     def pod(self, pod: str, bridge: int = 1) -> None:
         """A pod that the bridge plugin has attached."""

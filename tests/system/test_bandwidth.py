@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.net.owner import Owner
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, read_line
 
 BRIDGE: dict[str, Any] = {
     "cniVersion": "1.1.0",
@@ -250,8 +250,7 @@ def seconds(node: Node, receiver: str, sender: str, address: str, size: int, *so
         return (*(("ip", "netns", "exec", place) if place else ()), "/usr/bin/python3", "-c", *words)
 
     with node.host.popen(*python(receiver, RECEIVE, address)) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"listening\n"
+        assert read_line(server) == b"listening\n"
         taken = float(node.host.run(*python(sender, SEND, address, str(size), *source)).stdout)
         assert server.wait(10) == 0
     return taken
@@ -487,6 +486,63 @@ def test_strangers_qdisc_is_used_and_stays(node: Node, kind: str) -> None:
     for _ in range(2):
         assert node.call("DEL", "a", BOTH).status == 0
         assert node.state() == before
+
+
+@pytest.mark.parametrize("root", [
+    "root handle 2: tbf rate 5mbit burst 100000 limit 200000", "root handle 1: prio", "root handle 2: pfifo",
+])  # fmt: skip
+def test_strangers_root_qdiscs_stay(node: Node, root: str) -> None:
+    """Set in the place of a limit that has gone, on a link whose sending is limited, too."""
+    link = node.attach("a")
+    node.add("a", EGRESS)
+    added = node.host.run("tc", "qdisc", "add", "dev", link, *root.split(), check=False)
+    if added.returncode and "kind is unknown" in added.stderr:
+        pytest.skip("this kernel has no such queue")
+    before = [one for one in node.qdiscs() if one["dev"] == link and one["kind"] != "ingress"]
+    assert len(before) == 1
+    assert node.call("DEL", "a", EGRESS).status == 0
+    assert [one for one in node.qdiscs() if one["dev"] == link] == before and node.ifbs() == []
+
+
+@pytest.mark.parametrize("preference", [1, 0xFFFF])
+def test_strangers_redirections_stay(node: Node, preference: int) -> None:
+    """Of everything, by a filter of the same preference as this suite's, to another link."""
+    link = node.attach("a")
+    node.host.run("sh", "-ec", "ip link add theirs up type ifb; ip link add gone up type ifb")
+    node.host.run("tc", "qdisc", "add", "dev", link, "ingress")
+    words = f"protocol all pref {preference} u32 match u32 0 0 action mirred egress redirect dev theirs"
+    node.host.run("tc", "filter", "add", "dev", link, "ingress", *words.split())
+    before = node.state()
+    assert redirects(node.filters(link)) == [(preference, "theirs")]
+    for _ in range(2):
+        assert node.call("DEL", "a", BOTH).status == 0
+        assert node.state() == before
+
+
+def test_strangers_links_that_are_called_like_its_own_stay(node: Node) -> None:
+    """A bridge in the place of the host's end is not limited, and one in the place of the ifb is not removed."""
+    owner = Owner("net", "a", "eth0")
+    netns = node.host.netns("a")
+    node.results["a", "eth0"] = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": netns}]}
+    for name in (owner.host_link, owner.ifb):
+        node.host.run("ip", "link", "add", name, "up", "type", "bridge")
+    before = node.state()
+    answer = node.call("ADD", "a", INGRESS)
+    assert answer.code == 999 and "no other end" in answer.json["msg"], answer
+    assert node.state() == before
+    assert node.call("DEL", "a", BOTH).status == 0
+    assert node.state() == before
+
+
+def test_strangers_limits_in_the_hosts_own_namespace_stay(node: Node) -> None:
+    """With CNI_NETNS_OVERRIDE a name alone does not say that a link of the host is the pod's."""
+    node.host.run("ip", "link", "add", "eth0", "up", "type", "veth", "peer", "name", "far")
+    for link in ("eth0", "far"):
+        node.host.run("tc", *f"qdisc add dev {link} root handle 1: tbf rate 5mbit burst 100000 limit 200000".split())
+    before = node.state()
+    env = {"CNI_NETNS_OVERRIDE": "1"}
+    assert node.call("DEL", "a", BOTH, netns="/proc/self/ns/net", env=env).status == 0
+    assert node.state() == before
 
 
 @pytest.mark.row("foreign-rules")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shared.net.owner import Owner
 from tests.pretend import PATIENCE, Answer, PretendHost
 from tests.system.traces import WAITS, messages_outside_waits
 
@@ -258,6 +259,7 @@ def test_another_address_on_the_bridge(net: Network, host: PretendHost) -> None:
     """An IPv4 address or an overlapping IPv6 network is a conflict, unless forceAddress."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.5.0.1/16 dev cni0")
     net.refused("a", 999, "different from 10.1.0.1/24: 10.5.0.1/16", isGateway=True)
+    assert host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "0\n"
     net.add("a", isGateway=True, forceAddress=True)
     assert set(net.addresses(None, "cni0")) == {"10.1.0.1/24", "fd00:1::1/64"}
 
@@ -761,6 +763,27 @@ def test_garbage_collection_on_a_shared_bridge(net: Network, host: PretendHost) 
     assert net.check("c").status == 0
 
 
+def test_garbage_collection_leaves_what_only_looks_like_its_own(net: Network, host: PretendHost) -> None:
+    """Names are digests: another network's link may begin alike, and its alias says whose it is; strangers' links have none."""
+    net.add("a")
+    prefix = Owner("net", "gone", "eth0").host_link[:-8]
+    for number, (kind, alias) in enumerate([
+        ("veth peer name far0", "pycni:namesake/gone/eth0"), ("veth peer name far1", "pycni:net2/gone/eth0"),
+        ("bridge", ""), ("ifb", "pycni:net/gone/eth0"),
+    ]):  # fmt: skip
+        host.run("ip", "link", "add", f"{prefix}{number:08x}", "type", *kind.split())
+        host.run("ip", "link", "set", f"{prefix}{number:08x}", "alias", alias)
+    host.run("ip", "link", "add", f"{prefix}000000z0", "type", "veth", "peer", "name", "far2")
+    host.run("ip", "link", "add", f"{prefix}0000007", "type", "veth", "peer", "name", "far3")
+    host.run("ip", "link", "add", f"{prefix}00000009", "type", "veth", "peer", "name", "far9")
+    host.run("ip", "link", "set", f"{prefix}00000009", "alias", "pycni:net/gone/eth9")
+    before = {link["ifname"] for link in host.ip("link")}
+    answer = host.cni("bridge", "GC", {**net.config, "cni.dev/valid-attachments": []})
+    assert (answer.status, answer.stdout) == (0, ""), answer
+    gone = before - {link["ifname"] for link in host.ip("link")}
+    assert gone == {net.results["a"]["interfaces"][1]["name"], f"{prefix}00000009", "far9"}
+
+
 def test_garbage_collection_without_a_list(net: Network, host: PretendHost) -> None:
     net.add("a")
     before = host.snapshot(["a"])
@@ -773,7 +796,10 @@ def test_status(net: Network, host: PretendHost) -> None:
     assert host.snapshot()["files"] == {} and len(host.ip("link", "show")) == 1  # asking makes nothing
     for ipam, words in (({"type": "missing"}, "missing"), (host_local("10.1.0.0/31"), "too small")):
         answer = host.cni("bridge", "STATUS", {**net.config, "ipam": ipam})
-        assert answer.code in (7, 50) and words in answer.json["msg"] + answer.json.get("details", "")
+        assert answer.code == 50 and words in answer.json["msg"], answer
+    host.run("sh", "-ec", "mkdir -p /run/store; : >/run/store/net")  # what the IPAM plugin alone knows
+    answer = host.cni("bridge", "STATUS", {**net.config, "ipam": host_local(dataDir="/run/store")})
+    assert answer.code == 50 and "/run/store/net" in answer.json["msg"] + answer.json.get("details", ""), answer
 
 
 # -- VLANs: see also test_vlans.py

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 from shared.cni import log
 from tests.conftest import ROOT
-from tests.pretend import PATH, PretendHost
+from tests.pretend import PATH, PretendHost, read_line
 
 COMMAND = (
     sys.executable, "-c", "import sys; from shared.cli.cnitool import run; sys.exit(run('/none', sys.argv[1:]))", "log",
@@ -206,13 +206,12 @@ def test_the_nodes_log(host: PretendHost) -> None:
 
 
 @contextmanager
-def following(*arguments: object) -> Iterator[IO[str]]:
-    """Its output; ended as a person ends it."""
+def following(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """The process; ended as a person ends it."""
     argv = ["env", "--default-signal=INT", *COMMAND, *map(str, arguments), "--follow", "--json"]  # also under nohup
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     try:
-        assert process.stdout is not None
-        yield process.stdout
+        yield process
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
         assert (process.returncode, stderr) == (130, "")
@@ -225,48 +224,48 @@ def append(path: Path, number: int, size: int = 1 << 20) -> None:
     log.append(str(path), json.dumps(entry(number)).encode() + b"\n", size)
 
 
-def told(output: IO[str]) -> int:
-    return int(json.loads(output.readline())["ms"])
+def told(process: subprocess.Popen[str]) -> int:
+    return int(json.loads(read_line(process))["ms"])
 
 
 def test_follow(path: Path) -> None:
     """What is there first where it is asked for, then what comes, through one new file after the other."""
     path.chmod(0o640)
-    with following(path, "--since", "2026-01-01") as output:
-        assert [told(output) for _ in ENTRIES] == [1, 2, 3, 4, 5, 6, 7]
+    with following(path, "--since", "2026-01-01") as process:
+        assert [told(process) for _ in ENTRIES] == [1, 2, 3, 4, 5, 6, 7]
         for number in range(8, 40):
             append(path, number, 600)  # two lines
-            assert told(output) == number
+            assert told(process) == number
         for number in range(40, 43):  # more than one file at once
             append(path, number, 600)
-        assert [told(output) for _ in range(3)] == [40, 41, 42]
+        assert [told(process) for _ in range(3)] == [40, 41, 42]
         with path.open("ab") as file:
             whole = json.dumps(entry(43)).encode() + b"\n"
             file.write(whole[:50])
             file.flush()
             file.write(whole[50:])
-        assert told(output) == 43
+        assert told(process) == 43
         path.unlink()
         append(path, 44)
-        assert told(output) == 44
+        assert told(process) == 44
 
 
 def test_follow_what_is_not_there_yet(tmp_path: Path) -> None:
-    with following(tmp_path / "x.log", "--since", "2026-01-01") as output:
+    with following(tmp_path / "x.log", "--since", "2026-01-01") as process:
         for number in (1, 2):
             append(tmp_path / "x.log", number)
-            assert told(output) == number
+            assert told(process) == number
 
 
 def test_follow_begins_with_what_comes(path: Path) -> None:
     """Nobody knows when it has begun: calls are added until one is told."""
     path.chmod(0o640)
-    with following(path) as output:
+    with following(path) as process:
         number = 10
         append(path, number)
-        while not select.select([output], [], [], 0.05)[0]:
+        while not select.select([process.stdout or 0], [], [], 0.05)[0]:
             number += 1
             append(path, number)
-        first = told(output)
+        first = told(process)
         assert first >= 10
-        assert [told(output) for _ in range(first, number)] == list(range(first + 1, number + 1))
+        assert [told(process) for _ in range(first, number)] == list(range(first + 1, number + 1))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.net.owner import Owner
 from tests.pretend import PretendHost
 from tests.system.chain_node import BRIDGE, FIREWALL, PORTMAP, Node, Plugin
 from tests.system.hostport_nodes import HOST, HOST_6, OUT, OUT_6
@@ -221,10 +222,13 @@ def test_records_are_nothing_to_be_led_by(node: Node) -> None:
     (own,) = directory.glob("*.json")
     content = json.loads(own.read_text())
     assert content["network"] == "net" and content["mark"].endswith(" /run/netns/a")
+    node.host.run("ip", "link", "set", Owner("net", "a", "eth0").host_link, "down", "name", "renamed")
     (directory / "x.json").write_text(own.read_text().replace(content["mark"], "1:1 /nowhere"))
     (directory / "y.json").write_text("{")
-    (directory / "z.json").symlink_to("/etc/passwd")
     node.host.netns("b")
     result = node.call("ADD", BRIDGE, "b").json
-    answer = node.call("ADD", {**PORTMAP, "backend": "iptables"}, "b", prevResult=result)
-    assert answer.code == 999 and "is taken by net/a/eth0" in answer.json["msg"], answer
+    for step in ("others' words", "what cannot be read"):
+        if step == "what cannot be read":
+            (directory / "z.json").symlink_to("/etc/passwd")
+        answer = node.call("ADD", {**PORTMAP, "backend": "iptables"}, "b", prevResult=result)
+        assert answer.code == 999 and "is taken by net/a/eth0" in answer.json["msg"], (step, answer)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from shared.net import claims
+from shared.net.owner import Owner
 from tests.faults import batch
 from tests.pretend import PATH, PretendHost
 from tests.system.firewall_node import CONFIG, Node
@@ -152,7 +154,8 @@ def test_garbage_collection_by_iptables(node: Node) -> None:
     for pod in ("a", "b", "c"):
         node.add(pod)
     node.add("d", name="other")
-    node.collect("b")
+    pod_b = [{"containerID": "b", "ifname": "eth0"}, {"containerID": "c", "ifname": "eth1"}]
+    node.collect("b", **{"cni.dev/valid-attachments": pod_b})
     assert {line.split()[3] for line in node.pod_rules()} == {
         f"{address}/{128 if ':' in address else 32}" for pod in ("b", "d") for address in node.addresses(pod)
     }
@@ -230,6 +233,26 @@ def test_a_second_add_changes_nothing(node: Node) -> None:
 # -- nf_tables
 
 
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_no_rule_without_its_note(node: Node, backend: str) -> None:
+    """A rule cannot say whose it is: an ADD that cannot write the note makes none."""
+    node.pod("a")
+    (node.host.root / claims._paths(Owner("net", "a", "eth0"))[0][1:]).mkdir(parents=True)  # noqa: SLF001
+    assert node.call("ADD", "a", backend=backend).code == 5
+    assert node.pod_rules() == [] and "admitted4" not in node.elements()
+
+
+def test_del_fails_where_its_rules_cannot_be_removed(node: Node) -> None:
+    """The programs are gone by which they were made: the note stays, and a repeated DEL does it."""
+    node.add("a", backend="iptables")
+    rules, records = node.pod_rules(), node.records()
+    failed = node.call("DEL", "a", env={"PATH": "/none"})
+    assert failed.status == 1 and "not in PATH" in failed.json["msg"], failed
+    assert node.pod_rules() == rules and node.records() == records
+    node.delete("a", netns="")
+    assert node.pod_rules() == [] and node.records() == []
+
+
 def test_without_programs_or_processes(node: Node) -> None:
     """On a host that has no iptables: one process a call, the plugin's own."""
     for pod, bridge in (("a", 1), ("b", 2)):
@@ -273,6 +296,41 @@ def test_ingress_policy(node: Node, policy: str, backend: str) -> None:
     node.delete("a2", netns="")
     node.delete("open", netns="")
     assert node.elements() == {} and node.pod_rules() == []
+
+
+def test_isolated_pods_are_reached_by_an_uplink(node: Node) -> None:
+    """A host in the segment behind the bridge is no other pod; a port that is no veth is none of a pod's."""
+    for pod in ("a", "b"):
+        node.add(pod, ingressPolicy="isolated")
+    node.host.run("sh", "-ec", """
+ip netns add lan
+ip link add up0 up type veth peer name eth0 netns lan
+ip -n lan address add 10.1.0.200/24 dev eth0
+ip -n lan address add fd00:1::200/64 dev eth0 nodad
+ip -n lan link set lo up
+ip -n lan link set eth0 up
+ip link add port link up0 type macvlan mode passthru
+ip link set port up master cni1
+""")  # fmt: skip
+    assert node.reaches("lan", "a") == node.reaches("lan", "b") == [4, 6]
+    assert node.reaches("a", "b") == []
+
+
+@pytest.mark.parametrize("policy", ["ACCEPT", "DROP"])
+@pytest.mark.parametrize("family", ["ip", "ip6"])
+def test_iptables_is_taken_where_forward_has_rules(node: Node, family: str, policy: str) -> None:
+    """Whatever its policy is: a rule may drop what no rule of nf_tables can let through."""
+    node.pod("a")
+    node.host.run("sh", "-ec", f"iptables -S; ip6tables -S; {family}tables -P FORWARD {policy}")
+    if policy == "ACCEPT":
+        node.add("a")
+        assert node.elements()["admitted4"] == 1 and node.pod_rules() == []
+        node.delete("a")
+        node.host.run(f"{family}tables", "-A", "FORWARD", "-j", "DROP")
+    node.add("a")
+    assert node.reaches("a", "outside") == [4, 6]
+    assert "admitted4" not in node.elements() and len(node.pod_rules()) == 4
+    assert node.check("a") == ""
 
 
 def test_the_bridge_is_found_wherever_it_stands(node: Node) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shared.net import claims
 from shared.net.owner import Owner
 from tests.faults import batch
 from tests.pretend import PretendHost
@@ -229,6 +230,45 @@ def test_other_networks_are_left_alone(node: Node) -> None:
     assert outside(node, "a", "b") == ALL
 
 
+@pytest.mark.parametrize("whose", ["another network's", "a dead attachment's"])
+def test_notes_that_are_not_for_this_network(node: Node, whose: str) -> None:
+    """The names of older releases' notes do not tell the network; and a note under another's name is nobody's."""
+    node.add("a")
+    node.add("b", name="other" if whose.startswith("another") else "net")
+    directory = node.host.root / "run/cni/firewall"
+    name = "other" if whose.startswith("another") else "net"
+    path, older = (directory / Path(one).name for one in claims._paths(Owner(name, "b", "eth0")))  # noqa: SLF001
+    if whose.startswith("another"):
+        path.rename(older)
+    else:
+        (directory / f"{path.name[:-7]}aa.json").write_text(path.read_text())
+        node.delete("b")
+    node.host.run(*DROP)
+    node.add("c")
+    assert outside(node, "a", "b", "c") == [[4, 6], [], [4, 6]]
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_the_first_and_the_last_are_witnesses(node: Node, place: int) -> None:
+    """An ADD that is killed while it restores has done the first ones: the last tells the next ADD."""
+    node.host.run(*DROP)
+    for pod in ("a", "b", "c"):
+        node.add(pod)
+    pods = {claims_path(pod): pod for pod in ("a", "b", "c")}
+    lost = pods[node.records()[place]]
+    for address in node.addresses(lost):
+        six, length = ("6", 128) if ":" in address else ("", 32)
+        node.host.run(f"ip{six}tables", "-D", "CNI-FORWARD", "-s", f"{address}/{length}", "-j", "ACCEPT")
+    assert outside(node, lost) == [[]]
+    node.add("d")
+    assert outside(node, lost) == [[4, 6]]
+
+
+def claims_path(pod: str) -> str:
+    """The name of a pod's note."""
+    return claims._paths(Owner("net", pod, "eth0"))[0].rpartition("/")[2]  # noqa: SLF001
+
+
 def results(count: int) -> list[dict[str, Any]]:
     return [{"cniVersion": "1.0.0", "ips": [{"address": f"10.1.0.{n + 2}/24"}]} for n in range(count)]
 
@@ -393,16 +433,19 @@ def test_pods_of_an_older_release(node: Node, verb: str) -> None:
     """Which nf_tables admitted without a note: what they are registered with tells, if they are alive."""
     node.add("a")
     node.add("b", 2)
+    node.add("c", 3, name="other")
     for path in notes(node).values():
         path.unlink()
-    node.host.run("ip", "link", "add", Owner("net", "a", "eth0").host_link, "type", "bridge")
+    for name, pod in (("net", "a"), ("other", "c")):
+        node.host.run("ip", "link", "add", Owner(name, pod, "eth0").host_link, "type", "bridge")
     assert node.check("a") == ""
     node.host.run(*DROP)
     assert "drops what 10.1.0.2" in node.check("a")
     repair(node, verb, "a")
     assert outside(node, "a") == [[4, 6]] and node.check("a") == ""
-    assert "10.2.0.2/32" not in " ".join(node.pod_rules())
+    assert not {"10.2.0.2/32", "10.3.0.2/32"} & {*" ".join(node.pod_rules()).split()}
     node.delete("b", netns="")
+    node.delete("c", netns="", name="other")
     end(node)
 
 

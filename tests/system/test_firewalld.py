@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import PATH, TREE, PretendHost
+from tests.pretend import PATH, PATIENCE, TREE, PretendHost, read_line
 from tests.system.firewall_node import Node
 
 BUS = """
@@ -57,8 +57,8 @@ class Firewalld:
             return self.host.popen(*argv, stderr=log)
 
     def _await(self, process: Any, word: bytes) -> None:
-        for line in process.stdout:
-            if word in line:
+        while said := read_line(process):
+            if word in said:
                 return
         pytest.fail(f"{process.args} ended before it said {word!r}")
 
@@ -75,7 +75,7 @@ class Firewalld:
 
     def stop(self, process: Any) -> None:
         process.terminate()
-        process.communicate()
+        process.communicate(timeout=60 * PATIENCE)
 
     def run(self, *words: str) -> str:
         return self.host.run("firewall-cmd", *words).stdout.strip()
@@ -180,6 +180,30 @@ def test_del_when_firewalld_is_gone(node: Node, firewalld: Firewalld, what: str)
     for keys in ({}, {"prevResult": node.previous["a"]}):
         node.delete("a", netns="", **keys)
     assert node.records() == [] and not (node.host.root / "run/activated").exists()
+
+
+def test_the_zone_is_another_one_now(node: Node, firewalld: Firewalld) -> None:
+    """The next ADD of the network moves its pods there, and leaves nothing in the former zone."""
+    node.add("a", firewalldZone="trusted")
+    node.add("b", firewalldZone="home")
+    assert firewalld.sources() == [] and len(firewalld.sources("home")) == 4
+    assert node.check("a", firewalldZone="home") == ""
+    node.delete("a", netns="")
+    node.delete("b", netns="")
+    assert firewalld.sources("home") == [] and node.records() == []
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_sources_of_the_administrators_stay_with_another_backend(node: Node, firewalld: Firewalld, noted: bool) -> None:
+    """DEL asks firewalld where a note says so, or where there is none and the configuration has firewalld."""
+    node.pod("a")
+    if noted:
+        node.add("a", backend="nftables")
+    firewalld.run("--zone=trusted", "--add-source=10.1.0.2/32")
+    node.delete("a", prevResult=node.previous["a"], **({} if noted else {"backend": "nftables"}))
+    assert firewalld.sources() == ["10.1.0.2/32"] and node.records() == []
+    node.delete("a", prevResult=node.previous["a"])  # as the reference's ADD may have left it
+    assert firewalld.sources() == []
 
 
 def test_firewalld_is_never_started(node: Node, firewalld: Firewalld) -> None:
@@ -304,6 +328,7 @@ ANSWERS = {
     "string without end": OK + message(1, body=b"\\xff" * 4, more=b"\\x08\\1g\\0\\1s\\0\\0"),
     "half a truth": OK + message(1, body=b"\\1", more=truth),
     "garbage later": OK + message(1) + bytes(4096),
+    "another's truth": OK + message(1) + yes(99, "<") + message(2, body=bytes(4), more=truth),
     "no truth": OK + message(1) + message(2) + message(3),
 }
 server = socket.socket(socket.AF_UNIX)
@@ -345,7 +370,7 @@ def fake_bus(node: Node, kind: str, path: str = "/run/dbus/system_bus_socket") -
     (node.host.root / path[1:]).parent.mkdir(exist_ok=True)
     process = node.host.popen(sys.executable, "-c", FAKE, kind, path)
     node.started.append(process)
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    assert read_line(process) == b"ready\n"
     return process
 
 
@@ -375,6 +400,15 @@ def test_hostile_answers(node: Node) -> None:
         assert answer.code == 999 and "system bus" in answer.json["msg"], (kind, answer)
         end(node, bus)
         node.delete("a", prevResult=node.previous["a"])
+
+
+def test_the_answer_to_another_question(node: Node) -> None:
+    """It is passed over: firewalld does not run here, as the next answer says."""
+    node.pod("a")
+    bus = fake_bus(node, "another's truth")
+    node.add("a")
+    assert node.elements()["admitted4"] == 1
+    end(node, bus)
 
 
 def test_no_truth(node: Node) -> None:

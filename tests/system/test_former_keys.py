@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, read_line
 from tests.system.chain_node import BRIDGE, FIREWALL, PORTMAP, Node, Plugin
 from tests.system.test_masquerade import CLIENT, OUTSIDE, SERVER
 
@@ -137,7 +137,7 @@ def seen(node: Node, pod: str, destination: str) -> str:
 def test_the_next_pod_is_not_masqueraded(node: Node, backend: str) -> None:
     node.host.run("sh", "-ec", OUTSIDE)
     server = node.host.popen("ip", "netns", "exec", "outside", sys.executable, "-c", SERVER)
-    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+    assert read_line(server) == b"ready\n"
     node.up("a", [{**BRIDGE, "ipMasq": True, "ipMasqBackend": backend}])
     assert seen(node, "a", "192.0.2.2") == "192.0.2.1"
     node.lose("a")
@@ -186,6 +186,8 @@ def test_another_network_of_the_container_stays(node: Node) -> None:
     answer = node.host.cni("bridge", "DEL", config, netns="/run/netns/a", container_id="a", ifname="eth1")
     assert (answer.status, answer.stdout) == (0, "") and node.left() == before
     answer = node.host.cni("bridge", "DEL", config, netns="/run/netns/a", container_id="b")  # of a pod beside it
+    assert (answer.status, answer.stdout) == (0, "") and node.left() == before
+    answer = node.host.cni("bridge", "DEL", config, netns="", container_id="a")  # and nobody can tell which it was
     assert (answer.status, answer.stdout) == (0, "") and node.left() == before
     node.host.run("ip", "netns", "exec", "a", "ping", "-c1", "-W2", "10.1.0.1")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, read_line
 from tests.system.test_bridge import Network, sysctl
 from tests.system.traces import WAITS, messages_outside_waits
 
@@ -72,7 +72,7 @@ class Ear:
     def __init__(self, host: PretendHost, pod: str | None, link: str = "eth0") -> None:
         inside = () if pod is None else ("ip", "netns", "exec", pod)
         self.process = host.popen(*inside, sys.executable, "-c", LISTEN, link)
-        assert self.process.stdout is not None and self.process.stdout.readline() == b"ready\n"
+        assert read_line(self.process) == b"ready\n"
 
     def heard(self) -> list[str]:
         """All of them, when the one that ends it has arrived."""
@@ -134,6 +134,17 @@ def test_frames_from_another_mac(net: Network, checked: bool) -> None:
         assert (heard == honest) == checked, heard
         forged = {kind for source, kind in map(str.split, heard) if source != own}
         assert forged == (set() if checked else {IPV4, IPV6, ARP})
+
+
+def test_ports_beside_that_are_not_checked(net: Network) -> None:
+    """A pod without the key, beside one with it, sends from whatever MAC it likes."""
+    net.add("a")
+    net.add("b", macspoofchk=False)
+    ear = Ear(net.host, None, "cni0")
+    everybody = "ff:ff:ff:ff:ff:ff"
+    send(net, "b", (everybody, OTHER_MAC, IPV4, MARK), (everybody, mac(net, "b"), IPV4, MARK))
+    send(net, "b", (everybody, mac(net, "b"), ARP, END))
+    assert ear.heard() == [f"{OTHER_MAC} {IPV4}", f"{mac(net, 'b')} {IPV4}"]
 
 
 def test_a_pod_that_changes_its_mac(net: Network) -> None:
@@ -285,6 +296,25 @@ def test_killed_at_any_message(net: Network, host: PretendHost, verb: str, call:
     assert net.check("other").status == 0
 
 
+def test_a_failing_add_that_is_killed_at_any_message(net: Network, host: PretendHost) -> None:
+    """While it takes back what it made, too: the port is silent before its check goes."""
+    net.add("other")
+    netns = host.netns("a")
+    deaf = ("sh", "-c", 'exec "$0" >&-')
+    for number in range(12, 100):
+        injected = f"inject=sendto:signal=SIGKILL:when={number}"
+        killing = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", injected)
+        status = host.cni("bridge", "ADD", net.config, netns=netns, container_id="a", prefix=(*killing, *deaf)).status
+        ports = host.ip("link", "show", "type", "veth", "master", "cni0")
+        assert {port["ifname"] for port in ports if "UP" in port["flags"]} <= guarded(host), number
+        assert host.cni("bridge", "DEL", net.config, netns=netns, container_id="a").status == 0
+        if status == 1:
+            break
+    else:
+        pytest.fail("no call got through")
+    assert number > 20
+
+
 MANY = """
 from shared.net.owner import Owner
 from shared.nft import dedup, spoofcheck
@@ -431,6 +461,17 @@ def test_each_frame_once(promiscuous: Network, host: PretendHost, direct: str, s
     assert promiscuous.check("c", **keys).status == 0
 
 
+@pytest.mark.parametrize(("direct", "service"), [("10.1.0.3", "192.0.2.9"), ("fd00:1::3", "fd00:9::9")])
+def test_a_frame_to_itself(promiscuous: Network, direct: str, service: str) -> None:
+    """A pod that calls a service which leads to itself: the bridge brings nothing back to its port, so the host must."""
+    promiscuous.add("c", promiscMode=True, bridgeNfCallIptables=True)
+    assert copies(promiscuous, direct) == [mac(promiscuous, "a")]
+    ear = Ear(promiscuous.host, "b")
+    for pod, destination, text in (("b", service, "a frame"), ("a", direct, "the end")):
+        promiscuous.host.run("ip", "netns", "exec", pod, sys.executable, "-c", DATAGRAM, destination, text)
+    assert [frame.partition(" ")[0] for frame in ear.heard()] == [promiscuous.results["a"]["interfaces"][0]["mac"]]
+
+
 def test_the_bridge_still_shows_what_passes(promiscuous: Network, host: PretendHost) -> None:
     """Who listens at a promiscuous bridge hears the pods."""
     ear = Ear(host, None, "cni0")
@@ -470,6 +511,9 @@ def test_calls_of_iptables(host: PretendHost) -> None:
     assert "goes through iptables" in net.check("b", bridgeNfCallIptables=False).json["details"]
     net.add("c")
     assert settings(host) == (1, 1)
+    host.run("sh", "-c", "for one in iptables ip6tables; do echo 1 >/proc/sys/net/bridge/bridge-nf-call-$one; done")
+    net.add("e", bridgeNfCallIptables=True)
+    assert switches(host) == ["1", "1"]
     host.run("sh", "-c", "echo 1 >/proc/sys/net/bridge/bridge-nf-call-ip6tables")
     net.add("d", bridgeNfCallIptables=False)
     assert settings(host) == (0, 0) and switches(host) == ["0", "0"]

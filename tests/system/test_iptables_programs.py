@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import PATH, Answer, PretendHost
+from tests.pretend import PATH, Answer, PretendHost, read_line
 
 DIRECTORY = "/run/programs"
 LOCK = "/run/xtables.lock"
@@ -60,9 +60,9 @@ def test_lock_that_another_program_holds_for_a_while(pod: PretendHost) -> None:
         pod.run("ln", "-s", f"/usr/sbin/{real}", f"{DIRECTORY}/{name}")
     assert call(pod, "ADD").status == 0  # so that the table is there: reading it asks for the lock only then
     assert call(pod, "DEL").status == 0
+    assert "CNI-" not in pod.run("iptables-legacy-save", "-t", "nat").stdout
     with pod.popen("flock", LOCK, "sh", "-c", "echo held; exec sleep 1.5") as held:
-        assert held.stdout is not None
-        assert held.stdout.readline() == b"held\n"
+        assert read_line(held) == b"held\n"
         answer = call(pod, "ADD")
         assert answer.status == 0, answer
     assert held.returncode == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, read_line
 
 STORE = "/var/lib/cni/networks/net"
 ENTRY = "/var/lib/cni/networks/.pycni/net"
@@ -155,8 +155,7 @@ def test_a_namespace_that_lives_on_without_its_path_keeps_bridges_lease(host: Pr
         node.add(pod)
     before = node.leases()
     with host.popen("ip", "netns", "exec", "a", "sh", "-c", "echo; cat") as keeper:
-        assert keeper.stdout is not None
-        keeper.stdout.readline()
+        read_line(keeper)
         host.drop_netns("a")
         host.netns("f")
         assert node.call("ADD", "f").code == 11

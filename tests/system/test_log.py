@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults import batch, fake_ipam
 from tests.faults.batch import Call
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, read_line
 
 LOG = "/run/pycni.log"
 COMPLAINT = re.compile(r"pycni: cannot write the log: [^\n]+\n")
@@ -398,7 +398,7 @@ def test_told_to_end_after_the_answer(host: PretendHost) -> None:
         process = host.popen(f"{host.bin_dir}/loopback", env={"CNI_COMMAND": "VERSION"})
         assert process.stdin and process.stdout and process.stderr
         process.stdin.close()
-        while process.stdout.readline() != b"}\n":
+        while read_line(process) != b"}\n":
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert (process.wait(), process.stderr.read()) == (0, b"")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults import batch
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, read_line
 
 V4, V6 = "10.1.0.0/16", "fd00:1::/64"
 CONFIG: dict[str, Any] = {
@@ -99,7 +99,7 @@ class Node:
         inside = ("ip", "netns", "exec", netns) if netns else ()
         process = self.host.popen(*inside, sys.executable, "-c", script, *args)
         self.started.append(process)
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        assert read_line(process) == b"ready\n"
         return process
 
     def call(
@@ -190,7 +190,7 @@ def test_not_to_multicast_groups(node: Node, place: int, neighbour: str, group: 
     listener = node.start("outside", LISTEN, "46"[place])
     for destination, seen in ((neighbour, node_is), (group, source)):
         node.host.run(sys.executable, "-c", SEND, source, destination)
-        assert listener.stdout.readline().decode().strip() == seen
+        assert read_line(listener).decode().strip() == seen
 
 
 def test_networks_that_are_exempt(node: Node) -> None:
@@ -349,6 +349,20 @@ def test_by_iptables(node: Node, state: str) -> None:
     assert len(nat(node)) == 12
     node.collect()
     assert nat(node) == []
+
+
+def test_chains_that_only_name_the_network_stay(node: Node) -> None:
+    """Somebody's chain whose comment looks like this suite's is told by its name, which derives from the container."""
+    for pod in ("a", "b"):
+        node.add(pod, ipMasqBackend="iptables")
+    chain = f"CNI-{'a' * 24}"
+    comment = f'name: "{CONFIG["name"]}" id: "gone"'
+    node.host.run("iptables", "-t", "nat", "-N", chain)
+    node.host.run("iptables", "-t", "nat", "-A", chain, "-m", "comment", "--comment", comment, "-j", "ACCEPT")
+    before = node.host.run("iptables-save", "-t", "nat").stdout.count(chain)
+    assert node.collect("a").status == 0
+    rules = node.host.run("iptables-save", "-t", "nat").stdout
+    assert rules.count(chain) == before == 2 and "10.1.0.2/32" in rules and "10.1.0.3/32" not in rules
 
 
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])

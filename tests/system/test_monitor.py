@@ -12,7 +12,7 @@ from threading import Timer
 
 import pytest
 
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, read_line
 from tests.system.pod_network import CNITOOL, NETWORK, Node
 
 Event = dict[str, str]
@@ -32,10 +32,9 @@ class Watched:
         self.marks = 0
 
     def line(self) -> str:
-        assert self.process.stdout
-        line = self.process.stdout.readline().decode()
-        assert line.endswith("\n"), self.process.communicate()
-        return line.rstrip("\n")
+        said = read_line(self.process).decode()
+        assert said.endswith("\n"), self.process.communicate()
+        return said.rstrip("\n")
 
     def until_now(self) -> list[str]:
         """All lines up to one about something that this makes to happen after all else."""

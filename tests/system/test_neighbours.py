@@ -286,8 +286,11 @@ def test_the_gateway_of_a_vlan(host: PretendHost) -> None:
 
 def test_a_strangers_bridge_keeps_its_detection(host: PretendHost) -> None:
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up")
-    Node(host).add("a")
+    node = Node(host)
+    node.add("a")
     assert sysctl(host, "ipv6/conf/cni0/accept_dad") == "1"
+    node.add("b", bridge="cni1")
+    assert sysctl(host, "ipv6/conf/cni1/accept_dad") == "0"
 
 
 def test_a_bridge_without_a_link_local_address(host: PretendHost) -> None:

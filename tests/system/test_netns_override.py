@@ -159,6 +159,15 @@ def test_an_interface_that_is_there_is_refused_and_stays(own: Own, ifname: str) 
     assert (own.state(), own.host.run(*tc, "qdisc").stdout) == before
 
 
+def test_an_interface_of_another_network_is_no_renamed_networks(own: Own) -> None:
+    """In a namespace that pods share, of one container and name: DEL of a network that has nothing leaves it."""
+    assert own.call("bridge", "ADD", **{**BRIDGE, "name": "other"}).status == 0
+    before = own.state()
+    for plugin in ("bridge", "bandwidth", "firewall", "portmap"):
+        assert own.call(plugin, "DEL", **(BRIDGE if plugin == "bridge" else CHAINED[plugin])).status == 0
+    assert own.state() == before
+
+
 def test_a_namespace_of_a_pod_is_as_ever(host: PretendHost) -> None:
     """With the variable, too."""
     netns = host.netns("pod")

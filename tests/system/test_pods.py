@@ -20,7 +20,7 @@ from shared.runtime.attach import Attachment, PluginError
 from shared.runtime.conflist import NetworkConfigList, NoConfigDirectory, NoValidConfig, parse
 from shared.runtime.find import PluginNotFound
 from shared.runtime.pods import Pod, PodNetwork
-from tests.pretend import PATIENCE, PretendHost
+from tests.pretend import PATIENCE, PretendHost, read_line
 
 # A plugin that notes each call beside itself and answers as <type>.<VERB> there says; without such a file, with
 # {"saw": [the types that ran before it..., its own]} for ADD.
@@ -387,11 +387,10 @@ def test_pods_at_once_through_the_installed_plugins(node: PretendHost) -> None:
     tree = Path(__file__).resolve().parents[2]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     with node.popen(sys.executable, "-c", KUBELET, node.bin_dir, *names, env=environment) as kubelet:
-        assert kubelet.stdout is not None
-        line = kubelet.stdout.readline()
-        if not line:
+        said = read_line(kubelet)
+        if not said:
             pytest.fail(kubelet.communicate()[1].decode())
-        results = json.loads(line)
+        results = json.loads(said)
         during = node.snapshot(names)
         out, err = kubelet.communicate(b"\n", 60 * PATIENCE)
     assert kubelet.returncode == 0, err.decode()

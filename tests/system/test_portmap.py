@@ -118,6 +118,18 @@ def test_what_is_masqueraded(node: Node) -> None:
 
 
 @EITHER
+@pytest.mark.parametrize("keys", [{}, {"masqAll": True}])
+def test_who_calls_a_pod_by_its_own_address_keeps_theirs(node: Node, keys: dict[str, Any]) -> None:
+    """Of either family, from outside and from another pod, to the port that is mapped and to another one."""
+    node.host.run("sh", "-c", "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo 1 >$f; done")
+    node.add("a", {**ALL, **keys})
+    own = {pod: [ip["address"].partition("/")[0] for ip in node.results[pod]["ips"]] for pod in "ab"}
+    servers = [("a", protocol, port) for protocol in ("tcp", "udp") for port in (80, 81)]
+    probes = [(origin, protocol, address, port) for _, protocol, port in servers for origin in ("out", "b") for address in own["a"]]  # fmt: skip
+    assert node.probe(servers, probes) == [["a", seen] for _ in servers for seen in (OUT, OUT_6, *own["b"])]
+
+
+@EITHER
 @pytest.mark.parametrize(("keys", "is_let_through"), [
     (TCP, True), (ports((8080, 80, "tcp", "127.0.0.1")), True), (ports((8080, 80, "tcp", "127.0.0.7")), True), (ports((8080, 80, "tcp", ANY)), True),
     ({**TCP, "snat": False}, False), (ports((8080, 80, "tcp", HOST)), False), (ports((8080, 80, "tcp", "::")), False), ({}, False),
@@ -182,6 +194,15 @@ print(receiver.recv(100).decode())
 """
 
 
+@EITHER
+def test_localhost_stays_shut_if_an_add_fails(plain: Plain) -> None:
+    """As long as there is no rule that keeps others from it."""
+    plain.add(TCP)
+    plain.host.run("sysctl", "-qw", "net.ipv4.conf.br0.route_localnet=0")
+    assert plain.call("ADD", TCP, "c2", 6).status == 1
+    assert plain.host.run("cat", "/proc/sys/net/ipv4/conf/br0/route_localnet").stdout == "0\n"
+
+
 @EVERY
 @pytest.mark.row("route-localnet")
 def test_localhost_cannot_be_reached_from_outside(node: Node) -> None:
@@ -190,15 +211,16 @@ def test_localhost_cannot_be_reached_from_outside(node: Node) -> None:
     mac = {link["ifname"]: link["address"] for link in node.host.ip("link")}["cni0"]
     own = node.results["b"]["interfaces"][2]["mac"]
     address = node.results["b"]["ips"][0]["address"].partition("/")[0]
-    argv = (sys.executable, "-c", FRAME, node.where["b"], mac, own, address, LOCALHOST, GATEWAY)
-    assert node.host.run(*argv).stdout == "second\n"
+    argv = (sys.executable, "-c", FRAME, node.where["b"], mac, own, address)
+    for localhost in (LOCALHOST, "127.0.0.53", "127.255.255.254"):
+        assert node.host.run(*argv, localhost, GATEWAY).stdout == "second\n", localhost
     flush = (
         ("iptables", "-t", "raw", "-F")
         if node.keys["backend"] == "iptables"
         else ("nft", "flush chain inet pycni hostports_localnet")
     )
     node.host.run(*flush, env=node.environment.get("env"))
-    assert node.host.run(*argv).stdout == "first\n"
+    assert node.host.run(*argv, LOCALHOST, GATEWAY).stdout == "first\n"
 
 
 @EITHER

@@ -176,6 +176,16 @@ def test_a_port_that_the_other_backend_has(plain: Plain, reference_bin: str) -> 
     plain.add({**ports((8082, 80), (8083, 80)), "backend": "nftables"}, "c3", 7)
 
 
+@BY_IPTABLES
+def test_ports_of_the_living_that_lead_to_the_same_address_stay(plain: Plain) -> None:
+    """Of another network, and of another container that shares the address; those of the dead would go."""
+    plain.add(TCP)
+    plain.add({**ports((8081, 80)), "name": "net2"})
+    plain.add(ports((8082, 80)), "c2")
+    assert plain.problems(TCP) == plain.problems({**ports((8081, 80)), "name": "net2"}) == ""
+    assert plain.problems(ports((8082, 80)), "c2") == ""
+
+
 @pytest.mark.parametrize("first", [ALL, {**ALL, "backend": "nftables"}], ids=["by iptables", "by nftables"])
 def test_a_port_that_the_containers_other_network_has(plain: Plain, first: dict[str, Any]) -> None:
     """As podman asks for it, with each network of a container: whoever is left has it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.pretend import PATIENCE, PretendHost
+from tests.pretend import PATIENCE, PretendHost, Silent, read_line
 
 NAMESPACES = ("net", "mnt", "pid", "uts")
 
@@ -70,8 +70,7 @@ def test_host_leaves_nothing() -> None:
 def test_host_ends_with_the_process_that_made_it() -> None:
     script = f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n" + _MAKE_AND_WAIT
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as maker:
-        assert maker.stdout is not None
-        first, grandchild = (Path("/proc", pid) for pid in maker.stdout.readline().split())
+        first, grandchild = (Path("/proc", pid) for pid in read_line(maker).decode().split())
         assert first.exists() and grandchild.exists()
         maker.kill()
     deadline = time.monotonic() + 30 * PATIENCE
@@ -96,12 +95,20 @@ def test_time_limit_ends_the_command(bare: PretendHost) -> None:
     assert "sleep" not in bare.run("ps", "-e", "-o", "comm").stdout
 
 
+def test_a_program_that_says_nothing_is_not_waited_for_for_ever(bare: PretendHost) -> None:
+    with bare.popen("sh", "-c", "echo one; printf two; exec sleep 1000") as process:
+        assert read_line(process) == b"one\n"
+        with pytest.raises(Silent, match="b'two' and no more"):
+            read_line(process, seconds=1)
+        process.kill()
+        assert read_line(process) == b""
+
+
 def test_signals_reach_the_command_itself(bare: PretendHost) -> None:
     with bare.popen("sh", "-c", "trap 'echo caught; exit 7' TERM; echo ready; while :; do sleep 0.01; done") as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+        assert read_line(process) == b"ready\n"
         process.terminate()
-        assert process.stdout.read() == b"caught\n"
+        assert read_line(process) == b"caught\n"
     assert process.returncode == 7
 
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, read_line
 from tests.system.pod_network import CNITOOL, NETWORK, Node
 
 FORMS = ((), ("--json",), ("--mermaid",), ("--svg", "/run/picture.svg"))
@@ -28,7 +28,7 @@ def running(host: PretendHost, *argv: str) -> Iterator[None]:
     """A command that has said something and goes on."""
     process = host.popen(*argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        assert process.stdout and process.stdout.readline()
+        assert read_line(process)
         yield
     finally:
         process.kill()

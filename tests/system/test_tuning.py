@@ -116,6 +116,25 @@ def test_second_add_keeps_what_was_first(node: Node) -> None:
     assert node.state() == before
 
 
+def test_a_record_of_a_lost_namespace_is_not_set_back_in_the_next(node: Node) -> None:
+    """The pod was lost without DEL and comes back under its id: what was before is what its new namespace had."""
+    node.add({"mtu": 1400})
+    node.host.drop_netns("a")
+    again = Node(node.host)
+    node.host.run("ip", "-n", "a", "link", "set", "eth0", "mtu", "1450")
+    again.add({"mtu": 1300})
+    assert again.call("DEL", {"mtu": 1300}).status == 0
+    assert again.state()[1] == 1450 and node.host.snapshot()["files"] == {}
+
+
+def test_an_add_that_fails_late_sets_everything_back(node: Node) -> None:
+    """When nobody can read its result."""
+    before = node.state(), node.sysctl("ipv4/conf/eth0/arp_filter")
+    assert node.call("ADD", ALL, prefix=("sh", "-c", 'exec "$0" >&-')).status == 1
+    assert (node.state(), node.sysctl("ipv4/conf/eth0/arp_filter")) == before
+    assert node.host.snapshot()["files"] == {}
+
+
 @pytest.mark.parametrize("first", ["reference", "ours"])
 def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
     before = node.state()
@@ -297,7 +316,7 @@ def test_gc_forgets_what_is_not_valid(node: Node) -> None:
     for container_id in ("c1", "c2"):
         node.add({"mtu": 1400}, container_id=container_id)
     node.add({"mtu": 1400, "name": "other"}, container_id="c3")
-    valid = [{"containerID": "c1", "ifname": "eth0"}]
+    valid = [{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "eth1"}]
     assert node.call("GC", {"cni.dev/valid-attachments": valid}).status == 0
     kept = {Path(path).name for path in node.host.snapshot()["files"]}
     assert kept == {"c1_eth0.json", "c3_eth0.json"}

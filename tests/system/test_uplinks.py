@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults import batch
+from tests.faults import batch, fake_ipam
 from tests.faults.batch import Call
 from tests.pretend import PretendHost
 from tests.system.test_bridge import V4, Network, host_local
@@ -141,6 +142,30 @@ def test_a_failing_add_leaves_the_uplink_that_another_pod_uses(net: Network, hos
     host.run("ip", "link", "set", "up0", "nomaster")
     assert net.unheard("b").status == 1
     assert uplink(host) == ("cni0", True) and net.pings("a", "10.1.0.200")
+
+
+def test_a_failing_add_leaves_an_uplink_that_was_put_elsewhere(net: Network, host: PretendHost, tmp_path: Path) -> None:
+    """By the administrator, while the ADD was busy with its IPAM plugin."""
+    body = "ip link add br7 up type bridge; ip link set up0 up master br7; exit 1\n"
+    path = fake_ipam.write(host, tmp_path, "busy", body)
+    config = {**net.config, "ipam": {"type": "busy"}}
+    answer = host.cni("bridge", "ADD", config, netns=host.netns("a"), container_id="a", path=path)
+    assert answer.status == 1 and uplink(host) == ("br7", True), answer
+
+
+def test_a_link_whose_master_has_the_uplinks_number_elsewhere(net: Network, host: PretendHost) -> None:
+    """A macvlan that came out of a namespace: the link below it is one there."""
+    host.run("sh", "-ec", """
+ip link del up0
+ip link add up0 index 777 type veth peer name far
+ip netns add other
+ip -n other link add below index 777 type veth peer name below1
+ip -n other link add m0 link below type macvlan
+ip -n other link set m0 netns 1
+""")  # fmt: skip
+    assert host.ip("link", "show", "m0")[0]["link_index"] == 777
+    net.add("a")
+    assert uplink(host) == ("cni0", True)
 
 
 @pytest.mark.row(14)

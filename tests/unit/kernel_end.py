@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import socket
 import struct
 import threading
@@ -159,3 +160,25 @@ class KernelEnd:
             "IFLA_LINKINFO": {"IFLA_INFO_KIND": "veth"},
         }  # fmt: skip
         return [by_pyroute2(kind - 2, 0, sequence, link)]
+
+
+class Overrun:
+    """A socket that loses what was to be received at the n-th call."""
+
+    def __init__(self, socket: Any, *, at: int) -> None:
+        self.socket, self.calls, self.at = socket, 0, at
+
+    def recvfrom(self, size: int, flags: int) -> tuple[bytes, tuple[int, int]]:
+        self.calls += 1
+        if self.calls == self.at:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        if flags and self.is_empty():  # the test's kernel is another thread
+            raise BlockingIOError
+        return bytes(self.socket.recv(size)), (0, 0)
+
+    def is_empty(self) -> bool:
+        """Return True if nothing comes within a second."""
+        return not select.select([self.socket], [], [], 1)[0]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.socket, name)

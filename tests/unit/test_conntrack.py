@@ -94,6 +94,20 @@ def test_what_is_forgotten(flows: set[Any], dumps: list[Any], removals: list[Any
     assert forgotten(flows, TRACKED) == (dumps, removals)
 
 
+def test_a_connection_is_named_by_all_that_tells_it_from_the_next() -> None:
+    """One with the same ends may have begun since, or be in another zone: the kernel compares the number and the zone."""
+
+    def answer(kind: int, sequence: int, _request: bytes) -> list[bytes]:
+        if kind != wire.IPCTNL_MSG_CT_GET:
+            return []
+        return [connection(sequence, 2, "192.0.2.1", 53, CTA_ZONE=7), done(sequence)]
+
+    with KernelEnd(answer, of=Conntrack) as kernel, KernelEnd(of=Conntrack) as other:
+        conntrack.forget_udp(kernel.netlink, Removals(lambda: other.netlink), {(4, "", 53)}, LOCAL.__contains__)
+    removal = read(other.requests[0])
+    assert (removal.get_attr("CTA_ID"), removal.get_attr("CTA_ZONE")) == (53, 7)
+
+
 def test_many_are_forgotten_in_several_batches() -> None:
     _, removals = forgotten({(4, "", 53)}, [(2, "192.0.2.1", 53)] * 300)
     assert len(removals) == 300

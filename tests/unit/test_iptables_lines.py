@@ -12,7 +12,7 @@ import pytest
 
 from shared.cni.ip import Prefix
 from shared.iptables import hostports, masquerade, programs
-from shared.iptables.hostport_rules import Forwarding
+from shared.iptables.hostport_rules import Forwarding, interface_words
 from shared.net.owner import Owner
 from shared.nft.hostports import HostPort
 
@@ -85,3 +85,48 @@ def test_rules_for_one_address_are_put_in_front_without_counting() -> None:
     assert len(inserted) == 3 * 40 + 3 and not [line for line in inserted if re.match(r"-I \S+ \d", line)]
     first = [line for line in reversed(inserted) if f"-I {one.chain} " in line]
     assert [f"-A{line.removeprefix('-I')}" for line in first] == one.inside(4, is_at=True)
+
+
+def test_a_chain_to_which_another_address_leads_stays() -> None:
+    """Of an address that a new pod gets, the rules of the former pod go, and its chain with the last of them."""
+    own = masquerade.chain_of("net", "c1")
+    to = f'-m comment --comment "x" -j {own}'
+    others = "CNI-" + "a" * 24
+    lines = [
+        f":{own} - [0:0]", f":{others} - [0:0]", f"-A POSTROUTING -s 10.1.0.5/32 {to}", f"-A POSTROUTING -s 10.1.0.6/32 {to}",
+        f"-A POSTROUTING -s 10.1.0.50/32 -j {others}", "-A POSTROUTING -s 10.1.0.5/32 -j KUBE-POSTROUTING",
+    ]  # fmt: skip
+    assert masquerade._evictions(lines, [POD.address]) == [f"-D POSTROUTING -s 10.1.0.5/32 {to}"]
+    del lines[3]
+    assert masquerade._evictions(lines, [POD.address]) == [
+        f"-D POSTROUTING -s 10.1.0.5/32 {to}", f"-F {own}", f"-X {own}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("refusals", [0, 1, programs.TRIES - 1])
+def test_a_table_is_read_anew_after_a_refusal(monkeypatch: pytest.MonkeyPatch, refusals: int) -> None:
+    """What was known may be what another program has changed since."""
+    tried: list[object] = []
+
+    def commit(_tables: object, wanted: object) -> None:
+        tried.append(wanted)
+        if len(tried) <= refusals:
+            raise programs.Refused("no")
+
+    monkeypatch.setattr(programs.Tables, "__init__", lambda *_: None)
+    monkeypatch.setattr(programs.Tables, "lines", lambda _: {"nat": ["now"]})
+    monkeypatch.setattr(programs.Tables, "_commit", commit)
+    tables = programs.Tables(4, "", "nat")
+    tables.change(lambda lines: lines, {"nat": ["before"]})
+    assert tried == [{"nat": ["before"]}] + [{"nat": ["now"]}] * refusals
+
+
+@pytest.mark.parametrize("ifname", ['e"th', "e'th", "e\\", "-j", "e;th", "!", 'x" -j ACCEPT'])
+def test_an_interfaces_name_adds_no_words_to_a_rule(ifname: str) -> None:
+    """One that iptables would not take as it is has a digest, and another for each name."""
+    assert re.fullmatch(r'if: \\"[0-9a-f]{12}\\"', interface_words(ifname))
+    assert interface_words(ifname) != interface_words(ifname + "x")
+
+
+def test_an_interfaces_plain_name() -> None:
+    assert interface_words("eth0") == 'if: \\"eth0\\"'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import struct
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from shared.nft import expressions as x
 from shared.nft import registry, ruleset, wire
 from shared.nft.ruleset import Chain, Element, Rule, Set, Table, addressed, comment, comment_of
 from shared.nft.transaction import Nfnetlink, NoNfTables
-from tests.unit.kernel_end import KernelEnd, error
+from tests.unit.kernel_end import KernelEnd, Overrun, error
 
 Message = dict[str, Any]
 Expression = dict[str, Any]
@@ -245,6 +244,13 @@ def test_registration(network: str, container_id: str, ifname: str, addresses: l
         assert registry.label(other) != name or other.ifname == ifname
 
 
+def test_a_rule_of_another_release_is_another() -> None:
+    """By its comment, although its purpose is the same: a chain that has it is refilled."""
+    one, same, other = (Rule("pods", x.link("iifname", name), x.drop()) for name in ("cni0", "cni0", "cni1"))
+    assert one.comment == same.comment != other.comment
+    assert one.comment.startswith("pods ") and other.comment.startswith("pods ")
+
+
 @pytest.mark.row(28)
 @pytest.mark.parametrize("width", range(1, 25))
 def test_registration_of_thousands(width: int) -> None:
@@ -322,28 +328,30 @@ def test_a_batch_that_fails_as_a_whole() -> None:
     assert raised.value.errno == errno.EPERM
 
 
+INET_SET = ruleset.Set(ruleset.Table(wire.NFPROTO_INET, "pycni"), "pods", (ruleset.IPV4_ADDR,))
+
+
 def test_no_nf_tables() -> None:
     with KernelEnd(answering({0: errno.EOPNOTSUPP}), of=Nfnetlink) as kernel, pytest.raises(NoNfTables) as raised:
         kernel.netlink.commit(REQUESTS)
     assert raised.value.code == 2
 
 
-class Overrun:
-    """A socket that loses what was to be received at the n-th call."""
-
-    def __init__(self, socket: Any, *, at: int) -> None:
-        self.socket, self.calls, self.at = socket, 0, at
-
-    def recvfrom(self, size: int, flags: int) -> tuple[bytes, tuple[int, int]]:
-        self.calls += 1
-        if self.calls == self.at:
-            raise OSError(errno.ENOBUFS, "No buffer space available")
-        if flags and not select.select([self.socket], [], [], 1)[0]:  # the test's kernel is another thread
-            raise BlockingIOError
-        return self.socket.recv(size), (0, 0)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.socket, name)
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL, errno.EPERM, errno.ENOMEM])
+def test_what_is_not_there_and_what_cannot_be_read(number: int) -> None:
+    """A set, a chain and a table that are absent have nothing; another reason is none to believe that."""
+    looks: list[Callable[[Any], object]] = [
+        lambda kernel: kernel.dump_elements(INET_SET), lambda kernel: kernel.dump_chains(INET_SET.table),
+        lambda kernel: kernel.get_all([INET_SET.query()]),
+    ]  # fmt: skip
+    for look in looks:
+        with KernelEnd(lambda _kind, sequence, _request: [error(number, sequence)], of=Nfnetlink) as kernel:
+            if number in (errno.ENOENT, errno.EINVAL):
+                assert look(kernel.netlink) in ([], [None])
+            else:
+                with pytest.raises(NetlinkError) as raised:
+                    look(kernel.netlink)
+                assert raised.value.errno == number
 
 
 def test_an_overrun_buffer() -> None:
@@ -357,6 +365,15 @@ def test_an_overrun_buffer() -> None:
         kernel.netlink.socket = Overrun(kernel.netlink.socket, at=1)
         with pytest.raises(NetlinkError):
             kernel.netlink.commit(REQUESTS)
+
+
+def test_nothing_is_left_of_an_overrun_buffer() -> None:
+    """The refusals that nobody waits for would crowd out the next answers."""
+    with KernelEnd(lambda _kind, sequence, _request: [error(errno.EEXIST, sequence)], of=Nfnetlink) as kernel:
+        kernel.netlink.socket = Overrun(kernel.netlink.socket, at=1)
+        with pytest.raises(NetlinkError):
+            kernel.netlink.commit(REQUESTS)
+        assert kernel.netlink.socket.is_empty()
 
 
 def test_questions_and_their_answers() -> None:

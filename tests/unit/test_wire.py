@@ -6,7 +6,7 @@ import errno
 import itertools
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import netaddr
@@ -46,10 +46,11 @@ from shared.net.wire import (
     RTM_GETROUTE,
     RTM_NEWLINK,
     RTM_SETLINK,
+    RTN_UNICAST,
 )
 from shared.nft import wire as nft_wire
 from shared.undo import Undo
-from tests.unit.kernel_end import KernelEnd, by_pyroute2, done, error, read_by_pyroute2, split
+from tests.unit.kernel_end import KernelEnd, Overrun, by_pyroute2, done, error, read_by_pyroute2, split
 
 Message = dict[str, Any]
 
@@ -108,11 +109,28 @@ def test_no_two_tables_have_a_structure_of_the_same_name() -> None:
     assert len(names) == len(set(names))
 
 
-@given(names, macs, mtus, st.booleans())
-def test_new_bridge(name: str, mac: str, mtu: int, vlan_filtering: bool) -> None:
+@given(names, mtus, st.booleans())
+def test_new_bridge(name: str, mtu: int, vlan_filtering: bool) -> None:
+    """As bridges.create sends it: with a MAC of its own and nothing but what was asked for, and never over another link."""
+    with KernelEnd() as kernel:
+        mac = bridges.create(kernel.netlink, name, mtu, vlan_filtering=vlan_filtering)
     data = {"IFLA_INFO_DATA": {"IFLA_BR_VLAN_FILTERING": 1}} if vlan_filtering else {}
     body = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac, "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", **data}}
-    same(Request(RTM_NEWLINK, {**body, **({"IFLA_MTU": mtu} if mtu else {})}, NLM_F_CREATE | NLM_F_EXCL))
+    wanted = {**body, **({"IFLA_MTU": mtu} if mtu else {})}
+    flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK
+    assert kernel.requests == [by_pyroute2(RTM_NEWLINK, flags, 1, wanted)]
+    same(Request(RTM_NEWLINK, wanted))
+
+
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.EPERM])
+def test_a_bridge_that_another_call_has_made_is_not_made(number: int) -> None:
+    """That is no error; any other refusal is."""
+    with KernelEnd(lambda _kind, sequence, _request: [error(number, sequence)]) as kernel:
+        if number == errno.EEXIST:
+            assert bridges.create(kernel.netlink, "cni0", 0, vlan_filtering=False) == ""
+            return
+        with pytest.raises(NetlinkError):
+            bridges.create(kernel.netlink, "cni0", 0, vlan_filtering=False)
 
 
 @given(names, macs, names, macs, mtus, st.none() | st.integers(3, 1000))
@@ -151,18 +169,49 @@ def test_flags(index: int, flags: int, mask: int) -> None:
 
 @given(indexes, macs)
 def test_pinned_mac(index: int, mac: str) -> None:
-    same(Request(RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": mac}))
+    """What bridges.keep_mac has for a bridge of which sysfs does not say that its MAC was set: its own, or a new one."""
+    bridge = {"index": index, "IFLA_IFNAME": "nosuchbridge", "IFLA_ADDRESS": mac}
+    (request,) = bridges.keep_mac(bridge)
+    same(request)
+    pinned = request.message["IFLA_ADDRESS"]
+    assert (request.kind, request.message) == (RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": pinned})
+    assert pinned == mac if mac != bridges.NO_MAC else pinned != mac
+    (request,) = bridges.keep_mac({**bridge, "IFLA_ADDRESS": bridges.NO_MAC})
+    assert int(request.message["IFLA_ADDRESS"][:2], 16) & 3 == 2
+
+
+def asked(ask: Callable[[Any], object]) -> list[bytes]:
+    """What a function asks of a kernel that has nothing."""
+
+    def answer(_kind: int, sequence: int, request: bytes) -> list[bytes]:
+        (flags,) = struct.unpack_from("=H", request, 6)
+        return [done(sequence) if flags & NLM_F_DUMP == NLM_F_DUMP else error(errno.ENODEV, sequence)]
+
+    with KernelEnd(answer) as kernel:
+        assert not ask(kernel.netlink)
+    return kernel.requests
 
 
 @given(names, indexes)
 def test_deletion_and_queries(name: str, index: int) -> None:
-    same(Request(RTM_DELLINK, {"IFLA_IFNAME": name}))
-    same(Request(RTM_GETLINK, {"IFLA_IFNAME": name}))
-    same(Request(RTM_GETLINK, {"index": index}))
-    same(Request(RTM_GETLINK, {"IFLA_MASTER": index}, NLM_F_DUMP))
-    same(Request(RTM_GETLINK, {"family": AF_BRIDGE, "IFLA_EXT_MASK": vlans.RTEXT_FILTER_BRVLAN}, NLM_F_DUMP))
-    same(Request(RTM_GETADDR, {"index": index}, NLM_F_DUMP))
-    same(Request(RTM_GETROUTE, {"family": 10}, NLM_F_DUMP))
+    """As the functions send them, which have nothing to report then."""
+
+    def one(kind: int, flags: int, message: Message) -> list[bytes]:
+        return [by_pyroute2(kind, NLM_F_REQUEST | flags, 1, message)]
+
+    by_name, dump = {"IFLA_IFNAME": name}, NLM_F_DUMP
+    assert asked(lambda kernel: links.delete(kernel, name)) == one(RTM_DELLINK, NLM_F_ACK, by_name)
+    assert asked(lambda kernel: links.get(kernel, name)) == one(RTM_GETLINK, 0, by_name)
+    assert asked(lambda kernel: links.by_index(kernel, index)) == one(RTM_GETLINK, 0, {"index": index})
+    ports = asked(lambda kernel: bridges.scan_ports(kernel, index, list))
+    assert ports == one(RTM_GETLINK, dump, {"IFLA_MASTER": index})
+    vlan = {"family": AF_BRIDGE, "IFLA_EXT_MASK": 2}  # RTEXT_FILTER_BRVLAN
+    assert asked(lambda kernel: vlans.of_port(kernel, index)) == one(RTM_GETLINK, dump, vlan)
+    assert asked(lambda kernel: addresses.of_link(kernel, index)) == one(RTM_GETADDR, dump, {"index": index})
+    found = asked(lambda kernel: routes.has_gateway(kernel, index))
+    through = {"type": RTN_UNICAST, "RTA_OIF": index}
+    families = [{"family": family, **through} for family in (2, 10)]
+    assert found == [by_pyroute2(RTM_GETROUTE, NLM_F_REQUEST | dump, n + 1, one) for n, one in enumerate(families)]
 
 
 @given(indexes, prefixes, st.booleans())
@@ -423,6 +472,28 @@ def test_a_large_batch_is_several_datagrams() -> None:
         assert len(kernel.requests) == count
     places = [place for place, flag in enumerate(flags, 1) if flag & NLM_F_ACK]
     assert places == [AT_ONCE, 2 * AT_ONCE, count]
+
+
+def test_a_dump_that_overran_the_buffer_is_begun_anew() -> None:
+    """What came before and after the loss is not all."""
+
+    def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
+        return [by_pyroute2(RTM_NEWLINK, 2, sequence, {"index": 5}), done(sequence)]
+
+    with KernelEnd(answer) as kernel:
+        kernel.netlink.socket = Overrun(kernel.netlink.socket, at=2)
+        assert [link["index"] for link in kernel.netlink.dump(RTM_GETLINK)] == [5]
+        assert len(kernel.requests) == 2
+
+
+def test_nothing_is_left_of_an_overrun_buffer() -> None:
+    """The refusals that nobody waits for would crowd out the next answers."""
+    requests = [Request(RTM_DELLINK, {"index": index}) for index in range(1, 6)]
+    with KernelEnd(lambda _kind, sequence, _request: [error(errno.ENODEV, sequence)]) as kernel:
+        kernel.netlink.socket = Overrun(kernel.netlink.socket, at=1)
+        with pytest.raises(NetlinkError):
+            kernel.netlink.batch(requests)
+        assert kernel.netlink.socket.is_empty()
 
 
 def test_nothing_to_do_sends_nothing() -> None:
