@@ -31,7 +31,6 @@ from shared.net import (
     filter_tables,
     links,
     netns,
-    peers,
     renamed,
     routes,
     sysctl,
@@ -573,6 +572,8 @@ def _check_host(
     problems += _bridge_problems(bridge, keys)
     port = links.get(host, pod.owner.host_link)
     if port is None and inside is not None:  # the reference gives host links random names
+        from shared.net import peers
+
         port = peers.of_link(host, pod_netns, pod.owner, inside)
     if port is None:
         problems.append(f"the host's end of the veth pair, {pod.owner.host_link}, is missing")
@@ -657,8 +658,11 @@ def delete(call: Call) -> None:
                 lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
                 lambda owner=owner: links.delete(host, owner.host_link),  # type: ignore[misc]
             )
+        from shared.net import peers
+
+        bridge = folded(call.config, "bridge") or Config.fields["bridge"].default
         end = peers.made_elsewhere(
-            host, own, pod_netns, readable_result(call), _bridge_name(call), lambda found: delegate.holders(call, found)
+            host, own, pod_netns, readable_result(call), bridge, lambda found: delegate.holders(call, found)
         )
         if end is not None:
             links.delete(host, end["IFLA_IFNAME"])
@@ -672,12 +676,6 @@ def delete(call: Call) -> None:
     if ipam:
         calls = [call, *(call.of_network(owner.network) for owner in former)]
         each(*(lambda one=one: delegate.forward(one) for one in calls))
-
-
-def _bridge_name(call: Call) -> str:
-    """Return the bridge's name for DEL, which needs nothing else of the configuration."""
-    name = folded(call.config, "bridge") or Config.fields["bridge"].default
-    return name if isinstance(name, str) and is_link_name(name) else ""
 
 
 def _remove_filters(host: Netlink, owner: Owner) -> None:

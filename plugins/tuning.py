@@ -9,7 +9,7 @@ from shared.cni.call import folded
 from shared.cni.config import absolute_path, boolean, field, integer, mac, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
 from shared.cni.plugin import previous_result, readable_result, valid_attachments
-from shared.net import links, netns, peers, sysctl
+from shared.net import links, netns, sysctl
 from shared.net.netlink import Netlink, NetlinkError, Request
 from shared.net.owner import Owner, file_name
 from shared.net.wire import IFF_ALLMULTI, IFF_PROMISC, IFF_UP, RTM_NEWLINK
@@ -289,6 +289,8 @@ def _is_tuned(call: Call, noted: dict[str, Any], pod_netns: Netns) -> bool:
 
     If the record does not tell, the other end of the pod's interface does: it is the attachment's, or its result's.
     """
+    from shared.net import peers
+
     if namespace := _namespace(noted):
         return namespace == peers.attempt(pod_netns.identity)
     host, owner = Netlink(), Owner(call.network, call.container_id, call.ifname)

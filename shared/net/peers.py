@@ -100,13 +100,14 @@ def names(result: Result | None) -> set[str]:
 
 
 def made_elsewhere(
-    host: Netlink, owner: Owner, pod_netns: Netns | None, result: Result | None, bridge: str,
+    host: Netlink, owner: Owner, pod_netns: Netns | None, result: Result | None, bridge: object,
     holders: Callable[[list[Address]], set[str]],
 ) -> Message | None:  # fmt: skip
     """Return the host's end of a pair that another suite made for the attachment, None if it may be another pod's.
 
     The result names it. Without a result the path alone leads to it, and can lead to another pod by now: `holders` says
-    to which containers the pod's addresses are leased. If to none, the end must be a port of the bridge.
+    to which containers the pod's addresses are leased. If to none, the end must be a port of the bridge, whose name the
+    configuration has as it came.
     """
     if pod_netns is None or pod_netns.is_own or names(result):
         return of_result(host, owner, result)
@@ -116,7 +117,7 @@ def made_elsewhere(
         return None
     if leased_to:
         return end if leased_to == {owner.container_id} else None
-    master = links.get(host, bridge)
+    master = links.get(host, bridge) if isinstance(bridge, str) and is_link_name(bridge) else None
     return end if master and end.get("IFLA_MASTER") == master["index"] else None
 
 
