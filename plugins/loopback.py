@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared import steps
-from shared.cni.errors import CniError, InternalError
+from shared.cni.errors import InternalError
 from shared.cni.ip import Prefix
 from shared.cni.plugin import previous_result
 from shared.cni.result import IP, Interface, Result
@@ -11,7 +11,6 @@ from shared.net import addresses, links, netns
 from shared.net.netlink import Netlink
 from shared.net.owner import ALIAS_PREFIX, Owner
 from shared.net.wire import IFF_UP, RTM_NEWLINK
-from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,14 +74,11 @@ def delete(call: Call) -> None:
     if pod_netns is None:
         return
     steps.begin("lo")
-    try:
-        with pod_netns:
-            pod = Netlink()
-            loopback = links.by_index(pod, INDEX)
-            if loopback and loopback.get("IFLA_IFALIAS") == _alias(call):
-                _change(pod, INDEX, is_up=False, alias="")
-    except (CniError, OSError) as error:  # the pod's doing, which must not keep DEL from its end
-        complain(f"cannot take {NAME} down in {call.netns}: {error}")
+    with pod_netns:
+        pod = Netlink()
+        loopback = links.by_index(pod, INDEX)
+        if loopback and loopback.get("IFLA_IFALIAS") == _alias(call):
+            _change(pod, INDEX, is_up=False, alias="")
 
 
 def gc(call: Call) -> None:

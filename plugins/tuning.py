@@ -292,7 +292,7 @@ def _is_tuned(call: Call, noted: dict[str, Any], pod_netns: Netns) -> bool:
     from shared.net import peers
 
     if namespace := _namespace(noted):
-        return namespace == peers.attempt(pod_netns.identity)
+        return namespace == pod_netns.identity()
     host, owner = Netlink(), Owner(call.network, call.container_id, call.ifname)
     end = peers.attempt(lambda: peers.of_pod(host, pod_netns, owner))
     return end is not None and (peers.is_own(end, owner) or end["IFLA_IFNAME"] in peers.names(readable_result(call)))
@@ -302,17 +302,26 @@ def _restore(pod_netns: Netns, ifname: str, before: dict[str, Any]) -> None:
     """Set back what a record says, of what is still there, newest first. Complain about what cannot be set back.
 
     The pod can see to that: it has changed a sysctl on which another depends, or put another link in the place of its
-    interface. So it is no error.
+    interface. So it is no error. A second round does what the kernel refused for a passing reason.
     """
+    if _set_back(pod_netns, ifname, before):
+        for problem in _set_back(pod_netns, ifname, before):
+            complain(f"cannot set back {problem}")
+
+
+def _set_back(pod_netns: Netns, ifname: str, before: dict[str, Any]) -> list[str]:
+    """Return what cannot be set back, and why."""
+    problems: list[str] = []
     try:
         with pod_netns:
-            _restore_attributes(Netlink(), ifname, before)
-            _restore_sysctls(before.get("sysctl"))
+            _set_back_attributes(Netlink(), ifname, before, problems)
+            _set_back_sysctls(before.get("sysctl"), problems)
     except (CniError, OSError) as error:
-        complain(f"cannot set {ifname} back in {pod_netns.path}: {error}")
+        problems.append(f"{ifname} in {pod_netns.path}: {error}")
+    return problems
 
 
-def _restore_attributes(pod: Netlink, ifname: str, before: dict[str, Any]) -> None:
+def _set_back_attributes(pod: Netlink, ifname: str, before: dict[str, Any], problems: list[str]) -> None:
     link = links.get(pod, ifname)
     if link is None:
         return
@@ -323,16 +332,16 @@ def _restore_attributes(pod: Netlink, ifname: str, before: dict[str, Any]) -> No
             if value not in (None, have[name]):
                 _set(pod, link, {name: value})
         except (CniError, ValueError) as error:  # ValueError: a record that somebody else has written
-            complain(f"cannot set {name} of {ifname} back: {error}")
+            problems.append(f"{name} of {ifname}: {error}")
 
 
-def _restore_sysctls(before: Any) -> None:
+def _set_back_sysctls(before: Any, problems: list[str]) -> None:
     for path, value in reversed(before.items()) if isinstance(before, dict) else ():
         try:
             if isinstance(value, str) and sysctl.read(_path(f"net/{path}")) not in (value, None):
                 sysctl.write(path, value)
         except (CniError, OSError, ValueError) as error:
-            complain(f"cannot set the sysctl net/{path} back: {error}")
+            problems.append(f"sysctl net/{path}: {error}")
 
 
 def check(call: Call) -> None:

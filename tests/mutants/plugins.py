@@ -10,8 +10,8 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_tuning.py -k refused",
     ),
     Mutant(
-        "plugins/tuning.py", "in reversed(before.items()) if", "in before.items() if", "sysctls are set back newest first",
-        "tests/system/test_clean_up.py -k depend",
+        "plugins/tuning.py", "    if _set_back(pod_netns, ifname, before):\n", "    if True:\n",
+        "what the kernel refused once is set back in a second round", "tests/faults/test_strikes.py -k refused_in_del",
     ),
     Mutant(
         "plugins/tuning.py", "except (CniError, OSError, ValueError) as error:", "except (OSError, ValueError) as error:",
@@ -22,7 +22,7 @@ TABLE: tuple[Mutant, ...] = (
         "all else is set back of an interface without a MAC", "tests/system/test_clean_up.py -k without_a_mac",
     ),
     Mutant(
-        "plugins/tuning.py", "return namespace == peers.attempt(pod_netns.identity)", "return True",
+        "plugins/tuning.py", "return namespace == pod_netns.identity()", "return True",
         "tuning sets back in the namespace that it tuned alone", "tests/system/test_paths.py -k another_pod",
     ),
     Mutant(
