@@ -6,9 +6,9 @@ from shared import steps
 from shared.cni import config
 from shared.cni.config import field, integer, invalid, list_of, prefix, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import previous_result, valid_attachments
+from shared.cni.plugin import previous_result, readable_result, valid_attachments
 from shared.cni.result import Interface
-from shared.net import links, netns, qdisc, renamed
+from shared.net import links, netns, peers, qdisc, renamed
 from shared.net.netlink import Netlink
 from shared.net.owner import IFB_PREFIX, Owner, attachment, is_ifb
 from shared.net.qdisc import Bucket, TrafficControl, limit_link
@@ -143,15 +143,22 @@ def _remove_stale_ifb(host: Netlink, owner: Owner) -> None:
 
 
 def _host_end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> Message | None:
-    """The host's end of the pod's veth pair: of the name that this suite gives it, or found from the pod's."""
+    """Return the host's end of the pod's veth pair: of the name that this suite gives it, or found from the pod's.
+
+    Raises peers.Strange if that is another attachment's.
+    """
     link = links.get(host, owner.host_link)
-    if link is not None and links.kind(link) == "veth":
+    if link is not None and links.kind(link) == "veth" and not peers.is_strange(link, owner):
         return link
-    if pod_netns is None:
+    return peers.of_pod(host, pod_netns, owner) if pod_netns else None
+
+
+def _end_by_ifb(host: Netlink, owner: Owner, pod_netns: Netns | None, ifb: Message | None) -> Message | None:
+    """Return the host's end that leads to the attachment's ifb, None if the path leads to a pod whose end does not."""
+    if ifb is None or pod_netns is None or pod_netns.is_own:
         return None
-    with pod_netns:
-        inside = links.get(Netlink(), owner.ifname)
-    return inside and links.host_end(host, inside)
+    end = peers.attempt(lambda: peers.of_pod(host, pod_netns, owner))
+    return end if end and ifb["index"] in qdisc.redirections(TrafficControl(), end["index"]).values() else None
 
 
 def _limit(host: Netlink, undo: Undo, owner: Owner, link: Message, wanted: Wanted) -> Message | None:
@@ -212,17 +219,21 @@ def check(call: Call) -> None:
 
 
 def delete(call: Call) -> None:
-    """Ends the limits on the host's end of the veth pair, if that is there, and removes the ifb."""
+    """End the limits on the host's end of the veth pair, if that is there, and remove the ifb.
+
+    The path can lead to another pod by now. A link is the attachment's if it has the derived name, if the result names
+    it, or if it leads to the ifb. The limit of any other link goes with that link.
+    """
     pod_netns = netns.open_if_there(call.netns)
     steps.begin("del")
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
-    ifb = next(filter(None, (_ifb(host, one) for one in (owner, *renamed.former(owner, pod_netns)))), None)
-    # among the host's own links, a name does not say that the link is the attachment's
-    is_theirs = pod_netns is not None and not pod_netns.is_own
-    link = _host_end(host, owner, pod_netns if is_theirs else None)
+    owners = (owner, *renamed.former(owner, pod_netns))
+    ifb = next(filter(None, (_ifb(host, one) for one in owners)), None)
+    link = next(filter(None, (_host_end(host, one, None) for one in owners)), None)
+    link = link or peers.of_result(host, owner, readable_result(call)) or _end_by_ifb(host, owner, pod_netns, ifb)
     if link is not None:
-        # first: what is led to an ifb that is gone is dropped
+        # Release the link before the ifb goes: packets that are led to a deleted ifb are dropped.
         qdisc.release(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())
     if ifb is not None:
         links.delete(host, ifb["IFLA_IFNAME"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import config, delegate
+from shared.cni.call import folded
 from shared.cni.config import (
     boolean,
     choice,
@@ -21,7 +22,7 @@ from shared.cni.config import (
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.names import is_link_name
-from shared.cni.plugin import each, previous_result, valid_attachments
+from shared.cni.plugin import each, previous_result, readable_result, valid_attachments
 from shared.cni.result import Interface, Result, Route, dns_from_json
 from shared.net import (
     addresses,
@@ -507,9 +508,8 @@ def _be_gateway(
 
 def _await_gateway(host: Netlink, pod: Attachment, link: Message, result: Result, given: list[Address]) -> None:
     """Wait until the host reaches the pod through its gateway link, with packets that it forwards, too."""
-    if pod.vlan_link and "IFLA_LINK" in link:
-        port = links.by_index(host, link["IFLA_LINK"])
-        for end in (link, port or link):
+    if pod.vlan_link:
+        for end in (link, links.peer_here(host, link) or link):
             wait.gateway_carrier(host, end["IFLA_IFNAME"])
     if pod.keys.enabledad:
         wait.addresses_settled(host, link["index"])
@@ -549,7 +549,7 @@ def check(call: Call) -> None:
         else:
             _check_inside(inside, link, call, pod, previous, problems)
     steps.begin("bridge")
-    _check_host(host, pod, link, previous, problems)
+    _check_host(host, pod, pod_netns, link, previous, problems)
     if pod.keys.ipMasq:
         from shared.net import verify
 
@@ -584,7 +584,9 @@ def _check_inside(
     verify.layer_3(inside, link, call, previous, problems)
 
 
-def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous: Result, problems: list[str]) -> None:
+def _check_host(
+    host: Netlink, pod: Attachment, pod_netns: Netns, inside: Message | None, previous: Result, problems: list[str]
+) -> None:
     keys = pod.keys
     pod.use_own_names()
     bridge = links.get(host, pod.bridge)
@@ -594,7 +596,9 @@ def _check_host(host: Netlink, pod: Attachment, inside: Message | None, previous
     problems += _bridge_problems(bridge, keys)
     port = links.get(host, pod.owner.host_link)
     if port is None and inside is not None:  # the reference gives host links random names
-        port = links.by_index(host, inside.get("IFLA_LINK", 0))
+        from shared.net import peers
+
+        port = peers.of_link(host, pod_netns, pod.owner, inside)
     if port is None:
         problems.append(f"the host's end of the veth pair, {pod.owner.host_link}, is missing")
     else:
@@ -643,7 +647,7 @@ def _check_gateway_port(
         return
     if not link["flags"] & IFF_UP:
         problems.append(f"link {pod.vlan_link} is down")
-    port = links.by_index(host, link.get("IFLA_LINK", 0))
+    port = links.peer_here(host, link)
     if port is not None:
         _check_port(host, bridge, port, pod.keys, [], problems)
 
@@ -677,14 +681,22 @@ def delete(call: Call) -> None:
     former: list[Owner] = []
 
     def disconnect() -> None:
-        if _disconnect(host, own, pod_netns):
+        if links.delete(host, own.host_link):
             return
         former.extend(_former(own, pod_netns))
         for owner in former:
             each(
                 lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
-                lambda owner=owner: _disconnect(host, owner, pod_netns),  # type: ignore[misc]
+                lambda owner=owner: links.delete(host, owner.host_link),  # type: ignore[misc]
             )
+        from shared.net import peers
+
+        bridge = folded(call.config, "bridge") or Config.fields["bridge"].default
+        end = peers.made_elsewhere(
+            host, own, pod_netns, readable_result(call), bridge, lambda found: delegate.holders(call, found)
+        )
+        if end is not None:
+            links.delete(host, end["IFLA_IFNAME"])
 
     try:
         each(lambda: _remove_filters(host, own), disconnect)
@@ -718,22 +730,6 @@ def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     from shared import filters
 
     return filters.of_other_networks(own, tables)
-
-
-def _disconnect(host: Netlink, owner: Owner, pod_netns: Netns | None) -> bool:
-    """Delete the veth pair. Return True if it was there under the attachment's own name."""
-    if links.delete(host, owner.host_link):
-        return True
-    if pod_netns is None or pod_netns.is_own:
-        return False
-    # not made by this suite: the pod's end of a veth pair whose other end is on this host, as the reference makes it
-    with pod_netns:
-        inside = Netlink()
-        link = links.get(inside, owner.ifname)
-        end = links.host_end(host, link) if link is not None else None
-        if end is not None and attachment(end.get("IFLA_IFALIAS", "")) is None:
-            links.delete(inside, owner.ifname)
-    return False
 
 
 def gc(call: Call) -> None:

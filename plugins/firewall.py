@@ -17,7 +17,7 @@ from shared.cni.errors import (
     InvalidConfig,
     PluginNotAvailable,
 )
-from shared.cni.plugin import each, previous_result, valid_attachments
+from shared.cni.plugin import each, previous_result, readable_result, valid_attachments
 from shared.net import claims, netns
 from shared.net.claims import FIREWALLD, IPTABLES, NFTABLES
 from shared.net.owner import Owner
@@ -177,14 +177,14 @@ def _is_end_of(host: Netlink, link: Message, ifname: str) -> bool:
     """Return True if the link is the other end of `ifname` in the same namespace (CNI_NETNS_OVERRIDE)."""
     from shared.net import links
 
-    peer = links.host_end(host, link)
+    peer = links.peer_here(host, link)
     return peer is not None and peer["IFLA_IFNAME"] == ifname
 
 
 def add(call: Call, undo: Undo) -> Result:
     """Admits the pod's addresses; the result is that of the plugin before."""
     wanted = Wanted(call)
-    netns.open_if_there(call.netns)
+    netns.refuse_own(call.netns)
     result = previous_result(call)
     if result is None:
         raise InvalidConfig('invalid configuration: "prevResult" is required: firewall is for what another plugin made')
@@ -272,7 +272,7 @@ def _restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, st
 def check(call: Call) -> None:
     """Raises InternalError that names everything that is not as ADD left it, where ADD put it."""
     wanted = Wanted(call)
-    netns.open_if_there(call.netns)
+    netns.refuse_own(call.netns)
     result = previous_result(call)
     if result is None:
         return
@@ -324,10 +324,7 @@ def delete(call: Call) -> None:
     """Remove the rules of ADD from every backend, and the reference plugin's rules for the result's addresses."""
     pod_netns = netns.open_if_there(call.netns)
     own = Owner(call.network, call.container_id, call.ifname)
-    try:
-        result = previous_result(call)
-    except CniError:  # what cannot be read names no address
-        result = None
+    result = readable_result(call)
     addresses = {ip.address.address for ip in result.ips} if result else set()
 
     zone = _zone(call)

@@ -9,7 +9,8 @@ from shared.cni.plugin import previous_result
 from shared.cni.result import IP, Interface, Result
 from shared.net import addresses, links, netns
 from shared.net.netlink import Netlink
-from shared.net.wire import IFF_UP
+from shared.net.owner import ALIAS_PREFIX, Owner
+from shared.net.wire import IFF_UP, RTM_NEWLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,19 +20,34 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 NAME = "lo"
+INDEX = 1  # LOOPBACK_IFINDEX in include/net/flow.h: a pod can rename its loopback, but it keeps this number
 LOOPBACK_NETWORKS = {4: Prefix.parse("127.0.0.0/8"), 6: Prefix.parse("::1/128")}
 
 
+def _alias(call: Call) -> str:
+    """Return the alias by which DEL knows the `lo` that this attachment has brought up: the path can lead elsewhere."""
+    owner = Owner(call.network, call.container_id, call.ifname)
+    return owner.alias or f"{ALIAS_PREFIX}{owner.host_link}"
+
+
+def _change(pod: Netlink, index: int, *, is_up: bool, alias: str) -> None:
+    """Bring `lo` up or down, and give it an alias; an empty one removes it."""
+    flags = IFF_UP if is_up else 0
+    pod.request(RTM_NEWLINK, {"index": index, "flags": flags, "change": IFF_UP, "IFLA_IFALIAS": alias})
+
+
 def add(call: Call, undo: Undo) -> Result:
-    """Brings `lo` up, whatever CNI_IFNAME says; answers prevResult, or `lo` with its first address of each family."""
+    """Bring `lo` up, whatever CNI_IFNAME says. Return prevResult, or `lo` with its first address of each family."""
     given = previous_result(call)
     with netns.open_netns(call.netns):
         steps.begin("lo")
         pod = Netlink()
         loopback = links.require(pod, NAME)
-        if not loopback["flags"] & IFF_UP:
-            undo.push("take down lo", lambda: links.set_down(pod, loopback["index"]))
-            links.set_up(pod, loopback["index"])
+        was_up, former = bool(loopback["flags"] & IFF_UP), loopback.get("IFLA_IFALIAS", "")
+        if not was_up or not former:
+            index = loopback["index"]
+            undo.push("set lo back", lambda: _change(pod, index, is_up=was_up, alias=former))
+            _change(pod, index, is_up=True, alias=_alias(call))
         first = addresses.scan(pod, loopback["index"], _first)
     if given is not None:
         return given
@@ -52,7 +68,7 @@ def _first(states: Iterator[tuple[Prefix, int]]) -> dict[int, Prefix]:
 
 
 def check(call: Call) -> None:
-    """Raises InternalError where `lo` is down."""
+    """Raise InternalError if `lo` is down."""
     with netns.open_netns(call.netns):
         steps.begin("lo")
         if not links.require(Netlink(), NAME)["flags"] & IFF_UP:
@@ -60,14 +76,16 @@ def check(call: Call) -> None:
 
 
 def delete(call: Call) -> None:
-    """Takes `lo` down; a namespace that is gone needs nothing."""
+    """Take `lo` down if this attachment has brought it up. Do nothing in another namespace, or if it is gone."""
     pod_netns = netns.open_if_there(call.netns)
     if pod_netns is None:
         return
+    steps.begin("lo")
     with pod_netns:
-        steps.begin("lo")
         pod = Netlink()
-        links.set_down(pod, links.require(pod, NAME)["index"])
+        loopback = links.by_index(pod, INDEX)
+        if loopback and loopback.get("IFLA_IFALIAS") == _alias(call):
+            _change(pod, INDEX, is_up=False, alias="")
 
 
 def gc(call: Call) -> None:

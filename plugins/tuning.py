@@ -8,11 +8,12 @@ from shared.cni import config, record
 from shared.cni.call import folded
 from shared.cni.config import absolute_path, boolean, field, integer, mac, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure, PluginNotAvailable
-from shared.cni.plugin import previous_result, valid_attachments
-from shared.net import links, liveness, netns, sysctl
+from shared.cni.plugin import previous_result, readable_result, valid_attachments
+from shared.net import links, netns, sysctl
 from shared.net.netlink import Netlink, NetlinkError, Request
-from shared.net.owner import file_name
+from shared.net.owner import Owner, file_name
 from shared.net.wire import IFF_ALLMULTI, IFF_PROMISC, IFF_UP, RTM_NEWLINK
+from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from shared.cni.call import Call
     from shared.cni.result import Result
     from shared.net.netlink import Message
+    from shared.net.netns import Netns
     from shared.undo import Undo
 
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
@@ -187,7 +189,8 @@ def _refuse_disallowed(named: dict[str, str]) -> None:
 def _of(link: Message) -> dict[str, Any]:
     """A link's attributes by the names of the configuration's keys."""
     flags = {name: bool(link["flags"] & bit) for name, bit in FLAGS.items()}
-    return {"mac": link["IFLA_ADDRESS"], **flags, **{name: link[attribute] for name, attribute in NUMBERS.items()}}
+    numbers = {name: link.get(attribute, 0) for name, attribute in NUMBERS.items()}
+    return {"mac": link.get("IFLA_ADDRESS", ""), **numbers, **flags}
 
 
 def _set(pod: Netlink, link: Message, attributes: dict[str, Any]) -> None:
@@ -223,7 +226,9 @@ def add(call: Call, undo: Undo) -> Result:
     result = previous_result(call)
     if result is None:
         raise InvalidConfig('invalid configuration: "prevResult" is required: tuning changes what another plugin made')
-    with netns.open_netns(call.netns) as pod_netns:
+    pod_netns = netns.open_netns(call.netns)
+    namespace = pod_netns.identity()
+    with pod_netns:
         pod = Netlink()
         link = links.require(pod, call.ifname) if wanted.attributes else {}
         present = {path: sysctl.read(path) for path in wanted.sysctls}
@@ -232,20 +237,15 @@ def add(call: Call, undo: Undo) -> Result:
             raise InternalError(f"the kernel has no sysctl net/{missing[0]} in {call.netns}")
         attributes = {name: value for name, value in (_of(link) if link else {}).items() if name in wanted.attributes}
         before = {**attributes, "sysctl": present}
-        mark = liveness.mark(call.netns)
-        is_noted = _is_noted(wanted.record, mark)  # what was before an earlier ADD is what DEL is to set back
+        is_noted = _is_noted(wanted.record, namespace)  # what was before an earlier ADD is what DEL is to set back
         if (attributes or present) and not is_noted:
             mine = {
-                "network": call.network, "containerID": call.container_id, "ifname": call.ifname, "mark": mark,
+                "network": call.network, "containerID": call.container_id, "ifname": call.ifname,
+                "namespace": namespace,
             }  # fmt: skip
             record.write(wanted.record, {**before, "pycni": mine})
             undo.push(f"remove {wanted.record}", lambda: record.remove(wanted.record))
-
-        def take_back() -> None:
-            with pod_netns:
-                _restore(pod, call.ifname, before)
-
-        undo.push(f"set {call.ifname} back", take_back)
+        undo.push(f"set {call.ifname} back", lambda: _restore(pod_netns, call.ifname, before))
         for path, value in wanted.sysctls.items():
             sysctl.write(path, value)
         if link:
@@ -269,40 +269,80 @@ def _announce(pod: Netlink, link: Message, mac: str) -> None:
     announce.Announcement(name, mac, addresses.usable(pod, link["index"], MOST_ANNOUNCED)).send()
 
 
-def _is_noted(path: str, mark: str) -> bool:
+def _is_noted(path: str, namespace: str) -> bool:
     """Return True if the file says what was before in this namespace. Remove one that is of another, now lost."""
     noted = record.read(path)
-    own = noted.get("pycni")
-    if isinstance(own, dict) and own.get("mark") not in (None, mark):
+    if _namespace(noted) not in ("", namespace):
         record.remove(path)
         return False
     return bool(noted)
 
 
-def _restore(pod: Netlink, ifname: str, before: dict[str, Any]) -> None:
-    """Sets back what a record says, of what is still there; reports the first failure after trying all."""
-    problems: list[CniError] = []
-    sysctls = before.get("sysctl")
-    for path, value in sysctls.items() if isinstance(sysctls, dict) else ():
+def _namespace(noted: dict[str, Any]) -> str:
+    """Return the identity of the namespace that ADD tuned, empty in a record of another suite or of release 0.1.0."""
+    own = noted.get("pycni")
+    found = own.get("namespace") if isinstance(own, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _is_tuned(call: Call, noted: dict[str, Any], pod_netns: Netns) -> bool:
+    """Return True if the namespace is the one that ADD tuned, which its path does not prove.
+
+    If the record does not tell, the other end of the pod's interface does: it is the attachment's, or its result's.
+    """
+    from shared.net import peers
+
+    if namespace := _namespace(noted):
+        return namespace == pod_netns.identity()
+    host, owner = Netlink(), Owner(call.network, call.container_id, call.ifname)
+    end = peers.attempt(lambda: peers.of_pod(host, pod_netns, owner))
+    return end is not None and (peers.is_own(end, owner) or end["IFLA_IFNAME"] in peers.names(readable_result(call)))
+
+
+def _restore(pod_netns: Netns, ifname: str, before: dict[str, Any]) -> None:
+    """Set back what a record says, of what is still there, newest first. Complain about what cannot be set back.
+
+    The pod can see to that: it has changed a sysctl on which another depends, or put another link in the place of its
+    interface. So it is no error. A second round does what the kernel refused for a passing reason.
+    """
+    if _set_back(pod_netns, ifname, before):
+        for problem in _set_back(pod_netns, ifname, before):
+            complain(f"cannot set back {problem}")
+
+
+def _set_back(pod_netns: Netns, ifname: str, before: dict[str, Any]) -> list[str]:
+    """Return what cannot be set back, and why."""
+    problems: list[str] = []
+    try:
+        with pod_netns:
+            _set_back_attributes(Netlink(), ifname, before, problems)
+            _set_back_sysctls(before.get("sysctl"), problems)
+    except (CniError, OSError) as error:
+        problems.append(f"{ifname} in {pod_netns.path}: {error}")
+    return problems
+
+
+def _set_back_attributes(pod: Netlink, ifname: str, before: dict[str, Any], problems: list[str]) -> None:
+    link = links.get(pod, ifname)
+    if link is None:
+        return
+    have = _of(link)
+    for name in [*reversed(have)]:
+        try:
+            value = Attributes.fields[name].kind.parse(before[name]) if before.get(name) not in (None, "") else None
+            if value not in (None, have[name]):
+                _set(pod, link, {name: value})
+        except (CniError, ValueError) as error:  # ValueError: a record that somebody else has written
+            problems.append(f"{name} of {ifname}: {error}")
+
+
+def _set_back_sysctls(before: Any, problems: list[str]) -> None:
+    for path, value in reversed(before.items()) if isinstance(before, dict) else ():
         try:
             if isinstance(value, str) and sysctl.read(_path(f"net/{path}")) not in (value, None):
                 sysctl.write(path, value)
-        except (CniError, config.Invalid) as error:
-            problems.append(error if isinstance(error, CniError) else InternalError(str(error)))
-    link = links.get(pod, ifname)
-    known = {name: field.kind for name, field in Attributes.fields.items() if name != "sysctl"}
-    attributes = {}
-    for name, kind in known.items():
-        try:
-            if before.get(name) not in (None, ""):
-                attributes[name] = kind.parse(before[name])
-        except ValueError:  # a record that somebody else has written
-            continue
-    if link is not None:
-        changed = {name: value for name, value in attributes.items() if _of(link)[name] != value}
-        _set(pod, link, changed)
-    if problems:
-        raise problems[0]
+        except (CniError, OSError, ValueError) as error:
+            problems.append(f"sysctl net/{path}: {error}")
 
 
 def check(call: Call) -> None:
@@ -312,7 +352,7 @@ def check(call: Call) -> None:
         link = links.require(Netlink(), call.ifname)
         have = _of(link)
         problems = [
-            f"{name} of {call.ifname} is {have[name]}, not {value}"
+            f"{name} of {call.ifname} is {'none' if have[name] == '' else have[name]}, not {value}"
             for name, value in wanted.attributes.items()
             if have[name] != value
         ]
@@ -331,13 +371,15 @@ def _data_dir(call: Call) -> str:
 
 
 def delete(call: Call) -> None:
-    """Sets back what was before, where the pod is still there, and forgets it."""
+    """Set back what was before, if the pod is still there, and delete the record."""
     path = record_path(_data_dir(call), call)
     before = record.read(path)
     pod_netns = netns.open_if_there(call.netns)
     if before and pod_netns is not None:
-        with pod_netns:
-            _restore(Netlink(), call.ifname, before)
+        if _is_tuned(call, before, pod_netns):
+            _restore(pod_netns, call.ifname, before)
+        else:
+            complain(f"{call.netns} is not the network namespace that was tuned: nothing is set back in it")
     record.remove(path)
 
 

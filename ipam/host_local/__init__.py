@@ -285,6 +285,15 @@ def _store(call: Call) -> Store:
     return Store(path, call.network)
 
 
+def holders(call: Call, addresses: list[Address]) -> set[str]:
+    """Return the ids of the containers to which the addresses are leased, whichever suite leased them."""
+    store = _store(call)
+    if not store.exists():
+        return set()
+    with Look(store.data_dir, call.network) as look:
+        return {lease.container_id for lease in map(look.read, map(str, addresses)) if lease}
+
+
 def delete(call: Call) -> None:
     """Free the container's addresses. Do nothing if it has none, also if the store cannot be written."""
     store = _store(call)

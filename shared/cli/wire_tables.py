@@ -14,7 +14,7 @@ from typing import Any
 from pyroute2 import netlink
 from pyroute2.netlink import nfnetlink, nlmsg_atoms, rtnl
 from pyroute2.netlink.nfnetlink import nfctsocket, nftsocket
-from pyroute2.netlink.rtnl import ifaddrmsg, ifinfmsg, rtmsg, tcmsg
+from pyroute2.netlink.rtnl import ifaddrmsg, ifinfmsg, nsidmsg, rtmsg, tcmsg
 from pyroute2.netlink.rtnl.tcmsg import act_mirred, cls_u32, sched_htb, sched_tbf
 from pyroute2.netlink.rtnl.tcmsg.common import tc_actions
 
@@ -28,6 +28,7 @@ ROUTE_MESSAGES: Messages = {
     "link": (ifinfmsg.ifinfmsg, ("RTM_NEWLINK", "RTM_DELLINK", "RTM_GETLINK", "RTM_SETLINK")),
     "address": (ifaddrmsg.ifaddrmsg, ("RTM_NEWADDR", "RTM_DELADDR", "RTM_GETADDR")),
     "route": (rtmsg.rtmsg, ("RTM_NEWROUTE", "RTM_DELROUTE", "RTM_GETROUTE")),
+    "nsid": (nsidmsg.nsidmsg, ("RTM_NEWNSID", "RTM_GETNSID")),
     # of nf_tables, by which a call without packet filters learns that there are none
     "nft_table": (nftsocket.nft_table_msg, ("NFT_MSG_NEWTABLE", "NFT_MSG_GETTABLE")),
 }
@@ -63,7 +64,7 @@ CONNTRACK_MESSAGES: Messages = {
 SPOKEN = frozenset(
     """
     IFLA_ADDRESS IFLA_IFNAME IFLA_MTU IFLA_LINK IFLA_MASTER IFLA_OPERSTATE IFLA_LINKINFO IFLA_NET_NS_FD IFLA_IFALIAS
-    IFLA_AF_SPEC IFLA_EXT_MASK IFLA_LINK_NETNSID IFLA_IF_NETNSID IFLA_TXQLEN IFLA_GROUP
+    IFLA_AF_SPEC IFLA_EXT_MASK IFLA_LINK_NETNSID IFLA_IF_NETNSID IFLA_TXQLEN IFLA_GROUP NETNSA_NSID NETNSA_FD
     IFLA_INFO_KIND IFLA_INFO_DATA IFLA_INFO_SLAVE_KIND IFLA_INFO_SLAVE_DATA VETH_INFO_PEER
     IFLA_BR_VLAN_FILTERING IFLA_BR_VLAN_DEFAULT_PVID IFLA_BR_MULTI_BOOLOPT IFLA_BR_FDB_MAX_LEARNED
     IFLA_BR_NF_CALL_IPTABLES IFLA_BR_NF_CALL_IP6TABLES

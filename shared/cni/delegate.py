@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from shared.cni.call import Call
-    from shared.cni.ip import Prefix
+    from shared.cni.ip import Address, Prefix
     from shared.undo import Undo
 
 UNKNOWN_COMMAND = 4  # what a plugin without GC or STATUS answers
@@ -53,6 +53,17 @@ def networks(call: Call) -> list[list[Prefix]]:
     _, module = _find(call)
     ask = getattr(module, "networks", None)
     return ask(call) if ask else []
+
+
+def holders(call: Call, addresses: list[Address]) -> set[str]:
+    """Return the ids of the containers to which the addresses are leased, as far as this suite can read that.
+
+    Another suite's IPAM plugin of the same name keeps the same files.
+    """
+    name = suite.plugins.get(_named(call), "")
+    module = __import__(name, fromlist=("add",)) if name.startswith("ipam.") else None
+    ask = getattr(module, "holders", None)
+    return ask(call, addresses) if ask else set()
 
 
 def forward(call: Call) -> None:

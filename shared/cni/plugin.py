@@ -96,6 +96,14 @@ def previous_result(call: Call) -> Result | None:
     return None if raw is None else Result.from_json(raw, call.version, "prevResult")
 
 
+def readable_result(call: Call) -> Result | None:
+    """Return the same for DEL, which does without a prevResult that it cannot read."""
+    try:
+        return previous_result(call)
+    except CniError:
+        return None
+
+
 def each(*tasks: Callable[[], object]) -> None:
     """Run all tasks, also after one has failed. Raise the first failure, with the others in its details."""
     problems: list[CniError] = []

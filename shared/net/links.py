@@ -57,13 +57,14 @@ def by_index(netlink: Netlink, index: int) -> Message | None:
     return netlink.get(RTM_GETLINK, {"index": index})
 
 
-def host_end(host: Netlink, inside: Message) -> Message | None:
-    """The other end on the host of a veth pair whose end in the pod is `inside`; None where that is no such link."""
-    if kind(inside) != "veth":
+def peer_here(netlink: Netlink, link: Message) -> Message | None:
+    """Return the other end of a veth pair in the same namespace; None if it is elsewhere or the link is no veth.
+
+    An index in another namespace would be the number of a stranger here.
+    """
+    if kind(link) != "veth" or "IFLA_LINK_NETNSID" in link or not link.get("IFLA_LINK"):
         return None
-    peer = by_index(host, inside.get("IFLA_LINK", 0))
-    is_pair = peer is not None and kind(peer) == "veth" and peer.get("IFLA_LINK") == inside["index"]
-    return peer if is_pair else None
+    return by_index(netlink, link["IFLA_LINK"])
 
 
 def leads_to_pod(host: Netlink, link: Message) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import posix
+import sys
 
 from shared import steps
 from shared.cni.errors import InvalidNetns, UnknownContainer
@@ -20,6 +21,7 @@ NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, on most architectures
 IOC_NONE = 0x20000000  # asm/ioctl.h: a bit that the others set in requests without data
 WITH_IOC_NONE = ("alpha", "mips", "ppc", "sparc")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+SO_NETNS_COOKIE = 71  # asm/socket.h, on all architectures but parisc and sparc, which refuse this number
 
 
 class HostNetns(InvalidNetns):
@@ -38,6 +40,25 @@ class Netns:
         self.descriptor = descriptor
         self.home = home
         self.is_own = is_own
+
+    def identity(self) -> str:
+        """Return `<device>:<inode>:<cookie>`, which no other namespace has until the next boot.
+
+        The kernel gives the inode number of a deleted namespace to the next one, but never its cookie. Kernels before
+        5.14 do not tell the cookie: it is empty.
+        """
+        from shared.sockets import native as socket
+
+        with self:
+            probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            cookie = str(int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder))
+        except OSError:
+            cookie = ""
+        finally:
+            probe.close()
+        found = posix.fstat(self.descriptor)
+        return f"{found.st_dev}:{found.st_ino}:{cookie}"
 
     def close(self) -> None:
         """Lets go of the namespace, which an open one keeps alive; an executable leaves that to its exit."""
@@ -91,19 +112,27 @@ def request_of_type(machine: str) -> int:
 
 
 def open_if_there(path: str) -> Netns | None:
-    """The same for DEL, which has nothing to do in a namespace that is gone: None for an empty path or nothing there.
+    """Open a namespace for DEL, which has nothing to do in one that is gone: None if the path leads to no pod.
 
-    What a deleted namespace leaves behind, an empty file at its old mount point, is nothing there as well.
-    Raises InvalidNetns for the host's own.
+    A deleted namespace leaves an empty file at its old mount point. A path by a process id that another process has by
+    now can lead to the host's own namespace.
     """
     if not path:
         return None
     try:
         return open_netns(path)
+    except (UnknownContainer, InvalidNetns):
+        return None
+
+
+def refuse_own(path: str) -> None:
+    """Raise HostNetns if the path leads to the namespace that the call runs in. Accept a path that leads nowhere."""
+    try:
+        open_netns(path)
     except HostNetns:
         raise
     except (UnknownContainer, InvalidNetns):
-        return None
+        return
 
 
 def throw_away() -> Netns:

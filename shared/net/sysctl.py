@@ -22,7 +22,7 @@ def read(path: str) -> str | None:
     try:
         descriptor = posix.open(ROOT + path, posix.O_RDONLY | posix.O_CLOEXEC)
         try:
-            return posix.read(descriptor, 4096).decode().strip()
+            return posix.read(descriptor, 4096).decode(errors="surrogateescape").strip()
         finally:
             posix.close(descriptor)
     except OSError as error:
@@ -96,7 +96,7 @@ def _write(path: str, value: str) -> OSError | None:
     try:
         descriptor = posix.open(ROOT + path, posix.O_WRONLY | posix.O_CLOEXEC)
         try:
-            posix.write(descriptor, value.encode())
+            posix.write(descriptor, value.encode(errors="surrogateescape"))
         finally:
             posix.close(descriptor)
     except OSError as error:

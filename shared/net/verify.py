@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def link(message: Message, call: Call, problems: list[str], *, mac: str, is_up: bool) -> None:
     """Adds to `problems` a MAC other than the one asked for, and a link that should be up and is not."""
     name = message["IFLA_IFNAME"]
-    if mac and message["IFLA_ADDRESS"] != mac:
-        problems.append(f"link {name} has MAC {message['IFLA_ADDRESS']}, not {mac}")
+    if mac and message.get("IFLA_ADDRESS") != mac:
+        problems.append(f"link {name} has MAC {message.get('IFLA_ADDRESS', 'none')}, not {mac}")
     if is_up and not message["flags"] & IFF_UP:
         problems.append(f"link {name} is down in {call.netns}")
 

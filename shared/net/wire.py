@@ -199,7 +199,7 @@ BR_BOOLOPT_NO_LL_LEARN = 0
 
 MESSAGES: dict[int, str] = {
     16: "link", 17: "link", 18: "link", 19: "link", 20: "address", 21: "address", 22: "address", 24: "route",
-    25: "route", 26: "route", 2560: "nft_table", 2561: "nft_table",
+    25: "route", 26: "route", 88: "nsid", 90: "nsid", 2560: "nft_table", 2561: "nft_table",
 }
 
 # structure: names of the header's fields, its layout for struct, attributes (number, kind)
@@ -271,6 +271,12 @@ _route_metrics: dict[str, tuple[int, str]] = {
 }
 
 STRUCTURES["route/metrics"] = ((), "", _route_metrics)
+
+_nsid: dict[str, tuple[int, str]] = {
+    "NETNSA_NSID": (1, "u32"), "NETNSA_FD": (3, "u32"),
+}
+
+STRUCTURES["nsid"] = (("rtgen_family",), "=B3x", _nsid)
 
 _nft_table: dict[str, tuple[int, str]] = {
     "NFTA_TABLE_NAME": (1, "asciiz"),

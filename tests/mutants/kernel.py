@@ -433,4 +433,37 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "shared/net/readiness.py", "    if 0 < mtu < LEAST_IPV6_MTU:\n", "    if False:\n", "an MTU that is too small for IPv6 is refused", "tests/system/test_status.py -k must_fail",
     ),
+    Mutant(
+        "shared/net/peers.py", 'if end.get("IFLA_LINK_NETNSID") != _number(host, pod_netns):', "if False:",
+        "a peer is found by index and namespace", "tests/system/test_peers.py -k crossing",
+    ),
+    Mutant(
+        "shared/net/peers.py", "    if is_strange(end, owner):\n", "    if False:\n",
+        "a peer with another attachment's alias is refused", "tests/system/test_peers.py -k taken",
+    ),
+    Mutant(
+        "shared/net/peers.py", "return name != owner.host_link and is_pod_link(name, alias)", "return False",
+        "a derived name says whose a link is", "tests/system/test_peers.py -k renamed",
+    ),
+    Mutant(
+        "shared/net/peers.py", 'if interface.mac and link.get("IFLA_ADDRESS") == interface.mac.lower():', "if True:",
+        "a link that a result names has its MAC, too", "tests/system/test_paths.py -k names_strangers",
+    ),
+    Mutant(
+        "shared/net/peers.py", "return end if leased_to == {owner.container_id} else None", "return end",
+        "a pod without the leased address is another one", "tests/system/test_paths.py -k references_at_the_path",
+    ),
+    Mutant(
+        "shared/net/peers.py", 'return end if master and end.get("IFLA_MASTER") == master["index"] else None', "return end",
+        "a pod of another bridge is another one", "tests/system/test_paths.py -k nobody_knows",
+    ),
+    Mutant(
+        "shared/net/netns.py", 'return f"{found.st_dev}:{found.st_ino}:{cookie}"', 'return f"{found.st_dev}:{found.st_ino}"',
+        "a number that the kernel gives again identifies no namespace", "tests/system/test_paths.py -k inode",
+    ),
+    Mutant(
+        "shared/net/netns.py", "    try:\n        return open_netns(path)\n    except (UnknownContainer, InvalidNetns):\n",
+        "    try:\n        return open_netns(path)\n    except UnknownContainer:\n",
+        "to DEL, a pod whose path leads to the host's own namespace is gone", "tests/system/test_paths.py -k hosts_own_namespace_at",
+    ),
 )  # fmt: skip

@@ -726,14 +726,19 @@ def test_delete_takes_only_its_own(net: Network) -> None:
     assert net.check("b", isGateway=True).status == 0 and net.pings("b", "10.1.0.1")
 
 
-def test_delete_with_the_hosts_own_netns(net: Network, host: PretendHost) -> None:
-    """Code 8, nothing touched."""
+def test_the_hosts_own_netns(net: Network, host: PretendHost) -> None:
+    """ADD refuses it and touches nothing. To DEL the pod is gone."""
+    empty = host.snapshot()
     net.add("a")
     before = host.snapshot(["a"])
-    for command in ("ADD", "DEL"):
-        answer = host.cni("bridge", command, net.config, netns="/proc/1/ns/net", container_id="a")
-        assert answer.code == 8, answer
+    answer = host.cni("bridge", "ADD", net.config, netns="/proc/1/ns/net", container_id="a")
+    assert answer.code == 8, answer
     assert host.snapshot(["a"]) == before
+    answer = host.cni("bridge", "DEL", net.config, netns="/proc/1/ns/net", container_id="a")
+    assert answer.status == 0, answer
+    after = host.snapshot()
+    assert not [name for name in after["files"] if name.endswith(("/10.1.0.2", "/fd00:1::2"))]
+    assert {*after["host"]["links"]} == {*empty["host"]["links"], "cni0"}
 
 
 def test_delete_that_cannot_free_the_address_says_so(net: Network, host: PretendHost) -> None:

@@ -66,6 +66,7 @@ RARE: dict[str, list[str]] = {
     "shared.net.verify": ["CHECK"],
     "shared.net.vlans": [],
     "shared.net.uplinks": [],
+    "shared.net.peers": [],
     "shared.net.readiness": ["STATUS"],
     "shared.cni.execute": [],
     "shared.cni.log": [],
