@@ -13,4 +13,13 @@ TABLE: tuple[Mutant, ...] = (
         "shared/iptables/programs.py", "TRIES = 5", "TRIES = 1", "a change in between is read and tried again",
         "tests/system/test_iptables_programs.py",
     ),
+    Mutant(
+        "shared/nft/hostports.py", 'Rule("hairpin4", ct_label(ASKED), ct_status', 'Rule("hairpin4", ct_status',
+        "what a stranger redirected before keeps its source", "tests/system/test_redirected_by_others.py -k itself",
+    ),
+    Mutant(
+        "shared/nft/hostports.py", 'Rule("not redirected", ct_label(NOT_REDIRECTED), return_()),\n', "",
+        "what a stranger redirects behind the maps keeps its source",
+        "tests/system/test_redirected_by_others.py -k conditions",
+    ),
 )  # fmt: skip
