@@ -185,11 +185,13 @@ class Attachment:
             self.dns = dns_from_json(keys.dns)
         except ValueError as error:
             raise invalid("dns", keys.dns, str(error)) from None
-        self.mac = (
-            (keys.runtimeConfig and keys.runtimeConfig.mac)
-            or (keys.args and keys.args.cni and keys.args.cni.mac)
-            or call.args(EnvironmentArgs).MAC
-        )
+        asked: dict[str, Any] = {
+            "runtimeConfig.mac": keys.runtimeConfig and keys.runtimeConfig.mac,
+            "args.cni.mac": keys.args and keys.args.cni and keys.args.cni.mac,
+            "CNI_ARGS MAC": call.args(EnvironmentArgs).MAC,
+        }
+        self.mac_key: str = next((key for key, mac in asked.items() if mac), "")
+        self.mac: str = asked.get(self.mac_key, "")
 
     def _read_trunk(self) -> list[int]:
         trunk: list[int] = []
@@ -224,6 +226,7 @@ def add(call: Call, undo: Undo) -> Result:
     uplinks = _uplinks(host, pod)
     indexes = tuple(link["index"] for link in uplinks)
     ipv6 = _has_to_enable_ipv6(call, host, pod, mtu)
+    _require_free_mac(host, pod)
 
     undo.push(f"remove bridge {keys.bridge} if it is new", lambda: bridges.remove_if_new(host, keys.bridge, indexes))
     steps.begin("veth")
@@ -235,6 +238,7 @@ def add(call: Call, undo: Undo) -> Result:
         host, undo, keys.bridge, lambda bridge: _joining(pod, port["index"], bridge), own=own, mtu=mtu,
         vlan_filtering=bool(keys.vlan or pod.trunk), promisc=keys.promiscMode, ipv6=ipv6, dad=keys.enabledad,
     )  # fmt: skip
+    _require_free_mac(host, pod)  # again: of two calls that ask for one MAC at once, at least one sees the other's port
     if uplinks:
         from shared.net import uplinks as joining
 
@@ -291,6 +295,15 @@ def _uplinks(host: Netlink, pod: Attachment) -> list[Message]:
     from shared.net import uplinks
 
     return uplinks.require(host, pod.keys.bridge, pod.uplinks)
+
+
+def _require_free_mac(host: Netlink, pod: Attachment) -> None:
+    """Raise InvalidConfig if the MAC that is asked for is another link's on the bridge."""
+    bridge = links.get(host, pod.keys.bridge) if pod.mac else None
+    if bridge is not None:
+        from shared.net import macs
+
+        macs.require_free(host, bridge, pod.mac_key, pod.mac, own=pod.owner.host_link)
 
 
 def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) -> bool:

@@ -121,12 +121,14 @@ class Wanted:
                 for name in chosen
                 if (value := getattr(arguments, name)) is not None and (value or name != "mtu")
             }
-        self.mac = (
-            (arguments and arguments.mac)
-            or (keys.runtimeConfig and keys.runtimeConfig.mac)
-            or call.args(EnvironmentArgs).MAC
-            or keys.mac
-        )
+        asked: dict[str, Any] = {
+            "args.cni.mac": arguments and arguments.mac,
+            "runtimeConfig.mac": keys.runtimeConfig and keys.runtimeConfig.mac,
+            "CNI_ARGS MAC": call.args(EnvironmentArgs).MAC,
+            "mac": keys.mac,
+        }
+        self.mac_key: str = next((key for key, mac in asked.items() if mac), "")
+        self.mac: str = asked.get(self.mac_key, "")
         unset = {"mac": "", "mtu": 0}
         wanted = {"mac": self.mac, **chosen}
         self.attributes = {
@@ -222,10 +224,12 @@ def add(call: Call, undo: Undo) -> Result:
     result = previous_result(call)
     if result is None:
         raise InvalidConfig('invalid configuration: "prevResult" is required: tuning changes what another plugin made')
+    host = Netlink() if wanted.mac else None
     with netns.open_netns(call.netns) as pod_netns:
         pod = Netlink()
         link = links.require(pod, call.ifname) if wanted.attributes else {}
         present = {path: sysctl.read(path) for path in wanted.sysctls}
+        _require_free_mac(host, link, wanted)
         missing = [path for path, value in present.items() if value is None]
         if missing:
             raise InternalError(f"the kernel has no sysctl net/{missing[0]} in {call.netns}")
@@ -256,6 +260,21 @@ def add(call: Call, undo: Undo) -> Result:
             interface.mac = wanted.mac or interface.mac
             interface.mtu = wanted.attributes.get("mtu", interface.mtu)
     return result
+
+
+def _require_free_mac(host: Netlink | None, link: Message, wanted: Wanted) -> None:
+    """Raise InvalidConfig if the pod's link is to get a MAC that another one on its bridge has.
+
+    `host` is None if no MAC is asked for. Only the other end of a veth pair can be seen on the host.
+    """
+    if host is None or link["IFLA_ADDRESS"] == wanted.mac:
+        return
+    port = links.host_end(host, link)
+    bridge = links.by_index(host, port["IFLA_MASTER"]) if port and port.get("IFLA_MASTER") else None
+    if port and bridge and links.kind(bridge) == "bridge":
+        from shared.net import macs
+
+        macs.require_free(host, bridge, wanted.mac_key, wanted.mac, own=port["IFLA_IFNAME"])
 
 
 def _announce(pod: Netlink, link: Message, mac: str) -> None:
