@@ -788,6 +788,10 @@ def _node_problems(call: Call, pod: Attachment) -> list[str]:
         to_join = [link for link in uplinks if link.get("IFLA_MASTER") != bridge["index"]]
         needs_port = bool(pod.vlan_link and networks and gateway is None)
         problems += readiness.room(host, bridge, 1 + len(to_join) + needs_port)
+        if gateway and gateway is not bridge:
+            from shared.net import vlans
+
+            _collect(problems, lambda: vlans.require_gateway_port(host, bridge, gateway))
     if readiness.has_ipv6(networks):
         problems += readiness.ipv6(_mtu(host, pod))
         problems += readiness.ipv6_gateway(bridge) if pod.gateway and not pod.vlan_link else []

@@ -38,6 +38,9 @@ CALLS = (
 )  # fmt: skip
 NO_MAC = "00:00:00:00:00:00"  # of a bridge that has lost its last port
 NET_ADDR_SET = "3"  # linux/netdevice.h
+# A bridge's group from when an ADD makes it until the ADD has set it up. An alias cannot be given with the request that
+# makes the bridge.
+HALF_MADE_GROUP = 0x70796369
 NEW_ALIAS = "pycni: no pod attached yet"  # a bridge's, from when an ADD makes it until one succeeds
 
 
@@ -56,17 +59,17 @@ def ensure(
     """The bridge of that name, made if need be, up, deaf to router advertisements; `mtu` in bytes, 0 for the default.
 
     A new bridge gets a MAC of its own, which then does not change with its ports, and unless `dad` a link-local address
-    that can be used at once. What is done is taken back unless the bridge has other ports than those in `own` by then;
-    but a bridge that has begun to filter VLANs goes on, since a concurrent call may count on it. Raises InternalError
-    if the name is another kind of link's, UnsupportedField if the kernel cannot filter VLANs.
+    that can be used at once. A bridge is new until an ADD has set it up, even if the ADD that made it was killed. What
+    is done is taken back unless the bridge has other ports than those in `own` by then; but a bridge that has begun to
+    filter VLANs goes on, since a concurrent call may count on it. Raises InternalError if the name is another kind of
+    link's, UnsupportedField if the kernel cannot filter VLANs.
     """
     bridge = links.get(netlink, name)
-    is_new = False
     if bridge is None:
-        is_new = create(netlink, name, mtu, vlan_filtering=vlan_filtering)
-        if is_new:
+        if create(netlink, name, mtu, vlan_filtering=vlan_filtering):
             undo.push(f"remove bridge {name}", lambda: _remove_unless_used(netlink, name, own))
         bridge = links.require(netlink, name)
+    is_new = bridge.get("IFLA_GROUP") == HALF_MADE_GROUP
     if links.kind(bridge) != "bridge":
         raise InternalError(f"link {name} already exists but is not a bridge")
     if vlan_filtering and not filters_vlans(bridge):
@@ -83,7 +86,7 @@ def ensure(
     if is_new or bridge["flags"] & wanted != wanted:  # another call may have brought a new one up already
         change = links.change_flags(bridge["index"], wanted, wanted)
         if is_new:
-            change.message["IFLA_IFALIAS"] = NEW_ALIAS
+            change.message |= {"IFLA_IFALIAS": NEW_ALIAS, "IFLA_GROUP": 0}
         netlink.batch([change])
         undo.push(f"set {name} as it was", lambda: _set_back_unless_used(netlink, bridge, wanted, own))
     return bridge
@@ -171,7 +174,7 @@ def _disable_ipv6(bridge: Message) -> str:
 
 def create(netlink: Netlink, name: str, mtu: int, *, vlan_filtering: bool) -> bool:
     """Create a bridge, still down. Return False if a concurrent call was faster."""
-    message: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": random_mac()}
+    message: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": random_mac(), "IFLA_GROUP": HALF_MADE_GROUP}
     message["IFLA_LINKINFO"] = {"IFLA_INFO_KIND": "bridge"}
     if mtu:
         message["IFLA_MTU"] = mtu

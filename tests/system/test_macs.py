@@ -28,10 +28,10 @@ class Node:
         host.run("sh", "-ec", "ip link add up0 type ifb; ip link set up0 up")
         self.must_add("first", uplinks=["up0"])
 
-    def add(self, pod: str, *, mac: str = "", args: str = "", **keys: Any) -> Answer:
+    def add(self, pod: str, *, mac: str = "", args: str = "", cni: dict[str, str] | None = None, **keys: Any) -> Answer:
         if not (self.host.root / f"run/netns/{pod}").exists():
             self.host.netns(pod)
-        more = {"runtimeConfig": {"mac": mac}} if mac else {}
+        more = {"runtimeConfig": {"mac": mac}, "args": {"cni": cni or {}}}
         return self.host.cni("bridge", "ADD", {**CONFIG, **more, **keys}, netns=f"/run/netns/{pod}", container_id=pod, args=args)  # fmt: skip
 
     def must_add(self, pod: str, **keys: Any) -> None:
@@ -43,8 +43,9 @@ class Node:
         answer = self.host.cni("bridge", "DEL", CONFIG, netns=f"/run/netns/{pod}", container_id=pod)
         assert answer.status == 0, answer
 
-    def tune(self, verb: str, pod: str, *, args: str = "", **keys: Any) -> Answer:
-        config = {"cniVersion": "1.0.0", "name": "net", "prevResult": self.results[pod], **keys}
+    def tune(self, verb: str, pod: str, *, args: str = "", cni: dict[str, str] | None = None, **keys: Any) -> Answer:
+        before = {"prevResult": self.results[pod], "args": {"cni": cni or {}}}
+        config = {"cniVersion": "1.0.0", "name": "net", **before, **keys}
         return self.host.cni("tuning", verb, config, netns=f"/run/netns/{pod}", container_id=pod, args=args)
 
     def macs(self, pod: str) -> dict[str, str]:
@@ -66,13 +67,11 @@ def test_a_mac_that_another_has(node: Node, how: str) -> None:
     node.host.netns("c")
     before = node.host.snapshot()
     for holder, mac in node.macs("first").items():
-        asking: dict[str, Any] = {
-            "runtimeConfig": {"mac": mac.upper()}, "args": {"args": {"cni": {"mac": mac}}}, "CNI_ARGS": {"args": f"MAC={mac}"},
-        }[how]  # fmt: skip
-        if how == "args":
-            answer = node.host.cni("bridge", "ADD", {**CONFIG, **asking}, netns="/run/netns/c", container_id="c")
-        else:
-            answer = node.add("c", **asking)
+        answer = {
+            "runtimeConfig": lambda mac=mac: node.add("c", mac=mac.upper()),
+            "args": lambda mac=mac: node.add("c", cni={"mac": mac}),
+            "CNI_ARGS": lambda mac=mac: node.add("c", args=f"MAC={mac}"),
+        }[how]()
         assert answer.code == 7 and f"is the MAC of {holder}" in answer.json["msg"], answer
         assert mac in answer.json["msg"] and how in answer.json["msg"], answer
         assert node.host.snapshot() == before
@@ -117,19 +116,12 @@ def test_tuning(node: Node, how: str) -> None:
     own = node.results["c"]["interfaces"][2]["mac"]
     before = node.host.snapshot(["c"])
     for holder, mac in node.macs("first").items():
-        keys: dict[str, Any] = {
-            "mac": {"mac": mac}, "runtimeConfig": {"runtimeConfig": {"mac": mac}}, "CNI_ARGS": {"args": f"MAC={mac}"},
-        }.get(how, {})  # fmt: skip
-        if how == "args":
-            config: dict[str, Any] = {
-                "cniVersion": "1.0.0",
-                "name": "net",
-                "prevResult": node.results["c"],
-                "args": {"cni": {"mac": mac}},
-            }
-            answer = node.host.cni("tuning", "ADD", config, netns="/run/netns/c", container_id="c")
-        else:
-            answer = node.tune("ADD", "c", **keys)
+        answer = {
+            "mac": lambda mac=mac: node.tune("ADD", "c", mac=mac),
+            "runtimeConfig": lambda mac=mac: node.tune("ADD", "c", runtimeConfig={"mac": mac}),
+            "args": lambda mac=mac: node.tune("ADD", "c", cni={"mac": mac}),
+            "CNI_ARGS": lambda mac=mac: node.tune("ADD", "c", args=f"MAC={mac}"),
+        }[how]()
         assert answer.code == 7 and f"is the MAC of {holder}" in answer.json["msg"] and how in answer.json["msg"], (
             answer
         )
