@@ -21,4 +21,16 @@ TABLE: tuple[Mutant, ...] = (
         "shared/net/blake2.py", "mixed[12] ^= counted & MASK", "mixed[12] ^= len(block) & MASK",
         "names are the same on FIPS hosts", "tests/unit/test_accelerators.py",
     ),
+    Mutant(
+        "shared/net/bridges.py", 'is_new = bridge.get("IFLA_GROUP") == HALF_MADE_GROUP', "is_new = False",
+        "a half-made bridge is set up by the next ADD", "tests/faults/test_half_made.py -k '6-bridge]'",
+    ),
+    Mutant(
+        "shared/net/vlans.py", '*([] if port.get("IFLA_MASTER") else joining),', "",
+        "a half-made gateway port joins its bridge", "tests/system/test_vlans.py -k half_made",
+    ),
+    Mutant(
+        "shared/net/vlans.py", 'if port is None or not (is_own or master == bridge["index"]):', "if port is None:",
+        "a stranger's link of the gateway port's name is refused", "tests/system/test_vlans.py -k strangers",
+    ),
 )  # fmt: skip
