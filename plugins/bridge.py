@@ -187,11 +187,13 @@ class Attachment:
             self.dns = dns_from_json(keys.dns)
         except ValueError as error:
             raise invalid("dns", keys.dns, str(error)) from None
-        self.mac = (
-            (keys.runtimeConfig and keys.runtimeConfig.mac)
-            or (keys.args and keys.args.cni and keys.args.cni.mac)
-            or call.args(EnvironmentArgs).MAC
-        )
+        asked: dict[str, Any] = {
+            "runtimeConfig.mac": keys.runtimeConfig and keys.runtimeConfig.mac,
+            "args.cni.mac": keys.args and keys.args.cni and keys.args.cni.mac,
+            "CNI_ARGS MAC": call.args(EnvironmentArgs).MAC,
+        }
+        self.mac_key: str = next((key for key, mac in asked.items() if mac), "")
+        self.mac: str = asked.get(self.mac_key, "")
 
     def _read_trunk(self) -> list[int]:
         trunk: list[int] = []
@@ -236,6 +238,7 @@ def add(call: Call, undo: Undo) -> Result:
     uplinks = _uplinks(host, pod)
     indexes = tuple(link["index"] for link in uplinks)
     ipv6 = _has_to_enable_ipv6(call, host, pod, mtu)
+    _require_free_mac(host, pod)
 
     undo.push(f"remove bridge {pod.bridge} if it is new", lambda: bridges.remove_if_new(host, pod.bridge, indexes))
     steps.begin("veth")
@@ -248,6 +251,7 @@ def add(call: Call, undo: Undo) -> Result:
         vlan_filtering=bool(keys.vlan or pod.trunk), fdb_max_learned=keys.fdbMaxLearned, promisc=keys.promiscMode,
         ipv6=ipv6, dad=keys.enabledad,
     )  # fmt: skip
+    _require_free_mac(host, pod)  # again: of two calls that ask for one MAC at once, at least one sees the other's port
     _complete_bridge(host, undo, pod, bridge, uplinks, own)
     result = delegate.add(call, undo) if pod.ipam else Result()
     _end_former(pod, result)
@@ -312,6 +316,15 @@ def _uplinks(host: Netlink, pod: Attachment) -> list[Message]:
     from shared.net import uplinks
 
     return uplinks.require(host, pod.bridge, pod.uplinks)
+
+
+def _require_free_mac(host: Netlink, pod: Attachment) -> None:
+    """Raise InvalidConfig if the MAC that is asked for is another link's on the bridge."""
+    bridge = links.get(host, pod.keys.bridge) if pod.mac else None
+    if bridge is not None:
+        from shared.net import macs
+
+        macs.require_free(host, bridge, pod.mac_key, pod.mac, own=pod.owner.host_link)
 
 
 def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) -> bool:
@@ -807,6 +820,10 @@ def _node_problems(call: Call, pod: Attachment) -> list[str]:
         to_join = [link for link in uplinks if link.get("IFLA_MASTER") != bridge["index"]]
         needs_port = bool(pod.vlan_link and networks and gateway is None)
         problems += readiness.room(host, bridge, 1 + len(to_join) + needs_port)
+        if gateway and gateway is not bridge:
+            from shared.net import vlans
+
+            _collect(problems, lambda: vlans.require_gateway_port(host, bridge, gateway))
     if readiness.has_ipv6(networks):
         problems += readiness.ipv6(_mtu(host, pod))
         problems += readiness.ipv6_gateway(bridge) if pod.gateway and not pod.vlan_link else []

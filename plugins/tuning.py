@@ -124,12 +124,14 @@ class Wanted:
                 for name in chosen
                 if (value := getattr(arguments, name)) is not None and (value or name != "mtu")
             }
-        self.mac = (
-            (arguments and arguments.mac)
-            or (keys.runtimeConfig and keys.runtimeConfig.mac)
-            or call.args(EnvironmentArgs).MAC
-            or keys.mac
-        )
+        asked: dict[str, Any] = {
+            "args.cni.mac": arguments and arguments.mac,
+            "runtimeConfig.mac": keys.runtimeConfig and keys.runtimeConfig.mac,
+            "CNI_ARGS MAC": call.args(EnvironmentArgs).MAC,
+            "mac": keys.mac,
+        }
+        self.mac_key: str = next((key for key, mac in asked.items() if mac), "")
+        self.mac: str = asked.get(self.mac_key, "")
         unset = {"mac": "", "mtu": 0}
         wanted = {"mac": self.mac, **chosen}
         self.attributes = {
@@ -226,12 +228,15 @@ def add(call: Call, undo: Undo) -> Result:
     result = previous_result(call)
     if result is None:
         raise InvalidConfig('invalid configuration: "prevResult" is required: tuning changes what another plugin made')
+    host = Netlink() if wanted.mac else None
     pod_netns = netns.open_netns(call.netns)
     namespace = pod_netns.identity()
     with pod_netns:
         pod = Netlink()
         link = links.require(pod, call.ifname) if wanted.attributes else {}
         present = {path: sysctl.read(path) for path in wanted.sysctls}
+        if host:
+            _require_free_mac(host, pod_netns, link, wanted, Owner(call.network, call.container_id, call.ifname))
         missing = [path for path, value in present.items() if value is None]
         if missing:
             raise InternalError(f"the kernel has no sysctl net/{missing[0]} in {call.netns}")
@@ -257,6 +262,23 @@ def add(call: Call, undo: Undo) -> Result:
             interface.mac = wanted.mac or interface.mac
             interface.mtu = wanted.attributes.get("mtu", interface.mtu)
     return result
+
+
+def _require_free_mac(host: Netlink, pod_netns: Netns, link: Message, wanted: Wanted, owner: Owner) -> None:
+    """Raise InvalidConfig if the pod's link is to get a MAC that another one on its bridge has.
+
+    Only the other end of a veth pair can be seen on the host.
+    """
+    if link.get("IFLA_ADDRESS") == wanted.mac:
+        return
+    from shared.net import peers
+
+    port = peers.of_link(host, pod_netns, owner, link)
+    bridge = links.by_index(host, port["IFLA_MASTER"]) if port and port.get("IFLA_MASTER") else None
+    if port and bridge and links.kind(bridge) == "bridge":
+        from shared.net import macs
+
+        macs.require_free(host, bridge, wanted.mac_key, wanted.mac, own=port["IFLA_IFNAME"])
 
 
 def _announce(pod: Netlink, link: Message, mac: str) -> None:

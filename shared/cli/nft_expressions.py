@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from shared.nft import ruleset, wire
-from shared.nft.expressions import CT_STATES, CT_STATUSES, PAYLOAD
+from shared.nft.expressions import CT_STATES, CT_STATUSES, LABEL_BYTES, PAYLOAD
 
 Message = dict[str, Any]
 
@@ -35,16 +35,20 @@ NUMBERS: dict[str, dict[int, str]] = {
     "meta nfproto": {wire.NFPROTO_IPV4: "ipv4", wire.NFPROTO_IPV6: "ipv6"},
     "meta pkttype": {0: "host", 1: "broadcast", 2: "multicast", 3: "other"},  # linux/if_packet.h
     "meta l4proto": PROTOCOLS, "ip protocol": PROTOCOLS, "ip6 nexthdr": PROTOCOLS,
+    "ct direction": {0: "original", 1: "reply"},  # linux/netfilter/nf_conntrack_tuple_common.h
     "meta protocol": ETHER_TYPES, "ether type": ETHER_TYPES, "th sport": {}, "th dport": {},
 }  # fmt: skip
 IN_HOST_ORDER: dict[str, dict[int, str]] = {
     "meta mark": {},
+    "meta priority": {},
     **{
         f"fib {side} type": dict(enumerate(("unspec", "unicast", "local", "broadcast", "anycast", "multicast")))
         for side in ("saddr", "daddr")
     },  # linux/rtnetlink.h, RTN_*
 }
-BITS = {"ct state": CT_STATES, "ct status": CT_STATUSES}
+BITS: dict[str, dict[str, int]] = {
+    "ct state": CT_STATES, "ct status": CT_STATUSES, "ct label": {str(bit): 1 << bit for bit in range(8 * LABEL_BYTES)},
+}  # fmt: skip
 FIB_SIDES = {wire.NFTA_FIB_F_SADDR: "saddr", wire.NFTA_FIB_F_DADDR: "daddr"}
 FAMILIES = {wire.NFPROTO_IPV4: "ip", wire.NFPROTO_IPV6: "ip6"}
 VERDICT_REGISTER = "NFT_REG_VERDICT"
@@ -167,7 +171,10 @@ class Rule:
         return _masked(loaded, words)
 
     def _ct(self, left: Message) -> str:
-        return self._load(left, Loaded([f"ct {left.pop('KEY').removeprefix('NFT_CT_').lower()}"], 4))
+        key = left.pop("KEY").removeprefix("NFT_CT_").lower().replace("labels", "label")
+        if "SREG" in left:
+            return f"ct {key} set {_value(f'ct {key}', self._take(left, 'SREG').data)}"
+        return self._load(left, Loaded([f"ct {key}"], {"label": LABEL_BYTES, "direction": 1}.get(key, 4)))
 
     def _fib(self, left: Message) -> str:
         if left.pop("RESULT") != wire.NFT_FIB_RESULT_ADDRTYPE:
@@ -282,6 +289,8 @@ def _value(key: str, data: bytes) -> str:
         return NUMBERS[key].get(number) or (f"0x{number:04x}" if NUMBERS[key] is ETHER_TYPES else str(number))
     if key in IN_HOST_ORDER and len(data) == 4:
         number = int.from_bytes(data, sys.byteorder)
+        if key == "meta priority":  # as tc shows a class
+            return f"{number >> 16:x}:{number & 0xFFFF:x}" if number else "none"
         return IN_HOST_ORDER[key].get(number) or f"0x{number:08x}"
     if key in BITS:
         return _bits(key, data) or f"0x{int.from_bytes(data, sys.byteorder):x}"

@@ -88,7 +88,7 @@ SPOKEN = frozenset(
     NFTA_EXPR_NAME NFTA_EXPR_DATA
     NFTA_BITWISE_SREG NFTA_BITWISE_DREG NFTA_BITWISE_LEN NFTA_BITWISE_MASK NFTA_BITWISE_XOR
     NFTA_CMP_SREG NFTA_CMP_OP NFTA_CMP_DATA
-    NFTA_CT_DREG NFTA_CT_KEY
+    NFTA_CT_DREG NFTA_CT_KEY NFTA_CT_SREG
     NFTA_FIB_DREG NFTA_FIB_RESULT NFTA_FIB_FLAGS
     NFTA_IMMEDIATE_DREG NFTA_IMMEDIATE_DATA
     NFTA_LOOKUP_SET NFTA_LOOKUP_SREG NFTA_LOOKUP_DREG NFTA_LOOKUP_FLAGS
@@ -134,11 +134,11 @@ NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
     ({number.value: number.name for number in nftsocket.Regs}, ("NFT_REG_VERDICT", "NFT_REG32_00")),
     ({number.value: number.name for number in nftsocket.Meta},
      ("NFT_META_PROTOCOL", "NFT_META_MARK", "NFT_META_IIFNAME", "NFT_META_OIFNAME", "NFT_META_NFPROTO",
-      "NFT_META_L4PROTO", "NFT_META_PKTTYPE", "NFT_META_IIFKIND")),
+      "NFT_META_L4PROTO", "NFT_META_PKTTYPE", "NFT_META_PRIORITY", "NFT_META_IIFKIND")),
     (nftsocket.nft_data.nfta_data.verdict.verdict_code.ops,
      ("NF_DROP", "NF_ACCEPT", "NFT_JUMP", "NFT_GOTO", "NFT_RETURN")),
     (_expression.nft_payload.base_type.ops, ("NFT_PAYLOAD_",)),
-    (_expression.nft_ct.keys.ops, ("NFT_CT_STATE", "NFT_CT_STATUS")),
+    (_expression.nft_ct.keys.ops, ("NFT_CT_STATE", "NFT_CT_DIRECTION", "NFT_CT_STATUS", "NFT_CT_LABELS")),
     (_expression.nft_nat.types.ops, ("NFT_NAT_",)),
     (_expression.nft_range.range_op.ops, ("NFT_RANGE_",)),
     (dict(enumerate(nftsocket.nft_set_elem_list_msg.set_elem.set_elem_udata.udata_types)),
@@ -177,7 +177,8 @@ NFT_BY_HAND = {
     "NF_INET_PRE_ROUTING": 0, "NF_INET_LOCAL_IN": 1, "NF_INET_FORWARD": 2, "NF_INET_LOCAL_OUT": 3,
     "NF_INET_POST_ROUTING": 4,
     # linux/netfilter_ipv4.h, linux/netfilter_bridge.h: base chains' places among those of the hook
-    "NF_IP_PRI_RAW": -300, "NF_IP_PRI_NAT_DST": -100, "NF_IP_PRI_FILTER": 0, "NF_IP_PRI_NAT_SRC": 100,
+    "NF_IP_PRI_RAW": -300, "NF_IP_PRI_CONNTRACK": -200, "NF_IP_PRI_NAT_DST": -100, "NF_IP_PRI_FILTER": 0,
+    "NF_IP_PRI_NAT_SRC": 100,
     "NF_BR_PRI_FILTER_BRIDGED": -200, "NF_BR_PRI_NAT_DST_BRIDGED": -300,
     # linux/if_packet.h: to whom a frame is
     "PACKET_HOST": 0,

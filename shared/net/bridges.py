@@ -38,6 +38,9 @@ CALLS = (
 )  # fmt: skip
 NO_MAC = "00:00:00:00:00:00"  # of a bridge that has lost its last port
 NET_ADDR_SET = "3"  # linux/netdevice.h
+# A bridge's group from when an ADD makes it until the ADD has set it up. An alias cannot be given with the request that
+# makes the bridge.
+HALF_MADE_GROUP = 0x70796369
 NEW_ALIAS = "pycni: no pod attached yet"  # a bridge's, from when an ADD makes it until one succeeds
 
 
@@ -60,16 +63,17 @@ def ensure(
     A bridge that has a route or an address from advertisements goes on taking them.
 
     A new bridge gets a MAC of its own, which then does not change with its ports, and unless `dad` a link-local address
-    that can be used at once. What is done is taken back unless the bridge has other ports than those in `own` by then;
-    but a bridge that has begun to filter VLANs goes on, since a concurrent call may count on it, and a new one that is
-    up is `remove_if_new`'s to remove. Raises InternalError if the name is another kind of link's, UnsupportedField if
-    the kernel cannot filter VLANs.
+    that can be used at once. A bridge is new until an ADD has set it up, even if the ADD that made it was killed. What
+    is done is taken back unless the bridge has other ports than those in `own` by then; but a bridge that has begun to
+    filter VLANs goes on, since a concurrent call may count on it, and a new one that is up is `remove_if_new`'s to
+    remove. Raises InternalError if the name is another kind of link's, UnsupportedField if the kernel cannot filter
+    VLANs.
     """
     bridge = links.get(netlink, name)
-    is_new = False
     if bridge is None:
-        is_new = _begin(netlink, undo, name, mtu, own, vlan_filtering=vlan_filtering, fdb_max_learned=fdb_max_learned)
+        _begin(netlink, undo, name, mtu, own, vlan_filtering=vlan_filtering, fdb_max_learned=fdb_max_learned)
         bridge = links.require(netlink, name)
+    is_new = bridge.get("IFLA_GROUP") == HALF_MADE_GROUP
     if links.kind(bridge) != "bridge":
         raise InternalError(f"link {name} already exists but is not a bridge")
     if vlan_filtering and not filters_vlans(bridge):
@@ -86,19 +90,18 @@ def ensure(
     if is_new or bridge["flags"] & wanted != wanted:  # another call may have brought a new one up already
         change = links.change_flags(bridge["index"], wanted, wanted)
         if is_new:
-            change.message["IFLA_IFALIAS"] = NEW_ALIAS
+            change.message |= {"IFLA_IFALIAS": NEW_ALIAS, "IFLA_GROUP": 0}
         netlink.batch([change])
         if not is_new:
             undo.push(f"set {name} as it was", lambda: _set_back_unless_used(netlink, bridge, wanted, own))
     return bridge
 
 
-def _begin(netlink: Netlink, undo: Undo, name: str, mtu: int, own: Ports, **how: Any) -> bool:
-    """Create a bridge that is removed if the call fails before it is up. Return False if another call was faster."""
+def _begin(netlink: Netlink, undo: Undo, name: str, mtu: int, own: Ports, **how: Any) -> None:
+    """Create a bridge that is removed if the call fails before it is up. Do nothing if another call was faster."""
     mac = create(netlink, name, mtu, **how)
     if mac:
         undo.push(f"remove bridge {name}", lambda: _remove_if_unfinished(netlink, name, mac, own))
-    return bool(mac)
 
 
 def _refuse_advertisements(netlink: Netlink, bridge: Message, *, is_new: bool) -> None:
@@ -200,7 +203,7 @@ def create(
     data: Message = {"IFLA_BR_VLAN_FILTERING": 1} if vlan_filtering else {}
     if fdb_max_learned is not None:
         data["IFLA_BR_FDB_MAX_LEARNED"] = fdb_max_learned
-    message = _with_data({"IFLA_IFNAME": name, "IFLA_ADDRESS": mac}, data)
+    message = _with_data({"IFLA_IFNAME": name, "IFLA_ADDRESS": mac, "IFLA_GROUP": HALF_MADE_GROUP}, data)
     if mtu:
         message["IFLA_MTU"] = mtu
     try:

@@ -126,8 +126,7 @@ def _addresses(pod_netns: Netns, ifname: str) -> list[Address]:
     with pod_netns:
         inside = Netlink()
         link = links.get(inside, ifname)
-        found = addresses.of_link(inside, link["index"]) if link else []
-    return [prefix.address for prefix in found[:ADDRESSES]]
+        return addresses.usable(inside, link["index"], ADDRESSES) if link else []
 
 
 def of_result(host: Netlink, owner: Owner, result: Result | None) -> Message | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from shared.cni.errors import InternalError
 from shared.net import bridges, links, sysctl
 from shared.net.netlink import Request
 from shared.net.owner import is_pod_link, port_mac, stable_link
@@ -101,40 +102,71 @@ def ensure_gateway_port(
 ) -> Message:
     """The host's own place in a VLAN of the bridge: end `name` of a veth pair whose other end is a port in the VLAN.
 
-    Taken back unless a port that is not in `own` is in the VLAN by then.
+    A pair that a killed ADD left half-made is completed. Raises InternalError if a stranger's link has the name. A new
+    pair is taken back unless a port that is not in `own` is in the VLAN by then.
     """
-    existing = links.get(netlink, name)
-    if existing is not None:
-        return existing
+    port_name = stable_link(name)
+    is_new = links.get(netlink, name) is None and _make_gateway_port(netlink, bridge, name)
+    gateway = links.require(netlink, name)
+    port = require_gateway_port(netlink, bridge, gateway)
+
+    def take_back() -> None:
+        if not _members(netlink, bridge["index"], vlan) - {*own, port["index"]}:
+            links.delete(netlink, name)
+
+    if is_new:
+        undo.push(f"remove link {name}", take_back)
+    if not gateway["flags"] & IFF_UP:  # it comes up last of all
+        sysctl.prefer(f"ipv6/conf/{port['IFLA_IFNAME']}/accept_ra", "0")  # the bridge takes what arrives there
+        sysctl.refuse_advertisements(name)
+        if not dad:
+            sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")
+        if ipv6:
+            sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
+    keep_default = keep_default or port["IFLA_IFNAME"] != port_name  # the reference leaves its port in the default VLAN
+    default = bridges.default_vlan(bridge)
+    joining = bridges.join(port["index"], bridge["index"], alias="", hairpin=False, isolated=False)
+    # each of these changes nothing if it is done already
+    bridges.add_port(netlink, bridge, [
+        *([] if port.get("IFLA_MASTER") else joining),
+        *requests(port["index"], default=default, native=vlan, trunk=[], keep_default=keep_default),
+        *(links.change_flags(end["index"], IFF_UP, IFF_UP) for end in (port, gateway) if not end["flags"] & IFF_UP),
+    ])  # fmt: skip
+    return gateway
+
+
+def _make_gateway_port(netlink: Netlink, bridge: Message, name: str) -> bool:
+    """Make the veth pair, both ends down. Return False if a concurrent first ADD was faster."""
     port_name = stable_link(name)
     try:
         links.add_veth(
             netlink, name=port_name, mac=port_mac(bridges.random_mac()), peer=name, peer_mac=bridges.random_mac(),
             mtu=bridge["IFLA_MTU"], peer_netns=None,
         )  # fmt: skip
-    except links.LinkExists:  # a concurrent first ADD was faster
-        return links.require(netlink, name)
-    port, gateway = links.require(netlink, port_name), links.require(netlink, name)
+    except links.LinkExists:
+        if links.get(netlink, name) is None:
+            raise InternalError(f"link {port_name} exists, and its other end is not called {name}; delete it") from None
+        return False
+    return True
 
-    def take_back() -> None:
-        if not _members(netlink, bridge["index"], vlan) - {*own, port["index"]}:
-            links.delete(netlink, name)
 
-    undo.push(f"remove link {name}", take_back)
-    sysctl.prefer(f"ipv6/conf/{port_name}/accept_ra", "0")  # the bridge takes what arrives there
-    sysctl.refuse_advertisements(name)
-    if not dad:
-        sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")
-    if ipv6:
-        sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
-    default = bridges.default_vlan(bridge)
-    bridges.add_port(netlink, bridge, [
-        *bridges.join(port["index"], bridge["index"], alias="", hairpin=False, isolated=False),
-        *requests(port["index"], default=default, native=vlan, trunk=[], keep_default=keep_default),
-        links.change_flags(port["index"], IFF_UP, IFF_UP),
-        links.change_flags(gateway["index"], IFF_UP, IFF_UP),
-    ])  # fmt: skip
-    return gateway
+def require_gateway_port(netlink: Netlink, bridge: Message, gateway: Message) -> Message:
+    """Return the bridge's port behind a VLAN's gateway link; raise InternalError if that is a stranger's link.
+
+    The pair is this suite's by the port's name, even before the port has joined. One of the reference plugins has
+    another name, and is known by the bridge.
+    """
+    name = gateway["IFLA_IFNAME"]
+    is_pair = links.kind(gateway) == "veth" and "IFLA_LINK_NETNSID" not in gateway
+    port = links.by_index(netlink, gateway.get("IFLA_LINK", 0)) if is_pair else None
+    master = port.get("IFLA_MASTER") if port else None
+    is_own = port is not None and port["IFLA_IFNAME"] == stable_link(name) and not master
+    if port is None or not (is_own or master == bridge["index"]):
+        raise InternalError(
+            f"link {name} exists, and does not lead to a port of bridge {bridge['IFLA_IFNAME']}, so that it cannot be"
+            " the VLAN's gateway; delete or rename it, or choose another bridge"
+        )
+    return port
 
 
 def _vlan_request(kind: int, index: int, members: list[dict[str, int]], tolerate: tuple[int, ...] = ()) -> Request:

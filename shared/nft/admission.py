@@ -9,10 +9,8 @@
     set bridges { type ifname; elements = { "cni0" } }
 
 An accept here ends this chain only: what the chains of other tables drop is dropped all the same. A drop is final, so
-that what keeps pods apart works whoever decides about the rest. Within a bridge frames are not routed, hence
-
-    table bridge pycni { chain isolating { type filter hook forward priority filter;
-        meta iifkind "veth" oifname @isolated drop } }
+that what keeps pods apart works whoever decides about the rest. shared/nft/isolation.py keeps the pods of one bridge
+apart.
 """
 
 from __future__ import annotations
@@ -23,21 +21,10 @@ from shared.net import claims
 from shared.net.netlink import NetlinkError
 from shared.net.owner import Owner
 from shared.nft import registry, wire
-from shared.nft.expressions import (
-    accept,
-    ct_state,
-    ct_status,
-    drop,
-    family,
-    link,
-    lookup,
-    meta,
-    payload,
-    return_,
-    verdict,
-)
+from shared.nft.expressions import accept, ct_state, ct_status, family, lookup, payload, verdict
+from shared.nft.isolation import BRIDGES, ISOLATED, bridged, from_uplinks, guards
 from shared.nft.registry import BRIDGE, INET, Ruleset
-from shared.nft.ruleset import ADDRESSES, IFNAME, VERDICT, Chain, Rule, Set, addressed, comment_of
+from shared.nft.ruleset import ADDRESSES, VERDICT, Chain, Rule, Set, comment_of
 from shared.nft.transaction import Nfnetlink
 
 TYPE_CHECKING = False
@@ -52,7 +39,6 @@ if TYPE_CHECKING:
 ADMITTED = {version: Set(INET, f"admitted{version}", (ADDRESSES[version],)) for version in (4, 6)}
 PUBLISHED = {version: Set(INET, f"published{version}", (ADDRESSES[version],)) for version in (4, 6)}
 GUARDED = {version: Set(INET, f"guarded{version}", (ADDRESSES[version],), (VERDICT,)) for version in (4, 6)}
-BRIDGES = Set(INET, "bridges", (IFNAME,))
 HEADERS = {4: "ip", 6: "ip6"}
 FORWARDING = Chain(
     INET,
@@ -86,21 +72,9 @@ FORWARDING = Chain(
     ),
     ("filter", wire.NF_INET_FORWARD, wire.NF_IP_PRI_FILTER),
 )  # fmt: skip
-ISOLATED = Set(BRIDGE, "isolated", (IFNAME,))
-ISOLATING = Chain(
-    BRIDGE,
-    "isolating",
-    (Rule("between pods", link("iifkind", "veth"), meta("oifname"), lookup(ISOLATED), drop()),),
-    ("filter", wire.NF_INET_FORWARD, wire.NF_BR_PRI_FILTER_BRIDGED),
-)
-ROUTED = Ruleset(
-    INET,
-    "firewall",
-    (*ADMITTED.values(), *PUBLISHED.values(), *GUARDED.values(), BRIDGES),
-    (FORWARDING,),
-)
-BRIDGED = Ruleset(BRIDGE, "firewall", (ISOLATED,), (ISOLATING,))
-PREFIX = "guard"
+SETS = (*ADMITTED.values(), *PUBLISHED.values(), *GUARDED.values(), BRIDGES)
+ROUTED = Ruleset(INET, "firewall", SETS, (FORWARDING,))
+BRIDGED = Ruleset(BRIDGE, "firewall", (ISOLATED,), ())  # for removing
 
 
 class Admission:
@@ -108,7 +82,7 @@ class Admission:
 
     Its addresses are admitted if that is done here; if they are published, so are connections to host ports that lead
     to them. With a bridge, nothing from other such bridges reaches its addresses; with a port, nothing from other
-    veths of the bridge reaches that port of it.
+    veths of the bridge reaches that port of it, or its addresses by way of the host.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -116,13 +90,14 @@ class Admission:
         self.chains: list[Chain] = []
         self.shared: list[Element] = []
         bridge, port = claim.text("bridge"), claim.text("port")
+        self.routed = _routed(is_isolated=bool(port))
         self.ports = [ISOLATED.element(port)] if port else []
         sets = [ADMITTED] if claim.backend == claims.NFTABLES else []
         if sets and claim.is_published:
             sets.append(PUBLISHED)
         self.elements = [of[one.version].element(str(one)) for of in sets for one in claim.addresses]
         if bridge and claim.addresses:
-            guard = _guard(bridge)
+            guard = guards(bridge)[bool(port)]
             self.chains, self.shared = [guard], [BRIDGES.element(bridge)]
             to = verdict("jump", guard.name)
             self.elements += [GUARDED[one.version].element(str(one), to=to) for one in claim.addresses]
@@ -130,7 +105,10 @@ class Admission:
     @property
     def _parts(self) -> list[tuple[Ruleset, list[Element], list[Chain], list[Element]]]:
         """Its rule sets, each with elements, chains and shared elements."""
-        return [(BRIDGED, self.ports, [], []), (ROUTED, self.elements, self.chains, self.shared)]
+        return [
+            (bridged() if self.ports else BRIDGED, self.ports, [], []),
+            (self.routed, self.elements, self.chains, self.shared),
+        ]
 
     def _kernel(self) -> Nfnetlink | None:
         """Return a socket, None if there is no nf_tables and nothing to put there."""
@@ -153,9 +131,13 @@ class Admission:
                 registry.remove(kernel, ruleset, self.owner)
 
     def is_lost(self) -> bool:
-        """Return True if something of it is nobody's. Asks for its elements only."""
+        """Return True if an element is missing or leads elsewhere, as another release's does."""
         elements = [*self.ports, *self.elements, *self.shared]
-        return bool(elements) and not all(registry.holders(Nfnetlink(), elements))
+        found = Nfnetlink().get_elements([element.query() for element in elements]) if elements else []
+        return any(
+            now is None or element.data not in (None, now.get("NFTA_SET_ELEM_DATA"))
+            for element, now in zip(elements, found, strict=True)
+        )
 
     def restore(self) -> None:
         """Put back what is missing, and remove what is too much. What has become another's stays another's."""
@@ -234,17 +216,14 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
 def try_out(*, is_isolated: bool) -> None:
     """Raises CniError where the kernel cannot do it; changes nothing."""
     kernel = Nfnetlink()
-    registry.try_out(kernel, ROUTED, [_guard("none")])
+    registry.try_out(kernel, _routed(is_isolated=is_isolated), [guards("none")[is_isolated]])
     if is_isolated:
-        registry.try_out(kernel, BRIDGED)
+        registry.try_out(kernel, bridged())
 
 
-def _guard(bridge: str) -> Chain:
-    rules = [
-        Rule("the pod's own bridge", link("iifname", bridge), return_()),
-        Rule("others that are kept apart", meta("iifname"), lookup(BRIDGES), drop()),
-    ]
-    return addressed(INET, PREFIX, rules)
+def _routed(*, is_isolated: bool) -> Ruleset:
+    """Return the rule set of IP's table; isolated pods need a chain more."""
+    return Ruleset(INET, "firewall", SETS, (FORWARDING, from_uplinks())) if is_isolated else ROUTED
 
 
 def _remove(kernel: Nfnetlink, owner: Owner) -> None:
@@ -253,14 +232,16 @@ def _remove(kernel: Nfnetlink, owner: Owner) -> None:
 
 
 def _forget_bridges(kernel: Nfnetlink) -> None:
-    """Takes out each bridge to whose chain no pod's address leads any more.
+    """Takes out each bridge to whose chains no pod's address leads any more.
 
-    The kernel counts: it refuses to remove a chain that is in use, and with it the whole transaction.
+    The kernel counts: it refuses to remove a chain that is in use, and with it the whole transaction. A chain that is
+    not there is made before, since another call may do so meanwhile.
     """
     for message in kernel.dump_elements(BRIDGES):
         name = BRIDGES.show(message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"])
+        doomed = [request for guard in guards(name) for request in guard.make_and_remove()]
         try:
-            kernel.commit([BRIDGES.element(name).remove(), *_guard(name).remove()])
+            kernel.commit([BRIDGES.element(name).remove(), *doomed])
         except NetlinkError as error:
             if error.errno not in (errno.ENOENT, errno.EBUSY):
                 raise

@@ -32,7 +32,7 @@ VERDICTS = {
 META = {
     "protocol": wire.NFT_META_PROTOCOL, "mark": wire.NFT_META_MARK, "iifname": wire.NFT_META_IIFNAME,
     "oifname": wire.NFT_META_OIFNAME, "nfproto": wire.NFT_META_NFPROTO, "l4proto": wire.NFT_META_L4PROTO,
-    "pkttype": wire.NFT_META_PKTTYPE,
+    "pkttype": wire.NFT_META_PKTTYPE, "priority": wire.NFT_META_PRIORITY,
     "iifkind": wire.NFT_META_IIFKIND,
 }  # fmt: skip
 _LINK, _NETWORK = wire.NFT_PAYLOAD_LL_HEADER, wire.NFT_PAYLOAD_NETWORK_HEADER
@@ -48,6 +48,11 @@ CT_STATES = {
     "related": wire.NF_CT_STATE_RELATED, "new": wire.NF_CT_STATE_NEW,
 }  # fmt: skip
 CT_STATUSES = {"snat": wire.IPS_SRC_NAT, "dnat": wire.IPS_DST_NAT}
+CT = {
+    "state": wire.NFT_CT_STATE, "direction": wire.NFT_CT_DIRECTION, "status": wire.NFT_CT_STATUS,
+    "label": wire.NFT_CT_LABELS,
+}  # fmt: skip
+LABEL_BYTES = 16  # NF_CT_LABELS_MAX_SIZE in linux/netfilter/xt_connlabel.h
 
 
 def mark(number: int) -> bytes:
@@ -126,8 +131,17 @@ def fib(side: str, word: int = 0) -> Expression:
 
 
 def ct(key: str, word: int = 0) -> Expression:
-    """Loads the connection's "state" or "status": bits, as `mark` packs them."""
-    return _expression("ct", dreg=_register(word), key=wire.NFT_CT_STATE if key == "state" else wire.NFT_CT_STATUS)
+    """Load a property of the connection: "state" and "status" as `mark` packs bits, "direction" (1 byte), "label"."""
+    return _expression("ct", dreg=_register(word), key=CT[key])
+
+
+def ct_label_set(bit: int, word: int = 0) -> list[Expression]:
+    """Give the connection a label, 0 to 127. The kernel keeps the labels that it has."""
+    return [immediate(_label(bit), word), _expression("ct", key=CT["label"], sreg=_register(word))]
+
+
+def _label(bit: int) -> bytes:
+    return (1 << bit).to_bytes(LABEL_BYTES, sys.byteorder)
 
 
 def masquerade() -> Expression:
@@ -221,6 +235,11 @@ def ct_state(*states: str) -> list[Expression]:
 def ct_status(*statuses: str) -> list[Expression]:
     """Goes on with packets of connections with one of these marks (keys of CT_STATUSES)."""
     return _any_bit("status", sum(CT_STATUSES[status] for status in statuses))
+
+
+def ct_label(bit: int) -> list[Expression]:
+    """Goes on with packets of connections that have a label, 0 to 127."""
+    return [ct("label"), bitwise(_label(bit), bytes(LABEL_BYTES)), cmp("neq", bytes(LABEL_BYTES))]
 
 
 def _any_bit(key: str, bits: int) -> list[Expression]:

@@ -5,10 +5,11 @@
     conditional4    protocol . port            : a chain that looks up what fulfils conditions (conditional4_at, too)
     hairpin4        pod address                : a chain that masquerades what could not find its way back otherwise
 
-and the same for IPv6. Only packets to an address of this host are ever looked up (CVE-2025-67499). Packets of 127.0.0.1
-to a pod need route_localnet on the link that leads there (shared/net/localnet.py). That also lets the link's neighbours
-reach services that listen on 127.0.0.1 only (CVE-2020-8558), or pretend to be 127.0.0.1. So packets to and from
-127.0.0.0/8 that come in by another link than lo are dropped first of all.
+and the same for IPv6. Only packets to an address of this host are ever looked up (CVE-2025-67499). Only connections
+that these maps redirected are masqueraded: conntrack labels tell them from those that others redirect to a pod. Packets
+of 127.0.0.1 to a pod need route_localnet on the link that leads there (shared/net/localnet.py). That also lets the
+link's neighbours reach services that listen on 127.0.0.1 only (CVE-2020-8558), or pretend to be 127.0.0.1. So packets
+to and from 127.0.0.0/8 that come in by another link than lo are dropped first of all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from shared.net.netlink import NetlinkError, Request
 from shared.nft import registry, wire
 from shared.nft.expressions import (
     address,
+    ct_label,
+    ct_label_set,
     ct_status,
     dnat,
     drop,
@@ -68,6 +71,10 @@ VERSIONS = (4, 6)
 LOCALHOST = Prefix(Address(4, 127 << 24), 8)
 LOCALHOST_6 = Prefix(Address(6, 1), 128)
 PROTOCOLS = ("tcp", "udp", "sctp")
+
+# Conntrack labels: bits 0 to 127, which no routing rule asks, unlike a packet's mark. A connection has the first alone
+# if these maps redirected it. Whatever another table redirects has neither, or both.
+ASKED, NOT_REDIRECTED = 126, 127
 
 _PORT = (INET_PROTO, INET_SERVICE)
 ANY = {n: Set(INET, f"hostports{n}", _PORT, (ADDRESSES[n], INET_SERVICE)) for n in VERSIONS}
@@ -193,7 +200,11 @@ def _both_families(maps: dict[int, Set], conditional: dict[int, Set]) -> list[Ru
 
 def _chains() -> tuple[Chain, ...]:
     """Those that are the same whatever is mapped, each behind those to which it leads."""
-    to_host = Rule("to this host", is_local(), jump("hostports"))
+    to_host = (
+        Rule("to this host", is_local(), ct_label_set(ASKED), jump("hostports")),
+        # a redirected packet does not come here
+        Rule("not redirected", is_local(), ct_label_set(NOT_REDIRECTED)),
+    )
     return (
         Chain(INET, "hostports_at", _both_families(AT, CONDITIONAL_AT)),
         Chain(INET, "hostports", [
@@ -202,11 +213,12 @@ def _chains() -> tuple[Chain, ...]:
             Rule("one address", jump("hostports_at")),
             *_both_families(ANY, CONDITIONAL),
         ]),
-        Chain(INET, "hostports_prerouting", [to_host], ("nat", wire.NF_INET_PRE_ROUTING, wire.NF_IP_PRI_NAT_DST)),
-        Chain(INET, "hostports_output", [to_host], ("nat", wire.NF_INET_LOCAL_OUT, wire.NF_IP_PRI_NAT_DST)),
+        Chain(INET, "hostports_prerouting", to_host, ("nat", wire.NF_INET_PRE_ROUTING, wire.NF_IP_PRI_NAT_DST)),
+        Chain(INET, "hostports_output", to_host, ("nat", wire.NF_INET_LOCAL_OUT, wire.NF_IP_PRI_NAT_DST)),
         Chain(INET, "hostports_postrouting", [
-            Rule("hairpin4", ct_status("dnat"), family(4), payload("ip daddr"), lookup(HAIRPIN[4])),
-            Rule("hairpin6", ct_status("dnat"), family(6), payload("ip6 daddr"), lookup(HAIRPIN[6])),
+            Rule("not redirected", ct_label(NOT_REDIRECTED), return_()),
+            Rule("hairpin4", ct_label(ASKED), ct_status("dnat"), family(4), payload("ip daddr"), lookup(HAIRPIN[4])),
+            Rule("hairpin6", ct_label(ASKED), ct_status("dnat"), family(6), payload("ip6 daddr"), lookup(HAIRPIN[6])),
         ], ("nat", wire.NF_INET_POST_ROUTING, wire.NF_IP_PRI_NAT_SRC)),
         _guard(),
     )  # fmt: skip

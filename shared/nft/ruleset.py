@@ -324,6 +324,10 @@ class Chain:
         """Removes it; EBUSY where something leads to it."""
         return [self._flush(), Request(wire.NFT_MSG_DELCHAIN, self._names())]
 
+    def make_and_remove(self) -> list[Request]:
+        """Remove it whether it is there or not; EBUSY if something leads to it."""
+        return [Request(wire.NFT_MSG_NEWCHAIN, self._names(), NLM_F_CREATE), *self.remove()]
+
     def remove_rule(self, handle: int) -> Request:
         """Removes one of its rules; ENOENT where it is not there."""
         return Request(wire.NFT_MSG_DELRULE, {**self.rules_of(), "NFTA_RULE_HANDLE": handle})

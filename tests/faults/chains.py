@@ -98,7 +98,7 @@ class Attachments:
     def warm_up(self) -> None:
         """Everything that stays for good is there: the bridge, rules that all share, another pod."""
         self.host.netns("kept")
-        for keys in self._own_ports(9000):
+        for keys in self.of_another(9000):
             self._must(self.call(keys, "ADD", "kept"))
         self.result = None
         self.renew()
@@ -133,13 +133,15 @@ class Attachments:
             left = {line for line in left if not (FORWARDING in line or (not undone and IS_BRIDGE.match(line)))}
         return [*(f"left: {line}" for line in sorted(left)), *(f"lost: {line}" for line in sorted(lost))]
 
-    def _own_ports(self, shift: int) -> list[Keys]:
-        """The whole chain's keys for another pod."""
+    def of_another(self, shift: int) -> list[Keys]:
+        """The whole chain's keys for another pod: other host ports, and another MAC."""
         found = []
         for keys in (*self.chain.before, *self.chain.plugins):
             if keys["type"] == "portmap":
                 ports = [{**port, "hostPort": port["hostPort"] + shift} for port in PORTS]
                 found.append(keys | {"runtimeConfig": {"portMappings": ports}})
+            elif "mac" in keys:
+                found.append(keys | {"mac": f"02:00:00:00:{shift >> 8:02x}:{shift & 255:02x}"})
             else:
                 found.append(keys)
         return found

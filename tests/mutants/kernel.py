@@ -466,4 +466,16 @@ TABLE: tuple[Mutant, ...] = (
         "    try:\n        return open_netns(path)\n    except UnknownContainer:\n",
         "to DEL, a pod whose path leads to the host's own namespace is gone", "tests/system/test_paths.py -k hosts_own_namespace_at",
     ),
+    Mutant(
+        "shared/net/bridges.py", 'is_new = bridge.get("IFLA_GROUP") == HALF_MADE_GROUP', "is_new = False",
+        "a half-made bridge is set up by the next ADD", "tests/faults/test_half_made.py -k '6-bridge]'",
+    ),
+    Mutant(
+        "shared/net/vlans.py", '*([] if port.get("IFLA_MASTER") else joining),', "",
+        "a half-made gateway port joins its bridge", "tests/system/test_vlans.py -k half_made",
+    ),
+    Mutant(
+        "shared/net/vlans.py", 'if port is None or not (is_own or master == bridge["index"]):', "if port is None:",
+        "a stranger's link of the gateway port's name is refused", "tests/system/test_vlans.py -k strangers",
+    ),
 )  # fmt: skip

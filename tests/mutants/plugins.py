@@ -298,4 +298,16 @@ TABLE: tuple[Mutant, ...] = (
         "return end",
         "a limit that does not lead to the own ifb is another pod's", "tests/system/test_paths.py -k limit_of_the_references",
     ),
+    Mutant(
+        "plugins/bridge.py", "    _require_free_mac(host, pod)\n\n", "\n",
+        "a MAC that another has is refused before anything is touched", "tests/system/test_macs.py -k another_has",
+    ),
+    Mutant(
+        "plugins/bridge.py", "    _require_free_mac(host, pod)  # again", "    # again",
+        "of several that ask for one MAC at once, one at most gets it", "tests/system/test_macs.py -k several",
+    ),
+    Mutant(
+        "plugins/tuning.py", "_require_free_mac(host, link, wanted)\n", "pass\n",
+        "tuning sets no MAC that another link on the bridge has", "tests/system/test_macs.py -k tuning",
+    ),
 )  # fmt: skip

@@ -322,4 +322,35 @@ TABLE: tuple[Mutant, ...] = (
         "shared/nft/ruleset.py", 'self.comment = f"{purpose} {digest(self.expressions)[:8]}"', "self.comment = purpose", "a rule of another release is seen to be another",
         "tests/unit/test_nft.py -k another_release",
     ),
+    Mutant(
+        "shared/nft/hostports.py", 'Rule("hairpin4", ct_label(ASKED), ct_status', 'Rule("hairpin4", ct_status',
+        "what a stranger redirected before keeps its source", "tests/system/test_redirected_by_others.py -k itself",
+    ),
+    Mutant(
+        "shared/nft/hostports.py", 'Rule("not redirected", ct_label(NOT_REDIRECTED), return_()),\n', "",
+        "what a stranger redirects behind the maps keeps its source",
+        "tests/system/test_redirected_by_others.py -k conditions",
+    ),
+    Mutant(
+        "shared/nft/isolation.py", 'Rule("pods of its bridge", own, drop()),', "",
+        "isolated holds at layer 3", "tests/system/test_isolation.py -k 'layer_3 and nftables-past'",
+    ),
+    Mutant(
+        "shared/nft/isolation.py", 'Rule("connections from uplinks", own, ct_label(FROM_UPLINK), return_()),', "",
+        "isolated lets pass what comes from an uplink", "tests/system/test_isolation.py -k uplinks",
+    ),
+    Mutant(
+        "shared/nft/isolation.py", 'Rule("from uplinks", own, _with_priority(CARRIED), return_()),', "",
+        "isolated lets pass packets of no connection from an uplink",
+        "tests/system/test_isolation.py -k 'no_connection and through'",
+    ),
+    Mutant(
+        "shared/nft/isolation.py", 'Rule("passed on", _with_priority(CARRIED), _set_priority(NO_PRIORITY)),', "",
+        "no priority is left on what a bridge passes on", "tests/system/test_isolation.py -k priorities",
+    ),
+    Mutant(
+        "shared/nft/admission.py", 'now is None or element.data not in (None, now.get("NFTA_SET_ELEM_DATA"))',
+        "now is None", "pods of the release before are isolated at layer 3 by the next ADD",
+        "tests/system/test_isolation.py -k release_before",
+    ),
 )  # fmt: skip

@@ -31,7 +31,8 @@ TC = re.compile(r"shared\.net\.(tc_wire|qdisc)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(
     r"shared\.nft"
-    r"(\.(wire|admission|dedup|expressions|former|hostports|masquerade|registry|ruleset|spoofcheck|transaction))?"
+    r"(\.(wire|admission|dedup|expressions|former|hostports|isolation|masquerade|registry|ruleset|spoofcheck"
+    r"|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 # What an executable may load of this project beyond the protocol.

@@ -258,3 +258,69 @@ def test_a_failed_add_leaves_nothing(net: Network, host: PretendHost, there_befo
     assert not there_before or filters(net)
     net.add("a", vlan=100)
     assert net.pings("a", "10.1.0.1")
+
+
+HALF_MADE = {
+    "neither end joined": ["link set {port} nomaster", "link set {port} down", "link set cni0.100 down"],
+    "no VLAN": ["link set {port} nomaster", "link set {port} master cni0", "link set {port} down", "link set cni0.100 down"],
+    "both ends down": ["link set {port} down", "link set cni0.100 down"],
+    "one end down": ["link set cni0.100 down"],
+}  # fmt: skip
+
+
+@pytest.mark.row("half-made")
+@pytest.mark.parametrize("steps", HALF_MADE.values(), ids=HALF_MADE)
+def test_a_half_made_gateway_port(net: Network, host: PretendHost, steps: list[str]) -> None:
+    """As an ADD leaves it that is killed between two messages: the next pod's completes it, and the pod is reached."""
+    net.add("first", vlan=100)
+    (made,) = host.ip("link", "show", "cni0.100")
+    port = made["link"]
+    for step in steps:
+        host.run("sh", "-ec", f"ip {step.format(port=port)}")
+    net.add("a", vlan=100, isDefaultGateway=True)
+    (found,) = host.ip("link", "show", "cni0.100")
+    net.results["gateway"] = {"interfaces": [{}, {"name": port}]}
+    assert found["ifindex"] == made["ifindex"] and vlans(net, "gateway") == {100: NATIVE}
+    assert net.pings("a", "10.1.0.1") and net.pings("a", "fd00:1::1")
+
+
+STRANGERS = {
+    "of another kind": "link add cni0.100 type ifb",
+    "a veth that leads nowhere": "link add cni0.100 type veth peer name other",
+    "a veth that leads to another bridge": "link add cni0.100 type veth peer name other; ip link add br9 type bridge; ip link set other master br9",
+    "a veth that leads elsewhere": "netns add else; ip link add cni0.100 type veth peer name other netns else",
+}  # fmt: skip
+
+
+@pytest.mark.row("half-made")
+@pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS)
+def test_a_strangers_link_of_the_gateway_ports_name(net: Network, host: PretendHost, stranger: str) -> None:
+    net.add("plain", ipam=...)
+    host.run("sh", "-ec", f"ip {stranger}")
+    before = host.snapshot()
+    net.refused("a", 999, "link cni0.100 exists, and does not lead to a port of bridge cni0", vlan=100)
+    now = host.snapshot()
+    assert now["host"] == before["host"]
+    answer = host.cni("bridge", "STATUS", {**net.config, "cniVersion": "1.1.0", "vlan": 100})
+    assert answer.code == 50 and "link cni0.100 exists" in answer.json["msg"], answer
+
+
+@pytest.mark.row("half-made")
+def test_a_gateway_port_of_the_references(net: Network, host: PretendHost) -> None:
+    """It is known by its bridge, whatever its port is called, and stays in the default VLAN."""
+    net.add("plain", ipam=...)
+    host.run(
+        "sh",
+        "-ec",
+        """
+        ip link set cni0 type bridge vlan_filtering 1
+        ip link add vethsome type veth peer name cni0.100
+        ip link set vethsome master cni0 up
+        ip link set cni0.100 up
+        bridge vlan add dev vethsome vid 100 pvid untagged
+    """,
+    )
+    net.add("a", vlan=100, isDefaultGateway=True)
+    net.results["gateway"] = {"interfaces": [{}, {"name": "vethsome"}]}
+    assert vlans(net, "gateway") == {100: NATIVE, 1: {"Egress Untagged"}}
+    assert net.pings("a", "10.1.0.1")

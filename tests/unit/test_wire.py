@@ -115,7 +115,8 @@ def test_new_bridge(name: str, mtu: int, vlan_filtering: bool) -> None:
     with KernelEnd() as kernel:
         mac = bridges.create(kernel.netlink, name, mtu, vlan_filtering=vlan_filtering)
     data = {"IFLA_INFO_DATA": {"IFLA_BR_VLAN_FILTERING": 1}} if vlan_filtering else {}
-    body = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac, "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", **data}}
+    body = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac, "IFLA_GROUP": bridges.HALF_MADE_GROUP}
+    body["IFLA_LINKINFO"] = {"IFLA_INFO_KIND": "bridge", **data}
     wanted = {**body, **({"IFLA_MTU": mtu} if mtu else {})}
     flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK
     assert kernel.requests == [by_pyroute2(RTM_NEWLINK, flags, 1, wanted)]

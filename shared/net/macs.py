@@ -1,0 +1,51 @@
+"""MACs that a configuration asks for: nobody else on the bridge may have them."""
+
+from __future__ import annotations
+
+from shared.cni.config import invalid
+from shared.net import bridges, links
+from shared.net.netlink import NetlinkError
+from shared.net.wire import RTM_GETLINK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shared.net.netlink import Message, Netlink
+
+
+def require_free(netlink: Netlink, bridge: Message, key: str, mac: str, *, own: str) -> None:
+    """Raise InvalidConfig if a MAC is that of the bridge, of a port, or of the link behind a port.
+
+    A switch sends the frames of such a MAC to one of the two. `own` is the port whose other end is to have the MAC.
+    Links behind a port are looked at where the kernel shows them: the other ends of veth pairs.
+    """
+    holder = _holder(netlink, bridge, mac, own)
+    if holder:
+        raise invalid(key, mac, f"is the MAC of {holder}; choose another one, or leave it out to get a free one")
+
+
+def _holder(netlink: Netlink, bridge: Message, mac: str, own: str) -> str:
+    """Return in words which link has the MAC, empty if none has."""
+    name = bridge["IFLA_IFNAME"]
+    if bridge.get("IFLA_ADDRESS") == mac:
+        return f"bridge {name}"
+    for port in bridges.scan_ports(netlink, bridge["index"], list):
+        port_name = port["IFLA_IFNAME"]
+        alias = f" ({port['IFLA_IFALIAS']})" if port.get("IFLA_IFALIAS") else ""
+        if port.get("IFLA_ADDRESS") == mac:
+            return f"port {port_name}{alias} of bridge {name}"
+        behind = _other_end(netlink, port) if port_name != own else None
+        if behind and behind.get("IFLA_ADDRESS") == mac:
+            return f"link {behind['IFLA_IFNAME']} behind port {port_name}{alias} of bridge {name}"
+    return ""
+
+
+def _other_end(netlink: Netlink, port: Message) -> Message | None:
+    """Return the other end of a veth, in whichever living namespace; None for another link, or if it is gone."""
+    if links.kind(port) != "veth":
+        return None
+    query = {"index": port.get("IFLA_LINK", 0)}
+    number = port.get("IFLA_LINK_NETNSID", -1)
+    try:
+        return netlink.get(RTM_GETLINK, query if number < 0 else {**query, "IFLA_IF_NETNSID": number})
+    except NetlinkError:  # EINVAL: the namespace was deleted, and the kernel has yet to delete the pair
+        return None

@@ -1,0 +1,143 @@
+"""A MAC that is asked for: refused if another link on the bridge has it, by bridge and by tuning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.faults import batch
+from tests.pretend import Answer, PretendHost
+
+pytestmark = pytest.mark.row("mac")
+
+RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
+CONFIG: dict[str, Any] = {
+    "cniVersion": "1.0.0", "name": "net", "bridge": "cni0", "isDefaultGateway": True,
+    "ipam": {"type": "host-local", "ranges": RANGES},
+}  # fmt: skip
+FREE = "02:00:00:00:00:77"
+
+
+class Node:
+    """A host with a bridge that has an uplink, and pods on it."""
+
+    def __init__(self, host: PretendHost) -> None:
+        self.host = host
+        self.results: dict[str, Any] = {}
+        host.run("sh", "-ec", "ip link add up0 type ifb; ip link set up0 up")
+        self.must_add("first", uplinks=["up0"])
+
+    def add(self, pod: str, *, mac: str = "", args: str = "", cni: dict[str, str] | None = None, **keys: Any) -> Answer:
+        if not (self.host.root / f"run/netns/{pod}").exists():
+            self.host.netns(pod)
+        more = {"runtimeConfig": {"mac": mac}, "args": {"cni": cni or {}}}
+        return self.host.cni("bridge", "ADD", {**CONFIG, **more, **keys}, netns=f"/run/netns/{pod}", container_id=pod, args=args)  # fmt: skip
+
+    def must_add(self, pod: str, **keys: Any) -> None:
+        answer = self.add(pod, **keys)
+        assert answer.status == 0, answer
+        self.results[pod] = answer.json
+
+    def delete(self, pod: str) -> None:
+        answer = self.host.cni("bridge", "DEL", CONFIG, netns=f"/run/netns/{pod}", container_id=pod)
+        assert answer.status == 0, answer
+
+    def tune(self, verb: str, pod: str, *, args: str = "", cni: dict[str, str] | None = None, **keys: Any) -> Answer:
+        before = {"prevResult": self.results[pod], "args": {"cni": cni or {}}}
+        config = {"cniVersion": "1.0.0", "name": "net", **before, **keys}
+        return self.host.cni("tuning", verb, config, netns=f"/run/netns/{pod}", container_id=pod, args=args)
+
+    def macs(self, pod: str) -> dict[str, str]:
+        """By the name of what has each."""
+        bridge, port, inside = self.results[pod]["interfaces"][:3]
+        (uplink,) = self.host.ip("link", "show", "up0")
+        return {"bridge cni0": bridge["mac"], f"port {port['name']}": port["mac"],
+                f"link eth0 behind port {port['name']}": inside["mac"], "port up0": uplink["address"]}  # fmt: skip
+
+
+@pytest.fixture
+def node(host: PretendHost) -> Node:
+    return Node(host)
+
+
+@pytest.mark.parametrize("how", ["runtimeConfig", "args", "CNI_ARGS"])
+def test_a_mac_that_another_has(node: Node, how: str) -> None:
+    """The bridge, its uplink, a pod, and the host's end of one; whatever key asks, in whatever letters."""
+    node.host.netns("c")
+    before = node.host.snapshot()
+    for holder, mac in node.macs("first").items():
+        answer = {
+            "runtimeConfig": lambda mac=mac: node.add("c", mac=mac.upper()),
+            "args": lambda mac=mac: node.add("c", cni={"mac": mac}),
+            "CNI_ARGS": lambda mac=mac: node.add("c", args=f"MAC={mac}"),
+        }[how]()
+        assert answer.code == 7 and f"is the MAC of {holder}" in answer.json["msg"], answer
+        assert mac in answer.json["msg"] and how in answer.json["msg"], answer
+        assert node.host.snapshot() == before
+    node.must_add("c", mac=FREE)
+
+
+def test_another_networks_pod_on_the_bridge(node: Node) -> None:
+    node.must_add("c", mac=FREE, name="other")
+    assert "pycni:other/c/eth0" in node.add("d", mac=FREE).json["msg"]
+    node.must_add("d", mac=FREE, bridge="cni1", ipam={"type": "host-local", "subnet": "10.2.0.0/24"})
+
+
+def test_the_same_pod_and_its_heirs(node: Node) -> None:
+    """A repeated ADD hears that the pod is attached; whoever comes after it may have its MAC, with or without DEL."""
+    node.must_add("c", mac=FREE)
+    repeated = node.add("c", mac=FREE)
+    assert repeated.code == 999 and "attached already" in repeated.json["msg"], repeated
+    node.delete("c")
+    node.must_add("c", mac=FREE)
+    node.host.drop_netns("c")
+    node.must_add("d", mac=FREE)
+    node.host.drop_netns("d")
+    node.must_add("d", mac=FREE)
+
+
+def test_of_several_at_once_one_at_most(host: PretendHost) -> None:
+    batch.make_pods(host, 4)
+    config = {**CONFIG, "runtimeConfig": {"mac": FREE}}
+    for _ in range(4):
+        calls = [batch.Call("bridge", "ADD", config, {"CNI_CONTAINERID": f"c{n}"}) for n in range(4)]
+        answers = batch.run(host, calls, at_once=4)
+        refused = [answer for answer in answers if answer.status]
+        assert len(refused) >= 3 and {answer.code for answer in refused} == {7}, answers
+        for n in range(4):
+            batch.run(host, [batch.Call("bridge", "DEL", config, {"CNI_CONTAINERID": f"c{n}"})])
+
+
+@pytest.mark.parametrize("how", ["mac", "runtimeConfig", "args", "CNI_ARGS"])
+def test_tuning(node: Node, how: str) -> None:
+    """A pod's MAC is set to none that the bridge or a neighbour has; its own, and a free one, are fine."""
+    node.must_add("c")
+    own = node.results["c"]["interfaces"][2]["mac"]
+    before = node.host.snapshot(["c"])
+    for holder, mac in node.macs("first").items():
+        answer = {
+            "mac": lambda mac=mac: node.tune("ADD", "c", mac=mac),
+            "runtimeConfig": lambda mac=mac: node.tune("ADD", "c", runtimeConfig={"mac": mac}),
+            "args": lambda mac=mac: node.tune("ADD", "c", cni={"mac": mac}),
+            "CNI_ARGS": lambda mac=mac: node.tune("ADD", "c", args=f"MAC={mac}"),
+        }[how]()
+        assert answer.code == 7 and f"is the MAC of {holder}" in answer.json["msg"] and how in answer.json["msg"], (
+            answer
+        )
+        assert node.host.ip("link", "show", "eth0", netns="c")[0]["address"] == own
+    assert node.host.snapshot(["c"]) == before
+    for mac in (own, FREE, FREE):
+        answer = node.tune("ADD", "c", mac=mac)
+        assert answer.status == 0, answer
+    assert node.host.ip("link", "show", "eth0", netns="c")[0]["address"] == FREE
+    assert node.tune("DEL", "c").status == 0
+    assert node.host.ip("link", "show", "eth0", netns="c")[0]["address"] == own
+
+
+def test_tuning_of_a_link_that_leads_to_no_bridge(node: Node) -> None:
+    """Nobody else is on its wire."""
+    node.host.run("sh", "-ec", "ip netns add e; ip link add name veth-e type veth peer name eth0 netns e")
+    node.results["e"] = {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/e"}], "ips": []}
+    bridge = node.macs("first")["bridge cni0"]
+    assert node.tune("ADD", "e", mac=bridge).status == 0
