@@ -121,7 +121,8 @@ lock() { # DIR FD
             if [[ $(stat -L -c '%u %a' -- "/dev/fd/$2") != "0 600" ]]; then
                 rm -f -- "$file"        # no run makes one that others can open
             elif ! flock --wait "$lock_seconds" "$2"; then
-                die "another installation into $1 is still running after $lock_seconds s: $(holder "/dev/fd/$2") holds $file"
+                eval "exec $2<&-"       # clean_up must not take it for held
+                die "another installation into $1 is still running after $lock_seconds s: $(holder "$file") holds $file"
             elif holds "$1" "$2"; then
                 return 0
             fi

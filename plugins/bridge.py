@@ -36,7 +36,7 @@ from shared.net import (
     wait,
 )
 from shared.net.netlink import Netlink
-from shared.net.owner import Owner, attachment, is_host_link
+from shared.net.owner import ALIAS_PREFIX, Owner, is_host_link
 from shared.net.wire import IFF_UP
 
 TYPE_CHECKING = False
@@ -700,27 +700,28 @@ def _disconnect(host: Netlink, owner: Owner, pod_netns: Netns | None) -> bool:
         inside = Netlink()
         link = links.get(inside, owner.ifname)
         end = links.host_end(host, link) if link is not None else None
-        if end is not None and attachment(end.get("IFLA_IFALIAS", "")) is None:
+        if end is not None and not end.get("IFLA_IFALIAS", "").startswith(ALIAS_PREFIX):
             links.delete(inside, owner.ifname)
     return False
 
 
 def gc(call: Call) -> None:
     """Removes what this network's attachments that are not valid any more have left, and has IPAM do the same."""
+    from shared.net.left_behind import is_left_behind
+
     valid = valid_attachments(call)
     names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
     steps.begin("del")
     host = Netlink()
     problems: list[CniError] = []
 
-    def is_left_behind(link: Message) -> bool:
+    def is_doomed(link: Message) -> bool:
         name = link["IFLA_IFNAME"]
         if links.kind(link) != "veth" or not is_host_link(name, call.network) or name in names:
             return False
-        owner = attachment(link.get("IFLA_IFALIAS", ""))
-        return owner is None or owner[0] == call.network
+        return is_left_behind(link, call.network)
 
-    _attempt(problems, lambda: links.delete_all(host, is_left_behind))
+    _attempt(problems, lambda: links.delete_all(host, is_doomed))
     if tables := filter_tables.present():
         from shared import filters
 
