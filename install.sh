@@ -46,6 +46,32 @@ Installs the pycni plugins, or with --uninstall removes them. To be run as root;
 EOF
 }
 
+# VERSION is answered by little of the code. This is what calls use beside it, without touching anything: the names that derive from an attachment by
+# digests, netlink, configurations, leases, and every module of the plugins.
+proof='
+import importlib
+import pkgutil
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import ipam, plugins, shared
+for package in (plugins, ipam, *(importlib.import_module(f"shared.{name}") for name in ("cni", "net", "nft", "iptables", "dbus"))):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+from shared.cni import fastjson
+from shared.net import blake2, links, owner
+from shared.net.netlink import Netlink
+
+if not owner.has_fast_digests():
+    print("it has no BLAKE2 of any size, as under FIPS: calls use slower code of the suite")
+if owner.digest(b"pycni") != blake2.hexdigest(b"pycni", owner.DIGEST_BYTES):
+    sys.exit("its BLAKE2 gives wrong digests")
+if links.get(Netlink(), "lo") is None:
+    sys.exit("it finds no link lo by netlink")
+if fastjson.loads(fastjson.dumps({"a": ["b", 1]}).encode()) != {"a": ["b", 1]}:
+    sys.exit("its JSON reads something else than it writes")
+'
+
 clean_up() {
     if holds "$lib_dir" 9; then
         [[ -z $new_tree ]] || remove_tree "$new_tree"
@@ -465,6 +491,7 @@ install_plugins() {
         answer=$(env -i CNI_COMMAND=VERSION "$new/$name" version 2>&1 <<<'{"cniVersion": "1.0.0"}') ||
             die "nothing is installed, $name does not start with $python: ${answer##*$'\n'}"
     done
+    answer=$(python_runs "$tree" <<<"$proof") || die "nothing is installed, the code does not work with $python: ${answer##*$'\n'}"
     # An administrator's copies follow an upgrade as links do.
     for file in "$bin_dir"/*; do
         plugin_of "$file"
@@ -492,6 +519,7 @@ install_plugins() {
     remove_superseded
     printf 'pycni %s is installed in %s: %s\n' "$version" "$bin_dir" "${names[*]}"
     ((!${#copies[@]})) || printf '  copies  %s, now of this release, too\n' "${copies[*]}"
+    [[ -z $answer ]] || printf '  note    %s: %s\n' "$python" "${answer##*$'\n'}"
     printf '  code    %s\n  python  %s (%s)\n' "$tree" "$python" "$("$python" -I -S -c 'import sys; print(sys.version.split()[0])')"
 }
 

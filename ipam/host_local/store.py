@@ -6,9 +6,9 @@ The reference's part, which it and this suite can use by turns on a live node:
     <dataDir>/<network>/last_reserved_ip.<set>  where round robin goes on, for each range set
     <dataDir>/<network>/lock                    held with flock(2) during every call; root's, mode 0600
 
-A call holds <dataDir>/.pycni/<network>, the directory of the index, before the lock file: anybody with root's rights may
-remove the file while a call waits, but no directory that has entries. Its mode is 0700. The directory of leases is never
-locked: the reference creates it with mode 0755, so that any user could hold it.
+A call holds <dataDir>/.pycni/<network>, the directory of the index, before the lock file: anybody with root's rights
+may remove the file while a call waits, but no directory that has entries. Its mode is 0700. The directory of leases is
+never locked: the reference creates it with mode 0755, so that any user could hold it.
 
 The index, which the reference never looks at, is ipam/host_local/index.py's. An entry is written before its leases and
 removed after them. The directory of leases is sealed by an impossible time of modification: any change that is not

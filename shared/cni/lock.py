@@ -36,12 +36,9 @@ class Wait:
 
     def take(self, descriptor: int, place: str) -> None:
         """Lock an open file or directory. Raises TryAgainLater with the holder's name, and Foreign."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_free(descriptor):
             return
-        except BlockingIOError:
-            left = self.deadline - monotonic()
-        if left > PATIENCE_SECONDS:
+        if self.deadline - monotonic() > PATIENCE_SECONDS:
             if _is_locked_within(descriptor, PATIENCE_SECONDS):
                 return
             from shared.cni import lock_holders
@@ -99,17 +96,30 @@ def _open(place: str, parent: int, *, is_read_only: bool) -> int:
             raise IOFailure(f"{place}/{NAME} is not a regular file") from None
         raise
     try:
-        held = posix.fstat(file)
-        if held.st_mode & S_IFMT != S_IFREG:
-            raise IOFailure(f"{place}/{NAME} is not a regular file")
-        if held.st_uid != posix.geteuid():
-            raise IOFailure(f"{place}/{NAME} must belong to the user of the plugin")
+        _require_own_file(file, place)
         if not is_read_only:
             close_to_others(file, 0o600)
     except BaseException:
         posix.close(file)
         raise
     return file
+
+
+def _require_own_file(file: int, place: str) -> None:
+    held = posix.fstat(file)
+    if held.st_mode & S_IFMT != S_IFREG:
+        raise IOFailure(f"{place}/{NAME} is not a regular file")
+    if held.st_uid != posix.geteuid():
+        raise IOFailure(f"{place}/{NAME} must belong to the user of the plugin")
+
+
+def _is_free(descriptor: int) -> bool:
+    """Lock an open file if nobody holds it; return False otherwise."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_locked_within(descriptor: int, seconds: float) -> bool:

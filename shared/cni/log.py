@@ -1,9 +1,9 @@
 """The log for the night: a line of JSON for each call; imported only where a log is asked for.
 
 Every writer holds the file's lock (flock(2)) and looks again whether the file still has its name. Users that an
-administrator lets read the file can hold it: the lock is then that of a second file, PATH.lock. The writer that finds the
-file full renames it and begins a new one, so that no line is lost between two files, and none is torn: a line is one write at the
-file's end, what a full disk cut off is taken back, and what a killed writer left begins no other line.
+administrator lets read the file can hold it: the lock is then that of a second file, PATH.lock. The writer that finds
+the file full renames it and begins a new one, so that no line is lost between two files, and none is torn: a line is
+one write at the file's end, what a full disk cut off is taken back, and what a killed writer left begins no other line.
 """
 
 from __future__ import annotations

@@ -237,15 +237,12 @@ def _private_directory(path: Path) -> int:
     A lock needs no more than an open for reading.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        held = os.fstat(descriptor)
-        if held.st_uid != os.geteuid():
-            raise CacheError(f"{path} belongs to user {held.st_uid}, not to this command's: remove it")
-        if held.st_mode & 0o077:
-            os.fchmod(descriptor, 0o700)
-    except BaseException:
+    held = os.fstat(descriptor)
+    if held.st_uid != os.geteuid():
         os.close(descriptor)
-        raise
+        raise CacheError(f"{path} belongs to user {held.st_uid}, not to this command's: remove it")
+    if held.st_mode & 0o077:
+        os.fchmod(descriptor, 0o700)
     return descriptor
 
 
