@@ -21,4 +21,16 @@ TABLE: tuple[Mutant, ...] = (
         "shared/net/blake2.py", "mixed[12] ^= counted & MASK", "mixed[12] ^= len(block) & MASK",
         "names are the same on FIPS hosts", "tests/unit/test_accelerators.py",
     ),
+    Mutant(
+        "shared/net/owner.py", "parts[0] in (network, _stand_in(network))", "True",
+        "GC tells networks whose names have equal digits", "tests/system/test_gc_of_namesakes.py -k room",
+    ),
+    Mutant(
+        "shared/net/left_behind.py", "monotonic() - since / 100 > YOUNG_SECONDS", "True",
+        "GC leaves a young link without alias alone", "tests/system/test_gc_of_namesakes.py -k without",
+    ),
+    Mutant(
+        "shared/net/left_behind.py", "return _is_old(link) if known is None else known", "return bool(known)",
+        "GC removes an old link without alias", "tests/system/test_gc_of_namesakes.py -k without",
+    ),
 )  # fmt: skip
