@@ -22,7 +22,7 @@ action=install
 force=no
 demo=no
 tools=no
-locked=no
+lock_name=.pycni-lock
 new_tree=""                           # as long as no launcher names it
 
 die() {
@@ -46,10 +46,38 @@ Installs the pycni plugins, or with --uninstall removes them. To be run as root;
 EOF
 }
 
+# VERSION is answered by little of the code. This is what calls use beside it, without touching anything: the names that derive from an attachment by
+# digests, netlink, configurations, leases, and every module of the plugins.
+proof='
+import importlib
+import pkgutil
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import ipam, plugins, shared
+for package in (plugins, ipam, *(importlib.import_module(f"shared.{name}") for name in ("cni", "net", "nft", "iptables", "dbus"))):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+from shared.cni import fastjson
+from shared.net import blake2, links, owner
+from shared.net.netlink import Netlink
+
+if not owner.has_fast_digests():
+    print("it has no BLAKE2 of any size, as under FIPS: calls use slower code of the suite")
+if owner.digest(b"pycni") != blake2.hexdigest(b"pycni", owner.DIGEST_BYTES):
+    sys.exit("its BLAKE2 gives wrong digests")
+if links.get(Netlink(), "lo") is None:
+    sys.exit("it finds no link lo by netlink")
+if fastjson.loads(fastjson.dumps({"a": ["b", 1]}).encode()) != {"a": ["b", 1]}:
+    sys.exit("its JSON reads something else than it writes")
+'
+
 clean_up() {
-    [[ $locked == yes ]] || return 0
-    sweep
-    [[ -z $new_tree ]] || remove_tree "$new_tree"
+    if holds "$lib_dir" 9; then
+        [[ -z $new_tree ]] || remove_tree "$new_tree"
+        unlock "$lib_dir"
+    fi
+    ! holds "$bin_dir" 8 || unlock "$bin_dir"
 }
 
 # What is safe in a path that is written into a launcher as "..." and read in any locale.
@@ -61,26 +89,43 @@ clean_path() { # OPTION PATH -> path: absolute, no trailing slash, symbolic link
     [[ $path != / ]] || die "$1 cannot be /" 2
 }
 
-# Root executes what lies here on every pod start: nobody else may be able to replace it.
-check_directory() { # DIR
-    local target path owner mode
-    [[ ! -L $1 ]] || die "$1 is a symbolic link; name the directory that it points to"
-    [[ ! -e $1 || -d $1 ]] || die "$1 is not a directory"
-    target=$(realpath --canonicalize-missing -- "$1")
-    path=$target
+# Root executes what lies at a path on every pod start: nobody else may be able to replace a part of the way there. A symbolic link is followed as the
+# kernel follows it, since its directory and that of its target count, and its owner, who can replace it in a sticky directory such as /tmp.
+flaw_of() { # PATH -> flaw: empty, or what is wrong with the way to it; parts that do not exist are passed over
+    local rest=$1 way=/ part path owner group mode links=0
+    flaw=""
     while :; do
-        if [[ -e $path ]]; then
-            read -r owner mode < <(stat -L -c '%u 0%a' -- "$path")
-            ((owner == 0)) || die "$path does not belong to root, so its owner could replace what root executes from $1"
-            # In a sticky directory such as /tmp nobody can rename what is root's.
-            if ((mode & 0022)) && { ((!(mode & 01000))) || [[ $path == "$target" ]]; }; then
-                die "$path is writable for others than root, who could replace what root executes from $1"
+        if [[ -e $way ]]; then
+            read -r owner group mode < <(stat -c '%u %g 0%a' -- "$way")
+            [[ -d $way ]] || ((group != 0)) || ((mode &= ~0020)) # of a file, root's group may be let in
+            ((owner == 0)) || flaw="$way does not belong to root, so its owner could replace what root executes"
+            # In a sticky directory nobody can rename what is root's.
+            if ((mode & 0022)) && { [[ ! -d $way || $rest != *[!/]* ]] || ((!(mode & 01000))); }; then
+                flaw="$way is writable for others than root, who could replace what root executes"
             fi
         fi
-        [[ $path != / ]] || break
-        path=${path%/*}
-        path=${path:-/}
+        [[ -z $flaw && $rest == *[!/]* ]] || return 0
+        rest=${rest#"${rest%%[!/]*}"} part=${rest%%/*} rest=${rest#"$part"} path=${way%/}/$part
+        if [[ $part == .. ]]; then
+            way=${way%/*} way=${way:-/}
+        elif [[ $part != . && -L $path ]]; then
+            (($(stat -c %u -- "$path") == 0)) || flaw="$path, a symbolic link, does not belong to root, so its owner could replace it"
+            ((++links <= 40)) || flaw="$path leads to too many symbolic links"
+            part=$(readlink -- "$path")
+            rest=$part$rest
+            [[ $part != /* ]] || way=/
+        elif [[ $part != . ]]; then
+            way=$path
+        fi
     done
+}
+
+check_directory() { # DIR
+    local flaw
+    [[ ! -L $1 ]] || die "$1 is a symbolic link; name the directory that it points to"
+    [[ ! -e $1 || -d $1 ]] || die "$1 is not a directory"
+    flaw_of "$1"
+    [[ -z $flaw ]] || die "$flaw from $1"
 }
 
 make_directory() { # DIR
@@ -89,50 +134,90 @@ make_directory() { # DIR
     check_directory "$1"
 }
 
-# The lock is on the directory itself: it leaves no file behind and goes with the process, however that ends.
+# An open for reading is enough to hold a lock, so it is on a file that root alone can open. It is removed with the lock; the kernel ends the lock of
+# a run that is killed, and the next run takes the file over.
 lock() { # DIR FD
+    local error file=$1/$lock_name
     while :; do
-        if eval "command exec $2<\"\$1\"" 2>/dev/null; then
-            flock --wait "$lock_seconds" "$2" || die "another installation into $1 is still running after $lock_seconds s"
-            [[ ! $1 -ef /dev/fd/$2 ]] || return 0
+        make_directory "$1"             # an --uninstall may remove the directory while this run waits
+        [[ ! -L $file && (! -e $file || -f $file) ]] || rm -rf -- "$file"
+        if ! error=$(umask 077 && { : >>"$file"; } 2>&1); then
+            [[ ! -d $1 ]] || die "cannot write to $1: ${error##*: }"
+        elif eval "command exec $2<\"\$file\"" 2>/dev/null; then
+            if [[ $(stat -L -c '%u %a' -- "/dev/fd/$2") != "0 600" ]]; then
+                rm -f -- "$file"        # no run makes one that others can open
+            elif ! flock --wait "$lock_seconds" "$2"; then
+                eval "exec $2<&-"       # clean_up must not take it for held
+                die "another installation into $1 is still running after $lock_seconds s: $(holder "$file") holds $file"
+            elif holds "$1" "$2"; then
+                return 0
+            fi
         fi
-        make_directory "$1"             # an --uninstall removed the directory while this run waited
     done
 }
 
-probe() { # CANDIDATE -> on stdout the interpreter behind it (for it may be a version manager's script), or the reason against it
+holds() { # DIR FD
+    [[ -e /dev/fd/$2 && $1/$lock_name -ef /dev/fd/$2 ]]
+}
+
+holder() { # FILE: on stdout, as the kernel knows it
+    local inode kind pid place name="an unknown process" _
+    inode=$(stat -L -c %i -- "$1")
+    while read -r _ kind _ _ pid place _; do
+        [[ $kind != FLOCK || $place != *:"$inode" ]] || name="process $pid ($(cat "/proc/$pid/comm" 2>/dev/null || echo ended))"
+    done </proc/locks
+    printf '%s\n' "$name"
+}
+
+unlock() { # DIR
+    sweep "$1"
+    rm -f -- "$1/$lock_name"
+}
+
+probe() { # CANDIDATE -> on stdout the interpreter behind it (for it may be a version manager's script) and its libraries, or the reason against it
     "$1" -I -S -c '
-import sys
+import posix, sys
 if sys.version_info < ('"$oldest"'):
     sys.exit("it is Python " + sys.version.split()[0] + ", and '"${oldest/, /.}"' is the oldest that can be used")
-print(sys.executable)' 2>&1 </dev/null
+print(sys.executable, *(path for path in sys.path if posix.access(path, posix.F_OK)), sep="\n")' 2>&1 </dev/null
+}
+
+is_usable() { # CANDIDATE -> python, or reason: why it cannot be used; nothing that others can change is executed
+    local answer path
+    flaw_of "$1"
+    reason=$flaw
+    [[ -z $reason ]] || return 1
+    answer=$(probe "$1") || { reason=${answer##*$'\n'} && return 1; }
+    [[ -n $answer ]] || { reason="it does not answer as a Python does" && return 1; }
+    python=${answer%%$'\n'*}
+    while read -r path; do
+        flaw_of "$path"
+        reason=$flaw
+        [[ -z $reason ]] || return 1
+    done <<<"$answer"
 }
 
 choose_python() { # -> python
-    local name candidate minor
+    local candidate reason found=""
     if [[ -n $python ]]; then
         [[ $python == /* ]] || die "--python needs an absolute path, not $python" 2
         [[ -f $python && -x $python ]] || die "cannot use $python: there is no such executable file"
-        candidate=$(probe "$python") || die "cannot use $python: ${candidate##*$'\n'}"
-        [[ -n $candidate ]] || die "cannot use $python: it does not answer as a Python does"
-        python=$candidate
-    elif candidate=$(probe /usr/bin/python3 2>/dev/null); then
-        python=$candidate
+        candidate=$python
+        is_usable "$candidate" || die "cannot use $candidate: $reason"
     else
-        for minor in {11..19} ""; do
-            name=python3${minor:+.$minor}
-            if candidate=$(type -P "$name") && candidate=$(probe "$candidate"); then
-                python=$candidate
+        for candidate in /usr/bin/python3 python3.{11..19} python3; do
+            if candidate=$(type -P "$candidate") && is_usable "$candidate"; then
+                found=yes
                 break
             fi
         done
-        [[ -n $python ]] || die "no Python 3.11 or newer found; install one (Debian: apt-get install python3) or name it with --python"
+        [[ -n $found ]] || die "no Python 3.11 or newer found${reason:+ ($reason)}; install one (Debian: apt-get install python3) or name it with --python"
     fi
     # The kernel reads 127 bytes of "#!PATH -IS", and ends PATH at white space.
     [[ $python == /* && $python != *[![:graph:]]* ]] || die "cannot use $python: a launcher's first line needs an absolute path without white space"
     ((${#python} <= 127 - 6)) || die "cannot use $python: the path is too long for a launcher's first line"
-    if (($(stat -L -c '%u' -- "$python") != 0)) || ((0$(stat -L -c '%a' -- "$python") & 0022)); then
-        printf 'install.sh: warning: %s can be changed by others than root, and root will execute it\n' "$python" >&2
+    if ((0$(stat -L -c '%a' -- "$python") & 0022)); then
+        printf 'install.sh: warning: %s can be changed by the group root, and root will execute it\n' "$python" >&2
     fi
 }
 
@@ -343,9 +428,9 @@ put_on_disk() { # DIR...
     error=$(sync -f -- "$@" 2>&1) || die "cannot put $* on the disk: ${error##*: }"
 }
 
-# What this run, or a killed one, had in the making. Both locks are held, so it is nobody else's work in progress.
-sweep() {
-    rm -rf -- "$bin_dir"/.pycni-new.* "$lib_dir"/.pycni-new.* "$lib_dir"/.pycni-old.*
+# What this run, or a killed one, had in the making. The lock is held, so it is nobody else's work in progress.
+sweep() { # DIR
+    rm -rf -- "$1"/.pycni-new.* "$1"/.pycni-old.*
 }
 
 remove_tree() { # TREE, by a rename first: a tree is never seen in part
@@ -406,6 +491,7 @@ install_plugins() {
         answer=$(env -i CNI_COMMAND=VERSION "$new/$name" version 2>&1 <<<'{"cniVersion": "1.0.0"}') ||
             die "nothing is installed, $name does not start with $python: ${answer##*$'\n'}"
     done
+    answer=$(python_runs "$tree" <<<"$proof") || die "nothing is installed, the code does not work with $python: ${answer##*$'\n'}"
     # An administrator's copies follow an upgrade as links do.
     for file in "$bin_dir"/*; do
         plugin_of "$file"
@@ -433,31 +519,30 @@ install_plugins() {
     remove_superseded
     printf 'pycni %s is installed in %s: %s\n' "$version" "$bin_dir" "${names[*]}"
     ((!${#copies[@]})) || printf '  copies  %s, now of this release, too\n' "${copies[*]}"
+    [[ -z $answer ]] || printf '  note    %s: %s\n' "$python" "${answer##*$'\n'}"
     printf '  code    %s\n  python  %s (%s)\n' "$tree" "$python" "$("$python" -I -S -c 'import sys; print(sys.version.split()[0])')"
 }
 
-# What pyproject.toml calls "tools", in a virtual environment of which only the packages are used: a rename does no harm.
+# What pyproject.toml calls "tools", each file by its hash, in a virtual environment of which only the packages are used: a rename does no harm. A
+# package without a wheel is built by what lies in that environment, since pip would otherwise fetch its build tools by no hash.
 install_tools() {
-    local made answer requirements old=$lib_dir/.pycni-old.tools
+    local made file word packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
+    while read -r word _; do
+        [[ $word != *==* ]] || packages+=("$word")
+    done <"$pins/tools.txt" || die "the plugins are installed, the tools are not: cannot read $pins/tools.txt"
     workspace "$lib_dir"
-    answer=$(python_runs "$source_dir" <<'EOF'
-import sys
-import tomllib
-
-with open(sys.argv[1] + "/pyproject.toml", "rb") as file:
-    print(*tomllib.load(file)["project"]["optional-dependencies"]["tools"], sep="\n")
-EOF
-    ) || die "cannot read what the tools need: ${answer##*$'\n'}"
-    mapfile -t requirements <<<"$answer"
     "$python" -I -m venv "$made/tools" >"$made/log" 2>&1 ||
         die "the plugins are installed, the tools are not: $python cannot make a virtual environment (Debian: apt-get install python3-venv)"
-    "$made/tools/bin/python" -m pip --disable-pip-version-check --no-input install -q "${requirements[@]}" >"$made/log" 2>&1 ||
-        die "the plugins are installed, the tools are not: $(grep -m1 ERROR "$made/log" || tail -n 1 "$made/log")"
+    for file in tools-build.txt tools.txt; do
+        "$made/tools/bin/python" -I -m pip --disable-pip-version-check --no-input install -q --no-deps --no-build-isolation --require-hashes \
+            -r "$pins/$file" >"$made/log" 2>&1 ||
+            die "the plugins are installed, the tools are not: $(grep -m1 ERROR "$made/log" || tail -n 1 "$made/log")"
+    done
     chmod -R go-w -- "$made/tools"
     put_on_disk "$made"
     [[ ! -e $lib_dir/tools ]] || mv -T -- "$lib_dir/tools" "$old" || die "cannot replace $lib_dir/tools"
     mv -T -- "$made/tools" "$lib_dir/tools" || die "cannot write to $lib_dir"
-    printf '  tools   %s (%s)\n' "$lib_dir/tools" "${requirements[*]}"
+    printf '  tools   %s (%s)\n' "$lib_dir/tools" "${packages[*]}"
 }
 
 uninstall_plugins() {
@@ -490,6 +575,7 @@ uninstall_plugins() {
             rm -f -- "$lib_dir/current"
             ((!${#remaining[@]})) || be_current "${remaining[0]}" "$lib_dir"
         fi
+        unlock "$lib_dir"                 # nothing is done there after this
         rmdir --ignore-fail-on-non-empty -- "$lib_dir"
     fi
     printf 'removed from %s: %s\n' "$bin_dir" "${removed[*]:-nothing, no pycni there}"
@@ -547,8 +633,7 @@ fi
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
-locked=yes
-sweep || die "cannot remove what an earlier run left in $bin_dir and $lib_dir"
+{ sweep "$bin_dir" && sweep "$lib_dir"; } || die "cannot remove what an earlier run left in $bin_dir and $lib_dir"
 "${action}_plugins"
 [[ $tools == no ]] || install_tools
 if [[ $demo == yes ]]; then

@@ -10,7 +10,7 @@ from shared.cni.plugin import previous_result, readable_result, valid_attachment
 from shared.cni.result import Interface
 from shared.net import links, netns, peers, qdisc, renamed
 from shared.net.netlink import Netlink
-from shared.net.owner import IFB_PREFIX, Owner, attachment, is_ifb
+from shared.net.owner import IFB_PREFIX, Owner, is_ifb
 from shared.net.qdisc import Bucket, TrafficControl, limit_link
 from shared.net.wire import IFF_UP
 from shared.undo import Undo
@@ -241,17 +241,18 @@ def delete(call: Call) -> None:
 
 def gc(call: Call) -> None:
     """Removes the ifbs of this network's attachments that are not valid any more."""
+    from shared.net.left_behind import is_left_behind
+
     valid = {Owner(call.network, *one).ifb for one in valid_attachments(call)}
     steps.begin("del")
 
-    def is_left_behind(link: Message) -> bool:
+    def is_doomed(link: Message) -> bool:
         name = link["IFLA_IFNAME"]
         if links.kind(link) != "ifb" or not is_ifb(name, call.network) or name in valid:
             return False
-        owner = attachment(link.get("IFLA_IFALIAS", ""))
-        return owner is None or owner[0] == call.network
+        return is_left_behind(link, call.network)
 
-    links.delete_all(Netlink(), is_left_behind)
+    links.delete_all(Netlink(), is_doomed)
 
 
 def status(call: Call) -> None:

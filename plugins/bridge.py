@@ -37,7 +37,7 @@ from shared.net import (
     wait,
 )
 from shared.net.netlink import Netlink
-from shared.net.owner import Owner, attachment, is_host_link
+from shared.net.owner import Owner, is_host_link
 from shared.net.wire import IFF_UP
 
 TYPE_CHECKING = False
@@ -747,20 +747,21 @@ def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
 
 def gc(call: Call) -> None:
     """Removes what this network's attachments that are not valid any more have left, and has IPAM do the same."""
+    from shared.net.left_behind import is_left_behind
+
     valid = valid_attachments(call)
     names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
     steps.begin("del")
     host = Netlink()
     problems: list[CniError] = []
 
-    def is_left_behind(link: Message) -> bool:
+    def is_doomed(link: Message) -> bool:
         name = link["IFLA_IFNAME"]
         if links.kind(link) != "veth" or not is_host_link(name, call.network) or name in names:
             return False
-        owner = attachment(link.get("IFLA_IFALIAS", ""))
-        return owner is None or owner[0] == call.network
+        return is_left_behind(link, call.network)
 
-    _attempt(problems, lambda: links.delete_all(host, is_left_behind))
+    _attempt(problems, lambda: links.delete_all(host, is_doomed))
     if tables := filter_tables.present():
         from shared import filters
 

@@ -34,6 +34,8 @@ HOST_WIDE = frozenset({
 })  # fmt: skip
 MOST_ANNOUNCED = 1024  # addresses; a pod may have any number
 FLAGS = {"promisc": IFF_PROMISC, "allmulti": IFF_ALLMULTI}
+LEAST_MTU = 68  # bytes; ETH_MIN_MTU in linux/if_ether.h
+LEAST_IPV6_MTU = 1280  # bytes; IPV6_MIN_MTU in linux/ipv6.h
 NUMBERS = {"mtu": "IFLA_MTU", "txQLen": "IFLA_TXQLEN"}
 
 
@@ -137,6 +139,9 @@ class Wanted:
         self.attributes = {
             name: value for name, value in wanted.items() if value is not None and value != unset.get(name)
         }
+        mtu = self.attributes.get("mtu", LEAST_MTU)
+        if mtu < LEAST_MTU:
+            raise config.invalid("mtu", mtu, f"must be 0 or at least {LEAST_MTU}, the least that a link can have")
         named = {**keys.sysctl, **(arguments.sysctl if arguments else {})}
         _refuse_disallowed(named)
         try:
@@ -222,12 +227,21 @@ def _set(pod: Netlink, link: Message, attributes: dict[str, Any]) -> None:
     pod.batch(requests)
 
 
+def _require_room_for_ipv6(mtu: int, result: Result) -> None:
+    """Raise InvalidConfig if the kernel would take the IPv6 addresses of the result away for an MTU, 0: as it is."""
+    lost = [str(ip.address.address) for ip in result.ips if ip.address.address.version == 6]
+    if lost and 0 < mtu < LEAST_IPV6_MTU:
+        reason = f"must be at least {LEAST_IPV6_MTU}, since the pod has the IPv6 address {lost[0]}"
+        raise config.invalid("mtu", mtu, reason)
+
+
 def add(call: Call, undo: Undo) -> Result:
     """Sets what is wanted in the pod; the result is that of the plugin before, with the new MAC and MTU."""
     wanted = Wanted(call)
     result = previous_result(call)
     if result is None:
         raise InvalidConfig('invalid configuration: "prevResult" is required: tuning changes what another plugin made')
+    _require_room_for_ipv6(wanted.attributes.get("mtu", 0), result)
     host = Netlink() if wanted.mac else None
     pod_netns = netns.open_netns(call.netns)
     namespace = pod_netns.identity()

@@ -7,6 +7,7 @@ from shared.net import claims
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from collections.abc import Set as AbstractSet
 
     from shared.cni.ip import Address
     from shared.net.owner import Owner
@@ -26,10 +27,15 @@ def end(owner: Owner, addresses: Iterable[Address] = (), zone: str = "") -> None
     )
 
 
-def from_firewalld(addresses: Callable[[], Iterable[Address]], note: claims.Note, zone: str) -> None:
-    """Take addresses out of the zone that a note names, or of `zone` if there is no note."""
-    used = note.get(claims.ZONE) if note else zone
-    if isinstance(used, str) and used:
-        from shared.dbus import firewalld
+def from_firewalld(addresses: Callable[[], AbstractSet[Address]], note: claims.Note, zone: str) -> None:
+    """Take addresses out of the zone that a note names, or of `zone` if there is no note and firewalld runs.
 
+    An attachment by the reference has no note. The bus is asked only if the note says so, or there are addresses.
+    """
+    used = note.get(claims.ZONE) if note else zone
+    if not isinstance(used, str) or not used:
+        return
+    from shared.dbus import firewalld
+
+    if note or (addresses() and firewalld.is_running()):
         firewalld.remove(addresses, used)

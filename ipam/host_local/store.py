@@ -4,7 +4,11 @@ The reference's part, which it and this suite can use by turns on a live node:
 
     <dataDir>/<network>/<address>               "<container id>\r\n<ifname>"; of old, the id alone
     <dataDir>/<network>/last_reserved_ip.<set>  where round robin goes on, for each range set
-    <dataDir>/<network>/lock                    held with flock(2) during every call
+    <dataDir>/<network>/lock                    held with flock(2) during every call; root's, mode 0600
+
+A call holds <dataDir>/.pycni/<network>, the directory of the index, before the lock file: anybody with root's rights
+may remove the file while a call waits, but no directory that has entries. Its mode is 0700. The directory of leases is
+never locked: the reference creates it with mode 0755, so that any user could hold it.
 
 The index, which the reference never looks at, is ipam/host_local/index.py's. An entry is written before its leases and
 removed after them. The directory of leases is sealed by an impossible time of modification: any change that is not
@@ -20,14 +24,13 @@ rewritten as a lease of a container that has others in the index.
 from __future__ import annotations
 
 import errno
-import fcntl
 import posix
-from time import monotonic
 
 from ipam.host_local.index import OWN, SEEN, Entry, Index, boot_id, is_address, unlink_if_there
 from ipam.host_local.lease import LEASE_LIMIT, Lease, parse_lease
-from shared import signals, steps
-from shared.cni.errors import IOFailure, TryAgainLater
+from shared import steps
+from shared.cni import lock
+from shared.cni.errors import IOFailure
 from shared.cni.ip import Address
 
 TYPE_CHECKING = False
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 LOCK_SECONDS = 20.0
-LOCK_TRIES = 100
 SIDECAR = ".pycni"
 SEAL_SECONDS = 315532800  # 1980-01-01: before any lease
 FIRST_READ = 4096  # bytes: all of any lease but the longest
@@ -64,7 +66,6 @@ class Store:
         self.path = f"{data_dir}/{network}"
         self.directory = self.lock = -1
         self.index = Index()
-        self.deadline = 0.0  # on the monotonic clock, of waiting for both locks
 
     def exists(self) -> bool:
         """Whether any lease was ever made: DEL and GC have nothing to do otherwise."""
@@ -77,7 +78,6 @@ class Store:
         return True
 
     def __enter__(self) -> Self:
-        self.deadline = monotonic() + LOCK_SECONDS
         steps.begin("ipam.lock")
         try:
             self._open()
@@ -108,9 +108,8 @@ class Store:
         sidecar = _directory(f"{self.data_dir}/{SIDECAR}")
         self.index = Index(_directory(self.network, sidecar))
         posix.close(sidecar)
-        # held, too, since anybody may remove the lock file, but nobody a directory that has leases in it
-        self._hold(self.directory)
-        self.lock = self._lock(posix.O_RDWR | posix.O_CREAT)
+        lock.close_to_others(self.index.descriptor, 0o700)
+        self._lock(is_read_only=False)
         if not self._is_sealed():
             steps.begin("ipam.index")
             self.rebuild()
@@ -119,34 +118,15 @@ class Store:
         kind = Unwritable if what == "open" and error.errno in UNWRITABLE else IOFailure
         return kind(f"cannot {what} the leases in {self.path}", str(error))
 
-    def _lock(self, how: int) -> int:
-        for _ in range(LOCK_TRIES):
-            flags = how | posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_NONBLOCK
-            lock = posix.open("lock", flags, 0o600, dir_fd=self.directory)
-            held = posix.fstat(lock)
-            if held.st_mode & S_IFMT != S_IFREG:
-                raise IOFailure(f"{self.path}/lock is not a regular file")
-            self._hold(lock)
+    def _lock(self, *, is_read_only: bool) -> None:
+        """Hold the directory of the index, if nobody else can open it, and the lock file."""
+        wait = lock.Wait(LOCK_SECONDS)
+        if self.index.descriptor >= 0 and not posix.fstat(self.index.descriptor).st_mode & lock.OTHERS_ALL:
             try:
-                named = posix.stat("lock", dir_fd=self.directory, follow_symlinks=False)
-            except FileNotFoundError:
-                named = None
-            if named is not None and named.st_ino == held.st_ino:
-                return lock
-            posix.close(lock)  # somebody removed the file meanwhile: what is held is nobody's lock any more
-        raise TryAgainLater(f"{self.path}/lock is removed again and again")
-
-    def _hold(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            try:
-                with signals.interruptible(self.deadline - monotonic()):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except signals.DeadlineExpired:
-                raise TryAgainLater(
-                    f"the lock of {self.path} is held by another call for over {LOCK_SECONDS:.0f} seconds"
-                ) from None
+                wait.take(self.index.descriptor, self.path)
+            except lock.Foreign:  # another user opened it before its mode was set: the file excludes other calls
+                pass
+        self.lock = wait.take_file(self.path, parent=self.directory, is_read_only=is_read_only)
 
     # -- the seal and the index
 
@@ -452,9 +432,8 @@ class Look(Store):
             posix.close(sidecar)
         except FileNotFoundError:
             self.index = Index()  # the reference has none
-        self._hold(self.directory)
         try:
-            self.lock = self._lock(posix.O_RDONLY)
+            self._lock(is_read_only=True)
         except FileNotFoundError:
             self.lock = -1
 

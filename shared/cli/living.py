@@ -16,7 +16,7 @@ from shared.cli.traces import Key, Traces
 from shared.cni.ip import Address
 from shared.net.links import leads_to_pod
 from shared.net.netlink import Netlink
-from shared.net.owner import Owner, attachment, is_host_link
+from shared.net.owner import Owner, attachment, is_host_link, is_network
 from shared.net.wire import RTM_GETLINK
 from shared.nft.registry import label
 from shared.runtime import presence
@@ -127,7 +127,8 @@ def _strangers(network: str, known: set[Key], leading: list[Message], labels: se
     """The host links and the labels of rules that are of none of the known attachments, and do not name theirs."""
     owners = [Owner(network, *key) for key in known]
     names = {owner.host_link for owner in owners}
-    ports = [link["IFLA_IFNAME"] for link in leading if not attachment(link.get("IFLA_IFALIAS", ""))]
+    unnamed = [link for link in leading if not attachment(link.get("IFLA_IFALIAS", ""))]
+    ports = [link["IFLA_IFNAME"] for link in unnamed if is_network(link.get("IFLA_IFALIAS", ""), network) is not False]
     return sorted(
         [f"host link {name}" for name in ports if is_host_link(name, network) and name not in names]
         + [f"rules of {name}" for name in labels - {label(owner) for owner in owners}]

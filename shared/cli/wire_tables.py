@@ -64,7 +64,8 @@ CONNTRACK_MESSAGES: Messages = {
 SPOKEN = frozenset(
     """
     IFLA_ADDRESS IFLA_IFNAME IFLA_MTU IFLA_LINK IFLA_MASTER IFLA_OPERSTATE IFLA_LINKINFO IFLA_NET_NS_FD IFLA_IFALIAS
-    IFLA_AF_SPEC IFLA_EXT_MASK IFLA_LINK_NETNSID IFLA_IF_NETNSID IFLA_TXQLEN IFLA_GROUP NETNSA_NSID NETNSA_FD
+    IFLA_AF_SPEC AF_INET6 IFLA_INET6_CACHEINFO IFLA_EXT_MASK IFLA_LINK_NETNSID IFLA_IF_NETNSID IFLA_TXQLEN IFLA_GROUP
+    NETNSA_NSID NETNSA_FD
     IFLA_INFO_KIND IFLA_INFO_DATA IFLA_INFO_SLAVE_KIND IFLA_INFO_SLAVE_DATA VETH_INFO_PEER
     IFLA_BR_VLAN_FILTERING IFLA_BR_VLAN_DEFAULT_PVID IFLA_BR_MULTI_BOOLOPT IFLA_BR_FDB_MAX_LEARNED
     IFLA_BR_NF_CALL_IPTABLES IFLA_BR_NF_CALL_IP6TABLES
@@ -203,7 +204,7 @@ ATOMS = {
 BY_KIND: dict[str, tuple[str, dict[str, type]]] = {
     "IFLA_INFO_DATA": ("info_data", {kind: ifinfmsg.ifinfmsg.ifinfo.data_map[kind] for kind in ("bridge", "veth")}),
     "IFLA_INFO_SLAVE_DATA": ("info_slave_data", {"bridge": ifinfmsg.ifinfmsg.ifinfo.bridge_slave_data}),
-    "IFLA_AF_SPEC": ("af_spec", {"bridge": ifinfmsg.ifinfmsg.af_spec_bridge}),
+    "IFLA_AF_SPEC": ("af_spec", {"bridge": ifinfmsg.ifinfmsg.af_spec_bridge, "inet": ifinfmsg.ifinfmsg.af_spec_inet}),
     "TCA_OPTIONS": ("tc_options", {"htb": sched_htb.options, "tbf": sched_tbf.options, "u32": cls_u32.options}),
     "TCA_ACT_OPTIONS": ("act_options", {"mirred": act_mirred.options}),
     "NFTA_EXPR_DATA": ("expr", {name: getattr(_expression, f"nft_{name}") for name in RULE_EXPRESSIONS}),

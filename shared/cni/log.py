@@ -1,8 +1,9 @@
 """The log for the night: a line of JSON for each call; imported only where a log is asked for.
 
-Every writer holds the file's lock (flock(2)) and looks again whether the file still has its name. Whoever finds it full
-renames it and begins a new one, so that no line is lost between two files, and none is torn: a line is one write at the
-file's end, what a full disk cut off is taken back, and what a killed writer left begins no other line.
+Every writer holds the file's lock (flock(2)) and looks again whether the file still has its name. Users that an
+administrator lets read the file can hold it: the lock is then that of a second file, PATH.lock. The writer that finds
+the file full renames it and begins a new one, so that no line is lost between two files, and none is torn: a line is
+one write at the file's end, what a full disk cut off is taken back, and what a killed writer left begins no other line.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ TRIES = 100
 TEXT_LIMIT = 1024  # characters of each text in a line
 NODE_CONFIG_LIMIT = 1 << 16  # bytes
 MODE = 0o640
+OTHERS = 0o007
 S_IFMT, S_IFREG = 0o170000, 0o100000
 PODS_MUST_GO = ("DEL", "GC")  # a slip in a log's path is no reason to keep a pod
 
@@ -178,8 +180,10 @@ def append(path: str, line: bytes, size: int) -> None:
         file = _open(path)
         if file < 0:
             continue
+        guard = -1
         try:
-            locked = locked and _lock(file)
+            guard = _second_lock(file, path)
+            locked = locked and _lock(file if guard < 0 else guard)
             held = posix.fstat(file)
             if not _has_name(held, path):
                 continue  # renamed by another call while this one waited
@@ -188,28 +192,44 @@ def append(path: str, line: bytes, size: int) -> None:
                 continue
             _write(file, line, held.st_size)
         finally:
-            posix.close(file)
+            for descriptor in (guard, file):
+                if descriptor >= 0:
+                    posix.close(descriptor)
         return
     raise OSError("the file is replaced again and again")
 
 
-def _open(path: str) -> int:
+def _open(path: str, mode: int = MODE) -> int:
     """The log, made if need be; -1 where another call was faster to make it. Raises OSError for what is no log."""
     flags = posix.O_RDWR | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
     try:
         file = posix.open(path, flags)
     except FileNotFoundError:
         try:
-            file = posix.open(path, flags | posix.O_CREAT | posix.O_EXCL, MODE)
+            file = posix.open(path, flags | posix.O_CREAT | posix.O_EXCL, mode)
         except FileExistsError:
             return -1
-        posix.fchmod(file, MODE)  # whatever the umask
+        posix.fchmod(file, mode)  # whatever the umask
     held = posix.fstat(file)
     # a second name could be that of a file which is no log at all
     if held.st_mode & S_IFMT != S_IFREG or held.st_nlink > 1 or held.st_uid != posix.geteuid():
         posix.close(file)
         raise OSError("is not a regular file of the plugin's user with one name")
     return file
+
+
+def _second_lock(file: int, path: str) -> int:
+    """Open PATH.lock if a process of another user, who can read the log, holds that. Otherwise return -1."""
+    held = posix.fstat(file)
+    if not (held.st_gid or held.st_mode & OTHERS):
+        return -1
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        from shared.cni import lock_holders
+
+        return _open(f"{path}.lock", 0o600) if lock_holders.are_foreign(file) else -1
+    return -1
 
 
 def _lock(file: int) -> bool:

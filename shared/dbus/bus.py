@@ -9,6 +9,7 @@ from __future__ import annotations
 import posix
 import struct
 from errno import ECONNREFUSED, ENOENT
+from time import monotonic
 
 from shared import signals
 from shared.cni.errors import CniError, InternalError, TryAgainLater
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     Value = str | bool | None
 
 SECONDS = 25.0  # for an answer, as D-Bus libraries wait
+QUESTION_SECONDS = 2.0  # for a connection and an answer, if a call can do without
 VARIABLE, DEFAULT = b"DBUS_SYSTEM_BUS_ADDRESS", b"/run/dbus/system_bus_socket"
 DRIVER = "org.freedesktop.DBus"  # the bus itself, as a destination and as the interface that it has
 LINE_LIMIT = 1024  # bytes of an answer in authentication
@@ -29,6 +31,7 @@ MESSAGES = 100  # that are not the answer; nothing but the news of one's own nam
 METHOD_CALL, METHOD_RETURN, ERROR = 1, 2, 3
 NO_AUTO_START = 2  # a flag: whoever does not run is not started for this
 PATH, INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL, DESTINATION, SIGNATURE = 1, 2, 3, 4, 5, 6, 8
+LIMITS_EXCEEDED = f"{DRIVER}.Error.LimitsExceeded"  # the bus has as many connections as it takes
 NOBODY = (f"{DRIVER}.Error.NameHasNoOwner", f"{DRIVER}.Error.ServiceUnknown")
 ORDERS = {b"l": "<", b"B": ">"}
 
@@ -47,9 +50,13 @@ class Refused(InternalError):
 
 
 class Bus:
-    """A connection. Raises Absent where there is no bus, TryAgainLater, InternalError."""
+    """A connection. Raises Absent where there is no bus, TryAgainLater, InternalError.
 
-    def __init__(self) -> None:
+    All that is done with a `brief` one takes QUESTION_SECONDS together.
+    """
+
+    def __init__(self, *, brief: bool = False) -> None:
+        self._deadline = monotonic() + QUESTION_SECONDS if brief else 0.0
         self._serial = 0
         self._received = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -66,11 +73,14 @@ class Bus:
             raise
 
     def _limited(self, step: Callable[[], Value]) -> Value:
+        seconds = QUESTION_SECONDS if self._deadline else SECONDS
         try:
-            with signals.interruptible(SECONDS):
+            with signals.interruptible(self._deadline - monotonic() if self._deadline else seconds):
                 return step()
         except signals.DeadlineExpired:
-            failure: CniError = TryAgainLater(f"no answer from the system bus within {SECONDS:.0f} seconds")
+            failure: CniError = TryAgainLater(
+                f"no answer from the system bus within {seconds:.0f} seconds", "it may have too many connections"
+            )
         except OSError as error:
             failure = InternalError("the connection to the system bus failed", str(error))
         except (ValueError, LookupError, struct.error) as error:

@@ -5,15 +5,18 @@ A source is firewalld's as long as it runs and does not load its configuration a
 
 from __future__ import annotations
 
+import posix
+
 from shared.cni.config import invalid
-from shared.cni.errors import InternalError
+from shared.cni.errors import InternalError, TryAgainLater
 from shared.cni.plugin import each
-from shared.dbus.bus import DRIVER, Absent, Bus, Refused
+from shared.dbus.bus import DRIVER, LIMITS_EXCEEDED, Absent, Bus, Refused
 from shared.net import claims
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from shared.cni.ip import Address
     from shared.net.claims import Claim
@@ -22,15 +25,29 @@ NAME, PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
 INTERFACE = f"{NAME}.zone"
 NO_SUCH_ZONE, THERE_ALREADY = "INVALID_ZONE", "ZONE_ALREADY_SET"
 NOT_THERE = ("UNKNOWN_SOURCE", "ZONE_CONFLICT", NO_SUCH_ZONE)  # in no zone, in another one, in none that there is
+# One of them is there wherever firewalld can be: the daemon, what it writes, and the permission to have its name.
+FILES = (
+    *("/usr/sbin/firewalld", "/usr/bin/firewalld", "/usr/local/sbin/firewalld", "/run/firewalld", "/etc/firewalld"),
+    *(f"{top}/dbus-1/system.d/FirewallD.conf" for top in ("/usr/share", "/etc", "/usr/local/share")),
+)
 NOBODYS = "192.0.2.1/32"  # TEST-NET-1
 
 
 def is_running() -> bool:
-    """Whether somebody on the system bus is firewalld."""
-    try:
-        return Bus().call(DRIVER, "/org/freedesktop/DBus", DRIVER, "NameHasOwner", NAME) is True
-    except Absent:
+    """Return True if somebody on the system bus is firewalld; False also if the bus does not answer soon.
+
+    Any user can keep the bus busy. A host without any of firewalld's files is not asked.
+    """
+    if not any(posix.access(path, posix.F_OK) for path in FILES):
         return False
+    try:
+        return Bus(brief=True).call(DRIVER, "/org/freedesktop/DBus", DRIVER, "NameHasOwner", NAME) is True
+    except TryAgainLater:  # Absent is one
+        return False
+    except Refused as error:
+        if error.name == LIMITS_EXCEEDED:
+            return False
+        raise
 
 
 class Firewalld:
@@ -116,11 +133,14 @@ class Firewalld:
             raise
 
 
-def remove(addresses: Callable[[], Iterable[Address]], zone: str) -> None:
+def remove(addresses: Callable[[], AbstractSet[Address]], zone: str) -> None:
     """Take addresses out of a zone."""
+    doomed = addresses()
+    if not doomed:
+        return
     try:
         bus = Bus()
-        for address in addresses():
+        for address in doomed:
             try:
                 _call(bus, "removeSource", zone, _source(address))
             except Refused as error:

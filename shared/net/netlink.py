@@ -443,6 +443,11 @@ def decode(kind: int, data: bytes, start: int, end: int, tables: ModuleType = wi
     return _decode_structure(tables.MESSAGES[kind], data, start, end, tables.STRUCTURES)
 
 
+def decode_part(structure: str, data: bytes) -> Message:
+    """Return an attribute that `decode` leaves as bytes, since few calls need what it has."""
+    return _decode_structure(structure, data, 0, len(data), wire.STRUCTURES)
+
+
 def next_hops(data: bytes) -> Iterator[Message]:
     """The next hops that RTA_MULTIPATH lists (struct rtnexthop), each as a route with one of its own has it."""
     gateway, kind = wire.STRUCTURES["route"][2]["RTA_GATEWAY"]

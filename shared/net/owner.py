@@ -15,6 +15,7 @@ except ImportError:
 
 ALIAS_PREFIX = "pycni:"
 ALIAS_BYTES = 255  # IFALIASZ in linux/if.h, less the closing NUL
+STAND_IN = "~"  # begins a digest in place of a name; container ids and networks do not begin with it
 LINK_PREFIX = "veth"
 IFB_PREFIX = "bwp"
 NETWORK_DIGITS = 3
@@ -32,6 +33,15 @@ def digest(data: bytes) -> str:
         return blake2.hexdigest(data, DIGEST_BYTES)
 
 
+def has_fast_digests() -> bool:
+    """Return True if this Python has BLAKE2 with sizes; `digest` takes fifty times as long without."""
+    try:
+        blake2b(b"", digest_size=DIGEST_BYTES)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def file_name(name: str, suffix: str = "", *, spare: int = 0) -> str:
     """Return the name and suffix as a file's name, with a digest in place of a name that is too long.
 
@@ -40,7 +50,7 @@ def file_name(name: str, suffix: str = "", *, spare: int = 0) -> str:
     """
     if len(f"{name}{suffix}".encode()) <= FILE_NAME_BYTES - spare:
         return name + suffix
-    return f"~{digest(name.encode())}{suffix}"
+    return f"{_stand_in(name)}{suffix}"
 
 
 def _mac(digits: str) -> str:
@@ -76,9 +86,18 @@ class Owner:
 
     @property
     def alias(self) -> str:
-        """The host link's IFLA_IFALIAS, for whoever debugs the node and for GC; empty where the kernel has no room."""
+        """Return the host link's IFLA_IFALIAS, by which people and GC know whose it is.
+
+        If the names are too long for the kernel, digests of the network and of the container id stand for them.
+        """
         alias = f"{ALIAS_PREFIX}{self.network}/{self.container_id}/{self.ifname}"
-        return alias if len(alias.encode()) <= ALIAS_BYTES else ""
+        if len(alias.encode()) <= ALIAS_BYTES:
+            return alias
+        return f"{ALIAS_PREFIX}{_stand_in(self.network)}/{_stand_in(self.container_id)}/{self.ifname}"
+
+
+def _stand_in(name: str) -> str:
+    return f"{STAND_IN}{digest(name.encode())}"
 
 
 def network_prefix(network: str) -> str:
@@ -113,9 +132,20 @@ def _is_derived(name: str, prefix: str) -> bool:
 
 
 def attachment(alias: str) -> tuple[str, str, str] | None:
-    """The (network, container id, ifname) that an alias names."""
+    """Return the (network, container id, ifname) that an alias names; None if it has digests, or is another's."""
+    parts = _parts(alias)
+    return (parts[0], parts[1], parts[2]) if parts and not parts[0].startswith(STAND_IN) else None
+
+
+def is_network(alias: str, network: str) -> bool | None:
+    """Return whether an alias names an attachment of the network, in full or by digest; None if it names none."""
+    parts = _parts(alias)
+    return parts[0] in (network, _stand_in(network)) if parts else None
+
+
+def _parts(alias: str) -> list[str]:
     parts = alias.removeprefix(ALIAS_PREFIX).split("/")
-    return (parts[0], parts[1], parts[2]) if alias.startswith(ALIAS_PREFIX) and len(parts) == 3 else None
+    return parts if alias.startswith(ALIAS_PREFIX) and len(parts) == 3 else []
 
 
 def stable_link(text: str) -> str:

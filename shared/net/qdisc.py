@@ -187,8 +187,7 @@ def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
         raise
     undo.push(f"remove link {owner.ifb}", lambda: links.delete(host, owner.ifb))
     made = links.require(host, owner.ifb)
-    if owner.alias:
-        host.request(RTM_NEWLINK, {"index": made["index"], "IFLA_IFALIAS": owner.alias})
+    host.request(RTM_NEWLINK, {"index": made["index"], "IFLA_IFALIAS": owner.alias})
     return made
 
 

@@ -63,7 +63,8 @@ def ipv6(mtu: int) -> list[str]:
         found = "the network has IPv6 ranges, but IPv6 is disabled in this host's kernel: it has no net.ipv6"
         return [f"{found}; boot without ipv6.disable=1, or leave the IPv6 ranges out"]
     if 0 < mtu < LEAST_IPV6_MTU:
-        return [f"the network has IPv6 ranges, but its MTU is {mtu} bytes and IPv6 needs {LEAST_IPV6_MTU}"]
+        found = f"the network has IPv6 ranges, but its MTU is {mtu} bytes and IPv6 needs {LEAST_IPV6_MTU}"
+        return [f'{found}; raise "mtu", or leave the IPv6 ranges out']
     return []
 
 

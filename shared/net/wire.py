@@ -253,6 +253,22 @@ _af_spec_bridge_vlan_info: dict[str, tuple[int, str]] = {}
 
 STRUCTURES["af_spec/bridge/vlan_info"] = (("flags", "vid"), "=HH", _af_spec_bridge_vlan_info)
 
+_af_spec_inet: dict[str, tuple[int, str]] = {
+    "AF_INET6": (10, "af_spec/inet/inet6"),
+}
+
+STRUCTURES["af_spec/inet"] = ((), "", _af_spec_inet)
+
+_af_spec_inet_inet6: dict[str, tuple[int, str]] = {
+    "IFLA_INET6_CACHEINFO": (5, "af_spec/inet/inet6/ipv6_cache_info"),
+}
+
+STRUCTURES["af_spec/inet/inet6"] = ((), "", _af_spec_inet_inet6)
+
+_af_spec_inet_inet6_ipv6_cache_info: dict[str, tuple[int, str]] = {}
+
+STRUCTURES["af_spec/inet/inet6/ipv6_cache_info"] = (("max_reasm_len", "tstamp", "reachable_time", "retrans_time"), "=IIII", _af_spec_inet_inet6_ipv6_cache_info)
+
 _address: dict[str, tuple[int, str]] = {
     "IFA_ADDRESS": (1, "ip"), "IFA_LOCAL": (2, "ip"), "IFA_BROADCAST": (4, "ip"), "IFA_FLAGS": (8, "u32"),
 }

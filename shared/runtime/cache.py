@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.cni import lock_holders
 from shared.cni.errors import CniError
 from shared.cni.names import is_link_name, is_name
 from shared.cni.versions import SUPPORTED, downgrade, upgrade
@@ -202,21 +203,22 @@ class Cache:
         return self.results / f".new-{_digest(network, attachment)}"
 
     @contextmanager
-    def alone(self, network: str, attachment: Attachment) -> Iterator[bool]:
-        """Keep other calls from making the attachment meanwhile: yields False if one is at it. Raises CacheError.
+    def alone(self, network: str, attachment: Attachment) -> Iterator[str]:
+        """Keep other calls from making the attachment meanwhile: yields the call that is at it. Raises CacheError.
 
         The lock is that of a directory, which a call that is killed leaves unlocked.
         """
         place = self._place(network, attachment)
         try:
             self.attaching.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(_private_directory(self.attaching))
             place.mkdir(mode=0o700, exist_ok=True)
-            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = _private_directory(place)
         except OSError as error:
             raise CacheError(f"cannot make {place}: {error.strerror}") from error
         is_mine = _lock(descriptor, place)
         try:
-            yield is_mine
+            yield "" if is_mine else lock_holders.describe(descriptor)
         finally:
             if is_mine:
                 with suppress(OSError):
@@ -227,6 +229,21 @@ class Cache:
 def _digest(network: str, attachment: Attachment) -> str:
     """A name for an attachment's own files, however long its names are."""
     return hashlib.sha256(f"{network}/{attachment.container_id}/{attachment.ifname}".encode()).hexdigest()
+
+
+def _private_directory(path: Path) -> int:
+    """Open a directory that nobody else can open or replace files in. Raises OSError, CacheError.
+
+    A lock needs no more than an open for reading.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    held = os.fstat(descriptor)
+    if held.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise CacheError(f"{path} belongs to user {held.st_uid}, not to this command's: remove it")
+    if held.st_mode & 0o077:
+        os.fchmod(descriptor, 0o700)
+    return descriptor
 
 
 def _lock(descriptor: int, place: Path) -> bool:

@@ -42,9 +42,9 @@ class Client:
         Raises AttachmentExists, before any plugin is executed, if the attachment is there already. One whose namespace
         is gone, so that only its entry is left, gets the DEL first that nobody sent, with its own configuration.
         """
-        with self.cache.alone(network.name, attachment) as is_alone:
-            if not is_alone:
-                raise AttachmentExists(network.name, attachment, "another call is attaching it now")
+        with self.cache.alone(network.name, attachment) as other:
+            if other:
+                raise AttachmentExists(network.name, attachment, f"another call is attaching it now: {other}")
             stale = self.expect_new(network, attachment)
             if stale is not None:
                 self.delete(stale.config or network, stale.attachment)

@@ -285,4 +285,16 @@ TABLE: tuple[Mutant, ...] = (
         "shared/sockets.py", "except (ImportError, AttributeError):", "except ImportError:",
         "another interface of the private module is no obstacle", "tests/unit/test_accelerators.py -k lacks_something",
     ),
+    Mutant(
+        "shared/cni/lock.py", "posix.fchmod(descriptor, mode)", "posix.fstat(descriptor)",
+        "a lock file that others can open is closed to them", "tests/system/test_locks.py -k reference",
+    ),
+    Mutant(
+        "shared/cni/lock.py", "            if lock_holders.are_foreign(descriptor):", "            if False:",
+        "a lock file that another user holds gives way to a new one", "tests/system/test_locks.py -k already",
+    ),
+    Mutant(
+        "shared/cni/log.py", "if lock_holders.are_foreign(file) else -1", "if False else -1",
+        "a user who may read the log delays no line and stops no change of files", "tests/system/test_locks.py -k log",
+    ),
 )  # fmt: skip

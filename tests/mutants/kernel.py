@@ -478,4 +478,16 @@ TABLE: tuple[Mutant, ...] = (
         "shared/net/vlans.py", 'if port is None or not (is_own or master == bridge["index"]):', "if port is None:",
         "a stranger's link of the gateway port's name is refused", "tests/system/test_vlans.py -k strangers",
     ),
+    Mutant(
+        "shared/net/owner.py", "parts[0] in (network, _stand_in(network))", "True",
+        "GC tells networks whose names have equal digits", "tests/system/test_gc_of_namesakes.py -k room",
+    ),
+    Mutant(
+        "shared/net/left_behind.py", "monotonic() - since / 100 > YOUNG_SECONDS", "True",
+        "GC leaves a young link without alias alone", "tests/system/test_gc_of_namesakes.py -k without",
+    ),
+    Mutant(
+        "shared/net/left_behind.py", "return _is_old(link) if known is None else known", "return bool(known)",
+        "GC removes an old link without alias", "tests/system/test_gc_of_namesakes.py -k without",
+    ),
 )  # fmt: skip

@@ -310,4 +310,8 @@ TABLE: tuple[Mutant, ...] = (
         "plugins/tuning.py", "_require_free_mac(host, link, wanted)\n", "pass\n",
         "tuning sets no MAC that another link on the bridge has", "tests/system/test_macs.py -k tuning",
     ),
+    Mutant(
+        "plugins/tuning.py", "if lost and 0 < mtu < LEAST_IPV6_MTU:", "if False:",
+        "tuning refuses an MTU that takes IPv6 addresses away", "tests/system/test_small_mtu.py -k tuning",
+    ),
 )  # fmt: skip

@@ -353,4 +353,12 @@ TABLE: tuple[Mutant, ...] = (
         "now is None", "pods of the release before are isolated at layer 3 by the next ADD",
         "tests/system/test_isolation.py -k release_before",
     ),
+    Mutant(
+        "shared/dbus/firewalld.py", "    except TryAgainLater:  # Absent is one", "    except Absent:",
+        "a silent bus fails no ADD that can do without", "tests/system/test_busy_bus.py -k silent",
+    ),
+    Mutant(
+        "shared/dbus/firewalld.py", "    if not any(posix.access(path, posix.F_OK) for path in FILES):", "    if False:",
+        "a host without firewalld does not ask the bus", "tests/system/test_busy_bus.py -k without",
+    ),
 )  # fmt: skip

@@ -661,8 +661,8 @@ def test_gc(node: Node) -> None:
     for pod in ("a", "b", "c"):
         node.attach(pod)
         node.add(pod, EGRESS)
-    long = "n" + "x" * 254  # no alias has room for it
-    node.host.run("ip", "link", "add", Owner("net", long, "eth0").ifb, "type", "ifb")
+    young = Owner("net", "n", "eth0").ifb  # of an ADD before it names it
+    node.host.run("ip", "link", "add", young, "type", "ifb")
     node.host.run("ip", "link", "add", Owner("other", "c9", "eth0").ifb, "type", "ifb")
     node.host.run("ip", "link", "add", "bwp0123456789ab", "type", "ifb")
     marked = Owner("net", "d", "eth0").ifb
@@ -670,7 +670,7 @@ def test_gc(node: Node) -> None:
     node.host.run("ip", "link", "set", marked, "alias", "pycni:namesake/d/eth0")
     valid = [{"containerID": "a", "ifname": "eth0"}, {"containerID": "b", "ifname": "eth1"}]
     assert node.call("GC", "a", {"cni.dev/valid-attachments": valid}).status == 0
-    kept = [Owner("net", "a", "eth0").ifb, Owner("other", "c9", "eth0").ifb, "bwp0123456789ab", marked]
+    kept = [Owner("net", "a", "eth0").ifb, Owner("other", "c9", "eth0").ifb, "bwp0123456789ab", marked, young]
     assert sorted(node.ifbs()) == sorted(kept)
     assert node.call("GC", "a", {}).code == 7
     assert node.check("a", EGRESS) == ""

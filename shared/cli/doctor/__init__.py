@@ -27,6 +27,7 @@ CHECKS: tuple[tuple[str, Callable[[Node], Iterable[Finding]]], ...] = (
     ("refused", configuration.refused),
     ("missing-plugins", configuration.missing_plugins),
     ("plugins", configuration.answers),
+    ("python", configuration.interpreter),
     ("kernel", kernel.features),
     ("backends", kernel.backends),
     ("sysctls", switches.visible),

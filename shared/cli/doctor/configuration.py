@@ -6,18 +6,20 @@ import json
 import os
 import shlex
 import stat
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 from shared.cli import reading
-from shared.cli.doctor.findings import Finding, Severity, error, warning
+from shared.cli.doctor.findings import Finding, Severity, error, note, warning
 from shared.cli.doctor.node import Node
 from shared.cni import suite
 from shared.cni.errors import CniError
 from shared.cni.versions import SUPPORTED
 from shared.launch import PLUGINS
+from shared.net import owner
 from shared.runtime.attach import PluginError, execute
 from shared.runtime.find import PluginNotFound, find
 
@@ -132,6 +134,16 @@ def answers(node: Node) -> Iterator[Finding]:
                         path, f"speaks {', '.join(versions)}, not {network.config.cni_version} of {network.path}",
                         f"set cniVersion in {shlex.quote(network.path)} to one of these",
                     )  # fmt: skip
+
+
+def interpreter(_: Node) -> Iterator[Finding]:
+    """Note if the Python of this installation has no fast digests, as under FIPS."""
+    if not owner.has_fast_digests():
+        version = sys.version.split()[0]
+        what = f"Python {version} has no BLAKE2 of any size, as under FIPS: slower code computes the same names"
+        yield note(
+            sys.executable, what, "nothing has to be done; another Python makes calls faster: install.sh --python"
+        )
 
 
 def _executables(node: Node) -> list[Path]:

@@ -1,0 +1,59 @@
+"""The processes that hold a lock, as /proc/locks and /proc/PID tell; loaded only by a call that waited for one."""
+
+from __future__ import annotations
+
+import posix
+
+LIMIT = 1 << 22  # bytes of a file in /proc
+
+
+def describe(descriptor: int) -> str:
+    """Return a text such as "bridge (process 4711)" for the processes that hold an open file's lock."""
+    names = [f"{_program(pid)} (process {pid})" for pid in _pids(descriptor)]
+    return " and ".join(names) or "an unknown process"
+
+
+def are_foreign(descriptor: int) -> bool:
+    """Return True if the holders are known and none of them is, or was, root's or this process's user's."""
+    pids = _pids(descriptor)
+    return bool(pids) and all(_user(pid) not in (0, posix.geteuid()) for pid in pids)
+
+
+def _pids(descriptor: int) -> list[int]:
+    """Return the processes that locked an open file by flock(2), as far as this process may see them.
+
+    A line is "1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF"; a waiting one has "->" behind the number.
+    """
+    held = posix.fstat(descriptor)
+    place = f"{posix.major(held.st_dev):02x}:{posix.minor(held.st_dev):02x}:{held.st_ino}"
+    lines = [line.split() for line in _read("/proc/locks").splitlines()]
+    return [int(words[4]) for words in lines if len(words) > 5 and words[1] == "FLOCK" and words[5] == place]
+
+
+def _program(pid: int) -> str:
+    name = "".join(letter for letter in _read(f"/proc/{pid}/comm").strip() if letter.isprintable())
+    return name or "a program that has ended"
+
+
+def _user(pid: int) -> int:
+    """Return a process's effective user; -1 if it has ended and left the lock to a child."""
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith("Uid:"):
+            return int(line.split()[2])
+    return -1
+
+
+def _read(path: str) -> str:
+    try:
+        file = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        found = b""
+        while len(found) < LIMIT and (more := posix.read(file, LIMIT)):
+            found += more
+        return found.decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        posix.close(file)
