@@ -52,7 +52,8 @@ CT = {
     "state": wire.NFT_CT_STATE, "direction": wire.NFT_CT_DIRECTION, "status": wire.NFT_CT_STATUS,
     "label": wire.NFT_CT_LABELS,
 }  # fmt: skip
-LABEL_BYTES = 16  # NF_CT_LABELS_MAX_SIZE in linux/netfilter/xt_connlabel.h
+LAST_LABEL = 127  # XT_CONNLABEL_MAXBIT in linux/netfilter/xt_connlabel.h
+LABEL_BYTES = (LAST_LABEL + 1) // 8
 
 
 def mark(number: int) -> bytes:

@@ -32,6 +32,7 @@ class Kernel:
         self.made = 0
         self.asked = 0
         self.joined = 0
+        self.group = 0
 
     def __call__(self, kind: int, sequence: int, request: bytes) -> list[bytes]:
         message = read_by_pyroute2(kind, request)
@@ -40,11 +41,12 @@ class Kernel:
             self.index = None
         if kind == RTM_GETLINK:
             is_there = self.index is not None and message["index"] in (0, self.index)
-            found = shown(self.index or 0)
+            found = shown(self.index or 0, IFLA_GROUP=self.group)
             return [by_pyroute2(RTM_NEWLINK, 0, sequence, found) if is_there else error(errno.ENODEV, sequence)]
         if message.get("IFLA_IFNAME") == NAME:
             self.made += 1
             self.index = 40 + self.made
+            self.group = message["IFLA_GROUP"]
         elif "IFLA_MASTER" in message:
             if self.refusal:
                 return [error(self.refusal, sequence)]
@@ -53,6 +55,8 @@ class Kernel:
             self.joined = message["IFLA_MASTER"]
         elif message["index"] != self.index:
             return [error(errno.ENODEV, sequence)]
+        else:
+            self.group = message.get("IFLA_GROUP", self.group)
         return []
 
 
