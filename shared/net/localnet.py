@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import posix
 
+from shared.cni import record
 from shared.cni.errors import InternalError
 from shared.net import links, routes, sysctl
 from shared.net.netlink import Netlink
@@ -62,6 +63,7 @@ def turn_on(link: Message) -> None:
     name = link["IFLA_IFNAME"]
     with turn(NOTES):
         if sysctl.read(switch(name)) != "1":
+            record.make_directories(NOTES)
             flags = posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
             posix.close(posix.open(f"{NOTES}/{link['index']}-{name}", flags, 0o600))
             sysctl.require(switch(name), "1")
