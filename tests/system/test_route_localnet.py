@@ -276,7 +276,7 @@ def test_an_add_between_the_last_dels_look_and_its_change(plain: Plain) -> None:
         assert deleting.stdin is not None
         deleting.stdin.write(json.dumps(plain.config({})).encode())
         deleting.stdin.close()
-        host.run("sh", "-c", "while flock -n /run/cni/localnet true; do :; done")  # until DEL has the lock
+        host.run("sh", "-c", "while flock -n /run/cni/.pycni/localnet/lock true; do :; done")  # until DEL has the lock
         plain.add(ports((8081, 80, "tcp")), "c2", number=6)
         assert deleting.wait(30) == 0
     assert switch(host) == "1"
