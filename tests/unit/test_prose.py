@@ -30,7 +30,8 @@ def texts(path: Path) -> list[str]:
     text = path.read_text()
     if path.suffix == ".md":
         text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-        return [re.sub(r"`[^`\n]*`", "code", "\n".join(line for line in text.splitlines() if not line.startswith("|")))]
+        text = re.sub(r"`[^`\n]*`", "`code`", re.sub(r"\]\([^)]*\)", "]", text))
+        return ["\n".join(line for line in text.splitlines() if not line.startswith("|"))]
     nodes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = (ast.get_docstring(node) for node in ast.walk(ast.parse(text)) if isinstance(node, nodes))
     return [one for one in found if one]
@@ -68,7 +69,11 @@ if __name__ == "__main__":
     before = json.loads(LEFT.read_text()) if LEFT.exists() else None
     now = {name: numbers for name in files() if (numbers := measured(ROOT / name))}
     for name, numbers in now.items():
-        worse = [kind for kind, number in numbers.items() if before is not None and number > before.get(name, {}).get(kind, 0)]
+        worse = [
+            kind
+            for kind, number in numbers.items()
+            if before is not None and number > before.get(name, {}).get(kind, 0)
+        ]
         if worse:
             sys.exit(f"{name}: worse than before: {', '.join(worse)}")
     LEFT.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
