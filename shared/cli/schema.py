@@ -1,7 +1,7 @@
 """JSON Schema and documentation table of a plugin's keys, both from their declarations (config.Field).
 
-`cnitool schema PLUGIN` prints the schema, `python -m shared.cli.schema README.md` fills in the tables between
-`<!-- keys: NAME -->` and `<!-- end -->`.
+`cnitool schema PLUGIN` prints the schema. `python -m shared.cli.schema docs/reference/*.md docs/reference/plugins/*.md`
+fills in the tables between `<!-- keys: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -143,5 +143,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    document = Path(sys.argv[1])
-    document.write_text(filled(document.read_text(encoding="utf-8")), encoding="utf-8")
+    for document in map(Path, sys.argv[1:]):
+        document.write_text(filled(document.read_text(encoding="utf-8")), encoding="utf-8")

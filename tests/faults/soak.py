@@ -116,7 +116,7 @@ class Worker(threading.Thread):
             count = self.model.counters[self.number]
             slot.container_id = f"w{self.number}-{count}"
             self.model.alive.add(slot.container_id)
-        slot.keys = [self._with_port(keys, count) for keys in self.job["chain"]]
+        slot.keys = [self._with_own(keys, count) for keys in self.job["chain"]]
         slot.state = UNKNOWN
         struck = self.random.randrange(len(slot.keys)) if self.random.random() < KILLED else -1
         slot.result = {}
@@ -130,7 +130,10 @@ class Worker(threading.Thread):
         slot.state = WHOLE
         self.model.take(slot.container_id, slot.result)
 
-    def _with_port(self, keys: Json, count: int) -> Json:
+    def _with_own(self, keys: Json, count: int) -> Json:
+        """Return keys with what no two pods may share: MAC and host port."""
+        if "mac" in keys:
+            return {**keys, "mac": f"02:00:00:{self.number:02x}:{count >> 8 & 255:02x}:{count & 255:02x}"}
         if keys["type"] != "portmap":
             return keys
         port = 10000 + self.number * 5000 + count % 5000

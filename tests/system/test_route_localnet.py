@@ -303,13 +303,13 @@ def test_doctor_finds_the_switch_without_its_rules(plain: Plain) -> None:
 
 @EITHER
 def test_the_documented_clean_up(plain: Plain) -> None:
-    """README's commands, before the table is deleted, turn off what the suite turned on, and nothing else."""
+    """The commands of the page about removal, before the table is deleted, turn off what the suite turned on alone."""
     host = plain.host
     host.run("sh", "-ec", "ip link add other type bridge; echo 1 >/proc/sys/net/ipv4/conf/other/route_localnet")
     plain.add(TCP)
-    text = Path(__file__).parents[2].joinpath("README.md").read_text()
+    text = Path(__file__).parents[2].joinpath("docs/how-to/upgrade-uninstall.md").read_text()
     commands = text.partition("<!-- clean-up -->")[2].partition("<!-- end -->")[0]
-    host.run("sh", "-c", "\n".join(line for line in commands.splitlines() if line.startswith("    ")), check=False)
+    host.run("sh", "-c", commands.partition("```sh\n")[2].partition("```")[0], check=False)
     assert turned_on(host) == {"other"} and "pycni" not in host.run("nft", "list", "ruleset").stdout
     assert notes(host) == []
 

@@ -1,0 +1,1 @@
+"""Generators: the bundle of compiled code, the netlink tables, the library."""

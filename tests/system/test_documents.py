@@ -1,0 +1,79 @@
+"""The documents' examples, done as a reader would do them, on a pretend host with the quick start's network."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.pretend import PATH, PretendHost
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+LIST = "/etc/cni/net.d/10-pods.conflist"
+ELSEWHERE = ("python3 -m venv", "./install.sh", "./tests/run", "tests/bench/run", "git clone")  # other tests run these
+FOUND = ("cnitool doctor", "cnitool validate", "cnitool log")  # whose exit status says what they found
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def having(kind: str) -> list[Path]:
+    return [page for page in PAGES if blocks(page, kind)]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture
+def node(host: PretendHost) -> PretendHost:
+    """A host with the quick start's network and, as `cnitool`, the one with its libraries."""
+    host.run("mkdir", "-p", "/etc/cni/net.d", "/run/tools")
+    host.run("tee", LIST, input=blocks(DOCS / "quickstart.md", "json")[0])
+    root = str(ROOT)
+    script = f"import sys; sys.path.insert(0, {root!r}); from shared.cli.cnitool import main; main({root!r})"
+    text = f"#!{sys.executable}\n{script}\n"
+    host.run("tee", "/run/tools/cnitool", input=text)
+    host.run("chmod", "755", "/run/tools/cnitool")
+    return host
+
+
+@pytest.mark.parametrize("page", having("sh"), ids=name)
+def test_commands(node: PretendHost, installed: Path, page: Path) -> None:
+    """Each line ends well; namespaces that a page takes for granted are there, and are gone again if it made them."""
+    text = "\n".join(blocks(page, "sh"))
+    made = set(re.findall(r"ip netns add (\S+)", text))
+    for pod in set(re.findall(r"/run/netns/(\w+)", text)) - made:
+        node.netns(pod)
+    for target in re.findall(r"ip6?tables -A (CNI-\S+)", text):
+        node.run("iptables", "-N", target)
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(ELSEWHERE)]
+    lines = [f"{line} || [ $? -le 2 ]" if line.startswith(FOUND) else line for line in lines]
+    before = [f"nft add table {family} pycni" for family in ("inet", "bridge")]
+    script = "\n".join([*before, *lines]).replace("/opt/cni/bin", str(installed))
+    env = {"PATH": f"/run/tools:{PATH}", "CNI_PATH": str(installed)}
+    done = node.run("bash", "-eu", "-c", script, env=env, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not made & {entry["name"] for entry in node.ip("netns", "list")}
+
+
+@pytest.mark.parametrize("page", having("json"), ids=name)
+def test_configurations(node: PretendHost, installed: Path, page: Path) -> None:
+    """Each is valid, a plugin that comes after another one behind bridge."""
+    for text in blocks(page, "json"):
+        given = json.loads(text)
+        bridge = {"type": "bridge", "isGateway": True, "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}}
+        before = [] if given.get("type") in {"bridge", "loopback"} else [bridge]
+        if given.get("type") == "host-local":
+            before, given = [], {**bridge, "ipam": given}
+        whole = given if "plugins" in given else {"cniVersion": "1.0.0", "name": "pods", "plugins": [*before, given]}
+        node.run("tee", LIST, input=json.dumps(whole))
+        env = {"PATH": f"/run/tools:{PATH}", "CNI_PATH": str(installed)}
+        done = node.run("cnitool", "validate", LIST, env=env, check=False)
+        assert done.returncode == 0 and "warning" not in done.stdout, done.stdout + done.stderr
