@@ -15,6 +15,7 @@ from tests.pretend import ADMIN_FLAGS, ROUTE_KEYS, PretendHost
 DIRECTORIES = ("var/lib/cni", "run/cni")
 BOOKKEEPING = ("/lock", "/boot", "/last_reserved_ip.0", "/last_reserved_ip.1")  # host-local's own, for good
 MARK = re.compile(r" netns=[\d:]+")  # the number of a pod's namespace, which is another one for each pod made anew
+NOTE = re.compile(r"(?<=/localnet/)\d+(?=-)")  # the number of a bridge, which is another one for each bridge made anew
 SEPARATOR = "\1"
 # The sysctls are those that plugins set.
 LOOK = rf"""
@@ -95,6 +96,6 @@ def _files(host: PretendHost) -> Iterator[str]:
                 shown = f"/{path.relative_to(host.root)}"
                 mode = path.lstat().st_mode
                 if stat.S_ISREG(mode) and not shown.endswith(BOOKKEEPING):
-                    yield f"file {shown} {path.read_bytes()!r}"
+                    yield f"file {NOTE.sub('N', shown)} {path.read_bytes()!r}"
                 elif stat.S_ISLNK(mode) and not shown.endswith(BOOKKEEPING):
                     yield f"file {shown} -> {MARK.sub(' netns=', str(path.readlink()))}"
