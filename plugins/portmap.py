@@ -339,14 +339,9 @@ def _guard_if_open(wanted: Wanted, links_here: list[str]) -> None:
 
 
 def _set_localnet_back() -> None:
-    """Turn route_localnet off with the last host port of IPv4, whichever suite mapped it."""
     from shared.iptables import hostports as iptables
 
-    def is_needed() -> bool:
-        kernel = Nfnetlink.if_there()
-        return (kernel is not None and hostports.is_used(kernel)) or iptables.is_used()
-
-    localnet.set_back(is_needed)
+    iptables.set_localnet_back()
 
 
 def _forget(flows: set[Flow]) -> None:
@@ -391,7 +386,7 @@ def delete(call: Call) -> None:
     def end_former() -> None:
         each(*(lambda owner=owner: end(owner) for owner in renamed.former(own, pod_netns)))
 
-    each(lambda: end(own), end_former, _set_localnet_back)
+    each(lambda: end(own), end_former, iptables.set_localnet_back)
 
 
 def _remove(owner: Owner) -> None:
@@ -408,7 +403,7 @@ def gc(call: Call) -> None:
     each(
         lambda: _collect(call.network, valid),
         lambda: iptables.collect(call.network, valid, _forget),
-        _set_localnet_back,
+        iptables.set_localnet_back,
     )
 
 

@@ -43,6 +43,7 @@ A_SET = {
 }  # fmt: skip
 FIREWALL_RECORDS = "/run/cni/firewall"  # is there once a call of firewall has admitted a pod
 HOSTPORT_RECORDS = "/run/cni/portmap"  # is there once a call of portmap has used iptables
+SWITCHES = "/run/cni/localnet"  # is there once a call of portmap has turned route_localnet on
 
 
 def remove(owner: Owner, tables: Tables) -> None:
@@ -52,7 +53,7 @@ def remove(owner: Owner, tables: Tables) -> None:
         tasks.append(lambda: _remove_from_iptables(owner))
     if posix.access(FIREWALL_RECORDS, posix.F_OK):
         tasks.append(lambda: _end_admission(owner))
-    each(*tasks)
+    each(*tasks, _set_localnet_back)
 
 
 def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: AbstractSet[str]) -> None:
@@ -61,13 +62,19 @@ def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: A
     Mechanisms in `keep` replace it themselves. Others' host ports that lead to an address go if they are dead. What
     others have under an address goes in any case: IPAM has given it to this attachment.
     """
-    _remove_registered(owner, tables, keep)
+    had_ports = HOSTPORTS in _remove_registered(owner, tables, keep)
     if posix.access(FIREWALL_RECORDS, posix.F_OK):
         _end_admission(owner)
     if filter_tables.INET in tables:
-        _evict(owner, addresses, keep)
-    if not _has_iptables(tables):
-        return
+        had_ports |= _evict(owner, addresses, keep)
+    if _has_iptables(tables):
+        had_ports |= _renew_iptables(owner, addresses, keep)
+    if had_ports:
+        _set_localnet_back()
+
+
+def _renew_iptables(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -> bool:
+    """Remove rules of former times by iptables. Return True if host ports were among them."""
     if MASQUERADE_BY_IPTABLES not in keep:
         from shared.iptables import masquerade
 
@@ -75,7 +82,8 @@ def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: A
     if posix.access(HOSTPORT_RECORDS, posix.F_OK):
         from shared.iptables import hostports
 
-        hostports.evict(owner, addresses, _forget)
+        return hostports.evict(owner, addresses, _forget)
+    return False
 
 
 def _end_admission(owner: Owner) -> None:
@@ -87,7 +95,15 @@ def _end_admission(owner: Owner) -> None:
         admission.end(owner)
 
 
-def _remove_registered(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> None:
+def _set_localnet_back() -> None:
+    if posix.access(SWITCHES, posix.F_OK):
+        from shared.iptables import hostports
+
+        hostports.set_localnet_back()
+
+
+def _remove_registered(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> set[str]:
+    """Remove what is registered for an attachment, and return the mechanisms that had something."""
     mechanisms = [one for one in MECHANISMS if one[1] not in keep and (one[0].family, one[0].name) in tables]
     # a socket of nf_tables stays open, so that the kernel frees what was deleted while the call does something else
     found = former.registered(Nfnetlink(), owner, mechanisms) if mechanisms else []
@@ -95,6 +111,7 @@ def _remove_registered(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> 
     if filter_tables.REFERENCES in tables and SPOOFCHECK not in keep:
         names.add(SPOOFCHECK)  # the reference registers nothing
     each(*(lambda name=name: _remove(name, owner) for name in sorted(names)))
+    return names
 
 
 def _remove(mechanism: str, owner: Owner) -> None:
@@ -125,15 +142,18 @@ def _remove_from_iptables(owner: Owner) -> None:
         hostports.remove(owner, _forget)
 
 
-def _evict(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -> None:
+def _evict(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -> bool:
+    """Remove others' elements with these addresses. Return True if host ports were among them."""
     kernel = Nfnetlink()
+    had_ports = False
     names = [name for mechanism, names in BY_ADDRESS.items() if mechanism not in keep for name in names]
     for element, holder in former.others(kernel, INET, names, addresses, owner):
         if element.of.name.startswith(HAIRPIN):
             from shared.nft import hostports
 
-            hostports.remove_dead(kernel, holder, _forget)
+            had_ports |= hostports.remove_dead(kernel, holder, _forget)
         registry.attempt(kernel, [element.remove()])
+    return had_ports
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -> None:
@@ -154,7 +174,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -
         from shared.net import claims
 
         tasks.append(lambda: claims.collect(network, valid, admission.end))
-    each(*tasks)
+    each(*tasks, _set_localnet_back)
 
 
 def _ever_used(tables: Tables) -> list[str]:

@@ -177,6 +177,19 @@ def is_used() -> bool:
     return False
 
 
+def set_localnet_back() -> None:
+    """Turn route_localnet off with the last host port of IPv4, whichever suite and backend mapped it."""
+    from shared.net import localnet
+    from shared.nft import hostports
+    from shared.nft.transaction import Nfnetlink
+
+    def is_needed() -> bool:
+        kernel = Nfnetlink.if_there()
+        return (kernel is not None and hostports.is_used(kernel)) or is_used()
+
+    localnet.set_back(is_needed)
+
+
 def _has_legacy_ports() -> bool:
     from shared.iptables.programs import NoIptables, Table
 
@@ -269,11 +282,16 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Forgett
         table.change(emptied)
 
 
-def evict(owner: Owner, addresses: Sequence[Address], forget: Forgetting) -> None:
-    """Remove what a new attachment has of before, and what dead ones have whose ports lead to its addresses."""
+def evict(owner: Owner, addresses: Sequence[Address], forget: Forgetting) -> bool:
+    """Remove a new attachment's former ports, and those of dead ones that lead to its addresses.
+
+    Return True if there were any.
+    """
     own = [owner] if hostport_records.mark_of(owner) else []
-    for one in [*own, *hostport_records.dead_at(addresses)]:
+    former = [*own, *hostport_records.dead_at(addresses)]
+    for one in former:
         remove(one, forget)
+    return bool(former)
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], forget: Forgetting) -> None:
