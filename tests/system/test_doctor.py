@@ -152,7 +152,7 @@ class Way:
 WAYS = (
     Way("IPv4 is not forwarded", "echo 0 >/proc/sys/net/ipv4/ip_forward", ("error forwarding net/ipv4/ip_forward",)),
     Way("IPv6 is not forwarded", "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", ("error forwarding net/ipv6/conf/all/forwarding",)),
-    Way("a link ignores its router", "ip link add ra0 up type veth peer name ra9; ip -6 route add 2001:db8::/64 dev ra0 proto ra", ("error accept-ra net/ipv6/conf/ra0/accept_ra",), "net/ipv6/conf/ra0/accept_ra=2"),
+    Way("a link ignores its router", "ip link add ra0 up type veth peer name ra9; ip -6 route add 2001:db8::/64 dev ra0 proto ra", ("error accept-ra net/ipv6/conf/ra0/accept_ra",), "net/ipv6/conf/ra0/accept_ra=2", together=False),
     Way("a link would ignore its router", "ip link add ra1 up type veth peer name ra8; ip -6 route add 2001:db8:1::/64 dev ra1 proto ra; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", ("error forwarding net/ipv6/conf/all/forwarding",), "net/ipv6/conf/ra1/accept_ra=2 && sysctl -w net/ipv6/conf/all/forwarding=1", together=False),
     Way("localhost is open to neighbours", "echo 1 >/proc/sys/net/ipv4/conf/cni0/route_localnet", ("error route-localnet net/ipv4/conf/cni0/route_localnet",), "127.0.0.1 alone"),
     Way("the bridge alone does not forward", "echo 0 >/proc/sys/net/ipv4/conf/cni0/forwarding", ("error forwarding net/ipv4/conf/cni0/forwarding",), together=False),
