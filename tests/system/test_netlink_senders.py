@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.pretend import PATH, PretendHost
+from tests.pretend import PATH, PretendHost, read_line
 from tests.system.test_bridge import Network, host_local
 
 pytestmark = pytest.mark.row("netlink")
@@ -55,7 +55,7 @@ def attack(host: PretendHost, netns: str, script: str, *args: str) -> Iterator[l
     """Run a script in the pod's namespace during the body; afterwards the list has the number that it printed."""
     argv = ("ip", "netns", "exec", netns, sys.executable, "-I", "-c", script, *args)
     process = host.popen(*argv, env={"PATH": PATH}, stdout=subprocess.PIPE, stderr=None)
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    assert read_line(process) == b"ready\n"
     counted: list[int] = []
     try:
         yield counted
