@@ -121,7 +121,7 @@ TABLE: tuple[Mutant, ...] = (
         "plugins/bandwidth.py", " or name in valid:", ":", "GC leaves the ifbs of valid attachments", "tests/system/test_bandwidth.py -k gc",
     ),
     Mutant(
-        "plugins/bandwidth.py", "if ifb is None or pod_netns is None or pod_netns.is_own:", "if ifb is None or pod_netns is None:",
+        "plugins/bandwidth.py", "    if ifb is None or pod_netns is None or pod_netns.is_own:\n        return None\n", "    if pod_netns and pod_netns.is_own:\n        return links.get(host, owner.ifname)\n    if ifb is None or pod_netns is None:\n        return None\n",
         "DEL in the host's own namespace releases no link by its name alone", "tests/system/test_bandwidth.py -k strangers_limits",
     ),
     Mutant(
