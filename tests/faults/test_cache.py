@@ -271,7 +271,7 @@ def test_one_evidence_is_enough(host: PretendHost, evidence: str) -> None:
         raw["result"]["interfaces"][0]["name"] = "unknown"
         entry.write_text(json.dumps(raw))
         keeper = host.popen("ip", "netns", "exec", "a", "sh", "-c", "echo; exec cat")
-        assert keeper.stdout is not None and keeper.stdout.readline()
+        assert read_line(keeper)
         host.run("sh", "-c", age)
     elif evidence == "its entry that cannot be read":
         entry.write_text("{")

@@ -47,7 +47,7 @@ TABLE: tuple[Mutant, ...] = (
         "a failing ADD silences the port before its MAC check goes", "tests/system/test_frames.py -k failing_add_that",
     ),
     Mutant(
-        "plugins/bridge.py", "return owner is None or owner[0] == call.network", "return True",
+        "plugins/bridge.py", "return is_left_behind(link, call.network)", "return True",
         "GC leaves another network's link whose name has the same digits", "tests/system/test_bridge.py -k garbage",
     ),
     Mutant(
@@ -58,11 +58,11 @@ TABLE: tuple[Mutant, ...] = (
         "GC leaves a stranger's link of another kind", "tests/system/test_bridge.py -k garbage",
     ),
     Mutant(
-        "plugins/bridge.py", "if pod_netns is None or pod_netns.is_own:\n        return False", "if pod_netns is None:\n        return False",
+        "shared/net/peers.py", "if pod_netns is None or pod_netns.is_own or names(result):", "if pod_netns is None or names(result):",
         "DEL in the host's own namespace takes no link for the pod's by its name alone", "tests/system/test_netns_override.py -k is_there",
     ),
     Mutant(
-        "plugins/bridge.py", ' and attachment(end.get("IFLA_IFALIAS", "")) is None:', ":",
+        "shared/net/peers.py", "return made_for[1:] != (owner.container_id, owner.ifname)", "return False",
         "DEL leaves the interface that another network has made", "tests/system/test_former_keys.py -k another_network",
     ),
     Mutant(
@@ -114,18 +114,18 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS asks the IPAM plugin", "tests/system/test_bridge.py -k test_status",
     ),
     Mutant(
-        "plugins/bandwidth.py", "return owner is None or owner[0] == call.network", "return True",
+        "plugins/bandwidth.py", "return is_left_behind(link, call.network)", "return True",
         "GC leaves another network's ifb whose name has the same digits", "tests/system/test_bandwidth.py -k gc",
     ),
     Mutant(
         "plugins/bandwidth.py", " or name in valid:", ":", "GC leaves the ifbs of valid attachments", "tests/system/test_bandwidth.py -k gc",
     ),
     Mutant(
-        "plugins/bandwidth.py", "is_theirs = pod_netns is not None and not pod_netns.is_own", "is_theirs = pod_netns is not None",
+        "plugins/bandwidth.py", "    if ifb is None or pod_netns is None or pod_netns.is_own:\n        return None\n", "    if pod_netns and pod_netns.is_own:\n        return links.get(host, owner.ifname)\n    if ifb is None or pod_netns is None:\n        return None\n",
         "DEL in the host's own namespace releases no link by its name alone", "tests/system/test_bandwidth.py -k strangers_limits",
     ),
     Mutant(
-        "plugins/bandwidth.py", 'if link is not None and links.kind(link) == "veth":', "if link is not None:",
+        "plugins/bandwidth.py", ' and links.kind(link) == "veth" and not peers.', " and not peers.",
         "a stranger's link with the host link's name is not limited", "tests/system/test_bandwidth.py -k strangers",
     ),
     Mutant(
@@ -206,15 +206,15 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_portmap.py -k udp_that_goes_on",
     ),
     Mutant(
-        "plugins/portmap.py", 'if path and sysctl.read(path) != "1":', "if False:", "CHECK says that route_localnet is off",
-        "tests/system/test_portmap.py -k check_names",
+        "plugins/portmap.py", 'if link and not localnet.is_on(link["IFLA_IFNAME"]):', "if False:",
+        "CHECK says that route_localnet is off", "tests/system/test_portmap.py -k check_names",
     ),
     Mutant(
         "plugins/portmap.py", "        hostports.remove_references(kernel, owner.container_id)\n", "",
         "DEL removes the reference's host ports", "tests/system/test_portmap.py -k reference",
     ),
     Mutant(
-        "plugins/tuning.py", 'if isinstance(own, dict) and own.get("mark") not in (None, mark):', "if False:",
+        "plugins/tuning.py", 'if _namespace(noted) not in ("", namespace):', "if False:",
         "a record of a namespace that is lost is not set back in the next one", "tests/system/test_tuning.py -k lost_namespace",
     ),
     Mutant(
@@ -235,11 +235,11 @@ TABLE: tuple[Mutant, ...] = (
         "GC tells the interfaces of a container apart", "tests/system/test_tuning.py -k gc",
     ),
     Mutant(
-        "plugins/tuning.py", '        undo.push(f"set {call.ifname} back", take_back)\n', "", "a failing ADD sets back what it changed",
-        "tests/system/test_tuning.py -k fails_late",
+        "plugins/tuning.py", '        undo.push(f"set {call.ifname} back", lambda: _restore(pod_netns, call.ifname, before))\n', "",
+        "a failing ADD sets back what it changed", "tests/system/test_tuning.py -k fails_late",
     ),
     Mutant(
-        "plugins/loopback.py", '            undo.push("take down lo", lambda: links.set_down(pod, loopback["index"]))\n', "",
+        "plugins/loopback.py", '            undo.push("set lo back", lambda: _change(pod, index, is_up=was_up, alias=former))\n', "",
         "a failing ADD takes lo down again", "tests/system/test_loopback.py -k strange",
     ),
     Mutant(
@@ -248,8 +248,7 @@ TABLE: tuple[Mutant, ...] = (
         "a note is there before its rules", "tests/system/test_firewall.py -k without_its_note",
     ),
     Mutant(
-        "plugins/portmap.py", "    destination.map(undo)\n    path",
-        '    if early := _route_localnet(host, destination.localnet):\n        sysctl.ensure(early, "1")\n    destination.map(undo)\n    path',
+        "plugins/portmap.py", "            destination.map(undo)\n            if link:  #", "            if link:\n                localnet.turn_on(link)\n            destination.map(undo)\n            if link:  #",
         "route_localnet goes on when the rules are there that make it safe, and not before", "tests/system/test_portmap.py -k localhost_stays_shut",
     ),
     Mutant(
@@ -307,7 +306,7 @@ TABLE: tuple[Mutant, ...] = (
         "of several that ask for one MAC at once, one at most gets it", "tests/system/test_macs.py -k several",
     ),
     Mutant(
-        "plugins/tuning.py", "_require_free_mac(host, link, wanted)\n", "pass\n",
+        "plugins/tuning.py", "_require_free_mac(host, pod_netns, link, wanted, Owner(call.network, call.container_id, call.ifname))\n", "pass\n",
         "tuning sets no MAC that another link on the bridge has", "tests/system/test_macs.py -k tuning",
     ),
     Mutant(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.dbus.firewalld import FILES
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, read_line
 from tests.system.firewall_node import Node
 from tests.system.test_firewalld import BUS, end, fake_bus
 
@@ -48,10 +48,10 @@ def full_bus(node: Node) -> None:
     (host.root / "run/dbus/bus.conf").write_text(FULL)
     bus = host.popen("dbus-daemon", "--config-file=/run/dbus/bus.conf", "--nofork", "--nopidfile", "--print-address")
     node.started.append(bus)
-    assert bus.stdout and b"unix:path=" in bus.stdout.readline()
+    assert b"unix:path=" in read_line(bus)
     crowd = host.popen(sys.executable, "-IS", "-c", CONNECT)
     node.started.append(crowd)
-    assert crowd.stdout and crowd.stdout.readline() == b"full\n"
+    assert read_line(crowd) == b"full\n"
 
 
 def passes(node: Node) -> None:

@@ -28,6 +28,7 @@ from shared.runtime.client import Client
 from shared.runtime.pods import Pod, PodNetwork
 from shared.runtime.presence import AttachmentExists
 from tests.conftest import ROOT
+from tests.pretend import read_line
 from tests.system.test_pods import Chain
 
 RESULT = {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.2/24"}], "dns": {}}
@@ -233,8 +234,7 @@ def test_an_interface_that_is_there_is_not_touched(chain: Chain) -> None:
     """By the library's ADD without a cache, whose failure would delete it."""
     script = "ip link add net1 type bridge && echo ready && exec cat"
     with subprocess.Popen(["unshare", "-n", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pod:
-        assert pod.stdout is not None and pod.stdin is not None
-        assert pod.stdout.readline() == b"ready\n"
+        assert pod.stdin is not None and read_line(pod) == b"ready\n"
         there = Attachment("c1", f"/proc/{pod.pid}/ns/net", "net1")
         with pytest.raises(AttachmentExists, match="interface net1 is in"):
             attach.add(chain.network("first"), there, [chain.bin_dir])
@@ -257,8 +257,7 @@ def test_a_host_link_that_a_result_names_is_evidence() -> None:
     """Whatever has become of the namespace's path; other plugins' links have names of their own."""
     script = "echo ready && exec cat"
     with subprocess.Popen(["unshare", "-n", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pod:
-        assert pod.stdout is not None and pod.stdin is not None
-        assert pod.stdout.readline() == b"ready\n"
+        assert pod.stdin is not None and read_line(pod) == b"ready\n"
         with throw_away():
             peer = ("peer", "name", "eth0", "netns", str(pod.pid))
             subprocess.run(["ip", "link", "add", "other0", "type", "veth", *peer], check=True)

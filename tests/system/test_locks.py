@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.pretend import PATH, PretendHost
+from tests.pretend import PATH, PretendHost, read_line
 from tests.system.test_install import Site, make_site
 
 pytestmark = pytest.mark.row("locks")
@@ -51,8 +51,7 @@ def holding(process: subprocess.Popen[bytes]) -> Iterator[int]:
     """Wait until the process holds what it can; yield their number, and end it."""
     with process:
         try:
-            assert process.stdout
-            yield int(process.stdout.readline())
+            yield int(read_line(process))
         finally:
             process.kill()
 
@@ -120,7 +119,7 @@ def test_the_holder_is_named(host: PretendHost, keys: dict[str, Any], lock: str,
     previous = {"cniVersion": "1.1.0", "interfaces": [], "ips": [{"address": "10.1.0.2/24"}]}
     config = {"cniVersion": "1.1.0", "name": "net", **keys} | ({"prevResult": previous} if named == "note" else {})
     with host.popen("flock", f"{lock}/lock", "sh", "-c", "echo 1; read -r line") as held:
-        assert held.stdout and held.stdout.readline()
+        assert read_line(held)
         answer = host.cni(keys["type"], "ADD", config, netns="/run/netns/pod")
         held.communicate(b"\n")
     assert answer.code == 11, answer
@@ -136,7 +135,7 @@ def test_a_log_that_others_may_read(host: PretendHost) -> None:
     path.write_text("x\n" * 3000)
     path.chmod(0o644)
     with host.popen(*NOBODY, "flock", "/run/pycni.log", "sh", "-c", "echo held; read -r line") as held:
-        assert held.stdout and held.stdout.readline() == b"held\n"
+        assert read_line(held) == b"held\n"
         answer = host.cni("loopback", "STATUS", {"cniVersion": "1.1.0", "name": "net", "type": "loopback", **log})
         held.communicate(b"\n")
     assert (answer.status, answer.stderr) == (0, "")
@@ -204,7 +203,7 @@ def test_an_installation_names_the_run_that_it_waited_for(site: Site) -> None:
     with subprocess.Popen(
         ["flock", lock, "sh", "-c", "echo 1; read -r line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as held:
-        assert held.stdout and held.stdout.readline()
+        assert read_line(held)
         message = site.refused()
         held.communicate(b"\n")
     assert re.search(r"still running after 1 s: process \d+ \(flock\) holds ", message), message

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.pretend import PATH, PretendHost
+from tests.pretend import PATH, PretendHost, read_line
 from tests.system.test_bridge import Network, host_local
 
 pytestmark = pytest.mark.row("netlink")
@@ -55,7 +55,7 @@ def attack(host: PretendHost, netns: str, script: str, *args: str) -> Iterator[l
     """Run a script in the pod's namespace during the body; afterwards the list has the number that it printed."""
     argv = ("ip", "netns", "exec", netns, sys.executable, "-I", "-c", script, *args)
     process = host.popen(*argv, env={"PATH": PATH}, stdout=subprocess.PIPE, stderr=None)
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    assert read_line(process) == b"ready\n"
     counted: list[int] = []
     try:
         yield counted
@@ -81,9 +81,11 @@ def test_a_process_in_the_pod_sends_to_the_calls_sockets(
         (made,) = host.ip("link", "show", "type", "veth")
         host.run("ip", "link", "set", made["ifname"], "name", "veth1234", "alias", "")
     slowly = ("strace", "-qq", "-o", "/run/trace", "-e", "trace=sendto", "-e", "inject=sendto:delay_enter=100000")
-    config = {**net.config, "prevResult": net.results["a"]}
+    result = {"prevResult": net.results["a"]} if command == "CHECK" else {}  # which names the host's end
     with attack(host, "a", ATTACKER, how) as taken:
-        answer = host.cni("bridge", command, config, netns=net.pods["a"], container_id="a", prefix=slowly)
+        answer = host.cni(
+            "bridge", command, {**net.config, **result}, netns=net.pods["a"], container_id="a", prefix=slowly
+        )
     assert (answer.status, answer.stdout) == (0, ""), answer
     assert taken[0] < SLIPPED_IN
     if command == "DEL":

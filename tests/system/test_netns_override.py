@@ -141,7 +141,7 @@ def test_words_for_yes(host: PretendHost, value: str) -> None:
     assert Own(host, "").call("loopback", "ADD", {"CNI_NETNS_OVERRIDE": value}).status == 0
 
 
-@pytest.mark.parametrize("ifname", ["uplink", "port", "br0", "lo"])
+@pytest.mark.parametrize("ifname", ["uplink", "port", "inner", "br0", "lo"])
 def test_an_interface_that_is_there_is_refused_and_stays(own: Own, ifname: str) -> None:
     """By bridge's ADD; and no plugin's DEL, which the runtime sends then, touches it or its other end."""
     where = ("ip", "-n", own.inside) if own.inside else ("ip",)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import PATH, PretendHost
+from tests.pretend import PATH, PretendHost, read_line
 from tests.system.hostport_nodes import EITHER, EVERY, GATEWAY, OUT, TCP, Node, Plain, ports
 from tests.system.pod_network import CNITOOL
 
@@ -84,7 +84,7 @@ class Segment(Node):
         """Return those packets, by source and destination, that a listener hears of those that a neighbour sends."""
         inside = ("ip", "netns", "exec", at) if at else ()
         with self.host.popen(*inside, sys.executable, "-c", LISTEN) as listener:
-            assert listener.stdout is not None and listener.stdout.readline() == b"ready\n"
+            assert read_line(listener) == b"ready\n"
             sent = [(f"{source} {destination}", source, destination) for source, destination in packets]
             sent.append(("end", own, OUT if at else GATEWAY))
             self.host.run("ip", "netns", "exec", sender, sys.executable, "-c", SEND, self.mac, json.dumps(sent))

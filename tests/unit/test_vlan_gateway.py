@@ -50,10 +50,12 @@ class Kernel:
         if kind == RTM_GETLINK and flags & NLM_F_DUMP == NLM_F_DUMP:
             return [*(by_pyroute2(RTM_NEWLINK, 2, sequence, one) for one in self.ports), done(sequence)]
         if kind == RTM_GETLINK:
-            name = message["IFLA_IFNAME"]
-            if name not in self.links:
-                return [error(errno.ENODEV, sequence)]
-            return [by_pyroute2(RTM_NEWLINK, 0, sequence, {"index": self.links[name], "IFLA_IFNAME": name})]
+            wanted = message.get("IFLA_IFNAME", message["index"])
+            for name, index in self.links.items():
+                if wanted in (name, index):
+                    pair = {"IFLA_LINK": GATEWAY + PORT - index, "IFLA_LINKINFO": {"IFLA_INFO_KIND": "veth"}}
+                    return [by_pyroute2(RTM_NEWLINK, 0, sequence, {"index": index, "IFLA_IFNAME": name, **pair})]
+            return [error(errno.ENODEV, sequence)]
         if kind == RTM_DELLINK and message["family"] != AF_BRIDGE:
             self.deleted.append(message["IFLA_IFNAME"])
         elif kind == RTM_NEWLINK and "IFLA_IFNAME" in message:
