@@ -204,9 +204,10 @@ class Attachment:
                 raise invalid(f"vlanTrunk[{place}].{error.path}", error.value, error.reason) from None
         return trunk
 
-    def use_own_names(self) -> None:
+    def use_own_names(self, host: Netlink) -> None:
         """Call the host's links by their own names, as sysctls do, if the configuration has alternative ones."""
-        self._name_links(links.own_name(self.keys.bridge), [links.own_name(uplink) for uplink in self.keys.uplinks])
+        uplinks = [links.own_name(uplink, host) for uplink in self.keys.uplinks]
+        self._name_links(links.own_name(self.keys.bridge, host), uplinks)
 
     def _name_links(self, bridge: str, uplinks: list[str]) -> None:
         self.bridge = bridge
@@ -233,7 +234,7 @@ def add(call: Call, undo: Undo) -> Result:
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     host = Netlink()
-    pod.use_own_names()
+    pod.use_own_names(host)
     mtu = _mtu(host, pod)
     uplinks = _uplinks(host, pod)
     indexes = tuple(link["index"] for link in uplinks)
@@ -601,7 +602,7 @@ def _check_host(
     host: Netlink, pod: Attachment, pod_netns: Netns, inside: Message | None, previous: Result, problems: list[str]
 ) -> None:
     keys = pod.keys
-    pod.use_own_names()
+    pod.use_own_names(host)
     bridge = links.get(host, pod.bridge)
     if bridge is None or links.kind(bridge) != "bridge":
         problems.append(f"bridge {pod.bridge} is missing")
@@ -800,7 +801,7 @@ def _node_problems(call: Call, pod: Attachment) -> list[str]:
 
     sysctl.require_visible()
     host, keys = Netlink(), pod.keys
-    pod.use_own_names()
+    pod.use_own_names(host)
     bridge = links.get(host, pod.bridge)
     if bridge is not None and links.kind(bridge) != "bridge":
         return [f"link {pod.bridge} exists but is not a bridge"]

@@ -41,14 +41,14 @@ def get(netlink: Netlink, name: str) -> Message | None:
     return netlink.get(RTM_GETLINK, {"IFLA_IFNAME": name})
 
 
-def own_name(name: str) -> str:
+def own_name(name: str, netlink: Netlink | None = None) -> str:
     """Return the own name of the host's link that has this name or alternative name (IFLA_ALT_IFNAME), else the name.
 
     A link's sysctls have its own name, so that one look there tells most callers that they have it.
     """
     if posix.access(f"/proc/sys/net/ipv4/conf/{name}", posix.F_OK):
         return name
-    link = get(Netlink(), name)
+    link = get(netlink or Netlink(), name)
     return name if link is None else str(link["IFLA_IFNAME"])
 
 

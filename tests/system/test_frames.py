@@ -366,9 +366,7 @@ def test_a_kernel_without_nf_tables(host: PretendHost, key: str) -> None:
     netns = host.netns("a")
 
     def call(command: str, **keys: Any) -> Answer:
-        # after those to the links, of CHECK also the pod's; while there is no bridge, one more asks for its own name
-        is_missing = all(link["ifname"] != "cni0" for link in host.ip("link", "show"))
-        prefix = injecting(3 if command == "CHECK" or is_missing else 2)
+        prefix = injecting(3 if command == "CHECK" else 2)  # after those to the links, of CHECK also the pod's
         return host.cni("bridge", command, {**config, **keys}, netns=netns, container_id="a", prefix=prefix)
 
     added, status = call("ADD"), call("STATUS")

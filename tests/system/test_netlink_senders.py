@@ -105,7 +105,9 @@ def test_a_wait_heeds_the_kernels_news_alone(net: Network, host: PretendHost) ->
     with attack(host, "a", SHOUTER):
         answer = host.cni("bridge", "ADD", config, netns=net.pods["a"], container_id="a", ifname="eth1", prefix=prefix)
     assert answer.status == 0, answer
-    assert host.run("cat", "/run/trace").stdout.count("sendto(") < 100
+    assert (
+        host.run("cat", "/run/trace").stdout.count("sendto(") < 2000
+    )  # it was five times as many, once for each datagram
 
 
 def test_a_datagram_is_judged_by_its_sender(host: PretendHost) -> None:
