@@ -284,7 +284,7 @@ def add(call: Call, undo: Undo) -> Result:
     steps.begin("result")
     if port.get("IFLA_MASTER") != bridge_now["index"]:
         raise InternalError(f"bridge {pod.bridge} was replaced while the pod was attached to it")
-    bridges.note_attached(host, undo, bridge_now, own)
+    bridges.note_attached(host, undo, bridge_now, (*own, gateway_link["index"]))
     result.interfaces = [
         _interface(bridge_now), _interface(port), _interface(inside, call.netns),
         *([_interface(gateway_link)] if gateway_link is not bridge_now else []),

@@ -78,7 +78,7 @@ TABLE: tuple[Mutant, ...] = (
         "an ADD whose bridge was replaced in the meantime fails", "tests/faults/test_failing_neighbours.py -k replaced",
     ),
     Mutant(
-        "plugins/bridge.py", "    bridges.note_attached(host, undo, bridge_now, own)\n", "",
+        "plugins/bridge.py", '    bridges.note_attached(host, undo, bridge_now, (*own, gateway_link["index"]))\n', "",
         "a bridge that has had a pod stays, whatever fails after that", "tests/faults/test_failing_neighbours.py -k just_gone",
     ),
     Mutant(

@@ -120,6 +120,7 @@ def test_a_record_of_a_lost_namespace_is_not_set_back_in_the_next(node: Node) ->
     """The pod was lost without DEL and comes back under its id: what was before is what its new namespace had."""
     node.add({"mtu": 1400})
     node.host.drop_netns("a")
+    node.host.run("sh", "-c", "while ip link show veth0; do sleep 0.1; done")  # the kernel comes to it later
     again = Node(node.host)
     node.host.run("ip", "-n", "a", "link", "set", "eth0", "mtu", "1450")
     again.add({"mtu": 1300})

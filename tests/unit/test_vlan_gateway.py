@@ -14,10 +14,12 @@ from shared.net.wire import (
     AF_BRIDGE,
     BRIDGE_VLAN_INFO_PVID,
     BRIDGE_VLAN_INFO_UNTAGGED,
+    IFF_UP,
     NLM_F_DUMP,
     RTM_DELLINK,
     RTM_GETLINK,
     RTM_NEWLINK,
+    RTM_SETLINK,
 )
 from shared.undo import Undo
 from tests.unit.kernel_end import KernelEnd, by_pyroute2, done, error, read_by_pyroute2
@@ -61,6 +63,29 @@ class Kernel:
         elif kind == RTM_NEWLINK and "IFLA_IFNAME" in message:
             self.links = {"cni0.7": GATEWAY, message["IFLA_IFNAME"]: PORT}
         return []
+
+
+def test_the_vlan_gateway_port() -> None:
+    """`<bridge>.<vlan>`: a veth pair on the host whose other end is an untagged port of that VLAN only."""
+    with KernelEnd(Kernel()) as kernel:
+        made = vlans.ensure_gateway_port(
+            kernel.netlink, Undo(), BRIDGE, "cni0.7", vlan=7, keep_default=False, own=(OWN,), ipv6=False, dad=False
+        )
+    assert made["IFLA_IFNAME"] == "cni0.7"
+    seen = [(struct.unpack_from("=H", request, 4)[0], request) for request in kernel.requests]
+    changes = [(kind, read_by_pyroute2(kind, request)) for kind, request in seen if kind != RTM_GETLINK]
+    (_, pair), (_, member), (drop, dropped), (put, native), *ups = changes
+    port = pair["IFLA_IFNAME"]
+    peer = pair["IFLA_LINKINFO"]["IFLA_INFO_DATA"]["VETH_INFO_PEER"]
+    assert (peer["IFLA_IFNAME"], peer["IFLA_MTU"], pair["IFLA_MTU"]) == ("cni0.7", 1450, 1450)
+    assert "IFLA_NET_NS_FD" not in peer and port not in ("cni0", "cni0.7")
+    assert (member["index"], member["IFLA_MASTER"]) == (PORT, 4)
+    assert (drop, dropped["family"], dropped["index"]) == (RTM_DELLINK, AF_BRIDGE, PORT)
+    assert dropped["IFLA_AF_SPEC"]["IFLA_BRIDGE_VLAN_INFO"] == {"flags": 0, "vid": 1}
+    assert (put, native["index"]) == (RTM_SETLINK, PORT)
+    assert native["IFLA_AF_SPEC"]["IFLA_BRIDGE_VLAN_INFO"] == {"flags": NATIVE, "vid": 7}
+    assert {up["index"] for _, up in ups} == {PORT, GATEWAY}
+    assert all(up["flags"] & up["change"] & IFF_UP for _, up in ups)
 
 
 @pytest.mark.parametrize(("ports", "is_deleted"), [

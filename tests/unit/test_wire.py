@@ -308,32 +308,6 @@ def test_a_trunk_of_all_vlans_is_one_range() -> None:
     assert [encode(r.kind, 0, 1, r.message) for r in requests] == [by_pyroute2(RTM_SETLINK, 0, 1, body)]
 
 
-def test_the_vlan_gateway_port() -> None:
-    """`<bridge>.<vlan>`: a veth pair on the host whose other end is an untagged port of that VLAN only."""
-    data = {"IFLA_BR_VLAN_DEFAULT_PVID": 1}
-    info = {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": data}
-    bridge = {"index": 4, "IFLA_MTU": 1450, "IFLA_IFNAME": "cni0", "IFLA_LINKINFO": info}
-    with KernelEnd(absent=["cni0.7"]) as kernel:
-        made = vlans.ensure_gateway_port(
-            kernel.netlink, Undo(), bridge, "cni0.7", vlan=7, keep_default=False, own=(99,), ipv6=False, dad=False
-        )
-    assert made["IFLA_IFNAME"] == "cni0.7"
-    seen = [(struct.unpack_from("=H", request, 4)[0], request) for request in kernel.requests]
-    changes = [(kind, read_by_pyroute2(kind, request)) for kind, request in seen if kind != RTM_GETLINK]
-    (_, pair), (_, member), (drop, dropped), (put, native), *ups = changes
-    port = pair["IFLA_IFNAME"]
-    peer = pair["IFLA_LINKINFO"]["IFLA_INFO_DATA"]["VETH_INFO_PEER"]
-    assert (peer["IFLA_IFNAME"], peer["IFLA_MTU"], pair["IFLA_MTU"]) == ("cni0.7", 1450, 1450)
-    assert "IFLA_NET_NS_FD" not in peer and port not in ("cni0", "cni0.7")
-    assert (member["index"], member["IFLA_MASTER"]) == (kernel.indexes[port], 4)
-    assert (drop, dropped["family"], dropped["index"]) == (RTM_DELLINK, AF_BRIDGE, kernel.indexes[port])
-    assert dropped["IFLA_AF_SPEC"]["IFLA_BRIDGE_VLAN_INFO"] == {"flags": 0, "vid": 1}
-    assert (put, native["index"]) == (RTM_SETLINK, kernel.indexes[port])
-    assert native["IFLA_AF_SPEC"]["IFLA_BRIDGE_VLAN_INFO"] == {"flags": PVID | UNTAGGED, "vid": 7}
-    assert {up["index"] for _, up in ups} == {kernel.indexes[port], kernel.indexes["cni0.7"]}
-    assert all(up["flags"] & up["change"] & IFF_UP for _, up in ups)
-
-
 def test_the_default_vlan_may_be_gone_already() -> None:
     """A bridge may have another default VLAN, or none."""
     drop, *_ = vlans.requests(5, default=1, native=7, trunk=[], keep_default=False)
