@@ -72,9 +72,11 @@ def look() -> Node:
 
 def _look_at(link: Any, names: dict[int, str]) -> dict[str, Any]:
     is_bridge = link.get(("linkinfo", "kind")) == "bridge"
+    is_pair_here = link.get(("linkinfo", "kind")) == "veth" and link.get("link_netnsid") is None
     return {
         "name": link.get("ifname"),
         "is_bridge": is_bridge,
+        "peer": names.get(link.get("link")) if is_pair_here else None,
         "filters_vlans": bool(is_bridge and link.get(("linkinfo", "data", "br_vlan_filtering"))),
         "default_vlan": link.get(("linkinfo", "data", "br_vlan_default_pvid")) if is_bridge else None,
         "mtu": min(link.get("mtu"), LARGEST_MTU),
@@ -88,21 +90,30 @@ def _look_at(link: Any, names: dict[int, str]) -> dict[str, Any]:
 
 
 def remake(node: Node) -> None:
-    """The same in the namespace that the thread is in: bridges as such, other links as ends of veth pairs."""
+    """The same in the namespace that the thread is in: bridges and veth pairs as such, others as ends of veth pairs."""
     throwaway.new_netns(OUTSIDE)
     outside = open_netns(str(OUTSIDE))
     _set(node, HOST_SYSCTLS)
     with IPRoute() as ip:
         ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
+        of_pairs: set[str] = set()
         for number, link in enumerate(node["links"]):
+            if link["name"] in of_pairs:
+                continue
             vlans = {"br_vlan_filtering": 1, "br_vlan_default_pvid": link["default_vlan"]}
             kind: dict[str, Any] = {"kind": "bridge"} | (vlans if link["filters_vlans"] else {})
             if not link["is_bridge"]:
-                kind = {"kind": "veth", "peer": {"ifname": f"outside{number}", "net_ns_fd": outside.descriptor}}
+                far = {"ifname": f"outside{number}", "net_ns_fd": outside.descriptor}
+                kind = {"kind": "veth", "peer": {"ifname": link["peer"]} if link["peer"] else far}
+                of_pairs.add(link["peer"])
             mac = {"address": link["mac"]} if MAC.fullmatch(link["mac"] or "") else {}
             ip.link("add", ifname=link["name"], mtu=link["mtu"], **mac, **kind)
+        for link in node["links"]:
+            index = ip.link_lookup(ifname=link["name"])[0]
+            if link["name"] in of_pairs:
+                ip.link("set", index=index, mtu=link["mtu"], address=link["mac"])
             for name in link["alternative_names"]:
-                ip.link("property_add", index=ip.link_lookup(ifname=link["name"])[0], altname=name)
+                ip.link("property_add", index=index, altname=name)
         indexes = {link.get("ifname"): link["index"] for link in ip.get_links()}
         bridges = {link["name"] for link in node["links"] if link["is_bridge"]}
         for link in node["links"]:
