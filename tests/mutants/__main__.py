@@ -1,6 +1,6 @@
 """Runs the mutants: `python -m tests.mutants [WORD…]`, all or those whose file or promise has one of the words.
 
-Each is put into a copy of the tree, where its tests run until the first fails. All at once write RESULTS.md.
+Each is put into a copy of the tree, where its tests run until the first fails. RESULTS.md has the outcomes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 ENVIRONMENTS = ".venv*"
 SECONDS = 600  # for the tests of one mutant; a mutant that makes them hang is noticed, too
+NOT_RUN = "not run"
 DEAD, ALIVE, BROKEN, INVALID = "dead", "ALIVE", "tests did not run", "no valid code"
 FAULTS_OF_SYNTAX = "E9,F821,F823"  # ruff's codes: code that does not compile, names that do not exist
 
@@ -133,17 +134,21 @@ def run(mutants: Sequence[Mutant]) -> list[tuple[Mutant, str]]:
             return list(pool.map(judge, mutants))
 
 
-def table(outcomes: list[tuple[Mutant, str]]) -> str:
-    """Return the text of RESULTS.md."""
-    dead = sum(how == DEAD for _, how in outcomes)
+def table(outcomes: list[tuple[Mutant, str]], before: str) -> str:
+    """Return the text of RESULTS.md, in which the mutants that were not run are as before."""
+    results = {one: _cell(one, how) for one, how in outcomes}
+    rows = [line.removesuffix(" |").split(" | ") for line in before.splitlines()]
+    kept = {(row[1], row[2]): row[3] for row in rows if len(row) == 4}
+    cells = [results.get(one) or kept.get((one.promise, one.path), NOT_RUN) for one in TABLE]
     lines = [
         "# Mutants: which mistakes the tests notice",
         "",
-        f"Written by `./tests/run --mutants`: {dead} of {len(outcomes)} are noticed.",
+        f"""Written by `./tests/run --mutants`; with words it renews the mutants that have one.
+{cells.count(DEAD)} of {len(cells)} are noticed, {cells.count(NOT_RUN)} were not run.""",
         "",
-        "| file | promise | outcome | tests |",
+        "| tests | promise | file | outcome |",
         "|---|---|---|---|",
-        *(f"| {one.path} | {one.promise} | {_cell(one, how)} | `{one.tests}` |" for one, how in outcomes),
+        *(f"| `{one.tests}` | {one.promise} | {one.path} | {cell} |" for one, cell in zip(TABLE, cells, strict=True)),
     ]
     return "\n".join([*lines, ""])
 
@@ -159,8 +164,7 @@ def main(words: list[str]) -> int:
         print(f"no mutant has {' or '.join(words)} in its file or promise", file=sys.stderr)
         return 2
     outcomes = run(chosen)
-    if not words:
-        RESULTS.write_text(table(outcomes))
+    RESULTS.write_text(table(outcomes, RESULTS.read_text() if RESULTS.exists() else ""))
     dead = sum(how == DEAD for _, how in outcomes)
     print(f"{dead} of {len(outcomes)} mutants are dead")
     return int(any(how != DEAD and not one.excuse for one, how in outcomes))
