@@ -56,6 +56,15 @@ def write(path: str, content: dict[str, Any]) -> None:
         raise IOFailure(f"cannot write {path}", str(error)) from None
 
 
+def mark(path: str) -> None:
+    """Make an empty file, and its directory for root alone. Raises IOFailure."""
+    try:
+        make_directories(path.rpartition("/")[0])
+        posix.close(posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise IOFailure(f"cannot write {path}", str(error)) from None
+
+
 def remove(path: str) -> None:
     """Removes the file; none is no error. Raises IOFailure."""
     try:

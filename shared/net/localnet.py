@@ -13,7 +13,7 @@ from __future__ import annotations
 import posix
 
 from shared.cni import record
-from shared.cni.errors import InternalError
+from shared.cni.errors import InternalError, IOFailure
 from shared.net import links, routes, sysctl
 from shared.net.netlink import Netlink
 from shared.undo import complain
@@ -63,9 +63,7 @@ def turn_on(link: Message) -> None:
     name = link["IFLA_IFNAME"]
     with turn(NOTES):
         if sysctl.read(switch(name)) != "1":
-            record.make_directories(NOTES)
-            flags = posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
-            posix.close(posix.open(f"{NOTES}/{link['index']}-{name}", flags, 0o600))
+            record.mark(f"{NOTES}/{link['index']}-{name}")
             sysctl.require(switch(name), "1")
 
 
@@ -82,17 +80,21 @@ def set_back(is_needed: Callable[[], bool]) -> None:
         for note in _notes():
             link = _noted(host, note)
             if link is None or _turn_off(link["IFLA_IFNAME"]):
-                posix.unlink(f"{NOTES}/{note}")
+                record.remove(f"{NOTES}/{note}")
 
 
 def _notes() -> list[str]:
-    """Return the names of the notes; none if there is no directory."""
+    """Return the names of the notes; none if there is no directory. Raises IOFailure."""
     try:
         descriptor = posix.open(NOTES, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise IOFailure(f"cannot read {NOTES}", str(error)) from None
     try:
         return sorted(posix.listdir(descriptor))
+    except OSError as error:
+        raise IOFailure(f"cannot read {NOTES}", str(error)) from None
     finally:
         posix.close(descriptor)
 
