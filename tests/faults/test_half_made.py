@@ -20,7 +20,7 @@ from tests.pretend import Answer, PretendHost
 
 OTHER = "c2"
 SHIFT = 9000  # of its host ports
-SAMPLE = 6
+SAMPLE = 2
 ADDRESSES = {
     "args": {"cni": {"ips": ["10.7.0.77", "fd00:7::77"]}}
 }  # so that it has the same whatever was leased before
