@@ -333,7 +333,7 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shared/nft/isolation.py", 'Rule("pods of its bridge", own, drop()),', "",
-        "isolated holds at layer 3", "tests/system/test_isolation.py -k 'layer_3 and nftables-past'",
+        "isolated holds at layer 3", "tests/system/test_isolation.py -k layer_3 and nftables-past",
     ),
     Mutant(
         "shared/nft/isolation.py", 'Rule("connections from uplinks", own, ct_label(FROM_UPLINK), return_()),', "",
@@ -342,7 +342,7 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "shared/nft/isolation.py", 'Rule("from uplinks", own, _with_priority(CARRIED), return_()),', "",
         "isolated lets pass packets of no connection from an uplink",
-        "tests/system/test_isolation.py -k 'no_connection and through'",
+        "tests/system/test_isolation.py -k no_connection and through",
     ),
     Mutant(
         "shared/nft/isolation.py", 'Rule("passed on", _with_priority(CARRIED), _set_priority(NO_PRIORITY)),', "",

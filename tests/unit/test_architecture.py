@@ -59,7 +59,7 @@ BELOW_ONE = {
     "shared.cli.doctor.switches": {"shared.nft", "shared.iptables"},  # looks for portmap's rules
 }
 ACCELERATORS = {"_sha2", "_sha512"}  # the same, before and from Python 3.12: no version has both
-OPERATOR_TIER = ("shared.runtime", "shared.cli")
+OPERATOR_TIER = ("shared.runtime", "shared.build", "shared.cli")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in PACKAGES

@@ -87,8 +87,8 @@ def test_numbers_are_tcs(rate: int, burst: int) -> None:
     words = {"rate": rate // 8, "burst": burst // 8, "latency": "25ms"}
     oracle = common.get_rate_parameters(words)
     assert bucket.rate == oracle["rate"] and bucket.limit == min(oracle["limit"], 2**32 - 1)
-    # tc and the reference count whole microseconds in floating point
-    assert abs(bucket.ticks - oracle["buffer"]) <= 1 + bucket.ticks * 1e-9
+    # tc and the reference count whole microseconds, of 15.625 ticks, in floating point, which can lose one of them
+    assert abs(bucket.ticks - oracle["buffer"]) <= 17 + bucket.ticks * 1e-9
 
 
 @given(indexes, indexes, st.integers(1, 0xFFFF))
