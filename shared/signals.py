@@ -71,12 +71,13 @@ def _remember(number: int, _frame: FrameType | None) -> None:
         _pending = number
     if not _interruptible:
         return
+    if not _pending and monotonic() < _deadline:
+        return
+    _interruptible = False
+    _signal.setitimer(_signal.ITIMER_REAL, 0)  # the signal may have come before the block began: then it is not left
     if _pending:
-        _interruptible = False
         raise Terminated(_pending)
-    if monotonic() >= _deadline:
-        _interruptible = False
-        raise DeadlineExpired
+    raise DeadlineExpired
 
 
 class interruptible:  # noqa: N801  (used like a function)
