@@ -332,8 +332,8 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_redirected_by_others.py -k conditions",
     ),
     Mutant(
-        "shared/nft/isolation.py", 'Rule("pods of its bridge", own, drop()),', "",
-        "isolated holds at layer 3", "tests/system/test_isolation.py -k layer_3 and nftables-past",
+        "shared/nft/isolation.py", '        Rule("pods of its bridge", own, drop()),\n        others,\n', "",
+        "isolated holds at layer 3", "tests/system/test_isolation.py -k isolated_at_layer_3 and nftables",
     ),
     Mutant(
         "shared/nft/isolation.py", 'Rule("connections from uplinks", own, ct_label(FROM_UPLINK), return_()),', "",
