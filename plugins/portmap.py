@@ -73,7 +73,7 @@ class PortMapping(config.Config):
 
 
 class RuntimeConfig(config.Config):
-    """What the runtime adds for the `portMappings` capability."""
+    """The runtime's keys for the capability `portMappings`."""
 
     portMappings: list[PortMapping] = field(
         list_of(section(PortMapping)), (), "the ports to map (capability `portMappings`)"

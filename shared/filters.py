@@ -47,7 +47,7 @@ SWITCHES = "/run/cni/localnet"  # is there once a call of portmap has turned rou
 
 
 def remove(owner: Owner, tables: Tables) -> None:
-    """Remove all that an attachment has, and what the reference plugins made for its container."""
+    """Remove everything of an attachment, and the rules of the reference plugins for its container."""
     tasks: list[Callable[[], object]] = [lambda: _remove_registered(owner, tables, frozenset())]
     if _has_iptables(tables):
         tasks.append(lambda: _remove_from_iptables(owner))
