@@ -11,14 +11,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
 
+BEHIND = " behind "
+
 
 def require_free(netlink: Netlink, bridge: Message, key: str, mac: str, *, own: str) -> None:
     """Raise InvalidConfig if a MAC is that of the bridge, of a port, or of the link behind a port.
 
     A switch sends the frames of such a MAC to one of the two. `own` is the port whose other end is to have the MAC.
-    Links behind a port are looked at where the kernel shows them: the other ends of veth pairs.
+    Links behind a port are looked at where the kernel shows them: the other ends of veth pairs. The kernel deletes the
+    pair of a deleted pod some time after the pod (closed netlink sockets keep a namespace for an RCU grace period):
+    wait for that.
     """
     holder = _holder(netlink, bridge, mac, own)
+    if BEHIND in holder:
+        from shared.net import wait  # only here, since a plain ADD does not need it
+
+        wait.links_change(lambda: not _holder(netlink, bridge, mac, own))
+        holder = _holder(netlink, bridge, mac, own)
     if holder:
         raise invalid(key, mac, f"is the MAC of {holder}; choose another one, or leave it out to get a free one")
 
@@ -35,7 +44,7 @@ def _holder(netlink: Netlink, bridge: Message, mac: str, own: str) -> str:
             return f"port {port_name}{alias} of bridge {name}"
         behind = _other_end(netlink, port) if port_name != own else None
         if behind and behind.get("IFLA_ADDRESS") == mac:
-            return f"link {behind['IFLA_IFNAME']} behind port {port_name}{alias} of bridge {name}"
+            return f"link {behind['IFLA_IFNAME']}{BEHIND}port {port_name}{alias} of bridge {name}"
     return ""
 
 

@@ -104,8 +104,13 @@ def is_gone(netlink: Netlink, name: str) -> bool:
 
 def gone(netlink: Netlink, name: str) -> bool:
     """Return True as soon as `is_gone` does; False if the link is still there after 2 seconds."""
+    return links_change(lambda: is_gone(netlink, name))
+
+
+def links_change(condition: Callable[[], bool]) -> bool:
+    """Return True as soon as a condition about links holds; False if it does not hold within 2 seconds."""
     try:
-        _until(lambda: is_gone(netlink, name), RTNLGRP_LINK, GONE_SECONDS, f"link {name} did not go")
+        _until(condition, RTNLGRP_LINK, GONE_SECONDS, "no link changed")
     except InternalError:
         return False
     return True

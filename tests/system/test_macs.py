@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.faults import batch
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, read_line
 
 pytestmark = pytest.mark.row("mac")
 
@@ -95,6 +95,11 @@ def test_the_same_pod_and_its_heirs(node: Node) -> None:
     node.must_add("d", mac=FREE)
     node.host.drop_netns("d")
     node.must_add("d", mac=FREE)
+    # a process that is inside keeps the namespace for half a second more
+    with node.host.popen("ip", "netns", "exec", "d", "sh", "-c", "echo; exec sleep 0.5") as inside:
+        read_line(inside)
+        node.host.drop_netns("d")
+        node.must_add("e", mac=FREE)
 
 
 def test_of_several_at_once_one_at_most(host: PretendHost) -> None:
