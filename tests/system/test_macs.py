@@ -48,6 +48,13 @@ class Node:
         config = {"cniVersion": "1.0.0", "name": "net", **before, **keys}
         return self.host.cni("tuning", verb, config, netns=f"/run/netns/{pod}", container_id=pod, args=args)
 
+    def new_index(self) -> int:
+        """Return the index that the kernel gives to a new link."""
+        self.host.run("ip", "link", "add", "probe", "type", "ifb")
+        (probe,) = self.host.ip("link", "show", "probe")
+        self.host.run("ip", "link", "del", "probe")
+        return int(probe["ifindex"])
+
     def macs(self, pod: str) -> dict[str, str]:
         """By the name of what has each."""
         bridge, port, inside = self.results[pod]["interfaces"][:3]
@@ -75,6 +82,9 @@ def test_a_mac_that_another_has(node: Node, how: str) -> None:
         assert answer.code == 7 and f"is the MAC of {holder}" in answer.json["msg"], answer
         assert mac in answer.json["msg"] and how in answer.json["msg"], answer
         assert node.host.snapshot() == before
+    last = node.new_index()
+    assert node.add("c", mac=node.macs("first")["port up0"]).code == 7
+    assert node.new_index() == last + 1, "the refused call made a link"
     node.must_add("c", mac=FREE)
 
 
