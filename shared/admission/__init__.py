@@ -1,0 +1,1 @@
+"""Admission of pods by the host's packet filter, one file for each."""

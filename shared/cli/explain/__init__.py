@@ -1,0 +1,1 @@
+"""`cnitool explain`: the steps of an ADD."""

@@ -1,0 +1,1 @@
+"""Filters of the frames on a bridge's ports."""

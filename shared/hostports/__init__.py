@@ -1,0 +1,1 @@
+"""Host ports, one file for each packet filter."""

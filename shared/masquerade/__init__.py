@@ -1,0 +1,1 @@
+"""Masquerading, one file for each packet filter."""
