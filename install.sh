@@ -55,7 +55,8 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 import ipam, plugins, shared
-for package in (plugins, ipam, *(importlib.import_module(f"shared.{name}") for name in ("cni", "net", "nft", "iptables", "dbus"))):
+rooms = [room.name for room in pkgutil.iter_modules(shared.__path__) if room.ispkg and room.name not in ("build", "cli", "runtime")]
+for package in (plugins, ipam, *(importlib.import_module(f"shared.{room}") for room in rooms)):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 from shared.cni import fastjson
@@ -303,7 +304,7 @@ if not compileall.compile_dir(
 ):
     sys.exit("compiling failed")
 sys.path.insert(0, str(source))
-from shared.cli import bundle
+from shared.build import bundle
 
 put(bundle.build(tree, str(final)), tree / f"bundle.{sys.implementation.cache_tag}")
 for path in (tree, *tree.rglob("*")):
@@ -638,5 +639,5 @@ trap 'exit 143' TERM
 [[ $tools == no ]] || install_tools
 if [[ $demo == yes ]]; then
     clean_up
-    exec "$python" -I -B "$tree/shared/cli/demo.py" --bin-dir "$bin_dir" 8<&- 9<&-
+    exec "$python" -I -B "$tree/shared/cli/demo/command.py" --bin-dir "$bin_dir" 8<&- 9<&-
 fi

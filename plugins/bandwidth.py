@@ -8,10 +8,11 @@ from shared.cni.config import field, integer, invalid, list_of, prefix, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
 from shared.cni.plugin import previous_result, readable_result, valid_attachments
 from shared.cni.result import Interface
-from shared.net import links, netns, peers, qdisc, renamed
+from shared.net import links, netns, peers, renamed, shaping
 from shared.net.netlink import Netlink
 from shared.net.owner import IFB_PREFIX, Owner, is_ifb
-from shared.net.qdisc import Bucket, TrafficControl, limit_link
+from shared.net.qdisc import Bucket, TrafficControl
+from shared.net.shaping import limit_link
 from shared.net.wire import IFF_UP
 from shared.undo import Undo
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
-    from shared.net.qdisc import Limit
+    from shared.net.shaping import Limit
 
 BYTE = 8  # bits: the kernel counts whole bytes
 SUBNETS = ("shapedSubnets", "unshapedSubnets")
@@ -138,7 +139,7 @@ def _remove_stale_ifb(host: Netlink, owner: Owner) -> None:
     """Remove the ifb of a veth pair that was lost with its namespace: the one that is there now does not lead to it."""
     ifb = links.get(host, owner.ifb)
     link = _host_end(host, owner, None) if ifb else None
-    if ifb and link and ifb["index"] not in qdisc.redirections(TrafficControl(), link["index"]).values():
+    if ifb and link and ifb["index"] not in shaping.redirections(TrafficControl(), link["index"]).values():
         links.delete(host, owner.ifb)
 
 
@@ -158,7 +159,7 @@ def _end_by_ifb(host: Netlink, owner: Owner, pod_netns: Netns | None, ifb: Messa
     if ifb is None or pod_netns is None or pod_netns.is_own:
         return None
     end = peers.attempt(lambda: peers.of_pod(host, pod_netns, owner))
-    return end if end and ifb["index"] in qdisc.redirections(TrafficControl(), end["index"]).values() else None
+    return end if end and ifb["index"] in shaping.redirections(TrafficControl(), end["index"]).values() else None
 
 
 def _limit(host: Netlink, undo: Undo, owner: Owner, link: Message, wanted: Wanted) -> Message | None:
@@ -170,9 +171,9 @@ def _limit(host: Netlink, undo: Undo, owner: Owner, link: Message, wanted: Wante
     if not wanted.egress:
         return None
     steps.begin("egress")
-    ifb = qdisc.add_ifb(host, undo, owner, link)
+    ifb = shaping.add_ifb(host, undo, owner, link)
     limit_link(tc, undo, ifb, wanted.egress)
-    qdisc.redirect(tc, undo, link, ifb)
+    shaping.redirect(tc, undo, link, ifb)
     return ifb
 
 
@@ -212,7 +213,7 @@ def check(call: Call) -> None:
             problems += wanted.egress.problems(tc, ifb)
             if not ifb["flags"] & IFF_UP:
                 problems.append(f"ifb {ifb['IFLA_IFNAME']} is down")
-        if link is not None and (ifb and ifb["index"]) not in qdisc.redirections(tc, link["index"]).values():
+        if link is not None and (ifb and ifb["index"]) not in shaping.redirections(tc, link["index"]).values():
             problems.append(f"nothing leads what comes in at {link['IFLA_IFNAME']} through the ifb")
     if problems:
         raise InternalError(f"{call.network} {call.ifname} is not limited as it was", "; ".join(problems))
@@ -234,7 +235,7 @@ def delete(call: Call) -> None:
     link = link or peers.of_result(host, owner, readable_result(call)) or _end_by_ifb(host, owner, pod_netns, ifb)
     if link is not None:
         # Release the link before the ifb goes: packets that are led to a deleted ifb are dropped.
-        qdisc.release(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())
+        shaping.release(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())
     if ifb is not None:
         links.delete(host, ifb["IFLA_IFNAME"])
 

@@ -353,10 +353,10 @@ def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) ->
 def _masquerading(*, by_iptables: bool) -> Any:
     """The module that masquerades."""
     if by_iptables:
-        from shared.iptables import masquerade as iptables
+        from shared.masquerade import iptables
 
         return iptables
-    from shared.nft import masquerade
+    from shared.masquerade import nftables as masquerade
 
     return masquerade
 
@@ -369,7 +369,7 @@ def _end_former(pod: Attachment, result: Result) -> None:
     tables = filter_tables.present()
     if not tables:
         return
-    from shared import filters
+    from shared.pod import filters
 
     masquerading = filters.MASQUERADE_BY_IPTABLES if pod.by_iptables else filters.MASQUERADE
     wanted = {
@@ -413,12 +413,12 @@ def _has_link(pod_netns: Netns, name: str) -> bool:
 def _guard(host: Netlink, undo: Undo, pod: Attachment) -> None:
     """The rules for frames are there before the port is one of the bridge's, and until it is silent again."""
     if pod.keys.macspoofchk:
-        from shared.nft import spoofcheck
+        from shared.frames import spoofcheck
 
         _naming("macspoofchk", lambda: spoofcheck.add(undo, pod.owner, pod.own_mac))
         undo.push(f"take link {pod.owner.host_link} down", lambda: links.silence(host, pod.owner.host_link))
     if pod.keys.promiscMode:
-        from shared.nft import dedup
+        from shared.frames import dedup
 
         dedup.add(undo, pod.owner, pod.own_mac)
 
@@ -571,11 +571,11 @@ def check(call: Call) -> None:
         masquerading = _masquerading(by_iptables=pod.by_iptables)
         problems += masquerading.problems(pod.owner, own, pod.keys.nonMasqueradeCIDRs) if own else []
     if pod.keys.macspoofchk:
-        from shared.nft import spoofcheck
+        from shared.frames import spoofcheck
 
         problems += spoofcheck.problems(pod.owner, pod.own_mac)
     if pod.keys.promiscMode:
-        from shared.nft import dedup
+        from shared.frames import dedup
 
         problems += dedup.problems(pod.owner, pod.own_mac)
     if pod.ipam:
@@ -729,7 +729,7 @@ def _remove_filters(host: Netlink, owner: Owner) -> None:
     if filter_tables.OF_BRIDGES & tables:
         links.silence(host, owner.host_link)  # without the rules that check it, the pod could send what it likes
     if tables:
-        from shared import filters
+        from shared.pod import filters
 
         filters.remove(owner, tables)
 
@@ -741,7 +741,7 @@ def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     tables = filter_tables.present()
     if not tables:
         return []
-    from shared import filters
+    from shared.pod import filters
 
     return filters.of_other_networks(own, tables)
 
@@ -764,7 +764,7 @@ def gc(call: Call) -> None:
 
     _attempt(problems, lambda: links.delete_all(host, is_doomed))
     if tables := filter_tables.present():
-        from shared import filters
+        from shared.pod import filters
 
         _attempt(problems, lambda: filters.collect(call.network, valid, tables))
     if delegate.ipam_type(call):
@@ -786,7 +786,7 @@ def status(call: Call) -> None:
         exempt = () if pod.by_iptables else (pod.keys.nonMasqueradeCIDRs,)
         _available("ipMasq", lambda: masquerading.try_out(*exempt))
     if pod.keys.macspoofchk:
-        from shared.nft import spoofcheck
+        from shared.frames import spoofcheck
 
         _available("macspoofchk", spoofcheck.try_out)
     if pod.keys.bridgeNfCallIptables:

@@ -1,14 +1,16 @@
 """firewall: lets through what a pod sends and the replies to it, and keeps pods apart if asked to.
 
-What is admitted where is noted (shared/net/claims.py): CHECK looks there, and if another place decides by now, or the
-rules were flushed, the next ADD or GC of the network admits all of its living pods there.
+What is admitted where is noted (shared/admission/claims.py): CHECK looks there, and if another place decides by now, or
+the rules were flushed, the next ADD or GC of the network admits all of its living pods there.
 """
 
 from __future__ import annotations
 
 from shared import steps
-from shared.admission import end as end_admission
-from shared.admission import from_firewalld
+from shared.admission import claims
+from shared.admission.backends import end as end_admission
+from shared.admission.backends import from_firewalld
+from shared.admission.claims import FIREWALLD, IPTABLES, NFTABLES
 from shared.cni import config
 from shared.cni.config import boolean, choice, field
 from shared.cni.errors import (
@@ -18,8 +20,7 @@ from shared.cni.errors import (
     PluginNotAvailable,
 )
 from shared.cni.plugin import each, previous_result, readable_result, valid_attachments
-from shared.net import claims, netns
-from shared.net.claims import FIREWALLD, IPTABLES, NFTABLES
+from shared.net import netns
 from shared.net.owner import Owner
 from shared.net.turns import turn
 from shared.undo import complain
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from typing import Any
 
+    from shared.admission.claims import Claim
+    from shared.admission.firewalld import Firewalld
+    from shared.admission.iptables import Iptables
     from shared.cni.call import Call
     from shared.cni.ip import Address
     from shared.cni.result import Result
-    from shared.dbus.firewalld import Firewalld
-    from shared.iptables.firewall import Iptables
-    from shared.net.claims import Claim
     from shared.net.netlink import Message, Netlink
     from shared.undo import Undo
 
@@ -117,12 +118,12 @@ class Wanted:
 
     def _place(self, backend: str, variant: str, zone: str = "") -> Place | None:
         if backend == FIREWALLD:
-            from shared.dbus.firewalld import Firewalld
+            from shared.admission.firewalld import Firewalld
 
             return Firewalld(zone or self.keys.firewalldZone)
         if backend == IPTABLES:
+            from shared.admission.iptables import Iptables
             from shared.iptables import variants
-            from shared.iptables.firewall import Iptables
 
             return Iptables(variant or variants.in_use(), self.keys.iptablesAdminChainName)
         return None
@@ -143,7 +144,7 @@ class Wanted:
 
 def in_use() -> tuple[str, str]:
     """The backend that a configuration without one gets on this host now, and the variant of iptables."""
-    from shared.dbus import firewalld
+    from shared.admission import firewalld
 
     if firewalld.is_running():
         return FIREWALLD, ""
@@ -213,14 +214,14 @@ def _evict(claim: Claim) -> None:
     from shared.net import filter_tables
 
     if claim.backend == NFTABLES or filter_tables.INET in filter_tables.present():
-        from shared.nft import admission
+        from shared.admission import nftables as admission
 
         admission.evict(claim.owner, claim.addresses)
 
 
 def _admit(claim: Claim, place: Place | None, *, renew: bool) -> None:
     if renew or claim.backend == NFTABLES or claim.text("bridge") or claim.text("port"):
-        from shared.nft.admission import Admission
+        from shared.admission.nftables import Admission
 
         Admission(claim).add(renew=renew)
     if place:
@@ -237,7 +238,7 @@ def _has_lost(owner: Owner, place: Place | None) -> bool:
         return found is None or place is not None
     if any(not _is_at(place, claim) for claim in found) or (place and place.is_lost(found)):
         return True
-    from shared.nft.admission import Admission
+    from shared.admission.nftables import Admission
 
     return any(Admission(claim).is_lost() for claim in found if claim.is_complete)
 
@@ -248,7 +249,7 @@ def _is_at(place: Place | None, claim: Claim) -> bool:
 
 def _restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, str]] | None = None) -> None:
     """Admit the living attachments of a network here, but for the owner. What fails is told on stderr."""
-    from shared.nft import admission
+    from shared.admission import nftables as admission
 
     steps.begin("restore")
     found = claims.living(owner.network, valid)
@@ -276,7 +277,7 @@ def check(call: Call) -> None:
     result = previous_result(call)
     if result is None:
         return
-    from shared.nft import admission
+    from shared.admission import nftables as admission
 
     noted = claims.find(wanted.owner)
     if noted is None and admission.is_admitted(wanted.owner):
@@ -295,14 +296,14 @@ def check(call: Call) -> None:
 
 def _dropped(wanted: Wanted, claim: Claim, place: Place | None) -> list[str]:
     """Return in words what drops the pod's packets at another place than that where it was admitted."""
-    from shared.dbus import firewalld
+    from shared.admission import firewalld
     from shared.iptables import variants
 
     found = []
     if claim.backend != FIREWALLD and firewalld.is_running():
         found = firewalld.Firewalld(wanted.keys.firewalldZone).dropped(claim.addresses, _link_to)
     if variants.deciding():
-        from shared.iptables import forwarding
+        from shared.admission import forwarding
 
         known = place.note["variant"] if place and claim.backend == IPTABLES else ""
         found += forwarding.dropped(claim.addresses, _link_to, known)
@@ -349,7 +350,7 @@ def _zone(call: Call) -> str:
 def gc(call: Call) -> None:
     """Remove the rules of attachments that are no longer valid, and admit the valid ones again if rules are missing."""
     valid = valid_attachments(call)
-    from shared.nft import admission
+    from shared.admission import nftables as admission
 
     each(
         lambda: admission.collect(call.network, valid),
@@ -359,7 +360,7 @@ def gc(call: Call) -> None:
 
 
 def _unnoted(network: str) -> list[Claim]:
-    from shared.nft import admission
+    from shared.admission import nftables as admission
 
     return admission.unnoted(network)
 
@@ -384,7 +385,7 @@ def status(call: Call) -> None:
         if place:
             place.try_out()
         if place is None or wanted.keeps_apart:
-            from shared.nft import admission
+            from shared.admission import nftables as admission
 
             admission.try_out(is_isolated=wanted.keys.ingressPolicy == "isolated")
     except CniError as error:

@@ -7,13 +7,13 @@ from shared.cni.config import address, boolean, chain_name, choice, field, integ
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
 from shared.cni.ip import Address
 from shared.cni.plugin import each, previous_result, valid_attachments
+from shared.hostports import nftables as hostports
+from shared.hostports.nftables import LOCALHOST, LOCALHOST_6, PROTOCOLS, Forwarding, HostPort
 from shared.iptables import variants
 from shared.net import links, liveness, localnet, netns, renamed, routes, sysctl
 from shared.net.netlink import Netlink, TooLarge
 from shared.net.owner import Owner
 from shared.net.verify import own_ips
-from shared.nft import hostports
-from shared.nft.hostports import LOCALHOST, LOCALHOST_6, PROTOCOLS, Forwarding, HostPort
 from shared.nft.transaction import Nfnetlink
 from shared.undo import complain
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from shared.cni.call import Call
     from shared.cni.ip import Prefix
     from shared.cni.result import Result
-    from shared.iptables.hostport_rules import Forwarding as Rules
+    from shared.hostports.conditions import Match, Parts
+    from shared.hostports.iptables_rules import Forwarding as Rules
     from shared.net.netlink import Message
-    from shared.nft.conditions import Match, Parts
     from shared.nft.conntrack import Flow
     from shared.undo import Undo
 
@@ -141,7 +141,7 @@ class Wanted:
     def guard(self) -> None:
         """Drop packets to and from 127.0.0.0/8 that come from outside, as route_localnet needs it."""
         if self.by_iptables:
-            from shared.iptables import hostports as iptables
+            from shared.hostports import iptables
 
             iptables.guard()
         else:
@@ -207,7 +207,7 @@ class Destination:
         require_free()
 
     def _map_by_iptables(self, undo: Undo) -> None:
-        from shared.iptables import hostports as iptables
+        from shared.hostports import iptables
 
         iptables.add(undo, self._by_iptables(), self.wanted.mark, _forget)
 
@@ -226,14 +226,14 @@ class Destination:
 
     def _require_free_of_iptables(self) -> None:
         if variants.with_rules(*variants.HOSTPORTS):
-            from shared.iptables import hostports as iptables
+            from shared.hostports import iptables
 
             iptables.require_free(self.ports, self.wanted.owner.container_id, _forget)
 
     def problems(self) -> list[str]:
         """What is not as `map` left it, each in words."""
         if self.wanted.by_iptables:
-            from shared.iptables import hostports as iptables
+            from shared.hostports import iptables
 
             return iptables.problems(self._by_iptables())
         return hostports.problems(Nfnetlink(), self.wanted.owner, self._by_nftables())
@@ -244,7 +244,7 @@ class Destination:
         return Forwarding(self.ports, self.pods, conditions, snat=keys.snat, masq_all=keys.masqAll)
 
     def _by_iptables(self) -> Rules:
-        from shared.iptables.hostport_rules import Forwarding as Rules
+        from shared.hostports.iptables_rules import Forwarding as Rules
 
         keys = self.wanted.keys
         return Rules(
@@ -256,13 +256,13 @@ class Destination:
 def _conditions(key: str, texts: list[str], *, by_iptables: bool) -> list[Match]:
     if not texts:
         return []
-    from shared.nft import conditions
+    from shared.hostports import conditions
 
     try:
         if not by_iptables:
             return conditions.by_own_names(conditions.parse(texts, CONDITIONS[key]))
-        from shared.iptables.hostport_rules import require_usable
-        from shared.iptables.matches import Taker
+        from shared.hostports.iptables_matches import Taker
+        from shared.hostports.iptables_rules import require_usable
 
         found = conditions.by_own_names(conditions.parse(texts, CONDITIONS[key], Taker()))
         require_usable(found)
@@ -272,7 +272,7 @@ def _conditions(key: str, texts: list[str], *, by_iptables: bool) -> list[Match]
 
 
 def _parts(matches: list[Match]) -> Parts:
-    from shared.nft import conditions
+    from shared.hostports import conditions
 
     return conditions.Parts(matches)
 
@@ -339,7 +339,7 @@ def _guard_if_open(wanted: Wanted, links_here: list[str]) -> None:
 
 
 def _set_localnet_back() -> None:
-    from shared.iptables import hostports as iptables
+    from shared.hostports import iptables
 
     iptables.set_localnet_back()
 
@@ -378,7 +378,7 @@ def delete(call: Call) -> None:
     pod_netns = netns.open_if_there(call.netns)
     own = Owner(call.network, call.container_id, call.ifname)
 
-    from shared.iptables import hostports as iptables
+    from shared.hostports import iptables
 
     def end(owner: Owner) -> None:
         each(lambda: _remove(owner), lambda: iptables.remove(owner, _forget))
@@ -398,7 +398,7 @@ def _remove(owner: Owner) -> None:
 def gc(call: Call) -> None:
     """Removes the host ports of this network's attachments that are not valid any more, by whichever backend."""
     valid = valid_attachments(call)
-    from shared.iptables import hostports as iptables
+    from shared.hostports import iptables
 
     each(
         lambda: _collect(call.network, valid),
@@ -419,7 +419,7 @@ def status(call: Call) -> None:
     try:
         sysctl.require_visible()
         if wanted.by_iptables:
-            from shared.iptables import hostports as iptables
+            from shared.hostports import iptables
 
             iptables.try_out(wanted.conditions)
         else:

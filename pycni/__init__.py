@@ -12,7 +12,8 @@ The standard library is all that it needs. Its functions change network namespac
 
 from __future__ import annotations
 
-from shared.runtime.attach import Attachment, PluginError
+from shared.runtime.attach import PluginError
+from shared.runtime.attachment import Attachment
 from shared.runtime.cache import CacheError
 from shared.runtime.client import Client
 from shared.runtime.conflist import ConfigError, NetworkConfigList, load, named, parse

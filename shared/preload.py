@@ -1,7 +1,7 @@
 """Make the modules of a call from the bundle; executed by the launcher before anything of the suite is imported.
 
 Importing thirty modules from as many files costs a call 3 ms, and the import system's bookkeeping another. The bundle
-(shared/cli/bundle.py writes it) has their compiled code and, for each executable, the order in which they need each
+(shared/build/bundle.py writes it) has their compiled code and, for each executable, the order in which they need each
 other. Each module is read by itself: touching more memory than needed is what costs most. Modules beyond the order are
 imported as usual and found in the bundle, too.
 

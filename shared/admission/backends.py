@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.net import claims
+from shared.admission import claims
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def end(owner: Owner, addresses: Iterable[Address] = (), zone: str = "") -> None:
     """Remove what an attachment has, and what the addresses have; in firewalld's `zone` if no note says where."""
-    from shared.iptables import firewall
-    from shared.nft import admission
+    from shared.admission import iptables as firewall
+    from shared.admission import nftables as admission
 
     claims.end(
         owner,
@@ -35,7 +35,7 @@ def from_firewalld(addresses: Callable[[], AbstractSet[Address]], note: claims.N
     used = note.get(claims.ZONE) if note else zone
     if not isinstance(used, str) or not used:
         return
-    from shared.dbus import firewalld
+    from shared.admission import firewalld
 
     if note or (addresses() and firewalld.is_running()):
         firewalld.remove(addresses, used)

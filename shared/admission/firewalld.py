@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import posix
 
+from shared.admission import claims
 from shared.cni.config import invalid
 from shared.cni.errors import InternalError, TryAgainLater
 from shared.cni.plugin import each
 from shared.dbus.bus import DRIVER, LIMITS_EXCEEDED, Absent, Bus, Refused
-from shared.net import claims
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
+    from shared.admission.claims import Claim
     from shared.cni.ip import Address
-    from shared.net.claims import Claim
 
 NAME, PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
 INTERFACE = f"{NAME}.zone"

@@ -6,21 +6,21 @@
     -A CNI-FORWARD -s 10.1.0.5/32 -j ACCEPT
     -A CNI-FORWARD -d 10.1.0.5/32 -m conntrack --ctstate DNAT -j ACCEPT               (with admitHostPorts)
 
-Such a rule cannot say whose it is, so shared/net/claims.py does.
+Such a rule cannot say whose it is, so shared/admission/claims.py does.
 """
 
 from __future__ import annotations
 
-from shared.net import claims
+from shared.admission import claims
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
+    from shared.admission.claims import Claim
     from shared.cni.ip import Address
     from shared.iptables.programs import Table
-    from shared.net.claims import Claim
 
 TABLE, FORWARD, CHAIN = "filter", "FORWARD", "CNI-FORWARD"
 JUMP = f'-m comment --comment "CNI firewall plugin rules" -j {CHAIN}'

@@ -43,9 +43,9 @@ from shared.nft.ruleset import IFNAME, Chain, Rule, Set, addressed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shared.nft.expressions import Expression
+    from shared.nft.ruleset import Expression
 
-FROM_UPLINK = 125  # conntrack label; shared/nft/hostports.py has the next two
+FROM_UPLINK = 125  # conntrack label; shared/hostports/nftables.py has the next two
 CARRIED = mark(0x7079_6369)  # priority, of no qdisc's class
 NO_PRIORITY = mark(0)
 REPLY = b"\1"  # IP_CT_DIR_REPLY in linux/netfilter/nf_conntrack_tuple_common.h

@@ -9,20 +9,20 @@
     set bridges { type ifname; elements = { "cni0" } }
 
 An accept here ends this chain only: what the chains of other tables drop is dropped all the same. A drop is final, so
-that what keeps pods apart works whoever decides about the rest. shared/nft/isolation.py keeps the pods of one bridge
-apart.
+that what keeps pods apart works whoever decides about the rest. shared/admission/isolation.py keeps the pods of one
+bridge apart.
 """
 
 from __future__ import annotations
 
 import errno
 
-from shared.net import claims
+from shared.admission import claims
+from shared.admission.isolation import BRIDGES, ISOLATED, bridged, from_uplinks, guards
 from shared.net.netlink import NetlinkError
 from shared.net.owner import Owner
 from shared.nft import registry, wire
 from shared.nft.expressions import accept, ct_state, ct_status, family, lookup, payload, verdict
-from shared.nft.isolation import BRIDGES, ISOLATED, bridged, from_uplinks, guards
 from shared.nft.registry import BRIDGE, INET, Ruleset
 from shared.nft.ruleset import ADDRESSES, VERDICT, Chain, Rule, Set, comment_of
 from shared.nft.transaction import Nfnetlink
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
+    from shared.admission.claims import Claim
     from shared.cni.ip import Address
-    from shared.net.claims import Claim
     from shared.nft.ruleset import Element
 
 ADMITTED = {version: Set(INET, f"admitted{version}", (ADDRESSES[version],)) for version in (4, 6)}

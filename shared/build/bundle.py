@@ -1,6 +1,6 @@
-"""Writes the bundle that shared/preload.py reads: `python -m shared.cli.bundle TREE FINAL TARGET`; install.sh calls it.
+"""Writes the bundle that shared/preload.py reads: `python -m shared.build.bundle TREE FINAL TARGET`.
 
-TREE is the directory with the modules, FINAL where it will be, TARGET the file to write.
+install.sh calls it. TREE is the directory with the modules, FINAL where it will be, TARGET the file to write.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import CodeType, ModuleType
 from shared.preload import Bundle, digest
 
 PACKAGES = ("shared", "plugins", "ipam")
-OPERATOR_TIER = ("shared/cli/", "shared/runtime/")
+OPERATOR_TIER = ("shared/build/", "shared/cli/", "shared/runtime/")
 
 
 class Leaner(ast.NodeTransformer):

@@ -1,6 +1,6 @@
 """Writes the netlink tables of the executable tier, a file for each protocol, from pyroute2's message classes.
 
-pyroute2 is the schema: nobody types an attribute number. Run `python -m shared.cli.wire_tables` in the development
+pyroute2 is the schema: nobody types an attribute number. Run `python -m shared.build.wire_tables` in the development
 environment after raising pyroute2's version; a test regenerates the tables and compares.
 """
 
@@ -367,7 +367,7 @@ def _text(messages: Messages, constants: dict[str, int]) -> str:
     for name, (message, _) in messages.items():
         tables.add(name, message)
     parts = [
-        '"""Netlink numbers and layouts, generated from pyroute2: `python -m shared.cli.wire_tables`."""',
+        '"""Netlink numbers and layouts, generated from pyroute2: `python -m shared.build.wire_tables`."""',
         "# ruff: noqa\n# fmt: off\nfrom __future__ import annotations",
         "\n".join(f"{name} = {value}" for name, value in constants.items()),
         "# message type: structure",

@@ -338,27 +338,24 @@ COMMANDS: tuple[Command, ...] = (
     Command("manual", "manual", "print the manual page: cnitool manual | man -l -", _none, needs_tools=True),
     Command("pod", "pod", "set up, tear down or look at a pod as a kubelet does: loopback, default network", _pod),
     Command(
-        "explain",
-        "explain",
-        "tell what an ADD would do, step by step, without doing it",
-        _explain_arguments,
+        "explain", "explain.command", "tell what an ADD would do, step by step, without doing it", _explain_arguments,
         needs_tools=True,
     ),
-    Command("validate", "validate", "check network configurations without using them", _validate),
-    Command("schema", "schema", "print the JSON Schema of a plugin's keys", _schema),
-    Command("kubenet", "kubenet", "print the network that kubenet would have made of a node's pod CIDRs", _kubenet),
-    Command("ipam", "ipam", "show, release and clear host-local's leases", _ipam, needs_tools=True),
+    Command("validate", "config.validate", "check network configurations without using them", _validate),
+    Command("schema", "config.schema", "print the JSON Schema of a plugin's keys", _schema),
+    Command("kubenet", "config.kubenet", "print the network that kubenet made of a node's pod CIDRs", _kubenet),
+    Command("ipam", "leases.command", "show, release and clear host-local's leases", _ipam, needs_tools=True),
     Command(
         "doctor", "doctor", "check this node's pod networks, and say what to do about each finding", _doctor_arguments,
         needs_tools=True,
     ),
     Command(
-        "show", "show",
+        "show", "view.show",
         "show the node's pod network: uplinks, bridges and their ports, the pod behind each port, addresses, traffic;"
         " as a tree, or in one of the other forms", _show, needs_tools=True,
     ),
     Command(
-        "monitor", "monitor",
+        "monitor", "view.monitor",
         "tell, a line each, what happens to links, addresses and routes of the pods and their bridges, until ended by"
         " Ctrl-C or SIGTERM", _monitor, needs_tools=True,
     ),

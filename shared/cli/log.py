@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from shared.cli.terminal import paint, readable
-from shared.cni import log
-from shared.cni.plugin import NODE_CONFIG
+from shared.cni import log, suite
+from shared.cni.suite import NODE_CONFIG
 
 Entry = dict[str, Any]
 
@@ -150,7 +150,7 @@ def _files(path: Path) -> list[IO[bytes]]:
     """The log and the full files beside it, opened, the oldest first; none where not even the log is there."""
     files: list[IO[bytes]] = []
     # the newest first: what is renamed meanwhile is met again under its next name
-    for name in (path.name, *(f"{path.name}.{number}" for number in range(1, log.KEPT + 1))):
+    for name in (path.name, *(f"{path.name}.{number}" for number in range(1, suite.LOGS_KEPT + 1))):
         try:
             file = path.with_name(name).open("rb")
         except FileNotFoundError:

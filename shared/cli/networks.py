@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from shared.cli.commands import CONF_DIR, UsageError
 from shared.cni.errors import CniError
 from shared.runtime import attach, conflist
-from shared.runtime.attach import Attachment, PluginError
+from shared.runtime.attach import PluginError
+from shared.runtime.attachment import Attachment
 from shared.runtime.cache import CacheError
 from shared.runtime.client import Client
 from shared.runtime.conflist import ConfigError, NetworkConfigList
@@ -25,7 +26,7 @@ from shared.runtime.find import PluginNotFound
 from shared.runtime.presence import AttachmentExists
 
 if TYPE_CHECKING:
-    from shared.cli.living import Census
+    from shared.cli.leases.living import Census
 
 Options = argparse.Namespace
 
@@ -157,7 +158,7 @@ def _status(options: Options) -> None:
 
 def _gc(options: Options) -> None:
     # nothing else here needs these
-    from shared.cli import living
+    from shared.cli.leases import living
 
     mine, found = client(options), network(options)
     if found.disable_gc:

@@ -19,7 +19,6 @@ from shared.cni.call import folded
 from shared.cni.errors import InvalidConfig
 from shared.cni.fastjson import dumps, loads
 from shared.cni.names import is_absolute_path
-from shared.cni.plugin import NODE_CONFIG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from shared.cni.call import Call
     from shared.cni.errors import CniError
 
-SIZE, LEAST_SIZE, LARGEST_SIZE = 10 << 20, 4096, 1 << 40  # bytes of a full file: by default, and the bounds
-KEPT = 2  # full files beside the one that is written
 LOCK_SECONDS = 1.0  # a call does not wait longer; it writes all the same, and leaves a full file to others
 TRIES = 100
 TEXT_LIMIT = 1024  # characters of each text in a line
@@ -53,26 +50,26 @@ def settings(raw: object) -> tuple[str, int]:
     to write a line.
     """
     if isinstance(raw, dict) and raw.keys() <= {"log", "size"}:
-        path, size = raw.get("log"), raw.get("size", SIZE)
+        path, size = raw.get("log"), raw.get("size", suite.LOG_BYTES)
         plain = isinstance(path, str) and is_absolute_path(path)
-        if plain and type(size) is int and LEAST_SIZE <= size <= LARGEST_SIZE:
+        if plain and type(size) is int and suite.LEAST_LOG_BYTES <= size <= suite.LARGEST_LOG_BYTES:
             return str(path), size
     from shared.cni.log_config import Config
 
     keys = Config.read({"pycni": raw}).pycni
-    return (keys.log, keys.size) if keys else ("", SIZE)
+    return (keys.log, keys.size) if keys else ("", suite.LOG_BYTES)
 
 
 def of_node() -> tuple[str, int]:
     """The settings in the node's file, an empty path where there is none; raises ValueError where it cannot be used."""
     try:
-        file = posix.open(NODE_CONFIG, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+        file = posix.open(suite.NODE_CONFIG, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except FileNotFoundError:
-        return "", SIZE
+        return "", suite.LOG_BYTES
     try:
         return settings(loads(posix.read(file, NODE_CONFIG_LIMIT)))
     except (OSError, ValueError, InvalidConfig) as error:
-        raise ValueError(f"{NODE_CONFIG}: {error}") from None
+        raise ValueError(f"{suite.NODE_CONFIG}: {error}") from None
     finally:
         posix.close(file)
 
@@ -95,9 +92,9 @@ def write(module: str, call: Call | None, failure: CniError | None) -> None:
 def _of_call(call: Call | None) -> tuple[str, int]:
     raw = None if call is None else folded(call.config, "pycni")
     try:
-        return ("", SIZE) if raw is None else settings(raw)
+        return ("", suite.LOG_BYTES) if raw is None else settings(raw)
     except InvalidConfig:
-        return "", SIZE  # said in the answer where it matters
+        return "", suite.LOG_BYTES  # said in the answer where it matters
 
 
 def entry(module: str, call: Call | None, failure: CniError | None) -> dict[str, Any]:
@@ -254,7 +251,7 @@ def _has_name(held: posix.stat_result, path: str) -> bool:
 
 
 def _rotate(path: str) -> None:
-    for number in range(KEPT, 0, -1):
+    for number in range(suite.LOGS_KEPT, 0, -1):
         try:
             posix.rename(f"{path}.{number - 1}" if number > 1 else path, f"{path}.{number}")
         except FileNotFoundError:

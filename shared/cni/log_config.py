@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.cni import config
 from shared.cni.config import absolute_path, field, integer, section
-from shared.cni.log import KEPT, LARGEST_SIZE, LEAST_SIZE, SIZE
+from shared.cni.suite import LARGEST_LOG_BYTES, LEAST_LOG_BYTES, LOG_BYTES, LOGS_KEPT
 
 
 class Log(config.Config):
@@ -12,8 +12,8 @@ class Log(config.Config):
 
     log: str = field(absolute_path, "", "file that each call adds a line of JSON to; without it there is no log")
     size: int = field(
-        integer(LEAST_SIZE, LARGEST_SIZE), SIZE,
-        f"bytes of the log before a new file is begun; the last {KEPT} are kept, as .1 and .{KEPT}",
+        integer(LEAST_LOG_BYTES, LARGEST_LOG_BYTES), LOG_BYTES,
+        f"bytes of the log before a new file is begun; the last {LOGS_KEPT} are kept, as .1 and .{LOGS_KEPT}",
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from shared.cni.call import Call, folded
 from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
 from shared.cni.fastjson import dumps, loads
 from shared.cni.result import Result
+from shared.cni.suite import NODE_CONFIG
 from shared.cni.versions import CURRENT, of_plugin
 from shared.undo import Undo, complain
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 STDIN_LIMIT = 16 << 20  # bytes
 STDIN_SECONDS = 20.0
 TEXT_LIMIT = 4096  # characters of an error text; input that is wrong may be large
-NODE_CONFIG = "/etc/cni/pycni.json"
 
 
 def serve(module: str) -> int:

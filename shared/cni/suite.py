@@ -1,9 +1,14 @@
-"""The parts of the running installation, which launch fills in, and how an executable is known for one of them."""
+"""The running installation: its parts, which launch fills in, its settings, and its launchers."""
 
 from __future__ import annotations
 
 plugins: dict[str, str] = {}  # executable: module
 tree = ""  # the directory that stands in each launcher
+
+NODE_CONFIG = "/etc/cni/pycni.json"
+# The log of calls: size of a full file in bytes (default and bounds), and full files beside the one being written.
+LOG_BYTES, LEAST_LOG_BYTES, LARGEST_LOG_BYTES = 10 << 20, 4096, 1 << 40
+LOGS_KEPT = 2
 
 LAUNCHER_BYTES = 8192  # of a file, in which the mark is looked for
 MARK = b"\n# pycni launcher: "  # install.sh writes it, the plugin and the tree into a launcher's second line

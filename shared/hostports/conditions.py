@@ -2,8 +2,8 @@
 
     ["!", "-d", "192.0.2.0/24"]         ["ip daddr != { 192.0.2.0/24, 198.51.100.7 }", "iifname eth*"]
 
-Only these few words are known, and nothing is passed on as text. shared/iptables/matches.py knows further words, which
-the iptables backend alone can serve.
+Only these few words are known, and nothing is passed on as text. shared/hostports/iptables_matches.py knows further
+words, which the iptables backend alone can serve.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from shared.nft.expressions import Expression
+    from shared.nft.ruleset import Expression
 
     Value = str | Prefix  # the name of a link, or with WILDCARD at its end how names begin; or a prefix
     # a field of OPTIONS, an operator of OPERATORS, and values of which one must be met, with "neq" none;

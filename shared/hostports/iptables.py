@@ -11,16 +11,16 @@ derives from network and container id; rules of this suite also say in a comment
 the reference do not: as there, DEL of any of the container's interfaces removes them. A rule for one address stands
 before those for any.
 
-As in shared/nft/hostports.py, packets to and from 127.0.0.0/8 from outside are dropped where localhost's are to find a
-pod (CVE-2020-8558), in table raw, since nat cannot drop.
+As with nf_tables, packets to and from 127.0.0.0/8 from outside are dropped where localhost's are to find
+a pod (CVE-2020-8558), in table raw, since nat cannot drop.
 """
 
 from __future__ import annotations
 
 from shared.cni.config import invalid
 from shared.cni.errors import InternalError
-from shared.iptables import hostport_records, variants
-from shared.iptables.hostport_rules import (
+from shared.hostports import iptables_records as hostport_records
+from shared.hostports.iptables_rules import (
     CONDITIONS,
     DNAT,
     ENTRY,
@@ -33,10 +33,11 @@ from shared.iptables.hostport_rules import (
     is_there,
     trial_of,
 )
+from shared.hostports.nftables import Taken
+from shared.iptables import variants
 from shared.net import liveness
 from shared.net.reference_names import shortened
 from shared.nft import registry
-from shared.nft.hostports import Taken
 from shared.nft.ruleset import Chain
 from shared.nft.ruleset import Table as NfTable
 from shared.nft.transaction import Nfnetlink
@@ -48,12 +49,12 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from shared.cni.ip import Address
-    from shared.iptables.hostport_rules import Forwarding
+    from shared.hostports.conditions import Match
+    from shared.hostports.iptables_rules import Forwarding
+    from shared.hostports.nftables import Forgetting, HostPort
     from shared.iptables.programs import Lines
     from shared.net.owner import Owner
-    from shared.nft.conditions import Match
     from shared.nft.conntrack import Flow
-    from shared.nft.hostports import Forgetting, HostPort
     from shared.undo import Undo
 
     Result = TypeVar("Result")
@@ -179,8 +180,8 @@ def is_used() -> bool:
 
 def set_localnet_back() -> None:
     """Turn route_localnet off with the last host port of IPv4, whichever suite and backend mapped it."""
+    from shared.hostports import nftables as hostports
     from shared.net import localnet
-    from shared.nft import hostports
     from shared.nft.transaction import Nfnetlink
 
     def is_needed() -> bool:

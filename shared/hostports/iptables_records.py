@@ -10,7 +10,7 @@ import posix
 from shared.cni import record
 from shared.cni.errors import IOFailure
 from shared.cni.ip import Address
-from shared.iptables.hostport_rules import interface_words
+from shared.hostports.iptables_rules import interface_words
 from shared.net import liveness
 from shared.net.owner import Owner, digest
 from shared.net.reference_names import shortened

@@ -1,22 +1,22 @@
-"""The rules of an attachment's host ports, as iptables-save shows them; shared/iptables/hostports.py makes them."""
+"""The rules of an attachment's host ports, as iptables-save shows them; shared/hostports/iptables.py makes them."""
 
 from __future__ import annotations
 
 from shared.cni.ip import Address
 from shared.cni.names import CHAIN_NAME_BYTES, is_chain_name
+from shared.hostports.nftables import LOCALHOST_6
 from shared.iptables.variants import HOSTPORTS
 from shared.net.owner import digest
 from shared.net.reference_names import container_digest, shortened
-from shared.nft.hostports import LOCALHOST_6
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from shared.cni.ip import Prefix
+    from shared.hostports.conditions import Match, Value
+    from shared.hostports.nftables import HostPort
     from shared.net.owner import Owner
-    from shared.nft.conditions import Match, Value
-    from shared.nft.hostports import HostPort
 
 NAT, DNAT = HOSTPORTS
 RAW, SETMARK, MASQ = "raw", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"

@@ -59,10 +59,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from shared.hostports.conditions import Parts
     from shared.net.owner import Owner
-    from shared.nft.conditions import Parts
     from shared.nft.conntrack import Flow
-    from shared.nft.expressions import Expression
+    from shared.nft.ruleset import Expression
     from shared.nft.transaction import Nfnetlink
 
     Forgetting = Callable[[set[Flow]], object]  # has the kernel forget UDP connections

@@ -1,4 +1,4 @@
-"""Netlink numbers and layouts, generated from pyroute2: `python -m shared.cli.wire_tables`."""
+"""Netlink numbers and layouts, generated from pyroute2: `python -m shared.build.wire_tables`."""
 
 # ruff: noqa
 # fmt: off

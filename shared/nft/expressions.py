@@ -16,9 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.cni.ip import Prefix
     from shared.net.netlink import Message
-    from shared.nft.ruleset import Set
+    from shared.nft.ruleset import Expression, Set
 
-    Expression = Message
 
 FAMILIES = {4: wire.NFPROTO_IPV4, 6: wire.NFPROTO_IPV6}
 OPERATORS = {

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from shared.net.netlink import Message
-    from shared.nft.expressions import Expression
+
+    Expression = Message
 
     Hook = tuple[str, int, int]
 

@@ -32,7 +32,10 @@ SPOOFCHECK, DEDUP, HOSTPORTS, FIREWALL = "spoofcheck", "dedup", "hostports", "fi
 MECHANISMS = (
     (INET, MASQUERADE), (INET, HOSTPORTS), (INET, FIREWALL), (BRIDGE, SPOOFCHECK), (BRIDGE, DEDUP), (BRIDGE, FIREWALL),
 )  # fmt: skip
-MODULES = {MASQUERADE: "masquerade", SPOOFCHECK: "spoofcheck", DEDUP: "dedup", FIREWALL: "admission"}  # of shared/nft
+MODULES = {
+    MASQUERADE: "masquerade.nftables", SPOOFCHECK: "frames.spoofcheck", DEDUP: "frames.dedup",
+    FIREWALL: "admission.nftables",
+}  # fmt: skip
 HAIRPIN = "hairpin"
 # Sets and maps whose keys are addresses, but for the IP version at the end of their names.
 BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "published", "guarded"), HOSTPORTS: (HAIRPIN,)}
@@ -76,28 +79,28 @@ def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: A
 def _renew_iptables(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -> bool:
     """Remove rules of former times by iptables. Return True if host ports were among them."""
     if MASQUERADE_BY_IPTABLES not in keep:
-        from shared.iptables import masquerade
+        from shared.masquerade import iptables as masquerade
 
         masquerade.evict(addresses)
     if posix.access(HOSTPORT_RECORDS, posix.F_OK):
-        from shared.iptables import hostports
+        from shared.hostports import iptables as hostports
 
         return hostports.evict(owner, addresses, _forget)
     return False
 
 
 def _end_admission(owner: Owner) -> None:
-    from shared.net import claims
+    from shared.admission import claims
 
     if claims.find(owner):
-        from shared import admission
+        from shared.admission import backends as admission
 
         admission.end(owner)
 
 
 def _set_localnet_back() -> None:
     if posix.access(SWITCHES, posix.F_OK):
-        from shared.iptables import hostports
+        from shared.hostports import iptables as hostports
 
         hostports.set_localnet_back()
 
@@ -116,7 +119,7 @@ def _remove_registered(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> 
 
 def _remove(mechanism: str, owner: Owner) -> None:
     if mechanism == HOSTPORTS:
-        from shared.nft import hostports
+        from shared.hostports import nftables as hostports
 
         hostports.remove(Nfnetlink(), owner, _forget)
     else:
@@ -133,11 +136,11 @@ def _remove_from_iptables(owner: Owner) -> None:
 
     digest = container_digest(owner.network, owner.container_id)
     if variants.having("nat", f"CNI-{digest}"[:CHAIN_NAME_BYTES]):
-        from shared.iptables import masquerade
+        from shared.masquerade import iptables as masquerade
 
         masquerade.remove(owner)
     if variants.having("nat", f"CNI-DN-{digest}"[:CHAIN_NAME_BYTES]):
-        from shared.iptables import hostports
+        from shared.hostports import iptables as hostports
 
         hostports.remove(owner, _forget)
 
@@ -149,7 +152,7 @@ def _evict(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -
     names = [name for mechanism, names in BY_ADDRESS.items() if mechanism not in keep for name in names]
     for element, holder in former.others(kernel, INET, names, addresses, owner):
         if element.of.name.startswith(HAIRPIN):
-            from shared.nft import hostports
+            from shared.hostports import nftables as hostports
 
             had_ports |= hostports.remove_dead(kernel, holder, _forget)
         registry.attempt(kernel, [element.remove()])
@@ -165,13 +168,14 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -
         *(lambda name=name: _collect(name, network, valid) for name in _ever_used(tables))
     ]
     if _has_iptables(tables):
-        from shared.iptables import hostports, masquerade
+        from shared.hostports import iptables as hostports
+        from shared.masquerade import iptables as masquerade
 
         tasks.append(lambda: masquerade.collect(network, valid))
         tasks.append(lambda: hostports.collect(network, valid, _forget))
     if posix.access(FIREWALL_RECORDS, posix.F_OK):
-        from shared import admission
-        from shared.net import claims
+        from shared.admission import backends as admission
+        from shared.admission import claims
 
         tasks.append(lambda: claims.collect(network, valid, admission.end))
     each(*tasks, _set_localnet_back)
@@ -186,7 +190,7 @@ def _ever_used(tables: Tables) -> list[str]:
 
 def _collect(mechanism: str, network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     if mechanism == HOSTPORTS:
-        from shared.nft import hostports
+        from shared.hostports import nftables as hostports
 
         hostports.collect(Nfnetlink(), network, valid, _forget)
     else:
@@ -194,7 +198,7 @@ def _collect(mechanism: str, network: str, valid: AbstractSet[tuple[str, str]]) 
 
 
 def _module(mechanism: str) -> ModuleType:
-    module: ModuleType = __import__(f"shared.nft.{MODULES[mechanism]}", fromlist=("remove",))
+    module: ModuleType = __import__(f"shared.{MODULES[mechanism]}", fromlist=("remove",))
     return module
 
 

@@ -10,12 +10,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.cni.names import is_link_name, is_name
 from shared.cni.versions import SUPPORTED
+from shared.runtime.attachment import Attachment, environment_of
 from shared.runtime.conflist import OLDEST_VERSION, NetworkConfigList
 from shared.runtime.find import PluginNotFound, find
 from shared.runtime.presence import expect_new
@@ -39,41 +38,6 @@ class PluginError(Exception):
     def __init__(self, plugin: str, verb: str, code: int, msg: str, details: str = "") -> None:
         self.plugin, self.verb, self.code, self.msg, self.details = plugin, verb, code, msg, details
         super().__init__(f"{plugin} {verb}: {msg}{f': {details}' if details else ''} (code {code})")
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """One interface of one container; `netns` is a path, empty when the namespace is gone."""
-
-    container_id: str
-    netns: str
-    ifname: str = "eth0"
-    cni_args: Mapping[str, str] = field(default_factory=dict)
-    capability_args: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for what could lead a plugin, or the cache, to somebody else's files."""
-        if not is_name(self.container_id):
-            raise ValueError(f"container id {self.container_id!r} is not a name")
-        if not is_link_name(self.ifname):
-            raise ValueError(f"ifname {self.ifname!r} is not the name of an interface")
-        for key, value in self.cni_args.items():
-            if ";" in key + value or "=" in key:
-                raise ValueError(f"CNI argument {key}={value} contains a separator")
-
-    def environment(self, verb: str, bin_dirs: Sequence[Path | str]) -> dict[str, str]:
-        """The CNI_* variables of a call."""
-        return {
-            **_environment(verb, bin_dirs),
-            "CNI_CONTAINERID": self.container_id,
-            "CNI_NETNS": self.netns,
-            "CNI_IFNAME": self.ifname,
-            "CNI_ARGS": ";".join(f"{key}={value}" for key, value in self.cni_args.items()),
-        }
-
-
-def _environment(verb: str, bin_dirs: Sequence[Path | str]) -> dict[str, str]:
-    return {"CNI_COMMAND": verb, "CNI_PATH": os.pathsep.join(map(str, bin_dirs))}
 
 
 def add(
@@ -161,7 +125,7 @@ def gc(
     message |= {"name": network.name, "cniVersion": network.cni_version}
     # The specification's name for it, and the one that it had in libcni at first.
     message |= {"cni.dev/valid-attachments": attachments, "cni.dev/attachments": attachments}
-    execute(executable, "GC", message, _environment("GC", bin_dirs), limit)
+    execute(executable, "GC", message, environment_of("GC", bin_dirs), limit)
 
 
 def status(network: NetworkConfigList, bin_dirs: Sequence[Path | str], *, limit: float = TIME_LIMIT) -> None:
@@ -174,7 +138,7 @@ def status(network: NetworkConfigList, bin_dirs: Sequence[Path | str], *, limit:
         for plugin, executable in zip(network.plugins, executables, strict=True):
             message = {key: value for key, value in plugin.items() if key != "capabilities"}
             message |= {"name": network.name, "cniVersion": network.cni_version}
-            execute(executable, "STATUS", message, _environment("STATUS", bin_dirs), limit)
+            execute(executable, "STATUS", message, environment_of("STATUS", bin_dirs), limit)
 
 
 def versions(plugin_type: str, bin_dirs: Sequence[Path | str], *, limit: float = TIME_LIMIT) -> tuple[str, ...]:
@@ -184,7 +148,7 @@ def versions(plugin_type: str, bin_dirs: Sequence[Path | str], *, limit: float =
     """
     executable = _executable({"type": plugin_type}, "VERSION", bin_dirs)
     # Plugins of old want all variables for any command.
-    environment = _environment("VERSION", bin_dirs) | dict.fromkeys(
+    environment = environment_of("VERSION", bin_dirs) | dict.fromkeys(
         ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"), "dummy"
     )
     try:

@@ -26,7 +26,8 @@ from shared.cni import lock_holders
 from shared.cni.errors import CniError
 from shared.cni.names import is_link_name, is_name
 from shared.cni.versions import SUPPORTED, downgrade, upgrade
-from shared.runtime.attach import Attachment, Result
+from shared.runtime.attach import Result
+from shared.runtime.attachment import Attachment
 from shared.runtime.conflist import InvalidConfigFile, NetworkConfigList, parse
 
 DIRECTORY = Path("/var/lib/cni")

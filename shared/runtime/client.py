@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from shared.runtime import attach, cache, presence
-from shared.runtime.attach import Attachment, PluginError, Result
+from shared.runtime.attach import PluginError, Result
+from shared.runtime.attachment import Attachment
 from shared.runtime.cache import Cache, Cached, CacheError
 from shared.runtime.conflist import NetworkConfigList
 from shared.runtime.presence import AttachmentExists

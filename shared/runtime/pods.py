@@ -22,7 +22,8 @@ from shared.net import addresses, links
 from shared.net.netlink import Netlink
 from shared.net.netns import open_netns
 from shared.runtime import attach, cache, presence
-from shared.runtime.attach import Attachment, Result
+from shared.runtime.attach import Result
+from shared.runtime.attachment import Attachment
 from shared.runtime.cache import Cache
 from shared.runtime.client import Client
 from shared.runtime.conflist import NetworkConfigList, Warn, load, parse

@@ -14,7 +14,7 @@ from shared.net.netns import OWN, HostNetns, open_netns
 from shared.net.owner import Owner
 
 if TYPE_CHECKING:
-    from shared.runtime.attach import Attachment
+    from shared.runtime.attachment import Attachment
 
 ALIVE, GONE, UNKNOWN = "alive", "gone", "unknown"
 LOOPBACK = "lo"  # the kernel's own, in each namespace

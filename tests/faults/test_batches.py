@@ -299,7 +299,7 @@ def test_elements_that_are_taken_over(host: PretendHost) -> None:
     said = host.python("""
 from shared.net.owner import Owner
 from shared.nft import registry, transaction, wire
-from shared.nft.hostports import ANY, _ruleset
+from shared.hostports.nftables import ANY, _ruleset
 kernel = transaction.Nfnetlink()
 transactions = []
 commit = kernel.commit

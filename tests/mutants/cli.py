@@ -6,39 +6,39 @@ from tests.mutants.mutant import Mutant
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
-        "shared/cli/leases.py", "if again is not None and again.dead:", "if True:",
+        "shared/cli/leases/pools.py", "if again is not None and again.dead:", "if True:",
         "a lease whose pod has come back is kept: `cnitool ipam gc` looks again with the lock", "tests/system/test_cnitool_ipam.py -k with_the_lock",
     ),
     Mutant(
-        "shared/cli/leases.py", "and lease in (held.lease, held.lease.bare):", ":",
+        "shared/cli/leases/pools.py", "and lease in (held.lease, held.lease.bare):", ":",
         "an address that another pod has got meanwhile is not freed", "tests/system/test_cnitool_ipam.py -k with_the_lock",
     ),
     Mutant(
-        "shared/cli/leases.py", 'dead = "" if self._is_inside(address, lease) else "its namespace is gone"', 'dead = "its namespace is gone"',
+        "shared/cli/leases/pools.py", 'dead = "" if self._is_inside(address, lease) else "its namespace is gone"', 'dead = "its namespace is gone"',
         "a lease whose address a process has is kept", "tests/system/test_cnitool_ipam.py -k whatever_the_names",
     ),
     Mutant(
-        "shared/cli/leases.py", "and not held.is_in_use and _is_before(made, cached):", "and not held.is_in_use:",
+        "shared/cli/leases/pools.py", "and not held.is_in_use and _is_before(made, cached):", "and not held.is_in_use:",
         "a lease newer than the cached result is kept: its ADD may run", "tests/system/test_cnitool_ipam.py -k who_may_live",
     ),
     Mutant(
-        "shared/cli/leases.py", "and not held.is_in_use and _is_before", "and _is_before",
+        "shared/cli/leases/pools.py", "and not held.is_in_use and _is_before", "and _is_before",
         "a lease whose host link is there is kept", "tests/system/test_cnitool_ipam.py -k link_is_there",
     ),
     Mutant(
-        "shared/cli/leases.py", "return [] if any(one.keys(network) for one in unreadable) else found", "return found",
+        "shared/cli/leases/pools.py", "return [] if any(one.keys(network) for one in unreadable) else found", "return found",
         "a lease of old beside an unreadable entry is kept", "tests/system/test_cnitool_ipam.py -k lease_of_old_beside",
     ),
     Mutant(
-        "shared/cli/leases.py", "if what == name or (lease and what == lease.container_id)]", "if what == name or (lease and lease.container_id.startswith(what))]",
+        "shared/cli/leases/pools.py", "if what == name or (lease and what == lease.container_id)]", "if what == name or (lease and lease.container_id.startswith(what))]",
         "releasing a container's addresses frees nobody else's", "tests/system/test_cnitool_ipam.py -k release_of_a_container",
     ),
     Mutant(
-        "shared/cli/leases.py", 'return Held(address, lease, made, dead="empty or garbled")', "return Held(address, lease, made)",
+        "shared/cli/leases/pools.py", 'return Held(address, lease, made, dead="empty or garbled")', "return Held(address, lease, made)",
         "a garbled lease is shown as dead", "tests/system/test_cnitool_ipam.py -k earlier_boot",
     ),
     Mutant(
-        "shared/cli/ipam.py", "    if not options.dry_run:\n        for pool", "    if True:\n        for pool",
+        "shared/cli/leases/command.py", "    if not options.dry_run:\n        for pool", "    if True:\n        for pool",
         "`cnitool ipam gc --dry-run` frees nothing", "tests/system/test_cnitool_ipam.py -k garbage_collection",
     ),
     Mutant(
@@ -66,19 +66,19 @@ TABLE: tuple[Mutant, ...] = (
         "a relative CNI_PATH is refused", "tests/system/test_cnitool.py -k variable_that_cannot",
     ),
     Mutant(
-        "shared/cli/living.py", "reason = reason or namespaces.home(entry.key[1], _addresses(entry), taken, guess=False)", "",
+        "shared/cli/leases/living.py", "reason = reason or namespaces.home(entry.key[1], _addresses(entry), taken, guess=False)", "",
         "a pod whose namespace has lost its path is not collected", "tests/faults/test_cache.py -k one_evidence and address",
     ),
     Mutant(
-        "shared/cli/living.py", "        for key in sorted(one.keys(network.name)):", "        for key in ():",
+        "shared/cli/leases/living.py", "        for key in sorted(one.keys(network.name)):", "        for key in ():",
         "pods whose entry cannot be read are not collected", "tests/faults/test_cache.py -k one_evidence and read",
     ),
     Mutant(
-        "shared/cli/living.py", "    if port:\n        return", "    if False:\n        return",
+        "shared/cli/leases/living.py", "    if port:\n        return", "    if False:\n        return",
         "an attachment whose host link leads to a pod is not collected", "tests/faults/test_cache.py -k link_is_enough",
     ),
     Mutant(
-        "shared/cli/living.py", "if found.leased.get(key, ADD_SECONDS) < ADD_SECONDS and", "if False and",
+        "shared/cli/leases/living.py", "if found.leased.get(key, ADD_SECONDS) < ADD_SECONDS and", "if False and",
         "a young lease by another main plugin is not collected", "tests/faults/test_cache.py -k one_evidence and young",
     ),
     Mutant(
@@ -190,19 +190,19 @@ TABLE: tuple[Mutant, ...] = (
         "--uninstall leaves the tools that another bin dir uses", "tests/system/test_install.py -k another_bin_dir",
     ),
     Mutant(
-        "shared/cli/validate.py", "        if needed and not is_given:\n", "        if False:\n",
+        "shared/cli/config/validate.py", "        if needed and not is_given:\n", "        if False:\n",
         "validate says that portmap has nothing to do without its capability", "tests/unit/test_validate.py -k findings_of_a_plugin",
     ),
     Mutant(
-        "shared/cli/validate.py", "                if one.gateway not in one.subnet:\n", "                if False:\n",
+        "shared/cli/config/validate.py", "                if one.gateway not in one.subnet:\n", "                if False:\n",
         "validate sees a gateway outside of its subnet", "tests/unit/test_validate.py -k findings_of_a_plugin",
     ),
     Mutant(
-        "shared/cli/validate.py", "            elif value and name not in served and", "            elif False and",
+        "shared/cli/config/validate.py", "            elif value and name not in served and", "            elif False and",
         "validate sees a capability that no plugin serves", "tests/unit/test_validate.py -k findings_of_a_plugin",
     ),
     Mutant(
-        "shared/cli/validate.py", "            yield from _without_effect(keys, raw, path)\n", "            pass\n",
+        "shared/cli/config/validate.py", "            yield from _without_effect(keys, raw, path)\n", "            pass\n",
         "validate sees keys without effect", "tests/unit/test_validate.py -k findings_of_a_plugin",
     ),
     Mutant(

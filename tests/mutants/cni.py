@@ -146,7 +146,7 @@ TABLE: tuple[Mutant, ...] = (
         "a slip in the log's key keeps no pod", "tests/system/test_log.py -k wrong_key",
     ),
     Mutant(
-        "shared/cni/log.py", "for number in range(KEPT, 0, -1):", "for number in range(1, KEPT + 1):",
+        "shared/cni/log.py", "for number in range(suite.LOGS_KEPT, 0, -1):", "for number in range(1, suite.LOGS_KEPT + 1):",
         "the last full files of the log are kept", "tests/unit/test_log_file.py -k oldest",
     ),
     Mutant(

@@ -280,25 +280,25 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_vlan_gateway.py",
     ),
     Mutant(
-        "shared/net/qdisc.py",
-        'present["handle"] == ROOT_HANDLE and _is_limit(tc, present):\n        requests.append(_remove(index, TC_H_ROOT, ROOT_HANDLE))',
-        '_is_limit(tc, present):\n        requests.append(_remove(index, TC_H_ROOT, present["handle"]))',
+        "shared/net/shaping.py",
+        'present["handle"] == ROOT_HANDLE and _is_limit(tc, present):\n        requests.append(removal(index, TC_H_ROOT, ROOT_HANDLE))',
+        '_is_limit(tc, present):\n        requests.append(removal(index, TC_H_ROOT, present["handle"]))',
         "DEL leaves a stranger's token bucket", "tests/system/test_bandwidth.py -k strangers_root",
     ),
     Mutant(
-        "shared/net/qdisc.py", 'if present is not None and present["handle"] == ROOT_HANDLE and _is_limit(tc, present):', 'if present is not None and present["handle"] == ROOT_HANDLE:',
+        "shared/net/shaping.py", 'if present is not None and present["handle"] == ROOT_HANDLE and _is_limit(tc, present):', 'if present is not None and present["handle"] == ROOT_HANDLE:',
         "DEL leaves a stranger's HTB and prio", "tests/system/test_bandwidth.py -k strangers",
     ),
     Mutant(
-        "shared/net/qdisc.py", "        if filters.get(preference) not in {0, *ifbs}:\n", "        if filters.get(preference) is None:\n",
+        "shared/net/shaping.py", "        if filters.get(preference) not in {0, *ifbs}:\n", "        if filters.get(preference) is None:\n",
         "DEL leaves a stranger's redirection", "tests/system/test_bandwidth.py -k strangers",
     ),
     Mutant(
-        "shared/net/qdisc.py", "preference == OWN_QDISC and len(filters) == 1", "preference == OWN_QDISC",
+        "shared/net/shaping.py", "preference == OWN_QDISC and len(filters) == 1", "preference == OWN_QDISC",
         "an ingress qdisc with a stranger's filter stays", "tests/system/test_bandwidth.py -k own_qdisc",
     ),
     Mutant(
-        "shared/net/qdisc.py", '    if present is not None and present["handle"]:\n', "    if False:\n", "a link that something limits already is refused",
+        "shared/net/shaping.py", '    if present is not None and present["handle"]:\n', "    if False:\n", "a link that something limits already is refused",
         "tests/system/test_bandwidth.py -k strangers",
     ),
     Mutant(
@@ -320,35 +320,35 @@ TABLE: tuple[Mutant, ...] = (
         "calls that look at rules and change them take turns", "tests/faults/test_turns.py",
     ),
     Mutant(
-        "shared/net/claims.py", "            left -= {*_addresses(content)}\n", "            pass\n", "DEL leaves an address that another pod has by now",
+        "shared/admission/claims.py", "            left -= {*_addresses(content)}\n", "            pass\n", "DEL leaves an address that another pod has by now",
         "tests/system/test_firewall.py -k leased_anew",
     ),
     Mutant(
-        "shared/net/claims.py", '(content.get("network") != claim.owner.network or _order(content) >= _order(claim.note))', "True",
+        "shared/admission/claims.py", '(content.get("network") != claim.owner.network or _order(content) >= _order(claim.note))', "True",
         "a note that another suite's DEL left behind keeps no address", "tests/system/test_firewall.py -k references_del",
     ),
     Mutant(
-        "shared/net/claims.py", "if claim and claim.owner.network == network and (claim.owner.container_id", "if claim and (claim.owner.container_id",
+        "shared/admission/claims.py", "if claim and claim.owner.network == network and (claim.owner.container_id", "if claim and (claim.owner.container_id",
         "firewall's GC leaves other networks' pods", "tests/system/test_firewall.py -k collection_by_iptables",
     ),
     Mutant(
-        "shared/net/claims.py", "(claim.owner.container_id, claim.owner.ifname) not in valid", "claim.owner.container_id not in {one for one, _ in valid}",
+        "shared/admission/claims.py", "(claim.owner.container_id, claim.owner.ifname) not in valid", "claim.owner.container_id not in {one for one, _ in valid}",
         "firewall's GC tells the interfaces of a container apart", "tests/system/test_firewall.py -k collection_by_iptables",
     ),
     Mutant(
-        "shared/net/claims.py", "if claim and claim.owner.network == network and is_alive(claim, valid):", "if claim and is_alive(claim, valid):",
+        "shared/admission/claims.py", "if claim and claim.owner.network == network and is_alive(claim, valid):", "if claim and is_alive(claim, valid):",
         "a note of another network's pod has nobody admitted here", "tests/system/test_firewall_restored.py -k not_for_this_network",
     ),
     Mutant(
-        "shared/net/claims.py", "return Claim(owner, content) if path in _paths(owner) else None", "return Claim(owner, content)",
+        "shared/admission/claims.py", "return Claim(owner, content) if path in _paths(owner) else None", "return Claim(owner, content)",
         "a note under another's name counts for nothing", "tests/system/test_firewall_restored.py -k not_for_this_network",
     ),
     Mutant(
-        "shared/net/claims.py", "        each(first, *(lambda take=take", "        _remove(owner)\n        each(first, *(lambda take=take",
+        "shared/admission/claims.py", "        each(first, *(lambda take=take", "        _remove(owner)\n        each(first, *(lambda take=take",
         "a note stays until its rules are gone", "tests/system/test_firewalld.py -k could_not_end",
     ),
     Mutant(
-        "shared/net/claims.py", "found = [next(_living(some, owner.network, None), None) for some in (names, names[::-1])]", "found = [next(_living(some, owner.network, None), None) for some in (names,)]",
+        "shared/admission/claims.py", "found = [next(_living(some, owner.network, None), None) for some in (names, names[::-1])]", "found = [next(_living(some, owner.network, None), None) for some in (names,)]",
         "an ADD that is killed while it restores leaves a witness", "tests/system/test_firewall_restored.py -k witnesses",
     ),
     Mutant(

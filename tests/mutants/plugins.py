@@ -133,7 +133,7 @@ TABLE: tuple[Mutant, ...] = (
         "DEL leaves a stranger's link that is called like an ifb and is none", "tests/system/test_bandwidth.py -k strangers",
     ),
     Mutant(
-        "plugins/bandwidth.py", 'ifb and link and ifb["index"] not in qdisc.redirections(TrafficControl(), link["index"]).values()', "ifb and link",
+        "plugins/bandwidth.py", 'ifb and link and ifb["index"] not in shaping.redirections(TrafficControl(), link["index"]).values()', "ifb and link",
         "a second ADD leaves the first one's ifb", "tests/system/test_bandwidth.py -k add_twice",
     ),
     Mutant(
@@ -293,7 +293,7 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "plugins/bandwidth.py",
-        'return end if end and ifb["index"] in qdisc.redirections(TrafficControl(), end["index"]).values() else None',
+        'return end if end and ifb["index"] in shaping.redirections(TrafficControl(), end["index"]).values() else None',
         "return end",
         "a limit that does not lead to the own ifb is another pod's", "tests/system/test_paths.py -k limit_of_the_references",
     ),

@@ -46,7 +46,7 @@ TABLE: tuple[Mutant, ...] = (
         "a plugin that is being replaced is waited for", "tests/system/test_pods.py -k being_replaced",
     ),
     Mutant(
-        "shared/runtime/attach.py", 'if ";" in key + value or "=" in key:', 'if "=" in key:',
+        "shared/runtime/attachment.py", 'if ";" in key + value or "=" in key:', 'if "=" in key:',
         "no CNI argument smuggles in another", "tests/system/test_pods.py -k smuggle",
     ),
     Mutant(
@@ -54,7 +54,7 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS says that a plugin is missing", "tests/system/test_client.py -k status_asks",
     ),
     Mutant(
-        "shared/runtime/attach.py", "if not is_name(self.container_id):", "if not self.container_id:",
+        "shared/runtime/attachment.py", "if not is_name(self.container_id):", "if not self.container_id:",
         "a container id leads to nobody else's cached result", "tests/system/test_client.py -k lead_elsewhere",
     ),
     Mutant(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.dbus.firewalld import FILES
+from shared.admission.firewalld import FILES
 from tests.pretend import PretendHost, read_line
 from tests.system.firewall_node import Node
 from tests.system.test_firewalld import BUS, end, fake_bus

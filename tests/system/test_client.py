@@ -22,7 +22,8 @@ import pytest
 from shared.net import netns
 from shared.net.owner import Owner
 from shared.runtime import attach, presence
-from shared.runtime.attach import Attachment, PluginError
+from shared.runtime.attach import PluginError
+from shared.runtime.attachment import Attachment
 from shared.runtime.cache import Cache, CacheError
 from shared.runtime.client import Client
 from shared.runtime.pods import Pod, PodNetwork
@@ -171,7 +172,7 @@ def test_failed_write_leaves_no_file(chain: Chain, client: Client, monkeypatch: 
 def test_what_a_killed_add_left_goes_with_its_del(chain: Chain, client: Client) -> None:
     chain.answer("first", "ADD", "import signal; os.kill(os.getppid(), signal.SIGKILL); sys.exit(1)")
     script = (
-        "import sys; from shared.runtime.attach import Attachment; from shared.runtime.client import Client;"
+        "import sys; from shared.runtime.attachment import Attachment; from shared.runtime.client import Client;"
         "from shared.runtime.conflist import parse; network = parse({'name': 'net', 'plugins': [{'type': 'first'}]});"
         "Client([sys.argv[1]], cache_dir=sys.argv[2]).add(network, Attachment('c1', '/run/netns/one'))"
     )

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from ipam.host_local.store import SIDECAR
-from shared.cli import demo
+from shared.cli.demo import command as demo
 from shared.net.owner import is_host_link
 from tests.pretend import PATH, PATIENCE, PretendHost
 
 TREE = Path(__file__).resolve().parents[2]
-DEMO = TREE / "shared/cli/demo.py"
+DEMO = TREE / "shared/cli/demo/command.py"
 NETWORK = demo.NETWORK["name"]
 CALL = "import json; from tests.system.test_demo import touched; print(json.dumps(touched()))"
 # The demo in the pretend host's own namespaces, hiding nothing, whose pods are never torn down.
 BROKEN = """
 import sys
 from pathlib import Path
-from shared.cli import demo
+from shared.cli.demo import command as demo
 demo.throwaway.hide = lambda directory: None
 demo.tear_down = lambda pods, pod: None
 try:

@@ -47,7 +47,7 @@ import base64, json, os, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shared.runtime import attach
-from shared.runtime.attach import Attachment
+from shared.runtime.attachment import Attachment
 from shared.runtime.conflist import load, parse
 bin_dir, first, last, workers = sys.argv[1], *map(int, sys.argv[2:])
 (network,) = load("/etc/cni/net.d", sys.exit)

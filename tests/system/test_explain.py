@@ -24,7 +24,7 @@ sys.exit(main({tree!r}))
 WITNESSED = """
 import json, sys
 sys.path.insert(0, {tree!r})
-from shared.cli import explain
+from shared.cli.explain import command as explain
 from shared.cli.commands import parser
 explain.REHEARSAL = '''
 import json, sys
@@ -35,7 +35,7 @@ def witness(kind, flags, sequence, message, *tables):
     print("SENT", json.dumps([kind, message]), file=sys.stderr, flush=True)
     return encode(kind, flags, sequence, message, *tables)
 netlink.encode = witness
-from shared.cli.rehearsal import main
+from shared.cli.explain.rehearsal import main
 main()
 '''
 sys.exit(explain.run(parser().parse_args()))

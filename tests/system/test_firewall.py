@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.net import claims
+from shared.admission import claims
 from shared.net.owner import Owner
 from tests.faults import batch
 from tests.pretend import PATH, PretendHost

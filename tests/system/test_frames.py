@@ -317,7 +317,7 @@ def test_a_failing_add_that_is_killed_at_any_message(net: Network, host: Pretend
 
 MANY = """
 from shared.net.owner import Owner
-from shared.nft import dedup, spoofcheck
+from shared.frames import dedup, spoofcheck
 from shared.undo import Undo
 for n in range(200):
     owner = Owner("net", f"{n:064x}", "eth0")

@@ -26,13 +26,12 @@ STANDARD = {
     "struct",  # netlink headers; 20 lines around _struct
 }
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|steps|undo))?")
-KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc|subnets)\w+)?")
-TC = re.compile(r"shared\.net\.(tc_wire|qdisc)")
+KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc|shaping|subnets)\w+)?")
+TC = re.compile(r"shared\.net\.(tc_wire|qdisc|shaping)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(
     r"shared\.nft"
-    r"(\.(wire|admission|dedup|expressions|former|hostports|isolation|masquerade|registry|ruleset|spoofcheck"
-    r"|transaction))?"
+    r"(\.(wire|expressions|former|registry|ruleset|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 # What an executable may load of this project beyond the protocol.
@@ -44,14 +43,15 @@ OWN = {
         KERNEL,
         NFT,
         re.compile(
-            r"plugins(\.firewall)?|shared\.admission|shared\.(iptables|dbus)(\.(firewall|firewalld|bus|variants))?"
+            r"plugins(\.firewall)?|shared\.admission(\.(backends|claims|iptables|nftables|isolation|firewalld))?"
+            r"|shared\.(iptables|dbus)(\.(bus|variants))?"
         ),
     ),
     "host-local": (IPAM, re.compile(r"shared\.net(\.liveness)?")),
     "portmap": (
         KERNEL,
         NFT,
-        re.compile(r"plugins(\.portmap)?|shared\.iptables(\.(hostport_records|hostport_rules|hostports|variants))?"),
+        re.compile(r"plugins(\.portmap)?|shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?"),
     ),
     "tuning": (KERNEL, re.compile(r"plugins(\.tuning)?")),
 }
@@ -75,9 +75,9 @@ RARE: dict[str, list[str]] = {
 }
 # The keys that load a part of nf_tables, which, and the verbs that do without it.
 NFT_KEYS = {
-    "ipMasq": ("masquerade", {"VERSION"}),
-    "macspoofchk": ("spoofcheck", {"VERSION"}),
-    "promiscMode": ("dedup", {"VERSION", "STATUS"}),
+    "ipMasq": ("masquerade.nftables", {"VERSION"}),
+    "macspoofchk": ("frames.spoofcheck", {"VERSION"}),
+    "promiscMode": ("frames.dedup", {"VERSION", "STATUS"}),
 }
 # Executes a launcher and tells, at the only exit, what is in sys.modules that was not at the start.
 OBSERVER = """
@@ -173,12 +173,14 @@ def test_nf_tables_are_for_who_wants_them(host: PretendHost, key: str, version: 
         modules = loaded(answer)
         # once a node has tables, all looks for what an attachment or its address has from former times, by the
         # reference, too, and from before a key was changed
-        either = re.compile(r"shared\.filters|shared\.iptables(\.variants)?")
-        allowed = (PROTOCOL, *OWN["bridge"], NFT, either)
-        assert {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in allowed)} == set()
+        either = re.compile(
+            r"shared\.pod(\.filters)?|shared\.(masquerade|frames|hostports|admission)|shared\.iptables(\.variants)?"
+        )
         mechanism, without = NFT_KEYS[key]
-        others = {f"shared.nft.{one}" for one, _ in NFT_KEYS.values()} - {f"shared.nft.{mechanism}"}
-        assert (f"shared.nft.{mechanism}" in modules) == (verb not in without) and not others & modules
+        allowed = (PROTOCOL, *OWN["bridge"], NFT, either, re.compile(rf"shared\.{mechanism}"))
+        assert {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in allowed)} == set()
+        others = {f"shared.{one}" for one, _ in NFT_KEYS.values()} - {f"shared.{mechanism}"}
+        assert (f"shared.{mechanism}" in modules) == (verb not in without) and not others & modules
 
 
 @pytest.mark.parametrize("version", found())

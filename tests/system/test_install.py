@@ -907,10 +907,10 @@ def test_python_upgraded_behind_the_same_path(site: Site, tmp_path: Path) -> Non
 
 
 def test_demo_is_started_on_the_new_installation(site: Site) -> None:
-    (site.source / "shared" / "cli" / "demo.py").write_text(
+    (site.source / "shared" / "cli" / "demo" / "command.py").write_text(
         "import sys\nprint('demo', __file__, *sys.argv[1:], sys.flags.isolated)\nraise SystemExit(7)\n"
     )
     done = site.run("--demo", check=False)
     assert done.returncode == 7
-    assert done.stdout.splitlines()[-1] == f"demo {site.tree()}/shared/cli/demo.py --bin-dir {site.bin} 1"
+    assert done.stdout.splitlines()[-1] == f"demo {site.tree()}/shared/cli/demo/command.py --bin-dir {site.bin} 1"
     site.assert_works()

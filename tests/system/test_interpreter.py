@@ -109,8 +109,8 @@ def test_tools_that_are_not_the_known_ones(site: Site) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("shared/nft/conditions.py", "import no_such_module\n", "no_such_module"),
-        ("shared/iptables/hostports.py", "raise ValueError('disabled for FIPS')\n", "disabled for FIPS"),
+        ("shared/hostports/conditions.py", "import no_such_module\n", "no_such_module"),
+        ("shared/hostports/iptables.py", "raise ValueError('disabled for FIPS')\n", "disabled for FIPS"),
         ("shared/net/blake2.py", "def hexdigest(data, size):\n    return ''\n", "its BLAKE2 gives wrong digests"),
     ],
 )

@@ -284,7 +284,7 @@ def test_a_garbled_bundle_is_passed_over(site: Site, tree: Path) -> None:
 BUILD = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from shared.cli import bundle
+from shared.build import bundle
 sys.stdout.buffer.write(bundle.build(pathlib.Path(sys.argv[1]), sys.argv[1]))
 """
 

@@ -59,5 +59,7 @@ def test_types(python: str, tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(text)
     mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "--config-file", "", "user.py"]
     done = subprocess.run(mypy, cwd=tmp_path, capture_output=True, text=True)
-    assert "pycni.shared.runtime.attach.Attachment" in done.stdout and "NetworkConfigList" in done.stdout, done.stdout
+    assert "pycni.shared.runtime.attachment.Attachment" in done.stdout and "NetworkConfigList" in done.stdout, (
+        done.stdout
+    )
     assert 'Argument 1 to "Pod"' in done.stdout and "Any" not in done.stdout.splitlines()[1], done.stdout

@@ -522,7 +522,7 @@ def test_killed_at_any_step_by_iptables(node: Node, verb: str) -> None:
 MANY = """
 from shared.cni.ip import Prefix
 from shared.net.owner import Owner
-from shared.nft import masquerade
+from shared.masquerade import nftables as masquerade
 from shared.undo import Undo
 for n in range(200):
     addresses = [Prefix.parse(f"10.1.7.{n}/16"), Prefix.parse(f"fd00:1::7:{n}/64")]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.cli.wire_tables import ATTRIBUTES_BY_HAND
+from shared.build.wire_tables import ATTRIBUTES_BY_HAND
 from tests.pretend import PretendHost
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -183,7 +183,7 @@ def test_a_namespace_of_a_pod_is_as_ever(host: PretendHost) -> None:
 SCRIPT = """
 import json, sys
 from shared.runtime import conflist
-from shared.runtime.attach import Attachment
+from shared.runtime.attachment import Attachment
 from shared.runtime.client import Client
 client = Client([sys.argv[1]])
 network = conflist.parse(json.loads(sys.argv[2]))

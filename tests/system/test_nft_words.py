@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from shared.cli import story, wiretap
-from shared.cli.recorder import Recorder
+from shared.cli.explain import story, wiretap
+from shared.cli.explain.recorder import Recorder
 from shared.net.netlink import Request, encode
 from shared.net.wire import NETLINK_NETFILTER
 from shared.nft import wire

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from shared.runtime import attach
-from shared.runtime.attach import Attachment, PluginError
+from shared.runtime.attach import PluginError
+from shared.runtime.attachment import Attachment
 from shared.runtime.conflist import NetworkConfigList, NoConfigDirectory, NoValidConfig, parse
 from shared.runtime.find import PluginNotFound
 from shared.runtime.pods import Pod, PodNetwork

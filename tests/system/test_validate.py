@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from shared.cli.cnitool import run
-from shared.cli.validate import ERROR, findings
+from shared.cli.config.validate import ERROR, findings
 from shared.launch import PLUGINS
 from tests.pretend import PretendHost
 

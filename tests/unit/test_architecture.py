@@ -16,47 +16,43 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("plugins", "ipam", "shared")
 # Modules directly in `shared` are under everything else; only the launcher is above.
 BASE = "base"
+KERNEL = {BASE, "shared.cni", "shared.net"}
+FILTERS = {*KERNEL, "shared.nft", "shared.iptables", "shared.dbus"}
+MECHANISMS = {"shared.masquerade", "shared.hostports", "shared.admission", "shared.frames"}
 BELOW = {
     BASE: {BASE},
     "shared.cni": {BASE, "shared.cni"},
-    "shared.net": {BASE, "shared.cni", "shared.net"},
-    "shared.nft": {BASE, "shared.cni", "shared.net", "shared.nft"},
-    "shared.iptables": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables"},
-    "shared.dbus": {BASE, "shared.cni", "shared.net", "shared.dbus"},
-    # all mechanisms of an attachment together
-    "shared.admission": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables", "shared.dbus"},
-    "shared.filters": {BASE, "shared.cni", "shared.net", "shared.nft", "shared.iptables", "shared.admission"},
-    "plugins": {
-        BASE,
-        "shared.cni",
-        "shared.net",
-        "shared.nft",
-        "shared.iptables",
-        "shared.dbus",
-        "shared.admission",
-        "shared.filters",
-    },
-    "ipam": {BASE, "shared.cni", "shared.net", "shared.nft"},
+    "shared.net": KERNEL,
+    "shared.nft": {*KERNEL, "shared.nft"},
+    "shared.iptables": {*KERNEL, "shared.nft", "shared.iptables"},  # reads the rules that iptables has in nf_tables
+    "shared.dbus": {*KERNEL, "shared.dbus"},
+    **{mechanism: {*FILTERS, mechanism} for mechanism in MECHANISMS},
+    "shared.pod": {*FILTERS, *MECHANISMS, "shared.pod"},
+    "plugins": {*FILTERS, *MECHANISMS, "shared.pod"},
+    "ipam": {*KERNEL, "shared.nft"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
-    "shared.cli": {BASE, "shared.cni", "shared.net", "shared.launch", "shared.runtime", "shared.cli"},
+    "shared.build": {BASE, "shared.build", "shared.launch"},
+    "shared.cli": {*KERNEL, "shared.launch", "shared.runtime", "shared.cli"},
 }
 BELOW_ONE = {
     "shared.runtime.pods": {"shared.net"},  # looks into the pod
     "shared.runtime.presence": {"shared.net"},  # the same, and for the pod's link on the host, before an ADD
     # read rules as the suite's own types and numbers have them
-    "shared.cli.nft_words": {"shared.nft"},
-    "shared.cli.nft_expressions": {"shared.nft"},
-    "shared.cli.reading": {"ipam"},  # has host-local read a configuration, and tells its ranges
-    "shared.cli.traces": {"ipam", "shared.nft"},  # finds what attachments have left: leases, rules
-    "shared.cli.living": {"shared.nft"},  # tells rules whose label is too short from those of known attachments
-    "shared.cli.leases": {"ipam"},  # reads and frees leases as host-local does
+    "shared.cli.explain.nft_words": {"shared.nft"},
+    "shared.cli.explain.nft_expressions": {"shared.nft"},
+    "shared.cli.config.reading": {"ipam"},  # has host-local read a configuration, and tells its ranges
+    # find the remains of attachments: leases, rules, notes
+    "shared.cli.leases.traces": {"ipam", "shared.nft", *MECHANISMS},
+    # tells rules with short labels from those of known attachments
+    "shared.cli.leases.living": {"shared.nft", *MECHANISMS},
+    "shared.cli.leases.pools": {"ipam"},  # reads and frees leases as host-local does
     # read configurations and leases as the plugins do, by the plugins' own code
     "shared.cli.doctor.files": {"ipam"},
     "shared.cli.doctor.network": {"plugins", "ipam"},
     "shared.cli.doctor.node": {"ipam"},
-    "shared.cli.doctor.state": {"ipam"},
-    "shared.cli.doctor.switches": {"shared.nft", "shared.iptables"},  # looks for portmap's rules
+    "shared.cli.doctor.state": {"ipam", "shared.admission"},
+    "shared.cli.doctor.switches": {"shared.hostports", "shared.iptables", "shared.nft"},  # looks for portmap's rules
 }
 ACCELERATORS = {"_sha2", "_sha512"}  # the same, before and from Python 3.12: no version has both
 OPERATOR_TIER = ("shared.runtime", "shared.build", "shared.cli")
@@ -99,6 +95,15 @@ def test_imports_go_downwards(module: str) -> None:
         if imported.partition(".")[0] in PACKAGES and imported not in PACKAGES:
             same_plugin = layer(module) in ("plugins", "ipam") and unit(imported) == unit(module)
             assert same_plugin or layer(imported) in allowed, f"{module} imports {imported}"
+
+
+def test_no_circles() -> None:
+    """No module needs itself by way of others, not even where the import stands in a function or is for types alone."""
+    waiting = {module: {one for one in imports(path) if one in MODULES} - {module} for module, path in MODULES.items()}
+    while free := [module for module, needed in waiting.items() if not needed & waiting.keys()]:
+        for module in free:
+            del waiting[module]
+    assert waiting == {}
 
 
 def test_executables_need_only_the_standard_library() -> None:

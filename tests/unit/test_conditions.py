@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.cni.ip import Prefix
-from shared.iptables.matches import Taker
-from shared.nft import conditions
+from shared.hostports import conditions
+from shared.hostports.iptables_matches import Taker
 from shared.nft.expressions import address, cmp, link, meta
 
 NET, NET_6 = Prefix.parse("192.0.2.0/24"), Prefix.parse("fd00::/8")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.cli import schema
+from shared.cli.config import schema
 from shared.launch import PLUGINS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ def test_each_plugin_has_a_page_with_its_keys(plugin: str) -> None:
     page = DOCS / ("reference/log.md" if plugin == schema.EVERY_PLUGIN else f"reference/plugins/{plugin}.md")
     found = dict(FILLED.findall(page.read_text(encoding="utf-8")))
     wanted = {plugin: schema.table(plugin)} if schema.table(plugin) else {}
-    assert found == wanted, f"run: python -m shared.cli.schema {page.relative_to(ROOT)}"
+    assert found == wanted, f"run: python -m shared.cli.config.schema {page.relative_to(ROOT)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from shared.cni.ip import Prefix
-from shared.iptables import hostports, masquerade, programs
-from shared.iptables.hostport_rules import Forwarding, interface_words
+from shared.hostports import iptables as hostports
+from shared.hostports.iptables_rules import Forwarding, interface_words
+from shared.hostports.nftables import HostPort
+from shared.iptables import programs
+from shared.masquerade import iptables as masquerade
 from shared.net.owner import Owner
-from shared.nft.hostports import HostPort
 
 OWNER = Owner("net", "c1", "eth0")
 POD = Prefix.parse("10.1.0.5/24")

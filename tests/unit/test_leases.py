@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from ipam.host_local.lease import Lease
 from ipam.host_local.ranges import Range, RangeSet
-from shared.cli import ipam
 from shared.cli.commands import parser
-from shared.cli.leases import Held, Pool, addresses
+from shared.cli.leases import command as ipam
+from shared.cli.leases.pools import Held, Pool, addresses
 from shared.cni.ip import Address, Prefix
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import signals, steps
-from shared.cni import log
+from shared.cni import log, suite
 from shared.cni.call import Call
 from shared.cni.errors import InternalError, InvalidConfig
 from shared.cni.log_config import Config
@@ -55,7 +55,7 @@ def written_by_many(path: Path) -> None:
 
 def test_many_writers_lose_and_tear_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With so many full files kept that none falls out; a new one is begun every few lines."""
-    monkeypatch.setattr(log, "KEPT", 100)
+    monkeypatch.setattr(suite, "LOGS_KEPT", 100)
     monkeypatch.setattr(log, "LOCK_SECONDS", 300.0)
     path = tmp_path / "log"
     written_by_many(path)
@@ -65,7 +65,7 @@ def test_many_writers_lose_and_tear_nothing(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_many_writers_that_do_not_wait_lose_and_tear_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "KEPT", 100)
+    monkeypatch.setattr(suite, "LOGS_KEPT", 100)
     monkeypatch.setattr(log, "LOCK_SECONDS", 0.0001)
     written_by_many(tmp_path / "log")
 
@@ -135,6 +135,6 @@ def test_settings_are_read_as_declared(raw: Any) -> None:
 
     def declared(raw: Any) -> tuple[str, int]:
         found = Config.read({"pycni": raw}).pycni
-        return (found.log, found.size) if found else ("", log.SIZE)
+        return (found.log, found.size) if found else ("", suite.LOG_BYTES)
 
     assert outcome(log.settings, raw) == outcome(declared, raw)

@@ -9,7 +9,7 @@ import pytest
 
 from ipam.host_local import Config as HostLocal
 from plugins.bridge import Config as Bridge
-from shared.cli import schema
+from shared.cli.config import schema
 from shared.cni.config import Config, boolean, choice, either, field, integer, list_of, mac, section, text
 
 

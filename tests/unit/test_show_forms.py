@@ -10,10 +10,10 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from shared.cli.mermaid import CLASSES, flowchart
-from shared.cli.picture import PAGE, svg
-from shared.cli.show import document, tree
-from shared.cli.topology import Bridge, Node, Pod, Port, Traffic, Uplink, amounts, shortened
+from shared.cli.view.mermaid import CLASSES, flowchart
+from shared.cli.view.picture import PAGE, svg
+from shared.cli.view.show import document, tree
+from shared.cli.view.topology import Bridge, Node, Pod, Port, Traffic, Uplink, amounts, shortened
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = 'a"]-->b`;#&<i>\\é'

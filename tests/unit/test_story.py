@@ -12,8 +12,8 @@ import pytest
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nftsocket
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
-from shared.cli import story, wiretap
-from shared.cli.recorder import Recorder
+from shared.cli.explain import story, wiretap
+from shared.cli.explain.recorder import Recorder
 from shared.net.netlink import Request, encode
 from shared.net.wire import (
     AF_BRIDGE,

@@ -13,7 +13,7 @@ from pyroute2.netlink import nla
 from pyroute2.netlink.rtnl.tcmsg import cls_u32, common, sched_ingress, sched_tbf, tcmsg
 
 from shared.cni.errors import UnsupportedField
-from shared.net import qdisc, tc_wire
+from shared.net import shaping, tc_wire
 from shared.net.netlink import Request, decode, encode
 from shared.net.qdisc import Bucket, TrafficControl
 from shared.undo import Undo
@@ -98,7 +98,7 @@ def test_redirection(index: int, target: int, preference: int) -> None:
     options = cls_u32.get_parameters(words)
     # the reference and tc give no class: it means nothing to what comes in
     options["attrs"] = sorted((one for one in options["attrs"] if one[0] != "TCA_U32_CLASSID"), reverse=True)
-    request = qdisc.redirection(index, target, preference)
+    request = shaping.redirection(index, target, preference)
     same(request, **options)
     cls_u32.fix_request(words)
     assert request.message["info"] == words["info"]
@@ -113,8 +113,8 @@ def test_places() -> None:
         return []
 
     with KernelEnd(answer, of=TrafficControl) as kernel:
-        qdisc.redirect(kernel.netlink, Undo(), LINK, {"index": 8})
-        qdisc.limit_link(kernel.netlink, Undo(), LINK, Bucket(8, 8))
+        shaping.redirect(kernel.netlink, Undo(), LINK, {"index": 8})
+        shaping.limit_link(kernel.netlink, Undo(), LINK, Bucket(8, 8))
     words: Message = {}
     sched_ingress.fix_request(words)
     _, ingress, redirection, _, bucket = asked
@@ -131,4 +131,4 @@ def test_a_kernel_without_it(absent: int) -> None:
         return [error(errno.ENOENT, sequence)] if kind == absent else []
 
     with KernelEnd(answer, of=TrafficControl) as kernel, pytest.raises(UnsupportedField, match=r"ingress|u32"):
-        qdisc.redirect(kernel.netlink, Undo(), LINK, {"index": 8})
+        shaping.redirect(kernel.netlink, Undo(), LINK, {"index": 8})

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.cli import reading, schema
 from shared.cli.cnitool import run
-from shared.cli.validate import Finding, findings
+from shared.cli.config import reading, schema
+from shared.cli.config.validate import Finding, findings
 from shared.launch import PLUGINS
 
 OWN = "#!/usr/bin/python3 -IS\n# pycni launcher: the code is in /nowhere\n"

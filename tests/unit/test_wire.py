@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from shared.cli import wire_tables
+from shared.build import wire_tables
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
@@ -98,7 +98,7 @@ def attached(peer: Message, **host: Any) -> Message:
 
 
 def test_the_tables_are_what_pyroute2_says() -> None:
-    """`python -m shared.cli.wire_tables` after raising pyroute2's version."""
+    """`python -m shared.build.wire_tables` after raising pyroute2's version."""
     for path, text in wire_tables.generate().items():
         assert (wire_tables.TREE / path).read_text(encoding="utf-8") == text
 

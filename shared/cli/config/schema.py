@@ -1,7 +1,7 @@
 """JSON Schema and documentation table of a plugin's keys, both from their declarations (config.Field).
 
-`cnitool schema PLUGIN` prints the schema. `python -m shared.cli.schema docs/reference/*.md docs/reference/plugins/*.md`
-fills in the tables between `<!-- keys: NAME -->` and `<!-- end -->`.
+`cnitool schema PLUGIN` prints the schema. `python -m shared.cli.config.schema PAGE…` fills in the tables of Markdown
+pages between `<!-- keys: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations

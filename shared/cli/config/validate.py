@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.cli import networks, reading, schema
+from shared.cli import networks
 from shared.cli.commands import UsageError
+from shared.cli.config import reading, schema
 from shared.cli.terminal import paint, readable, say
 from shared.cni import suite
 from shared.cni.call import folded

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from shared.cli import throwaway
-from shared.cli.ping import ping
+from shared.cli.demo.ping import ping
 from shared.cli.terminal import good, heading, paint, readable, say, table
 from shared.cli.throwaway import Failure, expect
 from shared.cni.errors import CniError

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from shared.cli import reading
+from shared.cli.config import reading
 from shared.cli.doctor.findings import Finding, Severity, error, note, warning
 from shared.cli.doctor.node import Node
 from shared.cni import suite

@@ -15,11 +15,11 @@ from netaddr import AddrFormatError
 from pyroute2 import IPRoute
 
 from ipam.host_local.store import SIDECAR
-from shared.cli import inhabited
 from shared.cli.doctor.files import Remembered, Store, entries, read_result
 from shared.cli.doctor.links import Identity, Link, Mark, Pod, Wire, links_here, routes_here
 from shared.cli.doctor.network import Network
-from shared.cli.traces import read_leases
+from shared.cli.leases import inhabited
+from shared.cli.leases.traces import read_leases
 from shared.cni.errors import CniError
 from shared.net.links import leads_to_pod
 from shared.net.netlink import Netlink

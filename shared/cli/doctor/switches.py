@@ -8,12 +8,13 @@ from contextlib import closing, suppress
 from shared.cli.doctor.findings import Finding, error
 from shared.cli.doctor.node import Node
 from shared.cni.errors import InternalError
-from shared.iptables import hostport_rules, variants
-from shared.iptables import hostports as by_iptables
+from shared.hostports import iptables as by_iptables
+from shared.hostports import iptables_rules as hostport_rules
+from shared.hostports import nftables as hostports
+from shared.iptables import variants
 from shared.iptables.programs import NoIptables
 from shared.net import forwarding, localnet, sysctl
 from shared.net.netlink import Netlink
-from shared.nft import hostports
 from shared.nft.transaction import Nfnetlink
 
 

@@ -14,16 +14,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from shared.cli import mirror, throwaway
+from shared.cli import throwaway
+from shared.cli.explain import mirror
 from shared.cli.networks import bin_dirs, capability_args, cni_args
 from shared.cli.terminal import readable
 from shared.cli.throwaway import Failure
-from shared.runtime.attach import Attachment
+from shared.runtime.attachment import Attachment
 from shared.runtime.conflist import ConfigError, NetworkConfigList, load
 
 CONTAINER_ID = "explain"
 NETNS = f"/run/netns/{CONTAINER_ID}"
-REHEARSAL = "import sys; sys.path[:] = {!r}; from shared.cli.rehearsal import main; main()"
+REHEARSAL = "import sys; sys.path[:] = {!r}; from shared.cli.explain.rehearsal import main; main()"
 
 
 def run(options: argparse.Namespace) -> int:

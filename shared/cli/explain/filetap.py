@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from shared import libc
-from shared.cli.recorder import Recorder, wrap
-from shared.cli.state import State, Step
+from shared.cli.explain.changes import State, Step
+from shared.cli.explain.recorder import Recorder, wrap
 
 SYSCTLS = "/proc/sys/"
 CONTENT_LIMIT = 4096  # bytes of a file that are noted

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from shared.cli.nft_expressions import Rule, brackets, verdict
-from shared.cli.state import Step
+from shared.cli.explain.changes import Step
+from shared.cli.explain.nft_expressions import Rule, brackets, verdict
 from shared.nft import ruleset, wire
 
 if TYPE_CHECKING:
-    from shared.cli.story import Rest
+    from shared.cli.explain.message import Rest
 
 Message = dict[str, Any]
 Types = list[ruleset.Type]

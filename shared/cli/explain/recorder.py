@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from shared.cli.state import State, Step, difference
+from shared.cli.explain.changes import State, Step, difference
 from shared.undo import Undo
 
 

@@ -16,16 +16,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shared.cli import filetap, mirror, state, story, throwaway, wiretap
-from shared.cli.recorder import Recorder, wrap
+from shared.cli import throwaway
+from shared.cli.explain import changes as state
+from shared.cli.explain import filetap, mirror, story, wiretap
+from shared.cli.explain.recorder import Recorder, wrap
 from shared.cni import execute, plugin, suite
 from shared.launch import PLUGINS
 from shared.net.netns import open_netns
 from shared.runtime import attach
-from shared.runtime.attach import Attachment, PluginError
+from shared.runtime.attach import PluginError
+from shared.runtime.attachment import Attachment
 from shared.runtime.conflist import parse
 
-TREE = Path(__file__).resolve().parents[2]
+TREE = Path(__file__).resolve().parents[3]
 FUNCTIONS = ("add", "delete")
 STREAMS = (0, 1)
 SYSTEM_BUS = "DBUS_SYSTEM_BUS_ADDRESS"  # what leads out of here: the usual place is hidden with /run

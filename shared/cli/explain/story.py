@@ -7,14 +7,14 @@ is hidden: neither an attribute that no sentence speaks of, nor a kind of messag
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
-from typing import Any
 
-from shared.cli import nft_words
-from shared.cli.nft_expressions import PROTOCOLS
-from shared.cli.nft_words import Sets
-from shared.cli.state import Step
+from shared.cli.explain import nft_words
+from shared.cli.explain.changes import Step
+from shared.cli.explain.message import Rest, plain
+from shared.cli.explain.nft_expressions import PROTOCOLS
+from shared.cli.explain.nft_words import Sets
 from shared.net.wire import (
     AF_BRIDGE,
     BRIDGE_VLAN_INFO_PVID,
@@ -38,51 +38,6 @@ CONNECTION = (
     ("sport", "PROTO", ("CTA_PROTO_SRC_PORT",)), ("dport", "PROTO", ("CTA_PROTO_DST_PORT",)),
 )  # fmt: skip
 SWAPPED = str.maketrans("/.", "./")  # as sysctl(8) writes a path, with the dots of a link's name as slashes
-
-
-class Rest:
-    """A message, of which the sentences take what they tell."""
-
-    def __init__(self, message: Mapping[str, Any], names: Mapping[str, str]) -> None:
-        # a header field that is 0 says nothing, an attribute that is 0 does
-        self.left = {name: value for name, value in message.items() if value or name.isupper()}
-        self.names = names
-
-    def take(self, name: str, default: Any = None) -> Any:
-        """A field's or attribute's value."""
-        return self.left.pop(name, default)
-
-    def inner(self, name: str) -> Rest:
-        """What is nested in an attribute."""
-        value = self.take(name)
-        return Rest(value if isinstance(value, dict) else {} if value is None else {name: value}, self.names)
-
-    def link(self, name: str = "index") -> str:
-        """The link that a field or attribute refers to."""
-        number = self.take(name)
-        return self.names.get(name, f"link {number}" if number else "")
-
-    def flag(self, bit: int) -> bool | None:
-        """What `flags` and `change` say of a flag; None for nothing."""
-        change, flags = self.left.get("change", 0), self.left.get("flags", 0)
-        if not change & bit:
-            return None
-        self.left |= {"change": change & ~bit, "flags": flags & ~bit}
-        return bool(flags & bit)
-
-    def all(self) -> list[str]:
-        """The same, and it counts as told."""
-        told = self.words()
-        self.left = {}
-        return told
-
-    def words(self) -> list[str]:
-        """What nobody told."""
-        return [
-            f"{name} {self.names.get(name) or _plain(value)}"
-            for name, value in self.left.items()
-            if value or name.isupper()
-        ]
 
 
 def tell(steps: Iterable[Step]) -> None:
@@ -292,7 +247,7 @@ def _gone(step: Step) -> str:
 
 def _other(step: Step) -> str:
     told = [
-        f"{name} {_plain(value)}"
+        f"{name} {plain(value)}"
         for name, value in step.items()
         if name not in ("call", "undo", "where", "what", "text")
     ]
@@ -331,7 +286,7 @@ def _difference(step: Step) -> str:
     changed = {key: value for key, value in facts.items() if before.get(key) != value}
     lost = {key: None for key in before if key not in facts}
     told = [
-        f"{key} {_plain(value)}" + (f" (was {_plain(before[key])})" if key in before else "")
+        f"{key} {plain(value)}" + (f" (was {plain(before[key])})" if key in before else "")
         for key, value in (changed | lost).items()
     ]
     head = {"link": "make link "}.get(what, f"{what} ") if step["change"] == "new" else f"{what} "
@@ -344,17 +299,3 @@ def _is_address(path: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} {_plain(one)}" for name, one in value.items() if one not in (None, {})) + "}"
-    if isinstance(value, bytes):
-        return value.hex(" ")
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_plain, value)) + "]"
-    return (
-        {True: "yes", False: "no", None: "none"}.get(value, str(value))
-        if value is None or isinstance(value, bool)
-        else str(value)
-    )

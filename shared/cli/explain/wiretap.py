@@ -18,8 +18,8 @@ from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_CTNETLINK, NFNL_SUBSYS_NFTABL
 from pyroute2.netlink.nlsocket import Marshal
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
-from shared.cli.recorder import Recorder
-from shared.cli.state import Step
+from shared.cli.explain.changes import Step
+from shared.cli.explain.recorder import Recorder
 from shared.net.netlink import KERNEL
 from shared.net.wire import NETLINK_NETFILTER, NETLINK_ROUTE, NLMSG_ERROR
 from shared.sockets import native

@@ -14,8 +14,9 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from shared.cli import leases, networks
-from shared.cli.leases import DOWN, Held, Node, Pool
+from shared.cli import networks
+from shared.cli.leases import pools as leases
+from shared.cli.leases.pools import DOWN, Held, Node, Pool
 from shared.cli.terminal import say, table
 from shared.cni.ip import Address
 from shared.runtime import conflist

@@ -10,9 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shared.cli import traces
-from shared.cli.inhabited import Namespaces, Place, identity
-from shared.cli.traces import Key, Traces
+from shared.cli.leases import traces
+from shared.cli.leases.inhabited import Namespaces, Place, identity
+from shared.cli.leases.traces import Key, Traces
 from shared.cni.ip import Address
 from shared.net.links import leads_to_pod
 from shared.net.netlink import Netlink

@@ -20,13 +20,13 @@ from ipam.host_local.index import Index
 from ipam.host_local.lease import Lease
 from ipam.host_local.ranges import RangeSet
 from ipam.host_local.store import READ_ONLY_DIRECTORY, SIDECAR, Store
-from shared.cli import reading
-from shared.cli.inhabited import Namespaces
+from shared.cli.config import reading
+from shared.cli.leases.inhabited import Namespaces
 from shared.cni.errors import CniError
 from shared.cni.ip import Address
 from shared.cni.names import is_name
 from shared.net.owner import Owner
-from shared.runtime.attach import Attachment
+from shared.runtime.attachment import Attachment
 from shared.runtime.cache import Cache, Cached, CacheError
 from shared.runtime.conflist import NetworkConfigList
 from shared.runtime.presence import ALIVE, GONE, UNKNOWN, of_namespace

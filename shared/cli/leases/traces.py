@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from ipam.host_local import IpamConfig
 from ipam.host_local.lease import LEASE_LIMIT, Lease, is_hand_placed, parse_lease
+from shared.admission import claims
 from shared.cni import record
 from shared.cni.call import folded
 from shared.cni.ip import Address
-from shared.net import claims
 from shared.net.owner import Owner, attachment
 from shared.nft.registry import BRIDGE, INET, Ruleset, label
 from shared.nft.ruleset import comment_of

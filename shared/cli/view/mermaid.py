@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 
-from shared.cli.topology import Link, Node, Pod, Port, amounts
+from shared.cli.view.topology import Link, Node, Pod, Port, amounts
 
 # What ends a label, is markup in it, or begins a character's code: written as such a code, as Mermaid wants it.
 CODES = {letter: f"#{ord(letter)};" for letter in '"#&<>`\\'}

@@ -28,11 +28,11 @@ from pyroute2.netlink.rtnl import (
     RTNLGRP_NSID,
 )
 
-from shared.cli.namespaces import kernel
 from shared.cli.networks import Options, guarded
-from shared.cli.show import Refused
-from shared.cli.topology import Pod
-from shared.cli.watch import HERE, Event, Watch
+from shared.cli.view.namespaces import kernel
+from shared.cli.view.show import Refused
+from shared.cli.view.topology import Pod
+from shared.cli.view.watch import HERE, Event, Watch
 from shared.runtime.cache import Cache
 
 ADDRESSES = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR

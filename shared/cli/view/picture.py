@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from shared.cli.topology import Bridge, Link, Node, Pod, Port, amounts
+from shared.cli.view.topology import Bridge, Link, Node, Pod, Port, amounts
 
 PAGE = 1360  # width
 MARGIN = 32

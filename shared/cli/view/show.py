@@ -13,11 +13,11 @@ from rich.progress import Progress
 from rich.text import Text
 from rich.tree import Tree
 
-from shared.cli.mermaid import flowchart
 from shared.cli.networks import Options, guarded, print_json
-from shared.cli.picture import svg
-from shared.cli.survey import look
-from shared.cli.topology import Bridge, Link, Node, Pod, Port, amounts
+from shared.cli.view.mermaid import flowchart
+from shared.cli.view.picture import svg
+from shared.cli.view.survey import look
+from shared.cli.view.topology import Bridge, Link, Node, Pod, Port, amounts
 from shared.runtime.cache import Cache
 
 Cell = tuple[str, str]  # text, style

@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self
 
-from shared.cli.namespaces import KernelLink, View, by_id, inside, kernel, named, printable, steady, view
-from shared.cli.topology import Bridge, Node, Pod, Port, Traffic, Uplink
+from shared.cli.view.namespaces import KernelLink, View, by_id, inside, kernel, named, printable, steady, view
+from shared.cli.view.topology import Bridge, Node, Pod, Port, Traffic, Uplink
 from shared.cni.errors import CniError
 from shared.runtime import presence
 from shared.runtime.cache import Cache, Cached

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shared.cli.namespaces import (
+from shared.cli.view.namespaces import (
     PLACES,
     RT_SCOPE_LINK,
     KernelLink,
@@ -23,8 +23,8 @@ from shared.cli.namespaces import (
     printable,
     view,
 )
-from shared.cli.survey import Pods, is_port
-from shared.cli.topology import Pod
+from shared.cli.view.survey import Pods, is_port
+from shared.cli.view.topology import Pod
 from shared.cni.errors import CniError
 from shared.runtime.cache import Cache
 

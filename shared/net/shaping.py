@@ -1,0 +1,179 @@
+"""Shape a link: limit what it sends, and lead what comes in through an ifb that limits it.
+
+shared/net/qdisc.py has the token bucket, shared/net/subnets.py the limit of a part of the packets.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from shared.cni.errors import InternalError, UnsupportedField
+from shared.net import links, qdisc
+from shared.net.netlink import NetlinkError, Request
+from shared.net.qdisc import GONE, ROOT_HANDLE, TrafficControl, filter_info, removal
+from shared.net.tc_wire import (
+    ETH_P_ALL,
+    RTM_DELTFILTER,
+    RTM_GETTFILTER,
+    RTM_NEWQDISC,
+    RTM_NEWTFILTER,
+    TC_ACT_STOLEN,
+    TC_H_INGRESS,
+    TC_H_MIN_INGRESS,
+    TC_H_ROOT,
+    TC_U32_TERMINAL,
+    TCA_EGRESS_REDIR,
+)
+from shared.net.wire import IFF_UP, NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Protocol
+
+    from shared.net.netlink import Message, Netlink
+    from shared.net.owner import Owner
+    from shared.undo import Undo
+
+    class Limit(Protocol):
+        """A limit of what a link sends, by its root qdisc."""
+
+        def requests(self, index: int) -> list[Request]:
+            """Return the requests that set it on a link, to be sent at once."""
+
+        def problems(self, tc: TrafficControl, link: Message) -> list[str]:
+            """Return what is missing or different of it on a link."""
+
+
+INGRESS_HANDLE = 0xFFFF0000  # ffff:, the kernel allows no other
+FILTERS = INGRESS_HANDLE | TC_H_MIN_INGRESS  # their place in an ingress qdisc and in a clsact
+# A filter's preference tells whether the qdisc that it hangs in was made for it. In a stranger's it comes after all
+# others, since it ends the search: what they drop or allow they still do.
+OWN_QDISC, STRANGERS_QDISC = 1, 0xFFFF
+# struct tc_u32_sel with one struct tc_u32_key (linux/pkt_cls.h): no bit of the packet's first word matters
+MATCH_ALL = bytes([TC_U32_TERMINAL, 0, 1]) + bytes(13 + 16)
+
+
+def limit_link(tc: TrafficControl, undo: Undo, link: Message, limit: Limit) -> None:
+    """Limit what a link sends; raises InternalError if something else does so already."""
+    index, name = link["index"], link["IFLA_IFNAME"]
+    present = qdisc.root(tc, index)
+    if present is not None and present["handle"]:
+        raise InternalError(f"link {name} has a qdisc already, of the kind {present['TCA_KIND']}")
+    undo.push(f"remove the limit of {name}", lambda: tc.batch([removal(index, TC_H_ROOT, ROOT_HANDLE)]))
+    tc.batch(limit.requests(index))
+
+
+def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
+    """Makes the attachment's ifb, up, with the MTU and queue length of a link; the ifb.
+
+    Raises LinkExists where there is one, UnsupportedField where the kernel has no ifb.
+    """
+    message = {
+        "flags": IFF_UP, "change": IFF_UP, "IFLA_IFNAME": owner.ifb, "IFLA_ADDRESS": owner.ifb_mac,
+        "IFLA_MTU": link["IFLA_MTU"], "IFLA_TXQLEN": link["IFLA_TXQLEN"], "IFLA_LINKINFO": {"IFLA_INFO_KIND": "ifb"},
+    }  # fmt: skip
+    try:
+        host.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno == errno.EEXIST:
+            raise links.LinkExists(f"{owner.ifname} is limited already: its ifb {owner.ifb} exists") from None
+        if error.errno == errno.EOPNOTSUPP:
+            raise UnsupportedField("this kernel has no ifb devices (CONFIG_IFB)", str(error)) from None
+        raise
+    undo.push(f"remove link {owner.ifb}", lambda: links.delete(host, owner.ifb))
+    made = links.require(host, owner.ifb)
+    host.request(RTM_NEWLINK, {"index": made["index"], "IFLA_IFALIAS": owner.alias})
+    return made
+
+
+def redirect(tc: TrafficControl, undo: Undo, link: Message, ifb: Message) -> None:
+    """Leads everything that comes in at a link through an ifb, by the ingress or clsact qdisc that is there or its own.
+
+    Its own comes with the filter in one datagram, so that a call that is killed leaves both or neither.
+    """
+    index = link["index"]
+    present = qdisc.qdisc(tc, index, TC_H_INGRESS)
+    if present is None:
+        undo.push(f"remove the ingress qdisc of {link['IFLA_IFNAME']}", lambda: tc.batch([_remove_ingress(index)]))
+        tc.batch([_ingress(index), redirection(index, ifb["index"], OWN_QDISC)])
+    else:
+        undo.push(f"end the redirection of {link['IFLA_IFNAME']}", lambda: release(tc, index, {ifb["index"]}))
+        tc.batch([redirection(index, ifb["index"], STRANGERS_QDISC)])
+
+
+def _ingress(index: int) -> Request:
+    message = {"index": index, "handle": INGRESS_HANDLE, "parent": TC_H_INGRESS, "TCA_KIND": "ingress"}
+    return Request(RTM_NEWQDISC, message, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _remove_ingress(index: int) -> Request:
+    return removal(index, TC_H_INGRESS, INGRESS_HANDLE)
+
+
+def redirection(index: int, target: int, preference: int) -> Request:
+    """The request that sends everything that comes in at a link out by another."""
+    mirred = {"action": TC_ACT_STOLEN, "eaction": TCA_EGRESS_REDIR, "ifindex": target}
+    action = {"TCA_ACT_KIND": "mirred", "TCA_ACT_OPTIONS": {"TCA_MIRRED_PARMS": mirred}}
+    options = {"TCA_U32_SEL": MATCH_ALL, "TCA_U32_ACT": {"TCA_ACT_PRIO_1": action}}
+    message = {
+        "index": index, "parent": FILTERS, "info": _info(preference), "TCA_KIND": "u32", "TCA_OPTIONS": options,
+    }  # fmt: skip
+    return Request(RTM_NEWTFILTER, message, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _info(preference: int) -> int:
+    return filter_info(preference, ETH_P_ALL)
+
+
+def redirections(tc: TrafficControl, index: int) -> dict[int, int | None]:
+    """Filters on what comes in at a link, by preference: the index of the link that takes everything, else None.
+
+    The index is 0 for a link that is gone.
+    """
+    return tc.scan(RTM_GETTFILTER, {"index": index, "parent": FILTERS}, _targets)
+
+
+def _targets(stream: Iterator[Message]) -> dict[int, int | None]:
+    found: dict[int, int | None] = {}
+    for message in stream:
+        preference = message["info"] >> 16
+        found.setdefault(preference, None)
+        options = message.get("TCA_OPTIONS")
+        if message["TCA_KIND"] != "u32" or not isinstance(options, dict) or options.get("TCA_U32_SEL") != MATCH_ALL:
+            continue
+        action = options.get("TCA_U32_ACT", {}).get("TCA_ACT_PRIO_1", {})
+        if action.get("TCA_ACT_KIND") == "mirred":
+            mirred = action["TCA_ACT_OPTIONS"]["TCA_MIRRED_PARMS"]
+            if mirred["eaction"] == TCA_EGRESS_REDIR and mirred["action"] == TC_ACT_STOLEN:
+                found[preference] = mirred["ifindex"]
+    return found
+
+
+def release(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
+    """Ends the limits of a link: its root qdisc, and what leads to the ifbs of these indexes or to one that is gone.
+
+    The ingress qdisc goes if it was made for that, and nobody else's filter hangs in it by now.
+    """
+    requests = []
+    present = qdisc.root(tc, index)
+    if present is not None and present["handle"] == ROOT_HANDLE and _is_limit(tc, present):
+        requests.append(removal(index, TC_H_ROOT, ROOT_HANDLE))
+    filters = redirections(tc, index)
+    for preference in (OWN_QDISC, STRANGERS_QDISC):
+        if filters.get(preference) not in {0, *ifbs}:
+            continue
+        if preference == OWN_QDISC and len(filters) == 1:
+            requests.append(_remove_ingress(index))
+        else:
+            message = {"index": index, "parent": FILTERS, "info": _info(preference)}
+            requests.append(Request(RTM_DELTFILTER, message, tolerate=GONE))
+    tc.batch(requests)
+
+
+def _is_limit(tc: TrafficControl, present: Message) -> bool:
+    if present["TCA_KIND"] == "htb":
+        from shared.net import subnets
+
+        return subnets.is_limit(tc, present["index"])
+    return bool(present["TCA_KIND"] == "tbf")
