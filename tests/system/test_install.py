@@ -871,7 +871,7 @@ def test_old_python(site: Site) -> None:
 
 
 def test_cnitool_of_a_newer_python(site: Site, small_path: Path) -> None:
-    """Pythons that run the plugins alone leave cnitool to a newer one; without one, cnitool says what it needs."""
+    """A Python that runs the plugins alone leaves cnitool to a newer one. Without that, cnitool names the version."""
     old = [path for number, path in interpreters().items() if OLDEST <= number < OLDEST_OF_TOOLS]
     if not old:
         pytest.skip("no Python that is too old for cnitool on this machine")
