@@ -1,4 +1,4 @@
-"""The documents agree with the code and with each other: tables of keys, links, lists of plugins, length."""
+"""The documents agree with the code and with each other: tables of keys, links, paths, headings, length."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 FILLED = re.compile(r"<!-- keys: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
+PATH = re.compile(r"`((?:shared|tests|plugins|ipam|docs|pycni)/[^`\s:]*)")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -32,6 +33,22 @@ def test_each_plugin_has_a_page_with_its_keys(plugin: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     assert not [path for path in links(page) if not path.exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_paths_exist(page: Path) -> None:
+    """Names with a capital part, such as plugins/NAME.py, stand for many files."""
+    named = {path for path in PATH.findall(page.read_text(encoding="utf-8")) if not re.search(r"\b[A-Z]+\b", path)}
+    assert not [path for path in named if not any(ROOT.glob(path.rstrip("/")))]
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_plugin_pages_have_one_template(plugin: str) -> None:
+    headings = re.findall(
+        r"^## (.*)", (DOCS / f"reference/plugins/{plugin}.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    wanted = ["Keys", "Verbs", "Kernel", "Differences from the reference"]
+    assert headings == (wanted if schema.table(plugin) else wanted[1:])
 
 
 def test_readme_leads_to_every_page() -> None:
