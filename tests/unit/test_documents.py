@@ -37,7 +37,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_paths_exist(page: Path) -> None:
-    """Names with a capital part, such as plugins/NAME.py, stand for many files."""
+    """Names with a part in capitals, such as plugins/NAME.py, stand for many files."""
     named = {path for path in PATH.findall(page.read_text(encoding="utf-8")) if not re.search(r"\b[A-Z]+\b", path)}
     assert not [path for path in named if not any(ROOT.glob(path.rstrip("/")))]
 

@@ -1,4 +1,4 @@
-"""Small files of state: whole or not there, no link followed, nothing left behind."""
+"""Small files of state: each is whole or absent, no link is followed, nothing is left behind."""
 
 from __future__ import annotations
 

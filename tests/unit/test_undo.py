@@ -1,4 +1,4 @@
-"""What a failed call takes back."""
+"""The rollback of a failed call."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_step_that_is_pushed_while_undoing() -> None:
 
 
 def test_nothing_interrupts_the_taking_back() -> None:
-    """SIGTERM ends no undo step, not even one that waits for a lock; before, it starts the taking back."""
+    """SIGTERM ends no undo step, not even one that waits for a lock. Before the rollback, SIGTERM starts it."""
     told = run("""
         import os, signal
         from shared import signals
