@@ -53,7 +53,7 @@ RUN = ("run", "--detach", "--name", "web", "--hostname", "web", "--publish", f"9
 
 
 class Node(ContainerHost):
-    """A host with podman, its two networks, and IMAGE if it is there already; `empty` is what it has without containers."""
+    """A host with podman, its two networks, and IMAGE if it is there already; `empty` is its state without containers."""
 
     def __init__(self, bin_dir: Path, state: Path) -> None:
         super().__init__(bin_dir, state)
@@ -70,7 +70,7 @@ class Node(ContainerHost):
         return self.run("podman", *argv, env=self.variables).stdout.strip()
 
     def serves(self) -> bool:
-        """Whether the published port answers outside, in both families, and here."""
+        """Return True if the published port answers outside, in both families, and here."""
         outside = [self.answer(at, 9090, "client") for at in (HOST, HOST_6)]
         return [*outside, self.answer("127.0.0.1", 9090)] == ["web"] * 3
 

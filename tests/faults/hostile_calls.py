@@ -1,4 +1,4 @@
-"""Row 8, what says who is meant: names, versions, CNI_* variables, namespaces, results of earlier calls."""
+"""Row 8, the identity of a call: names, versions, CNI_* variables, namespaces, results of earlier calls."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ ATTACHMENTS: tuple[Any, ...] = (
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Return all cases."""
     for plugin in EVERY:
         yield from _version_and_name(plugin)
         yield from _members(plugin)

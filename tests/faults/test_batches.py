@@ -66,7 +66,7 @@ sys.exit(done.returncode)
 
 
 def mapped(count: int, host_ip: str = "", **keys: Any) -> dict[str, Any]:
-    """The keys that map so many host ports, of TCP and UDP in turn, each to the same number in the pod."""
+    """Return the keys that map so many host ports, of TCP and UDP in turn, each to the same number in the pod."""
     entries = [
         {"hostPort": FIRST + number // 2, "containerPort": FIRST + number // 2, "protocol": ("tcp", "udp")[number % 2]}
         for number in range(count)
@@ -75,7 +75,7 @@ def mapped(count: int, host_ip: str = "", **keys: Any) -> dict[str, Any]:
 
 
 def routed(count: int, gateway: str = "") -> dict[str, Any]:
-    """bridge's configuration with so many routes, half of them IPv6 unless a gateway is named."""
+    """Return bridge's configuration with so many routes, half of them IPv6 unless a gateway is named."""
     half = count if gateway else count // 2
     routes: list[dict[str, str]] = [{"dst": f"20.{n >> 8}.{n & 255}.0/24"} for n in range(half)]
     routes += [{"dst": f"fd01:{n:x}::/32"} for n in range(count - half)]
@@ -84,7 +84,7 @@ def routed(count: int, gateway: str = "") -> dict[str, Any]:
 
 
 def exempting(count: int, backend: str) -> dict[str, Any]:
-    """bridge's configuration with so many networks that are not masqueraded."""
+    """Return bridge's configuration with so many networks that are not masqueraded."""
     networks = [f"fd02:{n:x}::/32" if n % 2 else f"172.{16 + (n >> 8)}.{n & 255}.0/24" for n in range(count)]
     return {**BRIDGE, "ipMasq": True, "ipMasqBackend": backend, "nonMasqueradeCIDRs": networks}
 
@@ -119,7 +119,7 @@ def nothing_left(plain: Plain) -> bool:
 
 @EITHER
 def test_host_ports(host: PretendHost, backend: str) -> None:
-    """A packet through the last of them, CHECK, DEL; a UDP connection from before is forgotten."""
+    """The test sends a packet through the last port, runs CHECK and DEL; a UDP entry from before is deleted."""
     node = Node(host, backend)
     keys, last = mapped(PORTS), FIRST + PORTS // 2 - 1
     ok(node.call("ADD", "a", keys))
@@ -161,7 +161,7 @@ def test_routes(host: PretendHost) -> None:
 
 
 def test_routes_that_the_kernel_refuses(host: PretendHost) -> None:
-    """The first is named, however many refusals come, and all is taken back."""
+    """The error names the first, however many refusals come, and everything is rolled back."""
     pod, before = Pod(host), host.snapshot(["pod"])
     answer = pod.call("ADD", routed(ROUTES, gateway="203.0.113.1"))
     assert answer.code == 999 and all(word in answer.json["msg"] for word in ("RTA_DST=20.0.0.0", "ENETUNREACH")), (
@@ -186,7 +186,7 @@ def test_a_conflict_at_the_last_port(host: PretendHost, backend: str) -> None:
 
 @EITHER
 def test_a_conflict_at_every_port(host: PretendHost, backend: str) -> None:
-    """The kernel's refusals are more than the buffer holds; those left in it are in nobody's way."""
+    """The kernel's refusals are more than the buffer holds; those left in it disturb no later answer."""
     plain = Plain(host, backend)
     plain.add(mapped(PORTS), "kept", 9)
     plain.refused(mapped(PORTS), 999, f"host port {FIRST}/tcp of every IPv4 address is taken by net/kept/eth0")
@@ -195,7 +195,7 @@ def test_a_conflict_at_every_port(host: PretendHost, backend: str) -> None:
 @EITHER
 @pytest.mark.row(1, 2, 3)
 def test_killed(host: PretendHost, backend: str) -> None:
-    """Before and after the transaction that makes, or removes, them all; then DEL."""
+    """It is killed before and after the transaction that makes, or removes, them all; then DEL."""
     plain, keys = Plain(host, backend), mapped(PORTS // 2 if backend == "nftables" else 100)
     system_call = "sendto" if backend == "nftables" else "write"
     for verb, places in (("ADD", (0.5, 1)), ("DEL", (0.97, 1))):
@@ -248,7 +248,7 @@ def test_a_buffer_that_cannot_grow(host: PretendHost, what: str) -> None:
 
 
 def counts(host: PretendHost, call: Callable[..., Answer]) -> dict[str, int]:
-    """How many functions a call executes, and how many messages it and its programs send and write."""
+    """Return the number of functions that a call executes, and of messages that it and its programs send and write."""
     trace = ("strace", "-f", "--seccomp-bpf", "-qq", "-o", "/run/trace", "-e", "trace=sendto,sendmsg,write,execve")
     ok(call(prefix=(*trace, "--", sys.executable, "-IS", "-c", COUNTING, "/run/count")))
     lines = host.run("cat", "/run/trace").stdout.splitlines()
@@ -295,7 +295,7 @@ def test_routes_and_networks_are_linear(host: PretendHost, what: str) -> None:
 
 
 def test_elements_that_are_taken_over(host: PretendHost) -> None:
-    """All at once, however many: the kernel names one in each try."""
+    """All are taken over at once, however many: the kernel names one in each try."""
     said = host.python("""
 from shared.net.owner import Owner
 from shared.nft import registry, transaction, wire

@@ -1,4 +1,4 @@
-"""Row 8: whatever comes by stdin and environment, the answer is a success or one CNI error object, and nothing is touched."""
+"""Row 8: for any stdin and environment, the answer is a success or one CNI error object, and nothing is touched."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _state(host: PretendHost) -> dict[str, Any]:
 
 
 def _wrong(case: Case, answer: Outcome) -> Iterator[str]:
-    """What is not as it should be in one answer."""
+    """Return the flaws of one answer."""
     said = f"status {answer.status}, stdout {answer.stdout[:300]!r}, stderr {answer.stderr[:300]!r}"
     if answer.seconds > SECONDS:
         yield f"took {answer.seconds:.1f} s"

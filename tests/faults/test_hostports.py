@@ -1,4 +1,4 @@
-"""Rows 1, 2, 3, 11, 15 and 19 for portmap: whatever kills or refuses a call, nothing of an attachment is left after DEL."""
+"""Rows 1, 2, 3, 11, 15 and 19 for portmap: after a killed or refused call, DEL leaves nothing of the attachment."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def plain(host: PretendHost, backend: str) -> Plain:
 
 
 def calls(plain: Plain, verb: str, system_call: str) -> int:
-    """How often a verb makes a system call."""
+    """Return how often a verb makes a system call."""
     answer = plain.call(verb, KEYS, prefix=("strace", "-qq", "-o", "/run/trace", "-e", f"trace={system_call}"))
     assert answer.status == 0, answer.stdout
     return len(plain.host.run("cat", "/run/trace").stdout.splitlines())
 
 
 def struck(plain: Plain, verb: str, system_call: str, number: int, how: str) -> Answer:
-    """A call whose n-th system call of that name is struck."""
+    """Make a call whose n-th system call of that name is struck."""
     strike = f"inject={system_call}:{how}:when={number}"
     return plain.call(verb, KEYS, prefix=("strace", "-qq", "-o", "/dev/null", "-e", strike))
 
@@ -46,13 +46,13 @@ SEND = f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(
 
 
 def tracked(plain: Plain) -> list[str]:
-    """The connections to the mapped UDP port, which pass through to a pod that does not answer."""
+    """Return the conntrack entries of the mapped UDP port, which lead to a pod that does not answer."""
     connections = plain.host.run("cat", "/proc/net/nf_conntrack").stdout.splitlines()
     return [line for line in connections if " udp " in line and "dport=8080 " in line]
 
 
 def prepare(plain: Plain, what: str) -> None:
-    """What must be there before a call, or must not be."""
+    """Create the things that must be there before a call, and delete the others."""
     if what == "DEL":
         plain.add(KEYS)
         plain.host.python(SEND)
@@ -72,7 +72,10 @@ WHAT = pytest.mark.parametrize("what", ["first ADD", "ADD", "DEL"])
 @WHAT
 @pytest.mark.row(1, 2, 3)
 def test_killed_at_every_message(plain: Plain, what: str) -> None:
-    """SIGKILL before each message to the kernel and each write, then DEL: all of it is gone, whatever DEL has to go by."""
+    """SIGKILL comes before each message to the kernel and each write.
+
+    Then DEL deletes everything, without prevResult, with the namespace or without.
+    """
     verb = what.rpartition(" ")[2]
     plain.add(KEYS)
     assert plain.call("DEL", KEYS).status == 0
@@ -95,7 +98,7 @@ def test_killed_at_every_message(plain: Plain, what: str) -> None:
 
 
 def struck_one_by_one(plain: Plain, what: str, how: str, steps: str, *options: str) -> None:
-    """Each of a call's steps is struck, or of its programs' with the option -f; then DEL: nothing of it is left."""
+    """Strike each of a call's steps, or of its programs' with the option -f. Then DEL must leave nothing."""
     verb = what.rpartition(" ")[2]
     plain.add(KEYS)
     assert plain.call("DEL", KEYS).status == 0
@@ -127,7 +130,7 @@ def struck_one_by_one(plain: Plain, what: str, how: str, steps: str, *options: s
     ("backend", "how"), [("iptables", "KILL"), ("iptables", "TERM"), ("legacy", "KILL")], indirect=["backend"]
 )
 def test_killed_at_every_step(plain: Plain, what: str, how: str) -> None:
-    """Before, between and while its programs run; a call that hears SIGTERM takes back what it did, and says so."""
+    """It is killed before, between and while its programs run. A call that gets SIGTERM rolls back, and says so."""
     struck_one_by_one(
         plain, what, how, "write,clone,wait4,flock" if how == "TERM" else "sendto,write,clone,wait4,flock"
     )
@@ -136,14 +139,14 @@ def test_killed_at_every_step(plain: Plain, what: str, how: str) -> None:
 @WHAT
 @BY_IPTABLES
 def test_its_programs_are_killed_at_every_step(plain: Plain, what: str) -> None:
-    """Each in turn, or the call itself where it does as much."""
+    """Each program is killed in turn, or the call itself if it does as much."""
     struck_one_by_one(plain, what, "KILL", "execve,sendmsg" if plain.environment == {} else "execve,setsockopt", "-f")
 
 
 @WHAT
 @pytest.mark.row(11)
 def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
-    """An ADD that fails has left nothing without any DEL; a DEL says that it failed, and the next one does the rest."""
+    """An ADD that fails leaves nothing without any DEL. A DEL reports its failure, and the next one does the rest."""
     verb = what.rpartition(" ")[2]
     plain.add(KEYS)
     assert plain.call("DEL", KEYS).status == 0
@@ -162,7 +165,7 @@ def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
 
 @BY_IPTABLES
 def test_the_second_family_fails(plain: Plain) -> None:
-    """What the first has by then is taken back."""
+    """The first family's rules are rolled back."""
     before = left(plain.host)
     plain.host.run(
         "sh",
@@ -192,7 +195,7 @@ def test_the_sysctl_cannot_be_set(plain: Plain) -> None:
 
 @pytest.mark.row(19)
 def test_nothing_is_pasted(plain: Plain) -> None:
-    """Names that are rules, or comments' ends, elsewhere: the ruleset has exactly what it has with plain ones."""
+    """Names are rules, or comments' ends, elsewhere. The ruleset is the same as with plain names."""
     plain.add(KEYS)
     shape = rules(plain.host).count("\n")
     assert plain.call("DEL", KEYS).status == 0
@@ -229,7 +232,7 @@ REFUSED = (
 @pytest.mark.parametrize("six", ["", "6"])
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
 def test_words_of_iptables_stay_words(host: PretendHost, variant: str, six: str) -> None:
-    """Of a condition the shared chain gets one rule, to the container's chain, and no other chain gets anything."""
+    """The shared chain gets one rule of a condition, to the container's chain, and no other chain gets anything."""
     plain = Plain(host, "iptables" if variant == "nft" else "legacy")
     kept = ports((8099, 80, "tcp"))
     plain.add(kept, "kept", 7)

@@ -50,7 +50,7 @@ class Release:
 
 
 def snapshot(image: Path) -> bytes:
-    """The disk at one moment: read twice without a difference."""
+    """Return the disk at one moment: read twice without a difference."""
     before = image.read_bytes()
     for _ in range(TRIES):
         now = image.read_bytes()
@@ -70,7 +70,7 @@ def install(host: PretendHost, site: Site) -> None:
 
 
 def cuts(site: Site, image: Path, releases: list[Release], seconds: float, number: int) -> Iterator[Path]:
-    """Images of the disk during and after an upgrade, at moments when nobody expected it."""
+    """Return images of the disk at random moments during and after an upgrade."""
     with PretendHost() as host:
         with image.open("wb") as file:
             file.truncate(48 << 20)
@@ -99,7 +99,7 @@ def tree_of(host: PretendHost) -> str:
 
 
 def after_a_cut(image: Path, releases: list[Release]) -> list[str]:
-    """What is wrong in the next boot."""
+    """Return the flaws of the next boot."""
     known = {release.tree: release.files for release in releases}
     with PretendHost() as host:
         mount(host, image)

@@ -1,4 +1,7 @@
-"""Row 4: the power fails while pods come and go; the next boot finds the disk as it was, and every address is to be had, once."""
+"""Row 4: the power fails while pods come and go; the next boot finds the disk as it was.
+
+Every address can be leased then, once.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ SAMPLE, ALL = (4.0, 4), (36.0, 50)
 
 
 def mount(host: PretendHost, image: Path) -> None:
-    """The image's file system over the state directory."""
+    """Mount the image's file system over the state directory."""
     host.run("mount", "-o", "loop,commit=1", str(image), CNI)
 
 
@@ -40,7 +43,7 @@ def call(verb: str, number: int) -> Call:
 
 
 def cuts(host: PretendHost, image: Path, seconds: float, number: int) -> Iterator[Path]:
-    """Images of the disk at moments when nobody expected it, while pods come and go."""
+    """Return images of the disk at random moments, while pods come and go."""
     over = threading.Event()
 
     def come_and_go() -> None:
@@ -62,7 +65,7 @@ def cuts(host: PretendHost, image: Path, seconds: float, number: int) -> Iterato
 
 
 def after_a_cut(installed: Path, image: Path, exhausted: int) -> list[str]:
-    """What is wrong in the next boot."""
+    """Return the flaws of the next boot."""
     with PretendHost(installed) as host:
         mount(host, image)
         host.run("sh", "-ec", f"echo {uuid.uuid4()} >/run/boot; mount --bind /run/boot /proc/sys/kernel/random/boot_id")
@@ -78,7 +81,7 @@ def after_a_cut(installed: Path, image: Path, exhausted: int) -> list[str]:
 
 
 def wrong(bin_dir: Path, directory: Path, seconds: float, number: int, exhausted: int = 11) -> list[list[str]]:
-    """What is wrong after each of the cuts; `exhausted` is the suite's code where there is no address left."""
+    """Return the flaws after each of the cuts; `exhausted` is the suite's code if no address is left."""
     image = directory / "disk"
     with PretendHost(bin_dir) as host:
         with image.open("wb") as file:
@@ -101,7 +104,7 @@ def test_power_cut(installed: Path, tmp_path: Path, seconds: float, number: int,
 @pytest.mark.faults
 @pytest.mark.row(4)
 def test_the_reference_under_power_cuts(reference_bin: str, tmp_path: Path, reference_tally: Tally) -> None:
-    """For the table alone: some samples of cuts harm it and others do not."""
+    """The test serves the table alone: some samples of cuts harm the reference and others do not."""
     found = wrong(Path(reference_bin), tmp_path, *SAMPLE, exhausted=999)
     reference_tally(4, len(found), sum(bool(complaints) for complaints in found))
     assert len(found) == SAMPLE[1]

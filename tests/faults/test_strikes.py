@@ -33,7 +33,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=CHAINS)
 def attachments(request: pytest.FixtureRequest, host: PretendHost, program: Path) -> Attachments:
-    """On a host where another pod has the same, and everything that pods share is there."""
+    """Return attachments on a host where another pod has the same, and everything that pods share is there."""
     found = Attachments(host, CHAINS[request.param], program)
     found.warm_up()
     return found
@@ -41,7 +41,7 @@ def attachments(request: pytest.FixtureRequest, host: PretendHost, program: Path
 
 @pytest.fixture(params=CHAINS)
 def first(request: pytest.FixtureRequest, host: PretendHost, program: Path) -> Attachments:
-    """On a host where each pod is the first."""
+    """Return attachments on a host where each pod is the first."""
     found = Attachments(host, CHAINS[request.param], program)
     found.cool_down()
     return found
@@ -51,9 +51,9 @@ many = pytest.mark.parametrize("sample", [SAMPLE, pytest.param(0, marks=pytest.m
 
 
 def points(attachments: Attachments, verb: str, classes: int, sample: int, whose: str = "") -> Points:
-    """The system calls of those classes in a call that nothing strikes, or some of them.
+    """Return the system calls of those classes in a call without a strike, or some of them.
 
-    Those of the children (`whose`) are counted on their own, those of the plugin among all.
+    The children's calls (`whose`) are counted on their own, the plugin's among all.
     """
     found = []
     for place, steps in enumerate(attachments.calls(verb, classes)):
@@ -65,7 +65,7 @@ def points(attachments: Attachments, verb: str, classes: int, sample: int, whose
 
 
 def of_host(lines: set[str]) -> set[str]:
-    """Without what is inside the pod, which is gone with its namespace."""
+    """Return the lines of the host, without those inside the pod, which go with its namespace."""
     return {line for line in lines if not line.startswith("c1: ")}
 
 
@@ -107,7 +107,7 @@ def test_killed(attachments: Attachments, verb: str, sample: int, tally: Tally) 
 @many
 @pytest.mark.row(1)
 def test_first_killed(first: Attachments, sample: int, tally: Tally) -> None:
-    """What the first pod brings for all is not in the next one's way, whatever of it is there."""
+    """Any part of the shared things that the first pod leaves does not disturb the next one."""
     first.forget()
     before = first.state()
     complaints: list[str] = []
@@ -168,7 +168,7 @@ def row_of(strike: Strike) -> int:
 
 
 def is_error(answer: Answer) -> bool:
-    """A foreseen one; stdout itself may be what was struck."""
+    """Return True for a foreseen error; stdout itself may be struck."""
     if not answer.stdout:
         return answer.status == 1 and "cannot write the answer" in answer.stderr
     return answer.status == 1 and bool(answer.code) and not json.loads(answer.stdout)["msg"].startswith("unexpected ")
@@ -177,7 +177,7 @@ def is_error(answer: Answer) -> bool:
 @many
 @pytest.mark.row(10, 11)
 def test_refused_in_add(attachments: Attachments, sample: int, tally: Tally) -> None:
-    """An ADD that fails has left nothing, without any DEL; one that succeeds all the same is whole."""
+    """An ADD that fails has left nothing, without any DEL. An ADD that succeeds all the same is whole."""
     before = attachments.state()
     complaints: list[str] = []
     for place, number, name, strike in errors(attachments, "ADD", sample):
@@ -203,7 +203,7 @@ def test_refused_in_add(attachments: Attachments, sample: int, tally: Tally) -> 
 @many
 @pytest.mark.row(10, 11)
 def test_refused_in_del(attachments: Attachments, sample: int, tally: Tally) -> None:
-    """A DEL that could not do its work says so, and the next one does it; one that succeeds has done it."""
+    """A DEL that could not do its work says so, and the next one does it. A DEL that succeeds has done it."""
     before = attachments.state()
     complaints: list[str] = []
     for place, number, name, strike in errors(attachments, "DEL", sample):
@@ -226,7 +226,7 @@ def test_refused_in_del(attachments: Attachments, sample: int, tally: Tally) -> 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 @pytest.mark.row(17)
 def test_interrupted(attachments: Attachments, verb: str, sample: int, tally: Tally) -> None:
-    """Dumps that were interrupted, up to four times, a socket's buffer that overran, and signals: the result is right."""
+    """Up to four dumps are interrupted, a socket's buffer overruns, signals come: the result is right."""
     before = attachments.state()
     complaints: list[str] = []
     found = [

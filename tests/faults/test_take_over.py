@@ -40,7 +40,7 @@ def leases(host: PretendHost) -> dict[str, str]:
 @pytest.mark.parametrize("taker", ["itself", "another"])
 @pytest.mark.row(25)
 def test_take_over_struck(host: PretendHost, program: Path, taker: str, action: str, tally: Tally) -> None:
-    """Whatever is left of the dead one or the taker is gone after the taker's DEL and GC; the living keep theirs."""
+    """The taker's DEL and GC delete all remains of the dead one and the taker; living pods keep theirs."""
     for pod in "bcde":
         host.netns(pod)
         assert call(host, "ADD", pod).status == 0

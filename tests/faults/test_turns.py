@@ -1,4 +1,4 @@
-"""Calls that look at rules and change them after what they saw take turns: one that is stopped in its turn keeps the others waiting."""
+"""Calls that read rules and then change them take turns: a call that is stopped in its turn keeps the others waiting."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def config(plugin: str, number: int) -> dict[str, Any]:
 
 
 def start(host: PretendHost, plugin: str, verb: str, number: int, *prefix: str) -> subprocess.Popen[bytes]:
-    """A call that goes on beside the test."""
+    """Start a call that goes on beside the test."""
     env = {
         "PATH": PATH, "CNI_COMMAND": verb, "CNI_CONTAINERID": f"c{number}", "CNI_NETNS": "/run/netns/pod",
         "CNI_IFNAME": "eth0", "CNI_PATH": host.bin_dir,
@@ -45,7 +45,7 @@ def start(host: PretendHost, plugin: str, verb: str, number: int, *prefix: str) 
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
-    """Whether it was so before the process ended."""
+    """Return True if the condition held before the process ended."""
     deadline = time.monotonic() + 60 * PATIENCE
     while not condition():
         if process.poll() is not None:
@@ -56,18 +56,18 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bo
 
 
 def locks() -> list[list[str]]:
-    """The lines of /proc/locks, without the numbers: `-> FLOCK …` for those that wait."""
+    """Return the lines of /proc/locks, without the numbers: `-> FLOCK …` for those that wait."""
     return [line.split()[1:] for line in Path("/proc/locks").read_text().splitlines()]
 
 
 def holders(tracer: subprocess.Popen[bytes]) -> list[str]:
-    """The process that a tracer runs, when it has the lock. It goes no further: it is stopped before it returns."""
+    """Return the process that a tracer runs, when it has the lock. It is stopped before it returns."""
     children = Path(f"/proc/{tracer.pid}/task/{tracer.pid}/children").read_text().split()
     return [pid for pid in children if any(words[0] == "FLOCK" and words[3] == pid for words in locks())]
 
 
 def waits(process: subprocess.Popen[bytes]) -> bool:
-    """Whether the process stands in line for a lock."""
+    """Return True if the process waits for a lock."""
     return any(words[:2] == ["->", "FLOCK"] and words[4] == str(process.pid) for words in locks())
 
 
