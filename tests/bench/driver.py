@@ -78,13 +78,13 @@ class Cell:
     suite: str
     bin_dir: str
     name: str
-    plugin: str  # what the row is called, "<plugin> <verb>, <setting>"
+    plugin: str  # the row's name, "<plugin> <verb>, <setting>"
     setting: str
     verbs: tuple[str, ...]
     config: dict[str, Any]  # of the first plugin
     ifname: str = "eth0"
     after: list[dict[str, Any]] = field(default_factory=list)  # of the plugins that come behind it
-    timed: tuple[str, ...] = ()  # the types whose time counts; none: all of them
+    timed: tuple[str, ...] = ()  # the types that are timed; none: all of them
     pod: str = ""
     host: int = -1  # file descriptor of the host side's network namespace
     container_id: str = ""

@@ -34,10 +34,10 @@ class Step:
     ifname: str = "eth0"
     args: str = ""
     env: Mapping[str, str | None] = field(default_factory=dict)
-    previous: bool | Mapping[str, Any] = False  # True: what the last ADD of this attachment answered
-    fails: bool = False  # what the reference is expected to do: a case that fails for another reason shows nothing
+    previous: bool | Mapping[str, Any] = False  # True: the answer of this attachment's last ADD
+    fails: bool = False  # expected of the reference: a case that fails for another reason shows nothing
     by: int = 0  # which of the two suites in a hand-over executes it
-    path: int | None = None  # whose directory CNI_PATH names; default: the same; 2: always the reference's
+    path: int | None = None  # the suite in CNI_PATH; default: the same; 2: always the reference
     before: str = ""  # shell commands run in the host before it, with the functions of PRELUDE
 
     @property
@@ -93,7 +93,7 @@ class Outcome:
 
     case: str
     steps: Sequence[tuple[str, str]]  # plugin and verb, and "same", "listed" or "unlisted"
-    wrong: Sequence[str]  # the case itself is wrong: the reference did not do what the step says
+    wrong: Sequence[str]  # the case itself is wrong: the reference deviated from the step's expectation
     unexpected: Sequence[Difference]
     listed: Sequence[tuple[Difference, Known]]
     rotten: Sequence[Known]
@@ -297,7 +297,7 @@ class State:
             links, routes, routes6, vlans, sysctls, *_ = text.split("\n==\n")
             where = place if place == "host" else f"pod {place}"
             self.looks[where] = json.loads(links or "[]"), [*read(routes), *read(routes6)], read(vlans), sysctls
-        #: random names of host veths → whose they are, by the peer's ifindex as the pod shows it
+        #: random names of host veths → their pod's interface, by the peer's ifindex as the pod shows it
         indexes = {link["ifindex"]: link["ifname"] for link in self.looks["host"][0]}
         self.roles = {name: "veth-stray" for name in indexes.values() if VETH.fullmatch(name)}
         for link in self.looks["host"][0]:

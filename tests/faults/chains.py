@@ -75,7 +75,7 @@ ENDS: dict[str, str | None] = {
     "whole": None,
     "unnamed": "",
     "gone": "/run/netns/gone",
-}  # what DEL hears of the namespace
+}  # DEL's CNI_NETNS
 COLD = "nft flush ruleset; rm -rf /run/cni/*"
 COLDER = "ip link del br0 2>/dev/null || :; rm -rf /var/lib/cni/*; echo 0 >/proc/sys/net/ipv4/ip_forward"
 FORWARDING = "ip_forward"

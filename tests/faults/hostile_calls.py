@@ -202,7 +202,7 @@ def _namespaces(plugin: str) -> Iterator[Case]:
     for code, paths in ((8, OWN), (3, NONE), (8, OTHER)):
         for path in paths:
             for verb in ("ADD", "CHECK", "DEL"):
-                # to DEL, a pod whose path leads nowhere, elsewhere or to the host's own namespace is gone
+                # to DEL, a pod is gone if its path leads nowhere, elsewhere or to the host's own namespace
                 name, env = f"CNI_NETNS {shown(path)}", {"CNI_NETNS": path}
                 yield case(plugin, verb, name, config, code, env=env, may_succeed=verb == "DEL", says="CNI_NETNS")
 

@@ -53,7 +53,7 @@ FULL: dict[str, Any] = {
         "dataDir": "/var/lib/cni/networks",
     },
 }
-# what CHECK and GC ask for
+# the keys that CHECK and GC require
 ATTACHED = {"prevResult": {"cniVersion": "1.1.0", "ips": []}, "cni.dev/valid-attachments": []}
 
 

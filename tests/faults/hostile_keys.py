@@ -15,7 +15,7 @@ WRONG: tuple[Any, ...] = ("", "a text", True, 0, 1.5, [], [None], {"a": 1})
 WRONG_NUMBERS: tuple[Any, ...] = (-1, 65536, 2**31, 2**32, 2**63, 2**64, -(2**63), 10**30)
 NO_NUMBERS = ("Infinity", "1e", "01", "+1", "0x10", "True", "9" * 5000)
 PORT: dict[str, Any] = {"hostPort": 8080, "containerPort": 80}
-# what such an element needs
+# the required keys of such an element
 NEIGHBOURS: dict[str, dict[str, Any]] = {
     "ranges": {"subnet": "10.7.0.0/24"},
     "ipRanges": {"subnet": "10.9.0.0/24"},

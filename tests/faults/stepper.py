@@ -23,7 +23,7 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("stepper.c")
 REPORT = "/run/steps"
 MESSAGE, FILES, CONTENT, OTHER, RECEIVE, WAIT, OPEN = (1 << bit for bit in range(7))
-CHANGES = MESSAGE | FILES | CONTENT | OTHER  # what changes state, or asks for it
+CHANGES = MESSAGE | FILES | CONTENT | OTHER  # calls that change state, or ask for it
 ON_DISK = FILES | CONTENT
 CAN_BE_INTERRUPTED = MESSAGE | CONTENT | RECEIVE | WAIT | OPEN
 

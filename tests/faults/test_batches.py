@@ -265,7 +265,7 @@ def assert_linear(small: dict[str, dict[str, int]], large: dict[str, dict[str, i
     assert not wrong, wrong
 
 
-FIXED = 50  # messages to learn what is there of the rule set, which is more the second time
+FIXED = 50  # messages to learn which part of the rule set exists: more of it the second time
 VERBS = ("ADD", "CHECK", "DEL")
 
 

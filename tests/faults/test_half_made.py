@@ -23,7 +23,7 @@ SHIFT = 9000  # of its host ports
 SAMPLE = 2
 ADDRESSES = {
     "args": {"cni": {"ips": ["10.7.0.77", "fd00:7::77"]}}
-}  # so that it has the same whatever was leased before
+}  # so that it has the same address, whichever were leased before
 # a bridge's MAC, which is random; in a claim of firewall the time, and the iptables that it found in use before; the
 # kernel's number of an action of tc
 OTHERS_EACH_TIME = re.compile(

@@ -29,7 +29,7 @@ BRIDGE: dict[str, Any] = {
 }
 NOTES = (*BOOKKEEPING, "/run/cni/firewall/", "/run/cni/portmap/")
 POD_ADDRESS = re.compile(r"10\.7\.0\.[2-9]|fd00:7::[2-9]")
-# Whether portmap is in the chains that go from one suite to the other: it must end what the reference's iptables backend has made.
+# True: portmap is in the chains that go from one suite to the other. It must delete the rules of the reference's iptables backend.
 PORTMAP_GOES_OVER = True
 
 
@@ -126,7 +126,7 @@ def test_a_pod_goes_to_the_other_suite(
 # -- another release
 
 
-# Attaches and ends one pod after the other until its standard input ends; a line for each, empty or with what failed.
+# Attaches and deletes one pod after the other until its standard input ends; a line for each, empty or with the failure.
 WORKER = """
 import json, os, select, subprocess, sys
 chain, pod, bin_dir = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -182,7 +182,7 @@ def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
             release(site, version)
         site.run()
         trees.add(site.tree())
-        # whatever a worker began before it has ended then, and one more has begun
+        # the call that a worker began before has ended then, and one more has begun
         complaints += [read_line(worker).decode() for worker in workers for _ in range(2)]
     for worker in workers:
         out, err = worker.communicate()

@@ -103,7 +103,7 @@ def test_an_add_whose_ipam_fails_leaves_nothing(host: PretendHost, tmp_path: Pat
     (tmp_path / f"fake{cases['a directory']}").mkdir()
     host.run(
         "ip", "link", "add", "br0", "up", "type", "bridge"
-    )  # else one call takes back what another has come to use
+    )  # otherwise one call rolls back a bridge that another has come to use
     before = host.snapshot(["pod0", "pod1"])
 
     outcomes = batch.run(

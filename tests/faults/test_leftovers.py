@@ -43,7 +43,7 @@ def _state(host: PretendHost, *pods: str) -> dict[str, Any]:
 
 HOST_LINK = Owner(NETWORK, "c1", "eth0").host_link
 FULL_STORE = f"mkdir -p -m 700 {STORE}; for n in $(seq 2 6); do printf 'other\\r\\neth0' >{STORE}/10.7.0.$n; done"
-# what goes wrong: what makes it so, the configuration, the codes that fit
+# the failure: its cause, the configuration, the fitting codes
 FAILURES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "ifname is taken": ("ip -n pod link add eth0 type bridge", CONFIG, (999,)),
     "host link's name is taken": (f"ip link add {HOST_LINK} type bridge", CONFIG, (999,)),
@@ -144,7 +144,7 @@ def test_del_of_one_of_two_interfaces(host: PretendHost) -> None:
     assert [text for name, text in files.items() if name.startswith(f"{STORE}/10.")] == ["c1\r\neth1"]
 
 
-# -- DEL without what it would need
+# -- DEL with nothing to go by
 
 
 @pytest.mark.parametrize("gone", ["namespace", "variable", "file left behind", "never there"])

@@ -208,7 +208,7 @@ def _agree(data: bytes) -> None:
     try:
         expected = _by_json(data)
     except ValueError:
-        with pytest.raises(ValueError):  # noqa: PT011 - for whatever reason
+        with pytest.raises(ValueError):  # noqa: PT011 - for any reason
             fastjson.loads(data)
         return
     assert repr(fastjson.loads(data)) == repr(expected)  # repr tells 1 from 1.0 and from True

@@ -117,7 +117,7 @@ def test_first_killed(first: Attachments, sample: int, tally: Tally) -> None:
         point = f"{strike.action} at {number} ({name}) of {first.chain.plugins[place]['type']}"
         complaints += [f"{point}: {answer}" for answer in first.delete() if answer.status or answer.stdout]
         complaints += [f"{point}: {what}" for what in first.differences(before, first.state())]
-        first.is_cold = False  # what has been left of the first pod's is there for the second
+        first.is_cold = False  # the remains of the first pod are there for the second
         answer = first.add()
         complaints += [f"{point}: then {answer}"] if answer.status else []
         check = first.check()
@@ -154,7 +154,7 @@ def test_first_refused(first: Attachments, sample: int, tally: Tally) -> None:
 
 
 def errors(attachments: Attachments, verb: str, sample: int) -> Iterator[tuple[int, int, str, Strike]]:
-    # what iptables does where the kernel refuses half of what it asks for is not this suite's
+    # iptables decides itself what to do if the kernel refuses half of its requests
     for place, number, name in points(attachments, verb, MESSAGE, sample, "plugin"):
         yield place, number, name, Strike("spoil", number, MESSAGE)
         yield place, number, name, Strike("error", number, MESSAGE, NETWORK_ERRORS[number % 3])

@@ -69,7 +69,7 @@ def test_take_over_struck(host: PretendHost, program: Path, taker: str, action: 
             complaints.append(f"{number}: took {kept.items() - leases(host).items()} of the living")
         host.drop_netns(new)
         points, number = points + 1, number + 1
-        host.netns("g")  # what is still the dead one's is the next one's
+        host.netns("g")  # the next pod takes the dead pod's remaining lease
         answer = call(host, "ADD", "g")
         if answer.status:
             complaints.append(f"{number}: then {answer}")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / ".kernel"
 PACKAGE = os.environ.get("KERNEL_PACKAGE") or "linux-image-amd64"
 BUSYBOX = Path("/bin/busybox")  # Debian package busybox-static
-DRIVERS = ("virtio_pci", "9pnet_virtio", "9p", "overlay")  # what init needs to reach the root file system
+DRIVERS = ("virtio_pci", "9pnet_virtio", "9p", "overlay")  # init needs them to reach the root file system
 
 
 class ImageError(Exception):

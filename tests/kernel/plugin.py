@@ -30,7 +30,7 @@ from tests.pretend import PretendHost
 FEATURES = {"kernel_vlan": "ip link add probe type bridge vlan_filtering 1"}
 LIMIT = 900  # seconds for all of those tests
 
-DIRECTORY = "STOCK_KERNEL_DIRECTORY"  # the variable by which pytest's workers know where the boot leaves what it says
+DIRECTORY = "STOCK_KERNEL_DIRECTORY"  # by this variable pytest's workers find the boot's output
 FIRST_WORKER = "gw0"  # as pytest-xdist names it; this one boots
 ELSEWHERE = pytest.StashKey[bool]()  # set for the tests that run there
 BOOT = pytest.StashKey[subprocess.Popen[bytes]]()

@@ -137,7 +137,7 @@ class KernelEnd:
         self._theirs.close()
 
     def _serve(self) -> None:
-        with contextlib.suppress(ConnectionError):  # who was refused may leave before the rest has come
+        with contextlib.suppress(ConnectionError):  # a refused caller may leave before the rest has come
             while datagram := self._theirs.recv(1 << 20):
                 for request in split(datagram):
                     self.requests.append(request)

@@ -16,7 +16,7 @@ import pytest
 from shared.net import netns
 
 ROOT = Path(__file__).resolve().parents[2]
-# Debian's architectures, each with its headers' directory and what uname(2) calls such a machine.
+# Debian's architectures, each with its headers' directory and uname(2)'s name for such a machine.
 ARCHITECTURES = {
     "arm64": ("aarch64-linux-gnu", "aarch64"),
     "armhf": ("arm-linux-gnueabihf", "armv7l"),

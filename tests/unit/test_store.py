@@ -80,7 +80,7 @@ class Leases(RuleBasedStateMachine):
         self.index = self.root / store_module.SIDECAR / "net"
         self.files: dict[str, bytes] = {}
         self.own: set[bytes] = set()
-        self.strange: set[bytes] = set()  # what somebody else has written of it, now
+        self.strange: set[bytes] = set()  # files of it that others have written
         self.half: set[bytes] = set()  # leases of which a killed call may have left an index entry alone
         self.bare: dict[str, bytes] = {}  # files that hold the id alone, of leases that the index knows with ifname
         self.rebooted = False
@@ -116,7 +116,7 @@ class Leases(RuleBasedStateMachine):
             self.keep(self.files.keys() - {name})
         self.rebooted = False
 
-    # -- what this suite does
+    # -- this suite's changes
 
     @rule(container=containers, ifname=ifnames, chosen=st.lists(addresses, min_size=1, max_size=2, unique=True))
     def reserve(self, container: str, ifname: str, chosen: list[str]) -> None:
@@ -219,7 +219,7 @@ class Leases(RuleBasedStateMachine):
         self.files = {name: content for name, content in self.files.items() if name in names}
         self.bare = {name: content for name, content in self.bare.items() if name in names}
 
-    # -- what others do
+    # -- others' changes
 
     @rule(container=containers, ifname=ifnames | st.just(""), name=addresses)
     def foreign_lease(self, container: str, ifname: str, name: str) -> None:
@@ -240,7 +240,7 @@ class Leases(RuleBasedStateMachine):
         """Rewrite in place, so that no seal breaks, the id alone: the same lease as long as the index lists it."""
         name = data.draw(st.sampled_from(sorted(self.files)))
         lease = parse_lease(self.files[name])
-        if lease is None or not lease.ifname or lease.container_id == LONG:  # whose key does not tell the ifname
+        if lease is None or not lease.ifname or lease.container_id == LONG:  # its key does not tell the ifname
             return
         self.bare[name] = lease.container_id.encode()
         (self.directory / name).write_bytes(self.bare[name])
@@ -308,7 +308,7 @@ class Leases(RuleBasedStateMachine):
     def other_files(self, name: str) -> None:
         (self.directory / name).write_text("10.1.0.2")
 
-    # -- what holds at all times
+    # -- invariants
 
     @invariant()
     def leased_tells_the_truth(self) -> None:
@@ -318,7 +318,7 @@ class Leases(RuleBasedStateMachine):
         with Look(str(self.root), "net") as look:
             seen = {lease: set(look.find(lease)) for lease in every}
         with self.opened() as store:
-            for lease in every:  # who has lost a file by rewriting sees that the index is wrong
+            for lease in every:  # if a rewrite took a lease's file, its owner sees that the index is wrong
                 store.leased(lease)
             self.judge_opening()  # which it may have made anew
             for lease in every:
@@ -409,7 +409,7 @@ def test_a_call_that_is_killed_leaves_leases_of_its_own(root: Path, verb: str) -
     with Store(str(root), "net"):
         pass  # which seals a new store
     dying = Dying(str(root), "net")
-    with pytest.raises(Killed), dying:  # noqa: PT012 - the block is what is killed
+    with pytest.raises(Killed), dying:  # noqa: PT012 - the whole block is killed
         dying.changes = 1
         if verb == "release":
             dying.release(Lease("a", "eth0"))
@@ -686,7 +686,7 @@ def test_a_copy_of_the_directory_is_not_sealed(root: Path) -> None:
         assert store.leased(Lease("b", "eth0")) == ["10.1.0.9"]
 
 
-# -- what may stand in the way
+# -- obstacles in the directory
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "dangling"])

@@ -96,7 +96,7 @@ def test_redirection(index: int, target: int, preference: int) -> None:
     action = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": target}
     words = {"protocol": tc_wire.ETH_P_ALL, "prio": preference, "target": 0, "keys": ["0x0/0x0+0"], "action": action}
     options = cls_u32.get_parameters(words)
-    # the reference and tc give no class: it means nothing to what comes in
+    # the reference and tc give no class: it has no meaning for ingress
     options["attrs"] = sorted((one for one in options["attrs"] if one[0] != "TCA_U32_CLASSID"), reverse=True)
     request = shaping.redirection(index, target, preference)
     same(request, **options)

@@ -116,7 +116,7 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     (ipam(ranges=[[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.1.0.0/25"}]]), ["ipam.ranges error .*overlaps"]),
     (ipam(subnet="10.9.0.1/24"), ["ipam.subnet error .*host bits"]),
     (ipam(ranges=[[{"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"}]]), ["ipam warning the gateway 10.2.0.1 is outside"]),
-    # keys of another backend, or of what is switched off
+    # keys of another backend, or of a feature that is off
     (ports(markMasqBit=0), ['markMasqBit warning has no effect unless "backend" is "iptables"$']),
     (ports(externalSetMarkChain="X", backend="nftables"), ['externalSetMarkChain warning has no effect unless "backend" is "iptables"$']),
     (ports(externalSetMarkChain="X", backend="iptables", snat=False), ['externalSetMarkChain warning has no effect unless "snat" is true$']),
@@ -132,7 +132,7 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     (bridge(runtimeConfig={"mac": "02:00:00:00:00:01"}), ["runtimeConfig.mac warning .*capabilities"]),
     (bridge(ipam={"type": "host-local"}), ["ipam.ranges error is required"]),
     (bridge(ipam={"type": "host-local"}, capabilities={"ipRanges": True}), ["ipam.ranges note the runtime"]),
-    # what is installed
+    # the installed plugins
     ({"type": "absent"}, ["type error plugin absent not found", "type note absent is not a plugin of this suite"]),
     (bridge(ipam={"type": "dhcp", "what": 1}), ["ipam.type error plugin dhcp not found", "ipam.type note"]),
     ({"type": "../bridge"}, ["type error .* not a file name", "type note"]),

@@ -257,7 +257,7 @@ def test_the_routes_own_gateway_wins(own: Address, other: Address) -> None:
     assert request.message["RTA_GATEWAY"] == str(own)
 
 
-# -- VLANs: the messages; tests/system/test_vlans.py has what they do
+# -- VLANs: the messages; tests/system/test_vlans.py has their effects
 
 
 def expanded(requests: list[Request], default: int) -> dict[int, int]:
@@ -514,7 +514,7 @@ def test_garbage_is_decoded_to_its_end(kind: int, data: bytes) -> None:
 
 
 @given(st.binary(max_size=100))
-@example(struct.pack("=HBBi", 200, 0, 0, 7) + bytes(8))  # a hop whose length runs past the list
+@example(struct.pack("=HBBi", 200, 0, 0, 7) + bytes(8))  # the hop's length runs past the list
 @example(
     struct.pack("=HBBi", 16, 0, 0, 7) + struct.pack("=HH", 60, 5) + bytes(4)
 )  # an attribute that runs past its hop
