@@ -275,7 +275,7 @@ class Bench:
         timed: tuple[str, ...] = (),
         reference: str = "",
     ) -> list[Cell]:
-        """Measure bridge. `reference` is its backend if it has a choice; this suite uses its default."""
+        """Return bridge's cells. `reference` is its backend if it has a choice; this suite uses its default."""
         ranges = [[{"subnet": SUBNET}], [{"subnet": SUBNET6}]] if dual else [[{"subnet": SUBNET}]]
         routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}] if dual else [{"dst": "0.0.0.0/0"}]
 
@@ -303,12 +303,12 @@ class Bench:
         return self.pair(make)
 
     def masquerading(self, backend: str, key: str, setting: str) -> list[Cell]:
-        """Measure bridge with ipMasq."""
+        """Return the cells of bridge with ipMasq."""
         what = f"ipMasq{setting or f' ({backend})'}"
         return self.bridge(f"ms{key}", what, ("ADD", "DEL"), keys={"ipMasq": True}, reference=backend)
 
     def ports(self, backend: str, key: str, setting: str) -> list[Cell]:
-        """Measure portmap alone, for a pod that bridge has attached."""
+        """Return the cells of portmap alone, for a pod that bridge has attached."""
         what = f"two ports{setting or f' ({backend})'}"
         verbs = ("ADD", "DEL")
         after = [{"type": "portmap"}]
@@ -317,7 +317,7 @@ class Bench:
         )
 
     def chain(self, backend: str, key: str, setting: str) -> list[Cell]:
-        """Measure the usual chain, the sum of its four plugins."""
+        """Return the cells of the usual chain, the sum of its four plugins."""
         limits = {"ingressRate": 10**8, "ingressBurst": 10**7, "egressRate": 10**8, "egressBurst": 10**7}
         after: list[dict[str, Any]] = [{"type": "portmap"}, {"type": "firewall"}, {"type": "bandwidth"} | limits]
         what = f"ipMasq + portmap + firewall + bandwidth{setting or f' ({backend})'}"

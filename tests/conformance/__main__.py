@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.conformance.cases import CASES
-from tests.conformance.compare import Difference, Outcome, compare, played, supported
+from tests.conformance.compare import Difference, Outcome, compare, is_supported, play_names
 from tests.conformance.known_differences import KNOWN
 
 VERDICTS = ("same", "listed", "unlisted")
@@ -32,8 +32,8 @@ def main() -> int:
     parser.add_argument("-v", action="store_true", help="show the listed differences too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report to FILE, too")
     options = parser.parse_args()
-    chosen = [(case, name, ours_first) for case in CASES for name, ours_first in played(case) if options.k in name]
-    lacking = [name for case, name, _ in chosen if not supported(case)]
+    chosen = [(case, name, ours_first) for case in CASES for name, ours_first in play_names(case) if options.k in name]
+    lacking = [name for case, name, _ in chosen if not is_supported(case)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         outcomes = list(
             pool.map(

@@ -63,7 +63,7 @@ class Case:
     needs: str = ""  # a shell command that succeeds where the kernel can run the case
 
     @cached_property
-    def handed_over(self) -> bool:
+    def is_hand_over(self) -> bool:
         """Return True if two suites take turns in it."""
         return any(step.by == 1 or step.path == 1 for step in self.steps)
 
@@ -109,9 +109,9 @@ class Outcome:
         return "\n".join(f"{self.case}: {line}" for line in lines)
 
 
-def played(case: Case) -> list[tuple[str, bool | None]]:
+def play_names(case: Case) -> list[tuple[str, bool | None]]:
     """Return the names of a case's plays, and for a hand-over whether ours begins."""
-    if not case.handed_over:
+    if not case.is_hand_over:
         return [(case.name, None)]
     return [(f"{case.name}:{first}-first", first == "ours") for first in ("reference", "ours")]
 
@@ -122,7 +122,7 @@ def compare(
     """Play the case on the reference and on ours. In a hand-over, ours begins (or ends) the second play."""
     cast = (ours, ours) if ours_first is None else (ours, reference) if ours_first else (reference, ours)
     expected, actual = play(case, (reference,) * 3), play(case, (*cast, reference))
-    name = {first: name for name, first in played(case)}[ours_first]
+    name = {first: name for name, first in play_names(case)}[ours_first]
     wrong = [
         f"step {number} {step.name} {step.verb}: the reference's exit status is {facts['status']}: {facts['message']}"
         for number, (step, facts) in enumerate(zip(case.steps, expected, strict=True))
@@ -130,7 +130,7 @@ def compare(
     ]
     entries = [entry for entry in known if entry.shows_in(name)]
     unexpected, listed = [], []
-    for difference in differing(case, expected, actual):
+    for difference in find_differences(case, expected, actual):
         match = next((e for e in known if (e in entries or e.everywhere) and e.covers(str(difference))), None)
         if match is None:
             unexpected.append(difference)
@@ -144,7 +144,7 @@ def compare(
 
     used = [match for _, match in listed]
     if case.name.startswith("hand-over/"):
-        wrong += [f"left behind: {fact}" for fact in leftovers(actual[-1])]
+        wrong += [f"left behind: {fact}" for fact in find_leftovers(actual[-1])]
     return Outcome(
         name,
         [(f"{step.name} {step.verb}", verdict(number)) for number, step in enumerate(case.steps)],
@@ -155,19 +155,19 @@ def compare(
     )
 
 
-def differing(case: Case, expected: Sequence[Facts], actual: Sequence[Facts]) -> Iterator[Difference]:
-    """Return every fact that differs, once: a lasting difference is not repeated with each later step."""
+def find_differences(case: Case, expected: Sequence[Facts], actual: Sequence[Facts]) -> Iterator[Difference]:
+    """Yield every fact that differs, once: a lasting difference is not repeated with each later step."""
     told: dict[str, tuple[str, str]] = {}
     for number, (step, left, right) in enumerate(zip(case.steps, expected, actual, strict=True)):
         for fact in sorted(left.keys() | right.keys()):
             pair = left.get(fact, ABSENT), right.get(fact, ABSENT)
-            if pair[0] != pair[1] and told.get(fact) != pair and not follows(fact, left, right):
+            if pair[0] != pair[1] and told.get(fact) != pair and not is_consequence(fact, left, right):
                 yield Difference(number, f"{step.name} {step.verb}", fact, *pair)
             if fact.startswith(LASTING):
                 told[fact] = pair
 
 
-def follows(fact: str, left: Facts, right: Facts) -> bool:
+def is_consequence(fact: str, left: Facts, right: Facts) -> bool:
     """Return True if the fact differs only because a greater one does: success or failure, a link there or not."""
     if fact == "message" or (fact.startswith(("code", "result")) and left["status"] != right["status"]):
         return True
@@ -176,13 +176,13 @@ def follows(fact: str, left: Facts, right: Facts) -> bool:
     return fact != kind and kind in left.keys() ^ right.keys()
 
 
-def leftovers(facts: Facts) -> list[str]:
+def find_leftovers(facts: Facts) -> list[str]:
     """Return the veths and leases that a case leaves after it has deleted all its attachments."""
     lease = re.compile(r"file \S+/[0-9a-f]*[.:][0-9a-f.:]*$")
     return [fact for fact in facts if (" link veth" in fact and fact.endswith(" kind")) or lease.match(fact)]
 
 
-def supported(case: Case) -> bool:
+def is_supported(case: Case) -> bool:
     """Return True if this kernel can run the case."""
     if not case.needs:
         return True
@@ -228,13 +228,13 @@ def play(case: Case, cast: tuple[str, str, str]) -> list[Facts]:
                 env=step.env,
             )
             state = State(host, [pod for pod in pods if pod], case.literals)
-            seen.append(answered(answer, pods, state) | state.facts())
+            seen.append(answer_facts(answer, pods, state) | state.facts())
             if step.verb == "ADD" and answer.status == 0:
                 answers[attachment] = answer.json
     return seen
 
 
-def answered(answer: Answer, pods: Mapping[str, str], state: State) -> Facts:
+def answer_facts(answer: Answer, pods: Mapping[str, str], state: State) -> Facts:
     """Return the facts of one answer: exit status, error code, result."""
     facts = {"status": str(answer.status), "message": answer.stdout + answer.stderr}
     if answer.status:
@@ -251,20 +251,20 @@ def answered(answer: Answer, pods: Mapping[str, str], state: State) -> Facts:
             interface["name"] = state.roles.get(interface["name"], interface["name"])
             if pod:
                 interface["sandbox"] = pod
-        facts.update(flat(result, "result"))
+        facts.update(flatten(result, "result"))
     else:
         facts["result"] = "empty"
     return facts
 
 
-def flat(value: object, name: str) -> Iterator[tuple[str, str]]:
+def flatten(value: object, name: str) -> Iterator[tuple[str, str]]:
     """Yield JSON as lines: `ips.0.address` and its value."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from flat(inner, f"{name}.{key}")
+            yield from flatten(inner, f"{name}.{key}")
     elif isinstance(value, list) and value:
         for index, inner in enumerate(value):
-            yield from flat(inner, f"{name}.{index}")
+            yield from flatten(inner, f"{name}.{index}")
     else:
         yield name, json.dumps(value)
 
@@ -313,7 +313,7 @@ class State:
         self.traffic = list(self.traffic_facts(host)) if "bandwidth" in literals else []
 
     def traffic_facts(self, host: PretendHost) -> Iterator[tuple[str, str]]:
-        """Return qdiscs of the host's links, and their ingress filters."""
+        """Yield qdiscs of the host's links, and their ingress filters."""
         for qdisc in read(host.run("tc", "-j", "qdisc").stdout):
             if qdisc["kind"] == "noqueue":
                 continue
@@ -365,7 +365,7 @@ class State:
         return facts
 
     def link_facts(self, name: str, link: Mapping[str, Any], known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """Return one link, its port of a bridge, its addresses."""
+        """Yield one link, its port of a bridge, its addresses."""
         info = link.get("linkinfo", {})
         yield f"{name} kind", info.get("info_kind", link["link_type"])
         yield f"{name} flags", " ".join(sorted(set(link["flags"]) & {"UP", "PROMISC", "ALLMULTI"}))
@@ -384,7 +384,7 @@ class State:
                 yield f"{name} address {address['local']}/{address['prefixlen']}", " ".join(words)
 
     def file_facts(self) -> Iterator[tuple[str, str]]:
-        """Return the stores' content, byte for byte, without the sidecar that the reference never reads."""
+        """Yield the stores' content, byte for byte, without the sidecar that the reference never reads."""
         for store in STATE_DIRECTORIES:
             for path in sorted((self.root / store).rglob("*")):
                 name = path.relative_to(self.root)
@@ -400,7 +400,7 @@ def read(text: str) -> list[Any]:
 
 
 def route_facts(where: str, route: Mapping[str, Any], known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Return one route, without the kernel's own local table and link-local routes."""
+    """Yield one route, without the kernel's own local table and link-local routes."""
     if route.get("table") == "local" or route["dst"].startswith(("fe80:", "ff00:", "multicast")):
         return
     words = [f"dev {known.get(route.get('dev', ''), route.get('dev'))}"]

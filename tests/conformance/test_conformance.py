@@ -10,10 +10,10 @@ import pytest
 
 from tests.conformance.__main__ import cell
 from tests.conformance.cases import CASES
-from tests.conformance.compare import compare, played
+from tests.conformance.compare import compare, play_names
 from tests.conformance.known_differences import KNOWN, Known
 
-PLAYED = {name: (case, ours_first) for case in CASES for name, ours_first in played(case)}
+PLAYED = {name: (case, ours_first) for case in CASES for name, ours_first in play_names(case)}
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ ATTACHMENTS: tuple[Any, ...] = (
 
 
 def cases() -> Iterator[Case]:
-    """Return all cases."""
+    """Yield all cases."""
     for plugin in EVERY:
         yield from _version_and_name(plugin)
         yield from _members(plugin)

@@ -12,7 +12,7 @@ MEGABYTES = 10 << 20
 
 
 def cases() -> Iterator[Case]:
-    """Return all cases."""
+    """Yield all cases."""
     for plugin, config in EVERY.items():
         text = json.dumps(config)
         yield from _not_an_object(plugin, text)

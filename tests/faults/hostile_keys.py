@@ -40,7 +40,7 @@ DECLARED: dict[str, tuple[type[Config], dict[str, Any]]] = {
 
 
 def cases() -> Iterator[Case]:
-    """Return all cases."""
+    """Yield all cases."""
     for plugin, (config, base) in DECLARED.items():
         for path, kind, required in declared(config):
             yield from _wrong(plugin, base, path, kind, required)
@@ -95,7 +95,7 @@ def _fits(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def _wrong(plugin: str, base: dict[str, Any], path: str, kind: Kind, required: bool) -> Iterator[Case]:
-    """Return cases of one key with each wrong value; the error names the key and shows the value."""
+    """Yield cases of one key with each wrong value; the error names the key and shows the value."""
     schema = kind.schema
     yield case(plugin, "ADD", f"{path} null", holding(path, None, base), 7, may_succeed=not required)
     is_number = "integer" in json.dumps(schema, default=str)
@@ -216,7 +216,7 @@ OF_OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {
 
 
 def _values_behind() -> Iterator[Case]:
-    """Return cases of plugins that come after another one; of portmap with each backend."""
+    """Yield cases of plugins that come after another one; of portmap with each backend."""
     for plugin, keys in OF_OTHERS.items():
         for key, values in keys.items():
             for value in values:

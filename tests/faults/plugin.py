@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Select, with the option, the tests that show a row; without it, all but the complete ones."""
     complete = config.getoption("--faults")
-    wanted = chosen(config)
+    wanted = chosen_rows(config)
 
     def belongs(item: pytest.Item) -> bool:
         in_full = item.get_closest_marker("faults") is not None
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=dropped)
 
 
-def chosen(config: pytest.Config) -> set[Name]:
+def chosen_rows(config: pytest.Config) -> set[Name]:
     """Return the rows that --rows names, none if it is not given."""
     found: set[Name] = set()
     for part in filter(None, config.getoption("--rows").split(",")):
@@ -103,7 +103,7 @@ class Row:
         return f"{max(self.left, self.failed)} left ({self.tests} tests{points}{skipped})"
 
 
-def summed(reports: list[Any]) -> dict[Name, Row]:
+def sum_rows(reports: list[Any]) -> dict[Name, Row]:
     """Sum up the rows, from the reports of all tests."""
     rows: dict[Name, Row] = defaultdict(Row)
     for report in reports:
@@ -128,9 +128,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not config.getoption("--faults") or config.getoption("--collect-only"):
         return
     reports = [one for found in terminalreporter.stats.values() for one in found if hasattr(one, "when")]
-    rows = summed(reports)
+    rows = sum_rows(reports)
     terminalreporter.section("faults")
-    wanted = chosen(config) or {*ROWS}
+    wanted = chosen_rows(config) or {*ROWS}
     for name in ROWS:
         if name in wanted:
             terminalreporter.write_line(f"{name:>2} {ROWS[name]}: {rows[name]}")

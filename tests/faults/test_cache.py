@@ -241,7 +241,7 @@ def test_an_add_that_is_running_is_not_collected(node: Node) -> None:
     node.host.run("ip", "netns", "exec", "late", "ip", "link", "show", "eth0")
 
 
-def pods_of_another(host: PretendHost, *names: str) -> dict[str, str]:
+def make_foreign_pods(host: PretendHost, *names: str) -> dict[str, str]:
     """Make pods with another suite's main plugin, each with a host port. Return the environment for cnitool."""
     bin_dir = "/run/bin"
     host.run("sh", "-ec", f"mkdir -p {bin_dir} /etc/cni/net.d; ln -s {host.bin_dir}/* {bin_dir}")
@@ -262,7 +262,7 @@ def pods_of_another(host: PretendHost, *names: str) -> dict[str, str]:
 @pytest.mark.parametrize("evidence", ["its address", "its entry that cannot be read", "its young lease"])
 def test_one_evidence_is_enough(host: PretendHost, evidence: str) -> None:
     """A pod of another main plugin without any other sign of life."""
-    env = pods_of_another(host, "a")
+    env = make_foreign_pods(host, "a")
     lease, entry = host.root / "var/lib/cni/networks/pods/10.45.0.2", host.root / f"{RESULTS[1:]}/pods-a-eth0"
     age = "sleep 1; touch --date='1 hour ago' /var/lib/cni/networks/pods/*"
     keeper = None
@@ -306,7 +306,7 @@ def test_a_host_link_is_enough_evidence(node: Node) -> None:
 def test_pods_of_another_main_plugin_are_known_by_their_addresses(host: PretendHost, age: str) -> None:
     """A fresh lease may be of an ADD that is running, whose pod has no address yet."""
     cnitool = f"{host.bin_dir}/cnitool"
-    env = pods_of_another(host, "a", "b", "dead")
+    env = make_foreign_pods(host, "a", "b", "dead")
     host.drop_netns("dead")
     host.run("ip", "-n", "b", "address", "flush", "dev", "eth0")  # it may be anybody's then
     host.run("rm", "-r", RESULTS)

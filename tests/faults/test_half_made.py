@@ -70,7 +70,7 @@ class Heir:
         return found, [str(answer) for answer in answers if answer.status]
 
     def points(self, *, sample: int) -> Iterator[tuple[int, Strike, str]]:
-        """Return each change of the first ADD: the place of its plugin, the strike, and its name."""
+        """Yield each change of the first ADD: the place of its plugin, the strike, and its name."""
         for place, steps in enumerate(self.first.calls("ADD", CHANGES)):
             wanted = [number for number, step in enumerate(steps, 1) if step.startswith("plugin")]
             every = max(1, len(wanted) // sample) if sample else 1

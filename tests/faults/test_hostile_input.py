@@ -62,7 +62,7 @@ def _state(host: PretendHost) -> dict[str, Any]:
 
 
 def _wrong(case: Case, answer: Outcome) -> Iterator[str]:
-    """Return the flaws of one answer."""
+    """Yield the flaws of one answer."""
     said = f"status {answer.status}, stdout {answer.stdout[:300]!r}, stderr {answer.stderr[:300]!r}"
     if answer.seconds > SECONDS:
         yield f"took {answer.seconds:.1f} s"

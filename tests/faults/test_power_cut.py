@@ -42,8 +42,8 @@ def call(verb: str, number: int) -> Call:
     return Call("host-local", verb, CONFIG, {"CNI_CONTAINERID": f"c{number}"})
 
 
-def cuts(host: PretendHost, image: Path, seconds: float, number: int) -> Iterator[Path]:
-    """Return images of the disk at random moments, while pods come and go."""
+def cut_power(host: PretendHost, image: Path, seconds: float, number: int) -> Iterator[Path]:
+    """Yield images of the disk at random moments, while pods come and go."""
     over = threading.Event()
 
     def come_and_go() -> None:
@@ -64,7 +64,7 @@ def cuts(host: PretendHost, image: Path, seconds: float, number: int) -> Iterato
         pods.join()
 
 
-def after_a_cut(installed: Path, image: Path, exhausted: int) -> list[str]:
+def find_flaws(installed: Path, image: Path, exhausted: int) -> list[str]:
     """Return the flaws of the next boot."""
     with PretendHost(installed) as host:
         mount(host, image)
@@ -80,7 +80,7 @@ def after_a_cut(installed: Path, image: Path, exhausted: int) -> list[str]:
     return found
 
 
-def wrong(bin_dir: Path, directory: Path, seconds: float, number: int, exhausted: int = 11) -> list[list[str]]:
+def flaws_of_all(bin_dir: Path, directory: Path, seconds: float, number: int, exhausted: int = 11) -> list[list[str]]:
     """Return the flaws after each of the cuts; `exhausted` is the suite's code if no address is left."""
     image = directory / "disk"
     with PretendHost(bin_dir) as host:
@@ -88,15 +88,15 @@ def wrong(bin_dir: Path, directory: Path, seconds: float, number: int, exhausted
             file.truncate(8 << 20)
         host.run("mkfs.ext4", "-q", "-b", "1024", str(image))
         mount(host, image)
-        images = list(cuts(host, image, seconds, number))
-    return [[f"{cut.name}: {what}" for what in after_a_cut(bin_dir, cut, exhausted)] for cut in images]
+        images = list(cut_power(host, image, seconds, number))
+    return [[f"{cut.name}: {what}" for what in find_flaws(bin_dir, cut, exhausted)] for cut in images]
 
 
 @pytest.mark.slow
 @pytest.mark.row(4)
 @pytest.mark.parametrize(("seconds", "number"), [SAMPLE, pytest.param(*ALL, marks=pytest.mark.faults)])
 def test_power_cut(installed: Path, tmp_path: Path, seconds: float, number: int, tally: Tally) -> None:
-    found = wrong(installed, tmp_path, seconds, number)
+    found = flaws_of_all(installed, tmp_path, seconds, number)
     tally(4, len(found), sum(bool(complaints) for complaints in found))
     assert not any(found), "\n".join(line for complaints in found for line in complaints)
 
@@ -105,6 +105,6 @@ def test_power_cut(installed: Path, tmp_path: Path, seconds: float, number: int,
 @pytest.mark.row(4)
 def test_the_reference_under_power_cuts(reference_bin: str, tmp_path: Path, reference_tally: Tally) -> None:
     """The test serves the table alone: some samples of cuts harm the reference and others do not."""
-    found = wrong(Path(reference_bin), tmp_path, *SAMPLE, exhausted=999)
+    found = flaws_of_all(Path(reference_bin), tmp_path, *SAMPLE, exhausted=999)
     reference_tally(4, len(found), sum(bool(complaints) for complaints in found))
     assert len(found) == SAMPLE[1]

@@ -64,7 +64,7 @@ def points(attachments: Attachments, verb: str, classes: int, sample: int, whose
     return sorted(random.sample(found, min(sample, len(found)))) if sample else found
 
 
-def of_host(lines: set[str]) -> set[str]:
+def keep_host_lines(lines: set[str]) -> set[str]:
     """Return the lines of the host, without those inside the pod, which go with its namespace."""
     return {line for line in lines if not line.startswith("c1: ")}
 
@@ -95,7 +95,9 @@ def test_killed(attachments: Attachments, verb: str, sample: int, tally: Tally) 
             complaints += [f"{point}: {answer}" for answer in attachments.delete(end) if answer.status or answer.stdout]
         if end != "whole":
             now = attachments.state()
-            complaints += [f"{point}: {what}" for what in attachments.differences(of_host(before), of_host(now))]
+            complaints += [
+                f"{point}: {what}" for what in attachments.differences(keep_host_lines(before), keep_host_lines(now))
+            ]
             attachments.renew()
         now = attachments.state()
         complaints += [f"{point}: {what}" for what in attachments.differences(before, now)]
@@ -168,7 +170,7 @@ def row_of(strike: Strike) -> int:
 
 
 def is_error(answer: Answer) -> bool:
-    """Return True for a foreseen error; stdout itself may be struck."""
+    """Return True if the answer is a foreseen error; stdout itself may be struck."""
     if not answer.stdout:
         return answer.status == 1 and "cannot write the answer" in answer.stderr
     return answer.status == 1 and bool(answer.code) and not json.loads(answer.stdout)["msg"].startswith("unexpected ")

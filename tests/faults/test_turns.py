@@ -44,7 +44,7 @@ def start(host: PretendHost, plugin: str, verb: str, number: int, *prefix: str) 
     return process
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
     """Return True if the condition held before the process ended."""
     deadline = time.monotonic() + 60 * PATIENCE
     while not condition():
@@ -55,20 +55,20 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bo
     return True
 
 
-def locks() -> list[list[str]]:
+def read_locks() -> list[list[str]]:
     """Return the lines of /proc/locks, without the numbers: `-> FLOCK …` for those that wait."""
     return [line.split()[1:] for line in Path("/proc/locks").read_text().splitlines()]
 
 
-def holders(tracer: subprocess.Popen[bytes]) -> list[str]:
+def find_holders(tracer: subprocess.Popen[bytes]) -> list[str]:
     """Return the process that a tracer runs, when it has the lock. It is stopped before it returns."""
     children = Path(f"/proc/{tracer.pid}/task/{tracer.pid}/children").read_text().split()
-    return [pid for pid in children if any(words[0] == "FLOCK" and words[3] == pid for words in locks())]
+    return [pid for pid in children if any(words[0] == "FLOCK" and words[3] == pid for words in read_locks())]
 
 
-def waits(process: subprocess.Popen[bytes]) -> bool:
+def is_waiting(process: subprocess.Popen[bytes]) -> bool:
     """Return True if the process waits for a lock."""
-    return any(words[:2] == ["->", "FLOCK"] and words[4] == str(process.pid) for words in locks())
+    return any(words[:2] == ["->", "FLOCK"] and words[4] == str(process.pid) for words in read_locks())
 
 
 @pytest.mark.parametrize(("plugin", "verb"), [("firewall", "ADD"), ("firewall", "DEL"), ("firewall", "GC"), ("portmap", "ADD")])  # fmt: skip
@@ -76,10 +76,10 @@ def test_a_call_waits_for_the_turn_of_another(host: PretendHost, plugin: str, ve
     host.netns("pod")
     assert host.cni(plugin, "ADD", config(plugin, 1), netns="/run/netns/pod", container_id="c1").status == 0
     holder = start(host, plugin, "ADD", 2, *STOPPED)
-    assert until(lambda: bool(holders(holder)), holder), "the ADD takes no lock"
-    (pid,) = holders(holder)
+    assert wait_until(lambda: bool(find_holders(holder)), holder), "the ADD takes no lock"
+    (pid,) = find_holders(holder)
     other = start(host, plugin, verb, 3 if verb == "ADD" else 1)
-    assert until(lambda: waits(other), other), f"{verb} does not wait: {other.communicate()}"
+    assert wait_until(lambda: is_waiting(other), other), f"{verb} does not wait: {other.communicate()}"
     subprocess.run(["kill", "-CONT", pid], check=True)
     for process in (holder, other):
         out, err = process.communicate(timeout=60 * PATIENCE)

@@ -266,7 +266,7 @@ def test_registration_of_thousands(width: int) -> None:
 
 
 def answering(refused: dict[int, int]) -> Any:
-    """Answer the n-th message of a batch with an errno, and acknowledge each that asks for it."""
+    """Return an answer function: the n-th message of a batch gets its errno (0 acknowledges it), others get none."""
     counted = []
 
     def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:

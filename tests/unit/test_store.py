@@ -96,7 +96,7 @@ class Leases(RuleBasedStateMachine):
 
     @contextmanager
     def opened(self, store: Store | None = None) -> Iterator[Store]:
-        """Return an open store, after checking the files that its opening may have removed."""
+        """Yield an open store, after checking the files that its opening may have removed."""
         with store or Store(str(self.root), "net") as held:
             self.judge_opening()
             yield held

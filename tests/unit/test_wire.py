@@ -78,7 +78,7 @@ def same(request: Request) -> None:
 
 
 def _padded(message: Message) -> Message:
-    """Texts in one spelling, the peer's header with all its fields."""
+    """Put texts into one spelling, and fill the peer's header up with all its fields."""
     out: Message = {}
     for name, value in message.items():
         out[name] = value
