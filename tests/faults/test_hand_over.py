@@ -33,12 +33,12 @@ POD_ADDRESS = re.compile(r"10\.7\.0\.[2-9]|fd00:7::[2-9]")
 PORTMAP_GOES_OVER = True
 
 
-def native_keys(port: int) -> list[dict[str, Any]]:
+def native(port: int) -> list[dict[str, Any]]:
     """Return the whole chain with the suite's own rules, and a host port."""
     return [BRIDGE, _portmap(port), {"type": "firewall"}]
 
 
-def keys_for_hand_over(backend: str, port: int) -> list[dict[str, Any]]:
+def goes_over(backend: str, port: int) -> list[dict[str, Any]]:
     """Return this suite's configuration for a pod that the reference made or will delete; it has iptables only."""
     portmap = [{**_portmap(port), "backend": backend}] if PORTMAP_GOES_OVER else []
     return [{**BRIDGE, "ipMasqBackend": backend}, *portmap, {"type": "firewall", "backend": backend}]
@@ -106,7 +106,7 @@ def test_a_pod_goes_to_the_other_suite(
 ) -> None:
     """The node has pods of both. The first makes a pod and the other deletes it: the state is as before."""
     one, other = (reference_bin, str(installed)) if first == "reference" else (str(installed), reference_bin)
-    kept1, kept2, chain = (keys_for_hand_over(backend, port) for port in (8081, 8082, 8080))
+    kept1, kept2, chain = (goes_over(backend, port) for port in (8081, 8082, 8080))
     node.add("kept1", kept1, one)
     node.add("kept2", kept2, other)
     before = node.state()
@@ -168,11 +168,11 @@ def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
     site = make_site(tmp_path)
     site.run()
     node = Node(host)
-    node.add("kept", native_keys(8080), str(site.bin))
+    node.add("kept", native(8080), str(site.bin))
     before = node.state()
     workers = []
     for number in range(WORKERS):
-        chain = native_keys(8081 + number)
+        chain = native(8081 + number)
         host.netns(f"pod{number}")
         workers.append(host.popen(sys.executable, "-c", WORKER, json.dumps(chain), f"pod{number}", str(site.bin)))
     complaints = [read_line(worker).decode() for worker in workers]
@@ -192,13 +192,13 @@ def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
     for number in range(WORKERS):
         host.drop_netns(f"pod{number}")
     assert node.state() == before
-    node.check("kept", native_keys(8080), str(site.bin))
+    node.check("kept", native(8080), str(site.bin))
 
 
 # -- an uninstall
 
 
-def is_reachable(node: Node, pod: str) -> bool:
+def reaches(node: Node, pod: str) -> bool:
     """Return True if the pod's gateway answers it, in both families."""
     return all(
         node.host.run("ip", "netns", "exec", pod, "ping", "-c", "1", "-W", "5", address, check=False).returncode == 0
@@ -215,18 +215,16 @@ def test_an_uninstall_with_a_pod(host: PretendHost, tmp_path: Path, reference_bi
     site = make_site(tmp_path)
     site.run()
     node = Node(host)
-    kept, chain = (
-        native_keys(port) if then == "installation" else keys_for_hand_over("iptables", port) for port in (8080, 8081)
-    )
+    kept, chain = (native(port) if then == "installation" else goes_over("iptables", port) for port in (8080, 8081))
     node.add("kept", kept, str(site.bin))
     before = node.state()
     node.add("pod", chain, str(site.bin))
     made = node.state()
     site.run("--uninstall")
     assert not any(is_launcher(path) for path in site.bin.glob("*"))
-    assert node.state() == made and is_reachable(node, "pod")
+    assert node.state() == made and reaches(node, "pod")
     if then == "installation":
         site.run()
         node.check("pod", chain, str(site.bin))
     node.delete("pod", chain, reference_bin if then == "reference" else str(site.bin))
-    assert node.state() == before and is_reachable(node, "kept")
+    assert node.state() == before and reaches(node, "kept")
