@@ -109,7 +109,7 @@ def test_killed(attachments: Attachments, verb: str, sample: int, tally: Tally) 
 @many
 @pytest.mark.row(1)
 def test_first_killed(first: Attachments, sample: int, tally: Tally) -> None:
-    """Any part of the shared things that the first pod leaves does not disturb the next one."""
+    """No remaining part of the shared things disturbs the next pod."""
     first.forget()
     before = first.state()
     complaints: list[str] = []

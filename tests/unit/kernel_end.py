@@ -106,8 +106,8 @@ class KernelEnd:
     """A context manager with a `netlink` to talk to and the received `requests`, as bytes.
 
     `answering(kind, sequence, request)` gives the datagrams that answer a request. Without it, requests that ask for an
-    acknowledgement get one, and RTM_GETLINK by name finds every name, with an index of its own and 1500 as MTU; names
-    in `absent` only the first time. `of` is the class of the socket.
+    acknowledgement get one. RTM_GETLINK by name finds every name, with an index of its own and 1500 as MTU; a name in
+    `absent` is missing the first time. `of` is the class of the socket.
     """
 
     def __init__(

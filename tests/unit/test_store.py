@@ -80,7 +80,7 @@ class Leases(RuleBasedStateMachine):
         self.index = self.root / store_module.SIDECAR / "net"
         self.files: dict[str, bytes] = {}
         self.own: set[bytes] = set()
-        self.strange: set[bytes] = set()  # files of it that others have written
+        self.strange: set[bytes] = set()  # leases that others have written, now
         self.half: set[bytes] = set()  # leases of which a killed call may have left an index entry alone
         self.bare: dict[str, bytes] = {}  # files that hold the id alone, of leases that the index knows with ifname
         self.rebooted = False
@@ -293,7 +293,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule()
     def reboot(self) -> None:
-        """Change the kernel's boot_id: the index has another one, and knows only the leases that it has seen."""
+        """Give the index another boot_id than the kernel's; it knows only the leases that it has seen."""
         if not (self.index / "boot").is_symlink():
             return
         (self.index / "boot").unlink()
