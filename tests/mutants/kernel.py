@@ -1,4 +1,4 @@
-"""Mistakes in shared/net: links, addresses, routes, namespaces, netlink."""
+"""Mistakes in shared/net: links, addresses, routes, namespaces, netlink; and in the notes of admitted pods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plugins' own mistakes."""
+"""Mistakes in the plugins themselves."""
 
 from __future__ import annotations
 

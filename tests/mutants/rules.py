@@ -1,4 +1,4 @@
-"""Mistakes in the rules of packet filters: shared/nft, shared/iptables, shared/dbus, filters and admission."""
+"""Mistakes in the packet filters: shared/nft, iptables, dbus, masquerade, hostports, admission, frames and pod."""
 
 from __future__ import annotations
 

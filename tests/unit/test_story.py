@@ -1,4 +1,4 @@
-"""explain's sentences, and that they keep nothing of a message back."""
+"""explain's sentences: they keep no part of a message back."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ SENTENCES: list[tuple[int, int, dict[str, Any], str]] = [
 
 
 def told(protocol: int, data: bytes, answer: bytes = b"") -> list[str]:
-    """What goes over a socket, as it is told; nothing is sent. The namespace of the test is the host."""
+    """Return the sentences about the messages to a socket, without sending them. The test's namespace is the host."""
     recorder = Recorder(os.stat("/proc/self/ns/net").st_ino, 0, dict)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as own:
         talk = wiretap.Talk(recorder, own.fileno(), protocol)
@@ -211,7 +211,7 @@ def test_a_transaction_is_refused_as_a_whole() -> None:
     ],
 )  # fmt: skip
 def test_expressions_without_words(expression: dict[str, Any], words: str) -> None:
-    """Nothing is lost: what is not known stands under the kernel's names, what nobody uses is told."""
+    """Nothing is lost: unknown attributes stand under the kernel's names, and unused ones are printed."""
     pods = Chain(Table(wire.NFPROTO_IPV4, "t"), "c", [Rule("some", family(4), expression)])
     (rule,) = told(NETLINK_NETFILTER, transaction(pods.create()[1]))
     assert rule.startswith(f'add rule ip t c meta nfproto ipv4 {words} comment "some ')

@@ -1,4 +1,4 @@
-"""Several steps of one call, of which some fail."""
+"""Several steps of one call, some of which fail."""
 
 from __future__ import annotations
 
