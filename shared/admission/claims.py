@@ -14,9 +14,8 @@ from time import CLOCK_BOOTTIME, clock_gettime_ns
 from shared.cni import record
 from shared.cni.ip import Address
 from shared.cni.plugin import each
-from shared.net import liveness
+from shared.net import liveness, rules_lock
 from shared.net.owner import Owner, digest
-from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ def end(owner: Owner, others: Iterable[Address], first: Callable[[], object], *t
         first()
         _remove(owner)
         return
-    with turn(RECORDS, only_removes=True):
+    with rules_lock.hold(RECORDS, only_removes=True):
         claim = find(owner) or Claim(owner, {})
         doomed |= {*claim.addresses}
         each(first, *(lambda take=take: take(lambda: _without_others(doomed, claim), claim.note) for take in takers))

@@ -7,7 +7,7 @@ Two sets say whose, so that a frame costs the same however many pods there are:
     set bound { type ifname . ether_addr; elements = { "veth1a2b3c4d5e6" . 0a:58:0a:01:00:05 } }
 
 Frames to the link-local groups, such as LLDP's, do not come here, nor are they forwarded; that the bridge learns from
-them behind which port a MAC is, bridges.learn_no_link_local() ends.
+them behind which port a MAC is, bridges.learn_no_link_local_requests() ends.
 """
 
 from __future__ import annotations

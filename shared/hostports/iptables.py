@@ -75,7 +75,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> No
     A holder that is dead, by its mark, loses all that it has.
     """
     from shared.iptables.programs import Refused, Tables
-    from shared.net.turns import turn
+    from shared.net import rules_lock
 
     owner = forwarding.owner
     tables = [Tables(version, "", *forwarding.tables(version)) for version in forwarding.versions]
@@ -86,7 +86,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> No
             _require_possible(table.version, lines[NAT], forwarding)
         return known
 
-    with turn(hostport_records.DIRECTORY):
+    with rules_lock.hold(hostport_records.DIRECTORY):
         if mark and hostport_records.mark_of(owner) not in ("", mark):  # of a namespace that the container has no more
             remove(owner, forget)
         for other in hostport_records.dead_at({port.pod for port in forwarding.ports}):

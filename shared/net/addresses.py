@@ -54,7 +54,7 @@ def found(netlink: Netlink, index: int, wanted: set[Prefix]) -> set[Prefix]:
     return scan(netlink, index, lambda states: {prefix for prefix, _ in states if prefix in wanted})
 
 
-def add(index: int, prefix: Prefix, *, dad: bool, tolerate: tuple[int, ...] = ()) -> Request:
+def add_request(index: int, prefix: Prefix, *, dad: bool, tolerate: tuple[int, ...] = ()) -> Request:
     """A request that gives a link an address; an IPv6 one can be used at once unless `dad` has it checked first."""
     return Request(RTM_NEWADDR, _body(index, prefix, dad=dad), NLM_F_CREATE | NLM_F_EXCL, tolerate)
 

@@ -100,19 +100,19 @@ def kind(link: Message) -> str:
     return str(link.get("IFLA_LINKINFO", {}).get("IFLA_INFO_KIND", ""))
 
 
-def change_flags(index: int, flags: int, mask: int) -> Request:
+def flags_request(index: int, flags: int, mask: int) -> Request:
     """A request that sets the flags in `mask` as in `flags` (IFF_*)."""
     return Request(RTM_NEWLINK, {"index": index, "flags": flags, "change": mask})
 
 
 def set_up(netlink: Netlink, index: int) -> None:
     """Brings a link up."""
-    netlink.batch([change_flags(index, IFF_UP, IFF_UP)])
+    netlink.batch([flags_request(index, IFF_UP, IFF_UP)])
 
 
 def set_down(netlink: Netlink, index: int) -> None:
     """Takes a link down."""
-    netlink.batch([change_flags(index, 0, IFF_UP)])
+    netlink.batch([flags_request(index, 0, IFF_UP)])
 
 
 def silence(netlink: Netlink, name: str) -> None:

@@ -58,10 +58,10 @@ def towards(host: Netlink, pod: Address, named: Sequence[str]) -> Message | None
 
 def turn_on(link: Message) -> None:
     """Turn the switch of a link on, and note that if it was off. The rules that make it safe must be there."""
-    from shared.net.turns import turn
+    from shared.net import rules_lock
 
     name = link["IFLA_IFNAME"]
-    with turn(NOTES):
+    with rules_lock.hold(NOTES):
         if sysctl.read(switch(name)) != "1":
             record.mark(f"{NOTES}/{link['index']}-{name}")
             sysctl.require(switch(name), "1")
@@ -71,9 +71,9 @@ def set_back(is_needed: Callable[[], bool]) -> None:
     """Turn off the switches that this suite turned on, unless somebody still needs them. Report one that cannot be."""
     if not _notes():
         return
-    from shared.net.turns import turn
+    from shared.net import rules_lock
 
-    with turn(NOTES, only_removes=True):
+    with rules_lock.hold(NOTES, only_removes=True):
         if is_needed():
             return
         host = Netlink()

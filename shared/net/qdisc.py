@@ -125,7 +125,7 @@ def qdisc(tc: TrafficControl, index: int, parent: int) -> Message | None:
     return tc.get(RTM_GETQDISC, {"index": index, "parent": parent}, NLM_F_ACK | NLM_F_ECHO)
 
 
-def removal(index: int, parent: int, handle: int) -> Request:
+def removal_request(index: int, parent: int, handle: int) -> Request:
     """Return the request that removes a qdisc, if it is there."""
     return Request(RTM_DELQDISC, {"index": index, "handle": handle, "parent": parent}, tolerate=GONE)
 

@@ -35,7 +35,7 @@ UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES
 LAST_SMALL_TABLE = 255  # the header's table field is one byte; RTA_TABLE has the rest
 
 
-def add(index: int, route: Route, gateway: Address | None) -> Request:
+def add_request(index: int, route: Route, gateway: Address | None) -> Request:
     """A request for a route through a link, by `gateway` where the route names none of its own.
 
     As the reference's: without NLM_F_EXCL, so that a second gateway to a destination becomes another next hop.

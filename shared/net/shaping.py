@@ -10,7 +10,7 @@ import errno
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.net import links, qdisc
 from shared.net.netlink import NetlinkError, Request
-from shared.net.qdisc import GONE, ROOT_HANDLE, TrafficControl, filter_info, removal
+from shared.net.qdisc import GONE, ROOT_HANDLE, TrafficControl, filter_info, removal_request
 from shared.net.tc_wire import (
     ETH_P_ALL,
     RTM_DELTFILTER,
@@ -60,7 +60,7 @@ def limit_link(tc: TrafficControl, undo: Undo, link: Message, limit: Limit) -> N
     present = qdisc.root(tc, index)
     if present is not None and present["handle"]:
         raise InternalError(f"link {name} has a qdisc already, of the kind {present['TCA_KIND']}")
-    undo.push(f"remove the limit of {name}", lambda: tc.batch([removal(index, TC_H_ROOT, ROOT_HANDLE)]))
+    undo.push(f"remove the limit of {name}", lambda: tc.batch([removal_request(index, TC_H_ROOT, ROOT_HANDLE)]))
     tc.batch(limit.requests(index))
 
 
@@ -95,23 +95,25 @@ def redirect(tc: TrafficControl, undo: Undo, link: Message, ifb: Message) -> Non
     index = link["index"]
     present = qdisc.qdisc(tc, index, TC_H_INGRESS)
     if present is None:
-        undo.push(f"remove the ingress qdisc of {link['IFLA_IFNAME']}", lambda: tc.batch([_remove_ingress(index)]))
-        tc.batch([_ingress(index), redirection(index, ifb["index"], OWN_QDISC)])
+        undo.push(
+            f"remove the ingress qdisc of {link['IFLA_IFNAME']}", lambda: tc.batch([_remove_ingress_request(index)])
+        )
+        tc.batch([_ingress_request(index), redirection_request(index, ifb["index"], OWN_QDISC)])
     else:
         undo.push(f"end the redirection of {link['IFLA_IFNAME']}", lambda: release(tc, index, {ifb["index"]}))
-        tc.batch([redirection(index, ifb["index"], STRANGERS_QDISC)])
+        tc.batch([redirection_request(index, ifb["index"], STRANGERS_QDISC)])
 
 
-def _ingress(index: int) -> Request:
+def _ingress_request(index: int) -> Request:
     message = {"index": index, "handle": INGRESS_HANDLE, "parent": TC_H_INGRESS, "TCA_KIND": "ingress"}
     return Request(RTM_NEWQDISC, message, NLM_F_CREATE | NLM_F_EXCL)
 
 
-def _remove_ingress(index: int) -> Request:
-    return removal(index, TC_H_INGRESS, INGRESS_HANDLE)
+def _remove_ingress_request(index: int) -> Request:
+    return removal_request(index, TC_H_INGRESS, INGRESS_HANDLE)
 
 
-def redirection(index: int, target: int, preference: int) -> Request:
+def redirection_request(index: int, target: int, preference: int) -> Request:
     """The request that sends everything that comes in at a link out by another."""
     mirred = {"action": TC_ACT_STOLEN, "eaction": TCA_EGRESS_REDIR, "ifindex": target}
     action = {"TCA_ACT_KIND": "mirred", "TCA_ACT_OPTIONS": {"TCA_MIRRED_PARMS": mirred}}
@@ -158,13 +160,13 @@ def release(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
     requests = []
     present = qdisc.root(tc, index)
     if present is not None and present["handle"] == ROOT_HANDLE and _is_limit(tc, present):
-        requests.append(removal(index, TC_H_ROOT, ROOT_HANDLE))
+        requests.append(removal_request(index, TC_H_ROOT, ROOT_HANDLE))
     filters = redirections(tc, index)
     for preference in (OWN_QDISC, STRANGERS_QDISC):
         if filters.get(preference) not in {0, *ifbs}:
             continue
         if preference == OWN_QDISC and len(filters) == 1:
-            requests.append(_remove_ingress(index))
+            requests.append(_remove_ingress_request(index))
         else:
             message = {"index": index, "parent": FILTERS, "info": _info(preference)}
             requests.append(Request(RTM_DELTFILTER, message, tolerate=GONE))

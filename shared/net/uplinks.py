@@ -80,8 +80,10 @@ def join(netlink: Netlink, undo: Undo, bridge: Message, uplinks: list[Message], 
         if is_port and is_up:
             continue
         name, index = link["IFLA_IFNAME"], link["index"]
-        requests = [] if is_port else bridges.join(index, bridge["index"], alias="", hairpin=False, isolated=False)
-        requests += [] if is_up else [links.change_flags(index, IFF_UP, IFF_UP)]
+        requests = (
+            [] if is_port else bridges.join_requests(index, bridge["index"], alias="", hairpin=False, isolated=False)
+        )
+        requests += [] if is_up else [links.flags_request(index, IFF_UP, IFF_UP)]
         undo.push(
             f"set uplink {name} as it was",
             lambda link=link: _take_out(netlink, bridge["index"], link, own),  # type: ignore[misc]
@@ -94,6 +96,10 @@ def join(netlink: Netlink, undo: Undo, bridge: Message, uplinks: list[Message], 
             ) from None
 
 
+def _join_requests(index: int, bridge: int) -> list[Request]:
+    return bridges.join_requests(index, bridge, alias="", hairpin=False, isolated=False)
+
+
 def _take_out(netlink: Netlink, bridge: int, before: Message, own: tuple[int, ...]) -> None:
     """Set an uplink as it was before this call, unless another pod's port uses the bridge."""
     index, master = before["index"], before.get("IFLA_MASTER", 0)
@@ -103,11 +109,10 @@ def _take_out(netlink: Netlink, bridge: int, before: Message, own: tuple[int, ..
     requests = (
         [] if link.get("IFLA_MASTER", 0) == master else [Request(RTM_NEWLINK, {"index": index, "IFLA_MASTER": 0})]
     )
-    netlink.batch([*requests, links.change_flags(index, before["flags"], IFF_UP)])
+    netlink.batch([*requests, links.flags_request(index, before["flags"], IFF_UP)])
     if bridges.has_other_ports(netlink, bridge, *own):
         # another call's port came in between, and that call saw the uplink where it should be
-        joining = bridges.join(index, bridge, alias="", hairpin=False, isolated=False)
-        netlink.batch([*joining, links.change_flags(index, IFF_UP, IFF_UP)])
+        netlink.batch([*_join_requests(index, bridge), links.flags_request(index, IFF_UP, IFF_UP)])
 
 
 def problems(netlink: Netlink, bridge: Message, names: list[str]) -> list[str]:

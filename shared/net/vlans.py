@@ -125,12 +125,12 @@ def ensure_gateway_port(
             sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
     keep_default = keep_default or port["IFLA_IFNAME"] != port_name  # the reference leaves its port in the default VLAN
     default = bridges.default_vlan(bridge)
-    joining = bridges.join(port["index"], bridge["index"], alias="", hairpin=False, isolated=False)
+    joining = bridges.join_requests(port["index"], bridge["index"], alias="", hairpin=False, isolated=False)
     # each of these changes nothing if it is done already
     bridges.add_port(netlink, bridge, [
         *([] if port.get("IFLA_MASTER") else joining),
         *requests(port["index"], default=default, native=vlan, trunk=[], keep_default=keep_default),
-        *(links.change_flags(end["index"], IFF_UP, IFF_UP) for end in (port, gateway) if not end["flags"] & IFF_UP),
+        *(links.flags_request(end["index"], IFF_UP, IFF_UP) for end in (port, gateway) if not end["flags"] & IFF_UP),
     ])  # fmt: skip
     return gateway
 

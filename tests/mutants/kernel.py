@@ -94,7 +94,7 @@ TABLE: tuple[Mutant, ...] = (
         "route_localnet stays on for the host ports that are left", "tests/system/test_route_localnet.py -k last_host_port",
     ),
     Mutant(
-        "shared/net/localnet.py", "    with turn(NOTES):\n", "    if is_on(name):\n        return\n    with turn(NOTES):\n",
+        "shared/net/localnet.py", "    with rules_lock.hold(NOTES):\n", "    if is_on(name):\n        return\n    with rules_lock.hold(NOTES):\n",
         "an ADD sees the switch that a concurrent DEL sets back", "tests/system/test_route_localnet.py -k between",
     ),
     Mutant(
@@ -154,7 +154,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_bridge.py -k another_address",
     ),
     Mutant(
-        "shared/net/bridges.py", "        netlink.batch([addresses.add(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])\n", "",
+        "shared/net/bridges.py", "        netlink.batch([addresses.add_request(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])\n", "",
         "an address that was forced away comes back when the ADD fails", "tests/system/test_bridge.py -k forced_away",
     ),
     Mutant(
@@ -236,7 +236,7 @@ TABLE: tuple[Mutant, ...] = (
         "a failing ADD leaves the uplink that another pod uses", "tests/unit/test_uplinks.py",
     ),
     Mutant(
-        "shared/net/uplinks.py", 'links.change_flags(index, before["flags"], IFF_UP)', "links.change_flags(index, 0, IFF_UP)",
+        "shared/net/uplinks.py", 'links.flags_request(index, before["flags"], IFF_UP)', "links.flags_request(index, 0, IFF_UP)",
         "a failing ADD leaves an uplink up that was up", "tests/system/test_uplinks.py -k takes_out",
     ),
     Mutant(
@@ -281,8 +281,8 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shared/net/shaping.py",
-        'present["handle"] == ROOT_HANDLE and _is_limit(tc, present):\n        requests.append(removal(index, TC_H_ROOT, ROOT_HANDLE))',
-        '_is_limit(tc, present):\n        requests.append(removal(index, TC_H_ROOT, present["handle"]))',
+        'present["handle"] == ROOT_HANDLE and _is_limit(tc, present):\n        requests.append(removal_request(index, TC_H_ROOT, ROOT_HANDLE))',
+        '_is_limit(tc, present):\n        requests.append(removal_request(index, TC_H_ROOT, present["handle"]))',
         "DEL leaves a stranger's token bucket", "tests/system/test_bandwidth.py -k strangers_root",
     ),
     Mutant(
@@ -316,7 +316,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_neighbours.py -k sysctls_that_are_wrong",
     ),
     Mutant(
-        "shared/net/turns.py", "            self.descriptor = self._locked()\n", "            pass\n",
+        "shared/net/rules_lock.py", "            self.descriptor = self._locked()\n", "            pass\n",
         "calls that look at rules and change them take turns", "tests/faults/test_turns.py",
     ),
     Mutant(

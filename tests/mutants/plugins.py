@@ -141,11 +141,11 @@ TABLE: tuple[Mutant, ...] = (
         "CHECK names an ifb that is down", "tests/system/test_bandwidth.py -k check_names",
     ),
     Mutant(
-        "plugins/firewall.py", "    with turn(claims.RECORDS):\n        has_lost", "    if True:\n        has_lost",
+        "plugins/firewall.py", "    with rules_lock.hold(claims.RECORDS):\n        has_lost", "    if True:\n        has_lost",
         "firewall's ADD waits for its turn", "tests/faults/test_turns.py -k ADD",
     ),
     Mutant(
-        "plugins/firewall.py", "        with turn(claims.RECORDS):\n            _restore", "        if True:\n            _restore",
+        "plugins/firewall.py", "        with rules_lock.hold(claims.RECORDS):\n            _restore", "        if True:\n            _restore",
         "firewall's GC waits for its turn", "tests/faults/test_turns.py -k GC",
     ),
     Mutant(

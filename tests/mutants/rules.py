@@ -204,7 +204,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_dead_holders.py -k records",
     ),
     Mutant(
-        "shared/hostports/iptables.py", "    with turn(hostport_records.DIRECTORY):\n", "    if True:\n", "portmap's ADD by iptables waits for its turn", "tests/faults/test_turns.py",
+        "shared/hostports/iptables.py", "    with rules_lock.hold(hostport_records.DIRECTORY):\n", "    if True:\n", "portmap's ADD by iptables waits for its turn", "tests/faults/test_turns.py",
     ),
     Mutant(
         "shared/hostports/iptables.py", 'and _interface_of(line) in ("", interface_words(ifname))', "", "DEL of an interface leaves the host ports of the pod's other one",

@@ -98,7 +98,7 @@ def test_redirection(index: int, target: int, preference: int) -> None:
     options = cls_u32.get_parameters(words)
     # the reference and tc give no class: it means nothing to what comes in
     options["attrs"] = sorted((one for one in options["attrs"] if one[0] != "TCA_U32_CLASSID"), reverse=True)
-    request = shaping.redirection(index, target, preference)
+    request = shaping.redirection_request(index, target, preference)
     same(request, **options)
     cls_u32.fix_request(words)
     assert request.message["info"] == words["info"]
