@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from shared.cni.ip import Address
 from shared.net import addresses, links, sysctl
-from shared.net.netlink import next_hops
+from shared.net.messages import next_hops
 from shared.net.wire import AF_INET6, IFA_F_PERMANENT, RTM_GETADDR, RTM_GETROUTE, RTPROT_RA
 
 TYPE_CHECKING = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from shared.net.netlink import decode_part
+from shared.net.messages import decode_part
 from shared.net.owner import is_network
 
 TYPE_CHECKING = False

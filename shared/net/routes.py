@@ -6,7 +6,8 @@ import errno
 
 from shared.cni.ip import Address, Prefix
 from shared.net.addresses import FAMILIES
-from shared.net.netlink import NetlinkError, Request, next_hops
+from shared.net.messages import next_hops
+from shared.net.netlink import NetlinkError, Request
 from shared.net.wire import (
     AF_INET,
     AF_INET6,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 
 from shared.cni.errors import UnsupportedField
-from shared.net.netlink import Netlink, NetlinkError, Overrun, Request, decode
+from shared.net.messages import decode
+from shared.net.netlink import Netlink, NetlinkError, Overrun, Request
 from shared.net.wire import NETLINK_NETFILTER, NLM_F_ACK, NLMSG_ERROR
 from shared.nft import wire
 from shared.nft.ruleset import comment_of, elements_of

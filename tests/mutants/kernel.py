@@ -66,7 +66,7 @@ TABLE: tuple[Mutant, ...] = (
         "a new bridge has its limit in the message that makes it", "tests/system/test_learned_addresses.py -k without_another_message",
     ),
     Mutant(
-        "shared/net/netlink.py", "if not 8 <= length <= len(data) - start:", "if length < 8:",
+        "shared/net/messages.py", "if not 8 <= length <= len(data) - start:", "if length < 8:",
         "decoders stop at the end of a list of next hops", "tests/unit/test_wire.py -k next_hops",
     ),
     Mutant(

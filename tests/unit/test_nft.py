@@ -16,7 +16,8 @@ from pyroute2.netlink import nfnetlink
 from pyroute2.netlink.nfnetlink import nftsocket
 
 from shared.cni.ip import Address, Prefix
-from shared.net.netlink import NetlinkError, Request, decode, encode
+from shared.net.messages import decode, encode
+from shared.net.netlink import NetlinkError, Request
 from shared.net.owner import Owner
 from shared.nft import expressions as x
 from shared.nft import registry, ruleset, wire

@@ -14,7 +14,8 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from shared.cli.explain import story, wiretap
 from shared.cli.explain.recorder import Recorder
-from shared.net.netlink import Request, encode
+from shared.net.messages import encode
+from shared.net.netlink import Request
 from shared.net.wire import (
     AF_BRIDGE,
     AF_INET,

@@ -14,7 +14,8 @@ from pyroute2.netlink.rtnl.tcmsg import cls_u32, common, sched_ingress, sched_tb
 
 from shared.cni.errors import UnsupportedField
 from shared.net import shaping, tc_wire
-from shared.net.netlink import Request, decode, encode
+from shared.net.messages import decode, encode
+from shared.net.netlink import Request
 from shared.net.qdisc import Bucket, TrafficControl
 from shared.undo import Undo
 from tests.unit.kernel_end import KernelEnd, error

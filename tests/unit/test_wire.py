@@ -19,7 +19,8 @@ from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
 from shared.net import addresses, bridges, links, routes, tc_wire, vlans, wire
-from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request, decode, encode, next_hops
+from shared.net.messages import decode, encode, next_hops
+from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request
 from shared.net.netns import Netns
 from shared.net.wire import (
     AF_BRIDGE,
