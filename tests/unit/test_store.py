@@ -23,7 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ipam.host_local import store as store_module
 from ipam.host_local.lease import Lease, is_hand_placed, parse_lease
-from ipam.host_local.store import Look, Store, problem
+from ipam.host_local.store import Look, Store
+from ipam.host_local.writable import problem
 from shared.cni.errors import IOFailure
 from shared.cni.ip import Address
 from tests.unit.python import run

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipam.host_local import IpamConfig
-from ipam.host_local.lease import LEASE_LIMIT, Lease, is_hand_placed, parse_lease
+from ipam.host_local.lease import LEASE_LIMIT_BYTES, Lease, is_hand_placed, parse_lease
 from shared.admission import claims
 from shared.cni import record
 from shared.cni.call import folded
@@ -106,7 +106,7 @@ def _files(directory: Path) -> Iterator[tuple[str, Lease | None, float]]:
             if path.is_symlink() or not path.is_file():
                 continue
             with path.open("rb") as file:
-                yield name, parse_lease(file.read(LEASE_LIMIT)), os.fstat(file.fileno()).st_mtime
+                yield name, parse_lease(file.read(LEASE_LIMIT_BYTES)), os.fstat(file.fileno()).st_mtime
 
 
 def _registered(network: str) -> Iterator[tuple[str, list[Address]]]:
