@@ -267,8 +267,8 @@ def check(call: Call) -> None:
             held = look.find(pool.lease)
     if not held:
         raise InternalError(
-            f"container {call.container_id} {call.ifname} has no lease in {pool.store.path}, but ADD made one:"
-            " recreate the pod"
+            f"host-local: container {call.container_id} {call.ifname} has no lease in {pool.store.path}, but ADD made"
+            " one: recreate the pod"
         )
     lost = [
         str(ip.address.address)
@@ -278,8 +278,8 @@ def check(call: Call) -> None:
     ]
     if lost:
         raise InternalError(
-            f"container {call.container_id} {call.ifname} has leases of {', '.join(held)} in {pool.store.path},"
-            f" but prevResult has {', '.join(lost)}: recreate the pod"
+            f"host-local: {', '.join(lost)} of prevResult not leased to container {call.container_id} {call.ifname},"
+            f" but {', '.join(held)}: recreate the pod"
         )
 
 

@@ -1,7 +1,7 @@
 """The index of leases lists the addresses of each attachment, so that a call need not read all lease files.
 
-    <dataDir>/.pycni/<network>/<container id>:<ifname>  symbolic link whose text is the entry
-    <dataDir>/.pycni/<network>/boot                     symbolic link whose text is the kernel's boot_id
+    <dataDir>/.pycni/<network>/<container id>:<ifname>  symbolic link; its text is the entry
+    <dataDir>/.pycni/<network>/boot                     symbolic link; its text is the kernel's boot_id
 
 An entry starts with "own" if this suite made the leases, else with "seen". The addresses follow, then, for own leases,
 the mark of the pod's namespace (shared/net/liveness.py):

@@ -80,7 +80,7 @@ def timeval(seconds: int, *, is_64_bit: bool) -> bytes:
 
 
 def split(data: bytes) -> Iterator[Answer]:
-    """Yield the messages of a datagram. Stop at a message whose length is wrong."""
+    """Yield the messages of a datagram. Stop at a message with a wrong length."""
     offset = 0
     while offset + HEADER_BYTES <= len(data):
         length, kind, flags, sequence, _port = unpack_from("=IHHII", data, offset)
@@ -190,7 +190,7 @@ def _decode_value(kind: str, data: bytes, start: int, end: int, owner: Message, 
 
 
 def _resolve(kind: str, owner: Message) -> str:
-    """Return the structure of an attribute whose layout depends on another attribute of its owner."""
+    """Return the structure of an attribute. The layout of some depends on another attribute of their owner."""
     if kind == "info_data":
         return f"info_data/{owner.get('IFLA_INFO_KIND', '')}"
     if kind == "info_slave_data":

@@ -58,14 +58,14 @@ def requests(index: int, *, default: int, native: int, trunk: list[int], keep_de
 
 
 def leaves_default(default: int, native: int, *, keep_default: bool) -> bool:
-    """Return True if a port with the `native` VLAN (0: none) must not stay in the bridge's `default` one (0: none)."""
+    """Return True if a port with the `native` VLAN must leave the bridge's `default` one. 0 stands for no VLAN."""
     return bool(native and default and not keep_default and native != default)
 
 
 def problems(
     netlink: Netlink, bridge: Message, port: Message, *, native: int, trunk: list[int], keep: bool
 ) -> list[str]:
-    """Return all differences between a port's VLANs and those that `requests` gave it; `keep` is its `keep_default`."""
+    """Return the differences between a port's VLANs and the result of `requests`; `keep` is `keep_default`."""
     name, default = port["IFLA_IFNAME"], bridges.default_vlan(bridge)
     found = [] if bridges.filters_vlans(bridge) else [f"bridge {bridge['IFLA_IFNAME']} does not filter VLANs"]
     have = of_port(netlink, port["index"])

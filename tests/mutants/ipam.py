@@ -18,7 +18,7 @@ TABLE: tuple[Mutant, ...] = (
         "GC keeps a lease in the form of old of a container that is valid", "tests/system/test_host_local.py -k leases_of_old",
     ),
     Mutant(
-        "ipam/host_local/__init__.py", "store.is_taken(name)  # which", "pass  # which",
+        "ipam/host_local/__init__.py", "store.is_taken(name)  # removes", "pass  # removes",
         "GC removes files that are empty or garbled", "tests/faults/test_store.py -k garbled and by_gc",
     ),
     Mutant(

@@ -240,7 +240,7 @@ TABLE: tuple[Mutant, ...] = (
         "a failing ADD leaves an uplink up that was up", "tests/system/test_uplinks.py -k takes_out",
     ),
     Mutant(
-        "shared/net/uplinks.py", "    if bridges.has_other_ports(netlink, bridge, *own):\n        # another", "    if False:\n        # another",
+        "shared/net/uplinks.py", "    if bridges.has_other_ports(netlink, bridge, *own):\n        # The port", "    if False:\n        # The port",
         "a pod that comes while a failing ADD takes the uplink out gets it back", "tests/unit/test_uplinks.py",
     ),
     Mutant(
