@@ -416,7 +416,7 @@ def _guard(host: Netlink, undo: Undo, pod: Attachment) -> None:
         from shared.frames import spoofcheck
 
         _naming("macspoofchk", lambda: spoofcheck.add(undo, pod.owner, pod.own_mac))
-        undo.push(f"take link {pod.owner.host_link} down", lambda: links.silence(host, pod.owner.host_link))
+        undo.push(f"take link {pod.owner.host_link} down", lambda: links.set_down_if_exists(host, pod.owner.host_link))
     if pod.keys.promiscMode:
         from shared.frames import dedup
 
@@ -727,7 +727,8 @@ def _remove_filters(host: Netlink, owner: Owner) -> None:
     """Remove an attachment's rules, of which nothing is loaded if the host has no tables for them."""
     tables = filter_tables.present()
     if filter_tables.OF_BRIDGES & tables:
-        links.silence(host, owner.host_link)  # without the rules that check it, the pod could send what it likes
+        # without the rules that check its frames, the pod could send any frame
+        links.set_down_if_exists(host, owner.host_link)
     if tables:
         from shared.pod import filters
 
@@ -737,7 +738,7 @@ def _remove_filters(host: Netlink, owner: Owner) -> None:
 def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     """Return the same attachment as it was called before the network was renamed, if that can be seen."""
     if pod_netns is not None:
-        return renamed.former(own, pod_netns)
+        return renamed.former_owners(own, pod_netns)
     tables = filter_tables.present()
     if not tables:
         return []

@@ -332,7 +332,7 @@ def delete(call: Call) -> None:
     def end_former() -> None:
         from shared.net import renamed
 
-        each(*(lambda owner=owner: end_admission(owner, addresses) for owner in renamed.former(own, pod_netns)))
+        each(*(lambda owner=owner: end_admission(owner, addresses) for owner in renamed.former_owners(own, pod_netns)))
 
     each(lambda: end_admission(own, addresses, zone), *([end_former] if pod_netns else []))
 

@@ -369,6 +369,6 @@ def _is_full(look: Look, entry: RangeSet) -> bool:
 
     if count(look.names()) < entry.capacity:
         return False
-    dead = look.dead()
+    dead = look.dead_leases()
     found = look.survey(look.index.entries())
     return count(name for name, _, is_left_over in found if not is_left_over and name not in dead) >= entry.capacity

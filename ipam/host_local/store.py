@@ -249,7 +249,7 @@ class Store(Files):
         owner = Owner(self.network, lease.container_id, lease.ifname)
         return entry is not None and liveness.is_dead(owner, entry.mark)
 
-    def dead(self) -> dict[str, Lease]:
+    def dead_leases(self) -> dict[str, Lease]:
         """Return the leases of dead attachments that the index lists, by address."""
         found: dict[str, Lease] = {}
         for key, entry in self.index.entries().items():
@@ -261,7 +261,7 @@ class Store(Files):
 
     def reclaim(self) -> bool:
         """Free the leases of dead attachments; return True if there were any."""
-        found = set(self.dead().values())
+        found = set(self.dead_leases().values())
         for lease in found:
             self.release(lease)
         return bool(found)

@@ -188,7 +188,7 @@ def set_localnet_back() -> None:
         kernel = Nfnetlink.if_there()
         return (kernel is not None and hostports.is_used(kernel)) or is_used()
 
-    localnet.set_back(is_needed)
+    localnet.turn_off_unneeded(is_needed)
 
 
 def _has_legacy_ports() -> bool:

@@ -110,7 +110,7 @@ def _refuse_advertisements(netlink: Netlink, bridge: Message, *, is_new: bool) -
     if not is_new and sysctl.read(f"ipv6/conf/{name}/accept_ra") not in ("0", None):
         from shared.net import forwarding
 
-        if bridge["index"] in forwarding.learned(netlink):
+        if bridge["index"] in forwarding.learned_links(netlink):
             return
     sysctl.refuse_advertisements(name)
 

@@ -25,19 +25,19 @@ def turn_on(netlink: Netlink, version: int) -> None:
     if sysctl.read(path) not in (OFF, None):
         return
     if version == 6:
-        for name in relying(netlink):
+        for name in links_at_risk(netlink):
             sysctl.write(accept_ra(name), ALWAYS)
     sysctl.require(path, "1")
 
 
-def relying(netlink: Netlink) -> list[str]:
+def links_at_risk(netlink: Netlink) -> list[str]:
     """Return the names of the links that would lose routes from advertisements if the host forwarded."""
-    found = [links.by_index(netlink, index) for index in sorted(learned(netlink))]
+    found = [links.by_index(netlink, index) for index in sorted(learned_links(netlink))]
     names = [link["IFLA_IFNAME"] for link in found if link is not None]
     return [name for name in names if sysctl.read(accept_ra(name)) == WHILE_HOST]
 
 
-def learned(netlink: Netlink) -> set[int]:
+def learned_links(netlink: Netlink) -> set[int]:
     """Return the indexes of the links that have a route or an address from router advertisements.
 
     Include links with an address from DHCPv6, because advertisements start DHCPv6.

@@ -116,7 +116,7 @@ def set_down(netlink: Netlink, index: int) -> None:
     netlink.batch([flags_request(index, 0, IFF_UP)])
 
 
-def silence(netlink: Netlink, name: str) -> None:
+def set_down_if_exists(netlink: Netlink, name: str) -> None:
     """Take a link down if it exists, so that nothing arrives through it. The other end of a veth cannot prevent it."""
     netlink.request(RTM_NEWLINK, {"IFLA_IFNAME": name, "flags": 0, "change": IFF_UP}, 0, (errno.ENODEV,))
 

@@ -68,7 +68,7 @@ def turn_on(link: Message) -> None:
             sysctl.require(switch(name), "1")
 
 
-def set_back(is_needed: Callable[[], bool]) -> None:
+def turn_off_unneeded(is_needed: Callable[[], bool]) -> None:
     """Turn off the switches that this suite turned on, unless they `is_needed`. Report those that stay on."""
     if not _notes():
         return

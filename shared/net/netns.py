@@ -135,7 +135,7 @@ def refuse_own(path: str) -> None:
         return
 
 
-def throw_away() -> Netns:
+def create_temporary() -> Netns:
     """Create a network namespace for trials, with `lo` alone. The kernel deletes it when it is closed.
 
     Raises OSError if the kernel refuses another namespace.

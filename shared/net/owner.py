@@ -130,7 +130,7 @@ def _is_derived(name: str, prefix: str) -> bool:
     return name.startswith(prefix) and len(tail) == 8 and set(tail) <= set("0123456789abcdef")
 
 
-def attachment(alias: str) -> tuple[str, str, str] | None:
+def parse_alias(alias: str) -> tuple[str, str, str] | None:
     """Return the network, container id and ifname in an alias; None if it has digests, or is not this suite's."""
     parts = _parts(alias)
     return (parts[0], parts[1], parts[2]) if parts and not parts[0].startswith(STAND_IN) else None

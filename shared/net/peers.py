@@ -10,7 +10,7 @@ from shared.cni.errors import CniError, InternalError
 from shared.cni.names import is_link_name
 from shared.net import addresses, links
 from shared.net.netlink import Netlink
-from shared.net.owner import attachment, is_pod_link
+from shared.net.owner import is_pod_link, parse_alias
 from shared.net.wire import RTM_GETNSID
 from shared.undo import complain
 
@@ -63,7 +63,7 @@ def of_link(host: Netlink, pod_netns: Netns, owner: Owner, inside: Message) -> M
     if end.get("IFLA_LINK_NETNSID") != _number(host, pod_netns):
         return None
     if is_strange(end, owner):
-        made_for = "/".join(attachment(end.get("IFLA_IFALIAS", "")) or ("another attachment",))
+        made_for = "/".join(parse_alias(end.get("IFLA_IFALIAS", "")) or ("another attachment",))
         raise Strange(f"{owner.ifname} in {pod_netns.path} leads to {end['IFLA_IFNAME']}, the link of {made_for}")
     return end
 
@@ -82,7 +82,7 @@ def is_strange(link: Message, owner: Owner) -> bool:
     Compare the container id and the interface only: the network may have been renamed.
     """
     name, alias = link["IFLA_IFNAME"], link.get("IFLA_IFALIAS", "")
-    made_for = attachment(alias)
+    made_for = parse_alias(alias)
     if made_for:
         return made_for[1:] != (owner.container_id, owner.ifname)
     return name != owner.host_link and is_pod_link(name, alias)
@@ -90,7 +90,7 @@ def is_strange(link: Message, owner: Owner) -> bool:
 
 def is_own(link: Message, owner: Owner) -> bool:
     """Return True if the alias or name of a host link belongs to this attachment."""
-    made_for = attachment(link.get("IFLA_IFALIAS", ""))
+    made_for = parse_alias(link.get("IFLA_IFALIAS", ""))
     return link["IFLA_IFNAME"] == owner.host_link or (made_for is not None and not is_strange(link, owner))
 
 

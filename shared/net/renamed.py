@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.net import links, liveness
 from shared.net.netlink import Netlink
-from shared.net.owner import Owner, attachment
+from shared.net.owner import Owner, parse_alias
 from shared.net.wire import RTM_GETLINK
 
 TYPE_CHECKING = False
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from shared.net.netns import Netns
 
 
-def former(owner: Owner, pod_netns: Netns | None) -> list[Owner]:
+def former_owners(owner: Owner, pod_netns: Netns | None) -> list[Owner]:
     """Return the owner under each former name that the network had when the pod's interface was created.
 
     A container has an interface name only once, so another network's attachment with this name is the same attachment.
@@ -26,7 +26,7 @@ def former(owner: Owner, pod_netns: Netns | None) -> list[Owner]:
         return []
     found = []
     for link in host.dump(RTM_GETLINK):
-        made_for = attachment(link.get("IFLA_IFALIAS", ""))
+        made_for = parse_alias(link.get("IFLA_IFALIAS", ""))
         if made_for and made_for[1:] == (owner.container_id, owner.ifname) and links.kind(link) == "veth":
             found.append(Owner(*made_for))
     return [one for one in found if one.network != owner.network]

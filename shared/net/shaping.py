@@ -101,7 +101,7 @@ def redirect(tc: TrafficControl, undo: Undo, link: Message, ifb: Message) -> Non
         )
         tc.batch([_ingress_request(index), redirection_request(index, ifb["index"], OWN_QDISC)])
     else:
-        undo.push(f"end the redirection of {link['IFLA_IFNAME']}", lambda: release(tc, index, {ifb["index"]}))
+        undo.push(f"end the redirection of {link['IFLA_IFNAME']}", lambda: remove_limits(tc, index, {ifb["index"]}))
         tc.batch([redirection_request(index, ifb["index"], STRANGERS_QDISC)])
 
 
@@ -153,7 +153,7 @@ def _targets(stream: Iterator[Message]) -> dict[int, int | None]:
     return found
 
 
-def release(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
+def remove_limits(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
     """Remove the limits of a link: its root qdisc, and redirections to these ifbs or to a deleted ifb.
 
     Remove the ingress qdisc too if it was created for the redirection and has no other filter.

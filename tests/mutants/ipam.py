@@ -70,7 +70,7 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS says that the store cannot be written", "tests/faults/test_truth.py -k TestStatus and host-local",
     ),
     Mutant(
-        "ipam/host_local/__init__.py", "dead = look.dead()", "dead = set()",
+        "ipam/host_local/__init__.py", "dead = look.dead_leases()", "dead = set()",
         "STATUS calls no pool full whose leases are of dead pods", "tests/system/test_leases_of_the_dead.py -k full_pool",
     ),
     Mutant(

@@ -70,7 +70,7 @@ TABLE: tuple[Mutant, ...] = (
         "decoders stop at the end of a list of next hops", "tests/unit/test_wire.py -k next_hops",
     ),
     Mutant(
-        "shared/net/forwarding.py", "for name in relying(netlink):", "for name in ():",
+        "shared/net/forwarding.py", "for name in links_at_risk(netlink):", "for name in ():",
         "routes by router advertisements stay when forwarding goes on", "tests/system/test_accept_ra.py -k default_route",
     ),
     Mutant(
@@ -82,7 +82,7 @@ TABLE: tuple[Mutant, ...] = (
         "accept_ra 0 stays the administrator's choice", "tests/system/test_accept_ra.py -k judged",
     ),
     Mutant(
-        "shared/net/bridges.py", 'if bridge["index"] in forwarding.learned(netlink):', "if ():",
+        "shared/net/bridges.py", 'if bridge["index"] in forwarding.learned_links(netlink):', "if ():",
         "a bridge that is the node's own way out keeps its routes", "tests/system/test_accept_ra.py -k way_out",
     ),
     Mutant(

@@ -39,11 +39,11 @@ TABLE: tuple[Mutant, ...] = (
         "DEL deletes the link even if the rules cannot be removed", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "plugins/bridge.py", "        links.silence(host, owner.host_link)", "        pass",
+        "plugins/bridge.py", "        links.set_down_if_exists(host, owner.host_link)", "        pass",
         "DEL silences a port before its MAC check goes", "tests/system/test_frames.py -k killed_at_any_message",
     ),
     Mutant(
-        "plugins/bridge.py", "lambda: links.silence(host, pod.owner.host_link)", "lambda: None",
+        "plugins/bridge.py", "lambda: links.set_down_if_exists(host, pod.owner.host_link)", "lambda: None",
         "a failing ADD silences the port before its MAC check goes", "tests/system/test_frames.py -k failing_add_that",
     ),
     Mutant(

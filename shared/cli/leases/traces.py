@@ -16,7 +16,7 @@ from shared.admission import claims
 from shared.cni import record
 from shared.cni.call import folded
 from shared.cni.ip import Address
-from shared.net.owner import Owner, attachment
+from shared.net.owner import Owner, parse_alias
 from shared.nft.registry import BRIDGE, INET, Ruleset, label
 from shared.nft.ruleset import comment_of
 from shared.nft.transaction import Nfnetlink
@@ -48,7 +48,7 @@ def find(network: NetworkConfigList, links: Iterable[Message]) -> Traces:
     """Look at the host's links, given, at host-local's leases, at nf_tables and at the firewall's claims."""
     found = Traces()
     for link in links:
-        owner = attachment(link.get("IFLA_IFALIAS", ""))
+        owner = parse_alias(link.get("IFLA_IFALIAS", ""))
         if owner and owner[0] == network.name:
             found.add(owner[1:])
     now = time.time()
