@@ -128,7 +128,10 @@ def open_existing_directory(path: str, parent: int | None = None) -> int:
     descriptor = posix.open(path, READ_ONLY_DIRECTORY, dir_fd=parent)
     held = posix.fstat(descriptor)
     if held.st_uid != posix.geteuid() or held.st_mode & 0o022:
-        raise IOFailure(f"{path} must belong to the user of the plugin and be writable for nobody else")
+        raise IOFailure(
+            f"directory {path} has owner {held.st_uid} and mode {held.st_mode & 0o7777:04o}, but must belong to the"
+            f" plugin's user ({posix.geteuid()}) and be writable for nobody else: run chown, and chmod go-w"
+        )
     return descriptor
 
 

@@ -176,8 +176,8 @@ def _delete_group(netlink: Netlink, members: list[int], taken: set[int]) -> None
 def smallest_mtu(netlink: Netlink, bridge: str, uplinks: list[str]) -> int:
     """Return the smallest MTU in bytes of the up links that are neither loopback nor point-to-point: kubenet's choice.
 
-    The bridge itself and its ports do not count, or a small MTU would outlive its reason. The uplinks always do, since
-    the pods' frames leave by them. 0, the kernel's default, if there is no other link.
+    Ignore the bridge and its ports: otherwise a small MTU would stay after its cause was removed. Always count the
+    uplinks, because the pods' frames leave through them. Return 0, the kernel's default, if no link counts.
     """
     present = get(netlink, bridge)
     own = present and present["index"]

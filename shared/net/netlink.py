@@ -237,7 +237,7 @@ class Netlink:
         try:
             return take(stream())
         finally:
-            for _ in parts:  # read the rest even after an error: until its end, the kernel answers others with EBUSY
+            for _ in parts:  # read the rest even after an error: the kernel refuses a second dump until the end (EBUSY)
                 pass
 
     def _dump_parts(self, request: Request) -> Iterator[tuple[int, bytes, int, int]]:
