@@ -14,7 +14,7 @@ from time import CLOCK_BOOTTIME, clock_gettime_ns
 
 from shared.cni import record
 from shared.cni.ip import Address
-from shared.cni.plugin import each
+from shared.cni.plugin import run_all
 from shared.net import liveness
 from shared.net.owner import Owner, digest
 from shared.net.turns import turn
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Note = dict[str, Any]
-    # Removes the rules of addresses; the note may be empty. A function gives the addresses, because to find them costs time.
+    # Removes the rules of addresses; the note may be empty. A function returns the addresses: to find them takes time.
     Taker = Callable[[Callable[[], AbstractSet[Address]], Note], None]
 
 RECORDS = "/run/cni/firewall"
@@ -159,7 +159,7 @@ def end(owner: Owner, others: Iterable[Address], first: Callable[[], object], *t
     with turn(RECORDS, only_removes=True):
         claim = find(owner) or Claim(owner, {})
         doomed |= {*claim.addresses}
-        each(first, *(lambda take=take: take(lambda: _without_others(doomed, claim), claim.note) for take in takers))
+        run_all(first, *(lambda take=take: take(lambda: _without_others(doomed, claim), claim.note) for take in takers))
         _remove(owner)
 
 

@@ -10,7 +10,7 @@ import posix
 from shared.admission import claims
 from shared.cni.config import invalid
 from shared.cni.errors import InternalError, TryAgainLater
-from shared.cni.plugin import each
+from shared.cni.plugin import run_all
 from shared.dbus.bus import DRIVER, LIMITS_EXCEEDED, Absent, Bus, Refused
 
 TYPE_CHECKING = False
@@ -86,7 +86,7 @@ class Firewalld:
         InvalidConfig if the zone does not exist.
         """
         bus = self._connection()
-        each(*(lambda address=one: self._admit(bus, address) for claim in wanted for one in claim.addresses))
+        run_all(*(lambda address=one: self._admit(bus, address) for claim in wanted for one in claim.addresses))
 
     def _admit(self, bus: Bus, address: Address) -> None:
         try:

@@ -344,7 +344,7 @@ TABLE: tuple[Mutant, ...] = (
         "a note under another's name counts for nothing", "tests/system/test_firewall_restored.py -k not_for_this_network",
     ),
     Mutant(
-        "shared/admission/claims.py", "        each(first, *(lambda take=take", "        _remove(owner)\n        each(first, *(lambda take=take",
+        "shared/admission/claims.py", "        run_all(first, *(lambda take=take", "        _remove(owner)\n        run_all(first, *(lambda take=take",
         "a note stays until its rules are gone", "tests/system/test_firewalld.py -k could_not_end",
     ),
     Mutant(
