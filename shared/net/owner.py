@@ -28,7 +28,7 @@ def digest(data: bytes) -> str:
     try:
         return blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
     except (TypeError, ValueError):  # a FIPS build's hash is absent, forbidden, or OpenSSL's, which takes no size
-        from shared.net import blake2
+        from shared.cni import blake2
 
         return blake2.hexdigest(data, DIGEST_BYTES)
 

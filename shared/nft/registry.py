@@ -380,7 +380,7 @@ def problems(
             found.append(f"{what} does not lead to its chain or value")
     _, registered = _registered(kernel, ruleset, name)
     if {str(element) for element in registered} != {str(element) for element in elements}:
-        found.append(f"{name}: its entry in {ruleset.attachments} does not list the elements of its ADD")
+        found.append(f"{name} is registered in {ruleset.attachments} with other elements, or not at all")
     return found
 
 

@@ -18,7 +18,7 @@ TABLE: tuple[Mutant, ...] = (
         "a namespace's type is asked for on every architecture", "tests/unit/test_architectures.py",
     ),
     Mutant(
-        "shared/net/blake2.py", "mixed[12] ^= counted & MASK", "mixed[12] ^= len(block) & MASK",
+        "shared/cni/blake2.py", "mixed[12] ^= counted & MASK", "mixed[12] ^= len(block) & MASK",
         "names are the same on FIPS hosts", "tests/unit/test_accelerators.py",
     ),
     Mutant(
