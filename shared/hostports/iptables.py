@@ -37,7 +37,7 @@ from shared.hostports.nftables import Taken
 from shared.iptables import variants
 from shared.net import liveness
 from shared.net.reference_names import shortened
-from shared.nft import registry
+from shared.nft import labels, registry
 from shared.nft.ruleset import Chain
 from shared.nft.ruleset import Table as NfTable
 from shared.nft.transaction import Nfnetlink
@@ -128,7 +128,7 @@ def _require_possible(version: int, lines: list[str], forwarding: Forwarding) ->
     owner = forwarding.owner
     if any(_is_own(line, forwarding.chain, owner.ifname) for line in lines):
         where = f"chain {forwarding.chain} of {COMMANDS[version]}"
-        raise InternalError(f"{registry.label(owner)} is in {where} already: it was added before")
+        raise InternalError(f"{labels.of(owner)} is in {where} already: it was added before")
     _require_free(version, lines, forwarding.ports, owner.container_id)
 
 

@@ -28,7 +28,7 @@ def digest(data: bytes) -> str:
     try:
         return blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
     except (TypeError, ValueError):  # in a FIPS build, BLAKE2b is missing, forbidden, or of OpenSSL and takes no size
-        from shared.net import blake2
+        from shared.cni import blake2
 
         return blake2.hexdigest(data, DIGEST_BYTES)
 

@@ -18,7 +18,7 @@ TABLE: tuple[Mutant, ...] = (
         "a namespace's type is asked for on every architecture", "tests/unit/test_architectures.py",
     ),
     Mutant(
-        "shared/net/blake2.py", "mixed[12] ^= counted & MASK", "mixed[12] ^= len(block) & MASK",
+        "shared/cni/blake2.py", "mixed[12] ^= counted & MASK", "mixed[12] ^= len(block) & MASK",
         "names are the same on FIPS hosts", "tests/unit/test_accelerators.py",
     ),
     Mutant(
@@ -344,7 +344,7 @@ TABLE: tuple[Mutant, ...] = (
         "a note under another's name counts for nothing", "tests/system/test_firewall_restored.py -k not_for_this_network",
     ),
     Mutant(
-        "shared/admission/claims.py", "        each(first, *(lambda take=take", "        _remove(owner)\n        each(first, *(lambda take=take",
+        "shared/admission/claims.py", "        run_all(first, *(lambda take=take", "        _remove(owner)\n        run_all(first, *(lambda take=take",
         "a note stays until its rules are gone", "tests/system/test_firewalld.py -k could_not_end",
     ),
     Mutant(

@@ -54,7 +54,7 @@ TABLE: tuple[Mutant, ...] = (
         "a DEL that is killed before it forgets UDP is found by the next one", "tests/faults/test_hostports.py -k killed_at_every_message",
     ),
     Mutant(
-        "shared/hostports/nftables.py", "        elif not registry.is_same_container(holder, owner):\n            raise Taken", "        elif False:\n            raise Taken",
+        "shared/hostports/nftables.py", "        elif not labels.is_same_container(holder, owner):\n            raise Taken", "        elif False:\n            raise Taken",
         "a host port that another pod has is refused across backends", "tests/system/test_portmap_iptables.py -k port_that_the_other",
     ),
     Mutant(
@@ -120,7 +120,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_nft.py -k conflict",
     ),
     Mutant(
-        "shared/nft/registry.py", '    ours = f"{_shortened(network, LONGEST_NAMES[0])}/"', "    ours = _shortened(network, LONGEST_NAMES[0])",
+        "shared/nft/registry.py", "ours = labels.prefix_of(network)", "ours = labels.prefix_of(network)[:-1]",
         "GC leaves a network whose name only begins like this one's", "tests/system/test_nft.py -k collect",
     ),
     Mutant(
@@ -143,7 +143,7 @@ TABLE: tuple[Mutant, ...] = (
         "CHECK names an element that leads elsewhere", "tests/system/test_nft.py -k elsewhere",
     ),
     Mutant(
-        "shared/nft/registry.py", 'name.split("/")[1:2] == label(owner).split("/")[1:2]', "True", "a port of another container's is taken",
+        "shared/nft/labels.py", 'label.split("/")[1:2] == of(owner).split("/")[1:2]', "True", "a port of another container's is taken",
         "tests/system/test_portmap.py -k port_that_is_taken",
     ),
     Mutant(
@@ -151,7 +151,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_nft.py -k cannot_be_read",
     ),
     Mutant(
-        "shared/nft/former.py", 'if holder not in ("", label(owner))]', "if holder]", "an attachment's own elements are not evicted", "tests/unit/test_former.py",
+        "shared/nft/former.py", 'if holder not in ("", labels.of(owner))]', "if holder]", "an attachment's own elements are not evicted", "tests/unit/test_former.py",
     ),
     Mutant(
         "shared/nft/former.py", '"~" not in name and ', "", "a label that was cut names nobody who is dead", "tests/unit/test_former.py",

@@ -20,7 +20,7 @@ from shared.net.messages import decode, encode
 from shared.net.netlink import NetlinkError, Request
 from shared.net.owner import Owner
 from shared.nft import expressions as x
-from shared.nft import registry, ruleset, wire
+from shared.nft import labels, registry, ruleset, wire
 from shared.nft.ruleset import Chain, Element, Rule, Set, Table, addressed, comment, comment_of
 from shared.nft.transaction import Nfnetlink, NoNfTables
 from tests.unit.kernel_end import KernelEnd, Overrun, error
@@ -185,7 +185,7 @@ def _packed(packet: bytes, prefix: Prefix) -> tuple[int, bytes]:
     (ruleset.ETHER_ADDR, "02:00"), (ruleset.ETHER_ADDR, "02:00:00:00:00:zz"),
 ])  # fmt: skip
 def test_values_of_another_type(kind: ruleset.Type, text: str) -> None:
-    with pytest.raises(ValueError, match=f"is no {kind.name}"):
+    with pytest.raises(ValueError, match=f"is not of type {kind.name}"):
         kind.pack(text)
 
 
@@ -242,7 +242,7 @@ def test_registration(network: str, container_id: str, ifname: str, addresses: l
         Owner(network + "x", container_id, ifname), Owner(network, container_id + "x", ifname),
         Owner(network, container_id, "x" + ifname[:14]),
     ):  # fmt: skip
-        assert registry.label(other) != name or other.ifname == ifname
+        assert labels.of(other) != name or other.ifname == ifname
 
 
 def test_a_rule_of_another_release_is_another() -> None:

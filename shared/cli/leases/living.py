@@ -18,7 +18,7 @@ from shared.net.links import leads_to_pod
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, is_host_link, is_network, parse_alias
 from shared.net.wire import RTM_GETLINK
-from shared.nft.registry import label
+from shared.nft import labels as nft_labels
 from shared.runtime import presence
 from shared.runtime.cache import Cache, Cached, CacheError, Unreadable
 from shared.runtime.conflist import NetworkConfigList
@@ -131,5 +131,5 @@ def _strangers(network: str, known: set[Key], leading: list[Message], labels: se
     ports = [link["IFLA_IFNAME"] for link in unnamed if is_network(link.get("IFLA_IFALIAS", ""), network) is not False]
     return sorted(
         [f"host link {name}" for name in ports if is_host_link(name, network) and name not in names]
-        + [f"rules of {name}" for name in labels - {label(owner) for owner in owners}]
+        + [f"rules of {name}" for name in labels - {nft_labels.of(owner) for owner in owners}]
     )

@@ -16,8 +16,9 @@ from shared.admission import claims
 from shared.cni import record
 from shared.cni.call import folded
 from shared.cni.ip import Address
-from shared.net.owner import Owner, parse_alias
-from shared.nft.registry import BRIDGE, INET, Ruleset, label
+from shared.net.owner import parse_alias
+from shared.nft import labels
+from shared.nft.registry import BRIDGE, INET, Ruleset
 from shared.nft.ruleset import comment_of
 from shared.nft.transaction import Nfnetlink
 from shared.runtime.conflist import NetworkConfigList
@@ -114,7 +115,7 @@ def _registered(network: str) -> Iterator[tuple[str, list[Address]]]:
     kernel = Nfnetlink.if_there()
     if kernel is None:
         return
-    prefix = label(Owner(network, "", "")).partition("/")[0] + "/"
+    prefix = labels.prefix_of(network)
     for table in (INET, BRIDGE):
         for element in kernel.dump_elements(Ruleset(table, "", (), ()).attachments):
             name, _, items = comment_of(element.get("NFTA_SET_ELEM_USERDATA", b"")).partition(" ")
