@@ -250,7 +250,7 @@ def test_collect(plain: PretendHost) -> None:
 for name, pod in (("a", "10.1.0.5"), ("b", "10.1.0.6"), ("c", "10.1.0.7")):
     add(name, pod)
 add("d", "10.1.0.8", network="net2")
-kernel.commit(chain("10.9.0.0/16").create())
+kernel.commit(chain("10.9.0.0/16").create_requests())
 other = registry.Ruleset(T, "other", (PODS, PORTS), (POST, PRE))
 registry.add(kernel, other, owner("z"), elements("10.1.0.9"))
 """)  # fmt: skip
