@@ -271,7 +271,7 @@ def test_a_transaction_is_whole_or_nothing(plain: PretendHost) -> None:
     said = mechanism(plain, """
 from shared.net.netlink import NetlinkError
 good, bad = elements("10.1.0.6")[0], PODS.element("10.1.0.7", to=verdict("goto", "nowhere"))
-for requests in ([good.add("x"), bad.add("x")], [bad.add("x"), good.add("x")], [good.add("x"), good.remove(), good.remove()]):
+for requests in ([good.add_request("x"), bad.add_request("x")], [bad.add_request("x"), good.add_request("x")], [good.add_request("x"), good.remove_request(), good.remove_request()]):
     try:
         kernel.commit(requests)
     except NetlinkError as error:
