@@ -132,7 +132,7 @@ class Admission:
     def is_lost(self) -> bool:
         """Return True if an element is missing or leads to another chain, as that of another release."""
         elements = [*self.ports, *self.elements, *self.shared]
-        found = Nfnetlink().get_elements([element.query() for element in elements]) if elements else []
+        found = Nfnetlink().get_elements([element.query_request() for element in elements]) if elements else []
         return any(
             now is None or element.data not in (None, now.get("NFTA_SET_ELEM_DATA"))
             for element, now in zip(elements, found, strict=True)
@@ -238,9 +238,9 @@ def _delete_unused_bridges(kernel: Nfnetlink) -> None:
     """
     for message in kernel.dump_elements(BRIDGES):
         name = BRIDGES.show(message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"])
-        doomed = [request for guard in guards(name) for request in guard.make_and_remove()]
+        doomed = [request for guard in guards(name) for request in guard.make_and_remove_requests()]
         try:
-            kernel.commit([BRIDGES.element(name).remove(), *doomed])
+            kernel.commit([BRIDGES.element(name).remove_request(), *doomed])
         except NetlinkError as error:
             if error.errno not in (errno.ENOENT, errno.EBUSY):
                 raise

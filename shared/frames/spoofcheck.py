@@ -89,15 +89,15 @@ def _remove_references(kernel: Nfnetlink, owner: Owner) -> None:
     if len(f"{name}-mac") > LONGEST_NAME:
         return
     chains = [Chain(REFERENCES_TABLE, one, ()) for one in (name, f"{name}-mac")]
-    found = kernel.get_all([chain.query() for chain in chains])
+    found = kernel.get_all([chain.query_request() for chain in chains])
     if not any(found):
         return
     base = Chain(REFERENCES_TABLE, "PREROUTING", ())
     requests = [
-        base.remove_rule(handle)
+        base.remove_rule_request(handle)
         for handle in kernel.dump_handles(base, f"macspoofchk-{owner.container_id}-{owner.ifname}")
     ]
     for chain, is_there in zip(chains, found, strict=True):
         if is_there:
-            requests += chain.remove()
+            requests += chain.remove_requests()
     registry.attempt(kernel, requests)

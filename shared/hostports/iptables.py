@@ -278,7 +278,7 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Forgett
     forget(flows)
     if whole and variant == variants.NFT:
         # without another process
-        registry.attempt(Nfnetlink(), Chain(NfTable(variants.FAMILIES[version], NAT), chain, ()).remove())
+        registry.attempt(Nfnetlink(), Chain(NfTable(variants.FAMILIES[version], NAT), chain, ()).remove_requests())
     else:
         table.change(emptied)
 

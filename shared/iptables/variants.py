@@ -30,7 +30,7 @@ def deciding() -> list[str]:
 
     Legacy counts if it has the table: its rules cannot be read without the program.
     """
-    queries = [Chain(Table(family, "filter"), "FORWARD", ()).query() for family in FAMILIES.values()]
+    queries = [Chain(Table(family, "filter"), "FORWARD", ()).query_request() for family in FAMILIES.values()]
     try:
         chains = Nfnetlink().get_all(queries)
     except NoNfTables:
@@ -45,7 +45,7 @@ def deciding() -> list[str]:
 
 def having(table: str, chain: str) -> list[tuple[int, str]]:
     """Return (family, variant) of each table with the chain; legacy counts if it has the table."""
-    queries = [Chain(Table(family, table), chain, ()).query() for family in FAMILIES.values()]
+    queries = [Chain(Table(family, table), chain, ()).query_request() for family in FAMILIES.values()]
     try:
         found = Nfnetlink().get_all(queries)
     except NoNfTables:

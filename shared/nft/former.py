@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def registered(kernel: Nfnetlink, owner: Owner, mechanisms: Iterable[tuple[Table, str]]) -> list[tuple[Table, str]]:
     """Return the (table, mechanism) pairs under which an attachment is registered."""
     every, name = list(mechanisms), labels.of(owner)
-    found = kernel.get_elements([entry(table, mechanism, name, 0).query() for table, mechanism in every])
+    found = kernel.get_elements([entry(table, mechanism, name, 0).query_request() for table, mechanism in every])
     return [one for one, now in zip(every, found, strict=True) if now]
 
 
@@ -44,7 +44,7 @@ def others(
 def evict(kernel: Nfnetlink, table: Table, sets: Iterable[str], addresses: Sequence[Address], owner: Owner) -> None:
     """Remove elements of other attachments at addresses that IPAM has given to this attachment."""
     for element, _ in others(kernel, table, sets, addresses, owner):
-        attempt(kernel, [element.remove()])
+        attempt(kernel, [element.remove_request()])
 
 
 # -- dead attachments
@@ -52,7 +52,7 @@ def evict(kernel: Nfnetlink, table: Table, sets: Iterable[str], addresses: Seque
 
 def mark_of(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> tuple[str, str]:
     """Return the host link and the mark in the entry of a label; both are empty if it has none."""
-    (found,) = kernel.get_elements([entry(ruleset.table, ruleset.mechanism, name, MARK).query()])
+    (found,) = kernel.get_elements([entry(ruleset.table, ruleset.mechanism, name, MARK).query_request()])
     host_link, _, mark = _comment(found).partition(" ") if found else ("", "", "")
     return host_link, mark
 

@@ -83,7 +83,9 @@ def attachments(table: Table) -> Set:
 
 def holders(kernel: Nfnetlink, elements: Sequence[Element]) -> list[str]:
     """Return the label of each element's owner; empty for an element that does not exist."""
-    return [_owner_of(now) if now else "" for now in kernel.get_elements([element.query() for element in elements])]
+    return [
+        _owner_of(now) if now else "" for now in kernel.get_elements([element.query_request() for element in elements])
+    ]
 
 
 # -- ADD
@@ -104,11 +106,11 @@ def add(
     then its old elements are removed. The entry records `mark`, by which others recognize a dead attachment.
     """
     name = labels.of(owner)
-    wanted = [(element, element.add(name)) for element in elements]
+    wanted = [(element, element.add_request(name)) for element in elements]
     registration = _registration(ruleset, owner, elements, mark)
     additions = [*(request for _, request in wanted), *registration]
     structure: list[Request] = []
-    is_there = all(kernel.get_elements([element.query() for element in shared]))
+    is_there = all(kernel.get_elements([element.query_request() for element in shared]))
     if not is_there or not all(is_whole(kernel, chain) for chain in (*ruleset.chains, *chains)):
         structure = missing(kernel, ruleset, chains, shared)
     stale: list[Request] = []
@@ -153,13 +155,13 @@ def _taken_over(kernel: Nfnetlink, elements: Sequence[Element], name: str, repla
     Conflict if an element of another attachment is in a set that is not in `replace_in`.
     """
     stale = []
-    for element, found in zip(elements, kernel.get_elements([one.query() for one in elements]), strict=True):
+    for element, found in zip(elements, kernel.get_elements([one.query_request() for one in elements]), strict=True):
         if found is None:
             continue
         holder = _owner_of(found)
         if holder != name and element.of not in replace_in:
             raise Conflict(element, holder)
-        stale.append(element.remove())
+        stale.append(element.remove_request())
     return stale
 
 
@@ -193,18 +195,18 @@ def missing(
     sets = [ruleset.attachments, *ruleset.sets]
     every = [*chains, *ruleset.chains]
     things: list[Table | Set | Chain] = [ruleset.table, *sets, *every]
-    table, *found = kernel.get_all([thing.query() for thing in things])
-    requests = [] if table else [ruleset.table.create()]
+    table, *found = kernel.get_all([thing.query_request() for thing in things])
+    requests = [] if table else [ruleset.table.create_request()]
     for number, one in enumerate(sets):
         if not found[number]:
-            requests.append(one.create(number + 1))
+            requests.append(one.create_request(number + 1))
     for place, chain in enumerate(every):
         if not found[len(sets) + place]:
-            requests += chain.create()
+            requests += chain.create_requests()
         elif not is_whole(kernel, chain):
-            requests += chain.refill()
-    present = kernel.get_elements([element.query() for element in shared])
-    return requests + [element.add(SHARED) for element, now in zip(shared, present, strict=True) if not now]
+            requests += chain.refill_requests()
+    present = kernel.get_elements([element.query_request() for element in shared])
+    return requests + [element.add_request(SHARED) for element, now in zip(shared, present, strict=True) if not now]
 
 
 def _registration(ruleset: Ruleset, owner: Owner, elements: Sequence[Element], mark: str) -> list[Request]:
@@ -214,7 +216,7 @@ def _registration(ruleset: Ruleset, owner: Owner, elements: Sequence[Element], m
     kept = f"{owner.host_link} {mark}"
     if mark and '"' not in kept and len(kept.encode()) <= COMMENT_BYTES:
         parts.append((MARK, kept))
-    return [_part(ruleset, name, number).add(text) for number, text in parts]
+    return [_part(ruleset, name, number).add_request(text) for number, text in parts]
 
 
 def texts(ruleset: Ruleset, owner: Owner, elements: Sequence[Element]) -> list[str]:
@@ -275,20 +277,20 @@ def remove_label(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: 
 
 def _removals(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool = False) -> list[Request]:
     parts, elements = _registered(kernel, ruleset, name)
-    found = kernel.get_elements([element.query() for element in elements])
+    found = kernel.get_elements([element.query_request() for element in elements])
     own = [element for element, now in zip(elements, found, strict=True) if now and _owner_of(now) == name]
-    return [element.remove() for element in (own if keep_entry else (*own, *parts))]
+    return [element.remove_request() for element in (own if keep_entry else (*own, *parts))]
 
 
 def _registered(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> tuple[list[Element], list[Element]]:
     """Return the existing parts of an attachment's entry, and the elements that they list."""
     parts = [_part(ruleset, name, 0), _part(ruleset, name, MARK)]
-    found = kernel.get_elements([part.query() for part in parts])
+    found = kernel.get_elements([part.query_request() for part in parts])
     if found[0] is None:
         return parts[1:] if found[1] else [], []
     head, _, items = _comment(found[0]).partition(": ")
     others = [_part(ruleset, name, number) for number in range(1, int(head.rpartition(" ")[2]))]
-    found += kernel.get_elements([part.query() for part in others])
+    found += kernel.get_elements([part.query_request() for part in others])
     texts = [items, *(_comment(message) for message in found[2:] if message)]
     present = [part for part, message in zip([*parts, *others], found, strict=True) if message]
     return present, [_listed(ruleset, item) for text in texts if text for item in text.split(", ")]
@@ -334,7 +336,7 @@ def collect(
             remove_label(kernel, ruleset, name)
     for one in ruleset.sets:
         unregistered = [
-            Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove()
+            Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove_request()
             for message in kernel.dump_elements(one)
             if is_stale(_owner_of(message))
         ]
@@ -344,7 +346,7 @@ def collect(
     # Chains that lead to a chain were created after it, and the kernel lists chains in the order of creation.
     for chain in reversed(kernel.dump_chains(ruleset.table)) if ruleset.prefixes else ():
         if chain.rpartition("-")[0] in ruleset.prefixes:
-            attempt(kernel, Chain(ruleset.table, chain, ()).remove())
+            attempt(kernel, Chain(ruleset.table, chain, ()).remove_requests())
 
 
 def attempt(kernel: Nfnetlink, requests: list[Request]) -> bool:
@@ -370,7 +372,7 @@ def problems(
         if not is_whole(kernel, chain)
     ]
     every = [*shared, *elements]
-    for element, now in zip(every, kernel.get_elements([element.query() for element in every]), strict=True):
+    for element, now in zip(every, kernel.get_elements([element.query_request() for element in every]), strict=True):
         what = f"{element.of.show(element.key)} in {element.of}"
         if now is None:
             found.append(f"{what} is missing")
@@ -386,10 +388,10 @@ def problems(
 
 def try_out(kernel: Nfnetlink, ruleset: Ruleset, chains: Sequence[Chain] = ()) -> None:
     """Raise NoNfTables or NetlinkError if the kernel could not create the rule set. Change nothing."""
-    requests = [ruleset.table.create()]
-    requests += [one.create(number + 1) for number, one in enumerate((ruleset.attachments, *ruleset.sets))]
+    requests = [ruleset.table.create_request()]
+    requests += [one.create_request(number + 1) for number, one in enumerate((ruleset.attachments, *ruleset.sets))]
     for chain in (*chains, *ruleset.chains):
-        requests += chain.create()
+        requests += chain.create_requests()
     for request in requests:
         request.flags &= ~NLM_F_EXCL  # objects that exist already are no reason to fail
     kernel.commit(requests, dry_run=True)

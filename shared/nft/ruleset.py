@@ -143,11 +143,11 @@ class Table:
     def __str__(self) -> str:
         return f"{'bridge' if self.family == wire.NFPROTO_BRIDGE else 'inet'} {self.name}"
 
-    def create(self) -> Request:
+    def create_request(self) -> Request:
         """Return the request that creates the table; the kernel answers EEXIST if it exists."""
         return Request(wire.NFT_MSG_NEWTABLE, self._names(), CREATE)
 
-    def query(self) -> Request:
+    def query_request(self) -> Request:
         """Return the request that asks for the table."""
         return Request(wire.NFT_MSG_GETTABLE, self._names())
 
@@ -172,7 +172,7 @@ class Set:
         """Return True if its elements map to verdicts."""
         return self.data == (VERDICT,)
 
-    def create(self, number: int) -> Request:
+    def create_request(self, number: int) -> Request:
         """Return the request that creates the set; the kernel answers EEXIST if it exists.
 
         `number` identifies the set within the transaction.
@@ -186,7 +186,7 @@ class Set:
             message["NFTA_SET_USERDATA"] = HOST_ORDER
         return Request(wire.NFT_MSG_NEWSET, {**message, "NFTA_SET_ID": number}, CREATE)
 
-    def query(self) -> Request:
+    def query_request(self) -> Request:
         """Return the request that asks for the set."""
         return Request(wire.NFT_MSG_GETSET, self._names())
 
@@ -244,7 +244,7 @@ class Element:
     def __str__(self) -> str:
         return f"{self.of.name} {self.of.show(self.key)}"
 
-    def add(self, owner: str) -> Request:
+    def add_request(self, owner: str) -> Request:
         """Return the request that adds the element, with its owner as comment.
 
         The kernel answers EEXIST if the key exists, EBUSY if it maps to something else.
@@ -255,11 +255,11 @@ class Element:
         element["NFTA_SET_ELEM_USERDATA"] = comment(owner)
         return Request(wire.NFT_MSG_NEWSETELEM, self._message(element), CREATE)
 
-    def remove(self) -> Request:
+    def remove_request(self) -> Request:
         """Return the request that removes the element; the kernel answers ENOENT if it does not exist."""
         return Request(wire.NFT_MSG_DELSETELEM, self._message(self._key()))
 
-    def query(self) -> Request:
+    def query_request(self) -> Request:
         """Return the request that asks for the element with this key."""
         return Request(wire.NFT_MSG_GETSETELEM, self._message(self._key()))
 
@@ -289,7 +289,7 @@ class Rule:
         self.expressions = encode_structure("expressions", {"NFTA_LIST_ELEM": flat}, wire.STRUCTURES)
         self.comment = f"{purpose} {digest(self.expressions)[:8]}"
 
-    def append(self, chain: Chain) -> Request:
+    def append_request(self, chain: Chain) -> Request:
         """Return the request that appends the rule to a chain."""
         message = {
             **chain.rules_of(),
@@ -314,32 +314,32 @@ class Chain:
     def __str__(self) -> str:
         return f"chain {self.name} of table {self.table}"
 
-    def create(self) -> list[Request]:
+    def create_requests(self) -> list[Request]:
         """Return requests that create the chain with its rules; the kernel answers EEXIST if it exists."""
         message = self._names()
         if self.hook:
             kind, number, priority = self.hook
             message["NFTA_CHAIN_HOOK"] = {"NFTA_HOOK_HOOKNUM": number, "NFTA_HOOK_PRIORITY": priority}
             message["NFTA_CHAIN_TYPE"] = kind
-        return [Request(wire.NFT_MSG_NEWCHAIN, message, CREATE), *(rule.append(self) for rule in self.rules)]
+        return [Request(wire.NFT_MSG_NEWCHAIN, message, CREATE), *(rule.append_request(self) for rule in self.rules)]
 
-    def refill(self) -> list[Request]:
+    def refill_requests(self) -> list[Request]:
         """Return requests that replace the rules of an existing chain."""
-        return [self._flush(), *(rule.append(self) for rule in self.rules)]
+        return [self._flush(), *(rule.append_request(self) for rule in self.rules)]
 
-    def remove(self) -> list[Request]:
+    def remove_requests(self) -> list[Request]:
         """Return requests that delete the chain; the kernel answers EBUSY if something leads to it."""
         return [self._flush(), Request(wire.NFT_MSG_DELCHAIN, self._names())]
 
-    def make_and_remove(self) -> list[Request]:
+    def make_and_remove_requests(self) -> list[Request]:
         """Return requests that delete the chain even if it does not exist; EBUSY as for `remove`."""
-        return [Request(wire.NFT_MSG_NEWCHAIN, self._names(), NLM_F_CREATE), *self.remove()]
+        return [Request(wire.NFT_MSG_NEWCHAIN, self._names(), NLM_F_CREATE), *self.remove_requests()]
 
-    def remove_rule(self, handle: int) -> Request:
+    def remove_rule_request(self, handle: int) -> Request:
         """Return the request that deletes one rule; the kernel answers ENOENT if it does not exist."""
         return Request(wire.NFT_MSG_DELRULE, {**self.rules_of(), "NFTA_RULE_HANDLE": handle})
 
-    def query(self) -> Request:
+    def query_request(self) -> Request:
         """Return the request that asks for the chain."""
         return Request(wire.NFT_MSG_GETCHAIN, self._names())
 

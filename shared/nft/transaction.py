@@ -143,7 +143,7 @@ class Nfnetlink(Netlink):
         return [found[first + place] for place in range(len(requests))]
 
     def get_elements(self, requests: Sequence[Request]) -> list[Message | None]:
-        """Return the element for each Element.query(), None if it or its set does not exist."""
+        """Return the element for each Element.query_request(), None if it or its set does not exist."""
         return [message and elements(message)[0] for message in self.get_all(requests)]
 
     def dump_rules(self, chain: Chain) -> list[str]:

@@ -86,7 +86,7 @@ TABLE: tuple[Mutant, ...] = (
         "same-bridge lets pods of the bridge through where IP's hooks see them", "tests/system/test_firewall.py -k ingress_policy",
     ),
     Mutant(
-        "shared/admission/nftables.py", "kernel.commit([BRIDGES.element(name).remove(), *doomed])", "kernel.commit([BRIDGES.element(name).remove()])",
+        "shared/admission/nftables.py", "kernel.commit([BRIDGES.element(name).remove_request(), *doomed])", "kernel.commit([BRIDGES.element(name).remove_request()])",
         "a bridge is kept apart as long as one of its pods has the policy", "tests/system/test_firewall.py -k ingress_policy",
     ),
     Mutant(
@@ -132,7 +132,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_nft.py -k collect",
     ),
     Mutant(
-        "shared/nft/registry.py", "        elif not is_whole(kernel, chain):\n            requests += chain.refill()\n", "",
+        "shared/nft/registry.py", "        elif not is_whole(kernel, chain):\n            requests += chain.refill_requests()\n", "",
         "a chain that has lost rules is refilled", "tests/system/test_nft.py -k damaged",
     ),
     Mutant(
@@ -315,7 +315,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_nft.py tests/unit/test_nft.py -k rules",
     ),
     Mutant(
-        "shared/nft/ruleset.py", "        return [self._flush(), *(rule.append(self)", "        return [*(rule.append(self)", "a refilled chain has its rules and no others",
+        "shared/nft/ruleset.py", "        return [self._flush(), *(rule.append_request(self)", "        return [*(rule.append_request(self)", "a refilled chain has its rules and no others",
         "tests/system/test_nft.py -k damaged",
     ),
     Mutant(
