@@ -61,8 +61,8 @@ rooms = [room.name for room in pkgutil.iter_modules(shared.__path__) if room.isp
 for package in (plugins, ipam, *(importlib.import_module(f"shared.{room}") for room in rooms)):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-from shared.cni import fastjson
-from shared.net import blake2, links, owner
+from shared.cni import blake2, fastjson
+from shared.net import links, owner
 from shared.net.netlink import Netlink
 
 if not owner.has_fast_digests():

@@ -248,7 +248,7 @@ def add(call: Call, undo: Undo) -> Result:
     _guard(host, undo, pod)
     steps.begin("bridge")
     bridge = bridges.attach(
-        host, undo, pod.bridge, lambda bridge: _joining(pod, port["index"], bridge), own=own, mtu=mtu,
+        host, undo, pod.bridge, lambda bridge: _join_requests(pod, port["index"], bridge), own=own, mtu=mtu,
         vlan_filtering=bool(keys.vlan or pod.trunk), fdb_max_learned=keys.fdbMaxLearned, promisc=keys.promiscMode,
         ipv6=ipv6, dad=keys.enabledad,
     )  # fmt: skip
@@ -416,7 +416,7 @@ def _guard(host: Netlink, undo: Undo, pod: Attachment) -> None:
         from shared.frames import spoofcheck
 
         _naming("macspoofchk", lambda: spoofcheck.add(undo, pod.owner, pod.own_mac))
-        undo.push(f"take link {pod.owner.host_link} down", lambda: links.silence(host, pod.owner.host_link))
+        undo.push(f"take link {pod.owner.host_link} down", lambda: links.set_down_if_exists(host, pod.owner.host_link))
     if pod.keys.promiscMode:
         from shared.frames import dedup
 
@@ -431,10 +431,10 @@ def _naming(key: str, step: Callable[[], object]) -> None:
         raise UnsupportedField(f'"{key}": true: {error.msg}') from None
 
 
-def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
+def _join_requests(pod: Attachment, index: int, bridge: Message) -> list[Request]:
     """What makes the host's end a port of the bridge; it comes up last, when its VLANs are set."""
     keys = pod.keys
-    requests = bridges.join(
+    requests = bridges.join_requests(
         index, bridge["index"], alias=pod.owner.alias, hairpin=keys.hairpinMode, isolated=keys.portIsolation
     )
     if keys.vlan or pod.trunk:
@@ -445,10 +445,10 @@ def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
             keep_default=keys.preserveDefaultVlan,
         )  # fmt: skip
     if keys.macspoofchk:
-        requests += bridges.learn_no_link_local(bridge)
+        requests += bridges.learn_no_link_local_requests(bridge)
     if pod.gateway:
-        requests = [*bridges.keep_mac(bridge), *requests]
-    return [*requests, links.change_flags(index, IFF_UP, IFF_UP)]
+        requests = [*bridges.keep_mac_requests(bridge), *requests]
+    return [*requests, links.flags_request(index, IFF_UP, IFF_UP)]
 
 
 def _fill_in(result: Result, pod: Attachment) -> None:
@@ -486,12 +486,12 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -
         for name in ("lo", ifname) if has_ipv6 else ():
             sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
         gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
-        requests = [addresses.add(index, ip.address, dad=keys.enabledad) for ip in result.ips]
-        requests.append(links.change_flags(index, IFF_UP, IFF_UP))
+        requests = [addresses.add_request(index, ip.address, dad=keys.enabledad) for ip in result.ips]
+        requests.append(links.flags_request(index, IFF_UP, IFF_UP))
         inside.batch(requests)
         if keys.enabledad and has_ipv6:
             wait.addresses_settled(inside, index)
-        inside.batch([routes.add(index, route, gateways.get(route.dst.version)) for route in result.routes])
+        inside.batch([routes.add_request(index, route, gateways.get(route.dst.version)) for route in result.routes])
         # The kernel may report the carrier up to a second late if both ends of the veth pair have the same index. Until
         # then the link is down, and has no IPv6 multicast route: nobody's neighbour solicitation is answered.
         wait.carrier(inside, ifname)
@@ -727,7 +727,8 @@ def _remove_filters(host: Netlink, owner: Owner) -> None:
     """Remove an attachment's rules, of which nothing is loaded if the host has no tables for them."""
     tables = filter_tables.present()
     if filter_tables.OF_BRIDGES & tables:
-        links.silence(host, owner.host_link)  # without the rules that check it, the pod could send what it likes
+        # without the rules that check its frames, the pod could send any frame
+        links.set_down_if_exists(host, owner.host_link)
     if tables:
         from shared.pod import filters
 
@@ -737,7 +738,7 @@ def _remove_filters(host: Netlink, owner: Owner) -> None:
 def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     """Return the same attachment as it was called before the network was renamed, if that can be seen."""
     if pod_netns is not None:
-        return renamed.former(own, pod_netns)
+        return renamed.former_owners(own, pod_netns)
     tables = filter_tables.present()
     if not tables:
         return []

@@ -20,9 +20,8 @@ from shared.cni.errors import (
     PluginNotAvailable,
 )
 from shared.cni.plugin import each, previous_result, readable_result, valid_attachments
-from shared.net import netns
+from shared.net import netns, rules_lock
 from shared.net.owner import Owner
-from shared.net.turns import turn
 from shared.undo import complain
 
 TYPE_CHECKING = False
@@ -196,7 +195,7 @@ def add(call: Call, undo: Undo) -> Result:
     steps.begin(claim.backend)
     if place:
         place.open(claim)
-    with turn(claims.RECORDS):
+    with rules_lock.hold(claims.RECORDS):
         has_lost = _has_lost(wanted.owner, place)
         before = claims.find(wanted.owner)
         _evict(claim)
@@ -333,7 +332,7 @@ def delete(call: Call) -> None:
     def end_former() -> None:
         from shared.net import renamed
 
-        each(*(lambda owner=owner: end_admission(owner, addresses) for owner in renamed.former(own, pod_netns)))
+        each(*(lambda owner=owner: end_admission(owner, addresses) for owner in renamed.former_owners(own, pod_netns)))
 
     each(lambda: end_admission(own, addresses, zone), *([end_former] if pod_netns else []))
 
@@ -373,7 +372,7 @@ def _restore_valid(call: Call, valid: AbstractSet[tuple[str, str]]) -> None:
         return
     place = wanted.place()
     if claims.living(call.network, valid) or (place and _unnoted(call.network)):
-        with turn(claims.RECORDS):
+        with rules_lock.hold(claims.RECORDS):
             _restore(wanted.owner, place, valid)
 
 

@@ -384,7 +384,7 @@ def delete(call: Call) -> None:
         each(lambda: _remove(owner), lambda: iptables.remove(owner, _forget))
 
     def end_former() -> None:
-        each(*(lambda owner=owner: end(owner) for owner in renamed.former(own, pod_netns)))
+        each(*(lambda owner=owner: end(owner) for owner in renamed.former_owners(own, pod_netns)))
 
     each(lambda: end(own), end_former, iptables.set_localnet_back)
 

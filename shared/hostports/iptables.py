@@ -37,7 +37,7 @@ from shared.hostports.nftables import Taken
 from shared.iptables import variants
 from shared.net import liveness
 from shared.net.reference_names import shortened
-from shared.nft import registry
+from shared.nft import labels, registry
 from shared.nft.ruleset import Chain
 from shared.nft.ruleset import Table as NfTable
 from shared.nft.transaction import Nfnetlink
@@ -75,7 +75,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> No
     A holder that is dead, by its mark, loses all that it has.
     """
     from shared.iptables.programs import Refused, Tables
-    from shared.net.turns import turn
+    from shared.net import rules_lock
 
     owner = forwarding.owner
     tables = [Tables(version, "", *forwarding.tables(version)) for version in forwarding.versions]
@@ -86,7 +86,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> No
             _require_possible(table.version, lines[NAT], forwarding)
         return known
 
-    with turn(hostport_records.DIRECTORY):
+    with rules_lock.hold(hostport_records.DIRECTORY):
         if mark and hostport_records.mark_of(owner) not in ("", mark):  # of a namespace that the container has no more
             remove(owner, forget)
         for other in hostport_records.dead_at({port.pod for port in forwarding.ports}):
@@ -128,7 +128,7 @@ def _require_possible(version: int, lines: list[str], forwarding: Forwarding) ->
     owner = forwarding.owner
     if any(_is_own(line, forwarding.chain, owner.ifname) for line in lines):
         where = f"chain {forwarding.chain} of {COMMANDS[version]}"
-        raise InternalError(f"{registry.label(owner)} is in {where} already: it was added before")
+        raise InternalError(f"{labels.of(owner)} is in {where} already: it was added before")
     _require_free(version, lines, forwarding.ports, owner.container_id)
 
 
@@ -188,7 +188,7 @@ def set_localnet_back() -> None:
         kernel = Nfnetlink.if_there()
         return (kernel is not None and hostports.is_used(kernel)) or is_used()
 
-    localnet.set_back(is_needed)
+    localnet.turn_off_unneeded(is_needed)
 
 
 def _has_legacy_ports() -> bool:
@@ -278,7 +278,7 @@ def _remove(version: int, variant: str, chain: str, ifname: str, forget: Forgett
     forget(flows)
     if whole and variant == variants.NFT:
         # without another process
-        registry.attempt(Nfnetlink(), Chain(NfTable(variants.FAMILIES[version], NAT), chain, ()).remove())
+        registry.attempt(Nfnetlink(), Chain(NfTable(variants.FAMILIES[version], NAT), chain, ()).remove_requests())
     else:
         table.change(emptied)
 

@@ -19,7 +19,7 @@ import errno
 from shared.cni.errors import InternalError
 from shared.cni.ip import Address, Prefix
 from shared.net.netlink import NetlinkError, Request
-from shared.nft import registry, wire
+from shared.nft import labels, registry, wire
 from shared.nft.expressions import (
     address,
     ct_label,
@@ -259,7 +259,7 @@ def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding, mark: str, forg
             remove(kernel, owner, forget)
         except Conflict as conflict:
             is_over = remove_dead(kernel, conflict.holder, forget)
-            if not tries_left or not (is_over or registry.is_same_container(conflict.holder, owner)):
+            if not tries_left or not (is_over or labels.is_same_container(conflict.holder, owner)):
                 *host, protocol, port = conflict.element.of.show(conflict.element.key).split()
                 version = LOOKED_UP[conflict.element.of.name]
                 raise Taken(version, host[0] if host else "", protocol, port, conflict.holder) from None
@@ -273,7 +273,7 @@ def _is_of_another_namespace(kernel: Nfnetlink, owner: Owner, mark: str) -> bool
     """Return True if what the attachment has was made for a namespace that it has no more."""
     from shared.nft import former
 
-    return bool(mark) and former.mark_of(kernel, _ruleset(), registry.label(owner))[1] not in ("", mark)
+    return bool(mark) and former.mark_of(kernel, _ruleset(), labels.of(owner))[1] not in ("", mark)
 
 
 def _left_over(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) -> list[Element]:
@@ -281,7 +281,7 @@ def _left_over(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) -> 
     held = {
         (CONDITIONAL_OF.get(element.of.name, ""), element.key)
         for element, holder in zip(elements, registry.holders(kernel, elements))
-        if holder != registry.label(owner) and registry.is_same_container(holder, owner)
+        if holder != labels.of(owner) and labels.is_same_container(holder, owner)
     }
     return [e for e in elements if not {(e.of.name, e.key), (CONDITIONAL_OF.get(e.of.name, ""), e.key)} & held]
 
@@ -289,7 +289,7 @@ def _left_over(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) -> 
 def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner, forget: Forgetting) -> None:
     """Raises Taken for a port that another container than the owner's has here already, unless that one is dead."""
     maps = [AT[port.version] if port.is_at else ANY[port.version] for port in ports]
-    queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports)]
+    queries = [Element(of, of.pack(port.key)).query_request() for of, port in zip(maps, ports)]
     gone = set()
     for port, found in zip(ports, kernel.get_elements(queries)):
         holder = comment_of(found.get("NFTA_SET_ELEM_USERDATA", b"")) if found else ""
@@ -297,7 +297,7 @@ def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner, for
             continue
         if remove_dead(kernel, holder, forget):
             gone.add(holder)
-        elif not registry.is_same_container(holder, owner):
+        elif not labels.is_same_container(holder, owner):
             raise Taken(port.version, port.host, port.protocol, port.port, holder)
 
 
@@ -330,7 +330,7 @@ def is_used(kernel: Nfnetlink) -> bool:
 
 def remove(kernel: Nfnetlink, owner: Owner, forget: Forgetting) -> None:
     """Removes what an attachment has, and has `forget` forget its UDP connections, before it is forgotten itself."""
-    _remove(kernel, registry.label(owner), forget)
+    _remove(kernel, labels.of(owner), forget)
 
 
 def remove_dead(kernel: Nfnetlink, name: str, forget: Forgetting) -> bool:
@@ -390,7 +390,7 @@ def _flow(of: Set, key: bytes) -> Flow | None:
 
 def remove_references(kernel: Nfnetlink, container_id: str) -> None:
     """Removes the rules that the reference's nftables backend has made for a container; asks once where it has not."""
-    there = kernel.get_all([table.query() for table in REFERENCE_TABLES])
+    there = kernel.get_all([table.query_request() for table in REFERENCE_TABLES])
     for table, present in zip(REFERENCE_TABLES, there):
         if present:
             _remove_commented(kernel, table, container_id)

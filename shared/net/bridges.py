@@ -88,7 +88,7 @@ def ensure(
         enable_ipv6(netlink, undo, bridge, own)
     wanted = IFF_UP | (IFF_PROMISC if promisc else 0)
     if is_new or bridge["flags"] & wanted != wanted:  # another call may have brought a new one up already
-        change = links.change_flags(bridge["index"], wanted, wanted)
+        change = links.flags_request(bridge["index"], wanted, wanted)
         if is_new:
             change.message |= {"IFLA_IFALIAS": NEW_ALIAS, "IFLA_GROUP": 0}
         netlink.batch([change])
@@ -110,7 +110,7 @@ def _refuse_advertisements(netlink: Netlink, bridge: Message, *, is_new: bool) -
     if not is_new and sysctl.read(f"ipv6/conf/{name}/accept_ra") not in ("0", None):
         from shared.net import forwarding
 
-        if bridge["index"] in forwarding.learned(netlink):
+        if bridge["index"] in forwarding.learned_links(netlink):
             return
     sysctl.refuse_advertisements(name)
 
@@ -228,7 +228,7 @@ def random_mac() -> str:
     return mac.hex(":")
 
 
-def keep_mac(bridge: Message) -> list[Request]:
+def keep_mac_requests(bridge: Message) -> list[Request]:
     """Requests to be sent before a port joins, so that the bridge keeps its MAC; one that has none gets its own.
 
     A bridge whose MAC nobody set takes the lowest of its ports'. If the MAC was set, return no request: the kernel
@@ -337,7 +337,7 @@ def _remove_if_unfinished(netlink: Netlink, name: str, mac: str, own: Ports) -> 
 
 def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, own: Ports) -> None:
     if links.by_index(netlink, before["index"]) and not has_other_ports(netlink, before["index"], *own):
-        netlink.batch([links.change_flags(before["index"], before["flags"], changed)])
+        netlink.batch([links.flags_request(before["index"], before["flags"], changed)])
 
 
 def limit_learning(netlink: Netlink, undo: Undo, bridge: Message, most: int, own: Ports) -> None:
@@ -371,7 +371,7 @@ def learning_limit(bridge: Message) -> int:
     return int(limit)
 
 
-def learn_no_link_local(bridge: Message) -> list[Request]:
+def learn_no_link_local_requests(bridge: Message) -> list[Request]:
     """Requests that make the bridge learn no MACs from frames to link-local groups, which no rule could drop before.
 
     None where it is so, or the kernel knows no other way (before Linux 5.0).
@@ -450,12 +450,12 @@ def ensure_gateway(
         if has_other_ports(netlink, bridge, *own, index):
             return
         addresses.remove(netlink, index, prefix)
-        netlink.batch([addresses.add(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])
+        netlink.batch([addresses.add_request(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])
 
     undo.push(f"take {prefix} off {name}", take_back)
     for other in conflicts:
         addresses.remove(netlink, index, other)
-    netlink.batch([addresses.add(index, prefix, dad=dad, tolerate=(errno.EEXIST,))])
+    netlink.batch([addresses.add_request(index, prefix, dad=dad, tolerate=(errno.EEXIST,))])
 
 
 def conflicting(existing: list[Prefix], gateway: Prefix) -> list[Prefix]:
@@ -477,7 +477,7 @@ def conflict(name: str, gateway: Prefix, existing: Prefix) -> str:
     )
 
 
-def join(index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool) -> list[Request]:
+def join_requests(index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool) -> list[Request]:
     """Requests that make a link a port of the bridge, still down."""
     member: Message = {"index": index, "IFLA_MASTER": bridge}
     if alias:

@@ -25,14 +25,14 @@ def room(netlink: Netlink, bridge: Message, needed: int) -> list[str]:
 
 def require_vlan_filtering(bridge: str) -> None:
     """Raise UnsupportedField if the kernel's bridges cannot filter VLANs, as tried out in a throw-away namespace."""
-    with netns.throw_away():
+    with netns.create_temporary():
         bridges.create(Netlink(), bridge, 0, vlan_filtering=True)
 
 
 def require_learning_limit(bridge: Message | None, name: str) -> None:
     """Raise UnsupportedField if the kernel's bridges have no limit of learned MACs; with None, make one and look."""
     if bridge is None:
-        with netns.throw_away():
+        with netns.create_temporary():
             netlink = Netlink()
             bridges.create(netlink, name, 0)
             bridge = links.require(netlink, name)

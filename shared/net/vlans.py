@@ -58,14 +58,14 @@ def requests(index: int, *, default: int, native: int, trunk: list[int], keep_de
 
 
 def leaves_default(default: int, native: int, *, keep_default: bool) -> bool:
-    """Return True if a port with the `native` VLAN (0: none) must not stay in the bridge's `default` one (0: none)."""
+    """Return True if a port with the `native` VLAN must leave the bridge's `default` one. 0 stands for no VLAN."""
     return bool(native and default and not keep_default and native != default)
 
 
 def problems(
     netlink: Netlink, bridge: Message, port: Message, *, native: int, trunk: list[int], keep: bool
 ) -> list[str]:
-    """Return all differences between a port's VLANs and those that `requests` gave it; `keep` is its `keep_default`."""
+    """Return the differences between a port's VLANs and the result of `requests`; `keep` is `keep_default`."""
     name, default = port["IFLA_IFNAME"], bridges.default_vlan(bridge)
     found = [] if bridges.filters_vlans(bridge) else [f"bridge {bridge['IFLA_IFNAME']} does not filter VLANs"]
     have = of_port(netlink, port["index"])
@@ -125,12 +125,12 @@ def ensure_gateway_port(
             sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
     keep_default = keep_default or port["IFLA_IFNAME"] != port_name  # the reference leaves its port in the default VLAN
     default = bridges.default_vlan(bridge)
-    joining = bridges.join(port["index"], bridge["index"], alias="", hairpin=False, isolated=False)
+    joining = bridges.join_requests(port["index"], bridge["index"], alias="", hairpin=False, isolated=False)
     # each of these changes nothing if it is done already
     bridges.add_port(netlink, bridge, [
         *([] if port.get("IFLA_MASTER") else joining),
         *requests(port["index"], default=default, native=vlan, trunk=[], keep_default=keep_default),
-        *(links.change_flags(end["index"], IFF_UP, IFF_UP) for end in (port, gateway) if not end["flags"] & IFF_UP),
+        *(links.flags_request(end["index"], IFF_UP, IFF_UP) for end in (port, gateway) if not end["flags"] & IFF_UP),
     ])  # fmt: skip
     return gateway
 

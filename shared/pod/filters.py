@@ -155,7 +155,7 @@ def _evict(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -
             from shared.hostports import nftables as hostports
 
             had_ports |= hostports.remove_dead(kernel, holder, _forget)
-        registry.attempt(kernel, [element.remove()])
+        registry.attempt(kernel, [element.remove_request()])
     return had_ports
 
 
@@ -184,7 +184,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -
 def _ever_used(tables: Tables) -> list[str]:
     """Return the mechanisms whose sets exist. Others were never used, so they have left nothing."""
     sets = {name: one for name, one in A_SET.items() if (one.table.family, one.table.name) in tables}
-    found = Nfnetlink().get_all([one.query() for one in sets.values()]) if sets else []
+    found = Nfnetlink().get_all([one.query_request() for one in sets.values()]) if sets else []
     return [name for name, now in zip(sets, found) if now]
 
 

@@ -39,11 +39,11 @@ TABLE: tuple[Mutant, ...] = (
         "DEL deletes the link even if the rules cannot be removed", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "plugins/bridge.py", "        links.silence(host, owner.host_link)", "        pass",
+        "plugins/bridge.py", "        links.set_down_if_exists(host, owner.host_link)", "        pass",
         "DEL silences a port before its MAC check goes", "tests/system/test_frames.py -k killed_at_any_message",
     ),
     Mutant(
-        "plugins/bridge.py", "lambda: links.silence(host, pod.owner.host_link)", "lambda: None",
+        "plugins/bridge.py", "lambda: links.set_down_if_exists(host, pod.owner.host_link)", "lambda: None",
         "a failing ADD silences the port before its MAC check goes", "tests/system/test_frames.py -k failing_add_that",
     ),
     Mutant(
@@ -141,11 +141,11 @@ TABLE: tuple[Mutant, ...] = (
         "CHECK names an ifb that is down", "tests/system/test_bandwidth.py -k check_names",
     ),
     Mutant(
-        "plugins/firewall.py", "    with turn(claims.RECORDS):\n        has_lost", "    if True:\n        has_lost",
+        "plugins/firewall.py", "    with rules_lock.hold(claims.RECORDS):\n        has_lost", "    if True:\n        has_lost",
         "firewall's ADD waits for its turn", "tests/faults/test_turns.py -k ADD",
     ),
     Mutant(
-        "plugins/firewall.py", "        with turn(claims.RECORDS):\n            _restore", "        if True:\n            _restore",
+        "plugins/firewall.py", "        with rules_lock.hold(claims.RECORDS):\n            _restore", "        if True:\n            _restore",
         "firewall's GC waits for its turn", "tests/faults/test_turns.py -k GC",
     ),
     Mutant(

@@ -51,7 +51,7 @@ def client(chain: Chain) -> Client:
 @contextmanager
 def throw_away() -> Iterator[None]:
     """The body runs in a network namespace of its own."""
-    with closing(netns.throw_away()) as elsewhere, elsewhere:
+    with closing(netns.create_temporary()) as elsewhere, elsewhere:
         yield
 
 

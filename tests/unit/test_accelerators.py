@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.net import blake2
+from shared.cni import blake2
 from tests.unit.python import run
 
 CALL = """
@@ -101,8 +101,11 @@ def test_sockets_where_the_private_module_lacks_something() -> None:
 
 NAMES = """
 from shared.net.owner import Owner, stable_link
+from shared.runtime.attachment import Attachment
+from shared.runtime.cache import Cache
 owner = Owner("net", "c1", "eth0")
 print(owner.host_link, owner.host_mac, owner.pod_mac, stable_link("cni0.7"), stable_link("x" * 1000))
+print(Cache("/cache").path("net", Attachment("c" * 300, "")).name)
 """
 PUBLIC = "import hashlib\nsys.modules['_blake2'] = None\n"
 # What the builds of Python for hosts under FIPS have in the hash's place.

@@ -9,7 +9,7 @@ import pytest
 from shared.cni.ip import Address
 from shared.net import liveness
 from shared.net.owner import Owner
-from shared.nft import former, registry
+from shared.nft import former, labels
 from shared.nft.registry import INET
 
 OWNER = Owner("net", "c1", "eth0")
@@ -34,7 +34,7 @@ def test_elements_of_others(monkeypatch: pytest.MonkeyPatch, holder: str, is_ano
 @pytest.mark.parametrize(("label", "links", "expected"), [
     ("net/c1/eth0", [], True), ("net/c1/eth0", [OWNER.host_link], False), ("net/c1/eth0", ["eth0"], True),
     ("net/c1", [], False), ("shared", [], False), ("", [], False), ("a/b/c/d", [], False),
-    (registry.label(Owner(LONG, "c1", "eth0")), [], False), (registry.label(Owner("net", "c" * 90, "eth0")), [], False),
+    (labels.of(Owner(LONG, "c1", "eth0")), [], False), (labels.of(Owner("net", "c" * 90, "eth0")), [], False),
 ])  # fmt: skip
 def test_labels_of_the_dead(monkeypatch: pytest.MonkeyPatch, label: str, links: list[str], expected: bool) -> None:
     """A cut label, or none, does not tell the link's name."""

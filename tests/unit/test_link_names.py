@@ -15,7 +15,7 @@ LINK = OURS.host_link
 def test_names_that_derive() -> None:
     assert owner.is_host_link(LINK, "net") and owner.is_pod_link(LINK, "")
     assert owner.is_ifb(OURS.ifb, "net")
-    assert owner.attachment(OURS.alias) == ("net", "c1", "eth0")
+    assert owner.parse_alias(OURS.alias) == ("net", "c1", "eth0")
     assert owner.is_pod_link("renamed", OURS.alias)
 
 
@@ -40,7 +40,7 @@ def test_another_network_has_other_names() -> None:
 
 @pytest.mark.parametrize("alias", ["", "pycni:", "net/c1/eth0", "pycni:net/c1", "pycni:net/c1/eth0/x", "cni:net/c1/eth0", "uplink to net/c1/eth0"])  # fmt: skip
 def test_aliases_that_name_no_attachment(alias: str) -> None:
-    assert owner.attachment(alias) is None
+    assert owner.parse_alias(alias) is None
 
 
 @pytest.mark.parametrize("length", [99, 100, 101, 255, 4000])

@@ -16,10 +16,11 @@ from pyroute2.netlink import nfnetlink
 from pyroute2.netlink.nfnetlink import nftsocket
 
 from shared.cni.ip import Address, Prefix
-from shared.net.netlink import NetlinkError, Request, decode, encode
+from shared.net.messages import decode, encode
+from shared.net.netlink import NetlinkError, Request
 from shared.net.owner import Owner
 from shared.nft import expressions as x
-from shared.nft import registry, ruleset, wire
+from shared.nft import labels, registry, ruleset, wire
 from shared.nft.ruleset import Chain, Element, Rule, Set, Table, addressed, comment, comment_of
 from shared.nft.transaction import Nfnetlink, NoNfTables
 from tests.unit.kernel_end import KernelEnd, Overrun, error
@@ -120,7 +121,7 @@ def same(request: Request, rule: list[Expression] | None = None) -> None:
 @given(st.lists(single | several, min_size=1, max_size=8), names)
 def test_rules(parts: list[Any], purpose: str) -> None:
     rule = [one for part in parts for one in ([part] if isinstance(part, dict) else part)]
-    request = Rule(purpose, *parts).append(CHAIN)
+    request = Rule(purpose, *parts).append_request(CHAIN)
     same(request, rule)
 
 
@@ -129,21 +130,24 @@ def test_tables_and_chains(name: str, kind: str, hook: int, priority: int) -> No
     table = Table(wire.NFPROTO_INET, name)
     for chain in (Chain(table, name, (), (kind, hook, priority)), Chain(table, name, ())):
         for request in (
-            *chain.create(),
-            *chain.refill(),
-            *chain.remove(),
-            chain.query(),
-            table.create(),
-            table.query(),
+            *chain.create_requests(),
+            *chain.refill_requests(),
+            *chain.remove_requests(),
+            chain.query_request(),
+            table.create_request(),
+            table.query_request(),
         ):
             same(request)
 
 
 def test_sets() -> None:
     for one in (V4, PORTS, MACS, Set(INET, "links", (ruleset.IFNAME,))):
-        same(one.create(7))
-        same(one.query())
-    assert PORTS.create(1).message["NFTA_SET_KEY_LEN"] == 8 and PORTS.create(1).message["NFTA_SET_DATA_LEN"] == 20
+        same(one.create_request(7))
+        same(one.query_request())
+    assert (
+        PORTS.create_request(1).message["NFTA_SET_KEY_LEN"] == 8
+        and PORTS.create_request(1).message["NFTA_SET_DATA_LEN"] == 20
+    )
 
 
 @given(v4, v6, ports, ports, macs, names)
@@ -152,7 +156,7 @@ def test_elements(low: Address, high: Address, port: str, other: str, mac: str, 
         V4.element(str(low), to=x.verdict("goto", "masq-1")), V4.element(str(low), to=x.verdict("drop")),
         PORTS.element("udp", port, to=(str(high), other)), MACS.element("veth0", mac),
     ):  # fmt: skip
-        for request in (element.add(owner), element.remove(), element.query()):
+        for request in (element.add_request(owner), element.remove_request(), element.query_request()):
             same(request)
 
 
@@ -184,7 +188,7 @@ def _packed(packet: bytes, prefix: Prefix) -> tuple[int, bytes]:
     (ruleset.ETHER_ADDR, "02:00"), (ruleset.ETHER_ADDR, "02:00:00:00:00:zz"),
 ])  # fmt: skip
 def test_values_of_another_type(kind: ruleset.Type, text: str) -> None:
-    with pytest.raises(ValueError, match=f"is no {kind.name}"):
+    with pytest.raises(ValueError, match=f"is not of type {kind.name}"):
         kind.pack(text)
 
 
@@ -241,7 +245,7 @@ def test_registration(network: str, container_id: str, ifname: str, addresses: l
         Owner(network + "x", container_id, ifname), Owner(network, container_id + "x", ifname),
         Owner(network, container_id, "x" + ifname[:14]),
     ):  # fmt: skip
-        assert registry.label(other) != name or other.ifname == ifname
+        assert labels.of(other) != name or other.ifname == ifname
 
 
 def test_a_rule_of_another_release_is_another() -> None:
@@ -277,7 +281,7 @@ def answering(refused: dict[int, int]) -> Any:
     return answer
 
 
-REQUESTS = [V4.element(f"10.0.0.{host}", to=x.verdict("accept")).add("net/c1/eth0") for host in (1, 2, 3)]
+REQUESTS = [V4.element(f"10.0.0.{host}", to=x.verdict("accept")).add_request("net/c1/eth0") for host in (1, 2, 3)]
 
 
 def test_a_batch() -> None:
@@ -342,7 +346,7 @@ def test_what_is_not_there_and_what_cannot_be_read(number: int) -> None:
     """An absent set, chain or table has nothing; another errno does not prove that it is absent."""
     looks: list[Callable[[Any], object]] = [
         lambda kernel: kernel.dump_elements(INET_SET), lambda kernel: kernel.dump_chains(INET_SET.table),
-        lambda kernel: kernel.get_all([INET_SET.query()]),
+        lambda kernel: kernel.get_all([INET_SET.query_request()]),
     ]  # fmt: skip
     for look in looks:
         with KernelEnd(lambda _kind, sequence, _request: [error(number, sequence)], of=Nfnetlink) as kernel:
@@ -377,15 +381,15 @@ def test_nothing_is_left_of_an_overrun_buffer() -> None:
 
 
 def test_questions_and_their_answers() -> None:
-    """One datagram has all questions. An absent object is no error, any other refusal is."""
-    found = Element(V4, V4.pack(("10.0.0.2",)), x.verdict("accept")).add("net/c2/eth0")
+    """One datagram for all; nothing there is no error, any other refusal is."""
+    found = Element(V4, V4.pack(("10.0.0.2",)), x.verdict("accept")).add_request("net/c2/eth0")
 
     def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
         if sequence % 3 == 2:
             return [encode(wire.NFT_MSG_NEWSETELEM, 0, sequence, found.message, wire)]
         return [error(errno.ENOENT if sequence % 3 == 1 else errno.EINVAL, sequence)]
 
-    queries = [V4.element(f"10.0.0.{host}", to=x.verdict("accept")).query() for host in (1, 2, 3)]
+    queries = [V4.element(f"10.0.0.{host}", to=x.verdict("accept")).query_request() for host in (1, 2, 3)]
     with KernelEnd(answer, of=Nfnetlink) as kernel:
         answers = kernel.netlink.get_elements(queries)
     assert answers == [None, found.message["NFTA_SET_ELEM_LIST_ELEMENTS"]["NFTA_LIST_ELEM"], None]

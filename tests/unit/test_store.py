@@ -23,7 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ipam.host_local import store as store_module
 from ipam.host_local.lease import Lease, is_hand_placed, parse_lease
-from ipam.host_local.store import Look, Store, problem
+from ipam.host_local.store import Look, Store
+from ipam.host_local.writable import problem
 from shared.cni.errors import IOFailure
 from shared.cni.ip import Address
 from tests.unit.python import run
@@ -552,7 +553,7 @@ def test_an_entry_of_a_release_without_marks(root: Path) -> None:
     assert reserve(root, "10.1.0.2")
     assert os.readlink(root / ".pycni" / "net" / "a:eth0") == "own 10.1.0.2"
     with Store(str(root), "net") as store:
-        assert not store.is_lost(Lease("a", "eth0")) and store.dead() == {}
+        assert not store.is_lost(Lease("a", "eth0")) and store.dead_leases() == {}
 
 
 @pytest.mark.parametrize("text", [" ", "own", "many", "seen many", " netns=", "netns=4:1 /x", "own  10.1.0.2"])

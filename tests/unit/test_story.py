@@ -14,7 +14,8 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from shared.cli.explain import story, wiretap
 from shared.cli.explain.recorder import Recorder
-from shared.net.netlink import Request, encode
+from shared.net.messages import encode
+from shared.net.netlink import Request
 from shared.net.wire import (
     AF_BRIDGE,
     AF_INET,
@@ -178,17 +179,17 @@ FIRST, SECOND = (ADDRESSES.element(f"10.1.0.{number}") for number in (1, 2))
 
 
 def test_what_a_set_holds_is_known_from_its_making() -> None:
-    elements = [FIRST.remove(), FIRST.add("a"), SECOND.add("b")]
+    elements = [FIRST.remove_request(), FIRST.add_request("a"), SECOND.add_request("b")]
     line = 'add element inet pycni addresses { 10.1.0.1 comment "a", 10.1.0.2 comment "b" }'
-    assert told(NETLINK_NETFILTER, transaction(ADDRESSES.create(1), *elements)) == [
+    assert told(NETLINK_NETFILTER, transaction(ADDRESSES.create_request(1), *elements)) == [
         "add set inet pycni addresses { type ipv4_addr; }", "delete element inet pycni addresses { 10.1.0.1 }", line,
     ]  # fmt: skip
-    unknown = told(NETLINK_NETFILTER, transaction(FIRST.remove()))
+    unknown = told(NETLINK_NETFILTER, transaction(FIRST.remove_request()))
     assert unknown == ["delete element inet pycni addresses { 0x0a010001 }"]
 
 
 def test_a_transaction_is_refused_as_a_whole() -> None:
-    data = transaction(ADDRESSES.create(1), FIRST.add("a"), SECOND.add("b"))
+    data = transaction(ADDRESSES.create_request(1), FIRST.add_request("a"), SECOND.add_request("b"))
     made, held = told(NETLINK_NETFILTER, data, error(errno.EEXIST, 3))
     assert made.endswith("} (refused: with its transaction)") and held.endswith("} (refused: EEXIST)")
     by_its_beginning = told(NETLINK_NETFILTER, data, error(errno.EOPNOTSUPP, 0))
@@ -213,7 +214,7 @@ def test_a_transaction_is_refused_as_a_whole() -> None:
 def test_expressions_without_words(expression: dict[str, Any], words: str) -> None:
     """Nothing is lost: unknown attributes stand under the kernel's names, and unused ones are printed."""
     pods = Chain(Table(wire.NFPROTO_IPV4, "t"), "c", [Rule("some", family(4), expression)])
-    (rule,) = told(NETLINK_NETFILTER, transaction(pods.create()[1]))
+    (rule,) = told(NETLINK_NETFILTER, transaction(pods.create_requests()[1]))
     assert rule.startswith(f'add rule ip t c meta nfproto ipv4 {words} comment "some ')
 
 

@@ -14,7 +14,8 @@ from pyroute2.netlink.rtnl.tcmsg import cls_u32, common, sched_ingress, sched_tb
 
 from shared.cni.errors import UnsupportedField
 from shared.net import shaping, tc_wire
-from shared.net.netlink import Request, decode, encode
+from shared.net.messages import decode, encode
+from shared.net.netlink import Request
 from shared.net.qdisc import Bucket, TrafficControl
 from shared.undo import Undo
 from tests.unit.kernel_end import KernelEnd, error
@@ -98,7 +99,7 @@ def test_redirection(index: int, target: int, preference: int) -> None:
     options = cls_u32.get_parameters(words)
     # the reference and tc give no class: it has no meaning for ingress
     options["attrs"] = sorted((one for one in options["attrs"] if one[0] != "TCA_U32_CLASSID"), reverse=True)
-    request = shaping.redirection(index, target, preference)
+    request = shaping.redirection_request(index, target, preference)
     same(request, **options)
     cls_u32.fix_request(words)
     assert request.message["info"] == words["info"]

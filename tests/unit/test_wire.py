@@ -19,7 +19,8 @@ from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
 from shared.net import addresses, bridges, links, routes, tc_wire, vlans, wire
-from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request, decode, encode, next_hops
+from shared.net.messages import decode, encode, next_hops
+from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request
 from shared.net.netns import Netns
 from shared.net.wire import (
     AF_BRIDGE,
@@ -152,7 +153,7 @@ def test_new_veth_pair(name: str, mac: str, peer: str, peer_mac: str, mtu: int, 
 
 @given(indexes, indexes, st.sampled_from(["", "pycni:net/c1/eth0"]), st.booleans(), st.booleans())
 def test_join(index: int, bridge: int, alias: str, hairpin: bool, isolated: bool) -> None:
-    requests = bridges.join(index, bridge, alias=alias, hairpin=hairpin, isolated=isolated)
+    requests = bridges.join_requests(index, bridge, alias=alias, hairpin=hairpin, isolated=isolated)
     for request in requests:
         same(request)
     member, *options = [request.message for request in requests]
@@ -165,19 +166,19 @@ def test_join(index: int, bridge: int, alias: str, hairpin: bool, isolated: bool
 
 @given(indexes, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_flags(index: int, flags: int, mask: int) -> None:
-    same(links.change_flags(index, flags, mask))
+    same(links.flags_request(index, flags, mask))
 
 
 @given(indexes, macs)
 def test_pinned_mac(index: int, mac: str) -> None:
-    """If sysfs does not say that a bridge's MAC was set, bridges.keep_mac sets its own, or a new one."""
+    """If sysfs does not say that a bridge's MAC was set, bridges.keep_mac_requests sets its own, or a new one."""
     bridge = {"index": index, "IFLA_IFNAME": "nosuchbridge", "IFLA_ADDRESS": mac}
-    (request,) = bridges.keep_mac(bridge)
+    (request,) = bridges.keep_mac_requests(bridge)
     same(request)
     pinned = request.message["IFLA_ADDRESS"]
     assert (request.kind, request.message) == (RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": pinned})
     assert pinned == mac if mac != bridges.NO_MAC else pinned != mac
-    (request,) = bridges.keep_mac({**bridge, "IFLA_ADDRESS": bridges.NO_MAC})
+    (request,) = bridges.keep_mac_requests({**bridge, "IFLA_ADDRESS": bridges.NO_MAC})
     assert int(request.message["IFLA_ADDRESS"][:2], 16) & 3 == 2
 
 
@@ -217,7 +218,7 @@ def test_deletion_and_queries(name: str, index: int) -> None:
 
 @given(indexes, prefixes, st.booleans())
 def test_address(index: int, prefix: Prefix, dad: bool) -> None:
-    request = addresses.add(index, prefix, dad=dad)
+    request = addresses.add_request(index, prefix, dad=dad)
     same(request)
     assert request.message["prefixlen"] == prefix.length
     assert bool(request.message.get("flags", 0) & IFA_F_NODAD) == (prefix.version == 6 and not dad)
@@ -238,7 +239,7 @@ def test_address(index: int, prefix: Prefix, dad: bool) -> None:
 )  # fmt: skip
 def test_route(index: int, dst: Prefix, has_gateway: bool, extra: dict[str, int]) -> None:
     gateway = Address(dst.version, dst.address.value ^ 1) if has_gateway else None
-    request = routes.add(index, Route(dst, None, extra), gateway)
+    request = routes.add_request(index, Route(dst, None, extra), gateway)
     same(request)
     message = request.message
     table = extra.get("table", 254)
@@ -253,7 +254,7 @@ def test_route(index: int, dst: Prefix, has_gateway: bool, extra: dict[str, int]
 
 @given(v4 | v6, v4 | v6)
 def test_the_routes_own_gateway_wins(own: Address, other: Address) -> None:
-    request = routes.add(3, Route(Prefix(Address(own.version, 0), 0), own), other)
+    request = routes.add_request(3, Route(Prefix(Address(own.version, 0), 0), own), other)
     assert request.message["RTA_GATEWAY"] == str(own)
 
 
@@ -425,7 +426,7 @@ def test_a_batch_is_one_datagram_with_one_acknowledgement() -> None:
 
     with KernelEnd(answer) as kernel:
         with pytest.raises(NetlinkError) as caught:
-            kernel.netlink.batch([links.change_flags(number, IFF_UP, IFF_UP) for number in (1, 2, 3)])
+            kernel.netlink.batch([links.flags_request(number, IFF_UP, IFF_UP) for number in (1, 2, 3)])
         assert caught.value.errno == errno.EBUSY
         assert "index=2" in caught.value.msg and "EBUSY" in caught.value.msg and "RTM_NEWLINK" in caught.value.msg
     assert [struct.unpack_from("=H", request, 6)[0] & NLM_F_ACK for request in batches] == [0, 0, NLM_F_ACK]
@@ -443,7 +444,7 @@ def test_a_large_batch_is_several_datagrams() -> None:
     count = 2 * AT_ONCE + 30
     with KernelEnd(answer) as kernel:
         with pytest.raises(NetlinkError, match="index=70"):
-            kernel.netlink.batch([links.change_flags(number, IFF_UP, IFF_UP) for number in range(1, count + 1)])
+            kernel.netlink.batch([links.flags_request(number, IFF_UP, IFF_UP) for number in range(1, count + 1)])
         assert len(kernel.requests) == count
     places = [place for place, flag in enumerate(flags, 1) if flag & NLM_F_ACK]
     assert places == [AT_ONCE, 2 * AT_ONCE, count]
