@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 RECORDS = "/run/cni/firewall"
 NFTABLES, IPTABLES, FIREWALLD = "nftables", "iptables", "firewalld"
+IN_NFTABLES = {"backend": NFTABLES}  # the keys of a note for admission by nf_tables
 ZONE = "firewalldZone"
 NETWORK_DIGITS = 12  # of a digest in a note's name, so that the names alone tell a network's notes
 NAMES = ("network", "containerID", "ifname")
