@@ -248,9 +248,7 @@ def _find_localnet_link(host: Netlink, destination: Destination, named: list[str
         return None
     link = localnet.towards(host, destination.localnet, named)
     if link is None:
-        complain(
-            f"portmap: connections from 127.0.0.1 do not reach {destination.localnet}: no link of pods leads there"
-        )
+        complain(f"portmap: connections from 127.0.0.1 do not reach {destination.localnet}: no pod link leads there")
     return link
 
 
