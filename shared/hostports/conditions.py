@@ -191,7 +191,7 @@ def _parse_prefix(value: str, version: int) -> Prefix:
 def _mask_length(mask: Address, version: int) -> int:
     """Return the length of a mask. Raise ValueError if the mask has a gap."""
     bits = BITS[version]
-    length = mask.value.bit_count()
+    length = bin(mask.value).count("1")
     if mask.version != version or mask.value != (1 << bits) - (1 << (bits - length)):
         raise ValueError
     return length

@@ -73,7 +73,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows
 
     def possible() -> list[Lines]:
         known = [table.lines() for table in tables]
-        for table, lines in zip(tables, known, strict=True):
+        for table, lines in zip(tables, known):
             _require_possible(table.version, lines[NAT], forwarding)
         return known
 
@@ -85,7 +85,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows
         known = _without_dead(possible, delete_flows)
         undo.push(f"remove host ports of {owner.container_id}", lambda: remove(owner, delete_flows))
         hostport_records.write(owner, mark, {port.pod for port in forwarding.ports})
-        for table, lines in zip(tables, known, strict=True):
+        for table, lines in zip(tables, known):
             try:
                 table.change(lambda lines, version=table.version: _plan_rules(version, lines, forwarding), lines)  # type: ignore[misc]
             except Refused as error:

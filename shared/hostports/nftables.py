@@ -80,7 +80,7 @@ def _without_held(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) 
     """Return the elements without those of ports that another attachment of the container has."""
     held = {
         (CONDITIONAL_OF.get(element.of.name, ""), element.key)
-        for element, holder in zip(elements, registry.holders(kernel, elements), strict=True)
+        for element, holder in zip(elements, registry.holders(kernel, elements))
         if holder != registry.label(owner) and registry.is_same_container(holder, owner)
     }
     return [e for e in elements if not {(e.of.name, e.key), (CONDITIONAL_OF.get(e.of.name, ""), e.key)} & held]
@@ -89,9 +89,9 @@ def _without_held(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) 
 def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner, delete_flows: DeleteFlows) -> None:
     """Raise Taken if another container has one of the ports. Delete the host ports of a holder that is dead."""
     maps = [AT[port.version] if port.is_at else ANY[port.version] for port in ports]
-    queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports, strict=True)]
+    queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports)]
     gone = set()
-    for port, found in zip(ports, kernel.get_elements(queries), strict=True):
+    for port, found in zip(ports, kernel.get_elements(queries)):
         holder = comment_of(found.get("NFTA_SET_ELEM_USERDATA", b"")) if found else ""
         if not found or holder in gone:
             continue
@@ -194,7 +194,7 @@ def _flow_of(of: Set, key: bytes) -> Flow | None:
 def remove_references(kernel: Nfnetlink, container_id: str) -> None:
     """Delete the rules that the reference's nftables backend made for a container."""
     there = kernel.get_all([table.query() for table in REFERENCE_TABLES])
-    for table, present in zip(REFERENCE_TABLES, there, strict=True):
+    for table, present in zip(REFERENCE_TABLES, there):
         if present:
             _remove_rules_with_comment(kernel, table, container_id)
 
