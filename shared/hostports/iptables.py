@@ -237,18 +237,18 @@ def _remove_from_table(version: int, variant: str, chain: str, ifname: str, dele
 
     def detach(lines: list[str]) -> list[str]:
         nonlocal whole
-        ends = [line for line in lines if rule_lines.is_deleted_with(line, chain, ifname)]
+        doomed = [line for line in lines if rule_lines.is_deleted_with(line, chain, ifname)]
         flows.clear()
-        flows.update(find_udp_flows(version, ends))
-        whole = not any(rule_lines.is_about(line, chain) for line in {*lines} - {*ends})
+        flows.update(find_udp_flows(version, doomed))
+        whole = not any(rule_lines.is_about(line, chain) for line in {*lines} - {*doomed})
         if flows or whole:
-            ends = [line for line in ends if rule_lines.leads_to(line, chain)]
-        commands = deletion.commands(ends, lines)
+            doomed = [line for line in doomed if rule_lines.leads_to(line, chain)]
+        commands = deletion.commands(doomed, lines)
         return [*commands, *chain_deletion(lines, {chain})] if whole and not flows else commands
 
     def clear(lines: list[str]) -> list[str]:
-        ends = [line for line in lines if rule_lines.is_deleted_with(line, chain, ifname)]
-        return chain_deletion(lines, {chain}) if whole else deletion.commands(ends, lines)
+        doomed = [line for line in lines if rule_lines.is_deleted_with(line, chain, ifname)]
+        return chain_deletion(lines, {chain}) if whole else deletion.commands(doomed, lines)
 
     table.change(detach)
     if not flows:
@@ -295,16 +295,16 @@ def _collect_in_tables(network: str, valid: AbstractSet[tuple[str, str]], delete
         def stale(lines: list[str]) -> list[str]:
             """Return the commands. A chain is this network's if the comment of a jump to it says so."""
             ours = {line.rpartition(" -j ")[2] for line in lines if line.startswith(f"-A {DNAT} ") and comment in line}
-            ends = []
+            doomed = []
             for line in lines:
                 chain = next((one for one in rule_lines.chain_and_target(line) if one in ours), "")
                 interface = rule_lines.interface_of(line)
                 if chain and ((chain, interface) not in keep if interface else chain not in chains):
-                    ends.append(line)
-            gone = ours - {chain for line in {*lines} - {*ends} for chain in rule_lines.chain_and_target(line)}
+                    doomed.append(line)
+            gone = ours - {chain for line in {*lines} - {*doomed} for chain in rule_lines.chain_and_target(line)}
             flows.clear()  # noqa: B023  (called at once)
-            flows.update(find_udp_flows(version, ends))  # noqa: B023
-            one_by_one = [line for line in ends if rule_lines.chain_and_target(line)[0] not in gone]
+            flows.update(find_udp_flows(version, doomed))  # noqa: B023
+            one_by_one = [line for line in doomed if rule_lines.chain_and_target(line)[0] not in gone]
             return [*deletion.commands(one_by_one, lines), *chain_deletion(lines, gone)]  # noqa: B023
 
         try:
