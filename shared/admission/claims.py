@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 RECORDS = "/run/cni/firewall"
 NFTABLES, IPTABLES, FIREWALLD = "nftables", "iptables", "firewalld"
+IN_NFTABLES = {"backend": NFTABLES}  # the keys of a note for admission by nf_tables
 ZONE = "firewalldZone"
 NETWORK_DIGITS = 12  # of a digest in a note's name, by which a network's notes are found without reading files
 NAMES = ("network", "containerID", "ifname")

@@ -24,7 +24,7 @@ VARIABLES = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin",
 }  # fmt: skip
 READERS = (
-    bridge.Attachment, host_local.Pool, portmap.Wanted, firewall.Wanted, bandwidth.Wanted, tuning.Wanted, valid_attachments,
+    bridge.Attachment, host_local.Pool, portmap.Attachment, firewall.Attachment, bandwidth.Attachment, tuning.Attachment, valid_attachments,
 )  # fmt: skip
 
 

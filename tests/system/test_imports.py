@@ -43,7 +43,7 @@ OWN = {
         KERNEL,
         NFT,
         re.compile(
-            r"plugins(\.firewall)?|shared\.admission(\.(backends|claims|iptables|nftables|isolation|firewalld))?"
+            r"plugins(\.firewall)?|shared\.admission(\.(backends|claims|iptables|nftables|isolation|firewalld|restoration))?"
             r"|shared\.(iptables|dbus)(\.(bus|variants))?"
         ),
     ),
