@@ -14,7 +14,7 @@ from shared.admission.claims import FIREWALLD, IN_NFTABLES, IPTABLES, NFTABLES
 from shared.cni import config
 from shared.cni.config import boolean, choice, field
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import each, previous_result, readable_result, valid_attachments
+from shared.cni.plugin import previous_result, readable_result, run_all, valid_attachments
 from shared.net import netns, rules_lock
 from shared.net.owner import Owner
 
@@ -288,9 +288,11 @@ def delete(call: Call) -> None:
     def end_former() -> None:
         from shared.net import renamed
 
-        each(*(lambda owner=owner: end_admission(owner, addresses) for owner in renamed.former_owners(own, pod_netns)))
+        run_all(
+            *(lambda owner=owner: end_admission(owner, addresses) for owner in renamed.former_owners(own, pod_netns))
+        )
 
-    each(lambda: end_admission(own, addresses, zone), *([end_former] if pod_netns else []))
+    run_all(lambda: end_admission(own, addresses, zone), *([end_former] if pod_netns else []))
 
 
 def _read_zone(call: Call) -> str:
@@ -307,7 +309,7 @@ def gc(call: Call) -> None:
     valid = valid_attachments(call)
     from shared.admission import nftables as admission
 
-    each(
+    run_all(
         lambda: admission.collect(call.network, valid),
         lambda: claims.collect(call.network, valid, end_admission),
         lambda: _restore_valid(call, valid),
