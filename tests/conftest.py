@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.firewalld import Firewalld
 from tests.node import Network
 from tests.pretend import PretendHost
 
@@ -48,6 +49,11 @@ def host(installed: Path) -> Iterator[PretendHost]:
 def node(request: pytest.FixtureRequest, host: PretendHost) -> Any:
     """A node of the test module's class `Node`."""
     return request.module.Node(host)
+
+
+@pytest.fixture
+def firewalld(host: PretendHost) -> Firewalld:
+    return Firewalld(host)
 
 
 @pytest.fixture

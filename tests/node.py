@@ -31,7 +31,7 @@ class Node:
     def __init__(self, host: PretendHost, **config: Any) -> None:
         self.host = host
         self.config = {**self.DEFAULTS, **config}
-        self.results: dict[str, Any] = {}
+        self.results: dict[Any, Any] = {}
 
     def netns(self, pod: str) -> str:
         """Return the path of a pod's network namespace; create it if it does not exist."""
