@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, until
 from tests.system.pod_network import CNITOOL, NETWORK
-from tests.system.router import FOREVER, Router, eventually
+from tests.system.router import FOREVER, Router
 
 V4, V6 = {"subnet": "10.1.0.0/24"}, {"subnet": "fd00:1::/64"}
 HOUR = 3600
@@ -55,7 +55,7 @@ def test_the_default_route_stays_and_is_renewed(host: PretendHost, valid: int) -
 def test_an_address_alone_counts(host: PretendHost) -> None:
     """A router that is no default router now may be one with its next advertisement."""
     router = Router(host)
-    eventually(lambda: router.advertise(0, HOUR), lambda: "2001:db8:1:" in host.run("ip", "-6", "addr").stdout)
+    until(lambda: "2001:db8:1:" in host.run("ip", "-6", "addr").stdout, lambda: router.advertise(0, HOUR), seconds=5)
     assert router.expires() == 0
     attach(host)
     assert accept_ra(host, "up0") == "2"

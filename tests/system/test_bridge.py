@@ -1,4 +1,4 @@
-"""bridge: what each key does in the kernel, and what its answers say."""
+"""bridge: the effect of each key in the kernel, and the answers."""
 
 from __future__ import annotations
 
@@ -316,10 +316,10 @@ def test_pods_reach_each_other(net: Network) -> None:
 
 @pytest.mark.parametrize("links", [0, 1, 2])
 def test_the_first_ipv6_packet_arrives(net: Network, host: PretendHost, links: int) -> None:
-    """Also where the pod's link has the index of its other end, which depends on the links that were in the pod before.
+    """It arrives even if the pod's link has the index of its other end; earlier links in the pod decide the index.
 
-    The kernel then puts off telling the link that it has carrier by up to a second (linkwatch_urgent_event), and until
-    it knows, IPv6 has no multicast route there: no neighbour solicitation is answered.
+    The kernel then reports carrier to the link up to a second late (linkwatch_urgent_event). Until then, IPv6 has no
+    multicast route there, and no neighbour solicitation is answered.
     """
     host.netns("a")
     for _ in range(links):
@@ -593,7 +593,7 @@ def test_check_needs_a_previous_result(net: Network) -> None:
 
 
 def gone(host: PretendHost) -> bool:
-    """Nothing is left but the bridge and empty stores."""
+    """Return True if nothing is left but the bridge and empty stores."""
     leases = host.run("sh", "-c", "ls /var/lib/cni/networks/*/ | grep '[.:].*[.:]' || true").stdout
     return not host.ip("link", "show", "type", "veth") and not leases.strip()
 
@@ -674,7 +674,7 @@ def test_garbage_collection_on_a_shared_bridge(net: Network, host: PretendHost) 
 
 
 def test_garbage_collection_leaves_what_only_looks_like_its_own(net: Network, host: PretendHost) -> None:
-    """Names are digests: another network's link may begin alike, and its alias says whose it is; strangers' links have none."""
+    """Names are digests: another network's link may have the same prefix. Aliases name owners; strangers have none."""
     net.add("a")
     prefix = Owner("net", "gone", "eth0").host_link[:-8]
     for number, (kind, alias) in enumerate([
@@ -716,7 +716,7 @@ def test_status(net: Network, host: PretendHost) -> None:
 
 
 def test_vlans_on_a_kernel_that_cannot_filter_them(net: Network, host: PretendHost) -> None:
-    """Code 2 and what is missing, whether the bridge exists or not, and nothing left."""
+    """Code 2 names the missing feature, whether the bridge exists or not, and nothing is left."""
     if host.run("ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1", check=False).returncode == 0:
         pytest.skip("this kernel's bridges filter VLANs")
     net.refused("a", 2, "filter VLANs", vlan=100)
@@ -784,7 +784,7 @@ def test_the_reference_takes_over_in_the_middle_of_a_pods_life(
 
 @pytest.fixture
 def traced(net: Network, host: PretendHost) -> list[str]:
-    """The system calls of a steady ADD, in which bridge and store exist."""
+    """Return the system calls of a steady ADD, in which bridge and store exist."""
     net.add("a", isDefaultGateway=True)
     config = {**net.config, "isDefaultGateway": True}
     names = f"trace=sendto,sendmsg,{WAITS},clone,clone3,fork,vfork,execve,openat,setns,socket"
@@ -797,10 +797,10 @@ def traced(net: Network, host: PretendHost) -> list[str]:
 def test_counts_of_a_steady_add(traced: list[str]) -> None:
     """No child process; no more messages to the kernel than today, each of which is a context switch and a lock.
 
-    Today's number: veth pair, host's end, bridge, batch (port, up); the tables of nf_tables, in which an earlier
-    configuration may have left rules; in the pod: link, batch (addresses, up), batch (routes), carrier, whether its IPv6
-    address is a local one; the bridge's addresses; carrier on the host; bridge and its link-local address; the
-    announcement.
+    Today's messages on the host: veth pair, host's end, bridge, batch (port, up), and the tables of nf_tables, in which
+    rules of an earlier configuration may be left. In the pod: link, batch (addresses, up), batch (routes), carrier, and
+    whether its IPv6 address is a local one. Then: the bridge's addresses, carrier on the host, the bridge with its
+    link-local address, the announcement.
     """
     calls = [line.split(maxsplit=1)[1] for line in traced]
     assert not [call for call in calls if call.startswith(("clone", "fork", "vfork"))]
