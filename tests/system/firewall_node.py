@@ -64,7 +64,7 @@ class Node(tests.node.Node):
         return super().serve(netns, script, *args)
 
     def pod(self, pod: str, bridge: int = 1) -> None:
-        """A pod that the bridge plugin has attached."""
+        """Attach a pod by the bridge plugin."""
         ranges = [[{"subnet": f"10.{bridge}.0.0/24"}], [{"subnet": f"fd00:{bridge}::/64"}]]
         keys = {
             "cniVersion": "1.0.0", "name": f"bridge{bridge}", "bridge": f"cni{bridge}", "isDefaultGateway": True,
@@ -90,13 +90,13 @@ class Node(tests.node.Node):
         super().collect(*valid, **{"cniVersion": "1.1.0", **more})
 
     def reaches(self, pod: str, other: str) -> list[int]:
-        """In which families: 4, 6."""
+        """Return the families, 4 and 6, in which a pod reaches another one or the neighbour."""
         wanted = OUTSIDE_ADDRESSES if other == "outside" else self.addresses(other)
         out = self.host.run("ip", "netns", "exec", pod, sys.executable, "-c", CLIENT, *wanted).stdout
         return [6 if ":" in address else 4 for address in out.split()]
 
     def elements(self) -> dict[str, int]:
-        """The number of elements of each set and map in the tables of the suite."""
+        """Return the number of elements of each set and map in the suite's tables."""
         entries = json.loads(self.host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]
         found: dict[str, int] = {}
         for one in (entry[kind] for entry in entries for kind in ("set", "map") if kind in entry):
@@ -104,7 +104,7 @@ class Node(tests.node.Node):
         return {name: number for name, number in found.items() if number}
 
     def filter(self, family: str = "ip", variant: str = "") -> list[str]:
-        """The rules and chains of iptables' table filter."""
+        """Return the rules and chains of iptables' table filter."""
         text = self.host.run(f"{family}tables{variant}-save", "-t", "filter").stdout
         lines = [line for line in text.splitlines() if line.startswith(("-A", ":"))]
         return [line.partition(" [")[0] if line.startswith(":") else line for line in lines]  # without counters
@@ -118,7 +118,7 @@ class Node(tests.node.Node):
         return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
 
     def traced(self, command: str, pod: str, **keys: Any) -> list[str]:
-        """The programs that a call executes, with no directory in PATH that has iptables or nft."""
+        """Return the programs that a call executes; no directory in PATH has iptables or nft."""
         prefix = ("/usr/bin/strace", "-f", "-qq", "-e", "trace=clone,clone3,fork,vfork,execve", "-e", "status=successful", "-o", "/run/trace")  # fmt: skip
         answer = self.call(command, pod, prefix=prefix, env={"PATH": "/none"}, **keys)
         assert answer.status == 0, answer

@@ -1,4 +1,4 @@
-"""A node with a pod network, and cnitool run on it with the tools' libraries: for the tests of what shows it."""
+"""A node with a pod network, and cnitool with the tools' libraries, for the tests of commands that show nodes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Node:
         self._client("del", pod, f"/run/netns/{pod}", "", "pods", None)
 
     def attach_without_runtime(self, pod: str, *, bin_dir: str | None = None) -> Any:
-        """ADD of which nothing is remembered, but in the kernel."""
+        """ADD without a runtime: only the kernel remembers the attachment."""
         config = {"cniVersion": "1.0.0", "name": "pods", **NETWORK["plugins"][0]}
         netns = self.host.netns(pod)
         answer = self.host.cni("bridge", "ADD", config, netns=netns, container_id=pod, bin_dir=bin_dir)

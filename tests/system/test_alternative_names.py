@@ -52,7 +52,7 @@ def sysctl(host: PretendHost, path: str) -> str:
 
 
 def without_pod(state: Any) -> str:
-    """What an attachment leaves on the host, in which names are compared; MACs and indexes are its own."""
+    """Return the state that an attachment leaves on the host, without MACs and indexes, which differ between pods."""
     return json.dumps(state["host"]["addresses"])
 
 

@@ -1,4 +1,4 @@
-"""A runtime's calls with libcni's cache: what is remembered, what garbage collection asks for, what plugins speak."""
+"""A runtime's calls with libcni's cache: entries, garbage collection, versions of the plugins."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def client(chain: Chain) -> Client:
 
 @contextmanager
 def throw_away() -> Iterator[None]:
-    """The body runs in a network namespace of its own."""
+    """Run the body in a network namespace of its own."""
     with closing(netns.throw_away()) as elsewhere, elsewhere:
         yield
 
@@ -100,7 +100,7 @@ def test_an_argument_that_no_file_can_hold(chain: Chain, client: Client) -> None
 
 
 def test_add_said_twice_is_refused_before_any_plugin_runs(chain: Chain, client: Client) -> None:
-    """Here is another namespace, and the pod is in it; what its cached result does not name is not looked for."""
+    """The caller is in another namespace than the pod; interfaces that the cached result lacks are not looked for."""
     pod = Attachment("c1", "/proc/1/ns/net", "net1")
     with throw_away():
         client.add(chain.network("first"), pod)
@@ -232,7 +232,7 @@ def test_a_call_that_is_refused_does_not_free_the_place(chain: Chain, client: Cl
 
 
 def test_an_interface_that_is_there_is_not_touched(chain: Chain) -> None:
-    """By the library's ADD without a cache, whose failure would delete it."""
+    """The library's ADD without a cache leaves it; the undo of a failed ADD would delete it."""
     script = "ip link add net1 type bridge && echo ready && exec cat"
     with subprocess.Popen(["unshare", "-n", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pod:
         assert pod.stdin is not None and read_line(pod) == b"ready\n"
@@ -255,7 +255,7 @@ def test_a_host_link_that_leads_to_no_pod_is_no_evidence(chain: Chain, client: C
 
 
 def test_a_host_link_that_a_result_names_is_evidence() -> None:
-    """Whatever has become of the namespace's path; other plugins' links have names of their own."""
+    """It counts whether or not the namespace's path exists; other plugins choose other link names."""
     script = "echo ready && exec cat"
     with subprocess.Popen(["unshare", "-n", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pod:
         assert pod.stdin is not None and read_line(pod) == b"ready\n"
@@ -314,7 +314,7 @@ def test_an_unreadable_file_names_the_network_of_a_pod(chain: Chain) -> None:
 
 
 def limited(step: Callable[..., None]) -> Callable[..., None]:
-    """The step, in which no file may have more than ten bytes."""
+    """Run the step while no file may have more than ten bytes."""
 
     def run(*args: Any) -> None:
         old = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -41,7 +41,7 @@ done
 
 
 def touched() -> dict[str, list[str]]:
-    """What there is of the kind and the names that the demo makes; all else on a machine is other people's."""
+    """Return the links, files and namespaces with names of the demo; all others on the machine are not its own."""
     rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
     links = os.listdir("/sys/class/net")
     paths = [Path(demo.STATE_DIR, "networks", NETWORK), Path(demo.STATE_DIR, "networks", SIDECAR, NETWORK)]

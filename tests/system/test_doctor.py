@@ -136,7 +136,7 @@ def node(installed: Path, tmp_path: Path) -> Iterator[BrokenNode]:
 class Way:
     """A way to break a node: a script, and all that doctor must say, as "severity check where".
 
-    `heals`: what doctor says is to be done makes the node healthy again, in a few rounds where one thing hides another.
+    `heals`: following doctor's advice makes the node healthy again, in a few rounds if one fault hides another.
     `together`: it can be done together with all others that can.
     """
 

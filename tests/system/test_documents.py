@@ -33,7 +33,7 @@ def name(page: Path) -> str:
 
 @pytest.fixture
 def node(host: PretendHost) -> PretendHost:
-    """A host with the quick start's network and, as `cnitool`, the one with its libraries."""
+    """Return a host with the quick start's network; its `cnitool` is the one with its libraries."""
     host.run("mkdir", "-p", "/etc/cni/net.d", "/run/tools")
     host.run("tee", LIST, input=blocks(DOCS / "quickstart.md", "json")[0])
     root = str(ROOT)

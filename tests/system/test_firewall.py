@@ -1,4 +1,4 @@
-"""firewall: which packets pass, by either backend, and what is left of it."""
+"""firewall: the packets that pass with each backend, and the state after DEL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ADMITS = "-A CNI-FORWARD -s {} -j ACCEPT"
 
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
 def test_where_forward_drops(node: Node, variant: str) -> None:
-    """Nothing passes without the plugin; with it what the pod sends and the replies, and nothing else."""
+    """Nothing passes without the plugin; with it, the pod's packets and the replies pass and nothing else."""
     node.host.run("sh", "-ec", f"iptables-{variant} -P FORWARD DROP; ip6tables-{variant} -P FORWARD DROP")
     node.pod("a")
     assert node.reaches("a", "outside") == []
@@ -37,7 +37,7 @@ def test_where_forward_drops(node: Node, variant: str) -> None:
 
 @pytest.mark.parametrize("first", ["reference", "ours"])
 def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
-    """Each has its pod's rules where the other would put them; each goes on with what the other made, and ends it."""
+    """Each suite writes the same rules for its pod; each continues the other's work and deletes it."""
     node.host.run(*DROP)
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {"bin_dir": reference_bin}
@@ -114,7 +114,7 @@ def test_check_names_each_missing_rule(node: Node) -> None:
 
 
 def test_an_address_that_is_leased_anew_keeps_its_rules(node: Node) -> None:
-    """A late DEL, with or without the result, does not take them from who has the address now."""
+    """A late DEL, with or without the result, does not take them from the address's current owner."""
     node.host.run(*DROP)
     node.add("a")
     node.results["b"] = node.results["a"]
@@ -128,7 +128,7 @@ def test_an_address_that_is_leased_anew_keeps_its_rules(node: Node) -> None:
 
 
 def test_what_the_references_del_leaves_behind(node: Node, reference_bin: str) -> None:
-    """It does not know of the file, which then must not keep the rules of who has the address next."""
+    """The reference does not delete the note; the leftover must not protect rules of the address's next owner."""
     node.host.run(*DROP)
     node.add("a")
     node.delete("a", prevResult=node.results["a"], bin_dir=reference_bin)
@@ -227,7 +227,7 @@ def test_a_second_add_changes_nothing(node: Node) -> None:
 
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 def test_no_rule_without_its_note(node: Node, backend: str) -> None:
-    """A rule cannot say whose it is: an ADD that cannot write the note makes none."""
+    """A rule does not name its owner: an ADD that cannot write the note creates no rule."""
     node.pod("a")
     (node.host.root / claims._paths(Owner("net", "a", "eth0"))[0][1:]).mkdir(parents=True)  # noqa: SLF001
     assert node.call("ADD", "a", backend=backend).code == 5
@@ -235,7 +235,7 @@ def test_no_rule_without_its_note(node: Node, backend: str) -> None:
 
 
 def test_del_fails_where_its_rules_cannot_be_removed(node: Node) -> None:
-    """The programs are gone by which they were made: the note stays, and a repeated DEL does it."""
+    """The programs that created them are gone: the note stays, and a repeated DEL removes the rules."""
     node.add("a", backend="iptables")
     rules, records = node.pod_rules(), node.records()
     failed = node.call("DEL", "a", env={"PATH": "/none"})
@@ -271,7 +271,7 @@ def test_open(node: Node) -> None:
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 @pytest.mark.parametrize("policy", ["same-bridge", "isolated"])
 def test_ingress_policy(node: Node, policy: str, backend: str) -> None:
-    """Between bridges that have it nothing passes; what comes from elsewhere and goes there passes as before."""
+    """Nothing passes between bridges that have it; traffic from and to other places passes as before."""
     for pod, bridge in (("a", 1), ("a2", 1), ("b", 2)):
         node.add(pod, bridge=bridge, ingressPolicy=policy, backend=backend)
         assert node.check(pod, ingressPolicy=policy, backend=backend) == ""
@@ -311,7 +311,7 @@ ip link set port up master cni1
 @pytest.mark.parametrize("policy", ["ACCEPT", "DROP"])
 @pytest.mark.parametrize("family", ["ip", "ip6"])
 def test_iptables_is_taken_where_forward_has_rules(node: Node, family: str, policy: str) -> None:
-    """Whatever its policy is: a rule may drop what no rule of nf_tables can let through."""
+    """With either policy: a rule may drop packets that no rule of nf_tables can accept."""
     node.pod("a")
     node.host.run("sh", "-ec", f"iptables -S; ip6tables -S; {family}tables -P FORWARD {policy}")
     if policy == "ACCEPT":
@@ -424,7 +424,7 @@ def test_unusable_keys(node: Node, keys: dict[str, Any], code: int, words: str) 
 
 
 def test_status(node: Node) -> None:
-    """Asking makes nothing; what is missing is told."""
+    """STATUS creates nothing and reports missing features."""
     ask = {"cniVersion": "1.1.0"}
     assert node.call("STATUS", "", **ask).status == 0
     assert node.call("STATUS", "", env={"PATH": "/none"}, **ask).status == 0

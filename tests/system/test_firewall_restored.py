@@ -31,7 +31,7 @@ EITHER = pytest.mark.parametrize("verb", ["ADD", "GC"])
 
 
 def repair(node: Node, verb: str, *pods: str, **keys: Any) -> None:
-    """The next call of the network: an ADD of another pod, or GC."""
+    """Make the next call of the network: an ADD of another pod, or GC."""
     if verb == "ADD":
         node.add(f"next{len(node.results)}", bridge=4, **keys)
     else:
@@ -122,7 +122,7 @@ def test_iptables_are_flushed(node: Node, policy: str, verb: str) -> None:
     "delete table inet pycni; delete table bridge pycni", "flush set inet pycni bridges; flush set bridge pycni isolated", "flush chain inet pycni forwarding",
 ])  # fmt: skip
 def test_nf_tables_are_flushed(node: Node, damage: str, verb: str) -> None:
-    """What keeps pods apart is put back for all of them."""
+    """The rules that keep pods apart are restored for all of them."""
     policy = {"ingressPolicy": "isolated"}
     for pod, bridge in (("a", 1), ("a2", 1), ("b", 2)):
         node.add(pod, bridge=bridge, **policy)
@@ -248,7 +248,7 @@ def test_the_first_and_the_last_are_witnesses(node: Node, place: int) -> None:
 
 
 def claims_path(pod: str) -> str:
-    """The name of a pod's note."""
+    """Return the path of a pod's note."""
     return claims._paths(Owner("net", pod, "eth0"))[0].rpartition("/")[2]  # noqa: SLF001
 
 
@@ -257,7 +257,7 @@ def results(count: int) -> list[dict[str, Any]]:
 
 
 def test_pods_that_end_meanwhile(host: PretendHost) -> None:
-    """Whoever is deleted while others put back what was lost has nothing afterwards."""
+    """A pod that is deleted while other calls restore lost rules has no rules afterwards."""
     batch.make_pods(host, 2)
 
     def calls(*commands: tuple[str, int]) -> None:
@@ -294,7 +294,7 @@ def test_pods_that_end_meanwhile(host: PretendHost) -> None:
 
 
 def traced(host: PretendHost, number: int) -> list[int]:
-    """The number of files, messages and programs that an ADD and a DEL take."""
+    """Return the number of files, messages and programs that an ADD and a DEL take."""
     found = []
     for verb in ("ADD", "DEL"):
         config = {**CONFIG, "prevResult": results(200)[number]}
@@ -370,7 +370,7 @@ def notes(node: Node) -> dict[str, Path]:
 
 
 def test_a_clock_that_is_set_back(node: Node) -> None:
-    """Whose address it is tells no wall clock: the late DEL of the first leaves the rules of the second."""
+    """The wall clock does not decide the owner: the late DEL of the first pod leaves the rules of the second."""
     node.host.run(*DROP)
     node.add("a")
     os.utime(notes(node)["a"], (4e9, 4e9))
@@ -413,7 +413,7 @@ def test_a_note_of_an_older_release(node: Node, mtime: float) -> None:
 
 @EITHER
 def test_pods_of_an_older_release(node: Node, verb: str) -> None:
-    """Which nf_tables admitted without a note: what they are registered with tells, if they are alive."""
+    """They were admitted by nf_tables without a note: the registered namespace shows if they are alive."""
     node.add("a")
     node.add("b", bridge=2)
     node.add("c", bridge=3, name="other")
@@ -522,7 +522,7 @@ def test_host_ports_of_pods_that_are_kept_apart(node: Node) -> None:
 
 @pytest.mark.parametrize("by", ["nftables", "iptables"])
 def test_host_ports_with_firewalld(node: Node, firewalld: Firewalld, by: str) -> None:
-    """It accepts what has been translated by itself, whichever the zone: nothing more is needed."""
+    """firewalld accepts translated packets in every zone: no rule is needed."""
     node.add("a")
     portmap(node, "ADD", by)
     assert firewalld.run("--get-default-zone") == "public" and node.reaches("outside", "a") == []

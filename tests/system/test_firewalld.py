@@ -19,7 +19,7 @@ SOURCES = ["10.1.0.2/32", "fd00:1::2/128"]
 
 @pytest.mark.parametrize("keys", [{}, {"backend": "firewalld"}, {"firewalldZone": "own"}])
 def test_what_passes(node: Node, firewalld: Firewalld, keys: dict[str, Any]) -> None:
-    """What the pod sends and replies to it, by the zone that the key names, without another backend's rules."""
+    """The zone of the key admits the pod's packets and the replies, without another backend's rules."""
     zone = keys.get("firewalldZone", "trusted")
     if zone == "own":
         firewalld.run("--permanent", "--new-zone=own")
@@ -328,7 +328,7 @@ def test_the_answer_to_another_question(node: Node) -> None:
 
 
 def test_no_truth(node: Node) -> None:
-    """What is neither true nor false does not make it firewalld."""
+    """An answer that is neither true nor false does not count as firewalld."""
     bus = fake_bus(node, "no truth")
     node.add("a")
     assert node.elements()["admitted4"] == 1
@@ -350,7 +350,7 @@ def test_what_a_failed_add_could_not_end(node: Node) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_either_byte_order(node: Node, order: str) -> None:
-    """That of whoever answers, which on some machines is not this suite's."""
+    """The byte order is the sender's and may differ from this machine's."""
     bus = fake_bus(node, order)
     node.add("a")
     assert node.check("a") == "" and node.elements() == {} and len(node.records()) == 1
@@ -360,7 +360,7 @@ def test_either_byte_order(node: Node, order: str) -> None:
 
 @pytest.mark.slow
 def test_a_silent_bus(node: Node) -> None:
-    """The time limit is everybody's, not that of each answer for ever: code 11, and DEL keeps what it could not end."""
+    """One time limit covers all answers together: code 11, and DEL keeps the note of its unfinished work."""
     bus = fake_bus(node, "<")
     node.add("a")
     end(node, bus)

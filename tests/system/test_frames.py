@@ -1,4 +1,4 @@
-"""bridge's keys for frames: macspoofchk, what promiscMode would bring twice, bridgeNfCallIptables."""
+"""bridge's keys for frames: macspoofchk, the second copies of promiscMode, bridgeNfCallIptables."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ KINDS = (IPV4, IPV6, ARP, TAGGED)
 
 
 def elements(host: PretendHost) -> dict[str, list[Any]]:
-    """The elements of each set in the tables of the suite."""
+    """Return the elements of each set in the tables of the suite."""
     found = {}
     for entry in json.loads(host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]:
         for one in (entry[kind] for kind in ("set", "map") if kind in entry):
@@ -62,12 +62,12 @@ def elements(host: PretendHost) -> dict[str, list[Any]]:
 
 
 def guarded(host: PretendHost) -> set[str]:
-    """The names of the ports whose frames are checked."""
+    """Return the names of the ports with checked frames."""
     return {one["elem"]["val"] for one in elements(host).get("guarded", [])}
 
 
 class Ear:
-    """Hears the marked frames that arrive at a link, in a pod or on the host (None)."""
+    """Receives the marked frames that arrive at a link, in a pod or on the host (None)."""
 
     def __init__(self, host: PretendHost, pod: str | None, link: str = "eth0") -> None:
         inside = () if pod is None else ("ip", "netns", "exec", pod)
@@ -86,9 +86,9 @@ def mac(net: Network, pod: str) -> str:
 
 
 def packet(kind: str, mark: bytes) -> str:
-    """What a frame of that ethertype holds, in hexadecimal.
+    """Return the content of a frame of that ethertype, in hexadecimal.
 
-    Netfilter on bridges drops what is no IP packet; its destination is one to which there is no route.
+    Netfilter on bridges drops malformed IP packets. The packet's destination is one to which there is no route.
     """
     if kind == IPV4:
         header = bytearray.fromhex("4500000000000000403b00000a010002c6336403")
@@ -103,7 +103,7 @@ def packet(kind: str, mark: bytes) -> str:
 
 
 def send(net: Network, pod: str, *frames: tuple[str, str, str, bytes]) -> None:
-    """Frames of (destination, source, ethertype, mark) leave a pod's interface."""
+    """Send frames of (destination, source, ethertype, mark) from a pod's interface."""
     text = "".join(f"{to} {source} {kind} {packet(kind, mark)}\n" for to, source, kind, mark in frames)
     net.host.run("ip", "netns", "exec", pod, sys.executable, "-c", SEND, input=text)
 
@@ -119,7 +119,7 @@ def net(host: PretendHost) -> Network:
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.row("spoofing")
 def test_frames_from_another_mac(net: Network, checked: bool) -> None:
-    """Neither another pod nor the host hears them, whatever is in them; the pod's own they do, broadcasts as well."""
+    """Neither another pod nor the host receives them, whatever their content; they receive the pod's own frames."""
     net.add("a", macspoofchk=checked)
     net.add("b", macspoofchk=checked)
     own, other, bridge = mac(net, "a"), mac(net, "b"), net.results["a"]["interfaces"][0]["mac"]
@@ -137,7 +137,7 @@ def test_frames_from_another_mac(net: Network, checked: bool) -> None:
 
 
 def test_ports_beside_that_are_not_checked(net: Network) -> None:
-    """A pod without the key, beside one with it, sends from whatever MAC it likes."""
+    """A pod without the key, beside one with it, may send from any MAC."""
     net.add("a")
     net.add("b", macspoofchk=False)
     ear = Ear(net.host, None, "cni0")
@@ -218,7 +218,7 @@ def test_delete(net: Network, host: PretendHost, state: str) -> None:
 ])  # fmt: skip
 @pytest.mark.row("lost-rules")
 def test_a_flushed_rule_set(net: Network, host: PretendHost, damage: str, words: list[str]) -> None:
-    """CHECK names what is lost, the next ADD has all that it needs, DEL succeeds and GC clears away the rest."""
+    """CHECK names the losses, the next ADD restores all that it needs, DEL succeeds and GC deletes the rest."""
     net.add("a")
     assert net.check("a") == ""
     host.run("nft", damage)
@@ -296,7 +296,7 @@ def test_killed_at_any_message(net: Network, host: PretendHost, verb: str, call:
 
 
 def test_a_failing_add_that_is_killed_at_any_message(net: Network, host: PretendHost) -> None:
-    """While it takes back what it made, too: the port is silent before its check goes."""
+    """The undo may be killed as well: the port is silent before its check is removed."""
     net.add("other")
     netns = host.netns("a")
     deaf = ("sh", "-c", 'exec "$0" >&-')
@@ -353,7 +353,7 @@ def test_the_number_of_messages_does_not_grow(net: Network, host: PretendHost) -
 
 
 def injecting(number: int) -> tuple[str, ...]:
-    """The n-th socket of the call cannot be had, as where the kernel has no nf_tables."""
+    """Return a tracer that lets the n-th socket of the call fail, as on a kernel without nf_tables."""
     injected = f"inject=socket:error=EPROTONOSUPPORT:when={number}"
     return ("strace", "-qq", "-o", "/dev/null", "-e", "trace=socket", "-e", injected)
 
@@ -428,7 +428,7 @@ def promiscuous(host: PretendHost) -> Network:
 
 
 def copies(net: Network, *destinations: str) -> list[str]:
-    """The sources of the frames that pod b gets of datagrams of pod a to each of the addresses."""
+    """Return the sources of the frames that pod b receives of pod a's datagrams to each of the addresses."""
     for address in ("10.1.0.3", "fd00:1::3"):  # the host knows its MAC
         net.host.run("ping", "-n", "-c1", "-W5", address)
     ear = Ear(net.host, "b")
@@ -472,7 +472,7 @@ def test_a_frame_to_itself(promiscuous: Network, direct: str, service: str) -> N
 
 
 def test_the_bridge_still_shows_what_passes(promiscuous: Network, host: PretendHost) -> None:
-    """Who listens at a promiscuous bridge hears the pods."""
+    """A listener on a promiscuous bridge receives the pods' frames."""
     ear = Ear(host, None, "cni0")
     to_b = mac(promiscuous, "b")
     send(promiscuous, "a", (to_b, mac(promiscuous, "a"), ARP, MARK), (to_b, mac(promiscuous, "a"), ARP, END))

@@ -1,4 +1,4 @@
-"""GC tells the links of networks whose names have equal digits, and those that an ADD has not named yet."""
+"""GC tells links of networks apart if their names have equal digits, and leaves links that an ADD has not named yet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIMITS = dict.fromkeys(("ingressRate", "ingressBurst", "egressRate", "egressBurs
 
 
 def _alike() -> Iterator[str]:
-    """Names of 200 bytes whose links' names begin alike."""
+    """Return names of 200 bytes that give links with the same prefix."""
     wanted = network_prefix("n" * 200)
     yield "n" * 200
     yield from (name for number in range(100_000)

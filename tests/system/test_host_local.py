@@ -38,7 +38,7 @@ class Ipam:
         )
 
     def add(self, pod: str = "a", **keys: Any) -> list[str]:
-        """The addresses of a successful ADD."""
+        """Return the addresses of a successful ADD."""
         answer = self.call("ADD", pod, **keys)
         assert answer.status == 0, answer
         return [ip["address"] for ip in answer.json["ips"]]
@@ -56,7 +56,7 @@ class Ipam:
         return answer
 
     def files(self) -> dict[str, str]:
-        """The store without the index: what the reference sees."""
+        """Return the store without the index: the reference sees the same files."""
         found = self.host.snapshot()["files"]
         return {name.rpartition("/")[2]: text for name, text in found.items() if name.startswith(STORE + "/")}
 
@@ -87,7 +87,7 @@ def test_round_robin(ipam: Ipam) -> None:
 
 
 def test_round_robin_after_a_shorter_address(ipam: Ipam) -> None:
-    """From the last address to the first, whose text is shorter, and on from there."""
+    """From the last address to the first, which has the shorter text, and on from there."""
     assert ipam.add("a") == ["10.1.0.2/24"]
     assert ipam.add("b", top={"args": {"cni": {"ips": ["10.1.0.254"]}}}) == ["10.1.0.254/24"]
     ipam.delete("a")
@@ -148,7 +148,7 @@ def test_ranges(ipam: Ipam, keys: dict[str, Any], expected: list[str | None]) ->
     ({"subnet": V4, "routes": [{"dst": "10.0.0.0/8", "mtu": "big"}]}, "routes"), ({"subnet": V4, "gateway": "x"}, '"ipam.gateway": "x"'),
 ])  # fmt: skip
 def test_unusable_keys(ipam: Ipam, keys: dict[str, Any], words: str) -> None:
-    """Code 7, nothing made; STATUS says so too, but DEL frees what it can."""
+    """Code 7 and no change; STATUS reports the same, but DEL frees all leases that it can."""
     ipam.refused(7, words, **keys)
     assert ipam.files() == {}
     assert ipam.call("STATUS", version="1.1.0", **keys).code in (7, 50, None)
@@ -294,7 +294,7 @@ def test_garbled_files_are_reclaimed(ipam: Ipam, host: PretendHost, content: str
 
 
 def test_garbage_collection(ipam: Ipam, host: PretendHost) -> None:
-    """What is not valid is freed; what somebody placed by hand, in a form that no plugin writes, stays."""
+    """Leases that are not valid are freed; a file placed by hand, in a form that no plugin writes, stays."""
     for pod in "abc":
         ipam.add(pod)
     ipam.add("a", ifname="net1")
@@ -358,7 +358,7 @@ def test_the_references_bytes(ipam: Ipam, host: PretendHost, reference_bin: str)
 
 @pytest.mark.parametrize("start", [0, 1])
 def test_by_turns_with_the_reference(ipam: Ipam, host: PretendHost, reference_bin: str, start: int) -> None:
-    """One after the other on one store, each deletes what the other made, in the middle of other pods' lives."""
+    """On one store, each plugin in turn deletes the other's leases while other pods live."""
     bins = [host.bin_dir, reference_bin]
     keys: dict[str, Any] = {"subnet": "10.1.0.0/29"}
     given = [ipam.add(f"p{number}", bin_dir=bins[(start + number) % 2], **keys)[0] for number in range(5)]
@@ -410,7 +410,7 @@ TWO_SETS: dict[str, Any] = {"ranges": [[{"subnet": V4}], [{"subnet": V6}]]}
 
 @pytest.mark.parametrize("files", [["10.1.0.2"], ["fd00:1::2"], ["10.1.0.2", "fd00:1::2"]])
 def test_files_rewritten_in_place_in_the_form_of_old(ipam: Ipam, host: PretendHost, files: list[str]) -> None:
-    """Which no seal sees: CHECK and a second ADD know whose they are still, another interface has no say, DEL frees."""
+    """No seal detects it: CHECK and a second ADD still know the owner, another interface does not count, DEL frees."""
     previous = {"prevResult": ipam.call("ADD", **TWO_SETS).json}
     ipam.add("b", **TWO_SETS)
     others = {name: text for name, text in ipam.leases().items() if text.startswith("b")}
@@ -451,7 +451,7 @@ def test_gc_frees_files_that_were_rewritten_in_place(ipam: Ipam, host: PretendHo
 
 
 def test_leases_of_an_earlier_boot(ipam: Ipam, host: PretendHost) -> None:
-    """No namespace survives a boot: what this suite leased is free, what was placed by hand stays."""
+    """No namespace survives a boot: this suite's leases are free, files placed by hand stay."""
     ipam.add("a")
     (host.root / STORE[1:] / "10.1.0.9").write_text("router")
     ipam.add("b")
@@ -483,7 +483,7 @@ def counted(host: PretendHost, command: str) -> dict[str, int]:
 
 @pytest.fixture
 def stores(host: PretendHost, installed: Any) -> Iterator[dict[int, PretendHost]]:
-    """Two hosts, whose stores have 10 and 3,000 leases."""
+    """Yield two hosts with stores of 10 and 3,000 leases."""
     hosts = {10: host, 3000: PretendHost(installed)}
     for leases, one in hosts.items():
         ipam = Ipam(one)

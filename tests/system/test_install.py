@@ -1,4 +1,4 @@
-"""install.sh, run for real into directories of the test: what it installs, refuses, and shows to calls meanwhile."""
+"""install.sh, run for real into directories of the test: installed files, refusals, and calls in the meantime."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Site:
         return done
 
     def refused(self, *options: str, status: int = 1) -> str:
-        """The one sentence on stderr of a run that must fail and print nothing else."""
+        """Return the one sentence on stderr of a run that must fail and print nothing else."""
         done = self.run(*options, check=False)
         return sentence(done, status)
 
     def change(self, text: str) -> None:
-        """Makes the source another release: one more comment."""
+        """Make the source another release: add one more comment."""
         with (self.source / "shared" / "launch.py").open("a") as file:
             file.write(f"# {text}\n")
 
@@ -68,7 +68,7 @@ class Site:
         return {path for path in self.lib.glob("*") if path.is_dir() and not path.is_symlink()}
 
     def tree(self) -> Path:
-        """The tree that every launcher names."""
+        """Return the tree that every launcher names."""
         named = {launched_tree(path) for path in self.bin.iterdir() if is_launcher(path)}
         assert len(named) == 1, named
         return named.pop()
@@ -114,7 +114,7 @@ def launched_tree(launcher: Path) -> Path:
 
 
 def version(executable: Path, umask: int = 0o022) -> subprocess.CompletedProcess[str]:
-    """What a plugin answers to VERSION, which takes no arguments, and cnitool to its argument."""
+    """Return a plugin's answer to VERSION, which takes no arguments, or cnitool's to its argument."""
     return subprocess.run(
         [executable, "version"],
         env={"CNI_COMMAND": "VERSION"},
@@ -152,7 +152,7 @@ def interpreter_version(path: str | Path) -> tuple[int, int] | None:
 
 
 def interpreters() -> dict[tuple[int, int], str]:
-    """Every Python 3 on this machine by version: those on PATH, and those that pyenv keeps."""
+    """Return every Python 3 on this machine by version, from PATH and from pyenv."""
     candidates = ["/usr/bin/python3", *filter(None, (shutil.which(f"python3.{minor}") for minor in range(6, 20)))]
     if pyenv := shutil.which("pyenv"):
         root = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=True).stdout.strip()
@@ -165,7 +165,7 @@ def interpreters() -> dict[tuple[int, int], str]:
 
 
 def in_mounts(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs a shell script in a mount namespace of its own."""
+    """Run a shell script in a mount namespace of its own."""
     return subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "bash", "-euc", script, "bash", *map(str, arguments)],
         capture_output=True,
@@ -191,7 +191,7 @@ def make_site(directory: Path, name: str = "source") -> Site:
 
 @pytest.fixture
 def small_path(tmp_path: Path) -> Path:
-    """A PATH with bash, coreutils and util-linux and nothing else: no Python, no findutils, no grep, no sed."""
+    """Return a PATH with bash, coreutils and util-linux and nothing else: no Python, no findutils, no grep, no sed."""
     directory = tmp_path / "path"
     directory.mkdir()
     listed = subprocess.run(
@@ -315,7 +315,7 @@ def test_run_again_repairs(site: Site) -> None:
 
 
 class Watcher(threading.Thread):
-    """Does one thing again and again beside the test, and keeps what it complains of."""
+    """Repeats an observation beside the test, and keeps its complaints."""
 
     def __init__(self, observe: Callable[[], list[str]]) -> None:
         super().__init__()
@@ -422,7 +422,7 @@ def test_tree_of_another_bin_dir_stays(site: Site, tmp_path: Path) -> None:
 
 
 def test_executable_that_is_no_longer_part_goes(site: Site) -> None:
-    """One whose text names no plugin of this release; that of 0.1.0 names none at all."""
+    """Its text names no plugin of this release; that of 0.1.0 names no plugin at all."""
     site.run()
     text = (site.bin / "bridge").read_text()
     for name, plugin in (
@@ -440,7 +440,7 @@ def test_executable_that_is_no_longer_part_goes(site: Site) -> None:
 
 
 def aliases(site: Site) -> dict[str, str]:
-    """An administrator's links and copies, and the plugin that each is."""
+    """Create an administrator's links and copies; return the plugin of each."""
     (site.bin / "cnv-bridge").symlink_to("bridge")
     (site.bin / "absolute").symlink_to(site.bin / "tuning")
     shutil.copy(site.bin / "tuning", site.bin / "cnv-tuning")
@@ -582,7 +582,7 @@ def test_concurrent_runs_wait_for_each_other(tmp_path: Path, shared_bin: bool) -
 
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_killed_at_any_moment(site: Site, whole_group: bool) -> None:
-    """After SIGKILL the earlier installation or the new one works, and the next run removes what was left."""
+    """After SIGKILL the earlier installation or the new one works, and the next run deletes the leftovers."""
     site.run()
     moments = random.Random(33522)
     begin = time.monotonic()
@@ -723,7 +723,7 @@ def test_help_names_every_option_and_default(site: Site) -> None:
 
 @pytest.fixture
 def open_source() -> Iterator[Path]:
-    """A copy of the source that everyone can read."""
+    """Return a copy of the source that everyone can read."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         yield make_site(Path(directory)).source

@@ -1,4 +1,4 @@
-"""install.sh looks at the Python that it takes: at the way there, before it executes it, and at what it can do."""
+"""install.sh inspects the Python: its path, before the Python is executed, and its features."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_way_that_others_can_change(site: Site, tmp_path: Path, flaw: str, how
 
 @pytest.mark.row("interpreter")
 def test_a_link_of_another_user(site: Site, tmp_path: Path) -> None:
-    """In a sticky directory its owner can replace it, whatever it leads to."""
+    """In a sticky directory the link's owner can replace it, wherever it points."""
     sticky = tmp_path / "sticky"
     sticky.mkdir()
     sticky.chmod(0o1777)

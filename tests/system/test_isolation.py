@@ -45,12 +45,12 @@ with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as send
 
 
 def bridged(host: PretendHost, *, through_ip: bool) -> None:
-    """Whether the hooks of IP see what bridges pass on."""
+    """Set whether IP's hooks see bridged packets."""
     host.run("sh", "-c", f"for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo {int(through_ip)} >$f; done")
 
 
 def by_gateway(host: PretendHost, pod: str) -> None:
-    """The pod sends to the first one's addresses by way of the gateway's MAC, and gets the answers that way."""
+    """Send a pod's packets to the first pod's addresses through the gateway's MAC, and the answers likewise."""
     found = host.ip("address", "show", "dev", "eth0", netns=pod)[0]["addr_info"]
     for own in (one["local"] for one in found if one["scope"] == "global"):
         host.run("ip", "-n", "a", "route", "replace", own, "via", "fd00:1::1" if ":" in own else "10.1.0.1")
@@ -60,7 +60,7 @@ def by_gateway(host: PretendHost, pod: str) -> None:
 
 
 def answered(node: Node, origin: str, *wanted: str, port: int = 7) -> list[int]:
-    """By which IP versions the addresses answer."""
+    """Return the IP versions of the addresses that answer."""
     code = CLIENT.replace("(address, 7)", f"(address, {port})")
     where = ("ip", "netns", "exec", origin) if origin else ()
     out = node.host.run(*where, sys.executable, "-c", code, *wanted).stdout
@@ -76,7 +76,7 @@ def by_host_port(node: Node, origin: str, port: int = PORT) -> list[int]:
 
 
 def map_port(node: Node, how: str, port: int = PORT) -> None:
-    """A port of the host leads to the first pod, by portmap's backends or by somebody else's rules."""
+    """Redirect a host port to the first pod, by portmap's backends or by a stranger's rules."""
     if how == "stranger":
         rules = f"""
         ip daddr {HOST} tcp dport {port} dnat ip to {POD}:7

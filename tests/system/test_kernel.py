@@ -44,7 +44,7 @@ def test_comes_too_late():
 
 
 def test_a_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its output, its exit status and what it writes into the share come back, and nothing else that it does."""
+    """Its output, its exit status and the files that it writes into the share come back; nothing else does."""
     script = "uname -r; echo wrong >&2; cp /proc/cmdline /mnt/kept; echo gone >here || exit 1; cat here; exit 7"
     output: list[bytes] = []
     status = boot.run(["sh", "-c", script], output.append, share=tmp_path, limit=60)

@@ -1,4 +1,4 @@
-"""The launcher: it works under any name, and whatever keeps a plugin from starting is one error object."""
+"""The launcher works under any name, and reports any failure to start a plugin as one error object."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture
 def tree(site: Site) -> Iterator[Path]:
-    """The installed code, for a test to damage; whole again afterwards."""
+    """Yield the installed code for a test to damage; restore it afterwards."""
     tree = site.tree()
     whole = site.lib.parent / "whole"
     shutil.copytree(tree, whole)
@@ -81,7 +81,7 @@ def assert_works(site: Site, *names: str) -> None:
 
 @pytest.fixture
 def bin_dir(installed: Path, tmp_path: Path) -> str:
-    """A directory of links and copies, as OpenShift and KubeVirt make them."""
+    """Return a directory of links and copies, as OpenShift and KubeVirt make them."""
     (tmp_path / "cnv-bridge").symlink_to(installed / "bridge")
     shutil.copy(installed / "tuning", tmp_path / "cnv-tuning")
     shutil.copy(installed / "host-local", tmp_path / "my-ipam")
@@ -110,7 +110,7 @@ def test_life_under_another_name(host: PretendHost, bin_dir: str) -> None:
 @pytest.mark.parametrize("kind", ["bridge-copy", "cnv-bridge", "host-local"])
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "STATUS"])
 def test_ipam_that_is_bridge_itself(host: PretendHost, bin_dir: str, kind: str, verb: str) -> None:
-    """Refused whatever its name is, before anything is touched: it would call itself without end."""
+    """It is refused under any name, before anything is touched: it would call itself without end."""
     if kind == "host-local":
         shutil.copy(Path(bin_dir, "bridge-copy"), Path(bin_dir, "host-local"))
     netns = host.netns("pod")
@@ -130,7 +130,7 @@ def test_ipam_of_another_installation_is_executed(host: PretendHost, site: Site,
 
 
 def test_other_words_name_the_plugin_itself(host: PretendHost, bin_dir: str) -> None:
-    """The log has the plugin's own name, and cnitool knows the keys of what is there under another name."""
+    """The log has the plugin's own name, and cnitool knows the keys of executables with other names."""
     config = {**BRIDGE, "brige": 1, "pycni": {"log": "/run/log"}}
     assert host.cni("cnv-bridge", "STATUS", config, bin_dir=bin_dir).status == 0
     assert json.loads(host.run("cat", "/run/log").stdout)["plugin"] == "bridge"
@@ -239,7 +239,7 @@ def test_older_pythons(site: Site) -> None:
 
 
 def garbled(content: bytes, index: dict[str, tuple[int, int, bytes]]) -> Iterator[tuple[str, bytes]]:
-    """What a bundle may have become, with its name."""
+    """Yield damaged variants of a bundle, each with its name."""
     chance = random.Random(33)
     head = 8 + int(content[:8])
     places = [*range(20), *(chance.randrange(20, head) for _ in range(20))]

@@ -1,4 +1,4 @@
-"""Leases whose pods are gone without a DEL: taken over by the ADD that needs them, and never those of the living."""
+"""Leases of pods that died without DEL: the ADD that needs them takes them over; living pods keep theirs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOTH = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/29"}], [{"subnet"
 
 
 class Node(tests.node.Node):
-    """A pretend host whose pods are attached by host-local alone, as a foreign main plugin calls it, or by bridge."""
+    """A pretend host; host-local alone, as a foreign main plugin calls it, or bridge attaches its pods."""
 
     def __init__(self, host: PretendHost, plugin: str) -> None:
         super().__init__(host, type=plugin, bridge="br0", ipam=SMALL)
@@ -65,7 +65,7 @@ def test_its_other_address_goes_with_it(node: Node) -> None:
 
 @pytest.mark.row(15, 25)
 def test_one_that_is_alive_is_refused(node: Node) -> None:
-    """In its own namespace and in another one; and what it has stays."""
+    """In its own namespace and in another one; its lease stays."""
     (address,) = node.add("a")
     before = node.leases()
     for netns in ("/run/netns/a", node.host.netns("other"), "/run/netns/none"):
@@ -87,7 +87,7 @@ def test_an_interface_of_another_name_is_another_attachment(node: Node) -> None:
 
 @pytest.mark.row(25)
 def test_a_full_pool_of_dead_pods_is_not_full(node: Node) -> None:
-    """Nor is it for STATUS; the living keep what they have, and a pool full of them is full."""
+    """STATUS agrees; living pods keep their leases, and a pool full of them is full."""
     for pod in "abcde":
         node.add(pod)
     assert node.call("STATUS", "").code == 50
@@ -144,7 +144,7 @@ def test_a_namespace_that_lives_on_without_its_path_keeps_bridges_lease(host: Pr
 @pytest.mark.parametrize("path", ["", "/run/netns/none", "/etc/passwd", "/run/" + "x/" * 1500])
 @pytest.mark.row(25)
 def test_nothing_known_of_the_namespace_is_alive(host: PretendHost, path: str) -> None:
-    """No namespace, what is none, and a path too long to be noted: as an entry of an earlier release."""
+    """No namespace, a path to no namespace, and a path too long to be noted count as entries of an earlier release."""
     node = Node(host, "host-local")
     node.add("a")
     if path:

@@ -19,7 +19,7 @@ print(json.dumps(mark(rest[0]) if verb == "mark" else is_dead(Owner("net", "c1",
 
 @pytest.fixture
 def marked(host: PretendHost) -> str:
-    """The mark of a pod's namespace."""
+    """Return the mark of a pod's namespace."""
     return str(ask(host, "mark", host.netns("pod")))
 
 

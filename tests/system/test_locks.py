@@ -48,7 +48,7 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 @contextmanager
 def holding(process: subprocess.Popen[bytes]) -> Iterator[int]:
-    """Wait until the process holds what it can; yield their number, and end it."""
+    """Wait until the process holds all that it can; yield their number, and kill it."""
     with process:
         try:
             yield int(read_line(process))
@@ -68,7 +68,7 @@ def call(host: PretendHost, verb: str, keys: dict[str, Any], **more: Any) -> Any
 
 
 def pass_through(host: PretendHost) -> None:
-    """The whole life of a pod."""
+    """Call all verbs of a pod's life."""
     host.netns("pod")
     result: Any = None
     for keys in CHAIN:

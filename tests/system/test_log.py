@@ -1,4 +1,4 @@
-"""The log of calls: what stands in it, and that nothing that befalls it changes a call's answer."""
+"""The log of calls: its entries, and faults of the log, none of which changes a call's answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Container ids and networks of any length, through the whole life of a chain: what their names become has room."""
+"""Container IDs and networks of any length, through the whole life of a chain: the derived names fit."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def left(host: PretendHost) -> Any:
 
 
 def prepare(host: PretendHost, plugins: list[dict[str, Any]]) -> Any:
-    """What is left by one that came and went."""
+    """Attach and detach one pod; return the state that is left."""
     pod = Pod(host, plugins, "first", "net")
     pod.add()
     pod.delete()

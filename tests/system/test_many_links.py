@@ -71,7 +71,7 @@ def test_uplinks_need_room(host: PretendHost) -> None:
 @pytest.mark.row(16)
 @pytest.mark.parametrize(("plugin", "kind"), [("bridge", "veth"), ("bandwidth", "ifb")])
 def test_garbage_collection_deletes_all_at_once(host: PretendHost, plugin: str, kind: str) -> None:
-    """One request for all, whose wait for the kernel's readers is one; links of others stay."""
+    """One request deletes all, so the kernel waits for its readers once; links of other networks stay."""
     leave_behind(host, kind, "net", STALE)
     others = leave_behind(host, kind, "other", 2)
     before = links_of(host)

@@ -1,4 +1,4 @@
-"""bridge with ipMasq: what the outside sees, what the rule set is, and what is left of it."""
+"""bridge with ipMasq: the addresses seen outside, the rule set, and the state after DEL."""
 
 from __future__ import annotations
 
@@ -102,11 +102,11 @@ class Node(tests.node.Node):
         return self.call("GC", "", {"cni.dev/valid-attachments": attachments}, **more)
 
     def seen(self, pod: str, destination: str) -> str:
-        """The source address that the destination sees."""
+        """Return the source address that the destination sees."""
         return self.host.run("ip", "netns", "exec", pod, sys.executable, "-c", CLIENT, destination).stdout.strip()
 
     def elements(self) -> dict[str, list[Any]]:
-        """The elements of each set and map in the tables of the suite."""
+        """Return the elements of each set and map in the tables of the suite."""
         found = {}
         for entry in json.loads(self.host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]:
             for one in (entry[kind] for kind in ("set", "map") if kind in entry):
@@ -127,7 +127,7 @@ def test_without_it_the_outside_sees_the_pod(node: Node) -> None:
 
 
 def test_not_within_the_pods_own_network(node: Node) -> None:
-    """What is of that network and lies elsewhere sees the pod itself, as the other pods and the node do."""
+    """Hosts elsewhere with addresses of that network see the pod itself, as the other pods and the node do."""
     node.add("a")
     node.add("b")
     for version, gateway, elsewhere in (("-4", "10.1.0.1", "10.1.9.9"), ("-6", "fd00:1::1", "fd00:1::9:9")):
@@ -150,7 +150,7 @@ def test_not_to_multicast_groups(node: Node, place: int, neighbour: str, group: 
 
 
 def test_networks_that_are_exempt(node: Node) -> None:
-    """kubenet's rule: what goes to them, and what goes to the node, shows the pod; all else the node."""
+    """kubenet's rule: traffic to them and to the node shows the pod's address; all other traffic the node's."""
     exempt = ["172.16.0.0/12", "fd00:55::7/48"]
     node.add("a", nonMasqueradeCIDRs=exempt)
     v4, v6 = node.addresses("a")
@@ -199,7 +199,7 @@ def test_delete(node: Node, state: str) -> None:
     ("flush set inet pycni attachments", ["net/a/eth0 is not registered"]),
 ])  # fmt: skip
 def test_a_flushed_rule_set(node: Node, damage: str, words: list[str]) -> None:
-    """CHECK names what is lost, the next ADD has all that it needs, DEL succeeds and GC clears away the rest."""
+    """CHECK names the losses, the next ADD restores all that it needs, DEL succeeds and GC deletes the rest."""
     node.add("a")
     assert node.check("a") == ""
     node.host.run("nft", damage)
@@ -228,7 +228,7 @@ def test_garbage_collection(node: Node) -> None:
 
 
 def test_an_address_that_is_leased_anew(node: Node) -> None:
-    """Its last owner never got a DEL; the one that comes later must not take the rules from who has the address now."""
+    """Its last owner never got a DEL; a late DEL must not take the rules from the current owner."""
     node.add("a")
     node.host.drop_netns("a")
     node.host.run("sh", "-c", "rm -r /var/lib/cni/networks")
@@ -277,14 +277,14 @@ def test_at_layer_2_there_is_nothing_to_masquerade(node: Node) -> None:
 
 
 def nat(node: Node) -> list[str]:
-    """The suite's and the reference's rules and chains in iptables."""
+    """Return the suite's and the reference's rules and chains in iptables."""
     text = node.host.run("iptables-save", "-t", "nat").stdout + node.host.run("ip6tables-save", "-t", "nat").stdout
     return [line.partition(" [")[0] for line in text.splitlines() if "CNI-" in line]
 
 
 @pytest.mark.parametrize("state", ["whole", "netns empty", "netns gone"])
 def test_by_iptables(node: Node, state: str) -> None:
-    """As by nf_tables: what the outside sees, CHECK, DEL of one pod, GC of the other."""
+    """As by nf_tables: addresses seen outside, CHECK, DEL of one pod, GC of the other."""
     keys: dict[str, Any] = {"ipMasqBackend": "iptables", "nonMasqueradeCIDRs": ["172.16.0.0/12", "fd00:55::/48"]}
     for pod in ("a", "b"):
         node.add(pod, **keys)
@@ -308,7 +308,7 @@ def test_by_iptables(node: Node, state: str) -> None:
 
 
 def test_chains_that_only_name_the_network_stay(node: Node) -> None:
-    """Somebody's chain whose comment looks like this suite's is told by its name, which derives from the container."""
+    """A stranger's chain may have a comment like this suite's; its name does not derive from the container."""
     for pod in ("a", "b"):
         node.add(pod, ipMasqBackend="iptables")
     chain = f"CNI-{'a' * 24}"
@@ -323,7 +323,7 @@ def test_chains_that_only_name_the_network_stay(node: Node) -> None:
 
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 def test_hand_over_by_iptables(node: Node, reference_bin: str, backend: str) -> None:
-    """The same rules as the reference's, and each ends what the other began, this suite whatever its own backend."""
+    """The rules equal the reference's, and each suite deletes the other's, this one whichever backend is set."""
     node.host.netns("a")
 
     def call(command: str, bin_dir: str | None, **keys: Any) -> Any:
@@ -346,7 +346,7 @@ def test_hand_over_by_iptables(node: Node, reference_bin: str, backend: str) -> 
 
 
 def injecting(number: int, error: str) -> tuple[str, ...]:
-    """The n-th socket of the call cannot be had."""
+    """Return a tracer that lets the n-th socket of the call fail."""
     return (
         "strace",
         "-qq",

@@ -49,13 +49,13 @@ REUSES: dict[str, dict[str, Any]] = {
 
 
 class Node(Network):
-    """A node whose bridge has another pod and a port to `lan`, and which is the way from `far` to the pods."""
+    """A node whose bridge has another pod and a port to `lan`; `far` reaches the pods through it."""
 
     def __init__(self, host: PretendHost, **keys: Any) -> None:
         super().__init__(host, isDefaultGateway=True, **keys)
 
     def far(self) -> None:
-        """A host on the other side of the node."""
+        """Create a host on the other side of the node."""
         self.host.netns("far")
         self._pair("out0", "far")
         for family, near, away, subnet in ((4, "192.168.7.1", "192.168.7.2", V4), (6, "fd07::1", "fd07::2", V6)):
@@ -69,7 +69,7 @@ class Node(Network):
             self.host.run(*self._in("far"), "ping", "-c1", "-W9", near)
 
     def lan(self) -> None:
-        """A host behind a port of the bridge."""
+        """Create a host behind a port of the bridge."""
         self.host.netns("lan")
         self._pair("port0", "lan")
         if "uplinks" not in self.config:
@@ -86,19 +86,19 @@ class Node(Network):
         return () if place is None else ("ip", "netns", "exec", place)
 
     def reaches(self, place: str | None, address: str) -> bool:
-        """Whether the first and only echo request is answered."""
+        """Return True if the first and only echo request is answered."""
         ping = (*self._in(place), "ping", "-n", "-c1", f"-W{PATIENCE:.0f}", address)
         return self.host.run(*ping, check=False).returncode == 0
 
     def lock_neighbours(self) -> None:
-        """What a neighbour has just learnt it does not give up for an ordinary ARP message."""
+        """Make each neighbour keep the MAC that it has just learnt, whatever ordinary ARP messages say."""
         vlan = self.config.get("vlan")
         for place in PLACES if (self.host.root / "run/netns/lan").exists() else PLACES[:2]:
             link = "eth0" if place else f"{self.config['bridge']}.{vlan}" if vlan else self.config["bridge"]
             self.host.run(*self._in(place), "sysctl", "-qw", f"net/ipv4/neigh/{link}/locktime={LOCKTIME}")
 
     def retransmissions(self, address: str) -> int:
-        """How often `far` had to send a segment again until the pod answered; fails if it never did."""
+        """Return the number of segments that `far` sent again until the pod answered; fail if it never did."""
         return int(self.host.run(*self._in("far"), sys.executable, "-c", CONNECT, address).stdout)
 
 
@@ -237,7 +237,7 @@ def test_the_first_pod_is_reached_from_outside_at_once(host: PretendHost, there:
 
 @pytest.mark.row(22)
 def test_all_of_several_first_pods_are_reached(host: PretendHost) -> None:
-    """Also those that found the bridge of another call."""
+    """Four ADDs at once: all but one find the bridge of another call."""
     node = Node(host)
     node.far()
     config = {**node.config, "cniVersion": "1.0.0"}
@@ -389,7 +389,7 @@ def test_the_pods_link_is_up(host: PretendHost, keys: dict[str, Any]) -> None:
 
 
 def prepare(host: PretendHost, *pods: str) -> None:
-    """Set what a node with a read-only /proc/sys has to have, and its pods' namespaces."""
+    """Set the sysctls that a node with a read-only /proc/sys needs, on the host and in its pods."""
     for path in ("ipv4/ip_forward=1", "ipv6/conf/all/forwarding=1"):
         host.run("sysctl", "-qw", f"net/{path}")
     for pod in pods:
@@ -434,7 +434,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_read_only_sysctls_that_are_wrong(host: PretendHost, wrong: str) -> None:
-    """The error names the sysctl, what it is, what it must be and what to do; nothing is left."""
+    """The error names the sysctl, its value, the required value and the remedy; nothing is left."""
     path, value, wanted, remedy = WRONG[wrong]
     node = Node(host)
     host.netns("a")

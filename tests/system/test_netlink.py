@@ -86,7 +86,7 @@ BY_HAND = {attribute for rows in ATTRIBUTES_BY_HAND.values() for _, attribute, _
 
 
 def differences(structure: str, ours: Any, theirs: Any, kinds: dict[str, Any], path: str = "") -> list[str]:
-    """Where the two differ in what the tables know; `kinds` are the tables."""
+    """Return the differences between the two in attributes that the tables know; `kinds` are the tables."""
     fields, _, attributes = kinds[structure]
     found = [f"{path}{name}: {ours.get(name)} != {theirs[name]}" for name in fields if ours.get(name) != theirs[name]]
     for name, (_, kind) in attributes.items():
@@ -175,7 +175,7 @@ print(links.get(kernel, "nothing"), links.by_index(kernel, 999), links.delete(ke
 
 
 def test_an_overrun_buffer(busy: PretendHost) -> None:
-    """ENOBUFS: what is lost is read again. The socket also hears of links, more than its buffer holds."""
+    """ENOBUFS: lost messages are read again. The socket also receives news of more links than its buffer holds."""
     said = busy.python("""
 import socket
 from shared.net import links, netlink, wire
@@ -209,7 +209,7 @@ print(len(kernel.dump(wire.RTM_GETLINK)))
 
 
 def test_a_change_is_waited_for_by_notification(busy: PretendHost) -> None:
-    """A port that comes up and an address whose detection ends while the call waits, without polling."""
+    """During the wait, without polling, a port comes up and an address's detection ends."""
     said = busy.python("""
 import os, signal
 from shared import signals

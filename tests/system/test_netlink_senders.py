@@ -1,4 +1,4 @@
-"""Netlink answers count from the kernel alone, whatever a process in the pod's namespace sends; a request has an end."""
+"""Only the kernel's netlink answers count, whatever a process in the pod's namespace sends; a request has an end."""
 
 from __future__ import annotations
 

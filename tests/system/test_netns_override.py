@@ -33,7 +33,7 @@ CHAINED: dict[str, dict[str, Any]] = {
 
 
 class Own:
-    """A place whose plugins get their own network namespace for the pod's: the host's, or one entered before."""
+    """A place where plugins get their own network namespace as the pod's: the host's, or one entered before."""
 
     def __init__(self, host: PretendHost, inside: str) -> None:
         self.host = host

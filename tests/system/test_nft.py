@@ -1,4 +1,4 @@
-"""shared/nft by effect: what is sent is what nft makes of the same words; the registry on a real rule set."""
+"""shared/nft by effect: the kernel shows its rules as it shows nft's; the registry on a real rule set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def plain() -> Any:
 
 
 def listed(host: PretendHost, table: str) -> dict[str, list[Any]]:
-    """What `nft --json` shows of a table, by kind; rules as their expressions, in order."""
+    """Return the objects of a table in `nft --json`, by kind; rules as their expressions, in order."""
     found: dict[str, list[Any]] = {}
     for entry in json.loads(host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]:
         for kind, thing in entry.items():
@@ -99,7 +99,7 @@ def mechanism(host: PretendHost, script: str) -> str:
 
 
 def held(host: PretendHost) -> dict[str, list[str]]:
-    """The comments of the elements of each set and map, sorted."""
+    """Return the comments of the elements of each set and map, sorted."""
     tables = listed(host, "pycni")
     return {
         one["name"]: sorted(element["elem"]["comment"] if "elem" in element else element[0]["elem"]["comment"] for element in one.get("elem", []))
@@ -164,7 +164,7 @@ for addresses in (["10.1.0.5"], ["10.1.0.6"]):
 
 
 def test_a_conflict(plain: PretendHost) -> None:
-    """Names who has it, and nothing is changed; with `replace` the new one gets it and the old one's DEL leaves it."""
+    """The error names the holder, and nothing changes; with `replace` the new owner keeps it after the old DEL."""
     mechanism(plain, "add('c1', '10.1.0.5', '10.1.0.7', ports=(80,))")
     before = text(plain)
     conflict = mechanism(plain, """
@@ -223,7 +223,7 @@ def test_a_damaged_rule_set(plain: PretendHost, damage: str) -> None:
 
 
 def test_many_elements(plain: PretendHost) -> None:
-    """An entry of several parts; what somebody took away does not keep the rest."""
+    """An entry of several parts is removed even if a stranger removed some of its elements."""
     script = "addresses = [f'10.1.{n // 250}.{n % 250}' for n in range(300)]\n"
     mechanism(plain, script + "add('c1', *addresses); print(problems('c1', *addresses))")
     texts = held(plain)["attachments"]

@@ -38,7 +38,7 @@ class Kernel:
 
 
 def script(steps: list[dict[str, Any]]) -> str:
-    """The nf_tables steps that were not refused, as a script for nft."""
+    """Return the nf_tables steps that were not refused, as a script for nft."""
     lines = [step["text"] for step in steps if step["what"].startswith(NFT_STEPS) and not step.get("refused")]
     assert lines and all(line.startswith(VERBS) for line in lines)
     return "\n".join(lines)
@@ -49,7 +49,7 @@ def ruleset(host: PretendHost) -> str:
 
 
 def fed(text: str) -> str:
-    """The rule set that nft makes of a script, in a host of its own."""
+    """Return the rule set that nft makes of a script, in a host of its own."""
     with PretendHost() as host:
         host.run("nft", "-f", "-", input=text)
         return ruleset(host)

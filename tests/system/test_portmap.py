@@ -1,4 +1,4 @@
-"""portmap: who reaches a pod by a host port and who does not, by packets; what is there after each verb."""
+"""portmap: the senders that reach a pod through a host port, by packets; the state after each verb."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SERVERS = [("a", protocol, 80) for protocol in PROTOCOLS]
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
-    """What maps the ports, where a test says it."""
+    """Return the backend that a test asks for, "" for the default."""
     return str(getattr(request, "param", ""))
 
 
@@ -65,9 +65,9 @@ def node(host: PretendHost, backend: str) -> Node:
 @pytest.mark.parametrize("at", ["any address", "one address"])
 @pytest.mark.parametrize("bridged", ["seen by IP's hooks", "not seen"])
 def test_who_reaches_a_pod(host: PretendHost, backend: str, at: str, bridged: str) -> None:
-    """Protocol × family × origin, and which address the pod sees; nobody after DEL.
+    """Protocol × family × origin, and the address that the pod sees; no access after DEL.
 
-    Where the hooks of IP see what is bridged (bridge-nf-call-iptables), a pod that calls itself needs hairpinMode.
+    If IP's hooks see bridged packets (bridge-nf-call-iptables), a pod that calls itself needs hairpinMode.
     """
     node = Node(host, backend, hairpinMode=bridged == "seen by IP's hooks")
     if bridged == "not seen":
@@ -147,7 +147,7 @@ def test_localhost_is_let_through_where_it_is_mapped(plain: Plain, keys: dict[st
 @EITHER
 @pytest.mark.row("local-destination")
 def test_only_what_is_sent_to_this_host_is_redirected(node: Node) -> None:
-    """What is routed through it, or sent by it to others, to a port that is mapped here (CVE-2025-67499)."""
+    """Packets that the host routes, or sends to others, to a port that is mapped here pass (CVE-2025-67499)."""
     node.add("a", ALL)
     servers = [*SERVERS, *(("far", protocol, 8080) for protocol in PROTOCOLS)]
     sent = [(origin, protocol, address, 8080) for protocol in PROTOCOLS for origin in ("out", "host", "b") for address in ("192.0.3.9", "fd00:3::9")]  # fmt: skip
@@ -238,7 +238,7 @@ def test_udp_that_goes_on(node: Node) -> None:
         return [answer[0] for answer in node.probe(servers, [*flow, *other])]
 
     def others() -> set[str]:
-        """The kernel's numbers of the connections that are none of the mapping's."""
+        """Return the kernel's numbers of the connections that do not belong to the mapping."""
         tracked = node.host.run("conntrack", "-L", "-o", "id").stdout.splitlines()
         return {line.rpartition(" id=")[2] for line in tracked if "dport=8081" in line or "dst=192.0.3.9 " in line}
 
@@ -287,7 +287,7 @@ def test_entries_that_lead_to_the_same_place_are_one(plain: Plain, entries: list
 
 @EITHER
 def test_a_port_that_is_taken(plain: Plain) -> None:
-    """Refused with its holder's name, whoever that is; one address beside any, and other protocols, are no conflict."""
+    """The refusal names the holder; one address beside any address, and other protocols, are no conflict."""
     plain.add(ports((8080, 80), (8081, 81, "udp", HOST)))
     plain.refused(
         ports((9000, 80), (8080, 81)),
@@ -367,7 +367,7 @@ def test_a_port_that_the_containers_other_network_has(
 
 
 def test_an_address_that_another_pod_had(plain: Plain) -> None:
-    """Its owner's DEL has not come: what comes from the new pod finds its way, and the late DEL leaves that alone."""
+    """Its owner's DEL has not come: the new pod's packets pass, and the late DEL does not touch its entries."""
     plain.add(TCP)
     plain.add(ports((9000, 80)), "c2")
     assert elements(plain.host)["hairpin4"] == ["net/c2/eth0"]
@@ -394,7 +394,7 @@ def test_an_address_that_another_pod_had(plain: Plain) -> None:
 @pytest.mark.parametrize("at", ["", HOST])
 @EITHER
 def test_conditions(node: Node, v4: list[str], v6: list[str], at: str) -> None:
-    """Only what fulfils them gets to the pod; what does not is as if the port were not mapped."""
+    """Packets that meet them reach the pod; for all others the port is not mapped."""
     conditions = {"conditionsV4": v4, "conditionsV6": v6}
     mapped = [(8080, 80, "tcp", at), *([(8080, 80, "tcp", HOST_6)] if at else [])]
     if node.keys["backend"] == "iptables" and "+" in v6:
@@ -594,7 +594,7 @@ def test_a_flushed_rule_set(node: Node, damage: str) -> None:
 
 
 def test_gc(plain: Plain) -> None:
-    """Only what is not valid goes, of this network only, orphans too, and chains to which nothing leads."""
+    """It deletes only invalid attachments of this network, orphans included, and chains without a jump to them."""
     for number in range(6):
         plain.add(ports((8000 + number, 80, ["tcp", "udp"][number % 2])), f"c{number}", number)
     plain.add({**ports((9000, 80)), "name": "net2"}, "c1", 7)
@@ -627,7 +627,7 @@ def test_gc(plain: Plain) -> None:
 )
 @EVERY
 def test_del_with_nothing_to_go_by(plain: Plain, how: str) -> None:
-    """Twice; whatever else there is stays."""
+    """DEL succeeds twice; the state of others stays."""
     plain.add(ports((9000, 90)), "kept", 9)
     before = left(plain.host)
     plain.add(ALL)
@@ -693,7 +693,7 @@ def test_status(plain: Plain) -> None:
 
 
 def test_without_nf_tables(plain: Plain) -> None:
-    """ADD says what is missing; DEL and GC have nothing to remove."""
+    """ADD names the missing feature; DEL and GC have nothing to remove."""
     second = (*NO_NF_TABLES[:-1], "inject=socket:error=EPROTONOSUPPORT:when=2+")
     plain.refused(TCP, 2, "no nf_tables", prefix=second)
     assert plain.call("DEL", {}, prefix=NO_NF_TABLES).status == 0
@@ -704,7 +704,7 @@ def test_without_nf_tables(plain: Plain) -> None:
 
 
 def traced(plain: Plain, verb: str, keys: dict[str, Any], name: str, number: int) -> list[str]:
-    """The messages that a call sends, and the processes it makes."""
+    """Return the messages that a call sends, and the processes that it starts."""
     prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=sendto,sendmsg,fork,vfork,clone,clone3,execve")
     answer = plain.call(verb, keys, name, number, prefix=prefix)
     assert answer.status == 0, answer.stdout

@@ -1,6 +1,6 @@
-"""portmap's iptables backend beside the reference's: the same chains, handed over, and what a call costs and leaves.
+"""portmap's iptables backend beside the reference's: the same chains, hand-over, cost and leftovers of calls.
 
-Who reaches whom by it is in test_portmap.py, which asks the same of both backends.
+test_portmap.py tests with packets, for both backends.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def node(host: PretendHost, backend: str) -> Node:
 
 
 def saved(plain: Plain, table: str = "nat", six: str = "") -> list[str]:
-    """The rules of a table, of the iptables that the plain host's calls find."""
+    """Return the rules of a table, of the iptables that the plain host's calls find."""
     done = plain.host.run(f"ip{six}tables-save", "-t", table, env=plain.environment.get("env"))
     return [line for line in done.stdout.splitlines() if line.startswith("-A")]
 
@@ -83,9 +83,9 @@ MANY = [(9000 + number, 80 + number, "tcp") for number in range(17)]
 ])  # fmt: skip
 @BY_IPTABLES
 def test_the_same_rules(plain: Plain, reference_bin: str, backend: str, keys: dict[str, Any]) -> None:
-    """Line by line, but for whose a rule is, and for IPv6 localhost, which the reference leads astray.
+    """Line by line, except for the owners of rules and for IPv6 localhost, which the reference redirects wrongly.
 
-    ip6tables-legacy finds translations to other ports the same, for which the reference makes the first alone.
+    ip6tables-legacy treats translations to other ports as equal, so the reference makes only the first of them.
     """
     env = plain.environment.get("env")
     for six in ("", "6"):
@@ -107,7 +107,7 @@ def test_the_same_rules(plain: Plain, reference_bin: str, backend: str, keys: di
 
 @BY_IPTABLES
 def test_hand_over(plain: Plain, reference_bin: str) -> None:
-    """Each ends what the other began, with UDP that goes on; what all have in common stays as it is."""
+    """Each suite removes the other's rules, with UDP that goes on; the shared rules stay as they are."""
     keys = ports((8080, 80, "tcp"), (8080, 80, "udp"), (8081, 81, "udp", HOST), *MANY)
     plain.add(ports((7000, 70)), "kept", 9)
     before = both(plain)
@@ -188,7 +188,7 @@ def test_ports_of_the_living_that_lead_to_the_same_address_stay(plain: Plain) ->
 
 @pytest.mark.parametrize("first", [ALL, {**ALL, "backend": "nftables"}], ids=["by iptables", "by nftables"])
 def test_a_port_that_the_containers_other_network_has(plain: Plain, first: dict[str, Any]) -> None:
-    """As podman asks for it, with each network of a container: whoever is left has it."""
+    """podman asks for it with each network of a container: the remaining attachment keeps the port."""
     other = {**ALL, "name": "net2"}
     plain.add(first)
     plain.add(other, number=6, ifname="eth1")
@@ -357,7 +357,7 @@ def test_nothing_is_pasted(plain: Plain, odd: str) -> None:
 
 @pytest.mark.parametrize("how", ["a bit", "a chain"])
 def test_marks(node: Node, how: str) -> None:
-    """What would not find its way back is masqueraded by the mark that is asked for, whoever acts on it."""
+    """Packets without a way back get the mark of the keys and are masqueraded, by the suite or the chain's owner."""
     keys: dict[str, Any] = {"markMasqBit": 4}
     if how == "a chain":
         keys = {"externalSetMarkChain": "MINE"}
@@ -519,7 +519,7 @@ def test_status(plain: Plain) -> None:
 
 
 def executed(plain: Plain, verb: str, keys: dict[str, Any], name: str = "c1", **more: Any) -> list[str]:
-    """The programs that a call executes."""
+    """Return the programs that a call executes."""
     trace = ("/usr/bin/strace", "-f", "-qq", "-e", "trace=execve", "-e", "status=successful", "-o", "/run/trace")
     answer = plain.call(verb, keys, name, prefix=trace, **more)
     assert answer.status == 0, answer

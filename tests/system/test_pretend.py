@@ -34,7 +34,7 @@ PLACES = ("/etc", "/etc/cni", "/proc", "/run", "/sys", "/var/lib", "/var/lib/cni
 
 
 def mounted() -> list[str]:
-    """The machine's mounts in these places; others may come and go meanwhile."""
+    """Return the machine's mounts in these places; others may come and go in the meantime."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line for line in lines if line.split()[4] in PLACES]
 

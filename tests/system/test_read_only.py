@@ -140,7 +140,7 @@ def test_bridge_on_a_read_only_store(host: PretendHost) -> None:
 @pytest.mark.parametrize("before", ["nothing", "others"])
 @pytest.mark.row(10, 16)
 def test_other_plugins_with_a_read_only_run(host: PretendHost, what: str, before: str) -> None:
-    """CHECK and STATUS of what was made, and DEL of nothing, with or without directories that others have left."""
+    """CHECK and STATUS of an attachment, and DEL without one, with or without directories of other pods."""
     keys = {"type": what, **CHAINED[what]}
     plugin = keys["type"]
 

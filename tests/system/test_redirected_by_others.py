@@ -30,7 +30,7 @@ def address(node: Node, pod: str, version: int) -> str:
 
 
 def redirect(node: Node, pod: str, *places: tuple[str, int], priority: int = LATER, more: str = "") -> None:
-    """A table of somebody else's that redirects addresses with ports to port 80 of a pod."""
+    """Create a stranger's table that redirects addresses with ports to port 80 of a pod."""
     rules = "\n".join(
         f"{'ip6' if ':' in place else 'ip'} daddr {place} tcp dport {port} "
         + (f"dnat ip6 to [{address(node, pod, 6)}]:80" if ":" in place else f"dnat ip to {address(node, pod, 4)}:80")
@@ -109,7 +109,7 @@ chain seen { type filter hook postrouting priority 300
 @pytest.mark.parametrize("backend", ["nftables"], indirect=True)
 @pytest.mark.row("source-address")
 def test_marks_are_others(node: Node) -> None:
-    """Whatever marks packets and connections have: they decide nothing here, and stay as they are."""
+    """Marks of packets and connections decide nothing here, and stay as they are."""
     node.add("a", {**TCP, "masqAll": True})
     redirect(node, "a", (VIRTUAL, 8080), more=MARKS)
     probes = [("out", "tcp", VIRTUAL, 8080), ("out", "tcp", HOST, 8080), ("b", "tcp", HOST, 8080)]

@@ -63,7 +63,7 @@ def notes(host: PretendHost) -> list[str]:
 
 
 class Segment(Node):
-    """A node whose bridge has a neighbour beside its pods; all that could keep their packets out is off."""
+    """A node whose bridge has a neighbour beside its pods; all other obstacles to their packets are off."""
 
     def __init__(self, host: PretendHost, backend: str) -> None:
         super().__init__(host, backend)
@@ -81,7 +81,7 @@ class Segment(Node):
         self.mac = host.ip("link", "show", "cni0")[0]["address"]
 
     def heard(self, at: str, sender: str, own: str, packets: Sequence[tuple[str, str]]) -> list[str]:
-        """Return those packets, by source and destination, that a listener hears of those that a neighbour sends."""
+        """Return the packets, by source and destination, that a listener receives from a neighbour."""
         inside = ("ip", "netns", "exec", at) if at else ()
         with self.host.popen(*inside, sys.executable, "-c", LISTEN) as listener:
             assert read_line(listener) == b"ready\n"
@@ -303,7 +303,7 @@ def test_doctor_finds_the_switch_without_its_rules(plain: Plain) -> None:
 
 @EITHER
 def test_the_documented_clean_up(plain: Plain) -> None:
-    """The commands of the page about removal, before the table is deleted, turn off what the suite turned on alone."""
+    """The page about removal has commands to run before the table is deleted; they undo the suite's settings alone."""
     host = plain.host
     host.run("sh", "-ec", "ip link add other type bridge; echo 1 >/proc/sys/net/ipv4/conf/other/route_localnet")
     plain.add(TCP)

@@ -1,4 +1,4 @@
-"""cnitool show: what it says of a node, against what the kernel and the plugins' own results say."""
+"""cnitool show: its account of a node against the kernel's and the plugins' own results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def node(host: PretendHost) -> Node:
 
 @contextmanager
 def running(host: PretendHost, *argv: str) -> Iterator[None]:
-    """A command that has said something and goes on."""
+    """Start a command and wait for its first output; it goes on running."""
     process = host.popen(*argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         assert read_line(process)

@@ -1,4 +1,4 @@
-"""tuning: what it sets in the pod, and that all of it is set back."""
+"""tuning: the settings in the pod, and their restoration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SYSCTL = "net.ipv4.conf.IFNAME.arp_filter"
 
 
 class Node(tests.node.Node):
-    """A pretend host with one pod whose eth0 is up, with an address and a route, as bridge leaves it."""
+    """A pretend host with one pod; its eth0 is up, with an address and a route, as after bridge."""
 
     def __init__(self, host: PretendHost) -> None:
         super().__init__(host, type="tuning")
@@ -104,7 +104,7 @@ def test_second_add_keeps_what_was_first(node: Node) -> None:
 
 
 def test_a_record_of_a_lost_namespace_is_not_set_back_in_the_next(node: Node) -> None:
-    """The pod was lost without DEL and comes back under its id: what was before is what its new namespace had."""
+    """The pod was lost without DEL and comes back under its ID: DEL restores the values of the new namespace."""
     node.add("a", {"mtu": 1400})
     node.host.drop_netns("a")
     node.host.run("sh", "-c", "while ip link show veth0; do sleep 0.1; done")  # the kernel comes to it later

@@ -122,7 +122,7 @@ def test_the_same_link_twice_and_null(net: Network, host: PretendHost) -> None:
 def test_a_failing_add_takes_out_what_it_put_in(
     net: Network, host: PretendHost, was_up: bool, there_before: str
 ) -> None:
-    """An uplink that was there before stays, and counts for nobody who would need the gateway address."""
+    """An earlier uplink stays; the undo does not count it as another user of the gateway address."""
     if there_before != "no bridge":
         host.run("sh", "-ec", "ip link add cni0 type bridge; ip link set cni0 up")
     if there_before.endswith("uplink"):

@@ -25,7 +25,7 @@ def net(host: PretendHost) -> Network:
 
 
 def heard(net: Network, frames: list[tuple[str, int]], **links: str) -> dict[tuple[str, int], dict[str, int]]:
-    """Who hears each frame, (sender, VLAN), and with which VLAN; `links` are places on the host beside the pods."""
+    """Return each frame's receivers with their VLANs; a frame is (sender, VLAN), `links` are places on the host."""
     places = {pod: (net.netns(pod), "eth0") for pod in net.results} | {name: ("", link) for name, link in links.items()}
     job = json.dumps({"places": places, "frames": frames})
     said = net.host.run(sys.executable, "-I", "-S", FRAMES, input=job).stdout
@@ -33,7 +33,7 @@ def heard(net: Network, frames: list[tuple[str, int]], **links: str) -> dict[tup
 
 
 def vlans(net: Network, pod: str) -> dict[int, set[str]]:
-    """The VLANs of a pod's port and their flags, as the kernel shows them."""
+    """Return the VLANs of a pod's port and their flags, as the kernel shows them."""
     name = net.results[pod]["interfaces"][1]["name"]
     (shown,) = json.loads(net.host.run("bridge", "-j", "vlan", "show", "dev", name).stdout)
     return {
@@ -214,7 +214,7 @@ def test_check(net: Network, host: PretendHost, damage: dict[str, str]) -> None:
 
 
 def test_delete_and_garbage_collection(net: Network, host: PretendHost) -> None:
-    """The pods' own links go; what the VLAN's other pods use stays: the bridge, its filter, the gateway port."""
+    """The pods' own links are deleted; the bridge, its filter and the gateway port of the VLAN's other pods stay."""
     for pod in ("a", "b", "c"):
         net.add(pod, vlan=100)
     ports = [net.host_link(pod)["ifname"] for pod in ("a", "b")]
@@ -305,7 +305,7 @@ def test_a_strangers_link_of_the_gateway_ports_name(net: Network, host: PretendH
 
 @pytest.mark.row("half-made")
 def test_a_gateway_port_of_the_references(net: Network, host: PretendHost) -> None:
-    """It is known by its bridge, whatever its port is called, and stays in the default VLAN."""
+    """Its bridge identifies it, whatever the port's name is, and it stays in the default VLAN."""
     net.add("plain", ipam=...)
     host.run(
         "sh",
