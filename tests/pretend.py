@@ -29,12 +29,12 @@ ADMIN_FLAGS = {"UP", "LOOPBACK", "BROADCAST", "MULTICAST", "POINTOPOINT", "NOARP
 ROUTE_KEYS = ("type", "dst", "gateway", "via", "dev", "table", "protocol", "scope", "prefsrc", "metric", "metrics")
 CLONE_NEWPID = 0x20000000  # linux/sched.h
 LINE_SECONDS = 60.0  # for a line that a test waits for
-# What time limits are multiplied with, where the machine is slower than those that they were chosen on.
+# Time limits are multiplied by this on a machine slower than those that they were chosen on.
 PATIENCE = float(os.environ.get("TEST_PATIENCE") or 1)
 
 # The first process of the host. It reads its process id as the machine sees it, before the new proc hides that, and
-# then waits for the end of its standard input: when the test process goes, however it goes, so does the host with all
-# that runs in it. Directories that the machine lacks are made on an overlay, never on the machine itself; the overlay's
+# then waits for the end of its standard input: the host ends with the test process, however that ends, together with all
+# processes in it. Directories that the machine lacks are made on an overlay, never on the machine itself; the overlay's
 # own files lie in a first tmpfs on /run, which the second one covers. The kernel copies ip_forward from the machine
 # into a new namespace, hence the explicit 0.
 FIRST_PROCESS = """

@@ -61,7 +61,7 @@ class Node(tests.node.Node):
         return found
 
     def iptables(self) -> set[str]:
-        """Pods' rules and chains."""
+        """Return the pods' rules and chains in iptables."""
         found = set()
         for six in ("", "6"):
             for table in ("nat", "filter"):
@@ -71,7 +71,7 @@ class Node(tests.node.Node):
         return found
 
     def left(self) -> tuple[Any, ...]:
-        """All that is a pod's, on the host."""
+        """Return all state of pods on the host."""
         links = {
             (link["ifname"], link.get("address"))
             for link in self.host.ip("link")

@@ -26,7 +26,7 @@ ip -n outside route add 10.0.0.0/8 via 192.0.2.1
 ip -n outside route add fd00::/8 via fd00:99::1
 """
 OUTSIDE_ADDRESSES = ("192.0.2.2", "fd00:99::2")
-# Answers on every address, also of those that come later.
+# Answers on every address, later ones included.
 SERVER = """
 import socket
 server = socket.create_server(("::", 7), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
@@ -35,7 +35,7 @@ while True:
     client, _ = server.accept()
     client.close()
 """
-# Which of the addresses answer; a connection that is dropped says nothing within the time.
+# Prints the addresses that answer; a dropped connection times out.
 CLIENT = """
 import socket, sys
 from concurrent.futures import ThreadPoolExecutor

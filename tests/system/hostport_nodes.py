@@ -63,7 +63,7 @@ def left(host: PretendHost) -> dict[str, list[str]]:
     return {**elements(host), **({"iptables": by_iptables} if by_iptables else {})}
 
 
-# What maps ports; "legacy" is the iptables backend on a host whose iptables is the older one.
+# The backends of portmap; "legacy" is the iptables backend on a host with the older iptables.
 EITHER = pytest.mark.parametrize("backend", ["nftables", "iptables"], indirect=True)
 EVERY = pytest.mark.parametrize("backend", ["nftables", "iptables", "legacy"], indirect=True)
 BY_IPTABLES = pytest.mark.parametrize("backend", ["iptables", "legacy"], indirect=True)
@@ -141,10 +141,10 @@ class Node(tests.node.Node):
                 *(f"-n {name} addr add {address} dev eth0 nodad" for address in (f"192.0.{net}.9/24", f"fd00:{net}::9/64")),
                 *(f"-n {name} route add default via {address}" for address in (f"192.0.{net}.1", f"fd00:{net}::1")),
             ]  # fmt: skip
-        # deprecated: never an answer's own address unless it was asked
+        # deprecated: answers use the address only if it was asked
         lines += [f"addr add {OTHER}/24 dev out0", f"addr add {OTHER_6}/64 dev out0 nodad preferred_lft 0"]
         host.run("sh", "-ec", "\n".join(f"ip {line}" for line in lines))
-        # that a port is not served has to be told every time
+        # the kernel must report each closed port, without a limit
         host.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
         config = {**tests.node.BRIDGE, "bridge": ..., "backend": ..., "isDefaultGateway": True, **bridge}
         for name in "ab":

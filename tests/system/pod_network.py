@@ -40,14 +40,14 @@ class Node:
         self.host.run("tee", f"{CONF_DIR}/{network['name']}.conflist", input=json.dumps(network))
 
     def attach(self, pod: str, name: str = "", *, network: str = "pods", bin_dir: str | None = None) -> Any:
-        """ADD by a runtime, which remembers it; with a Kubernetes pod's name if given."""
+        """Call ADD as a runtime that remembers it, with a Kubernetes pod's name if given; return the result."""
         return self._client("add", pod, self.host.netns(pod), name, network, bin_dir)
 
     def detach(self, pod: str) -> None:
         self._client("del", pod, f"/run/netns/{pod}", "", "pods", None)
 
     def attach_without_runtime(self, pod: str, *, bin_dir: str | None = None) -> Any:
-        """ADD without a runtime: only the kernel remembers the attachment."""
+        """Call ADD without a runtime: only the kernel remembers the attachment."""
         config = {"cniVersion": "1.0.0", "name": "pods", **NETWORK["plugins"][0]}
         netns = self.host.netns(pod)
         answer = self.host.cni("bridge", "ADD", config, netns=netns, container_id=pod, bin_dir=bin_dir)
@@ -66,7 +66,7 @@ class Node:
         return self.host.run(*CNITOOL, *args, check=check)
 
     def show(self, *args: str) -> Any:
-        """`show --json`, which must have nothing else to say."""
+        """Return the output of `show --json`, which must print nothing else."""
         done = self.cnitool("show", "--json", "--seconds", "0", *args)
         assert done.stderr == ""
         return json.loads(done.stdout)

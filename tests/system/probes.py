@@ -55,8 +55,8 @@ def sctp_packet(source: int, destination: int, tag: int, chunk: int, text: bytes
 
 
 def sctp_read(family: int, data: bytes) -> tuple[int, int, int, str] | None:
-    """Source and destination port, kind of chunk and the text, of a packet from a raw socket."""
-    if family == socket.AF_INET:  # whose raw sockets give the IP header, too
+    """Return ports of source and destination, kind of chunk and text of a packet from a raw socket."""
+    if family == socket.AF_INET:  # its raw sockets deliver the IP header as well
         data = data[(data[0] & 15) * 4 :]
     if len(data) < 32:
         return None
@@ -139,7 +139,7 @@ def init(client: socket.socket, family: int, address: str, port: int) -> Any:
     while True:
         data, sender = client.recvfrom(2048)
         packet = sctp_read(family, data)
-        # localhost's raw sockets hear what they send, too
+        # localhost's raw sockets receive their own packets as well
         if packet and packet[:3] == (port, own, INIT_ACK) and sender[0] == address:
             return json.loads(packet[3])
 

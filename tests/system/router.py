@@ -29,7 +29,7 @@ class Router:
         self.host, self.link, self.name = host, link, name
         host.netns(name)
         inside = ("ip", "netns", "exec", name)
-        for place in ((), inside):  # nobody else has the addresses
+        for place in ((), inside):  # no other host has the addresses
             host.run(*place, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
         host.run("ip", "link", "add", link, "type", "veth", "peer", "eth0", "netns", name)
         host.run(*inside, "ip", "link", "set", "eth0", "up")

@@ -79,7 +79,7 @@ def test_each_link_is_judged_by_itself(host: PretendHost) -> None:
 
 
 def test_a_route_in_another_table_counts(host: PretendHost) -> None:
-    """As a link of a VRF has it, and systemd-networkd can."""
+    """A link of a VRF has such a route, and systemd-networkd can add one."""
     router = Router(host)
     host.run("ip", "-6", "route", "add", "2001:db8:5::/64", "dev", router.link, "proto", "ra", "table", "99")
     attach(host)

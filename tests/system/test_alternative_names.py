@@ -107,7 +107,7 @@ def test_mtu_of_the_uplinks(lan: PretendHost) -> None:
 
 @pytest.mark.kernel_vlan
 def test_a_vlans_gateway_port(lan: PretendHost) -> None:
-    """It is called after the bridge's own name, so that pods of both spellings share it."""
+    """Its name derives from the bridge's own name, so that pods of both spellings share it."""
     for pod, bridge in (("a", ALTERNATIVE), ("b", OWN)):
         result = attach(lan, bridge, pod, vlan=7)
         assert result["interfaces"][3]["name"] == f"{OWN}.7"

@@ -229,7 +229,7 @@ with socket.create_connection((sys.argv[1], 5001), timeout=50, source_address=so
 
 
 def seconds(node: Node, receiver: str, sender: str, address: str, size: int, *source: str) -> float:
-    """How long a transfer takes between two places, the host ("") or a pod's namespace."""
+    """Return the time of a transfer between two places, the host ("") or a pod's namespace."""
 
     def python(place: str, *words: str) -> tuple[str, ...]:
         return (*(("ip", "netns", "exec", place) if place else ()), "/usr/bin/python3", "-c", *words)
@@ -262,7 +262,7 @@ def test_packets_wait(node: Node, family: int) -> None:
 @pytest.mark.parametrize("name", ["ingress", "egress"])
 @pytest.mark.parametrize("burst", [2**31 - 1, 8 * (2**32 - 1) - 1])
 def test_the_burst_is_what_was_asked_for(node: Node, name: str, burst: int) -> None:
-    """As runtimes ask for it: a megabyte passes at once, though it has 1,000 seconds of the rate."""
+    """Runtimes ask for such bursts: a megabyte passes at once, although it is 1,000 seconds of the rate."""
     node.attach("a")
     keys = {f"{name}Rate": 8000, f"{name}Burst": burst}
     result = node.add("a", keys)
@@ -295,7 +295,7 @@ def limited(node: Node) -> dict[str, int]:
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("family", [4, 6])
 def test_subnets(node: Node, inside: bool, family: int) -> None:
-    """Of two peers the one in the subnets is limited, or all but it, in both directions: the buckets count."""
+    """The buckets count the peer inside the subnets, or the one outside, in both directions."""
     link = node.attach("a")
     before = node.state()
     fast = {"ingressRate": 10**10, "ingressBurst": 10**9, "egressRate": 10**10, "egressBurst": 10**9}
@@ -424,7 +424,7 @@ def test_a_strangers_htb_stays(node: Node, classes: str) -> None:
 
 
 def test_the_references_htb_goes(node: Node) -> None:
-    """As its releases from 1.6 on make it."""
+    """The reference's releases from 1.6 on create it."""
     link = node.attach("a")
     before = node.state()
     for words in ("qdisc add dev {} root handle 1: htb default 30", "class add dev {} parent 1: classid 1:30 htb rate 1mbit",
@@ -449,7 +449,7 @@ def test_a_pods_limits_are_its_own(node: Node) -> None:
     assert "is missing" in node.check("a", BOTH, ifname="eth0")
 
 
-# -- what is there already
+# -- qdiscs and filters that exist before ADD
 
 
 @pytest.mark.parametrize("kind", ["clsact", "ingress"])
@@ -477,7 +477,7 @@ def test_strangers_qdisc_is_used_and_stays(node: Node, kind: str) -> None:
     "root handle 2: tbf rate 5mbit burst 100000 limit 200000", "root handle 1: prio", "root handle 2: pfifo",
 ])  # fmt: skip
 def test_strangers_root_qdiscs_stay(node: Node, root: str) -> None:
-    """A stranger's qdisc replaced a limit on a link whose sending is limited as well."""
+    """A stranger's qdisc replaced a limit on a link that also has the other limit."""
     link = node.attach("a")
     node.add("a", EGRESS)
     added = node.host.run("tc", "qdisc", "add", "dev", link, *root.split(), check=False)
@@ -491,7 +491,7 @@ def test_strangers_root_qdiscs_stay(node: Node, root: str) -> None:
 
 @pytest.mark.parametrize("preference", [1, 0xFFFF])
 def test_strangers_redirections_stay(node: Node, preference: int) -> None:
-    """Of everything, by a filter of the same preference as this suite's, to another link."""
+    """A stranger's filter of the same preference redirects everything to another link."""
     link = node.attach("a")
     node.host.run("sh", "-ec", "ip link add theirs up type ifb; ip link add gone up type ifb")
     node.host.run("tc", "qdisc", "add", "dev", link, "ingress")
@@ -520,7 +520,7 @@ def test_strangers_links_that_are_called_like_its_own_stay(node: Node) -> None:
 
 
 def test_strangers_limits_in_the_hosts_own_namespace_stay(node: Node) -> None:
-    """With CNI_NETNS_OVERRIDE a name alone does not say that a link of the host is the pod's."""
+    """With CNI_NETNS_OVERRIDE, a link's name does not show that it is the pod's."""
     node.host.run("ip", "link", "add", "eth0", "up", "type", "veth", "peer", "name", "far")
     for link in ("eth0", "far"):
         node.host.run("tc", *f"qdisc add dev {link} root handle 1: tbf rate 5mbit burst 100000 limit 200000".split())

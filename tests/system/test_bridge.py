@@ -179,7 +179,7 @@ def test_other_ipv6_networks_on_the_bridge_stay(net: Network, host: PretendHost)
 
 
 def test_a_failing_add_leaves_the_gateway_that_another_pod_uses(net: Network, host: PretendHost) -> None:
-    """Also where the bridge's index on the host is that of the other pod's link in its own namespace."""
+    """It stays even if the bridge's index on the host equals the index of the other pod's link in its namespace."""
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     net.add("a", isGateway=True)
     index = host.ip("link", "show", "cni0")[0]["ifindex"]
@@ -220,7 +220,7 @@ def test_the_bridges_mac_stays(net: Network, host: PretendHost) -> None:
 
 
 def test_a_bridge_that_lost_its_ports(net: Network, host: PretendHost) -> None:
-    """One that somebody else made has no MAC then (all zeros), until the next port joins."""
+    """A bridge made by others then has no MAC (all zeros) until the next port joins."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up; ip link add p type veth peer name p1; "
                          "ip link set p master cni0; ip link del p")  # fmt: skip
     assert host.ip("link", "show", "cni0")[0]["address"] == "00:00:00:00:00:00"
@@ -375,7 +375,7 @@ def test_duplicate_address_detection_is_over_at_return(net: Network, host: Prete
 
 
 def test_a_duplicate_in_the_segment_is_an_error(net: Network, host: PretendHost) -> None:
-    """And the address is given back."""
+    """ADD frees the address."""
     net.add("stranger", ipam=...)
     host.run("ip", "-n", "stranger", "address", "add", "fd00:1::2/64", "dev", "eth0", "nodad")
     net.refused("a", 999, "fd00:1::2/64 is in use by another host", enabledad=True, ipam=host_local(V6))
@@ -557,7 +557,7 @@ def test_check_looks_at_its_own_addresses_only(net: Network) -> None:
 
 
 def test_check_of_two_interfaces_with_the_same_routes(net: Network, host: PretendHost) -> None:
-    """Of two IPv6 default routes the kernel makes one with two next hops; each interface's own is looked for there."""
+    """The kernel merges IPv6 default routes into one with several next hops; CHECK looks for each interface's own."""
     netns = host.netns("a")
     config = {**net.config, "isDefaultGateway": True}
 
@@ -614,7 +614,7 @@ def test_delete(net: Network, host: PretendHost, state: str) -> None:
         answer = host.cni("bridge", "DEL", config, netns="" if state == "netns empty" else netns, container_id="a")
         assert (answer.status, answer.stdout) == (0, ""), answer
     if state == "netns gone":
-        until(lambda: gone(host), seconds=5)  # the kernel takes a namespace down in its own time
+        until(lambda: gone(host), seconds=5)  # the kernel deletes a namespace in its own time
     assert gone(host)
 
 
@@ -647,7 +647,7 @@ def test_the_hosts_own_netns(net: Network, host: PretendHost) -> None:
 
 
 def test_delete_that_cannot_free_the_address_says_so(net: Network, host: PretendHost) -> None:
-    """And has removed the link all the same."""
+    """DEL has removed the link all the same."""
     net.add("a")
     answer = net.call("DEL", "a", ipam={"type": "missing"})
     assert answer.code == 7 and "missing" in answer.json["msg"]
@@ -655,7 +655,7 @@ def test_delete_that_cannot_free_the_address_says_so(net: Network, host: Pretend
 
 
 def test_garbage_collection_on_a_shared_bridge(net: Network, host: PretendHost) -> None:
-    """Only this network's links and leases of attachments that are not valid."""
+    """GC deletes only this network's links and leases of attachments that are not valid."""
     other: dict[str, Any] = {"name": "other", "ipam": host_local("10.2.0.0/24")}
     for pod in ("a", "b", "c"):
         net.add(pod)
@@ -707,7 +707,7 @@ def test_status(net: Network, host: PretendHost) -> None:
     for ipam, words in (({"type": "missing"}, "missing"), (host_local("10.1.0.0/31"), "too small")):
         answer = host.cni("bridge", "STATUS", {**net.config, "ipam": ipam})
         assert answer.code == 50 and words in answer.json["msg"], answer
-    host.run("sh", "-ec", "mkdir -p /run/store; : >/run/store/net")  # what the IPAM plugin alone knows
+    host.run("sh", "-ec", "mkdir -p /run/store; : >/run/store/net")  # only the IPAM plugin sees this fault
     answer = host.cni("bridge", "STATUS", {**net.config, "ipam": host_local(dataDir="/run/store")})
     assert answer.code == 50 and "/run/store/net" in answer.json["msg"] + answer.json.get("details", ""), answer
 
@@ -779,7 +779,7 @@ def test_the_reference_takes_over_in_the_middle_of_a_pods_life(
     assert gone(host)
 
 
-# -- what a call costs, in counts
+# -- the cost of a call, in counts
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_without_iptables_and_nft(node: Node) -> None:
              for origin in ("out", "host", "a", "b") if origin != pod]  # fmt: skip
     answers = node.probe(servers, flows)
     assert [answer[0] for answer in answers] == ["a"] * 6 + ["b"] * 6
-    # from outside nobody's address is hidden, and to the outside the node's is shown
+    # clients from outside keep their addresses; outside, pods have the node's
     assert {answer[1] for answer, flow in zip(answers, flows, strict=True) if flow[0] == "out"} == {OUT, OUT_6}
     assert [answer[1] for answer in node.probe(servers, [("a", "tcp", OUT, 7), ("a", "tcp", OUT_6, 7)])] == [
         HOST,

@@ -20,7 +20,7 @@ BANDWIDTH: Plugin = {
 CHAIN: list[Plugin] = [{**BRIDGE, "ipMasq": True, "macspoofchk": True}, TUNING, BANDWIDTH, PORTMAP, FIREWALL]
 LOOPBACK: Plugin = {"type": "loopback"}
 AWAY = "ip link set eth0 down; ip link set eth0 name away"
-# What a pod with NET_ADMIN does to itself, and the words of CHECK, by plugin, if it can notice.
+# Changes that a pod with NET_ADMIN makes, and the words of CHECK, by plugin, if CHECK detects them.
 DEEDS: dict[str, tuple[str, dict[str, str]]] = {
     "port range": ("echo 100 500 >/proc/sys/net/ipv4/ip_local_port_range", {}),
     "no interface": ("ip link del eth0", {"tuning": "eth0", "bridge": "eth0"}),
@@ -80,7 +80,7 @@ def test_a_pod_that_changes_itself(node: Node, deed: str) -> None:
 
 @pytest.mark.row("clean-up")
 def test_what_cannot_be_set_back_is_told(node: Node) -> None:
-    """And all else is set back."""
+    """All else is restored."""
     node.up("a", [BRIDGE, TUNING])
     inside(node, "echo 100 500 >/proc/sys/net/ipv4/ip_local_port_range")
     answer = node.call("DEL", "a", TUNING)

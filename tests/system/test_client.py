@@ -124,7 +124,7 @@ def test_entry_that_cannot_be_read_may_be_of_a_pod_that_is_there(chain: Chain, c
 
 
 def test_what_a_lost_namespace_left_gets_its_del_first(chain: Chain, client: Client) -> None:
-    """With the configuration and the arguments that its ADD had."""
+    """The DEL has the configuration and the arguments of its ADD."""
     client.add(chain.network("first", "second"), ONE)
     client.add(chain.network("third"), ONE)
     assert chain.order == ["first ADD", "second ADD", "second DEL", "first DEL", "third ADD"]
@@ -143,7 +143,7 @@ def test_entry_of_another_is_not_overwritten(chain: Chain, client: Client) -> No
 
 
 def test_two_adds_of_one_attachment_at_once(chain: Chain, client: Client) -> None:
-    """One of them is made; the others run no plugin, so that nothing of it is taken back."""
+    """One of them succeeds; the others run no plugin, so that nothing of it is undone."""
     gate = chain.directory / "gate"
     os.mkfifo(gate)
     chain.answer("first", "ADD", f"open({str(gate)!r}).read(); print('{json.dumps(RESULT)}')")
@@ -246,7 +246,7 @@ def test_an_interface_that_is_there_is_not_touched(chain: Chain) -> None:
 
 
 def test_a_host_link_that_leads_to_no_pod_is_no_evidence(chain: Chain, client: Client) -> None:
-    """One of that name without another end: no ADD has made it."""
+    """A link of that name without another end was not made by an ADD."""
     with throw_away():
         link = Owner("net", ONE.container_id, ONE.ifname).host_link
         subprocess.run(["ip", "link", "add", link, "type", "bridge"], check=True)
@@ -273,12 +273,12 @@ def test_a_host_link_that_a_result_names_is_evidence() -> None:
     ("", "unknown"), ("/x\0", "unknown"), ("/" + "x" * 300, "unknown"), ("/" + "x/" * 3000, "unknown"),
 ])  # fmt: skip
 def test_which_namespace_counts_as_there(path: str, state: str) -> None:
-    """Only certainty is "gone"; the file that a deleted namespace leaves is certain, too."""
+    """Only a certain answer is "gone"; the file that a deleted namespace leaves is certain as well."""
     assert presence.of_namespace(path) == state
 
 
 def test_an_entry_that_is_no_regular_file(chain: Chain, client: Client) -> None:
-    """Nobody waits for a writer, and the attachment may be there."""
+    """No call waits for a writer, and the attachment may exist."""
     client.add(chain.network("first"), ONE)
     path = client.cache.path("net", ONE)
     path.unlink()
@@ -295,7 +295,7 @@ def newer_default(chain: Chain) -> None:
 
 
 def test_what_a_lost_pod_has_of_a_former_default_network(chain: Chain) -> None:
-    """It gets the DEL that nobody sent, by that network's plugins."""
+    """The pod's next set-up sends the missing DEL, with the plugins of that network."""
     pods, pod = chain.pods("first"), Pod("ns", "web", "c1", "/x")
     pods.set_up(pod)
     newer_default(chain)

@@ -31,7 +31,7 @@ NETWORK: dict[str, Any] = {
 WEB_ID = "cnitool-82e215debf7df4651d36"
 
 
-# what the commands cannot do without
+# required arguments
 ARGUMENTS: dict[str, tuple[str, ...]] = {"explain": ("x.conflist",)}
 
 

@@ -195,7 +195,7 @@ def test_a_lease_whose_host_link_is_there_is_kept(own: Node) -> None:
 
 
 def waits(store: Path) -> bool:
-    """Whether a call waits for a lock of the store."""
+    """Return True if a call waits for a lock of the store."""
     inodes = [path.stat().st_ino for path in (store, *store.iterdir())]
     waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
     return any(f":{inode} " in line for line in waiting for inode in inodes)

@@ -66,7 +66,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def numbers(path: Path, *arguments: object) -> list[int]:
-    """Which calls are shown, and by --json as they stand in the log."""
+    """Return the numbers of the calls shown; --json must show them as they stand in the log."""
     done = cnitool(path, "--json", *arguments)
     assert (done.returncode, done.stderr) == (0, ""), done
     lines = done.stdout.splitlines()
@@ -258,7 +258,7 @@ def test_follow_what_is_not_there_yet(tmp_path: Path) -> None:
 
 
 def test_follow_begins_with_what_comes(path: Path) -> None:
-    """Nobody knows when it has begun: calls are added until one is told."""
+    """Nothing shows when it has begun: the test adds calls until one is printed."""
     path.chmod(0o640)
     with following(path) as process:
         number = 10

@@ -70,7 +70,7 @@ def test_a_dead_holder_of_a_host_port(host: PretendHost, first: str, second: str
 @pytest.mark.parametrize(("first", "second"), BACKENDS_OF_BOTH)
 @pytest.mark.parametrize("state", ["alive", "netns held", "path gone", "link gone", "unmarked"])
 def test_a_holder_that_may_be_alive_is_refused(node: Node, first: str, second: str, state: str) -> None:
-    """Neither its namespace alone nor its link alone is a proof; nor is there one without a mark."""
+    """The loss of its namespace or of its link alone is no proof; without a mark there is no proof at all."""
     node.up("a", ported(first))
     node.host.netns("b")
     result = node.call("ADD", "b", BRIDGE).json
@@ -138,7 +138,7 @@ def test_names_of_any_length(node: Node, backend: str) -> None:
 @pytest.mark.row(25)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_container_comes_back(node: Node, backend: str) -> None:
-    """In a new namespace, by portmap behind a plugin of which nothing is known: its own ports of before are stale."""
+    """It has a new namespace, and portmap follows an unknown plugin: the container's own former ports are stale."""
     for place in range(2):
         node.host.netns("a")
         result = node.call("ADD", "a", BRIDGE).json

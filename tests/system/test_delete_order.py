@@ -32,7 +32,7 @@ def failing_iptables(node: Node) -> dict[str, str]:
 
 
 def injecting(kind: str, call: str = "sendto") -> tuple[str, ...]:
-    """From the n-th message on the kernel refuses."""
+    """Return a tracer with which the kernel refuses messages from the n-th on."""
     return (
         "strace",
         "-f",

@@ -19,7 +19,7 @@ TREE = Path(__file__).resolve().parents[2]
 DEMO = TREE / "shared/cli/demo/command.py"
 NETWORK = demo.NETWORK["name"]
 CALL = "import json; from tests.system.test_demo import touched; print(json.dumps(touched()))"
-# The demo in the pretend host's own namespaces, hiding nothing, whose pods are never torn down.
+# The demo in the pretend host's own namespaces, without hiding any; its pods are never torn down.
 BROKEN = """
 import sys
 from pathlib import Path

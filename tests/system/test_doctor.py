@@ -41,7 +41,7 @@ from shared.cli import commands, doctor
 sys.exit(doctor.run(commands.parser().parse_args(sys.argv[1:])))
 """
 
-# What a runtime does for pods c1, c2…: namespace, loopback, the default network, libcni's cache.
+# A runtime's work for pods c1, c2…: namespace, loopback, the default network, libcni's cache.
 RUNTIME = """
 import base64, json, os, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -110,7 +110,7 @@ class BrokenNode:
         return done.returncode, done.stdout
 
     def findings(self, path: str = PATH) -> list[dict[str, str]]:
-        """Errors and warnings; the status and the counts must agree with them."""
+        """Return errors and warnings; the exit status and the counts must agree with them."""
         status, out = self.doctor("--json", path=path)
         document: dict[str, Any] = json.loads(out)
         counts = {
@@ -260,7 +260,7 @@ def test_what_may_live_is_not_called_dead(node: BrokenNode) -> None:
 
 
 def test_an_entry_that_cannot_be_read_leaves_the_lease_alone(node: BrokenNode) -> None:
-    """Nothing else tells of the pod: it may be anywhere."""
+    """No other file names the pod's namespace: it may be anywhere."""
     node.sh(": >$RESULTS/pods-c2-eth0; ip netns delete pod2; while ip link show $PORT2; do sleep 0.02; done 2>&1")
     found = {f"{one['severity']} {one['check']} {one['where']}" for one in node.findings()}
     assert found == {f"warning cache {node.names['RESULTS']}/pods-c2-eth0"}

@@ -174,7 +174,7 @@ def test_an_executed_plugin_can_touch_nothing_either(node: PretendHost, tmp_path
     assert {"make link evil0", "net.ipv4.ip_forward = 1 (was 0)"} <= {text.partition(",")[0] for text in texts(told)}
 
 
-# -- what is told is what happens
+# -- the account equals the effects
 
 
 def test_what_is_told_is_what_happens(installed: Path, node: PretendHost) -> None:

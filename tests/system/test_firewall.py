@@ -120,7 +120,7 @@ def test_an_address_that_is_leased_anew_keeps_its_rules(node: Node) -> None:
     node.results["b"] = node.results["a"]
     node.add("b")
     node.delete("a", netns="")
-    assert node.reaches("a", "outside") == [4, 6]  # in whose namespace the address is
+    assert node.reaches("a", "outside") == [4, 6]  # the address is in its namespace
     node.delete("a", netns="", prevResult=node.results["a"])
     assert len(node.pod_rules()) == 4
     node.delete("b")
@@ -311,7 +311,7 @@ ip link set port up master cni1
 @pytest.mark.parametrize("policy", ["ACCEPT", "DROP"])
 @pytest.mark.parametrize("family", ["ip", "ip6"])
 def test_iptables_is_taken_where_forward_has_rules(node: Node, family: str, policy: str) -> None:
-    """With either policy: a rule may drop packets that no rule of nf_tables can accept."""
+    """It is taken with either policy: a rule may drop packets that no rule of nf_tables can accept."""
     node.pod("a")
     node.host.run("sh", "-ec", f"iptables -S; ip6tables -S; {family}tables -P FORWARD {policy}")
     if policy == "ACCEPT":
@@ -406,7 +406,7 @@ def test_a_failed_add_leaves_nothing(node: Node) -> None:
         assert node.elements() == {} and node.pod_rules() == [] and node.records() == []
 
 
-# -- what is asked for
+# -- keys
 
 
 @pytest.mark.parametrize(("keys", "code", "words"), [

@@ -141,7 +141,7 @@ def test_nf_tables_are_flushed(node: Node, damage: str, verb: str) -> None:
 @pytest.mark.row(23, "lost-rules")
 @EITHER
 def test_firewalld_loads_anew(node: Node, firewalld: Firewalld, verb: str) -> None:
-    """By a reload and by a new start it forgets its sources; CHECK names each."""
+    """firewalld forgets its sources by a reload and by a restart; CHECK names each."""
     node.add("a")
     node.add("b", bridge=2)
     for step in ("reload", "restart"):
@@ -185,7 +185,7 @@ def test_links_that_firewalld_lets_through(node: Node, firewalld: Firewalld) -> 
     assert outside(node, "a") == [[4, 6]] and node.check("a") == ""
 
 
-# -- who is not admitted
+# -- pods that are not admitted
 
 
 @pytest.mark.row(23)
@@ -290,7 +290,7 @@ def test_pods_that_end_meanwhile(host: PretendHost) -> None:
     assert not (host.root / "run/cni/firewall").exists() or not any((host.root / "run/cni/firewall").iterdir())
 
 
-# -- what it costs, and what kills it
+# -- cost and kills
 
 
 def traced(host: PretendHost, number: int) -> list[int]:
@@ -385,7 +385,7 @@ def test_a_clock_that_is_set_back(node: Node) -> None:
 
 @pytest.mark.parametrize("mtime", [0, 4e9])
 def test_a_note_of_an_older_release(node: Node, mtime: float) -> None:
-    """It comes before all others, and its owner's DEL finds it."""
+    """It counts as the oldest note, and its owner's DEL finds it."""
     node.host.run(*DROP)
     node.add("a")
     path = notes(node)["a"]
@@ -448,7 +448,7 @@ for address in sys.argv[1:]:
 
 
 def knock(node: Node, origin: str = "outside") -> list[int]:
-    """In which families somebody reaches a host port of the node."""
+    """Return the families in which a client reaches a host port of the node."""
     argv = ("ip", "netns", "exec", origin, "python3", "-c", KNOCK, "192.0.2.1", "fd00:99::1")
     return [int(line) for line in node.host.run(*argv).stdout.split()]
 

@@ -125,7 +125,7 @@ def test_sources_of_the_administrators_stay_with_another_backend(node: Node, fir
 
 
 def test_firewalld_is_never_started(node: Node, firewalld: Firewalld) -> None:
-    """Neither is a configuration that wants it served without it."""
+    """An ADD that asks for it fails if it does not run; no call starts it through the bus."""
     firewalld.stop(firewalld.daemon)
     node.pod("a")
     answer = node.call("ADD", "a", backend="firewalld")
@@ -319,7 +319,7 @@ def test_hostile_answers(node: Node) -> None:
 
 
 def test_the_answer_to_another_question(node: Node) -> None:
-    """It is passed over: firewalld does not run here, as the next answer says."""
+    """The plugin skips it: firewalld does not run here, as the next answer says."""
     node.pod("a")
     bus = fake_bus(node, "another's truth")
     node.add("a")
@@ -337,7 +337,7 @@ def test_no_truth(node: Node) -> None:
 
 
 def test_what_a_failed_add_could_not_end(node: Node) -> None:
-    """Nobody knows whether there is a source: the note stays for DEL."""
+    """firewalld may have the source or not: the note stays for DEL."""
     node.pod("a")
     bus = fake_bus(node, "garbage later")
     answer = node.call("ADD", "a", backend="firewalld")

@@ -16,7 +16,7 @@ EGRESS = {"egressRate": 10**9, "egressBurst": 10**8}
 TUNING: Plugin = {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400}
 BY_IPTABLES = {"ipMasq": True, "ipMasqBackend": "iptables"}
 MAC = {"runtimeConfig": {"mac": "0a:58:0a:01:00:77"}}
-# What was configured, and what is now.
+# The former configuration and the present one.
 CHANGES: dict[str, tuple[list[Plugin], list[Plugin]]] = {
     "ipMasq": ([{**BRIDGE, "ipMasq": True}], [BRIDGE]),
     "ipMasqBackend, to iptables": ([{**BRIDGE, "ipMasq": True}], [{**BRIDGE, **BY_IPTABLES}]),
@@ -162,7 +162,9 @@ def test_delete_under_another_name(node: Node, state: str) -> None:
     node.up("a", ALL)
     if state == "netns gone":
         node.kill("a")
-        node.down("a", ALL[:1], name="renamed")  # of what came behind the bridge nobody can tell that it is dead
+        node.down(
+            "a", ALL[:1], name="renamed"
+        )  # nothing shows that state of the plugins behind bridge is of a dead pod
         _, _, files, elements, rules = node.left()
         assert rules == before[4]
         assert {one for one in files - before[2] if "/networks/" in one} == set()
@@ -182,7 +184,7 @@ def test_another_network_of_the_container_stays(node: Node) -> None:
     assert (answer.status, answer.stdout) == (0, "") and node.left() == before
     answer = node.host.cni("bridge", "DEL", config, netns="/run/netns/a", container_id="b")  # of a pod beside it
     assert (answer.status, answer.stdout) == (0, "") and node.left() == before
-    answer = node.host.cni("bridge", "DEL", config, netns="", container_id="a")  # and nobody can tell which it was
+    answer = node.host.cni("bridge", "DEL", config, netns="", container_id="a")  # nothing shows which interface it was
     assert (answer.status, answer.stdout) == (0, "") and node.left() == before
     node.host.run("ip", "netns", "exec", "a", "ping", "-c1", "-W2", "10.1.0.1")
 

@@ -75,7 +75,7 @@ class Ear:
         assert read_line(self.process) == b"ready\n"
 
     def heard(self) -> list[str]:
-        """All of them, when the one that ends it has arrived."""
+        """Return all marked frames up to the one that ends them."""
         out, err = self.process.communicate(timeout=10)
         assert self.process.returncode == 0, err
         return out.decode().splitlines()
@@ -113,7 +113,7 @@ def net(host: PretendHost) -> Network:
     return Network(host, isDefaultGateway=True, macspoofchk=True)
 
 
-# -- macspoofchk: what is heard
+# -- macspoofchk: received frames
 
 
 @pytest.mark.parametrize("checked", [True, False])
@@ -163,7 +163,7 @@ def test_a_pod_that_changes_its_mac(net: Network) -> None:
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.row("spoofing")
 def test_the_bridge_learns_nothing_forged(net: Network, checked: bool) -> None:
-    """Not by frames to a link-local group either, which pass no rule before."""
+    """It learns nothing from frames to a link-local group either, which pass no rule before."""
     net.host.run("ip", "link", "add", "cni0", "type", "bridge")
     net.add("a", macspoofchk=checked)
     for number, group in enumerate(("01:80:c2:00:00:0e", "01:80:c2:00:00:00", "33:33:00:00:00:99")):
@@ -191,7 +191,7 @@ def test_beside_other_keys(net: Network, given: dict[str, Any]) -> None:
     assert ear.heard() == [f"{mac(net, 'a')} {IPV4}"]
 
 
-# -- what is left, lost, rebuilt
+# -- left, lost and restored rules
 
 
 @pytest.mark.parametrize("state", ["whole", "netns empty", "netns gone", "with prevResult"])
@@ -252,7 +252,7 @@ def test_garbage_collection(net: Network, host: PretendHost) -> None:
 
 
 def test_a_failed_add_leaves_nothing(net: Network, host: PretendHost) -> None:
-    """Nobody hears the answer, which is after all is done."""
+    """The ADD fails at its very end: it cannot write its answer."""
     keys = {**net.config, "promiscMode": True, "bridgeNfCallIptables": True}
     prefix = ("sh", "-c", 'exec "$0" >&-')
     answer = host.cni("bridge", "ADD", keys, netns=host.netns("a"), container_id="a", prefix=prefix)
@@ -326,7 +326,7 @@ for n in range(200):
 
 
 def test_the_number_of_messages_does_not_grow(net: Network, host: PretendHost) -> None:
-    """With 1 pod and with 201, and no child process."""
+    """The number is the same with 1 pod and with 201, and there is no child process."""
     net.config["promiscMode"] = True
     netns = host.netns("a")
 
@@ -419,7 +419,7 @@ table inet services {
 
 @pytest.fixture
 def promiscuous(host: PretendHost) -> Network:
-    """Two pods, and addresses of a service that lead to the second."""
+    """Return a network with two pods, and addresses of a service that lead to the second."""
     net = Network(host, isDefaultGateway=True, promiscMode=True)
     net.add("a")
     net.add("b")
@@ -435,7 +435,7 @@ def copies(net: Network, *destinations: str) -> list[str]:
 
     def datagram(destination: str, text: str) -> None:
         net.host.run("ip", "netns", "exec", "a", sys.executable, "-c", DATAGRAM, destination, text)
-        net.pings("a", destination)  # what it has sent has arrived by the time of the answer
+        net.pings("a", destination)  # its earlier packets have arrived by the time of the answer
 
     for destination in destinations:
         datagram(destination, "a frame")

@@ -97,7 +97,7 @@ def test_round_robin_after_a_shorter_address(ipam: Ipam) -> None:
 
 
 def test_the_last_address_behind_a_garbled_file(ipam: Ipam, host: PretendHost) -> None:
-    """Of a pool too large to be tried one by one: garbled in place, so that the index takes the file for a lease."""
+    """The pool is too large to try each address; the file is garbled in place, so the index takes it for a lease."""
     large = {"subnet": "10.1.0.0/26"}
     ipam.add("a", **large)
     store = host.root / STORE[1:]
@@ -178,7 +178,7 @@ def test_an_address_asked_for(ipam: Ipam, place: str) -> None:
 
 
 def test_addresses_asked_for_in_several_sets(ipam: Ipam) -> None:
-    """One of each family; the set that nothing is asked of gives its next."""
+    """One of each family is asked for; a set without a request gives its next."""
     ranges = [[{"subnet": V4}], [{"subnet": V6}], [{"subnet": "10.5.0.0/24"}]]
     top = {"runtimeConfig": {"ips": ["fd00:1::77", ASKED]}}
     assert ipam.add(top=top, ranges=ranges) == ["10.1.0.77/24", "fd00:1::77/64", "10.5.0.2/24"]
@@ -244,7 +244,7 @@ def test_check(ipam: Ipam, host: PretendHost) -> None:
 
 
 def test_a_second_add_is_an_error(ipam: Ipam) -> None:
-    """Of the same interface; another one of the same container gets its own address."""
+    """The interface has an address already; another interface of the container gets its own."""
     assert ipam.add() == ["10.1.0.2/24"]
     ipam.refused(999, "10.1.0.2 has been allocated to a eth0, duplicate", "a")
     assert ipam.add(ifname="net1") == ["10.1.0.3/24"]
@@ -253,7 +253,7 @@ def test_a_second_add_is_an_error(ipam: Ipam) -> None:
 
 
 def test_an_add_whose_answer_nobody_reads(ipam: Ipam, host: PretendHost) -> None:
-    """Its address is free again, and nobody else's is."""
+    """Its address is free again, and no other one."""
     ipam.add("b")
     before = ipam.leases()
     config = {"cniVersion": "1.0.0", "name": "net", "type": "host-local", "ipam": {"type": "host-local", "subnet": V4}}
@@ -319,7 +319,7 @@ def test_status(ipam: Ipam, host: PretendHost) -> None:
 
 
 def test_status_counts_no_addresses_of_other_ranges(ipam: Ipam, host: PretendHost) -> None:
-    """Nor the gateway's."""
+    """It does not count the gateway's either."""
     small: dict[str, Any] = {"subnet": "10.1.0.0/30", "version": "1.1.0"}
     ipam.add(subnet="10.2.0.0/30")
     (host.root / STORE[1:] / "10.1.0.1").write_text("router")
@@ -426,7 +426,7 @@ def test_files_rewritten_in_place_in_the_form_of_old(ipam: Ipam, host: PretendHo
 
 @pytest.mark.parametrize("first", ["a", "c"])
 def test_a_file_rewritten_in_place_as_anothers(ipam: Ipam, host: PretendHost, first: str) -> None:
-    """It is that one's from then on, and freed by its DEL alone, whichever comes first."""
+    """The lease is the new owner's from then on, and only that owner's DEL frees it, in either order."""
     ipam.add("a", **TWO_SETS)
     ipam.add("b", **TWO_SETS)
     (host.root / STORE[1:] / "10.1.0.2").write_text("c\r\neth0")
@@ -461,11 +461,11 @@ def test_leases_of_an_earlier_boot(ipam: Ipam, host: PretendHost) -> None:
     assert ipam.leases() == {"10.1.0.4": "c\r\neth0", "10.1.0.9": "router"}
 
 
-# -- what a call costs, in counts
+# -- the cost of a call, in counts
 
 
 def counted(host: PretendHost, command: str) -> dict[str, int]:
-    """How often one call makes each system call."""
+    """Return how often one call makes each system call."""
     top = {
         "cniVersion": "1.1.0",
         "name": "net",

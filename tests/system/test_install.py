@@ -84,7 +84,7 @@ class Site:
         return [*self.bin.glob(".pycni*"), *self.lib.glob(".pycni*")]
 
     def assert_works(self, *, whole: bool = True) -> None:
-        """Every executable does; they are of one release, unless a run was killed while it replaced one after another."""
+        """Execute each executable; they are of one release, unless a run was killed while it replaced them."""
         if whole:
             self.tree()
         assert {path.name for path in self.bin.iterdir() if is_launcher(path)} == self.names()
@@ -127,7 +127,7 @@ def version(executable: Path, umask: int = 0o022) -> subprocess.CompletedProcess
 
 
 def content(*roots: Path) -> dict[str, tuple[int, int, int, int, bytes]]:
-    """Everything below: mode, owner, inode, time of change and content."""
+    """Return everything below a directory: mode, owner, inode, time of change and content."""
     found = {}
     for root in roots:
         for path in (root, *root.rglob("*")):
@@ -225,7 +225,7 @@ def test_fresh_install(site: Site) -> None:
 
 @pytest.mark.row("python-path")
 def test_launcher_is_isolated(site: Site, tmp_path: Path) -> None:
-    """Neither a module beside the launcher nor the environment gets code in."""
+    """Neither a module beside the launcher nor the environment can inject code."""
     site.run()
     evil = tmp_path / "evil"
     evil.mkdir()
@@ -295,7 +295,7 @@ def test_run_again_changes_nothing(site: Site) -> None:
 
 
 def test_run_again_repairs(site: Site) -> None:
-    """As after a power cut: an emptied module, an emptied compiled file, a lost one, wrong modes."""
+    """The damage of a power cut: an emptied module, an emptied compiled file, a lost one, wrong modes."""
     site.run()
     tree = site.tree()
     launch = tree / "shared" / "launch.py"
@@ -390,7 +390,7 @@ def test_superseded_trees_go_after_ten_minutes(site: Site) -> None:
     third = site.tree()
     assert site.trees() == {second, third}
 
-    # Back to the second, however old its stamp: what is in use stays, and is not superseded any more.
+    # Back to the second, however old its stamp: a tree in use stays, and is no longer superseded.
     os.utime(second / ".superseded", (long_ago, long_ago))
     launch = site.source / "shared" / "launch.py"
     launch.write_text(launch.read_text().removesuffix("# third\n"))
@@ -466,7 +466,7 @@ def test_links_and_copies_follow_an_upgrade(site: Site) -> None:
 
 
 def test_a_copy_keeps_its_tree(site: Site, tmp_path: Path) -> None:
-    """One in a bin dir that another run replaces nothing in."""
+    """The copy is in a bin dir in which another run replaces nothing."""
     site.run()
     tree = site.tree()
     shutil.copy(site.bin / "bridge", site.bin / "cnv-bridge")

@@ -36,7 +36,7 @@ FLAWS: dict[str, Callable[[Path], object]] = {
 )
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_a_way_that_others_can_change(site: Site, tmp_path: Path, flaw: str, how: str) -> None:
-    """Nothing is executed: the interpreter here would leave a trace."""
+    """install.sh executes nothing: the interpreter here would leave a trace."""
     way = tmp_path / "top" / "way"
     way.mkdir(parents=True)
     (way / "python3").write_text(f'#!/bin/sh\ntouch {tmp_path}/executed\nexec {PYTHON} "$@"\n')
@@ -115,7 +115,7 @@ def test_tools_that_are_not_the_known_ones(site: Site) -> None:
     ],
 )
 def test_a_python_that_answers_version_alone(site: Site, file: str, text: str, said: str) -> None:
-    """Such a launcher would fail each call; modules that only rare calls load count, too."""
+    """Such a launcher would fail each call; modules that only rare calls load count as well."""
     (site.source / file).write_text(text)
     message = site.refused()
     assert "the code does not work with" in message and said in message

@@ -36,7 +36,7 @@ ip -n segment link set eth0 up
 ip -n segment route add 192.0.2.0/24 via 10.1.0.1
 ip -n segment route add fd00:99::/64 via fd00:1::1
 """
-# Sends an echo reply that nobody asked for: to the kernel it belongs to no connection.
+# Sends an echo reply without a request: to the kernel it belongs to no connection.
 UNASKED = """
 import socket, struct, sys
 with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sender:
@@ -227,7 +227,7 @@ def test_packets_of_no_connection(node: Node, through_ip: bool) -> None:
 
 
 def test_replies_to_an_isolated_pod(node: Node) -> None:
-    """It reaches a neighbour that is not isolated by way of the host: by a service that masquerades."""
+    """The pod reaches a neighbour that is not isolated through the host: by a service that masquerades."""
     node.pod("a2")
     node.pod("a")
     bridged(node.host, through_ip=False)

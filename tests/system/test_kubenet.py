@@ -83,7 +83,7 @@ def test_not_ready_without_pod_cidr(node: Node) -> None:
     done = node.up("a", check=False)
     assert done.returncode == 1 and "/etc/cni/net.d" in json.loads(done.stdout)["msg"]
     node.host.run("tee", "/etc/cni/net.d/10-kubenet.conflist", input=json.dumps(node.configuration))
-    node.up("a")  # the directory is read anew
+    node.up("a")  # the directory is read again
     assert node.addresses("a") == ["10.1.0.2", "fd00:1::2"]
 
 
@@ -119,7 +119,7 @@ def test_mtu(node: Node) -> None:
     ]  # fmt: skip
 
 
-# -- one source NAT for the node: neither what is local nor the non-masquerade CIDRs
+# -- one source NAT for the node: neither local traffic nor the non-masquerade CIDRs
 
 
 def test_masquerading(host: PretendHost) -> None:
@@ -152,7 +152,7 @@ def test_pod_that_calls_itself(host: PretendHost, mode: str, options: tuple[str,
     node.up("a", MAPPED)
     bridge = host.ip("link", "show", "cbr0")[0]
     assert ("PROMISC" in bridge["flags"]) == (mode == "promiscuous-bridge")
-    # what ebtables did for kubenet
+    # kubenet used ebtables for this
     assert ("table bridge pycni" in node.state()[1]) == (mode == "promiscuous-bridge")
     if options:
         assert bridge["linkinfo"]["info_data"]["nf_call_iptables"] == 1
@@ -210,7 +210,7 @@ def test_shaping(node: Node) -> None:
     assert node.state()[0] == sorted([*empty, "cbr0"])
 
 
-# -- tear-down tolerates what is absent
+# -- tear-down tolerates missing parts
 
 
 def test_tear_down(node: Node) -> None:

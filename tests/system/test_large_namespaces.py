@@ -99,7 +99,7 @@ def test_add_to_a_pod_with_many_loopback_addresses(host: PretendHost) -> None:
 
 
 def test_del_of_a_port_with_many_flows(host: PretendHost) -> None:
-    """All of them are forgotten, and the call holds none of them."""
+    """DEL deletes all conntrack entries without holding them in memory."""
     plain = Plain(host)
     keys = ports((8080, 80, "udp"))
 

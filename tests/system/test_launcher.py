@@ -62,7 +62,7 @@ def call(*argv: str | Path, env: dict[str, str] = VERSION, stdin: str = '{"cniVe
 
 
 def assert_error(done: Any, *words: str, code: int = 999) -> None:
-    """One CNI error object on stdout, nothing else anywhere, exit status 1."""
+    """Assert one CNI error object on stdout, nothing else anywhere, exit status 1."""
     assert (done.returncode, done.stderr) == (1, ""), done
     answer = json.loads(done.stdout)
     assert set(answer) == {"cniVersion", "code", "msg", "details"} and answer["code"] == code, answer
@@ -143,7 +143,7 @@ def test_other_words_name_the_plugin_itself(host: PretendHost, bin_dir: str) -> 
     assert '"bridge-copy" is not an IPAM plugin' in said, said
 
 
-# -- what keeps a plugin from starting
+# -- faults that keep a plugin from starting
 
 
 def without_bundle(tree: Path, path: str, text: str | None) -> None:
@@ -187,7 +187,7 @@ def test_what_keeps_a_plugin_from_starting(site: Site, tree: Path, damage: str) 
         return
     assert_error(call(site.bin / "bridge"), word, "pycni bridge", str(tree))
     assert_error(call(site.bin / "host-local", env={"CNI_COMMAND": "STATUS"}), word, "pycni host-local", code=50)
-    # Nobody hears it without stdout; without the others it is the same.
+    # Without stdout the error is lost; without the others it is the same.
     for closed, heard in (
         ("0<&-", True),
         ("2>&-", True),
@@ -303,7 +303,7 @@ def test_another_pythons_bundle_is_passed_over(site: Site, tree: Path) -> None:
 
 
 def test_a_module_that_is_garbled_and_needed_late(site: Site, tree: Path, tmp_path: Path) -> None:
-    """One beyond the order of the executable, which is imported in the call."""
+    """The module is not in the executable's fixed order; the call imports it."""
     bundle = bundle_of(tree)
     length, offset, _ = index_of(bundle)["shared.cni.log"]
     with bundle.open("r+b") as file:

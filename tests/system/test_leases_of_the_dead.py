@@ -160,7 +160,7 @@ def test_nothing_known_of_the_namespace_is_alive(host: PretendHost, path: str) -
 
 @pytest.mark.row(25)
 def test_a_killed_call_in_between_forgets_no_mark(node: Node) -> None:
-    """It leaves the store unsealed, and the index is made anew."""
+    """It leaves the store unsealed, and the next call builds the index again."""
     node.add("a", ipam=BOTH)
     node.host.run("touch", STORE)
     node.kill("a")

@@ -1,4 +1,4 @@
-"""Whether an attachment is alive, told from its mark: namespaces and links of the real kernel."""
+"""Liveness of an attachment, by its mark: namespaces and links of the real kernel."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Pod:
 
 
 def left(host: PretendHost) -> Any:
-    """Links, files, elements of nf_tables, and rules of iptables that are a pod's."""
+    """Return a pod's links, files, elements of nf_tables, and rules of iptables."""
     shown = json.loads(host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]
     held = [thing["name"] for entry in shown for thing in entry.values() if thing.get("elem")]
     files = [path for path in host.snapshot()["files"] if not path.endswith(("/lock", "/boot"))]
@@ -163,7 +163,7 @@ def test_networks(host: PretendHost, length: int, backend: str) -> None:
 
 
 def test_records_of_tuning_keep_the_references_name_where_it_fits(host: PretendHost) -> None:
-    """With the suffix that a file has while it is written; a digest stands for the others, with the names inside."""
+    """The suffix of a file during its writing must fit as well. Longer names become a digest, with the names inside."""
     directory = host.root / "run/cni/tuning"
     for length in (64, 230, 231, 255):
         pod = Pod(host, [BRIDGE, TUNING], "c" * length, "net")

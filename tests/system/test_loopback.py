@@ -72,7 +72,7 @@ def test_without_ipv6(host: PretendHost) -> None:
 
 @pytest.mark.parametrize("was_up", [True, False])
 def test_a_strange_address_is_an_error(host: PretendHost, was_up: bool) -> None:
-    """And `lo` is left as it was found."""
+    """`lo` stays as it was."""
     netns = host.netns("a")
     host.run("ip", "-n", "a", "address", "add", "10.2.2.2/32", "dev", "lo")
     host.run("ip", "-n", "a", "link", "set", "lo", "up" if was_up else "down")

@@ -137,7 +137,7 @@ def test_tuning(node: Node, how: str) -> None:
 
 
 def test_tuning_of_a_link_that_leads_to_no_bridge(node: Node) -> None:
-    """Nobody else is on its wire."""
+    """No other link is on its wire."""
     node.host.run("sh", "-ec", "ip netns add e; ip link add name veth-e type veth peer name eth0 netns e")
     node.results["e"] = {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/e"}], "ips": []}
     bridge = node.macs("first")["bridge cni0"]

@@ -18,7 +18,7 @@ CONFIG: dict[str, Any] = {
     "cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True,
     "ipam": {"type": "host-local", "ranges": [[{"subnet": V4}], [{"subnet": V6}]]},
 }  # fmt: skip
-# A neighbour of the node that knows the way to the pods: it can answer whatever source it sees.
+# A neighbour of the node with routes to the pods: it can answer any source.
 OUTSIDE = """
 ip netns add outside
 ip link add uplink type veth peer name eth0 netns outside
@@ -67,7 +67,7 @@ else:
     sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, bytes(8) + uplink.to_bytes(4, sys.byteorder))
 sender.sendto(b"x", (destination, 9))
 """
-# Prints where each of two datagrams comes from, to whatever address or group it was sent.
+# Prints the source of each of two datagrams to any address or group.
 LISTEN = """
 import socket, sys
 link = socket.if_nametoindex("eth0").to_bytes(4, sys.byteorder)
@@ -171,12 +171,12 @@ def test_pods_of_a_network_share_their_chains(node: Node) -> None:
     node.add("d", name="other", bridge="cni1", ipam={"type": "host-local", "subnet": "10.2.0.0/24"})
     text = node.host.run("nft", "list", "ruleset").stdout
     assert len(re.findall(r"chain masq-\w+ {", text)) == 3
-    node.host.run("nft", "--check", "-f", "-", input=text)  # what an administrator saves can be loaded again
+    node.host.run("nft", "--check", "-f", "-", input=text)  # an administrator can load a saved rule set again
 
 
 @pytest.mark.parametrize("state", ["whole", "netns empty", "netns gone", "with prevResult"])
 def test_delete(node: Node, state: str) -> None:
-    """Twice; the other pod keeps its own."""
+    """DEL succeeds twice; the other pod keeps its own state."""
     node.add("a")
     node.add("b")
     if state == "netns gone":
@@ -239,7 +239,7 @@ def test_an_address_that_is_leased_anew(node: Node) -> None:
 
 
 def test_a_failed_add_leaves_nothing(node: Node) -> None:
-    """Nobody hears the answer, which is after all is done."""
+    """The ADD fails at its very end: it cannot write its answer."""
     node.host.netns("a")
     answer = node.call("ADD", "a", prefix=("sh", "-c", 'exec "$0" >&-'))
     assert answer.status == 1
@@ -284,7 +284,7 @@ def nat(node: Node) -> list[str]:
 
 @pytest.mark.parametrize("state", ["whole", "netns empty", "netns gone"])
 def test_by_iptables(node: Node, state: str) -> None:
-    """As by nf_tables: addresses seen outside, CHECK, DEL of one pod, GC of the other."""
+    """The effects equal those of nf_tables: addresses seen outside, CHECK, DEL of one pod, GC of the other."""
     keys: dict[str, Any] = {"ipMasqBackend": "iptables", "nonMasqueradeCIDRs": ["172.16.0.0/12", "fd00:55::/48"]}
     for pod in ("a", "b"):
         node.add(pod, **keys)
@@ -487,7 +487,7 @@ for n in range(200):
 
 
 def test_the_number_of_messages_does_not_grow(node: Node) -> None:
-    """With 1 pod and with 201: as many messages to nf_tables for ADD, DEL and CHECK, and no child process."""
+    """ADD, DEL and CHECK send as many messages to nf_tables with 1 pod as with 201, and start no child process."""
 
     def counted(command: str, **keys: Any) -> int:
         names = "trace=socket,sendto,sendmsg,clone,clone3,fork,vfork,execve"

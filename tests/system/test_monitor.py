@@ -32,7 +32,7 @@ class Watched:
         return said.rstrip("\n")
 
     def until_now(self) -> list[str]:
-        """All lines up to one about something that this makes to happen after all else."""
+        """Return all lines up to the one about an event that this call causes last."""
         self.marks += 1
         mark = f"mark{self.marks}"
         self.host.run("ip", "link", "add", mark, "type", "bridge")
@@ -55,7 +55,7 @@ def monitor(host: PretendHost, *args: str) -> Iterator[Watched]:
     """Start a monitor and wait until it listens."""
     process = host.popen(*CNITOOL, "monitor", *args, stdin=subprocess.DEVNULL)
     watched = Watched(host, process)
-    # what is waited for and never told is a failure, not a wait for ever
+    # a missing line fails the test instead of blocking it
     limit = Timer(PATIENCE, process.kill)
     limit.start()
     try:
@@ -185,7 +185,7 @@ def test_ports_that_are_no_pods(node: Node) -> None:
 
 
 def test_the_references_pod(node: Node, reference_bin: str) -> None:
-    """Its owner is told once the runtime has remembered it."""
+    """Its owner is printed once the runtime has cached it."""
     with monitor(node.host, "--json") as watched:
         result = node.attach("theirs", "db", bin_dir=reference_bin)
         link = result["interfaces"][1]["name"]

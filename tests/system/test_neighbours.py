@@ -16,7 +16,7 @@ GATEWAYS = ("10.1.0.1", "fd00:1::1")
 PLACES = (None, "other", "lan")  # the host, another pod, a host behind a port of the bridge
 # Longer than any test: the kernel takes no other MAC from an ARP message that is not gratuitous for this time.
 LOCKTIME = 10**6
-# Connects to a TCP port that nobody listens on, and prints the number of segments that had to be sent again.
+# Connects to a closed TCP port, and prints the number of segments that were sent again.
 CONNECT = """
 import socket, sys
 address = sys.argv[1]
@@ -34,7 +34,7 @@ with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as cli
 
 
 def fixed(number: int = 9) -> dict[str, Any]:
-    """Ranges of one address, which go to each pod in turn."""
+    """Return ranges of one address, which each pod gets in turn."""
     ranges = []
     for subnet, gateway in zip((V4, V6), GATEWAYS, strict=True):
         one = f"{gateway[:-1]}{number}"
@@ -91,7 +91,7 @@ class Node(Network):
         return self.host.run(*ping, check=False).returncode == 0
 
     def lock_neighbours(self) -> None:
-        """Make each neighbour keep the MAC that it has just learnt, whatever ordinary ARP messages say."""
+        """Make each neighbour keep the MAC that it has just learnt; ordinary ARP messages do not change it."""
         vlan = self.config.get("vlan")
         for place in PLACES if (self.host.root / "run/netns/lan").exists() else PLACES[:2]:
             link = "eth0" if place else f"{self.config['bridge']}.{vlan}" if vlan else self.config["bridge"]
@@ -108,7 +108,7 @@ def unreached(node: Node, places: tuple[str | None, ...] = PLACES) -> list[tuple
 
 @pytest.fixture
 def node(host: PretendHost) -> Node:
-    """With neighbours in each place that have learnt for good."""
+    """Return a node with neighbours in each place that keep the MACs they learn."""
     crowded = Node(host)
     crowded.add("other")
     crowded.lan()
@@ -162,7 +162,7 @@ def test_the_gateway_address_is_announced_as_well(host: PretendHost) -> None:
 
 @pytest.mark.row(21)
 def test_a_host_behind_an_uplink_learns_pod_and_gateway(host: PretendHost) -> None:
-    """All is new on this node, which was started anew; the host behind the uplink was not."""
+    """The node was restarted and has only new MACs; the host behind the uplink was not."""
     node = Node(host, uplinks=["port0"])
     node.lan()
     host.run("ip", "netns", "exec", "lan", "sysctl", "-qw", f"net/ipv4/neigh/eth0/locktime={LOCKTIME}")
@@ -184,7 +184,7 @@ def test_a_pod_keeps_announcing_by_itself(node: Node) -> None:
 
 @pytest.mark.row(21)
 def test_tuning_announces_a_new_mac(node: Node, host: PretendHost) -> None:
-    """Also of an interface that the kernel does not announce."""
+    """It announces one even on an interface that the kernel does not announce."""
     for number, switch in enumerate(("1", "0")):
         pod = f"a{number}"
         result = node.add(pod, ipam=fixed(), name="reused")
@@ -200,11 +200,11 @@ def test_tuning_announces_a_new_mac(node: Node, host: PretendHost) -> None:
 
 
 def test_an_announcement_that_cannot_be_sent(host: PretendHost) -> None:
-    """It is no reason for ADD to fail: the pod works, and its neighbours find out later."""
+    """ADD does not fail: the pod works, and its neighbours learn the MAC later."""
     node = Node(host)
     config = json.dumps({**node.config})
     netns = host.netns("a")
-    # without the capability for packet sockets, on a node whose sysctls cannot be set
+    # without the capability for packet sockets, on a node with read-only sysctls
     drop = ("setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw", "--")
     prepare(host, "a")
     read_only(host)
@@ -237,7 +237,7 @@ def test_the_first_pod_is_reached_from_outside_at_once(host: PretendHost, there:
 
 @pytest.mark.row(22)
 def test_all_of_several_first_pods_are_reached(host: PretendHost) -> None:
-    """Four ADDs at once: all but one find the bridge of another call."""
+    """Several ADDs run at once; some of them find the bridge that another has made."""
     node = Node(host)
     node.far()
     config = {**node.config, "cniVersion": "1.0.0"}
@@ -294,7 +294,7 @@ def test_a_strangers_bridge_keeps_its_detection(host: PretendHost) -> None:
 
 
 def test_a_bridge_without_a_link_local_address(host: PretendHost) -> None:
-    """There is nothing to wait for."""
+    """ADD has nothing to wait for."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 addrgenmode none up")
     node = Node(host)
     node.add("a")
@@ -372,7 +372,7 @@ def test_ipv6_addresses_survive_a_link_that_was_down(host: PretendHost) -> None:
 @pytest.mark.parametrize("keys", [{}, {"ipam": host_local(V4)}, {"ipam": ..., "isDefaultGateway": False}],
                          ids=["dual stack", "IPv4", "layer 2"])  # fmt: skip
 def test_the_pods_link_is_up(host: PretendHost, keys: dict[str, Any]) -> None:
-    """Also where it has the index of its other end, which the kernel tells of its carrier once a second at most."""
+    """It is up even if it has the index of its other end; the kernel then reports carrier once a second at most."""
     node = Node(host)
     for pod in ("a", "even"):
         host.netns(pod)
@@ -385,7 +385,7 @@ def test_the_pods_link_is_up(host: PretendHost, keys: dict[str, Any]) -> None:
     assert port["operstate"] == "UP" and port["ifindex"] == host.ip("link", "show", "eth0", netns="a")[0]["ifindex"]
 
 
-# -- a node whose /proc/sys is read-only
+# -- a node with a read-only /proc/sys
 
 
 def prepare(host: PretendHost, *pods: str) -> None:

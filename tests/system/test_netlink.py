@@ -39,7 +39,7 @@ ip -6 route add fd02::/48 via fd00:1::5 metric 9 mtu 1280
 ip -6 route add default dev br0 pref high
 """
 
-# Prints, for each message of each dump, what both make of it.
+# Prints both parsers' results for each message of each dump.
 COMPARE = """
 import json, sys
 from pyroute2.netlink.rtnl import rtmsg
@@ -81,7 +81,7 @@ def messages(data):
 """
 
 
-# What pyroute2 does not know.
+# Attributes that pyroute2 does not know.
 BY_HAND = {attribute for rows in ATTRIBUTES_BY_HAND.values() for _, attribute, _ in rows}
 
 

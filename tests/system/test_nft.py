@@ -10,7 +10,7 @@ import pytest
 from tests.pretend import PretendHost
 from tests.system import nft_rules
 
-OWN = ("handle", "table", "comment")  # what must differ
+OWN = ("handle", "table", "comment")  # keys that must differ
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ print(problems("c1", "10.1.0.5", "10.1.0.6", ports=(80, 81)))
 
 
 def test_what_never_was(plain: PretendHost) -> None:
-    """Nothing is made by asking and removing."""
+    """Asking and removing create nothing."""
     said = mechanism(plain, """
 remove("c1")
 registry.collect(kernel, R, "net", set())
@@ -239,13 +239,13 @@ long = Owner("n" * 3000, "c" * 4000, 'e"th~')
 registry.add(kernel, R, long, elements("10.1.0.5"), chains=[chain()])
 assert registry.problems(kernel, R, long, elements("10.1.0.5"), [chain()]) == []
 """)  # fmt: skip
-    plain.run("nft", "-c", "-f", "-", input=text(plain))  # what nft shows it can read
+    plain.run("nft", "-c", "-f", "-", input=text(plain))  # nft can read its own output
     mechanism(plain, "registry.collect(kernel, R, 'n' * 3000, {('c' * 4000, 'eth0')})")
     assert held(plain) == EMPTY
 
 
 def test_collect(plain: PretendHost) -> None:
-    """Only this network's and this mechanism's, orphans too; chains in use stay, the others go."""
+    """GC deletes this network's and this mechanism's entries, orphans included; chains in use stay, the others go."""
     mechanism(plain, """
 for name, pod in (("a", "10.1.0.5"), ("b", "10.1.0.6"), ("c", "10.1.0.7")):
     add(name, pod)

@@ -70,7 +70,7 @@ class Node(chain_node.Node):
 @pytest.mark.parametrize("path", ["/run/netns/b", "/run/link"])
 @pytest.mark.parametrize("told", [True, False], ids=["prevResult", "nothing"])
 def test_another_pod_at_the_path(node: Node, path: str, told: bool) -> None:
-    """Of this suite, too; the first DEL has been called or not, the pod has gone or not."""
+    """That pod is this suite's. The first DEL has been called or not, the pod has gone or not."""
     node.host.run("ln", "-s", "/run/netns/b", "/run/link")
     for pod, chain in (("a", CHAIN), ("b", OTHER)):
         node.up(pod, chain)
@@ -175,7 +175,7 @@ def test_a_pod_of_the_references_is_removed(node: Node, reference_bin: str, told
 @pytest.mark.row("path")
 @pytest.mark.parametrize("bridge", ["", "other0"], ids=["no port", "port of another bridge"])
 def test_a_pod_that_nobody_knows_at_the_path(node: Node, bridge: str) -> None:
-    """Made by hand, or by a suite that has no lease here and leaves no alias."""
+    """A pod made by hand, or by a suite that has no lease here and leaves no alias."""
     node.up("a", [BRIDGE])
     node.host.netns("b")
     node.host.run("ip", "link", "add", "strange", "type", "veth", "peer", "name", "eth0", "netns", "b")
@@ -245,7 +245,7 @@ def test_a_result_that_names_strangers(node: Node) -> None:
 @pytest.mark.row("path")
 @pytest.mark.parametrize("first", ["ours", "reference"])
 def test_a_record_of_the_references(node: Node, reference_bin: str, first: str) -> None:
-    """It does not name the namespace: the pod's link on the host does, by its alias or by the result."""
+    """The record does not name the namespace; the pod's link on the host does, by its alias or by the result."""
     plugin = {**TUNING, "mtu": 1350}
     for pod in ("a", "b"):
         node.host.netns(pod)
@@ -266,7 +266,7 @@ def test_a_record_of_the_references(node: Node, reference_bin: str, first: str) 
 
 @pytest.mark.row("path")
 def test_a_lo_that_another_has_brought_up(node: Node) -> None:
-    """DEL takes down the link that its ADD brought up, whatever others asked for later."""
+    """DEL takes down the link that its ADD brought up, even if others asked for it later."""
     for pod in ("a", "b"):
         node.host.netns(pod)
         node.loop(pod)

@@ -58,7 +58,7 @@ def node(host: PretendHost, backend: str) -> Node:
     return Node(host, backend)
 
 
-# -- who reaches what
+# -- senders and targets
 
 
 @EVERY
@@ -120,7 +120,7 @@ def test_what_is_masqueraded(node: Node) -> None:
 @EITHER
 @pytest.mark.parametrize("keys", [{}, {"masqAll": True}])
 def test_who_calls_a_pod_by_its_own_address_keeps_theirs(node: Node, keys: dict[str, Any]) -> None:
-    """Of either family, from outside and from another pod, to the port that is mapped and to another one."""
+    """Clients of either family, outside and in another pod, call the mapped port and another one."""
     node.host.run("sh", "-c", "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo 1 >$f; done")
     node.add("a", {**ALL, **keys})
     own = {pod: [ip["address"].partition("/")[0] for ip in node.results[pod]["ips"]] for pod in "ab"}
@@ -157,7 +157,7 @@ def test_only_what_is_sent_to_this_host_is_redirected(node: Node) -> None:
 @EITHER
 @pytest.mark.row("host-ip")
 def test_another_hosts_address_is_no_host_ip(node: Node) -> None:
-    """Neither when it is asked for nor when the host's own address becomes a neighbour's (CVE-2020-8554)."""
+    """ADD refuses it, and a former address of the host stops matching once a neighbour has it (CVE-2020-8554)."""
     far, protocols = ("192.0.3.9", "fd00:3::9"), ("tcp", "udp")
     keys = ports(*((8080, 80, protocol, address) for protocol in protocols for address in far))
     refused = node.call("ADD", "a", keys)
@@ -196,7 +196,7 @@ print(receiver.recv(100).decode())
 
 @EITHER
 def test_localhost_stays_shut_if_an_add_fails(plain: Plain) -> None:
-    """As long as there is no rule that keeps others from it."""
+    """It stays shut until a rule keeps strangers out."""
     plain.add(TCP)
     plain.host.run("sysctl", "-qw", "net.ipv4.conf.br0.route_localnet=0")
     assert plain.call("ADD", TCP, "c2", 6).status == 1
@@ -257,7 +257,7 @@ def test_udp_that_goes_on(node: Node) -> None:
     answer = node.call("GC", "b", {"name": "net2", "cni.dev/valid-attachments": []})
     assert answer.status == 0
     assert reached() == ["host", "host", "host", "host", "far"]
-    assert others() == before  # the same all the time, not others that traffic made anew
+    assert others() == before  # the same connections all the time, not new ones of the same traffic
 
 
 # -- entries that lead to the same place
@@ -345,7 +345,7 @@ CONDITIONED = ports((8080, 80), (8080, 80, "tcp", HOST), conditionsV4=["-s", OUT
 def test_a_port_that_the_containers_other_network_has(
     plain: Plain, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
-    """As podman asks for it, with each network of a container: the port stays where it is."""
+    """podman asks for it with each network of a container: the port stays with the first."""
     other = {**second, "name": "net2"}
     plain.add(first)
     before = elements(plain.host)
@@ -404,7 +404,7 @@ def test_conditions(node: Node, v4: list[str], v6: list[str], at: str) -> None:
     servers = [("a", "tcp", 80), ("b", "tcp", 80)]
     probes = [(origin, "tcp", address, 8080) for origin in ("far", "out") for address in (HOST, HOST_6)]
     assert node.probe(servers, probes) == [["a", "192.0.3.9"], ["a", "fd00:3::9"], REFUSED, REFUSED]
-    if at:  # what does not fulfil them goes on to what any address has
+    if at:  # other packets match the mapping of any address
         node.add("b", ports((8080, 80)))
         assert [answer[0] for answer in node.probe(servers, probes)] == ["a", "a", "b", "b"]
         assert node.call("DEL", "b", {}).status == 0
@@ -438,7 +438,7 @@ def test_a_chain_that_nobody_asks(plain: Plain) -> None:
         assert plain.call("DEL", {**TCP, **keys}).stderr == ""
 
 
-# -- what is asked for, in every form, and what is not accepted
+# -- mappings in every form, and refused ones
 
 
 @pytest.mark.parametrize("entry", [
@@ -664,7 +664,7 @@ def test_the_hosts_own_namespace(plain: Plain, path: str) -> None:
 
 
 def test_what_the_reference_has_made_is_removed(plain: Plain) -> None:
-    """Its nftables backend's rules of this container, in both families; those of others and other tables stay."""
+    """DEL removes its nftables backend's rules of this container, in both families; other rules and tables stay."""
     lines = [
         f'add rule {family} {table} {chain} counter comment "{name}"'
         for family in ("ip", "ip6") for table in ("cni_hostport", "mine") for chain in ("hostports", "hostip_hostports", "masquerading", "other")
@@ -700,7 +700,7 @@ def test_without_nf_tables(plain: Plain) -> None:
     assert plain.call("GC", {"cni.dev/valid-attachments": []}, prefix=NO_NF_TABLES).status == 0
 
 
-# -- what it costs
+# -- cost
 
 
 def traced(plain: Plain, verb: str, keys: dict[str, Any], name: str, number: int) -> list[str]:
@@ -712,7 +712,7 @@ def traced(plain: Plain, verb: str, keys: dict[str, Any], name: str, number: int
 
 
 def test_cost_with_200_pods(plain: Plain) -> None:
-    """As many messages as with one pod, and not one child process."""
+    """As many messages as with one pod, and no child process."""
     keys = ports((8080, 80, "tcp"), (8080, 80, "udp"))
     plain.add(ports((7999, 80)), "first", 300)
 
@@ -734,7 +734,7 @@ def test_cost_with_200_pods(plain: Plain) -> None:
 
 
 def test_in_a_chain_with_bridge(host: PretendHost, installed: Path) -> None:
-    """As a runtime calls it, which says the ports to each verb."""
+    """A runtime passes the ports to each verb."""
     node = Node(host)
     netns = host.netns("c")
     node.where["c"] = netns

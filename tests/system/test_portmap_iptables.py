@@ -127,7 +127,7 @@ def test_hand_over(plain: Plain, reference_bin: str) -> None:
 
 
 def test_garbage_collection(plain: Plain, reference_bin: str) -> None:
-    """Of this network, whichever suite made it; one of two interfaces that share a chain."""
+    """It deletes chains of this network, of either suite, and one of two interfaces that share a chain."""
     for number, name in enumerate(("c1", "c2", "c3")):
         plain.add(ports((8000 + number, 80, "udp")), name, number)
         by_reference(plain, "ADD", ports((8100 + number, 80, "tcp")), reference_bin, container_id=f"r{name}")
@@ -147,7 +147,7 @@ def test_garbage_collection(plain: Plain, reference_bin: str) -> None:
     assert set(re.findall(r"--dports (\S+)", "\n".join(of_pods(plain.host)))) == {"9000"}
 
 
-# -- whose port it is
+# -- holders of a port
 
 
 def test_a_port_that_the_other_backend_has(plain: Plain, reference_bin: str) -> None:
@@ -178,7 +178,7 @@ def test_a_port_that_the_other_backend_has(plain: Plain, reference_bin: str) -> 
 
 @BY_IPTABLES
 def test_ports_of_the_living_that_lead_to_the_same_address_stay(plain: Plain) -> None:
-    """Of another network, and of another container that shares the address; those of the dead would go."""
+    """They belong to another network, or to another container that shares the address; those of dead pods would go."""
     plain.add(TCP)
     plain.add({**ports((8081, 80)), "name": "net2"})
     plain.add(ports((8082, 80)), "c2")
@@ -245,7 +245,7 @@ def test_not_both_backends_get_a_port_that_is_wanted_at_once(plain: Plain) -> No
         assert left(plain.host) == {}
 
 
-# -- what rules do
+# -- effects of the rules
 
 
 def test_conditions_that_iptables_cannot_have(plain: Plain) -> None:
@@ -303,7 +303,7 @@ def test_other_matches(plain: Plain, words: list[str]) -> None:
 
 @BY_IPTABLES
 def test_packets_that_other_matches_select(node: Node) -> None:
-    """By a mark that the administrator's rules set."""
+    """The conditions match a mark that the administrator's rules set."""
     for six in ("", "6"):
         mark = f"ip{six}tables -t mangle -A PREROUTING -i far0 -j MARK --set-mark 5"
         node.host.run(*mark.split(), env=node.environment.get("env"))
@@ -324,7 +324,7 @@ def test_packets_that_other_matches_select(node: Node) -> None:
 
 
 def test_what_iptables_refuses(plain: Plain) -> None:
-    """Its own words, with the key; nothing is left, and STATUS says so before."""
+    """The error has iptables' own words and the key; nothing is left, and STATUS reports it before."""
     plain.add(ports((9999, 80)), "other", 9)
     for words, said in (
         (["-m", "nonesuch"], "nonesuch"), (["-m", "tcp", "--dport", "x"], "x"),
@@ -385,7 +385,7 @@ ADMITTED = ("-A", "CNI-ADMIN", "-m", "conntrack", "--ctstate", "DNAT", "-j", "AC
 
 @BY_IPTABLES
 def test_with_masquerading_and_firewall(host: PretendHost, backend: str) -> None:
-    """All three by iptables, where FORWARD drops: masquerading stops no hairpin, the administrator lets outsiders in."""
+    """All three use iptables, and FORWARD drops: masquerading stops no hairpin, the administrator lets outsiders in."""
     node = Node(host, backend, ipMasq=True, ipMasqBackend="iptables", hairpinMode=True)
     environment: dict[str, Any] = node.environment
     env = environment.get("env")
@@ -442,7 +442,7 @@ def test_with_masquerading_and_firewall(host: PretendHost, backend: str) -> None
     assert node.probe([("a", "tcp", 80)], outside) == ["ConnectionRefusedError"] * 2
 
 
-# -- the other verbs, and what a call costs
+# -- the other verbs, and the cost of a call
 
 
 @BY_IPTABLES
@@ -497,7 +497,7 @@ def test_unfinished_work_of_others(plain: Plain) -> None:
 
 
 def test_del_on_a_host_that_had_the_older_iptables(plain: Plain) -> None:
-    """Its table may have the chain, which nobody can tell without its programs; nor can DEL wait for them."""
+    """Its table may have the chain, which only its own programs can show; DEL cannot wait for them."""
     plain.host.run("sh", "-ec", "iptables-legacy -t nat -L; ip6tables-legacy -t nat -L")
     without: dict[str, Any] = {"env": {"PATH": "/none"}}
     assert plain.call("DEL", {}, **without).status == 0

@@ -27,7 +27,7 @@ CHAINED: dict[str, dict[str, Any]] = {
 
 
 def files(host: PretendHost) -> dict[str, Any]:
-    """Every file and directory of the state with all that a write would change, times of access apart."""
+    """Return every file and directory of the state with all that a write would change, except times of access."""
 
     def every(top: Path) -> Iterator[Path]:
         for folder, directories, names in os.walk(top):
@@ -92,7 +92,7 @@ def test_a_store_that_cannot_be_written(host: PretendHost, state: str, how: str)
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.row(16)
 def test_who_only_looks_changes_nothing(host: PretendHost, state: str) -> None:
-    """Where it could."""
+    """CHECK and STATUS write nothing, even if they could."""
     for pod in "ab":
         assert host_local(host, "ADD", pod).status == 0
     host.run("sh", "-ec", STATES[state])

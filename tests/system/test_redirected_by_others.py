@@ -74,7 +74,7 @@ def test_a_strangers_services_keep_their_clients_addresses(node: Node, masq_all:
 @EITHER
 @pytest.mark.row("source-address")
 def test_a_strangers_redirection_of_the_host_port_itself(node: Node) -> None:
-    """It comes first: the connection is the stranger's, although port, pod and address are those of the mapping."""
+    """It comes first: the connection is the stranger's, although port, pod and address equal the mapping's."""
     node.add("a", {**TCP, "masqAll": True})
     redirect(node, "a", (HOST, 8080), (HOST_6, 8080), priority=EARLIER)
     probes = [("out", "tcp", HOST, 8080), ("out", "tcp", HOST_6, 8080)]
@@ -119,7 +119,7 @@ def test_marks_are_others(node: Node) -> None:
 
 @pytest.mark.parametrize("backend", ["nftables"], indirect=True)
 def test_chains_of_conditions_from_the_release_before(node: Node) -> None:
-    """Their rules name no label: a pod that has them since then is masqueraded as before."""
+    """Their rules name no label: a pod that has them is masqueraded as before."""
     node.add("a", {**TCP, "masqAll": True, "conditionsV4": ["-s", OUT], "conditionsV6": ["-s", OUT_6]})
     listed = node.host.run("nft", "--stateless", "list", "ruleset").stdout
     chains = [part for part in listed.split("chain ")[1:] if part.startswith("hostport-")]

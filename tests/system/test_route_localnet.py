@@ -75,7 +75,7 @@ class Segment(Node):
             "-ec",
             "for name in all default cni0 out0; do cd /proc/sys/net/ipv4/conf/$name; echo 0 >rp_filter; echo 1 >accept_local; done",
         )
-        # who listens there hears such packets from its own gateway
+        # a listener there receives such packets from its own gateway
         host.run("ip", "netns", "exec", "out", "sh", "-ec", "cd /proc/sys/net/ipv4/conf; for name in all eth0; do echo 1 >$name/route_localnet; "
                                                             "echo 1 >$name/accept_local; echo 0 >$name/rp_filter; done")  # fmt: skip
         self.mac = host.ip("link", "show", "cni0")[0]["address"]
@@ -95,7 +95,7 @@ class Segment(Node):
 @EVERY
 @pytest.mark.parametrize("sender", ["a", "near"])
 def test_nobody_is_let_in(host: PretendHost, backend: str, sender: str) -> None:
-    """Neither to any address of 127.0.0.0/8 nor from one, wherever to: by a pod, and by a neighbour of the bridge."""
+    """Packets to or from 127.0.0.0/8 are dropped, from a pod and from a neighbour of the bridge."""
     node = Segment(host, backend)
     node.add("b", TCP)
     assert turned_on(host) == {"cni0"}
@@ -142,7 +142,7 @@ def test_each_add_restores_the_rules(plain: Plain, lost: str, keys: dict[str, An
 
 
 def test_part_of_the_rules_is_restored(plain: Plain) -> None:
-    """As an older release left them, without those for packets from 127.0.0.0/8."""
+    """An older release left the rules, without those for packets from 127.0.0.0/8."""
     plain.add(TCP)
     plain.host.run("nft", "flush", "chain", "inet", "pycni", "hostports_localnet")
     plain.add({}, "c2", number=6)
@@ -185,7 +185,7 @@ def test_gc_sets_it_back(plain: Plain) -> None:
 
 @EITHER
 def test_a_failed_add_sets_it_back(plain: Plain) -> None:
-    """Nobody reads the result."""
+    """The ADD cannot write its result."""
     config = json.dumps(plain.config(TCP))
     env = {**plain.environment.get("env", {}), "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": plain.netns,
            "CNI_IFNAME": "eth0", "CNI_PATH": plain.host.bin_dir, "PATH": PATH}  # fmt: skip
@@ -215,7 +215,7 @@ def test_a_link_that_came_later_is_not_meant(plain: Plain) -> None:
 @pytest.mark.parametrize("by", ["iptables", "nftables"])
 @EITHER
 def test_the_reference_still_needs_it(plain: Plain, reference_bin: str, by: str) -> None:
-    """Its host ports count as well, and its DEL leaves the switch to this suite's next one."""
+    """Its host ports count as well, and its DEL leaves the switch to this suite's next DEL."""
     plain.add(TCP)
     own = {**plain.config(ports((8081, 80, "tcp")), 6), "cniVersion": "1.0.0", "backend": by}
     own["prevResult"]["cniVersion"] = "1.0.0"

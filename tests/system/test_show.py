@@ -36,7 +36,7 @@ def running(host: PretendHost, *argv: str) -> Iterator[None]:
 
 
 def ports(shown: Any, bridge: str = "cni0") -> dict[str, Any]:
-    """By container id, or by the host link's name where the owner is not known."""
+    """Return the ports by container ID, or by the host link's name if the owner is not known."""
     (found,) = [one for one in shown["bridges"] if one["name"] == bridge]
     return {(port["pod"] or {}).get("containerID") or port["name"]: port for port in found["ports"]}
 
@@ -113,7 +113,7 @@ def counters(host: PretendHost, link: str) -> tuple[int, int]:
 
 def test_in_and_out_are_the_pods(node: Node) -> None:
     link = host_end(node.attach("web1"))
-    # nobody answers, so that the pod sends more than it receives
+    # no answers: the pod sends more than it receives
     for command in ("link set eth0 arp off", "link set eth0 address 02:00:00:00:00:09"):
         node.host.run("ip", "-n", "web1", *command.split())
     node.host.run("ip", "netns", "exec", "web1", "ping", "-q", "-c", "20", "-i", "0.01", "-W", "0.1", "-s", "1400",
@@ -161,7 +161,7 @@ NETWORK_OF_THE_REFERENCE: dict[str, Any] = {
 
 
 def test_the_reference_remembered_without_names_on_the_host(node: Node, reference_bin: str) -> None:
-    """Where the result does not name the host's end, the link inside the namespace tells which attachment it is."""
+    """If the result does not name the host's end, the link inside the namespace identifies the attachment."""
     node.configure(NETWORK_OF_THE_REFERENCE)
     node.attach("theirs", "db", network="theirs", bin_dir=reference_bin)
     entry = node.host.root / "var/lib/cni/results/theirs-theirs-eth0"

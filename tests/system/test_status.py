@@ -81,7 +81,7 @@ def test_an_mtu_that_no_link_has(net: Network) -> None:
 
 
 def test_a_kernel_without_ipv6(net: Network, host: PretendHost) -> None:
-    """As with ipv6.disable=1, with which there is no net.ipv6: refused before anything is done."""
+    """With ipv6.disable=1 there is no net.ipv6: ADD refuses before it does anything."""
     host.run("sh", "-ec", NO_IPV6)
     for keys in ({}, GATEWAY):
         assert net.call("STATUS", "a", **keys).code == 50
@@ -136,7 +136,7 @@ def test_a_bridge_that_a_killed_add_left(net: Network, host: PretendHost) -> Non
 
 @pytest.mark.parametrize("there_before", ["nothing", "a stranger's bridge"])
 def test_another_ipam_plugin(net: Network, host: PretendHost, there_before: str) -> None:
-    """Its networks are unknown before it answers: ADD finds out, and takes back the address."""
+    """Its networks are unknown before it answers: ADD fails then, and frees the address."""
     answer = json.dumps({"cniVersion": "1.0.0", "ips": [{"address": "fd07::9/64"}]})
     script = f"#!/bin/sh\ncat >/dev/null\necho $CNI_COMMAND >>/run/own/calls\necho '{answer}'\n"
     host.run("sh", "-ec", "mkdir /run/own; echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6")

@@ -249,7 +249,7 @@ def test_interface_name_that_makes_a_sysctl_the_hosts(node: Node) -> None:
     assert answer.code == 7 and "nf_conntrack_IFNAME" in answer.json["msg"]
 
 
-# Changes each sysctl of the pod that tuning takes, and prints those that are others on the host by then.
+# Changes each sysctl of the pod that tuning accepts, and prints those that changed on the host as well.
 WALK = """
 import os, sys
 from plugins import tuning

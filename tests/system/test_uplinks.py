@@ -23,13 +23,13 @@ ip -n lan address add 10.1.0.200/24 dev far
 
 @pytest.fixture
 def net(host: PretendHost) -> Network:
-    """Up0 leads to a host in the pods' own network; it is down."""
+    """Return a network with uplink up0, which is down and leads to a host in the pods' own network."""
     host.run("sh", "-ec", LAN)
     return Network(host, uplinks=["up0"], ipam=host_local(V4))
 
 
 def uplink(host: PretendHost, name: str = "up0") -> tuple[str | None, bool]:
-    """Its master and whether it is up."""
+    """Return the uplink's master, and True if it is up."""
     (link,) = host.ip("link", "show", name)
     return link.get("master"), "UP" in link["flags"]
 
@@ -59,7 +59,7 @@ def test_pods_are_in_the_segment(net: Network, host: PretendHost, keys: dict[str
 
 
 def test_the_new_bridges_mac_is_its_own(net: Network, host: PretendHost) -> None:
-    """Not the uplink's, although that is the lowest."""
+    """It is not the uplink's, although that is the lowest."""
     result = net.add("a", isGateway=True)
     assert result["interfaces"][0]["mac"] == host.ip("link", "show", "cni0")[0]["address"] != "02:00:00:00:00:01"
     assert len(result["interfaces"]) == 3
@@ -145,7 +145,7 @@ def test_a_failing_add_leaves_the_uplink_that_another_pod_uses(net: Network, hos
 
 
 def test_a_failing_add_leaves_an_uplink_that_was_put_elsewhere(net: Network, host: PretendHost, tmp_path: Path) -> None:
-    """By the administrator, while the ADD was busy with its IPAM plugin."""
+    """The administrator moved it while the ADD waited for its IPAM plugin."""
     body = "ip link add br7 up type bridge; ip link set up0 up master br7; exit 1\n"
     path = fake_ipam.write(host, tmp_path, "busy", body)
     config = {**net.config, "ipam": {"type": "busy"}}

@@ -57,7 +57,7 @@ def test_who_hears_what(net: Network) -> None:
     net.add("both", vlan=200, vlanTrunk=[{"minID": 99, "maxID": 100}, {"minID": 300, "maxID": 302}], **LAYER_2)
     net.add("keeps", vlan=200, preserveDefaultVlan=True, **LAYER_2)
     net.add("plain", **LAYER_2)
-    # who hears VLAN 100, 200 and 1, how
+    # the receivers of VLAN 100, 200 and 1, with the VLAN they see
     blue = {"access": 0, "same": 0, "trunk": 100, "both": 100, "gateway": 0}
     green = {"other": 0, "both": 0, "keeps": 0}
     default = {"keeps": 0, "plain": 0, "trunk": 0, "bridge": 0}
@@ -243,7 +243,7 @@ def test_a_pod_that_comes_to_a_bridge_without_vlans(net: Network) -> None:
 
 @pytest.mark.parametrize("there_before", [False, True])
 def test_a_failed_add_leaves_nothing(net: Network, host: PretendHost, there_before: bool) -> None:
-    """Neither port nor gateway port nor a new bridge; one that was there goes on filtering, since others may rely on it."""
+    """No port, gateway port or new bridge is left; an existing bridge goes on filtering: others may rely on it."""
     if there_before:
         net.add("b", isGateway=False, **LAYER_2)
     host.netns("a")
@@ -269,7 +269,7 @@ HALF_MADE = {
 @pytest.mark.row("half-made")
 @pytest.mark.parametrize("steps", HALF_MADE.values(), ids=HALF_MADE)
 def test_a_half_made_gateway_port(net: Network, host: PretendHost, steps: list[str]) -> None:
-    """As an ADD leaves it that is killed between two messages: the next pod's completes it, and the pod is reached."""
+    """An ADD killed between two messages leaves it: the next pod's ADD completes it, and the pod is reachable."""
     net.add("first", vlan=100)
     (made,) = host.ip("link", "show", "cni0.100")
     port = made["link"]
