@@ -251,8 +251,8 @@ class PretendHost:
     ) -> Answer:
         """Execute a plugin as a runtime does.
 
-        `env` overrides or adds variables, a None removes one; `path` is CNI_PATH, by default the plugin's own
-        directory; `prefix` is a command to put in front of the executable, such as strace.
+        `env` overrides or adds variables, a None removes one. `path` is CNI_PATH, by default the plugin's own
+        directory. `prefix` is a command to put in front of the executable, such as strace.
         """
         directory = self.bin_dir if bin_dir is None else bin_dir
         variables: dict[str, str | None] = {

@@ -87,7 +87,7 @@ def test_a_route_in_another_table_counts(host: PretendHost) -> None:
 
 
 def test_nothing_changes_without_a_change_of_forwarding(host: PretendHost) -> None:
-    """IPv4 alone, and a host that forwards already, where accept_ra is the administrator's."""
+    """IPv4 alone, and a host that forwards already: accept_ra is then the administrator's."""
     router = Router(host)
     router.teach(HOUR)
     attach(host, "a", V4)
@@ -101,7 +101,7 @@ def test_nothing_changes_without_a_change_of_forwarding(host: PretendHost) -> No
 
 
 def test_the_hosts_own_bridge_keeps_its_way_out(host: PretendHost) -> None:
-    """A bridge that has its default route by advertisements goes on taking them; one without takes none."""
+    """A bridge with a default route by advertisements goes on accepting them; other bridges accept none."""
     router = Router(host)
     host.run("sh", "-ec", "ip link add cni0 up type bridge; ip link set up0 master cni0")
     router.teach(HOUR, HOUR, "cni0")

@@ -397,7 +397,7 @@ def test_subnets_beside_the_runtimes_limits(node: Node) -> None:
 
 
 def test_status_with_subnets(node: Node) -> None:
-    """50 where the kernel refuses any of it."""
+    """STATUS answers 50 if the kernel refuses any message."""
     before = node.state()
     assert node.call("STATUS", "a", SHAPED).status == 0
     for number in range(1, 100):
@@ -565,7 +565,7 @@ def test_add_twice(node: Node) -> None:
 
 @pytest.mark.parametrize("link", ["link add eth0 type bridge", "link add eth0 type veth peer name other", ""])
 def test_only_veth_pairs(node: Node, link: str) -> None:
-    """Another kind of link, a pair with its other end elsewhere than on the host, and no link at all."""
+    """Another kind of link, a pair with its other end outside the host, and no link."""
     netns = node.host.netns("a")
     if link:
         node.host.run("ip", "-n", "a", *link.split())
@@ -683,7 +683,7 @@ def injected(call: str, what: str, number: int | str) -> tuple[str, ...]:
 
 
 def test_status_tells_what_the_kernel_cannot(node: Node) -> None:
-    """Each message in turn fails as it does where a kind is not known; with no key set none is sent."""
+    """Each message in turn fails as for an unknown kind; with no key set none is sent."""
     for number in range(1, 100):
         answer = node.call("STATUS", "a", BOTH, prefix=injected("sendto", "error=EOPNOTSUPP", number))
         if answer.status == 0:

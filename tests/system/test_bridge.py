@@ -65,7 +65,7 @@ def test_the_host_links_name_and_alias(net: Network) -> None:
 
 
 def test_dns(net: Network) -> None:
-    """The configuration's replaces the IPAM plugin's where it is set, and only there."""
+    """The configuration's dns replaces the IPAM plugin's as a whole, unless it is empty."""
     net.host.run("sh", "-c", "printf 'nameserver 9.9.9.9\nsearch b.example\n' >/run/resolv.conf")
     ipam = host_local(resolvConf="/run/resolv.conf")
     given = {"nameservers": ["9.9.9.9"], "search": ["b.example"]}
@@ -259,7 +259,7 @@ UPLINKS = {
 @pytest.mark.parametrize(("uplink", "mtu"), [("veth", 1350), ("macvlan", 1320), ("ifb", 1350), ("loopback", 1500),
                                              ("point to point", 1500), ("down", 1500)])  # fmt: skip
 def test_mtu_auto(net: Network, host: PretendHost, uplink: str, mtu: int) -> None:
-    """The smallest of the up links that are neither loopback nor point-to-point; the default where there is none."""
+    """It is the smallest MTU of the up links that are neither loopback nor point-to-point, else the default."""
     if uplink == "point to point":
         done = host.run("sh", "-c", UPLINKS[uplink], check=False)
         if done.returncode:
@@ -517,7 +517,7 @@ def test_the_first_add_that_fails_takes_the_bridge_along(net: Network, host: Pre
 
 
 def test_check_names_every_difference(net: Network, host: PretendHost) -> None:
-    """Three things broken, three things told."""
+    """CHECK reports each of the broken things."""
     net.add("a", isDefaultGateway=True)
     assert net.check("a", isDefaultGateway=True) == ""
     port = net.host_link("a")["ifname"]

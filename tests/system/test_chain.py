@@ -1,4 +1,4 @@
-"""The usual chain, bridge (ipMasq) + portmap + firewall + bandwidth + tuning, where there is no other program at all."""
+"""The usual chain, bridge (ipMasq) + portmap + firewall + bandwidth + tuning, on a host without other programs."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def test_gc_looks_again_with_the_lock(own: Node, what: str) -> None:
 
 
 def test_a_lease_of_old_beside_an_entry_that_cannot_be_read(own: Node) -> None:
-    """The lease names no interface, so that either of the container's entries may tell of it."""
+    """The lease names no interface, so that either of the container's entries may be its own."""
     for ifname in ("eth0", "eth1"):
         env = {"PATH": PATH, "CNI_PATH": own.bin_dir, "CNI_IFNAME": ifname}
         if ifname == "eth0":

@@ -70,7 +70,7 @@ def test_a_dead_holder_of_a_host_port(host: PretendHost, first: str, second: str
 @pytest.mark.parametrize(("first", "second"), BACKENDS_OF_BOTH)
 @pytest.mark.parametrize("state", ["alive", "netns held", "path gone", "link gone", "unmarked"])
 def test_a_holder_that_may_be_alive_is_refused(node: Node, first: str, second: str, state: str) -> None:
-    """The loss of its namespace or of its link alone is no proof; without a mark there is no proof at all."""
+    """The loss of its namespace or of its link alone is no proof; without a mark nothing is."""
     node.up("a", ported(first))
     node.host.netns("b")
     result = node.call("ADD", "b", BRIDGE).json

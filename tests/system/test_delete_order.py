@@ -54,7 +54,7 @@ def delete(node: Node, keys: dict[str, Any], **how: Any) -> Answer:
 @pytest.mark.parametrize("state", ["whole", "netns gone", "netns empty"])
 @pytest.mark.parametrize("is_configured", [True, False])
 def test_iptables_that_fails(node: Node, state: str, is_configured: bool) -> None:
-    """The link goes all the same; the address is free when DEL is repeated and iptables works."""
+    """DEL deletes the link all the same; a repeated DEL with working iptables frees the address."""
     before = node.left()
     node.up("a", [{**BRIDGE, **KEYS["iptables"]}])
     leased, rules = leases(node), node.iptables()

@@ -175,7 +175,7 @@ def test_bin_dir_that_the_demo_would_hide() -> None:
 
 
 def test_host_port_that_leads_nowhere(installed: Path, tmp_path: Path) -> None:
-    """The demo tells: here portmap passes the result on and maps nothing."""
+    """The demo reports it: here portmap passes the result on and maps nothing."""
     for plugin in ("loopback", "host-local", "bridge"):
         (tmp_path / plugin).symlink_to(installed / plugin)
     portmap = tmp_path / "portmap"

@@ -1,4 +1,4 @@
-"""firewall when the place that decides changes under running pods: CHECK tells, and the next ADD or GC admits them all."""
+"""firewall when FORWARD's owner changes under running pods: CHECK reports it, the next ADD or GC admits all pods."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_forward_becomes_drop(node: Node, variant: str, verb: str) -> None:
 
 
 def test_rules_that_let_a_pod_through_do_not_break_it(node: Node) -> None:
-    """CHECK looks where ADD put the rules, and asks elsewhere only whether packets are dropped."""
+    """CHECK looks for its rules at the place that ADD chose; elsewhere it asks only whether packets are dropped."""
     node.add("a")
     node.host.run("sh", "-ec", PROXY)
     assert outside(node, "a") == [[4, 6]] and node.check("a") == ""
@@ -215,7 +215,7 @@ def test_other_networks_are_left_alone(node: Node) -> None:
 
 @pytest.mark.parametrize("whose", ["another network's", "a dead attachment's"])
 def test_notes_that_are_not_for_this_network(node: Node, whose: str) -> None:
-    """The names of older releases' notes do not tell the network; and a note under another's name is nobody's."""
+    """Names of older releases' notes do not contain the network; a note under another name belongs to no attachment."""
     node.add("a")
     node.add("b", name="other" if whose.startswith("another") else "net")
     directory = node.host.root / "run/cni/firewall"
@@ -233,7 +233,7 @@ def test_notes_that_are_not_for_this_network(node: Node, whose: str) -> None:
 
 @pytest.mark.parametrize("place", [0, -1])
 def test_the_first_and_the_last_are_witnesses(node: Node, place: int) -> None:
-    """An ADD that is killed while it restores has done the first ones: the last tells the next ADD."""
+    """An ADD killed while it restores has done the first ones only: the next ADD looks at the first and the last."""
     node.host.run(*DROP)
     for pod in ("a", "b", "c"):
         node.add(pod)

@@ -113,7 +113,7 @@ def test_the_zone_is_another_one_now(node: Node, firewalld: Firewalld) -> None:
 
 @pytest.mark.parametrize("noted", [True, False])
 def test_sources_of_the_administrators_stay_with_another_backend(node: Node, firewalld: Firewalld, noted: bool) -> None:
-    """DEL asks firewalld where a note says so, or where there is none and the configuration has firewalld."""
+    """DEL asks firewalld if a note says so, or if there is no note and the configuration has firewalld."""
     node.pod("a")
     if noted:
         node.add("a", backend="nftables")

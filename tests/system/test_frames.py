@@ -388,7 +388,7 @@ def test_status(net: Network, host: PretendHost) -> None:
 
 
 def test_what_the_reference_has_made(net: Network, host: PretendHost, reference_bin: str) -> None:
-    """DEL removes its chains for the container, and those of nobody else."""
+    """DEL removes its chains for the container, and no others."""
     config = {**net.config, "cniVersion": "1.0.0"}
     for pod in ("a", "b"):
         netns = host.netns(pod)
@@ -446,7 +446,7 @@ def copies(net: Network, *destinations: str) -> list[str]:
 @pytest.mark.parametrize(("direct", "service"), [("10.1.0.3", "192.0.2.9"), ("fd00:1::3", "fd00:9::9")])
 @pytest.mark.parametrize("by_iptables", [True, False])
 def test_each_frame_once(promiscuous: Network, host: PretendHost, direct: str, service: str, by_iptables: bool) -> None:
-    """The bridge brings it where its packets pass netfilter, the host otherwise; never both."""
+    """The bridge delivers it if its packets pass netfilter, otherwise the host; never both."""
     keys = {"promiscMode": True, "bridgeNfCallIptables": by_iptables}
     promiscuous.add("c", **keys)
     pod, bridge = mac(promiscuous, "a"), promiscuous.results["a"]["interfaces"][0]["mac"]
@@ -499,7 +499,7 @@ def switches(host: PretendHost) -> list[str]:
 
 
 def test_calls_of_iptables(host: PretendHost) -> None:
-    """On, it is this bridge's alone; off, it is the host's; without the key nothing changes."""
+    """On, it is set for this bridge alone; off, for the whole host; without the key nothing changes."""
     net = Network(host)
     host.run("sh", "-c", "for one in iptables ip6tables; do echo 0 >/proc/sys/net/bridge/bridge-nf-call-$one; done")
     net.add("a")

@@ -203,7 +203,7 @@ def test_other_bridges_at_layer_3(node: Node) -> None:
 
 @pytest.mark.parametrize("through_ip", [True, False], ids=["through iptables", "past iptables"])
 def test_packets_of_no_connection(node: Node, through_ip: bool) -> None:
-    """An answer that nobody asked for, by way of the gateway, does not pass either; one from an uplink does."""
+    """An unrequested answer through the gateway does not pass either; one from an uplink does."""
     node.pod("a")
     node.pod("a2")
     node.host.run("sh", "-ec", SEGMENT)

@@ -216,7 +216,7 @@ def test_cnitool_says_it_in_a_sentence(site: Site, tree: Path, damage: str) -> N
 
 @pytest.mark.parametrize("module", ["_socket", "_json", "errno", "marshal", "_imp"])
 def test_a_standard_library_in_part(site: Site, module: str) -> None:
-    """A missing module is told, unless the code knows another way."""
+    """The error names a missing module, unless the code has an alternative."""
     run = f"import sys; sys.modules[{module!r}] = None; sys.argv = sys.argv[1:]; exec(open(sys.argv[0]).read())"
     done = call("/usr/bin/python3", "-IS", "-c", run, site.bin / "bridge")
     if done.returncode:

@@ -42,7 +42,7 @@ def node(request: pytest.FixtureRequest, host: PretendHost) -> Node:
 
 @pytest.mark.row(25)
 def test_an_attachment_that_comes_back_takes_its_stale_lease_over(node: Node) -> None:
-    """Under its old path, where the kernel gives the namespace the old number, under another one, and again."""
+    """It returns under its old path, several times, and then under another one."""
     node.add("a")
     for _ in range(3):
         node.kill("a")

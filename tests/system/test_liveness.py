@@ -58,7 +58,7 @@ def test_dead_where_the_path_leads_to_another_namespace(host: PretendHost, marke
 
 
 def test_dead_where_a_new_namespace_has_the_inode_number_of_the_old(host: PretendHost, marked: str) -> None:
-    """The kernel gives the number out again at once: only the mark's time tells them apart."""
+    """The kernel reuses the number at once: only the mark's time tells them apart."""
     for _ in range(5):
         host.drop_netns("pod")
         host.netns("pod")
@@ -78,7 +78,7 @@ def test_dead_where_the_inode_number_is_the_same_and_the_time_is_not(host: Prete
 
 @pytest.mark.parametrize("through", ["/proc/{}/ns/net", "/run/link"])
 def test_alive_through_a_symbolic_link(host: PretendHost, through: str) -> None:
-    """The kernel makes the inode of /proc/PID/ns/net anew for each look, with another time."""
+    """The kernel makes a new inode of /proc/PID/ns/net for each look, with another time."""
     host.netns("pod")
     with host.popen("ip", "netns", "exec", "pod", "sh", "-c", "echo $$; cat") as keeper:
         path = through.format(read_line(keeper).decode().strip())

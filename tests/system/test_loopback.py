@@ -1,4 +1,4 @@
-"""loopback: `lo` comes up and goes down."""
+"""loopback: `lo` up and down."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ print(len(kernel.dump(wire.RTM_GETLINK)), links.get(kernel, "ifb7")["IFLA_MTU"])
 
 
 def test_an_overrun_buffer_in_the_middle_of_a_large_dump(busy: PretendHost) -> None:
-    """The kernel goes on with one dump at a time: before the next is asked for, the first has to be read out."""
+    """The kernel continues one dump at a time: the first must be read completely before the next request."""
     said = busy.python("""
 import socket
 from shared.net import links, netlink, wire

@@ -93,7 +93,7 @@ def test_a_process_in_the_pod_sends_to_the_calls_sockets(
 
 
 def test_a_wait_heeds_the_kernels_news_alone(net: Network, host: PretendHost) -> None:
-    """A process may tell the pod's listeners anything: the call asks again only after the kernel's own notification."""
+    """A process may send the pod's listeners anything: the call asks again only after a notification of the kernel."""
     prefix = ("strace", "-qq", "-o", "/run/trace", "-e", "trace=sendto")
     config = {
         **net.config,
@@ -111,7 +111,7 @@ def test_a_wait_heeds_the_kernels_news_alone(net: Network, host: PretendHost) ->
 
 
 def test_a_datagram_is_judged_by_its_sender(host: PretendHost) -> None:
-    """A datagram may arrive before the socket is connected, as here, where the connection is undone."""
+    """A datagram may arrive before the socket is connected; here the connection is undone for that."""
     said = host.python("""
 import ctypes, socket, struct
 from shared.net import links, netlink

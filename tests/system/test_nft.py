@@ -202,7 +202,7 @@ def test_an_element_that_leads_elsewhere(plain: PretendHost) -> None:
     "flush chain inet pycni pre; delete chain inet pycni pre; flush chain inet pycni post; delete map inet pycni ports",
 ])  # fmt: skip
 def test_a_damaged_rule_set(plain: PretendHost, damage: str) -> None:
-    """CHECK tells, and the next ADD leaves it as a first one does."""
+    """CHECK reports it, and the next ADD leaves the rule set of a first one."""
     mechanism(plain, "add('c2', '10.1.0.6')")
     whole = {
         kind: sorted(map(str, things)) for kind, things in listed(plain, "pycni").items() if kind in ("chain", "rule")

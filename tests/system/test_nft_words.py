@@ -25,7 +25,7 @@ MARK = re.compile(r"\d+:\d+(:\d+)? (?=/run/netns/)")  # each namespace has its o
 
 
 class Kernel:
-    """Takes transactions and tells them; nothing is done."""
+    """Accepts transactions, keeps them and does nothing."""
 
     def __init__(self) -> None:
         self.recorder = Recorder(0, 0, dict)

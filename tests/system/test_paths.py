@@ -93,9 +93,9 @@ def test_another_pod_at_the_path(node: Node, path: str, told: bool) -> None:
 
 @pytest.mark.row("path")
 def test_the_same_inode_number(node: Node) -> None:
-    """The kernel gives a deleted namespace's number to the next one: by itself it proves nothing.
+    """The kernel reuses a deleted namespace's number: the number by itself proves nothing.
 
-    Which number it gives is not to be had by force, so it is put into the record.
+    The number cannot be forced, so the test writes it into the record.
     """
     for pod in ("a", "b"):
         node.up(pod, [BRIDGE])
@@ -192,7 +192,7 @@ def test_a_pod_that_nobody_knows_at_the_path(node: Node, bridge: str) -> None:
 @pytest.mark.row("path")
 @pytest.mark.parametrize("how", ["no ipam", "no address"])
 def test_a_pod_of_the_references_without_a_lease_or_address(node: Node, reference_bin: str, how: str) -> None:
-    """A port of the bridge that nobody else has is removed."""
+    """DEL removes a port of the bridge if no other pod has it."""
     plugin = {**BRIDGE, "isDefaultGateway": False, "ipam": {}} if how == "no ipam" else BRIDGE
     node.host.netns("a")
     result = node.by(reference_bin, "ADD", plugin, "a")
@@ -294,7 +294,7 @@ def test_a_lo_with_long_names(node: Node) -> None:
 @pytest.mark.row("path")
 @pytest.mark.parametrize("name", [1, [], "x" * 300, "a/b", {}])
 def test_a_bridge_that_can_be_none(node: Node, reference_bin: str, name: Any) -> None:
-    """DEL needs no valid keys: the link stays until its namespace goes."""
+    """DEL needs no valid keys: the link stays until its namespace is deleted."""
     node.host.netns("a")
     node.by(reference_bin, "ADD", BRIDGE, "a")
     node.host.run("ip", "-n", "a", "address", "flush", "dev", "eth0")

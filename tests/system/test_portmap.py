@@ -578,7 +578,7 @@ def test_check_names_everything_that_is_missing(plain: Plain) -> None:
 )
 @pytest.mark.row("lost-rules")
 def test_a_flushed_rule_set(node: Node, damage: str) -> None:
-    """CHECK tells, nobody is reached, and the next ADD makes all anew."""
+    """CHECK reports it, no client reaches a pod, and the next ADD creates all rules again."""
     node.add("a", TCP)
     probe = [("out", "tcp", HOST, 8080), ("out", "tcp", HOST, 9090)]
     servers = [("a", "tcp", 80), ("b", "tcp", 80)]

@@ -468,7 +468,7 @@ def test_check_names_each_missing_rule(plain: Plain) -> None:
 
 @pytest.mark.row("lost-rules")
 def test_after_a_flush(node: Node) -> None:
-    """CHECK tells, and the next ADD makes all anew."""
+    """CHECK reports it, and the next ADD creates all rules again."""
     node.add("a", TCP)
     node.host.run(
         "sh", "-c", "for six in '' 6; do ip${six}tables -t nat -F; ip${six}tables -t nat -X; done; iptables -t raw -F"
@@ -531,7 +531,7 @@ TWO = ["iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore
 
 
 def test_two_processes_for_each_family(plain: Plain) -> None:
-    """ADD and DEL, with UDP to forget; CHECK one; none where there is nothing, and none of the other backend's."""
+    """ADD and DEL run two, with UDP to flush; CHECK one; none run without rules, or for the other backend."""
     native = {**ports((9000, 90), (9000, 90, "udp")), "backend": "nftables"}
     assert executed(plain, "ADD", native, "n1", number=9) == []
     assert sorted(executed(plain, "ADD", ALL)) == sorted(TWO)

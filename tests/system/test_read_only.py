@@ -69,7 +69,7 @@ STATES = {
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.row(10, 16)
 def test_a_store_that_cannot_be_written(host: PretendHost, state: str, how: str) -> None:
-    """CHECK tells the truth, DEL of nothing succeeds, and one that cannot free says so."""
+    """CHECK reports the truth, DEL without a lease succeeds, and a DEL that cannot free its lease fails."""
     for pod in "ab":
         assert host_local(host, "ADD", pod).status == 0
     host.run("sh", "-ec", STATES[state])

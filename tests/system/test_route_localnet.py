@@ -1,4 +1,4 @@
-"""portmap's route_localnet: nobody comes in by it, it is on only behind its rules, and goes with the last host port."""
+"""portmap's route_localnet: it admits no packet, is on only behind its rules, and is reset with the last host port."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_concurrent_calls(plain: Plain) -> None:
 
 @EITHER
 def test_an_add_between_the_last_dels_look_and_its_change(plain: Plain) -> None:
-    """DEL has seen that nobody needs the switch, and is slow to set it back."""
+    """DEL has found no user of the switch, and is slow to reset it."""
     host = plain.host
     plain.add(TCP)
     env = {
@@ -320,7 +320,7 @@ def test_the_documented_clean_up(plain: Plain) -> None:
 @EITHER
 @pytest.mark.parametrize("way", ["a gateway", "the segment", "the segment, no host link named"])
 def test_an_uplink_is_never_switched(plain: Plain, way: str) -> None:
-    """The route to the pod is another link's: of a macvlan's segment, or none at all."""
+    """The route to the pod is another link's, a macvlan's segment for instance, or missing."""
     host = plain.host
     host.netns("outside")
     host.run("sh", "-ec", "ip link add up0 type veth peer eth0 netns outside; ip link set up0 up; ip -n outside link set eth0 up; "

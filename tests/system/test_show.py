@@ -25,7 +25,7 @@ def node(host: PretendHost) -> Node:
 
 @contextmanager
 def running(host: PretendHost, *argv: str) -> Iterator[None]:
-    """Start a command and wait for its first output; it goes on running."""
+    """Start a command that continues, and wait for its first output."""
     process = host.popen(*argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         assert read_line(process)
@@ -51,7 +51,7 @@ def addresses(result: Any) -> list[str]:
 
 
 def test_the_model(node: Node) -> None:
-    """A pod that a runtime remembers, and one that only its link's alias tells of."""
+    """A pod that a runtime has cached, and one that only its link's alias names."""
     results = {"web1": node.attach("web1", "web"), "bare": node.attach_without_runtime("bare")}
     shown = node.show()
     (bridge,) = shown["bridges"]
@@ -307,7 +307,7 @@ def test_seconds(node: Node, seconds: str) -> None:
 
 
 def test_no_namespace_is_made(node: Node) -> None:
-    """A remembered path where nothing is stays so."""
+    """A cached path without a file stays so."""
     node.attach("web1")
     node.host.drop_netns("web1")
     node.show()

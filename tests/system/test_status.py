@@ -125,7 +125,7 @@ def test_first_adds_at_once_where_ipv6_is_switched_off(net: Network, host: Prete
 
 
 def test_a_bridge_that_a_killed_add_left(net: Network, host: PretendHost) -> None:
-    """Between its making and its first sysctl: it is taken for a new one, and set back where the ADD fails."""
+    """A killed ADD left it without its sysctls: it counts as new, and an ADD that fails resets it."""
     host.run("sh", "-ec", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6; ip link add cni0 type bridge")
     assert net.call("STATUS", "a", **GATEWAY).status == 0
     assert net.unheard("a", **GATEWAY).status == 1
@@ -136,7 +136,7 @@ def test_a_bridge_that_a_killed_add_left(net: Network, host: PretendHost) -> Non
 
 @pytest.mark.parametrize("there_before", ["nothing", "a stranger's bridge"])
 def test_another_ipam_plugin(net: Network, host: PretendHost, there_before: str) -> None:
-    """Its networks are unknown before it answers: ADD fails then, and frees the address."""
+    """Its networks are unknown before it answers: only ADD detects the conflict, and frees the address."""
     answer = json.dumps({"cniVersion": "1.0.0", "ips": [{"address": "fd07::9/64"}]})
     script = f"#!/bin/sh\ncat >/dev/null\necho $CNI_COMMAND >>/run/own/calls\necho '{answer}'\n"
     host.run("sh", "-ec", "mkdir /run/own; echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6")

@@ -116,7 +116,7 @@ def test_a_record_of_a_lost_namespace_is_not_set_back_in_the_next(node: Node) ->
 
 
 def test_an_add_that_fails_late_sets_everything_back(node: Node) -> None:
-    """When nobody can read its result."""
+    """The ADD cannot write its result."""
     before = node.state(), node.sysctl("ipv4/conf/eth0/arp_filter")
     assert node.call("ADD", "a", ALL, prefix=("sh", "-c", 'exec "$0" >&-')).status == 1
     assert (node.state(), node.sysctl("ipv4/conf/eth0/arp_filter")) == before

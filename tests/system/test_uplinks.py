@@ -38,7 +38,7 @@ def uplink(host: PretendHost, name: str = "up0") -> tuple[str | None, bool]:
     "keys", [{}, {"isGateway": True}, {"portIsolation": True}, {"macspoofchk": True}, {"promiscMode": True}]
 )
 def test_pods_are_in_the_segment(net: Network, host: PretendHost, keys: dict[str, Any]) -> None:
-    """The port is up and nothing of the pod's own options; the second ADD has nothing to do; DEL leaves it."""
+    """The port is up and has no pod's options; the second ADD changes nothing; DEL and GC leave the port."""
     if "macspoofchk" in keys and net.call("STATUS", "a", **keys).code == 50:
         pytest.skip("this kernel's nf_tables have no bridge family")
     net.add("a", **keys)
@@ -210,7 +210,7 @@ def test_check(net: Network, host: PretendHost) -> None:
 
 @pytest.mark.kernel_vlan
 def test_an_uplink_keeps_its_vlans(net: Network, host: PretendHost) -> None:
-    """The pod is in VLAN 100, the uplink where the operator put it."""
+    """The pod is in VLAN 100, the uplink in the VLAN that the operator chose."""
     net.add("a", vlan=100)
     assert not net.pings("a", "10.1.0.200")
     (shown,) = json.loads(host.run("bridge", "-j", "vlan", "show", "dev", "up0").stdout)

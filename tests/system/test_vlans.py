@@ -1,4 +1,4 @@
-"""bridge's VLANs, by effect: which frames are heard where, with which tag, and nowhere else."""
+"""bridge's VLANs, by effect: the receivers of each frame, and its tag."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_status(net: Network, host: PretendHost) -> None:
     {"ip link del cni0.100": "cni0.100 is missing"},
 ])  # fmt: skip
 def test_check(net: Network, host: PretendHost, damage: dict[str, str]) -> None:
-    """Everything that is not as ADD left it is told."""
+    """CHECK reports everything that differs from ADD's state."""
     keys: dict[str, Any] = {"vlan": 100, "vlanTrunk": [{"id": 300}]}
     net.add("a", **keys)
     (gateway,) = host.ip("link", "show", "cni0.100")
