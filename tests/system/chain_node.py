@@ -1,4 +1,4 @@
-"""A node on which chains of plugins are called, and all that pods have on it."""
+"""A node on which chains of plugins are called, and all state of its pods."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ with ThreadPoolExecutor() as pool:
 
 
 class Node(tests.node.Node):
-    """A pretend host with a neighbour and pods, each on a bridge with a network of its own, by this suite's bridge."""
+    """A pretend host with a neighbour and pods; this suite's bridge attaches each to a bridge with its own network."""
 
     DEFAULTS = CONFIG
 

@@ -1,4 +1,4 @@
-"""Hosts for portmap's tests: one with nothing but results of pods, and one with pods and peers that send packets."""
+"""Hosts for portmap's tests: one with mere results of pods, and one with pods and peers that send packets."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Plain:
 
 
 class Node(tests.node.Node):
-    """A host with a peer outside and two pods on a bridge; `far` is a host behind it, which routes to it."""
+    """A host with a peer outside and two pods on a bridge; `far` is a host that routes to it."""
 
     def __init__(self, host: PretendHost, backend: str = "", **bridge: Any) -> None:
         self.keys, self.environment = prepare(host, backend)

@@ -6,8 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import tests.node
 from tests.pretend import PATH, PretendHost
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,11 +29,13 @@ NETWORK: dict[str, Any] = {
 CONF_DIR = "/etc/cni/net.d"
 
 
-class Node:
-    """A pretend host with the network `pods`; pods are namespaces called like their container ids."""
+class Node(tests.node.Node):
+    """A pretend host with the network `pods`; a pod's namespace has the name of its container ID."""
+
+    DEFAULTS: ClassVar[dict[str, Any]] = {"cniVersion": "1.0.0", "name": "pods", **NETWORK["plugins"][0]}
 
     def __init__(self, host: PretendHost) -> None:
-        self.host = host
+        super().__init__(host)
         host.run("mkdir", "-p", CONF_DIR)
         self.configure(NETWORK)
 
@@ -48,11 +51,7 @@ class Node:
 
     def attach_without_runtime(self, pod: str, *, bin_dir: str | None = None) -> Any:
         """Call ADD without a runtime: only the kernel remembers the attachment."""
-        config = {"cniVersion": "1.0.0", "name": "pods", **NETWORK["plugins"][0]}
-        netns = self.host.netns(pod)
-        answer = self.host.cni("bridge", "ADD", config, netns=netns, container_id=pod, bin_dir=bin_dir)
-        assert answer.status == 0, answer
-        return answer.json
+        return self.add(pod, bin_dir=bin_dir)
 
     def _client(self, verb: str, pod: str, netns: str, name: str, network: str, bin_dir: str | None) -> Any:
         variables = {"PATH": PATH, "CNI_PATH": bin_dir or self.host.bin_dir, "NETCONFPATH": CONF_DIR}

@@ -63,7 +63,7 @@ def test_an_address_alone_counts(host: PretendHost) -> None:
 
 
 def test_each_link_is_judged_by_itself(host: PretendHost) -> None:
-    """accept_ra 0 is somebody's choice, and a link without advertisements is left alone."""
+    """accept_ra 0 is the administrator's choice, and a link without advertisements is left alone."""
     routers = [Router(host, link, link) for link in ("up0", "up1")]
     for router in routers:
         router.teach(HOUR)

@@ -370,7 +370,7 @@ def test_check_of_subnets(node: Node, command: str, told: str) -> None:
 
 
 def test_subnets_of_everything(node: Node) -> None:
-    """A family whole, no family at all, and many subnets."""
+    """A whole family, neither family, and many subnets."""
     many = [f"10.{n // 256}.{n % 256}.0/24" for n in range(1000)]
     for number, subnets in enumerate((["0.0.0.0/0", "::/0"], ["0.0.0.0/0"], [], many)):
         pod = f"p{number}"
@@ -435,7 +435,7 @@ def test_the_references_htb_goes(node: Node) -> None:
 
 
 def test_a_pods_limits_are_its_own(node: Node) -> None:
-    """Two interfaces of one pod, each with an ifb; the end of one leaves the other's."""
+    """Two interfaces of one pod, each with an ifb; DEL of one leaves the other's."""
     links = {ifname: node.attach("a", ifname) for ifname in ("eth0", "eth1")}
     for ifname in links:
         node.add("a", BOTH, ifname=ifname)
@@ -505,7 +505,7 @@ def test_strangers_redirections_stay(node: Node, preference: int) -> None:
 
 
 def test_strangers_links_that_are_called_like_its_own_stay(node: Node) -> None:
-    """A bridge in the place of the host's end is not limited, and one in the place of the ifb is not removed."""
+    """A bridge with the name of the host's end is not limited, and one with the name of the ifb is not deleted."""
     owner = Owner("net", "a", "eth0")
     netns = node.host.netns("a")
     node.results["a", "eth0"] = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": netns}]}
@@ -719,7 +719,7 @@ def test_add_that_fails_at_any_request(node: Node, stranger: str, keys: dict[str
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 @pytest.mark.parametrize("keys", [BOTH, UNSHAPED], ids=["both", "unshaped"])
 def test_killed_at_any_message(node: Node, verb: str, call: str, keys: dict[str, Any]) -> None:
-    """Before each message to the kernel, or before each answer is read; then DEL: nothing is left."""
+    """The call dies before each message to the kernel, or before each answer; DEL leaves nothing."""
     node.attach("a")
     before = node.state()
     for number in range(1, 100):

@@ -22,7 +22,7 @@ K8S = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"
 
 
 def test_the_result(net: Network, host: PretendHost) -> None:
-    """Bridge, host's end, container's end, each as the kernel has it."""
+    """Bridge, host's end and container's end equal the kernel's."""
     result = net.add("a", isDefaultGateway=True, mtu=1400)
     bridge, port, inside = result["interfaces"]
     (kernel_bridge,) = host.ip("link", "show", "cni0")
@@ -55,7 +55,7 @@ def test_results_of_earlier_versions(net: Network, version: str) -> None:
 
 
 def test_the_host_links_name_and_alias(net: Network) -> None:
-    """Derived from network, container id and interface, and readable in `ip link`."""
+    """They derive from network, container ID and interface; `ip link` shows these."""
     net.add("a")
     net.add("a", ifname="net1")
     link = net.host_link("a")
@@ -112,7 +112,7 @@ def test_the_ipv6_gateway_is_usable_at_once(net: Network) -> None:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_gateway_comes_from_the_subnet_where_ipam_names_none(net: Network, host: PretendHost, version: int) -> None:
-    """An IPAM plugin of somebody else's, which answers an address alone."""
+    """A foreign IPAM plugin answers with an address alone."""
     address, gateway = ("10.7.0.9/16", "10.7.0.1/16") if version == 4 else ("fd07::9/64", "fd07::1/64")
     answer = json.dumps({"cniVersion": "1.0.0", "ips": [{"address": address}]})
     host.run("sh", "-c", f"mkdir /run/own; printf '#!/bin/sh\ncat >/dev/null\necho '\"'\"'{answer}'\"'\"'' >/run/own/plain; "
@@ -133,7 +133,7 @@ def test_the_gateway_comes_from_the_subnet_where_ipam_names_none(net: Network, h
      [{"dst": "::/0"}, {"dst": "10.9.0.0/16"}, {"dst": "0.0.0.0/0", "gw": "10.1.0.1"}]),
 ])  # fmt: skip
 def test_a_default_gateway_beside_explicit_routes(net: Network, routes: Any, expected: Any) -> None:
-    """The route that is given stays, the other family's is added, none twice."""
+    """The given route stays, the other family's is added, and none appears twice."""
     result = net.add("a", isDefaultGateway=True, ipam=host_local(routes=routes))
     assert result["routes"] == expected
     gateways = {"0.0.0.0/0": "10.1.0.1", "::/0": "fd00:1::1", "10.9.0.0/16": "10.1.0.1"}
@@ -143,7 +143,7 @@ def test_a_default_gateway_beside_explicit_routes(net: Network, routes: Any, exp
 
 
 def test_the_extras_of_routes(net: Network, host: PretendHost) -> None:
-    """mtu, advmss, priority, table, scope: 1.1.0's."""
+    """The keys of CNI 1.1.0: mtu, advmss, priority, table, scope."""
     routes = [
         {"dst": "10.9.0.0/16", "mtu": 1300, "advmss": 1200, "priority": 77},
         {"dst": "fd09::/64", "priority": 78, "gw": "fd00:1::5"},
@@ -198,7 +198,7 @@ def test_an_address_that_was_forced_away_comes_back_when_the_add_fails(net: Netw
 
 
 def test_the_bridges_mac_stays(net: Network, host: PretendHost) -> None:
-    """A bridge otherwise takes the lowest MAC of its ports, and pods would lose their gateway for a while."""
+    """By default a bridge takes the lowest MAC of its ports, and pods would lose their gateway for a while."""
 
     def mac() -> str:
         return str(host.ip("link", "show", "cni0")[0]["address"])
@@ -271,7 +271,7 @@ def test_mtu_auto(net: Network, host: PretendHost, uplink: str, mtu: int) -> Non
 
 
 def test_mtu_auto_again(net: Network, host: PretendHost) -> None:
-    """The bridge and its ports are no uplinks: when the reason for a small MTU is gone, so is the MTU."""
+    """The bridge and its ports do not count: the small MTU goes with the link that caused it."""
     host.run("sh", "-c", UPLINKS["ifb"])
     net.add("a", mtu="auto")
     host.run("ip", "link", "set", "ifb7", "mtu", "1450")
@@ -431,7 +431,7 @@ def test_unusable_macs(net: Network, mac: str) -> None:
 
 @pytest.mark.row("advertisements")
 def test_router_advertisements_are_not_accepted(net: Network, host: PretendHost) -> None:
-    """CVE-2020-10749: neither in the pod, nor on the host's end, nor on the bridge, also on one that exists."""
+    """Neither pod, host's end nor bridge accepts them, an existing bridge included (CVE-2020-10749)."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up")
     assert sysctl(host, "ipv6/conf/cni0/accept_ra") == "1"
     net.add("a", isGateway=True)
@@ -491,7 +491,7 @@ def test_a_second_add_is_an_error_and_changes_nothing(net: Network) -> None:
 
 
 def test_a_strangers_interface_stays(net: Network, host: PretendHost) -> None:
-    """An eth0 that this call did not make."""
+    """Another program made the pod's eth0."""
     host.netns("a")
     host.run("ip", "-n", "a", "link", "add", "eth0", "type", "ifb")
     net.refused("a", 999, "eth0 already exists")
@@ -548,7 +548,7 @@ def test_check(net: Network, host: PretendHost, damage: str, words: str) -> None
 
 
 def test_check_looks_at_its_own_addresses_only(net: Network) -> None:
-    """prevResult of a chain has other attachments' too."""
+    """prevResult of a chain contains other attachments' addresses."""
     net.add("a", isGateway=True)
     result = net.results["a"]
     result["interfaces"].append({"name": "eth9", "sandbox": net.netns("a")})
@@ -573,7 +573,7 @@ def test_check_of_two_interfaces_with_the_same_routes(net: Network, host: Preten
 
 
 def test_check_of_a_result_in_capitals(net: Network) -> None:
-    """Names and MACs in any case; a wrong address is found in such a result, too."""
+    """Names and MACs match in either case of letters; CHECK finds a wrong address in such a result."""
     net.add("a", isGateway=True)
     result = net.results["a"]
     result["interfaces"] = [{**entry, "mac": entry["mac"].upper()} for entry in result["interfaces"]]
@@ -602,7 +602,7 @@ def gone(host: PretendHost) -> bool:
     "state", ["whole", "netns empty", "netns gone", "netns file left", "with prevResult", "no path"]
 )
 def test_delete(net: Network, host: PretendHost, state: str) -> None:
-    """Repeatedly, with the namespace or without."""
+    """DEL succeeds repeatedly, with the namespace and without."""
     net.add("a", isDefaultGateway=True)
     netns = net.netns("a")
     if state in ("netns gone", "netns file left"):
@@ -632,7 +632,7 @@ def test_delete_takes_only_its_own(net: Network) -> None:
 
 
 def test_the_hosts_own_netns(net: Network, host: PretendHost) -> None:
-    """ADD refuses it and touches nothing. To DEL the pod is gone."""
+    """ADD refuses it and touches nothing. For DEL the pod is gone."""
     empty = host.snapshot()
     net.add("a")
     before = host.snapshot(["a"])
@@ -729,7 +729,7 @@ def test_vlans_on_a_kernel_that_cannot_filter_them(net: Network, host: PretendHo
 
 
 def test_as_containerd_calls(net: Network, host: PretendHost) -> None:
-    """Capitalised keys, null members, loopback in parallel, DEL again and again with an empty CNI_NETNS."""
+    """Capitalised keys, null members, loopback in parallel, repeated DELs with an empty CNI_NETNS."""
     config = {
         "cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "cni0", "isGateway": True, "hairpinMode": None,
         "ipam": {"type": "host-local", "ranges": [[{"subnet": V4}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": None},

@@ -1,4 +1,4 @@
-"""A system bus that any user can keep busy: it delays no call that can do without, and fails one that cannot."""
+"""Any user can keep the system bus busy: calls that do not need it are not delayed, calls that need it fail."""
 
 from __future__ import annotations
 

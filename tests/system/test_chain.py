@@ -125,7 +125,7 @@ def test_without_iptables_and_nft(node: Node) -> None:
 
 
 def test_a_chain_that_fails_at_its_end(node: Node) -> None:
-    """DEL of all, without a result and with the namespace gone, leaves nothing."""
+    """DEL of all plugins, without a result or namespace, leaves nothing."""
     before = node.left()
     node.up("a")
     assert all(now != then for now, then in zip(node.left(), before, strict=True))

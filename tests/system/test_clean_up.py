@@ -123,7 +123,7 @@ def pair(node: Node) -> list[str]:
 
 @pytest.mark.row("clean-up")
 def test_sysctls_that_depend_on_each_other(node: Node) -> None:
-    """The kernel refuses a range of ports that begins among the privileged ones, so the order decides."""
+    """The kernel refuses a range of ports that begins among the privileged ones, so the order matters."""
     node.up("a", [BRIDGE])
     before = pair(node)
     answer = node.call("ADD", "a", DEPENDENT, prevResult=node.results["a"])
@@ -155,7 +155,7 @@ def test_an_add_that_fails_sets_back_in_reverse_order(node: Node) -> None:
     ids=["read-only", "hidden"],
 )
 def test_proc_sys_that_cannot_be_written(node: Node, script: str) -> None:
-    """The note of route_localnet alone stays, as the switch does, until a call can turn that off."""
+    """Only the note of route_localnet stays, with the setting, until a call can turn that off."""
     before = node.left()
     node.up("a", CHAIN)
     node.host.run("sh", "-ec", script)

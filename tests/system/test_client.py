@@ -92,7 +92,7 @@ def test_attachment_that_cannot_be_remembered_is_taken_back(chain: Chain, client
 
 
 def test_an_argument_that_no_file_can_hold(chain: Chain, client: Client) -> None:
-    """No plugin asked for it, so that only the cache finds out: nothing of the attachment is left."""
+    """No plugin asked for it, so only the cache detects it: nothing of the attachment is left."""
     with pytest.raises(TypeError, match="not JSON serializable"):
         client.add(chain.network("first"), replace(ONE, capability_args={"mac": object()}))
     assert chain.order == ["first ADD", "first DEL"]
@@ -186,7 +186,7 @@ def test_what_a_killed_add_left_goes_with_its_del(chain: Chain, client: Client) 
 
 
 def test_what_a_killed_write_left_does_not_hinder_the_next(chain: Chain, client: Client) -> None:
-    """A file half written, or a symbolic link in its place, which is not followed."""
+    """It left a partial file, or there is a symbolic link in its place, which is not followed."""
     victim = chain.directory / "victim"
     victim.write_text("precious")
     client.cache.results.mkdir(parents=True)
@@ -200,14 +200,14 @@ def test_what_a_killed_write_left_does_not_hinder_the_next(chain: Chain, client:
 
 
 def test_the_cache_is_for_root_alone(chain: Chain, client: Client) -> None:
-    """A result may have secrets of the runtime in its arguments."""
+    """A result may contain a runtime's secrets in its arguments."""
     client.add(chain.network("first"), ONE)
     path = client.cache.path("net", ONE)
     assert [stat.S_IMODE(one.stat().st_mode) for one in (path, path.parent)] == [0o600, 0o700]
 
 
 def test_a_place_that_is_gone_is_nobodys(chain: Chain, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between its opening and its locking another call has ended, and a third has begun."""
+    """Between open and lock, another call has ended and a third has begun."""
     lock = fcntl.flock
 
     def late(descriptor: int, how: int) -> None:

@@ -1,4 +1,4 @@
-"""cnitool's calls by hand, as a person types them, on a pretend host with the installed plugins."""
+"""cnitool's calls by hand, as users type them, on a pretend host with the installed plugins."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_pod_up_twice_leaves_the_pod_as_it_is(tool: Tool) -> None:
 
 
 def test_failing_add_takes_back_no_more_than_it_made(tool: Tool) -> None:
-    """A foreign eth0, and another network's attachment, stay as they are."""
+    """Another program's eth0, and another network's attachment, stay as they are."""
     netns = tool.host.netns("web")
     tool.host.run("ip", "link", "add", "foreign", "type", "veth", "peer", "name", "eth0", "netns", "web")
     before = tool.host.snapshot(["web"])

@@ -143,7 +143,7 @@ def test_garbage_collection(node: Node) -> None:
 
 
 def test_who_may_live_keeps_its_lease(node: Node) -> None:
-    """No result yet (an ADD that runs), a lease newer than the result, a namespace that a process keeps, no namespace known."""
+    """An ADD still runs, a lease is newer than the result, a process keeps a namespace, or no namespace is known."""
     for name in "abcd":
         node.pod(name)
     results = node.host.root / "var/lib/cni/results"
@@ -167,7 +167,7 @@ def test_who_may_live_keeps_its_lease(node: Node) -> None:
 
 
 def test_a_lease_in_use_is_kept_whatever_the_names_say(own: Node) -> None:
-    """The path of its namespace is gone, and the name of its host link: a process has the address all the same."""
+    """The namespace's path and the host link's name are gone, yet a process has the address."""
     (address,) = own.pod("a")
     entry = own.host.root / "var/lib/cni/results/net-a-eth0"
     (link,) = (one["link"]["name"] for one in own.leases())
@@ -183,7 +183,7 @@ def test_a_lease_in_use_is_kept_whatever_the_names_say(own: Node) -> None:
 
 
 def test_a_lease_whose_host_link_is_there_is_kept(own: Node) -> None:
-    """A process keeps the namespace, which has lost its path, and the interface its address."""
+    """A process keeps the namespace, which has lost its path and its interface's address."""
     (address,) = own.pod("a")
     own.host.run("ip", "-n", "a", "address", "flush", "dev", "eth0")
     with own.host.popen("ip", "netns", "exec", "a", "cat", stdout=subprocess.DEVNULL) as keeper:
@@ -247,7 +247,7 @@ def test_a_lease_of_old_beside_an_entry_that_cannot_be_read(own: Node) -> None:
 
 
 def test_results_of_old(node: Node) -> None:
-    """A cache without the namespace's path, and one that is a bare result."""
+    """A cache entry without the namespace's path, and one that is a bare result."""
     for name in ("a", "b"):
         node.pod(name)
     results = node.host.root / "var/lib/cni/results"

@@ -111,7 +111,7 @@ def test_a_holder_that_may_be_alive_is_refused(node: Node, first: str, second: s
 @pytest.mark.row(25)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_names_of_any_length(node: Node, backend: str) -> None:
-    """A label that has been cut still leads to the link and the namespace."""
+    """A truncated label still identifies the link and the namespace."""
     pod, network = "a" * 90, "n" * 60
     node.host.netns("x")
 
@@ -155,7 +155,7 @@ def test_the_same_container_comes_back(node: Node, backend: str) -> None:
 @pytest.mark.row(25)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_ports_of_a_dead_pod_do_not_lead_to_the_next_one(host: PretendHost, backend: str) -> None:
-    """That has its address, and asked for no port."""
+    """The next pod has its address, and asked for no port."""
     node = Node(host)
     node.up("a", ported(backend))
     addresses = node.addresses("a")
@@ -168,7 +168,7 @@ def test_the_ports_of_a_dead_pod_do_not_lead_to_the_next_one(host: PretendHost, 
 
 @pytest.mark.row(25)
 def test_firewall_and_masquerading_of_a_dead_pod(node: Node) -> None:
-    """They neither hinder nor strike the pod that gets its address."""
+    """They do not affect the pod that gets its address."""
     node.up("a", [{**BRIDGE, "ipMasq": True}, {**FIREWALL, "ingressPolicy": "isolated"}])
     node.lose("a")
     chain = [{**BRIDGE, "ipMasq": True}, FIREWALL]
@@ -198,7 +198,7 @@ def test_firewall_behind_another_plugin(node: Node, backend: str) -> None:
 @pytest.mark.row(25)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_portmap_behind_another_plugin(node: Node, backend: str) -> None:
-    """The ports of a dead pod do not lead to the one that has its address."""
+    """A dead pod's ports do not lead to the pod that has its address."""
     node.up("a", ported(backend))
     node.lose("a")
     previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/b"}],
@@ -211,7 +211,7 @@ def test_portmap_behind_another_plugin(node: Node, backend: str) -> None:
 
 @pytest.mark.row(25)
 def test_records_are_nothing_to_be_led_by(node: Node) -> None:
-    """A file that somebody else has written names no other attachment, and one that cannot be read is no holder."""
+    """A file written by another program names no other attachment, and an unreadable one no holder."""
     node.up("a", ported("iptables"))
     directory = Path(node.host.root, "run/cni/portmap")
     (own,) = directory.glob("*.json")

@@ -1,4 +1,4 @@
-"""bridge's DEL frees the address last: as long as a rule or the link is left, it stays leased, and DEL says so."""
+"""bridge's DEL frees the address last: while a rule or the link is left, it stays leased, and DEL reports it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_iptables_that_fails(node: Node, state: str, is_configured: bool) -> Non
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_message_that_is_refused(node: Node, key: str) -> None:
-    """Each message to the kernel in turn: as long as something is left, so is the lease; a repeated DEL frees it."""
+    """The kernel refuses each message in turn: the lease stays while anything is left; a repeated DEL frees it."""
     refused = 0
     for number in range(1, 40):
         if not number % 2:
@@ -106,7 +106,7 @@ def test_a_message_that_is_refused(node: Node, key: str) -> None:
 
 
 def test_all_steps_are_tried(node: Node) -> None:
-    """Rules of nf_tables go while iptables fails, and the details have every failure."""
+    """DEL removes the rules of nf_tables although iptables fails, and the details have every failure."""
     node.up("a", [{**BRIDGE, **KEYS["iptables"]}])
     node.host.run("rm", "-rf", "/var/lib/cni/networks")
     node.kill("a")

@@ -1,4 +1,4 @@
-"""cnitool doctor: silent on a healthy node, and on a broken one right, in each of the ways in which it was broken."""
+"""cnitool doctor: silent on a healthy node, and right about each way in which a node is broken."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_looking_changes_nothing(node: BrokenNode) -> None:
 
 
 def test_what_may_live_is_not_called_dead(node: BrokenNode) -> None:
-    """An entry that names no namespace, one that cannot be read; and the pods' addresses are not to be seen."""
+    """One entry names no namespace, one is unreadable, and the pods' addresses are hidden."""
     node.sh("sed -i 's,/run/netns/pod1,,g' $RESULTS/pods-c1-eth0; : >$RESULTS/pods-c2-eth0")
     node.sh("ip -n pod1 address flush dev eth0; ip -n pod2 address flush dev eth0")
     found = {f"{one['severity']} {one['check']} {one['where']}" for one in node.findings()}

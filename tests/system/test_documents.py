@@ -1,4 +1,4 @@
-"""The documents' examples, done as a reader would do them, on a pretend host with the quick start's network."""
+"""The documents' examples, run as a reader runs them, on a pretend host with the quick start's network."""
 
 from __future__ import annotations
 

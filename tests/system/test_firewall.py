@@ -66,7 +66,7 @@ UNDO = """
 
 
 def test_the_same_rules_as_the_reference(node: Node, reference_bin: str) -> None:
-    """Line by line, also with a chain of the administrator's and rules that were there."""
+    """Line by line, also with an administrator's chain and earlier rules."""
     node.pod("a")
     node.host.run("iptables", "-A", "FORWARD", "-s", "172.16.0.0/12", "-j", "DROP")
     made = []
@@ -157,7 +157,7 @@ def test_garbage_collection_by_iptables(node: Node) -> None:
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_killed_with_iptables(node: Node, verb: str) -> None:
-    """At each of the calls by which processes and files are made; then DEL without the result: nothing is left."""
+    """The call dies at each step that makes a process or file; a DEL without the result leaves nothing."""
     node.host.run(*DROP)
     node.add("other")
     before = node.filter(), node.filter("ip6"), node.records()
@@ -246,7 +246,7 @@ def test_del_fails_where_its_rules_cannot_be_removed(node: Node) -> None:
 
 
 def test_without_programs_or_processes(node: Node) -> None:
-    """On a host that has no iptables: one process a call, the plugin's own."""
+    """On a host without iptables, a call is one process, the plugin's own."""
     for pod, bridge in (("a", 1), ("b", 2)):
         node.pod(pod, bridge)
         keys = {"ingressPolicy": "isolated"}
@@ -291,7 +291,7 @@ def test_ingress_policy(node: Node, policy: str, backend: str) -> None:
 
 
 def test_isolated_pods_are_reached_by_an_uplink(node: Node) -> None:
-    """A host in the segment behind the bridge is no other pod; a port that is no veth is none of a pod's."""
+    """A host in the segment behind the bridge is no pod; a port that is no veth belongs to no pod."""
     for pod in ("a", "b"):
         node.add(pod, ingressPolicy="isolated")
     node.host.run("sh", "-ec", """
@@ -326,7 +326,7 @@ def test_iptables_is_taken_where_forward_has_rules(node: Node, family: str, poli
 
 
 def test_the_bridge_is_found_wherever_it_stands(node: Node) -> None:
-    """The reference takes the first interface of the result for it."""
+    """The reference takes the result's first interface as the bridge."""
     for pod, bridge in (("a", 1), ("b", 2)):
         node.pod(pod, bridge)
         found = node.results[pod]

@@ -178,7 +178,7 @@ def test_firewalld_starts_later_and_stops(node: Node, before: str, verb: str) ->
 
 
 def test_links_that_firewalld_lets_through(node: Node, firewalld: Firewalld) -> None:
-    """A pod that nf_tables admitted is well if the administrator put its bridge into the zone."""
+    """CHECK accepts a pod that nf_tables admitted if the administrator put its bridge into the zone."""
     node.add("a", backend="nftables")
     assert "has no source" in node.check("a")
     firewalld.run("--zone=trusted", "--add-interface=cni1")
@@ -306,7 +306,7 @@ def traced(host: PretendHost, number: int) -> list[int]:
 
 
 def test_cost_with_100_pods(host: PretendHost) -> None:
-    """An ADD looks at two others, however many there are, and a DEL at none."""
+    """An ADD looks at two other pods, however many there are; a DEL at none."""
     batch.make_pods(host, 1)
 
     def add(numbers: range) -> None:
@@ -333,7 +333,7 @@ def test_cost_with_100_pods(host: PretendHost) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [DROP, ("nft", "flush", "ruleset")], ids=["drop", "flush"])
 def test_killed_while_it_restores(node: Node, damage: tuple[str, ...]) -> None:
-    """At each of its calls; the ADD after that does the rest."""
+    """The ADD dies at each of its steps; the next ADD restores the rest."""
     pods = ("a", "b", "c", "d")
     for pod in pods:
         node.add(pod, ingressPolicy="isolated")
@@ -510,7 +510,7 @@ def test_host_ports_by_nf_tables(node: Node) -> None:
 
 
 def test_host_ports_of_pods_that_are_kept_apart(node: Node) -> None:
-    """A policy's drop is final: outsiders come in by a host port, pods of other bridges with a policy do not."""
+    """A policy's drop is final: host ports admit outsiders, but no pods of other bridges with a policy."""
     node.host.run(*DROP)
     for pod, bridge in (("a", 1), ("b", 2), ("open", 3)):
         node.add(pod, bridge=bridge, admitHostPorts=True, **({"ingressPolicy": "isolated"} if pod != "open" else {}))

@@ -1,4 +1,4 @@
-"""firewall by firewalld: a real daemon on a real bus, both in the pretend host; and a bus that is neither."""
+"""firewall with firewalld: a real daemon on a real bus in the pretend host, and fake buses."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_beside_the_keys_of_nf_tables(node: Node, firewalld: Firewalld) -> None:
 
 @pytest.mark.parametrize("first", ["reference", "ours"])
 def test_hand_over(node: Node, firewalld: Firewalld, reference_bin: str, first: str) -> None:
-    """Each binds the same sources; each ends the other's."""
+    """Each suite binds the same sources; each removes the other's."""
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {"bin_dir": reference_bin}
     one, two = (theirs, ours) if first == "reference" else (ours, theirs)
@@ -69,7 +69,7 @@ def test_hand_over(node: Node, firewalld: Firewalld, reference_bin: str, first: 
 
 
 def test_what_is_lost(node: Node, firewalld: Firewalld) -> None:
-    """A reload and a new start drop the sources: CHECK says so, the next ADD puts them back, DEL and GC succeed."""
+    """A reload and a restart drop the sources: CHECK reports it, the next ADD restores them, DEL and GC succeed."""
     node.add("a")
     node.add("b")
     firewalld.run("--zone=trusted", "--remove-source=10.1.0.2/32")
@@ -304,7 +304,7 @@ HOSTILE = (
 
 
 def test_hostile_answers(node: Node) -> None:
-    """An error of the specification's, in its time, and nothing is left; DEL does not say that it has removed."""
+    """ADD fails in time with an error of the specification and leaves nothing; DEL does not claim success."""
     node.pod("a")
     for kind in HOSTILE:
         bus = fake_bus(node, kind)
@@ -387,7 +387,7 @@ def test_the_address_of_the_bus(node: Node) -> None:
 
 
 def test_explain_asks_nobody(node: Node, tmp_path: Path) -> None:
-    """The rehearsal is in namespaces of its own, but a socket's file is a way out."""
+    """The rehearsal has its own namespaces, but a socket's file is reachable from them."""
     path = tmp_path / "bus"
     plugins = [{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.1.0.0/24"}}, {"type": "firewall"}]
     network = {"cniVersion": "1.0.0", "name": "pods", "plugins": plugins}

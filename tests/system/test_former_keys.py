@@ -107,7 +107,7 @@ def test_the_next_add(node: Node, key: str) -> None:
 @pytest.mark.row(24, 25)
 @pytest.mark.parametrize("key", CHANGES)
 def test_the_next_pod(node: Node, key: str) -> None:
-    """Another pod gets the address: nothing under it is the first one's."""
+    """Another pod gets the address; no rule of the first pod holds for it."""
     old, new = CHANGES[key]
     node.up("a", old)
     addresses = node.addresses("a")
@@ -156,7 +156,7 @@ def test_a_pod_that_comes_back_with_another_mac_is_heard(node: Node) -> None:
 @pytest.mark.row(24)
 @pytest.mark.parametrize("state", ["whole", "netns gone"])
 def test_delete_under_another_name(node: Node, state: str) -> None:
-    """Rules, links, leases and records that stand under the former name go; another pod of that network keeps its own."""
+    """DEL removes rules, links, leases and records of the former name; another pod of that network keeps its own."""
     node.up("b", [{**BRIDGE, "ipMasq": True}])
     before = node.left()
     node.up("a", ALL)
@@ -176,7 +176,7 @@ def test_delete_under_another_name(node: Node, state: str) -> None:
 
 @pytest.mark.row(24)
 def test_another_network_of_the_container_stays(node: Node) -> None:
-    """DEL of a network's interface that is gone, or never was, leaves the other network's interface alone."""
+    """DEL for a missing interface of a network leaves the other network's interface alone."""
     node.up("a", [{**BRIDGE, "ipMasq": True}])
     before = node.left()
     config = {"cniVersion": "1.1.0", "name": "other", **BRIDGE, "ipMasq": True}

@@ -271,7 +271,7 @@ def test_a_second_add_leaves_the_first(net: Network, host: PretendHost) -> None:
 @pytest.mark.parametrize("call", ["sendto", "recvfrom"])
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_killed_at_any_message(net: Network, host: PretendHost, verb: str, call: str) -> None:
-    """No port of the bridge hears an unchecked pod at any time; and after DEL nothing is left."""
+    """No port of the bridge receives frames of an unchecked pod at any time; DEL leaves nothing."""
     net.config["promiscMode"] = True
     net.add("other")
     before = {name: len(found) for name, found in elements(host).items()}
@@ -360,7 +360,7 @@ def injecting(number: int) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("key", ["macspoofchk", "promiscMode"])
 def test_a_kernel_without_nf_tables(host: PretendHost, key: str) -> None:
-    """No check can be had then, and ADD and STATUS say so; being promiscuous can."""
+    """ADD and STATUS report that no check is possible; promiscuous mode works."""
     config = {**Network(host, isGateway=True).config, key: True}
     netns = host.netns("a")
 
@@ -382,7 +382,7 @@ def test_a_kernel_without_nf_tables(host: PretendHost, key: str) -> None:
 
 
 def test_status(net: Network, host: PretendHost) -> None:
-    """Asking makes nothing."""
+    """STATUS creates nothing."""
     assert net.call("STATUS", "a").status == 0
     assert host.run("nft", "list", "ruleset").stdout == ""
 
@@ -462,7 +462,7 @@ def test_each_frame_once(promiscuous: Network, host: PretendHost, direct: str, s
 
 @pytest.mark.parametrize(("direct", "service"), [("10.1.0.3", "192.0.2.9"), ("fd00:1::3", "fd00:9::9")])
 def test_a_frame_to_itself(promiscuous: Network, direct: str, service: str) -> None:
-    """A pod that calls a service which leads to itself: the bridge brings nothing back to its port, so the host must."""
+    """A pod calls a service that leads to itself: the bridge sends nothing back out of its port, so the host must."""
     promiscuous.add("c", promiscMode=True, bridgeNfCallIptables=True)
     assert copies(promiscuous, direct) == [mac(promiscuous, "a")]
     ear = Ear(promiscuous.host, "b")
@@ -522,7 +522,7 @@ def test_calls_of_iptables(host: PretendHost) -> None:
 
 @pytest.mark.parametrize(("others", "left"), [(False, (0, 0)), (True, (1, 1))])
 def test_calls_of_iptables_after_a_failed_add(host: PretendHost, others: bool, left: tuple[int, int]) -> None:
-    """They are as they were, unless other pods have come to use the bridge."""
+    """The settings are restored, unless other pods use the bridge by then."""
     net = Network(host)
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     if others:

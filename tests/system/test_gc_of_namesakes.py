@@ -55,7 +55,7 @@ def test_names_that_no_alias_has_room_for(host: PretendHost) -> None:
 
 @pytest.mark.parametrize(("plugin", "kind", "keys"), [("bridge", "veth", {}), ("bandwidth", "ifb", LIMITS)])
 def test_a_link_without_alias(host: PretendHost, plugin: str, kind: str, keys: dict[str, Any]) -> None:
-    """A young one may be of an ADD at work; an old one was left by a killed call."""
+    """A young one may belong to a running ADD; an old one was left by a killed call."""
     owner = Owner("net", "early", "eth0")
     name = owner.host_link if kind == "veth" else owner.ifb
     host.run("ip", "link", "add", name, "type", kind)

@@ -1,4 +1,4 @@
-"""/proc/sys is hidden or lacks files: the calls to which that matters fail, and say why; an IPv6-less kernel is fine."""
+"""/proc/sys is hidden or lacks files: calls that need them fail and say why; a kernel without IPv6 is fine."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_kernel_without_ipv6(host: PretendHost, subnets: tuple[dict[str, str],
 
 
 def test_one_sysctl_alone(host: PretendHost) -> None:
-    """IPv6's switch is not there, although IPv6 is."""
+    """IPv6's switch is missing, although IPv6 is there."""
     host.netns("a")
     host.run(
         "sh",

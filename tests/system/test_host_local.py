@@ -15,7 +15,7 @@ V4, V6 = "10.1.0.0/24", "fd00:1::/64"
 
 
 class Ipam:
-    """host-local called as a plugin calls it; the namespace's path is only passed on, so none is made."""
+    """host-local, called as a plugin calls it; it only passes the namespace's path on, so none is created."""
 
     def __init__(self, host: PretendHost) -> None:
         self.host = host
@@ -73,7 +73,7 @@ def ipam(host: PretendHost) -> Ipam:
 
 
 def test_round_robin(ipam: Ipam) -> None:
-    """On and on, an address that became free last is given out last."""
+    """The address that became free last is assigned last."""
     small = {"subnet": "10.1.0.0/29"}
     assert [ipam.add(pod, **small) for pod in "abc"] == [["10.1.0.2/29"], ["10.1.0.3/29"], ["10.1.0.4/29"]]
     ipam.delete("a", **small)
@@ -263,7 +263,7 @@ def test_an_add_whose_answer_nobody_reads(ipam: Ipam, host: PretendHost) -> None
 
 
 def test_closed_descriptors(ipam: Ipam, host: PretendHost) -> None:
-    """No file of the store takes the place of stdout or stderr, to which the answer or a complaint would go."""
+    """No file of the store becomes stdout or stderr, where it would receive the answer or a message."""
     ipam.add("b")
     config = {"cniVersion": "1.0.0", "name": "net", "type": "host-local", "ipam": {"type": "host-local", "subnet": V4}}
     script = 'exec strace -qq -o /run/trace -e trace=openat sh -c \'exec "$0" >&- 2>&-\' "$0"'
@@ -284,7 +284,7 @@ def test_delete_is_repeatable(ipam: Ipam) -> None:
 
 @pytest.mark.parametrize("content", ["", "\0\0\0\0\0\0", "\udcff\udcfe"])
 def test_garbled_files_are_reclaimed(ipam: Ipam, host: PretendHost, content: str) -> None:
-    """A power cut leaves them; otherwise each is an address lost for good."""
+    """A power cut leaves them; each would be an address lost for good."""
     ipam.add()
     ipam.delete()
     for number in range(1, 7):
@@ -329,7 +329,7 @@ def test_status_counts_no_addresses_of_other_ranges(ipam: Ipam, host: PretendHos
 
 
 def test_a_network_whose_name_no_directory_can_have(ipam: Ipam) -> None:
-    """Said before anything is made; DEL and GC have nothing to free."""
+    """ADD refuses it before it creates anything; DEL and GC have nothing to free."""
     long: dict[str, Any] = {"version": "1.1.0", "top": {"name": "n" * 256}}
     ipam.refused(7, '"name".*255 bytes', **long)
     assert ipam.files() == {}
@@ -342,7 +342,7 @@ def test_a_network_whose_name_no_directory_can_have(ipam: Ipam) -> None:
 
 
 def test_the_references_bytes(ipam: Ipam, host: PretendHost, reference_bin: str) -> None:
-    """Every file of the store. A lease is 0600, as newer references make it; Debian's makes it readable for all."""
+    """Each file of the store equals the reference's. A lease is 0600 as in newer references; Debian's is 0644."""
     keys: dict[str, Any] = {"ranges": [[{"subnet": V4}], [{"subnet": V6}]]}
     stores = []
     for bin_dir in (host.bin_dir, reference_bin):
@@ -389,7 +389,7 @@ def test_by_turns_with_the_reference(ipam: Ipam, host: PretendHost, reference_bi
 
 
 def test_leases_of_old(ipam: Ipam, host: PretendHost) -> None:
-    """Without interface: freed by DEL of any, checked for any, kept by GC while the container has an attachment."""
+    """A lease without interface is freed by any DEL, checked for any interface, and kept by GC with the container."""
     ipam.add("z")
     for number, pod in ((50, "old"), (51, "f" * 64)):
         (host.root / STORE[1:] / f"10.1.0.{number}").write_text(pod)

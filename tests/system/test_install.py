@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="install.sh is for roo
 
 @dataclass
 class Site:
-    """A copy of the source tree, so that a test can change it, and the two directories it is installed into."""
+    """A copy of the source tree, so that a test can change it, and its two target directories."""
 
     source: Path
     bin: Path
@@ -252,7 +252,7 @@ def test_launcher_is_isolated(site: Site, tmp_path: Path) -> None:
 
 
 def test_compiled_files_are_valid(site: Site) -> None:
-    """A call finds every module compiled, with the path it has; it writes nothing."""
+    """A call finds every module compiled, with its path; it writes nothing."""
     site.env["SOURCE_DATE_EPOCH"] = "0"  # would make py_compile choose hashes
     site.run()
     tree = site.tree()
@@ -359,7 +359,7 @@ def launchers_not_whole(paths: list[Path]) -> list[str]:
 
 
 def test_upgrade_under_calls(site: Site) -> None:
-    """Every call during six upgrades succeeds, and each look at a launcher finds a whole one."""
+    """Every call during six upgrades succeeds, and each read of a launcher finds a whole one."""
     site.run()
     paths = [site.bin / name for name in site.names()]
     with Watcher(lambda: calls_that_fail(paths)) as calls, Watcher(lambda: launchers_not_whole(paths)) as looks:
@@ -482,7 +482,7 @@ def test_a_copy_keeps_its_tree(site: Site, tmp_path: Path) -> None:
 
 
 def test_uninstall_takes_copies_and_names_links(site: Site) -> None:
-    """A copy would be dead; a link is the administrator's, and works again after the next installation."""
+    """A copy would be useless; a link is the administrator's, and works again after the next installation."""
     site.run()
     made = aliases(site)
     done = site.run("--uninstall")
@@ -560,7 +560,7 @@ def test_uninstall_leaves_nothing_of_its_own(site: Site) -> None:
 
 @pytest.mark.parametrize("shared_bin", [True, False])
 def test_concurrent_runs_wait_for_each_other(tmp_path: Path, shared_bin: bool) -> None:
-    """Installing and removing at the same time, into one bin dir or into several with one lib dir."""
+    """They install and remove at the same time, in one bin dir or in several with one lib dir."""
     sites = [make_site(tmp_path, f"source{number}") for number in range(4)]
     for number, site in enumerate(sites[1:]):
         site.change(f"release {number}")

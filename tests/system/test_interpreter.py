@@ -84,7 +84,7 @@ def test_a_link_of_another_user(site: Site, tmp_path: Path) -> None:
 @pytest.mark.row("interpreter")
 @pytest.mark.parametrize("which", ["bin", "lib"])
 def test_a_link_on_the_way_to_a_directory(site: Site, tmp_path: Path, which: str) -> None:
-    """The directory in which the link lies counts as well as that of its target."""
+    """The directory of the link counts as well as that of its target."""
     (tmp_path / "real").mkdir()
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "link").symlink_to(tmp_path / "real")

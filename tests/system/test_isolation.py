@@ -102,7 +102,7 @@ def backend(request: pytest.FixtureRequest, node: Node) -> str:
 
 @pytest.mark.parametrize("through_ip", [True, False], ids=["through iptables", "past iptables"])
 def test_isolated_at_layer_3(node: Node, backend: str, through_ip: bool) -> None:
-    """A neighbour reaches neither address nor host port; host and outside do as without the policy."""
+    """A neighbour reaches neither address nor host port; host and outside reach both as without the policy."""
     node.pod("a")
     node.pod("a2")
     bridged(node.host, through_ip=through_ip)
@@ -142,7 +142,7 @@ def test_whoever_mapped_the_port(node: Node, how: str, through_ip: bool) -> None
 
 @pytest.mark.parametrize("through_ip", [True, False], ids=["through iptables", "past iptables"])
 def test_uplinks_pass(node: Node, through_ip: bool) -> None:
-    """A neighbour behind an uplink is no pod: it reaches the pod directly, by the gateway, and by the host port."""
+    """A neighbour behind an uplink is no pod: it reaches the pod directly, by the gateway and by the host port."""
     node.pod("a")
     node.host.run("sh", "-ec", SEGMENT)
     bridged(node.host, through_ip=through_ip)
@@ -156,7 +156,7 @@ def test_uplinks_pass(node: Node, through_ip: bool) -> None:
 
 
 def test_priorities_stay_as_they_were(node: Node) -> None:
-    """That of a packet that has one, and none is left on others, whether the host takes them or passes them on."""
+    """A packet keeps its priority, and others get none, whether the host receives or forwards them."""
     node.pod("a")
     node.host.run("sh", "-ec", SEGMENT)
     node.add("a", backend="nftables", **ISOLATED)
@@ -184,7 +184,7 @@ def test_priorities_stay_as_they_were(node: Node) -> None:
 
 
 def test_other_bridges_at_layer_3(node: Node) -> None:
-    """A host port is no way around same-bridge, nor around isolated."""
+    """A host port bypasses neither same-bridge nor isolated."""
     node.pod("a")
     node.pod("b", 2)
     map_port(node, "nftables")
@@ -227,7 +227,7 @@ def test_packets_of_no_connection(node: Node, through_ip: bool) -> None:
 
 
 def test_replies_to_an_isolated_pod(node: Node) -> None:
-    """The pod reaches a neighbour that is not isolated through the host: by a service that masquerades."""
+    """The pod reaches a neighbour without the policy through the host: by a service that masquerades."""
     node.pod("a2")
     node.pod("a")
     bridged(node.host, through_ip=False)
@@ -246,7 +246,7 @@ def test_replies_to_an_isolated_pod(node: Node) -> None:
 
 
 def test_open_pods_of_other_bridges(node: Node) -> None:
-    """They are no neighbours, and reach the pod as everybody else outside its bridge."""
+    """They are no neighbours, and reach the pod as all hosts outside its bridge do."""
     node.add("a", backend="nftables", **ISOLATED)
     node.add("open", bridge=3, backend="nftables")
     assert node.reaches("open", "a") == node.reaches("a", "open") == [4, 6]

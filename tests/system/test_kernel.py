@@ -1,4 +1,4 @@
-"""The stock kernel that tests are taken to: a command's answer comes back, and so does every test's outcome."""
+"""The stock kernel in qemu: a command's answer and every test's outcome come back."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_every_outcome_is_reported() -> None:
-    """A test that passes, fails, skips or is cut off there does so here."""
+    """A test that passes, fails, skips or is cut off there has the same outcome here."""
     image()
     with tempfile.TemporaryDirectory(dir=CACHE) as directory:
         Path(directory, "conftest.py").write_text(

@@ -1,6 +1,6 @@
-"""A node that ran kubenet: `cnitool kubenet` makes its network, and each thing that kubenet did is done.
+"""A node that ran kubenet: `cnitool kubenet` makes its network, with all of kubenet's effects.
 
-By `cnitool pod`, which is a kubelet's way: loopback, then the default network.
+`cnitool pod` acts as a kubelet: loopback, then the default network.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def test_pod_cidr_that_is_none(host: PretendHost, cidr: str) -> None:
 
 
 def test_a_full_range_is_not_ready(host: PretendHost) -> None:
-    """STATUS of the chain says so before a pod is tried."""
+    """STATUS of the chain reports it before a pod is tried."""
     node = Node(host)
     small = json.dumps(node.configuration).replace("10.1.0.0/24", "10.1.0.0/30")
     host.run("tee", "/etc/cni/net.d/10-kubenet.conflist", input=small.replace('"1.0.0"', '"1.1.0"'))

@@ -90,7 +90,7 @@ def bin_dir(installed: Path, tmp_path: Path) -> str:
 
 
 def test_life_under_another_name(host: PretendHost, bin_dir: str) -> None:
-    """The plugin and its IPAM plugin, which is called in the same process."""
+    """The same process calls the plugin and its IPAM plugin."""
     netns = host.netns("pod")
     trace = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=execve")
     added = host.cni("cnv-bridge", "ADD", BRIDGE, netns=netns, bin_dir=bin_dir, prefix=trace)
@@ -224,7 +224,7 @@ def test_a_standard_library_in_part(site: Site, module: str) -> None:
 
 
 def test_older_pythons(site: Site) -> None:
-    """Each can parse the launcher, and says that it is too old."""
+    """Each can parse the launcher, which reports that the Python is too old."""
     old = {number: path for number, path in interpreters().items() if number < (3, 11)}
     if not old:
         pytest.skip("no Python older than 3.11 on this machine")
@@ -263,7 +263,7 @@ def garbled(content: bytes, index: dict[str, tuple[int, int, bytes]]) -> Iterato
 
 @pytest.mark.slow
 def test_a_garbled_bundle_is_passed_over(site: Site, tree: Path) -> None:
-    """So are the compiled files beside it, which were written with it."""
+    """The compiled files beside it, written with it, are skipped as well."""
     bundle = bundle_of(tree)
     content = bundle.read_bytes()
     cases = list(garbled(content, index_of(bundle)))
@@ -290,7 +290,7 @@ sys.stdout.buffer.write(bundle.build(pathlib.Path(sys.argv[1]), sys.argv[1]))
 
 
 def test_another_pythons_bundle_is_passed_over(site: Site, tree: Path) -> None:
-    """Under this one's name: the digests derive from the format of the compiled code, too."""
+    """It has this Python's name: the digests derive from the format of the compiled code as well."""
     mine = bundle_of(tree)
     others = [path for number, path in interpreters().items() if number >= (3, 11)]
     others = [path for path in others if os.path.realpath(path) != os.path.realpath("/usr/bin/python3")]
@@ -316,7 +316,7 @@ def test_a_module_that_is_garbled_and_needed_late(site: Site, tree: Path, tmp_pa
 
 
 def test_the_digest_is_the_interpreters_own() -> None:
-    """Any flipped bit shows."""
+    """Any flipped bit changes it."""
     content = os.urandom(1000)
     assert digest(content) == digest(bytes(content)) and len(digest(content)) == 8
     assert all(digest(content[:n] + bytes([content[n] ^ 1]) + content[n + 1 :]) != digest(content) for n in range(1000))

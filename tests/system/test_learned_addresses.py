@@ -1,4 +1,4 @@
-"""bridge's fdbMaxLearned: a pod that sends from many MACs fills no more of the bridge's table than that."""
+"""bridge's fdbMaxLearned: a pod that sends from many MACs cannot fill more of the bridge's table."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_pod_that_sends_from_many_macs(net: Network, host: PretendHost) -> Non
 
 
 def test_a_new_bridge_gets_the_limit_without_another_message(net: Network, host: PretendHost) -> None:
-    """The message that makes the bridge has it."""
+    """The message that creates the bridge contains it."""
     config = {key: value for key, value in net.config.items() if value is not ...}
     prefix = ("strace", "-qq", "-o", "/run/trace", "-e", "trace=sendto")
     sent = []

@@ -124,7 +124,7 @@ def test_an_address_that_is_asked_for(node: Node, how: str) -> None:
 
 @pytest.mark.row(25)
 def test_a_namespace_that_lives_on_without_its_path_keeps_bridges_lease(host: PretendHost) -> None:
-    """A process keeps it, and its link says so."""
+    """A process keeps the namespace, and the pod's link proves it."""
     node = Node(host, "bridge")
     for pod in "abcde":
         node.add(pod)
@@ -171,7 +171,7 @@ def test_a_killed_call_in_between_forgets_no_mark(node: Node) -> None:
 
 @pytest.mark.row(25)
 def test_a_lease_that_the_reference_made_since_is_alive(host: PretendHost, reference_bin: str) -> None:
-    """For the same attachment and address: this suite's mark says nothing about it."""
+    """It has the same attachment and address, so this suite's mark proves nothing about it."""
     node = Node(host, "host-local")
     (address,) = node.add("a")
     host.drop_netns("a")

@@ -68,7 +68,7 @@ def test_dead_where_a_new_namespace_has_the_inode_number_of_the_old(host: Preten
 
 
 def test_dead_where_the_inode_number_is_the_same_and_the_time_is_not(host: PretendHost) -> None:
-    """On a busy machine the number may not come again; a file stands for the namespace here."""
+    """A busy machine may not reuse the number, so a file stands for the namespace."""
     host.run("touch", "/run/pod")
     marked = str(ask(host, "mark", "/run/pod"))
     assert ask(host, "is_dead", marked) is False

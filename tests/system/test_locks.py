@@ -1,4 +1,4 @@
-"""No user but root can hold a lock of the suite: such a process takes all that it can open, then calls do their work."""
+"""Only root can hold a lock of the suite: a user's process takes all that it can open, then calls do their work."""
 
 from __future__ import annotations
 

@@ -321,7 +321,7 @@ def test_the_owners_mode_is_left(host: PretendHost) -> None:
 
 
 def test_many_calls_at_once_and_three_files(host: PretendHost) -> None:
-    """32 at a time; the two full files and the current one have them all, each whole."""
+    """32 calls run at a time; the two full files and the current one have all lines, each whole."""
     size = 60_000
     switch_on(host, {"log": LOG, "size": size})
     calls = [Call("loopback", "STATUS", BASE, {"CNI_CONTAINERID": f"c{number}"}) for number in range(480)]
@@ -389,7 +389,7 @@ def test_a_call_that_is_told_to_end(host: PretendHost, tmp_path: Path) -> None:
 
 
 def test_told_to_end_after_the_answer(host: PretendHost) -> None:
-    """While it waits to write its line: the answer has been given, so the call is a success, and is logged."""
+    """The signal comes while the call waits to write its line: it has answered, so it is a success, and is logged."""
     switch_on(host)
     path = host.root / LOG.lstrip("/")
     host.cni("loopback", "VERSION", BASE)

@@ -120,7 +120,7 @@ def test_container_ids(host: PretendHost, length: int, backend: str) -> None:
 
 @pytest.mark.parametrize("length", [64, 240, 300, 5000])
 def test_two_ids_with_one_beginning_are_two(host: PretendHost, length: int) -> None:
-    """GC of one, and its DEL, leave the other as it is."""
+    """GC and DEL of one leave the other as it is."""
     plugins = [BRIDGE, {"type": "bandwidth", **LIMITS}, TUNING]
     one = Pod(host, plugins, "c" * length + "1", "net")
     one.add()
@@ -142,7 +142,7 @@ def test_two_ids_with_one_beginning_are_two(host: PretendHost, length: int) -> N
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 @pytest.mark.parametrize("length", [101, 255, 300, 5000])
 def test_networks(host: PretendHost, length: int, backend: str) -> None:
-    """host-local's directory alone sets a limit, and says so; DEL and GC have nothing to do then."""
+    """Only host-local's directory sets a limit, and the error says so; DEL and GC then have nothing to do."""
     plugins = chain(backend)
     before = prepare(host, plugins)
     pod = Pod(host, plugins, "c" * 300, "n" * length)

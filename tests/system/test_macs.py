@@ -1,4 +1,4 @@
-"""A MAC that is asked for: refused if another link on the bridge has it, by bridge and by tuning."""
+"""Requested MACs: bridge and tuning refuse one that another link on the bridge has."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_of_several_at_once_one_at_most(host: PretendHost) -> None:
 
 @pytest.mark.parametrize("how", ["mac", "runtimeConfig", "args", "CNI_ARGS"])
 def test_tuning(node: Node, how: str) -> None:
-    """A pod's MAC is set to none that the bridge or a neighbour has; its own, and a free one, are fine."""
+    """tuning refuses a MAC of the bridge or of a neighbour; the pod's own, and a free one, are fine."""
     node.add("c")
     own = node.results["c"]["interfaces"][2]["mac"]
     before = node.host.snapshot(["c"])

@@ -214,7 +214,7 @@ def test_a_flushed_rule_set(node: Node, damage: str, words: list[str]) -> None:
 
 
 def test_garbage_collection(node: Node) -> None:
-    """Attachments of this network that are not valid; in the end the chains that they shared, too."""
+    """It removes invalid attachments of this network, and finally their shared chains."""
     for pod in ("a", "b", "c"):
         node.add(pod)
     node.add("d", name="other", bridge="cni1", ipam={"type": "host-local", "subnet": "10.2.0.0/24"})
@@ -360,7 +360,7 @@ def injecting(number: int, error: str) -> tuple[str, ...]:
 
 
 def test_a_kernel_without_nf_tables(node: Node) -> None:
-    """STATUS and ADD say so, ADD leaves nothing; DEL and GC have nothing to do there, and do the rest."""
+    """STATUS and ADD report it, ADD leaves nothing; DEL and GC skip nf_tables and do the rest."""
     node.host.netns("a")
     missing = "EPROTONOSUPPORT"
     # the same sockets in each ADD: for an IPv6 address it opens one more if it has to wait for the kernel
@@ -385,7 +385,7 @@ def test_a_kernel_without_nf_tables(node: Node) -> None:
 
 
 def test_status(node: Node) -> None:
-    """Asking makes nothing, whether there is something or not."""
+    """STATUS creates nothing, with rules or without."""
     assert node.call("STATUS", "").status == 0
     assert node.host.run("nft", "list", "ruleset").stdout == ""
     node.add("a")
@@ -398,7 +398,7 @@ def test_status(node: Node) -> None:
 
 
 def test_first_adds_at_once(host: PretendHost) -> None:
-    """16 on a node that has neither the bridge nor the tables, several times."""
+    """16 ADDs run on a node without bridge and tables, several times."""
     batch.make_pods(host, 16)
     for _ in range(4):
 
@@ -422,7 +422,7 @@ def test_first_adds_at_once(host: PretendHost) -> None:
 @pytest.mark.parametrize("call", ["sendto", "recvfrom"])
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_killed_at_any_message(node: Node, verb: str, call: str) -> None:
-    """Before each message to the kernel, or before each answer is read; then DEL: nothing is left."""
+    """The call dies before each message to the kernel, or before each answer; DEL leaves nothing."""
     node.add("other")
     before = {name: len(elements) for name, elements in node.elements().items()}
     node.host.netns("a")
@@ -454,7 +454,7 @@ def test_killed_at_any_message(node: Node, verb: str, call: str) -> None:
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_killed_at_any_step_by_iptables(node: Node, verb: str) -> None:
-    """At each message, write and process; then DEL: nothing is left, and the other pod has its own."""
+    """The call dies at each message, write and process; DEL leaves nothing, and the other pod has its own rules."""
     keys: dict[str, Any] = {"ipMasqBackend": "iptables"}
     node.add("other", **keys)
     before = nat(node)

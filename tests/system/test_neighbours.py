@@ -1,4 +1,4 @@
-"""bridge: when ADD answers, everybody reaches the pod: neighbours with an old MAC, others through the node."""
+"""bridge: after ADD every host reaches the pod: neighbours with an old MAC, others through the node."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_host_behind_an_uplink_learns_pod_and_gateway(host: PretendHost) -> No
 
 @pytest.mark.row(21)
 def test_a_pod_keeps_announcing_by_itself(node: Node) -> None:
-    """When somebody changes its MAC."""
+    """It announces a later change of its MAC."""
     node.add("a", ipam=fixed())
     assert unreached(node) == []
     node.host.run("ip", "-n", "a", "link", "set", "eth0", "address", "02:00:00:00:00:99")
@@ -312,7 +312,7 @@ MAC = "7e:00:00:00:00:01"  # higher than most
 
 @pytest.mark.parametrize("state", ["down", "up", "with its gateway address", "with a port"])
 def test_a_bridge_that_was_there_keeps_its_mac(host: PretendHost, state: str) -> None:
-    """From the moment that the port joins, as a monitor sees it, and for good."""
+    """A monitor sees the same MAC from the moment that the port joins."""
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     if state != "down":
         host.run("ip", "link", "set", "cni0", "up")
@@ -337,7 +337,7 @@ def test_a_bridge_that_was_there_keeps_its_mac(host: PretendHost, state: str) ->
 
 
 def test_neighbours_survive_the_next_add(host: PretendHost) -> None:
-    """The kernel forgets a link's neighbours when its MAC is set: that happens once."""
+    """The kernel forgets a link's neighbours when its MAC is set: only the first ADD sets it."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up")
     node = Node(host)
     node.add("a")
@@ -347,7 +347,7 @@ def test_neighbours_survive_the_next_add(host: PretendHost) -> None:
 
 
 def test_a_port_of_another_keeps_its_precedence(host: PretendHost) -> None:
-    """At layer 2 nothing is set: a bridge that took its MAC from a link of the node keeps it."""
+    """At layer 2 ADD sets no MAC: a bridge that took its MAC from a link of the node keeps it."""
     host.run("sh", "-c", f"ip link add cni0 type bridge; ip link set cni0 up; ip link add port0 address {MAC} type veth "
                          "peer name port1; ip link set port1 up; ip link set port0 master cni0 up")  # fmt: skip
     node = Node(host)
@@ -403,7 +403,7 @@ def read_only(host: PretendHost) -> None:
 
 @pytest.mark.parametrize("subnets", [(V4,), (V4, V6)], ids=["IPv4", "dual stack"])
 def test_read_only_sysctls_that_are_right(host: PretendHost, subnets: tuple[str, ...]) -> None:
-    """ADD succeeds, and the pod is reached by all: neighbours with an old MAC, and from outside."""
+    """ADD succeeds, and all reach the pod: neighbours with an old MAC, and hosts outside."""
     node = Node(host)
     node.far()
     pods = ["other", "a", "b"]
@@ -454,7 +454,7 @@ def test_read_only_sysctls_that_are_wrong(host: PretendHost, wrong: str) -> None
 
 @pytest.mark.parametrize("why", ["disabled", "forwarding", "without IPv6"])
 def test_read_only_sysctls_that_are_no_danger(host: PretendHost, why: str) -> None:
-    """No link accepts router advertisements that forwards, or has no IPv6."""
+    """A link that forwards, or has no IPv6, accepts no router advertisements."""
     node = Node(host)
     host.netns("a")
     host.run("sysctl", "-qw", "net/ipv4/ip_forward=1")

@@ -1,4 +1,4 @@
-"""The netlink codec on real kernel messages: each is decoded by it and by pyroute2, in a pretend host."""
+"""The netlink codec on real kernel messages: it and pyroute2 decode each, in a pretend host."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_dumps(busy: PretendHost) -> None:
 
 
 def test_the_kernels_own_words(busy: PretendHost) -> None:
-    """The extended acknowledgement stands in the error."""
+    """The error contains the extended acknowledgement."""
     said = busy.python("""
 from shared.net import links, netlink, wire
 kernel = netlink.Netlink()

@@ -152,7 +152,7 @@ except ZeroDivisionError:
 
 
 def test_sigterm_ends_a_call_in_the_middle_of_an_answer(net: Network, host: PretendHost) -> None:
-    """The tenth part of a table with thousands of routes is the last thing that the call asks for."""
+    """The call's last request is the tenth part of a table with thousands of routes."""
     routes = "\n".join(f"route add 10.{99 + n // 65536}.{n // 256 % 256}.{n % 256} dev eth0" for n in range(20_000))
     host.run("ip", "-n", "a", "-batch", "-", input=routes + "\n")
     prefix = (

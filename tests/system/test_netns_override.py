@@ -1,4 +1,4 @@
-"""CNI_NETNS_OVERRIDE: every verb of every plugin in the namespace that the plugin itself runs in, and never without it."""
+"""CNI_NETNS_OVERRIDE: every verb of every plugin works in the plugin's own namespace, and never without it."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_every_verb(own: Own, plugin: str) -> None:
 @pytest.mark.parametrize("plugin", ["bridge", *CHAINED])
 @pytest.mark.row(7)
 def test_nothing_without_it(host: PretendHost, plugin: str, value: str | None) -> None:
-    """For the host's own links, a stranger's, and one that is not there: code 8, or for DEL "gone". Nothing is touched."""
+    """The host's own links, a stranger's and a missing one: code 8, or for DEL "gone". Nothing is touched."""
     own = Own(host, "")
     host.run("ip", "link", "add", "uplink", "up", "type", "veth", "peer", "name", "far")
     keys = BRIDGE if plugin == "bridge" else CHAINED[plugin]

@@ -30,7 +30,7 @@ def listed(host: PretendHost, table: str) -> dict[str, list[Any]]:
 
 
 def test_rules_and_sets_are_what_nft_makes_of_them(plain: PretendHost) -> None:
-    """Each rule, of each prefix length too, and each set with its elements, as nft shows both."""
+    """nft shows each rule, of each prefix length, and each set with its elements the same way."""
     plain.run("nft", "-f", "-", input=nft_rules.in_nfts_words())
     plain.python("from tests.system.nft_rules import main; main()")
     ours, theirs = listed(plain, "ours"), listed(plain, "theirs")
@@ -282,7 +282,7 @@ for requests in ([good.add("x"), bad.add("x")], [bad.add("x"), good.add("x")], [
 
 
 def test_first_ones_at_once(plain: PretendHost) -> None:
-    """16 processes on a host without the table, again and again: each of them succeeds, and there is one of everything."""
+    """16 processes start on a host without the table, again and again: each succeeds, and no object appears twice."""
     said = mechanism(plain, """
 import subprocess
 for round in range(12):
@@ -316,7 +316,7 @@ for round in range(12):
 
 
 def test_a_flush_during_adds(plain: PretendHost) -> None:
-    """However often somebody flushes everything: an ADD succeeds, or at the least does not hang or leave half of itself."""
+    """While another process flushes everything, an ADD succeeds, or fails without hanging and without partial state."""
     said = mechanism(plain, """
 import subprocess
 flusher = os.fork()

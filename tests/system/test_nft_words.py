@@ -1,4 +1,4 @@
-"""explain's nf_tables steps are nft's language: nft makes of them the rule set that the plugins make."""
+"""explain's nf_tables steps are nft's language: nft makes the same rule set from them as the plugins do."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_what_plugins_make(host: PretendHost, name: str, ends: bool) -> None:
 
 
 def test_many_elements_are_one_step(host: PretendHost) -> None:
-    """Each set's, in a line that shows ten of them; the data has them all."""
+    """A line shows ten elements of each set; the data has them all."""
     prepare(host)
     ports = [{"hostPort": number, "containerPort": 80, "protocol": "tcp"} for number in range(10_000, 11_500)]
     arguments = json.dumps({"portMappings": ports}, separators=(",", ":"))

@@ -283,7 +283,7 @@ def test_a_lo_that_another_has_brought_up(node: Node) -> None:
 
 @pytest.mark.row("path")
 def test_a_lo_with_long_names(node: Node) -> None:
-    """An alias has no room for them: a digest stands there."""
+    """An alias has no room for them: it has a digest."""
     node.host.netns("a")
     config = {"cniVersion": "1.1.0", "name": "n" * 300, **LOOPBACK}
     for verb, is_up in (("ADD", True), ("DEL", False)):

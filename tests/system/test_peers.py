@@ -1,4 +1,4 @@
-"""A number from inside a pod is no name on the host: the other end of a veth pair is found by index and namespace."""
+"""A number from inside a pod is no name on the host: index and namespace identify the other end of a veth pair."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_pair_of_another_suite(node: Node, pod: str) -> None:
 
 @pytest.mark.row("peer")
 def test_del_of_a_bridge_removes_nobody_elses_pair(node: Node, reference_bin: str) -> None:
-    """A pod with its leased address on a pair that has the numbers of one that the reference has made for another."""
+    """The pod has its leased address on a pair with the numbers of one that the reference has made for another."""
     port = node.attach("b", bin_dir=reference_bin, version="1.0.0")
     (end,) = node.host.ip("link", "show", port)
     words = f"eth0 index {end['link_index']} type veth peer name inner index {end['ifindex']}"

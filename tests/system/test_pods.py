@@ -47,7 +47,7 @@ POD = Pod("ns", "web", "c1", "/run/netns/web")
 
 
 class Chain:
-    """A bin dir of script plugins and the calls that reached them."""
+    """A bin dir of script plugins, and the calls that they received."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

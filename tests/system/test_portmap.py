@@ -105,7 +105,7 @@ def test_who_reaches_a_pod(host: PretendHost, backend: str, at: str, bridged: st
 
 @EITHER
 def test_what_is_masqueraded(node: Node) -> None:
-    """masqAll: everything; without snat: nothing, and localhost is not let through."""
+    """With masqAll everything is; without snat nothing is, and localhost is not admitted."""
     node.add("a", {**TCP, "masqAll": True})
     node.add("b", ports((8081, 80), snat=False))
     servers = [("a", "tcp", 80), ("b", "tcp", 80)]
@@ -135,7 +135,7 @@ def test_who_calls_a_pod_by_its_own_address_keeps_theirs(node: Node, keys: dict[
     ({**TCP, "snat": False}, False), (ports((8080, 80, "tcp", HOST)), False), (ports((8080, 80, "tcp", "::")), False), ({}, False),
 ])  # fmt: skip
 def test_localhost_is_let_through_where_it_is_mapped(plain: Plain, keys: dict[str, Any], is_let_through: bool) -> None:
-    """On the link that leads to the pod, and nowhere else."""
+    """It is admitted on the link to the pod, and on no other."""
     plain.host.run("ip", "link", "add", "eth9", "up", "type", "bridge")
     plain.add(keys)
     found = plain.host.run("sh", "-c", "cd /proc/sys/net/ipv4/conf; grep -H . */route_localnet").stdout.split()
@@ -206,7 +206,7 @@ def test_localhost_stays_shut_if_an_add_fails(plain: Plain) -> None:
 @EVERY
 @pytest.mark.row("route-localnet")
 def test_localhost_cannot_be_reached_from_outside(node: Node) -> None:
-    """Although route_localnet is on (CVE-2020-8558); without our rule it could be."""
+    """route_localnet is on (CVE-2020-8558); without the suite's rule it could be reached."""
     node.add("a", TCP)
     mac = {link["ifname"]: link["address"] for link in node.host.ip("link")}["cni0"]
     own = node.results["b"]["interfaces"][2]["mac"]
@@ -225,7 +225,7 @@ def test_localhost_cannot_be_reached_from_outside(node: Node) -> None:
 
 @EITHER
 def test_udp_that_goes_on(node: Node) -> None:
-    """A connection that the kernel tracks follows the mapping, and others that it tracks are left alone."""
+    """A tracked connection follows the mapping; other tracked connections are left alone."""
     servers = [("a", "udp", 80), ("b", "udp", 80), ("host", "udp", 8080), ("host", "udp", 8081), ("far", "udp", 8080)]
     flow = [
         ("out", "udp", HOST, 8080, 5555),
@@ -415,7 +415,7 @@ def test_conditions(node: Node, v4: list[str], v6: list[str], at: str) -> None:
 
 
 def test_conditions_are_shared(plain: Plain) -> None:
-    """However many attachments have the same, there is one chain for each family, and another for another."""
+    """All attachments with the same conditions share one chain for each family; other conditions have another."""
     for number in range(3):
         plain.add(
             ports((8000 + number, 80), conditionsV4=["!", "-d", "192.0.2.0/24"], conditionsV6=["-i", "x"]),
@@ -427,7 +427,7 @@ def test_conditions_are_shared(plain: Plain) -> None:
 
 
 def test_a_chain_that_nobody_asks(plain: Plain) -> None:
-    """An administrator's chain that should decide about masquerading: by nf_tables it does not, and both verbs say so."""
+    """An administrator's chain should decide about masquerading: nf_tables cannot ask it, and both verbs say so."""
     for keys, is_said in (
         ({"externalSetMarkChain": "KUBE-MARK-MASQ"}, True), ({"externalSetMarkChain": "X", "backend": "nftables"}, True),
         ({"externalSetMarkChain": "X", "snat": False}, False), ({"markMasqBit": 3}, False), ({}, False),
@@ -467,7 +467,7 @@ def test_forms_of_an_address(plain: Plain, host_ip: str, sets: set[str]) -> None
 ])  # fmt: skip
 @EITHER
 def test_nothing_to_map(plain: Plain, keys: dict[str, Any]) -> None:
-    """Passes the result on, and makes no table; so do DEL and GC."""
+    """ADD passes the result on, and makes no table; nor do DEL and GC."""
     result = plain.add(keys)
     assert result["ips"] == plain.config({})["prevResult"]["ips"]
     assert plain.problems(keys) == ""
@@ -524,7 +524,7 @@ def test_what_is_refused_before_anything_is_changed(plain: Plain) -> None:
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_results_of_every_version(plain: Plain, version: str) -> None:
-    """Passed on as they are, and understood."""
+    """ADD understands them and passes them on unchanged."""
     result: dict[str, Any] = {"cniVersion": version, "dns": {}}
     if version < "0.3.0":
         result["ip4"] = {"ip": "10.1.0.6/16"}
@@ -652,7 +652,7 @@ def test_del_with_nothing_to_go_by(plain: Plain, how: str) -> None:
 @pytest.mark.parametrize("path", ["/proc/self/ns/net", "/proc/1/ns/net"])
 @EITHER
 def test_the_hosts_own_namespace(plain: Plain, path: str) -> None:
-    """ADD and CHECK refuse it. To DEL the pod is gone."""
+    """ADD and CHECK refuse it. For DEL the pod is gone."""
     before = left(plain.host)
     plain.add(TCP)
     made = rules(plain.host)

@@ -209,7 +209,7 @@ def at_once(plain: Plain, verb: str, keys: list[dict[str, Any]]) -> list[batch.O
 
 
 def test_20_adds_at_once(plain: Plain) -> None:
-    """The first on a node: all are there, each once; and then none."""
+    """They are the first on a node: each has its rules once; after DEL none has any."""
     batch.make_pods(plain.host, 2)
     keys = [ports((8000 + number, 80, "tcp"), (8000 + number, 80, "udp")) for number in range(20)]
     assert [answer.status for answer in at_once(plain, "ADD", keys)] == [0] * 20
@@ -275,7 +275,7 @@ MATCHES = [
 )
 @BY_IPTABLES
 def test_other_matches(plain: Plain, words: list[str]) -> None:
-    """ADD takes them, or says in iptables' words why not; CHECK finds the rule as iptables-save prints it, DEL and GC remove it."""
+    """ADD accepts them or gives iptables' reason; CHECK finds the rule as iptables-save prints it; DEL removes it."""
     six = [word.replace("192.0.2.0/24", "fd00::/8") for word in words]
     keys = ports((8080, 80, "tcp"), (8081, 80, "tcp", HOST), conditionsV4=words, conditionsV6=six)
     answer = plain.call("ADD", keys)
@@ -341,7 +341,7 @@ def test_what_iptables_refuses(plain: Plain) -> None:
 
 @pytest.mark.parametrize("odd", ['e"th~};x', "a\\b", "if:", "x" * 15, "'$(x)"])
 def test_nothing_is_pasted(plain: Plain, odd: str) -> None:
-    """A link's name is no word of iptables-restore, and long names fit."""
+    """A link's name is no word for iptables-restore, and long names fit."""
     plain.add(TCP, ifname=odd) if odd != "if:" else plain.add(TCP, "c" * 64 + ".id", ifname="if")
     name = "c" * 64 + ".id" if odd == "if:" else "c1"
     ifname = "if" if odd == "if:" else odd
@@ -481,7 +481,7 @@ def test_after_a_flush(node: Node) -> None:
 
 
 def test_unfinished_work_of_others(plain: Plain) -> None:
-    """A chain to which nothing leads, as the reference leaves it when it is killed: ADD takes nothing over of it."""
+    """A killed reference leaves a chain without a jump to it: ADD takes over none of its rules."""
     plain.add(TCP)
     (chain,) = {line.split()[1] for line in of_pods(plain.host) if line.startswith("-A CNI-DN")}
     plain.host.run("iptables", "-t", "nat", "-F", "CNI-HOSTPORT-DNAT")

@@ -1,4 +1,4 @@
-"""State directories that are read-only or not there: verbs that change nothing make nothing, and need no more."""
+"""State directories are read-only or missing: verbs that change nothing create nothing, and succeed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_store_that_is_not_there(host: PretendHost, data_dir: str) -> None:
 
 @pytest.mark.row(16)
 def test_a_look_waits_for_the_lock(host: PretendHost) -> None:
-    """CHECK sees no call's half; a lock that is no file is an error, as for any call."""
+    """CHECK sees no partial state of a call; a lock that is no file is an error, as for any call."""
     assert host_local(host, "ADD").status == 0
     host.run("sh", "-ec", f"rm {STORE}/lock; mkfifo {STORE}/lock")
     assert host_local(host, "CHECK", prevResult=PREVIOUS).code == 5

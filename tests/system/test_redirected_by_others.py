@@ -47,7 +47,7 @@ def redirect(node: Node, pod: str, *places: tuple[str, int], priority: int = LAT
 @pytest.mark.parametrize("priority", [EARLIER, LATER])
 @pytest.mark.parametrize("masq_all", [True, False])
 def test_a_strangers_services_keep_their_clients_addresses(node: Node, masq_all: bool, priority: int) -> None:
-    """A virtual address with the very numbers of the host port, and a port of the node; the host port is masqueraded."""
+    """A virtual address has the numbers of the host port, and a port of the node; only the host port is masqueraded."""
     node.add("a", {**TCP, "masqAll": masq_all})
     redirect(node, "a", (VIRTUAL, 8080), (VIRTUAL_6, 8080), (HOST, 9090), (HOST_6, 9090), priority=priority)
     in_b, in_b6 = address(node, "b", 4), address(node, "b", 6)

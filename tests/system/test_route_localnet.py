@@ -196,7 +196,7 @@ def test_a_failed_add_sets_it_back(plain: Plain) -> None:
 
 @EITHER
 def test_somebody_elses_switch_stays(plain: Plain) -> None:
-    """On before the first host port; also by a link of the same name or index that came later."""
+    """It was on before the first host port, perhaps for a later link of the same name or index."""
     plain.host.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/br0/route_localnet")
     plain.add(TCP)
     assert plain.call("DEL", TCP).status == 0
@@ -231,7 +231,7 @@ def test_the_reference_still_needs_it(plain: Plain, reference_bin: str, by: str)
 
 @EITHER
 def test_concurrent_calls(plain: Plain) -> None:
-    """Many rounds of the last DEL and a first ADD at the same time: the pod that is there has its switch."""
+    """The last DEL and a first ADD run at the same time, many rounds: the new pod has its switch."""
     plain.add(TCP, "c0")
     where = {"CNI_NETNS": plain.netns, "CNI_IFNAME": "eth0", "CNI_PATH": plain.host.bin_dir, "PATH": PATH}
     for number in range(1, 9):

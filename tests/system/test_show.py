@@ -138,7 +138,7 @@ def test_traffic_is_what_passed_meanwhile(node: Node) -> None:
 
 
 def test_the_references_pod(node: Node, reference_bin: str) -> None:
-    """Without an alias the owner is known by the runtime's memory only."""
+    """Without an alias, only the runtime's cache names the owner."""
     result = node.attach_without_runtime("nobody", bin_dir=reference_bin)
     node.configure({**NETWORK_OF_THE_REFERENCE})
     remembered = node.attach("theirs", "db", network="theirs", bin_dir=reference_bin)
@@ -258,7 +258,7 @@ def test_many_strangers(node: Node) -> None:
 
 
 def test_hostile_names(node: Node) -> None:
-    """A name or an alias can be any bytes: they reach neither the terminal nor the picture as they are."""
+    """A name or an alias can be any bytes: they are escaped on the terminal and in the picture."""
     node.attach("web1")
     name = b'b\xff\x1b[1m"<&'
     node.host.run("ip", "link", "add", name, "type", "bridge")  # type: ignore[arg-type]
@@ -315,7 +315,7 @@ def test_no_namespace_is_made(node: Node) -> None:
 
 
 def test_limits_are_no_pod(node: Node) -> None:
-    """bandwidth's ifb is in the result, and has the pod's alias, but leads nowhere."""
+    """bandwidth's ifb is in the result, and has the pod's alias, but is no pod's link."""
     limits = {"type": "bandwidth", "egressRate": 10**6, "egressBurst": 10**6}
     node.configure({**NETWORK, "plugins": [*NETWORK["plugins"], limits]})
     node.attach("c1")

@@ -1,4 +1,4 @@
-"""STATUS of bridge: 50 wherever the node is in a state in which an ADD must fail, and only there."""
+"""STATUS of bridge: code 50 exactly if the node's state makes an ADD fail."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ranges(*sets: list[str]) -> dict[str, Any]:
     (NO_FORWARDING, {**GATEWAY, "ipam": host_local(V4)}, "ip_forward"),
 ])  # fmt: skip
 def test_an_add_must_fail(net: Network, host: PretendHost, state: str, keys: dict[str, Any], words: str) -> None:
-    """STATUS says so, and so does the ADD, for the same reason."""
+    """STATUS and ADD fail for the same reason."""
     host.netns("a")
     host.run("sh", "-ec", state)
     status = net.call("STATUS", "a", **keys)
@@ -93,7 +93,7 @@ def test_a_kernel_without_ipv6(net: Network, host: PretendHost) -> None:
 
 @pytest.mark.parametrize("place", ["default", "all"])
 def test_ipv6_switched_off_by_sysctl(net: Network, host: PretendHost, place: str) -> None:
-    """The bridge that ADD makes has it nevertheless, and that alone; one with IPv4 only has not."""
+    """The bridge that ADD makes has IPv6 nevertheless, and no other link; one with IPv4 only has none."""
     host.run("sh", "-ec", f"echo 1 >/proc/sys/net/ipv6/conf/{place}/disable_ipv6")
     net.add("b", isGateway=True, ipam=host_local("10.2.0.0/24"), name="other", bridge="cni1")
     assert sysctl(host, "ipv6/conf/cni1/disable_ipv6") == "1"

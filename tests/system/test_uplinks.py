@@ -1,4 +1,4 @@
-"""bridge's uplinks: links of the host that become ports, and the segment behind them that the pods are in."""
+"""bridge's uplinks: links of the host that become ports, and the segment behind them, which the pods join."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_new_bridges_mac_is_its_own(net: Network, host: PretendHost) -> None
 
 
 def test_mtu_auto(net: Network) -> None:
-    """The uplink's counts for the first pod, while it is down and no port, and for the second alike."""
+    """The uplink's MTU counts for the first pod, while it is down and no port, and for the second alike."""
     for pod in ("a", "b"):
         assert [one["mtu"] for one in net.add(pod, mtu="auto")["interfaces"]] == [1400] * 3
 
@@ -83,7 +83,7 @@ USES = {
 @pytest.mark.row(16)
 @pytest.mark.parametrize(("use", "words"), USES.items())
 def test_a_link_that_is_in_use(net: Network, host: PretendHost, use: str, words: str) -> None:
-    """Refused with key and value before anything is touched; STATUS knows."""
+    """ADD refuses it with key and value before anything is touched; STATUS reports it."""
     host.run("sh", "-ec", use)
     net.refused("a", 7, rf'"uplinks\[0\]": "up0" {words}')
     status = net.call("STATUS", "a")
@@ -154,7 +154,7 @@ def test_a_failing_add_leaves_an_uplink_that_was_put_elsewhere(net: Network, hos
 
 
 def test_a_link_whose_master_has_the_uplinks_number_elsewhere(net: Network, host: PretendHost) -> None:
-    """A macvlan that came out of a namespace: the link below it is one there."""
+    """A macvlan came out of a namespace: the link below it is in that namespace."""
     host.run("sh", "-ec", """
 ip link del up0
 ip link add up0 index 777 type veth peer name far

@@ -81,7 +81,7 @@ def test_who_hears_what(net: Network) -> None:
 
 
 def test_the_gateway_of_each_vlan(net: Network, host: PretendHost) -> None:
-    """A pod reaches its own VLAN's gateway at once, in both families, and another VLAN only by way of the host."""
+    """A pod reaches its own VLAN's gateway at once, in both families, and another VLAN only through the host."""
     other: dict[str, Any] = {"vlan": 200, "name": "other", "ipam": host_local("10.2.0.0/24", "fd00:2::/64")}
     net.add("a", vlan=100, isDefaultGateway=True)
     net.add("b", vlan=100)
@@ -108,7 +108,7 @@ def test_the_gateway_of_each_vlan(net: Network, host: PretendHost) -> None:
 ])  # fmt: skip
 @pytest.mark.row("spoofing")
 def test_the_ports_vlans(net: Network, keys: dict[str, Any], expected: dict[int, set[str]]) -> None:
-    """CHECK finds them, too, be they thousands, and so does the next ADD. A trunk alone stays in the default VLAN."""
+    """CHECK finds them, even thousands, and so does the next ADD. A trunk alone stays in the default VLAN."""
     net.add("a", **keys, **LAYER_2)
     assert vlans(net, "a") == expected
     assert net.check("a", **keys, **LAYER_2) == ""
@@ -128,7 +128,7 @@ def test_the_ports_vlans(net: Network, keys: dict[str, Any], expected: dict[int,
 def test_a_bridge_with_another_default_vlan(
     net: Network, host: PretendHost, default: int, keys: dict[str, Any], expected: dict[int, set[str]]
 ) -> None:
-    """A port leaves the VLAN that this bridge puts new ports into, be it 9 or none, and so does the gateway port."""
+    """A port leaves the VLAN that this bridge puts new ports into, 9 or none; the gateway port does as well."""
     bridge = f"ip link add cni0 type bridge vlan_filtering 1 vlan_default_pvid {default}"
     host.run("sh", "-ec", f"{bridge}; ip link set cni0 up")
     net.add("a", **keys)
@@ -158,7 +158,7 @@ def test_a_trunk_keeps_the_pods_network(net: Network) -> None:
 
 @pytest.mark.row(16)
 def test_a_bridge_without_room_for_the_gateway_port(net: Network, host: PretendHost) -> None:
-    """The pod's port takes the last place: code 11, nothing left, and STATUS knew."""
+    """The pod's port takes the last place: code 11, nothing left, and STATUS reports it before."""
     fill(host, MOST_PORTS - 1)
     status = net.call("STATUS", "a", vlan=100)
     assert status.code == 50 and "cni0 is full" in status.json["msg"], status
@@ -172,7 +172,7 @@ def test_a_bridge_without_room_for_the_gateway_port(net: Network, host: PretendH
 
 @pytest.mark.row(16)
 def test_status(net: Network, host: PretendHost) -> None:
-    """The gateway address that conflicts is on the VLAN's gateway port, not on the bridge; IPv6 is switched on there."""
+    """The conflicting gateway address is on the VLAN's gateway port, not on the bridge; IPv6 is switched on there."""
     host.run("sh", "-ec", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6; ip link add cni0 type bridge; "
                           "ip link set cni0 up; ip address add 10.9.0.1/16 dev cni0")  # fmt: skip
     assert net.call("STATUS", "a", vlan=100).status == 0
@@ -231,7 +231,7 @@ def test_delete_and_garbage_collection(net: Network, host: PretendHost) -> None:
 
 
 def test_a_pod_that_comes_to_a_bridge_without_vlans(net: Network) -> None:
-    """The bridge filters from then on; the pods that it had remain in VLAN 1, with each other and with their gateway."""
+    """The bridge filters from then on; its earlier pods remain in VLAN 1, with each other and with their gateway."""
     net.add("a")
     net.add("b", **LAYER_2)
     assert not filters(net)
