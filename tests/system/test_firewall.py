@@ -10,6 +10,7 @@ import pytest
 from shared.admission import claims
 from shared.net.owner import Owner
 from tests.faults import batch
+from tests.node import DEAF
 from tests.pretend import PATH, PretendHost
 from tests.system.firewall_node import CONFIG, Node
 
@@ -401,8 +402,7 @@ def test_killed_at_any_message(node: Node, verb: str) -> None:
 def test_a_failed_add_leaves_nothing(node: Node) -> None:
     node.pod("a")
     for backend in ("nftables", "iptables"):
-        deaf = ("sh", "-c", 'exec "$0" >&-')
-        assert node.call("ADD", "a", prefix=deaf, backend=backend, ingressPolicy="isolated").status == 1
+        assert node.call("ADD", "a", prefix=DEAF, backend=backend, ingressPolicy="isolated").status == 1
         assert node.elements() == {} and node.pod_rules() == [] and node.records() == []
 
 

@@ -13,6 +13,7 @@ from shared.admission import claims
 from shared.net.owner import Owner
 from tests.faults import batch
 from tests.firewalld import Firewalld
+from tests.node import DEAF
 from tests.pretend import PretendHost
 from tests.system.firewall_node import CONFIG, Node
 
@@ -541,8 +542,7 @@ def test_a_failed_add_with_host_ports(node: Node) -> None:
     node.host.run(*DROP)
     node.pod("a")
     for keys in ({}, {"backend": "nftables"}):
-        deaf = ("sh", "-c", 'exec "$0" >&-')
-        assert node.call("ADD", "a", prefix=deaf, admitHostPorts=True, **keys).status == 1
+        assert node.call("ADD", "a", prefix=DEAF, admitHostPorts=True, **keys).status == 1
         assert node.elements() == {} and node.pod_rules() == [] and node.records() == []
     assert node.call("ADD", "a", admitHostPorts="yes").code == 7
 

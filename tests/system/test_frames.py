@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.node import Network, sysctl
+from tests.node import DEAF, Network, sysctl
 from tests.pretend import Answer, PretendHost, read_line
 from tests.system.traces import WAITS, messages_outside_waits
 
@@ -254,8 +254,7 @@ def test_garbage_collection(net: Network, host: PretendHost) -> None:
 def test_a_failed_add_leaves_nothing(net: Network, host: PretendHost) -> None:
     """The ADD fails at its very end: it cannot write its answer."""
     keys = {**net.config, "promiscMode": True, "bridgeNfCallIptables": True}
-    prefix = ("sh", "-c", 'exec "$0" >&-')
-    answer = host.cni("bridge", "ADD", keys, netns=host.netns("a"), container_id="a", prefix=prefix)
+    answer = host.cni("bridge", "ADD", keys, netns=host.netns("a"), container_id="a", prefix=DEAF)
     assert answer.status == 1
     assert elements(host) == {**NOTHING, "podmacs": [], "selves": []}
     assert [link["ifname"] for link in host.ip("link", "show")] == ["lo"]
@@ -299,11 +298,10 @@ def test_a_failing_add_that_is_killed_at_any_message(net: Network, host: Pretend
     """The undo may be killed as well: the port is silent before its check is removed."""
     net.add("other")
     netns = host.netns("a")
-    deaf = ("sh", "-c", 'exec "$0" >&-')
     for number in range(12, 100):
         injected = f"inject=sendto:signal=SIGKILL:when={number}"
         killing = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", injected)
-        status = host.cni("bridge", "ADD", net.config, netns=netns, container_id="a", prefix=(*killing, *deaf)).status
+        status = host.cni("bridge", "ADD", net.config, netns=netns, container_id="a", prefix=(*killing, *DEAF)).status
         ports = host.ip("link", "show", "type", "veth", "master", "cni0")
         assert {port["ifname"] for port in ports if "UP" in port["flags"]} <= guarded(host), number
         assert host.cni("bridge", "DEL", net.config, netns=netns, container_id="a").status == 0
@@ -527,9 +525,8 @@ def test_calls_of_iptables_after_a_failed_add(host: PretendHost, others: bool, l
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     if others:
         net.add("b")
-    prefix = ("sh", "-c", 'exec "$0" >&-')
     keys = {**net.config, "bridgeNfCallIptables": True}
-    assert host.cni("bridge", "ADD", keys, netns=host.netns("a"), container_id="a", prefix=prefix).status == 1
+    assert host.cni("bridge", "ADD", keys, netns=host.netns("a"), container_id="a", prefix=DEAF).status == 1
     assert settings(host) == left
 
 

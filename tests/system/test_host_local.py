@@ -342,7 +342,7 @@ def test_a_network_whose_name_no_directory_can_have(ipam: Ipam) -> None:
 
 
 def test_the_references_bytes(ipam: Ipam, host: PretendHost, reference_bin: str) -> None:
-    """Each file of the store equals the reference's. A lease is 0600 as in newer references; Debian's is 0644."""
+    """Each file equals the reference's. Leases are 0600, as in newer references; Debian's are readable for all."""
     keys: dict[str, Any] = {"ranges": [[{"subnet": V4}], [{"subnet": V6}]]}
     stores = []
     for bin_dir in (host.bin_dir, reference_bin):

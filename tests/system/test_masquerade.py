@@ -11,6 +11,7 @@ import pytest
 
 import tests.node
 from tests.faults import batch
+from tests.node import DEAF
 from tests.pretend import Answer, PretendHost, read_line
 
 V4, V6 = "10.1.0.0/16", "fd00:1::/64"
@@ -241,7 +242,7 @@ def test_an_address_that_is_leased_anew(node: Node) -> None:
 def test_a_failed_add_leaves_nothing(node: Node) -> None:
     """The ADD fails at its very end: it cannot write its answer."""
     node.host.netns("a")
-    answer = node.call("ADD", "a", prefix=("sh", "-c", 'exec "$0" >&-'))
+    answer = node.call("ADD", "a", prefix=DEAF)
     assert answer.status == 1
     assert node.elements() == {"attachments": [], "masq4": [], "masq6": []}
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import tests.node
+from tests.node import DEAF
 from tests.pretend import PretendHost
 
 MAC, FIRST_MAC = "02:00:00:00:00:09", "02:00:00:00:00:01"
@@ -118,7 +119,7 @@ def test_a_record_of_a_lost_namespace_is_not_set_back_in_the_next(node: Node) ->
 def test_an_add_that_fails_late_sets_everything_back(node: Node) -> None:
     """The ADD cannot write its result."""
     before = node.state(), node.sysctl("ipv4/conf/eth0/arp_filter")
-    assert node.call("ADD", "a", ALL, prefix=("sh", "-c", 'exec "$0" >&-')).status == 1
+    assert node.call("ADD", "a", ALL, prefix=DEAF).status == 1
     assert (node.state(), node.sysctl("ipv4/conf/eth0/arp_filter")) == before
     assert node.host.snapshot()["files"] == {}
 
