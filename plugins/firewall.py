@@ -259,7 +259,7 @@ def _restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, st
     found = [claim for claim in found if (claim.owner.container_id, claim.owner.ifname) != own]
     moved = [claim.moved(**(place.note if place else IN_NFTABLES)) for claim in found]
     try:
-        for old, new in zip(found, moved, strict=True):
+        for old, new in zip(found, moved):
             if old.text(claims.ZONE) not in ("", new.text(claims.ZONE)):
                 from_firewalld(lambda claim=old: claim.addresses, old.note, "")  # type: ignore[misc]
             if new.note != old.note:

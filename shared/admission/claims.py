@@ -46,7 +46,7 @@ class Claim:
     @classmethod
     def new(cls, owner: Owner, addresses: Sequence[Address], netns: str, **keys: object) -> Claim:
         """Return what an ADD claims, later than all claims before."""
-        names = zip(NAMES, (owner.network, owner.container_id, owner.ifname), strict=True)
+        names = zip(NAMES, (owner.network, owner.container_id, owner.ifname))
         order = clock_gettime_ns(CLOCK_BOOTTIME)  # the wall clock may be set back
         mark = liveness.mark(netns)
         listed = [str(address) for address in addresses]

@@ -95,8 +95,9 @@ class Config:
     fields: ClassVar[dict[str, Field]] = {}
 
     def __init_subclass__(cls) -> None:
+        inherited = [one for base in reversed(cls.__bases__) for one in getattr(base, "fields", {}).items()]
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
-        cls.fields = {**cls.fields, **own}
+        cls.fields = {**dict(inherited), **own}
 
     def __init__(self, raw: dict[str, Any]) -> None:
         """Raises Invalid with the path to the first key whose value cannot be used."""
@@ -125,7 +126,7 @@ def described(value: Any, reason: str) -> str:
     """The reason after as much of the value as can be read, if there is one."""
     if value is None:
         return reason
-    shown = dumps(value, " ") if isinstance(value, str | int | float | dict | list) else dumps(str(value))
+    shown = dumps(value, " ") if isinstance(value, (str, int, float, dict, list)) else dumps(str(value))
     return f"{' '.join(shown.split())[:SHOWN]} {reason}"
 
 

@@ -97,7 +97,7 @@ def _remove_references(kernel: Nfnetlink, owner: Owner) -> None:
         base.remove_rule(handle)
         for handle in kernel.dump_handles(base, f"macspoofchk-{owner.container_id}-{owner.ifname}")
     ]
-    for chain, is_there in zip(chains, found, strict=True):
+    for chain, is_there in zip(chains, found):
         if is_there:
             requests += chain.remove()
     registry.attempt(kernel, requests)

@@ -179,7 +179,7 @@ def _prefix(value: str, version: int) -> Prefix:
 def _length(mask: Address, version: int) -> int:
     """Return the length of a mask; raises ValueError for one with a gap."""
     bits = BITS[version]
-    length = mask.value.bit_count()
+    length = bin(mask.value).count("1")
     if mask.version != version or mask.value != (1 << bits) - (1 << (bits - length)):
         raise ValueError
     return length

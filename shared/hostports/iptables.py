@@ -82,7 +82,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> No
 
     def possible() -> list[Lines]:
         known = [table.lines() for table in tables]
-        for table, lines in zip(tables, known, strict=True):
+        for table, lines in zip(tables, known):
             _require_possible(table.version, lines[NAT], forwarding)
         return known
 
@@ -94,7 +94,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, forget: Forgetting) -> No
         known = _without_dead(possible, forget)
         undo.push(f"remove host ports of {owner.container_id}", lambda: remove(owner, forget))
         hostport_records.write(owner, mark, {port.pod for port in forwarding.ports})
-        for table, lines in zip(tables, known, strict=True):
+        for table, lines in zip(tables, known):
             try:
                 table.change(lambda lines, version=table.version: _missing(version, lines, forwarding), lines)  # type: ignore[misc]
             except Refused as error:

@@ -28,7 +28,7 @@ NAMES = ("network", "containerID", "ifname")
 
 def write(owner: Owner, mark: str, addresses: Iterable[Address]) -> None:
     """Note an attachment, its mark (shared/net/liveness.py), and the addresses to which its ports lead."""
-    names = dict(zip(NAMES, (owner.network, owner.container_id, owner.ifname), strict=True))
+    names = dict(zip(NAMES, (owner.network, owner.container_id, owner.ifname)))
     record.write(_path(owner), {**names, "mark": mark, "addresses": [str(one) for one in addresses]})
 
 

@@ -280,7 +280,7 @@ def _left_over(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) -> 
     """Those elements whose port no other attachment of the container has."""
     held = {
         (CONDITIONAL_OF.get(element.of.name, ""), element.key)
-        for element, holder in zip(elements, registry.holders(kernel, elements), strict=True)
+        for element, holder in zip(elements, registry.holders(kernel, elements))
         if holder != registry.label(owner) and registry.is_same_container(holder, owner)
     }
     return [e for e in elements if not {(e.of.name, e.key), (CONDITIONAL_OF.get(e.of.name, ""), e.key)} & held]
@@ -289,9 +289,9 @@ def _left_over(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) -> 
 def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner, forget: Forgetting) -> None:
     """Raises Taken for a port that another container than the owner's has here already, unless that one is dead."""
     maps = [AT[port.version] if port.is_at else ANY[port.version] for port in ports]
-    queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports, strict=True)]
+    queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports)]
     gone = set()
-    for port, found in zip(ports, kernel.get_elements(queries), strict=True):
+    for port, found in zip(ports, kernel.get_elements(queries)):
         holder = comment_of(found.get("NFTA_SET_ELEM_USERDATA", b"")) if found else ""
         if not found or holder in gone:
             continue
@@ -391,7 +391,7 @@ def _flow(of: Set, key: bytes) -> Flow | None:
 def remove_references(kernel: Nfnetlink, container_id: str) -> None:
     """Removes the rules that the reference's nftables backend has made for a container; asks once where it has not."""
     there = kernel.get_all([table.query() for table in REFERENCE_TABLES])
-    for table, present in zip(REFERENCE_TABLES, there, strict=True):
+    for table, present in zip(REFERENCE_TABLES, there):
         if present:
             _remove_commented(kernel, table, container_id)
 

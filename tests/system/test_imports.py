@@ -88,7 +88,7 @@ def tell(status):
     leave(status)
 posix._exit = tell
 del sys.argv[0]
-exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"))
+exec(compile(open(sys.argv[0], "rb").read(), sys.argv[0], "exec"))
 """
 
 CONFIG: dict[str, Any] = {

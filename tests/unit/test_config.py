@@ -60,6 +60,24 @@ def message(raw: dict[str, Any]) -> str:
     return caught.value.msg
 
 
+def test_the_fields_of_all_bases() -> None:
+    """The first of several bases wins, and a class's own field wins over those of its bases."""
+
+    class Left(Inner):
+        word: str = field(text, "left", "a text")
+
+    class Right(Config):
+        word: str = field(text, "right", "a text")
+        other: str = field(text, "right", "a text")
+
+    class Both(Left, Right):
+        number: int = field(integer(1, 99), 7, "a number")
+
+    keys = Both({"other": "given"})
+    assert (keys.word, keys.other, keys.number) == ("left", "given", 7)
+    assert set(Both.fields) == {"number", "word", "other"}
+
+
 def test_defaults() -> None:
     keys = read({})
     assert (keys.isGateway, keys.mtu, keys.word, keys.subnet, keys.inner, keys.path) == (
