@@ -1,4 +1,4 @@
-"""cnitool doctor: silent on a healthy node, and on a broken one right, in each of the ways in which it was broken."""
+"""cnitool doctor: silent on a healthy node, and right about each way in which a node is broken."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from shared.cli import commands, doctor
 sys.exit(doctor.run(commands.parser().parse_args(sys.argv[1:])))
 """
 
-# What a runtime does for pods c1, c2…: namespace, loopback, the default network, libcni's cache.
+# A runtime's work for pods c1, c2…: namespace, loopback, the default network, libcni's cache.
 RUNTIME = """
 import base64, json, os, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -110,7 +110,7 @@ class BrokenNode:
         return done.returncode, done.stdout
 
     def findings(self, path: str = PATH) -> list[dict[str, str]]:
-        """Errors and warnings; the status and the counts must agree with them."""
+        """Return errors and warnings; the exit status and the counts must agree with them."""
         status, out = self.doctor("--json", path=path)
         document: dict[str, Any] = json.loads(out)
         counts = {
@@ -136,7 +136,7 @@ def node(installed: Path, tmp_path: Path) -> Iterator[BrokenNode]:
 class Way:
     """A way to break a node: a script, and all that doctor must say, as "severity check where".
 
-    `heals`: what doctor says is to be done makes the node healthy again, in a few rounds where one thing hides another.
+    `heals`: following doctor's advice makes the node healthy again, in a few rounds if one fault hides another.
     `together`: it can be done together with all others that can.
     """
 
@@ -251,7 +251,7 @@ def test_looking_changes_nothing(node: BrokenNode) -> None:
 
 
 def test_what_may_live_is_not_called_dead(node: BrokenNode) -> None:
-    """An entry that names no namespace, one that cannot be read; and the pods' addresses are not to be seen."""
+    """One entry names no namespace, one is unreadable, and the pods' addresses are hidden."""
     node.sh("sed -i 's,/run/netns/pod1,,g' $RESULTS/pods-c1-eth0; : >$RESULTS/pods-c2-eth0")
     node.sh("ip -n pod1 address flush dev eth0; ip -n pod2 address flush dev eth0")
     found = {f"{one['severity']} {one['check']} {one['where']}" for one in node.findings()}
@@ -260,7 +260,7 @@ def test_what_may_live_is_not_called_dead(node: BrokenNode) -> None:
 
 
 def test_an_entry_that_cannot_be_read_leaves_the_lease_alone(node: BrokenNode) -> None:
-    """Nothing else tells of the pod: it may be anywhere."""
+    """No other file names the pod's namespace: it may be anywhere."""
     node.sh(": >$RESULTS/pods-c2-eth0; ip netns delete pod2; while ip link show $PORT2; do sleep 0.02; done 2>&1")
     found = {f"{one['severity']} {one['check']} {one['where']}" for one in node.findings()}
     assert found == {f"warning cache {node.names['RESULTS']}/pods-c2-eth0"}

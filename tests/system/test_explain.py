@@ -1,4 +1,4 @@
-"""cnitool explain: what it tells is what an ADD does, and nothing of the host is touched by telling it."""
+"""cnitool explain: it prints the effects of an ADD, and touches nothing of the host."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def network(*plugins: dict[str, Any], version: str = "1.0.0") -> dict[str, Any]:
 
 @pytest.fixture
 def node(host: PretendHost) -> PretendHost:
-    """A host with an uplink of MTU 1400 and a default route."""
+    """Return a host with an uplink of MTU 1400 and a default route."""
     prepare(host)
     return host
 
@@ -88,7 +88,7 @@ def explain(
     program: str = TOOL,
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the installed tree's tool in the host."""
+    """Run the installed tree's tool in the host."""
     (tree,) = (path.parent for path in (Path(host.bin_dir).parent / "lib").glob("*-*/shared"))
     file = host.root / "etc/cni/pods.conflist"
     file.write_text(json.dumps(config))
@@ -110,7 +110,7 @@ def texts(told: dict[str, Any], **wanted: Any) -> list[str]:
 
 
 def everything(host: PretendHost, netns: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The snapshot, and what else could be touched: sysctls, /run, /etc/cni, mounts, namespaces, rules."""
+    """Return the snapshot and all else that could be touched: sysctls, /run, /etc/cni, mounts, namespaces, rules."""
     listing = "find /run /etc/cni /var/lib/cni -printf '%p %y %m %s %l\\n' | sort"
     sysctls = "cd /proc/sys && grep -r . net kernel/hostname vm/swappiness 2>/dev/null | grep -v conntrack_count | sort"
     return {
@@ -124,7 +124,7 @@ def everything(host: PretendHost, netns: tuple[str, ...] = ()) -> dict[str, Any]
 
 
 def add(host: PretendHost, config: dict[str, Any], container_id: str = ID, *, netns: str = "explain") -> dict[str, Any]:
-    """A real ADD of a list with one plugin."""
+    """Call a real ADD of a list with one plugin."""
     request = {**config["plugins"][0], "name": config["name"], "cniVersion": config["cniVersion"]}
     answer = host.cni(
         request["type"], "ADD", request, netns=host.netns(netns), container_id=container_id, ifname=IFNAME
@@ -174,7 +174,7 @@ def test_an_executed_plugin_can_touch_nothing_either(node: PretendHost, tmp_path
     assert {"make link evil0", "net.ipv4.ip_forward = 1 (was 0)"} <= {text.partition(",")[0] for text in texts(told)}
 
 
-# -- what is told is what happens
+# -- the account equals the effects
 
 
 def test_what_is_told_is_what_happens(installed: Path, node: PretendHost) -> None:
@@ -315,7 +315,7 @@ def test_every_changing_request_is_told(node: PretendHost, plugin: dict[str, Any
 
 
 def contains(got: Any, wanted: Any) -> bool:
-    """Whether all that was sent is in what is told; a list of one is the one."""
+    """Return True if the printed message contains all attributes that were sent; a list of one equals its item."""
     if isinstance(wanted, dict):
         return all(contains(got[name], value) for name, value in wanted.items())
     if isinstance(wanted, list):
