@@ -93,7 +93,7 @@ def test_what_a_kernel_has(tmp_path: Path, option: str | None, module_list: str 
     if module_list is not None:
         (tmp_path / "modules.dep").write_text(module_list)
         (tmp_path / "modules.builtin").write_text("kernel/net/built-in.ko\n")
-    assert kernel.has(feature, options, tmp_path) is expected
+    assert kernel.has_feature(feature, options, tmp_path) is expected
 
 
 def test_doctor_knows_every_option_that_the_documents_name() -> None:

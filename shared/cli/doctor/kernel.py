@@ -142,7 +142,7 @@ def features(node: Node) -> Iterator[Finding]:
     """Report features that a network needs and the kernel lacks; note those that no network needs."""
     kernel = f"kernel {os.uname().release}"
     modules = Path("/lib/modules", os.uname().release)
-    missing = [feature for feature in FEATURES if has(feature, _options(), modules) is False]
+    missing = [feature for feature in FEATURES if has_feature(feature, _options(), modules) is False]
     unneeded = []
     for feature in missing:
         users = [network.path for network in node.networks if feature.needed(network)]
@@ -158,7 +158,7 @@ def features(node: Node) -> Iterator[Finding]:
         yield note(kernel, f"lacks {names}; no configuration needs this", f"nothing, or boot a kernel with {options}")
 
 
-def has(feature: Feature, options: Mapping[str, str], modules: Path) -> bool | None:
+def has_feature(feature: Feature, options: Mapping[str, str], modules: Path) -> bool | None:
     """Return True if the kernel has a feature, None if neither its options nor the files of its modules tell."""
     value = options.get(feature.option, "n") if options else "m" if feature.module else "y"
     if value != "m":
@@ -200,7 +200,7 @@ def backends(node: Node) -> Iterator[Finding]:
                     network.path, f"uses backend iptables, but {program} is not in PATH", "apt-get install iptables"
                 )
     bridges = [network for network in node.networks if network.bridge and not _is_type("firewall")(network)]
-    if bridges and _runs("firewalld"):
+    if bridges and _is_running("firewalld"):
         name = bridges[0].bridge_link
         yield note(
             "firewalld", f"is running, and drops the traffic of {name} unless this link is in a zone that accepts it",
@@ -208,7 +208,7 @@ def backends(node: Node) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _runs(name: str) -> bool:
+def _is_running(name: str) -> bool:
     for path in Path("/proc").glob("[0-9]*/comm"):
         with suppress(OSError):
             if path.read_text().strip() == name:
