@@ -320,7 +320,7 @@ def test_release_of_a_container(node: Node) -> None:
     assert node.files() == {"10.1.0.3", "fd00:1::3", "10.1.0.4", "fd00:1::4"}
     for what in ("a", "10.1.0.2"):
         assert f"no lease of {what}" in node.cnitool("ipam", "release", "net", what, status=1).stderr
-    assert "there is net" in node.cnitool("ipam", "release", "nett", "a", status=1).stderr
+    assert "its networks: net" in node.cnitool("ipam", "release", "nett", "a", status=1).stderr
     assert node.pod("a") == ["10.1.0.5", "fd00:1::5"]
 
 

@@ -330,7 +330,7 @@ def enter_namespaces(bin_dir: Path) -> NoReturn:
     outside = " ".join(throwaway.own_namespaces())
     again = throwaway.command(__file__, "--bin-dir", str(bin_dir), "--outside", outside)
     sys.stdout.flush()
-    os.execv(again[0], again)  # noqa: S606 - no shell is what is wanted
+    os.execv(again[0], again)  # noqa: S606 - no shell is needed
 
 
 def milliseconds_since(started: float) -> float:

@@ -198,7 +198,7 @@ def duplicate_addresses(node: Node) -> Iterator[Finding]:
                 look = f"ip neighbour show {held.ip}  # shows the MAC of the other host"
                 yield error(wire.name, f"does not use {held.ip}: another host has the address", look)
     for (_, ip), several in holders.items():
-        # The pod whose address the runtime knows keeps it.
+        # The pod that has the address in the cache keeps it.
         first, *others = sorted(several, key=lambda holder: (holder[0].mark, ip) not in remembered)
         owner = f"the address of {first[0].name}"
         if ip in own:
