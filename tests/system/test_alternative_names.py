@@ -156,4 +156,4 @@ def test_doctor_and_explain(lan: PretendHost) -> None:
     )["findings"]
     assert [one for one in found if one["check"] in ("bridges", "ports", "mtu")] == []
     told = lan.run(*CNITOOL, "explain", "/etc/cni/net.d/10-net.conflist", "--bin-dir", lan.bin_dir, timeout=120).stdout
-    assert ALTERNATIVE not in told.replace("10-net", "") and "make bridge" not in told
+    assert ALTERNATIVE not in told.replace("10-net", "") and "create bridge" not in told

@@ -146,7 +146,7 @@ def test_gc_keeps_the_living(tool: Tool) -> None:
         tool.host.drop_netns(name)
     before = tool.host.snapshot()
     plan = tool.good("gc", "pods", "--dry-run")
-    assert "DEL dead eth0: its namespace /run/netns/dead is gone" in plan and "stays: live eth0" in plan
+    assert "DEL dead eth0: its namespace /run/netns/dead is gone" in plan and "keep: live eth0" in plan
     assert tool.host.snapshot()["files"] == before["files"]
     told = json.loads(tool.good("gc", "pods", "--json"))
     assert [one["containerID"] for one in told["remove"]] == ["dead"]
@@ -196,7 +196,7 @@ def test_gc_asks_no_plugin_if_a_stranger_came_since_the_plan(tool: Tool) -> None
     link = Owner("pods", "early", "eth0").host_link
     make = ("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", "early")
     said = slow_gc(tool, lambda: tool.host.run(*make))
-    assert f"host link {link}: in use, but it cannot be told by which pod; plugins are not asked" in said
+    assert f"host link {link}: in use by an unknown pod, so plugins are not asked to clean up" in said
     store = tool.host.root / "var/lib/cni/networks/pods"
     assert {path.name for path in store.glob("10.*")} == {"10.45.0.2"} and tool.results() == set()
     tool.host.drop_netns("early")
@@ -375,7 +375,7 @@ def test_without_the_tools_their_commands_say_so_in_one_sentence(tool: Tool) -> 
         done = tool(name, *ARGUMENTS.get(name, ()))
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(f"cnitool {name}: this command needs pyroute2 and ")
-        assert done.stderr.endswith("which `./install.sh --with-tools` installs\n")
+        assert done.stderr.endswith("; install with `./install.sh --with-tools`\n")
 
 
 def test_completion_completes(tools: Path) -> None:

@@ -171,7 +171,7 @@ def test_own_namespaces_are_not_taken_on_trust(installed: Path) -> None:
 def test_bin_dir_that_the_demo_would_hide() -> None:
     done = run_demo(Path("/run/cni/bin"))
     assert done.returncode == 1
-    assert "/run will be hidden" in done.stderr
+    assert "is in /run, which is hidden here" in done.stderr
 
 
 def test_host_port_that_leads_nowhere(installed: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Kernel:
         talk = wiretap.Talk(self.recorder, 0, NETLINK_NETFILTER)
         frames = [Request(kind, {}) for kind in (wire.NFNL_MSG_BATCH_BEGIN, wire.NFNL_MSG_BATCH_END)]
         batch = [frames[0], *requests, frames[1]]
-        talk.sent(b"".join(encode(one.kind, one.flags, n, one.message, wire) for n, one in enumerate(batch)))
+        talk.record_requests(b"".join(encode(one.kind, one.flags, n, one.message, wire) for n, one in enumerate(batch)))
 
 
 def script(steps: list[dict[str, Any]]) -> str:
@@ -61,7 +61,7 @@ def test_every_expression(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel()
     monkeypatch.setattr(nft_rules, "Nfnetlink", lambda: kernel)
     nft_rules.main()
-    story.tell(kernel.recorder.steps)
+    story.describe(kernel.recorder.steps)
     with PretendHost() as host:
         host.python("from tests.system.nft_rules import main; main()")
         assert fed(script(kernel.recorder.steps)) == ruleset(host)
