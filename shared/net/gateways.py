@@ -95,12 +95,12 @@ def _add(
         if bridges.has_other_ports(host, bridge, *own, index):
             return
         addresses.remove(host, index, prefix)
-        host.batch([addresses.add(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])
+        host.batch([addresses.add_request(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])
 
     undo.push(f"take {prefix} off {name}", take_off)
     for other in conflicts:
         addresses.remove(host, index, other)
-    host.batch([addresses.add(index, prefix, dad=dad, tolerate=(errno.EEXIST,))])
+    host.batch([addresses.add_request(index, prefix, dad=dad, tolerate=(errno.EEXIST,))])
 
 
 def forward(host: Netlink, prefixes: Iterable[Prefix]) -> None:

@@ -154,7 +154,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_bridge.py -k another_address",
     ),
     Mutant(
-        "shared/net/gateways.py", "        host.batch([addresses.add(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])\n", "",
+        "shared/net/gateways.py", "        host.batch([addresses.add_request(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])\n", "",
         "an address that was forced away comes back when the ADD fails", "tests/system/test_bridge.py -k forced_away",
     ),
     Mutant(

@@ -217,7 +217,7 @@ def test_deletion_and_queries(name: str, index: int) -> None:
 
 @given(indexes, prefixes, st.booleans())
 def test_address(index: int, prefix: Prefix, dad: bool) -> None:
-    request = addresses.add(index, prefix, dad=dad)
+    request = addresses.add_request(index, prefix, dad=dad)
     same(request)
     assert request.message["prefixlen"] == prefix.length
     assert bool(request.message.get("flags", 0) & IFA_F_NODAD) == (prefix.version == 6 and not dad)
@@ -238,7 +238,7 @@ def test_address(index: int, prefix: Prefix, dad: bool) -> None:
 )  # fmt: skip
 def test_route(index: int, dst: Prefix, has_gateway: bool, extra: dict[str, int]) -> None:
     gateway = Address(dst.version, dst.address.value ^ 1) if has_gateway else None
-    request = routes.add(index, Route(dst, None, extra), gateway)
+    request = routes.add_request(index, Route(dst, None, extra), gateway)
     same(request)
     message = request.message
     table = extra.get("table", 254)
@@ -253,7 +253,7 @@ def test_route(index: int, dst: Prefix, has_gateway: bool, extra: dict[str, int]
 
 @given(v4 | v6, v4 | v6)
 def test_the_routes_own_gateway_wins(own: Address, other: Address) -> None:
-    request = routes.add(3, Route(Prefix(Address(own.version, 0), 0), own), other)
+    request = routes.add_request(3, Route(Prefix(Address(own.version, 0), 0), own), other)
     assert request.message["RTA_GATEWAY"] == str(own)
 
 
