@@ -31,7 +31,7 @@ TC = re.compile(r"shared\.net\.(tc_wire|qdisc|shaping)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(
     r"shared\.nft"
-    r"(\.(wire|expressions|former|registry|ruleset|transaction))?"
+    r"(\.(wire|expressions|former|labels|registry|ruleset|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 POD = re.compile(r"shared\.pod(\.(attachment|inside))?")
@@ -44,7 +44,7 @@ OWN = {
         KERNEL,
         NFT,
         re.compile(
-            r"plugins(\.firewall)?|shared\.admission(\.(backends|claims|iptables|nftables|isolation|firewalld))?"
+            r"plugins(\.firewall)?|shared\.admission(\.(backends|claims|iptables|nftables|isolation|firewalld|restoration))?"
             r"|shared\.(iptables|dbus)(\.(bus|variants))?"
         ),
     ),
@@ -89,7 +89,7 @@ def tell(status):
     leave(status)
 posix._exit = tell
 del sys.argv[0]
-exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"))
+exec(compile(open(sys.argv[0], "rb").read(), sys.argv[0], "exec"))
 """
 
 CONFIG: dict[str, Any] = {

@@ -17,8 +17,7 @@ from shared.runtime.conflist import NetworkConfigList
 
 # The class of a plugin that reads a call and raises what is wrong before anything is touched.
 READERS = {
-    "bandwidth": "Wanted", "bridge": "Attachment", "firewall": "Wanted", "host-local": "Pool", "portmap": "Wanted",
-    "tuning": "Wanted",
+    **dict.fromkeys(("bandwidth", "bridge", "firewall", "portmap", "tuning"), "Attachment"), "host-local": "Pool",
 }  # fmt: skip
 # An attachment that nobody has: what depends on it is not judged.
 ENVIRONMENT = {

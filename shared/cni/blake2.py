@@ -1,4 +1,4 @@
-"""BLAKE2b in Python, for hosts whose Python may not compute it: RFC 7693.
+"""Compute BLAKE2b in Python (RFC 7693), for hosts where Python lacks it or may not use it.
 
 A FIPS build of Python has no `_blake2`, and its hashlib leaves BLAKE2b to OpenSSL, which takes no digest_size. Names of
 links and chains derive from this hash and must be the same on every host, so another hash cannot take its place.
@@ -47,7 +47,7 @@ def _compress(state: list[int], block: bytes, counted: int, *, is_last: bool) ->
         order = SIGMA[number % len(SIGMA)]
         for place, quarter in enumerate((*COLUMNS, *DIAGONALS)):
             _mix(mixed, quarter, words[order[2 * place]], words[order[2 * place + 1]])
-    return [before ^ low ^ high for before, low, high in zip(state, mixed[:8], mixed[8:], strict=True)]
+    return [before ^ low ^ high for before, low, high in zip(state, mixed[:8], mixed[8:])]
 
 
 def _mix(v: list[int], quarter: tuple[int, int, int, int], x: int, y: int) -> None:
