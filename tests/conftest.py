@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.firewalld import Firewalld
+from tests.node import Network
 from tests.pretend import PretendHost
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +25,7 @@ settings.load_profile("suite")
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin directory of an installation of this tree."""
+    """Install this tree; return the bin directory."""
     directory = tmp_path_factory.mktemp("installed")
     bin_dir = directory / "bin"
     done = subprocess.run(
@@ -42,9 +45,25 @@ def host(installed: Path) -> Iterator[PretendHost]:
         yield pretend_host
 
 
+@pytest.fixture
+def node(request: pytest.FixtureRequest, host: PretendHost) -> Any:
+    """Return a node of the test module's class `Node`."""
+    return request.module.Node(host)
+
+
+@pytest.fixture
+def firewalld(host: PretendHost) -> Firewalld:
+    return Firewalld(host)
+
+
+@pytest.fixture
+def net(host: PretendHost) -> Network:
+    return Network(host)
+
+
 @pytest.fixture(scope="session")
 def reference_bin() -> str:
-    """The bin directory of the reference plugins."""
+    """Return the bin directory of the reference plugins."""
     if not Path(REFERENCE_BIN, "bridge").is_file():
         pytest.fail(f"no reference plugins in {REFERENCE_BIN}: install containernetworking-plugins", pytrace=False)
     return REFERENCE_BIN

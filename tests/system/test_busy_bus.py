@@ -1,24 +1,24 @@
-"""A system bus that any user can keep busy: it delays no call that can do without, and fails one that cannot."""
+"""Any user can keep the system bus busy: calls that do not need it are not delayed, calls that need it fail."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from shared.admission.firewalld import FILES
-from tests.pretend import PretendHost, read_line
+from tests.firewalld import BUS
+from tests.pretend import read_line
 from tests.system.firewall_node import Node
-from tests.system.test_firewalld import BUS, end, fake_bus
+from tests.system.test_firewalld import end, fake_bus
 
 pytestmark = pytest.mark.row("bus")
 FULL = BUS.replace(
     "</busconfig>",
     '<limit name="max_incomplete_connections">16</limit><limit name="auth_timeout">600000</limit></busconfig>',
 )
-# More connections than the bus and the socket's queue take, none of which says who it is.
+# More connections than the bus and the socket's queue take; none of them authenticates.
 CONNECT = """
 import os, socket, time
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
@@ -35,22 +35,13 @@ time.sleep(1000)
 
 
 @pytest.fixture
-def node(host: PretendHost) -> Iterator[Node]:
-    found = Node(host)
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def full_bus(node: Node) -> None:
     host = node.host
     host.run("mkdir", "-p", "/run/dbus/services")
     (host.root / "run/dbus/bus.conf").write_text(FULL)
     bus = host.popen("dbus-daemon", "--config-file=/run/dbus/bus.conf", "--nofork", "--nopidfile", "--print-address")
-    node.started.append(bus)
     assert b"unix:path=" in read_line(bus)
     crowd = host.popen(sys.executable, "-IS", "-c", CONNECT)
-    node.started.append(crowd)
     assert read_line(crowd) == b"full\n"
 
 
@@ -60,7 +51,7 @@ def passes(node: Node) -> None:
     assert node.check("a") == ""
     node.collect("a")
     node.delete("a", netns="")
-    node.delete("a", netns="", prevResult=node.previous["a"])
+    node.delete("a", netns="", prevResult=node.results["a"])
     assert node.records() == [] and node.elements() == {}
 
 
@@ -86,7 +77,7 @@ def test_a_silent_bus(node: Node) -> None:
 
 
 def test_a_host_without_firewalld_is_not_asked(node: Node) -> None:
-    """Not even a bus that would say that it is there."""
+    """Without firewalld's files, the plugin does not ask even a bus that would claim that it runs."""
     for number, path in enumerate(("/etc", "/usr/sbin", "/usr/share/dbus-1")):
         over = f"lowerdir={path},upperdir=/run/{number}/up,workdir=/run/{number}/work"
         node.host.run("mkdir", "-p", f"/run/{number}/up", f"/run/{number}/work")

@@ -1,10 +1,9 @@
-"""firewall when the place that decides changes under running pods: CHECK tells, and the next ADD or GC admits them all."""
+"""firewall when FORWARD's owner changes under running pods: CHECK reports it, the next ADD or GC admits all pods."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ import pytest
 from shared.admission import claims
 from shared.net.owner import Owner
 from tests.faults import batch
+from tests.firewalld import Firewalld
+from tests.node import DEAF
 from tests.pretend import PretendHost
 from tests.system.firewall_node import CONFIG, Node
-from tests.system.test_firewalld import Firewalld
 
 DROP = ("sh", "-ec", "for six in '' 6; do ip${six}tables -P FORWARD DROP; done")
 FLUSH = ("sh", "-ec", "for six in '' 6; do ip${six}tables -F; ip${six}tables -X; done")
@@ -31,24 +31,10 @@ done
 EITHER = pytest.mark.parametrize("verb", ["ADD", "GC"])
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Iterator[Node]:
-    found = Node(host)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def firewalld(node: Node) -> Firewalld:
-    found = Firewalld(node.host)
-    node.started += [found.bus, found.daemon]
-    return found
-
-
 def repair(node: Node, verb: str, *pods: str, **keys: Any) -> None:
-    """The next call of the network: an ADD of another pod, or GC."""
+    """Make the next call of the network: an ADD of another pod, or GC."""
     if verb == "ADD":
-        node.add(f"next{len(node.previous)}", 4, **keys)
+        node.add(f"next{len(node.results)}", bridge=4, **keys)
     else:
         node.collect(*pods, **keys)
 
@@ -58,7 +44,7 @@ def outside(node: Node, *pods: str) -> list[list[int]]:
 
 
 def end(node: Node, *pods: str) -> None:
-    for pod in pods or node.previous:
+    for pod in pods or node.results:
         node.delete(pod, netns="")
     assert node.elements() == {} and node.pod_rules() == [] and node.records() == []
 
@@ -72,7 +58,7 @@ NOBODY: list[list[int]] = [[], []]
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
 def test_forward_becomes_drop(node: Node, variant: str, verb: str) -> None:
     node.add("a")
-    node.add("b", 2)
+    node.add("b", bridge=2)
     node.host.run("sh", "-ec", f"iptables-{variant} -P FORWARD DROP; ip6tables-{variant} -P FORWARD DROP")
     assert outside(node, "a", "b") == NOBODY
     for pod in "ab":
@@ -82,7 +68,7 @@ def test_forward_becomes_drop(node: Node, variant: str, verb: str) -> None:
     assert outside(node, "a", "b") == ALL
     assert node.check("a") == node.check("b") == ""
     assert "admitted4" not in node.elements()
-    for pod in node.previous:
+    for pod in node.results:
         node.delete(pod, netns="")
     lines = node.filter(variant=f"-{variant}") + node.filter("ip6", f"-{variant}")
     assert node.elements() == {} and node.records() == []
@@ -90,7 +76,7 @@ def test_forward_becomes_drop(node: Node, variant: str, verb: str) -> None:
 
 
 def test_rules_that_let_a_pod_through_do_not_break_it(node: Node) -> None:
-    """CHECK looks where ADD put the rules, and asks elsewhere only whether packets are dropped."""
+    """CHECK looks for its rules at the place that ADD chose; elsewhere it asks only whether packets are dropped."""
     node.add("a")
     node.host.run("sh", "-ec", PROXY)
     assert outside(node, "a") == [[4, 6]] and node.check("a") == ""
@@ -121,7 +107,7 @@ def test_rules_that_let_a_pod_through_do_not_break_it(node: Node) -> None:
 def test_iptables_are_flushed(node: Node, policy: str, verb: str) -> None:
     node.host.run(*DROP)
     node.add("a")
-    node.add("b", 2)
+    node.add("b", bridge=2)
     node.host.run(*FLUSH)
     node.host.run("sh", "-ec", f"for six in '' 6; do ip${{six}}tables -P FORWARD {policy}; done")
     assert outside(node, "a", "b") == (NOBODY if policy == "DROP" else ALL)
@@ -139,10 +125,10 @@ def test_iptables_are_flushed(node: Node, policy: str, verb: str) -> None:
     "delete table inet pycni; delete table bridge pycni", "flush set inet pycni bridges; flush set bridge pycni isolated", "flush chain inet pycni forwarding",
 ])  # fmt: skip
 def test_nf_tables_are_flushed(node: Node, damage: str, verb: str) -> None:
-    """What keeps pods apart is put back for all of them."""
+    """The rules that keep pods apart are restored for all of them."""
     policy = {"ingressPolicy": "isolated"}
     for pod, bridge in (("a", 1), ("a2", 1), ("b", 2)):
-        node.add(pod, bridge, **policy)
+        node.add(pod, bridge=bridge, **policy)
     before = node.elements()
     assert node.reaches("a", "b") == node.reaches("a", "a2") == []
     node.host.run("nft", damage)
@@ -158,16 +144,15 @@ def test_nf_tables_are_flushed(node: Node, damage: str, verb: str) -> None:
 @pytest.mark.row(23, "lost-rules")
 @EITHER
 def test_firewalld_loads_anew(node: Node, firewalld: Firewalld, verb: str) -> None:
-    """By a reload and by a new start it forgets its sources; CHECK names each."""
+    """firewalld forgets its sources by a reload and by a restart; CHECK names each."""
     node.add("a")
-    node.add("b", 2)
+    node.add("b", bridge=2)
     for step in ("reload", "restart"):
         if step == "reload":
             firewalld.run("--reload")
         else:
             firewalld.stop(firewalld.daemon)
             firewalld.start()
-            node.started.append(firewalld.daemon)
         assert outside(node, "a", "b") == NOBODY and "fd00:2::2/128" in node.check("b")
         repair(node, verb, "a", "b")
         assert outside(node, "a", "b") == ALL and node.check("a") == node.check("b") == ""
@@ -182,9 +167,8 @@ def test_firewalld_starts_later_and_stops(node: Node, before: str, verb: str) ->
     if before == "iptables":
         node.host.run("sh", "-ec", PROXY)
     node.add("a")
-    node.add("b", 2)
+    node.add("b", bridge=2)
     firewalld = Firewalld(node.host)
-    node.started += [firewalld.bus, firewalld.daemon]
     assert outside(node, "a", "b") == NOBODY
     assert "firewalld runs and has no source 10.1.0.2/32" in node.check("a")
     repair(node, verb, "a", "b")
@@ -197,14 +181,14 @@ def test_firewalld_starts_later_and_stops(node: Node, before: str, verb: str) ->
 
 
 def test_links_that_firewalld_lets_through(node: Node, firewalld: Firewalld) -> None:
-    """A pod that nf_tables admitted is well if the administrator put its bridge into the zone."""
+    """CHECK accepts a pod that nf_tables admitted if the administrator put its bridge into the zone."""
     node.add("a", backend="nftables")
     assert "has no source" in node.check("a")
     firewalld.run("--zone=trusted", "--add-interface=cni1")
     assert outside(node, "a") == [[4, 6]] and node.check("a") == ""
 
 
-# -- who is not admitted
+# -- pods that are not admitted
 
 
 @pytest.mark.row(23)
@@ -234,7 +218,7 @@ def test_other_networks_are_left_alone(node: Node) -> None:
 
 @pytest.mark.parametrize("whose", ["another network's", "a dead attachment's"])
 def test_notes_that_are_not_for_this_network(node: Node, whose: str) -> None:
-    """The names of older releases' notes do not tell the network; and a note under another's name is nobody's."""
+    """Names of older releases' notes do not contain the network; a note under another name belongs to no attachment."""
     node.add("a")
     node.add("b", name="other" if whose.startswith("another") else "net")
     directory = node.host.root / "run/cni/firewall"
@@ -252,7 +236,7 @@ def test_notes_that_are_not_for_this_network(node: Node, whose: str) -> None:
 
 @pytest.mark.parametrize("place", [0, -1])
 def test_the_first_and_the_last_are_witnesses(node: Node, place: int) -> None:
-    """An ADD that is killed while it restores has done the first ones: the last tells the next ADD."""
+    """An ADD killed while it restores has done the first ones only: the next ADD looks at the first and the last."""
     node.host.run(*DROP)
     for pod in ("a", "b", "c"):
         node.add(pod)
@@ -267,7 +251,7 @@ def test_the_first_and_the_last_are_witnesses(node: Node, place: int) -> None:
 
 
 def claims_path(pod: str) -> str:
-    """The name of a pod's note."""
+    """Return the path of a pod's note."""
     return claims._paths(Owner("net", pod, "eth0"))[0].rpartition("/")[2]  # noqa: SLF001
 
 
@@ -276,7 +260,7 @@ def results(count: int) -> list[dict[str, Any]]:
 
 
 def test_pods_that_end_meanwhile(host: PretendHost) -> None:
-    """Whoever is deleted while others put back what was lost has nothing afterwards."""
+    """A pod that is deleted while other calls restore lost rules has no rules afterwards."""
     batch.make_pods(host, 2)
 
     def calls(*commands: tuple[str, int]) -> None:
@@ -309,11 +293,11 @@ def test_pods_that_end_meanwhile(host: PretendHost) -> None:
     assert not (host.root / "run/cni/firewall").exists() or not any((host.root / "run/cni/firewall").iterdir())
 
 
-# -- what it costs, and what kills it
+# -- cost and kills
 
 
 def traced(host: PretendHost, number: int) -> list[int]:
-    """The number of files, messages and programs that an ADD and a DEL take."""
+    """Return the number of files, messages and programs that an ADD and a DEL take."""
     found = []
     for verb in ("ADD", "DEL"):
         config = {**CONFIG, "prevResult": results(200)[number]}
@@ -325,7 +309,7 @@ def traced(host: PretendHost, number: int) -> list[int]:
 
 
 def test_cost_with_100_pods(host: PretendHost) -> None:
-    """An ADD looks at two others, however many there are, and a DEL at none."""
+    """An ADD looks at two other pods, however many there are; a DEL at none."""
     batch.make_pods(host, 1)
 
     def add(numbers: range) -> None:
@@ -352,7 +336,7 @@ def test_cost_with_100_pods(host: PretendHost) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [DROP, ("nft", "flush", "ruleset")], ids=["drop", "flush"])
 def test_killed_while_it_restores(node: Node, damage: tuple[str, ...]) -> None:
-    """At each of its calls; the ADD after that does the rest."""
+    """The ADD dies at each of its steps; the next ADD restores the rest."""
     pods = ("a", "b", "c", "d")
     for pod in pods:
         node.add(pod, ingressPolicy="isolated")
@@ -389,14 +373,14 @@ def notes(node: Node) -> dict[str, Path]:
 
 
 def test_a_clock_that_is_set_back(node: Node) -> None:
-    """Whose address it is tells no wall clock: the late DEL of the first leaves the rules of the second."""
+    """The wall clock does not decide the owner: the late DEL of the first pod leaves the rules of the second."""
     node.host.run(*DROP)
     node.add("a")
     os.utime(notes(node)["a"], (4e9, 4e9))
-    node.previous["b"] = node.previous["a"]
+    node.results["b"] = node.results["a"]
     node.add("b")
     os.utime(notes(node)["b"], (0, 0))
-    node.delete("a", netns="", prevResult=node.previous["a"])
+    node.delete("a", netns="", prevResult=node.results["a"])
     assert len(node.pod_rules()) == 4
     node.delete("b", netns="")
     assert node.pod_rules() == [] and node.records() == []
@@ -404,7 +388,7 @@ def test_a_clock_that_is_set_back(node: Node) -> None:
 
 @pytest.mark.parametrize("mtime", [0, 4e9])
 def test_a_note_of_an_older_release(node: Node, mtime: float) -> None:
-    """It comes before all others, and its owner's DEL finds it."""
+    """It counts as the oldest note, and its owner's DEL finds it."""
     node.host.run(*DROP)
     node.add("a")
     path = notes(node)["a"]
@@ -418,9 +402,9 @@ def test_a_note_of_an_older_release(node: Node, mtime: float) -> None:
     older.write_text(json.dumps(note))
     os.utime(older, (mtime, mtime))
     assert node.check("a") == ""
-    node.previous["b"] = node.previous["a"]
+    node.results["b"] = node.results["a"]
     node.add("b")
-    node.delete("a", netns="", prevResult=node.previous["a"])
+    node.delete("a", netns="", prevResult=node.results["a"])
     assert len(node.pod_rules()) == 4 and len(node.records()) == 1
     older.write_text(json.dumps(note))
     os.utime(older, (mtime, mtime))
@@ -432,10 +416,10 @@ def test_a_note_of_an_older_release(node: Node, mtime: float) -> None:
 
 @EITHER
 def test_pods_of_an_older_release(node: Node, verb: str) -> None:
-    """Which nf_tables admitted without a note: what they are registered with tells, if they are alive."""
+    """They were admitted by nf_tables without a note: the registered namespace shows if they are alive."""
     node.add("a")
-    node.add("b", 2)
-    node.add("c", 3, name="other")
+    node.add("b", bridge=2)
+    node.add("c", bridge=3, name="other")
     for path in notes(node).values():
         path.unlink()
     for name, pod in (("net", "a"), ("other", "c")):
@@ -467,7 +451,7 @@ for address in sys.argv[1:]:
 
 
 def knock(node: Node, origin: str = "outside") -> list[int]:
-    """In which families somebody reaches a host port of the node."""
+    """Return the families in which a client reaches a host port of the node."""
     argv = ("ip", "netns", "exec", origin, "python3", "-c", KNOCK, "192.0.2.1", "fd00:99::1")
     return [int(line) for line in node.host.run(*argv).stdout.split()]
 
@@ -479,7 +463,7 @@ def portmap(node: Node, verb: str, backend: str = "nftables", pod: str = "a") ->
         "type": "portmap",
         "backend": backend,
         **HOST_PORTS,
-        "prevResult": node.previous[pod],
+        "prevResult": node.results[pod],
     }
     answer = node.host.cni("portmap", verb, config, netns=f"/run/netns/{pod}", container_id=pod)
     assert answer.status == 0, answer
@@ -529,10 +513,10 @@ def test_host_ports_by_nf_tables(node: Node) -> None:
 
 
 def test_host_ports_of_pods_that_are_kept_apart(node: Node) -> None:
-    """A policy's drop is final: outsiders come in by a host port, pods of other bridges with a policy do not."""
+    """A policy's drop is final: host ports admit outsiders, but no pods of other bridges with a policy."""
     node.host.run(*DROP)
     for pod, bridge in (("a", 1), ("b", 2), ("open", 3)):
-        node.add(pod, bridge, admitHostPorts=True, **({"ingressPolicy": "isolated"} if pod != "open" else {}))
+        node.add(pod, bridge=bridge, admitHostPorts=True, **({"ingressPolicy": "isolated"} if pod != "open" else {}))
     portmap(node, "ADD")
     assert knock(node) == [4, 6] and knock(node, "open") == [4, 6] and knock(node, "b") == []
     portmap(node, "DEL")
@@ -541,7 +525,7 @@ def test_host_ports_of_pods_that_are_kept_apart(node: Node) -> None:
 
 @pytest.mark.parametrize("by", ["nftables", "iptables"])
 def test_host_ports_with_firewalld(node: Node, firewalld: Firewalld, by: str) -> None:
-    """It accepts what has been translated by itself, whichever the zone: nothing more is needed."""
+    """firewalld accepts translated packets in every zone: no rule is needed."""
     node.add("a")
     portmap(node, "ADD", by)
     assert firewalld.run("--get-default-zone") == "public" and node.reaches("outside", "a") == []
@@ -560,8 +544,7 @@ def test_a_failed_add_with_host_ports(node: Node) -> None:
     node.host.run(*DROP)
     node.pod("a")
     for keys in ({}, {"backend": "nftables"}):
-        deaf = ("sh", "-c", 'exec "$0" >&-')
-        assert node.call("ADD", "a", prefix=deaf, admitHostPorts=True, **keys).status == 1
+        assert node.call("ADD", "a", prefix=DEAF, admitHostPorts=True, **keys).status == 1
         assert node.elements() == {} and node.pod_rules() == [] and node.records() == []
     assert node.call("ADD", "a", admitHostPorts="yes").code == 7
 

@@ -1,106 +1,26 @@
-"""firewall by firewalld: a real daemon on a real bus, both in the pretend host; and a bus that is neither."""
+"""firewall with firewalld: a real daemon on a real bus in the pretend host, and fake buses."""
 
 from __future__ import annotations
 
 import json
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.pretend import PATH, PATIENCE, TREE, PretendHost, read_line
+from tests.firewalld import Firewalld
+from tests.node import DEAF
+from tests.pretend import PATH, TREE, read_line
 from tests.system.firewall_node import Node
 
-BUS = """
-<busconfig>
-  <type>system</type>
-  <listen>unix:path=/run/dbus/system_bus_socket</listen>
-  <servicedir>/run/dbus/services</servicedir>
-  <policy context="default">
-    <allow user="*"/> <allow own="*"/>
-    <allow send_type="method_call"/> <allow send_type="signal"/>
-    <allow send_type="method_return"/> <allow send_type="error"/>
-    <allow receive_type="method_call"/> <allow receive_type="signal"/>
-    <allow receive_type="method_return"/> <allow receive_type="error"/>
-  </policy>
-  <includedir>/etc/dbus-1/system.d</includedir>
-</busconfig>
-"""
-# Starting firewalld because somebody asks for it would be this.
-SERVICE = """
-[D-BUS Service]
-Name=org.fedoraproject.FirewallD1
-Exec=/bin/sh -c "touch /run/activated; exit 1"
-User=root
-"""
 SOURCES = ["10.1.0.2/32", "fd00:1::2/128"]
-
-
-class Firewalld:
-    """The bus and the daemon."""
-
-    def __init__(self, host: PretendHost) -> None:
-        self.host = host
-        host.run("mkdir", "-p", "/run/dbus/services", "/run/firewalld")
-        (host.root / "run/dbus/bus.conf").write_text(BUS)
-        (host.root / "run/dbus/services/org.fedoraproject.FirewallD1.service").write_text(SERVICE)
-        self.bus = self._start("dbus-daemon", "--config-file=/run/dbus/bus.conf", "--nofork", "--nopidfile", "--print-address")  # fmt: skip
-        self._await(self.bus, b"unix:path=")
-        self.start()
-
-    def _start(self, *argv: str) -> Any:
-        log = (self.host.root / "run" / f"{argv[0]}.log").open("ab")
-        with log:
-            return self.host.popen(*argv, stderr=log)
-
-    def _await(self, process: Any, word: bytes) -> None:
-        while said := read_line(process):
-            if word in said:
-                return
-        pytest.fail(f"{process.args} ended before it said {word!r}")
-
-    def start(self) -> None:
-        """Until it has its name; what it is asked then it answers when it is ready."""
-        watch = ("sender=org.freedesktop.DBus,member=NameOwnerChanged", "arg0=org.fedoraproject.FirewallD1")
-        monitor = self._start("dbus-monitor", "--system", ",".join(watch))
-        self._await(monitor, b"NameAcquired")
-        own = ("--nofork", "--nopid", "--system-config", "/run/firewalld", "--log-target", "file", "--log-file", "/run/firewalld/log")  # fmt: skip
-        self.daemon = self._start("firewalld", *own)
-        self._await(monitor, b"member=NameOwnerChanged")
-        self.stop(monitor)
-        assert self.run("--state") == "running"
-
-    def stop(self, process: Any) -> None:
-        process.terminate()
-        process.communicate(timeout=60 * PATIENCE)
-
-    def run(self, *words: str) -> str:
-        return self.host.run("firewall-cmd", *words).stdout.strip()
-
-    def sources(self, zone: str = "trusted") -> list[str]:
-        return sorted(self.run(f"--zone={zone}", "--list-sources").split())
-
-
-@pytest.fixture
-def node(host: PretendHost) -> Iterator[Node]:
-    found = Node(host)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def firewalld(node: Node) -> Firewalld:
-    found = Firewalld(node.host)
-    node.started += [found.bus, found.daemon]
-    return found
 
 
 @pytest.mark.parametrize("keys", [{}, {"backend": "firewalld"}, {"firewalldZone": "own"}])
 def test_what_passes(node: Node, firewalld: Firewalld, keys: dict[str, Any]) -> None:
-    """What the pod sends and replies to it, by the zone that the key names, without another backend's rules."""
+    """The zone of the key admits the pod's packets and the replies, without another backend's rules."""
     zone = keys.get("firewalldZone", "trusted")
     if zone == "own":
         firewalld.run("--permanent", "--new-zone=own")
@@ -120,10 +40,10 @@ def test_what_passes(node: Node, firewalld: Firewalld, keys: dict[str, Any]) -> 
 
 def test_beside_the_keys_of_nf_tables(node: Node, firewalld: Firewalld) -> None:
     for pod, bridge in (("a", 1), ("b", 2)):
-        node.add(pod, bridge)
+        node.add(pod, bridge=bridge)
     assert node.reaches("a", "b") == [4, 6]
     for pod, bridge in (("a", 1), ("b", 2)):
-        node.add(pod, bridge, ingressPolicy="same-bridge")
+        node.add(pod, bridge=bridge, ingressPolicy="same-bridge")
     assert node.reaches("a", "b") == [] and node.reaches("a", "outside") == [4, 6]
     assert node.check("a", ingressPolicy="same-bridge") == ""
     for pod in ("a", "b"):
@@ -133,7 +53,7 @@ def test_beside_the_keys_of_nf_tables(node: Node, firewalld: Firewalld) -> None:
 
 @pytest.mark.parametrize("first", ["reference", "ours"])
 def test_hand_over(node: Node, firewalld: Firewalld, reference_bin: str, first: str) -> None:
-    """Each binds the same sources; each ends the other's."""
+    """Each suite binds the same sources; each removes the other's."""
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {"bin_dir": reference_bin}
     one, two = (theirs, ours) if first == "reference" else (ours, theirs)
@@ -143,14 +63,14 @@ def test_hand_over(node: Node, firewalld: Firewalld, reference_bin: str, first: 
         node.add("a", **{**one, **keys})
         assert firewalld.sources(zone) == SOURCES
         assert node.check("a", **ours, **keys) == ""
-        node.delete("a", prevResult=node.previous["a"], **two, **keys)
+        node.delete("a", prevResult=node.results["a"], **two, **keys)
         assert firewalld.sources(zone) == []
         node.delete("a", **ours)
     assert node.records() == []
 
 
 def test_what_is_lost(node: Node, firewalld: Firewalld) -> None:
-    """A reload and a new start drop the sources: CHECK says so, the next ADD puts them back, DEL and GC succeed."""
+    """A reload and a restart drop the sources: CHECK reports it, the next ADD restores them, DEL and GC succeed."""
     node.add("a")
     node.add("b")
     firewalld.run("--zone=trusted", "--remove-source=10.1.0.2/32")
@@ -168,7 +88,6 @@ def test_what_is_lost(node: Node, firewalld: Firewalld) -> None:
     assert "firewalld does not run" in said, said
     node.delete("b")
     firewalld.start()
-    node.started.append(firewalld.daemon)
     node.delete("c")
     assert firewalld.sources() == [] and node.records() == []
 
@@ -177,7 +96,7 @@ def test_what_is_lost(node: Node, firewalld: Firewalld) -> None:
 def test_del_when_firewalld_is_gone(node: Node, firewalld: Firewalld, what: str) -> None:
     node.add("a")
     firewalld.stop(getattr(firewalld, what))
-    for keys in ({}, {"prevResult": node.previous["a"]}):
+    for keys in ({}, {"prevResult": node.results["a"]}):
         node.delete("a", netns="", **keys)
     assert node.records() == [] and not (node.host.root / "run/activated").exists()
 
@@ -195,24 +114,24 @@ def test_the_zone_is_another_one_now(node: Node, firewalld: Firewalld) -> None:
 
 @pytest.mark.parametrize("noted", [True, False])
 def test_sources_of_the_administrators_stay_with_another_backend(node: Node, firewalld: Firewalld, noted: bool) -> None:
-    """DEL asks firewalld where a note says so, or where there is none and the configuration has firewalld."""
+    """DEL asks firewalld if a note says so, or if there is no note and the configuration has firewalld."""
     node.pod("a")
     if noted:
         node.add("a", backend="nftables")
     firewalld.run("--zone=trusted", "--add-source=10.1.0.2/32")
-    node.delete("a", prevResult=node.previous["a"], **({} if noted else {"backend": "nftables"}))
+    node.delete("a", prevResult=node.results["a"], **({} if noted else {"backend": "nftables"}))
     assert firewalld.sources() == ["10.1.0.2/32"] and node.records() == []
-    node.delete("a", prevResult=node.previous["a"])  # as the reference's ADD may have left it
+    node.delete("a", prevResult=node.results["a"])  # as the reference's ADD may have left it
     assert firewalld.sources() == []
 
 
 def test_firewalld_is_never_started(node: Node, firewalld: Firewalld) -> None:
-    """Neither is a configuration that wants it served without it."""
+    """An ADD that asks for it fails if it does not run; no call starts it through the bus."""
     firewalld.stop(firewalld.daemon)
     node.pod("a")
     answer = node.call("ADD", "a", backend="firewalld")
     assert answer.code == 11 and "org.fedoraproject.FirewallD1" in answer.json["msg"], answer
-    node.delete("a", prevResult=node.previous["a"], backend="firewalld")
+    node.delete("a", prevResult=node.results["a"], backend="firewalld")
     assert node.records() == [] and not (node.host.root / "run/activated").exists()
     node.add("a")
     assert node.elements()["admitted4"] == 1
@@ -234,7 +153,7 @@ def test_what_firewalld_refuses(node: Node, firewalld: Firewalld) -> None:
     firewalld.run("--zone=public", "--add-source=fd00:1::2/128")
     assert node.call("ADD", "a").code == 999
     assert firewalld.sources() == [] and firewalld.sources("public") == ["fd00:1::2/128"]
-    node.delete("a", prevResult=node.previous["a"])
+    node.delete("a", prevResult=node.results["a"])
     assert firewalld.sources("public") == ["fd00:1::2/128"]
 
 
@@ -253,9 +172,9 @@ def test_status(node: Node, firewalld: Firewalld) -> None:
 
 def test_an_address_that_is_leased_anew_stays(node: Node, firewalld: Firewalld) -> None:
     node.add("a")
-    node.previous["b"] = node.previous["a"]
+    node.results["b"] = node.results["a"]
     node.add("b")
-    node.delete("a", netns="", prevResult=node.previous["a"])
+    node.delete("a", netns="", prevResult=node.results["a"])
     assert firewalld.sources() == SOURCES
     node.delete("b", netns="")
     assert firewalld.sources() == [] and node.records() == []
@@ -290,7 +209,7 @@ def test_killed_anywhere(node: Node, firewalld: Firewalld, verb: str) -> None:
 
 def test_a_failed_add_leaves_nothing(node: Node, firewalld: Firewalld) -> None:
     node.pod("a")
-    assert node.call("ADD", "a", prefix=("sh", "-c", 'exec "$0" >&-')).status == 1
+    assert node.call("ADD", "a", prefix=DEAF).status == 1
     assert firewalld.sources() == [] and node.records() == []
 
 
@@ -369,13 +288,11 @@ while True:
 def fake_bus(node: Node, kind: str, path: str = "/run/dbus/system_bus_socket") -> Any:
     (node.host.root / path[1:]).parent.mkdir(exist_ok=True)
     process = node.host.popen(sys.executable, "-c", FAKE, kind, path)
-    node.started.append(process)
     assert read_line(process) == b"ready\n"
     return process
 
 
 def end(node: Node, bus: Any) -> None:
-    node.started.remove(bus)
     bus.kill()
     bus.communicate()
     (node.host.root / "run/dbus/system_bus_socket").unlink()
@@ -388,7 +305,7 @@ HOSTILE = (
 
 
 def test_hostile_answers(node: Node) -> None:
-    """An error of the specification's, in its time, and nothing is left; DEL does not say that it has removed."""
+    """ADD fails in time with an error of the specification and leaves nothing; DEL does not claim success."""
     node.pod("a")
     for kind in HOSTILE:
         bus = fake_bus(node, kind)
@@ -396,14 +313,14 @@ def test_hostile_answers(node: Node) -> None:
             answer = node.call("ADD", "a", **keys)
             assert (answer.status, answer.code) == (1, 999) and "system bus" in answer.json["msg"], (kind, answer)
             assert answer.stderr == "" and node.records() == [] and node.elements() == {}
-        answer = node.call("DEL", "a", prevResult=node.previous["a"])
+        answer = node.call("DEL", "a", prevResult=node.results["a"])
         assert answer.code == 999 and "system bus" in answer.json["msg"], (kind, answer)
         end(node, bus)
-        node.delete("a", prevResult=node.previous["a"])
+        node.delete("a", prevResult=node.results["a"])
 
 
 def test_the_answer_to_another_question(node: Node) -> None:
-    """It is passed over: firewalld does not run here, as the next answer says."""
+    """The plugin skips it: firewalld does not run here, as the next answer says."""
     node.pod("a")
     bus = fake_bus(node, "another's truth")
     node.add("a")
@@ -412,7 +329,7 @@ def test_the_answer_to_another_question(node: Node) -> None:
 
 
 def test_no_truth(node: Node) -> None:
-    """What is neither true nor false does not make it firewalld."""
+    """An answer that is neither true nor false does not count as firewalld."""
     bus = fake_bus(node, "no truth")
     node.add("a")
     assert node.elements()["admitted4"] == 1
@@ -421,7 +338,7 @@ def test_no_truth(node: Node) -> None:
 
 
 def test_what_a_failed_add_could_not_end(node: Node) -> None:
-    """Nobody knows whether there is a source: the note stays for DEL."""
+    """firewalld may have the source or not: the note stays for DEL."""
     node.pod("a")
     bus = fake_bus(node, "garbage later")
     answer = node.call("ADD", "a", backend="firewalld")
@@ -434,7 +351,7 @@ def test_what_a_failed_add_could_not_end(node: Node) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_either_byte_order(node: Node, order: str) -> None:
-    """That of whoever answers, which on some machines is not this suite's."""
+    """The byte order is the sender's and may differ from this machine's."""
     bus = fake_bus(node, order)
     node.add("a")
     assert node.check("a") == "" and node.elements() == {} and len(node.records()) == 1
@@ -444,7 +361,7 @@ def test_either_byte_order(node: Node, order: str) -> None:
 
 @pytest.mark.slow
 def test_a_silent_bus(node: Node) -> None:
-    """The time limit is everybody's, not that of each answer for ever: code 11, and DEL keeps what it could not end."""
+    """One time limit covers all answers together: code 11, and DEL keeps the note of its unfinished work."""
     bus = fake_bus(node, "<")
     node.add("a")
     end(node, bus)
@@ -471,7 +388,7 @@ def test_the_address_of_the_bus(node: Node) -> None:
 
 
 def test_explain_asks_nobody(node: Node, tmp_path: Path) -> None:
-    """The rehearsal is in namespaces of its own, but a socket's file is a way out."""
+    """The rehearsal has its own namespaces, but a socket's file is reachable from them."""
     path = tmp_path / "bus"
     plugins = [{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.1.0.0/24"}}, {"type": "firewall"}]
     network = {"cniVersion": "1.0.0", "name": "pods", "plugins": plugins}

@@ -1,4 +1,4 @@
-"""Configurations as the plugins themselves read them: their own code judges, and nothing is called or touched."""
+"""Read configurations with the plugins' own code, without calling a plugin or touching anything."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from shared.cni.versions import of_plugin
 from shared.launch import PLUGINS
 from shared.runtime.conflist import NetworkConfigList
 
-# The class of a plugin that reads a call and raises what is wrong before anything is touched.
+# The class of a plugin that reads a call and raises its errors before anything is touched.
 READERS = {
     **dict.fromkeys(("bandwidth", "bridge", "firewall", "portmap", "tuning"), "Attachment"), "host-local": "Pool",
 }  # fmt: skip
-# An attachment that nobody has: what depends on it is not judged.
+# An attachment that does not exist: checks that depend on it are skipped.
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/none",
 }  # fmt: skip
 
 
 def call(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Call:
-    """An ADD as the plugin would get it, without what a runtime supplies for capabilities; raises CniError."""
+    """Return the ADD that the plugin would get, without the runtime's capability arguments. Raise CniError."""
     made = Call(ENVIRONMENT)
     message = {**plugin, "name": network.name, "cniVersion": network.cni_version}
     made.read_config(json.dumps(message).encode(), of_plugin(PLUGINS.get(str(plugin.get("type")), "")))
@@ -34,20 +34,20 @@ def call(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Call:
 
 
 def judge(kind: str, made: Call) -> None:
-    """Has a plugin of this suite read a call; raises CniError with what it objects to."""
+    """Let a plugin of this suite read a call. Raise the CniError that the plugin raises."""
     if kind in READERS:
         getattr(importlib.import_module(PLUGINS[kind]), READERS[kind])(made)
 
 
 def pool(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Pool | None:
-    """The addresses that host-local has for a plugin, None where it has none to assign; raises CniError."""
+    """Return host-local's pool for a plugin, None if it assigns no addresses. Raise CniError."""
     ipam = folded(dict(plugin), "ipam")
     is_asked = isinstance(ipam, dict) and folded(ipam, "type") == "host-local"
     return Pool(call(network, plugin)) if is_asked else None
 
 
 def ranges(network: NetworkConfigList, plugin: Mapping[str, Any]) -> list[Range]:
-    """The ranges of that pool, none where it cannot be read, which is `judge`'s to tell."""
+    """Return the ranges of that pool, none if it cannot be read: `judge` reports the reason."""
     try:
         found = pool(network, plugin)
     except CniError:
