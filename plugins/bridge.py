@@ -5,40 +5,16 @@ from __future__ import annotations
 from shared import steps
 from shared.cni import config, delegate
 from shared.cni.call import folded
-from shared.cni.config import (
-    boolean,
-    choice,
-    either,
-    field,
-    integer,
-    invalid,
-    link_name,
-    list_of,
-    mac,
-    obj,
-    prefix,
-    section,
-)
-from shared.cni.errors import CniError, InternalError, PluginNotAvailable, UnsupportedField
-from shared.cni.ip import Address, Prefix
+from shared.cni.config import boolean, choice, either, field, integer, invalid, link_name, list_of, prefix, section
+from shared.cni.errors import InternalError
+from shared.cni.ip import Prefix
 from shared.cni.names import is_link_name
-from shared.cni.plugin import each, previous_result, readable_result, valid_attachments
-from shared.cni.result import Interface, Result, Route, dns_from_json
-from shared.net import (
-    addresses,
-    announce,
-    bridges,
-    filter_tables,
-    links,
-    netns,
-    renamed,
-    routes,
-    sysctl,
-    wait,
-)
+from shared.cni.plugin import supported
+from shared.net import announce, bridges, gateways, links, netns, sysctl, veth, wait
 from shared.net.netlink import Netlink
-from shared.net.owner import Owner, is_host_link
 from shared.net.wire import IFF_UP
+from shared.pod import attachment, inside
+from shared.pod.attachment import interface
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,14 +22,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.cni.call import Call
+    from shared.cni.result import Result
+    from shared.net.bridges import Ports
     from shared.net.netlink import Message, Request
     from shared.net.netns import Netns
     from shared.undo import Undo
 
 CONTAINER_INTERFACE = 2  # its place in the result: bridge, host veth, container veth
-LEAST_IPV6_MTU = 1280  # bytes; IPV6_MIN_MTU in linux/ipv6.h
-LEAST_MTU = 68  # bytes; ETH_MIN_MTU in linux/if_ether.h
-DEFAULT_ROUTES = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 vlan_id = integer(1, 4094)
 
 
@@ -64,145 +39,81 @@ class Trunk(config.Config):
     minID: int | None = field(vlan_id, None, "first VLAN of a range")
     maxID: int | None = field(vlan_id, None, "last VLAN of a range")
 
-    def vids(self) -> list[int]:
-        """The VLANs it names; raises config.Invalid for half a range or one that runs backwards."""
+    def __init__(self, raw: dict[str, Any]) -> None:
+        super().__init__(raw)
         if (self.minID is None) != (self.maxID is None):
             raise config.Invalid("minID", self.minID, 'and "maxID" go together')
-        single = [] if self.id is None else [self.id]
-        if self.minID is None or self.maxID is None:
-            return single
-        if self.maxID < self.minID:
+        if self.minID is not None and self.maxID is not None and self.maxID < self.minID:
             raise config.Invalid("minID", self.minID, f'is greater than "maxID" {self.maxID}')
-        return [*single, *range(self.minID, self.maxID + 1)]
+
+    def vids(self) -> list[int]:
+        """Return the VLANs that it names."""
+        single = [] if self.id is None else [self.id]
+        return [*single, *range(self.minID or 0, (self.maxID or -1) + 1)]
 
 
-class RuntimeConfig(config.Config):
-    """What the runtime adds for the `mac` capability."""
-
-    mac: str = field(mac, "", "MAC of the container's interface (capability `mac`)")
-
-
-class CniArgs(config.Config):
-    """args.cni."""
-
-    mac: str = field(mac, "", "MAC of the container's interface")
-
-
-class Args(config.Config):
-    """args."""
-
-    cni: CniArgs | None = field(section(CniArgs), None, "see args.cni")
-
-
-class EnvironmentArgs(config.Config):
-    """The names that CNI_ARGS may have."""
-
-    MAC: str = field(mac, "", "MAC of the container's interface")
-
-
-class Config(config.Config):
+class Config(attachment.Keys, attachment.MasqueradeKeys, attachment.MacKeys):
     """bridge's keys."""
 
     bridge: str = field(link_name, "cni0", "name of the bridge; it is made if it does not exist")
-    isGateway: bool = field(
-        boolean, False, "give the bridge the gateway address of each of the pod's networks", needs=("ipam",)
-    )
-    isDefaultGateway: bool = field(
-        boolean, False, "isGateway, and the pod's default route leads there", needs=("ipam",)
-    )
+    isGateway: bool = field(boolean, False, "give the bridge the pods' gateway addresses", needs=("ipam",))
+    isDefaultGateway: bool = field(boolean, False, "isGateway, and the pod's default route", needs=("ipam",))
     forceAddress: bool = field(
         boolean, False, "replace a gateway address of the bridge that conflicts",
         needs=("isGateway", "isDefaultGateway"),
     )  # fmt: skip
-    ipMasq: bool = field(boolean, False, "masquerade what the pod sends beyond its networks, except multicast")
-    ipMasqBackend: str = field(
-        choice("iptables", "nftables"),
-        "",
-        "what ipMasq uses: nftables, also by default, or iptables",
-        needs=("ipMasq",),
-    )
     nonMasqueradeCIDRs: list[Prefix] = field(
-        list_of(prefix),
-        (),
-        "with ipMasq: what goes to these networks, or to an address of the node, is left as it is, too",
+        list_of(prefix), (), "with ipMasq: do not masquerade packets to these networks or to an address of the node",
         needs=("ipMasq",),
-    )
-    mtu: int | str = field(
+    )  # fmt: skip
+    mtu: int | str = field(  # type: ignore[assignment]
         either(integer(0, 65535), choice("auto")), 0,
         'MTU of bridge and veth in bytes; 0: the kernel\'s default; "auto": the smallest of the host\'s up links that'
         " are neither loopback nor point-to-point",
     )  # fmt: skip
     hairpinMode: bool = field(boolean, False, "let the pod reach itself by way of the bridge")
     promiscMode: bool = field(
-        boolean, False, "make the bridge promiscuous, without the pod getting frames twice (excludes hairpinMode)"
+        boolean, False, "make the bridge promiscuous, and drop the duplicate frames to pods (excludes hairpinMode)"
     )
     vlan: int = field(integer(0, 4094), 0, "VLAN of the pod, untagged inside; 0: none")
     vlanTrunk: list[Trunk] = field(list_of(section(Trunk)), (), "VLANs that the pod gets tagged")
-    preserveDefaultVlan: bool = field(
-        boolean, False, "with vlan: stay in the bridge's default VLAN too", needs=("vlan",)
-    )
-    uplinks: list[str] = field(
-        list_of(link_name), (), "links of the host, without addresses, that ADD makes ports of the bridge"
-    )
+    preserveDefaultVlan: bool = field(boolean, False, "with vlan: stay in the default VLAN too", needs=("vlan",))
+    uplinks: list[str] = field(list_of(link_name), (), "links without addresses that ADD makes ports of the bridge")
     fdbMaxLearned: int | None = field(
         integer(0, 2**32 - 1), None,
-        "the most MACs that the bridge learns from frames, 0: any number (needs Linux 6.8); without it: left as it is",
+        "limit of the MACs that the bridge learns from frames, 0: no limit; unset: unchanged (needs Linux 6.8)",
     )  # fmt: skip
-    macspoofchk: bool = field(boolean, False, "drop what the pod sends from another MAC than its interface gets here")
+    macspoofchk: bool = field(boolean, False, "drop frames from the pod with another source MAC than its interface's")
     bridgeNfCallIptables: bool | None = field(
         boolean, None,
-        "true: what the bridge passes on goes through iptables and ip6tables; false: neither this bridge's nor, for the"
-        " host as a whole, any other's; without it: left as it is",
+        "true: bridged packets traverse iptables and ip6tables; false: they do not, and the sysctls of the host that"
+        " demand it for all bridges are switched off; unset: unchanged",
     )  # fmt: skip
     enabledad: bool = field(boolean, False, "wait for IPv6 duplicate address detection instead of skipping it")
     disableContainerInterface: bool = field(boolean, False, "leave the pod's interface down (excludes ipam)")
     portIsolation: bool = field(boolean, False, "let the pod reach the bridge but not its other ports")
-    ipam: dict[str, Any] = field(obj, {}, "the IPAM plugin's configuration; without it the pod is attached at layer 2")
-    dns: dict[str, Any] = field(obj, {}, "DNS settings of the result; where set they replace the IPAM plugin's")
-    args: Args | None = field(section(Args), None, "see args.cni")
-    runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
 
 
-class Attachment:
-    """A call's configuration, validated before anything is touched."""
+class Attachment(attachment.Attachment):
+    """A call's configuration. Making one validates it, and changes nothing."""
+
+    keys: Config
 
     def __init__(self, call: Call) -> None:
-        keys: Config = Config.read(call.config)
-        self.keys = keys
-        self.owner = Owner(call.network, call.container_id, call.ifname)
-        self.ipam = delegate.ipam_type(call)
+        super().__init__(call, Config)
+        keys = self.keys
         self.gateway = keys.isGateway or keys.isDefaultGateway
-        self.by_iptables = keys.ipMasqBackend == "iptables"
+        self.exempt = keys.nonMasqueradeCIDRs
         if keys.nonMasqueradeCIDRs and not keys.ipMasq:
             raise invalid("nonMasqueradeCIDRs", [str(one) for one in keys.nonMasqueradeCIDRs], 'needs "ipMasq": true')
         if keys.hairpinMode and keys.promiscMode:
             raise invalid("hairpinMode", True, 'and "promiscMode" exclude each other')
         if keys.disableContainerInterface and self.ipam:
             raise invalid("disableContainerInterface", True, 'and "ipam" exclude each other')
-        self.trunk = self._read_trunk()
+        filters = {"spoofcheck": keys.macspoofchk, "dedup": keys.promiscMode}  # names of shared/pod/filters.py
+        self.frame_filters = {name for name, is_wanted in filters.items() if is_wanted}
+        self.trunk = [vid for entry in keys.vlanTrunk for vid in entry.vids()]
         self._name_links(keys.bridge, keys.uplinks)
-        if isinstance(keys.mtu, int) and 0 < keys.mtu < LEAST_MTU:
-            raise invalid("mtu", keys.mtu, f"must be 0 or at least {LEAST_MTU}, the least that a link can have")
-        try:
-            self.dns = dns_from_json(keys.dns)
-        except ValueError as error:
-            raise invalid("dns", keys.dns, str(error)) from None
-        asked: dict[str, Any] = {
-            "runtimeConfig.mac": keys.runtimeConfig and keys.runtimeConfig.mac,
-            "args.cni.mac": keys.args and keys.args.cni and keys.args.cni.mac,
-            "CNI_ARGS MAC": call.args(EnvironmentArgs).MAC,
-        }
-        self.mac_key: str = next((key for key, mac in asked.items() if mac), "")
-        self.mac: str = asked.get(self.mac_key, "")
-
-    def _read_trunk(self) -> list[int]:
-        trunk: list[int] = []
-        for place, entry in enumerate(self.keys.vlanTrunk):
-            try:
-                trunk += entry.vids()
-            except config.Invalid as error:
-                raise invalid(f"vlanTrunk[{place}].{error.path}", error.value, error.reason) from None
-        return trunk
 
     def use_own_names(self, host: Netlink) -> None:
         """Call the host's links by their own names, as sysctls do, if the configuration has alternative ones."""
@@ -214,38 +125,74 @@ class Attachment:
         self.vlan_link = f"{bridge}.{self.keys.vlan}" if self.keys.vlan and self.gateway else ""
         if self.vlan_link and not is_link_name(self.vlan_link):
             raise invalid("bridge", bridge, f"is too long for the VLAN gateway port {self.vlan_link}")
+        self.vlan_port = (self.vlan_link, self.keys.vlan, self.keys.preserveDefaultVlan) if self.vlan_link else None
         for place, uplink in enumerate(uplinks):
             if uplink in (bridge, self.vlan_link):
                 raise invalid(f"uplinks[{place}]", self.keys.uplinks[place], "is the bridge's own link")
         self.uplinks = list(dict.fromkeys(uplinks))
 
-    @property
-    def own_mac(self) -> str:
-        """The MAC that the pod's interface gets."""
-        return self.mac or self.owner.pod_mac
-
 
 def add(call: Call, undo: Undo) -> Result:
-    """Attaches the pod: bridge, veth pair, addresses by IPAM, routes, gateway; answers when the port forwards."""
+    """Attach the pod to the bridge. Return when its port forwards, and the gateway reaches it."""
     pod = Attachment(call)
     keys = pod.keys
-    if keys.bridgeNfCallIptables:
-        _naming("bridgeNfCallIptables", bridges.require_netfilter)
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     host = Netlink()
     pod.use_own_names(host)
-    mtu = _mtu(host, pod)
+    bridge, own = _connect(call, host, undo, pod, pod_netns)
+    result = pod.assign(
+        undo, interface=CONTAINER_INTERFACE, is_gateway=pod.gateway, has_default_routes=keys.isDefaultGateway,
+        keep=pod.frame_filters,
+    )  # fmt: skip
+    steps.begin("pod")
+    link, announce_pod = inside.configure(
+        pod_netns, call.ifname, result, dad=keys.enabledad, is_up=not keys.disableContainerInterface
+    )
+    steps.begin("gateway")
+    gateway = gateways.Gateway(host, bridge, own, pod.vlan_port, dad=keys.enabledad)
+    if pod.gateway:
+        gateway.ensure(undo, gateways.of_result(result, CONTAINER_INTERFACE), force=keys.forceAddress)
+    pod.masquerade(undo, result)
+    if (on := keys.bridgeNfCallIptables) is not None:
+        from shared.net import bridge_netfilter
+
+        bridge_netfilter.switch(host, undo, links.require(host, pod.bridge), on=on, own=own)
+    port = (links.require if keys.disableContainerInterface else wait.carrier)(host, pod.owner.host_link)
+    bridge_now = wait.gateway_carrier(host, pod.bridge)
+    if pod.gateway:
+        gateway.await_ready(bridge_now)
+    announce_pod()
+    announce.Announcement(gateway.link["IFLA_IFNAME"], gateway.link["IFLA_ADDRESS"], gateway.given).send()
+    steps.begin("result")
+    if port.get("IFLA_MASTER") != bridge_now["index"]:
+        raise InternalError(f"bridge {pod.bridge} was replaced while the pod was attached to it")
+    bridges.note_attached(host, undo, bridge_now, (*own, gateway.link["index"]))
+    result.interfaces = [interface(bridge_now), interface(port), interface(link, call.netns)]
+    if pod.vlan_link and gateway.wanted:
+        result.interfaces.append(interface(gateway.link))
+    return result
+
+
+def _connect(call: Call, host: Netlink, undo: Undo, pod: Attachment, pod_netns: Netns) -> tuple[Message, Ports]:
+    """Create the veth pair, and the bridge if need be. Return the bridge and the indexes of its ports by this call."""
+    keys, mtu = pod.keys, _mtu(host, pod)
+    if keys.bridgeNfCallIptables:
+        from shared.net import bridge_netfilter
+
+        supported("bridgeNfCallIptables", bridge_netfilter.require)
     uplinks = _uplinks(host, pod)
     indexes = tuple(link["index"] for link in uplinks)
     ipv6 = _has_to_enable_ipv6(call, host, pod, mtu)
     _require_free_mac(host, pod)
-
     undo.push(f"remove bridge {pod.bridge} if it is new", lambda: bridges.remove_if_new(host, pod.bridge, indexes))
     steps.begin("veth")
-    port = _make_veth(host, undo, pod, call.ifname, pod_netns, mtu)
+    port = veth.make(host, undo, pod.owner, pod_netns, mac=pod.own_mac, mtu=mtu)
     own = (port["index"], *indexes)
-    _guard(host, undo, pod)
+    if pod.frame_filters:
+        from shared import frames
+
+        frames.install(host, undo, pod.owner, pod.own_mac, pod.frame_filters)
     steps.begin("bridge")
     bridge = bridges.attach(
         host, undo, pod.bridge, lambda bridge: _join_requests(pod, port["index"], bridge), own=own, mtu=mtu,
@@ -253,55 +200,15 @@ def add(call: Call, undo: Undo) -> Result:
         ipv6=ipv6, dad=keys.enabledad,
     )  # fmt: skip
     _require_free_mac(host, pod)  # again: of two calls that ask for one MAC at once, at least one sees the other's port
-    _complete_bridge(host, undo, pod, bridge, uplinks, own)
-    result = delegate.add(call, undo) if pod.ipam else Result()
-    _end_former(pod, result)
-    if pod.ipam and not result.ips:
-        raise InternalError(f"IPAM plugin {pod.ipam} returned missing IP config")
-    _fill_in(result, pod)
-    steps.begin("pod")
-    inside, announce_pod = _configure(pod_netns, call.ifname, result, pod)
+    if keys.fdbMaxLearned is not None:
+        from shared.net import learning
 
-    gateway_link = bridge
-    steps.begin("gateway")
-    if result.ips and pod.vlan_link:
-        from shared.net import vlans
-
-        gateway_link = vlans.ensure_gateway_port(
-            host, undo, bridge, pod.vlan_link, vlan=keys.vlan, keep_default=keys.preserveDefaultVlan, own=own,
-            ipv6=any(ip.address.version == 6 for ip in result.ips), dad=keys.enabledad,
-        )  # fmt: skip
-    given = _be_gateway(host, undo, pod, bridge, own, gateway_link, result) if pod.gateway else []
-    _use_netfilter(host, undo, pod, own, result)
-    port = (links.require if keys.disableContainerInterface else wait.carrier)(host, pod.owner.host_link)
-    bridge_now = wait.gateway_carrier(host, pod.bridge)
-    gateway_link = bridge_now if gateway_link is bridge else gateway_link
-    if pod.gateway:
-        _await_gateway(host, pod, gateway_link, result, given)
-    announce_pod()
-    announce.Announcement(gateway_link["IFLA_IFNAME"], gateway_link["IFLA_ADDRESS"], given).send()
-
-    steps.begin("result")
-    if port.get("IFLA_MASTER") != bridge_now["index"]:
-        raise InternalError(f"bridge {pod.bridge} was replaced while the pod was attached to it")
-    bridges.note_attached(host, undo, bridge_now, (*own, gateway_link["index"]))
-    result.interfaces = [
-        _interface(bridge_now), _interface(port), _interface(inside, call.netns),
-        *([_interface(gateway_link)] if gateway_link is not bridge_now else []),
-    ]  # fmt: skip
-    return result
-
-
-def _complete_bridge(
-    host: Netlink, undo: Undo, pod: Attachment, bridge: Message, uplinks: list[Message], own: tuple[int, ...]
-) -> None:
-    """Limit the MACs that the bridge learns, and make the uplinks its ports."""
-    if pod.keys.fdbMaxLearned is not None:
-        bridges.limit_learning(host, undo, bridge, pod.keys.fdbMaxLearned, own)
+        learning.limit(host, undo, bridge, keys.fdbMaxLearned, own)
     if uplinks:
         from shared.net import uplinks as joining
 
         joining.join(host, undo, bridge, uplinks, own)
+    return bridge, own
 
 
 def _mtu(host: Netlink, pod: Attachment) -> int:
@@ -311,7 +218,7 @@ def _mtu(host: Netlink, pod: Attachment) -> int:
 
 
 def _uplinks(host: Netlink, pod: Attachment) -> list[Message]:
-    """Return the uplinks; raise InvalidConfig for one that cannot be a port of the bridge."""
+    """Return the uplinks. Raise InvalidConfig for one that cannot be a port of the bridge."""
     if not pod.uplinks:
         return []
     from shared.net import uplinks
@@ -320,7 +227,7 @@ def _uplinks(host: Netlink, pod: Attachment) -> list[Message]:
 
 
 def _require_free_mac(host: Netlink, pod: Attachment) -> None:
-    """Raise InvalidConfig if the MAC that is asked for is another link's on the bridge."""
+    """Raise InvalidConfig if another link on the bridge has the MAC that the configuration demands."""
     bridge = links.get(host, pod.keys.bridge) if pod.mac else None
     if bridge is not None:
         from shared.net import macs
@@ -329,112 +236,26 @@ def _require_free_mac(host: Netlink, pod: Attachment) -> None:
 
 
 def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) -> bool:
-    """Return True if the bridge needs IPv6, and the host's sysctls disable it on new links.
+    """Return True if the bridge needs IPv6, and the host's sysctls disable it there.
 
-    Raises InternalError if the pod can have no IPv6 address here, as far as the IPAM plugin's networks are known.
+    Raises InternalError if the pod gets an IPv6 address, as far as the IPAM plugin says, and can have none here.
     """
-    disabled = sysctl.read(f"ipv6/conf/{pod.bridge}/disable_ipv6")
-    if disabled is None and sysctl.read(f"ipv4/conf/{pod.bridge}/forwarding") is None:
-        disabled = sysctl.read("ipv6/conf/default/disable_ipv6")  # the bridge is still to be made
-    if disabled == "0" and not 0 < mtu < LEAST_IPV6_MTU:
+    if not bridges.is_ipv6_off(pod.bridge) and not 0 < mtu < bridges.LEAST_IPV6_MTU:
         return False
     from shared.net import readiness
 
     if not readiness.has_ipv6(delegate.networks(call)):
         return False
     on_bridge = pod.gateway and not pod.vlan_link
-    problems = readiness.ipv6(mtu)
-    problems += readiness.ipv6_gateway(links.get(host, pod.bridge)) if on_bridge else []
-    if problems:
-        raise InternalError(problems[0], "; ".join(problems[1:]))
+    readiness.require_ipv6(mtu, links.get(host, pod.bridge) if on_bridge else None)
     return on_bridge
 
 
-def _masquerading(*, by_iptables: bool) -> Any:
-    """The module that masquerades."""
-    if by_iptables:
-        from shared.masquerade import iptables
-
-        return iptables
-    from shared.masquerade import nftables as masquerade
-
-    return masquerade
-
-
-def _end_former(pod: Attachment, result: Result) -> None:
-    """Remove what the attachment, which is new, and its addresses have of former times and do not get from this call.
-
-    A pod that comes back under its id, or gets the address of one that nobody deleted, must not inherit its rules.
-    """
-    tables = filter_tables.present()
-    if not tables:
-        return
-    from shared.pod import filters
-
-    masquerading = filters.MASQUERADE_BY_IPTABLES if pod.by_iptables else filters.MASQUERADE
-    wanted = {
-        filters.SPOOFCHECK: pod.keys.macspoofchk,
-        filters.DEDUP: pod.keys.promiscMode,
-        masquerading: pod.keys.ipMasq and bool(result.ips),
-    }
-    keep = {name for name, is_wanted in wanted.items() if is_wanted}
-    filters.renew(pod.owner, [ip.address.address for ip in result.ips], tables, keep=keep)
-
-
-def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, mtu: int) -> Message:
-    """The veth pair, one end in the pod, both down; the host's end."""
-    owner = pod.owner
-
-    def make() -> None:
-        links.add_veth(
-            host, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.own_mac, mtu=mtu,
-            peer_netns=pod_netns,
-        )  # fmt: skip
-
-    try:
-        make()
-    except links.LinkExists:
-        if _has_link(pod_netns, ifname) or not wait.gone(host, owner.host_link):
-            raise
-        # the attachment's namespace was deleted, and the kernel has not come to the link yet
-        links.delete(host, owner.host_link)
-        make()
-    undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))
-    port = links.require(host, owner.host_link)
-    sysctl.prefer(f"ipv6/conf/{owner.host_link}/accept_ra", "0")  # while it is a port, the bridge takes what arrives
-    return port
-
-
-def _has_link(pod_netns: Netns, name: str) -> bool:
-    with pod_netns:
-        return links.get(Netlink(), name) is not None
-
-
-def _guard(host: Netlink, undo: Undo, pod: Attachment) -> None:
-    """The rules for frames are there before the port is one of the bridge's, and until it is silent again."""
-    if pod.keys.macspoofchk:
-        from shared.frames import spoofcheck
-
-        _naming("macspoofchk", lambda: spoofcheck.add(undo, pod.owner, pod.own_mac))
-        undo.push(f"take link {pod.owner.host_link} down", lambda: links.set_down_if_exists(host, pod.owner.host_link))
-    if pod.keys.promiscMode:
-        from shared.frames import dedup
-
-        dedup.add(undo, pod.owner, pod.own_mac)
-
-
-def _naming(key: str, step: Callable[[], object]) -> None:
-    """What the kernel lacks is told with the key that needs it."""
-    try:
-        step()
-    except UnsupportedField as error:
-        raise UnsupportedField(f'"{key}": true: {error.msg}') from None
-
-
 def _join_requests(pod: Attachment, index: int, bridge: Message) -> list[Request]:
-    """What makes the host's end a port of the bridge; it comes up last, when its VLANs are set."""
+    """Return requests that make the host's end a port of the bridge. It comes up last, when its VLANs are set."""
     keys = pod.keys
-    requests = bridges.join_requests(
+    requests = bridges.keep_mac_requests(bridge) if pod.gateway else []
+    requests += bridges.join_requests(
         index, bridge["index"], alias=pod.owner.alias, hairpin=keys.hairpinMode, isolated=keys.portIsolation
     )
     if keys.vlan or pod.trunk:
@@ -445,415 +266,81 @@ def _join_requests(pod: Attachment, index: int, bridge: Message) -> list[Request
             keep_default=keys.preserveDefaultVlan,
         )  # fmt: skip
     if keys.macspoofchk:
-        requests += bridges.learn_no_link_local_requests(bridge)
-    if pod.gateway:
-        requests = [*bridges.keep_mac_requests(bridge), *requests]
+        from shared.net import learning
+
+        requests += learning.skip_link_local_requests(bridge)
     return [*requests, links.flags_request(index, IFF_UP, IFF_UP)]
 
 
-def _fill_in(result: Result, pod: Attachment) -> None:
-    """Completes what the IPAM plugin answered: interface, gateways, default routes, DNS."""
-    for ip in result.ips:
-        ip.interface = CONTAINER_INTERFACE
-        if ip.gateway is None and pod.gateway:
-            ip.gateway = ip.address.first + 1
-        default = DEFAULT_ROUTES[ip.address.version]
-        if pod.keys.isDefaultGateway and all(route.dst != default for route in result.routes):
-            result.routes.append(Route(default, ip.gateway))
-    if pod.dns:
-        result.dns = pod.dns
-
-
-def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -> tuple[Message, Callable[[], None]]:
-    """Inside the pod: sysctls before anything is up, addresses, link up, routes.
-
-    Return the pod's link, and the function that announces its addresses.
-    """
-    keys = pod.keys
-    with pod_netns:
-        inside = Netlink()
-        link = links.require(inside, ifname)
-        index = link["index"]
-        sysctl.refuse_advertisements(ifname)
-        announce_pod = announce.prepare(inside, link, [ip.address.address for ip in result.ips])
-        if keys.disableContainerInterface:
-            return link, announce_pod
-        has_ipv6 = any(ip.address.version == 6 for ip in result.ips)
-        if result.ips:
-            dad = ("enhanced_dad", "1") if keys.enabledad else ("accept_dad", "0")
-            sysctl.prefer(f"ipv6/conf/{ifname}/{dad[0]}", dad[1])
-            sysctl.prefer(f"ipv6/conf/{ifname}/keep_addr_on_down", "1")
-        for name in ("lo", ifname) if has_ipv6 else ():
-            sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
-        gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
-        requests = [addresses.add_request(index, ip.address, dad=keys.enabledad) for ip in result.ips]
-        requests.append(links.flags_request(index, IFF_UP, IFF_UP))
-        inside.batch(requests)
-        if keys.enabledad and has_ipv6:
-            wait.addresses_settled(inside, index)
-        inside.batch([routes.add_request(index, route, gateways.get(route.dst.version)) for route in result.routes])
-        # The kernel may report the carrier up to a second late if both ends of the veth pair have the same index. Until
-        # then the link is down, and has no IPv6 multicast route: nobody's neighbour solicitation is answered.
-        wait.carrier(inside, ifname)
-        wait.addresses_local(inside, index, [ip.address.address for ip in result.ips])
-    return link, announce_pod
-
-
-def _be_gateway(
-    host: Netlink, undo: Undo, pod: Attachment, bridge: Message, own: tuple[int, ...], link: Message, result: Result
-) -> list[Address]:
-    """Give the gateway link its addresses, and let the host forward. Return the addresses that it did not have."""
-    have = addresses.of_link(host, link["index"])
-    wanted = [Prefix(ip.gateway, ip.address.length) for ip in result.ips if ip.gateway]
-    missing = [one for one in wanted if one not in have]
-    for one in missing:
-        bridges.ensure_gateway(
-            host, undo, link, one, bridge=bridge["index"], own=own, force=pod.keys.forceAddress,
-            dad=pod.keys.enabledad,
-        )  # fmt: skip
-    # last, so that a call that fails leaves them as they were
-    for version in {one.version for one in wanted}:
-        if sysctl.read(sysctl.FORWARDING[version]) != "1":
-            from shared.net import forwarding
-
-            forwarding.turn_on(host, version)
-    return [one.address for one in missing]
-
-
-def _await_gateway(host: Netlink, pod: Attachment, link: Message, result: Result, given: list[Address]) -> None:
-    """Wait until the host reaches the pod through its gateway link, with packets that it forwards, too."""
-    if pod.vlan_link:
-        for end in (link, links.peer_here(host, link) or link):
-            wait.gateway_carrier(host, end["IFLA_IFNAME"])
-    if pod.keys.enabledad:
-        wait.addresses_settled(host, link["index"])
-    elif any(ip.gateway and ip.gateway.version == 6 for ip in result.ips):
-        wait.link_local_settled(host, link["index"])
-    wait.addresses_local(host, link["index"], given)
-
-
-def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, ports: tuple[int, ...], result: Result) -> None:
-    keys = pod.keys
-    if keys.ipMasq and result.ips:
-        masquerading = _masquerading(by_iptables=pod.by_iptables)
-        own = [ip.address for ip in result.ips]
-        _naming("ipMasq", lambda: masquerading.add(undo, pod.owner, own, keys.nonMasqueradeCIDRs))
-    if keys.bridgeNfCallIptables is not None:
-        bridge = links.require(host, pod.bridge)
-        bridges.call_netfilter(host, undo, bridge, on=keys.bridgeNfCallIptables, own=ports)
-
-
-def _interface(link: Message, sandbox: str = "") -> Interface:
-    return Interface(link["IFLA_IFNAME"], link.get("IFLA_ADDRESS", ""), sandbox, link["IFLA_MTU"])
-
-
 def check(call: Call) -> None:
-    """Raises InternalError that names everything that is not as ADD left it."""
+    """Raise InternalError with all differences from the state that ADD left."""
     pod = Attachment(call)
-    previous = previous_result(call) or Result()
-    pod_netns = netns.open_netns(call.netns)
-    host = Netlink()
-    problems: list[str] = []
-    with pod_netns:
-        steps.begin("pod")
-        inside = Netlink()
-        link = links.get(inside, call.ifname)
-        if link is None:
-            problems.append(f"link {call.ifname} is missing in {call.netns}")
-        else:
-            _check_inside(inside, link, call, pod, previous, problems)
-    steps.begin("bridge")
-    _check_host(host, pod, pod_netns, link, previous, problems)
-    if pod.keys.ipMasq:
-        from shared.net import verify
-
-        own = [ip.address for ip in verify.own_ips(previous, call)]
-        masquerading = _masquerading(by_iptables=pod.by_iptables)
-        problems += masquerading.problems(pod.owner, own, pod.keys.nonMasqueradeCIDRs) if own else []
-    if pod.keys.macspoofchk:
-        from shared.frames import spoofcheck
-
-        problems += spoofcheck.problems(pod.owner, pod.own_mac)
-    if pod.keys.promiscMode:
-        from shared.frames import dedup
-
-        problems += dedup.problems(pod.owner, pod.own_mac)
-    if pod.ipam:
-        _collect(problems, lambda: delegate.forward(call))
-    if problems:
-        raise InternalError(f"{call.network} {call.ifname} is not as it was made", "; ".join(problems))
-
-
-def _check_inside(
-    inside: Netlink, link: Message, call: Call, pod: Attachment, previous: Result, problems: list[str]
-) -> None:
-    from shared.net import verify
-
-    if links.kind(link) != "veth":
-        problems.append(f"link {call.ifname} in {call.netns} is not a veth")
-    mac = pod.mac or next(
-        (entry.mac.lower() for entry in previous.interfaces if entry.sandbox and entry.name == call.ifname), ""
-    )
-    verify.link(link, call, problems, mac=mac, is_up=not pod.keys.disableContainerInterface)
-    verify.layer_3(inside, link, call, previous, problems)
-
-
-def _check_host(
-    host: Netlink, pod: Attachment, pod_netns: Netns, inside: Message | None, previous: Result, problems: list[str]
-) -> None:
     keys = pod.keys
-    pod.use_own_names(host)
-    bridge = links.get(host, pod.bridge)
-    if bridge is None or links.kind(bridge) != "bridge":
-        problems.append(f"bridge {pod.bridge} is missing")
-        return
-    problems += _bridge_problems(bridge, keys)
-    port = links.get(host, pod.owner.host_link)
-    if port is None and inside is not None:  # the reference gives host links random names
-        from shared.net import peers
 
-        port = peers.of_link(host, pod_netns, pod.owner, inside)
-    if port is None:
-        problems.append(f"the host's end of the veth pair, {pod.owner.host_link}, is missing")
-    else:
-        _check_port(host, bridge, port, keys, pod.trunk, problems)
-    if pod.uplinks:
-        from shared.net import uplinks
+    def look(host: Netlink, pod_netns: Netns, link: Message | None, previous: Result) -> list[str]:
+        from shared.net import bridge_state
 
-        problems += uplinks.problems(host, bridge, pod.uplinks)
-    gateways = [ip for ip in previous.ips if ip.interface == CONTAINER_INTERFACE and ip.gateway] if pod.gateway else []
-    for version in sorted({ip.address.version for ip in gateways}):
-        if (now := sysctl.read(sysctl.FORWARDING[version])) in ("0", None):
-            problems.append(f"the host does not forward: sysctl net/{sysctl.FORWARDING[version]} is {now}")
-    if gateways:
-        gateway_link = links.get(host, pod.vlan_link) if pod.vlan_link else bridge
-        if pod.vlan_link:
-            _check_gateway_port(host, bridge, gateway_link, pod, problems)
-        have_addresses = addresses.of_link(host, gateway_link["index"]) if gateway_link else []
-        problems += [
-            f"gateway address {ip.gateway} is missing on {pod.vlan_link or pod.bridge}"
-            for ip in gateways
-            if ip.gateway and Prefix(ip.gateway, ip.address.length) not in have_addresses
-        ]
+        steps.begin("bridge")
+        pod.use_own_names(host)
+        bridge = links.get(host, pod.bridge)
+        if bridge is None or links.kind(bridge) != "bridge":
+            problems = [f"bridge {pod.bridge} is missing"]
+        else:
+            problems = bridge_state.problems(
+                host, bridge, veth.find(host, pod.owner, pod_netns, link), port_name=pod.owner.host_link,
+                vlans=(keys.vlan, pod.trunk, keys.preserveDefaultVlan), uplinks=pod.uplinks,
+                most_learned=keys.fdbMaxLearned, skip_link_local=keys.macspoofchk,
+                calls_iptables=keys.bridgeNfCallIptables,
+            )  # fmt: skip
+            wanted = gateways.of_result(previous, CONTAINER_INTERFACE) if pod.gateway else []
+            problems += gateways.problems(host, bridge, wanted, pod.vlan_port)
+        if pod.frame_filters:
+            from shared import frames
 
+            problems += frames.problems(pod.owner, pod.own_mac, pod.frame_filters)
+        return problems
 
-def _check_port(
-    host: Netlink, bridge: Message, port: Message, keys: Config, trunk: list[int], problems: list[str]
-) -> None:
-    name = port["IFLA_IFNAME"]
-    if port.get("IFLA_MASTER") != bridge["index"]:
-        problems.append(f"link {name} is not a port of {bridge['IFLA_IFNAME']}")
-    if not port["flags"] & IFF_UP:
-        problems.append(f"link {name} is down")
-    if keys.vlan or trunk:
-        from shared.net import vlans
-
-        problems += vlans.problems(
-            host, bridge, port, native=keys.vlan, trunk=trunk, keep=keys.preserveDefaultVlan
-        )  # fmt: skip
-
-
-def _check_gateway_port(
-    host: Netlink, bridge: Message, link: Message | None, pod: Attachment, problems: list[str]
-) -> None:
-    if link is None:
-        problems.append(f"link {pod.vlan_link} is missing")
-        return
-    if not link["flags"] & IFF_UP:
-        problems.append(f"link {pod.vlan_link} is down")
-    port = links.peer_here(host, link)
-    if port is not None:
-        _check_port(host, bridge, port, pod.keys, [], problems)
-
-
-def _bridge_problems(bridge: Message, keys: Config) -> list[str]:
-    name = bridge["IFLA_IFNAME"]
-    found = [] if bridge["flags"] & IFF_UP else [f"bridge {name} is down"]
-    wanted_limit = keys.fdbMaxLearned
-    if wanted_limit is not None and (limit := bridges.learning_limit(bridge)) != wanted_limit:
-        found.append(f"bridge {name} may learn {limit or 'all'} MACs, but fdbMaxLearned is {wanted_limit}")
-    if keys.macspoofchk and bridges.learns_link_local(bridge):
-        found.append(f"bridge {name} learns MACs from frames to link-local groups")
-    wanted = keys.bridgeNfCallIptables
-    if wanted is not None and bridges.calls_netfilter(bridge) != {wanted}:
-        how = "does not go" if wanted else "goes"
-        found.append(f"what {name} passes on {how} through iptables or ip6tables, against bridgeNfCallIptables")
-    return found
+    pod.check("veth", look, is_up=not keys.disableContainerInterface)
 
 
 def delete(call: Call) -> None:
-    """Remove the pod's part of the rules and the veth pair, then release the addresses.
-
-    Neither the pod nor the keys that made the rules need to be there still. As long as a rule or the link is left the
-    address is not released: its next pod would be struck.
-    """
-    ipam = delegate.ipam_type(call)
-    pod_netns = netns.open_if_there(call.netns)
-    steps.begin("del")
-    host = Netlink()
-    own = Owner(call.network, call.container_id, call.ifname)
-    former: list[Owner] = []
-
-    def disconnect() -> None:
-        if links.delete(host, own.host_link):
-            return
-        former.extend(_former(own, pod_netns))
-        for owner in former:
-            each(
-                lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
-                lambda owner=owner: links.delete(host, owner.host_link),  # type: ignore[misc]
-            )
-        from shared.net import peers
-
-        bridge = folded(call.config, "bridge") or Config.fields["bridge"].default
-        end = peers.made_elsewhere(
-            host, own, pod_netns, readable_result(call), bridge, lambda found: delegate.holders(call, found)
-        )
-        if end is not None:
-            links.delete(host, end["IFLA_IFNAME"])
-
-    try:
-        each(lambda: _remove_filters(host, own), disconnect)
-    except CniError as error:
-        left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
-        error.details = "; ".join(filter(None, [error.details, left]))
-        raise
-    if ipam:
-        calls = [call, *(call.of_network(owner.network) for owner in former)]
-        each(*(lambda one=one: delegate.forward(one) for one in calls))
-
-
-def _remove_filters(host: Netlink, owner: Owner) -> None:
-    """Remove an attachment's rules, of which nothing is loaded if the host has no tables for them."""
-    tables = filter_tables.present()
-    if filter_tables.OF_BRIDGES & tables:
-        # without the rules that check its frames, the pod could send any frame
-        links.set_down_if_exists(host, owner.host_link)
-    if tables:
-        from shared.pod import filters
-
-        filters.remove(owner, tables)
-
-
-def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
-    """Return the same attachment as it was called before the network was renamed, if that can be seen."""
-    if pod_netns is not None:
-        return renamed.former_owners(own, pod_netns)
-    tables = filter_tables.present()
-    if not tables:
-        return []
-    from shared.pod import filters
-
-    return filters.of_other_networks(own, tables)
+    """Remove the pod's packet filters and the veth pair, then release the addresses."""
+    bridge = folded(call.config, "bridge") or Config.fields["bridge"].default
+    attachment.delete(
+        call, veth.remove, lambda host, owner, pod_netns: veth.remove_foreign(host, call, owner, pod_netns, bridge)
+    )
 
 
 def gc(call: Call) -> None:
-    """Removes what this network's attachments that are not valid any more have left, and has IPAM do the same."""
-    from shared.net.left_behind import is_left_behind
-
-    valid = valid_attachments(call)
-    names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
-    steps.begin("del")
-    host = Netlink()
-    problems: list[CniError] = []
-
-    def is_doomed(link: Message) -> bool:
-        name = link["IFLA_IFNAME"]
-        if links.kind(link) != "veth" or not is_host_link(name, call.network) or name in names:
-            return False
-        return is_left_behind(link, call.network)
-
-    _attempt(problems, lambda: links.delete_all(host, is_doomed))
-    if tables := filter_tables.present():
-        from shared.pod import filters
-
-        _attempt(problems, lambda: filters.collect(call.network, valid, tables))
-    if delegate.ipam_type(call):
-        _attempt(problems, lambda: delegate.forward(call))
-    if problems:
-        raise problems[0]
+    """Remove the remains of this network's attachments that are not valid any more."""
+    attachment.collect(call, veth.is_left_behind)
 
 
 def status(call: Call) -> None:
-    """Raises PluginNotAvailable where an ADD could not succeed."""
+    """Raise PluginNotAvailable if an ADD could not succeed."""
     pod = Attachment(call)
-    steps.begin("bridge")
-    problems: list[str] = []
-    _collect(problems, lambda: problems.extend(_node_problems(call, pod)))
-    if problems:
-        raise PluginNotAvailable(problems[0], "; ".join(problems[1:]))
-    if pod.keys.ipMasq:
-        masquerading = _masquerading(by_iptables=pod.by_iptables)
-        exempt = () if pod.by_iptables else (pod.keys.nonMasqueradeCIDRs,)
-        _available("ipMasq", lambda: masquerading.try_out(*exempt))
-    if pod.keys.macspoofchk:
-        from shared.frames import spoofcheck
+    keys = pod.keys
 
-        _available("macspoofchk", spoofcheck.try_out)
-    if pod.keys.bridgeNfCallIptables:
-        _available("bridgeNfCallIptables", bridges.require_netfilter)
-    if pod.ipam:
-        delegate.forward(call)
+    def look() -> list[str]:
+        from shared.net import readiness
 
+        steps.begin("bridge")
+        sysctl.require_visible()
+        host = Netlink()
+        pod.use_own_names(host)
+        return readiness.problems(
+            host, pod.bridge, lambda: delegate.networks(call), uplinks=pod.uplinks, vlan_link=pod.vlan_link,
+            mtu=_mtu(host, pod), filters_vlans=bool(keys.vlan or pod.trunk),
+            limits_learning=keys.fdbMaxLearned is not None, is_gateway=pod.gateway, force=keys.forceAddress,
+        )  # fmt: skip
 
-def _node_problems(call: Call, pod: Attachment) -> list[str]:
-    """Return why this node cannot have one more pod, as far as links and addresses go."""
-    from shared.net import readiness
+    trials: list[tuple[str, Callable[[], object]]] = []
+    if pod.frame_filters:
+        from shared import frames
 
-    sysctl.require_visible()
-    host, keys = Netlink(), pod.keys
-    pod.use_own_names(host)
-    bridge = links.get(host, pod.bridge)
-    if bridge is not None and links.kind(bridge) != "bridge":
-        return [f"link {pod.bridge} exists but is not a bridge"]
-    problems: list[str] = []
-    uplinks: list[Message] = []
-    _collect(problems, lambda: uplinks.extend(_uplinks(host, pod)))
-    filters = bridge is not None and bridges.filters_vlans(bridge)
-    if (keys.vlan or pod.trunk) and not filters:
-        _collect(problems, lambda: readiness.require_vlan_filtering(pod.bridge))
-    if keys.fdbMaxLearned is not None:
-        _collect(problems, lambda: readiness.require_learning_limit(bridge, pod.bridge))
-    try:
-        networks = delegate.networks(call)
-    except CniError as error:
-        return [*problems, str(error)]
-    gateway = links.get(host, pod.vlan_link) if pod.vlan_link else bridge
-    if bridge is not None:
-        to_join = [link for link in uplinks if link.get("IFLA_MASTER") != bridge["index"]]
-        needs_port = bool(pod.vlan_link and networks and gateway is None)
-        problems += readiness.room(host, bridge, 1 + len(to_join) + needs_port)
-        if gateway and gateway is not bridge:
-            from shared.net import vlans
+        trials = frames.trials(pod.frame_filters)
+    if keys.bridgeNfCallIptables:
+        from shared.net import bridge_netfilter
 
-            _collect(problems, lambda: vlans.require_gateway_port(host, bridge, gateway))
-    if readiness.has_ipv6(networks):
-        problems += readiness.ipv6(_mtu(host, pod))
-        problems += readiness.ipv6_gateway(bridge) if pod.gateway and not pod.vlan_link else []
-    if pod.gateway:
-        problems += [] if keys.forceAddress else readiness.gateways(host, gateway, networks)
-        problems += readiness.forwarding(networks)
-    return problems
-
-
-def _available(key: str, step: Callable[[], object]) -> None:
-    try:
-        step()
-    except CniError as error:
-        raise PluginNotAvailable(f'"{key}": true: {error.msg}', error.details) from None
-
-
-def _attempt(problems: list[CniError], step: Callable[[], object]) -> None:
-    try:
-        step()
-    except CniError as error:
-        problems.append(error)
-    except OSError as error:  # what fails in one step must not keep the others from their turn
-        problems.append(InternalError(f"unexpected {type(error).__name__}: {error}"))
-
-
-def _collect(problems: list[str], step: Callable[[], object]) -> None:
-    try:
-        step()
-    except CniError as error:
-        problems.append(str(error))
+        trials.append(("bridgeNfCallIptables", bridge_netfilter.require))
+    pod.status(look, *trials)

@@ -100,7 +100,7 @@ class Config:
     def __init_subclass__(cls) -> None:
         inherited = [one for base in reversed(cls.__bases__) for one in getattr(base, "fields", {}).items()]
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
-        cls.fields = {**dict(inherited), **own}
+        cls.fields = {**own, **dict(inherited), **own}  # a class's own keys come first, in its table too
 
     def __init__(self, raw: dict[str, Any]) -> None:
         """Raise Invalid, with the path, for the first key with an unusable value."""

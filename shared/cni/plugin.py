@@ -9,7 +9,14 @@ import posix
 
 from shared import signals, steps
 from shared.cni.call import Call, folded
-from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
+from shared.cni.errors import (
+    CniError,
+    InternalError,
+    InvalidConfig,
+    IOFailure,
+    PluginNotAvailable,
+    UnsupportedField,
+)
 from shared.cni.fastjson import dumps, loads
 from shared.cni.result import Result
 from shared.cni.suite import NODE_CONFIG
@@ -126,7 +133,29 @@ def run_all(*tasks: Callable[[], object]) -> None:
         raise first
 
 
-each = run_all
+def failure(step: Callable[[], object]) -> list[str]:
+    """Run a step. Return the text of its CniError in a list, which is empty if it raises none."""
+    try:
+        step()
+    except CniError as error:
+        return [str(error)]
+    return []
+
+
+def supported(key: str, step: Callable[[], object]) -> None:
+    """Run a step of ADD. If it raises UnsupportedField, name the key that needs the missing feature."""
+    try:
+        step()
+    except UnsupportedField as error:
+        raise UnsupportedField(f'"{key}": true: {error.msg}') from None
+
+
+def available(key: str, trial: Callable[[], object]) -> None:
+    """Run a trial of STATUS. If it raises CniError, raise PluginNotAvailable that names the key."""
+    try:
+        trial()
+    except CniError as error:
+        raise PluginNotAvailable(f'"{key}": true: {error.msg}', error.details) from None
 
 
 def valid_attachments(call: Call) -> set[tuple[str, str]]:

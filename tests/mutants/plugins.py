@@ -10,7 +10,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_tuning.py -k refused",
     ),
     Mutant(
-        "plugins/bridge.py", "bridges.learning_limit(bridge)) != wanted_limit", "bridges.learning_limit(bridge)) == -1",
+        "shared/net/learning.py", "(now := limit_of(bridge)) != most", "(now := limit_of(bridge)) == -1",
         "CHECK names another limit of learned MACs", "tests/system/test_learned_addresses.py -k was_there",
     ),
     Mutant(
@@ -22,7 +22,7 @@ TABLE: tuple[Mutant, ...] = (
         "a failed ADD leaves route_localnet as it was", "tests/system/test_route_localnet.py -k failed_add",
     ),
     Mutant(
-        "plugins/bridge.py", 'if (now := sysctl.read(sysctl.FORWARDING[version])) in ("0", None):', "if ():",
+        "shared/net/gateways.py", ' if now in ("0", None)', " if ()",
         "CHECK says that the host forwards no more", "tests/system/test_hidden_sysctls.py -k forwards",
     ),
     Mutant(
@@ -30,31 +30,31 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS says that sysctls are hidden", "tests/system/test_hidden_sysctls.py -k tuning",
     ),
     Mutant(
-        "plugins/bridge.py", "        each(lambda: _remove_filters(host, own), disconnect)\n",
-        "        ipam and delegate.forward(call)\n        each(lambda: _remove_filters(host, own), disconnect)\n",
+        "shared/pod/attachment.py", "        run_all(lambda: _remove_filters(host, own), disconnect)\n",
+        "        ipam and delegate.forward(call)\n        run_all(lambda: _remove_filters(host, own), disconnect)\n",
         "DEL releases the address when rules and link are gone, not before", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "plugins/bridge.py", "each(lambda: _remove_filters(host, own), disconnect)", "(_remove_filters(host, own), disconnect())",
+        "shared/pod/attachment.py", "run_all(lambda: _remove_filters(host, own), disconnect)", "(_remove_filters(host, own), disconnect())",
         "DEL deletes the link even if the rules cannot be removed", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "plugins/bridge.py", "        links.set_down_if_exists(host, owner.host_link)", "        pass",
+        "shared/pod/attachment.py", "        links.set_down_if_exists(host, owner.host_link)", "        pass",
         "DEL silences a port before its MAC check goes", "tests/system/test_frames.py -k killed_at_any_message",
     ),
     Mutant(
-        "plugins/bridge.py", "lambda: links.set_down_if_exists(host, pod.owner.host_link)", "lambda: None",
+        "shared/frames/__init__.py", "lambda: links.set_down_if_exists(host, owner.host_link)", "lambda: None",
         "a failing ADD silences the port before its MAC check goes", "tests/system/test_frames.py -k failing_add_that",
     ),
     Mutant(
-        "plugins/bridge.py", "return is_left_behind(link, call.network)", "return True",
+        "shared/net/veth.py", "return left_behind.is_left_behind(link, network)", "return True",
         "GC leaves another network's link whose name has the same digits", "tests/system/test_bridge.py -k garbage",
     ),
     Mutant(
-        "plugins/bridge.py", " or name in names:", ":", "GC leaves the links of valid attachments", "tests/system/test_bridge.py -k garbage",
+        "shared/net/veth.py", " or name in valid:", ":", "GC leaves the links of valid attachments", "tests/system/test_bridge.py -k garbage",
     ),
     Mutant(
-        "plugins/bridge.py", 'links.kind(link) != "veth" or not is_host_link', "not is_host_link",
+        "shared/net/veth.py", 'links.kind(link) != "veth" or not is_host_link', "not is_host_link",
         "GC leaves a stranger's link of another kind", "tests/system/test_bridge.py -k garbage",
     ),
     Mutant(
@@ -66,11 +66,11 @@ TABLE: tuple[Mutant, ...] = (
         "DEL leaves the interface that another network has made", "tests/system/test_former_keys.py -k another_network",
     ),
     Mutant(
-        "plugins/bridge.py", "if _has_link(pod_netns, ifname) or not wait.gone(host, owner.host_link):", "if _has_link(pod_netns, ifname):",
+        "shared/net/veth.py", "if _has_link(pod_netns, owner.ifname) or not wait.gone(host, owner.host_link):", "if _has_link(pod_netns, owner.ifname):",
         "an ADD in another namespace leaves the living pod's link", "tests/faults/test_leftovers.py -k another_namespace",
     ),
     Mutant(
-        "plugins/bridge.py", 'undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))', "undo",
+        "shared/net/veth.py", 'undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))', "undo",
         "a failing ADD removes the veth pair", "tests/system/test_bridge.py -k full_pool",
     ),
     Mutant(
@@ -78,39 +78,39 @@ TABLE: tuple[Mutant, ...] = (
         "an ADD whose bridge was replaced in the meantime fails", "tests/faults/test_failing_neighbours.py -k replaced",
     ),
     Mutant(
-        "plugins/bridge.py", '    bridges.note_attached(host, undo, bridge_now, (*own, gateway_link["index"]))\n', "",
+        "plugins/bridge.py", '    bridges.note_attached(host, undo, bridge_now, (*own, gateway.link["index"]))\n', "",
         "a bridge that has had a pod stays, whatever fails after that", "tests/faults/test_failing_neighbours.py -k just_gone",
     ),
     Mutant(
-        "plugins/bridge.py", "    _end_former(pod, result)\n", "",
+        "shared/pod/attachment.py", "        self._remove_former_filters(result, keep)\n", "",
         "a pod that comes back does not inherit the rules of its former life", "tests/system/test_former_keys.py -k next_pod_is_not_masqueraded",
     ),
     Mutant(
-        "plugins/bridge.py", '    own = (port["index"], *indexes)\n    _guard(host, undo, pod)\n    steps.begin("bridge")\n', '    own = (port["index"], *indexes)\n    steps.begin("bridge")\n',
+        "plugins/bridge.py", "        frames.install(host, undo, pod.owner, pod.own_mac, pod.frame_filters)\n", "        frames\n",
         "the MAC check is there", "tests/system/test_frames.py -k other_keys",
     ),
     Mutant(
-        "plugins/bridge.py", '    if not port["flags"] & IFF_UP:\n', "    if False:\n",
+        "shared/net/bridges.py", 'return found if port["flags"] & IFF_UP else', "return found if True else",
         "CHECK names a port that is down", "tests/system/test_bridge.py -k test_check",
     ),
     Mutant(
-        "plugins/bridge.py", "        problems += uplinks.problems(host, bridge, pod.uplinks)\n", "        uplinks\n",
+        "shared/net/bridge_state.py", "        found += of_bridge.problems(host, bridge, uplinks)\n", "        of_bridge\n",
         "CHECK looks at the uplinks", "tests/system/test_uplinks.py -k check",
     ),
     Mutant(
-        "plugins/bridge.py", "        problems += spoofcheck.problems(pod.owner, pod.own_mac)\n", "        spoofcheck\n",
+        "shared/frames/__init__.py", "        found += spoofcheck.problems(owner, mac)\n", "        spoofcheck\n",
         "CHECK looks at the MAC check's rules", "tests/system/test_frames.py -k flushed",
     ),
     Mutant(
-        "plugins/bridge.py", "        _collect(problems, lambda: delegate.forward(call))\n    if problems:\n        raise InternalError", "        delegate\n    if problems:\n        raise InternalError",
+        "shared/pod/attachment.py", "            problems += failure(lambda: delegate.forward(call))\n", "            delegate\n",
         "CHECK asks the IPAM plugin", "tests/faults/test_truth.py -k names_everything",
     ),
     Mutant(
-        "plugins/bridge.py", "readiness.room(host, bridge, 1 + len(to_join) + needs_port)", "[]",
+        "shared/net/readiness.py", "room(host, bridge, 1 + len(joining) + needs_port)", "[]",
         "STATUS says that a bridge is full", "tests/system/test_many_links.py -k full",
     ),
     Mutant(
-        "plugins/bridge.py", "    if pod.ipam:\n        delegate.forward(call)\n", "",
+        "shared/pod/attachment.py", "        if self.ipam:\n            delegate.forward(self.call)\n", "",
         "STATUS asks the IPAM plugin", "tests/system/test_bridge.py -k test_status",
     ),
     Mutant(
@@ -252,7 +252,7 @@ TABLE: tuple[Mutant, ...] = (
         "route_localnet goes on when the rules are there that make it safe, and not before", "tests/system/test_portmap.py -k localhost_stays_shut",
     ),
     Mutant(
-        "plugins/bridge.py", "    missing = [one for one in wanted if one not in have]\n",
+        "shared/net/gateways.py", "    missing = [one for one in wanted if one not in have]\n",
         '    missing = [one for one in wanted if one not in have]\n    sysctl.ensure("ipv4/ip_forward", "1")\n',
         "an ADD that cannot have its gateway address does not make the host forward", "tests/system/test_bridge.py -k another_address",
     ),
@@ -298,7 +298,7 @@ TABLE: tuple[Mutant, ...] = (
         "a limit that does not lead to the own ifb is another pod's", "tests/system/test_paths.py -k limit_of_the_references",
     ),
     Mutant(
-        "plugins/bridge.py", "    _require_free_mac(host, pod)\n\n", "\n",
+        "plugins/bridge.py", "    _require_free_mac(host, pod)\n    undo", "    undo",
         "a MAC that another has is refused before anything is touched", "tests/system/test_macs.py -k another_has",
     ),
     Mutant(

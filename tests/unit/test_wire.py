@@ -18,7 +18,7 @@ from shared.build import wire_tables
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
-from shared.net import addresses, bridges, links, routes, tc_wire, vlans, wire
+from shared.net import addresses, bridges, learning, links, routes, tc_wire, vlans, wire
 from shared.net.messages import decode, encode, next_hops
 from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request
 from shared.net.netns import Netns
@@ -622,5 +622,5 @@ def test_a_kernel_without_a_limit_of_learned_macs() -> None:
     """It ignores the attribute, and shows none: the answer is code 2 and names the key."""
     bridge = {"index": 4, "IFLA_IFNAME": "cni0", "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}
     with KernelEnd() as kernel, pytest.raises(UnsupportedField, match=r'"fdbMaxLearned" needs Linux 6\.8'):
-        bridges.limit_learning(kernel.netlink, Undo(), bridge, 100, ())
+        learning.limit(kernel.netlink, Undo(), bridge, 100, ())
     assert kernel.requests == []
