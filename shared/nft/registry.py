@@ -98,8 +98,7 @@ def add(
 ) -> None:  # fmt: skip
     """Add and register an attachment's elements, and create the missing parts of the rule set.
 
-    All of it is one transaction. It also creates the missing ones of `chains` and of `shared`, the elements that belong
-    to no attachment.
+    One transaction does it all. It also creates missing `chains`, and missing elements of no attachment (`shared`).
 
     Raise Conflict if an element belongs to another attachment, unless `replace` is set or its set is in `replace_in`:
     then this attachment takes it over. Raise Registered if the attachment is registered already, unless `renew` is set:

@@ -55,6 +55,7 @@ BELOW_ONE = {
     "shared.cli.doctor.switches": {"shared.hostports", "shared.iptables", "shared.nft"},  # looks for portmap's rules
 }
 ACCELERATORS = {"_sha2", "_sha512"}  # the same, before and from Python 3.12: no version has both
+LONGEST_MODULE, LONGEST_PLUGIN, LONGEST_FUNCTION = 400, 350, 40  # lines
 OPERATOR_TIER = ("shared.runtime", "shared.build", "shared.cli")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -107,6 +108,17 @@ def test_no_circles() -> None:
         for module in free:
             del waiting[module]
     assert waiting == {}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_sizes(module: str) -> None:
+    """Modules and functions stay short enough to be read at once; the netlink tables are generated."""
+    text = MODULES[module].read_text()
+    if not MODULES[module].name.endswith("wire.py"):
+        assert text.count("\n") <= (LONGEST_PLUGIN if module.startswith("plugins.") else LONGEST_MODULE)
+    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
+    long = {node.name: node.end_lineno - node.lineno + 1 for node in functions if node.end_lineno}
+    assert {name: lines for name, lines in long.items() if lines > LONGEST_FUNCTION} == {}
 
 
 def test_executables_need_only_the_standard_library() -> None:
