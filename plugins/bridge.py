@@ -225,6 +225,9 @@ class Attachment:
         return self.mac or self.owner.pod_mac
 
 
+read = Attachment  # for validate, which touches nothing
+
+
 def add(call: Call, undo: Undo) -> Result:
     """Attaches the pod: bridge, veth pair, addresses by IPAM, routes, gateway; answers when the port forwards."""
     pod = Attachment(call)

@@ -1,4 +1,4 @@
-"""From the plugin's name, which stands in its launcher, to its module; the only exit."""
+"""Run the plugin that a launcher names; the only exit."""
 
 from __future__ import annotations
 
@@ -9,16 +9,6 @@ from shared.cni import plugin, suite
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
-
-PLUGINS = {
-    "bandwidth": "plugins.bandwidth",
-    "bridge": "plugins.bridge",
-    "firewall": "plugins.firewall",
-    "host-local": "ipam.host_local",
-    "loopback": "plugins.loopback",
-    "portmap": "plugins.portmap",
-    "tuning": "plugins.tuning",
-}
 
 
 def _hold_standard_descriptors() -> None:
@@ -36,12 +26,12 @@ def _hold_standard_descriptors() -> None:
                 posix.open("/", posix.O_RDONLY)
 
 
-def main(tree: str, name: str) -> NoReturn:
-    """Run a plugin of the installation whose code is in `tree`.
+def main(tree: str, name: str, plugins: dict[str, str]) -> NoReturn:
+    """Run a plugin of the installation whose code is in `tree`, and whose executables have these modules.
 
     Leave by _exit: the interpreter's own clean-up costs 1.3 ms, and there is nothing buffered.
     """
     _hold_standard_descriptors()
-    suite.plugins = PLUGINS
+    suite.plugins = plugins
     suite.tree = tree
-    posix._exit(plugin.serve(PLUGINS[name]))
+    posix._exit(plugin.serve(plugins[name]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.cli.config import schema
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ipam.host_local import Pool
@@ -12,14 +12,9 @@ from ipam.host_local.ranges import Range
 from shared.cni.call import Call, folded
 from shared.cni.errors import CniError
 from shared.cni.versions import of_plugin
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 from shared.runtime.conflist import NetworkConfigList
 
-# The class of a plugin that reads a call and raises what is wrong before anything is touched.
-READERS = {
-    "bandwidth": "Wanted", "bridge": "Attachment", "firewall": "Wanted", "host-local": "Pool", "portmap": "Wanted",
-    "tuning": "Wanted",
-}  # fmt: skip
 # An attachment that nobody has: what depends on it is not judged.
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/none",
@@ -34,10 +29,17 @@ def call(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Call:
     return made
 
 
+def reader(kind: str) -> Callable[[Call], object] | None:
+    """Return the function by which a plugin of this suite reads a call; None if the plugin has no keys."""
+    found: Callable[[Call], object] | None = getattr(importlib.import_module(PLUGINS[kind]), "read", None)
+    return found
+
+
 def judge(kind: str, made: Call) -> None:
-    """Has a plugin of this suite read a call; raises CniError with what it objects to."""
-    if kind in READERS:
-        getattr(importlib.import_module(PLUGINS[kind]), READERS[kind])(made)
+    """Let a plugin of this suite read a call. Raise CniError if the plugin refuses it."""
+    read = reader(kind)
+    if read is not None:
+        read(made)
 
 
 def pool(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Pool | None:

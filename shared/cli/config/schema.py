@@ -16,7 +16,7 @@ from typing import Any
 from shared.cli.terminal import readable, say
 from shared.cni import config
 from shared.cni.config import Config, Field
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 EVERY_PLUGIN = "pycni"  # the suite's own key, which any plugin's configuration may have
