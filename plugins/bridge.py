@@ -5,54 +5,30 @@ from __future__ import annotations
 from shared import steps
 from shared.cni import config, delegate
 from shared.cni.call import folded
-from shared.cni.config import (
-    boolean,
-    choice,
-    either,
-    field,
-    integer,
-    invalid,
-    link_name,
-    list_of,
-    mac,
-    obj,
-    prefix,
-    section,
-)
-from shared.cni.errors import CniError, InternalError, PluginNotAvailable, UnsupportedField
+from shared.cni.config import boolean, choice, either, field, integer, invalid, link_name, list_of, prefix, section
+from shared.cni.errors import CniError, InternalError
 from shared.cni.ip import Address, Prefix
 from shared.cni.names import is_link_name
-from shared.cni.plugin import each, previous_result, readable_result, valid_attachments
-from shared.cni.result import Interface, Result, Route, dns_from_json
-from shared.net import (
-    addresses,
-    announce,
-    bridges,
-    filter_tables,
-    links,
-    netns,
-    renamed,
-    routes,
-    sysctl,
-    wait,
-)
+from shared.cni.plugin import supported
+from shared.cni.result import Result, Route
+from shared.net import addresses, announce, bridges, links, netns, sysctl, veth, wait
 from shared.net.netlink import Netlink
-from shared.net.owner import Owner, is_host_link
 from shared.net.wire import IFF_UP
+from shared.pod import attachment, inside
+from shared.pod.attachment import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from shared.cni.call import Call
     from shared.net.netlink import Message, Request
     from shared.net.netns import Netns
+    from shared.net.owner import Owner
     from shared.undo import Undo
 
 CONTAINER_INTERFACE = 2  # its place in the result: bridge, host veth, container veth
 LEAST_IPV6_MTU = 1280  # bytes; IPV6_MIN_MTU in linux/ipv6.h
-LEAST_MTU = 68  # bytes; ETH_MIN_MTU in linux/if_ether.h
 DEFAULT_ROUTES = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 vlan_id = integer(1, 4094)
 
@@ -76,31 +52,7 @@ class Trunk(config.Config):
         return [*single, *range(self.minID, self.maxID + 1)]
 
 
-class RuntimeConfig(config.Config):
-    """What the runtime adds for the `mac` capability."""
-
-    mac: str = field(mac, "", "MAC of the container's interface (capability `mac`)")
-
-
-class CniArgs(config.Config):
-    """args.cni."""
-
-    mac: str = field(mac, "", "MAC of the container's interface")
-
-
-class Args(config.Config):
-    """args."""
-
-    cni: CniArgs | None = field(section(CniArgs), None, "see args.cni")
-
-
-class EnvironmentArgs(config.Config):
-    """The names that CNI_ARGS may have."""
-
-    MAC: str = field(mac, "", "MAC of the container's interface")
-
-
-class Config(config.Config):
+class Config(attachment.Keys, attachment.MasqueradeKeys, attachment.MacKeys):
     """bridge's keys."""
 
     bridge: str = field(link_name, "cni0", "name of the bridge; it is made if it does not exist")
@@ -114,20 +66,13 @@ class Config(config.Config):
         boolean, False, "replace a gateway address of the bridge that conflicts",
         needs=("isGateway", "isDefaultGateway"),
     )  # fmt: skip
-    ipMasq: bool = field(boolean, False, "masquerade what the pod sends beyond its networks, except multicast")
-    ipMasqBackend: str = field(
-        choice("iptables", "nftables"),
-        "",
-        "what ipMasq uses: nftables, also by default, or iptables",
-        needs=("ipMasq",),
-    )
     nonMasqueradeCIDRs: list[Prefix] = field(
         list_of(prefix),
         (),
         "with ipMasq: what goes to these networks, or to an address of the node, is left as it is, too",
         needs=("ipMasq",),
     )
-    mtu: int | str = field(
+    mtu: int | str = field(  # type: ignore[assignment]
         either(integer(0, 65535), choice("auto")), 0,
         'MTU of bridge and veth in bytes; 0: the kernel\'s default; "auto": the smallest of the host\'s up links that'
         " are neither loopback nor point-to-point",
@@ -157,22 +102,18 @@ class Config(config.Config):
     enabledad: bool = field(boolean, False, "wait for IPv6 duplicate address detection instead of skipping it")
     disableContainerInterface: bool = field(boolean, False, "leave the pod's interface down (excludes ipam)")
     portIsolation: bool = field(boolean, False, "let the pod reach the bridge but not its other ports")
-    ipam: dict[str, Any] = field(obj, {}, "the IPAM plugin's configuration; without it the pod is attached at layer 2")
-    dns: dict[str, Any] = field(obj, {}, "DNS settings of the result; where set they replace the IPAM plugin's")
-    args: Args | None = field(section(Args), None, "see args.cni")
-    runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
 
 
-class Attachment:
-    """A call's configuration, validated before anything is touched."""
+class Attachment(attachment.Attachment):
+    """A call's configuration. Making one validates it, and changes nothing."""
+
+    keys: Config
 
     def __init__(self, call: Call) -> None:
-        keys: Config = Config.read(call.config)
-        self.keys = keys
-        self.owner = Owner(call.network, call.container_id, call.ifname)
-        self.ipam = delegate.ipam_type(call)
+        super().__init__(call, Config)
+        keys = self.keys
         self.gateway = keys.isGateway or keys.isDefaultGateway
-        self.by_iptables = keys.ipMasqBackend == "iptables"
+        self.exempt = keys.nonMasqueradeCIDRs
         if keys.nonMasqueradeCIDRs and not keys.ipMasq:
             raise invalid("nonMasqueradeCIDRs", [str(one) for one in keys.nonMasqueradeCIDRs], 'needs "ipMasq": true')
         if keys.hairpinMode and keys.promiscMode:
@@ -181,19 +122,6 @@ class Attachment:
             raise invalid("disableContainerInterface", True, 'and "ipam" exclude each other')
         self.trunk = self._read_trunk()
         self._name_links(keys.bridge, keys.uplinks)
-        if isinstance(keys.mtu, int) and 0 < keys.mtu < LEAST_MTU:
-            raise invalid("mtu", keys.mtu, f"must be 0 or at least {LEAST_MTU}, the least that a link can have")
-        try:
-            self.dns = dns_from_json(keys.dns)
-        except ValueError as error:
-            raise invalid("dns", keys.dns, str(error)) from None
-        asked: dict[str, Any] = {
-            "runtimeConfig.mac": keys.runtimeConfig and keys.runtimeConfig.mac,
-            "args.cni.mac": keys.args and keys.args.cni and keys.args.cni.mac,
-            "CNI_ARGS MAC": call.args(EnvironmentArgs).MAC,
-        }
-        self.mac_key: str = next((key for key, mac in asked.items() if mac), "")
-        self.mac: str = asked.get(self.mac_key, "")
 
     def _read_trunk(self) -> list[int]:
         trunk: list[int] = []
@@ -219,11 +147,6 @@ class Attachment:
                 raise invalid(f"uplinks[{place}]", self.keys.uplinks[place], "is the bridge's own link")
         self.uplinks = list(dict.fromkeys(uplinks))
 
-    @property
-    def own_mac(self) -> str:
-        """The MAC that the pod's interface gets."""
-        return self.mac or self.owner.pod_mac
-
 
 read = Attachment  # for validate, which touches nothing
 
@@ -233,7 +156,7 @@ def add(call: Call, undo: Undo) -> Result:
     pod = Attachment(call)
     keys = pod.keys
     if keys.bridgeNfCallIptables:
-        _naming("bridgeNfCallIptables", bridges.require_netfilter)
+        supported("bridgeNfCallIptables", bridges.require_netfilter)
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     host = Netlink()
@@ -246,7 +169,7 @@ def add(call: Call, undo: Undo) -> Result:
 
     undo.push(f"remove bridge {pod.bridge} if it is new", lambda: bridges.remove_if_new(host, pod.bridge, indexes))
     steps.begin("veth")
-    port = _make_veth(host, undo, pod, call.ifname, pod_netns, mtu)
+    port = veth.make(host, undo, pod.owner, pod_netns, mac=pod.own_mac, mtu=mtu)
     own = (port["index"], *indexes)
     _guard(host, undo, pod)
     steps.begin("bridge")
@@ -257,13 +180,12 @@ def add(call: Call, undo: Undo) -> Result:
     )  # fmt: skip
     _require_free_mac(host, pod)  # again: of two calls that ask for one MAC at once, at least one sees the other's port
     _complete_bridge(host, undo, pod, bridge, uplinks, own)
-    result = delegate.add(call, undo) if pod.ipam else Result()
-    _end_former(pod, result)
-    if pod.ipam and not result.ips:
-        raise InternalError(f"IPAM plugin {pod.ipam} returned missing IP config")
-    _fill_in(result, pod)
+    result = pod.assign(undo, interface=CONTAINER_INTERFACE, keep=_own_filters(keys))
+    _add_gateways(result, pod)
     steps.begin("pod")
-    inside, announce_pod = _configure(pod_netns, call.ifname, result, pod)
+    link, announce_pod = inside.configure(
+        pod_netns, call.ifname, result, dad=keys.enabledad, is_up=not keys.disableContainerInterface
+    )
 
     gateway_link = bridge
     steps.begin("gateway")
@@ -289,8 +211,8 @@ def add(call: Call, undo: Undo) -> Result:
         raise InternalError(f"bridge {pod.bridge} was replaced while the pod was attached to it")
     bridges.note_attached(host, undo, bridge_now, (*own, gateway_link["index"]))
     result.interfaces = [
-        _interface(bridge_now), _interface(port), _interface(inside, call.netns),
-        *([_interface(gateway_link)] if gateway_link is not bridge_now else []),
+        attachment.interface(bridge_now), attachment.interface(port), attachment.interface(link, call.netns),
+        *([attachment.interface(gateway_link)] if gateway_link is not bridge_now else []),
     ]  # fmt: skip
     return result
 
@@ -353,85 +275,17 @@ def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) ->
     return on_bridge
 
 
-def _masquerading(*, by_iptables: bool) -> Any:
-    """The module that masquerades."""
-    if by_iptables:
-        from shared.masquerade import iptables
-
-        return iptables
-    from shared.masquerade import nftables as masquerade
-
-    return masquerade
-
-
-def _end_former(pod: Attachment, result: Result) -> None:
-    """Remove what the attachment, which is new, and its addresses have of former times and do not get from this call.
-
-    A pod that comes back under its id, or gets the address of one that nobody deleted, must not inherit its rules.
-    """
-    tables = filter_tables.present()
-    if not tables:
-        return
-    from shared.pod import filters
-
-    masquerading = filters.MASQUERADE_BY_IPTABLES if pod.by_iptables else filters.MASQUERADE
-    wanted = {
-        filters.SPOOFCHECK: pod.keys.macspoofchk,
-        filters.DEDUP: pod.keys.promiscMode,
-        masquerading: pod.keys.ipMasq and bool(result.ips),
-    }
-    keep = {name for name, is_wanted in wanted.items() if is_wanted}
-    filters.renew(pod.owner, [ip.address.address for ip in result.ips], tables, keep=keep)
-
-
-def _make_veth(host: Netlink, undo: Undo, pod: Attachment, ifname: str, pod_netns: Netns, mtu: int) -> Message:
-    """The veth pair, one end in the pod, both down; the host's end."""
-    owner = pod.owner
-
-    def make() -> None:
-        links.add_veth(
-            host, name=owner.host_link, mac=owner.host_mac, peer=ifname, peer_mac=pod.own_mac, mtu=mtu,
-            peer_netns=pod_netns,
-        )  # fmt: skip
-
-    try:
-        make()
-    except links.LinkExists:
-        if _has_link(pod_netns, ifname) or not wait.gone(host, owner.host_link):
-            raise
-        # the attachment's namespace was deleted, and the kernel has not come to the link yet
-        links.delete(host, owner.host_link)
-        make()
-    undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))
-    port = links.require(host, owner.host_link)
-    sysctl.prefer(f"ipv6/conf/{owner.host_link}/accept_ra", "0")  # while it is a port, the bridge takes what arrives
-    return port
-
-
-def _has_link(pod_netns: Netns, name: str) -> bool:
-    with pod_netns:
-        return links.get(Netlink(), name) is not None
-
-
 def _guard(host: Netlink, undo: Undo, pod: Attachment) -> None:
     """The rules for frames are there before the port is one of the bridge's, and until it is silent again."""
     if pod.keys.macspoofchk:
         from shared.frames import spoofcheck
 
-        _naming("macspoofchk", lambda: spoofcheck.add(undo, pod.owner, pod.own_mac))
+        supported("macspoofchk", lambda: spoofcheck.add(undo, pod.owner, pod.own_mac))
         undo.push(f"take link {pod.owner.host_link} down", lambda: links.silence(host, pod.owner.host_link))
     if pod.keys.promiscMode:
         from shared.frames import dedup
 
         dedup.add(undo, pod.owner, pod.own_mac)
-
-
-def _naming(key: str, step: Callable[[], object]) -> None:
-    """What the kernel lacks is told with the key that needs it."""
-    try:
-        step()
-    except UnsupportedField as error:
-        raise UnsupportedField(f'"{key}": true: {error.msg}') from None
 
 
 def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
@@ -454,52 +308,20 @@ def _joining(pod: Attachment, index: int, bridge: Message) -> list[Request]:
     return [*requests, links.change_flags(index, IFF_UP, IFF_UP)]
 
 
-def _fill_in(result: Result, pod: Attachment) -> None:
-    """Completes what the IPAM plugin answered: interface, gateways, default routes, DNS."""
+def _own_filters(keys: Config) -> set[str]:
+    """Return the mechanisms of shared/pod/filters.py that an ADD sets up before it has addresses."""
+    wanted = {"spoofcheck": keys.macspoofchk, "dedup": keys.promiscMode}
+    return {name for name, is_wanted in wanted.items() if is_wanted}
+
+
+def _add_gateways(result: Result, pod: Attachment) -> None:
+    """Add the gateways that the IPAM plugin left out, and default routes."""
     for ip in result.ips:
-        ip.interface = CONTAINER_INTERFACE
         if ip.gateway is None and pod.gateway:
             ip.gateway = ip.address.first + 1
         default = DEFAULT_ROUTES[ip.address.version]
         if pod.keys.isDefaultGateway and all(route.dst != default for route in result.routes):
             result.routes.append(Route(default, ip.gateway))
-    if pod.dns:
-        result.dns = pod.dns
-
-
-def _configure(pod_netns: Netns, ifname: str, result: Result, pod: Attachment) -> tuple[Message, Callable[[], None]]:
-    """Inside the pod: sysctls before anything is up, addresses, link up, routes.
-
-    Return the pod's link, and the function that announces its addresses.
-    """
-    keys = pod.keys
-    with pod_netns:
-        inside = Netlink()
-        link = links.require(inside, ifname)
-        index = link["index"]
-        sysctl.refuse_advertisements(ifname)
-        announce_pod = announce.prepare(inside, link, [ip.address.address for ip in result.ips])
-        if keys.disableContainerInterface:
-            return link, announce_pod
-        has_ipv6 = any(ip.address.version == 6 for ip in result.ips)
-        if result.ips:
-            dad = ("enhanced_dad", "1") if keys.enabledad else ("accept_dad", "0")
-            sysctl.prefer(f"ipv6/conf/{ifname}/{dad[0]}", dad[1])
-            sysctl.prefer(f"ipv6/conf/{ifname}/keep_addr_on_down", "1")
-        for name in ("lo", ifname) if has_ipv6 else ():
-            sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
-        gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
-        requests = [addresses.add(index, ip.address, dad=keys.enabledad) for ip in result.ips]
-        requests.append(links.change_flags(index, IFF_UP, IFF_UP))
-        inside.batch(requests)
-        if keys.enabledad and has_ipv6:
-            wait.addresses_settled(inside, index)
-        inside.batch([routes.add(index, route, gateways.get(route.dst.version)) for route in result.routes])
-        # The kernel may report the carrier up to a second late if both ends of the veth pair have the same index. Until
-        # then the link is down, and has no IPv6 multicast route: nobody's neighbour solicitation is answered.
-        wait.carrier(inside, ifname)
-        wait.addresses_local(inside, index, [ip.address.address for ip in result.ips])
-    return link, announce_pod
 
 
 def _be_gateway(
@@ -536,43 +358,25 @@ def _await_gateway(host: Netlink, pod: Attachment, link: Message, result: Result
 
 
 def _use_netfilter(host: Netlink, undo: Undo, pod: Attachment, ports: tuple[int, ...], result: Result) -> None:
-    keys = pod.keys
-    if keys.ipMasq and result.ips:
-        masquerading = _masquerading(by_iptables=pod.by_iptables)
-        own = [ip.address for ip in result.ips]
-        _naming("ipMasq", lambda: masquerading.add(undo, pod.owner, own, keys.nonMasqueradeCIDRs))
-    if keys.bridgeNfCallIptables is not None:
+    pod.masquerade(undo, result)
+    if pod.keys.bridgeNfCallIptables is not None:
         bridge = links.require(host, pod.bridge)
-        bridges.call_netfilter(host, undo, bridge, on=keys.bridgeNfCallIptables, own=ports)
-
-
-def _interface(link: Message, sandbox: str = "") -> Interface:
-    return Interface(link["IFLA_IFNAME"], link.get("IFLA_ADDRESS", ""), sandbox, link["IFLA_MTU"])
+        bridges.call_netfilter(host, undo, bridge, on=pod.keys.bridgeNfCallIptables, own=ports)
 
 
 def check(call: Call) -> None:
-    """Raises InternalError that names everything that is not as ADD left it."""
+    """Raise InternalError that names all differences from the state that ADD left."""
     pod = Attachment(call)
-    previous = previous_result(call) or Result()
-    pod_netns = netns.open_netns(call.netns)
-    host = Netlink()
-    problems: list[str] = []
-    with pod_netns:
-        steps.begin("pod")
-        inside = Netlink()
-        link = links.get(inside, call.ifname)
-        if link is None:
-            problems.append(f"link {call.ifname} is missing in {call.netns}")
-        else:
-            _check_inside(inside, link, call, pod, previous, problems)
-    steps.begin("bridge")
-    _check_host(host, pod, pod_netns, link, previous, problems)
-    if pod.keys.ipMasq:
-        from shared.net import verify
 
-        own = [ip.address for ip in verify.own_ips(previous, call)]
-        masquerading = _masquerading(by_iptables=pod.by_iptables)
-        problems += masquerading.problems(pod.owner, own, pod.keys.nonMasqueradeCIDRs) if own else []
+    def look(host: Netlink, pod_netns: Netns, link: Message | None, previous: Result) -> list[str]:
+        steps.begin("bridge")
+        return [*_host_problems(host, pod, pod_netns, link, previous), *_frame_problems(pod)]
+
+    pod.check("veth", look, is_up=not pod.keys.disableContainerInterface)
+
+
+def _frame_problems(pod: Attachment) -> list[str]:
+    problems: list[str] = []
     if pod.keys.macspoofchk:
         from shared.frames import spoofcheck
 
@@ -581,41 +385,19 @@ def check(call: Call) -> None:
         from shared.frames import dedup
 
         problems += dedup.problems(pod.owner, pod.own_mac)
-    if pod.ipam:
-        _collect(problems, lambda: delegate.forward(call))
-    if problems:
-        raise InternalError(f"{call.network} {call.ifname} is not as it was made", "; ".join(problems))
+    return problems
 
 
-def _check_inside(
-    inside: Netlink, link: Message, call: Call, pod: Attachment, previous: Result, problems: list[str]
-) -> None:
-    from shared.net import verify
-
-    if links.kind(link) != "veth":
-        problems.append(f"link {call.ifname} in {call.netns} is not a veth")
-    mac = pod.mac or next(
-        (entry.mac.lower() for entry in previous.interfaces if entry.sandbox and entry.name == call.ifname), ""
-    )
-    verify.link(link, call, problems, mac=mac, is_up=not pod.keys.disableContainerInterface)
-    verify.layer_3(inside, link, call, previous, problems)
-
-
-def _check_host(
-    host: Netlink, pod: Attachment, pod_netns: Netns, inside: Message | None, previous: Result, problems: list[str]
-) -> None:
+def _host_problems(
+    host: Netlink, pod: Attachment, pod_netns: Netns, link: Message | None, previous: Result
+) -> list[str]:
     keys = pod.keys
     pod.use_own_names(host)
     bridge = links.get(host, pod.bridge)
     if bridge is None or links.kind(bridge) != "bridge":
-        problems.append(f"bridge {pod.bridge} is missing")
-        return
-    problems += _bridge_problems(bridge, keys)
-    port = links.get(host, pod.owner.host_link)
-    if port is None and inside is not None:  # the reference gives host links random names
-        from shared.net import peers
-
-        port = peers.of_link(host, pod_netns, pod.owner, inside)
+        return [f"bridge {pod.bridge} is missing"]
+    problems = _bridge_problems(bridge, keys)
+    port = veth.find(host, pod.owner, pod_netns, link)
     if port is None:
         problems.append(f"the host's end of the veth pair, {pod.owner.host_link}, is missing")
     else:
@@ -638,6 +420,7 @@ def _check_host(
             for ip in gateways
             if ip.gateway and Prefix(ip.gateway, ip.address.length) not in have_addresses
         ]
+    return problems
 
 
 def _check_port(
@@ -685,123 +468,38 @@ def _bridge_problems(bridge: Message, keys: Config) -> list[str]:
 
 
 def delete(call: Call) -> None:
-    """Remove the pod's part of the rules and the veth pair, then release the addresses.
+    """Remove the pod's part of the rules and the veth pair, then release the addresses."""
+    bridge = folded(call.config, "bridge") or Config.fields["bridge"].default
 
-    Neither the pod nor the keys that made the rules need to be there still. As long as a rule or the link is left the
-    address is not released: its next pod would be struck.
-    """
-    ipam = delegate.ipam_type(call)
-    pod_netns = netns.open_if_there(call.netns)
-    steps.begin("del")
-    host = Netlink()
-    own = Owner(call.network, call.container_id, call.ifname)
-    former: list[Owner] = []
+    def unlink_foreign(host: Netlink, owner: Owner, pod_netns: Netns | None) -> bool:
+        return veth.remove_foreign(host, call, owner, pod_netns, bridge)
 
-    def disconnect() -> None:
-        if links.delete(host, own.host_link):
-            return
-        former.extend(_former(own, pod_netns))
-        for owner in former:
-            each(
-                lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
-                lambda owner=owner: links.delete(host, owner.host_link),  # type: ignore[misc]
-            )
-        from shared.net import peers
-
-        bridge = folded(call.config, "bridge") or Config.fields["bridge"].default
-        end = peers.made_elsewhere(
-            host, own, pod_netns, readable_result(call), bridge, lambda found: delegate.holders(call, found)
-        )
-        if end is not None:
-            links.delete(host, end["IFLA_IFNAME"])
-
-    try:
-        each(lambda: _remove_filters(host, own), disconnect)
-    except CniError as error:
-        left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
-        error.details = "; ".join(filter(None, [error.details, left]))
-        raise
-    if ipam:
-        calls = [call, *(call.of_network(owner.network) for owner in former)]
-        each(*(lambda one=one: delegate.forward(one) for one in calls))
-
-
-def _remove_filters(host: Netlink, owner: Owner) -> None:
-    """Remove an attachment's rules, of which nothing is loaded if the host has no tables for them."""
-    tables = filter_tables.present()
-    if filter_tables.OF_BRIDGES & tables:
-        links.silence(host, owner.host_link)  # without the rules that check it, the pod could send what it likes
-    if tables:
-        from shared.pod import filters
-
-        filters.remove(owner, tables)
-
-
-def _former(own: Owner, pod_netns: Netns | None) -> list[Owner]:
-    """Return the same attachment as it was called before the network was renamed, if that can be seen."""
-    if pod_netns is not None:
-        return renamed.former(own, pod_netns)
-    tables = filter_tables.present()
-    if not tables:
-        return []
-    from shared.pod import filters
-
-    return filters.of_other_networks(own, tables)
+    attachment.delete(call, veth.remove, unlink_foreign)
 
 
 def gc(call: Call) -> None:
-    """Removes what this network's attachments that are not valid any more have left, and has IPAM do the same."""
-    from shared.net.left_behind import is_left_behind
-
-    valid = valid_attachments(call)
-    names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
-    steps.begin("del")
-    host = Netlink()
-    problems: list[CniError] = []
-
-    def is_doomed(link: Message) -> bool:
-        name = link["IFLA_IFNAME"]
-        if links.kind(link) != "veth" or not is_host_link(name, call.network) or name in names:
-            return False
-        return is_left_behind(link, call.network)
-
-    _attempt(problems, lambda: links.delete_all(host, is_doomed))
-    if tables := filter_tables.present():
-        from shared.pod import filters
-
-        _attempt(problems, lambda: filters.collect(call.network, valid, tables))
-    if delegate.ipam_type(call):
-        _attempt(problems, lambda: delegate.forward(call))
-    if problems:
-        raise problems[0]
+    """Remove the remains of this network's attachments that are not valid any more."""
+    attachment.collect(call, veth.is_left_behind)
 
 
 def status(call: Call) -> None:
-    """Raises PluginNotAvailable where an ADD could not succeed."""
+    """Raise PluginNotAvailable if an ADD could not succeed."""
     pod = Attachment(call)
-    steps.begin("bridge")
-    problems: list[str] = []
-    _collect(problems, lambda: problems.extend(_node_problems(call, pod)))
-    if problems:
-        raise PluginNotAvailable(problems[0], "; ".join(problems[1:]))
-    if pod.keys.ipMasq:
-        masquerading = _masquerading(by_iptables=pod.by_iptables)
-        exempt = () if pod.by_iptables else (pod.keys.nonMasqueradeCIDRs,)
-        _available("ipMasq", lambda: masquerading.try_out(*exempt))
+    trials: list[tuple[str, Callable[[], object]]] = []
     if pod.keys.macspoofchk:
         from shared.frames import spoofcheck
 
-        _available("macspoofchk", spoofcheck.try_out)
+        trials.append(("macspoofchk", spoofcheck.try_out))
     if pod.keys.bridgeNfCallIptables:
-        _available("bridgeNfCallIptables", bridges.require_netfilter)
-    if pod.ipam:
-        delegate.forward(call)
+        trials.append(("bridgeNfCallIptables", bridges.require_netfilter))
+    pod.status(lambda: _node_problems(call, pod), *trials)
 
 
 def _node_problems(call: Call, pod: Attachment) -> list[str]:
     """Return why this node cannot have one more pod, as far as links and addresses go."""
     from shared.net import readiness
 
+    steps.begin("bridge")
     sysctl.require_visible()
     host, keys = Netlink(), pod.keys
     pod.use_own_names(host)
@@ -810,12 +508,12 @@ def _node_problems(call: Call, pod: Attachment) -> list[str]:
         return [f"link {pod.bridge} exists but is not a bridge"]
     problems: list[str] = []
     uplinks: list[Message] = []
-    _collect(problems, lambda: uplinks.extend(_uplinks(host, pod)))
+    problems += failure(lambda: uplinks.extend(_uplinks(host, pod)))
     filters = bridge is not None and bridges.filters_vlans(bridge)
     if (keys.vlan or pod.trunk) and not filters:
-        _collect(problems, lambda: readiness.require_vlan_filtering(pod.bridge))
+        problems += failure(lambda: readiness.require_vlan_filtering(pod.bridge))
     if keys.fdbMaxLearned is not None:
-        _collect(problems, lambda: readiness.require_learning_limit(bridge, pod.bridge))
+        problems += failure(lambda: readiness.require_learning_limit(bridge, pod.bridge))
     try:
         networks = delegate.networks(call)
     except CniError as error:
@@ -828,7 +526,7 @@ def _node_problems(call: Call, pod: Attachment) -> list[str]:
         if gateway and gateway is not bridge:
             from shared.net import vlans
 
-            _collect(problems, lambda: vlans.require_gateway_port(host, bridge, gateway))
+            problems += failure(lambda: vlans.require_gateway_port(host, bridge, gateway))
     if readiness.has_ipv6(networks):
         problems += readiness.ipv6(_mtu(host, pod))
         problems += readiness.ipv6_gateway(bridge) if pod.gateway and not pod.vlan_link else []
@@ -836,26 +534,3 @@ def _node_problems(call: Call, pod: Attachment) -> list[str]:
         problems += [] if keys.forceAddress else readiness.gateways(host, gateway, networks)
         problems += readiness.forwarding(networks)
     return problems
-
-
-def _available(key: str, step: Callable[[], object]) -> None:
-    try:
-        step()
-    except CniError as error:
-        raise PluginNotAvailable(f'"{key}": true: {error.msg}', error.details) from None
-
-
-def _attempt(problems: list[CniError], step: Callable[[], object]) -> None:
-    try:
-        step()
-    except CniError as error:
-        problems.append(error)
-    except OSError as error:  # what fails in one step must not keep the others from their turn
-        problems.append(InternalError(f"unexpected {type(error).__name__}: {error}"))
-
-
-def _collect(problems: list[str], step: Callable[[], object]) -> None:
-    try:
-        step()
-    except CniError as error:
-        problems.append(str(error))

@@ -95,8 +95,9 @@ class Config:
     fields: ClassVar[dict[str, Field]] = {}
 
     def __init_subclass__(cls) -> None:
+        inherited = [one for base in reversed(cls.__bases__) for one in getattr(base, "fields", {}).items()]
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
-        cls.fields = {**cls.fields, **own}
+        cls.fields = {**own, **dict(inherited), **own}  # a class's own keys come first, in its table too
 
     def __init__(self, raw: dict[str, Any]) -> None:
         """Raises Invalid with the path to the first key whose value cannot be used."""

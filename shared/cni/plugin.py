@@ -6,7 +6,14 @@ import posix
 
 from shared import signals, steps
 from shared.cni.call import Call, folded
-from shared.cni.errors import CniError, InternalError, InvalidConfig, IOFailure
+from shared.cni.errors import (
+    CniError,
+    InternalError,
+    InvalidConfig,
+    IOFailure,
+    PluginNotAvailable,
+    UnsupportedField,
+)
 from shared.cni.fastjson import dumps, loads
 from shared.cni.result import Result
 from shared.cni.suite import NODE_CONFIG
@@ -118,6 +125,22 @@ def each(*tasks: Callable[[], object]) -> None:
         first, *others = problems
         first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
         raise first
+
+
+def supported(key: str, step: Callable[[], object]) -> None:
+    """Run a step of ADD. If it raises UnsupportedField, name the key that needs the missing feature."""
+    try:
+        step()
+    except UnsupportedField as error:
+        raise UnsupportedField(f'"{key}": true: {error.msg}') from None
+
+
+def available(key: str, trial: Callable[[], object]) -> None:
+    """Run a trial of STATUS. If it raises CniError, raise PluginNotAvailable that names the key."""
+    try:
+        trial()
+    except CniError as error:
+        raise PluginNotAvailable(f'"{key}": true: {error.msg}', error.details) from None
 
 
 def valid_attachments(call: Call) -> set[tuple[str, str]]:

@@ -125,7 +125,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
         table.change(lambda lines: _ends(lines, stale(lines)))
 
 
-def try_out() -> None:
+def try_out(_exempt: Sequence[Prefix] = ()) -> None:
     """Raises CniError where the programs are missing or cannot be used."""
     from shared.iptables.programs import Table
 

@@ -37,6 +37,12 @@ def layer_3(inside: Netlink, message: Message, call: Call, previous: Result, pro
     ]
 
 
+def own_mac(previous: Result, call: Call) -> str:
+    """Return the MAC of the pod's interface in the result, empty if it has none."""
+    own = (one for one in previous.interfaces if one.sandbox and one.name == call.ifname)
+    return next((one.mac.lower() for one in own), "")
+
+
 def own_ips(previous: Result, call: Call) -> list[IP]:
     """The result's addresses that are this attachment's; a chain's has others', too."""
     return [ip for ip in previous.ips if _is_ours(ip, previous, call)]

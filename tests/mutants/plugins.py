@@ -30,16 +30,16 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS says that sysctls are hidden", "tests/system/test_hidden_sysctls.py -k tuning",
     ),
     Mutant(
-        "plugins/bridge.py", "        each(lambda: _remove_filters(host, own), disconnect)\n",
+        "shared/pod/attachment.py", "        each(lambda: _remove_filters(host, own), disconnect)\n",
         "        ipam and delegate.forward(call)\n        each(lambda: _remove_filters(host, own), disconnect)\n",
         "DEL releases the address when rules and link are gone, not before", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "plugins/bridge.py", "each(lambda: _remove_filters(host, own), disconnect)", "(_remove_filters(host, own), disconnect())",
+        "shared/pod/attachment.py", "each(lambda: _remove_filters(host, own), disconnect)", "(_remove_filters(host, own), disconnect())",
         "DEL deletes the link even if the rules cannot be removed", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "plugins/bridge.py", "        links.silence(host, owner.host_link)", "        pass",
+        "shared/pod/attachment.py", "        links.silence(host, owner.host_link)", "        pass",
         "DEL silences a port before its MAC check goes", "tests/system/test_frames.py -k killed_at_any_message",
     ),
     Mutant(
@@ -47,14 +47,14 @@ TABLE: tuple[Mutant, ...] = (
         "a failing ADD silences the port before its MAC check goes", "tests/system/test_frames.py -k failing_add_that",
     ),
     Mutant(
-        "plugins/bridge.py", "return is_left_behind(link, call.network)", "return True",
+        "shared/net/veth.py", "return left_behind.is_left_behind(link, network)", "return True",
         "GC leaves another network's link whose name has the same digits", "tests/system/test_bridge.py -k garbage",
     ),
     Mutant(
-        "plugins/bridge.py", " or name in names:", ":", "GC leaves the links of valid attachments", "tests/system/test_bridge.py -k garbage",
+        "shared/net/veth.py", " or name in valid:", ":", "GC leaves the links of valid attachments", "tests/system/test_bridge.py -k garbage",
     ),
     Mutant(
-        "plugins/bridge.py", 'links.kind(link) != "veth" or not is_host_link', "not is_host_link",
+        "shared/net/veth.py", 'links.kind(link) != "veth" or not is_host_link', "not is_host_link",
         "GC leaves a stranger's link of another kind", "tests/system/test_bridge.py -k garbage",
     ),
     Mutant(
@@ -66,11 +66,11 @@ TABLE: tuple[Mutant, ...] = (
         "DEL leaves the interface that another network has made", "tests/system/test_former_keys.py -k another_network",
     ),
     Mutant(
-        "plugins/bridge.py", "if _has_link(pod_netns, ifname) or not wait.gone(host, owner.host_link):", "if _has_link(pod_netns, ifname):",
+        "shared/net/veth.py", "if _has_link(pod_netns, owner.ifname) or not wait.gone(host, owner.host_link):", "if _has_link(pod_netns, owner.ifname):",
         "an ADD in another namespace leaves the living pod's link", "tests/faults/test_leftovers.py -k another_namespace",
     ),
     Mutant(
-        "plugins/bridge.py", 'undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))', "undo",
+        "shared/net/veth.py", 'undo.push(f"remove link {owner.host_link}", lambda: links.delete(host, owner.host_link))', "undo",
         "a failing ADD removes the veth pair", "tests/system/test_bridge.py -k full_pool",
     ),
     Mutant(
@@ -82,7 +82,7 @@ TABLE: tuple[Mutant, ...] = (
         "a bridge that has had a pod stays, whatever fails after that", "tests/faults/test_failing_neighbours.py -k just_gone",
     ),
     Mutant(
-        "plugins/bridge.py", "    _end_former(pod, result)\n", "",
+        "shared/pod/attachment.py", "        self._remove_former_filters(result, keep)\n", "",
         "a pod that comes back does not inherit the rules of its former life", "tests/system/test_former_keys.py -k next_pod_is_not_masqueraded",
     ),
     Mutant(
@@ -102,7 +102,7 @@ TABLE: tuple[Mutant, ...] = (
         "CHECK looks at the MAC check's rules", "tests/system/test_frames.py -k flushed",
     ),
     Mutant(
-        "plugins/bridge.py", "        _collect(problems, lambda: delegate.forward(call))\n    if problems:\n        raise InternalError", "        delegate\n    if problems:\n        raise InternalError",
+        "shared/pod/attachment.py", "            problems += failure(lambda: delegate.forward(call))\n", "            delegate\n",
         "CHECK asks the IPAM plugin", "tests/faults/test_truth.py -k names_everything",
     ),
     Mutant(
@@ -110,7 +110,7 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS says that a bridge is full", "tests/system/test_many_links.py -k full",
     ),
     Mutant(
-        "plugins/bridge.py", "    if pod.ipam:\n        delegate.forward(call)\n", "",
+        "shared/pod/attachment.py", "        if self.ipam:\n            delegate.forward(self.call)\n", "",
         "STATUS asks the IPAM plugin", "tests/system/test_bridge.py -k test_status",
     ),
     Mutant(

@@ -34,11 +34,12 @@ NFT = re.compile(
     r"(\.(wire|expressions|former|registry|ruleset|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
+POD = re.compile(r"shared\.pod(\.(attachment|inside))?")
 # What an executable may load of this project beyond the protocol.
 OWN = {
     "loopback": (KERNEL, re.compile(r"plugins(\.loopback)?")),
     "bandwidth": (KERNEL, TC, re.compile(r"plugins(\.bandwidth)?")),
-    "bridge": (KERNEL, IPAM, re.compile(r"plugins(\.bridge)?")),
+    "bridge": (KERNEL, POD, IPAM, re.compile(r"plugins(\.bridge)?")),
     "firewall": (
         KERNEL,
         NFT,

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.bridge import EnvironmentArgs
 from shared.cni.call import NEEDS, Call, folded
 from shared.cni.config import Config, field, text
 from shared.cni.errors import CniError, DecodingFailure, IncompatibleVersion, InvalidConfig, InvalidEnvironment
 from shared.cni.plugin import valid_attachments
 from shared.cni.versions import SUPPORTED
+from shared.pod.attachment import EnvironmentArgs
 
 WHOLE = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/pod", "CNI_IFNAME": "eth0",

@@ -30,6 +30,7 @@ from shared.cni.config import (
 from shared.cni.errors import InvalidConfig
 from shared.cni.ip import Address, Prefix
 from shared.cni.names import is_link_name, is_name
+from shared.pod import attachment
 
 
 class Inner(Config):
@@ -58,6 +59,24 @@ def message(raw: dict[str, Any]) -> str:
         read(raw)
     assert caught.value.code == 7
     return caught.value.msg
+
+
+def test_the_fields_of_all_bases() -> None:
+    """The first of several bases wins, and a class's own field wins over those of its bases."""
+
+    class Left(Inner):
+        word: str = field(text, "left", "a text")
+
+    class Right(Config):
+        word: str = field(text, "right", "a text")
+        other: str = field(text, "right", "a text")
+
+    class Both(Left, Right):
+        number: int = field(integer(1, 99), 7, "a number")
+
+    keys = Both({"other": "given"})
+    assert (keys.word, keys.other, keys.number) == ("left", "given", 7)
+    assert set(Both.fields) == {"number", "word", "other"}
 
 
 def test_defaults() -> None:
@@ -169,7 +188,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-every_key = sorted({name for keys in (bridge.Config, bridge.Trunk, bridge.CniArgs, host_local.Config, host_local.IpamConfig,
+every_key = sorted({name for keys in (bridge.Config, bridge.Trunk, attachment.CniArgs, host_local.Config, host_local.IpamConfig,
                                       host_local.RangeConfig, host_local.RuntimeConfig, host_local.Args) for name in keys.fields})  # fmt: skip
 configurations = st.dictionaries(
     st.sampled_from(every_key) | st.sampled_from(every_key).map(str.upper),

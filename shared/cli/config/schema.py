@@ -20,6 +20,7 @@ from shared.executables import PLUGINS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 EVERY_PLUGIN = "pycni"  # the suite's own key, which any plugin's configuration may have
+RUNTIMES = ("args", "runtimeConfig")
 NONE = "–"
 # What a reader calls a kind whose schema says it less plainly.
 PLAIN = (
@@ -79,7 +80,8 @@ def rows(keys: type[Config]) -> list[tuple[str, ...]]:
 
 def _rows(keys: type[Config], path: str, seen: set[type[Config]]) -> list[tuple[str, ...]]:
     out: list[tuple[str, ...]] = []
-    for name, declared in keys.fields.items():
+    # the runtime's keys come last: an operator looks for those that a configuration file has
+    for name, declared in sorted(keys.fields.items(), key=lambda item: item[0] in RUNTIMES):
         inner, suffix = inside(declared.kind.schema)
         place = f"{path}{name}"
         if inner is None or suffix:

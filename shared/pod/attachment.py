@@ -1,0 +1,346 @@
+"""Serve the verbs of a plugin that gives a pod an interface: keys, IPAM, masquerading, and the frames of the verbs.
+
+A main plugin declares its keys as a subclass of `Keys`, `MasqueradeKeys` and `MacKeys`, and reads a
+call as an `Attachment`:
+
+    class Config(attachment.Keys, attachment.MasqueradeKeys):
+        hairpinMode: bool = field(boolean, False, "…")
+
+    def add(call: Call, undo: Undo) -> Result:
+        pod = Attachment(call, Config)
+        …                                                      create the link
+        result = pod.assign(undo, interface=1)
+        …                                                      configure the pod, see shared/pod/inside.py
+        pod.masquerade(undo, result)
+
+`Attachment.check` and `Attachment.status` serve CHECK and STATUS, `delete` and `collect` serve DEL and GC.
+"""
+
+from __future__ import annotations
+
+from shared import steps
+from shared.cni import config, delegate
+from shared.cni.config import boolean, choice, field, integer, invalid, mac, obj, section
+from shared.cni.errors import CniError, InternalError, PluginNotAvailable
+from shared.cni.plugin import available, each, previous_result, supported, valid_attachments
+from shared.cni.result import Interface, Result, dns_from_json
+from shared.net import filter_tables, links, netns, renamed
+from shared.net.netlink import Netlink
+from shared.net.owner import Owner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from collections.abc import Set as AbstractSet
+    from typing import Any
+
+    from shared.cni.call import Call
+    from shared.cni.ip import Prefix
+    from shared.masquerade import Masquerading
+    from shared.net.netlink import Message
+    from shared.net.netns import Netns
+    from shared.undo import Undo
+
+    # CHECK: host, namespace of the pod, the pod's link (None: missing) and the previous result; returns problems
+    Look = Callable[[Netlink, Netns, "Message | None", Result], list[str]]
+    # DEL: host, owner of the link, namespace of the pod (None: gone); returns True if it deleted a link
+    Unlink = Callable[[Netlink, Owner, "Netns | None"], bool]
+    # GC: a link of the host, the network, names of the links of valid attachments
+    IsLeftBehind = Callable[[Message, str, AbstractSet[str]], bool]
+
+LEAST_MTU = 68  # bytes; ETH_MIN_MTU in linux/if_ether.h
+
+
+class Keys(config.Config):
+    """The keys of each main plugin."""
+
+    mtu: int = field(integer(0, 65535), 0, "MTU of the interface in bytes; 0: the kernel's default")
+    ipam: dict[str, Any] = field(obj, {}, "the IPAM plugin's configuration; without it the pod is attached at layer 2")
+    dns: dict[str, Any] = field(obj, {}, "DNS settings of the result; where set they replace the IPAM plugin's")
+
+
+class MasqueradeKeys(config.Config):
+    """The keys of a plugin that can masquerade."""
+
+    ipMasq: bool = field(boolean, False, "masquerade what the pod sends beyond its networks, except multicast")
+    ipMasqBackend: str = field(
+        choice("iptables", "nftables"),
+        "",
+        "what ipMasq uses: nftables, also by default, or iptables",
+        needs=("ipMasq",),
+    )
+
+
+class RuntimeConfig(config.Config):
+    """The key that the runtime adds for the `mac` capability."""
+
+    mac: str = field(mac, "", "MAC of the container's interface (capability `mac`)")
+
+
+class CniArgs(config.Config):
+    """The keys of args.cni."""
+
+    mac: str = field(mac, "", "MAC of the container's interface")
+
+
+class Args(config.Config):
+    """The keys of args."""
+
+    cni: CniArgs | None = field(section(CniArgs), None, "see args.cni")
+
+
+class EnvironmentArgs(config.Config):
+    """The names that CNI_ARGS may have."""
+
+    MAC: str = field(mac, "", "MAC of the container's interface")
+
+
+class MacKeys(config.Config):
+    """The keys of a plugin that sets the interface's MAC."""
+
+    args: Args | None = field(section(Args), None, "see args.cni")
+    runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
+
+
+class Attachment:
+    """A call's configuration. Making one validates it, and changes nothing.
+
+    `keys` are the configuration's keys, `owner` the names that derive from the attachment. `ipam` is the name of the
+    IPAM plugin, empty without one. `mac` is the MAC that the configuration demands, empty without one, and `mac_key`
+    names the key that demands it.
+    """
+
+    keys: Any
+
+    def __init__(self, call: Call, kind: type[Keys]) -> None:
+        """Read the keys of `kind`; raise InvalidConfig or InvalidEnvironment for a value that cannot be used."""
+        self.call = call
+        self.keys = keys = kind.read(call.config)
+        self.owner = Owner(call.network, call.container_id, call.ifname)
+        self.ipam = delegate.ipam_type(call)
+        self.masquerades: bool = isinstance(keys, MasqueradeKeys) and keys.ipMasq
+        self.exempt: Sequence[Prefix] = ()  # destinations that are not masqueraded
+        if isinstance(keys.mtu, int) and 0 < keys.mtu < LEAST_MTU:
+            raise invalid("mtu", keys.mtu, f"must be 0 or at least {LEAST_MTU}, the least that a link can have")
+        try:
+            self.dns = dns_from_json(keys.dns)
+        except ValueError as error:
+            raise invalid("dns", keys.dns, str(error)) from None
+        self.mac_key, self.mac = _wanted_mac(call, keys) if isinstance(keys, MacKeys) else ("", "")
+
+    @property
+    def own_mac(self) -> str:
+        """Return the MAC that the pod's interface gets."""
+        return self.mac or self.owner.pod_mac
+
+    @property
+    def _masquerading(self) -> Masquerading:
+        from shared.masquerade import backend
+
+        return backend(self.keys.ipMasqBackend)
+
+    def assign(self, undo: Undo, *, interface: int, keep: AbstractSet[str] = frozenset()) -> Result:
+        """Have the IPAM plugin assign addresses. Return a result with them, its routes and DNS settings.
+
+        `interface` is the place of the pod's interface among the result's, which the caller fills in. Also remove the
+        packet filters that this attachment and its addresses had earlier; those in `keep` the call replaces itself
+        (names of shared/pod/filters.py, besides masquerading).
+        Raises InternalError if the IPAM plugin returns no address.
+        """
+        result = delegate.add(self.call, undo) if self.ipam else Result()
+        self._remove_former_filters(result, keep)
+        if self.ipam and not result.ips:
+            raise InternalError(f"IPAM plugin {self.ipam} returned missing IP config")
+        for ip in result.ips:
+            ip.interface = interface
+        if self.dns:
+            result.dns = self.dns
+        return result
+
+    def _remove_former_filters(self, result: Result, keep: AbstractSet[str]) -> None:
+        """Remove older filters of the attachment, which is new, and of its addresses.
+
+        A pod that comes back under its id, or gets the address of one that nobody deleted, must not inherit its rules.
+        """
+        tables = filter_tables.present()
+        if not tables:
+            return
+        from shared.pod import filters
+
+        if self.masquerades and result.ips:
+            by_iptables = self.keys.ipMasqBackend == "iptables"
+            keep = {*keep, filters.MASQUERADE_BY_IPTABLES if by_iptables else filters.MASQUERADE}
+        filters.renew(self.owner, [ip.address.address for ip in result.ips], tables, keep=keep)
+
+    def masquerade(self, undo: Undo, result: Result) -> None:
+        """Masquerade the pod's packets to other networks, but for `exempt` ones, if the configuration demands it.
+
+        Raises UnsupportedField if the kernel cannot.
+        """
+        if self.masquerades and result.ips:
+            own = [ip.address for ip in result.ips]
+            supported("ipMasq", lambda: self._masquerading.add(undo, self.owner, own, self.exempt))
+
+    def check(self, kind: str, look: Look, *, is_up: bool = True) -> None:
+        """Serve CHECK: raise InternalError with all differences from the state that ADD left.
+
+        The pod's interface must be a link of `kind` with the demanded MAC, addresses and routes, and up if `is_up`.
+        `look(host, pod_netns, link, previous)` returns the problems that the plugin itself finds on the host.
+        """
+        from shared.net import verify
+
+        call = self.call
+        previous = previous_result(call) or Result()
+        pod_netns = netns.open_netns(call.netns)
+        host = Netlink()
+        with pod_netns:
+            steps.begin("pod")
+            inside = Netlink()
+            link = links.get(inside, call.ifname)
+            problems = [] if link else [f"link {call.ifname} is missing in {call.netns}"]
+            if link:
+                if links.kind(link) != kind:
+                    problems.append(f"link {call.ifname} in {call.netns} is not a {kind}")
+                verify.link(link, call, problems, mac=self.mac or verify.own_mac(previous, call), is_up=is_up)
+                verify.layer_3(inside, link, call, previous, problems)
+        problems += look(host, pod_netns, link, previous)
+        own = [ip.address for ip in verify.own_ips(previous, call)] if self.masquerades else []
+        problems += self._masquerading.problems(self.owner, own, self.exempt) if own else []
+        if self.ipam:
+            problems += failure(lambda: delegate.forward(call))
+        if problems:
+            raise InternalError(f"{call.network} {call.ifname} is not as it was made", "; ".join(problems))
+
+    def status(self, look: Callable[[], list[str]], *trials: tuple[str, Callable[[], object]]) -> None:
+        """Serve STATUS: raise PluginNotAvailable if an ADD could not succeed.
+
+        `look()` returns the reasons that the plugin itself finds. Each of `trials` is a key, and a function that raises
+        CniError if the node lacks something that the key needs.
+        """
+        try:
+            problems = look()
+        except CniError as error:
+            problems = [str(error)]
+        if problems:
+            raise PluginNotAvailable(problems[0], "; ".join(problems[1:]))
+        masquerading = ("ipMasq", lambda: self._masquerading.try_out(self.exempt))
+        for key, trial in (*([masquerading] if self.masquerades else []), *trials):
+            available(key, trial)
+        if self.ipam:
+            delegate.forward(self.call)
+
+
+def _wanted_mac(call: Call, keys: MacKeys) -> tuple[str, str]:
+    """Return the first key that demands a MAC, and the MAC; two empty texts if none does."""
+    asked: dict[str, Any] = {
+        "runtimeConfig.mac": keys.runtimeConfig and keys.runtimeConfig.mac,
+        "args.cni.mac": keys.args and keys.args.cni and keys.args.cni.mac,
+        "CNI_ARGS MAC": call.args(EnvironmentArgs).MAC,
+    }
+    return next(((key, wanted) for key, wanted in asked.items() if wanted), ("", ""))
+
+
+def interface(link: Message, sandbox: str = "") -> Interface:
+    """Return a link as a result lists it; `sandbox` is the path of its network namespace, empty for the host's."""
+    return Interface(link["IFLA_IFNAME"], link.get("IFLA_ADDRESS", ""), sandbox, link["IFLA_MTU"])
+
+
+def failure(step: Callable[[], object]) -> list[str]:
+    """Run a step. Return its error's text if it raises CniError, otherwise nothing: no text or one."""
+    try:
+        step()
+    except CniError as error:
+        return [str(error)]
+    return []
+
+
+def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> None:
+    """Serve DEL: remove the pod's packet filters and its link, then release the addresses.
+
+    `unlink(host, owner, pod_netns)` deletes the link that this suite made for `owner`, and returns True if there was
+    one. If there was none, it is called for the names that the attachment had before its network was renamed, and then
+    `unlink_foreign` deletes a link that another suite made.
+
+    Neither the pod nor the keys that made the filters need to exist any more. As long as a filter or the link is left,
+    the address is not released: its next pod would get them.
+    """
+    ipam = delegate.ipam_type(call)
+    pod_netns = netns.open_if_there(call.netns)
+    steps.begin("del")
+    host = Netlink()
+    own = Owner(call.network, call.container_id, call.ifname)
+    former: list[Owner] = []
+
+    def disconnect() -> None:
+        if unlink(host, own, pod_netns):
+            return
+        former.extend(_former_owners(own, pod_netns))
+        for owner in former:
+            each(
+                lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
+                lambda owner=owner: unlink(host, owner, pod_netns),  # type: ignore[misc]
+            )
+        if unlink_foreign:
+            unlink_foreign(host, own, pod_netns)
+
+    try:
+        each(lambda: _remove_filters(host, own), disconnect)
+    except CniError as error:
+        left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
+        error.details = "; ".join(filter(None, [error.details, left]))
+        raise
+    if ipam:
+        calls = [call, *(call.of_network(owner.network) for owner in former)]
+        each(*(lambda one=one: delegate.forward(one) for one in calls))
+
+
+def _remove_filters(host: Netlink, owner: Owner) -> None:
+    """Remove an attachment's packet filters. Load nothing of them if the host has no tables."""
+    tables = filter_tables.present()
+    if filter_tables.OF_BRIDGES & tables:
+        links.silence(host, owner.host_link)  # without the rules that check it, the pod could send any frame
+    if tables:
+        from shared.pod import filters
+
+        filters.remove(owner, tables)
+
+
+def _former_owners(own: Owner, pod_netns: Netns | None) -> list[Owner]:
+    """Return the attachment under the names that it had before its network was renamed, as far as that can be seen."""
+    if pod_netns is not None:
+        return renamed.former(own, pod_netns)
+    tables = filter_tables.present()
+    if not tables:
+        return []
+    from shared.pod import filters
+
+    return filters.of_other_networks(own, tables)
+
+
+def collect(call: Call, is_left_behind: IsLeftBehind) -> None:
+    """Serve GC: remove links, packet filters and leases of this network's attachments that are not valid any more.
+
+    `is_left_behind(link, network, names)` returns True for a link of the host to delete; `names` are the host links of
+    the valid attachments.
+    """
+    valid = valid_attachments(call)
+    names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
+    steps.begin("del")
+    host = Netlink()
+    each(
+        lambda: links.delete_all(host, lambda link: is_left_behind(link, call.network, names)),
+        lambda: _collect_filters(call.network, valid),
+        lambda: _collect_leases(call),
+    )
+
+
+def _collect_leases(call: Call) -> None:
+    if delegate.ipam_type(call):
+        delegate.forward(call)
+
+
+def _collect_filters(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    if tables := filter_tables.present():
+        from shared.pod import filters
+
+        filters.collect(network, valid, tables)

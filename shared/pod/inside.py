@@ -1,0 +1,68 @@
+"""Configure the pod's end of an attachment: sysctls, addresses, routes."""
+
+from __future__ import annotations
+
+from shared.net import addresses, announce, links, routes, sysctl, wait
+from shared.net.netlink import Netlink
+from shared.net.wire import IFF_UP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.cni.result import Result
+    from shared.net.netlink import Message
+    from shared.net.netns import Netns
+
+
+def configure(
+    pod_netns: Netns,
+    ifname: str,
+    result: Result,
+    *,
+    dad: bool,
+    is_up: bool = True,
+    before_routes: Callable[[Netlink, Message], None] | None = None,
+) -> tuple[Message, Callable[[], None]]:
+    """Give the pod's link the result's addresses, bring it up, and add the result's routes.
+
+    Sysctls are set first. If `dad`, wait for IPv6 duplicate address detection; otherwise the addresses skip it. A link
+    that is not to be up gets no address. `before_routes(inside, link)` runs in the pod's namespace when the link is up
+    and has its addresses, before the routes. A route without a gateway goes through that of the first address of its
+    family. When this function returns, the link has carrier, and the pod answers on its addresses.
+
+    Return the link, and the function that announces its addresses to the neighbours.
+    """
+    with pod_netns:
+        inside = Netlink()
+        link = links.require(inside, ifname)
+        index = link["index"]
+        own = [ip.address.address for ip in result.ips]
+        sysctl.refuse_advertisements(ifname)
+        announce_pod = announce.prepare(inside, link, own)
+        if not is_up:
+            return link, announce_pod
+        has_ipv6 = any(address.version == 6 for address in own)
+        _set_ipv6_sysctls(ifname, has_addresses=bool(own), has_ipv6=has_ipv6, dad=dad)
+        gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
+        requests = [addresses.add(index, ip.address, dad=dad) for ip in result.ips]
+        inside.batch([*requests, links.change_flags(index, IFF_UP, IFF_UP)])
+        if dad and has_ipv6:
+            wait.addresses_settled(inside, index)
+        if before_routes:
+            before_routes(inside, link)
+        inside.batch([routes.add(index, route, gateways.get(route.dst.version)) for route in result.routes])
+        # The kernel may report the carrier up to a second late if both ends of a veth pair have the same index. Until
+        # then the link has no IPv6 multicast route, and answers no neighbour solicitation.
+        wait.carrier(inside, ifname)
+        wait.addresses_local(inside, index, own)
+    return link, announce_pod
+
+
+def _set_ipv6_sysctls(ifname: str, *, has_addresses: bool, has_ipv6: bool, dad: bool) -> None:
+    if has_addresses:
+        detection = ("enhanced_dad", "1") if dad else ("accept_dad", "0")
+        sysctl.prefer(f"ipv6/conf/{ifname}/{detection[0]}", detection[1])
+        sysctl.prefer(f"ipv6/conf/{ifname}/keep_addr_on_down", "1")
+    for name in ("lo", ifname) if has_ipv6 else ():
+        sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
