@@ -38,6 +38,7 @@ SAMPLES: dict[str, Sample] = {
     "portmap": Sample(
         {"type": "portmap", "conditionsV4": ["!", "-i", "x"], "runtimeConfig": {"portMappings": PORTS}}, (BRIDGE,)
     ),
+    "ptp": Sample({"type": "ptp", "mtu": 1400, "ipam": IPAM | {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
     "tuning": Sample(
         {
             "type": "tuning", "mac": "02:00:00:00:00:09", "mtu": 1400, "promisc": True,

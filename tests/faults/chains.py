@@ -46,6 +46,8 @@ CHAINS: dict[str, Chain] = {
     "portmap, iptables": Chain((iptables(PORTMAP),), (BRIDGE,)),
     "firewall, iptables": Chain((iptables(FIREWALL),), (BRIDGE,)),
     "bandwidth, subnets": Chain((BANDWIDTH | {"shapedSubnets": ["10.9.0.0/24", "fd00:9::/64"]},), (BRIDGE,)),
+    "ptp, ipMasq": Chain((masqueraded(SAMPLES["ptp"].keys),)),
+    "ptp, iptables": Chain((iptables(masqueraded(SAMPLES["ptp"].keys)),)),
     "sample chain": Chain((masqueraded(BRIDGE), PORTMAP, BANDWIDTH, FIREWALL, TUNING)),
 }
 ENDS: dict[str, str | None] = {
