@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.firewalld import Firewalld
+from tests.node import Network
 from tests.pretend import PretendHost
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +43,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def host(installed: Path) -> Iterator[PretendHost]:
     with PretendHost(installed) as pretend_host:
         yield pretend_host
+
+
+@pytest.fixture
+def node(request: pytest.FixtureRequest, host: PretendHost) -> Any:
+    """A node of the test module's class `Node`."""
+    return request.module.Node(host)
+
+
+@pytest.fixture
+def firewalld(host: PretendHost) -> Firewalld:
+    return Firewalld(host)
+
+
+@pytest.fixture
+def net(host: PretendHost) -> Network:
+    return Network(host)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -80,6 +80,17 @@ def read_line(process: subprocess.Popen[Any], *, seconds: float = LINE_SECONDS) 
             break
         found += byte
     return found
+
+
+def until(condition: Callable[[], bool], act: Callable[[], object] = lambda: None, *, seconds: float = 30) -> None:
+    """Wait until a condition holds, and repeat an act before each look; fail after `seconds`, times PATIENCE."""
+    deadline = time.monotonic() + seconds * PATIENCE
+    while True:
+        act()
+        if condition():
+            return
+        assert time.monotonic() < deadline, f"not so after {seconds:.0f} seconds"
+        time.sleep(0.01)
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,11 @@ class PretendHost:
             process.kill()
             process.wait()
         self._first.communicate()
+        for process in self._started:
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
 
     def run(
         self,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tests.node
 from tests.faults import fake_ipam
 from tests.faults.fake_ipam import GOOD, says
 from tests.pretend import PATIENCE, Answer, PretendHost
@@ -22,34 +23,24 @@ WAITS = f"[ $CNI_COMMAND != ADD ] || read word <{GO}\n"
 pytestmark = pytest.mark.row(14)
 
 
-class Node:
+class Node(tests.node.Node):
     """A host with a bridge br0 to come, and IPAM plugins that wait for a word before they answer."""
 
     def __init__(self, host: PretendHost, directory: Path) -> None:
-        self.host = host
+        super().__init__(host, type="bridge", bridge="br0", ipam=HOST_LOCAL)
         fake_ipam.write(host, directory, "fails", "exit 1\n")
         fake_ipam.write(host, directory, "waits-and-fails", WAITS + "exit 1\n")
         self.path = fake_ipam.write(host, directory, "waits", WAITS + says(GOOD))
         host.run("mkfifo", GO)
-        self.results: dict[str, Any] = {}
 
-    def call(self, verb: str, pod: str, ipam: dict[str, Any], **keys: Any) -> Answer:
-        config = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "br0", "ipam": ipam, **keys}
-        netns = f"/run/netns/{pod}"
-        if not (self.host.root / netns[1:]).exists():
-            self.host.netns(pod)
-        return self.host.cni("bridge", verb, config, netns=netns, container_id=pod, path=self.path)
-
-    def add(self, pod: str, **keys: Any) -> None:
-        answer = self.call("ADD", pod, HOST_LOCAL, **keys)
-        assert answer.status == 0, answer
-        self.results[pod] = answer.json
+    def call(self, verb: str, pod: str, keys: Mapping[str, Any] = {}, /, **more: Any) -> Answer:
+        return super().call(verb, pod, keys, path=self.path, **more)
 
     @contextmanager
     def adding(self, pod: str, kind: str, **keys: Any) -> Iterator[list[Answer]]:
         """An ADD that waits in its IPAM plugin meanwhile, and answers into the list then."""
         answers: list[Answer] = []
-        thread = threading.Thread(target=lambda: answers.append(self.call("ADD", pod, {"type": kind}, **keys)))
+        thread = threading.Thread(target=lambda: answers.append(self.call("ADD", pod, ipam={"type": kind}, **keys)))
         thread.start()
         try:
             deadline = time.monotonic() + 60 * PATIENCE
@@ -76,7 +67,7 @@ def test_a_bridge_whose_pods_have_just_gone_stays(node: Node) -> None:
     with node.adding("a", "waits-and-fails", isGateway=True) as answers:
         node.add("b", isGateway=True)
         before = node.bridge()["ifindex"]
-        assert node.call("DEL", "b", HOST_LOCAL).status == 0
+        assert node.call("DEL", "b").status == 0
     assert answers[0].status == 1
     assert node.bridge()["ifindex"] == before and "UP" in node.bridge()["flags"]
 
@@ -86,20 +77,20 @@ def test_a_bridge_that_another_pod_uses_stays(node: Node, keys: dict[str, Any]) 
     with node.adding("a", "waits-and-fails", **keys) as answers:
         node.add("b", **keys)
     assert answers[0].status == 1
-    check = node.call("CHECK", "b", HOST_LOCAL, **keys, prevResult=node.results["b"])
+    check = node.call("CHECK", "b", **keys, prevResult=node.results["b"])
     assert check.status == 0, check
     assert ("PROMISC" in node.bridge()["flags"]) == ("promiscMode" in keys)
 
 
 def test_a_new_bridge_that_another_pod_is_joining_stays(node: Node) -> None:
     with node.adding("a", "waits") as answers:
-        assert node.call("ADD", "b", {"type": "fails"}).status == 1
+        assert node.call("ADD", "b", ipam={"type": "fails"}).status == 1
     assert answers[0].status == 0, answers
 
 
 def test_the_last_of_several_that_fail_removes_the_bridge(node: Node) -> None:
     with node.adding("a", "waits-and-fails"):
-        assert node.call("ADD", "b", {"type": "fails"}).status == 1
+        assert node.call("ADD", "b", ipam={"type": "fails"}).status == 1
         assert node.bridge()["linkinfo"]["info_kind"] == "bridge"
     assert [link["ifname"] for link in node.host.ip("link")] == ["lo"]
 
@@ -107,7 +98,7 @@ def test_the_last_of_several_that_fail_removes_the_bridge(node: Node) -> None:
 def test_a_strangers_bridge_without_ports_stays(node: Node) -> None:
     node.host.run("ip", "link", "add", "br0", "type", "bridge")
     before = node.host.snapshot()["host"]
-    assert node.call("ADD", "a", {"type": "fails"}).status == 1
+    assert node.call("ADD", "a", ipam={"type": "fails"}).status == 1
     assert node.host.snapshot()["host"] == before
 
 

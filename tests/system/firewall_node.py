@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-from tests.pretend import Answer, PretendHost, read_line
+import tests.node
+from tests.pretend import Answer, PretendHost
 
 CONFIG: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "firewall"}
 OUTSIDE = """
@@ -48,20 +50,18 @@ with ThreadPoolExecutor() as pool:
 """
 
 
-class Node:
+class Node(tests.node.Node):
     """A pretend host with a neighbour and pods, each on a bridge with a network of its own, by this suite's bridge."""
 
+    DEFAULTS = CONFIG
+
     def __init__(self, host: PretendHost) -> None:
-        self.host = host
-        self.previous: dict[str, Any] = {}
-        self.started: list[Any] = []
+        super().__init__(host)
         host.run("sh", "-ec", OUTSIDE)
         self.serve("outside")
 
-    def serve(self, netns: str) -> None:
-        process = self.host.popen("ip", "netns", "exec", netns, sys.executable, "-c", SERVER)
-        self.started.append(process)
-        assert read_line(process) == b"ready\n"
+    def serve(self, netns: str, script: str = SERVER, *args: str) -> Any:
+        return super().serve(netns, script, *args)
 
     def pod(self, pod: str, bridge: int = 1) -> None:
         """A pod that the bridge plugin has attached."""
@@ -70,39 +70,24 @@ class Node:
             "cniVersion": "1.0.0", "name": f"bridge{bridge}", "bridge": f"cni{bridge}", "isDefaultGateway": True,
             "ipam": {"type": "host-local", "ranges": ranges},
         }  # fmt: skip
-        answer = self.host.cni("bridge", "ADD", keys, netns=self.host.netns(pod), container_id=pod)
+        answer = self.host.cni("bridge", "ADD", keys, netns=self.netns(pod), container_id=pod)
         assert answer.status == 0, answer
-        self.previous[pod] = answer.json
+        self.results[pod] = answer.json
         self.serve(pod)
 
-    def call(self, command: str, pod: str, **keys: Any) -> Answer:
-        how = {name: keys.pop(name) for name in ("netns", "bin_dir", "prefix", "env") if name in keys}
-        how.setdefault("netns", f"/run/netns/{pod}")
-        with_result = {"prevResult": self.previous[pod]} if command in ("ADD", "CHECK") else {}
-        return self.host.cni("firewall", command, {**CONFIG, **with_result, **keys}, container_id=pod, **how)
+    def call(self, verb: str, pod: str, keys: Mapping[str, Any] = {}, /, **more: Any) -> Answer:
+        previous = {"prevResult": self.results[pod]} if verb in ("ADD", "CHECK") else {}
+        return super().call(verb, pod, {**previous, **keys}, **more)
 
-    def add(self, pod: str, bridge: int = 1, **keys: Any) -> None:
-        if pod not in self.previous:
+    def add(self, pod: str, keys: Mapping[str, Any] = {}, /, *, bridge: int = 1, **more: Any) -> Any:
+        if pod not in self.results:
             self.pod(pod, bridge)
-        answer = self.call("ADD", pod, **keys)
-        assert answer.status == 0, answer
-        assert answer.json == self.previous[pod]
+        previous = self.results[pod]
+        assert super().add(pod, keys, **more) == previous
+        return previous
 
-    def check(self, pod: str, **keys: Any) -> str:
-        answer = self.call("CHECK", pod, **keys)
-        return "" if answer.status == 0 else str(answer.json["details"])
-
-    def delete(self, pod: str, **keys: Any) -> None:
-        answer = self.call("DEL", pod, **keys)
-        assert (answer.status, answer.stdout) == (0, ""), answer
-
-    def collect(self, *valid: str, **keys: Any) -> None:
-        attachments = [{"containerID": pod, "ifname": "eth0"} for pod in valid]
-        answer = self.call("GC", "", **{"cniVersion": "1.1.0", "cni.dev/valid-attachments": attachments, **keys})
-        assert (answer.status, answer.stdout) == (0, ""), answer
-
-    def addresses(self, pod: str) -> list[str]:
-        return [ip["address"].partition("/")[0] for ip in self.previous[pod]["ips"]]
+    def collect(self, *valid: str, **more: Any) -> None:
+        super().collect(*valid, **{"cniVersion": "1.1.0", **more})
 
     def reaches(self, pod: str, other: str) -> list[int]:
         """In which families: 4, 6."""
@@ -138,8 +123,3 @@ class Node:
         answer = self.call(command, pod, prefix=prefix, env={"PATH": "/none"}, **keys)
         assert answer.status == 0, answer
         return [line.split(maxsplit=1)[1] for line in self.host.run("cat", "/run/trace").stdout.splitlines()]
-
-    def close(self) -> None:
-        for process in self.started:
-            process.kill()
-            process.communicate()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from shared.admission.firewalld import FILES
-from tests.pretend import PretendHost, read_line
+from tests.firewalld import BUS
+from tests.pretend import read_line
 from tests.system.firewall_node import Node
-from tests.system.test_firewalld import BUS, end, fake_bus
+from tests.system.test_firewalld import end, fake_bus
 
 pytestmark = pytest.mark.row("bus")
 FULL = BUS.replace(
@@ -35,22 +35,13 @@ time.sleep(1000)
 
 
 @pytest.fixture
-def node(host: PretendHost) -> Iterator[Node]:
-    found = Node(host)
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def full_bus(node: Node) -> None:
     host = node.host
     host.run("mkdir", "-p", "/run/dbus/services")
     (host.root / "run/dbus/bus.conf").write_text(FULL)
     bus = host.popen("dbus-daemon", "--config-file=/run/dbus/bus.conf", "--nofork", "--nopidfile", "--print-address")
-    node.started.append(bus)
     assert b"unix:path=" in read_line(bus)
     crowd = host.popen(sys.executable, "-IS", "-c", CONNECT)
-    node.started.append(crowd)
     assert read_line(crowd) == b"full\n"
 
 
@@ -60,7 +51,7 @@ def passes(node: Node) -> None:
     assert node.check("a") == ""
     node.collect("a")
     node.delete("a", netns="")
-    node.delete("a", netns="", prevResult=node.previous["a"])
+    node.delete("a", netns="", prevResult=node.results["a"])
     assert node.records() == [] and node.elements() == {}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,13 +15,6 @@ from tests.system.firewall_node import CONFIG, Node
 
 DROP = ("sh", "-ec", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
 ADMITS = "-A CNI-FORWARD -s {} -j ACCEPT"
-
-
-@pytest.fixture
-def node(host: PretendHost) -> Iterator[Node]:
-    found = Node(host)
-    yield found
-    found.close()
 
 
 # -- iptables
@@ -56,9 +48,9 @@ def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
     assert node.reaches("a", "outside") == node.reaches("a2", "outside") == [4, 6]
     assert [line for line in node.filter() if "10.1.0.3" not in line] == by_one[0]
     assert node.check("a", **two) == "" and node.check("a2", **one) == ""
-    node.delete("a2", prevResult=node.previous["a2"], **one)
+    node.delete("a2", prevResult=node.results["a2"], **one)
     assert (node.filter(), node.filter("ip6")) == by_one
-    node.delete("a", prevResult=node.previous["a"], **two)
+    node.delete("a", prevResult=node.results["a"], **two)
     assert node.pod_rules() == [] and node.reaches("a", "outside") == []
     jump = '-A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD'
     admin = '-A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN'
@@ -125,11 +117,11 @@ def test_an_address_that_is_leased_anew_keeps_its_rules(node: Node) -> None:
     """A late DEL, with or without the result, does not take them from who has the address now."""
     node.host.run(*DROP)
     node.add("a")
-    node.previous["b"] = node.previous["a"]
+    node.results["b"] = node.results["a"]
     node.add("b")
     node.delete("a", netns="")
     assert node.reaches("a", "outside") == [4, 6]  # in whose namespace the address is
-    node.delete("a", netns="", prevResult=node.previous["a"])
+    node.delete("a", netns="", prevResult=node.results["a"])
     assert len(node.pod_rules()) == 4
     node.delete("b")
     assert node.pod_rules() == [] and node.records() == []
@@ -139,9 +131,9 @@ def test_what_the_references_del_leaves_behind(node: Node, reference_bin: str) -
     """It does not know of the file, which then must not keep the rules of who has the address next."""
     node.host.run(*DROP)
     node.add("a")
-    node.delete("a", prevResult=node.previous["a"], bin_dir=reference_bin)
+    node.delete("a", prevResult=node.results["a"], bin_dir=reference_bin)
     assert node.pod_rules() == [] and len(node.records()) == 1
-    node.previous["b"] = node.previous["a"]
+    node.results["b"] = node.results["a"]
     node.add("b")
     node.delete("b", netns="")
     assert node.pod_rules() == []
@@ -270,7 +262,7 @@ def test_without_programs_or_processes(node: Node) -> None:
 
 def test_open(node: Node) -> None:
     node.add("a")
-    node.add("b", 2)
+    node.add("b", bridge=2)
     assert node.elements() == {"attachments": 2, "admitted4": 2, "admitted6": 2}
     assert node.reaches("a", "b") == node.reaches("outside", "a") == [4, 6]
     assert node.host.run("iptables-save").stdout == ""
@@ -281,9 +273,9 @@ def test_open(node: Node) -> None:
 def test_ingress_policy(node: Node, policy: str, backend: str) -> None:
     """Between bridges that have it nothing passes; what comes from elsewhere and goes there passes as before."""
     for pod, bridge in (("a", 1), ("a2", 1), ("b", 2)):
-        node.add(pod, bridge, ingressPolicy=policy, backend=backend)
+        node.add(pod, bridge=bridge, ingressPolicy=policy, backend=backend)
         assert node.check(pod, ingressPolicy=policy, backend=backend) == ""
-    node.add("open", 3, backend=backend)
+    node.add("open", bridge=3, backend=backend)
     assert node.reaches("a", "b") == node.reaches("b", "a2") == []
     assert node.reaches("a", "a2") == ([] if policy == "isolated" else [4, 6])
     assert node.reaches("a", "open") == node.reaches("open", "b") == [4, 6]
@@ -337,14 +329,14 @@ def test_the_bridge_is_found_wherever_it_stands(node: Node) -> None:
     """The reference takes the first interface of the result for it."""
     for pod, bridge in (("a", 1), ("b", 2)):
         node.pod(pod, bridge)
-        found = node.previous[pod]
+        found = node.results[pod]
         found["interfaces"] = found["interfaces"][::-1]
         for ip in found["ips"]:
             ip["interface"] = 0
-        node.add(pod, bridge, ingressPolicy="same-bridge")
+        node.add(pod, bridge=bridge, ingressPolicy="same-bridge")
     assert node.reaches("a", "b") == []
     previous = {
-        **node.previous["a"],
+        **node.results["a"],
         "interfaces": [{"name": "uplink"}, {"name": "eth0", "sandbox": "/run/netns/a"}],
         "ips": [],
     }
@@ -377,8 +369,8 @@ def test_check_names_what_nf_tables_lost(node: Node, damage: str, words: list[st
 
 def test_garbage_collection_by_nf_tables(node: Node) -> None:
     for pod, bridge in (("a", 1), ("b", 1), ("c", 2)):
-        node.add(pod, bridge, ingressPolicy="isolated")
-    node.add("d", 3, name="other", ingressPolicy="isolated")
+        node.add(pod, bridge=bridge, ingressPolicy="isolated")
+    node.add("d", bridge=3, name="other", ingressPolicy="isolated")
     node.collect("b")
     assert node.elements() == {"attachments": 4, "admitted4": 2, "admitted6": 2, "guarded4": 2, "guarded6": 2, "bridges": 2, "isolated": 2}  # fmt: skip
     assert node.check("b", ingressPolicy="isolated") == ""
@@ -447,6 +439,6 @@ def test_status(node: Node) -> None:
 
 def test_del_where_nothing_is(node: Node) -> None:
     node.pod("a")
-    for keys in ({}, {"prevResult": node.previous["a"]}, {"prevResult": "nonsense"}, {"backend": 3}):
+    for keys in ({}, {"prevResult": node.results["a"]}, {"prevResult": "nonsense"}, {"backend": 3}):
         node.delete("a", **keys)
     assert node.records() == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import pytest
 from shared.admission import claims
 from shared.net.owner import Owner
 from tests.faults import batch
+from tests.firewalld import Firewalld
 from tests.pretend import PretendHost
 from tests.system.firewall_node import CONFIG, Node
-from tests.system.test_firewalld import Firewalld
 
 DROP = ("sh", "-ec", "for six in '' 6; do ip${six}tables -P FORWARD DROP; done")
 FLUSH = ("sh", "-ec", "for six in '' 6; do ip${six}tables -F; ip${six}tables -X; done")
@@ -31,24 +30,10 @@ done
 EITHER = pytest.mark.parametrize("verb", ["ADD", "GC"])
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Iterator[Node]:
-    found = Node(host)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def firewalld(node: Node) -> Firewalld:
-    found = Firewalld(node.host)
-    node.started += [found.bus, found.daemon]
-    return found
-
-
 def repair(node: Node, verb: str, *pods: str, **keys: Any) -> None:
     """The next call of the network: an ADD of another pod, or GC."""
     if verb == "ADD":
-        node.add(f"next{len(node.previous)}", 4, **keys)
+        node.add(f"next{len(node.results)}", bridge=4, **keys)
     else:
         node.collect(*pods, **keys)
 
@@ -58,7 +43,7 @@ def outside(node: Node, *pods: str) -> list[list[int]]:
 
 
 def end(node: Node, *pods: str) -> None:
-    for pod in pods or node.previous:
+    for pod in pods or node.results:
         node.delete(pod, netns="")
     assert node.elements() == {} and node.pod_rules() == [] and node.records() == []
 
@@ -72,7 +57,7 @@ NOBODY: list[list[int]] = [[], []]
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
 def test_forward_becomes_drop(node: Node, variant: str, verb: str) -> None:
     node.add("a")
-    node.add("b", 2)
+    node.add("b", bridge=2)
     node.host.run("sh", "-ec", f"iptables-{variant} -P FORWARD DROP; ip6tables-{variant} -P FORWARD DROP")
     assert outside(node, "a", "b") == NOBODY
     for pod in "ab":
@@ -82,7 +67,7 @@ def test_forward_becomes_drop(node: Node, variant: str, verb: str) -> None:
     assert outside(node, "a", "b") == ALL
     assert node.check("a") == node.check("b") == ""
     assert "admitted4" not in node.elements()
-    for pod in node.previous:
+    for pod in node.results:
         node.delete(pod, netns="")
     lines = node.filter(variant=f"-{variant}") + node.filter("ip6", f"-{variant}")
     assert node.elements() == {} and node.records() == []
@@ -119,7 +104,7 @@ def test_rules_that_let_a_pod_through_do_not_break_it(node: Node) -> None:
 def test_iptables_are_flushed(node: Node, policy: str, verb: str) -> None:
     node.host.run(*DROP)
     node.add("a")
-    node.add("b", 2)
+    node.add("b", bridge=2)
     node.host.run(*FLUSH)
     node.host.run("sh", "-ec", f"for six in '' 6; do ip${{six}}tables -P FORWARD {policy}; done")
     assert outside(node, "a", "b") == (NOBODY if policy == "DROP" else ALL)
@@ -140,7 +125,7 @@ def test_nf_tables_are_flushed(node: Node, damage: str, verb: str) -> None:
     """What keeps pods apart is put back for all of them."""
     policy = {"ingressPolicy": "isolated"}
     for pod, bridge in (("a", 1), ("a2", 1), ("b", 2)):
-        node.add(pod, bridge, **policy)
+        node.add(pod, bridge=bridge, **policy)
     before = node.elements()
     assert node.reaches("a", "b") == node.reaches("a", "a2") == []
     node.host.run("nft", damage)
@@ -158,14 +143,13 @@ def test_nf_tables_are_flushed(node: Node, damage: str, verb: str) -> None:
 def test_firewalld_loads_anew(node: Node, firewalld: Firewalld, verb: str) -> None:
     """By a reload and by a new start it forgets its sources; CHECK names each."""
     node.add("a")
-    node.add("b", 2)
+    node.add("b", bridge=2)
     for step in ("reload", "restart"):
         if step == "reload":
             firewalld.run("--reload")
         else:
             firewalld.stop(firewalld.daemon)
             firewalld.start()
-            node.started.append(firewalld.daemon)
         assert outside(node, "a", "b") == NOBODY and "fd00:2::2/128" in node.check("b")
         repair(node, verb, "a", "b")
         assert outside(node, "a", "b") == ALL and node.check("a") == node.check("b") == ""
@@ -180,9 +164,8 @@ def test_firewalld_starts_later_and_stops(node: Node, before: str, verb: str) ->
     if before == "iptables":
         node.host.run("sh", "-ec", PROXY)
     node.add("a")
-    node.add("b", 2)
+    node.add("b", bridge=2)
     firewalld = Firewalld(node.host)
-    node.started += [firewalld.bus, firewalld.daemon]
     assert outside(node, "a", "b") == NOBODY
     assert "firewalld runs and has no source 10.1.0.2/32" in node.check("a")
     repair(node, verb, "a", "b")
@@ -391,10 +374,10 @@ def test_a_clock_that_is_set_back(node: Node) -> None:
     node.host.run(*DROP)
     node.add("a")
     os.utime(notes(node)["a"], (4e9, 4e9))
-    node.previous["b"] = node.previous["a"]
+    node.results["b"] = node.results["a"]
     node.add("b")
     os.utime(notes(node)["b"], (0, 0))
-    node.delete("a", netns="", prevResult=node.previous["a"])
+    node.delete("a", netns="", prevResult=node.results["a"])
     assert len(node.pod_rules()) == 4
     node.delete("b", netns="")
     assert node.pod_rules() == [] and node.records() == []
@@ -416,9 +399,9 @@ def test_a_note_of_an_older_release(node: Node, mtime: float) -> None:
     older.write_text(json.dumps(note))
     os.utime(older, (mtime, mtime))
     assert node.check("a") == ""
-    node.previous["b"] = node.previous["a"]
+    node.results["b"] = node.results["a"]
     node.add("b")
-    node.delete("a", netns="", prevResult=node.previous["a"])
+    node.delete("a", netns="", prevResult=node.results["a"])
     assert len(node.pod_rules()) == 4 and len(node.records()) == 1
     older.write_text(json.dumps(note))
     os.utime(older, (mtime, mtime))
@@ -432,8 +415,8 @@ def test_a_note_of_an_older_release(node: Node, mtime: float) -> None:
 def test_pods_of_an_older_release(node: Node, verb: str) -> None:
     """Which nf_tables admitted without a note: what they are registered with tells, if they are alive."""
     node.add("a")
-    node.add("b", 2)
-    node.add("c", 3, name="other")
+    node.add("b", bridge=2)
+    node.add("c", bridge=3, name="other")
     for path in notes(node).values():
         path.unlink()
     for name, pod in (("net", "a"), ("other", "c")):
@@ -477,7 +460,7 @@ def portmap(node: Node, verb: str, backend: str = "nftables", pod: str = "a") ->
         "type": "portmap",
         "backend": backend,
         **HOST_PORTS,
-        "prevResult": node.previous[pod],
+        "prevResult": node.results[pod],
     }
     answer = node.host.cni("portmap", verb, config, netns=f"/run/netns/{pod}", container_id=pod)
     assert answer.status == 0, answer
@@ -530,7 +513,7 @@ def test_host_ports_of_pods_that_are_kept_apart(node: Node) -> None:
     """A policy's drop is final: outsiders come in by a host port, pods of other bridges with a policy do not."""
     node.host.run(*DROP)
     for pod, bridge in (("a", 1), ("b", 2), ("open", 3)):
-        node.add(pod, bridge, admitHostPorts=True, **({"ingressPolicy": "isolated"} if pod != "open" else {}))
+        node.add(pod, bridge=bridge, admitHostPorts=True, **({"ingressPolicy": "isolated"} if pod != "open" else {}))
     portmap(node, "ADD")
     assert knock(node) == [4, 6] and knock(node, "open") == [4, 6] and knock(node, "b") == []
     portmap(node, "DEL")

@@ -5,97 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.pretend import PATH, PATIENCE, TREE, PretendHost, read_line
+from tests.firewalld import Firewalld
+from tests.pretend import PATH, TREE, read_line
 from tests.system.firewall_node import Node
 
-BUS = """
-<busconfig>
-  <type>system</type>
-  <listen>unix:path=/run/dbus/system_bus_socket</listen>
-  <servicedir>/run/dbus/services</servicedir>
-  <policy context="default">
-    <allow user="*"/> <allow own="*"/>
-    <allow send_type="method_call"/> <allow send_type="signal"/>
-    <allow send_type="method_return"/> <allow send_type="error"/>
-    <allow receive_type="method_call"/> <allow receive_type="signal"/>
-    <allow receive_type="method_return"/> <allow receive_type="error"/>
-  </policy>
-  <includedir>/etc/dbus-1/system.d</includedir>
-</busconfig>
-"""
-# Starting firewalld because somebody asks for it would be this.
-SERVICE = """
-[D-BUS Service]
-Name=org.fedoraproject.FirewallD1
-Exec=/bin/sh -c "touch /run/activated; exit 1"
-User=root
-"""
 SOURCES = ["10.1.0.2/32", "fd00:1::2/128"]
-
-
-class Firewalld:
-    """The bus and the daemon."""
-
-    def __init__(self, host: PretendHost) -> None:
-        self.host = host
-        host.run("mkdir", "-p", "/run/dbus/services", "/run/firewalld")
-        (host.root / "run/dbus/bus.conf").write_text(BUS)
-        (host.root / "run/dbus/services/org.fedoraproject.FirewallD1.service").write_text(SERVICE)
-        self.bus = self._start("dbus-daemon", "--config-file=/run/dbus/bus.conf", "--nofork", "--nopidfile", "--print-address")  # fmt: skip
-        self._await(self.bus, b"unix:path=")
-        self.start()
-
-    def _start(self, *argv: str) -> Any:
-        log = (self.host.root / "run" / f"{argv[0]}.log").open("ab")
-        with log:
-            return self.host.popen(*argv, stderr=log)
-
-    def _await(self, process: Any, word: bytes) -> None:
-        while said := read_line(process):
-            if word in said:
-                return
-        pytest.fail(f"{process.args} ended before it said {word!r}")
-
-    def start(self) -> None:
-        """Until it has its name; what it is asked then it answers when it is ready."""
-        watch = ("sender=org.freedesktop.DBus,member=NameOwnerChanged", "arg0=org.fedoraproject.FirewallD1")
-        monitor = self._start("dbus-monitor", "--system", ",".join(watch))
-        self._await(monitor, b"NameAcquired")
-        own = ("--nofork", "--nopid", "--system-config", "/run/firewalld", "--log-target", "file", "--log-file", "/run/firewalld/log")  # fmt: skip
-        self.daemon = self._start("firewalld", *own)
-        self._await(monitor, b"member=NameOwnerChanged")
-        self.stop(monitor)
-        assert self.run("--state") == "running"
-
-    def stop(self, process: Any) -> None:
-        process.terminate()
-        process.communicate(timeout=60 * PATIENCE)
-
-    def run(self, *words: str) -> str:
-        return self.host.run("firewall-cmd", *words).stdout.strip()
-
-    def sources(self, zone: str = "trusted") -> list[str]:
-        return sorted(self.run(f"--zone={zone}", "--list-sources").split())
-
-
-@pytest.fixture
-def node(host: PretendHost) -> Iterator[Node]:
-    found = Node(host)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def firewalld(node: Node) -> Firewalld:
-    found = Firewalld(node.host)
-    node.started += [found.bus, found.daemon]
-    return found
 
 
 @pytest.mark.parametrize("keys", [{}, {"backend": "firewalld"}, {"firewalldZone": "own"}])
@@ -120,10 +39,10 @@ def test_what_passes(node: Node, firewalld: Firewalld, keys: dict[str, Any]) -> 
 
 def test_beside_the_keys_of_nf_tables(node: Node, firewalld: Firewalld) -> None:
     for pod, bridge in (("a", 1), ("b", 2)):
-        node.add(pod, bridge)
+        node.add(pod, bridge=bridge)
     assert node.reaches("a", "b") == [4, 6]
     for pod, bridge in (("a", 1), ("b", 2)):
-        node.add(pod, bridge, ingressPolicy="same-bridge")
+        node.add(pod, bridge=bridge, ingressPolicy="same-bridge")
     assert node.reaches("a", "b") == [] and node.reaches("a", "outside") == [4, 6]
     assert node.check("a", ingressPolicy="same-bridge") == ""
     for pod in ("a", "b"):
@@ -143,7 +62,7 @@ def test_hand_over(node: Node, firewalld: Firewalld, reference_bin: str, first: 
         node.add("a", **{**one, **keys})
         assert firewalld.sources(zone) == SOURCES
         assert node.check("a", **ours, **keys) == ""
-        node.delete("a", prevResult=node.previous["a"], **two, **keys)
+        node.delete("a", prevResult=node.results["a"], **two, **keys)
         assert firewalld.sources(zone) == []
         node.delete("a", **ours)
     assert node.records() == []
@@ -168,7 +87,6 @@ def test_what_is_lost(node: Node, firewalld: Firewalld) -> None:
     assert "firewalld does not run" in said, said
     node.delete("b")
     firewalld.start()
-    node.started.append(firewalld.daemon)
     node.delete("c")
     assert firewalld.sources() == [] and node.records() == []
 
@@ -177,7 +95,7 @@ def test_what_is_lost(node: Node, firewalld: Firewalld) -> None:
 def test_del_when_firewalld_is_gone(node: Node, firewalld: Firewalld, what: str) -> None:
     node.add("a")
     firewalld.stop(getattr(firewalld, what))
-    for keys in ({}, {"prevResult": node.previous["a"]}):
+    for keys in ({}, {"prevResult": node.results["a"]}):
         node.delete("a", netns="", **keys)
     assert node.records() == [] and not (node.host.root / "run/activated").exists()
 
@@ -200,9 +118,9 @@ def test_sources_of_the_administrators_stay_with_another_backend(node: Node, fir
     if noted:
         node.add("a", backend="nftables")
     firewalld.run("--zone=trusted", "--add-source=10.1.0.2/32")
-    node.delete("a", prevResult=node.previous["a"], **({} if noted else {"backend": "nftables"}))
+    node.delete("a", prevResult=node.results["a"], **({} if noted else {"backend": "nftables"}))
     assert firewalld.sources() == ["10.1.0.2/32"] and node.records() == []
-    node.delete("a", prevResult=node.previous["a"])  # as the reference's ADD may have left it
+    node.delete("a", prevResult=node.results["a"])  # as the reference's ADD may have left it
     assert firewalld.sources() == []
 
 
@@ -212,7 +130,7 @@ def test_firewalld_is_never_started(node: Node, firewalld: Firewalld) -> None:
     node.pod("a")
     answer = node.call("ADD", "a", backend="firewalld")
     assert answer.code == 11 and "org.fedoraproject.FirewallD1" in answer.json["msg"], answer
-    node.delete("a", prevResult=node.previous["a"], backend="firewalld")
+    node.delete("a", prevResult=node.results["a"], backend="firewalld")
     assert node.records() == [] and not (node.host.root / "run/activated").exists()
     node.add("a")
     assert node.elements()["admitted4"] == 1
@@ -234,7 +152,7 @@ def test_what_firewalld_refuses(node: Node, firewalld: Firewalld) -> None:
     firewalld.run("--zone=public", "--add-source=fd00:1::2/128")
     assert node.call("ADD", "a").code == 999
     assert firewalld.sources() == [] and firewalld.sources("public") == ["fd00:1::2/128"]
-    node.delete("a", prevResult=node.previous["a"])
+    node.delete("a", prevResult=node.results["a"])
     assert firewalld.sources("public") == ["fd00:1::2/128"]
 
 
@@ -253,9 +171,9 @@ def test_status(node: Node, firewalld: Firewalld) -> None:
 
 def test_an_address_that_is_leased_anew_stays(node: Node, firewalld: Firewalld) -> None:
     node.add("a")
-    node.previous["b"] = node.previous["a"]
+    node.results["b"] = node.results["a"]
     node.add("b")
-    node.delete("a", netns="", prevResult=node.previous["a"])
+    node.delete("a", netns="", prevResult=node.results["a"])
     assert firewalld.sources() == SOURCES
     node.delete("b", netns="")
     assert firewalld.sources() == [] and node.records() == []
@@ -369,13 +287,11 @@ while True:
 def fake_bus(node: Node, kind: str, path: str = "/run/dbus/system_bus_socket") -> Any:
     (node.host.root / path[1:]).parent.mkdir(exist_ok=True)
     process = node.host.popen(sys.executable, "-c", FAKE, kind, path)
-    node.started.append(process)
     assert read_line(process) == b"ready\n"
     return process
 
 
 def end(node: Node, bus: Any) -> None:
-    node.started.remove(bus)
     bus.kill()
     bus.communicate()
     (node.host.root / "run/dbus/system_bus_socket").unlink()
@@ -396,10 +312,10 @@ def test_hostile_answers(node: Node) -> None:
             answer = node.call("ADD", "a", **keys)
             assert (answer.status, answer.code) == (1, 999) and "system bus" in answer.json["msg"], (kind, answer)
             assert answer.stderr == "" and node.records() == [] and node.elements() == {}
-        answer = node.call("DEL", "a", prevResult=node.previous["a"])
+        answer = node.call("DEL", "a", prevResult=node.results["a"])
         assert answer.code == 999 and "system bus" in answer.json["msg"], (kind, answer)
         end(node, bus)
-        node.delete("a", prevResult=node.previous["a"])
+        node.delete("a", prevResult=node.results["a"])
 
 
 def test_the_answer_to_another_question(node: Node) -> None:

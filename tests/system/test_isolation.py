@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.firewalld import Firewalld
 from tests.pretend import PretendHost
 from tests.system.firewall_node import CLIENT, Node
-from tests.system.test_firewalld import Firewalld
 
 pytestmark = pytest.mark.row("isolated")
 
@@ -43,13 +42,6 @@ import socket, struct, sys
 with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sender:
     sender.sendto(struct.pack("!BBHHH", 0, 0, 0xFFFF, 0, 0), (sys.argv[1], 0))
 """
-
-
-@pytest.fixture
-def node(host: PretendHost) -> Iterator[Node]:
-    found = Node(host)
-    yield found
-    found.close()
 
 
 def bridged(host: PretendHost, *, through_ip: bool) -> None:
@@ -95,7 +87,7 @@ def map_port(node: Node, how: str, port: int = PORT) -> None:
         node.host.run("nft", "-f", "-", input=table)
         return
     mappings = [{"hostPort": port, "containerPort": 7, "protocol": name} for name in ("tcp", "udp")]
-    config = {"cniVersion": "1.0.0", "name": "net", "backend": how, "prevResult": node.previous["a"],
+    config = {"cniVersion": "1.0.0", "name": "net", "backend": how, "prevResult": node.results["a"],
               "runtimeConfig": {"portMappings": mappings}}  # fmt: skip
     answer = node.host.cni("portmap", "ADD", config, netns="/run/netns/a", container_id="a")
     assert answer.status == 0, answer
@@ -104,8 +96,7 @@ def map_port(node: Node, how: str, port: int = PORT) -> None:
 @pytest.fixture(params=["nftables", "iptables", "firewalld"])
 def backend(request: pytest.FixtureRequest, node: Node) -> str:
     if request.param == "firewalld":
-        found = Firewalld(node.host)
-        node.started += [found.bus, found.daemon]
+        Firewalld(node.host)
     return str(request.param)
 
 
@@ -199,11 +190,11 @@ def test_other_bridges_at_layer_3(node: Node) -> None:
     map_port(node, "nftables")
     for policy in ("same-bridge", "isolated"):
         node.add("a", backend="nftables")
-        node.add("b", 2, backend="nftables")
+        node.add("b", bridge=2, backend="nftables")
         assert by_address(node, "b") == by_host_port(node, "b") == [4, 6]
         node.delete("a")
         node.delete("b")
-        node.add("b", 2, backend="nftables", ingressPolicy="same-bridge")
+        node.add("b", bridge=2, backend="nftables", ingressPolicy="same-bridge")
         node.add("a", backend="nftables", ingressPolicy=policy)
         assert by_address(node, "b") == by_host_port(node, "b") == []
         node.delete("a")
@@ -257,7 +248,7 @@ def test_replies_to_an_isolated_pod(node: Node) -> None:
 def test_open_pods_of_other_bridges(node: Node) -> None:
     """They are no neighbours, and reach the pod as everybody else outside its bridge."""
     node.add("a", backend="nftables", **ISOLATED)
-    node.add("open", 3, backend="nftables")
+    node.add("open", bridge=3, backend="nftables")
     assert node.reaches("open", "a") == node.reaches("a", "open") == [4, 6]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from tests.pretend import Answer, PretendHost, read_line
+import tests.node
+from tests.pretend import PretendHost, read_line
 
 STORE = "/var/lib/cni/networks/net"
 ENTRY = "/var/lib/cni/networks/.pycni/net"
@@ -17,47 +18,21 @@ SMALL = {"type": "host-local", "subnet": "10.1.0.0/29"}  # five addresses
 BOTH = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/29"}], [{"subnet": "fd00:1::/64"}]]}
 
 
-class Node:
+class Node(tests.node.Node):
     """A pretend host whose pods are attached by host-local alone, as a foreign main plugin calls it, or by bridge."""
 
     def __init__(self, host: PretendHost, plugin: str) -> None:
-        self.host, self.plugin = host, plugin
+        super().__init__(host, type=plugin, bridge="br0", ipam=SMALL)
+        self.plugin = plugin
 
-    def call(self, verb: str, pod: str, netns: str | None = None, ipam: Any = SMALL, **keys: Any) -> Answer:
-        how = {name: keys.pop(name) for name in ("args", "ifname") if name in keys}
-        config = {"cniVersion": "1.1.0", "name": "net", "type": self.plugin, "bridge": "br0", "ipam": ipam, **keys}
-        where = f"/run/netns/{pod}" if netns is None else netns
-        return self.host.cni(self.plugin, verb, config, netns=where, container_id=pod, **how)
-
-    def add(self, pod: str, *, new: bool = True, **keys: Any) -> list[str]:
-        if new:
-            self.host.netns(pod)
-        answer = self.call("ADD", pod, **keys)
-        assert answer.status == 0, answer
-        return [ip["address"].partition("/")[0] for ip in answer.json["ips"]]
-
-    def lose(self, pod: str) -> None:
-        """The namespace goes without a DEL, and, when the kernel comes to it, the link of the pod."""
-        links = len(self.ports())
-        self.host.drop_netns(pod)
-        if self.plugin == "bridge":
-            until(lambda: len(self.ports()) < links)
-
-    def ports(self) -> list[str]:
-        return [link["ifname"] for link in self.host.ip("link", "show", "type", "veth")]
+    def add(self, pod: str, keys: Mapping[str, Any] = {}, /, **more: Any) -> list[str]:
+        super().add(pod, keys, **more)
+        return self.addresses(pod)
 
     def leases(self) -> dict[str, str]:
         files = self.host.snapshot()["files"]
         prefixes = (f"{STORE}/10.", f"{STORE}/fd")
         return {path.removeprefix(f"{STORE}/"): text for path, text in files.items() if path.startswith(prefixes)}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for what the kernel does when it comes to it."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture(params=["host-local", "bridge"])
@@ -70,20 +45,20 @@ def test_an_attachment_that_comes_back_takes_its_stale_lease_over(node: Node) ->
     """Under its old path, where the kernel gives the namespace the old number, under another one, and again."""
     node.add("a")
     for _ in range(3):
-        node.lose("a")
+        node.kill("a")
         (address,) = node.add("a")
         assert node.leases() == {address: "a\r\neth0"}
-    node.lose("a")
-    answer = node.call("ADD", "a", node.host.netns("elsewhere"))
+    node.kill("a")
+    answer = node.call("ADD", "a", netns=node.host.netns("elsewhere"))
     assert answer.status == 0 and len(node.leases()) == 1, answer
-    assert node.call("DEL", "a", "").status == 0
+    assert node.call("DEL", "a", netns="").status == 0
     assert node.leases() == {}
 
 
 @pytest.mark.row(25)
 def test_its_other_address_goes_with_it(node: Node) -> None:
     node.add("a", ipam=BOTH)
-    node.lose("a")
+    node.kill("a")
     addresses = node.add("a", ipam=SMALL)
     assert node.leases() == dict.fromkeys(addresses, "a\r\neth0")
 
@@ -94,7 +69,7 @@ def test_one_that_is_alive_is_refused(node: Node) -> None:
     (address,) = node.add("a")
     before = node.leases()
     for netns in ("/run/netns/a", node.host.netns("other"), "/run/netns/none"):
-        answer = node.call("ADD", "a", netns)
+        answer = node.call("ADD", "a", netns=netns)
         assert answer.status == 1 and answer.code in (3, 999), answer
         if node.plugin == "host-local":
             assert f"{address} has been allocated to a eth0, duplicate" in answer.json["msg"]
@@ -104,8 +79,8 @@ def test_one_that_is_alive_is_refused(node: Node) -> None:
 @pytest.mark.row(25)
 def test_an_interface_of_another_name_is_another_attachment(node: Node) -> None:
     node.add("a")
-    node.add("a", new=False, ifname="net1")
-    node.lose("a")
+    node.add("a", ifname="net1")
+    node.kill("a")
     node.add("a", ifname="net1")
     assert sorted(node.leases().values()) == ["a\r\neth0", "a\r\nnet1"]
 
@@ -121,11 +96,11 @@ def test_a_full_pool_of_dead_pods_is_not_full(node: Node) -> None:
     refused = node.call("ADD", "f")
     assert refused.code == 11 and len(node.leases()) == 5, refused
     for pod in "ace":
-        node.lose(pod)
+        node.kill(pod)
     before = node.leases()
     assert node.call("STATUS", "").status == 0
     assert node.leases() == before
-    node.add("f", new=False)
+    node.add("f")
     node.add("g")
     node.add("h")
     assert {address: text for address, text in node.leases().items() if text[0] in "bd"} == kept
@@ -142,8 +117,8 @@ def test_an_address_that_is_asked_for(node: Node, how: str) -> None:
     assert node.add("a", ipam=BOTH)[0] == "10.1.0.2"
     node.host.netns("b")
     assert node.call("ADD", "b", **asked).code == 11
-    node.lose("a")
-    assert node.add("b", new=False, **asked) == ["10.1.0.2"]
+    node.kill("a")
+    assert node.add("b", **asked) == ["10.1.0.2"]
     assert node.leases() == {"10.1.0.2": "b\r\neth0"}
 
 
@@ -161,7 +136,7 @@ def test_a_namespace_that_lives_on_without_its_path_keeps_bridges_lease(host: Pr
         assert node.call("ADD", "f").code == 11
         assert node.call("ADD", "f", args=ASKED).code == 11
         assert node.call("STATUS", "").code == 50
-        assert node.call("ADD", "a", host.netns("again")).code == 999
+        assert node.call("ADD", "a", netns=host.netns("again")).code == 999
         assert node.leases() == before
         keeper.communicate()
 
@@ -174,10 +149,10 @@ def test_nothing_known_of_the_namespace_is_alive(host: PretendHost, path: str) -
     node.add("a")
     if path:
         host.run("sh", "-ec", f"rm {ENTRY}/a:eth0 {STORE}/10.1.0.2; mkdir -p $(dirname {path})")
-        assert node.call("ADD", "a", path).status == 0
+        assert node.call("ADD", "a", netns=path).status == 0
     else:
         host.run("sh", "-ec", f"ln -sfn 'own 10.1.0.2' {ENTRY}/a:eth0")
-    node.lose("a")
+    node.kill("a")
     host.netns("a")
     assert node.call("ADD", "a").code == 999
     assert len(node.leases()) == 1
@@ -188,7 +163,7 @@ def test_a_killed_call_in_between_forgets_no_mark(node: Node) -> None:
     """It leaves the store unsealed, and the index is made anew."""
     node.add("a", ipam=BOTH)
     node.host.run("touch", STORE)
-    node.lose("a")
+    node.kill("a")
     node.add("b", ipam=BOTH)
     node.add("a", ipam=BOTH)
     assert sorted(node.leases().values()) == ["a\r\neth0"] * 2 + ["b\r\neth0"] * 2

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from shared.net.owner import Owner
+from tests.node import Network, host_local
 from tests.pretend import PretendHost
-from tests.system.test_bridge import Network, host_local
 
 MOST_PORTS = 1023
 STALE = 200

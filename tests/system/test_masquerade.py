@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+import tests.node
 from tests.faults import batch
 from tests.pretend import Answer, PretendHost, read_line
 
@@ -84,57 +84,22 @@ for _ in range(2):
 """
 
 
-class Node:
+class Node(tests.node.Node):
     """A pretend host with a neighbour, and pods of the network."""
 
+    DEFAULTS = CONFIG
+
     def __init__(self, host: PretendHost) -> None:
-        self.host = host
-        self.results: dict[str, Any] = {}
-        self.started: list[Any] = []
+        super().__init__(host)
         host.run("sh", "-ec", OUTSIDE)
-        self.start("outside", SERVER)
+        self.serve("outside", SERVER)
 
-    def start(self, netns: str, script: str, *args: str) -> Any:
-        """A server in a network namespace, or on the host itself."""
-        inside = ("ip", "netns", "exec", netns) if netns else ()
-        process = self.host.popen(*inside, sys.executable, "-c", script, *args)
-        self.started.append(process)
-        assert read_line(process) == b"ready\n"
-        return process
-
-    def call(
-        self, command: str, pod: str, *, netns: str | None = None, prefix: tuple[str, ...] = (), **keys: Any
-    ) -> Answer:
-        path = f"/run/netns/{pod}" if netns is None else netns
-        return self.host.cni("bridge", command, {**CONFIG, **keys}, netns=path, container_id=pod, prefix=prefix)
-
-    def add(self, pod: str, **keys: Any) -> Any:
-        if pod not in self.results:
-            self.host.netns(pod)
-        answer = self.call("ADD", pod, **keys)
-        assert answer.status == 0, answer
-        self.results[pod] = answer.json
-        return answer.json
-
-    def check(self, pod: str, **keys: Any) -> str:
-        """What CHECK says is wrong."""
-        answer = self.call("CHECK", pod, prevResult=self.results[pod], **keys)
-        return "" if answer.status == 0 else str(answer.json["details"])
-
-    def delete(self, pod: str, **keys: Any) -> None:
-        answer = self.call("DEL", pod, **keys)
-        assert (answer.status, answer.stdout) == (0, ""), answer
-
-    def collect(self, *valid: str, prefix: tuple[str, ...] = ()) -> Answer:
-        """GC with these pods valid, and another interface of pod a."""
+    def gc(self, *valid: str, **more: Any) -> Answer:
+        """Call GC with these pods valid, and another interface of pod a."""
         attachments = [{"containerID": pod, "ifname": "eth0"} for pod in valid] + [
             {"containerID": "a", "ifname": "eth1"}
         ]
-        keys: dict[str, Any] = {"cni.dev/valid-attachments": attachments}
-        return self.call("GC", "", prefix=prefix, **keys)
-
-    def addresses(self, pod: str) -> list[str]:
-        return [ip["address"].partition("/")[0] for ip in self.results[pod]["ips"]]
+        return self.call("GC", "", {"cni.dev/valid-attachments": attachments}, **more)
 
     def seen(self, pod: str, destination: str) -> str:
         """The source address that the destination sees."""
@@ -147,15 +112,6 @@ class Node:
             for one in (entry[kind] for kind in ("set", "map") if kind in entry):
                 found[one["name"]] = one.get("elem", [])
         return found
-
-
-@pytest.fixture
-def node(host: PretendHost) -> Iterator[Node]:
-    found = Node(host)
-    yield found
-    for process in found.started:
-        process.kill()
-        process.communicate()
 
 
 def test_the_outside_sees_the_node(node: Node) -> None:
@@ -177,7 +133,7 @@ def test_not_within_the_pods_own_network(node: Node) -> None:
     for version, gateway, elsewhere in (("-4", "10.1.0.1", "10.1.9.9"), ("-6", "fd00:1::1", "fd00:1::9:9")):
         node.host.run("ip", version, "-n", "a", "route", "add", elsewhere, "via", gateway)
     assert [node.seen("a", "10.1.9.9"), node.seen("a", "fd00:1::9:9")] == node.addresses("a")
-    node.start("b", SERVER)
+    node.serve("b", SERVER)
     assert [node.seen("a", address) for address in node.addresses("b")] == node.addresses("a")
 
 
@@ -187,7 +143,7 @@ def test_not_within_the_pods_own_network(node: Node) -> None:
 def test_not_to_multicast_groups(node: Node, place: int, neighbour: str, group: str, node_is: str) -> None:
     node.add("a")
     source = node.addresses("a")[place]
-    listener = node.start("outside", LISTEN, "46"[place])
+    listener = node.serve("outside", LISTEN, "46"[place])
     for destination, seen in ((neighbour, node_is), (group, source)):
         node.host.run(sys.executable, "-c", SEND, source, destination)
         assert read_line(listener).decode().strip() == seen
@@ -200,7 +156,7 @@ def test_networks_that_are_exempt(node: Node) -> None:
     v4, v6 = node.addresses("a")
     assert [node.seen("a", address) for address in ("172.16.5.5", "fd00:55::5")] == [v4, v6]
     assert [node.seen("a", address) for address in ("192.0.2.2", "fd00:99::2")] == ["192.0.2.1", "fd00:99::1"]
-    node.start("", SERVER)
+    node.serve("", SERVER)
     assert [node.seen("a", address) for address in ("192.0.2.1", "fd00:99::1")] == [v4, v6]
     assert node.check("a", nonMasqueradeCIDRs=exempt) == ""
     assert "leads elsewhere" in node.check("a")
@@ -253,7 +209,7 @@ def test_a_flushed_rule_set(node: Node, damage: str, words: list[str]) -> None:
     assert node.check("b") == ""
     assert node.seen("b", "192.0.2.2") == "192.0.2.1" and node.seen("b", "fd00:99::2") == "fd00:99::1"
     node.delete("a")
-    assert node.collect("b").status == 0
+    assert node.gc("b").status == 0
     assert [len(elements) for elements in node.elements().values()] == [1, 1, 1]
 
 
@@ -263,11 +219,11 @@ def test_garbage_collection(node: Node) -> None:
         node.add(pod)
     node.add("d", name="other", bridge="cni1", ipam={"type": "host-local", "subnet": "10.2.0.0/24"})
     for _ in range(2):
-        answer = node.collect("b")
+        answer = node.gc("b")
         assert (answer.status, answer.stdout) == (0, ""), answer
     assert {name: len(elements) for name, elements in node.elements().items()} == {"attachments": 2, "masq4": 2, "masq6": 1}  # fmt: skip
     assert node.check("b") == ""
-    assert node.collect().status == 0
+    assert node.gc().status == 0
     assert len(re.findall(r"chain masq-\w+ {", node.host.run("nft", "list", "ruleset").stdout)) == 1
 
 
@@ -335,7 +291,7 @@ def test_by_iptables(node: Node, state: str) -> None:
     v4, v6 = node.addresses("a")
     assert [node.seen("a", address) for address in ("192.0.2.2", "fd00:99::2")] == ["192.0.2.1", "fd00:99::1"]
     assert [node.seen("a", address) for address in ("172.16.5.5", "fd00:55::5")] == [v4, v6]
-    node.start("", SERVER)
+    node.serve("", SERVER)
     assert [node.seen("a", address) for address in ("192.0.2.1", "fd00:99::1")] == [v4, v6]
     assert node.check("a", **keys) == "" and len(nat(node)) == 24
     node.host.run("iptables", "-t", "nat", "-D", "POSTROUTING", "1")
@@ -345,9 +301,9 @@ def test_by_iptables(node: Node, state: str) -> None:
     for _ in range(2):
         node.delete("a", **({"netns": ""} if state == "netns empty" else {}))
     assert len(nat(node)) == 12 and node.check("b", **keys) == ""
-    node.collect("b")
+    node.gc("b")
     assert len(nat(node)) == 12
-    node.collect()
+    node.gc()
     assert nat(node) == []
 
 
@@ -360,7 +316,7 @@ def test_chains_that_only_name_the_network_stay(node: Node) -> None:
     node.host.run("iptables", "-t", "nat", "-N", chain)
     node.host.run("iptables", "-t", "nat", "-A", chain, "-m", "comment", "--comment", comment, "-j", "ACCEPT")
     before = node.host.run("iptables-save", "-t", "nat").stdout.count(chain)
-    assert node.collect("a").status == 0
+    assert node.gc("a").status == 0
     rules = node.host.run("iptables-save", "-t", "nat").stdout
     assert rules.count(chain) == before == 2 and "10.1.0.2/32" in rules and "10.1.0.3/32" not in rules
 
@@ -424,7 +380,7 @@ def test_a_kernel_without_nf_tables(node: Node) -> None:
     added = node.call("ADD", "a", prefix=injecting(netfilter, missing), **ipv4)
     assert added.code == 2 and re.search('"ipMasq": true.*nf_tables', added.json["msg"]), added
     assert node.host.snapshot(["a"])["host"] == before
-    gc = node.collect(prefix=injecting(2, missing))
+    gc = node.gc(prefix=injecting(2, missing))
     assert (gc.status, gc.stdout) == (0, ""), gc
 
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.node import Network, host_local
 from tests.pretend import PATH, PretendHost, read_line
-from tests.system.test_bridge import Network, host_local
 
 pytestmark = pytest.mark.row("netlink")
 
@@ -84,7 +84,7 @@ def test_a_process_in_the_pod_sends_to_the_calls_sockets(
     result = {"prevResult": net.results["a"]} if command == "CHECK" else {}  # which names the host's end
     with attack(host, "a", ATTACKER, how) as taken:
         answer = host.cni(
-            "bridge", command, {**net.config, **result}, netns=net.pods["a"], container_id="a", prefix=slowly
+            "bridge", command, {**net.config, **result}, netns=net.netns("a"), container_id="a", prefix=slowly
         )
     assert (answer.status, answer.stdout) == (0, ""), answer
     assert taken[0] < SLIPPED_IN
@@ -103,7 +103,7 @@ def test_a_wait_heeds_the_kernels_news_alone(net: Network, host: PretendHost) ->
         "ipam": host_local("10.2.0.0/24", "fd00:2::/64"),
     }
     with attack(host, "a", SHOUTER):
-        answer = host.cni("bridge", "ADD", config, netns=net.pods["a"], container_id="a", ifname="eth1", prefix=prefix)
+        answer = host.cni("bridge", "ADD", config, netns=net.netns("a"), container_id="a", ifname="eth1", prefix=prefix)
     assert answer.status == 0, answer
     assert (
         host.run("cat", "/run/trace").stdout.count("sendto(") < 2000
@@ -160,7 +160,7 @@ def test_sigterm_ends_a_call_in_the_middle_of_an_answer(net: Network, host: Pret
         "-e", "inject=recvfrom:signal=SIGTERM:when=10",
     )  # fmt: skip
     config = {**net.config, "prevResult": net.results["a"]}
-    answer = host.cni("bridge", "CHECK", config, netns=net.pods["a"], container_id="a", prefix=prefix)
+    answer = host.cni("bridge", "CHECK", config, netns=net.netns("a"), container_id="a", prefix=prefix)
     assert answer.code == 999 and "terminated by signal 15" in answer.json["msg"], answer
     calls = host.run("cat", "/run/trace").stdout.splitlines()
     struck = next(place for place, call in enumerate(calls) if "SIGTERM" in call)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.node import Network, host_local
 from tests.pretend import PretendHost
-from tests.system.test_bridge import Network, host_local
 from tests.system.test_many_links import MOST_PORTS, fill
 
 pytestmark = pytest.mark.kernel_vlan
@@ -26,9 +26,7 @@ def net(host: PretendHost) -> Network:
 
 def heard(net: Network, frames: list[tuple[str, int]], **links: str) -> dict[tuple[str, int], dict[str, int]]:
     """Who hears each frame, (sender, VLAN), and with which VLAN; `links` are places on the host beside the pods."""
-    places = {pod: (path, "eth0") for pod, path in net.pods.items()} | {
-        name: ("", link) for name, link in links.items()
-    }
+    places = {pod: (net.netns(pod), "eth0") for pod in net.results} | {name: ("", link) for name, link in links.items()}
     job = json.dumps({"places": places, "frames": frames})
     said = net.host.run(sys.executable, "-I", "-S", FRAMES, input=job).stdout
     return dict(zip(frames, json.loads(said), strict=True))
@@ -88,9 +86,9 @@ def test_the_gateway_of_each_vlan(net: Network, host: PretendHost) -> None:
     net.add("a", vlan=100, isDefaultGateway=True)
     net.add("b", vlan=100)
     net.add("c", isDefaultGateway=True, **other)
-    assert set(net.addresses(None, "cni0.100")) == {"10.1.0.1/24", "fd00:1::1/64"}
-    assert set(net.addresses(None, "cni0.200")) == {"10.2.0.1/24", "fd00:2::1/64"}
-    assert net.addresses(None, "cni0") == {}
+    assert set(net.kernel_addresses(None, "cni0.100")) == {"10.1.0.1/24", "fd00:1::1/64"}
+    assert set(net.kernel_addresses(None, "cni0.200")) == {"10.2.0.1/24", "fd00:2::1/64"}
+    assert net.kernel_addresses(None, "cni0") == {}
     interfaces = net.results["a"]["interfaces"]
     (kernel,) = host.ip("link", "show", "cni0.100")
     assert [interface["name"] for interface in interfaces][::3] == ["cni0", "cni0.100"]
@@ -113,7 +111,7 @@ def test_the_ports_vlans(net: Network, keys: dict[str, Any], expected: dict[int,
     """CHECK finds them, too, be they thousands, and so does the next ADD. A trunk alone stays in the default VLAN."""
     net.add("a", **keys, **LAYER_2)
     assert vlans(net, "a") == expected
-    assert net.check("a", **keys, **LAYER_2).status == 0
+    assert net.check("a", **keys, **LAYER_2) == ""
     net.add("b", **keys, **LAYER_2)
     net.delete("a", **keys, **LAYER_2)
 
@@ -135,7 +133,7 @@ def test_a_bridge_with_another_default_vlan(
     host.run("sh", "-ec", f"{bridge}; ip link set cni0 up")
     net.add("a", **keys)
     assert vlans(net, "a") == expected
-    assert net.check("a", **keys).status == 0
+    assert net.check("a", **keys) == ""
     if "vlan" not in keys:
         return
     (gateway,) = host.ip("link", "show", f"cni0.{keys['vlan']}")
@@ -145,7 +143,7 @@ def test_a_bridge_with_another_default_vlan(
     port = net.host_link("a")["ifname"]
     for link in (port, gateway["link"]):
         host.run("bridge", "vlan", "add", "dev", link, "vid", "9", check=False)
-    told = net.check("a", **keys).json["details"] if default and 9 not in expected else ""
+    told = net.check("a", **keys) if default and 9 not in expected else ""
     for link in (port, gateway["link"]) if told else ():
         assert f"link {link} is in VLAN 9, the default one of bridge cni0, too" in told
 
@@ -207,9 +205,9 @@ def test_check(net: Network, host: PretendHost, damage: dict[str, str]) -> None:
     net.add("a", **keys)
     (gateway,) = host.ip("link", "show", "cni0.100")
     names = {"port": net.host_link("a")["ifname"], "peer": gateway["link"]}
-    assert net.check("a", **keys).status == 0
+    assert net.check("a", **keys) == ""
     host.run("sh", "-ec", "; ".join(damage).format(**names))
-    answer = net.check("a", **keys)
+    answer = net.call("CHECK", "a", prevResult=net.results["a"], **keys)
     assert answer.code == 999, answer
     for words in damage.values():
         assert words.format(**names) in answer.json["details"], answer
@@ -229,7 +227,7 @@ def test_delete_and_garbage_collection(net: Network, host: PretendHost) -> None:
     assert not links & set(ports) and {"cni0", "cni0.100"} <= links
     leases = {name.rpartition("/")[2] for name in host.snapshot()["files"] if "/10.1." in name}
     assert leases == {"10.1.0.4"}
-    assert net.check("c", vlan=100).status == 0 and net.pings("c", "10.1.0.1") and filters(net)
+    assert net.check("c", vlan=100) == "" and net.pings("c", "10.1.0.1") and filters(net)
 
 
 def test_a_pod_that_comes_to_a_bridge_without_vlans(net: Network) -> None:
@@ -248,11 +246,11 @@ def test_a_failed_add_leaves_nothing(net: Network, host: PretendHost, there_befo
     """Neither port nor gateway port nor a new bridge; one that was there goes on filtering, since others may rely on it."""
     if there_before:
         net.add("b", isGateway=False, **LAYER_2)
-    net.pods["a"] = host.netns("a")
+    host.netns("a")
     before = host.snapshot(["a"])["host"]
     config = {**net.config, "vlan": 100}
     # all is done by the time that the result cannot be written
-    silent = host.cni("bridge", "ADD", config, netns=net.pods["a"], prefix=("sh", "-c", 'exec "$0" >&-'))
+    silent = host.cni("bridge", "ADD", config, netns=net.netns("a"), prefix=("sh", "-c", 'exec "$0" >&-'))
     assert silent.status == 1, silent
     assert host.snapshot(["a"])["host"] == before
     assert not there_before or filters(net)
