@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.plugins import SAMPLES
 from tests.pretend import PATH, PretendHost
 
 DOCS = ROOT / "docs"
@@ -69,7 +70,8 @@ def test_configurations(node: PretendHost, installed: Path, page: Path) -> None:
     for text in blocks(page, "json"):
         given = json.loads(text)
         bridge = {"type": "bridge", "isGateway": True, "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}}
-        before = [] if given.get("type") in {"bridge", "loopback"} else [bridge]
+        sample = SAMPLES.get(given.get("type"))
+        before = [bridge] if sample is None or sample.before else []
         if given.get("type") == "host-local":
             before, given = [], {**bridge, "ipam": given}
         whole = given if "plugins" in given else {"cniVersion": "1.0.0", "name": "pods", "plugins": [*before, given]}
