@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,11 +58,21 @@ def test_commands(node: PretendHost, installed: Path, page: Path) -> None:
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(ELSEWHERE)]
     lines = [f"{line} || [ $? -le 2 ]" if line.startswith(FOUND) else line for line in lines]
     before = [f"nft add table {family} pycni" for family in ("inet", "bridge")]
-    script = "\n".join([*before, *lines]).replace("/opt/cni/bin", str(installed))
+    script = (
+        "\n".join([*before, *lines]).replace("/opt/cni/bin", str(installed)).replace("/tmp/try/bin", str(installed))
+    )
     env = {"PATH": f"/run/tools:{PATH}", "CNI_PATH": str(installed)}
     done = node.run("bash", "-eu", "-c", script, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not made & {entry["name"] for entry in node.ip("netns", "list")}
+
+
+def test_a_try_from_the_checkout(installed: Path) -> None:
+    """The guide's example calls a plugin on a node of its own."""
+    [code] = blocks(DOCS / "development" / "adding-a-plugin.md", "python")
+    command = [sys.executable, "-c", code.replace("/tmp/try/bin", str(installed))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "'name': 'lo'" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", having("json"), ids=name)

@@ -1,4 +1,4 @@
-"""ptp: addresses and routes of both ends, who reaches whom, masquerading, and the state after failures, DEL and GC."""
+"""ptp: addresses and routes of both ends, packets between them, masquerading, and the state after failures, DEL and GC."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ with socket.create_connection((sys.argv[1], 7), timeout=5) as server:
 
 
 class Node(nodes.Node):
-    """A node with a dual-stack network of ptp, whose pods have default routes."""
+    """A node with a dual-stack network of ptp and default routes."""
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {
         **nodes.Node.DEFAULTS, "type": "ptp", "ipam": host_local(routes=ROUTES),
@@ -104,7 +104,7 @@ def test_both_ends(node: Node) -> None:
 
 
 @pytest.mark.parametrize("subnets", [(V4,), (V6,), (V4, V6)], ids=["IPv4", "IPv6", "both"])
-def test_who_reaches_whom(node: Node, subnets: tuple[str, ...]) -> None:
+def test_packets_pass(node: Node, subnets: tuple[str, ...]) -> None:
     """When ADD answers: the host a pod, a pod the host by its gateway, pods each other; each with one packet."""
     keys = {"ipam": host_local(*subnets, routes=ROUTES[: len(subnets)] if subnets[0] == V4 else ROUTES[1:])}
     first, second = node.add("a", keys), node.add("b", keys)
@@ -136,7 +136,7 @@ def test_masquerading(node: Node, backend: str) -> None:
 
 
 def test_masquerading_ends_with_the_pod(node: Node) -> None:
-    """Whichever backend made it, whatever DEL's configuration says, without the pod's namespace."""
+    """By either backend. DEL's configuration need not say so, and the pod's namespace need not exist."""
     for backend in ("nftables", "iptables"):
         node.add("a", ipMasq=True, ipMasqBackend=backend)
         node.kill("a")
@@ -339,7 +339,7 @@ def test_check_names_each_loss(node: Node, loss: str) -> None:
 
 
 def test_a_stale_route_does_not_win(node: Node) -> None:
-    """Packets to an address whose former pod nobody deleted go to its new pod."""
+    """A pod was never deleted: packets to its address go to the pod that has it now."""
     node.add("a")
     node.host.run("sh", "-c", "rm -r /var/lib/cni/networks/net /var/lib/cni/networks/.pycni")
     node.add("b")

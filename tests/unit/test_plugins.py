@@ -1,4 +1,4 @@
-"""What each plugin must have beside its file: a sample, a page, cases, tests, mutants. Each test names the plugins that lack it."""
+"""Each plugin has a sample, a page, cases, tests and mutants. A test names the plugins that lack one."""
 
 from __future__ import annotations
 
