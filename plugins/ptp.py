@@ -5,17 +5,14 @@ from __future__ import annotations
 from shared import steps
 from shared.cni import delegate
 from shared.cni.errors import InternalError
-from shared.cni.result import Route
-from shared.net import addresses, netns, routes, sysctl, veth, wait
+from shared.net import gateways, netns, sysctl, veth, wait
 from shared.net.netlink import Netlink
-from shared.net.wire import IFF_UP, NLM_F_REPLACE, RT_SCOPE_HOST
 from shared.pod import attachment, gateway, inside
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.cni.call import Call
-    from shared.cni.ip import Address, Prefix
     from shared.cni.result import IP, Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
@@ -56,7 +53,7 @@ def add(call: Call, undo: Undo) -> Result:
     if any(ip.address.version == 6 for ip in result.ips):
         wait.link_local_settled(host, port["index"])
         wait.addresses_local(host, port["index"], [one.address for one in gateway.addresses_of(result.ips)])
-    gateway.forward(host, result.ips)  # last, since undo leaves it on
+    gateways.forward(host, gateway.addresses_of(result.ips))  # last: a call that fails leaves it as it was
     steps.begin("result")
     result.interfaces = [attachment.interface(port), attachment.interface(link, call.netns)]
     return result
@@ -84,15 +81,7 @@ def _connect_host(host: Netlink, pod: Attachment, port: Message, ips: list[IP]) 
         sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
         # The kernel asks for the pod with the link-local address, and only once duplicate address detection is over.
         sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")
-    given = [addresses.add(index, one, dad=False) for one in gateway.addresses_of(ips)]
-    to_pod = [routes.add(index, Route(network, None, {"scope": RT_SCOPE_HOST}), None) for network, _ in _to_pod(ips)]
-    for request in to_pod:  # a pod that nobody deleted may have had the address: its route must not win
-        request.flags |= NLM_F_REPLACE
-    host.batch([veth.up_request(index, pod.owner), *given, *to_pod])
-
-
-def _to_pod(ips: list[IP]) -> set[tuple[Prefix, Address | None]]:
-    return {(gateway.host_prefix(ip.address.address), None) for ip in ips}
+    host.batch([veth.up_request(index, pod.owner), *gateway.end_requests(index, ips)])
 
 
 def check(call: Call) -> None:
@@ -106,21 +95,12 @@ def check(call: Call) -> None:
         problems = gateway.route_problems(pod_netns, link, own) if link else []
         steps.begin("gateway")
         port = veth.find(host, pod.owner, pod_netns, link)
+        problems += gateways.forwarding_problems(gateway.addresses_of(own))
         if port is None:
             return [*problems, f"the host's end of the veth pair, {pod.owner.host_link}, is missing"]
-        return [*problems, *_problems_of_port(host, port, own), *gateway.forwarding_problems(own)]
+        return problems + gateway.end_problems(host, port, own)
 
     pod.check("veth", look)
-
-
-def _problems_of_port(host: Netlink, port: Message, own: list[IP]) -> list[str]:
-    index, name = port["index"], port["IFLA_IFNAME"]
-    problems = [] if port["flags"] & IFF_UP else [f"link {name} is down"]
-    given = gateway.addresses_of(own)
-    have = addresses.found(host, index, set(given))
-    problems += [f"gateway address {one.address} is missing on {name}" for one in given if one not in have]
-    lost = _to_pod(own) - routes.found(host, index, _to_pod(own))
-    return problems + [f"route to {network} is missing on {name}" for network in sorted(str(one) for one, _ in lost)]
 
 
 def delete(call: Call) -> None:

@@ -127,6 +127,15 @@ def each(*tasks: Callable[[], object]) -> None:
         raise first
 
 
+def failure(step: Callable[[], object]) -> list[str]:
+    """Run a step. Return the text of its CniError in a list, which is empty if it raises none."""
+    try:
+        step()
+    except CniError as error:
+        return [str(error)]
+    return []
+
+
 def supported(key: str, step: Callable[[], object]) -> None:
     """Run a step of ADD. If it raises UnsupportedField, name the key that needs the missing feature."""
     try:

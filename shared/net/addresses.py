@@ -1,4 +1,4 @@
-"""Addresses of links."""
+"""Read, add and remove addresses of links."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINK_LOCAL = Prefix(Address(6, 0xFE80 << 112), 10)
 
 
 def scan(netlink: Netlink, index: int, take: Callable[[Iterator[tuple[Prefix, int]]], Read]) -> Read:
-    """Have `take` read a link's addresses with their flags (IFA_F_*), and return its result: a pod may have many."""
+    """Return the result of `take`, which reads a link's addresses with their flags (IFA_F_*): a pod may have many."""
 
     def states(stream: Iterator[Message]) -> Read:
         own = (message for message in stream if message["index"] == index)
@@ -45,7 +45,7 @@ def _prefix(message: Message) -> Prefix:
 
 
 def of_link(netlink: Netlink, index: int) -> list[Prefix]:
-    """All addresses of a link, both families, in the kernel's order."""
+    """Return all addresses of a link, both families, in the kernel's order."""
     return scan(netlink, index, lambda states: [prefix for prefix, _ in states])
 
 
@@ -54,8 +54,8 @@ def found(netlink: Netlink, index: int, wanted: set[Prefix]) -> set[Prefix]:
     return scan(netlink, index, lambda states: {prefix for prefix, _ in states if prefix in wanted})
 
 
-def add(index: int, prefix: Prefix, *, dad: bool, tolerate: tuple[int, ...] = ()) -> Request:
-    """A request that gives a link an address; an IPv6 one can be used at once unless `dad` has it checked first."""
+def add_request(index: int, prefix: Prefix, *, dad: bool, tolerate: tuple[int, ...] = ()) -> Request:
+    """Return the request that gives a link an address. An IPv6 one can be used at once, unless `dad` has it checked."""
     return Request(RTM_NEWADDR, _body(index, prefix, dad=dad), NLM_F_CREATE | NLM_F_EXCL, tolerate)
 
 
@@ -70,13 +70,13 @@ def _body(index: int, prefix: Prefix, *, dad: bool = False) -> Message:
 
 
 def remove(netlink: Netlink, index: int, prefix: Prefix) -> None:
-    """Takes an address off a link; one that is not there is no error."""
+    """Remove an address from a link. Do nothing if the link does not have it."""
     body = {key: value for key, value in _body(index, prefix).items() if key not in ("flags", "IFA_BROADCAST")}
     netlink.request(RTM_DELADDR, body, 0, (errno.EADDRNOTAVAIL, errno.ENODEV))
 
 
 def usable(netlink: Netlink, index: int, most: int) -> list[Address]:
-    """Return a link's addresses that are not in duplicate address detection, and have not failed it; `most` of them."""
+    """Return at most `most` of a link's addresses that are not in duplicate address detection and did not fail it."""
     unusable = IFA_F_TENTATIVE | IFA_F_DADFAILED
 
     def take(states: Iterator[tuple[Prefix, int]]) -> list[Address]:
@@ -89,7 +89,7 @@ def usable(netlink: Netlink, index: int, most: int) -> list[Address]:
 def is_settled(netlink: Netlink, index: int) -> bool:
     """Return True if duplicate address detection is over for all IPv6 addresses of a link.
 
-    Raises InternalError for an address that another host has.
+    Raises InternalError if another host has one of them.
     """
 
     def settled(states: Iterator[tuple[Prefix, int]]) -> bool:
@@ -104,7 +104,7 @@ def is_settled(netlink: Netlink, index: int) -> bool:
 
 
 def is_link_local_settled(netlink: Netlink, index: int) -> bool:
-    """Return True if no IPv6 link-local address of a link is in duplicate address detection; a failed one is not."""
+    """Return True if no IPv6 link-local address of a link is in duplicate address detection, also if one failed it."""
     return scan(
         netlink, index,
         lambda states: not any(

@@ -1,7 +1,7 @@
-"""Announcing a link's addresses, so that neighbours replace the MAC that they remember (RFC 5227, RFC 4861).
+"""Announce a link's addresses: neighbours replace the MAC that they remember (RFC 5227, RFC 4861).
 
-The kernel announces the addresses of a link whose MAC is set, even to what it is, if two sysctls say so. That costs one
-message. A packet socket does the same anywhere, but closing it takes 8 to 16 ms (the kernel waits for RCU).
+If two sysctls are on, the kernel announces the addresses of a link whose MAC is set, even to the same. That costs one
+message. A packet socket needs no sysctls, but closing it takes 8 to 16 ms (the kernel waits for RCU).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ETH_P_ARP, ETH_P_IPV6 = bytes.fromhex("0806"), bytes.fromhex("86dd")  # linux/if
 ARP_ETHERNET_IPV4 = bytes.fromhex("0001 0800 06 04")  # kinds and lengths of the addresses
 ARPOP_REQUEST, ARPOP_REPLY = bytes.fromhex("0001"), bytes.fromhex("0002")  # linux/if_arp.h
 IPV6_VERSION = bytes.fromhex("60000000")
-HOP_LIMIT = 255  # a neighbour ignores an advertisement that a router has passed on
+HOP_LIMIT = 255  # a neighbour ignores an advertisement that a router has forwarded
 NEIGHBOUR_ADVERTISEMENT, OVERRIDE = bytes.fromhex("8800"), bytes.fromhex("20000000")  # RFC 4861
 TARGET_LINK_LAYER_ADDRESS = bytes.fromhex("0201")  # an option of eight bytes
 BROADCAST = bytes.fromhex("ffffffffffff")
@@ -33,14 +33,14 @@ ALL_NODES_MAC = bytes.fromhex("333300000001")
 
 
 def prepare(netlink: Netlink, link: Message, own: list[Address]) -> Callable[[], None]:
-    """Have the kernel announce a link's addresses from now on; return the function that makes it do so once.
+    """Have the kernel announce a link's addresses when its MAC is set. Return the function that announces them now.
 
-    That function works from any network namespace. Without the sysctls, it sends the announcements by itself.
+    That function works from any network namespace. If the sysctls cannot be set, it sends the announcements itself.
     """
     name, mac = link["IFLA_IFNAME"], link["IFLA_ADDRESS"]
     for path in NOTIFY if own else ():
         sysctl.prefer(path.format(name), "1")
-    # a kernel without IPv6 lacks one of them
+    # test for "0": a kernel without IPv6 lacks one of them
     if not own or any(sysctl.read(path.format(name)) == "0" for path in NOTIFY):
         return Announcement(name, mac, own).send
 
@@ -73,7 +73,7 @@ class Announcement:
             _complain(link, error)
 
     def send(self) -> None:
-        """Send the frames. A failure is reported on stderr alone: neighbours find out the MAC by themselves, later."""
+        """Send the frames. Report a failure on stderr only: later, neighbours find out the MAC by themselves."""
         try:
             for frame in self.frames:
                 self.socket.send(frame)
@@ -86,11 +86,11 @@ def _complain(link: str, error: Exception) -> None:
 
 
 def _frames(mac: bytes, address: Address) -> list[bytes]:
-    """Two for each address: one of them may get lost, and some neighbours heed only one kind of ARP message."""
+    """Return two frames for an address: one may get lost, and some neighbours accept only one kind of ARP message."""
     if address.version == 6:
         return [_neighbour_advertisement(mac, address.packed)] * 2
-    # Linux takes a reply as gratuitous, and so even for an entry that was confirmed a moment ago, only if the target's
-    # MAC is the sender's (arp_is_garp).
+    # The target's MAC in the reply must be the sender's: only then Linux takes it as gratuitous (arp_is_garp), and
+    # replaces even an entry that was confirmed a moment ago.
     return [_arp(ARPOP_REQUEST, mac, address.packed, bytes(6)), _arp(ARPOP_REPLY, mac, address.packed, mac)]
 
 

@@ -1,4 +1,4 @@
-"""Links that GC may delete, by their names and aliases, and by their age if they have no alias."""
+"""Find links that GC may delete, by their names and aliases, and by their age if they have no alias."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ YOUNG_SECONDS = 60.0
 
 
 def is_left_behind(link: Message, network: str) -> bool:
-    """Return True if a link whose name derives from the network is the network's, and no ADD is at work on it.
+    """Return True if a link whose name derives from the network belongs to it, and no ADD is at work on it.
 
-    The name has only few digits of the network's digest, so that another network may have the same. A link without
-    alias may be of an ADD between creating and naming it, so it has to be old.
+    The name has few digits of the network's digest: another network may have the same. A link without alias must be
+    old: an ADD may have created it, and not given it the alias yet.
     """
     known = is_network(link.get("IFLA_IFALIAS", ""), network)
     return _is_old(link) if known is None else known
 
 
 def _is_old(link: Message) -> bool:
-    """Return False if the kernel does not tell since when the link has its IPv6 state, which it has from the first."""
+    """Return True if the link has had its IPv6 state, which it gets when it is created, for a minute.
+
+    False if the kernel does not tell.
+    """
     inet6 = decode_part("af_spec/inet", link.get("IFLA_AF_SPEC", b"")).get("AF_INET6", {})
     since = inet6.get("IFLA_INET6_CACHEINFO", {}).get("tstamp")  # in hundredths of a second after boot
     return since is not None and monotonic() - since / 100 > YOUNG_SECONDS

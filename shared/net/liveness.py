@@ -1,12 +1,12 @@
-"""Whether an attachment is still alive, from a mark that its ADD left behind.
+"""Tell dead attachments from living ones, by a mark that their ADD left.
 
-A mark names the network namespace of the pod: `<device>:<inode>[:<time>] <path>`. An attachment is dead only if its
-path leads to no namespace or to another one, and its link on the host is gone as well. If that cannot be told, it
-counts as alive.
+A mark names the network namespace of the pod: `<device>:<inode>[:<time>] <path>`. An attachment is dead if its path
+leads to no namespace or to another one, and its link on the host is gone too. If that cannot be told, it counts as
+alive.
 
 The kernel gives the inode number of a deleted namespace to the next one. The time tells the two apart: it is the time
-of modification in nanoseconds, which nothing changes while the namespace is mounted at the path. A symbolic link, as in
-/proc/PID/ns, mounts nothing: the kernel makes that inode anew for each look, so that its mark has no time.
+of modification in nanoseconds, and does not change while the namespace is mounted at the path. A symbolic link, as in
+/proc/PID/ns, mounts nothing: the kernel creates the inode anew for each look, so its mark has no time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def mark(path: str) -> str:
-    """Return the mark of the namespace at `path`; empty if nothing is there."""
+    """Return the mark of the namespace at `path`, empty if there is none."""
     identity = _identity(path)
     return f"{identity} {path}" if identity else ""
 
@@ -31,14 +31,14 @@ def mark(path: str) -> str:
 def is_dead(owner: Owner, marked: str, *, patient: bool = False) -> bool:
     """Return True if the attachment with this mark has lost its namespace and its host link.
 
-    An empty mark, as releases before 0.2.0 leave it, proves nothing: False. The kernel removes the link some time after
-    the namespace. If `patient`, a link that is still there is given a moment to go.
+    False for an empty mark, as releases before 0.2.0 leave it: it proves nothing. The kernel deletes the link some time
+    after the namespace. If `patient`, wait a moment for a link that is still there.
     """
     return is_gone(owner.host_link, marked, patient=patient)
 
 
 def is_gone(host_link: str, marked: str, *, patient: bool = False) -> bool:
-    """Return True for an attachment of this host link and mark under the same conditions."""
+    """Return True if the attachment with this host link and mark is dead, as `is_dead`."""
     return is_lost(marked) and (not is_link(host_link) or _goes(host_link, patient=patient))
 
 

@@ -1,4 +1,4 @@
-"""MACs that a configuration asks for: nobody else on the bridge may have them."""
+"""Refuse a MAC that a configuration demands if another link on the bridge has it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ BEHIND = " behind "
 def require_free(netlink: Netlink, bridge: Message, key: str, mac: str, *, own: str) -> None:
     """Raise InvalidConfig if a MAC is that of the bridge, of a port, or of the link behind a port.
 
-    A switch sends the frames of such a MAC to one of the two. `own` is the port whose other end is to have the MAC.
-    Links behind a port are looked at where the kernel shows them: the other ends of veth pairs. The kernel deletes the
-    pair of a deleted pod some time after the pod (closed netlink sockets keep a namespace for an RCU grace period):
-    wait for that.
+    A switch sends the frames of such a MAC to one of the two. `own` is the port whose other end is to have the MAC. A
+    link behind a port can be seen only if it is the other end of a veth pair.
+
+    If the holder is behind a port, wait for it to go. The kernel deletes the pair of a deleted pod some time after the
+    pod (closed netlink sockets keep a namespace for an RCU grace period).
     """
     holder = _holder(netlink, bridge, mac, own)
     if BEHIND in holder:
-        from shared.net import wait  # only here, since a plain ADD does not need it
+        from shared.net import wait  # a call that finds no holder does not need it
 
         wait.links_change(lambda: not _holder(netlink, bridge, mac, own))
         holder = _holder(netlink, bridge, mac, own)
@@ -33,7 +34,7 @@ def require_free(netlink: Netlink, bridge: Message, key: str, mac: str, *, own: 
 
 
 def _holder(netlink: Netlink, bridge: Message, mac: str, own: str) -> str:
-    """Return in words which link has the MAC, empty if none has."""
+    """Return the text that names the link with this MAC, empty if there is none."""
     name = bridge["IFLA_IFNAME"]
     if bridge.get("IFLA_ADDRESS") == mac:
         return f"bridge {name}"
@@ -49,7 +50,7 @@ def _holder(netlink: Netlink, bridge: Message, mac: str, own: str) -> str:
 
 
 def _other_end(netlink: Netlink, port: Message) -> Message | None:
-    """Return the other end of a veth, in whichever living namespace; None for another link, or if it is gone."""
+    """Return the other end of a veth, in any living namespace. None if it is gone, or for another kind of link."""
     if links.kind(port) != "veth":
         return None
     query = {"index": port.get("IFLA_LINK", 0)}

@@ -1,7 +1,7 @@
-"""The host's end of a pod's veth pair, and whether it is this attachment's.
+"""Find the host's end of a pod's veth pair, and the attachment that it belongs to.
 
-A pod can name, number and replace its links as it likes, and a path can lead to another pod by now. So a number from
-inside the pod is only a hint: the link on the host says itself of which link in which namespace it is the other end.
+A pod can name, number and replace its links at will, and a path can lead to another pod by now. So a number from inside
+the pod is only a hint. The link on the host itself tells its other end: the number of a link, and of a namespace.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Strange(InternalError):
 
 
 def attempt(look: Callable[[], Found]) -> Found | None:
-    """Return what a look into a pod finds. Complain and return None if it fails: a DEL does not depend on a pod."""
+    """Return the result of a look into a pod. If it fails, complain and return None: DEL does not depend on the pod."""
     try:
         return look()
     except (CniError, OSError, ValueError) as error:
@@ -45,7 +45,7 @@ def attempt(look: Callable[[], Found]) -> Found | None:
 
 
 def of_pod(host: Netlink, pod_netns: Netns, owner: Owner) -> Message | None:
-    """Return the host's end of the pod's interface, None if that has none.
+    """Return the host's end of the pod's interface, None if there is none.
 
     Raises Strange if the link is another attachment's.
     """
@@ -55,7 +55,7 @@ def of_pod(host: Netlink, pod_netns: Netns, owner: Owner) -> Message | None:
 
 
 def of_link(host: Netlink, pod_netns: Netns, owner: Owner, inside: Message) -> Message | None:
-    """Return the host's end of a link in the pod's namespace, None if that has none. Raises as `of_pod`."""
+    """Return the host's end of a link in the pod's namespace, None if there is none. Raises as `of_pod`."""
     index = inside.get("IFLA_LINK", 0)
     end = links.by_index(host, index) if index and links.kind(inside) == "veth" else None
     if end is None or links.kind(end) != "veth" or end.get("IFLA_LINK") != inside["index"]:
@@ -69,7 +69,7 @@ def of_link(host: Netlink, pod_netns: Netns, owner: Owner, inside: Message) -> M
 
 
 def _number(host: Netlink, pod_netns: Netns) -> int | None:
-    """Return the number by which links on the host name the pod's namespace; None if that is the host's own."""
+    """Return the number of the pod's namespace in the links of the host, None if it is the host's own."""
     if pod_netns.is_own:
         return None
     found = host.get(RTM_GETNSID, {"NETNSA_FD": pod_netns.descriptor})
@@ -77,9 +77,9 @@ def _number(host: Netlink, pod_netns: Netns) -> int | None:
 
 
 def is_strange(link: Message, owner: Owner) -> bool:
-    """Return True if alias or name of a host link say that it is another attachment's.
+    """Return True if a host link belongs to another attachment, by its alias or name.
 
-    A network can have been renamed: container id and interface tell attachments apart.
+    Compare container id and interface only: the network may have been renamed.
     """
     name, alias = link["IFLA_IFNAME"], link.get("IFLA_IFALIAS", "")
     made_for = attachment(alias)
@@ -89,7 +89,7 @@ def is_strange(link: Message, owner: Owner) -> bool:
 
 
 def is_own(link: Message, owner: Owner) -> bool:
-    """Return True if alias or name of a host link say that it is this attachment's."""
+    """Return True if a host link belongs to this attachment, by its alias or name."""
     made_for = attachment(link.get("IFLA_IFALIAS", ""))
     return link["IFLA_IFNAME"] == owner.host_link or (made_for is not None and not is_strange(link, owner))
 
@@ -105,9 +105,9 @@ def made_elsewhere(
 ) -> Message | None:  # fmt: skip
     """Return the host's end of a pair that another suite made for the attachment, None if it may be another pod's.
 
-    The result names it. Without a result the path alone leads to it, and can lead to another pod by now: `holders` says
-    to which containers the pod's addresses are leased. If to none, the end must be a port of the bridge, whose name the
-    configuration has as it came.
+    The result names it. Without a result only the path leads to it, and may lead to another pod by now. So ask
+    `holders(addresses)` for the containers to which the pod's addresses are leased. If there are none, the end must be
+    a port of `bridge`: the value of the configuration's key, which may be of any type.
     """
     if pod_netns is None or pod_netns.is_own or names(result):
         return of_result(host, owner, result)
@@ -122,7 +122,7 @@ def made_elsewhere(
 
 
 def _addresses(pod_netns: Netns, ifname: str) -> list[Address]:
-    """Return the first addresses of the pod's interface, which may have any number."""
+    """Return the first ADDRESSES addresses of the pod's interface: it may have any number."""
     with pod_netns:
         inside = Netlink()
         link = links.get(inside, ifname)
@@ -130,9 +130,9 @@ def _addresses(pod_netns: Netns, ifname: str) -> list[Address]:
 
 
 def of_result(host: Netlink, owner: Owner, result: Result | None) -> Message | None:
-    """Return the host's end of a pair that another suite made, as the attachment's result names it.
+    """Return the host's end of a pair that another suite made, by its name in the attachment's result.
 
-    Name and MAC must be the same, since names are given again, and the other end must be in a pod.
+    The MAC must be the same, since names are given again, and the other end must be in a pod.
     """
     for interface in result.interfaces if result else ():
         link = links.get(host, interface.name) if not interface.sandbox and is_link_name(interface.name) else None

@@ -1,4 +1,4 @@
-"""Routes."""
+"""Read and add routes."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 ANY = {AF_INET: "0.0.0.0", AF_INET6: "::"}  # noqa: S104  (the destination of a default route)
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
-UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES)  # no route, or one of such a type
+UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES)  # no route, or one that refuses
 LAST_SMALL_TABLE = 255  # the header's table field is one byte; RTA_TABLE has the rest
 
 
-def add(index: int, route: Route, gateway: Address | None) -> Request:
-    """A request for a route through a link, by `gateway` where the route names none of its own.
+def add_request(index: int, route: Route, gateway: Address | None) -> Request:
+    """Return the request that adds a route through a link, by `gateway` if the route names none.
 
-    As the reference's: without NLM_F_EXCL, so that a second gateway to a destination becomes another next hop.
+    NLM_F_EXCL is not set, as by the reference plugins: a second gateway to a destination becomes another next hop.
     """
     via = route.gw or gateway
     extra = route.extra
@@ -68,10 +68,10 @@ def add(index: int, route: Route, gateway: Address | None) -> Request:
 
 
 def found(netlink: Netlink, index: int, wanted: set[Wanted]) -> set[Wanted]:
-    """Return those of the wanted routes that go through a link, in whichever table; a gateway of None is any.
+    """Return the wanted routes that go through a link, in any table; a gateway of None matches all.
 
-    A pod's tables may be large, so nothing but the answer is kept. The kernel makes one IPv6 route of two to the same
-    destination through different links. Kernels before 4.20 do not filter.
+    Keep nothing but the answer: a pod's tables may be large. Compare each next hop: the kernel makes one IPv6 route of
+    two to the same destination through different links. Filter here too: kernels before 4.20 do not.
     """
     destinations = {(str(dst.first), dst.length) for dst, _ in wanted}
 
@@ -110,9 +110,9 @@ def has_gateway(netlink: Netlink, index: int) -> bool:
 
 
 def towards(netlink: Netlink, address: Address, link: int = 0) -> Message | None:
-    """The route that a packet of this host to an address would take, through a link if given; None without one."""
+    """Return the route that a packet of this host to an address would take, through `link` if given. None: no route."""
     message: Message = {"family": FAMILIES[address.version], "dst_len": address.bits, "RTA_DST": str(address)}
-    if link:  # which may belong to a VRF
+    if link:  # the link may belong to a VRF, with a table of its own
         message["RTA_OIF"] = link
     try:
         return netlink.get(RTM_GETROUTE, message)
@@ -123,6 +123,6 @@ def towards(netlink: Netlink, address: Address, link: int = 0) -> Message | None
 
 
 def is_local(netlink: Netlink, address: Address, link: int = 0) -> bool:
-    """Whether an address is one of this host's, as nf_tables' `fib daddr type local` has it; or one of a link's."""
+    """Return True if an address is local to this host, as for nf_tables' `fib daddr type local`, or to `link`."""
     route = towards(netlink, address, link)
     return route is not None and route["type"] == RTN_LOCAL

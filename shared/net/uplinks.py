@@ -80,7 +80,9 @@ def join(netlink: Netlink, undo: Undo, bridge: Message, uplinks: list[Message], 
         if is_port and is_up:
             continue
         name, index = link["IFLA_IFNAME"], link["index"]
-        requests = [] if is_port else bridges.join(index, bridge["index"], alias="", hairpin=False, isolated=False)
+        requests = (
+            [] if is_port else bridges.join_requests(index, bridge["index"], alias="", hairpin=False, isolated=False)
+        )
         requests += [] if is_up else [links.change_flags(index, IFF_UP, IFF_UP)]
         undo.push(
             f"set uplink {name} as it was",
@@ -106,7 +108,7 @@ def _take_out(netlink: Netlink, bridge: int, before: Message, own: tuple[int, ..
     netlink.batch([*requests, links.change_flags(index, before["flags"], IFF_UP)])
     if bridges.has_other_ports(netlink, bridge, *own):
         # another call's port came in between, and that call saw the uplink where it should be
-        joining = bridges.join(index, bridge, alias="", hairpin=False, isolated=False)
+        joining = bridges.join_requests(index, bridge, alias="", hairpin=False, isolated=False)
         netlink.batch([*joining, links.change_flags(index, IFF_UP, IFF_UP)])
 
 

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 def make(host: Netlink, undo: Undo, owner: Owner, pod_netns: Netns, *, mac: str, mtu: int) -> Message:
     """Create the pair with one end in the pod, both ends down. Return the host's end; undo deletes the pair.
 
-    `mac` is the pod's end's, `mtu` is in bytes, 0 for the kernel's default. The host's end ignores router
-    advertisements. It has no alias yet: give it one with the request that brings it up or makes it a port (GC takes a
-    link without alias for half-made).
+    `mac` is that of the pod's end, `mtu` is in bytes, 0 for the kernel's default. The host's end has no alias yet: give
+    it one with the request that brings it up or makes it a port, since GC takes a link without alias for half-made. Its
+    accept_ra is set to 0 if possible. That suffices for a bridge's port; for another link call
+    sysctl.refuse_advertisements.
+
     Raises LinkExists if the pod has a link of that name, or its end on the host belongs to a living pod.
     """
 

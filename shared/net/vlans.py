@@ -1,4 +1,4 @@
-"""VLANs of a bridge's ports; imported by the calls that have any."""
+"""VLANs of a bridge's ports. Imported by the calls that have any."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ BRIDGE_VLANS = {"family": AF_BRIDGE, "IFLA_EXT_MASK": RTEXT_FILTER_BRVLAN}
 def requests(index: int, *, default: int, native: int, trunk: list[int], keep_default: bool) -> list[Request]:
     """Return requests for a port's VLANs: `native` untagged (0: the `default` one stays), `trunk` tagged.
 
-    The bridge puts each new port into its `default` VLAN, untagged. A port with a `native` one leaves it, unless
-    `keep_default`: the pod would hear that VLAN, too. BRIDGE_VLAN_INFO_MASTER is nowhere set: it would put the bridge's
-    own end, the host, into the pod's VLANs and take it out of the default one.
+    The bridge puts each new port into its `default` VLAN, untagged. A port with a `native` VLAN leaves that one, or the
+    pod would hear it too; unless `keep_default`. No request sets BRIDGE_VLAN_INFO_MASTER: it would put the bridge's own
+    end, the host, into the pod's VLANs and take it out of the default one.
     """
     out = []
     if leaves_default(default, native, keep_default=keep_default):
@@ -82,42 +82,36 @@ def problems(
 
 
 def _is_own(bridge: Message, port: Message, native: int) -> bool:
-    """Return True for a port that this suite made; the reference plugins leave theirs in the default VLAN."""
+    """Return True for a port that this suite created. The reference plugins leave theirs in the default VLAN."""
     name = port["IFLA_IFNAME"]
     gateways = stable_link(f"{bridge['IFLA_IFNAME']}.{native}")
     return name == gateways or is_pod_link(name, port.get("IFLA_IFALIAS", ""))
 
 
 def ensure_gateway_port(
-    netlink: Netlink,
-    undo: Undo,
-    bridge: Message,
-    name: str,
-    *,
-    vlan: int,
-    keep_default: bool,
-    own: tuple[int, ...],
-    ipv6: bool,
-    dad: bool,
-) -> Message:
-    """The host's own place in a VLAN of the bridge: end `name` of a veth pair whose other end is a port in the VLAN.
+    netlink: Netlink, undo: Undo, bridge: Message, name: str, *,
+    vlan: int, keep_default: bool, own: tuple[int, ...], ipv6: bool, dad: bool,
+) -> Message:  # fmt: skip
+    """Return the host's end of the bridge's gateway port in a VLAN; create and bring it up if need be.
 
-    A pair that a killed ADD left half-made is completed. Raises InternalError if a stranger's link has the name. A new
-    pair is taken back unless a port that is not in `own` is in the VLAN by then.
+    The gateway port is a veth pair: end `name` gets the gateway addresses, the other one is a port of the bridge in the
+    VLAN. A pair that a killed ADD left half-made is completed. Undo deletes a new pair, unless a port that is not in
+    `own` is in the VLAN by then. Raises InternalError if another link has the name.
     """
     port_name = stable_link(name)
     is_new = links.get(netlink, name) is None and _make_gateway_port(netlink, bridge, name)
     gateway = links.require(netlink, name)
     port = require_gateway_port(netlink, bridge, gateway)
 
-    def take_back() -> None:
+    def remove() -> None:
         if not _members(netlink, bridge["index"], vlan) - {*own, port["index"]}:
             links.delete(netlink, name)
 
     if is_new:
-        undo.push(f"remove link {name}", take_back)
-    if not gateway["flags"] & IFF_UP:  # it comes up last of all
-        sysctl.prefer(f"ipv6/conf/{port['IFLA_IFNAME']}/accept_ra", "0")  # the bridge takes what arrives there
+        undo.push(f"remove link {name}", remove)
+    if not gateway["flags"] & IFF_UP:  # it comes up last: one that is up is complete
+        # best effort: the bridge, not its port, handles the frames that arrive there
+        sysctl.prefer(f"ipv6/conf/{port['IFLA_IFNAME']}/accept_ra", "0")
         sysctl.refuse_advertisements(name)
         if not dad:
             sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")
@@ -125,8 +119,8 @@ def ensure_gateway_port(
             sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
     keep_default = keep_default or port["IFLA_IFNAME"] != port_name  # the reference leaves its port in the default VLAN
     default = bridges.default_vlan(bridge)
-    joining = bridges.join(port["index"], bridge["index"], alias="", hairpin=False, isolated=False)
-    # each of these changes nothing if it is done already
+    joining = bridges.join_requests(port["index"], bridge["index"], alias="", hairpin=False, isolated=False)
+    # a request that was done already changes nothing
     bridges.add_port(netlink, bridge, [
         *([] if port.get("IFLA_MASTER") else joining),
         *requests(port["index"], default=default, native=vlan, trunk=[], keep_default=keep_default),
@@ -136,7 +130,7 @@ def ensure_gateway_port(
 
 
 def _make_gateway_port(netlink: Netlink, bridge: Message, name: str) -> bool:
-    """Make the veth pair, both ends down. Return False if a concurrent first ADD was faster."""
+    """Create the veth pair, both ends down. Return False if a concurrent first ADD was faster."""
     port_name = stable_link(name)
     try:
         links.add_veth(
@@ -151,10 +145,10 @@ def _make_gateway_port(netlink: Netlink, bridge: Message, name: str) -> bool:
 
 
 def require_gateway_port(netlink: Netlink, bridge: Message, gateway: Message) -> Message:
-    """Return the bridge's port behind a VLAN's gateway link; raise InternalError if that is a stranger's link.
+    """Return the bridge's port behind a VLAN's gateway link. Raise InternalError if the link is another one.
 
-    The pair is this suite's by the port's name, even before the port has joined. One of the reference plugins has
-    another name, and is known by the bridge.
+    The port's name shows that the pair is this suite's, even before the port has joined. A port of the reference
+    plugins has another name: it must be a port of the bridge.
     """
     name = gateway["IFLA_IFNAME"]
     is_pair = links.kind(gateway) == "veth" and "IFLA_LINK_NETNSID" not in gateway
@@ -169,13 +163,27 @@ def require_gateway_port(netlink: Netlink, bridge: Message, gateway: Message) ->
     return port
 
 
+def gateway_port_problems(
+    netlink: Netlink, bridge: Message, name: str, link: Message | None, *, native: int, keep: bool
+) -> list[str]:
+    """Return all differences between gateway link `name` (None: missing) and the one of `ensure_gateway_port`."""
+    if link is None:
+        return [f"link {name} is missing"]
+    found = [] if link["flags"] & IFF_UP else [f"link {name} is down"]
+    port = links.peer_here(netlink, link)
+    if port is not None:
+        found += bridges.port_problems(bridge, port)
+        found += problems(netlink, bridge, port, native=native, trunk=[], keep=keep)
+    return found
+
+
 def _vlan_request(kind: int, index: int, members: list[dict[str, int]], tolerate: tuple[int, ...] = ()) -> Request:
     info = {"IFLA_BRIDGE_VLAN_INFO": members}
     return Request(kind, {"family": AF_BRIDGE, "index": index, "IFLA_AF_SPEC": info}, 0, tolerate)
 
 
 def _ranges(vids: list[int]) -> list[tuple[int, int]]:
-    """Sorted numbers as inclusive ranges, so that a trunk of thousands is a few attributes."""
+    """Return sorted, inclusive ranges, so that a trunk of thousands is a few attributes."""
     found: list[tuple[int, int]] = []
     for vid in sorted(set(vids)):
         if found and found[-1][1] == vid - 1:
@@ -186,7 +194,7 @@ def _ranges(vids: list[int]) -> list[tuple[int, int]]:
 
 
 def of_port(netlink: Netlink, index: int) -> dict[int, bool]:
-    """A port's VLANs, and whether each is its native one (PVID, untagged)."""
+    """Return a port's VLANs, with True for the native one (PVID, untagged)."""
 
     def of_one(stream: Iterator[Message]) -> dict[int, bool]:
         return next((_vlans(link) for link in stream if link["index"] == index), {})
@@ -195,7 +203,7 @@ def of_port(netlink: Netlink, index: int) -> dict[int, bool]:
 
 
 def _members(netlink: Netlink, bridge: int, vlan: int) -> set[int]:
-    """The indexes of the bridge's ports that are in a VLAN."""
+    """Return the indexes of the bridge's ports that are in a VLAN."""
 
     def members(stream: Iterator[Message]) -> set[int]:
         ports = (link for link in stream if link.get("IFLA_MASTER") == bridge and link["index"] != bridge)

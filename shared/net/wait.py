@@ -1,4 +1,4 @@
-"""Waiting for the kernel: by its notifications, with a deadline, never by sleeping."""
+"""Wait for the kernel: listen to its notifications until a deadline, never sleep."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 CARRIER_SECONDS = 2.5
 DAD_SECONDS = 10.0
 GONE_SECONDS = 2.0
-NEWS_BYTES = 16  # of a notification, of which nothing but the sender counts
+NEWS_BYTES = 16  # of a notification: nothing but its sender counts
 
 
 def carrier(netlink: Netlink, name: str) -> Message:
-    """The link when it has carrier (and a bridge's port forwards); raises InternalError after 2.5 seconds."""
+    """Wait until a link has carrier, and a bridge's port forwards. Return it; raise InternalError after 2.5 seconds."""
     steps.begin("carrier")
     link: Message = {}
 
@@ -37,16 +37,17 @@ def carrier(netlink: Netlink, name: str) -> Message:
 
 
 def gateway_carrier(netlink: Netlink, name: str) -> Message:
-    """Return a bridge, or a VLAN gateway port, when the host can send through it; raises InternalError after 2.5 s.
+    """Wait until the host can send through a bridge or a VLAN gateway port. Return it.
 
-    Do not wait if no port of the bridge forwards: the spanning tree protocol takes longer than that.
+    Do not wait if no port of the bridge forwards: the spanning tree protocol takes longer. Raises InternalError after
+    2.5 seconds.
     """
     link: Message = {}
 
     def is_up() -> bool:
         link.update(links.require(netlink, name))
-        # A bridge that was up before it had a port, and never lost its carrier, keeps the state "unknown". A veth's end
-        # has that state until the kernel has looked at its carrier.
+        # A bridge that was up before it had a port, and never lost its carrier, keeps the state "unknown". An end of a
+        # veth pair has that state until the kernel has looked at its carrier.
         is_known = link["IFLA_OPERSTATE"] != links.IF_OPER_UNKNOWN or links.kind(link) == "veth"
         return not link["flags"] & IFF_LOWER_UP or not is_known or link["IFLA_OPERSTATE"] == links.IF_OPER_UP
 
@@ -55,10 +56,10 @@ def gateway_carrier(netlink: Netlink, name: str) -> Message:
 
 
 def link_local_settled(netlink: Netlink, index: int) -> None:
-    """Wait until a link that is up can ask for its IPv6 neighbours; raises InternalError after 10 seconds.
+    """Wait until a link that is up can ask for its IPv6 neighbours. Raises InternalError after 10 seconds.
 
-    For packets that it forwards, the kernel sends neighbour solicitations from the link-local address alone, and none
-    while that is in duplicate address detection. A link that is up has this address, or will never have one.
+    For packets that it forwards, the kernel sends neighbour solicitations from the link-local address only, and none
+    while that is in duplicate address detection. A link that is up has this address already, or will never have one.
     """
 
     def is_settled() -> bool:
@@ -71,7 +72,10 @@ def link_local_settled(netlink: Netlink, index: int) -> None:
 
 
 def addresses_settled(netlink: Netlink, index: int) -> None:
-    """Until duplicate address detection is over on a link; raises InternalError for a duplicate or after 10 seconds."""
+    """Wait until duplicate address detection is over on a link.
+
+    Raises InternalError for a duplicate, or after 10 seconds.
+    """
     steps.begin("dad")
 
     def is_settled() -> bool:
@@ -81,10 +85,10 @@ def addresses_settled(netlink: Netlink, index: int) -> None:
 
 
 def addresses_local(netlink: Netlink, index: int, own: list[Address]) -> None:
-    """Wait until a link takes packets to its own IPv6 addresses; raises InternalError after 10 seconds.
+    """Wait until a link accepts packets to its own IPv6 addresses. Raises InternalError after 10 seconds.
 
-    The kernel makes an address a local one some time after it was added, even without duplicate address detection, and
-    drops packets that come before.
+    The kernel makes an address local some time after it was added, even without duplicate address detection, and drops
+    packets that arrive before.
     """
     waiting = [address for address in own if address.version == 6]
 
@@ -103,12 +107,12 @@ def is_gone(netlink: Netlink, name: str) -> bool:
 
 
 def gone(netlink: Netlink, name: str) -> bool:
-    """Return True as soon as `is_gone` does; False if the link is still there after 2 seconds."""
+    """Wait until `is_gone`. Return False if the link is still there after 2 seconds."""
     return links_change(lambda: is_gone(netlink, name))
 
 
 def links_change(condition: Callable[[], bool]) -> bool:
-    """Return True as soon as a condition about links holds; False if it does not hold within 2 seconds."""
+    """Wait until a condition about links holds. Return False if it does not within 2 seconds."""
     try:
         _until(condition, RTNLGRP_LINK, GONE_SECONDS, "no link changed")
     except InternalError:
@@ -120,12 +124,13 @@ def _until(condition: Callable[[], bool], group: int, seconds: float, failure: s
     if condition():
         return
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-    # A socket without a port is passed over by the kernel's multicasts. To a connected one, no process can send alone.
+    # connect gives the socket a port: the kernel's multicasts pass over a socket without one. A connected socket also
+    # gets no unicast message of another process.
     listener.connect((KERNEL, 0))
     listener.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
     try:
         with signals.interruptible(seconds):
-            # looked at again after listening began, so that no change can fall in between
+            # look again now that the socket listens: the change may have come in between
             while not condition():
                 _await_news(listener)
     except signals.DeadlineExpired:
@@ -135,7 +140,7 @@ def _until(condition: Callable[[], bool], group: int, seconds: float, failure: s
 
 
 def _await_news(listener: socket.socket) -> None:
-    """Wait until the kernel tells of a change. A process may send to the same group: that is no news."""
+    """Wait until the kernel reports a change. Ignore messages that processes send to the same group."""
     sender = None
     while sender != KERNEL:
         try:

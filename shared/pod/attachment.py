@@ -22,8 +22,9 @@ from shared import steps
 from shared.cni import config, delegate
 from shared.cni.config import boolean, choice, field, integer, invalid, mac, obj, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable
-from shared.cni.plugin import available, each, previous_result, supported, valid_attachments
-from shared.cni.result import Interface, Result, dns_from_json
+from shared.cni.ip import Address, Prefix
+from shared.cni.plugin import available, each, failure, previous_result, supported, valid_attachments
+from shared.cni.result import Interface, Result, Route, dns_from_json
 from shared.net import filter_tables, links, netns, renamed
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.cni.call import Call
-    from shared.cni.ip import Prefix
     from shared.masquerade import Masquerading
     from shared.net.netlink import Message
     from shared.net.netns import Netns
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     # GC: a link of the host, the network, names of the links of valid attachments
     IsLeftBehind = Callable[[Message, str, AbstractSet[str]], bool]
 
+DEFAULT_ROUTES = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 LEAST_MTU = 68  # bytes; ETH_MIN_MTU in linux/if_ether.h
 
 
@@ -139,12 +140,23 @@ class Attachment:
 
         return backend(self.keys.ipMasqBackend)
 
-    def assign(self, undo: Undo, *, interface: int, keep: AbstractSet[str] = frozenset()) -> Result:
+    def assign(
+        self,
+        undo: Undo,
+        *,
+        interface: int,
+        is_gateway: bool = False,
+        has_default_routes: bool = False,
+        keep: AbstractSet[str] = frozenset(),
+    ) -> Result:
         """Have the IPAM plugin assign addresses. Return a result with them, its routes and DNS settings.
 
-        `interface` is the place of the pod's interface among the result's, which the caller fills in. Also remove the
-        packet filters that this attachment and its addresses had earlier; those in `keep` the call replaces itself
-        (names of shared/pod/filters.py, besides masquerading).
+        `interface` is the place of the pod's interface among the result's, which the caller fills in. If `is_gateway`,
+        an address without a gateway gets the first one of its network. If `has_default_routes`, each family without a
+        default route gets one.
+
+        Also remove the packet filters that this attachment and its addresses had earlier; those in `keep` the call
+        replaces itself (names of shared/pod/filters.py, besides masquerading).
         Raises InternalError if the IPAM plugin returns no address.
         """
         result = delegate.add(self.call, undo) if self.ipam else Result()
@@ -153,6 +165,11 @@ class Attachment:
             raise InternalError(f"IPAM plugin {self.ipam} returned missing IP config")
         for ip in result.ips:
             ip.interface = interface
+            if ip.gateway is None and is_gateway:
+                ip.gateway = ip.address.first + 1
+            default = DEFAULT_ROUTES[ip.address.version]
+            if has_default_routes and all(route.dst != default for route in result.routes):
+                result.routes.append(Route(default, ip.gateway))
         if self.dns:
             result.dns = self.dns
         return result
@@ -243,15 +260,6 @@ def _wanted_mac(call: Call, keys: MacKeys) -> tuple[str, str]:
 def interface(link: Message, sandbox: str = "") -> Interface:
     """Return a link as a result lists it; `sandbox` is the path of its network namespace, empty for the host's."""
     return Interface(link["IFLA_IFNAME"], link.get("IFLA_ADDRESS", ""), sandbox, link["IFLA_MTU"])
-
-
-def failure(step: Callable[[], object]) -> list[str]:
-    """Run a step. Return its error's text if it raises CniError, otherwise nothing: no text or one."""
-    try:
-        step()
-    except CniError as error:
-        return [str(error)]
-    return []
 
 
 def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> None:

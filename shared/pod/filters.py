@@ -1,6 +1,6 @@
-"""All packet filters of an attachment, also those that the configuration no longer names.
+"""Remove all packet filters of an attachment, also those that its configuration no longer demands.
 
-`tables` are those that the host has, from shared/net/filter_tables.py: a call that finds none needs nothing of this.
+`tables` are the host's tables (shared/net/filter_tables.py). A call that finds none does not load this module.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ MODULES = {
     FIREWALL: "admission.nftables",
 }  # fmt: skip
 HAIRPIN = "hairpin"
-# Sets and maps whose keys are addresses, but for the IP version at the end of their names.
+# The sets and maps that have addresses as keys, without the IP version at the end of their names.
 BY_ADDRESS = {MASQUERADE: ("masq",), FIREWALL: ("admitted", "published", "guarded"), HOSTPORTS: (HAIRPIN,)}
-# A set of each mechanism, which is there once it was used.
+# One set of each mechanism: it exists once the mechanism was used.
 A_SET = {
     MASQUERADE: Set(INET, "masq4", ()), HOSTPORTS: Set(INET, "hostports4", ()), FIREWALL: Set(INET, "admitted4", ()),
     SPOOFCHECK: Set(BRIDGE, "guarded", ()), DEDUP: Set(BRIDGE, "podmacs", ()),
 }  # fmt: skip
-FIREWALL_RECORDS = "/run/cni/firewall"  # is there once a call of firewall has admitted a pod
-HOSTPORT_RECORDS = "/run/cni/portmap"  # is there once a call of portmap has used iptables
-SWITCHES = "/run/cni/localnet"  # is there once a call of portmap has turned route_localnet on
+FIREWALL_RECORDS = "/run/cni/firewall"  # exists once a call of firewall has admitted a pod
+HOSTPORT_RECORDS = "/run/cni/portmap"  # exists once a call of portmap has used iptables
+SWITCHES = "/run/cni/localnet"  # exists once a call of portmap has turned route_localnet on
 
 
 def remove(owner: Owner, tables: Tables) -> None:
-    """Remove everything of an attachment, and the rules of the reference plugins for its container."""
+    """Remove all filters of an attachment, and the rules of the reference plugins for its container."""
     tasks: list[Callable[[], object]] = [lambda: _remove_registered(owner, tables, frozenset())]
     if _has_iptables(tables):
         tasks.append(lambda: _remove_from_iptables(owner))
@@ -60,10 +60,10 @@ def remove(owner: Owner, tables: Tables) -> None:
 
 
 def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: AbstractSet[str]) -> None:
-    """Remove what a new attachment and its addresses have from former times.
+    """Remove older filters of a new attachment and of its addresses.
 
-    Mechanisms in `keep` replace it themselves. Others' host ports that lead to an address go if they are dead. What
-    others have under an address goes in any case: IPAM has given it to this attachment.
+    Keep those of the mechanisms in `keep`: they replace theirs. Remove all filters that another attachment has for one
+    of the addresses: IPAM has given it to this one. Remove host ports of another one that lead there if it is dead.
     """
     had_ports = HOSTPORTS in _remove_registered(owner, tables, keep)
     if posix.access(FIREWALL_RECORDS, posix.F_OK):
@@ -77,7 +77,7 @@ def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: A
 
 
 def _renew_iptables(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -> bool:
-    """Remove rules of former times by iptables. Return True if host ports were among them."""
+    """Remove older rules of iptables. Return True if host ports were among them."""
     if MASQUERADE_BY_IPTABLES not in keep:
         from shared.masquerade import iptables as masquerade
 
@@ -106,13 +106,13 @@ def _set_localnet_back() -> None:
 
 
 def _remove_registered(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> set[str]:
-    """Remove what is registered for an attachment, and return the mechanisms that had something."""
+    """Remove the elements that are registered for an attachment. Return their mechanisms."""
     mechanisms = [one for one in MECHANISMS if one[1] not in keep and (one[0].family, one[0].name) in tables]
     # a socket of nf_tables stays open, so that the kernel frees what was deleted while the call does something else
     found = former.registered(Nfnetlink(), owner, mechanisms) if mechanisms else []
     names = {mechanism for _, mechanism in found}
     if filter_tables.REFERENCES in tables and SPOOFCHECK not in keep:
-        names.add(SPOOFCHECK)  # the reference registers nothing
+        names.add(SPOOFCHECK)  # the reference plugins register nothing
     each(*(lambda name=name: _remove(name, owner) for name in sorted(names)))
     return names
 
@@ -160,9 +160,9 @@ def _evict(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -> None:
-    """Remove what invalid attachments of a network have, and the dead of any network.
+    """Remove the filters of a network's attachments that are not among the valid (container id, ifname).
 
-    Valid are the listed (container id, ifname).
+    Also remove those of dead attachments of any network.
     """
     tasks: list[Callable[[], object]] = [
         *(lambda name=name: _collect(name, network, valid) for name in _ever_used(tables))
@@ -182,7 +182,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -
 
 
 def _ever_used(tables: Tables) -> list[str]:
-    """Return the mechanisms whose sets exist. Others were never used, so they have left nothing."""
+    """Return the mechanisms with a set in the kernel. The others were never used, and have left nothing."""
     sets = {name: one for name, one in A_SET.items() if (one.table.family, one.table.name) in tables}
     found = Nfnetlink().get_all([one.query() for one in sets.values()]) if sets else []
     return [name for name, now in zip(sets, found, strict=True) if now]
@@ -209,7 +209,7 @@ def _forget(flows: AbstractSet[Flow]) -> None:
 
 
 def of_other_networks(owner: Owner, tables: Tables) -> list[Owner]:
-    """Return the dead attachments of the same container and interface in other networks that have something here."""
+    """Return the dead attachments of the same container and interface in other networks that have elements here."""
     kernel = Nfnetlink()
     present = [table for table in (INET, BRIDGE) if (table.family, table.name) in tables]
     names = sorted(set().union(*(former.namesakes(kernel, table, owner) for table in present)))

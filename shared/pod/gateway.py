@@ -1,4 +1,4 @@
-"""Make the host the gateway of a pod: forwarding on the host, routes in the pod that know no neighbour but the host."""
+"""Make the host the only neighbour of a pod: its gateways, and the pod's routes through them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import errno
 
 from shared.cni.ip import Prefix
 from shared.cni.result import Route
-from shared.net import addresses, routes, sysctl
+from shared.net import addresses, routes
 from shared.net.netlink import Netlink, Request
-from shared.net.wire import RT_SCOPE_NOWHERE, RTM_DELROUTE
+from shared.net.wire import IFF_UP, NLM_F_REPLACE, RT_SCOPE_HOST, RT_SCOPE_NOWHERE, RTM_DELROUTE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,32 +19,43 @@ if TYPE_CHECKING:
     from shared.net.netlink import Message
     from shared.net.netns import Netns
 
-OFF = ("0", None)
 
-
-def host_prefix(address: Address) -> Prefix:
+def _host_prefix(address: Address) -> Prefix:
     """Return the network of one address."""
     return Prefix(address, address.bits)
 
 
 def addresses_of(ips: Iterable[IP]) -> list[Prefix]:
     """Return the gateways of the pod's addresses, each once, as networks of one address."""
-    return list(dict.fromkeys(host_prefix(ip.gateway) for ip in ips if ip.gateway))
+    return list(dict.fromkeys(_host_prefix(ip.gateway) for ip in ips if ip.gateway))
 
 
-def forward(host: Netlink, ips: Iterable[IP]) -> None:
-    """Let the host forward packets of the addresses' families. Raise InternalError if it cannot be made to."""
-    for version in {ip.address.version for ip in ips}:
-        if sysctl.read(sysctl.FORWARDING[version]) != "1":
-            from shared.net import forwarding
+def end_requests(index: int, ips: Iterable[IP]) -> list[Request]:
+    """Return the requests that give the host's end the gateways, and the host a route to each of the pod's addresses.
 
-            forwarding.turn_on(host, version)
+    The end must come up before them.
+    """
+    given = [addresses.add_request(index, one, dad=False) for one in addresses_of(ips)]
+    for network, _ in sorted(_to_pod(ips), key=str):
+        request = routes.add_request(index, Route(network, None, {"scope": RT_SCOPE_HOST}), None)
+        request.flags |= NLM_F_REPLACE  # a pod that nobody deleted may have had the address: its route must not win
+        given.append(request)
+    return given
 
 
-def forwarding_problems(ips: Iterable[IP]) -> list[str]:
-    """Return a text for each family of the addresses that the host does not forward."""
-    now = {path: sysctl.read(path) for path in sorted(sysctl.FORWARDING[ip.address.version] for ip in ips)}
-    return [f"the host does not forward: sysctl net/{path} is {value}" for path, value in now.items() if value in OFF]
+def end_problems(host: Netlink, port: Message, ips: Iterable[IP]) -> list[str]:
+    """Return a text for each difference of the host's end from the state that `end_requests` left."""
+    index, name = port["index"], port["IFLA_IFNAME"]
+    problems = [] if port["flags"] & IFF_UP else [f"link {name} is down"]
+    given = addresses_of(ips)
+    have = addresses.found(host, index, set(given))
+    problems += [f"gateway address {one.address} is missing on {name}" for one in given if one not in have]
+    lost = _to_pod(ips) - routes.found(host, index, _to_pod(ips))
+    return problems + [f"route to {network} is missing on {name}" for network in sorted(str(one) for one, _ in lost)]
+
+
+def _to_pod(ips: Iterable[IP]) -> set[tuple[Prefix, Address | None]]:
+    return {(_host_prefix(ip.address.address), None) for ip in ips}
 
 
 def replace_routes(inside: Netlink, link: Message, ips: Iterable[IP]) -> None:
@@ -61,7 +72,7 @@ def replace_routes(inside: Netlink, link: Message, ips: Iterable[IP]) -> None:
                 "RTA_DST": str(network.first), "RTA_OIF": index,
             }  # fmt: skip
             requests.append(Request(RTM_DELROUTE, body, tolerate=(errno.ESRCH,)))
-        request = routes.add(index, Route(network), gateway)
+        request = routes.add_request(index, Route(network), gateway)
         request.message["RTA_PREFSRC"] = str(source)
         requests.append(request)
     inside.batch(requests)
@@ -81,7 +92,7 @@ def _wanted(ips: Iterable[IP]) -> dict[tuple[Prefix, Address | None], Address]:
     found: dict[tuple[Prefix, Address | None], Address] = {}
     for ip in ips:
         if ip.gateway:
-            found.setdefault((host_prefix(ip.gateway), None), ip.address.address)
+            found.setdefault((_host_prefix(ip.gateway), None), ip.address.address)
             if ip.address.length < ip.address.address.bits:
                 found.setdefault((ip.address.network, ip.gateway), ip.address.address)
     return found

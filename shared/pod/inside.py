@@ -16,22 +16,16 @@ if TYPE_CHECKING:
 
 
 def configure(
-    pod_netns: Netns,
-    ifname: str,
-    result: Result,
-    *,
-    dad: bool,
-    is_up: bool = True,
+    pod_netns: Netns, ifname: str, result: Result, *, dad: bool, is_up: bool = True,
     before_routes: Callable[[Netlink, Message], None] | None = None,
-) -> tuple[Message, Callable[[], None]]:
+) -> tuple[Message, Callable[[], None]]:  # fmt: skip
     """Give the pod's link the result's addresses, bring it up, and add the result's routes.
 
-    Sysctls are set first. If `dad`, wait for IPv6 duplicate address detection; otherwise the addresses skip it. A link
-    that is not to be up gets no address. `before_routes(inside, link)` runs in the pod's namespace when the link is up
-    and has its addresses, before the routes. A route without a gateway goes through that of the first address of its
-    family. When this function returns, the link has carrier, and the pod answers on its addresses.
+    If `dad`, wait for IPv6 duplicate address detection; otherwise the addresses skip it. A link that is not to be up
+    gets no address. `before_routes(inside, link)` runs in the pod's namespace when the link is up and has its
+    addresses. A route without a gateway goes through that of the first address of its family.
 
-    Return the link, and the function that announces its addresses to the neighbours.
+    Return the link when it has carrier and answers on its addresses, and the function that announces these.
     """
     with pod_netns:
         inside = Netlink()
@@ -44,14 +38,14 @@ def configure(
             return link, announce_pod
         has_ipv6 = any(address.version == 6 for address in own)
         _set_ipv6_sysctls(ifname, has_addresses=bool(own), has_ipv6=has_ipv6, dad=dad)
-        gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
-        requests = [addresses.add(index, ip.address, dad=dad) for ip in result.ips]
-        inside.batch([*requests, links.change_flags(index, IFF_UP, IFF_UP)])
+        given = [addresses.add_request(index, ip.address, dad=dad) for ip in result.ips]
+        inside.batch([*given, links.change_flags(index, IFF_UP, IFF_UP)])
         if dad and has_ipv6:
             wait.addresses_settled(inside, index)
         if before_routes:
             before_routes(inside, link)
-        inside.batch([routes.add(index, route, gateways.get(route.dst.version)) for route in result.routes])
+        gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
+        inside.batch([routes.add_request(index, route, gateways.get(route.dst.version)) for route in result.routes])
         # The kernel may report the carrier up to a second late if both ends of a veth pair have the same index. Until
         # then the link has no IPv6 multicast route, and answers no neighbour solicitation.
         wait.carrier(inside, ifname)

@@ -58,7 +58,7 @@ TABLE: tuple[Mutant, ...] = (
         "a wait heeds news of the kernel alone", "tests/system/test_netlink_senders.py -k wait",
     ),
     Mutant(
-        "shared/net/bridges.py", '    undo.push(f"set the number of MACs that {bridge[\'IFLA_IFNAME\']} may learn as it was", set_back)\n', "",
+        "shared/net/learning.py", '    undo.push(f"set the number of MACs that {bridge[\'IFLA_IFNAME\']} may learn as it was", set_back)\n', "",
         "a failed ADD sets the limit of learned MACs back", "tests/system/test_learned_addresses.py -k was_there",
     ),
     Mutant(
@@ -142,19 +142,19 @@ TABLE: tuple[Mutant, ...] = (
         "a failing ADD leaves a new bridge that another pod is joining", "tests/faults/test_failing_neighbours.py",
     ),
     Mutant(
-        "shared/net/bridges.py", "        if has_other_ports(netlink, bridge, *own, index):\n            return\n", "",
+        "shared/net/gateways.py", "        if bridges.has_other_ports(host, bridge, *own, index):\n            return\n", "",
         "a failing ADD leaves the gateway address that another pod uses", "tests/system/test_bridge.py -k failing_add_leaves_the_gateway",
     ),
     Mutant(
-        "shared/net/bridges.py", "(gateway.version == 4 or other.overlaps(gateway))", "True",
+        "shared/net/gateways.py", "(gateway.version == 4 or other.overlaps(gateway))", "True",
         "other IPv6 networks on the bridge stay", "tests/system/test_bridge.py -k other_ipv6_networks",
     ),
     Mutant(
-        "shared/net/bridges.py", "    if conflicts and not force:\n", "    if False:\n", "another address on the bridge stays without forceAddress",
+        "shared/net/gateways.py", "    if conflicts and not force:\n", "    if False:\n", "another address on the bridge stays without forceAddress",
         "tests/system/test_bridge.py -k another_address",
     ),
     Mutant(
-        "shared/net/bridges.py", "        netlink.batch([addresses.add(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])\n", "",
+        "shared/net/gateways.py", "        host.batch([addresses.add_request(index, other, dad=False, tolerate=(errno.EEXIST,)) for other in conflicts])\n", "",
         "an address that was forced away comes back when the ADD fails", "tests/system/test_bridge.py -k forced_away",
     ),
     Mutant(
@@ -166,11 +166,11 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_bridges.py -k mac_was_set",
     ),
     Mutant(
-        "shared/net/bridges.py", 'undo.push(f"set {bridge[\'IFLA_IFNAME\']}\'s calls of iptables as they were", take_back)', "undo",
+        "shared/net/bridge_netfilter.py", 'undo.push(f"set {bridge[\'IFLA_IFNAME\']}\'s calls of iptables as they were", set_back)', "undo",
         "a failing ADD sets the bridge's calls of iptables back", "tests/system/test_frames.py -k calls_of_iptables_after",
     ),
     Mutant(
-        "shared/net/bridges.py", "for name, _ in () if on else CALLS:", "for name, _ in CALLS:",
+        "shared/net/bridge_netfilter.py", "for name, _ in () if on else SWITCHES:", "for name, _ in SWITCHES:",
         "bridgeNfCallIptables: true leaves the namespace's switches alone", "tests/system/test_frames.py -k calls_of_iptables",
     ),
     Mutant(
@@ -432,7 +432,7 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS says that the host cannot forward", "tests/system/test_status.py -k must_fail",
     ),
     Mutant(
-        "shared/net/readiness.py", "    if 0 < mtu < LEAST_IPV6_MTU:\n", "    if False:\n", "an MTU that is too small for IPv6 is refused", "tests/system/test_status.py -k must_fail",
+        "shared/net/readiness.py", "    if 0 < mtu < bridges.LEAST_IPV6_MTU:\n", "    if False:\n", "an MTU that is too small for IPv6 is refused", "tests/system/test_status.py -k must_fail",
     ),
     Mutant(
         "shared/net/peers.py", 'if end.get("IFLA_LINK_NETNSID") != _number(host, pod_netns):', "if False:",

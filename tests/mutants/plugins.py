@@ -10,7 +10,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_tuning.py -k refused",
     ),
     Mutant(
-        "plugins/bridge.py", "bridges.learning_limit(bridge)) != wanted_limit", "bridges.learning_limit(bridge)) == -1",
+        "shared/net/learning.py", "(now := limit_of(bridge)) != most", "(now := limit_of(bridge)) == -1",
         "CHECK names another limit of learned MACs", "tests/system/test_learned_addresses.py -k was_there",
     ),
     Mutant(
@@ -22,7 +22,7 @@ TABLE: tuple[Mutant, ...] = (
         "a failed ADD leaves route_localnet as it was", "tests/system/test_route_localnet.py -k failed_add",
     ),
     Mutant(
-        "plugins/bridge.py", 'if (now := sysctl.read(sysctl.FORWARDING[version])) in ("0", None):', "if ():",
+        "shared/net/gateways.py", ' if now in ("0", None)', " if ()",
         "CHECK says that the host forwards no more", "tests/system/test_hidden_sysctls.py -k forwards",
     ),
     Mutant(
@@ -43,7 +43,7 @@ TABLE: tuple[Mutant, ...] = (
         "DEL silences a port before its MAC check goes", "tests/system/test_frames.py -k killed_at_any_message",
     ),
     Mutant(
-        "plugins/bridge.py", "lambda: links.silence(host, pod.owner.host_link)", "lambda: None",
+        "shared/frames/__init__.py", "lambda: links.silence(host, owner.host_link)", "lambda: None",
         "a failing ADD silences the port before its MAC check goes", "tests/system/test_frames.py -k failing_add_that",
     ),
     Mutant(
@@ -78,7 +78,7 @@ TABLE: tuple[Mutant, ...] = (
         "an ADD whose bridge was replaced in the meantime fails", "tests/faults/test_failing_neighbours.py -k replaced",
     ),
     Mutant(
-        "plugins/bridge.py", '    bridges.note_attached(host, undo, bridge_now, (*own, gateway_link["index"]))\n', "",
+        "plugins/bridge.py", '    bridges.note_attached(host, undo, bridge_now, (*own, gateway.link["index"]))\n', "",
         "a bridge that has had a pod stays, whatever fails after that", "tests/faults/test_failing_neighbours.py -k just_gone",
     ),
     Mutant(
@@ -86,19 +86,19 @@ TABLE: tuple[Mutant, ...] = (
         "a pod that comes back does not inherit the rules of its former life", "tests/system/test_former_keys.py -k next_pod_is_not_masqueraded",
     ),
     Mutant(
-        "plugins/bridge.py", '    own = (port["index"], *indexes)\n    _guard(host, undo, pod)\n    steps.begin("bridge")\n', '    own = (port["index"], *indexes)\n    steps.begin("bridge")\n',
+        "plugins/bridge.py", "        frames.install(host, undo, pod.owner, pod.own_mac, pod.frame_filters)\n", "        frames\n",
         "the MAC check is there", "tests/system/test_frames.py -k other_keys",
     ),
     Mutant(
-        "plugins/bridge.py", '    if not port["flags"] & IFF_UP:\n', "    if False:\n",
+        "shared/net/bridges.py", 'return found if port["flags"] & IFF_UP else', "return found if True else",
         "CHECK names a port that is down", "tests/system/test_bridge.py -k test_check",
     ),
     Mutant(
-        "plugins/bridge.py", "        problems += uplinks.problems(host, bridge, pod.uplinks)\n", "        uplinks\n",
+        "shared/net/bridge_state.py", "        found += of_bridge.problems(host, bridge, uplinks)\n", "        of_bridge\n",
         "CHECK looks at the uplinks", "tests/system/test_uplinks.py -k check",
     ),
     Mutant(
-        "plugins/bridge.py", "        problems += spoofcheck.problems(pod.owner, pod.own_mac)\n", "        spoofcheck\n",
+        "shared/frames/__init__.py", "        found += spoofcheck.problems(owner, mac)\n", "        spoofcheck\n",
         "CHECK looks at the MAC check's rules", "tests/system/test_frames.py -k flushed",
     ),
     Mutant(
@@ -106,7 +106,7 @@ TABLE: tuple[Mutant, ...] = (
         "CHECK asks the IPAM plugin", "tests/faults/test_truth.py -k names_everything",
     ),
     Mutant(
-        "plugins/bridge.py", "readiness.room(host, bridge, 1 + len(to_join) + needs_port)", "[]",
+        "shared/net/readiness.py", "room(host, bridge, 1 + len(joining) + needs_port)", "[]",
         "STATUS says that a bridge is full", "tests/system/test_many_links.py -k full",
     ),
     Mutant(
@@ -252,7 +252,7 @@ TABLE: tuple[Mutant, ...] = (
         "route_localnet goes on when the rules are there that make it safe, and not before", "tests/system/test_portmap.py -k localhost_stays_shut",
     ),
     Mutant(
-        "plugins/bridge.py", "    missing = [one for one in wanted if one not in have]\n",
+        "shared/net/gateways.py", "    missing = [one for one in wanted if one not in have]\n",
         '    missing = [one for one in wanted if one not in have]\n    sysctl.ensure("ipv4/ip_forward", "1")\n',
         "an ADD that cannot have its gateway address does not make the host forward", "tests/system/test_bridge.py -k another_address",
     ),
@@ -298,7 +298,7 @@ TABLE: tuple[Mutant, ...] = (
         "a limit that does not lead to the own ifb is another pod's", "tests/system/test_paths.py -k limit_of_the_references",
     ),
     Mutant(
-        "plugins/bridge.py", "    _require_free_mac(host, pod)\n\n", "\n",
+        "plugins/bridge.py", "    _require_free_mac(host, pod)\n    undo", "    undo",
         "a MAC that another has is refused before anything is touched", "tests/system/test_macs.py -k another_has",
     ),
     Mutant(
@@ -318,7 +318,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_ptp.py -k does_not_do",
     ),
     Mutant(
-        "plugins/ptp.py", "        request.flags |= NLM_F_REPLACE\n", "        pass\n",
+        "shared/pod/gateway.py", "request.flags |= NLM_F_REPLACE  #", "pass  #",
         "packets go to the new pod of an address, not to one that nobody deleted", "tests/system/test_ptp.py -k stale_route",
     ),
     Mutant(
@@ -326,7 +326,7 @@ TABLE: tuple[Mutant, ...] = (
         "the host's end has IPv6 even if new links have none", "tests/system/test_ptp.py -k new_links_do_not_have",
     ),
     Mutant(
-        "plugins/ptp.py", "lost = _to_pod(own) - routes.found(host, index, _to_pod(own))", "lost = set()",
+        "shared/pod/gateway.py", "lost = _to_pod(ips) - routes.found(host, index, _to_pod(ips))", "lost: set[tuple[Prefix, None]] = set()",
         "CHECK names a lost route to the pod", "tests/system/test_ptp.py -k names_each_loss",
     ),
     Mutant(

@@ -236,7 +236,7 @@ class Listening(netlink.Netlink):
 listening = Listening()
 wait.carrier(listening, "v0")
 print(links.require(kernel, "v0")["IFLA_OPERSTATE"])
-kernel.batch([addresses.add(index, Prefix.parse("fd00:5::1/64"), dad=True)])
+kernel.batch([addresses.add_request(index, Prefix.parse("fd00:5::1/64"), dad=True)])
 print(addresses.is_settled(kernel, index))
 wait.addresses_settled(kernel, index)
 print(addresses.is_settled(kernel, index))

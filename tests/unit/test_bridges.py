@@ -64,7 +64,7 @@ def attach(kernel: Kernel) -> dict[str, Any]:
     with KernelEnd(kernel) as end:
         return bridges.attach(
             end.netlink, Undo(), NAME,
-            lambda bridge: bridges.join(PORT, bridge["index"], alias="", hairpin=False, isolated=False),
+            lambda bridge: bridges.join_requests(PORT, bridge["index"], alias="", hairpin=False, isolated=False),
             own=(PORT,), mtu=0, vlan_filtering=False, promisc=False, ipv6=False, dad=False,
         )  # fmt: skip
 
@@ -125,4 +125,4 @@ def test_a_bridge_that_was_deleted_meanwhile_is_no_error() -> None:
 def test_whether_a_bridges_mac_was_set(monkeypatch: pytest.MonkeyPatch, sysfs: dict[str, str], is_set: bool) -> None:
     """By sysfs, which may show another network namespace: with a bridge of this name, but not of this MAC."""
     monkeypatch.setattr(bridges, "_sysfs", lambda _link, attribute: sysfs.get(attribute, ""))
-    assert (bridges.keep_mac({**shown(4), "IFLA_ADDRESS": "02:00:00:00:00:01"}) == []) == is_set
+    assert (bridges.keep_mac_requests({**shown(4), "IFLA_ADDRESS": "02:00:00:00:00:01"}) == []) == is_set

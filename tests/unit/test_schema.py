@@ -37,6 +37,14 @@ def test_rows() -> None:
     ]
 
 
+def test_the_runtimes_keys_come_last() -> None:
+    class Keys(Config):
+        runtimeConfig: Inner | None = field(section(Inner), None, "see runtimeConfig")  # noqa: N815
+        size: int = field(integer(0, 5), 0, "a size")
+
+    assert [row[0] for row in schema.rows(Keys)] == ["size", "runtimeConfig.number", "runtimeConfig.word"]
+
+
 def test_json_schema() -> None:
     inner = {
         "type": "object",

@@ -18,7 +18,7 @@ from shared.build import wire_tables
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
-from shared.net import addresses, bridges, links, routes, tc_wire, vlans, wire
+from shared.net import addresses, bridges, learning, links, routes, tc_wire, vlans, wire
 from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request, decode, encode, next_hops
 from shared.net.netns import Netns
 from shared.net.wire import (
@@ -152,7 +152,7 @@ def test_new_veth_pair(name: str, mac: str, peer: str, peer_mac: str, mtu: int, 
 
 @given(indexes, indexes, st.sampled_from(["", "pycni:net/c1/eth0"]), st.booleans(), st.booleans())
 def test_join(index: int, bridge: int, alias: str, hairpin: bool, isolated: bool) -> None:
-    requests = bridges.join(index, bridge, alias=alias, hairpin=hairpin, isolated=isolated)
+    requests = bridges.join_requests(index, bridge, alias=alias, hairpin=hairpin, isolated=isolated)
     for request in requests:
         same(request)
     member, *options = [request.message for request in requests]
@@ -170,14 +170,14 @@ def test_flags(index: int, flags: int, mask: int) -> None:
 
 @given(indexes, macs)
 def test_pinned_mac(index: int, mac: str) -> None:
-    """What bridges.keep_mac has for a bridge of which sysfs does not say that its MAC was set: its own, or a new one."""
+    """What bridges.keep_mac_requests has for a bridge of which sysfs does not say that its MAC was set: its own, or a new one."""
     bridge = {"index": index, "IFLA_IFNAME": "nosuchbridge", "IFLA_ADDRESS": mac}
-    (request,) = bridges.keep_mac(bridge)
+    (request,) = bridges.keep_mac_requests(bridge)
     same(request)
     pinned = request.message["IFLA_ADDRESS"]
     assert (request.kind, request.message) == (RTM_NEWLINK, {"index": index, "IFLA_ADDRESS": pinned})
     assert pinned == mac if mac != bridges.NO_MAC else pinned != mac
-    (request,) = bridges.keep_mac({**bridge, "IFLA_ADDRESS": bridges.NO_MAC})
+    (request,) = bridges.keep_mac_requests({**bridge, "IFLA_ADDRESS": bridges.NO_MAC})
     assert int(request.message["IFLA_ADDRESS"][:2], 16) & 3 == 2
 
 
@@ -217,7 +217,7 @@ def test_deletion_and_queries(name: str, index: int) -> None:
 
 @given(indexes, prefixes, st.booleans())
 def test_address(index: int, prefix: Prefix, dad: bool) -> None:
-    request = addresses.add(index, prefix, dad=dad)
+    request = addresses.add_request(index, prefix, dad=dad)
     same(request)
     assert request.message["prefixlen"] == prefix.length
     assert bool(request.message.get("flags", 0) & IFA_F_NODAD) == (prefix.version == 6 and not dad)
@@ -238,7 +238,7 @@ def test_address(index: int, prefix: Prefix, dad: bool) -> None:
 )  # fmt: skip
 def test_route(index: int, dst: Prefix, has_gateway: bool, extra: dict[str, int]) -> None:
     gateway = Address(dst.version, dst.address.value ^ 1) if has_gateway else None
-    request = routes.add(index, Route(dst, None, extra), gateway)
+    request = routes.add_request(index, Route(dst, None, extra), gateway)
     same(request)
     message = request.message
     table = extra.get("table", 254)
@@ -253,7 +253,7 @@ def test_route(index: int, dst: Prefix, has_gateway: bool, extra: dict[str, int]
 
 @given(v4 | v6, v4 | v6)
 def test_the_routes_own_gateway_wins(own: Address, other: Address) -> None:
-    request = routes.add(3, Route(Prefix(Address(own.version, 0), 0), own), other)
+    request = routes.add_request(3, Route(Prefix(Address(own.version, 0), 0), own), other)
     assert request.message["RTA_GATEWAY"] == str(own)
 
 
@@ -621,5 +621,5 @@ def test_a_kernel_without_a_limit_of_learned_macs() -> None:
     """It passes over the attribute, and shows none: the answer is code 2 and names the key."""
     bridge = {"index": 4, "IFLA_IFNAME": "cni0", "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}
     with KernelEnd() as kernel, pytest.raises(UnsupportedField, match=r'"fdbMaxLearned" needs Linux 6\.8'):
-        bridges.limit_learning(kernel.netlink, Undo(), bridge, 100, ())
+        learning.limit(kernel.netlink, Undo(), bridge, 100, ())
     assert kernel.requests == []
