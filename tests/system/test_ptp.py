@@ -49,10 +49,10 @@ class Node(nodes.Node):
         return str(self.results[pod]["interfaces"][0]["name"])
 
     def routes(self, pod: str | None, link: str) -> set[str]:
-        """A link's routes as `destination via gateway src source scope`, but for link-local ones."""
+        """A link's routes as `destination via gateway src source scope`, but for the host's end's own and link-local ones."""
         found = self.host.ip("-4", "route", "show", "dev", link, netns=pod)
         found += self.host.ip("-6", "route", "show", "dev", link, netns=pod)
-        kept = [one for one in found if not one["dst"].startswith("fe80") and one.get("protocol") != "kernel"]
+        kept = [one for one in found if not one["dst"].startswith("fe80") and (pod or one.get("protocol") != "kernel")]
         words = {"gateway": "via", "prefsrc": "src", "scope": "scope"}
         return {
             " ".join([one["dst"], *(f"{words[k]} {one[k]}" for k in words if one.get(k, "global") != "global")])
@@ -225,6 +225,8 @@ def test_an_address_without_a_network(node: Node) -> None:
     path = fake_ipam(node, ips)
     node.add("a", FAKE, path=path)
     assert node.answers("10.1.0.10") and node.answers("fd00:1::10") and node.pings("a", "10.9.9.1")
+    own = {"fd00:1::10"}  # of the kernel
+    assert node.routes("a", "eth0") - own == {"10.9.9.1 src 10.1.0.10 scope link", "fd00:9::1 src fd00:1::10"}
     assert node.check("a", FAKE, path=path) == ""
 
 

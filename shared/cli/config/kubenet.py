@@ -1,4 +1,4 @@
-"""cnitool kubenet: a node's pod CIDRs as the network that kubelet's kubenet made of them."""
+"""cnitool kubenet: write the network that kubelet's kubenet created from a node's pod CIDRs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 def run(options: Options) -> int:
-    """Prints the configuration."""
+    """Print the configuration."""
     print_json(configuration(options))
     return 0
 
 
 def configuration(options: Options) -> dict[str, Any]:
-    """A configuration list of a version that containerd 1.6 takes, too."""
+    """Return a configuration list. Its version, 1.0.0, is the newest that containerd 1.6 accepts."""
     versions = sorted({6 if ":" in cidr else 4 for cidr in options.pod_cidr})
     bridge = {
         "type": "bridge",

@@ -1,4 +1,4 @@
-"""Configurations as the plugins themselves read them: their own code judges, and nothing is called or touched."""
+"""Read configurations with the plugins' own code. No plugin is executed, and nothing is touched."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from shared.cni.versions import of_plugin
 from shared.executables import PLUGINS
 from shared.runtime.conflist import NetworkConfigList
 
-# An attachment that nobody has: what depends on it is not judged.
+# No pod has this attachment: checks that depend on the pod do not apply.
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/none",
 }  # fmt: skip
 
 
 def call(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Call:
-    """An ADD as the plugin would get it, without what a runtime supplies for capabilities; raises CniError."""
+    """Return the ADD that the plugin would get, without the runtime's arguments for capabilities. Raise CniError."""
     made = Call(ENVIRONMENT)
     message = {**plugin, "name": network.name, "cniVersion": network.cni_version}
     made.read_config(json.dumps(message).encode(), of_plugin(PLUGINS.get(str(plugin.get("type")), "")))
@@ -43,14 +43,14 @@ def judge(kind: str, made: Call) -> None:
 
 
 def pool(network: NetworkConfigList, plugin: Mapping[str, Any]) -> Pool | None:
-    """The addresses that host-local has for a plugin, None where it has none to assign; raises CniError."""
+    """Return the pool of host-local for a plugin, None if the plugin does not use host-local. Raise CniError."""
     ipam = folded(dict(plugin), "ipam")
     is_asked = isinstance(ipam, dict) and folded(ipam, "type") == "host-local"
     return Pool(call(network, plugin)) if is_asked else None
 
 
 def ranges(network: NetworkConfigList, plugin: Mapping[str, Any]) -> list[Range]:
-    """The ranges of that pool, none where it cannot be read, which is `judge`'s to tell."""
+    """Return the ranges of that pool. Return none if the pool cannot be read; `judge` reports the reason."""
     try:
         found = pool(network, plugin)
     except CniError:

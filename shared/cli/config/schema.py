@@ -1,4 +1,4 @@
-"""JSON Schema and documentation table of a plugin's keys, both from their declarations (config.Field).
+"""Derive the JSON Schema and the documentation table of a plugin's keys from their declarations (config.Field).
 
 `cnitool schema PLUGIN` prints the schema. `python -m shared.cli.config.schema PAGE…` fills in the tables of Markdown
 pages between `<!-- keys: NAME -->` and `<!-- end -->`.
@@ -22,7 +22,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 EVERY_PLUGIN = "pycni"  # the suite's own key, which any plugin's configuration may have
 RUNTIMES = ("args", "runtimeConfig")
 NONE = "–"
-# What a reader calls a kind whose schema says it less plainly.
+# Names for kinds with schemas that a reader would have to decode.
 PLAIN = (
     (config.mac, "MAC"), (config.link_name, "link name"), (config.absolute_path, "absolute path"),
     (config.address, "IP address"), (config.prefix, "CIDR"), (config.obj, "object"),
@@ -31,23 +31,26 @@ FORMATS = {"ip": "IP address", "cidr": "CIDR"}
 
 
 def run(options: Namespace) -> int:
-    """Prints the schema of a plugin's configuration."""
+    """Print the schema of a plugin's configuration."""
     keys = keys_of(options.plugin)
     say(readable({"$schema": DIALECT, "title": options.plugin, **(json_schema(keys) if keys else {"type": "object"})}))
     return 0
 
 
 def keys_of(plugin: str) -> type[Config] | None:
-    """The declared keys of a plugin, None for one that has none, or EVERY_PLUGIN's; raises KeyError for another."""
+    """Return the declared keys of a plugin or of EVERY_PLUGIN, None if it has none.
+
+    Raises KeyError for a name that is neither.
+    """
     module = "shared.cni.log_config" if plugin == EVERY_PLUGIN else PLUGINS[plugin]
     found: type[Config] | None = getattr(importlib.import_module(module), "Config", None)
     return found
 
 
 def json_schema(keys: type[Config]) -> dict[str, Any]:
-    """The JSON Schema of an object with these keys.
+    """Return the JSON Schema of an object with these keys.
 
-    Unknown keys pass and null is "not set", as everywhere in CNI; that case does not matter cannot be said in it.
+    Unknown keys pass and null means "not set", as in all of CNI. A schema cannot express that keys match in any case.
     """
     properties = {name: _property(declared) for name, declared in keys.fields.items()}
     required = [name for name, declared in keys.fields.items() if declared.required]
@@ -74,13 +77,13 @@ def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows(keys: type[Config]) -> list[tuple[str, ...]]:
-    """(key, type, default, help) of each key, those of an object inside after its own, with the path to them."""
+    """Return (key, type, default, help) of each key. The keys of an object follow its own, with the path to them."""
     return _rows(keys, "", set())
 
 
 def _rows(keys: type[Config], path: str, seen: set[type[Config]]) -> list[tuple[str, ...]]:
     out: list[tuple[str, ...]] = []
-    # the runtime's keys come last: an operator looks for those that a configuration file has
+    # The runtime's keys come last: an operator looks for the keys of a configuration file.
     for name, declared in sorted(keys.fields.items(), key=lambda item: item[0] in RUNTIMES):
         inner, suffix = inside(declared.kind.schema)
         place = f"{path}{name}"
@@ -93,7 +96,7 @@ def _rows(keys: type[Config], path: str, seen: set[type[Config]]) -> list[tuple[
 
 
 def inside(schema: dict[str, Any]) -> tuple[type[Config] | None, str]:
-    """The declared object that a value is or has in its lists, and a pair of brackets for each list."""
+    """Return the declared object of a value, or of the elements of its lists, and a pair of brackets for each list."""
     suffix = ""
     while "items" in schema:
         schema = schema["items"]
@@ -129,7 +132,7 @@ def _default(declared: Field) -> str:
 
 
 def table(plugin: str) -> str:
-    """A plugin's keys as a Markdown table; empty for a plugin that has none."""
+    """Return a plugin's keys as a Markdown table, empty if it has none."""
     keys = keys_of(plugin)
     if keys is None:
         return ""
@@ -139,7 +142,7 @@ def table(plugin: str) -> str:
 
 
 def filled(text: str) -> str:
-    """A Markdown text with each plugin's table, and EVERY_PLUGIN's, between its markers."""
+    """Return a Markdown text with the table of each plugin, and of EVERY_PLUGIN, between its markers."""
     marked = re.compile(r"(<!-- keys: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return marked.sub(lambda found: found[1] + table(found[2]) + found[3], text)
 

@@ -1,8 +1,7 @@
-"""validate: configurations against what the plugins declare, against each other, and against what is installed.
+"""cnitool validate: compare configurations with the plugins' declarations, each other, and the installed executables.
 
-Nothing is executed or touched. What a key may be is said where the plugin declares it, and what contradicts it where
-the plugin reads it; here are the specification's own keys and what only shows when one looks at several plugins or
-files.
+Nothing is executed or touched. The plugins' declarations define values; the plugins' readers find contradictions. This
+module has the specification's own keys, and the checks that need several plugins or files.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ PLUGIN_KEYS = {
     "ipam.routes": ("dst", "gw", *ROUTE_KEYS_1_1),
     "dns": DNS_KEYS,
 }  # fmt: skip
-# Plugins that do nothing without a capability, or one of these keys (the specification's conventions).
+# Plugins that have no effect without a capability (the specification's conventions) or one of these keys.
 ONLY_BY_CAPABILITY = {"portmap": ("portMappings", ()), "bandwidth": ("bandwidth", ("ingressRate", "egressRate"))}
 
 
 @dataclass(frozen=True)
 class Remark:
-    """Something about a configuration; `path` leads to the key, empty for the whole file."""
+    """A remark about a configuration. `path` leads to the key; it is empty for the whole file."""
 
     severity: str
     path: str
@@ -64,7 +63,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class Finding:
-    """A remark, with the file that it is about."""
+    """A remark and its file."""
 
     file: str
     path: str
@@ -77,7 +76,7 @@ class Finding:
 
 
 def run(options: Namespace) -> int:
-    """Prints what there is to say about a file or directory; 0 for nothing or notes, 1 for warnings, 2 for errors."""
+    """Print the findings about a file or directory. Return 2 if there are errors, 1 for warnings, otherwise 0."""
     try:
         bin_dirs = [Path(directory).absolute() for directory in options.bin_dir or networks.bin_dirs()]
     except UsageError as error:
@@ -93,7 +92,7 @@ def run(options: Namespace) -> int:
 
 
 def findings(where: Path, bin_dirs: Sequence[Path]) -> list[Finding]:
-    """Everything about the networks of a file or directory; a file's are compared with those beside it, too."""
+    """Return all findings about a file or directory. A file is also compared with the other files of its directory."""
     own, found = _read(where)
     others = _read(where.parent)[0] if where.is_file() else {}
     others.pop(where, None)
@@ -108,7 +107,7 @@ def findings(where: Path, bin_dirs: Sequence[Path]) -> list[Finding]:
 
 
 def _read(where: Path) -> tuple[dict[Path, NetworkConfigList], list[Finding]]:
-    """The network of each file that can be loaded, and why the others cannot."""
+    """Return the network of each file that can be loaded, and the reasons why others cannot."""
     loaded = {}
     found: list[Finding] = []
     paths = [where]
@@ -130,7 +129,7 @@ def _read(where: Path) -> tuple[dict[Path, NetworkConfigList], list[Finding]]:
 
 
 def _file(path: Path) -> Iterator[Remark]:
-    """What shows in the file only, not in the network that it describes."""
+    """Find mistakes that the loaded network no longer shows."""
     twice: list[str] = []
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -156,7 +155,7 @@ def _network(network: NetworkConfigList, bin_dirs: Sequence[Path]) -> Iterator[R
 
 
 def _plugins(network: NetworkConfigList) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The plugins, each with the path to it in the file: a list's, or the file itself."""
+    """Yield each plugin after its path in the file; the path is empty if the file is one plugin's."""
     for position, plugin in enumerate(network.plugins):
         yield f"plugins[{position}]" if network.path and network.path.suffix == ".conflist" else "", plugin
 
@@ -166,7 +165,7 @@ def _joined(path: str, key: str) -> str:
 
 
 class _Plugin:
-    """One plugin of a network with the IPAM plugin that it names; `own` are those of them that are this suite's."""
+    """One plugin of a network, and the IPAM plugin that it names. `own` lists the ones that belong to this suite."""
 
     def __init__(self, network: NetworkConfigList, plugin: Mapping[str, Any], bin_dirs: Sequence[Path]) -> None:
         self.network, self.raw, self.bin_dirs = network, dict(plugin), bin_dirs
@@ -180,11 +179,11 @@ class _Plugin:
 
     @property
     def declared(self) -> list[type[Config]]:
-        """The keys of those plugins that are this suite's."""
+        """Return the declared keys of the plugins in `own`."""
         return [keys for keys in map(schema.keys_of, self.own) if keys is not None]
 
     def remarks(self) -> Iterator[Remark]:
-        """Is it installed, are its keys known and their values usable, do they go together."""
+        """Check the executables, then keys and values, then contradictions between them."""
         yield from self._installed()
         ipam = folded(self.raw, "ipam")
         if ipam and isinstance(ipam, dict) and not folded(ipam, "type"):
@@ -196,7 +195,7 @@ class _Plugin:
             yield from self._contradictions()
 
     def _installed(self) -> Iterator[Remark]:
-        """Find both executables; one that a link or a copy gave another name counts as the plugin that it is."""
+        """Find both executables. A link or copy with another name counts as the plugin that it starts."""
         self.kind = yield from self._found("type", self.kind)
         if self.ipam:
             plugin = yield from self._found("ipam.type", self.ipam)
@@ -205,7 +204,7 @@ class _Plugin:
             self.ipam = plugin
 
     def _found(self, path: str, kind: str) -> Generator[Remark, None, str]:
-        """Look for an executable and return the plugin that it is."""
+        """Find an executable and return the plugin that it starts."""
         plugin, where = kind, kind
         try:
             executable = find(kind, self.bin_dirs)
@@ -223,7 +222,7 @@ class _Plugin:
         return plugin
 
     def _keys(self, raw: dict[str, Any], declared: Sequence[type[Config]], path: str) -> Iterator[Remark]:
-        """Unknown keys and unusable values of an object, and of those inside that are declared."""
+        """Find unknown keys and unusable values of an object, and of the declared objects in it."""
         fields: dict[str, list[Field]] = {}
         for keys in declared:
             for name, one in keys.fields.items():
@@ -245,12 +244,12 @@ class _Plugin:
             yield from _without_effect(keys, raw, path)
 
     def _is_known_whole(self, place: str) -> bool:
-        """Whether every plugin that reads the object at a path says which keys it has."""
+        """Return True if each plugin that reads the object at a path declares its keys."""
         root = place.partition(".")[0]
         if root in ("", "ipam"):
             return (self.ipam if root else self.kind) in self.own
         both = all(kind in self.own for kind in (self.kind, self.ipam) if kind)
-        return place == "dns" or (both and place != "args")  # args is anybody's
+        return place == "dns" or (both and place != "args")  # any plugin may read args
 
     def _capabilities(self) -> Iterator[Remark]:
         raw = folded(self.raw, "capabilities")
@@ -276,13 +275,13 @@ class _Plugin:
             yield Remark(WARNING, f"capabilities.{needed}", reason)
 
     def _served(self) -> set[str]:
-        """The capabilities for which a runtime's arguments are read: the keys of runtimeConfig."""
+        """Return the capabilities that the plugins serve: the declared keys of runtimeConfig."""
         declared = [keys.fields["runtimeConfig"] for keys in self.declared if "runtimeConfig" in keys.fields]
         inside = [schema.inside(one.kind.schema)[0] for one in declared]
         return {capability for keys in inside if keys is not None for capability in keys.fields}
 
     def _contradictions(self) -> Iterator[Remark]:
-        """What the plugins of this suite object to when they read it; each tells the first thing only."""
+        """Let the plugins of this suite read the configuration. Each reports only its first objection."""
         for kind in self.own:
             try:
                 reading.judge(kind, reading.call(self.network, self.raw))
@@ -306,7 +305,7 @@ def _beginning(executable: Path) -> bytes:
 
 
 def _members(value: Any, path: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The object that a value is or, `depth` lists deep, those that it has, with the path to each."""
+    """Yield the value if it is an object, or the objects in its lists, `depth` lists deep; each after its path."""
     if depth == 0 and isinstance(value, dict):
         yield path, value
     elif depth and isinstance(value, list):
@@ -336,7 +335,7 @@ def _value(declared: Field, name: str, raw: dict[str, Any], path: str) -> Iterat
 
 
 def _without_effect(keys: type[Config], raw: dict[str, Any], path: str) -> Iterator[Remark]:
-    """The keys of an object that do nothing beside its other keys."""
+    """Find keys of an object that have no effect because of its other keys."""
     for name, one in keys.fields.items():
         if _is_unset(folded(raw, name)):
             continue
@@ -359,7 +358,7 @@ def _is_unset(value: Any) -> bool:
 
 
 def _against(network: NetworkConfigList, others: Mapping[Path, NetworkConfigList]) -> Iterator[Remark]:
-    """What this network and the other ones of the node have in common and should not."""
+    """Find names and ranges that this network shares with other networks of the node."""
     for path, other in others.items():
         if other.name == network.name:
             yield Remark(ERROR, "name", f"{path} has a network of the same name, {network.name}")
