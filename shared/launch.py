@@ -27,7 +27,7 @@ def _hold_standard_descriptors() -> None:
 
 
 def main(tree: str, name: str, plugins: dict[str, str]) -> NoReturn:
-    """Run a plugin of the installation whose code is in `tree`, and whose executables have these modules.
+    """Run plugin `name` of the installation in `tree`; `plugins` are the modules of its executables.
 
     Leave by _exit: the interpreter's own clean-up costs 1.3 ms, and there is nothing buffered.
     """

@@ -1,4 +1,4 @@
-"""The table: what a runtime may ask of each plugin, as data.
+"""The table of a runtime's calls to each plugin, as data.
 
 The reference here is v1.1.1 (specification up to 1.0.0); keys that are newer than it (vlanTrunk, preserveDefaultVlan,
 portIsolation, enabledad, disableContainerInterface, mtu "auto") are left to the system tests.
@@ -820,7 +820,7 @@ def firewall_cases() -> dict[str, list[Step]]:
 
 
 def ptp_cases() -> dict[str, list[Step]]:
-    """ptp: both families, every version, masquerading by iptables, mistakes, what a DEL finds."""
+    """ptp: both families, every version, masquerading by iptables, mistakes, lost pieces."""
     routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
 
     def pair(*sets: Any, **keys: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ NFT = re.compile(
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
 POD = re.compile(r"shared\.pod(\.(attachment|inside))?")
-# What an executable may load of this project beyond the protocol, its own module and, as each of them, KERNEL.
+# Modules that a plugin may load beyond the protocol, KERNEL and its own module.
 MORE: dict[str, tuple[re.Pattern[str], ...]] = {
     "bandwidth": (TC,),
     "firewall": (
@@ -47,7 +47,7 @@ MORE: dict[str, tuple[re.Pattern[str], ...]] = {
     ),
     "portmap": (NFT, re.compile(r"shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?")),
 }
-# Plain calls of those whose samples use rare parts.
+# Plain configurations of plugins with rare parts in their samples.
 PLAIN: dict[str, dict[str, Any]] = {
     "firewall": {"type": "firewall"},
     "portmap": {"type": "portmap", "runtimeConfig": {"portMappings": PORTS[:1]}},
@@ -55,7 +55,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 
 
 def allowed(plugin: str) -> tuple[re.Pattern[str], ...]:
-    """What a plugin may load; one that makes an interface calls IPAM, and shares what is in shared/pod."""
+    """Return the modules that a plugin may load. A plugin with interfaces also calls IPAM and uses shared/pod."""
     if plugin == "host-local":
         return PROTOCOL, IPAM, re.compile(r"shared\.net(\.liveness)?")
     own = re.compile(rf"plugins(\.{plugin.replace('-', '_')})?")

@@ -10,6 +10,7 @@ import pytest
 
 from tests import node as nodes
 from tests.node import V4, V6, host_local, sysctl
+from tests.system import pod_network
 
 ROUTES = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
 # A host beyond the node that knows no way to the pods; it prints the address of each client.
@@ -368,3 +369,19 @@ def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
     node.delete("a", keys, prevResult=result, bin_dir=ends)
     assert node.links("veth") == [] and "10.1.0.2" not in node.host.run("iptables-save").stdout
     assert node.leases() == set()
+
+
+def test_cnitool_knows_it(node: Node) -> None:
+    """validate has no complaint, show draws the pod behind its link, doctor names a loss."""
+    plugin = {key: value for key, value in node.config.items() if key not in ("cniVersion", "name")}
+    tool = pod_network.Node(node.host)
+    tool.configure({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]})
+    result = tool.attach("web1", "web")
+    assert tool.cnitool("validate", "--bin-dir", node.host.bin_dir).stdout == ""
+    (port,) = tool.show()["unbridged"]
+    assert (port["name"], port["pod"]["name"]) == (result["interfaces"][0]["name"], "web")
+    assert port["pod"]["addresses"] == ["10.1.0.2/24", "fd00:1::2/64"]
+    tool.cnitool("show", "--mermaid")
+    node.host.run("ip", "-n", "web1", "link", "set", "lo", "up")
+    healthy = tool.cnitool("doctor", "--bin-dir", node.host.bin_dir, check=False)
+    assert healthy.returncode == 0 and "0 errors, 0 warnings" in healthy.stdout, healthy.stdout

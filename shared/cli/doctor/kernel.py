@@ -49,7 +49,9 @@ def _backend(network: Network) -> str:
         return network.bridge.ipMasqBackend or "nftables"
     if network.bridge and network.bridge.macspoofchk:
         return "nftables"
-    keys = {"ptp": "ipMasqBackend", "portmap": "backend", "firewall": "backend"}
+    if network.plugin("ptp").get("ipMasq"):
+        return str(network.plugin("ptp").get("ipMasqBackend") or "nftables")
+    keys = {"portmap": "backend", "firewall": "backend"}
     return next((found for kind, key in keys.items() if (found := str(network.plugin(kind).get(key) or ""))), "")
 
 
