@@ -11,7 +11,8 @@ export LC_ALL=C                       # paths are bytes here, and the system's e
 PATH=${PATH:-/usr/sbin:/usr/bin:/sbin:/bin}
 
 marker="# pycni launcher:"
-oldest="3, 11"                        # Python that can run the code
+oldest="3, 9"                         # Python that can run the plugins
+oldest_tools="3, 11"                  # Python that can run cnitool and the demo
 keep_seconds=600                      # a superseded tree may still be read by a call that began before the upgrade
 lock_seconds=120
 source_dir=$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")
@@ -37,7 +38,8 @@ Installs the pycni plugins, or with --uninstall removes them. To be run as root;
 
   --bin-dir DIR   where the executables go, the runtime's plugin directory  (default: /opt/cni/bin)
   --lib-dir DIR   where their code goes                                     (default: /opt/cni/lib/pycni)
-  --python PATH   the Python, 3.11 or newer, that runs them                 (default: /usr/bin/python3, else the first on PATH)
+  --python PATH   the Python, 3.9 or newer, that runs them                  (default: /usr/bin/python3, else the first on PATH)
+                  cnitool needs 3.11: if PATH is older, the first newer one on the search path runs cnitool
   --force         replace files of the same name that are not pycni's       (default: leave them, install nothing)
   --with-tools    also install, with pip, what the commands of cnitool need that show and explain; needs python3-venv
   --demo          after installing, show two pods getting their network, in namespaces of their own
@@ -206,13 +208,13 @@ choose_python() { # -> python
         candidate=$python
         is_usable "$candidate" || die "cannot use $candidate: $reason"
     else
-        for candidate in /usr/bin/python3 python3.{11..19} python3; do
+        for candidate in /usr/bin/python3 python3.{9..19} python3; do
             if candidate=$(type -P "$candidate") && is_usable "$candidate"; then
                 found=yes
                 break
             fi
         done
-        [[ -n $found ]] || die "no Python 3.11 or newer found${reason:+ ($reason)}; install one (Debian: apt-get install python3) or name it with --python"
+        [[ -n $found ]] || die "no Python ${oldest/, /.} or newer found${reason:+ ($reason)}; install one (Debian: apt-get install python3) or name it with --python"
     fi
     # The kernel reads 127 bytes of "#!PATH -IS", and ends PATH at white space.
     [[ $python == /* && $python != *[![:graph:]]* ]] || die "cannot use $python: a launcher's first line needs an absolute path without white space"
@@ -220,6 +222,17 @@ choose_python() { # -> python
     if ((0$(stat -L -c '%a' -- "$python") & 0022)); then
         printf 'install.sh: warning: %s can be changed by the group root, and root will execute it\n' "$python" >&2
     fi
+}
+
+choose_tools_python() { # -> tools_python, empty if there is none
+    local python=$python oldest=$oldest_tools candidate reason
+    tools_python=""
+    for candidate in "$python" /usr/bin/python3 python3.{11..19} python3; do
+        if candidate=$(type -P "$candidate") && is_usable "$candidate"; then
+            tools_python=$python
+            return 0
+        fi
+    done
 }
 
 # Its errors come on stdout too; the last line is the one that says it.
@@ -232,17 +245,16 @@ read_source() { # -> version, cache_tag, names, modules: the plugins' as a dict 
 import importlib
 import re
 import sys
-import tomllib
 
 sys.path.insert(0, sys.argv[1])
-with open(sys.argv[1] + "/pyproject.toml", "rb") as file:
-    version = tomllib.load(file)["project"]["version"]
+with open(sys.argv[1] + "/pyproject.toml", encoding="utf-8") as file:
+    version = re.search(r'^version = "(.*)"$', file.read(), re.MULTILINE).group(1)
 from shared.executables import PLUGINS
 
 for word in (version, *PLUGINS):
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", word):
         sys.exit(f"{word!r} cannot be a file name here")
-for module in (*PLUGINS.values(), "shared.cli.cnitool"):
+for module in PLUGINS.values():
     importlib.import_module(module)
 print(PLUGINS)
 print(version, sys.implementation.cache_tag, *PLUGINS, "cnitool")
@@ -321,12 +333,12 @@ EOF
 
 cnitool_text() {
     cat <<EOF
-#!$python -IS
+#!${tools_python:-$python} -IS
 $marker cnitool; the code is in $tree
 import sys
 try:
-    if sys.version_info < ($oldest):
-        raise ImportError("it needs Python ${oldest/, /.} or newer")
+    if sys.version_info < ($oldest_tools):
+        raise ImportError("it needs Python ${oldest_tools/, /.} or newer")
     sys.path.insert(0, "$tree")
     from shared.cli.cnitool import main
 except Exception as error:
@@ -489,6 +501,7 @@ install_plugins() {
         if [[ $name == cnitool ]]; then cnitool_text; else launcher_text "$name"; fi >"$new/.text" ||
             die "nothing is installed, cannot write to $bin_dir"
         install -o root -g root -m 0755 -- "$new/.text" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
+        [[ $name != cnitool || -n $tools_python ]] || continue
         # The proof that this Python can run it, and that it can be executed there at all, before anything is replaced.
         # A plugin takes the variable, cnitool the argument.
         answer=$(env -i CNI_COMMAND=VERSION "$new/$name" version 2>&1 <<<'{"cniVersion": "1.0.0"}') ||
@@ -523,6 +536,7 @@ install_plugins() {
     printf 'pycni %s is installed in %s: %s\n' "$version" "$bin_dir" "${names[*]}"
     ((!${#copies[@]})) || printf '  copies  %s, now of this release, too\n' "${copies[*]}"
     [[ -z $answer ]] || printf '  note    %s: %s\n' "$python" "${answer##*$'\n'}"
+    [[ -n $tools_python ]] || printf '  note    cnitool needs Python %s or newer; install one, then run install.sh again\n' "${oldest_tools/, /.}"
     printf '  code    %s\n  python  %s (%s)\n' "$tree" "$python" "$("$python" -I -S -c 'import sys; print(sys.version.split()[0])')"
 }
 
@@ -530,12 +544,13 @@ install_plugins() {
 # package without a wheel is built by what lies in that environment, since pip would otherwise fetch its build tools by no hash.
 install_tools() {
     local made file word packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
+    [[ -n $tools_python ]] || die "the plugins are installed, the tools are not: they need Python ${oldest_tools/, /.} or newer"
     while read -r word _; do
         [[ $word != *==* ]] || packages+=("$word")
     done <"$pins/tools.txt" || die "the plugins are installed, the tools are not: cannot read $pins/tools.txt"
     workspace "$lib_dir"
-    "$python" -I -m venv "$made/tools" >"$made/log" 2>&1 ||
-        die "the plugins are installed, the tools are not: $python cannot make a virtual environment (Debian: apt-get install python3-venv)"
+    "$tools_python" -I -m venv "$made/tools" >"$made/log" 2>&1 ||
+        die "the plugins are installed, the tools are not: $tools_python cannot make a virtual environment (Debian: apt-get install python3-venv)"
     for file in tools-build.txt tools.txt; do
         "$made/tools/bin/python" -I -m pip --disable-pip-version-check --no-input install -q --no-deps --no-build-isolation --require-hashes \
             -r "$pins/$file" >"$made/log" 2>&1 ||
@@ -624,6 +639,7 @@ check_directory "$bin_dir"
 check_directory "$lib_dir"
 if [[ $action == install ]]; then
     choose_python
+    choose_tools_python
     read_source
     make_directory "$bin_dir"
     make_directory "$lib_dir"
@@ -641,5 +657,6 @@ trap 'exit 143' TERM
 [[ $tools == no ]] || install_tools
 if [[ $demo == yes ]]; then
     clean_up
-    exec "$python" -I -B "$tree/shared/cli/demo/command.py" --bin-dir "$bin_dir" 8<&- 9<&-
+    [[ -n $tools_python ]] || die "the plugins are installed, the demo needs Python ${oldest_tools/, /.} or newer"
+    exec "$tools_python" -I -B "$tree/shared/cli/demo/command.py" --bin-dir "$bin_dir" 8<&- 9<&-
 fi

@@ -1,4 +1,4 @@
-"""bandwidth: limits how fast a pod receives (ingress) and sends (egress), on the host's end of its veth pair."""
+"""bandwidth: limits the rate at which a pod receives (ingress) and sends (egress) on its veth pair's host end."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from shared.net.netns import Netns
     from shared.net.shaping import Limit
 
-BYTE = 8  # bits: the kernel counts whole bytes
+BYTE_BITS = 8  # the kernel counts whole bytes
 SUBNETS = ("shapedSubnets", "unshapedSubnets")
 rate = integer(0, 2**64 - 1)
-burst = integer(0, BYTE * (2**32 - 1) - 1)  # its bytes are less than what 32 bits hold, as in the reference
+burst = integer(0, BYTE_BITS * (2**32 - 1) - 1)  # the reference's limit: the number of bytes fits into 32 bits
 
 
 class Bandwidth(config.Config):
@@ -47,12 +47,12 @@ class Bandwidth(config.Config):
 
 
 class RuntimeConfig(config.Config):
-    """What the runtime adds for the `bandwidth` capability."""
+    """The runtime's keys for the capability `bandwidth`."""
 
     bandwidth: Bandwidth | None = field(
         section(Bandwidth),
         None,
-        "the same (capability `bandwidth`): limits if the configuration has none, subnets if it has none",
+        "limits and subnets from the runtime (capability `bandwidth`), each used if the configuration has none",
     )
 
 
@@ -62,7 +62,7 @@ class Config(Bandwidth):
     runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
 
 
-class Wanted:
+class Attachment:
     """A call's configuration, validated before anything is touched."""
 
     def __init__(self, call: Call) -> None:
@@ -79,18 +79,18 @@ class Wanted:
             raise invalid(
                 f"{place}shapedSubnets", [str(one) for one in subnets.shapedSubnets], 'excludes "unshapedSubnets"'
             )
-        ingress = _bucket(limits, path, "ingressRate", "ingressBurst")
-        egress = _bucket(limits, path, "egressRate", "egressBurst")
-        # The subnets are those of the pod's peers.
-        self.ingress: Limit | None = ingress and _of_subnets(ingress, subnets, "source")
-        self.egress: Limit | None = egress and _of_subnets(egress, subnets, "destination")
+        ingress = _read_bucket(limits, path, "ingressRate", "ingressBurst")
+        egress = _read_bucket(limits, path, "egressRate", "egressBurst")
+        # The subnets are the pod's peers: sources of received packets, destinations of sent ones.
+        self.ingress: Limit | None = ingress and _restrict(ingress, subnets, "source")
+        self.egress: Limit | None = egress and _restrict(egress, subnets, "destination")
 
 
-read = Wanted  # for validate, which touches nothing
+read = Attachment  # for validate, which touches nothing
 
 
-def _of_subnets(bucket: Bucket, keys: Bandwidth, field: str) -> Limit:
-    """Return the bucket itself, or its limit of a part of the packets."""
+def _restrict(bucket: Bucket, keys: Bandwidth, field: str) -> Limit:
+    """Return the bucket, restricted to packets of the subnets if there are any."""
     chosen = keys.shapedSubnets or keys.unshapedSubnets
     if not chosen:
         return bucket
@@ -99,8 +99,8 @@ def _of_subnets(bucket: Bucket, keys: Bandwidth, field: str) -> Limit:
     return Part(bucket, chosen, field, inside=bool(keys.shapedSubnets))
 
 
-def _bucket(limits: Bandwidth, path: str, *names: str) -> Bucket | None:
-    """The token bucket of a direction, None where it has no limit; raises InvalidConfig for half of one."""
+def _read_bucket(limits: Bandwidth, path: str, *names: str) -> Bucket | None:
+    """Return the token bucket of a direction, None for no limit. Raise InvalidConfig for a rate or burst alone."""
     values = {name: getattr(limits, name) or 0 for name in names}
     if not any(values.values()):
         return None
@@ -108,48 +108,46 @@ def _bucket(limits: Bandwidth, path: str, *names: str) -> Bucket | None:
         if not value:
             (other,) = set(names) - {name}
             raise invalid(f"{path}{other}", values[other], f'needs "{name}" beside it')
-        if value < BYTE:
-            raise invalid(f"{path}{name}", value, f"must be at least {BYTE}, a byte, or 0")
+        if value < BYTE_BITS:
+            raise invalid(f"{path}{name}", value, f"must be at least {BYTE_BITS}, a byte, or 0")
     return Bucket(*values.values())
 
 
 def add(call: Call, undo: Undo) -> Result:
-    """Limits the pod; the result is that of the plugin before, with the ifb where the pod's sending is limited."""
-    wanted = Wanted(call)
+    """Limit the pod. Return the previous result, with the ifb added if egress is limited."""
+    attachment = Attachment(call)
     result = previous_result(call)
     if result is None:
-        raise InvalidConfig(
-            'invalid configuration: "prevResult" is required: bandwidth limits what another plugin made'
-        )
+        raise InvalidConfig('invalid configuration: "prevResult" is required: another plugin must make the interface')
     pod_netns = netns.open_netns(call.netns)
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
     _remove_stale_ifb(host, owner)
-    if not wanted.ingress and not wanted.egress:
+    if not attachment.ingress and not attachment.egress:
         return result
-    link = _host_end(host, owner, pod_netns)
+    link = _find_host_end(host, owner, pod_netns)
     if link is None:
         raise InternalError(
             f"{call.ifname} in {call.netns} has no other end on the host: bandwidth limits veth pairs only"
         )
-    ifb = _limit(host, undo, owner, link, wanted)
+    ifb = _limit(host, undo, owner, link, attachment)
     if ifb is not None:
         result.interfaces.append(Interface(ifb["IFLA_IFNAME"], ifb["IFLA_ADDRESS"], mtu=ifb["IFLA_MTU"]))
     return result
 
 
 def _remove_stale_ifb(host: Netlink, owner: Owner) -> None:
-    """Remove the ifb of a veth pair that was lost with its namespace: the one that is there now does not lead to it."""
+    """Delete the ifb of a former veth pair: the present pair does not redirect packets to it."""
     ifb = links.get(host, owner.ifb)
-    link = _host_end(host, owner, None) if ifb else None
+    link = _find_host_end(host, owner, None) if ifb else None
     if ifb and link and ifb["index"] not in shaping.redirections(TrafficControl(), link["index"]).values():
         links.delete(host, owner.ifb)
 
 
-def _host_end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> Message | None:
-    """Return the host's end of the pod's veth pair: of the name that this suite gives it, or found from the pod's.
+def _find_host_end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> Message | None:
+    """Return the host's end of the pod's veth pair, by this suite's name for it or by the pod's end.
 
-    Raises peers.Strange if that is another attachment's.
+    Raise peers.Strange if it belongs to another attachment.
     """
     link = links.get(host, owner.host_link)
     if link is not None and links.kind(link) == "veth" and not peers.is_strange(link, owner):
@@ -157,94 +155,95 @@ def _host_end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> Message |
     return peers.of_pod(host, pod_netns, owner) if pod_netns else None
 
 
-def _end_by_ifb(host: Netlink, owner: Owner, pod_netns: Netns | None, ifb: Message | None) -> Message | None:
-    """Return the host's end that leads to the attachment's ifb, None if the path leads to a pod whose end does not."""
+def _find_end_by_ifb(host: Netlink, owner: Owner, pod_netns: Netns | None, ifb: Message | None) -> Message | None:
+    """Return the host's end of the pod's veth pair if it redirects packets to the attachment's ifb, else None."""
     if ifb is None or pod_netns is None or pod_netns.is_own:
         return None
     end = peers.attempt(lambda: peers.of_pod(host, pod_netns, owner))
     return end if end and ifb["index"] in shaping.redirections(TrafficControl(), end["index"]).values() else None
 
 
-def _limit(host: Netlink, undo: Undo, owner: Owner, link: Message, wanted: Wanted) -> Message | None:
-    """Sets the limits on the host's end of the pod's veth pair; the ifb, where one is needed."""
+def _limit(host: Netlink, undo: Undo, owner: Owner, link: Message, attachment: Attachment) -> Message | None:
+    """Set the limits on the host's end of the pod's veth pair. Return the ifb that egress needs, else None."""
     tc = TrafficControl()
-    if wanted.ingress:
+    if attachment.ingress:
         steps.begin("ingress")
-        limit_link(tc, undo, link, wanted.ingress)
-    if not wanted.egress:
+        limit_link(tc, undo, link, attachment.ingress)
+    if not attachment.egress:
         return None
     steps.begin("egress")
     ifb = shaping.add_ifb(host, undo, owner, link)
-    limit_link(tc, undo, ifb, wanted.egress)
+    limit_link(tc, undo, ifb, attachment.egress)
     shaping.redirect(tc, undo, link, ifb)
     return ifb
 
 
-def _reference_ifb(owner: Owner) -> str:
-    """The name that the reference gives a container's ifb: it has one for each network and container only."""
+def _reference_name(owner: Owner) -> str:
+    """Return the reference's name for a container's ifb. It has only one for each network and container."""
     from shared.net.reference_names import container_digest
 
     return IFB_PREFIX + container_digest(owner.network, owner.container_id)[:12]
 
 
-def _ifb(host: Netlink, owner: Owner) -> Message | None:
-    """The attachment's ifb, or the one that the reference made for its container."""
-    link = links.get(host, owner.ifb) or links.get(host, _reference_ifb(owner))
+def _find_ifb(host: Netlink, owner: Owner) -> Message | None:
+    """Return the attachment's ifb, or the reference's for its container; None if there is neither."""
+    link = links.get(host, owner.ifb) or links.get(host, _reference_name(owner))
     return link if link is not None and links.kind(link) == "ifb" else None
 
 
 def check(call: Call) -> None:
-    """Raises InternalError that names every limit that is missing or another one."""
-    wanted = Wanted(call)
+    """Raise InternalError that names each missing or different limit."""
+    attachment = Attachment(call)
     pod_netns = netns.open_netns(call.netns)
-    if not wanted.ingress and not wanted.egress:
+    if not attachment.ingress and not attachment.egress:
         return
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
     problems: list[str] = []
     tc = TrafficControl()
-    link = _host_end(host, owner, pod_netns)
+    link = _find_host_end(host, owner, pod_netns)
     if link is None:
         problems.append(f"{call.ifname} in {call.netns} has no other end on the host")
-    elif wanted.ingress:
-        problems += wanted.ingress.problems(tc, link)
-    if wanted.egress:
-        ifb = _ifb(host, owner)
+    elif attachment.ingress:
+        problems += attachment.ingress.problems(tc, link)
+    if attachment.egress:
+        ifb = _find_ifb(host, owner)
         if ifb is None:
             problems.append(f"ifb {owner.ifb} is missing")
         else:
-            problems += wanted.egress.problems(tc, ifb)
+            problems += attachment.egress.problems(tc, ifb)
             if not ifb["flags"] & IFF_UP:
                 problems.append(f"ifb {ifb['IFLA_IFNAME']} is down")
         if link is not None and (ifb and ifb["index"]) not in shaping.redirections(tc, link["index"]).values():
-            problems.append(f"nothing leads what comes in at {link['IFLA_IFNAME']} through the ifb")
+            problems.append(f"{link['IFLA_IFNAME']} does not redirect the pod's packets to its ifb")
     if problems:
-        raise InternalError(f"{call.network} {call.ifname} is not limited as it was", "; ".join(problems))
+        found = f"interface {call.ifname} of {call.network} is not limited as ADD left it: recreate the pod"
+        raise InternalError(found, "; ".join(problems))
 
 
 def delete(call: Call) -> None:
-    """End the limits on the host's end of the veth pair, if that is there, and remove the ifb.
+    """Delete the limits on the host's end of the veth pair if it exists, and the ifb.
 
-    The path can lead to another pod by now. A link is the attachment's if it has the derived name, if the result names
-    it, or if it leads to the ifb. The limit of any other link goes with that link.
+    The namespace's path may lead to another pod by now. A link belongs to the attachment if it has the derived name, if
+    the result names it, or if it redirects packets to the ifb. Any other link keeps its limit until it is deleted.
     """
     pod_netns = netns.open_if_there(call.netns)
     steps.begin("del")
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
     owners = (owner, *renamed.former(owner, pod_netns))
-    ifb = next(filter(None, (_ifb(host, one) for one in owners)), None)
-    link = next(filter(None, (_host_end(host, one, None) for one in owners)), None)
-    link = link or peers.of_result(host, owner, readable_result(call)) or _end_by_ifb(host, owner, pod_netns, ifb)
+    ifb = next(filter(None, (_find_ifb(host, one) for one in owners)), None)
+    link = next(filter(None, (_find_host_end(host, one, None) for one in owners)), None)
+    link = link or peers.of_result(host, owner, readable_result(call)) or _find_end_by_ifb(host, owner, pod_netns, ifb)
     if link is not None:
-        # Release the link before the ifb goes: packets that are led to a deleted ifb are dropped.
+        # Delete the redirection before the ifb: packets redirected to a deleted ifb are dropped.
         shaping.release(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())
     if ifb is not None:
         links.delete(host, ifb["IFLA_IFNAME"])
 
 
 def gc(call: Call) -> None:
-    """Removes the ifbs of this network's attachments that are not valid any more."""
+    """Delete the ifbs of this network's attachments that are no longer valid."""
     from shared.net.left_behind import is_left_behind
 
     valid = {Owner(call.network, *one).ifb for one in valid_attachments(call)}
@@ -260,13 +259,13 @@ def gc(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    """Raises PluginNotAvailable where the kernel cannot limit as it should: tried out on a namespace that goes away."""
-    wanted = Wanted(call)
-    if not wanted.ingress and not wanted.egress:
+    """Raise PluginNotAvailable if the kernel cannot set the limits. Try them out in a temporary namespace."""
+    attachment = Attachment(call)
+    if not attachment.ingress and not attachment.egress:
         return
     try:
         with netns.throw_away():
             host = Netlink()
-            _limit(host, Undo(), Owner(call.network, "status", "lo"), links.require(host, "lo"), wanted)
+            _limit(host, Undo(), Owner(call.network, "status", "lo"), links.require(host, "lo"), attachment)
     except (CniError, OSError) as error:
-        raise PluginNotAvailable("the kernel cannot limit a pod", str(error)) from None
+        raise PluginNotAvailable("the kernel cannot limit the rate of a pod", str(error)) from None

@@ -1,7 +1,8 @@
-"""firewall: lets through what a pod sends and the replies to it, and keeps pods apart if asked to.
+"""firewall: accepts a pod's packets and the replies to them, and isolates pods if the configuration asks for it.
 
-What is admitted where is noted (shared/admission/claims.py): CHECK looks there, and if another place decides by now, or
-the rules were flushed, the next ADD or GC of the network admits all of its living pods there.
+A file for each attachment records the backend that admits it (shared/admission/claims.py), and CHECK looks there. If
+another backend decides by now, or the rules were flushed, the next ADD or GC of the network admits all of its living
+pods again.
 """
 
 from __future__ import annotations
@@ -9,21 +10,14 @@ from __future__ import annotations
 from shared import steps
 from shared.admission import claims
 from shared.admission.backends import end as end_admission
-from shared.admission.backends import from_firewalld
-from shared.admission.claims import FIREWALLD, IPTABLES, NFTABLES
+from shared.admission.claims import FIREWALLD, IN_NFTABLES, IPTABLES, NFTABLES
 from shared.cni import config
 from shared.cni.config import boolean, choice, field
-from shared.cni.errors import (
-    CniError,
-    InternalError,
-    InvalidConfig,
-    PluginNotAvailable,
-)
+from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
 from shared.cni.plugin import each, previous_result, readable_result, valid_attachments
 from shared.net import netns
 from shared.net.owner import Owner
 from shared.net.turns import turn
-from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,18 +25,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.admission.claims import Claim
-    from shared.admission.firewalld import Firewalld
-    from shared.admission.iptables import Iptables
+    from shared.admission.restoration import Place
     from shared.cni.call import Call
     from shared.cni.ip import Address
     from shared.cni.result import Result
     from shared.net.netlink import Message, Netlink
     from shared.undo import Undo
 
-    Place = Firewalld | Iptables
-
-IN_NFTABLES = {"backend": NFTABLES}  # as notes say it
-ZONE_NAME_LENGTH = 64  # firewalld has 17 and fewer, by its version
+ZONE_NAME_LENGTH = 64  # characters; firewalld itself allows at most 17, depending on its version
 TAKEN_NAMES = ("ACCEPT", "DROP", "QUEUE", "RETURN", "INPUT", "FORWARD", "OUTPUT", "CNI-FORWARD")
 
 
@@ -71,35 +61,35 @@ class Config(config.Config):
     backend: str = field(
         choice(NFTABLES, IPTABLES, FIREWALLD),
         "",
-        "what lets pods through; by default firewalld where it runs, else iptables where its FORWARD chain drops or has"
+        "packet filter that admits pods; default: firewalld if it runs, else iptables if its FORWARD chain drops or has"
         " rules, else nftables",
     )
     iptablesAdminChainName: str = field(
         admin_chain,
         "CNI-ADMIN",
-        "with iptables: chain of the administrator's, which comes before the pods' rules",
+        "with iptables: the administrator's chain, evaluated before the pods' rules",
         only_with=(("backend", ("", IPTABLES)),),
     )
     firewalldZone: str = field(
         zone_name,
         "trusted",
-        "with firewalld: zone of which pods are sources; it must be one that lets through",
+        "with firewalld: zone that gets the pods as sources; it must accept their packets",
         only_with=(("backend", ("", FIREWALLD)),),
     )
     admitHostPorts: bool = field(
         boolean,
         False,
-        "also let in connections from outside to the pod's host ports, whoever mapped them; firewalld always does",
+        "also accept connections from outside to the pod's host ports, by any port mapper; firewalld always does",
     )
     ingressPolicy: str = field(
         choice("open", "same-bridge", "isolated"),
         "open",
-        "from where the pod can be reached; same-bridge: not from other bridges whose pods have a policy; isolated:"
-        " neither from other pods of its bridge",
+        "sources that reach the pod; open: all; same-bridge: all but other bridges that have a pod with a policy;"
+        " isolated: all but these and other pods of its bridge",
     )
 
 
-class Wanted:
+class Attachment:
     """A call's configuration, validated before anything is touched."""
 
     def __init__(self, call: Call) -> None:
@@ -107,16 +97,16 @@ class Wanted:
         self.owner = Owner(call.network, call.container_id, call.ifname)
         self.keeps_apart = self.keys.ingressPolicy != "open"
 
-    def place(self) -> Place | None:
-        """Return what admits pods here other than nf_tables, which does if this is None."""
-        backend, variant = (self.keys.backend, "") if self.keys.backend else in_use()
-        return self._place(backend, variant)
+    def choose_place(self) -> Place | None:
+        """Return the backend that admits pods on this host, None for nf_tables."""
+        backend, variant = (self.keys.backend, "") if self.keys.backend else backend_in_use()
+        return self._open_place(backend, variant)
 
-    def place_of(self, claim: Claim) -> Place | None:
-        """Return the same for pods that were admitted as a claim says."""
-        return self._place(claim.backend, claim.text("variant"), claim.text(claims.ZONE))
+    def find_place(self, claim: Claim) -> Place | None:
+        """Return the backend that admitted the pod of a claim, None for nf_tables."""
+        return self._open_place(claim.backend, claim.text("variant"), claim.text(claims.ZONE))
 
-    def _place(self, backend: str, variant: str, zone: str = "") -> Place | None:
+    def _open_place(self, backend: str, variant: str, zone: str = "") -> Place | None:
         if backend == FIREWALLD:
             from shared.admission.firewalld import Firewalld
 
@@ -128,9 +118,9 @@ class Wanted:
             return Iptables(variant or variants.in_use(), self.keys.iptablesAdminChainName)
         return None
 
-    def claim(self, call: Call, result: Result, place: Place | None) -> Claim:
-        """Return what an attachment claims; raises InvalidConfig if the result has no bridge that a policy needs."""
-        bridge, port = _port(result, self.owner.ifname) if self.keeps_apart else ("", "")
+    def make_claim(self, call: Call, result: Result, place: Place | None) -> Claim:
+        """Return the attachment's claim. Raise InvalidConfig if a policy needs a bridge and the result has none."""
+        bridge, port = _find_port(result, self.owner.ifname) if self.keeps_apart else ("", "")
         return claims.Claim.new(
             self.owner,
             list(dict.fromkeys(ip.address.address for ip in result.ips)),
@@ -142,11 +132,11 @@ class Wanted:
         )
 
 
-read = Wanted  # for validate, which touches nothing
+read = Attachment  # for validate, which touches nothing
 
 
-def in_use() -> tuple[str, str]:
-    """The backend that a configuration without one gets on this host now, and the variant of iptables."""
+def backend_in_use() -> tuple[str, str]:
+    """Return the backend that the host uses now if the configuration names none, and the variant of iptables."""
     from shared.admission import firewalld
 
     if firewalld.is_running():
@@ -157,8 +147,8 @@ def in_use() -> tuple[str, str]:
     return IPTABLES if variant else NFTABLES, variant
 
 
-def _port(result: Result, ifname: str) -> tuple[str, str]:
-    """The bridge on the host and the pod's port of it, whatever their places in the result."""
+def _find_port(result: Result, ifname: str) -> tuple[str, str]:
+    """Return the names of the bridge and of the pod's port on it. Their order in the result does not matter."""
     from shared.net import links
     from shared.net.netlink import Netlink
 
@@ -166,7 +156,8 @@ def _port(result: Result, ifname: str) -> tuple[str, str]:
     host = Netlink()
     for interface in result.interfaces:
         link = None if interface.sandbox else links.get(host, interface.name)
-        # a port whose other end is elsewhere, or is the pod's: a bridge's gateway port for a VLAN has both ends here
+        # A pod's port has its other end in another namespace, or it is the pod's interface in this one. Skip the
+        # bridge's gateway port for a VLAN: both its ends are on the host.
         if link is None or ("IFLA_LINK_NETNSID" not in link and not _is_end_of(host, link, ifname)):
             continue
         master = links.by_index(host, link["IFLA_MASTER"]) if link.get("IFLA_MASTER") else None
@@ -186,34 +177,38 @@ def _is_end_of(host: Netlink, link: Message, ifname: str) -> bool:
 
 
 def add(call: Call, undo: Undo) -> Result:
-    """Admits the pod's addresses; the result is that of the plugin before."""
-    wanted = Wanted(call)
+    """Admit the pod's addresses. Return the previous result."""
+    attachment = Attachment(call)
     netns.refuse_own(call.netns)
     result = previous_result(call)
     if result is None:
-        raise InvalidConfig('invalid configuration: "prevResult" is required: firewall is for what another plugin made')
-    place = wanted.place()
-    claim = wanted.claim(call, result, place)
+        raise InvalidConfig('invalid configuration: "prevResult" is required: another plugin must make the interface')
+    place = attachment.choose_place()
+    claim = attachment.make_claim(call, result, place)
     if not claim.addresses and not claim.text("port"):
         return result
     steps.begin(claim.backend)
     if place:
         place.open(claim)
+    from shared.admission import restoration
+
     with turn(claims.RECORDS):
-        has_lost = _has_lost(wanted.owner, place)
-        before = claims.find(wanted.owner)
+        has_lost = restoration.has_lost(attachment.owner, place)
+        before = claims.find(attachment.owner)
         _evict(claim)
-        # first, since a note may be there although it could not be written to its end
-        undo.push(f"end admission by {claim.backend}", before.write if before else lambda: end_admission(wanted.owner))
+        # before the write: a write that fails may leave a note
+        undo.push(
+            f"end admission by {claim.backend}", before.write if before else lambda: end_admission(attachment.owner)
+        )
         claim.write()
         _admit(claim, place, renew=before is not None and before.is_past)
         if has_lost:
-            _restore(wanted.owner, place)
+            restoration.restore(attachment.owner, place)
     return result
 
 
 def _evict(claim: Claim) -> None:
-    """Remove the nf_tables elements that former pods left under the addresses."""
+    """Delete the nf_tables elements that former pods left for the addresses."""
     from shared.net import filter_tables
 
     if claim.backend == NFTABLES or filter_tables.INET in filter_tables.present():
@@ -231,90 +226,49 @@ def _admit(claim: Claim, place: Place | None, *, renew: bool) -> None:
         place.admit([claim])
 
 
-def _has_lost(owner: Owner, place: Place | None) -> bool:
-    """Return True if other attachments of the network may lack what admits them, as one or two of them show.
-
-    So an ADD costs the same however many pods there are, unless somebody has removed rules, or another place decides.
-    """
-    found = claims.witnesses(owner)
-    if not found:  # those that an older release admitted by nf_tables have no note
-        return found is None or place is not None
-    if any(not _is_at(place, claim) for claim in found) or (place and place.is_lost(found)):
-        return True
-    from shared.admission.nftables import Admission
-
-    return any(Admission(claim).is_lost() for claim in found if claim.is_complete)
-
-
-def _is_at(place: Place | None, claim: Claim) -> bool:
-    return place.has(claim) if place else claim.backend == NFTABLES
-
-
-def _restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, str]] | None = None) -> None:
-    """Admit the living attachments of a network here, but for the owner. What fails is told on stderr."""
-    from shared.admission import nftables as admission
-
-    steps.begin("restore")
-    found = claims.living(owner.network, valid)
-    if place:
-        found += [claim for claim in _unnoted(owner.network) if claims.is_alive(claim, valid)]
-    own = (owner.container_id, owner.ifname)
-    found = [claim for claim in found if (claim.owner.container_id, claim.owner.ifname) != own]
-    moved = [claim.moved(**(place.note if place else IN_NFTABLES)) for claim in found]
-    try:
-        for old, new in zip(found, moved, strict=True):
-            if old.text(claims.ZONE) not in ("", new.text(claims.ZONE)):
-                from_firewalld(lambda claim=old: claim.addresses, old.note, "")  # type: ignore[misc]
-            if new.note != old.note:
-                new.write()
-        restored = [admission.Admission(claim).restore for claim in moved if claim.is_complete]
-        each(*([lambda: place.admit(moved)] if place and moved else []), *restored)
-    except CniError as error:
-        complain(f"firewall: not all pods of {owner.network} could be admitted again: {error}")
-
-
 def check(call: Call) -> None:
-    """Raises InternalError that names everything that is not as ADD left it, where ADD put it."""
-    wanted = Wanted(call)
+    """Raise InternalError that names each difference from the state that ADD left in its backend."""
+    attachment = Attachment(call)
     netns.refuse_own(call.netns)
     result = previous_result(call)
     if result is None:
         return
     from shared.admission import nftables as admission
 
-    noted = claims.find(wanted.owner)
-    if noted is None and admission.is_admitted(wanted.owner):
-        noted = claims.Claim(wanted.owner, IN_NFTABLES)
-    place = wanted.place_of(noted) if noted else wanted.place()
-    claim = wanted.claim(call, result, place)
+    noted = claims.find(attachment.owner)
+    if noted is None and admission.is_admitted(attachment.owner):
+        noted = claims.Claim(attachment.owner, IN_NFTABLES)
+    place = attachment.find_place(noted) if noted else attachment.choose_place()
+    claim = attachment.make_claim(call, result, place)
     if noted:
         claim = claim.moved(admitHostPorts=noted.is_published)
     problems = admission.Admission(claim).problems()
     if place:
         problems += place.problems(claim)
-    problems += _dropped(wanted, claim, place)
+    problems += _find_drops(attachment, claim, place)
     if problems:
-        raise InternalError(f"{call.network} {call.ifname} is not admitted as it was", "; ".join(problems))
+        found = f"interface {call.ifname} of {call.network} is not admitted as ADD left it"
+        raise InternalError(f"{found}: the next GC or ADD of the network restores missing rules", "; ".join(problems))
 
 
-def _dropped(wanted: Wanted, claim: Claim, place: Place | None) -> list[str]:
-    """Return in words what drops the pod's packets at another place than that where it was admitted."""
+def _find_drops(attachment: Attachment, claim: Claim, place: Place | None) -> list[str]:
+    """Return a message for each packet filter, other than the one that admitted the pod, that drops its packets."""
     from shared.admission import firewalld
     from shared.iptables import variants
 
     found = []
     if claim.backend != FIREWALLD and firewalld.is_running():
-        found = firewalld.Firewalld(wanted.keys.firewalldZone).dropped(claim.addresses, _link_to)
+        found = firewalld.Firewalld(attachment.keys.firewalldZone).dropped(claim.addresses, _find_link)
     if variants.deciding():
         from shared.admission import forwarding
 
         known = place.note["variant"] if place and claim.backend == IPTABLES else ""
-        found += forwarding.dropped(claim.addresses, _link_to, known)
+        found += forwarding.dropped(claim.addresses, _find_link, known)
     return found
 
 
-def _link_to(address: Address) -> str:
-    """Return the name of the link by which the host reaches an address, empty if there is none."""
+def _find_link(address: Address) -> str:
+    """Return the name of the link by which the host reaches an address, empty if no link leads there."""
     from shared.net import links, routes
     from shared.net.netlink import Netlink
 
@@ -325,13 +279,12 @@ def _link_to(address: Address) -> str:
 
 
 def delete(call: Call) -> None:
-    """Remove the rules of ADD from every backend, and the reference plugin's rules for the result's addresses."""
+    """Delete the rules of ADD in every backend, and the reference plugin's rules for the result's addresses."""
     pod_netns = netns.open_if_there(call.netns)
     own = Owner(call.network, call.container_id, call.ifname)
     result = readable_result(call)
     addresses = {ip.address.address for ip in result.ips} if result else set()
-
-    zone = _zone(call)
+    zone = _read_zone(call)
 
     def end_former() -> None:
         from shared.net import renamed
@@ -341,8 +294,8 @@ def delete(call: Call) -> None:
     each(lambda: end_admission(own, addresses, zone), *([end_former] if pod_netns else []))
 
 
-def _zone(call: Call) -> str:
-    """The zone that the reference's ADD can have used; empty where the configuration has another backend."""
+def _read_zone(call: Call) -> str:
+    """Return the zone that the reference's ADD may have used, empty if the configuration has another backend."""
     try:
         keys: Config = Config.read(call.config)
     except InvalidConfig:
@@ -351,7 +304,7 @@ def _zone(call: Call) -> str:
 
 
 def gc(call: Call) -> None:
-    """Remove the rules of attachments that are no longer valid, and admit the valid ones again if rules are missing."""
+    """Delete the rules of attachments that are no longer valid. Admit the valid ones again if rules are missing."""
     valid = valid_attachments(call)
     from shared.admission import nftables as admission
 
@@ -362,34 +315,31 @@ def gc(call: Call) -> None:
     )
 
 
-def _unnoted(network: str) -> list[Claim]:
-    from shared.admission import nftables as admission
-
-    return admission.unnoted(network)
-
-
 def _restore_valid(call: Call, valid: AbstractSet[tuple[str, str]]) -> None:
-    """Admit the network's valid attachments where a new ADD would, all of them, if something of them is missing."""
+    """Admit the network's valid attachments again, with the backend that an ADD would use now."""
     try:
-        wanted = Wanted(call)
-    except InvalidConfig:  # GC needs no keys otherwise
+        attachment = Attachment(call)
+    except InvalidConfig:  # GC does nothing else with the keys
         return
-    place = wanted.place()
-    if claims.living(call.network, valid) or (place and _unnoted(call.network)):
+    from shared.admission import nftables as admission
+    from shared.admission import restoration
+
+    place = attachment.choose_place()
+    if claims.living(call.network, valid) or (place and admission.unnoted(call.network)):
         with turn(claims.RECORDS):
-            _restore(wanted.owner, place, valid)
+            restoration.restore(attachment.owner, place, valid)
 
 
 def status(call: Call) -> None:
-    """Raises PluginNotAvailable where an ADD could not succeed."""
-    wanted = Wanted(call)
+    """Raise PluginNotAvailable if an ADD could not succeed."""
+    attachment = Attachment(call)
     try:
-        place = wanted.place()
+        place = attachment.choose_place()
         if place:
             place.try_out()
-        if place is None or wanted.keeps_apart:
+        if place is None or attachment.keeps_apart:
             from shared.admission import nftables as admission
 
-            admission.try_out(is_isolated=wanted.keys.ingressPolicy == "isolated")
+            admission.try_out(is_isolated=attachment.keys.ingressPolicy == "isolated")
     except CniError as error:
-        raise PluginNotAvailable(f"the backend cannot be used: {error.msg}", error.details) from None
+        raise PluginNotAvailable(f"pods cannot be admitted: {error.msg}", error.details) from None

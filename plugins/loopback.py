@@ -25,13 +25,13 @@ LOOPBACK_NETWORKS = {4: Prefix.parse("127.0.0.0/8"), 6: Prefix.parse("::1/128")}
 
 
 def _alias(call: Call) -> str:
-    """Return the alias by which DEL knows the `lo` that this attachment has brought up: the path can lead elsewhere."""
+    """Return the alias that marks the `lo` brought up by this attachment: the path may lead to another pod at DEL."""
     owner = Owner(call.network, call.container_id, call.ifname)
     return owner.alias or f"{ALIAS_PREFIX}{owner.host_link}"
 
 
 def _change(pod: Netlink, index: int, *, is_up: bool, alias: str) -> None:
-    """Bring `lo` up or down, and give it an alias; an empty one removes it."""
+    """Bring `lo` up or down, and set its alias; an empty alias deletes it."""
     flags = IFF_UP if is_up else 0
     pod.request(RTM_NEWLINK, {"index": index, "flags": flags, "change": IFF_UP, "IFLA_IFALIAS": alias})
 
@@ -58,11 +58,11 @@ def add(call: Call, undo: Undo) -> Result:
 
 
 def _first(states: Iterator[tuple[Prefix, int]]) -> dict[int, Prefix]:
-    """Return the first address of each IP version; raise InternalError for one that is not a loopback address."""
+    """Return the first address of each IP version. Raise InternalError for one that is not a loopback address."""
     first: dict[int, Prefix] = {}
     for prefix, _flags in states:
         if prefix.address not in LOOPBACK_NETWORKS[prefix.version]:
-            raise InternalError(f"{NAME} has the address {prefix}, which is not a loopback address")
+            raise InternalError(f"{NAME} has the address {prefix}, which is not a loopback address: delete it")
         first.setdefault(prefix.version, prefix)
     return first
 
@@ -72,11 +72,11 @@ def check(call: Call) -> None:
     with netns.open_netns(call.netns):
         steps.begin("lo")
         if not links.require(Netlink(), NAME)["flags"] & IFF_UP:
-            raise InternalError(f"{NAME} is down in {call.netns}")
+            raise InternalError(f"{NAME} is down in {call.netns}: set it up there, or recreate the pod")
 
 
 def delete(call: Call) -> None:
-    """Take `lo` down if this attachment has brought it up. Do nothing in another namespace, or if it is gone."""
+    """Take `lo` down if this attachment brought it up. Do nothing if the namespace is gone or another one."""
     pod_netns = netns.open_if_there(call.netns)
     if pod_netns is None:
         return
@@ -89,8 +89,8 @@ def delete(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Nothing outlives the pod's namespace."""
+    """Do nothing: `lo` vanishes with the pod's namespace."""
 
 
 def status(call: Call) -> None:
-    """Every kernel has loopback."""
+    """Do nothing: every kernel has loopback."""

@@ -1,16 +1,17 @@
-"""portmap: host ports that lead to a pod which another plugin has attached before."""
+"""portmap: host ports that lead to a pod which an earlier plugin attached."""
 
 from __future__ import annotations
 
 from shared.cni import config
-from shared.cni.config import address, boolean, chain_name, choice, field, integer, invalid, list_of, section, text
+from shared.cni.config import boolean, chain_name, choice, field, integer, invalid, list_of, section, text
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.ip import Address
 from shared.cni.plugin import each, previous_result, valid_attachments
+from shared.hostports import mappings
 from shared.hostports import nftables as hostports
-from shared.hostports.nftables import LOCALHOST, LOCALHOST_6, PROTOCOLS, Forwarding, HostPort
+from shared.hostports.mappings import PortMapping
+from shared.hostports.nftables_rules import Forwarding
 from shared.iptables import variants
-from shared.net import links, liveness, localnet, netns, renamed, routes, sysctl
+from shared.net import links, liveness, localnet, netns, renamed, sysctl
 from shared.net.netlink import Netlink, TooLarge
 from shared.net.owner import Owner
 from shared.net.verify import own_ips
@@ -20,56 +21,19 @@ from shared.undo import complain
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
-    from typing import Any
 
     from shared.cni.call import Call
-    from shared.cni.ip import Prefix
+    from shared.cni.ip import Address, Prefix
     from shared.cni.result import Result
-    from shared.hostports.conditions import Match, Parts
+    from shared.hostports.conditions import Match
     from shared.hostports.iptables_rules import Forwarding as Rules
+    from shared.hostports.mappings import HostPort
     from shared.net.netlink import Message
     from shared.nft.conntrack import Flow
     from shared.undo import Undo
 
 CONDITIONS = {"conditionsV4": 4, "conditionsV6": 6}
 BY_MARKS = (("backend", ("iptables",)), ("snat", (True,)))
-
-
-def _protocol(value: Any) -> str:
-    lowered = value.lower() if isinstance(value, str) else ""
-    if lowered not in PROTOCOLS:
-        raise ValueError(f"must be one of {', '.join(PROTOCOLS)}")
-    return lowered
-
-
-port = integer(1, 65535)
-protocol = config.Kind(_protocol, {"type": "string"}, empty_is_unset=True)
-
-
-class PortMapping(config.Config):
-    """One entry of portMappings."""
-
-    hostPort: int = field(port, 0, "port of the host", required=True)
-    containerPort: int = field(port, 0, "port of the pod", required=True)
-    protocol: str = field(protocol, "tcp", "tcp, udp or sctp, in any case")
-    hostIP: Address | None = field(
-        address, None, "address of the host; 0.0.0.0 or :: for all of the family, none for all"
-    )
-
-    @property
-    def versions(self) -> tuple[int, ...]:
-        """The families that are meant."""
-        return hostports.VERSIONS if self.hostIP is None else (self.hostIP.version,)
-
-    @property
-    def one_address(self) -> Address | None:
-        """The address that is meant alone."""
-        return self.hostIP if self.hostIP is not None and self.hostIP.value else None
-
-    @property
-    def is_for_localhost(self) -> bool:
-        """Whether packets to 127.0.0.1 are meant, too."""
-        return 4 in self.versions and (self.one_address is None or self.one_address in LOCALHOST)
 
 
 class RuntimeConfig(config.Config):
@@ -83,10 +47,10 @@ class RuntimeConfig(config.Config):
 class Config(config.Config):
     """portmap's keys."""
 
-    backend: str = field(choice("iptables", "nftables"), "", "what maps ports: nftables, also by default, or iptables")
-    snat: bool = field(boolean, True, "masquerade what comes from the pod's subnet or from localhost")
+    backend: str = field(choice("iptables", "nftables"), "", "packet filter that maps the ports; nftables by default")
+    snat: bool = field(boolean, True, "masquerade packets from the pod's subnet and from localhost")
     masqAll: bool = field(
-        boolean, False, "with snat: masquerade all that goes to mapped ports", only_with=(("snat", (True,)),)
+        boolean, False, "with snat: masquerade all packets to mapped ports", only_with=(("snat", (True,)),)
     )
     markMasqBit: int | None = field(
         integer(0, 31),
@@ -100,12 +64,12 @@ class Config(config.Config):
         "chain of table nat that marks packets (iptables only; excludes markMasqBit)",
         only_with=BY_MARKS,
     )
-    conditionsV4: list[str] = field(list_of(text), (), "what IPv4 packets must match for their port to be mapped")
-    conditionsV6: list[str] = field(list_of(text), (), "what IPv6 packets must match for their port to be mapped")
+    conditionsV4: list[str] = field(list_of(text), (), "conditions that IPv4 packets to a mapped port must meet")
+    conditionsV6: list[str] = field(list_of(text), (), "conditions that IPv6 packets to a mapped port must meet")
     runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
 
 
-class Wanted:
+class Attachment:
     """A call's configuration, validated before anything is touched."""
 
     def __init__(self, call: Call) -> None:
@@ -117,29 +81,14 @@ class Wanted:
         self.owner = Owner(call.network, call.container_id, call.ifname)
         self.mappings = keys.runtimeConfig.portMappings if keys.runtimeConfig else []
         self.conditions = {
-            version: _conditions(key, getattr(keys, key), by_iptables=self.by_iptables)
+            version: _read_conditions(key, getattr(keys, key), by_iptables=self.by_iptables)
             for key, version in CONDITIONS.items()
         }
-        taken: dict[tuple[object, ...], int] = {}
-        for place, mapping in enumerate(self.mappings):
-            if mapping.hostIP is not None and mapping.hostIP in LOCALHOST_6:
-                reason = "cannot be mapped: the kernel routes nothing from IPv6 localhost to a pod"
-                raise _invalid(place, "hostIP", mapping.hostIP, reason)
-            for version in mapping.versions:
-                key = (version, mapping.one_address, mapping.protocol, mapping.hostPort)
-                first = taken.setdefault(key, place)
-                elsewhere = self.mappings[first].containerPort
-                if elsewhere != mapping.containerPort:
-                    reason = (
-                        f"with protocol {mapping.protocol} leads to port {mapping.containerPort} of the pod, "
-                        f"and in portMappings[{first}] to port {elsewhere}"
-                    )
-                    raise _invalid(place, "hostPort", mapping.hostPort, reason)
-
+        mappings.require_consistent(self.mappings)
         self.mark = liveness.mark(call.netns)
 
     def guard(self) -> None:
-        """Drop packets to and from 127.0.0.0/8 that come from outside, as route_localnet needs it."""
+        """Drop packets to and from 127.0.0.0/8 from outside, which route_localnet would let in."""
         if self.by_iptables:
             from shared.hostports import iptables
 
@@ -148,58 +97,49 @@ class Wanted:
             hostports.guard(Nfnetlink())
 
     def complain(self) -> None:
-        """Report on stderr what this backend does otherwise than a key says: the administrator's chain is not asked."""
+        """Report on stderr that nf_tables ignores externalSetMarkChain."""
         chain = self.keys.externalSetMarkChain
         if chain and self.keys.snat and not self.by_iptables:
             complain(
-                f'portmap: "externalSetMarkChain": "{chain}" has no effect: nf_tables masquerades as snat says, and'
-                ' nobody asks the chain; with "backend": "iptables" it decides'
+                f'portmap: "externalSetMarkChain": "{chain}" has no effect: nf_tables masquerades as snat says, without'
+                ' the chain; set "backend": "iptables" to use it'
             )
 
-    def destination(self, host: Netlink, result: Result, call: Call) -> Destination:
-        """What is to be made for the pod of a result."""
+    def resolve(self, host: Netlink, result: Result, call: Call) -> Destination:
+        """Return the host ports that lead to the pod of a result."""
         pods: dict[int, Prefix] = {}
         for ip in own_ips(result, call):
             pods.setdefault(ip.address.version, ip.address)
         if not pods:
             raise InvalidConfig(f'invalid configuration: "prevResult" has no address of {call.ifname}')
-        ports: dict[tuple[object, ...], HostPort] = {}  # entries that lead to the same place are one
-        for place, mapping in enumerate(self.mappings):
-            one = mapping.one_address
-            if one:
-                _require_local(host, place, one, pods)
-            for version in mapping.versions:
-                if version in pods:
-                    port = HostPort(
-                        str(one or ""), mapping.protocol, mapping.hostPort, pods[version].address, mapping.containerPort
-                    )
-                    ports.setdefault((version, *port.key), port)
+        ports = mappings.lead_to(pods, self.mappings, host)
         needs_localnet = self.keys.snat and 4 in pods and any(mapping.is_for_localhost for mapping in self.mappings)
-        return Destination(self, list(ports.values()), pods, pods[4].address if needs_localnet else None)
+        return Destination(self, ports, pods, pods[4].address if needs_localnet else None)
 
 
-read = Wanted  # for validate, which touches nothing
+read = Attachment  # for validate, which touches nothing
 
 
 class Destination:
-    """Where a call's ports lead; `localnet` is the pod's address if localhost's packets are to find it."""
+    """The host ports of a call; `localnet` is the pod's address if packets from localhost are to reach it."""
 
     def __init__(
-        self, wanted: Wanted, ports: list[HostPort], pods: dict[int, Prefix], localnet: Address | None
+        self, attachment: Attachment, ports: list[HostPort], pods: dict[int, Prefix], localnet: Address | None
     ) -> None:
-        self.wanted = wanted
+        self.attachment = attachment
         self.ports = ports
         self.pods = pods
         self.localnet = localnet
 
     def map(self, undo: Undo) -> None:
-        """Makes the rules; raises InternalError where a port is another attachment's, by whichever backend.
+        """Add the rules. Raise Taken if another attachment has a port, with either backend.
 
-        Who wants the same by the other backend at the same time is seen by one of the two, perhaps by both.
+        If two calls map the same port with different backends at once, at least one of them detects the conflict and
+        fails; possibly both.
         """
         make, require_free = (
             (self._map_by_iptables, self._require_free_of_nftables)
-            if self.wanted.by_iptables
+            if self.attachment.by_iptables
             else (self._map_by_nftables, self._require_free_of_iptables)
         )
         require_free()
@@ -212,132 +152,112 @@ class Destination:
     def _map_by_iptables(self, undo: Undo) -> None:
         from shared.hostports import iptables
 
-        iptables.add(undo, self._by_iptables(), self.wanted.mark, _forget)
+        iptables.add(undo, self._iptables_rules(), self.attachment.mark, _delete_flows)
 
     def _map_by_nftables(self, undo: Undo) -> None:
         kernel = Nfnetlink()
-        owner, forwarding = self.wanted.owner, self._by_nftables()
-        hostports.evict(kernel, owner, [pod.address for pod in self.pods.values()], _forget)
-        flows = hostports.add(kernel, owner, forwarding, self.wanted.mark, _forget)
-        undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _forget))
+        owner, forwarding = self.attachment.owner, self._nftables_rules()
+        hostports.evict(kernel, owner, [pod.address for pod in self.pods.values()], _delete_flows)
+        flows = hostports.add(kernel, owner, forwarding, self.attachment.mark, _delete_flows)
+        undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _delete_flows))
         if flows:
-            _forget(flows)
+            _delete_flows(flows)
 
     def _require_free_of_nftables(self) -> None:
         if kernel := Nfnetlink.if_there():
-            hostports.require_free(kernel, self.ports, self.wanted.owner, _forget)
+            hostports.require_free(kernel, self.ports, self.attachment.owner, _delete_flows)
 
     def _require_free_of_iptables(self) -> None:
         if variants.with_rules(*variants.HOSTPORTS):
             from shared.hostports import iptables
 
-            iptables.require_free(self.ports, self.wanted.owner.container_id, _forget)
+            iptables.require_free(self.ports, self.attachment.owner.container_id, _delete_flows)
 
     def problems(self) -> list[str]:
-        """What is not as `map` left it, each in words."""
-        if self.wanted.by_iptables:
+        """Return the differences from the state that `map` leaves."""
+        if self.attachment.by_iptables:
             from shared.hostports import iptables
 
-            return iptables.problems(self._by_iptables())
-        return hostports.problems(Nfnetlink(), self.wanted.owner, self._by_nftables())
+            return iptables.problems(self._iptables_rules())
+        return hostports.problems(Nfnetlink(), self.attachment.owner, self._nftables_rules())
 
-    def _by_nftables(self) -> Forwarding:
-        keys = self.wanted.keys
-        conditions = {version: _parts(matches) for version, matches in self.wanted.conditions.items() if matches}
+    def _nftables_rules(self) -> Forwarding:
+        keys, conditions = self.attachment.keys, self.attachment.conditions
         return Forwarding(self.ports, self.pods, conditions, snat=keys.snat, masq_all=keys.masqAll)
 
-    def _by_iptables(self) -> Rules:
+    def _iptables_rules(self) -> Rules:
         from shared.hostports.iptables_rules import Forwarding as Rules
 
-        keys = self.wanted.keys
+        keys, conditions = self.attachment.keys, self.attachment.conditions
         return Rules(
-            self.wanted.owner, self.ports, self.pods, self.wanted.conditions, snat=keys.snat, masq_all=keys.masqAll,
+            self.attachment.owner, self.ports, self.pods, conditions, snat=keys.snat, masq_all=keys.masqAll,
             localnet=self.localnet is not None, mark_bit=keys.markMasqBit, set_mark_chain=keys.externalSetMarkChain,
         )  # fmt: skip
 
 
-def _conditions(key: str, texts: list[str], *, by_iptables: bool) -> list[Match]:
+def _read_conditions(key: str, texts: list[str], *, by_iptables: bool) -> list[Match]:
     if not texts:
         return []
-    from shared.hostports import conditions
-
     try:
-        if not by_iptables:
-            return conditions.by_own_names(conditions.parse(texts, CONDITIONS[key]))
-        from shared.hostports.iptables_matches import Taker
-        from shared.hostports.iptables_rules import require_usable
+        if by_iptables:
+            from shared.hostports import iptables_rules
 
-        found = conditions.by_own_names(conditions.parse(texts, CONDITIONS[key], Taker()))
-        require_usable(found)
+            return iptables_rules.read_conditions(texts, CONDITIONS[key])
+        from shared.hostports import conditions
+
+        return conditions.read(texts, CONDITIONS[key])
     except ValueError as error:
         raise invalid(key, texts, str(error)) from None
-    return found
-
-
-def _parts(matches: list[Match]) -> Parts:
-    from shared.hostports import conditions
-
-    return conditions.Parts(matches)
-
-
-def _invalid(place: int, key: str, value: Address | int, reason: str) -> InvalidConfig:
-    shown = value if isinstance(value, int) else str(value)
-    return invalid(f"runtimeConfig.portMappings[{place}].{key}", shown, reason)
-
-
-def _require_local(host: Netlink, place: int, one: Address, pods: dict[int, Prefix]) -> None:
-    """Raises InvalidConfig for an address that is not the host's, whose packets it would take (CVE-2020-8554)."""
-    if one.version not in pods:
-        raise _invalid(place, "hostIP", one, f"cannot be mapped: the pod has no IPv{one.version} address")
-    if not routes.is_local(host, one):
-        raise _invalid(place, "hostIP", one, "is not an address of this host")
 
 
 def add(call: Call, undo: Undo) -> Result:
-    """Maps the ports; the result is that of the plugin before."""
-    wanted = Wanted(call)
+    """Map the ports. Return the result of the previous plugin."""
+    attachment = Attachment(call)
     result = previous_result(call)
     if result is None:
-        raise InvalidConfig('invalid configuration: "prevResult" is required: portmap maps to what another plugin made')
+        raise InvalidConfig('invalid configuration: "prevResult" is required: another plugin must attach the pod first')
     netns.open_netns(call.netns)
-    links_here = _links_here(result)
-    if wanted.mappings:
+    links_here = _find_host_links(result)
+    if attachment.mappings:
         host = Netlink()
-        destination = wanted.destination(host, result, call)
+        destination = attachment.resolve(host, result, call)
         if destination.ports:
-            wanted.complain()
-            link = _localnet_link(host, destination, links_here)
+            attachment.complain()
+            link = _find_localnet_link(host, destination, links_here)
             if link:
                 undo.push("set route_localnet back", _set_localnet_back)
             destination.map(undo)
-            if link:  # not before the rules are there that make it safe
+            if link:  # after the rules that make it safe
                 localnet.turn_on(link)
                 return result
-    _guard_if_open(wanted, links_here)
+    _guard_if_open(attachment, links_here)
     return result
 
 
-def _links_here(result: Result) -> list[str]:
+def _find_host_links(result: Result) -> list[str]:
     """Return the names of the host's links in a result."""
     return [links.own_name(interface.name) for interface in result.interfaces if not interface.sandbox]
 
 
-def _localnet_link(host: Netlink, destination: Destination, named: list[str]) -> Message | None:
-    """Return the link whose route_localnet packets of 127.0.0.1 need to find the pod, None if they are not to."""
+def _find_localnet_link(host: Netlink, destination: Destination, named: list[str]) -> Message | None:
+    """Return the link that needs route_localnet for packets from 127.0.0.1 to the pod.
+
+    Return None if the ports are not for localhost, or no link of pods leads to the pod.
+    """
     if destination.localnet is None:
         return None
     link = localnet.towards(host, destination.localnet, named)
     if link is None:
-        complain(f"portmap: localhost's packets do not find {destination.localnet}: no link of pods leads there")
+        complain(f"portmap: connections from 127.0.0.1 do not reach {destination.localnet}: no pod link leads there")
     return link
 
 
-def _guard_if_open(wanted: Wanted, links_here: list[str]) -> None:
-    """Restore the rules if an earlier call turned route_localnet on and somebody removed them."""
+def _guard_if_open(attachment: Attachment, links_here: list[str]) -> None:
+    """Restore the guarding rules if route_localnet is on from an earlier call and somebody deleted them."""
     try:
         if any(localnet.is_on(name) for name in links_here):
-            wanted.guard()
-    except CniError as error:  # this pod needs neither
+            attachment.guard()
+    except CniError as error:  # this pod needs neither the switch nor the rules
         complain(f"portmap: route_localnet may be on without the rules that make it safe: {error}")
 
 
@@ -347,84 +267,83 @@ def _set_localnet_back() -> None:
     iptables.set_localnet_back()
 
 
-def _forget(flows: set[Flow]) -> None:
+def _delete_flows(flows: set[Flow]) -> None:
     from shared.nft import conntrack
 
     conntrack.forget(flows)
 
 
 def check(call: Call) -> None:
-    """Raises InternalError that names everything that is not as ADD left it."""
-    wanted = Wanted(call)
+    """Raise InternalError that names each difference from the state that ADD leaves."""
+    attachment = Attachment(call)
     netns.open_netns(call.netns)
     previous = previous_result(call)
-    if not wanted.mappings or previous is None:
+    if not attachment.mappings or previous is None:
         return
     host = Netlink()
-    destination = wanted.destination(host, previous, call)
+    destination = attachment.resolve(host, previous, call)
     problems = destination.problems()
-    link = _localnet_link(host, destination, _links_here(previous))
+    link = _find_localnet_link(host, destination, _find_host_links(previous))
     if link and not localnet.is_on(link["IFLA_IFNAME"]):
         path = localnet.switch(link["IFLA_IFNAME"])
-        problems.append(f"sysctl net/{path} is not 1: localhost's packets do not find the pod")
+        problems.append(f"sysctl net/{path} is not 1: connections from 127.0.0.1 do not reach the pod")
     if problems:
-        raise InternalError(
-            f"host ports of {call.network} {call.ifname} are not as they were made", "; ".join(problems)
-        )
+        found = f"host ports of {call.network} {call.ifname} are not as ADD made them: recreate the pod"
+        raise InternalError(found, "; ".join(problems))
 
 
 def delete(call: Call) -> None:
-    """Removes an attachment's host ports by whichever backend, the reference's too.
+    """Delete an attachment's host ports of every backend, the reference's too.
 
-    Needs neither result nor namespace nor the keys.
+    Neither result nor namespace nor keys are needed.
     """
     pod_netns = netns.open_if_there(call.netns)
     own = Owner(call.network, call.container_id, call.ifname)
 
     from shared.hostports import iptables
 
-    def end(owner: Owner) -> None:
-        each(lambda: _remove(owner), lambda: iptables.remove(owner, _forget))
+    def delete_ports(owner: Owner) -> None:
+        each(lambda: _delete_from_nftables(owner), lambda: iptables.remove(owner, _delete_flows))
 
-    def end_former() -> None:
-        each(*(lambda owner=owner: end(owner) for owner in renamed.former(own, pod_netns)))
+    def delete_former() -> None:
+        each(*(lambda owner=owner: delete_ports(owner) for owner in renamed.former(own, pod_netns)))
 
-    each(lambda: end(own), end_former, iptables.set_localnet_back)
+    each(lambda: delete_ports(own), delete_former, iptables.set_localnet_back)
 
 
-def _remove(owner: Owner) -> None:
+def _delete_from_nftables(owner: Owner) -> None:
     if kernel := Nfnetlink.if_there():
-        hostports.remove(kernel, owner, _forget)
+        hostports.remove(kernel, owner, _delete_flows)
         hostports.remove_references(kernel, owner.container_id)
 
 
 def gc(call: Call) -> None:
-    """Removes the host ports of this network's attachments that are not valid any more, by whichever backend."""
+    """Delete the host ports of this network's attachments that are no longer valid, of every backend."""
     valid = valid_attachments(call)
     from shared.hostports import iptables
 
     each(
-        lambda: _collect(call.network, valid),
-        lambda: iptables.collect(call.network, valid, _forget),
+        lambda: _collect_in_nftables(call.network, valid),
+        lambda: iptables.collect(call.network, valid, _delete_flows),
         iptables.set_localnet_back,
     )
 
 
-def _collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+def _collect_in_nftables(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     if kernel := Nfnetlink.if_there():
-        hostports.collect(kernel, network, valid, _forget)
+        hostports.collect(kernel, network, valid, _delete_flows)
 
 
 def status(call: Call) -> None:
-    """Raises PluginNotAvailable where an ADD could not succeed."""
-    wanted = Wanted(call)
-    wanted.complain()
+    """Raise PluginNotAvailable if an ADD could not succeed."""
+    attachment = Attachment(call)
+    attachment.complain()
     try:
         sysctl.require_visible()
-        if wanted.by_iptables:
+        if attachment.by_iptables:
             from shared.hostports import iptables
 
-            iptables.try_out(wanted.conditions)
+            iptables.try_out(attachment.conditions)
         else:
             hostports.try_out(Nfnetlink())
     except CniError as error:

@@ -10,7 +10,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Self
 
 
 class Undo:
@@ -28,7 +27,7 @@ class Undo:
         self.steps.append((what, step))
         signals.safe_point()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Undo:
         return self
 
     def __exit__(

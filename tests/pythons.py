@@ -11,7 +11,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-OLDEST = (3, 11)
+OLDEST = (3, 9)
+OLDEST_OF_TOOLS = (3, 11)
 # Where Pythons are found beside PATH: the system's, one's own, those of version managers (pyenv, asdf, mise, uv).
 PLACES = (
     "/usr/bin",
@@ -23,7 +24,7 @@ PLACES = (
     "~/.local/share/uv/python/*/bin",
     "~/.local/bin",
 )
-NAME = re.compile(r"python3(\.(1[1-9]|[2-9]\d))?")
+NAME = re.compile(r"python3(\.(9|1\d|[2-9]\d))?")
 # What is found may be a version manager's script or belong to a virtual environment: ask it for the Python behind.
 ASK = "import sys; print(*sys.version_info[:2], getattr(sys, '_base_executable', sys.executable))"
 

@@ -37,7 +37,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
-    from typing import Self
+    from typing import TypeVar
+
+    AnyStore = TypeVar("AnyStore", bound="Store")
 
 LOCK_SECONDS = 20.0
 SIDECAR = ".pycni"
@@ -77,7 +79,7 @@ class Store:
             raise self._failure("find", error) from None
         return True
 
-    def __enter__(self) -> Self:
+    def __enter__(self: AnyStore) -> AnyStore:
         steps.begin("ipam.lock")
         try:
             self._open()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 RECORDS = "/run/cni/firewall"
 NFTABLES, IPTABLES, FIREWALLD = "nftables", "iptables", "firewalld"
+IN_NFTABLES = {"backend": NFTABLES}  # the keys of a note for admission by nf_tables
 ZONE = "firewalldZone"
 NETWORK_DIGITS = 12  # of a digest in a note's name, so that the names alone tell a network's notes
 NAMES = ("network", "containerID", "ifname")
@@ -46,7 +47,7 @@ class Claim:
     @classmethod
     def new(cls, owner: Owner, addresses: Sequence[Address], netns: str, **keys: object) -> Claim:
         """Return what an ADD claims, later than all claims before."""
-        names = zip(NAMES, (owner.network, owner.container_id, owner.ifname), strict=True)
+        names = zip(NAMES, (owner.network, owner.container_id, owner.ifname))
         order = clock_gettime_ns(CLOCK_BOOTTIME)  # the wall clock may be set back
         mark = liveness.mark(netns)
         listed = [str(address) for address in addresses]

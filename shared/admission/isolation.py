@@ -45,7 +45,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.nft.ruleset import Expression
 
-FROM_UPLINK = 125  # conntrack label; shared/hostports/nftables.py has the next two
+FROM_UPLINK = 125  # conntrack label; shared/hostports/nftables_rules.py has the next two
 CARRIED = mark(0x7079_6369)  # priority, of no qdisc's class
 NO_PRIORITY = mark(0)
 REPLY = b"\1"  # IP_CT_DIR_REPLY in linux/netfilter/nf_conntrack_tuple_common.h

@@ -136,7 +136,7 @@ class Admission:
         found = Nfnetlink().get_elements([element.query() for element in elements]) if elements else []
         return any(
             now is None or element.data not in (None, now.get("NFTA_SET_ELEM_DATA"))
-            for element, now in zip(elements, found, strict=True)
+            for element, now in zip(elements, found)
         )
 
     def restore(self) -> None:
@@ -186,7 +186,7 @@ def unnoted(network: str) -> list[Claim]:
             continue
         addresses = [item.split(" ")[1] for item in items.split(", ") if item.startswith("admitted")]
         if addresses and not claims.find(owner := Owner(*names)):
-            note = {**dict(zip(claims.NAMES, names, strict=True)), "addresses": addresses}
+            note = {**dict(zip(claims.NAMES, names)), "addresses": addresses}
             found.append(claims.Claim(owner, note))
     return found
 

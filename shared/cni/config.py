@@ -126,7 +126,7 @@ def described(value: Any, reason: str) -> str:
     """The reason after as much of the value as can be read, if there is one."""
     if value is None:
         return reason
-    shown = dumps(value, " ") if isinstance(value, str | int | float | dict | list) else dumps(str(value))
+    shown = dumps(value, " ") if isinstance(value, (str, int, float, dict, list)) else dumps(str(value))
     return f"{' '.join(shown.split())[:SHOWN]} {reason}"
 
 

@@ -79,7 +79,7 @@ def _is_deep(value: Any) -> bool:
         level = [
             inner
             for outer in level
-            if isinstance(outer, dict | list)
+            if isinstance(outer, (dict, list))
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
     return bool(level)
@@ -116,7 +116,7 @@ def dumps(value: Any, indent: str = "\n") -> str:
         return _quote(value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float)):
         return repr(value)
     inner = indent and indent + "    "
     if isinstance(value, dict):

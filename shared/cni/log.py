@@ -137,7 +137,7 @@ def _durations() -> dict[str, float]:
     """Milliseconds of each step; what comes to pass while an ADD is taken back belongs to that."""
     seconds: dict[str, float] = {}
     current = ""
-    for (step, began), (_, ended) in zip(steps.begun, steps.begun[1:], strict=False):
+    for (step, began), (_, ended) in zip(steps.begun, steps.begun[1:]):
         if current != steps.UNDO or step == steps.ANSWER:
             current = step
         seconds[current] = seconds.get(current, 0.0) + ended - began

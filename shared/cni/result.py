@@ -127,7 +127,7 @@ def _list(raw: Json, key: str) -> list[Json]:
 def _interface(raw: Json) -> Interface:
     raw = versions.lower_case(raw)
     name, mac, sandbox = (raw.get(key) for key in ("name", "mac", "sandbox"))
-    if not all(isinstance(member, str | None) for member in (name, mac, sandbox)):
+    if not all(member is None or isinstance(member, str) for member in (name, mac, sandbox)):
         raise ValueError("an interface's name, mac and sandbox must be strings")
     extra = {key: raw[key.lower()] for key in ("socketPath", "pciID") if raw.get(key.lower())}
     return Interface(name or "", mac or "", sandbox or "", _number(raw, "mtu", U32) or 0, extra)

@@ -1,10 +1,10 @@
-"""De-duplication on promiscuous bridges: what reached a pod by the bridge does not reach it by the host once more.
+"""De-duplication on promiscuous bridges: drops the host's copy of a packet that the bridge delivers to a pod.
 
-A promiscuous bridge passes each frame to the host, too. The host leaves alone what has another pod's MAC, but not a
-frame that was to the host and whose destination netfilter has changed to a pod of the same bridge (a service's
-address, with bridge-nf-call-iptables): the bridge takes it to that pod, and the host routes the copy to it, so that
-the pod gets it from the bridge's MAC a second time. That copy is what goes here; what a pod sends to itself, which the
-bridge does not bring back to its port, has only this way and stays.
+A promiscuous bridge passes each frame to the host, too. The host ignores frames to another pod's MAC. There is one
+exception: with bridge-nf-call-iptables, netfilter may redirect a frame to the host (to a Service address, for example)
+to a pod of the same bridge. The bridge delivers this frame to the pod. The host would also route its copy to the pod,
+from the bridge's MAC. The rule drops that copy. It keeps packets from a pod to itself. A bridge does not send a frame
+back out of its port, so the host's copy is the only one.
 
     chain copies { type filter hook input priority filter;
                    meta pkttype host ether daddr @podmacs iifname . ether daddr != @selves drop; }
@@ -45,9 +45,9 @@ RULESET = Ruleset(BRIDGE, "dedup", (PODS, SELVES), (CHAIN,))
 
 
 def add(undo: Undo, owner: Owner, mac: str) -> None:
-    """The pod with this MAC gets each frame once; nothing where the kernel cannot: it has no such bridge tables.
+    """Drop the host's copies of frames to the pod with this MAC. Do nothing if the kernel lacks bridge tables.
 
-    A MAC that pods of two bridges have is the later one's, and the other's after that only by its next ADD.
+    If pods of two bridges have the same MAC, the later pod owns the rule. The earlier pod has none until its next ADD.
     """
     try:
         kernel = Nfnetlink()
@@ -58,19 +58,19 @@ def add(undo: Undo, owner: Owner, mac: str) -> None:
 
 
 def remove(owner: Owner) -> None:
-    """Ends it; nothing where there is none."""
+    """Delete the attachment's de-duplication. Do nothing if there is none."""
     if kernel := Nfnetlink.if_there():
         registry.remove(kernel, RULESET, owner)
 
 
 def problems(owner: Owner, mac: str) -> list[str]:
-    """What is not as `add` left it, each in words."""
+    """Return the differences from the state that `add` leaves."""
     kernel = Nfnetlink.if_there()
     return registry.problems(kernel, RULESET, owner, _elements(owner, mac)) if kernel else []
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """End it for the attachments of a network that are not listed as valid, and for the dead of any network."""
+    """Delete the de-duplication of a network's attachments that are not valid, and of dead ones of any network."""
     if kernel := Nfnetlink.if_there():
         from shared.nft import former
 

@@ -1,13 +1,13 @@
-"""The MAC spoof check: what a pod's port brings from another MAC than the pod's own goes no further.
+"""The MAC spoof check: drops frames that arrive at a pod's port from another MAC than the pod's own.
 
-Two sets say whose, so that a frame costs the same however many pods there are:
+One rule looks up two sets, so a frame costs the same however many pods there are:
 
     chain spoofs { type filter hook prerouting priority dstnat; iifname @guarded iifname . ether saddr != @bound drop; }
     set guarded { type ifname; elements = { "veth1a2b3c4d5e6" } }
     set bound { type ifname . ether_addr; elements = { "veth1a2b3c4d5e6" . 0a:58:0a:01:00:05 } }
 
-Frames to the link-local groups, such as LLDP's, do not come here, nor are they forwarded; that the bridge learns from
-them behind which port a MAC is, bridges.learn_no_link_local() ends.
+Frames to link-local groups, such as LLDP's, do not reach this chain. The bridge does not forward them either, but it
+would learn MACs from them. bridges.learn_no_link_local() prevents that.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ LONGEST_NAME = 255  # bytes: NFT_NAME_MAXLEN in linux/netfilter/nf_tables.h, les
 
 
 def add(undo: Undo, owner: Owner, mac: str) -> None:
-    """Let only frames from `mac` past the attachment's port, whose name is its own: older rules for it are stale."""
+    """Accept only frames from `mac` at the attachment's port. Replace stale rules for a port of this name."""
     kernel = Nfnetlink()
     registry.add(kernel, RULESET, owner, _elements(owner, mac), replace=True, renew=True)
     undo.push("end the MAC spoof check", lambda: registry.remove(kernel, RULESET, owner))
 
 
 def remove(owner: Owner) -> None:
-    """End it, also one that the reference made for this container. Do nothing if there is none."""
+    """Delete the attachment's check, and the reference's for this container. Do nothing if there is none."""
     if kernel := Nfnetlink.if_there():
         registry.remove(kernel, RULESET, owner)
         _remove_references(kernel, owner)
 
 
 def problems(owner: Owner, mac: str) -> list[str]:
-    """What is not as `add` left it, each in words."""
+    """Return the differences from the state that `add` leaves."""
     return registry.problems(Nfnetlink(), RULESET, owner, _elements(owner, mac))
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """End it for the attachments of a network that are not listed as valid, and for the dead of any network."""
+    """Delete the checks of a network's attachments that are not valid, and of dead ones of any network."""
     if kernel := Nfnetlink.if_there():
         from shared.nft import former
 
@@ -72,7 +72,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
 
 
 def try_out() -> None:
-    """Raises CniError where the kernel cannot do it; changes nothing."""
+    """Raise CniError if the kernel cannot check MACs. Change nothing."""
     registry.try_out(Nfnetlink(), RULESET)
 
 
@@ -81,9 +81,9 @@ def _elements(owner: Owner, mac: str) -> list[Element]:
 
 
 def _remove_references(kernel: Nfnetlink, owner: Owner) -> None:
-    """The chains of the reference's check in its table `bridge nat`, and the rules that lead there.
+    """Delete the chains of the reference's check in its table `bridge nat`, and the rules that lead there.
 
-    Without a network in their names, they are the container's that has this id.
+    Their names contain the container id and the interface, but no network.
     """
     name = f"cni-br-iface-{owner.container_id}-{owner.ifname}"
     if len(f"{name}-mac") > LONGEST_NAME:
@@ -97,7 +97,7 @@ def _remove_references(kernel: Nfnetlink, owner: Owner) -> None:
         base.remove_rule(handle)
         for handle in kernel.dump_handles(base, f"macspoofchk-{owner.container_id}-{owner.ifname}")
     ]
-    for chain, is_there in zip(chains, found, strict=True):
+    for chain, is_there in zip(chains, found):
         if is_there:
             requests += chain.remove()
     registry.attempt(kernel, requests)

@@ -1,1 +1,1 @@
-"""Host ports, one file for each packet filter."""
+"""Host ports: mappings, conditions on packets, and one backend for each packet filter."""

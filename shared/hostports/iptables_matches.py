@@ -1,18 +1,18 @@
-"""Matches of iptables in a configuration, word by word: which may stand in a line of iptables-restore, and how.
+"""Matches of iptables in a configuration: the words that a line of iptables-restore may contain, quoted for it.
 
     ["-m", "set", "--match-set", "office", "src", "-m", "comment", "--comment", "the office"]
 
-Nobody here knows the options of extensions: iptables does, and refuses what it cannot do. But no word may become a
-command, a target, a second rule, or a path from which iptables loads code.
+The options of extensions are unknown here: iptables checks them. This module ensures that no word becomes a command, a
+target, a second rule, or a path from which iptables loads code.
 """
 
 from __future__ import annotations
 
 from shared.cni.names import ALPHANUMERIC
 
-# Those of iptables' own options that select packets. Each other one of one letter, and each cluster, is refused.
+# iptables' own short options that select packets. All other short options, and clusters of them, are refused.
 SHORT = ("-f", "-m", "-o")
-# iptables' own long options, but for those of SHORT; it also takes each beginning of one.
+# iptables' own long options, except those of SHORT. It also accepts the beginning of each.
 LONG = (
     "append", "delete", "check", "insert", "replace", "list", "list-rules", "flush", "zero", "new-chain",
     "delete-chain", "rename-chain", "policy", "protocol", "proto", "source", "src", "destination", "dst",
@@ -20,7 +20,7 @@ LONG = (
     "modprobe", "set-counters", "combine", "version", "help", "ipv4", "ipv6",
 )  # fmt: skip
 FULL = ("match", "out-interface", "fragments")  # allowed, not shortened
-# Options of extensions that look like the beginning of one of those, and the match that has them.
+# Options of extensions that look like the beginning of an option in LONG, and the match that has them.
 OF_EXTENSIONS = {"set": "recent", "pol": "policy", "proto": "policy"}
 MATCH_NAME = ALPHANUMERIC | frozenset("_-")
 PLAIN = ALPHANUMERIC | frozenset("_.,:/=+-@%^*")
@@ -28,15 +28,15 @@ LONGEST = 1000  # bytes: a word of iptables-restore has at most 1023
 
 
 class Taker:
-    """Takes matches off the front of a configuration's words; knows which extensions were named before."""
+    """Takes matches from the front of a configuration's words, and remembers the extensions that they load."""
 
     def __init__(self) -> None:
         self.loaded: set[str] = set()
 
     def __call__(self, words: list[str]) -> list[str]:
-        """Remove an option from the front, after a possible "!", with its values. Return them as written into a line.
+        """Remove an option with its "!" and values from the front. Return them as iptables-restore reads them.
 
-        Raises ValueError that names the word that cannot be used, IndexError if a word is missing.
+        Raise ValueError that names the word that cannot be used, IndexError if a word is missing.
         """
         taken = [words.pop(0)] if words[0] == "!" else []
         option = words.pop(0)
@@ -55,7 +55,7 @@ class Taker:
     def _require_match_option(self, option: str) -> None:
         if not option.startswith("--"):
             if option in ("-p", "-j", "-g"):
-                raise ValueError(f"has {option!r}, which is not for a configuration to say: portmap does")
+                raise ValueError(f"has {option!r}, which a configuration may not set: portmap does")
             if option not in SHORT:
                 known = "ip saddr, ip daddr, iifname, -s, -d, -i, and iptables' matches by -m"
                 raise ValueError(f"has {option!r}: only {known} are known")
@@ -69,7 +69,7 @@ class Taker:
 
 
 def _quoted(word: str) -> str:
-    """Return a word as iptables-restore reads it."""
+    """Return a word quoted for iptables-restore. Raise ValueError if it cannot be quoted."""
     if not word or not word.isascii() or not word.isprintable() or len(word) > LONGEST:
         raise ValueError(f"has {word!r}, which is not of 1 to {LONGEST} printable ASCII characters")
     if PLAIN.issuperset(word):

@@ -1,6 +1,6 @@
-"""Whose host ports iptables has: a file for each attachment, since a rule has no room for its mark.
+"""Records of host ports by iptables: a file for each attachment, because a rule has no room for its mark.
 
-A file is there before the rules and gone after them.
+ADD writes the file before the rules. DEL deletes it after them.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ NAMES = ("network", "containerID", "ifname")
 
 
 def write(owner: Owner, mark: str, addresses: Iterable[Address]) -> None:
-    """Note an attachment, its mark (shared/net/liveness.py), and the addresses to which its ports lead."""
-    names = dict(zip(NAMES, (owner.network, owner.container_id, owner.ifname), strict=True))
+    """Record an attachment, its mark (shared/net/liveness.py), and the addresses to which its ports lead."""
+    names = dict(zip(NAMES, (owner.network, owner.container_id, owner.ifname)))
     record.write(_path(owner), {**names, "mark": mark, "addresses": [str(one) for one in addresses]})
 
 
 def mark_of(owner: Owner) -> str:
-    """Return the mark that an attachment's file has, empty if there is none."""
-    return _mark(record.read(_path(owner)))
+    """Return the recorded mark of an attachment, empty if there is no file."""
+    return _parse_mark(record.read(_path(owner)))
 
 
 def remove(owner: Owner) -> None:
-    """Remove an attachment's file if it exists, finished or not."""
+    """Delete an attachment's file if it exists, also one that was not written to its end."""
     path = _path(owner)
-    # a file system that is read-only refuses to remove even what is not there
+    # a read-only file system refuses to unlink even a file that does not exist
     if any(posix.access(one, posix.F_OK) for one in (path, f"{path}.new")):
         record.remove(path)
 
 
-def every() -> Iterator[Known]:
-    """Yield each attachment that has a file. Raises IOFailure."""
+def read_all() -> Iterator[Known]:
+    """Yield each attachment that has a file. Raise IOFailure if one cannot be read."""
     for path, content in record.listed(DIRECTORY):
         names = [content.get(name) for name in NAMES]
         if all(isinstance(name, str) for name in names):
@@ -54,37 +54,37 @@ def every() -> Iterator[Known]:
             addresses = content.get("addresses")
             if _path(owner) == path:
                 texts = [one for one in addresses if isinstance(one, str)] if isinstance(addresses, list) else []
-                yield owner, _mark(content), texts
+                yield owner, _parse_mark(content), texts
 
 
-def dead(network: str, container_id: str, interface: str) -> Owner | None:
-    """Return the attachment that rules name in these words, if it is known and dead; None for one of the living."""
-    for owner, mark, _ in _readable():
+def find_dead(network: str, container_id: str, interface: str) -> Owner | None:
+    """Return the attachment that rules name in these words if it is recorded and dead, else None."""
+    for owner, mark, _ in _read_all_or_none():
         words = (shortened(owner.network), shortened(owner.container_id), interface_words(owner.ifname))
         if words == (network, container_id, interface) and liveness.is_dead(owner, mark, patient=True):
             return owner
     return None
 
 
-def dead_at(addresses: Iterable[Address]) -> list[Owner]:
+def find_dead_at(addresses: Iterable[Address]) -> list[Owner]:
     """Return the dead attachments whose ports lead to one of these addresses."""
     texts = {str(one) for one in addresses}
-    return [owner for owner, mark, others in _readable() if texts & {*others} and liveness.is_dead(owner, mark)]
+    return [owner for owner, mark, others in _read_all_or_none() if texts & {*others} and liveness.is_dead(owner, mark)]
 
 
-def _readable() -> list[Known]:
-    """Return those that have a file, none if one of them cannot be read: then everybody counts as alive."""
+def _read_all_or_none() -> list[Known]:
+    """Return the recorded attachments, none if a file cannot be read: then all count as alive."""
     try:
-        return list(every())
+        return list(read_all())
     except IOFailure:
         return []
 
 
-def _mark(content: dict[str, Any]) -> str:
+def _parse_mark(content: dict[str, Any]) -> str:
     mark = content.get("mark")
     return mark if isinstance(mark, str) else ""
 
 
 def _path(owner: Owner) -> str:
-    # a digest, since names may be longer than a file's name
+    # a digest, because the names may be longer than a file name can be
     return f"{DIRECTORY}/{digest(f'{owner.network}/{owner.container_id}/{owner.ifname}'.encode())}.json"

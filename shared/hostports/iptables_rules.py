@@ -1,10 +1,10 @@
-"""The rules of an attachment's host ports, as iptables-save shows them; shared/hostports/iptables.py makes them."""
+"""The rules of an attachment's host ports, as iptables-save prints them; shared/hostports/iptables.py adds them."""
 
 from __future__ import annotations
 
 from shared.cni.ip import Address
 from shared.cni.names import CHAIN_NAME_BYTES, is_chain_name
-from shared.hostports.nftables import LOCALHOST_6
+from shared.hostports.mappings import LOCALHOST_6
 from shared.iptables.variants import HOSTPORTS
 from shared.net.owner import digest
 from shared.net.reference_names import container_digest, shortened
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from shared.cni.ip import Prefix
     from shared.hostports.conditions import Match, Value
-    from shared.hostports.nftables import HostPort
+    from shared.hostports.mappings import HostPort
     from shared.net.owner import Owner
 
 NAT, DNAT = HOSTPORTS
 RAW, SETMARK, MASQ = "raw", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"
 PREFIX = "CNI-DN-"
-TRIAL = "CNI-DN-trial"  # digits of a container's are hexadecimal
+TRIAL = "CNI-DN-trial"  # no container's chain: those have hexadecimal digits
 ENTRY = '-m comment --comment "dnat name: \\"'
 INTERFACE = 'if: \\"'
 LOCALNET = [
@@ -30,25 +30,25 @@ LOCALNET = [
 ]
 PORTS_IN_A_RULE = 15  # XT_MULTI_PORTS in linux/netfilter/xt_multiport.h
 MARK_BIT = 13
-CONDITIONS = "conditions: "  # and a digest of those that iptables-save prints in words of its own
-WILDCARD = "*"  # of a link's name in conditions
+CONDITIONS = "conditions: "  # begins a comment; a digest of the matches that iptables-save rewrites follows
+WILDCARD = "*"  # ends the beginning of link names in conditions
 OPTIONS = {"saddr": "-s", "daddr": "-d", "iifname": "-i"}  # as iptables-save orders them
 
 
 def chain_of(network: str, container_id: str) -> str:
-    """The name of a container's chain."""
+    """Return the name of a container's chain."""
     return (PREFIX + container_digest(network, container_id))[:CHAIN_NAME_BYTES]
 
 
 class Forwarding:
-    """All that an attachment has, as lines of iptables-save, by IP version."""
+    """The rules of an attachment as lines of iptables-save, by IP version."""
 
     def __init__(
         self, owner: Owner, ports: Sequence[HostPort], subnets: Mapping[int, Prefix],
         conditions: Mapping[int, Sequence[Match]], *, snat: bool, masq_all: bool, localnet: bool,
         mark_bit: int | None = None, set_mark_chain: str = "",
     ) -> None:  # fmt: skip
-        """Takes the pod's addresses with their prefix lengths, and what packets must match, both by IP version."""
+        """Take the pod's addresses with prefix lengths, and the conditions on packets, both by IP version."""
         self.owner = owner
         self.ports = ports
         self.flows = {port.flow for port in ports if port.flow}
@@ -67,7 +67,7 @@ class Forwarding:
         self.conditions = conditions
 
     def entries(self, version: int, *, is_at: bool) -> list[str]:
-        """The rules that lead to the chain, of ports of one address or of any."""
+        """Return the rules that jump to the chain, for ports of one address (`is_at`) or of any."""
         grouped: dict[tuple[str, str], list[int]] = {}
         for port in self.ports:
             if port.version == version and port.is_at == is_at:
@@ -84,7 +84,7 @@ class Forwarding:
         ]
 
     def _matching(self, version: int, host: str) -> list[str]:
-        """Return the conditions, in as many alternatives as they have, and the address unless they say more of it."""
+        """Return the alternatives of the conditions. The port's address replaces a -d condition that it meets."""
         choices = {"daddr": [f"-d {host}/{128 if version == 6 else 32} "]} if host else {}
         for field, operator, values in self.conditions.get(version, ()):
             is_negated = operator == "neq"
@@ -99,9 +99,9 @@ class Forwarding:
         return found
 
     def _others(self, version: int) -> str:
-        """Return the matches that iptables alone knows, and a comment by which CHECK finds their rule.
+        """Return the matches that iptables alone knows, and a comment by which CHECK recognizes the rule.
 
-        iptables-save prints the matches in words of its own.
+        iptables-save rewrites the matches.
         """
         line = _words(self.conditions.get(version, ()))
         if not line:
@@ -109,9 +109,10 @@ class Forwarding:
         return f' {line} -m comment --comment "{CONDITIONS}{digest(line.encode())[:12]}"'
 
     def inside(self, version: int, *, is_at: bool) -> list[str]:
-        """The rules of the chain, in which a port of any address is not one of IPv6 localhost."""
+        """Return the rules of the chain. Those for any address exclude IPv6 localhost."""
         found = []
-        if is_at == any(port.version == version and port.is_at for port in self.ports):  # first of all
+        # every exclusion once, before all other rules of the chain
+        if is_at == any(port.version == version and port.is_at for port in self.ports):
             found += [
                 f"-A {self.chain} {_option(OPTIONS[field], one)}{self._own} -j RETURN"
                 for field, operator, values in self.conditions.get(version, ())
@@ -119,7 +120,7 @@ class Forwarding:
                 for one in values
             ]
         if version == 6 and not is_at and any(port.version == 6 and not port.is_at for port in self.ports):
-            # the kernel routes it nowhere: better refused at once than lost
+            # The kernel routes nothing from IPv6 localhost to a pod. Without a mapping the client is refused at once.
             found.append(f"-A {self.chain} -d {LOCALHOST_6} {self._own} -j RETURN")
         for port in self.ports:
             if port.version != version or port.is_at != is_at:
@@ -133,7 +134,7 @@ class Forwarding:
         return found
 
     def shared(self) -> list[str]:
-        """The rules that all have in common, and those of this one's mark."""
+        """Return the rules that all attachments share, and those of this attachment's mark."""
         found = [f"-A {hook} -m addrtype --dst-type LOCAL -j {DNAT}" for hook in ("PREROUTING", "OUTPUT")]
         if self._bit:
             mark = f"{self._bit}/{self._bit}"
@@ -145,12 +146,22 @@ class Forwarding:
         return found
 
     def tables(self, version: int) -> tuple[str, ...]:
-        """The tables that rules of an IP version stand in."""
+        """Return the tables that have rules of an IP version."""
         return (RAW, NAT) if self.localnet and version == 4 else (NAT,)
 
 
+def read_conditions(texts: Sequence[str], version: int) -> list[Match]:
+    """Return the conditions of a configuration. Raise ValueError if iptables cannot have them in one rule."""
+    from shared.hostports import conditions
+    from shared.hostports.iptables_matches import Taker
+
+    found = conditions.read(texts, version, Taker())
+    require_usable(found)
+    return found
+
+
 def require_usable(conditions: Sequence[Match]) -> None:
-    """Raises ValueError for conditions that iptables cannot have in one rule."""
+    """Raise ValueError for conditions that iptables cannot have in one rule."""
     fields = set()
     for field, operator, values in conditions:
         if field not in OPTIONS:
@@ -164,11 +175,11 @@ def require_usable(conditions: Sequence[Match]) -> None:
             if isinstance(value, str) and value != WILDCARD and not is_chain_name(value.removesuffix(WILDCARD)):
                 raise ValueError(f"{shown}, which is no name that iptables takes safely")
             if negation and not _option(OPTIONS[field], value):
-                raise ValueError(f"{shown}, which nothing fulfils")
+                raise ValueError(f"{shown}, which no packet fulfils")
 
 
 def trial_of(conditions: Sequence[Match]) -> list[str]:
-    """Return the commands by which iptables-restore shows whether it takes conditions; none for those known here."""
+    """Return the commands that try out matches that iptables alone knows; none if there are no such matches."""
     line = _words(conditions)
     return [f"-N {TRIAL}", f"-A {TRIAL} -p tcp {line} -j RETURN"] if line else []
 
@@ -181,7 +192,7 @@ def _words(conditions: Sequence[Match]) -> str:
 def is_there(rule: str, lines: Sequence[str]) -> bool:
     """Return True if one of iptables-save's lines is the rule.
 
-    iptables-save prints further matches in its own words: such a rule is known by its beginning, comments and end.
+    iptables-save rewrites further matches: such a rule is recognized by its beginning, comments and end.
     """
     _, has_others, tail = rule.partition(f' -m comment --comment "{CONDITIONS}')
     if not has_others:
@@ -196,12 +207,12 @@ def is_there(rule: str, lines: Sequence[str]) -> bool:
 
 
 def interface_words(ifname: str) -> str:
-    """The words of a comment that say for which interface a rule is, as iptables-save shows them."""
+    """Return the words of a comment that name a rule's interface, as iptables-save prints them."""
     return f'{INTERFACE}{ifname if is_chain_name(ifname) else digest(ifname.encode())[:12]}\\"'
 
 
 def _option(option: str, value: Value) -> str:
-    """As iptables-save shows it, which leaves out what every packet fulfils."""
+    """Return the option as iptables-save prints it: empty if every packet fulfils it."""
     if isinstance(value, str):
         return f"{option} {value.replace(WILDCARD, '+')} " if value != WILDCARD else ""
     return f"{option} {value} " if value.length else ""

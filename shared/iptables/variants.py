@@ -47,7 +47,7 @@ def having(table: str, chain: str) -> list[tuple[int, str]]:
         found = Nfnetlink().get_all(queries)
     except NoNfTables:
         found = []
-    by_nft = [(version, NFT) for version, one in zip(FAMILIES, found, strict=False) if one]
+    by_nft = [(version, NFT) for version, one in zip(FAMILIES, found) if one]
     return by_nft + [(version, LEGACY) for version in LEGACY_NAMES if _has_legacy(table, version)]
 
 

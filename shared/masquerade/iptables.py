@@ -1,10 +1,10 @@
-r"""Masquerading by iptables, with the reference's chain for each container, so that either ends what the other began.
+r"""Masquerading by iptables in the reference's chains, one for each container: either suite deletes the other's rules.
 
     -A POSTROUTING -s 10.1.0.5/32 -m comment --comment "name: \"net\" id: \"c1\"" -j CNI-8f4e9f32ea9c72d32f8f400c
     -A CNI-8f4e9f32ea9c72d32f8f400c -d 10.1.0.0/16 -m comment --comment "…" -j ACCEPT
     -A CNI-8f4e9f32ea9c72d32f8f400c ! -d 224.0.0.0/4 -m comment --comment "…" -j MASQUERADE
 
-The chain's name derives from network and container id, and the comments say both: nobody needs to note whose it is.
+The chain's name derives from network and container id. The comments name both, so no file needs to record the owner.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 
 def chain_of(network: str, container_id: str) -> str:
-    """The name of a container's chain."""
+    """Return the name of a container's chain."""
     return (PREFIX + container_digest(network, container_id))[:CHAIN_NAME_BYTES]
 
 
 def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> None:
-    """Masquerades what comes from the addresses and goes neither to their own networks nor to multicast groups.
+    """Masquerade packets from the addresses, except to their own networks and to multicast groups.
 
-    Where there are `exempt` networks, neither what goes to them or to an address of the node. An address that another
-    container had is this one's from now on: it was leased anew.
+    If there are `exempt` networks, packets to them and to addresses of the node are excepted too. Take over an address
+    from another container: IPAM has leased it again.
     """
     from shared.iptables.programs import Table
 
@@ -44,11 +44,11 @@ def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[
     for table in tables:
         wanted = _rules(owner, table.version, addresses, exempt)
         own = [one.address for one in addresses if one.version == table.version]
-        table.change(lambda lines: _missing(lines, owner, wanted, own))  # noqa: B023  (called at once)
+        table.change(lambda lines: _completion_commands(lines, owner, wanted, own))  # noqa: B023  (called at once)
 
 
 def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
-    """The rules that are missing, each in words."""
+    """Return a message for each missing rule."""
     from shared.iptables.programs import COMMANDS, Table
 
     found = []
@@ -60,7 +60,7 @@ def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]
 
 
 def remove(owner: Owner) -> None:
-    """Removes the container's chain and what leads there, whichever suite made it; nothing where there is none."""
+    """Delete the container's chain and the jumps to it, by whichever suite. Do nothing if there is no chain."""
     chain = chain_of(owner.network, owner.container_id)
     for version, variant in variants.having(TABLE, chain):
         from shared.iptables.programs import NoIptables, Table
@@ -68,16 +68,16 @@ def remove(owner: Owner) -> None:
         try:
             table = Table(version, variant, TABLE)
         except NoIptables:
-            if variant == variants.NFT:  # which has the chain for certain
+            if variant == variants.NFT:  # the kernel's rules show that the chain exists
                 raise
             continue
-        table.change(lambda lines: _ends(lines, {chain}))
+        table.change(lambda lines: _deletion_commands(lines, {chain}))
 
 
 def evict(addresses: Sequence[Address]) -> None:
-    """Remove the rules by which containers' chains masquerade what comes from these addresses.
+    """Delete the jumps from these addresses to containers' chains, and chains that nothing else uses.
 
-    Whether there are any is asked without a process. Rules of the older iptables are not looked for.
+    Look for them by netlink, which needs no process. Rules of the legacy iptables are not covered.
     """
     for version in sorted({one.version for one in addresses}):
         own = [one for one in addresses if one.version == version]
@@ -85,31 +85,31 @@ def evict(addresses: Sequence[Address]) -> None:
             continue
         from shared.iptables.programs import Table
 
-        Table(version, variants.NFT, TABLE).change(lambda lines: _evictions(lines, own))  # noqa: B023  (at once)
+        Table(version, variants.NFT, TABLE).change(lambda lines: _eviction_commands(lines, own))  # noqa: B023  (at once)
 
 
-def _evictions(lines: list[str], addresses: Sequence[Address]) -> list[str]:
-    """The commands that remove what leads from addresses to chains, and chains to which nothing else leads."""
+def _eviction_commands(lines: list[str], addresses: Sequence[Address]) -> list[str]:
+    """Return the commands that delete the jumps from addresses to chains, and chains without other jumps."""
     starts = tuple(f"-A {POSTROUTING} -s {one}/{one.bits} " for one in addresses)
     leading = {line: line.rpartition(" -j ")[2] for line in lines if line.startswith("-A ")}
     gone = {line: to for line, to in leading.items() if line.startswith(starts) and to.startswith(PREFIX)}
     doomed = {*gone.values()} - {chain for line, chain in leading.items() if line not in gone}
     kept = [line for line in lines if line not in gone]
-    return [*(f"-D{line.removeprefix('-A')}" for line in gone), *_ends(kept, doomed)]
+    return [*(f"-D{line.removeprefix('-A')}" for line in gone), *_deletion_commands(kept, doomed)]
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """Removes the chains of a network's containers of which none is among the valid (container id, ifname)."""
+    """Delete the chains of a network's containers that are not in the valid pairs of container id and ifname."""
     keep = {chain_of(network, container_id) for container_id, _ in valid}
 
     def stale(lines: list[str]) -> set[str]:
-        comments = [_comment(name, "").removesuffix('\\""') for name in {network, shortened(network)}]
+        comments = [_comment_option(name, "").removesuffix('\\""') for name in {network, shortened(network)}]
         found = set()
         for line in lines:
             verb, chain, *_ = line.split(" ") if line.startswith("-A ") else ("", "")
             rest = next((line.partition(comment)[2] for comment in comments if comment in line), "")
             container_id = rest.partition("\\")[0]
-            # of a shortened id nobody can tell the chain's name
+            # a shortened id does not suffice to derive the chain's name
             is_ours = chain == chain_of(network, container_id) or len(container_id) == LONGEST_NAME
             if verb and chain.startswith(PREFIX) and container_id and is_ours:
                 found.add(chain)
@@ -120,13 +120,13 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
 
         try:
             table = Table(version, variant, TABLE)
-        except NoIptables:  # so nobody made a chain by it
+        except NoIptables:  # without the program nobody made a chain
             continue
-        table.change(lambda lines: _ends(lines, stale(lines)))
+        table.change(lambda lines: _deletion_commands(lines, stale(lines)))
 
 
 def try_out(_exempt: Sequence[Prefix] = ()) -> None:
-    """Raises CniError where the programs are missing or cannot be used."""
+    """Raise CniError if the programs are missing or cannot be used."""
     from shared.iptables.programs import Table
 
     for version in (4, 6):
@@ -137,7 +137,7 @@ def _versions(addresses: Sequence[Prefix]) -> list[int]:
     return sorted({own.version for own in addresses})
 
 
-def _comment(network: str, container_id: str) -> str:
+def _comment_option(network: str, container_id: str) -> str:
     """Return the option with the names, which are shortened if the comment would be too long."""
     if len(f'name: "{network}" id: "{container_id}"') > COMMENT_BYTES:
         network, container_id = shortened(network), shortened(container_id)
@@ -145,9 +145,9 @@ def _comment(network: str, container_id: str) -> str:
 
 
 def _rules(owner: Owner, version: int, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
-    """The rules as iptables-save prints them."""
+    """Return the rules as iptables-save prints them."""
     chain = chain_of(owner.network, owner.container_id)
-    comment = f"-m comment {_comment(owner.network, owner.container_id)}"
+    comment = f"-m comment {_comment_option(owner.network, owner.container_id)}"
     own = [one for one in addresses if one.version == version]
     others = [f"-d {one.network}" for one in exempt if one.version == version]
     left = [*(["-m addrtype --dst-type LOCAL"] if exempt else []), *(f"-d {one.network}" for one in own), *others]
@@ -158,20 +158,20 @@ def _rules(owner: Owner, version: int, addresses: Sequence[Prefix], exempt: Sequ
     ]
 
 
-def _missing(lines: list[str], owner: Owner, wanted: list[str], addresses: Sequence[Address]) -> list[str]:
-    """The commands that give the chain its rules, and those that lead there; what it had of others' goes.
+def _completion_commands(lines: list[str], owner: Owner, wanted: list[str], addresses: Sequence[Address]) -> list[str]:
+    """Return the commands that make the chain and the jumps to it, unless all wanted rules exist.
 
-    So does what leads from its addresses to the chains of containers that had them before.
+    They also delete jumps from its addresses to the chains of former containers.
     """
     chain = chain_of(owner.network, owner.container_id)
-    others = _evictions([line for line in lines if not line.endswith(f" -j {chain}")], addresses)
+    others = _eviction_commands([line for line in lines if not line.endswith(f" -j {chain}")], addresses)
     if set(lines).issuperset(wanted):
         return others
-    return [*others, *_ends(lines, {chain}), f"-N {chain}", *wanted]
+    return [*others, *_deletion_commands(lines, {chain}), f"-N {chain}", *wanted]
 
 
-def _ends(lines: list[str], chains: AbstractSet[str]) -> list[str]:
-    """The commands that remove chains and what leads there."""
+def _deletion_commands(lines: list[str], chains: AbstractSet[str]) -> list[str]:
+    """Return the commands that delete chains and the jumps to them."""
     leading = [line for line in lines if line.startswith("-A ") and line.rpartition(" -j ")[2] in chains]
     there = [line[1:].partition(" ")[0] for line in lines if line.startswith(":")]
     removals = [command for chain in there if chain in chains for command in (f"-F {chain}", f"-X {chain}")]

@@ -1,6 +1,6 @@
-"""Masquerading: what a pod sends beyond its networks gets the address of the link by which it leaves the node.
+"""Masquerading by nf_tables: packets that leave a pod's networks get the address of the node's outgoing link.
 
-A map leads from the pod's address to a chain that says what stays as it is; pods of one network share that chain:
+A map leads from the pod's address to a chain, which lists the exceptions. Pods of one network share that chain:
 
     chain masquerading { type nat hook postrouting priority srcnat; ip saddr vmap @masq4; ip6 saddr vmap @masq6; }
     map masq4 { type ipv4_addr : verdict; elements = { 10.1.0.5 : goto masq-1a2b3c4d5e6f } }
@@ -42,10 +42,10 @@ MULTICAST = {4: Prefix(Address(4, 0xE0 << 24), 4), 6: Prefix(Address(6, 0xFF << 
 
 
 def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> None:
-    """Masquerades what comes from the addresses and goes neither to their own networks nor to multicast groups.
+    """Masquerade packets from the addresses, except to their own networks and to multicast groups.
 
-    Where there are `exempt` networks, neither what goes to them or to an address of the node. An address that another
-    attachment had is this one's from now on: it was leased anew.
+    If there are `exempt` networks, packets to them and to addresses of the node are excepted too. Take over an address
+    from another attachment: IPAM has leased it again.
     """
     kernel = Nfnetlink()
     elements, chains = _parts(addresses, exempt)
@@ -57,19 +57,19 @@ def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[
 
 
 def remove(owner: Owner) -> None:
-    """Ends it; nothing where nothing is masqueraded, as where the kernel has no nf_tables."""
+    """Delete the attachment's masquerading. Do nothing if there is none, or the kernel has no nf_tables."""
     if kernel := Nfnetlink.if_there():
         registry.remove(kernel, RULESET, owner)
 
 
 def problems(owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> list[str]:
-    """What is not as `add` left it, each in words."""
+    """Return the differences from the state that `add` leaves."""
     elements, chains = _parts(addresses, exempt)
     return registry.problems(Nfnetlink(), RULESET, owner, elements, chains)
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """End it for the attachments of a network that are not listed as valid, and for the dead of any network."""
+    """Delete the masquerading of a network's attachments that are not valid, and of dead ones of any network."""
     if kernel := Nfnetlink.if_there():
         from shared.nft import former
 
@@ -77,13 +77,13 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
 
 
 def try_out(exempt: Sequence[Prefix]) -> None:
-    """Raises CniError where the kernel cannot do it; changes nothing."""
+    """Raise CniError if the kernel cannot masquerade. Change nothing."""
     _, chains = _parts(list(MULTICAST.values()), exempt)
     registry.try_out(Nfnetlink(), RULESET, chains)
 
 
 def _parts(addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> tuple[list[Element], list[Chain]]:
-    """The elements that belong to the addresses, and the chains to which they lead."""
+    """Return the map elements of the addresses, and the chains to which they lead."""
     chains: dict[str, Chain] = {}
     elements: dict[str, Element] = {}
     for own in addresses:

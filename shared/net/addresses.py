@@ -81,7 +81,7 @@ def usable(netlink: Netlink, index: int, most: int) -> list[Address]:
 
     def take(states: Iterator[tuple[Prefix, int]]) -> list[Address]:
         found = (prefix.address for prefix, flags in states if not flags & unusable)
-        return [address for _, address in zip(range(most), found, strict=False)]
+        return [address for _, address in zip(range(most), found)]
 
     return scan(netlink, index, take)
 

@@ -47,7 +47,7 @@ def _compress(state: list[int], block: bytes, counted: int, *, is_last: bool) ->
         order = SIGMA[number % len(SIGMA)]
         for place, quarter in enumerate((*COLUMNS, *DIAGONALS)):
             _mix(mixed, quarter, words[order[2 * place]], words[order[2 * place + 1]])
-    return [before ^ low ^ high for before, low, high in zip(state, mixed[:8], mixed[8:], strict=True)]
+    return [before ^ low ^ high for before, low, high in zip(state, mixed[:8], mixed[8:])]
 
 
 def _mix(v: list[int], quarter: tuple[int, int, int, int], x: int, y: int) -> None:

@@ -80,7 +80,7 @@ class NetlinkError(InternalError):
         self.message = message
         names = (n for n, value in vars(tables).items() if n.startswith(MESSAGE_PREFIXES) and value == kind)
         name = next(names, f"message type {kind}")
-        shown = {key: value for key, value in message.items() if value and not isinstance(value, dict | bytes)}
+        shown = {key: value for key, value in message.items() if value and not isinstance(value, (dict, bytes))}
         subject = ", ".join(f"{key}={value}" for key, value in shown.items())
         text = f"{posix.strerror(number)} ({errno.errorcode.get(number, number)})"
         super().__init__(f"kernel refused {name} {subject}: {text}" + (f": {reason}" if reason else ""))
@@ -473,7 +473,7 @@ def _decode_structure(name: str, data: bytes, start: int, end: int, structures: 
     if layout:
         if calcsize(layout) > end - start:
             return message
-        message.update(zip(fields, unpack_from(layout, data, start), strict=True))
+        message.update(zip(fields, unpack_from(layout, data, start)))
         start += (calcsize(layout) + 3) & ~3
     known = _by_number.get(name)
     if known is None:

@@ -12,7 +12,6 @@ from shared.cni.errors import InvalidNetns, UnknownContainer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
 
 OWN = "/proc/thread-self/ns/net"
 OVERRIDE = b"CNI_NETNS_OVERRIDE"
@@ -65,7 +64,7 @@ class Netns:
         posix.close(self.descriptor)
         posix.close(self.home)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Netns:
         _setns(self.descriptor)
         return self
 

@@ -21,7 +21,7 @@ def registered(kernel: Nfnetlink, owner: Owner, mechanisms: Iterable[tuple[Table
     """Return those of the mechanisms, each with its table, by which an attachment is registered."""
     every, name = list(mechanisms), label(owner)
     found = kernel.get_elements([entry(table, mechanism, name, 0).query() for table, mechanism in every])
-    return [one for one, now in zip(every, found, strict=True) if now]
+    return [one for one, now in zip(every, found) if now]
 
 
 def others(
@@ -36,7 +36,7 @@ def others(
         for name in sets
         for one in addresses
     ]
-    found = zip(elements, holders(kernel, elements), strict=True)
+    found = zip(elements, holders(kernel, elements))
     return [(element, holder) for element, holder in found if holder not in ("", label(owner))]
 
 

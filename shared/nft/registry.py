@@ -82,7 +82,7 @@ def attachments(table: Table) -> Set:
 def label(owner: Owner) -> str:
     """An attachment's names as they stand in comments: network/container id/ifname, a long one cut, with a digest."""
     names = (owner.network, owner.container_id, owner.ifname)
-    return "/".join(_shortened(name, longest) for name, longest in zip(names, LONGEST_NAMES, strict=True))
+    return "/".join(_shortened(name, longest) for name, longest in zip(names, LONGEST_NAMES))
 
 
 def _shortened(name: str, longest: int) -> str:
@@ -162,7 +162,7 @@ def _taken_over(kernel: Nfnetlink, elements: Sequence[Element], name: str, repla
     Conflict for an element of another attachment in a set that is not among `replace_in`.
     """
     stale = []
-    for element, found in zip(elements, kernel.get_elements([one.query() for one in elements]), strict=True):
+    for element, found in zip(elements, kernel.get_elements([one.query() for one in elements])):
         if found is None:
             continue
         holder = _owner_of(found)
@@ -213,7 +213,7 @@ def missing(
         elif not is_whole(kernel, chain):
             requests += chain.refill()
     present = kernel.get_elements([element.query() for element in shared])
-    return requests + [element.add(SHARED) for element, now in zip(shared, present, strict=True) if not now]
+    return requests + [element.add(SHARED) for element, now in zip(shared, present) if not now]
 
 
 def _registration(ruleset: Ruleset, owner: Owner, elements: Sequence[Element], mark: str) -> list[Request]:
@@ -285,7 +285,7 @@ def remove_label(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: 
 def _removals(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool = False) -> list[Request]:
     parts, elements = _registered(kernel, ruleset, name)
     found = kernel.get_elements([element.query() for element in elements])
-    own = [element for element, now in zip(elements, found, strict=True) if now and _owner_of(now) == name]
+    own = [element for element, now in zip(elements, found) if now and _owner_of(now) == name]
     return [element.remove() for element in (own if keep_entry else (*own, *parts))]
 
 
@@ -299,7 +299,7 @@ def _registered(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> tuple[list[El
     others = [_part(ruleset, name, number) for number in range(1, int(head.rpartition(" ")[2]))]
     found += kernel.get_elements([part.query() for part in others])
     texts = [items, *(_comment(message) for message in found[2:] if message)]
-    present = [part for part, message in zip([*parts, *others], found, strict=True) if message]
+    present = [part for part, message in zip([*parts, *others], found) if message]
     return present, [_listed(ruleset, item) for text in texts if text for item in text.split(", ")]
 
 
@@ -378,7 +378,7 @@ def problems(
         if not is_whole(kernel, chain)
     ]
     every = [*shared, *elements]
-    for element, now in zip(every, kernel.get_elements([element.query() for element in every]), strict=True):
+    for element, now in zip(every, kernel.get_elements([element.query() for element in every])):
         what = f"{element.of.show(element.key)} in {element.of}"
         if now is None:
             found.append(f"{what} is missing")

@@ -226,7 +226,7 @@ def _length(types: Sequence[Type]) -> int:
 
 def _packed(types: Sequence[Type], values: Sequence[str]) -> bytes:
     """Fields of a concatenation each begin at a word."""
-    fields = [kind.pack(value) for kind, value in zip(types, values, strict=True)]
+    fields = [kind.pack(value) for kind, value in zip(types, values)]
     return fields[0] if len(fields) == 1 else b"".join(field + bytes(-len(field) % 4) for field in fields)
 
 

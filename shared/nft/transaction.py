@@ -13,7 +13,7 @@ from shared.nft.ruleset import comment_of, elements_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Self, TypeVar
+    from typing import TypeVar
 
     from shared.net.netlink import Message
     from shared.nft.ruleset import Chain, Set, Table
@@ -52,7 +52,7 @@ class Nfnetlink(Netlink):
         _open.append(self)
 
     @classmethod
-    def if_there(cls) -> Self | None:
+    def if_there(cls) -> Nfnetlink | None:
         """A socket; None where the kernel has no nf_tables, so that nothing can be in it either."""
         try:
             return cls()

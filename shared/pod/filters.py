@@ -185,7 +185,7 @@ def _ever_used(tables: Tables) -> list[str]:
     """Return the mechanisms with a set in the kernel. The others were never used, and have left nothing."""
     sets = {name: one for name, one in A_SET.items() if (one.table.family, one.table.name) in tables}
     found = Nfnetlink().get_all([one.query() for one in sets.values()]) if sets else []
-    return [name for name, now in zip(sets, found, strict=True) if now]
+    return [name for name, now in zip(sets, found) if now]
 
 
 def _collect(mechanism: str, network: str, valid: AbstractSet[tuple[str, str]]) -> None:

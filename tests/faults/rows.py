@@ -6,6 +6,8 @@ incident or the class of mistakes behind it.
 
 from __future__ import annotations
 
+from typing import Union
+
 TABLE = (
     ("SIGKILL at any state-changing call of ADD, then DEL", "0 links, leases, rules left", "55 of 55; 162 of 163; 107 of 108 clean"),
     ("SIGKILL at any call of DEL, then DEL", "0 left", "8 of 24 clean (by nft 22 of 24)"),
@@ -68,7 +70,7 @@ DUTIES = {
     "gc-races": ("whereabouts#162, #207", "GC frees no running ADD's lease"),
     "python-path": ("a json.py beside the script, PYTHONPATH", "nothing but the installation is imported"),
 }  # fmt: skip
-Name = int | str
+Name = Union[int, str]
 FAULTS: dict[int, tuple[str, ...]] = dict(enumerate(TABLE, 1))
 REFERENCE = {number: row[2] for number, row in FAULTS.items()}
 ROWS: dict[Name, str] = {}

@@ -299,18 +299,18 @@ def test_elements_that_are_taken_over(host: PretendHost) -> None:
     said = host.python("""
 from shared.net.owner import Owner
 from shared.nft import registry, transaction, wire
-from shared.hostports.nftables import ANY, _ruleset
+from shared.hostports.nftables_rules import ANY, ruleset
 kernel = transaction.Nfnetlink()
 transactions = []
 commit = kernel.commit
 kernel.commit = lambda requests, **how: transactions.append(len(requests)) or commit(requests, **how)
 elements = [ANY[4].element("tcp", str(port), to=("10.1.0.5", "80")) for port in range(1, 2501)]
 for name in ("c1", "c2"):
-    registry.add(kernel, _ruleset(), Owner("net", name, "eth0"), elements, replace=True)
+    registry.add(kernel, ruleset(), Owner("net", name, "eth0"), elements, replace=True)
 print(len(transactions), {*registry.holders(kernel, elements)})
-commit([part.remove() for name in ("c1", "c2") for part in registry._registered(kernel, _ruleset(), f"net/{name}/eth0")[0]])
+commit([part.remove() for name in ("c1", "c2") for part in registry._registered(kernel, ruleset(), f"net/{name}/eth0")[0]])
 transactions.clear()
-registry.collect(kernel, _ruleset(), "net", set())
+registry.collect(kernel, ruleset(), "net", set())
 print(sum(map(bool, transactions)) < 9, {*registry.holders(kernel, elements)})
 """)
     assert said.splitlines() == ["4 {'net/c2/eth0'}", "True {''}"]

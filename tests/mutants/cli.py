@@ -134,6 +134,10 @@ TABLE: tuple[Mutant, ...] = (
         "doctor sees that a plugin does not speak a network's version", "tests/system/test_doctor.py -k version and unknown",
     ),
     Mutant(
+        "install.sh", "local python=$python oldest=$oldest_tools candidate reason", "local python=$python candidate reason",
+        "cnitool gets a Python that is new enough for it", "tests/system/test_install.py -k cnitool_of",
+    ),
+    Mutant(
         "install.sh", "if ((${#foreign[@]})) && [[ $force == no ]]; then", "if false; then",
         "files of others are replaced with --force alone", "tests/system/test_install.py -k foreign_file",
     ),

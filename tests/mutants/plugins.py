@@ -6,7 +6,7 @@ from tests.mutants.mutant import Mutant
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
-        "plugins/tuning.py", "if path in HOST_WIDE:", "if path in ():", "sysctls of the host are refused",
+        "shared/net/pod_sysctls.py", "if path in HOST_WIDE:", "if path in ():", "sysctls of the host are refused",
         "tests/system/test_tuning.py -k refused",
     ),
     Mutant(
@@ -14,7 +14,7 @@ TABLE: tuple[Mutant, ...] = (
         "CHECK names another limit of learned MACs", "tests/system/test_learned_addresses.py -k was_there",
     ),
     Mutant(
-        "plugins/portmap.py", "    _guard_if_open(wanted, links_here)\n    return result", "    return result",
+        "plugins/portmap.py", "    _guard_if_open(attachment, links_here)\n    return result", "    return result",
         "an ADD without host ports restores the rules", "tests/system/test_route_localnet.py -k restores",
     ),
     Mutant(
@@ -145,7 +145,7 @@ TABLE: tuple[Mutant, ...] = (
         "firewall's ADD waits for its turn", "tests/faults/test_turns.py -k ADD",
     ),
     Mutant(
-        "plugins/firewall.py", "        with turn(claims.RECORDS):\n            _restore", "        if True:\n            _restore",
+        "plugins/firewall.py", "        with turn(claims.RECORDS):\n            restoration", "        if True:\n            restoration",
         "firewall's GC waits for its turn", "tests/faults/test_turns.py -k GC",
     ),
     Mutant(
@@ -153,19 +153,19 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_dead_holders.py -k firewall_behind",
     ),
     Mutant(
-        "plugins/firewall.py", "before.write if before else lambda: end_admission(wanted.owner)", "lambda: end_admission(wanted.owner)",
+        "plugins/firewall.py", "before.write if before else lambda: end_admission(attachment.owner)", "lambda: end_admission(attachment.owner)",
         "a second ADD that fails leaves the first one's admission", "tests/system/test_firewall_restored.py -k add_twice",
     ),
     Mutant(
-        "plugins/firewall.py", "            _restore(wanted.owner, place)\n    return", "            pass\n    return",
+        "plugins/firewall.py", "            restoration.restore(attachment.owner, place)\n    return", "            pass\n    return",
         "the next ADD admits all pods of the network again", "tests/system/test_firewall_restored.py -k loads_anew",
     ),
     Mutant(
-        "plugins/firewall.py", 'old.text(claims.ZONE) not in ("", new.text(claims.ZONE))', "False",
+        "shared/admission/restoration.py", 'old.text(claims.ZONE) not in ("", new.text(claims.ZONE))', "False",
         "a pod that is admitted elsewhere leaves firewalld's zone", "tests/system/test_firewalld.py -k zone_is_another",
     ),
     Mutant(
-        "plugins/firewall.py", "    problems += _dropped(wanted, claim, place)\n", "    _dropped\n",
+        "plugins/firewall.py", "    problems += _find_drops(attachment, claim, place)\n", "    _find_drops\n",
         "CHECK says that another packet filter drops the pod's packets", "tests/system/test_firewall_restored.py -k rules_that_let",
     ),
     Mutant(
@@ -177,11 +177,11 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_firewall_restored.py -k other_networks",
     ),
     Mutant(
-        "plugins/portmap.py", "        return hostports.VERSIONS if self.hostIP is None else (self.hostIP.version,)", "        return hostports.VERSIONS",
+        "shared/hostports/mappings.py", "        return VERSIONS if self.hostIP is None else (self.hostIP.version,)", "        return VERSIONS",
         "a host port of an IPv4 address is no IPv6 one", "tests/system/test_portmap.py -k forms_of_an_address",
     ),
     Mutant(
-        "plugins/portmap.py", "if not routes.is_local(host, one):", "if False:",
+        "shared/hostports/mappings.py", "if not routes.is_local(host, one):", "if False:",
         "a host port of an address that is not the host's is refused", "tests/system/test_portmap.py -k refused_before",
     ),
     Mutant(
@@ -198,11 +198,11 @@ TABLE: tuple[Mutant, ...] = (
         "of two that want a port by different backends at once not both get it", "tests/system/test_portmap_iptables.py -k not_both",
     ),
     Mutant(
-        "plugins/portmap.py", '        undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _forget))\n', "",
+        "plugins/portmap.py", '        undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _delete_flows))\n', "",
         "a failing ADD removes its host ports", "tests/faults/test_hostports.py -k sysctl",
     ),
     Mutant(
-        "plugins/portmap.py", "        if flows:\n            _forget(flows)\n", "", "UDP that goes on follows a new host port",
+        "plugins/portmap.py", "        if flows:\n            _delete_flows(flows)\n", "", "UDP that goes on follows a new host port",
         "tests/system/test_portmap.py -k udp_that_goes_on",
     ),
     Mutant(
@@ -214,16 +214,16 @@ TABLE: tuple[Mutant, ...] = (
         "DEL removes the reference's host ports", "tests/system/test_portmap.py -k reference",
     ),
     Mutant(
-        "plugins/tuning.py", 'if _namespace(noted) not in ("", namespace):', "if False:",
+        "plugins/tuning.py", 'if _recorded_namespace(recorded) not in ("", namespace):', "if False:",
         "a record of a namespace that is lost is not set back in the next one", "tests/system/test_tuning.py -k lost_namespace",
     ),
     Mutant(
-        "plugins/tuning.py", "if (attributes or present) and not is_noted:", "if attributes or present:",
+        "plugins/tuning.py", "if not is_recorded and (attachment.attributes or attachment.sysctls):", "if attachment.attributes or attachment.sysctls:",
         "a second ADD keeps what was before the first", "tests/system/test_tuning.py -k second_add",
     ),
     Mutant(
-        "plugins/tuning.py", "        attributes = {name: value for name, value in (_of(link) if link else {}).items() if name in wanted.attributes}",
-        "        attributes = _of(link) if link else {}",
+        "plugins/tuning.py", "        attributes = {name: value for name, value in now.items() if name in attachment.attributes}",
+        "        attributes = now",
         "DEL sets back what ADD changed, and nothing else", "tests/system/test_tuning.py -k only_what_is_asked",
     ),
     Mutant(
@@ -306,7 +306,7 @@ TABLE: tuple[Mutant, ...] = (
         "of several that ask for one MAC at once, one at most gets it", "tests/system/test_macs.py -k several",
     ),
     Mutant(
-        "plugins/tuning.py", "_require_free_mac(host, pod_netns, link, wanted, Owner(call.network, call.container_id, call.ifname))\n", "pass\n",
+        "plugins/tuning.py", "_require_free_mac(host, pod_netns, link, attachment)\n", "pass\n",
         "tuning sets no MAC that another link on the bridge has", "tests/system/test_macs.py -k tuning",
     ),
     Mutant(

@@ -18,11 +18,11 @@ TABLE: tuple[Mutant, ...] = (
         "connections are removed while they are read", "tests/system/test_large_namespaces.py -k flows",
     ),
     Mutant(
-        "shared/hostports/nftables.py", 'address("saddr", LOCALHOST), drop()', 'address("saddr", Prefix(Address(4, 127 << 24 | 1), 32)), drop()',
+        "shared/hostports/nftables_rules.py", 'address("saddr", LOCALHOST), drop()', 'address("saddr", Prefix(Address(4, 127 << 24 | 1), 32)), drop()',
         "packets from all of 127.0.0.0/8 are dropped", "tests/system/test_route_localnet.py -k let_in",
     ),
     Mutant(
-        "shared/hostports/nftables.py", 'address("daddr", LOCALHOST), drop()', 'address("daddr", Prefix(Address(4, 127 << 24 | 1), 32)), drop()',
+        "shared/hostports/nftables_rules.py", 'address("daddr", LOCALHOST), drop()', 'address("daddr", Prefix(Address(4, 127 << 24 | 1), 32)), drop()',
         "packets to all of 127.0.0.0/8 are dropped", "tests/system/test_route_localnet.py -k let_in",
     ),
     Mutant(
@@ -33,24 +33,24 @@ TABLE: tuple[Mutant, ...] = (
         "shared/iptables/programs.py", "            known = None\n", "", "a table is read anew after a refusal", "tests/unit/test_iptables_lines.py -k read_anew",
     ),
     Mutant(
-        "shared/hostports/nftables.py", "LOCALHOST = Prefix(Address(4, 127 << 24), 8)", "LOCALHOST = Prefix(Address(4, (127 << 24) + 1), 32)",
+        "shared/hostports/mappings.py", "LOCALHOST = Prefix(Address(4, 127 << 24), 8)", "LOCALHOST = Prefix(Address(4, (127 << 24) + 1), 32)",
         "all of 127.0.0.0/8 is dropped from outside", "tests/system/test_portmap.py -k localhost_cannot",
     ),
     Mutant(
-        "shared/hostports/nftables.py", 'Rule("hairpin4", ct_label(ASKED), ct_status("dnat"), ', 'Rule("hairpin4", ',
+        "shared/hostports/nftables_rules.py", 'Rule("hairpin4", ct_label(ASKED), ct_status("dnat"), ', 'Rule("hairpin4", ',
         "IPv4 connections that no host port led to the pod are not masqueraded", "tests/system/test_portmap.py -k keeps_theirs",
     ),
     Mutant(
-        "shared/hostports/nftables.py", 'Rule("hairpin6", ct_label(ASKED), ct_status("dnat"), ', 'Rule("hairpin6", ',
+        "shared/hostports/nftables_rules.py", 'Rule("hairpin6", ct_label(ASKED), ct_status("dnat"), ', 'Rule("hairpin6", ',
         "IPv6 connections that no host port led to the pod are not masqueraded", "tests/system/test_portmap.py -k keeps_theirs",
     ),
     Mutant(
-        "shared/hostports/nftables.py", 'Rule("to this host", is_local(), ct_label_set', 'Rule("to this host", ct_label_set',
+        "shared/hostports/nftables_rules.py", 'Rule("to this host", is_local(), ct_label_set', 'Rule("to this host", ct_label_set',
         "packets to others are not redirected", "tests/system/test_portmap.py -k only_what_is_sent",
     ),
     Mutant(
-        "shared/hostports/nftables.py", "        registry.withdraw(kernel, _ruleset(), name)\n",
-        "        registry.remove_label(kernel, _ruleset(), name)\n",
+        "shared/hostports/nftables.py", "        registry.withdraw(kernel, ruleset(), name)\n",
+        "        registry.remove_label(kernel, ruleset(), name)\n",
         "a DEL that is killed before it forgets UDP is found by the next one", "tests/faults/test_hostports.py -k killed_at_every_message",
     ),
     Mutant(
@@ -58,7 +58,7 @@ TABLE: tuple[Mutant, ...] = (
         "a host port that another pod has is refused across backends", "tests/system/test_portmap_iptables.py -k port_that_the_other",
     ),
     Mutant(
-        "shared/hostports/nftables.py", "if not former.is_dead(kernel, _ruleset(), name, patient=True):", "if False:", "a living pod keeps its host port",
+        "shared/hostports/nftables.py", "if not former.is_dead(kernel, ruleset(), name, patient=True):", "if False:", "a living pod keeps its host port",
         "tests/system/test_portmap.py -k port_that_is_taken",
     ),
     Mutant(
@@ -207,11 +207,11 @@ TABLE: tuple[Mutant, ...] = (
         "shared/hostports/iptables.py", "    with turn(hostport_records.DIRECTORY):\n", "    if True:\n", "portmap's ADD by iptables waits for its turn", "tests/faults/test_turns.py",
     ),
     Mutant(
-        "shared/hostports/iptables.py", 'and _interface_of(line) in ("", interface_words(ifname))', "", "DEL of an interface leaves the host ports of the pod's other one",
+        "shared/hostports/iptables_lines.py", 'and interface_of(line) in ("", interface_words(ifname))', "", "DEL of an interface leaves the host ports of the pod's other one",
         "tests/system/test_portmap.py -k two_interfaces",
     ),
     Mutant(
-        "shared/hostports/iptables.py", "if name != shortened(container_id):", "if False:", "a port of another container's is taken by iptables, too",
+        "shared/hostports/iptables_lines.py", "if name != shortened(container_id):", "if False:", "a port of another container's is taken by iptables, too",
         "tests/system/test_portmap.py -k port_that_is_taken",
     ),
     Mutant(
@@ -223,7 +223,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_portmap_iptables.py -k garbage",
     ),
     Mutant(
-        "shared/hostports/iptables.py", 'return f"-I {chain} {place} {text}" if place else rule', "return rule", "host ports are masqueraded before a pod's own masquerading is asked",
+        "shared/hostports/iptables_lines.py", 'return f"-I {chain} {place} {text}" if place else rule', "return rule", "host ports are masqueraded before a pod's own masquerading is asked",
         "tests/system/test_portmap_iptables.py -k with_masquerading",
     ),
     Mutant(
@@ -284,11 +284,11 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_iptables_lines.py -k no_words",
     ),
     Mutant(
-        "shared/hostports/iptables.py", "if chain in chains and not any(_leads_to(line, chain) for line in lines):", "if False:", "a chain that somebody left unfinished is begun anew",
+        "shared/hostports/iptables.py", "if chain in chains and not any(rule_lines.leads_to(line, chain) for line in lines):", "if False:", "a chain that somebody left unfinished is begun anew",
         "tests/system/test_portmap_iptables.py -k unfinished",
     ),
     Mutant(
-        "shared/hostports/iptables.py", "        missing += [(RAW, rule) for rule in _unguarded(lines.get(RAW, LOCALNET))]\n", "",
+        "shared/hostports/iptables.py", "        missing += [(RAW, rule) for rule in _missing_guard(lines.get(RAW, LOCALNET))]\n", "",
         "CHECK names the drop for 127.0.0.0/8", "tests/system/test_portmap_iptables.py -k check_names",
     ),
     Mutant(
@@ -323,11 +323,11 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_nft.py -k another_release",
     ),
     Mutant(
-        "shared/hostports/nftables.py", 'Rule("hairpin4", ct_label(ASKED), ct_status', 'Rule("hairpin4", ct_status',
+        "shared/hostports/nftables_rules.py", 'Rule("hairpin4", ct_label(ASKED), ct_status', 'Rule("hairpin4", ct_status',
         "what a stranger redirected before keeps its source", "tests/system/test_redirected_by_others.py -k itself",
     ),
     Mutant(
-        "shared/hostports/nftables.py", 'Rule("not redirected", ct_label(NOT_REDIRECTED), return_()),\n', "",
+        "shared/hostports/nftables_rules.py", 'Rule("not redirected", ct_label(NOT_REDIRECTED), return_()),\n', "",
         "what a stranger redirects behind the maps keeps its source",
         "tests/system/test_redirected_by_others.py -k conditions",
     ),

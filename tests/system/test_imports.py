@@ -42,7 +42,7 @@ MORE: dict[str, tuple[re.Pattern[str], ...]] = {
     "bandwidth": (TC,),
     "firewall": (
         NFT,
-        re.compile(r"shared\.admission(\.(backends|claims|iptables|nftables|isolation|firewalld))?"),
+        re.compile(r"shared\.admission(\.(backends|claims|iptables|nftables|isolation|firewalld|restoration))?"),
         re.compile(r"shared\.(iptables|dbus)(\.(bus|variants))?"),
     ),
     "portmap": (NFT, re.compile(r"shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?")),
@@ -89,7 +89,7 @@ def tell(status):
     leave(status)
 posix._exit = tell
 del sys.argv[0]
-exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"))
+exec(compile(open(sys.argv[0], "rb").read(), sys.argv[0], "exec"))
 """
 
 CONFIG: dict[str, Any] = {"cniVersion": "1.1.0", "name": "net"}

@@ -22,6 +22,7 @@ from typing import Self
 import pytest
 
 from tests.pretend import PATIENCE
+from tests.pythons import OLDEST, OLDEST_OF_TOOLS
 
 PROJECT = Path(__file__).resolve().parents[2]
 OWN_LINE = "# pycni launcher:"
@@ -831,18 +832,16 @@ def test_python_missing_or_too_old(site: Site, small_path: Path, tmp_path: Path)
 
     hide = '[[ ! -e /usr/bin/python3 ]] || mount --bind /dev/null "$(realpath /usr/bin/python3)"; PATH=$1; shift; "$@"'
     done = in_mounts(hide, small_path, "bash", *site.argv())
-    assert "3.11" in sentence(done)
+    assert "3.9" in sentence(done)
     assert not site.bin.exists() and not site.lib.exists()
 
 
 def test_python_on_path_when_the_system_has_none(site: Site, small_path: Path) -> None:
     found = {
-        number: path
-        for number, path in interpreters().items()
-        if number >= (3, 11) and not path.startswith("/usr/bin/")
+        number: path for number, path in interpreters().items() if number >= OLDEST and not path.startswith("/usr/bin/")
     }
     if not found:
-        pytest.skip("no Python >= 3.11 outside /usr/bin on this machine")
+        pytest.skip("no usable Python outside /usr/bin on this machine")
     number, path = min(found.items())
     shim = small_path / f"python3.{number[1]}"
     shim.write_text(f'#!/bin/sh\nexec {path} "$@"\n')  # as a version manager's
@@ -863,12 +862,30 @@ def test_python_that_is_a_shell_script(site: Site, tmp_path: Path) -> None:
 
 
 def test_old_python(site: Site) -> None:
-    old = {number: path for number, path in interpreters().items() if number < (3, 11)}
+    old = {number: path for number, path in interpreters().items() if number < OLDEST}
     if not old:
-        pytest.skip("no Python older than 3.11 on this machine")
+        pytest.skip("no Python too old on this machine")
     for number, path in old.items():
         assert f"Python 3.{number[1]}" in site.refused("--python", path)
     assert not site.bin.exists()
+
+
+def test_cnitool_of_a_newer_python(site: Site, small_path: Path) -> None:
+    """A Python that runs the plugins alone leaves cnitool to a newer one. Without that, cnitool names the version."""
+    old = [path for number, path in interpreters().items() if OLDEST <= number < OLDEST_OF_TOOLS]
+    if not old:
+        pytest.skip("no Python that is too old for cnitool on this machine")
+    for path in old:
+        site.run("--python", path)
+        assert (site.bin / "bridge").read_text().startswith(f"#!{path} -IS\n")
+        assert version(site.bin / "cnitool").stdout.startswith("cnitool ")
+        site.assert_works()
+    hide = 'mount --bind /dev/null "$(realpath /usr/bin/python3)"; PATH=$1; shift; "$@"'
+    done = in_mounts(hide, small_path, "bash", *site.argv("--python", old[0], "--demo"))
+    assert done.returncode == 1 and "cnitool needs Python 3.11 or newer" in done.stdout, done
+    assert "the plugins are installed, the demo needs Python 3.11" in done.stderr
+    assert "needs Python 3.11 or newer" in version(site.bin / "cnitool").stderr
+    assert version(site.bin / "bridge").returncode == 0
 
 
 @pytest.mark.parametrize("name", ["white space", "long" * 30])
@@ -886,9 +903,9 @@ def test_python_that_others_can_change_is_warned_of(site: Site, tmp_path: Path) 
 
 
 def test_python_upgraded_behind_the_same_path(site: Site, tmp_path: Path) -> None:
-    found = {number: path for number, path in interpreters().items() if number >= (3, 11)}
+    found = {number: path for number, path in interpreters().items() if number >= OLDEST}
     if len(found) < 2:
-        pytest.skip("only one Python >= 3.11 on this machine")
+        pytest.skip("only one usable Python on this machine")
     python = tmp_path / "python"
     python.symlink_to(min(found.items())[1])
     site.run("--python", str(python))

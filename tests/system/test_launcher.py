@@ -16,6 +16,7 @@ import pytest
 
 from shared.preload import digest
 from tests.pretend import PretendHost
+from tests.pythons import OLDEST, OLDEST_OF_TOOLS
 from tests.system.test_install import Site, interpreters, make_site
 
 VERSION = {"CNI_COMMAND": "VERSION"}
@@ -224,13 +225,14 @@ def test_a_standard_library_in_part(site: Site, module: str) -> None:
 
 
 def test_older_pythons(site: Site) -> None:
-    """Each can parse the launcher, and says that it is too old."""
-    old = {number: path for number, path in interpreters().items() if number < (3, 11)}
+    """Each can parse the launchers, and says that it is too old."""
+    old = {number: path for number, path in interpreters().items() if number < OLDEST_OF_TOOLS}
     if not old:
-        pytest.skip("no Python older than 3.11 on this machine")
+        pytest.skip("no Python too old for cnitool on this machine")
     for number, path in old.items():
         release = ".".join(map(str, number))
-        assert_error(call(path, "-IS", site.bin / "bridge"), "needs Python 3.11 or newer", f"Python {release}")
+        if number < OLDEST:
+            assert_error(call(path, "-IS", site.bin / "bridge"), "needs Python 3.9 or newer", f"Python {release}")
         done = call(path, "-IS", site.bin / "cnitool", "version")
         assert done.returncode == 1 and "needs Python 3.11 or newer" in done.stderr and "Traceback" not in done.stderr
 
@@ -292,10 +294,10 @@ sys.stdout.buffer.write(bundle.build(pathlib.Path(sys.argv[1]), sys.argv[1]))
 def test_another_pythons_bundle_is_passed_over(site: Site, tree: Path) -> None:
     """Under this one's name: the digests derive from the format of the compiled code, too."""
     mine = bundle_of(tree)
-    others = [path for number, path in interpreters().items() if number >= (3, 11)]
+    others = [path for number, path in interpreters().items() if number >= OLDEST]
     others = [path for path in others if os.path.realpath(path) != os.path.realpath("/usr/bin/python3")]
     if not others:
-        pytest.skip("only one Python >= 3.11 on this machine")
+        pytest.skip("only one usable Python on this machine")
     for path in others:
         done = subprocess.run([path, "-I", "-B", "-c", BUILD, tree], stdout=subprocess.PIPE, check=True)
         mine.write_bytes(done.stdout)

@@ -252,7 +252,7 @@ def test_conditions_that_iptables_cannot_have(plain: Plain) -> None:
     plain.add(ports((9999, 80)), "other", 9)
     for conditions, words in (
         (["-d", "192.0.2.0/24", "!", "-d", HOST], "the second -d"), (["-i", 'a";x'], "link"), (["-i", "x'y"], "safely"), (["-i", "-x"], "safely"),
-        (["-i", "$(x)"], "safely"), (["!", "-s", "0.0.0.0/0"], "nothing fulfils"), (["-i", "x\n-A", "OUTPUT"], "only ip saddr"),
+        (["-i", "$(x)"], "safely"), (["!", "-s", "0.0.0.0/0"], "no packet fulfils"), (["-i", "x\n-A", "OUTPUT"], "only ip saddr"),
     ):  # fmt: skip
         plain.refused({**TCP, "conditionsV4": conditions}, 7, "conditionsV4")
         plain.refused({**TCP, "conditionsV4": conditions}, 7, words)

@@ -334,7 +334,7 @@ def test_an_uplink_is_never_switched(plain: Plain, way: str) -> None:
     answer = host.cni("portmap", "ADD", config, netns=plain.netns, container_id="c1", **plain.environment)
     assert answer.status == 0, answer
     assert turned_on(host) == set()
-    assert "localhost's packets do not find 10.1.0.6" in answer.stderr
+    assert "connections from 127.0.0.1 do not reach 10.1.0.6" in answer.stderr
 
 
 @pytest.mark.parametrize("names", ["named", "not named"])

@@ -252,7 +252,7 @@ def test_interface_name_that_makes_a_sysctl_the_hosts(node: Node) -> None:
 # Changes each sysctl of the pod that tuning takes, and prints those that are others on the host by then.
 WALK = """
 import os, sys
-from plugins import tuning
+from shared.net import pod_sysctls
 from shared.cni.config import Invalid
 from shared.net.netns import open_netns
 
@@ -268,7 +268,7 @@ with pod:
 walked = 0
 for path in found:
     try:
-        tuning._path(path.removeprefix("/proc/sys/"))
+        pod_sysctls.path_of(path.removeprefix("/proc/sys/"))
     except Invalid:
         continue
     host = read(path)

@@ -13,13 +13,16 @@ import struct
 import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pyroute2.netlink import nlmsg
 from pyroute2.netlink.rtnl import ifaddrmsg, ifinfmsg, rtmsg
 
 from shared.net.netlink import Netlink
 from shared.net.wire import MESSAGES, NLM_F_ACK, NLMSG_DONE, NLMSG_ERROR, RTM_GETLINK
+
+if TYPE_CHECKING:
+    from typing import Self
 
 CLASSES: dict[str, type[nlmsg]] = {"link": ifinfmsg.ifinfmsg, "address": ifaddrmsg.ifaddrmsg, "route": rtmsg.rtmsg}
 

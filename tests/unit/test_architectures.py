@@ -45,7 +45,7 @@ def literals() -> Iterator[tuple[str, str, int]]:
                 named = re.search(r"\b([A-Z][A-Z0-9_]+) in (?:asm|linux)", comment)
                 if header is None or not (named or comment.startswith(header[0])):
                     continue
-                for name, number in zip(found[1].split(", "), found[2].split(", "), strict=True):
+                for name, number in zip(found[1].split(", "), found[2].split(", ")):
                     value = int(number, 0) + ("less the closing NUL" in comment)
                     yield named[1] if named else name, header[0], value
 
@@ -80,7 +80,7 @@ def test_there_are_literals() -> None:
 @pytest.mark.row("architectures")
 def test_literals(architecture: str, tmp_path: Path) -> None:
     found = numbers(architecture, [(name, header) for name, header, _ in LITERALS], tmp_path)
-    wrong = [f"{one[0]}: {one[2]}, not {is_}" for one, is_ in zip(LITERALS, found, strict=True) if one[2] != is_]
+    wrong = [f"{one[0]}: {one[2]}, not {is_}" for one, is_ in zip(LITERALS, found) if one[2] != is_]
     assert not wrong
 
 

@@ -32,11 +32,11 @@ def test_what_is_understood(texts: list[str], version: int, expected: list[objec
 
 
 @pytest.mark.parametrize(("text", "version", "words"), [
-    ("-d", 4, "ends in the midst of '-d'"), ("! -d", 4, "ends in the midst"), ("ip saddr !=", 4, "ends in the midst"), ("-p tcp", 4, "'-p'"),
+    ("-d", 4, "ends in the middle of '-d'"), ("! -d", 4, "ends in the middle"), ("ip saddr !=", 4, "ends in the middle"), ("-p tcp", 4, "'-p'"),
     ("tcp dport 80", 4, "'tcp'"), ("ip daddr fd00::/8", 4, "no IPv4"), ("-d 192.0.2.1", 6, "no IPv6"), ("ip daddr 1.2.3.4", 6, "'ip'"),
-    ("iifname eth+", 4, "whole name"), ("-i eth*", 4, "whole name"), ("-i e+h+", 4, "whole name"), ("iifname *th*", 4, "whole name"), ("-i a/b", 4, "'a/b'"), ("-d @set", 4, "'@set'"), ("ip protocol 6", 4, "'ip'"),
-    ("-d ::ffff:192.0.2.1", 6, "no IPv6"), ("! ip daddr 192.0.2.1", 4, "'ip'"), ('iifname "', 4, "whole name"), ("-d 192.0.2.0/33", 4, "no IPv4"),
-    ("ip daddr { 1.2.3.4", 4, "ends in the midst"), ("ip daddr { }", 4, "''"), ("ip daddr { 1.2.3.4,, 5.6.7.8 }", 4, "''"), ("ip daddr 1.2.3.4,5.6.7.8", 4, "1.2.3.4,5"),
+    ("iifname eth+", 4, "neither a link's name"), ("-i eth*", 4, "neither a link's name"), ("-i e+h+", 4, "neither a link's name"), ("iifname *th*", 4, "neither a link's name"), ("-i a/b", 4, "'a/b'"), ("-d @set", 4, "'@set'"), ("ip protocol 6", 4, "'ip'"),
+    ("-d ::ffff:192.0.2.1", 6, "no IPv6"), ("! ip daddr 192.0.2.1", 4, "'ip'"), ('iifname "', 4, "neither a link's name"), ("-d 192.0.2.0/33", 4, "no IPv4"),
+    ("ip daddr { 1.2.3.4", 4, "ends in the middle"), ("ip daddr { }", 4, "''"), ("ip daddr { 1.2.3.4,, 5.6.7.8 }", 4, "''"), ("ip daddr 1.2.3.4,5.6.7.8", 4, "1.2.3.4,5"),
     ("! -d 1.2.3.4,5.6.7.8", 4, "takes one"), ("-d 1.2.3.4,", 4, "''"), ("-d 10.0.0.0/255.0.0.255", 4, "no IPv4"), ("-d 10.0.0.0/ffff::", 4, "no IPv4"),
     ("-m mark --mark 1", 4, "'-m'"), ("-i=eth0", 4, "'-i=eth0'"), ("--source=", 4, "''"), ("ip saddr { 1.2.3.4 } drop", 4, "'drop'"),
 ])  # fmt: skip

@@ -35,7 +35,7 @@ def test_reads_what_json_writes(value: Any, indent: int | None, ascii_only: bool
 @given(json_values)
 def test_writes_as_json_does(value: Any) -> None:
     assert json.loads(dumps(value)) == value
-    if not isinstance(value, dict | list) or value:
+    if not isinstance(value, (dict, list)) or value:
         assert dumps(value) == json.dumps(value, indent=4)
 
 

@@ -13,7 +13,7 @@ import pytest
 from shared.cni.ip import Prefix
 from shared.hostports import iptables as hostports
 from shared.hostports.iptables_rules import Forwarding, interface_words
-from shared.hostports.nftables import HostPort
+from shared.hostports.mappings import HostPort
 from shared.iptables import programs
 from shared.masquerade import iptables as masquerade
 from shared.net.owner import Owner
@@ -60,7 +60,9 @@ def of_networks(count: int) -> tuple[list[str], Callable[[], list[str]]]:
 def of_a_repeated_add(count: int) -> tuple[list[str], Callable[[], list[str]]]:
     """The same lines, and an ADD that finds them."""
     wanted = masquerade._rules(OWNER, 4, [POD], exempt(count))
-    return wanted, lambda: masquerade._missing([Line(line) for line in wanted], OWNER, wanted, [POD.address])
+    return wanted, lambda: masquerade._completion_commands(
+        [Line(line) for line in wanted], OWNER, wanted, [POD.address]
+    )
 
 
 @pytest.mark.row(28)
@@ -82,7 +84,7 @@ def test_lines_are_looked_up(monkeypatch: pytest.MonkeyPatch, of: Callable[[int]
 def test_rules_for_one_address_are_put_in_front_without_counting() -> None:
     """Each at the front, the last first: iptables would walk to the place that a number names."""
     one = forwarding(40, "192.0.2.1")
-    commands = hostports._missing(4, {"nat": []}, one)["nat"]
+    commands = hostports._plan_rules(4, {"nat": []}, one)["nat"]
     inserted = [command for command in commands if command.startswith("-I CNI-")]
     assert len(inserted) == 3 * 40 + 3 and not [line for line in inserted if re.match(r"-I \S+ \d", line)]
     first = [line for line in reversed(inserted) if f"-I {one.chain} " in line]
@@ -98,9 +100,9 @@ def test_a_chain_to_which_another_address_leads_stays() -> None:
         f":{own} - [0:0]", f":{others} - [0:0]", f"-A POSTROUTING -s 10.1.0.5/32 {to}", f"-A POSTROUTING -s 10.1.0.6/32 {to}",
         f"-A POSTROUTING -s 10.1.0.50/32 -j {others}", "-A POSTROUTING -s 10.1.0.5/32 -j KUBE-POSTROUTING",
     ]  # fmt: skip
-    assert masquerade._evictions(lines, [POD.address]) == [f"-D POSTROUTING -s 10.1.0.5/32 {to}"]
+    assert masquerade._eviction_commands(lines, [POD.address]) == [f"-D POSTROUTING -s 10.1.0.5/32 {to}"]
     del lines[3]
-    assert masquerade._evictions(lines, [POD.address]) == [
+    assert masquerade._eviction_commands(lines, [POD.address]) == [
         f"-D POSTROUTING -s 10.1.0.5/32 {to}", f"-F {own}", f"-X {own}",
     ]  # fmt: skip
 

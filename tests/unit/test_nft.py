@@ -164,7 +164,7 @@ def test_masks_of_prefixes(prefix: Prefix, packet: bytes) -> None:
     if prefix.length < prefix.address.bits:
         data = expression[-2]["NFTA_EXPR_DATA"]
         mask = data["NFTA_BITWISE_MASK"]["NFTA_DATA_VALUE"]
-        loaded = bytes(one & other for one, other in zip(loaded, mask, strict=True))
+        loaded = bytes(one & other for one, other in zip(loaded, mask))
     matches = loaded == compared["NFTA_EXPR_DATA"]["NFTA_CMP_DATA"]["NFTA_DATA_VALUE"]
     address = netaddr.IPAddress(socket.inet_ntop(*_packed(packet, prefix)))
     assert matches == (address in netaddr.IPNetwork(str(prefix)))
