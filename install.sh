@@ -34,22 +34,22 @@ die() {
 usage() {
     cat <<EOF
 Usage: ./install.sh [OPTION]...
-Installs the pycni plugins, or with --uninstall removes them. To be run as root; can be run again.
+Installs the pycni plugins, or removes them with --uninstall. Run it as root; you can run it again.
 
   --bin-dir DIR   where the executables go, the runtime's plugin directory  (default: /opt/cni/bin)
   --lib-dir DIR   where their code goes                                     (default: /opt/cni/lib/pycni)
   --python PATH   the Python, 3.9 or newer, that runs them                  (default: /usr/bin/python3, else the first on PATH)
-                  cnitool needs 3.11: if PATH is older, the first newer one on the search path runs cnitool
+                  cnitool needs 3.11: if PATH is older, the first newer one that is found runs cnitool
   --force         replace files of the same name that are not pycni's       (default: leave them, install nothing)
-  --with-tools    also install, with pip, what the commands of cnitool need that show and explain; needs python3-venv
+  --with-tools    also install, with pip, the libraries of cnitool's commands that show and explain; needs python3-venv
   --demo          after installing, show two pods getting their network, in namespaces of their own
   --uninstall     remove the executables and their code; leases under /var/lib/cni stay
   --help          show this text
 EOF
 }
 
-# VERSION is answered by little of the code. This is what calls use beside it, without touching anything: the names that derive from an attachment by
-# digests, netlink, configurations, leases, and every module of the plugins.
+# VERSION needs little of the code. This script tries the rest without touching anything: the digests from which names derive, netlink, JSON, and every
+# module of the plugins.
 proof='
 import importlib
 import pkgutil
@@ -61,8 +61,8 @@ rooms = [room.name for room in pkgutil.iter_modules(shared.__path__) if room.isp
 for package in (plugins, ipam, *(importlib.import_module(f"shared.{room}") for room in rooms)):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-from shared.cni import fastjson
-from shared.net import blake2, links, owner
+from shared.cni import blake2, fastjson
+from shared.net import links, owner
 from shared.net.netlink import Netlink
 
 if not owner.has_fast_digests():
@@ -83,7 +83,7 @@ clean_up() {
     ! holds "$bin_dir" 8 || unlock "$bin_dir"
 }
 
-# What is safe in a path that is written into a launcher as "..." and read in any locale.
+# A launcher quotes the path as "...", and is read in any locale: only printable ASCII without quote and backslash is safe.
 clean_path() { # OPTION PATH -> path: absolute, no trailing slash, symbolic links kept
     [[ -n $2 ]] || die "$1 needs a path" 2
     [[ $2 != *[![:print:]]* && $2 != *[\"\\]* ]] ||
@@ -92,7 +92,7 @@ clean_path() { # OPTION PATH -> path: absolute, no trailing slash, symbolic link
     [[ $path != / ]] || die "$1 cannot be /" 2
 }
 
-# Root executes what lies at a path on every pod start: nobody else may be able to replace a part of the way there. A symbolic link is followed as the
+# Root executes the file at this path on every pod start: nobody else may be able to replace a part of the way there. A symbolic link is followed as the
 # kernel follows it, since its directory and that of its target count, and its owner, who can replace it in a sticky directory such as /tmp.
 flaw_of() { # PATH -> flaw: empty, or what is wrong with the way to it; parts that do not exist are passed over
     local rest=$1 way=/ part path owner group mode links=0
@@ -137,8 +137,8 @@ make_directory() { # DIR
     check_directory "$1"
 }
 
-# An open for reading is enough to hold a lock, so it is on a file that root alone can open. It is removed with the lock; the kernel ends the lock of
-# a run that is killed, and the next run takes the file over.
+# An open for reading is enough to hold a lock, so only root can open the lock file. unlock removes the file. If a run is killed, the kernel ends its
+# lock, and the next run takes the file over.
 lock() { # DIR FD
     local error file=$1/$lock_name
     while :; do
@@ -235,10 +235,10 @@ choose_tools_python() { # -> tools_python, empty if there is none
     done
 }
 
-# Its errors come on stdout too; the last line is the one that says it.
+# Errors come on stdout too; their last line has the message.
 python_runs() { "$python" -I -S -B -W ignore -X no_debug_ranges - "$@" 2>&1; }
 
-# Imports every executable's module, too: a Python that lacks part of its standard library is found out here.
+# Imports every executable's module, too, to detect a Python that lacks part of its standard library.
 read_source() { # -> version, cache_tag, names, modules: the plugins' as a dict of Python
     local facts
     facts=$(python_runs "$source_dir" <<'EOF'
@@ -311,7 +311,7 @@ for path in list(tree.rglob("*")):
     stray = path.suffix == ".py" and str(path.relative_to(tree)) not in files
     if stray or path.parent.name == "__pycache__" and path.suffix != ".pyc":
         path.unlink(missing_ok=True)
-# The final path goes into the compiled files, for otherwise each import would correct it. The environment must not choose the invalidation mode:
+# The compiled files name the final path; otherwise each import would correct it. The environment must not choose the invalidation mode:
 # comparing hashes would read every source file on every call.
 if not compileall.compile_dir(
     tree, quiet=1, force=True, stripdir=str(tree), prependdir=str(final), invalidation_mode=PycInvalidationMode.TIMESTAMP
@@ -348,9 +348,9 @@ main("$tree")
 EOF
 }
 
-# Whatever goes wrong before the plugin's own code can answer is told as the plugin would tell it. The text is parsed by the Python that it finds,
-# however old. A bundle that is lost or garbled makes the compiled files beside it doubtful, too: the sources are used. Another Python has no bundle,
-# and compiles files for itself.
+# The launcher reports every error before the plugin's own code as the plugin would. Every Python must be able to parse the text, however old. If the
+# bundle is lost or garbled, the compiled files beside it are doubtful, too: the sources are used. Another Python has no bundle, and compiles files for
+# itself.
 launcher_text() { # NAME
     cat <<EOF
 #!$python -IS
@@ -400,7 +400,7 @@ is_ours() { # FILE
     [[ $second == "$marker"* ]]
 }
 
-# What a launcher starts stands in its text, so that it can have any name. Before release 0.2.0 its name told.
+# A launcher's text names its plugin, so that the file can have any name. Before release 0.2.0 the file's name was the plugin's.
 plugin_of() { # FILE -> plugin, empty where the file is not a launcher
     local second
     second_line "$1"
@@ -437,13 +437,13 @@ remember_bin_dir() { # STAGE
         mv -fT -- "$1/bin-dirs" "$lib_dir/.bin-dirs"
 }
 
-# Before anything that relies on these directories is replaced, and before anything that they replace is removed: the power may fail.
+# Call it before you replace files that rely on these directories, and before you remove files that they replace: the power may fail.
 put_on_disk() { # DIR...
     local error
     error=$(sync -f -- "$@" 2>&1) || die "cannot put $* on the disk: ${error##*: }"
 }
 
-# What this run, or a killed one, had in the making. The lock is held, so it is nobody else's work in progress.
+# Remove the unfinished work of this run, or of a killed one. The lock is held, so no other run is at work here.
 sweep() { # DIR
     rm -rf -- "$1"/.pycni-new.* "$1"/.pycni-old.*
 }
@@ -453,7 +453,7 @@ remove_tree() { # TREE, by a rename first: a tree is never seen in part
     mv -T -- "$1" "$aside" && rm -rf -- "$aside"
 }
 
-# Where programs find shared.runtime, whichever release is installed.
+# Programs find shared.runtime by the link `current`, whichever release is installed.
 be_current() { # TREE STAGE
     [[ $(readlink -- "$lib_dir/current") != "${1##*/}" ]] || return 0
     ln -s -- "${1##*/}" "$2/.pycni-new.current" && mv -fT -- "$2/.pycni-new.current" "$lib_dir/current"
@@ -502,7 +502,7 @@ install_plugins() {
             die "nothing is installed, cannot write to $bin_dir"
         install -o root -g root -m 0755 -- "$new/.text" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
         [[ $name != cnitool || -n $tools_python ]] || continue
-        # The proof that this Python can run it, and that it can be executed there at all, before anything is replaced.
+        # Prove that this Python can run it, and that files in this directory can be executed, before anything is replaced.
         # A plugin takes the variable, cnitool the argument.
         answer=$(env -i CNI_COMMAND=VERSION "$new/$name" version 2>&1 <<<'{"cniVersion": "1.0.0"}') ||
             die "nothing is installed, $name does not start with $python: ${answer##*$'\n'}"
@@ -540,8 +540,8 @@ install_plugins() {
     printf '  code    %s\n  python  %s (%s)\n' "$tree" "$python" "$("$python" -I -S -c 'import sys; print(sys.version.split()[0])')"
 }
 
-# What pyproject.toml calls "tools", each file by its hash, in a virtual environment of which only the packages are used: a rename does no harm. A
-# package without a wheel is built by what lies in that environment, since pip would otherwise fetch its build tools by no hash.
+# Install the packages that pyproject.toml calls "tools", each file by its hash. Only the packages of the virtual environment are used, so that it can
+# be renamed. A package without a wheel is built with the packages in that environment: pip would fetch build tools without a hash.
 install_tools() {
     local made file word packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
     [[ -n $tools_python ]] || die "the plugins are installed, the tools are not: they need Python ${oldest_tools/, /.} or newer"
@@ -587,7 +587,7 @@ uninstall_plugins() {
                 remove_tree "$old" || die "cannot remove $old"
             fi
         done
-        # Another bin dir may still use a tree here; then the list of bin dirs and the tools stay, and with them the directory.
+        # If another bin dir still uses a tree here, the list of bin dirs, the tools and the directory stay.
         ((${#remaining[@]})) || rm -rf -- "$lib_dir/.bin-dirs" "$lib_dir/tools"
         if [[ ! -e $lib_dir/current ]]; then
             rm -f -- "$lib_dir/current"
@@ -597,7 +597,7 @@ uninstall_plugins() {
         rmdir --ignore-fail-on-non-empty -- "$lib_dir"
     fi
     printf 'removed from %s: %s\n' "$bin_dir" "${removed[*]:-nothing, no pycni there}"
-    # They are the administrator's, and work again after the next installation.
+    # Links are the administrator's, and work again after the next installation.
     for file in "${links[@]}"; do
         [[ -e $bin_dir/$file ]] || printf 'left in place, though it leads nowhere now: %s/%s\n' "$bin_dir" "$file"
     done
@@ -648,7 +648,7 @@ fi
 # An --uninstall may have removed it while this run waited for the first lock.
 [[ $action != install ]] || make_directory "$lib_dir"
 [[ ! -d $lib_dir ]] || lock "$lib_dir" 9
-# A signal is answered when the running command has ended, so that nothing is still being written when clean_up runs.
+# bash handles a signal when the running command has ended, so that no command is still writing when clean_up runs.
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM

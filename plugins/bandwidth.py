@@ -231,13 +231,13 @@ def delete(call: Call) -> None:
     steps.begin("del")
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)
-    owners = (owner, *renamed.former(owner, pod_netns))
+    owners = (owner, *renamed.former_owners(owner, pod_netns))
     ifb = next(filter(None, (_find_ifb(host, one) for one in owners)), None)
     link = next(filter(None, (_find_host_end(host, one, None) for one in owners)), None)
     link = link or peers.of_result(host, owner, readable_result(call)) or _find_end_by_ifb(host, owner, pod_netns, ifb)
     if link is not None:
         # Delete the redirection before the ifb: packets redirected to a deleted ifb are dropped.
-        shaping.release(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())
+        shaping.remove_limits(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())
     if ifb is not None:
         links.delete(host, ifb["IFLA_IFNAME"])
 
@@ -264,7 +264,7 @@ def status(call: Call) -> None:
     if not attachment.ingress and not attachment.egress:
         return
     try:
-        with netns.throw_away():
+        with netns.create_temporary():
             host = Netlink()
             _limit(host, Undo(), Owner(call.network, "status", "lo"), links.require(host, "lo"), attachment)
     except (CniError, OSError) as error:

@@ -272,7 +272,7 @@ def _join_requests(pod: Attachment, index: int, bridge: Message) -> list[Request
         from shared.net import learning
 
         requests += learning.skip_link_local_requests(bridge)
-    return [*requests, links.change_flags(index, IFF_UP, IFF_UP)]
+    return [*requests, links.flags_request(index, IFF_UP, IFF_UP)]
 
 
 def check(call: Call) -> None:

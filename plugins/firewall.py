@@ -14,10 +14,9 @@ from shared.admission.claims import FIREWALLD, IN_NFTABLES, IPTABLES, NFTABLES
 from shared.cni import config
 from shared.cni.config import boolean, choice, field
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import each, previous_result, readable_result, valid_attachments
-from shared.net import netns
+from shared.cni.plugin import previous_result, readable_result, run_all, valid_attachments
+from shared.net import netns, rules_lock
 from shared.net.owner import Owner
-from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def add(call: Call, undo: Undo) -> Result:
         place.open(claim)
     from shared.admission import restoration
 
-    with turn(claims.RECORDS):
+    with rules_lock.hold(claims.RECORDS):
         has_lost = restoration.has_lost(attachment.owner, place)
         before = claims.find(attachment.owner)
         _evict(claim)
@@ -289,9 +288,11 @@ def delete(call: Call) -> None:
     def end_former() -> None:
         from shared.net import renamed
 
-        each(*(lambda owner=owner: end_admission(owner, addresses) for owner in renamed.former(own, pod_netns)))
+        run_all(
+            *(lambda owner=owner: end_admission(owner, addresses) for owner in renamed.former_owners(own, pod_netns))
+        )
 
-    each(lambda: end_admission(own, addresses, zone), *([end_former] if pod_netns else []))
+    run_all(lambda: end_admission(own, addresses, zone), *([end_former] if pod_netns else []))
 
 
 def _read_zone(call: Call) -> str:
@@ -308,7 +309,7 @@ def gc(call: Call) -> None:
     valid = valid_attachments(call)
     from shared.admission import nftables as admission
 
-    each(
+    run_all(
         lambda: admission.collect(call.network, valid),
         lambda: claims.collect(call.network, valid, end_admission),
         lambda: _restore_valid(call, valid),
@@ -326,7 +327,7 @@ def _restore_valid(call: Call, valid: AbstractSet[tuple[str, str]]) -> None:
 
     place = attachment.choose_place()
     if claims.living(call.network, valid) or (place and admission.unnoted(call.network)):
-        with turn(claims.RECORDS):
+        with rules_lock.hold(claims.RECORDS):
             restoration.restore(attachment.owner, place, valid)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.cni import config
 from shared.cni.config import boolean, chain_name, choice, field, integer, invalid, list_of, section, text
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import each, previous_result, valid_attachments
+from shared.cni.plugin import previous_result, run_all, valid_attachments
 from shared.hostports import mappings
 from shared.hostports import nftables as hostports
 from shared.hostports.mappings import PortMapping
@@ -303,12 +303,12 @@ def delete(call: Call) -> None:
     from shared.hostports import iptables
 
     def delete_ports(owner: Owner) -> None:
-        each(lambda: _delete_from_nftables(owner), lambda: iptables.remove(owner, _delete_flows))
+        run_all(lambda: _delete_from_nftables(owner), lambda: iptables.remove(owner, _delete_flows))
 
     def delete_former() -> None:
-        each(*(lambda owner=owner: delete_ports(owner) for owner in renamed.former(own, pod_netns)))
+        run_all(*(lambda owner=owner: delete_ports(owner) for owner in renamed.former_owners(own, pod_netns)))
 
-    each(lambda: delete_ports(own), delete_former, iptables.set_localnet_back)
+    run_all(lambda: delete_ports(own), delete_former, iptables.set_localnet_back)
 
 
 def _delete_from_nftables(owner: Owner) -> None:
@@ -322,7 +322,7 @@ def gc(call: Call) -> None:
     valid = valid_attachments(call)
     from shared.hostports import iptables
 
-    each(
+    run_all(
         lambda: _collect_in_nftables(call.network, valid),
         lambda: iptables.collect(call.network, valid, _delete_flows),
         iptables.set_localnet_back,

@@ -1,13 +1,16 @@
-"""The runtime's side of CNI as a library: configurations, plugins, chains, cached results, and the pods of a kubelet.
+"""The runtime's side of CNI as a library.
+
+It reads configurations, finds and chains plugins, caches results, and sets up pods as a kubelet does.
 
     import pycni
 
     network = pycni.named("/etc/cni/net.d", "pods", warn=print)
     client = pycni.Client(["/opt/cni/bin"])
+
     result = client.add(network, pycni.Attachment("c1", "/run/netns/c1"))
     client.delete(network, pycni.Attachment("c1", "/run/netns/c1"))
 
-The standard library is all that it needs. Its functions change network namespaces and files of the node as root.
+It needs only the standard library. Its functions change the node's network namespaces and files, as root.
 """
 
 from __future__ import annotations

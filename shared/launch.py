@@ -1,4 +1,4 @@
-"""Run the plugin that a launcher names; the only exit."""
+"""Run the plugin that the launcher names; the process exits here."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 def _hold_standard_descriptors() -> None:
-    """Fill a closed descriptor 0, 1 or 2, or the next file opened would take its place and the answer go there.
+    """Open descriptors 0, 1 and 2 if they are closed, so that no other file takes their place.
 
-    With /dev/null read-only: reading finds nothing, writing fails. Without a /dev, reading fails, too.
+    Otherwise the answer could be written to such a file. /dev/null is opened read-only: a read returns nothing, a write
+    fails. Without /dev, reads fail, too.
     """
     for descriptor in range(3):
         try:
@@ -29,7 +30,7 @@ def _hold_standard_descriptors() -> None:
 def main(tree: str, name: str, plugins: dict[str, str]) -> NoReturn:
     """Run plugin `name` of the installation in `tree`; `plugins` are the modules of its executables.
 
-    Leave by _exit: the interpreter's own clean-up costs 1.3 ms, and there is nothing buffered.
+    Leave with _exit: the interpreter's own clean-up takes 1.3 ms, and nothing is buffered.
     """
     _hold_standard_descriptors()
     suite.plugins = plugins

@@ -1,4 +1,4 @@
-"""Calls into the C library that Python has no function for, without the 3 ms that importing ctypes costs."""
+"""Call C library functions that Python lacks, without the 3 ms that importing ctypes takes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ except ImportError:
 
 
 def call(function: str, *arguments: int) -> int:
-    """Calls a C function of integer arguments.
-
-    Raises OSError with the C library's errno where the function answers -1.
-    """
+    """Call a C function with integer arguments. Raise OSError with its errno if it returns -1."""
     if _ctypes is not None:
         try:
             address = _ctypes.dlsym(_ctypes.dlopen(None, 0), function)  # type: ignore[arg-type]
@@ -21,7 +18,7 @@ def call(function: str, *arguments: int) -> int:
             return _slow_call(function, *arguments)
         if answer != -1:
             return answer
-    # errno did not survive the private call: the public module repeats it to learn the reason
+    # the private call loses errno: repeat the call with the public module to get it
     return _slow_call(function, *arguments)
 
 

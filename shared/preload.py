@@ -1,12 +1,12 @@
-"""Make the modules of a call from the bundle; executed by the launcher before anything of the suite is imported.
+"""Load a call's modules from the bundle; the launcher executes this before any other import of the suite.
 
-Importing thirty modules from as many files costs a call 3 ms, and the import system's bookkeeping another. The bundle
-(shared/build/bundle.py writes it) has their compiled code and, for each executable, the order in which they need each
-other. Each module is read by itself: touching more memory than needed is what costs most. Modules beyond the order are
-imported as usual and found in the bundle, too.
+Importing thirty modules from as many files takes 3 ms, and the import system's bookkeeping another. The bundle (written
+by shared/build/bundle.py) contains the compiled modules and, for each executable, the order in which to load them. Each
+module is read separately, because touching more memory than needed costs most. Modules outside the order are imported
+as usual, also from the bundle.
 
-A module's digest is compared before its code is unmarshalled, since the interpreter may crash on garbled code. A module
-that fails the comparison is compiled from its source.
+A module's digest is compared before its code is unmarshalled, because garbled code could crash the interpreter. A
+module that fails the comparison is compiled from its source.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 Module = type(sys)
 
-gc.disable()  # a call ends before a collection would pay
+gc.disable()  # a call ends before a garbage collection would pay off
 
 
 def digest(data: bytes) -> bytes:
-    """Return eight bytes that tell garbled code, and code of another Python, from the original.
+    """Return eight bytes that differ for garbled code, and for code of another Python version.
 
-    The interpreter has this function built in, and runs it at 4 GB/s.
+    The interpreter's built-in function runs at 4 GB/s.
     """
     found: bytes = source_hash(int.from_bytes(MAGIC_NUMBER, "little"), data)
     return found
 
 
 class Bundle:
-    """A finder and loader (importlib.abc) of modules whose code is at hand."""
+    """A finder and loader (importlib.abc) for the modules of the bundle."""
 
     def __init__(self, tree: str, packages: list[str], index: Index) -> None:
         self.tree = tree
@@ -49,7 +49,7 @@ class Bundle:
         self.index = index
 
     def place(self, name: str) -> ModuleType:
-        """Put an empty module into its package."""
+        """Create an empty module and set it as attribute of its package."""
         module = sys.modules[name] = Module(name)
         parent, _, child = name.rpartition(".")
         module.__package__ = parent
@@ -61,7 +61,7 @@ class Bundle:
         return module
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> Any:
-        """Return the specification of a module of the bundle, None for any other and for one that is garbled."""
+        """Return the specification of a module in the bundle; None if it is not there or garbled."""
         code = self.load(name) if name in self.index else None
         if code is None:
             return None
@@ -74,14 +74,14 @@ class Bundle:
         return spec
 
     def create_module(self, _spec: object) -> None:
-        """Return None: an ordinary module."""
+        """Return None: the import system creates an ordinary module."""
 
     def exec_module(self, module: Any) -> None:
-        """Run the module's code in it."""
-        exec(module.__spec__.loader_state, module.__dict__)  # noqa: S102  (importing is just this)
+        """Execute the module's code in its namespace."""
+        exec(module.__spec__.loader_state, module.__dict__)  # noqa: S102  (this is how modules are imported)
 
     def load(self, name: str) -> CodeType | None:
-        """Return the code of a module, None if the bundle cannot be read or is garbled there."""
+        """Return a module's code; None if the bundle cannot be read or the code is garbled."""
         try:
             bundle = posix.open(f"{self.tree}/bundle.{sys.implementation.cache_tag}", posix.O_RDONLY | posix.O_CLOEXEC)
         except OSError:
@@ -92,9 +92,9 @@ class Bundle:
             posix.close(bundle)
 
     def read(self, bundle: int, name: str) -> CodeType | None:
-        """Return the code of a module from the open bundle, None if it is garbled.
+        """Return a module's code from the open bundle; None if it is garbled.
 
-        In that case compiled files are passed over from now on: they were written together with the bundle.
+        In that case ignore compiled files from now on: they were written together with the bundle.
         """
         length, offset, expected = self.index[name]
         try:
@@ -109,12 +109,12 @@ class Bundle:
 
 
 def preload(bundle: int, tree: str, packages: list[str], index: Index, order: Sequence[str]) -> None:
-    """Make the modules in `order`, each after those that it needs, and let the others be found when imported."""
+    """Load the modules in `order`, each after its own imports, and let others be imported from the bundle."""
     finder = Bundle(tree, packages, index)
     sys.meta_path.insert(0, finder)
     for name in order:
         code = finder.read(bundle, name)
         if code is None:
-            break  # this module and the rest are imported as usual
+            break  # import this module and the rest as usual
         exec(code, (sys.modules.get(name) or finder.place(name)).__dict__)  # noqa: S102
     posix.close(bundle)

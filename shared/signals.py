@@ -1,11 +1,12 @@
-"""Termination and deadlines, taken only where a call can be left without losing track of what it made.
+"""Termination and deadlines, raised only where a call still knows everything that it made.
 
-A runtime that gives up sends SIGTERM (and later SIGKILL, which nobody sees). Raising at once from the handler could
-strike between the system call that makes a link and the note of how to remove it, so a signal is only remembered,
-and raised at the next safe point: when a step has been noted (Undo.push) or while the call waits for something.
+A runtime that gives up sends SIGTERM, and later SIGKILL, which cannot be caught. A handler that raised at once could
+interrupt between the system call that creates a link and the note of how to delete it. Therefore the handler only
+remembers the signal. It is raised at the next safe point: after an undo step was noted (Undo.push), or while the call
+waits.
 
-A signal can come between the last look at what is pending and the system call that then blocks; nothing wakes that
-call again. So the alarm ticks: a wait is woken every TICK seconds at the latest and looks again.
+A signal can arrive between the last check and a system call that then blocks, and would not wake that call. Therefore
+the alarm repeats: it wakes a waiting call every TICK seconds, and the call checks again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 SIGKILL = _signal.SIGKILL
 TICK = 1.0  # seconds
-SOONEST = 0.001  # seconds; a timer of 0 is none, and a deadline can be past already
+SOONEST = 0.001  # seconds; a timer of 0 would be off, and the deadline may be over already
 
 
 class Terminated(BaseException):
@@ -31,22 +32,22 @@ class Terminated(BaseException):
 
 
 class DeadlineExpired(Exception):
-    """What an `interruptible` block waited for did not come in time."""
+    """The time of an `interruptible` block is over."""
 
 
 _pending = 0
 _interruptible = False
-_deadline = 0.0  # on the monotonic clock, of the block that is interruptible now
+_deadline = 0.0  # on the monotonic clock, of the current interruptible block
 
 
 def install() -> None:
-    """Takes SIGTERM, SIGINT and SIGALRM; call once, before anything is made."""
+    """Handle SIGTERM, SIGINT and SIGALRM. Call once, before anything is made."""
     for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGALRM):
         _signal.signal(number, _remember)
 
 
 def ignore() -> None:
-    """From here on nothing but a deadline interrupts: the call takes back what it did, or has given its answer."""
+    """Ignore SIGTERM and SIGINT from now on, during undo and after the answer; deadlines still work."""
     global _pending
     _pending = 0
     for number in (_signal.SIGTERM, _signal.SIGINT):
@@ -54,13 +55,13 @@ def ignore() -> None:
 
 
 def restore() -> None:
-    """Gives a forked child the dispositions that a program expects to start with."""
+    """Reset a forked child's signal handling to the default, which programs expect at start."""
     for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGALRM, _signal.SIGPIPE):
         _signal.signal(number, _signal.SIG_DFL)
 
 
 def safe_point() -> None:
-    """Raises Terminated if a signal has come since the last safe point."""
+    """Raise Terminated if a signal has arrived since the last safe point."""
     if _pending:
         raise Terminated(_pending)
 
@@ -74,14 +75,14 @@ def _remember(number: int, _frame: FrameType | None) -> None:
     if not _pending and monotonic() < _deadline:
         return
     _interruptible = False
-    _signal.setitimer(_signal.ITIMER_REAL, 0)  # the signal may have come before the block began: then it is not left
+    _signal.setitimer(_signal.ITIMER_REAL, 0)  # the block may not have begun yet: then __exit__ does not run
     if _pending:
         raise Terminated(_pending)
     raise DeadlineExpired
 
 
 class interruptible:  # noqa: N801  (used like a function)
-    """A block that waits: signals strike at once, and after `seconds` DeadlineExpired is raised."""
+    """A block that waits: a signal interrupts it at once, and DeadlineExpired after `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -89,7 +90,7 @@ class interruptible:  # noqa: N801  (used like a function)
     def __enter__(self) -> None:
         global _interruptible, _deadline
         _deadline = monotonic() + self.seconds
-        # First open, then look: a signal in between is raised by its handler, one from before by the look.
+        # Allow interruption first, then check: the handler raises later signals, the check earlier ones.
         _interruptible = True
         if _pending:
             _interruptible = False

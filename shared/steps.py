@@ -1,13 +1,13 @@
-"""Where a call's time goes: its steps with the moment each began; shared/cni/log.py writes them down if asked to.
+"""Record the steps of a call with the moment each began; shared/cni/log.py writes them to the log.
 
-A mark reads the clock without a system call (vDSO, 0.1 µs): no dearer than to ask first whether there is a log.
+Reading the clock needs no system call (vDSO, 0.1 µs). To check for a log first would not be cheaper.
 """
 
 from __future__ import annotations
 
 from time import monotonic
 
-START = "start"  # making the suite's modules; the interpreter's own start is over by then
+START = "start"  # loading the suite's modules, after the interpreter's own start
 UNDO = "undo"
 ANSWER = "answer"
 LOG = "log"
@@ -16,5 +16,5 @@ begun: list[tuple[str, float]] = [(START, monotonic())]  # seconds on the monoto
 
 
 def begin(step: str) -> None:
-    """A step begins, and with it the one before ends."""
+    """Begin a step, and thereby end the one before."""
     begun.append((step, monotonic()))

@@ -1,4 +1,4 @@
-"""Takes back what a failed call has made, last step first."""
+"""Undo the steps of a failed call, the last one first."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class Undo:
-    """The steps that take back what this call, and nobody else, has made.
+    """A stack of undo steps for the things that this call itself made.
 
-    The function that makes a thing pushes its step at once. On success the steps are dropped. A step that fails is
-    told on stderr and neither stops the others nor hides the first error.
+    The function that makes a thing pushes its undo step at once. On success the steps are dropped. If a step fails, it
+    is reported on stderr; the other steps still run, and the first error is raised.
     """
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, Callable[[], object]]] = []
 
     def push(self, what: str, step: Callable[[], object]) -> None:
-        """Notes how to take back what was just made; raises signals.Terminated if the call was told to end."""
+        """Add an undo step for the thing just made. Raise signals.Terminated if the call was terminated."""
         self.steps.append((what, step))
         signals.safe_point()
 
@@ -41,12 +41,12 @@ class Undo:
             what, step = self.steps.pop()
             try:
                 step()
-            except Exception as failure:  # noqa: BLE001  (the other steps must have their turn)
+            except Exception as failure:  # noqa: BLE001  (the other steps must run)
                 complain(f"could not {what}: {failure}")
 
 
 def complain(text: str) -> None:
-    """Tells the operator what the answer cannot; raises nothing where nobody listens."""
+    """Write a message for the operator to stderr. Ignore errors, as when stderr is closed."""
     try:
         posix.write(2, f"pycni: {text}\n".encode(errors="replace"))
     except OSError:

@@ -31,7 +31,7 @@ ASK = "import sys; print(*sys.version_info[:2], getattr(sys, '_base_executable',
 
 @cache
 def found() -> dict[str, str]:
-    """The absolute path of one Python per version `X.Y`, oldest first; the system's own is preferred."""
+    """Return the absolute path of one Python per version `X.Y`, oldest first; the system's own is preferred."""
     answers: dict[tuple[int, int], str] = {}
     for candidate in _candidates():
         done = subprocess.run(

@@ -1,11 +1,11 @@
-"""host-local: addresses from ranges of this node, kept as files."""
+"""host-local: lease addresses from ranges of this node, and store the leases as files."""
 
 from __future__ import annotations
 
 from ipam.host_local import resolv
 from ipam.host_local.lease import Lease, is_hand_placed
 from ipam.host_local.ranges import Range, RangeSet
-from ipam.host_local.store import Look, Store, Unwritable, problem
+from ipam.host_local.store import Look, Store, Unwritable
 from shared.cni import config
 from shared.cni.call import folded
 from shared.cni.config import absolute_path, address, field, invalid, list_of, obj, prefix, section
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from shared.cni.call import Call
     from shared.undo import Undo
 
-PROBES = 32  # addresses tried one by one before the directory is read instead
+PROBES = 32  # addresses that ADD tries one by one before it reads the directory
 RESERVE_TRIES = 100
 DIRECTORY_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
 
 
 def _requested(value: Any) -> Address:
-    """An address, or as some runtimes write it, an address with a prefix length."""
+    """Parse an address. Some runtimes append a prefix length, which is dropped."""
     try:
         return Prefix.parse(value).address if "/" in value else Address.parse(value)
     except (ValueError, TypeError):
@@ -40,57 +40,57 @@ requested_address = config.Kind(_requested, {"type": "string", "format": "ip"}, 
 
 
 class RangeConfig(config.Config):
-    """One range."""
+    """The keys of one range."""
 
     subnet: Prefix = field(prefix, None, "the network in CIDR notation", required=True)
-    rangeStart: Address | None = field(address, None, "first address given out; default: the network's first host")
-    rangeEnd: Address | None = field(address, None, "last address given out; default: the network's last host")
-    gateway: Address | None = field(address, None, "the gateway, never given out; default: the network's first host")
+    rangeStart: Address | None = field(address, None, "first address to lease; default: the network's first host")
+    rangeEnd: Address | None = field(address, None, "last address to lease; default: the network's last host")
+    gateway: Address | None = field(address, None, "the gateway, never leased; default: the network's first host")
 
 
 range_sets = list_of(list_of(section(RangeConfig)))
 
 
 class IpamConfig(config.Config):
-    """host-local's keys, below `ipam`."""
+    """The keys of host-local, below `ipam`."""
 
     subnet: Prefix | None = field(prefix, None, "short for a first range set with one range")
-    rangeStart: Address | None = field(address, None, "with subnet: first address given out", needs=("subnet",))
-    rangeEnd: Address | None = field(address, None, "with subnet: last address given out", needs=("subnet",))
+    rangeStart: Address | None = field(address, None, "with subnet: first address to lease", needs=("subnet",))
+    rangeEnd: Address | None = field(address, None, "with subnet: last address to lease", needs=("subnet",))
     gateway: Address | None = field(address, None, "with subnet: the gateway", needs=("subnet",))
     ranges: list[list[RangeConfig]] = field(range_sets, (), "range sets; a pod gets one address of each")
     routes: list[dict[str, Any]] = field(list_of(obj), (), "routes for the result: dst, gw and, from 1.1.0, the others")
-    resolvConf: str = field(absolute_path, "", "file in resolv.conf's form whose settings become the result's dns")
-    dataDir: str = field(absolute_path, "/var/lib/cni/networks", "where the leases are")
+    resolvConf: str = field(absolute_path, "", "file in the form of resolv.conf; its settings become the result's dns")
+    dataDir: str = field(absolute_path, "/var/lib/cni/networks", "directory of the leases")
 
 
 class RuntimeConfig(config.Config):
-    """What the runtime adds for the `ips` and `ipRanges` capabilities."""
+    """The keys that the runtime adds for the `ips` and `ipRanges` capabilities."""
 
-    ips: list[Address] = field(list_of(requested_address), (), "addresses asked for (capability `ips`)")
+    ips: list[Address] = field(list_of(requested_address), (), "requested addresses (capability `ips`)")
     ipRanges: list[list[RangeConfig]] = field(range_sets, (), "range sets before the others (capability `ipRanges`)")
 
 
 class CniArgs(config.Config):
-    """args.cni."""
+    """The keys of `args.cni`."""
 
-    ips: list[Address] = field(list_of(requested_address), (), "addresses asked for")
+    ips: list[Address] = field(list_of(requested_address), (), "requested addresses")
 
 
 class Args(config.Config):
-    """args."""
+    """The keys of `args`."""
 
     cni: CniArgs | None = field(section(CniArgs), None, "see args.cni")
 
 
 class EnvironmentArgs(config.Config):
-    """The names that CNI_ARGS may have."""
+    """The names in CNI_ARGS that host-local reads."""
 
-    IP: Address | None = field(requested_address, None, "address asked for")
+    IP: Address | None = field(requested_address, None, "requested address")
 
 
 class Config(config.Config):
-    """The parts of a network's configuration that host-local reads."""
+    """The keys of a network's configuration that host-local reads."""
 
     ipam: IpamConfig = field(section(IpamConfig), None, "see ipam", required=True)
     args: Args | None = field(section(Args), None, "see args")
@@ -98,7 +98,7 @@ class Config(config.Config):
 
 
 class Pool:
-    """A call's configuration, validated before anything is touched."""
+    """The validated configuration of a call. Creating it changes nothing on the host."""
 
     def __init__(self, call: Call) -> None:
         keys: Config = Config.read(call.config)
@@ -157,10 +157,11 @@ def _range_set(path: str, entries: list[Any]) -> RangeSet:
 
 
 def add(call: Call, undo: Undo) -> Result:
-    """Lease one address of each range set; raises TryAgainLater if a set has none left.
+    """Lease one address of each range set. Raises TryAgainLater if a set has none left.
 
-    An attachment whose network namespace is gone loses its lease to the same attachment that comes back, and to any
-    other that asks for its address or finds no other.
+    A lease is free again if the network namespace of its ADD no longer exists and the same attachment comes back. If
+    the host link does not exist either, other attachments take the address when they request it, or when the range set
+    has no other left.
     """
     from shared.net import liveness
 
@@ -169,7 +170,7 @@ def add(call: Call, undo: Undo) -> Result:
     mark = liveness.mark(call.netns)
     with pool.store as store:
         if store.leased(pool.lease) and store.is_lost(pool.lease):
-            # the host link says nothing here: the calling plugin may have made it for this attachment a moment ago
+            # Ignore the host link: the calling plugin may have created it for this attachment a moment ago.
             store.release(pool.lease)
         held = store.leased(pool.lease) or store.leased(pool.lease.bare)
         if held:
@@ -182,7 +183,7 @@ def add(call: Call, undo: Undo) -> Result:
             if store.reserve(pool.lease, list(enumerate(address for address, _ in chosen)), mark):
                 break
         else:
-            raise TryAgainLater(f"the leases in {store.path} change while their lock is held")
+            raise TryAgainLater(f"the leases in {store.path} change while this call holds their lock")
     undo.push(f"release {', '.join(str(address) for address, _ in chosen)}", lambda: _release(pool))
     result = Result()
     result.ips = [IP(Prefix(address, entry.subnet.length), entry.gateway) for address, entry in chosen]
@@ -192,11 +193,12 @@ def add(call: Call, undo: Undo) -> Result:
 
 
 def networks(call: Call) -> list[list[Prefix]]:
-    """Return, for each range set, the networks of its ranges, each as the gateway's address with the prefix length."""
+    """Return the networks of each range set's ranges, as the gateway's address with the prefix length."""
     return [[Prefix(entry.gateway, entry.subnet.length) for entry in one.ranges] for one in Pool(call).sets]
 
 
 def _choose(store: Store, pool: Pool) -> list[tuple[Address, Range]]:
+    """Return a free address of each range set: the requested one, or the next."""
     requested = list(pool.requested)
     chosen = []
     for number, entry in enumerate(pool.sets):
@@ -212,6 +214,7 @@ def _choose(store: Store, pool: Pool) -> list[tuple[Address, Range]]:
 
 
 def _take(store: Store, wanted: Address, entry: RangeSet) -> tuple[Address, Range]:
+    """Return a requested address and its range. Free the lease of a dead attachment; raise if it is in use."""
     held = entry.range_of(wanted)
     if held is None or wanted == held.gateway:
         raise InvalidConfig(f"requested IP address {wanted} is the gateway of its subnet")
@@ -224,7 +227,7 @@ def _take(store: Store, wanted: Address, entry: RangeSet) -> tuple[Address, Rang
 
 
 def _next(store: Store, number: int, entry: RangeSet) -> tuple[Address, Range]:
-    """The next free address, round robin: by trying a few, then by reading the directory."""
+    """Return the next free address, round robin. Try a few addresses first, then read the directory."""
     last = store.last_reserved(number)
     taken: set[int] = set()
     tries = PROBES + len(entry.gateways)
@@ -249,7 +252,7 @@ def _next(store: Store, number: int, entry: RangeSet) -> tuple[Address, Range]:
 
 
 def _fullness(entry: RangeSet) -> str:
-    return f"all {entry.capacity} addresses are leased"
+    return f"all {entry.capacity} addresses are leased: delete pods, or configure a larger range"
 
 
 def _release(pool: Pool) -> None:
@@ -258,7 +261,7 @@ def _release(pool: Pool) -> None:
 
 
 def check(call: Call) -> None:
-    """Raises InternalError where the container's lease, or an address of prevResult in these ranges, is not there."""
+    """Raise InternalError if the container has no lease, or not for each prevResult address in these ranges."""
     pool = Pool(call)
     previous = previous_result(call) or Result()
     held: list[str] = []
@@ -266,7 +269,10 @@ def check(call: Call) -> None:
         with Look(pool.store.data_dir, call.network) as look:
             held = look.find(pool.lease)
     if not held:
-        raise InternalError(f"host-local: failed to find address added by container {call.container_id} {call.ifname}")
+        raise InternalError(
+            f"host-local: container {call.container_id} {call.ifname} has no lease in {pool.store.path}, but ADD made"
+            " one: recreate the pod"
+        )
     lost = [
         str(ip.address.address)
         for ip in previous.ips
@@ -274,11 +280,14 @@ def check(call: Call) -> None:
         if any(entry.range_of(ip.address.address) for entry in pool.sets) and str(ip.address.address) not in held
     ]
     if lost:
-        raise InternalError(f"host-local: {', '.join(lost)} not leased to container {call.container_id} {call.ifname}")
+        raise InternalError(
+            f"host-local: {', '.join(lost)} of prevResult not leased to container {call.container_id} {call.ifname},"
+            f" but {', '.join(held)}: recreate the pod"
+        )
 
 
 def _store(call: Call) -> Store:
-    """The store for DEL and GC, which need no valid ranges to free an address."""
+    """Return the store for DEL and GC, which free addresses even if the ranges are invalid."""
     ipam = folded(call.config, "ipam")
     data_dir = folded(ipam, "dataDir") if isinstance(ipam, dict) else None
     try:
@@ -289,7 +298,7 @@ def _store(call: Call) -> Store:
 
 
 def holders(call: Call, addresses: list[Address]) -> set[str]:
-    """Return the ids of the containers to which the addresses are leased, whichever suite leased them."""
+    """Return the ids of the containers that have leases of the addresses, including the reference's leases."""
     store = _store(call)
     if not store.exists():
         return set()
@@ -298,7 +307,7 @@ def holders(call: Call, addresses: list[Address]) -> set[str]:
 
 
 def delete(call: Call) -> None:
-    """Free the container's addresses. Do nothing if it has none, also if the store cannot be written."""
+    """Free the addresses of the container's interface. Do nothing if it has none, even if the store is read-only."""
     store = _store(call)
     if not store.exists():
         return
@@ -314,7 +323,7 @@ def delete(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Frees the addresses of attachments that are not valid any more; what was placed by hand stays."""
+    """Free the addresses of attachments that are no longer valid. Keep leases that an administrator wrote."""
     valid = valid_attachments(call)
     containers = {container_id for container_id, _ in valid}
     store = _store(call)
@@ -323,7 +332,7 @@ def gc(call: Call) -> None:
     with store:
         for name, lease, _ in list(store.survey(store.index.entries())):
             if lease is None:
-                store.is_taken(name)  # which removes an empty or garbled file
+                store.is_taken(name)  # removes an empty or garbled file
                 continue
             if is_hand_placed(lease):
                 continue
@@ -333,7 +342,9 @@ def gc(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    """Raises PluginNotAvailable where the store cannot be written or a range set has no address left."""
+    """Raise PluginNotAvailable if the store is not writable or a range set has no address left."""
+    from ipam.host_local.writable import problem
+
     pool = Pool(call)
     trouble = problem(pool.store.data_dir, call.network)
     if trouble:
@@ -350,7 +361,10 @@ def status(call: Call) -> None:
 
 
 def _is_full(look: Look, entry: RangeSet) -> bool:
-    """Look into the files only if they are as many as the addresses: an ADD reclaims garbled ones and dead ones."""
+    """Return True if an ADD would find no address.
+
+    Read the files only if there are as many as addresses: ADD reclaims garbled files and leases of dead attachments.
+    """
 
     def count(names: Iterable[str]) -> int:
         places = {entry.place(Address.parse(name)) for name in names}
@@ -358,6 +372,6 @@ def _is_full(look: Look, entry: RangeSet) -> bool:
 
     if count(look.names()) < entry.capacity:
         return False
-    dead = look.dead()
+    dead = look.dead_leases()
     found = look.survey(look.index.entries())
     return count(name for name, _, is_left_over in found if not is_left_over and name not in dead) >= entry.capacity

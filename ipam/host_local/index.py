@@ -1,15 +1,15 @@
-"""The index of leases: which addresses an attachment has, so that no call reads the files of all others.
+"""The index of leases lists the addresses of each attachment, so that a call need not read all lease files.
 
-    <dataDir>/.pycni/<network>/<container id>:<ifname>  symbolic link whose text is the entry
-    <dataDir>/.pycni/<network>/boot                     symbolic link whose text is the kernel's boot_id
+    <dataDir>/.pycni/<network>/<container id>:<ifname>  symbolic link; its text is the entry
+    <dataDir>/.pycni/<network>/boot                     symbolic link; its text is the kernel's boot_id
 
-An entry is "own" (made by this suite) or "seen", the addresses, and for own ones the mark of the pod's namespace
-(shared/net/liveness.py), such as:
+An entry starts with "own" if this suite made the leases, else with "seen". The addresses follow, then, for own leases,
+the mark of the pod's namespace (shared/net/liveness.py):
 
     own 10.1.0.5 fd00::5 netns=4:4026532281:1763000000000000000 /run/netns/pod
 
-Entries of releases before 0.2.0 have no mark. Those releases take the words of a mark for addresses that have no lease.
-A symbolic link, because it appears whole, with one system call, and survives a power cut with its text.
+Entries of releases before 0.2.0 have no mark. Those releases read the words of a mark as addresses without a lease. An
+entry is a symbolic link because one system call creates it with its text, and the text survives a power cut.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from shared.cni.ip import Address
 BOOT, BOOT_ID = "boot", "/proc/sys/kernel/random/boot_id"
 OWN, SEEN = "own", "seen"
 MARK = " netns="
-MANY = "many"  # in place of addresses that are too many for a text
-MARKED_BYTES = 1023  # of a text with a mark: a symbolic link of ext4 with blocks of 1 KiB has no more
+MANY = "many"  # replaces the addresses if they exceed the length of a symbolic link
+MARKED_BYTES = 1023  # the longest text with a mark: the limit of a symbolic link on ext4 with blocks of 1 KiB
 
 
 class Entry:
-    """The origin of leases, their addresses (unknown if it `is_cut`), and the mark of the pod's namespace."""
+    """The origin of leases, their addresses, and the mark of the pod's namespace.
+
+    If it `is_cut`, the addresses are unknown: they exceeded the length of the text.
+    """
 
     def __init__(self, origin: str, addresses: list[str], mark: str = "", *, is_cut: bool = False) -> None:
         self.origin = origin
@@ -38,7 +41,7 @@ class Entry:
 
 
 class Index:
-    """The entries of one network; `descriptor` is that of the directory, negative if there is none."""
+    """The entries of one network. `descriptor` is the open directory's, negative if there is none."""
 
     def __init__(self, descriptor: int = -1) -> None:
         self.descriptor = descriptor
@@ -59,13 +62,13 @@ class Index:
         return Entry(origin, list(filter(is_address, words)), mark, is_cut=MANY in words)
 
     def entries(self) -> dict[str, Entry]:
-        """Return all entries by their keys."""
+        """Return all entries, by key."""
         names = posix.listdir(self.descriptor) if self.descriptor >= 0 else []
         found = {name: self.entry(name) for name in names if ":" in name}
         return {name: entry for name, entry in found.items() if entry is not None}
 
     def write(self, lease: Lease, origin: str, addresses: list[str], mark: str = "") -> None:
-        """Make or replace an entry; a mark that does not fit is left out."""
+        """Create or replace an entry. Leave out a mark that does not fit."""
         text = " ".join([origin, *addresses])
         marked = f"{text}{MARK}{mark}"
         if mark and len(marked.encode(errors="surrogateescape")) <= MARKED_BYTES:
@@ -78,19 +81,19 @@ class Index:
             self._replace(lease.key, f"{origin} {MANY}")
 
     def remove(self, key: str) -> None:
-        """Remove an entry if it is there."""
+        """Remove an entry if it exists."""
         unlink_if_there(key, self.descriptor)
 
     def time(self, key: str) -> int:
-        """Return when the entry was written, in nanoseconds."""
+        """Return the time when the entry was written, in nanoseconds."""
         return posix.stat(key, dir_fd=self.descriptor, follow_symlinks=False).st_mtime_ns
 
     def boot(self) -> str | None:
-        """Return the boot_id of the boot in which the index was complete, or None."""
+        """Return the boot_id of the boot in which the index was last complete, or None."""
         return self._text(BOOT)
 
     def note_boot(self) -> None:
-        """Note that the index is complete in this boot."""
+        """Record that the index is complete in this boot."""
         self._replace(BOOT, boot_id())
 
     def _text(self, name: str) -> str | None:
@@ -108,7 +111,7 @@ class Index:
 
 
 def is_address(name: str) -> bool:
-    """Return True if the name is an address, as lease files are called."""
+    """Return True if the name is an address, as the names of lease files are."""
     try:
         Address.parse(name)
     except ValueError:
@@ -117,7 +120,7 @@ def is_address(name: str) -> bool:
 
 
 def unlink_if_there(name: str, directory: int) -> None:
-    """Remove a file of a directory if it is there."""
+    """Remove a file of a directory if it exists."""
     try:
         posix.unlink(name, dir_fd=directory)
     except FileNotFoundError:

@@ -1,16 +1,16 @@
-"""A lease: whose an address is, as its file says in the reference's form."""
+"""A lease: the owner of an address, written to a file in the form of the reference host-local."""
 
 from __future__ import annotations
 
 from shared.cni.names import LONGEST_NAME, is_link_name, is_name
 
-LEASE_LIMIT = LONGEST_NAME + 64  # bytes of a lease file that are looked at
+LEASE_LIMIT_BYTES = LONGEST_NAME + 64  # the part of a lease file that is read
 ID_DIGITS = 64  # containerd's, CRI-O's and podman's container ids: SHA-256 in hexadecimal
-LONGEST_KEY = 240  # bytes; file names have at most 255
+LONGEST_KEY = 240  # characters; file names have at most 255 bytes
 
 
 class Lease:
-    """What stands in a lease file; `ifname` is empty in the form of old."""
+    """The content of a lease file. `ifname` is empty if an old release of the reference wrote it."""
 
     def __init__(self, container_id: str, ifname: str) -> None:
         self.container_id = container_id
@@ -18,12 +18,12 @@ class Lease:
 
     @property
     def content(self) -> bytes:
-        """The file's bytes."""
+        """The bytes of the lease file."""
         return f"{self.container_id}\r\n{self.ifname}".encode() if self.ifname else self.container_id.encode()
 
     @property
     def key(self) -> str:
-        """The name of its index entry; a digest stands for one that cannot be a file's name."""
+        """The name of the index entry: the id and interface, or a digest if they cannot be a file's name."""
         plain = f"{self.container_id}:{self.ifname}"
         if len(plain) <= LONGEST_KEY and "/" not in plain:
             return plain
@@ -33,7 +33,7 @@ class Lease:
 
     @property
     def bare(self) -> Lease:
-        """The container's lease in the form of old."""
+        """The container's lease in the old form, without an interface."""
         return Lease(self.container_id, "")
 
     def __eq__(self, other: object) -> bool:
@@ -44,12 +44,12 @@ class Lease:
 
     @property
     def is_runtime_made(self) -> bool:
-        """Whether its id is one that container runtimes make, and nobody writes by hand."""
+        """True if the id has the form that container runtimes generate. Administrators write other forms."""
         return len(self.container_id) == ID_DIGITS and set(self.container_id) <= set("0123456789abcdef")
 
 
 def parse_lease(content: bytes) -> Lease | None:
-    """Reads a lease; None for what a crash leaves behind: nothing, zeros, or anything that is not text."""
+    """Return the lease in a file's content, or None if a crash garbled it: it is empty, zeros, or not text."""
     text = content.strip()
     if not text or not text.isascii() or any(byte < 32 and byte not in b"\t\r\n" for byte in text):
         return None
@@ -58,7 +58,7 @@ def parse_lease(content: bytes) -> Lease | None:
 
 
 def is_hand_placed(lease: Lease) -> bool:
-    """Whether a lease is of a form that no plugin writes, so that GC has no say over it."""
+    """Return True if the lease has a form that no plugin writes: GC keeps it."""
     if lease.ifname:
         return not (is_name(lease.container_id) and is_link_name(lease.ifname))
     return not lease.is_runtime_made

@@ -1,4 +1,4 @@
-"""Which addresses a pool has, and in what order they are given out: pure arithmetic."""
+"""Ranges of addresses and their order of allocation. No function here has side effects."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class Range:
-    """A stretch of a subnet, both ends included, with the subnet's gateway."""
+    """A contiguous part of a subnet, both ends included, and the subnet's gateway."""
 
     def __init__(
         self, subnet: Prefix, start: Address | None = None, end: Address | None = None, gateway: Address | None = None
     ) -> None:
-        """Defaults: from the first host to the last (IPv4: before the broadcast), the first host as the gateway.
+        """Default to all hosts of the subnet (IPv4: without the broadcast address); the first host is the gateway.
 
-        Raises ValueError saying what is wrong with the subnet, the start or the end.
+        Raises ValueError with the error in the subnet, the start or the end.
         """
         if subnet.address != subnet.first:
             raise ValueError(f"has host bits set: the network of {subnet} is {subnet.network}")
@@ -36,14 +36,14 @@ class Range:
 
     @property
     def size(self) -> int:
-        """How many addresses it has, the gateway's included."""
+        """The number of addresses, the gateway's included."""
         return self.end.value - self.start.value + 1
 
     def __contains__(self, address: Address) -> bool:
         return address.version == self.subnet.version and self.start.value <= address.value <= self.end.value
 
     def overlaps(self, other: Range) -> bool:
-        """Whether they share an address."""
+        """Return True if the two ranges share an address."""
         return self.start in other or other.start in self
 
     def __str__(self) -> str:
@@ -51,10 +51,10 @@ class Range:
 
 
 class RangeSet:
-    """Ranges of one family that are used one after the other; a pod gets one address of each set."""
+    """Ranges of one family, used one after the other. A pod gets one address of each set."""
 
     def __init__(self, ranges: list[Range]) -> None:
-        """Raises ValueError for no range, mixed families, or overlaps."""
+        """Raise ValueError if there is no range, families are mixed, or ranges overlap."""
         if not ranges:
             raise ValueError("is empty")
         if len({entry.subnet.version for entry in ranges}) > 1:
@@ -68,7 +68,7 @@ class RangeSet:
         self.gateways = {place for place in map(self.place, [entry.gateway for entry in ranges]) if place is not None}
 
     def place(self, address: Address) -> int | None:
-        """Where an address stands in the order of allocation, counted from 0; None if it is not in the set."""
+        """Return the place of an address in the order of allocation, from 0; None if it is not in the set."""
         before = 0
         for entry in self.ranges:
             if address in entry:
@@ -77,7 +77,7 @@ class RangeSet:
         return None
 
     def at(self, place: int) -> tuple[Address, Range]:
-        """The address at a place, and its range."""
+        """Return the address at a place, and its range."""
         for entry in self.ranges:
             if place < entry.size:
                 return entry.start + place, entry
@@ -85,20 +85,20 @@ class RangeSet:
         raise IndexError(place)
 
     def range_of(self, address: Address) -> Range | None:
-        """The range that has the address."""
+        """Return the range of an address, or None."""
         return next((entry for entry in self.ranges if address in entry), None)
 
     def overlaps(self, other: RangeSet) -> bool:
-        """Whether two sets share an address."""
+        """Return True if the two sets share an address."""
         return any(mine.overlaps(theirs) for mine in self.ranges for theirs in other.ranges)
 
     @property
     def capacity(self) -> int:
-        """How many addresses can be given out: all but the gateways."""
+        """The number of addresses for pods: all except the gateways."""
         return self.size - len(self.gateways)
 
     def next_free(self, last: Address | None, taken: Container[int], tries: int) -> int | None:
-        """The first place after `last` (round robin) that is neither taken nor a gateway; None after so many tries."""
+        """Return the first place after `last` that is neither taken nor a gateway; None after `tries` places."""
         start = self.place(last) if last else None
         place = 0 if start is None else (start + 1) % self.size
         for _ in range(min(tries, self.size)):

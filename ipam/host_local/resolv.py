@@ -1,4 +1,4 @@
-"""DNS settings from a resolv.conf file."""
+"""Read DNS settings from a resolv.conf file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE_LIMIT = 1 << 20  # bytes
 
 
 def read(path: str) -> dict[str, Any]:
-    """The file's settings as a result's `dns`; raises InvalidConfig where it cannot be read."""
+    """Return the file's settings in the form of a result's `dns`. Raises InvalidConfig if it cannot be read."""
     try:
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
         try:

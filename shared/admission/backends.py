@@ -1,4 +1,4 @@
-"""End an attachment's admission by the firewall plugin, in nf_tables, iptables and firewalld."""
+"""Remove an attachment's admission by the firewall plugin from nf_tables, iptables and firewalld."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def end(owner: Owner, addresses: Iterable[Address] = (), zone: str = "") -> None:
-    """Remove what an attachment has, and what the addresses have; in firewalld's `zone` if no note says where."""
+    """Remove an attachment's rules and those of the addresses; without a note use firewalld's `zone`."""
     from shared.admission import iptables as firewall
     from shared.admission import nftables as admission
 
@@ -28,9 +28,10 @@ def end(owner: Owner, addresses: Iterable[Address] = (), zone: str = "") -> None
 
 
 def from_firewalld(addresses: Callable[[], AbstractSet[Address]], note: claims.Note, zone: str) -> None:
-    """Take addresses out of the zone that a note names, or of `zone` if there is no note and firewalld runs.
+    """Remove addresses from the zone of a note; without a note from `zone`, if firewalld runs.
 
-    An attachment by the reference has no note. The bus is asked only if the note says so, or there are addresses.
+    An attachment by the reference plugin has no note. Ask the bus only if there is a note with a zone, or there are
+    addresses.
     """
     used = note.get(claims.ZONE) if note else zone
     if not isinstance(used, str) or not used:

@@ -1,7 +1,8 @@
-"""Notes of firewall, a file for each attachment: the addresses it has had admitted, where, and how else it is kept.
+"""Claim files of the firewall plugin: one note per attachment, listing its admitted addresses.
 
-Rules by address cannot say whose they are, and a flush takes them all: what a note says is put back by the next call.
-A note is there before the rules and gone after them, and the lock is held while either changes.
+iptables rules and firewalld sources match addresses and cannot record their owner, and a flush removes all of them: the
+next call restores the rules of each note. A note is written before the rules and removed after them. A call holds the
+lock while it changes either.
 
     {"network": "net", "containerID": "c1", "ifname": "eth0", "addresses": ["10.1.0.5"], "order": 81623574392,
      "netns": "4:4026532567 /run/netns/a", "backend": "iptables", "variant": "nft", "bridge": "", "port": ""}
@@ -13,10 +14,9 @@ from time import CLOCK_BOOTTIME, clock_gettime_ns
 
 from shared.cni import record
 from shared.cni.ip import Address
-from shared.cni.plugin import each
-from shared.net import liveness
+from shared.cni.plugin import run_all
+from shared.net import liveness, rules_lock
 from shared.net.owner import Owner, digest
-from shared.net.turns import turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     Note = dict[str, Any]
-    # Removes what addresses have, given the note, which is empty if there is none. To ask which addresses costs time.
+    # Removes the rules of addresses; the note may be empty. A function returns the addresses: to find them takes time.
     Taker = Callable[[Callable[[], AbstractSet[Address]], Note], None]
 
 RECORDS = "/run/cni/firewall"
 NFTABLES, IPTABLES, FIREWALLD = "nftables", "iptables", "firewalld"
 IN_NFTABLES = {"backend": NFTABLES}  # the keys of a note for admission by nf_tables
 ZONE = "firewalldZone"
-NETWORK_DIGITS = 12  # of a digest in a note's name, so that the names alone tell a network's notes
+NETWORK_DIGITS = 12  # of a digest in a note's name, by which a network's notes are found without reading files
 NAMES = ("network", "containerID", "ifname")
 
 
@@ -46,7 +46,7 @@ class Claim:
 
     @classmethod
     def new(cls, owner: Owner, addresses: Sequence[Address], netns: str, **keys: object) -> Claim:
-        """Return what an ADD claims, later than all claims before."""
+        """Return the claim of an ADD, with an order later than that of all earlier claims."""
         names = zip(NAMES, (owner.network, owner.container_id, owner.ifname))
         order = clock_gettime_ns(CLOCK_BOOTTIME)  # the wall clock may be set back
         mark = liveness.mark(netns)
@@ -54,7 +54,7 @@ class Claim:
         return cls(owner, {**dict(names), "addresses": listed, "order": order, "netns": mark, **keys})
 
     def text(self, key: str) -> str:
-        """Return a key's value, empty if it is no text or absent; somebody else may have written the file."""
+        """Return a key's value; empty if it is absent or no text, as in a file of another program."""
         found = self.note.get(key)
         return found if isinstance(found, str) else ""
 
@@ -65,26 +65,26 @@ class Claim:
 
     @property
     def is_published(self) -> bool:
-        """Whether connections from outside to host ports are admitted, too."""
+        """Return True if connections from outside to host ports are admitted, too."""
         return self.note.get("admitHostPorts") is True
 
     @property
     def is_complete(self) -> bool:
-        """Whether the note says everything that nf_tables has for the attachment."""
+        """Return True if the note lists everything that nf_tables has for the attachment."""
         return "bridge" in self.note
 
     @property
     def is_past(self) -> bool:
-        """Whether the namespace that the note names is gone, or another one is at its path."""
+        """Return True if the note's namespace is gone, or another one is at its path."""
         mark = self.text("netns")
         return bool(mark) and liveness.mark(mark.partition(" ")[2]) != mark
 
     def moved(self, **keys: object) -> Claim:
-        """Return the same claim at another place."""
+        """Return a copy of the claim with other values for these keys."""
         return Claim(self.owner, {**self.note, **keys})
 
     def write(self) -> None:
-        """Write the note, under the name of this release."""
+        """Write the note under this release's name, and remove it under older ones."""
         path, *older = _paths(self.owner)
         record.write(path, self.note)
         for one in older:
@@ -100,10 +100,10 @@ def find(owner: Owner) -> Claim | None:
 
 
 def witnesses(owner: Owner) -> list[Claim] | None:
-    """Return up to two living claims of the owner's network, not its own, by which to tell whether something was lost.
+    """Return up to two living claims of the owner's network, other than its own, to look for lost rules.
 
-    They are the first and the last by name: whoever puts things back in that order and is killed leaves the last one
-    as a witness. None if there are only notes of older releases, which have none.
+    They are the first and the last by name. A call that restores rules works in that order: if it is killed, the last
+    claim's rules are still missing, and the next call sees it. Return None if there are only notes of older releases.
     """
     own, *_ = _paths(owner)
     mine, older = _names(owner.network)
@@ -115,9 +115,10 @@ def witnesses(owner: Owner) -> list[Claim] | None:
 
 
 def living(network: str, valid: AbstractSet[tuple[str, str]] | None) -> list[Claim]:
-    """Return the claims of a network's attachments that are alive and among the valid (container id, ifname), if given.
+    """Return the claims of a network's living attachments; only those in `valid`, if it is given.
 
-    An attachment whose note tells nothing about its namespace is alive if it is valid, or its host link is there.
+    `valid` has (container id, ifname). If a note does not name a namespace, the attachment is alive if it is in
+    `valid`, or without `valid`, if its host link exists.
     """
     mine, older = _names(network)
     return list(_living([*mine, *older], network, valid))
@@ -131,7 +132,7 @@ def _living(names: Iterable[str], network: str, valid: AbstractSet[tuple[str, st
 
 
 def is_alive(claim: Claim, valid: AbstractSet[tuple[str, str]] | None) -> bool:
-    """Return True if a claim's attachment is among the valid, if given, and not known to be dead."""
+    """Return True if the attachment is not known to be dead, and is in `valid` if that is given."""
     owner, mark = claim.owner, claim.text("netns")
     if valid is not None and (owner.container_id, owner.ifname) not in valid:
         return False
@@ -144,21 +145,21 @@ def is_alive(claim: Claim, valid: AbstractSet[tuple[str, str]] | None) -> bool:
 
 
 def end(owner: Owner, others: Iterable[Address], first: Callable[[], object], *takers: Taker) -> None:
-    """Have `first` done, and what an attachment's addresses have removed: of those in its note and of `others`.
+    """Run `first`, remove the rules of the addresses in an attachment's note and of `others`, then the note.
 
-    An address that another attachment has by now keeps it. In the same network that is a newer one: an older one's note
-    was left behind by another suite's DEL. The note stays if a taker fails; each has its turn. The lock is held until
-    the note is gone, so that nobody puts back what was just removed.
+    Every taker runs even if another fails; the note stays if one failed. An address stays admitted if another
+    attachment has it now. In the same network only a newer attachment counts: the note of an older one was left behind
+    by another suite's DEL. The lock is held until the note is gone, so that no other call restores the rules meanwhile.
     """
     doomed = {*others}
     if not doomed and find(owner) is None:
         first()
         _remove(owner)
         return
-    with turn(RECORDS, only_removes=True):
+    with rules_lock.hold(RECORDS, only_removes=True):
         claim = find(owner) or Claim(owner, {})
         doomed |= {*claim.addresses}
-        each(first, *(lambda take=take: take(lambda: _without_others(doomed, claim), claim.note) for take in takers))
+        run_all(first, *(lambda take=take: take(lambda: _without_others(doomed, claim), claim.note) for take in takers))
         _remove(owner)
 
 
@@ -168,7 +169,7 @@ def _remove(owner: Owner) -> None:
 
 
 def _without_others(doomed: AbstractSet[Address], claim: Claim) -> AbstractSet[Address]:
-    """Return the addresses that no other attachment keeps."""
+    """Return the addresses that no other attachment has."""
     if not doomed:
         return doomed
     own, left = _paths(claim.owner), {*doomed}
@@ -179,7 +180,7 @@ def _without_others(doomed: AbstractSet[Address], claim: Claim) -> AbstractSet[A
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], remove: Callable[[Owner], object]) -> None:
-    """Have `remove` end the attachments of a network that are not among the valid (container id, ifname)."""
+    """Call `remove` for each attachment of a network that is not in `valid`, (container id, ifname)."""
     for path, content in record.listed(RECORDS):
         claim = _claim(path, content)
         if claim and claim.owner.network == network and (claim.owner.container_id, claim.owner.ifname) not in valid:
@@ -187,7 +188,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], remove: Callable[
 
 
 def _claim(path: str, content: Note) -> Claim | None:
-    """Return the claim that a file has under its own name; None for any other file."""
+    """Return the claim in a file that has the name of its owner; None for any other file."""
     names = [content.get(name) for name in NAMES]
     if not all(isinstance(name, str) for name in names):
         return None
@@ -196,26 +197,26 @@ def _claim(path: str, content: Note) -> Claim | None:
 
 
 def _names(network: str) -> tuple[list[str], list[str]]:
-    """Return the names of a network's notes, and of those that older releases wrote for any network."""
+    """Return the names of a network's notes, and of all notes that older releases wrote."""
     names = record.names(RECORDS)
     prefix = f"{digest(network.encode())[:NETWORK_DIGITS]}-"
     return [name for name in names if name.startswith(prefix)], [name for name in names if "-" not in name]
 
 
 def _paths(owner: Owner) -> tuple[str, str]:
-    """Return the paths of a note, this release's and that of older ones; digests, since names may be long."""
+    """Return the paths of a note: this release's and the older ones'. Digests keep them short."""
     own = digest(f"{owner.network}/{owner.container_id}/{owner.ifname}".encode())
     return f"{RECORDS}/{digest(owner.network.encode())[:NETWORK_DIGITS]}-{own}.json", f"{RECORDS}/{own}.json"
 
 
 def _order(note: Note) -> int:
-    """Return a note's place among others; those of older releases have none and come before all."""
+    """Return a note's place in the order of ADDs; 0 for notes of older releases, which have none."""
     found = note.get("order")
     return found if isinstance(found, int) else 0
 
 
 def _addresses(note: Note) -> list[Address]:
-    """The addresses that a file lists; one that somebody else has written may have anything."""
+    """Return the addresses that a file lists; skip everything that is not an address."""
     listed = note.get("addresses")
     found = []
     for text in listed if isinstance(listed, list) else ():

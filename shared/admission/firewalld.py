@@ -1,6 +1,6 @@
-"""Admission by firewalld: each address is a source of a zone, as the reference has it, so that either ends the other's.
+"""Admission by firewalld: each address becomes a source of a zone, as with the reference plugin.
 
-A source is firewalld's as long as it runs and does not load its configuration again: it is not permanent.
+Either suite removes the other's sources. Sources are not permanent: firewalld drops them when it stops or reloads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import posix
 from shared.admission import claims
 from shared.cni.config import invalid
 from shared.cni.errors import InternalError, TryAgainLater
-from shared.cni.plugin import each
+from shared.cni.plugin import run_all
 from shared.dbus.bus import DRIVER, LIMITS_EXCEEDED, Absent, Bus, Refused
 
 TYPE_CHECKING = False
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
 NAME, PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
 INTERFACE = f"{NAME}.zone"
 NO_SUCH_ZONE, THERE_ALREADY = "INVALID_ZONE", "ZONE_ALREADY_SET"
-NOT_THERE = ("UNKNOWN_SOURCE", "ZONE_CONFLICT", NO_SUCH_ZONE)  # in no zone, in another one, in none that there is
-# One of them is there wherever firewalld can be: the daemon, what it writes, and the permission to have its name.
+# The source is in no zone, or in another zone, or the zone does not exist.
+NOT_THERE = ("UNKNOWN_SOURCE", "ZONE_CONFLICT", NO_SUCH_ZONE)
+# A host with firewalld has at least one: the daemon, its directories, or the bus policy that lets it own its name.
 FILES = (
     *("/usr/sbin/firewalld", "/usr/bin/firewalld", "/usr/local/sbin/firewalld", "/run/firewalld", "/etc/firewalld"),
     *(f"{top}/dbus-1/system.d/FirewallD.conf" for top in ("/usr/share", "/etc", "/usr/local/share")),
 )
-NOBODYS = "192.0.2.1/32"  # TEST-NET-1
+TEST_SOURCE = "192.0.2.1/32"  # of TEST-NET-1: no pod has it
 
 
 def is_running() -> bool:
-    """Return True if somebody on the system bus is firewalld; False also if the bus does not answer soon.
+    """Return True if firewalld is on the system bus; False also if the bus does not answer soon.
 
-    Any user can keep the bus busy. A host without any of firewalld's files is not asked.
+    Any user can keep the bus busy. Do not ask on a host without any of firewalld's files.
     """
     if not any(posix.access(path, posix.F_OK) for path in FILES):
         return False
@@ -51,7 +52,7 @@ def is_running() -> bool:
 
 
 class Firewalld:
-    """The backend, with the zone that lets pods through."""
+    """The backend for one zone, which must accept the traffic of its sources."""
 
     name = claims.FIREWALLD
 
@@ -61,7 +62,7 @@ class Firewalld:
         self._bus: Bus | None = None
 
     def open(self, _: Claim) -> None:
-        """Raise CniError if nobody can be asked, before anything is changed."""
+        """Raise CniError, before anything changes, if firewalld's bus cannot be reached."""
         self._connection()
 
     def _connection(self) -> Bus:
@@ -73,28 +74,31 @@ class Firewalld:
         return claim.backend == self.name and claim.text(claims.ZONE) == self.zone
 
     def is_lost(self, admitted: Sequence[Claim]) -> bool:
-        """Return True if an address of claims is not in the zone any more."""
+        """Return True if an address of the claims is missing in the zone."""
         bus = self._connection()
         return not all(self._has(bus, one) for claim in admitted for one in claim.addresses)
 
     def admit(self, wanted: Sequence[Claim]) -> None:
-        """Put the addresses of claims into the zone, each whatever becomes of the others.
+        """Add the addresses of claims to the zone; try each even if another fails.
 
-        Nothing more is needed for host ports: firewalld accepts each connection whose destination was translated.
-        Raises InvalidConfig if there is no such zone.
+        Host ports need nothing more: firewalld accepts every connection with a translated
+        destination. Raise
+        InvalidConfig if the zone does not exist.
         """
         bus = self._connection()
-        each(*(lambda address=one: self._admit(bus, address) for claim in wanted for one in claim.addresses))
+        run_all(*(lambda address=one: self._admit(bus, address) for claim in wanted for one in claim.addresses))
 
     def _admit(self, bus: Bus, address: Address) -> None:
         try:
             self._ask(bus, "addSource", _source(address))
         except Refused as error:
             if _code(error) != THERE_ALREADY:
-                raise InternalError(f"firewalld does not take {_source(address)}", error.text) from None
+                raise InternalError(
+                    f"firewalld refuses source {_source(address)} in zone {self.zone}", error.text
+                ) from None
 
     def problems(self, claim: Claim) -> list[str]:
-        """The addresses that are not in the zone any more, each in words."""
+        """Return a description of each address that is missing in the zone."""
         try:
             bus = self._connection()
             missing = [one for one in claim.addresses if not self._has(bus, one)]
@@ -103,7 +107,7 @@ class Firewalld:
         return [f"firewalld has no source {_source(one)} in zone {self.zone}" for one in missing]
 
     def dropped(self, addresses: Iterable[Address], link: Callable[[Address], str]) -> list[str]:
-        """Return in words which addresses are in no zone that lets through, nor the links by which they are reached."""
+        """Return a description of each address whose traffic is not in this zone, by address or by link."""
         bus = self._connection()
         found = []
         for address in addresses:
@@ -115,8 +119,8 @@ class Firewalld:
         return found
 
     def try_out(self) -> None:
-        """Raises CniError where firewalld does not run or has no such zone."""
-        self._ask(self._connection(), "querySource", NOBODYS)
+        """Raise CniError if firewalld does not run or does not have the zone."""
+        self._ask(self._connection(), "querySource", TEST_SOURCE)
 
     def _has(self, bus: Bus, address: Address) -> bool:
         try:
@@ -129,12 +133,12 @@ class Firewalld:
             return _call(bus, method, self.zone, source)
         except Refused as error:
             if _code(error) == NO_SUCH_ZONE:
-                raise invalid(claims.ZONE, self.zone, "is no zone of firewalld's") from None
+                raise invalid(claims.ZONE, self.zone, "is not a zone of firewalld") from None
             raise
 
 
 def remove(addresses: Callable[[], AbstractSet[Address]], zone: str) -> None:
-    """Take addresses out of a zone."""
+    """Remove addresses from a zone."""
     doomed = addresses()
     if not doomed:
         return
@@ -145,8 +149,10 @@ def remove(addresses: Callable[[], AbstractSet[Address]], zone: str) -> None:
                 _call(bus, "removeSource", zone, _source(address))
             except Refused as error:
                 if _code(error) not in NOT_THERE:
-                    raise InternalError(f"firewalld keeps {_source(address)}", error.text) from None
-    except Absent:  # what it had is gone with it
+                    raise InternalError(
+                        f"firewalld refuses to remove source {_source(address)} from zone {zone}", error.text
+                    ) from None
+    except Absent:  # firewalld's sources end with firewalld
         return
 
 

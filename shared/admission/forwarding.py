@@ -1,7 +1,7 @@
-"""What FORWARD does with a packet that a pod sends to somebody outside, as far as its rules tell.
+"""Evaluate the FORWARD chain for a packet from a pod to the outside, as far as its rules tell.
 
-A rule counts if it selects packets by their source, or by the links, at most. Of other rules nobody can tell without
-the packet: they are passed over, as a rule for replies or for marked packets passes over a pod's first packet.
+Only rules that match nothing but the source address or the links count. Other rules depend on the packet, and are
+skipped: a rule for replies or for marked packets does not match a pod's first packet either.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 TABLE, FORWARD = "filter", "FORWARD"
 DROPPED, PASSED = ("DROP", "REJECT"), ("ACCEPT",)
-DEEPEST = 16  # jumps
+DEEPEST = 16  # jumps from chain to chain
 
 
 def dropped(addresses: Iterable[Address], link: Callable[[Address], str], known: str = "") -> list[str]:
-    """Return in words the rules that drop packets from addresses, in all variants of iptables but the `known` one.
+    """Return a description of each FORWARD chain that drops packets from an address; skip variant `known`.
 
-    `link` tells the name of the link by which packets from an address come.
+    `link` returns the name of the link on which packets from an address arrive.
     """
     found = []
     for variant in variants.deciding():
         for address in addresses if variant != known else ():
             try:
                 lines = Table(address.version, variant, TABLE).lines()
-            except NoIptables:  # without the program its rules cannot be read
+            except NoIptables:  # the rules cannot be read without the program
                 continue
             if _verdict(lines, address, link(address)) in DROPPED:
                 program = f"{COMMANDS[address.version]} ({variant})"
-                found.append(f"chain {FORWARD} of {program} drops what {address} sends, which is not admitted there")
+                found.append(f"chain {FORWARD} of {program} drops packets from {address}, which is not admitted there")
     return found
 
 
@@ -64,8 +64,8 @@ def _verdict(lines: list[str], address: Address, link: str) -> str:
 
 
 def _read(rule: str, address: Address, link: str) -> tuple[bool, str]:
-    """Return whether a rule certainly selects the packet, and its target."""
-    unquoted = "".join(rule.replace('\\"', "").split('"')[::2])  # comments say nothing here
+    """Return whether a rule certainly matches the packet, and its target."""
+    unquoted = "".join(rule.replace('\\"', "").split('"')[::2])  # without comments
     words = unquoted.split()[2:]
     while words:
         is_negated = words[0] == "!"
@@ -73,7 +73,7 @@ def _read(rule: str, address: Address, link: str) -> tuple[bool, str]:
         if option in ("-j", "-g"):
             return True, value  # a target's own options follow
         if option == "-m" and value == "comment":
-            words = rest[1:] if rest[1].startswith("-") else rest[2:]  # behind --comment, and a word without quotes
+            words = rest[1:] if rest[1].startswith("-") else rest[2:]  # skip --comment, and a comment without quotes
             continue
         if _is_met(option, value, address, link) in (None, is_negated):
             return False, ""
@@ -82,7 +82,7 @@ def _read(rule: str, address: Address, link: str) -> tuple[bool, str]:
 
 
 def _is_met(option: str, value: str, address: Address, link: str) -> bool | None:
-    """Return whether the packet is as an option says, None if that cannot be told."""
+    """Return whether the packet meets a rule's option, None if that cannot be told."""
     if option == "-s":
         try:
             return address in Prefix.parse(value)
@@ -90,7 +90,7 @@ def _is_met(option: str, value: str, address: Address, link: str) -> bool | None
             return None
     if option == "-i":
         return _is_named(link, value)
-    # the way to somebody outside is none that a rule names
+    # the destination outside is on no link and in no prefix that a rule names
     return False if option in ("-o", "-d") else None
 
 

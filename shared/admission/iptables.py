@@ -1,4 +1,4 @@
-"""Admission by iptables, in the reference's chains, so that either goes on where the other began.
+"""Admission by iptables, in the reference plugin's chains, so that either suite can continue the other's.
 
     -A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD
     -A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN
@@ -6,7 +6,7 @@
     -A CNI-FORWARD -s 10.1.0.5/32 -j ACCEPT
     -A CNI-FORWARD -d 10.1.0.5/32 -m conntrack --ctstate DNAT -j ACCEPT               (with admitHostPorts)
 
-Such a rule cannot say whose it is, so shared/admission/claims.py does.
+These rules do not name their owner; the claims do (shared/admission/claims.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OVERRIDES = '-m comment --comment "CNI firewall plugin admin overrides" -j'
 
 
 class Iptables:
-    """The backend, by one of its variants, whichever there is if that is empty."""
+    """The backend for one variant of iptables; if `variant` is empty, for the installed one."""
 
     name = claims.IPTABLES
 
@@ -40,21 +40,21 @@ class Iptables:
         self._seen: dict[int, list[str]] = {}
 
     def has(self, claim: Claim) -> bool:
-        """Return True if a claim's addresses were admitted here."""
+        """Return True if a claim's addresses were admitted by this backend and variant."""
         variants = {claim.text("variant"), self.variant}
         return claim.backend == self.name and (len(variants) == 1 or "" in variants)
 
     def open(self, claim: Claim) -> None:
-        """Raise CniError if the programs are missing that a claim needs, before anything is changed."""
+        """Raise CniError, before anything changes, if a program that a claim needs is missing."""
         for version in _versions([claim]):
             self._table(version)
 
     def is_lost(self, admitted: Sequence[Claim]) -> bool:
-        """Return True if a rule or a chain is missing of what `admit` made for claims."""
+        """Return True if a rule or chain of the claims is missing."""
         return any(self._missing(version, self._look(version), admitted) for version in _versions(admitted))
 
     def admit(self, wanted: Sequence[Claim]) -> None:
-        """Admit the addresses of claims: what they send, and replies to them. Changes each table at once."""
+        """Accept packets from the addresses of claims, and replies to them. Change each table at once."""
         for version in _versions(wanted):
             table = self._table(version)
             table.change(
@@ -63,7 +63,7 @@ class Iptables:
             )
 
     def problems(self, claim: Claim) -> list[str]:
-        """The rules and chains that are not as `admit` left them, each in words."""
+        """Return a description of each missing rule and chain."""
         from shared.iptables.programs import COMMANDS
 
         return [
@@ -73,7 +73,7 @@ class Iptables:
         ]
 
     def try_out(self) -> None:
-        """Raises CniError where the programs are missing or cannot be used."""
+        """Raise CniError if the programs are missing or fail."""
         for version in (4, 6):
             self._look(version)
 
@@ -85,12 +85,12 @@ class Iptables:
         return self._tables[version]
 
     def _look(self, version: int) -> list[str]:
-        """Return a table's lines; what was seen serves the change that follows."""
+        """Return a table's lines, and keep them for the change that follows."""
         lines = self._seen[version] = self._table(version).lines()
         return lines
 
     def _missing(self, version: int, lines: list[str], wanted: Sequence[Claim]) -> list[str]:
-        """The commands that complete a table: the jumps stand first in their chains, as the reference puts them."""
+        """Return the commands that complete a table; jumps go first in their chains, as the reference has them."""
         there = {*lines}
         chains = {line[1:].partition(" ")[0] for line in lines if line.startswith(":")}
         commands = [f"-N {chain}" for chain in (CHAIN, self.admin_chain) if chain not in chains]
@@ -113,7 +113,7 @@ def _described(command: str) -> str:
 
 
 def remove(addresses: Callable[[], AbstractSet[Address]], note: claims.Note) -> None:
-    """Remove the rules of addresses, in each variant."""
+    """Remove the rules of addresses in each variant."""
     from shared.iptables import variants
 
     having = variants.having(TABLE, CHAIN)
@@ -129,12 +129,12 @@ def remove(addresses: Callable[[], AbstractSet[Address]], note: claims.Note) -> 
         except NoIptables:
             if note and note.get("backend", claims.IPTABLES) == claims.IPTABLES and not note.get(claims.ZONE):
                 raise
-            continue  # nobody knows of a rule, and nobody could have made one
+            continue  # no note speaks of rules here, and without the program no suite could have added one
         table.change(lambda lines: [f"-D{line.removeprefix('-A')}" for line in lines if line in ends])
 
 
 def _rules(address: Address) -> tuple[str, str, str]:
-    """Return an address's rules as iptables-save prints them; the last one is for host ports."""
+    """Return an address's rules in the form of iptables-save; the last one is for host ports."""
     host = f"{address}/{address.bits}"
     return (
         f"-d {host} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",

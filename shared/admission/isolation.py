@@ -1,4 +1,4 @@
-"""Isolation: no other pod of its bridge reaches a pod, neither from port to port nor by way of the host.
+"""Isolation: the other pods of a bridge cannot reach a pod, neither from port to port nor through the host.
 
     table bridge pycni {
         chain from_uplinks { type filter hook prerouting priority dstnat; meta iifkind != "veth" meta priority none
@@ -14,10 +14,10 @@
             iifname "cni0" ct direction reply ct state established,related return
             iifname "cni0" drop; iifname @bridges drop } }
 
-A veth is a pod's port. Other ports lead out of the host, and packets from there may pass. Behind the bridge nothing
-shows by which port a packet came, so that a priority carries it from the bridge's hook to the first one of IP that
-knows the connection, where it becomes a conntrack label. A packet that has a priority of its own keeps it, and is taken
-for a pod's. Packets that any rules of the host redirect to the pod pass the guard as well.
+A bridge port that is a veth belongs to a pod. Other ports are uplinks out of the host; packets from there may pass.
+Behind the bridge, a packet no longer shows its port. The priority carries that from the bridge's hook to the first hook
+of IP that knows the connection, which turns it into a conntrack label. A packet that already has a priority keeps it,
+and is treated as a pod's. Packets that rules of the host redirect to the pod pass through the guard as well.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def bridged() -> Ruleset:
 
 
 def from_uplinks() -> Chain:
-    """Return the chain that labels the connections of hosts behind a bridge's uplinks.
+    """Return the chain that labels connections from hosts behind a bridge's uplinks.
 
-    A packet of no connection keeps the priority, by which the guard knows it if the bridge passes it on.
+    A packet without a connection keeps the priority. The guard recognizes it by that if it is forwarded.
     """
     rule = Rule(
         "connections", _with_priority(CARRIED), ct_state("established", "related", "new"), ct_label_set(FROM_UPLINK),
@@ -91,7 +91,7 @@ def from_uplinks() -> Chain:
 
 
 def guards(bridge: str) -> tuple[Chain, Chain]:
-    """Return the chains to which the addresses of a bridge's pods lead: those of same-bridge, and of isolated ones."""
+    """Return the chains for a bridge's pods: that of same-bridge, and that of isolated pods."""
     own = link("iifname", bridge)
     others = Rule("others that are kept apart", meta("iifname"), lookup(BRIDGES), drop())
     isolating = [

@@ -1,4 +1,4 @@
-"""Admission: which pods may forward through the node, and from where they may be reached, by nf_tables alone.
+"""Admission by nf_tables: accept pods' packets when forwarding, and restrict access to pods.
 
     chain forwarding { type filter hook forward priority filter;
         ip daddr vmap @guarded4; ip6 daddr vmap @guarded6;
@@ -8,9 +8,8 @@
     chain guard-1a2b3c4d5e6f { iifname "cni0" return; iifname @bridges drop; }
     set bridges { type ifname; elements = { "cni0" } }
 
-An accept here ends this chain only: what the chains of other tables drop is dropped all the same. A drop is final, so
-that what keeps pods apart works whoever decides about the rest. shared/admission/isolation.py keeps the pods of one
-bridge apart.
+An accept ends only this chain: other tables can still drop the packet. A drop is final, so that the guards work
+whichever backend admits the pods. shared/admission/isolation.py separates the pods of one bridge.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from shared.admission import claims
 from shared.admission.isolation import BRIDGES, ISOLATED, bridged, from_uplinks, guards
 from shared.net.netlink import NetlinkError
 from shared.net.owner import Owner
-from shared.nft import registry, wire
+from shared.nft import labels, registry, wire
 from shared.nft.expressions import accept, ct_state, ct_status, family, lookup, payload, verdict
 from shared.nft.registry import BRIDGE, INET, Ruleset
 from shared.nft.ruleset import ADDRESSES, VERDICT, Chain, Rule, Set, comment_of
@@ -74,15 +73,15 @@ FORWARDING = Chain(
 )  # fmt: skip
 SETS = (*ADMITTED.values(), *PUBLISHED.values(), *GUARDED.values(), BRIDGES)
 ROUTED = Ruleset(INET, "firewall", SETS, (FORWARDING,))
-BRIDGED = Ruleset(BRIDGE, "firewall", (ISOLATED,), ())  # for removing
+BRIDGED = Ruleset(BRIDGE, "firewall", (ISOLATED,), ())  # to remove elements, which needs no chains
 
 
 class Admission:
-    """What an attachment has here, as its claim says.
+    """An attachment's elements in the tables, derived from its claim.
 
-    Its addresses are admitted if that is done here; if they are published, so are connections to host ports that lead
-    to them. With a bridge, nothing from other such bridges reaches its addresses; with a port, nothing from other
-    veths of the bridge reaches that port of it, or its addresses by way of the host.
+    If the claim's backend is nf_tables, its addresses are admitted, and if it is published, so are connections to its
+    host ports. With a bridge, packets from other such bridges to its addresses are dropped. With a port, packets from
+    other veths of the bridge to that port, or through the host to its addresses, are dropped.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -104,20 +103,20 @@ class Admission:
 
     @property
     def _parts(self) -> list[tuple[Ruleset, list[Element], list[Chain], list[Element]]]:
-        """Its rule sets, each with elements, chains and shared elements."""
+        """The rule sets, each with its elements, chains and shared elements."""
         return [
             (bridged() if self.ports else BRIDGED, self.ports, [], []),
             (self.routed, self.elements, self.chains, self.shared),
         ]
 
     def _kernel(self) -> Nfnetlink | None:
-        """Return a socket, None if there is no nf_tables and nothing to put there."""
+        """Return a socket; None if there is no nf_tables and nothing to add."""
         return Nfnetlink() if self.ports or self.elements else Nfnetlink.if_there()
 
     def add(self, *, renew: bool) -> None:
-        """Put it in place; an address or a port that another attachment had is this one's from now on.
+        """Add the elements; take over addresses and ports that another attachment had.
 
-        With `renew` it takes the place of what the attachment had in an earlier life.
+        With `renew`, replace the elements of an earlier ADD.
         """
         kernel = self._kernel()
         if kernel is None:
@@ -131,16 +130,16 @@ class Admission:
                 registry.remove(kernel, ruleset, self.owner)
 
     def is_lost(self) -> bool:
-        """Return True if an element is missing or leads elsewhere, as another release's does."""
+        """Return True if an element is missing or leads to another chain, as that of another release."""
         elements = [*self.ports, *self.elements, *self.shared]
-        found = Nfnetlink().get_elements([element.query() for element in elements]) if elements else []
+        found = Nfnetlink().get_elements([element.query_request() for element in elements]) if elements else []
         return any(
             now is None or element.data not in (None, now.get("NFTA_SET_ELEM_DATA"))
             for element, now in zip(elements, found)
         )
 
     def restore(self) -> None:
-        """Put back what is missing, and remove what is too much. What has become another's stays another's."""
+        """Add missing elements and remove excess ones. Leave elements that another attachment now owns."""
         kernel = self._kernel()
         if kernel is None:
             return
@@ -154,7 +153,7 @@ class Admission:
                     continue
 
     def problems(self) -> list[str]:
-        """What is not as `add` left it, each in words."""
+        """Return a description of each difference from the state that `add` left."""
         return [
             problem
             for ruleset, elements, chains, shared in self._parts
@@ -164,17 +163,17 @@ class Admission:
 
 
 def is_admitted(owner: Owner) -> bool:
-    """Return True if an attachment is registered with addresses that are admitted here."""
+    """Return True if an attachment's entry lists addresses that are admitted here."""
     kernel = Nfnetlink.if_there()
     return kernel is not None and any(
-        one.of in ADMITTED.values() for one in registry.listed(kernel, ROUTED, registry.label(owner))
+        one.of in ADMITTED.values() for one in registry.listed(kernel, ROUTED, labels.of(owner))
     )
 
 
 def unnoted(network: str) -> list[Claim]:
-    """Return claims for the attachments of a network that are registered here, as older releases left them.
+    """Return claims for a network's attachments that older releases registered without a note.
 
-    Names that a label has cut are lost.
+    An attachment whose names were cut in its label is skipped.
     """
     kernel = Nfnetlink.if_there()
     found = []
@@ -192,29 +191,29 @@ def unnoted(network: str) -> list[Claim]:
 
 
 def remove(owner: Owner) -> None:
-    """Removes what an attachment has; nothing where it has nothing, as where the kernel has no nf_tables."""
+    """Remove an attachment's elements. Do nothing if it has none, or if the kernel has no nf_tables."""
     if kernel := Nfnetlink.if_there():
         registry.remove(kernel, BRIDGED, owner)
         _remove(kernel, owner)
 
 
 def evict(owner: Owner, addresses: Sequence[Address]) -> None:
-    """Remove what other attachments have under an attachment's addresses, which are no longer theirs."""
+    """Remove other attachments' elements at addresses that IPAM has given to this attachment."""
     from shared.nft import former
 
     former.evict(Nfnetlink(), INET, ("admitted", "published", "guarded"), addresses, owner)
 
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """Removes that of attachments of a network that are not among the valid (container id, ifname)."""
+    """Remove elements of a network's attachments that are not in `valid`, (container id, ifname)."""
     if kernel := Nfnetlink.if_there():
         for ruleset in (BRIDGED, ROUTED):
             registry.collect(kernel, ruleset, network, valid)
-        _forget_bridges(kernel)
+        _delete_unused_bridges(kernel)
 
 
 def try_out(*, is_isolated: bool) -> None:
-    """Raises CniError where the kernel cannot do it; changes nothing."""
+    """Raise CniError if the kernel cannot create the rule sets. Change nothing."""
     kernel = Nfnetlink()
     registry.try_out(kernel, _routed(is_isolated=is_isolated), [guards("none")[is_isolated]])
     if is_isolated:
@@ -222,26 +221,26 @@ def try_out(*, is_isolated: bool) -> None:
 
 
 def _routed(*, is_isolated: bool) -> Ruleset:
-    """Return the rule set of IP's table; isolated pods need a chain more."""
+    """Return the rule set of table inet; isolated pods need one more chain."""
     return Ruleset(INET, "firewall", SETS, (FORWARDING, from_uplinks())) if is_isolated else ROUTED
 
 
 def _remove(kernel: Nfnetlink, owner: Owner) -> None:
     registry.remove(kernel, ROUTED, owner)
-    _forget_bridges(kernel)
+    _delete_unused_bridges(kernel)
 
 
-def _forget_bridges(kernel: Nfnetlink) -> None:
-    """Takes out each bridge to whose chains no pod's address leads any more.
+def _delete_unused_bridges(kernel: Nfnetlink) -> None:
+    """Delete each bridge from the set, with its guard chains, if no pod's address leads to them.
 
-    The kernel counts: it refuses to remove a chain that is in use, and with it the whole transaction. A chain that is
-    not there is made before, since another call may do so meanwhile.
+    The kernel counts references: it refuses the whole transaction if a chain is in use. The transaction first creates
+    the chains, so that it does not fail if one is missing.
     """
     for message in kernel.dump_elements(BRIDGES):
         name = BRIDGES.show(message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"])
-        doomed = [request for guard in guards(name) for request in guard.make_and_remove()]
+        doomed = [request for guard in guards(name) for request in guard.make_and_remove_requests()]
         try:
-            kernel.commit([BRIDGES.element(name).remove(), *doomed])
+            kernel.commit([BRIDGES.element(name).remove_request(), *doomed])
         except NetlinkError as error:
             if error.errno not in (errno.ENOENT, errno.EBUSY):
                 raise

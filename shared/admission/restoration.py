@@ -8,7 +8,7 @@ from shared.admission import nftables as admission
 from shared.admission.backends import from_firewalld
 from shared.admission.claims import IN_NFTABLES, NFTABLES
 from shared.cni.errors import CniError
-from shared.cni.plugin import each
+from shared.cni.plugin import run_all
 from shared.undo import complain
 
 TYPE_CHECKING = False
@@ -56,6 +56,6 @@ def restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, str
             if new.note != old.note:
                 new.write()
         restored = [admission.Admission(claim).restore for claim in moved if claim.is_complete]
-        each(*([lambda: place.admit(moved)] if place and moved else []), *restored)
+        run_all(*([lambda: place.admit(moved)] if place and moved else []), *restored)
     except CniError as error:
         complain(f"firewall: not all pods of {owner.network} could be admitted again: {error}")

@@ -1,1 +1,1 @@
-"""Generators: the bundle of compiled code, the netlink tables, the library."""
+"""Generators of the bundle of compiled code, the netlink tables and the library."""

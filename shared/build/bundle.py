@@ -1,6 +1,6 @@
-"""Writes the bundle that shared/preload.py reads: `python -m shared.build.bundle TREE FINAL TARGET`.
+"""Write the bundle that shared/preload.py reads: `python -m shared.build.bundle TREE FINAL TARGET`.
 
-install.sh calls it. TREE is the directory with the modules, FINAL where it will be, TARGET the file to write.
+install.sh calls it. TREE is the directory of the modules, FINAL its later path, TARGET the file to write.
 """
 
 from __future__ import annotations
@@ -20,50 +20,50 @@ OPERATOR_TIER = ("shared/build/", "shared/cli/", "shared/executables.py", "share
 
 
 class Leaner(ast.NodeTransformer):
-    """Takes out what a call has no use for: annotations, and blocks under `if TYPE_CHECKING`.
+    """Remove the parts that a call does not need: annotations, and blocks under `if TYPE_CHECKING`.
 
-    Docstrings go with optimize=2. Line numbers stay.
+    optimize=2 removes the docstrings. Line numbers stay.
     """
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        """Without annotations."""
+        """Remove the annotations."""
         self.generic_visit(node)
         node.returns = None
         return node
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
-        """Without annotation."""
+        """Remove the annotation."""
         node.annotation = None
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt | None:
-        """A plain assignment, or nothing where it only declares."""
+        """Replace the statement by a plain assignment; remove it if it only declares."""
         self.generic_visit(node)
         if node.value is None:
             return None
         return ast.copy_location(ast.Assign([node.target], node.value), node)
 
     def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
-        """Only the `else` part of `if TYPE_CHECKING`."""
+        """Replace `if TYPE_CHECKING` by its `else` part."""
         self.generic_visit(node)
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return node.orelse or ast.copy_location(ast.Pass(), node)
         return node
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt | None:
-        """Without `from __future__`: there are no annotations left that it could concern."""
+        """Remove `from __future__`: no annotations are left that it could affect."""
         return None if node.module == "__future__" else node
 
 
 def compiled(source: str, filename: str) -> CodeType:
-    """The lean code of a module."""
+    """Compile a module's lean code."""
     tree = ast.fix_missing_locations(Leaner().visit(ast.parse(source)))
     code: CodeType = compile(tree, filename, "exec", dont_inherit=True, optimize=2)
     return code
 
 
 class Recording(Bundle):
-    """Imports modules from their compiled code and writes down in which order they were finished."""
+    """Import modules from their compiled code and record the order in which they finish."""
 
     def __init__(self, packages: list[str], modules: dict[str, bytes]) -> None:
         super().__init__("", packages, dict.fromkeys(modules, (0, 0, b"")))
@@ -76,13 +76,13 @@ class Recording(Bundle):
         return code
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module's code, then note its name."""
+        """Run the module's code, then record its name."""
         super().exec_module(module)
         self.finished.append(module.__name__)
 
 
 def order_for(plugin: str, packages: list[str], modules: dict[str, bytes]) -> list[str]:
-    """Return the modules that a plugin's module needs for every call, each after those that it needs itself."""
+    """Return the modules that every call of a plugin needs, each after its own imports."""
     for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
         del sys.modules[name]
     recording = Recording(packages, modules)
@@ -96,8 +96,8 @@ def order_for(plugin: str, packages: list[str], modules: dict[str, bytes]) -> li
 def build(tree: Path, final: str) -> bytes:
     """Return the bundle's content for the running interpreter.
 
-    It is eight digits, as many bytes of head, and the modules' code. The head is its own digest and, marshalled, the
-    code of shared.preload, the packages, the orders by executable and the index.
+    It consists of eight digits, a head of as many bytes, and the modules' code. The head is its own digest and,
+    marshalled, the code of shared.preload, the packages, the orders by executable and the index.
     """
     packages: list[str] = []
     modules: dict[str, bytes] = {}

@@ -1,7 +1,7 @@
-"""Builds the wheel: the package `pycni`, in which the suite's packages lie under names of their own.
+"""Build the wheel: the package `pycni`, which contains the suite's packages under its own name.
 
-A wheel must not put packages called `shared` or `ipam` beside those of others. They go into `pycni`, and their imports
-of each other are rewritten.
+A wheel must not install packages called `shared` or `ipam` beside those of others. They become part of `pycni`, and
+their imports of each other are rewritten.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ IMPORT = re.compile(rf"^(\s*(?:from|import) )({'|'.join(PACKAGES)})(?=[. ])", re
 
 
 def rewritten(source: str) -> str:
-    """Return a module's source with the imports that it needs below `pycni`."""
+    """Return a module's source with its imports of the suite's packages below `pycni`."""
     return IMPORT.sub(r"\1pycni.\2", source)
 
 
 class BuildPy(build_py):
-    """Copies the packages and rewrites their imports."""
+    """Copy the packages and rewrite their imports."""
 
     def run(self) -> None:
         """Copy as setuptools does, then rewrite the copies."""

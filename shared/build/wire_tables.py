@@ -1,7 +1,7 @@
-"""Writes the netlink tables of the executable tier, a file for each protocol, from pyroute2's message classes.
+"""Write the executable tier's netlink tables, a file per protocol, from pyroute2's message classes.
 
-pyroute2 is the schema: nobody types an attribute number. Run `python -m shared.build.wire_tables` in the development
-environment after raising pyroute2's version; a test regenerates the tables and compares.
+pyroute2 is the schema: no attribute number is typed by hand. After raising pyroute2's version, run `python -m
+shared.build.wire_tables` in the development environment. A test regenerates the tables and compares.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from pyroute2.netlink.rtnl.tcmsg.common import tc_actions
 LINE_WIDTH = 118
 TREE = Path(__file__).resolve().parents[2]
 
-# The messages that the suite speaks, by the name used in the tables; nested structures follow from them. Each call pays
-# for loading the tables, so there is no more in them than that.
+# The messages of the suite, by their names in the tables; nested structures follow from them. Each call loads the
+# tables, so that they contain nothing else.
 Messages = dict[str, tuple[type, tuple[str, ...]]]
 ROUTE_MESSAGES: Messages = {
     "link": (ifinfmsg.ifinfmsg, ("RTM_NEWLINK", "RTM_DELLINK", "RTM_GETLINK", "RTM_SETLINK")),
     "address": (ifaddrmsg.ifaddrmsg, ("RTM_NEWADDR", "RTM_DELADDR", "RTM_GETADDR")),
     "route": (rtmsg.rtmsg, ("RTM_NEWROUTE", "RTM_DELROUTE", "RTM_GETROUTE")),
     "nsid": (nsidmsg.nsidmsg, ("RTM_NEWNSID", "RTM_GETNSID")),
-    # of nf_tables, by which a call without packet filters learns that there are none
+    # of nf_tables: a call without packet filters asks with it whether there are any
     "nft_table": (nftsocket.nft_table_msg, ("NFT_MSG_NEWTABLE", "NFT_MSG_GETTABLE")),
 }
 TC_MESSAGES: Messages = {
@@ -129,7 +129,7 @@ NFT_CONSTANTS: Constants = (
 CONNTRACK_CONSTANTS: Constants = ((nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FILTER_FLAG_CTA_PROTO_DST_PORT")),)
 TC_CONSTANTS: Constants = ((rtnl, (*TC_MESSAGES["tc"][1], "TC_H_ROOT", "TC_H_INGRESS", "TC_H_CLSACT")),)
 _expression = nftsocket.nft_contains_expr.nft_expr
-# Numbers that pyroute2 keeps inside a class, by name or as what a name stands for there.
+# Numbers that pyroute2 keeps inside a class, by name or as a name's value.
 NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
     ({number.value: number.name for number in nftsocket.Cmp}, ("NFT_CMP_",)),
     ({number.value: number.name for number in nftsocket.Regs}, ("NFT_REG_VERDICT", "NFT_REG32_00")),
@@ -149,11 +149,11 @@ NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
     ({1 << bit: name for bit, name in enumerate(nftsocket.nft_set_msg.set_flags.ops)}, ("NFT_SET_MAP",)),
     ({1 << bit: name for bit, name in enumerate(_expression.nft_lookup.lookup_flags.ops)}, ("NFT_LOOKUP_F_INV",)),
 )  # fmt: skip
-# What pyroute2 has not, or has wrong, from the kernel's headers. Nothing else is typed by hand.
+# From the kernel's headers: numbers that pyroute2 lacks or has wrong. Nothing else is typed by hand.
 TC_BY_HAND = {
-    # linux/pkt_sched.h: the place of filters on what comes in, in both kinds of qdisc that have one
+    # linux/pkt_sched.h: the place of filters for incoming packets, in both kinds of qdisc that have one
     "TC_H_MIN_INGRESS": 0xFFF2,
-    # linux/pkt_cls.h: what matches is not looked at any further
+    # linux/pkt_cls.h: a match ends the classification
     "TC_U32_TERMINAL": 1,
     # linux/if_ether.h
     "ETH_P_ALL": 3, "ETH_P_IP": 0x0800, "ETH_P_IPV6": 0x86DD,
@@ -174,16 +174,16 @@ ROUTE_BY_HAND = {
 NFT_BY_HAND = {
     # linux/netfilter/nfnetlink.h: in pyroute2 bare numbers in its code
     "NFNL_MSG_BATCH_BEGIN": 16, "NFNL_MSG_BATCH_END": 17,
-    # linux/netfilter.h: where base chains hang; a bridge table's hooks have the same numbers
+    # linux/netfilter.h: the hooks of base chains; those of a bridge table have the same numbers
     "NF_INET_PRE_ROUTING": 0, "NF_INET_LOCAL_IN": 1, "NF_INET_FORWARD": 2, "NF_INET_LOCAL_OUT": 3,
     "NF_INET_POST_ROUTING": 4,
     # linux/netfilter_ipv4.h, linux/netfilter_bridge.h: base chains' places among those of the hook
     "NF_IP_PRI_RAW": -300, "NF_IP_PRI_CONNTRACK": -200, "NF_IP_PRI_NAT_DST": -100, "NF_IP_PRI_FILTER": 0,
     "NF_IP_PRI_NAT_SRC": 100,
     "NF_BR_PRI_FILTER_BRIDGED": -200, "NF_BR_PRI_NAT_DST_BRIDGED": -300,
-    # linux/if_packet.h: to whom a frame is
+    # linux/if_packet.h: the type of a frame to this host
     "PACKET_HOST": 0,
-    # linux/netfilter/nf_tables.h: the type of what a map of verdicts holds
+    # linux/netfilter/nf_tables.h: the type of a verdict map's values
     "NFT_DATA_VERDICT": 0xFFFFFF00,
     # the same: pyroute2 takes fib's result for a set of flags, and its flags for a number
     "NFT_FIB_RESULT_ADDRTYPE": 3, "NFTA_FIB_F_SADDR": 1, "NFTA_FIB_F_DADDR": 2,
@@ -199,8 +199,8 @@ ATOMS = {
     "asciiz": "asciiz", "string": "asciiz", "l2addr": "l2addr", "lladdr": "l2addr",
     "ipaddr": "ip", "ip4addr": "ip", "ip6addr": "ip", "target": "ip", "flag": "flag",
 }  # fmt: skip
-# Attributes whose layout what stands before them tells: the codec's name for their kind, and the layouts that are
-# spoken; others stay bytes.
+# Attributes with a layout that depends on an attribute before them: the codec's name for their kind, and the layouts
+# that the suite uses; others stay bytes.
 BY_KIND: dict[str, tuple[str, dict[str, type]]] = {
     "IFLA_INFO_DATA": ("info_data", {kind: ifinfmsg.ifinfmsg.ifinfo.data_map[kind] for kind in ("bridge", "veth")}),
     "IFLA_INFO_SLAVE_DATA": ("info_slave_data", {"bridge": ifinfmsg.ifinfmsg.ifinfo.bridge_slave_data}),
@@ -209,24 +209,24 @@ BY_KIND: dict[str, tuple[str, dict[str, type]]] = {
     "TCA_ACT_OPTIONS": ("act_options", {"mirred": act_mirred.options}),
     "NFTA_EXPR_DATA": ("expr", {name: getattr(_expression, f"nft_{name}") for name in RULE_EXPRESSIONS}),
 }
-# Those of them that have the flag.
+# The attributes of BY_KIND that have the flag NLA_F_NESTED.
 NESTED = frozenset(["TCA_ACT_OPTIONS"])
-# Structures with fields in both byte orders, which the codec does not write: they stay bytes.
+# Structures with fields in both byte orders stay bytes: the codec cannot write them.
 UNWRITTEN = frozenset(["TCA_U32_SEL"])
-# What pyroute2 writes out for sets and again for each expression: values and verdicts.
+# Values and verdicts: pyroute2 repeats them for sets and for each expression.
 DATA = ("nfta_data", "data_attributes")
 # pyroute2's atoms again, for classes with one field, by its layout.
 FIELDS = {"B": "u8", "H": "u16", "I": "u32", "i": "s32", "Q": "u64", ">I": "be32", ">i": "sbe32"}
 
 
 class Tables:
-    """Collects the structures reachable from the messages, each once, in the order of discovery."""
+    """Collect the structures reachable from the messages, each once, in the order of discovery."""
 
     def __init__(self) -> None:
         self.structures: dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]] = {}
 
     def add(self, name: str, message: type) -> str:
-        """Adds a structure with all that it nests; returns its name."""
+        """Add a structure and all nested ones. Return its name."""
         if name in self.structures:
             return name
         names, layout = _header(message)
@@ -254,7 +254,7 @@ class Tables:
         return bool(getattr(held, "nla_flags", 0) & netlink.NLA_F_NESTED), self._held(owner, kind, held)
 
     def _known(self, attribute: str) -> str:
-        """The kind of an attribute whose layout pyroute2 finds by what stands before it, and of the codec's own."""
+        """Return the codec's kind of an attribute with a layout of its own or by context; else ""."""
         if attribute == "VETH_INFO_PEER":
             return self.add("link", ifinfmsg.ifinfmsg)
         if attribute in BY_KIND:
@@ -265,14 +265,14 @@ class Tables:
         if attribute in UNWRITTEN:
             return "bytes"
         if attribute == "NFTA_RULE_EXPRESSIONS":
-            # given to the codec encoded, since the name of a chain can derive from its rules' bytes, and left as bytes
-            # when read, since what a rule is stands in its comment
+            # Rules are encoded before, since a chain's name can derive from the bytes of its rules. They are not
+            # decoded, since a rule's comment identifies it.
             self._list("expressions", _expression)
             return "bytes"
         return ""
 
     def _list(self, name: str, element: type) -> str:
-        """A list is an attribute whose attributes are all the same (NFTA_LIST_ELEM in linux/netfilter/nf_tables.h)."""
+        """Add a list structure: all its attributes are alike (NFTA_LIST_ELEM in linux/netfilter/nf_tables.h)."""
         self.structures[name] = ((), "", {"NFTA_LIST_ELEM": (1, self._held(name, element.__name__, element))})
         return name
 
@@ -289,7 +289,7 @@ class Tables:
 
 
 def _header(message: type) -> tuple[tuple[str, ...], str]:
-    """The names of the fields before the attributes, and their layout for struct, in one byte order."""
+    """Return the names of the fields before the attributes, and their struct layout in one byte order."""
     fields = [(str(name), str(layout)) for name, layout in getattr(message, "fields", ())]
     names = tuple(name for name, layout in fields if "x" not in layout)
     order = ">" if any(layout[0] in "!>" for _, layout in fields) else "="
@@ -299,7 +299,7 @@ def _header(message: type) -> tuple[tuple[str, ...], str]:
 
 
 def _numbered(nla_map: Any) -> list[tuple[int, str, str]]:
-    """pyroute2 writes attribute maps either with explicit numbers or by position."""
+    """Return an attribute map's rows with numbers; pyroute2 gives them explicitly or by position."""
     rows = [row if isinstance(row[0], int) else (number, *row) for number, row in enumerate(nla_map)]
     return [(int(row[0]), str(row[1]), str(row[2])) for row in rows if row[2] != "none"]
 
@@ -336,7 +336,7 @@ def _nft_constants() -> dict[str, int]:
 
 
 def _nft_kinds(messages: Messages) -> dict[str, int]:
-    """The types of messages have their subsystem in them, as nlmsg_type has."""
+    """Return message types combined with their subsystem, as in nlmsg_type."""
     return {
         kind: nfnetlink.NFNL_SUBSYS_NFTABLES << 8 | getattr(nftsocket, kind)
         for _, kinds in messages.values()
@@ -386,7 +386,7 @@ def _text(messages: Messages, constants: dict[str, int]) -> str:
 
 
 def generate() -> dict[str, str]:
-    """The files, by their paths in the tree, and their texts."""
+    """Return the generated files: path in the tree, and text."""
     return {
         "shared/net/wire.py": _text(ROUTE_MESSAGES, _route_constants()),
         "shared/net/tc_wire.py": _text(TC_MESSAGES, _tc_constants()),

@@ -1,4 +1,4 @@
-"""What a runtime tells a plugin: the environment's CNI_* variables and the configuration on stdin."""
+"""Read a runtime's call: the CNI_* variables, and the configuration on stdin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from shared.cni.config import Config
 
-# The variables that each command cannot do without, and the first version that has the command.
+# The variables that each command requires, and the first version of the specification with the command.
 NEEDS = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
@@ -32,7 +32,7 @@ class Call:
     """One execution of a plugin, validated; the specification's names in lower case."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """Reads the variables; raises InvalidEnvironment for what is missing or unusable."""
+        """Read the variables. Raise InvalidEnvironment if one is missing or unusable."""
         self.command = environment.get("CNI_COMMAND", "")
         if self.command not in NEEDS:
             if not self.command:
@@ -63,9 +63,9 @@ class Call:
         self.network = ""
 
     def read_config(self, data: bytes, supported: tuple[str, ...] = SUPPORTED) -> None:
-        """Reads stdin; raises DecodingFailure, IncompatibleVersion or InvalidConfig, in this order of precedence.
+        """Read the configuration. Raise DecodingFailure, IncompatibleVersion, InvalidConfig, in this precedence.
 
-        `supported` are the versions that the plugin speaks.
+        `supported` are the versions that the plugin supports.
         """
         try:
             config = loads(data)
@@ -98,7 +98,7 @@ class Call:
         self.network = name
 
     def of_network(self, network: str) -> Call:
-        """Return the same call for a network of another name."""
+        """Return a copy of the call for a network of another name."""
         other = Call.__new__(Call)
         other.__dict__.update(self.__dict__)
         other.config = {key: value for key, value in self.config.items() if key.lower() != "name"} | {"name": network}
@@ -107,7 +107,10 @@ class Call:
         return other
 
     def args(self, accepted: type[Config]) -> Any:
-        """CNI_ARGS as the declared, case-sensitive names; others are an error unless IgnoreUnknown is true."""
+        """Return CNI_ARGS, read as the declared, case-sensitive names.
+
+        Raise InvalidEnvironment for other names, unless IgnoreUnknown is true.
+        """
         pairs: dict[str, str] = {}
         for pair in self.args_text.split(";") if self.args_text else ():
             name, equals, value = pair.partition("=")
@@ -127,7 +130,7 @@ class Call:
 
 
 def folded(raw: dict[str, Any], name: str) -> Any:
-    """A member by its name, exact or else without regard to case; None where it is absent or null."""
+    """Return a member by its name, exact or in another case; None if it is absent or null."""
     if raw.get(name) is not None:
         return raw[name]
     lowered = name.lower()

@@ -3,8 +3,8 @@
     class Config(config.Config):
         mtu: int = field(integer(0, 65535), 0, "MTU of the interface in bytes; 0 leaves it to the kernel")
 
-Parsing, error texts, the JSON Schema (schema.py) and the documentation's table all come from the declaration. Keys
-match without regard to case as in Go, an exact match first; null means "not set"; unknown keys pass.
+The parser, error messages, JSON Schema (schema.py) and the tables in the documents use the declarations. Keys match in
+any case as in Go; an exact match wins. null means "not set". Unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     Values = tuple[tuple[str, tuple[Any, ...]], ...]  # names of keys, each with some of its values
 
-SHOWN = 80
+SHOWN = 80  # characters of a value in a message
 
 
 class Kind:
-    """What a value must be: `parse` returns it ready for use or raises ValueError saying what it must be."""
+    """A type of value: `parse` converts it, or raises ValueError with the requirement it fails."""
 
     __slots__ = ("empty_is_unset", "parse", "schema")
 
@@ -51,7 +51,10 @@ class Field:
         self.only_with = only_with
 
     def read(self, name: str, raw: dict[str, Any], folded: dict[str, str]) -> Any:
-        """The value in an object, whose keys `folded` has by their lower case; raises Invalid if it cannot be used."""
+        """Return the key's value from an object. Raise Invalid if the value is unusable or missing.
+
+        `folded` maps the object's keys in lower case to the keys.
+        """
         value = raw.get(name)
         if value is None:
             value = raw.get(folded.get(name.lower(), name))
@@ -69,7 +72,7 @@ class Field:
 
 
 class Invalid(ValueError):
-    """A value inside a value is wrong: `path` leads to it."""
+    """A value, or a value inside it at `path`, is unusable."""
 
     def __init__(self, path: str, value: Any, reason: str) -> None:
         super().__init__(reason)
@@ -81,10 +84,10 @@ class Invalid(ValueError):
 def field(
     kind: Kind, default: Any, text: str, *, required: bool = False, needs: tuple[str, ...] = (), only_with: Values = ()
 ) -> Any:
-    """Declares a key; typed Any so that the annotation beside it gives the attribute's type.
+    """Declare a key. The type is Any, so that the annotation gives the attribute's type.
 
-    `needs` are the keys beside it of which one must be set, or it has no effect; so has it unless each key of
-    `only_with` has one of the values beside it. A call passes over that.
+    The key has no effect unless one of the keys in `needs` is set, and each key in `only_with` has one of the values
+    listed with it. A call ignores a key without effect.
     """
     return Field(kind, default, text, required=required, needs=needs, only_with=only_with)
 
@@ -100,14 +103,14 @@ class Config:
         cls.fields = {**own, **dict(inherited), **own}  # a class's own keys come first, in its table too
 
     def __init__(self, raw: dict[str, Any]) -> None:
-        """Raises Invalid with the path to the first key whose value cannot be used."""
+        """Raise Invalid, with the path, for the first key with an unusable value."""
         folded = {key.lower(): key for key in raw}
         for name, declared in self.fields.items():
             setattr(self, name, declared.read(name, raw, folded))
 
     @classmethod
     def read(cls, raw: dict[str, Any]) -> Any:
-        """The configuration; raises InvalidConfig naming the key and its value."""
+        """Return the configuration. Raise InvalidConfig naming the key and its value."""
         try:
             return cls(raw)
         except Invalid as error:
@@ -115,7 +118,7 @@ class Config:
 
 
 def invalid(path: str, value: Any, reason: str) -> InvalidConfig:
-    """The error for a key that cannot be used."""
+    """Return the error for a key with an unusable value."""
     what = described(value, reason)
     error = InvalidConfig(f'invalid configuration: "{path}"{" " if value is None else ": "}{what}')
     error.path, error.reason = path, what
@@ -123,7 +126,7 @@ def invalid(path: str, value: Any, reason: str) -> InvalidConfig:
 
 
 def described(value: Any, reason: str) -> str:
-    """The reason after as much of the value as can be read, if there is one."""
+    """Return the value, shortened for reading, and the reason; without a value the reason alone."""
     if value is None:
         return reason
     shown = dumps(value, " ") if isinstance(value, (str, int, float, dict, list)) else dumps(str(value))
@@ -208,7 +211,7 @@ absolute_path = Kind(_absolute_path, {"type": "string", "pattern": "^/"}, empty_
 
 
 def integer(lowest: int, highest: int) -> Kind:
-    """A whole number between two bounds, both allowed."""
+    """Return the kind of whole numbers between two bounds, both included."""
 
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
@@ -219,7 +222,7 @@ def integer(lowest: int, highest: int) -> Kind:
 
 
 def choice(*values: str) -> Kind:
-    """One of some words."""
+    """Return the kind of texts that are one of these words."""
 
     def parse(value: Any) -> str:
         if value not in values:
@@ -230,7 +233,7 @@ def choice(*values: str) -> Kind:
 
 
 def either(*kinds: Kind) -> Kind:
-    """A value that may be of several kinds; the first that fits reads it."""
+    """Return the kind of values that fit one of several kinds; the first that fits parses it."""
 
     def parse(value: Any) -> Any:
         reasons = []
@@ -245,7 +248,7 @@ def either(*kinds: Kind) -> Kind:
 
 
 def list_of(kind: Kind) -> Kind:
-    """A list whose elements are all of a kind."""
+    """Return the kind of lists with elements of one kind."""
 
     def parse(value: Any) -> list[Any]:
         if not isinstance(value, list):
@@ -265,7 +268,7 @@ def list_of(kind: Kind) -> Kind:
 
 
 def section(config: type[Config]) -> Kind:
-    """An object with declared keys of its own."""
+    """Return the kind of objects with declared keys of their own."""
 
     def parse(value: Any) -> Config:
         return config(_object(value))

@@ -1,4 +1,4 @@
-"""Calls the IPAM plugin that a configuration names: in this process where it is the suite's own, otherwise executed."""
+"""Call the configuration's IPAM plugin: in this process if it belongs to the suite, else execute it."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
     from shared.cni.ip import Address, Prefix
     from shared.undo import Undo
 
-UNKNOWN_COMMAND = 4  # what a plugin without GC or STATUS answers
+UNKNOWN_COMMAND = 4  # the error code of a plugin without GC or STATUS
 S_IFMT, S_IFREG = 0o170000, 0o100000
 FUNCTIONS = {"CHECK": "check", "DEL": "delete", "GC": "gc", "STATUS": "status"}
 
 
 def ipam_type(call: Call) -> str:
-    """Return the IPAM plugin that the configuration names, or an empty string; raises InvalidConfig if it is none."""
+    """Return the configuration's IPAM plugin, or an empty string. Raise InvalidConfig if it is none."""
     return _resolve(call)[0]
 
 
 def add(call: Call, undo: Undo) -> Result:
-    """The addresses that the IPAM plugin assigns; `undo` gives them back."""
+    """Return the IPAM plugin's result; `undo` releases the addresses."""
     steps.begin("ipam")
     path, module = _find(call)
     if module is not None:
         result: Result = module.add(call, undo)
         return result
-    # from here on the plugin may have assigned something, whatever it says, and even if nobody hears its answer
+    # from here on the plugin may have assigned an address, even if it fails or its answer is lost
     undo.push(f"release the address through {path}", lambda: _execute(path, call, "DEL"))
     return Result.from_json(_json(path, _execute(path, call, "ADD")), call.version, f"result of {path}")
 
 
 def networks(call: Call) -> list[list[Prefix]]:
-    """Return, for each address that a pod gets, the networks that it can come from, each as its gateway's address.
+    """Return, for each address that a pod gets, its possible networks, each as its gateway's address.
 
-    Empty if the IPAM plugin cannot tell: its module needs a function `networks`, which other executables do not have.
+    Return none if the IPAM plugin cannot tell: its module needs a function `networks`, and executables have none.
     """
     if not ipam_type(call):
         return []
@@ -67,7 +67,7 @@ def holders(call: Call, addresses: list[Address]) -> set[str]:
 
 
 def forward(call: Call) -> None:
-    """Has the IPAM plugin serve the call's own command: CHECK, DEL, GC or STATUS; raises what it answers."""
+    """Have the IPAM plugin serve the call's own CHECK, DEL, GC or STATUS. Raise its error."""
     steps.begin("ipam")
     try:
         path, module = _find(call)
@@ -81,13 +81,13 @@ def forward(call: Call) -> None:
     try:
         _execute(path, call, call.command)
     except DelegateError as error:
-        # plugins from before version 1.1.0 do not know these, and have nothing to do then
+        # plugins older than version 1.1.0 do not know these commands, and need do nothing
         if call.command not in ("GC", "STATUS") or error.code != UNKNOWN_COMMAND:
             raise
 
 
 def _find(call: Call) -> tuple[str, ModuleType | None]:
-    """Return the path of the IPAM plugin, and its module if it is this installation's own."""
+    """Return the IPAM plugin's path, and its module if it belongs to this installation."""
     kind, path, name = _resolve(call)
     if not path:
         raise invalid("ipam.type", kind, f"is not a plugin in any directory of CNI_PATH ({':'.join(call.path)})")
@@ -95,10 +95,10 @@ def _find(call: Call) -> tuple[str, ModuleType | None]:
 
 
 def _resolve(call: Call) -> tuple[str, str, str]:
-    """Return ipam.type, the path that it has in CNI_PATH and the module that serves it; each may be empty.
+    """Return ipam.type, its path in CNI_PATH, and the module that serves it; each may be empty.
 
-    Raises InvalidConfig if it is this suite's but no IPAM plugin, under whatever name: bridge would call itself without
-    end.
+    Raise InvalidConfig if it is one of the suite's plugins but not an IPAM plugin, under any name: otherwise bridge
+    could call itself forever.
     """
     kind = _named(call)
     path = _look(call, kind) if kind else ""
@@ -123,7 +123,7 @@ def _named(call: Call) -> str:
 
 
 def _look(call: Call, kind: str) -> str:
-    """Return the path of a plugin, empty if no directory of CNI_PATH has it."""
+    """Return a plugin's path; empty if it is in no directory of CNI_PATH."""
     for directory in call.path:
         path = f"{directory}/{kind}"
         try:
@@ -135,7 +135,7 @@ def _look(call: Call, kind: str) -> str:
 
 
 def _own_module(path: str) -> str:
-    """Return the module of this installation that an executable of any name starts, empty if it has to be executed."""
+    """Return the module that an executable of this installation starts; empty if it must be executed."""
     try:
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
         text = posix.read(descriptor, suite.LAUNCHER_BYTES)
@@ -143,7 +143,7 @@ def _own_module(path: str) -> str:
     except OSError:
         return ""
     tree, plugin = suite.launched(text) or ("", "")
-    # another installation's launcher, or the reference's plugin of the same name, is executed
+    # the launcher of another installation, and a reference plugin of the same name, must be executed
     return suite.plugins.get(plugin, "") if tree == suite.tree else ""
 
 

@@ -1,10 +1,10 @@
-"""The error codes of the CNI specification ("Error" in its section on the execution protocol), a class for each."""
+"""The errors of the CNI specification, one class per code ("Error" in the section on the execution protocol)."""
 
 from __future__ import annotations
 
 
 class CniError(Exception):
-    """What a plugin answers when it fails: `code`, `msg` and, where there is more to say, `details`."""
+    """The error that a failing plugin prints: `code`, `msg` and optional `details`."""
 
     code = 999
 
@@ -18,13 +18,13 @@ class CniError(Exception):
 
 
 class IncompatibleVersion(CniError):
-    """The configuration's cniVersion is not one that the plugin speaks, or does not have the command."""
+    """The plugin does not support the configuration's cniVersion, or that version lacks the command."""
 
     code = 1
 
 
 class UnsupportedField(CniError):
-    """A key asks for what this plugin cannot do; the message names the key and its value."""
+    """A key requests a feature that the plugin, the kernel or the host lacks."""
 
     code = 2
 
@@ -48,16 +48,16 @@ class IOFailure(CniError):
 
 
 class DecodingFailure(CniError):
-    """Configuration or result is not the JSON that it should be."""
+    """The configuration or a result is not valid JSON, or has the wrong structure."""
 
     code = 6
 
 
 class InvalidConfig(CniError):
-    """A key of the configuration is missing or has a value that cannot be used; the message names both."""
+    """A key of the configuration is missing or has an unusable value; the message names both."""
 
     code = 7
-    path = ""  # to the key, for who reports many errors; `reason` is the rest
+    path = ""  # to the key, for callers that report many errors; `reason` is the rest of the message
     reason = ""
 
 
@@ -68,7 +68,7 @@ class InvalidNetns(CniError):
 
 
 class TryAgainLater(CniError):
-    """A passing shortage: no address is free, or a lock was not to be had in time."""
+    """A temporary shortage: no address is free, or a lock is held by another process."""
 
     code = 11
 
@@ -86,13 +86,13 @@ class LimitedConnectivity(CniError):
 
 
 class InternalError(CniError):
-    """What the kernel refused, or a defect of the plugin."""
+    """The kernel refused a request, or the plugin has a defect."""
 
     code = 999
 
 
 class DelegateError(CniError):
-    """The error of a plugin that this one executed, passed on with its code."""
+    """The error of a plugin that this one executed, with its code."""
 
     def __init__(self, code: int, msg: str, details: str = "") -> None:
         super().__init__(msg, details)

@@ -1,4 +1,4 @@
-"""Executes another plugin or program, with a time limit, dying with this one; imported by the calls that do."""
+"""Execute another plugin or program with a time limit; it dies with this process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def execute(path: str, call: Call, command: str) -> bytes:
-    """The plugin's stdout.
+    """Execute a plugin and return its stdout.
 
-    Raises DelegateError with what it answered, or InternalError where it hung, crashed or said too much.
+    Raise DelegateError with the plugin's error. Raise InternalError if it hangs, crashes or prints too much.
     """
     environment = {**posix.environ, b"CNI_COMMAND": command.encode()}
     try:
@@ -36,10 +36,10 @@ def run(
     argv: list[str], stdin: bytes, environment: dict[bytes, bytes], *, seconds: float, limit: int = OUTPUT_LIMIT,
     with_stderr: bool = False,
 ) -> tuple[int, bytes]:  # fmt: skip
-    """A program's status as wait(2) has it, and its stdout, `with_stderr` what it said there, too.
+    """Run a program. Return its status, as wait(2) has it, and its stdout (`with_stderr`: and stderr).
 
-    Raises DeadlineExpired where it took longer, InternalError beyond `limit` bytes; it has been killed then. Raises
-    InternalError, too, where it cannot be started.
+    Raise DeadlineExpired after `seconds`, and InternalError beyond `limit` bytes: both kill the program. Raise
+    InternalError, too, if it cannot be started.
     """
     parent = posix.getpid()
     try:
@@ -74,7 +74,7 @@ def run(
 
 
 def _become(argv: list[str], environment: dict[bytes, bytes], stdin: int, stdout: int, parent: int) -> None:
-    """Turns the forked child into the program, which dies with its parent; never returns."""
+    """Turn the forked child into the program, which dies with its parent. Never return."""
     try:
         libc.call("prctl", PR_SET_PDEATHSIG, signals.SIGKILL, 0, 0, 0)
         if posix.getppid() == parent:
@@ -93,7 +93,7 @@ def _kill(child: int) -> None:
     for kill, number in ((posix.killpg, child), (posix.kill, child)):
         try:
             kill(number, signals.SIGKILL)
-        except OSError:  # not yet its own group, or ended by itself
+        except OSError:  # the child has no group of its own yet, or has ended
             continue
     posix.waitpid(child, 0)
 

@@ -1,4 +1,4 @@
-"""JSON by the C half of the json module alone, whose Python half costs 8 ms to import (it pulls in re)."""
+"""JSON with the C half of the json module; the Python half imports re and takes 8 ms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 WHITE_SPACE = " \t\n\r"
-NESTING_LIMIT = 200  # levels of lists and objects: what reads and prints them later calls itself for each
+NESTING_LIMIT = 200  # levels of lists and objects: later code recurses once per level
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -16,7 +16,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class _Scanning:
-    """What the C scanner reads its settings from."""
+    """The settings that the C scanner reads."""
 
     strict = True
     object_hook = None
@@ -42,14 +42,14 @@ def _public() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[str], st
 
 try:
     _scan, _quote = _native()
-except Exception:  # noqa: BLE001  the private module is absent, or has another interface than the one used here
+except Exception:  # noqa: BLE001  (the private module is absent, or its interface has changed)
     _scan, _quote = _public()
 
 
 def loads(data: bytes) -> Any:
-    """The value of one JSON document in UTF-8.
+    """Return the value of one JSON document in UTF-8.
 
-    Raises ValueError with the reason: not UTF-8, not JSON, more than one document, NaN or infinity, nested too deep.
+    Raise ValueError with the reason: not UTF-8, not JSON, more than one document, NaN or infinity, nested too deep.
     """
     text = data.decode("utf-8")
     start = len(text) - len(text.lstrip(WHITE_SPACE))
@@ -57,7 +57,7 @@ def loads(data: bytes) -> Any:
         value, end = _scan(text, start)
     except StopIteration as stop:
         raise ValueError(f"no JSON value at character {stop.value}") from None
-    except SystemError:  # the C scanner finds no words for an error while the json module is not imported
+    except SystemError:  # the C scanner needs the json module to raise its error
         value, end = _public()[0](text, start)
     except RecursionError:
         raise _too_deep() from None
@@ -73,7 +73,7 @@ def _too_deep() -> ValueError:
 
 
 def _is_deep(value: Any) -> bool:
-    """Return True if there is a list or object below NESTING_LIMIT others."""
+    """Return True if a list or object is nested below NESTING_LIMIT others."""
     level = [value]
     for _ in range(NESTING_LIMIT + 1):
         level = [
@@ -86,7 +86,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def repeated(data: bytes) -> set[str]:
-    """The names that stand more than once in one of a document's objects, where reading silently takes the last."""
+    """Return the names that are repeated within one object; loads silently takes the last value."""
     found: set[str] = set()
 
     def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def repeated(data: bytes) -> set[str]:
 
 
 def dumps(value: Any, indent: str = "\n") -> str:
-    """JSON text with four blanks of indentation, as CNI plugins print it; with an empty `indent` on one line."""
+    """Return JSON text indented by four blanks, as CNI plugins print it; on one line if `indent` is empty."""
     if isinstance(value, str):
         return _quote(value)
     if value is None or isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""IP addresses and prefixes as numbers, as lean as an executable needs them (ipaddress costs 5 ms to import)."""
+"""IP addresses and prefixes as numbers; importing ipaddress takes 5 ms."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Reads dotted or colon notation; an IPv4-mapped IPv6 address is its IPv4 address, as in Go.
+        """Parse an address. An IPv4-mapped IPv6 address becomes its IPv4 address, as in Go.
 
-        Raises ValueError for anything else.
+        Raise ValueError for anything else.
         """
         try:
             if ":" not in text:
@@ -50,7 +50,7 @@ class Address:
         text = socket.inet_ntop(socket.AF_INET6, self.packed)
         if "." not in text:
             return text
-        # the C library writes ::a.b.c.d where Go, whose spelling names the lease files, keeps hexadecimal
+        # the C library prints ::a.b.c.d, Go prints hexadecimal; lease files are named in Go's spelling
         high, low = divmod(self.value & 0xFFFFFFFF, 0x10000)
         return f"::{high:x}:{low:x}" if high else f"::{low:x}"
 
@@ -75,7 +75,7 @@ class Prefix:
 
     @classmethod
     def parse(cls, text: Any) -> Prefix:
-        """Reads CIDR notation, for example 10.1.0.5/24; raises ValueError for anything else."""
+        """Parse CIDR notation, such as 10.1.0.5/24. Raise ValueError for anything else."""
         address_text, slash, length_text = text.partition("/") if isinstance(text, str) else ("", "", "")
         if not slash or not (length_text.isascii() and length_text.isdigit()) or len(length_text) > 3:
             raise ValueError("not an address in CIDR notation")
@@ -110,7 +110,7 @@ class Prefix:
         return address.version == self.version and self.first.value <= address.value <= self.last.value
 
     def overlaps(self, other: Prefix) -> bool:
-        """Whether the two networks share an address."""
+        """Return True if the two networks share an address."""
         return self.first in other or other.first in self
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
-"""Locks by flock(2) on files that root alone can open: an open for reading is enough to hold one.
+"""Locks with flock(2) on files that only root can open; a file open for reading can be locked.
 
-A lock file has mode 0600 and lies in a directory that nobody else can write to. Somebody may remove it while a call
-waits: the call then locks the file that has the name by then. A file that others could open, such as one of mode 0644
-by another suite, is closed to them. If a process of another user holds it all the same, it gives way to a new file.
+A lock file has mode 0600, in a directory that only root can write to. If another process removes it while a call waits,
+the call locks the new file of that name. A file that others could open, such as one of mode 0644 from another suite, is
+closed to them. If a process of another user holds the lock anyway, the file is replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shared.cni.errors import IOFailure, TryAgainLater
 
 NAME = "lock"
 TRIES = 100
-PATIENCE_SECONDS = 2.0  # until a call looks whether the holder may hold the lock at all
+PATIENCE_SECONDS = 2.0  # after this time a call checks whether the holder is a process of another user
 S_IFMT, S_IFREG = 0o170000, 0o100000
 OTHERS_WRITE, OTHERS_ALL = 0o022, 0o077
 FLAGS = posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_NONBLOCK
@@ -28,14 +28,14 @@ class Foreign(Exception):
 
 
 class Wait:
-    """The time that a call waits for its locks, all of them together."""
+    """The time that a call waits for its locks, in total."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.deadline = monotonic() + seconds
 
     def take(self, descriptor: int, place: str) -> None:
-        """Lock an open file or directory. Raises TryAgainLater with the holder's name, and Foreign."""
+        """Lock an open file or directory. Raise TryAgainLater, naming the holder, or Foreign."""
         if _is_free(descriptor):
             return
         if self.deadline - monotonic() > PATIENCE_SECONDS:
@@ -54,7 +54,7 @@ class Wait:
     def take_file(self, place: str, *, parent: int, is_read_only: bool = False) -> int:
         """Lock the lock file of the open directory `place`, and return the file's descriptor.
 
-        The file is created if need be, unless `is_read_only`. Raises OSError, IOFailure, TryAgainLater.
+        Create the file if needed, unless `is_read_only`. Raise OSError, IOFailure, TryAgainLater.
         """
         for _ in range(TRIES):
             file = _open(place, parent, is_read_only=is_read_only)
@@ -82,7 +82,7 @@ def require_private(descriptor: int, place: str) -> None:
 
 
 def close_to_others(descriptor: int, mode: int) -> None:
-    """Set a file's or directory's mode if others can open it. Raises OSError."""
+    """Restrict a file's or directory's mode if others can open it. Raise OSError."""
     if posix.fstat(descriptor).st_mode & OTHERS_ALL:
         posix.fchmod(descriptor, mode)
 
@@ -114,7 +114,7 @@ def _require_own_file(file: int, place: str) -> None:
 
 
 def _is_free(descriptor: int) -> bool:
-    """Lock an open file if nobody holds it; return False otherwise."""
+    """Lock an open file. Return False, without waiting, if another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -132,7 +132,7 @@ def _is_locked_within(descriptor: int, seconds: float) -> bool:
 
 
 def _has_name(file: int, parent: int) -> bool:
-    """Return True if the open file is the directory's lock file still."""
+    """Return True if the open file is still the directory's lock file."""
     try:
         named = posix.stat(NAME, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:

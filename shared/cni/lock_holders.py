@@ -1,4 +1,4 @@
-"""The processes that hold a lock, as /proc/locks and /proc/PID tell; loaded only by a call that waited for one."""
+"""Find the processes that hold a lock, in /proc/locks and /proc/PID; imported only by a call that waited."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ def describe(descriptor: int) -> str:
 
 
 def are_foreign(descriptor: int) -> bool:
-    """Return True if the holders are known and none of them is, or was, root's or this process's user's."""
+    """Return True if holders are known and none runs as root or as this process's user.
+
+    A process that has ended and left the lock to a child counts as foreign, too.
+    """
     pids = _pids(descriptor)
     return bool(pids) and all(_user(pid) not in (0, posix.geteuid()) for pid in pids)
 
 
 def _pids(descriptor: int) -> list[int]:
-    """Return the processes that locked an open file by flock(2), as far as this process may see them.
+    """Return the processes that locked an open file with flock(2), as far as this process may see them.
 
-    A line is "1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF"; a waiting one has "->" behind the number.
+    A line is "1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF"; a waiting process has "->" after the number.
     """
     held = posix.fstat(descriptor)
     place = f"{posix.major(held.st_dev):02x}:{posix.minor(held.st_dev):02x}:{held.st_ino}"

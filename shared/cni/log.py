@@ -1,9 +1,10 @@
-"""The log for the night: a line of JSON for each call; imported only where a log is asked for.
+"""The log of calls: one line of JSON per call; imported only if a log is configured.
 
-Every writer holds the file's lock (flock(2)) and looks again whether the file still has its name. Users that an
-administrator lets read the file can hold it: the lock is then that of a second file, PATH.lock. The writer that finds
-the file full renames it and begins a new one, so that no line is lost between two files, and none is torn: a line is
-one write at the file's end, what a full disk cut off is taken back, and what a killed writer left begins no other line.
+Every writer locks the file with flock(2), then checks that the file still has its name. Users with permission to read
+the file could hold that lock: then the writers lock a second file, PATH.lock, instead. The writer that finds the file
+full renames it and begins a new one, so that no line is lost between two files. No line is torn, either: a line is
+written at once at the file's end. If the disk is full, the part of a line is removed. After a killed writer's part of a
+line, the next line begins on a line of its own.
 """
 
 from __future__ import annotations
@@ -27,27 +28,26 @@ if TYPE_CHECKING:
     from shared.cni.call import Call
     from shared.cni.errors import CniError
 
-LOCK_SECONDS = 1.0  # a call does not wait longer; it writes all the same, and leaves a full file to others
+LOCK_SECONDS = 1.0  # after this time a call writes without the lock, but does not rotate a full file
 TRIES = 100
 TEXT_LIMIT = 1024  # characters of each text in a line
 NODE_CONFIG_LIMIT = 1 << 16  # bytes
 MODE = 0o640
 OTHERS = 0o007
 S_IFMT, S_IFREG = 0o170000, 0o100000
-PODS_MUST_GO = ("DEL", "GC")  # a slip in a log's path is no reason to keep a pod
+PODS_MUST_GO = ("DEL", "GC")  # a mistake in the log's configuration must not keep a pod
 
 
 def check(call: Call) -> None:
-    """Raises InvalidConfig where `pycni` cannot be used, except for the commands that must not fail for it."""
+    """Raise InvalidConfig if the key `pycni` is unusable, except for the commands that must not fail."""
     if call.command not in PODS_MUST_GO:
         settings(folded(call.config, "pycni"))
 
 
 def settings(raw: object) -> tuple[str, int]:
-    """The path of the log, empty for none, and the size of a full file.
+    """Return the log's path, empty for none, and the size of a full file. Raise InvalidConfig.
 
-    Raises InvalidConfig. The declarations are read only where something is unusual: to import them takes longer than
-    to write a line.
+    The declarations are used only for unusual settings: importing them takes longer than writing a line.
     """
     if isinstance(raw, dict) and raw.keys() <= {"log", "size"}:
         path, size = raw.get("log"), raw.get("size", suite.LOG_BYTES)
@@ -61,7 +61,10 @@ def settings(raw: object) -> tuple[str, int]:
 
 
 def of_node() -> tuple[str, int]:
-    """The settings in the node's file, an empty path where there is none; raises ValueError where it cannot be used."""
+    """Return the settings in the node's file, with an empty path if it does not exist.
+
+    Raise ValueError if the file is unusable.
+    """
     try:
         file = posix.open(suite.NODE_CONFIG, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except FileNotFoundError:
@@ -75,7 +78,7 @@ def of_node() -> tuple[str, int]:
 
 
 def write(module: str, call: Call | None, failure: CniError | None) -> None:
-    """Adds the call's line to the log of its configuration, else to the node's; raises what stands against it."""
+    """Add the call's line to its configuration's log, or else to the node's. Raise the reason if it fails."""
     signals.ignore()
     path, size = _of_call(call)
     if not path:
@@ -94,11 +97,11 @@ def _of_call(call: Call | None) -> tuple[str, int]:
     try:
         return ("", suite.LOG_BYTES) if raw is None else settings(raw)
     except InvalidConfig:
-        return "", suite.LOG_BYTES  # said in the answer where it matters
+        return "", suite.LOG_BYTES  # the answer to the call reports it if it matters
 
 
 def entry(module: str, call: Call | None, failure: CniError | None) -> dict[str, Any]:
-    """The call as an object of the log."""
+    """Return the call as an object for the log."""
     seconds = steps.begun[-1][1] - steps.begun[0][1]
     began = time() - seconds
     made: dict[str, Any] = {
@@ -134,7 +137,7 @@ def _ms(seconds: float) -> float:
 
 
 def _durations() -> dict[str, float]:
-    """Milliseconds of each step; what comes to pass while an ADD is taken back belongs to that."""
+    """Return the milliseconds of each step. During undo, all steps count as undo."""
     seconds: dict[str, float] = {}
     current = ""
     for (step, began), (_, ended) in zip(steps.begun, steps.begun[1:]):
@@ -154,7 +157,7 @@ def _failing_step() -> str:
 
 
 def _errno(failure: BaseException) -> int | None:
-    """The system's reason for a failure: that of the error itself or of the one it was made from."""
+    """Return the errno of a failure, or of an error that caused it; None without one."""
     link: BaseException | None = failure
     while link is not None:
         number = getattr(link, "errno", None)
@@ -168,9 +171,9 @@ def _errno(failure: BaseException) -> int | None:
 
 
 def append(path: str, line: bytes, size: int) -> None:
-    """Adds a line, by one write; begins a new file first where this one would grow beyond `size` bytes.
+    """Write a line to the log at once. Begin a new file first if this one would exceed `size` bytes.
 
-    Raises OSError where the line is not in the file now, as a whole.
+    Raise OSError if the file does not contain the whole line.
     """
     locked = True
     for _ in range(TRIES):
@@ -197,7 +200,10 @@ def append(path: str, line: bytes, size: int) -> None:
 
 
 def _open(path: str, mode: int = MODE) -> int:
-    """The log, made if need be; -1 where another call was faster to make it. Raises OSError for what is no log."""
+    """Open the log, or create it; return -1 if another call created it first.
+
+    Raise OSError if it is not a regular file of the plugin's user with a single name.
+    """
     flags = posix.O_RDWR | posix.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
     try:
         file = posix.open(path, flags)
@@ -206,9 +212,9 @@ def _open(path: str, mode: int = MODE) -> int:
             file = posix.open(path, flags | posix.O_CREAT | posix.O_EXCL, mode)
         except FileExistsError:
             return -1
-        posix.fchmod(file, mode)  # whatever the umask
+        posix.fchmod(file, mode)  # the umask may have cleared bits
     held = posix.fstat(file)
-    # a second name could be that of a file which is no log at all
+    # with a second name, the file could be something else than a log
     if held.st_mode & S_IFMT != S_IFREG or held.st_nlink > 1 or held.st_uid != posix.geteuid():
         posix.close(file)
         raise OSError("is not a regular file of the plugin's user with one name")
@@ -216,7 +222,7 @@ def _open(path: str, mode: int = MODE) -> int:
 
 
 def _second_lock(file: int, path: str) -> int:
-    """Open PATH.lock if a process of another user, who can read the log, holds that. Otherwise return -1."""
+    """Open PATH.lock if another user's process, which may read the log, holds its lock; else return -1."""
     held = posix.fstat(file)
     if not (held.st_gid or held.st_mode & OTHERS):
         return -1
@@ -230,7 +236,7 @@ def _second_lock(file: int, path: str) -> int:
 
 
 def _lock(file: int) -> bool:
-    """Whether the lock was to be had in time."""
+    """Return True if the file could be locked in time."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -263,6 +269,6 @@ def _write(file: int, line: bytes, size: int) -> None:
         line = b"\n" + line
     written = posix.write(file, line)
     if written != len(line):
-        if posix.fstat(file).st_size == size + written:  # else somebody wrote after it, without the lock
+        if posix.fstat(file).st_size == size + written:  # otherwise a call without the lock has written after it
             posix.ftruncate(file, size)
         raise OSError(f"only {written} of {len(line)} bytes could be written")

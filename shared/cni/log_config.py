@@ -1,4 +1,4 @@
-"""The keys of the log, declared; shared/cni/log.py reads the plain case without them."""
+"""The declared keys of the log; shared/cni/log.py reads ordinary settings without them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shared.cni.suite import LARGEST_LOG_BYTES, LEAST_LOG_BYTES, LOG_BYTES, LOGS
 
 
 class Log(config.Config):
-    """What stands below `pycni`, and at the top of the node's file."""
+    """The keys below `pycni`, and of the node's file."""
 
     log: str = field(absolute_path, "", "file that each call adds a line of JSON to; without it there is no log")
     size: int = field(

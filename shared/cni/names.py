@@ -1,4 +1,4 @@
-"""Which names are safe: checked whole, in ASCII, before one becomes a path, a link or an owner's mark."""
+"""Check names, whole and in ASCII, before they become part of a path, a link or an owner's mark."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ LINK_NAME_BYTES = 15  # IFNAMSIZ in linux/if.h, less the closing NUL
 
 
 def is_name(value: str) -> bool:
-    """Whether it may stand for a network or container: the specification's form, in ASCII, matched whole."""
+    """Return True if it can name a network or container: the specification's form, in ASCII."""
     return 0 < len(value) <= LONGEST_NAME and value[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(value)
 
 
 def is_chain_name(value: str) -> bool:
-    """Whether it may stand for a chain of iptables, in a script of iptables-restore, too."""
+    """Return True if it can name an iptables chain, safe in a script for iptables-restore."""
     return 0 < len(value) <= CHAIN_NAME_BYTES and value[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(value)
 
 
 def is_absolute_path(value: str) -> bool:
-    """Whether it is a path from the root that no `..` leads elsewhere and that can be shown."""
+    """Return True if it is an absolute path without `..`, and printable."""
     return value.startswith("/") and value.isprintable() and ".." not in value.split("/")
 
 
 def is_link_name(value: str) -> bool:
-    """Whether the kernel takes it as a link's name (dev_valid_name) and it is safe in a path."""
+    """Return True if it can name a link (dev_valid_name in the kernel) and is safe in a path."""
     return (
         0 < len(value) <= LINK_NAME_BYTES
         and value.isascii()

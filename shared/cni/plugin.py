@@ -1,4 +1,7 @@
-"""Serves one call: reads it, runs the plugin's command, answers. The only writer of stdout, the only broad except."""
+"""Serve one call: read it, run the plugin's command, print the answer.
+
+Only this module writes to stdout.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ if TYPE_CHECKING:
 
 STDIN_LIMIT = 16 << 20  # bytes
 STDIN_SECONDS = 20.0
-TEXT_LIMIT = 4096  # characters of an error text; input that is wrong may be large
+TEXT_LIMIT = 4096  # characters of an error text, which may quote large input
 
 
 def serve(module: str) -> int:
-    """Answers the call that environment and stdin describe; returns the exit status, 0 or 1."""
+    """Answer the call in the environment and on stdin. Return the exit status, 0 or 1."""
     signals.install()
     version = CURRENT
     call: Call | None = None
@@ -54,7 +57,7 @@ def serve(module: str) -> int:
         failure = error
     except signals.Terminated as termination:
         failure = InternalError(f"terminated by signal {termination.args[0]}")
-    except BaseException as error:  # noqa: BLE001  whatever happens, the runtime gets one JSON object
+    except BaseException as error:  # noqa: BLE001  (the runtime must get a JSON object for any error)
         failure = InternalError(f"unexpected {type(error).__name__}: {error}", _place(error))
         failure.__cause__ = error
     if failure is not None:
@@ -64,7 +67,7 @@ def serve(module: str) -> int:
 
 
 def _log(module: str, call: Call | None, failure: CniError | None) -> None:
-    """Adds the call to the log where one is asked for; whatever happens to that changes nothing for the runtime."""
+    """Add the call to the log if one is configured. The runtime never notices a failure here."""
     steps.begin(steps.LOG)
     try:
         own = None if call is None else folded(call.config, "pycni")
@@ -72,7 +75,7 @@ def _log(module: str, call: Call | None, failure: CniError | None) -> None:
             from shared.cni import log
 
             log.write(module, call, failure)
-    except (Exception, signals.Terminated) as error:  # noqa: BLE001  the answer has been given
+    except (Exception, signals.Terminated) as error:  # noqa: BLE001  (the answer has been printed)
         complain(f"cannot write the log: {error}")
 
 
@@ -98,21 +101,24 @@ def _dispatch(call: Call, plugin: ModuleType) -> None:
 
 
 def previous_result(call: Call) -> Result | None:
-    """The configuration's prevResult, of whichever version; None where there is none."""
+    """Return the configuration's prevResult, of any version; None without one."""
     raw = folded(call.config, "prevResult")
     return None if raw is None else Result.from_json(raw, call.version, "prevResult")
 
 
 def readable_result(call: Call) -> Result | None:
-    """Return the same for DEL, which does without a prevResult that it cannot read."""
+    """Return prevResult; None also if it is unreadable: DEL works without it."""
     try:
         return previous_result(call)
     except CniError:
         return None
 
 
-def each(*tasks: Callable[[], object]) -> None:
-    """Run all tasks, also after one has failed. Raise the first failure, with the others in its details."""
+def run_all(*tasks: Callable[[], object]) -> None:
+    """Run all tasks, even if one fails. Raise the first error, with the others in its details.
+
+    Only CniError and OSError are collected. Any other exception is a defect and is raised at once.
+    """
     problems: list[CniError] = []
     for task in tasks:
         try:
@@ -153,9 +159,9 @@ def available(key: str, trial: Callable[[], object]) -> None:
 
 
 def valid_attachments(call: Call) -> set[tuple[str, str]]:
-    """GC's list of the (container id, ifname) that are still in use.
+    """Return GC's list of the attachments in use, (container id, ifname).
 
-    Raises InvalidConfig where the list is absent, which must not be taken for "none".
+    Raise InvalidConfig if the list is missing: that must not mean "none".
     """
     attachments = call.config.get("cni.dev/valid-attachments")
     if attachments is None:
@@ -194,7 +200,7 @@ def _read_stdin() -> bytes:
 
 
 def _asked_version(supported: tuple[str, ...]) -> str:
-    """VERSION's cniVersion is the configuration's; runtimes of old send none, or nothing."""
+    """Return the configuration's cniVersion for VERSION; old runtimes send none, or no configuration."""
     try:
         version = loads(_read_stdin())["cniVersion"]
     except (CniError, ValueError, TypeError, KeyError):
@@ -215,7 +221,7 @@ def _fail(version: str, error: CniError) -> None:
 
 
 def _write(text: str) -> None:
-    """Prints the answer; raises IOFailure where nobody can read it, so that an ADD is taken back."""
+    """Print the answer. Raise IOFailure if stdout is closed, so that an ADD is undone."""
     data = text.encode(errors="backslashreplace") + b"\n"
     try:
         while data:

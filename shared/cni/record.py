@@ -1,4 +1,4 @@
-"""Small JSON files of state, one for an attachment, each of which appears whole and follows no symbolic link."""
+"""Small JSON files of state, one per attachment: written whole, and never through a symbolic link."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ S_IFMT, S_IFREG = 0o170000, 0o100000
 
 
 def read(path: str) -> dict[str, Any]:
-    """The file's object; empty where there is no file, or what is there cannot be understood. Raises IOFailure."""
+    """Return the file's object; empty if there is no file or it is unreadable as JSON. Raise IOFailure."""
     try:
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except FileNotFoundError:
@@ -35,7 +35,7 @@ def read(path: str) -> dict[str, Any]:
 
 
 def write(path: str, content: dict[str, Any]) -> None:
-    """Makes the file, and its directory for root alone, or replaces it; raises IOFailure."""
+    """Create or replace the file, and create its directory for root alone. Raise IOFailure."""
     unfinished = f"{path}{UNFINISHED}"
     try:
         make_directories(path.rpartition("/")[0])
@@ -57,7 +57,7 @@ def write(path: str, content: dict[str, Any]) -> None:
 
 
 def mark(path: str) -> None:
-    """Make an empty file, and its directory for root alone. Raises IOFailure."""
+    """Create an empty file, and its directory for root alone. Raise IOFailure."""
     try:
         make_directories(path.rpartition("/")[0])
         posix.close(posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC, 0o600))
@@ -66,7 +66,7 @@ def mark(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Removes the file; none is no error. Raises IOFailure."""
+    """Remove the file if it exists. Raise IOFailure."""
     try:
         for one in (path, f"{path}{UNFINISHED}"):
             _unlink_if_there(one)
@@ -75,15 +75,15 @@ def remove(path: str) -> None:
 
 
 def listed(directory: str) -> list[tuple[str, dict[str, Any]]]:
-    """Path and object of each file in a directory; none where there is no directory. Raises IOFailure."""
+    """Return path and object of each file in a directory; none if it does not exist. Raise IOFailure."""
     paths = [f"{directory}/{name}" for name in names(directory)]
     return [(path, read(path)) for path in paths]
 
 
 def names(directory: str) -> list[str]:
-    """Return the sorted names of the files in a directory; none if there is no directory. Raises IOFailure."""
+    """Return the sorted names of the files in a directory; none if it does not exist. Raise IOFailure."""
     try:
-        # by a descriptor: open is called again where a signal interrupts it, opendir is not
+        # use a descriptor: Python repeats open if a signal interrupts it, but not opendir
         descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except FileNotFoundError:
         return []
@@ -98,7 +98,7 @@ def names(directory: str) -> list[str]:
 
 
 def make_directories(path: str) -> None:
-    """Makes a directory for root alone, and those above it; raises OSError."""
+    """Create a directory for root alone, and its parents for all to read. Raise OSError."""
     place = 0
     while place >= 0:
         place = path.find("/", place + 1)
@@ -114,7 +114,7 @@ def _unlink_if_there(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError:
-        # a read-only file system refuses to unlink even a file that is not there
+        # a read-only file system refuses to unlink even a file that does not exist
         if _is_there(path):
             raise
 

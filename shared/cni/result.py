@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 
-U8, U32 = 255, 2**32 - 1  # as wide as the kernel's
+U8, U32 = 255, 2**32 - 1  # the largest values of the kernel's types
 DNS_KEYS = ("nameservers", "domain", "search", "options")
 
 
@@ -28,7 +28,7 @@ class Interface:
         self.extra = extra or {}
 
     def to_json(self) -> Json:
-        """Members as version 1.1.0 writes them, empty ones left out."""
+        """Return the members as version 1.1.0 writes them, without empty ones."""
         out: Json = {"name": self.name}
         if self.mac:
             out["mac"] = self.mac
@@ -48,7 +48,7 @@ class IP:
         self.interface = interface
 
     def to_json(self) -> Json:
-        """Members as version 1.1.0 writes them."""
+        """Return the members as version 1.1.0 writes them."""
         out: Json = {} if self.interface is None else {"interface": self.interface}
         out["address"] = str(self.address)
         if self.gateway:
@@ -65,7 +65,7 @@ class Route:
         self.extra = extra or {}
 
     def to_json(self) -> Json:
-        """Members as version 1.1.0 writes them."""
+        """Return the members as version 1.1.0 writes them."""
         out: Json = {"dst": str(self.dst)}
         if self.gw:
             out["gw"] = str(self.gw)
@@ -82,7 +82,7 @@ class Result:
         self.dns: Json = {}
 
     def to_json(self, version: str) -> Json:
-        """The result as a version of the specification writes it; raises IncompatibleVersion if it cannot."""
+        """Return the result in the form of a version. Raise IncompatibleVersion if it has none."""
         out: Json = {"cniVersion": versions.CURRENT}
         for key, members in (("interfaces", self.interfaces), ("ips", self.ips), ("routes", self.routes)):
             if members:
@@ -92,7 +92,10 @@ class Result:
 
     @classmethod
     def from_json(cls, raw: Any, version: str, what: str = "result") -> Result:
-        """Reads a result of any version (`version` where it does not say); raises DecodingFailure naming the member."""
+        """Read a result of any version. Raise DecodingFailure naming the member that is wrong.
+
+        `version` counts for a result that does not name its own.
+        """
         if not isinstance(raw, dict):
             raise DecodingFailure(f"the {what} is not a JSON object")
         raw = versions.lower_case(raw)
@@ -108,7 +111,9 @@ class Result:
             raise DecodingFailure(f"the {what} cannot be read", f"{type(error).__name__}: {error}") from None
         for ip in result.ips:
             if ip.interface is not None and not 0 <= ip.interface < len(result.interfaces):
-                if not result.interfaces:  # IPAM plugins have none; the plugin that called them fills it in
+                if (
+                    not result.interfaces
+                ):  # results of IPAM plugins have no interfaces; the calling plugin sets the index
                     ip.interface = None
                     continue
                 raise DecodingFailure(f"the {what} has an address on interface {ip.interface}, which it does not list")
@@ -141,7 +146,7 @@ def _ip(raw: Json) -> IP:
 
 
 def route_from_json(raw: Json) -> Route:
-    """Reads a route of a result or of an IPAM configuration; raises ValueError or KeyError."""
+    """Read a route of a result or of an IPAM configuration. Raise ValueError or KeyError."""
     raw = versions.lower_case(raw)
     numbers = {key: _number(raw, key, U8 if key == "scope" else U32) for key in versions.ROUTE_KEYS_1_1}
     extra = {key: value for key, value in numbers.items() if value is not None}
@@ -149,7 +154,7 @@ def route_from_json(raw: Json) -> Route:
 
 
 def dns_from_json(raw: Any) -> Json:
-    """Reads DNS settings (members null or empty left out); raises ValueError."""
+    """Read DNS settings, without null and empty members. Raise ValueError."""
     if raw is None:
         return {}
     if not isinstance(raw, dict):

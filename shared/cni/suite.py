@@ -1,4 +1,4 @@
-"""The running installation: its parts, which launch fills in, its settings, and its launchers."""
+"""The running installation: its plugins and directory, set by launch; its settings; its launchers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ plugins: dict[str, str] = {}  # executable: module
 tree = ""  # the directory that stands in each launcher
 
 NODE_CONFIG = "/etc/cni/pycni.json"
-# The log of calls: size of a full file in bytes (default and bounds), and full files beside the one being written.
+# The log of calls: size of a full file in bytes (default and bounds), and the number of full files to keep.
 LOG_BYTES, LEAST_LOG_BYTES, LARGEST_LOG_BYTES = 10 << 20, 4096, 1 << 40
 LOGS_KEPT = 2
 
-LAUNCHER_BYTES = 8192  # of a file, in which the mark is looked for
-MARK = b"\n# pycni launcher: "  # install.sh writes it, the plugin and the tree into a launcher's second line
+LAUNCHER_BYTES = 8192  # the mark must be in the first bytes of a file
+MARK = b"\n# pycni launcher: "  # install.sh writes it, with plugin and tree, as the second line of a launcher
 
 
 def launched(text: bytes) -> tuple[str, str] | None:
     """Return the tree and the plugin that a launcher names, None for any other file.
 
-    `text` is how the file begins; the file's own name says nothing. The plugin is empty in launchers of release 0.1.0.
+    `text` is the beginning of the file; its name is not evidence. The plugin is empty in launchers of release 0.1.0.
     """
     first, mark, rest = text.partition(MARK)
     line, end, _ = rest.partition(b"\n")

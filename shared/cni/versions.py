@@ -1,4 +1,4 @@
-"""The versions of the CNI specification, and results as each of them writes them."""
+"""The versions of the CNI specification, and the conversion of results between them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-# By module: the first version that a plugin speaks, where it is not all of them.
+# By module: the first version that a plugin supports, if it does not support all.
 FIRST = {"plugins.bandwidth": "0.3.0", "plugins.firewall": "0.4.0"}
 CURRENT = SUPPORTED[-1]
 
@@ -21,22 +21,22 @@ ROUTE_KEYS_1_1 = ("mtu", "advmss", "priority", "table", "scope")
 
 
 def of_plugin(module: str) -> tuple[str, ...]:
-    """The versions that a plugin speaks."""
+    """Return the versions that a plugin supports."""
     return SUPPORTED[SUPPORTED.index(FIRST[module]) :] if module in FIRST else SUPPORTED
 
 
 def at_least(version: str, least: str) -> bool:
-    """Whether a supported version is `least` or later."""
+    """Return True if a supported version is `least` or later."""
     return SUPPORTED.index(version) >= SUPPORTED.index(least)
 
 
 def lower_case(raw: Json) -> Json:
-    """Members under their names in lower case, as Go finds them whatever their case; an exact name wins."""
+    """Return members under lower-case names, since Go matches any case; an exact name wins."""
     return {**{key.lower(): value for key, value in raw.items()}, **{key: raw[key] for key in raw if key.islower()}}
 
 
 def upgrade(result: Json, version: str) -> Json:
-    """A result of any version, its names in lower case, as 1.1.0 writes it; raises DecodingFailure for what is none."""
+    """Convert a result of any version, with lower-case names, to 1.1.0. Raise DecodingFailure."""
     if version not in SUPPORTED:
         raise DecodingFailure(f"a result has cniVersion {version!r}, which is not known")
     if at_least(version, "0.3.0"):
@@ -62,9 +62,9 @@ def upgrade(result: Json, version: str) -> Json:
 
 
 def downgrade(result: Json, version: str) -> Json:
-    """A result of version 1.1.0 as an earlier version writes it.
+    """Convert a result of version 1.1.0 to an earlier version.
 
-    Raises IncompatibleVersion where that version has no way to write it: 0.1.0 and 0.2.0 need an address.
+    Raise IncompatibleVersion if that version cannot express it: 0.1.0 and 0.2.0 need an address.
     """
     if not at_least(version, "0.3.0"):
         return _downgrade_0_2(result, version)

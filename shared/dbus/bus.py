@@ -1,7 +1,8 @@
-"""The system bus, as much of D-Bus as a method call takes: strings go there, a string or a truth value comes back.
+"""A client for method calls on the D-Bus system bus: string arguments, a string or boolean result.
 
-After authentication the connection has messages in both directions: a header of 16 bytes and fields, each at a multiple
-of 8 bytes with a code, the type of its value and the value; then what they are about, the body.
+After authentication, messages travel in both directions. A message has a header of 16 bytes, then fields, then a body.
+Each field begins at a multiple of 8 bytes and has a code, the type of its value, and the value. The body holds the
+arguments or results.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ if TYPE_CHECKING:
 
     Value = str | bool | None
 
-SECONDS = 25.0  # for an answer, as D-Bus libraries wait
-QUESTION_SECONDS = 2.0  # for a connection and an answer, if a call can do without
+SECONDS = 25.0  # to wait for an answer, as D-Bus libraries do
+QUESTION_SECONDS = 2.0  # to connect and get an answer, for calls that can continue without one
 VARIABLE, DEFAULT = b"DBUS_SYSTEM_BUS_ADDRESS", b"/run/dbus/system_bus_socket"
-DRIVER = "org.freedesktop.DBus"  # the bus itself, as a destination and as the interface that it has
-LINE_LIMIT = 1024  # bytes of an answer in authentication
+DRIVER = "org.freedesktop.DBus"  # the bus itself: its name as a destination and of its interface
+LINE_LIMIT = 1024  # bytes of the answer to authentication
 LIMIT = 1 << 20  # bytes of a message's fields, and of its body
-MESSAGES = 100  # that are not the answer; nothing but the news of one's own name is to be expected
+MESSAGES = 100  # to skip before the answer; the bus normally sends only NameAcquired
 METHOD_CALL, METHOD_RETURN, ERROR = 1, 2, 3
-NO_AUTO_START = 2  # a flag: whoever does not run is not started for this
+NO_AUTO_START = 2  # a flag: the bus must not start the service if it does not run
 PATH, INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL, DESTINATION, SIGNATURE = 1, 2, 3, 4, 5, 6, 8
-LIMITS_EXCEEDED = f"{DRIVER}.Error.LimitsExceeded"  # the bus has as many connections as it takes
+LIMITS_EXCEEDED = f"{DRIVER}.Error.LimitsExceeded"  # the bus has reached its limit of connections
 NOBODY = (f"{DRIVER}.Error.NameHasNoOwner", f"{DRIVER}.Error.ServiceUnknown")
 ORDERS = {b"l": "<", b"B": ">"}
 
 
 class Absent(TryAgainLater):
-    """There is no bus, or nobody on it has the name."""
+    """There is no bus, or no process on it owns the name."""
 
 
 class Refused(InternalError):
-    """The answer is an error: `name` is D-Bus's, `text` what the other end says."""
+    """The answer is an error: `name` is its D-Bus name, `text` the message of the callee."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(f"D-Bus answers {name}", text)
@@ -50,9 +51,9 @@ class Refused(InternalError):
 
 
 class Bus:
-    """A connection. Raises Absent where there is no bus, TryAgainLater, InternalError.
+    """A connection to the system bus. Raise Absent if there is none, TryAgainLater, InternalError.
 
-    All that is done with a `brief` one takes QUESTION_SECONDS together.
+    All operations of a `brief` connection share one limit of QUESTION_SECONDS.
     """
 
     def __init__(self, *, brief: bool = False) -> None:
@@ -63,7 +64,7 @@ class Bus:
         self._limited(self._open)
 
     def call(self, destination: str, path: str, interface: str, member: str, *arguments: str) -> Value:
-        """What a method returns. Raises Absent, Refused, TryAgainLater, InternalError."""
+        """Call a method and return its result. Raise Absent, Refused, TryAgainLater, InternalError."""
         message = self._method_call(destination, path, interface, member, arguments)
         try:
             return self._limited(lambda: self._ask(message))
@@ -84,8 +85,8 @@ class Bus:
         except OSError as error:
             failure = InternalError("the connection to the system bus failed", str(error))
         except (ValueError, LookupError, struct.error) as error:
-            failure = InternalError("what the system bus answers is not D-Bus", str(error))
-        self._socket.close()  # what comes next on it nobody knows
+            failure = InternalError("the system bus sent an answer that is not D-Bus", str(error))
+        self._socket.close()  # the position in the stream of messages is lost
         raise failure
 
     def _open(self) -> Value:
@@ -101,7 +102,7 @@ class Bus:
         self._socket.sendall(b"\0AUTH EXTERNAL " + user + b"\r\nBEGIN\r\n" + hello)
         while b"\r\n" not in self._received:
             if len(self._received) > LINE_LIMIT:
-                raise ValueError("an endless line")
+                raise ValueError(f"an authentication line longer than {LINE_LIMIT} bytes")
             self._receive()
         line, _, self._received = self._received.partition(b"\r\n")
         if not line.startswith(b"OK "):
@@ -132,7 +133,7 @@ class Bus:
         return self._answer()
 
     def _answer(self) -> Value:
-        """What the answer to the last call has first; other messages before it are passed over."""
+        """Return the first value of the answer to the last call; skip other messages before it."""
         for _ in range(MESSAGES):
             head = self._take(16)
             order = ORDERS[head[:1]]
@@ -145,7 +146,7 @@ class Bus:
                 if head[1] == METHOD_RETURN:
                     return value
                 raise Refused(str(fields[ERROR_NAME]), value if isinstance(value, str) else "")
-        raise ValueError("endless other messages")
+        raise ValueError(f"no answer among {MESSAGES} messages")
 
     def _take(self, size: int) -> bytes:
         while len(self._received) < size:
@@ -175,7 +176,7 @@ def _string(value: str) -> bytes:
 
 
 def _fields(order: str, data: bytes) -> dict[int, str | int]:
-    """The values of a header's fields by their codes."""
+    """Return the values of a header's fields by their codes."""
     found: dict[int, str | int] = {}
     place = 0
     while place < len(data):
@@ -197,7 +198,7 @@ def _fields(order: str, data: bytes) -> dict[int, str | int]:
 
 
 def _first(order: str, signature: str | int | None, body: bytes) -> Value:
-    """The first of a body's values; None where it is neither a string nor a truth value, or there is none."""
+    """Return a body's first value; None if there is none, or it is neither string nor boolean."""
     kind = str(signature or "")[:1]
     if kind not in ("s", "b"):
         return None

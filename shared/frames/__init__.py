@@ -25,7 +25,7 @@ def install(host: Netlink, undo: Undo, owner: Owner, mac: str, wanted: set[str])
         from shared.frames import spoofcheck
 
         supported("macspoofchk", lambda: spoofcheck.add(undo, owner, mac))
-        undo.push(f"take link {owner.host_link} down", lambda: links.silence(host, owner.host_link))
+        undo.push(f"take link {owner.host_link} down", lambda: links.set_down_if_exists(host, owner.host_link))
     if DEDUP in wanted:
         from shared.frames import dedup
 

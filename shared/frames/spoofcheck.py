@@ -7,7 +7,7 @@ One rule looks up two sets, so a frame costs the same however many pods there ar
     set bound { type ifname . ether_addr; elements = { "veth1a2b3c4d5e6" . 0a:58:0a:01:00:05 } }
 
 Frames to link-local groups, such as LLDP's, do not reach this chain. The bridge does not forward them either, but it
-would learn MACs from them. bridges.learn_no_link_local() prevents that.
+would learn MACs from them. bridges.learn_no_link_local_requests() prevents that.
 """
 
 from __future__ import annotations
@@ -89,15 +89,15 @@ def _remove_references(kernel: Nfnetlink, owner: Owner) -> None:
     if len(f"{name}-mac") > LONGEST_NAME:
         return
     chains = [Chain(REFERENCES_TABLE, one, ()) for one in (name, f"{name}-mac")]
-    found = kernel.get_all([chain.query() for chain in chains])
+    found = kernel.get_all([chain.query_request() for chain in chains])
     if not any(found):
         return
     base = Chain(REFERENCES_TABLE, "PREROUTING", ())
     requests = [
-        base.remove_rule(handle)
+        base.remove_rule_request(handle)
         for handle in kernel.dump_handles(base, f"macspoofchk-{owner.container_id}-{owner.ifname}")
     ]
     for chain, is_there in zip(chains, found):
         if is_there:
-            requests += chain.remove()
+            requests += chain.remove_requests()
     registry.attempt(kernel, requests)

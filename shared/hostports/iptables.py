@@ -36,7 +36,7 @@ from shared.hostports.iptables_rules import (
 from shared.iptables import variants
 from shared.net import liveness
 from shared.net.reference_names import shortened
-from shared.nft import registry
+from shared.nft import labels, registry
 from shared.nft.ruleset import Chain
 from shared.nft.ruleset import Table as NfTable
 from shared.nft.transaction import Nfnetlink
@@ -66,7 +66,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows
     If the holder of a port is dead by its mark, delete all its host ports.
     """
     from shared.iptables.programs import Refused, Tables
-    from shared.net.turns import turn
+    from shared.net import rules_lock
 
     owner = forwarding.owner
     tables = [Tables(version, "", *forwarding.tables(version)) for version in forwarding.versions]
@@ -77,7 +77,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows
             _require_possible(table.version, lines[NAT], forwarding)
         return known
 
-    with turn(hostport_records.DIRECTORY):
+    with rules_lock.hold(hostport_records.DIRECTORY):
         if mark and hostport_records.mark_of(owner) not in ("", mark):  # left from another network namespace
             remove(owner, delete_flows)
         for other in hostport_records.find_dead_at({port.pod for port in forwarding.ports}):
@@ -119,7 +119,7 @@ def _require_possible(version: int, lines: list[str], forwarding: Forwarding) ->
     owner = forwarding.owner
     if any(rule_lines.is_own(line, forwarding.chain, owner.ifname) for line in lines):
         where = f"chain {forwarding.chain} of {COMMANDS[version]}"
-        raise InternalError(f"{registry.label(owner)} is in {where} already: it was added before")
+        raise InternalError(f"{labels.of(owner)} is in {where} already: it was added before")
     rule_lines.require_free(version, lines, forwarding.ports, owner.container_id)
 
 
@@ -179,7 +179,7 @@ def set_localnet_back() -> None:
         kernel = Nfnetlink.if_there()
         return (kernel is not None and hostports.is_used(kernel)) or is_used()
 
-    localnet.set_back(is_needed)
+    localnet.turn_off_unneeded(is_needed)
 
 
 def _has_legacy_ports() -> bool:
@@ -255,7 +255,7 @@ def _remove_from_table(version: int, variant: str, chain: str, ifname: str, dele
         return
     delete_flows(flows)
     if whole and variant == variants.NFT:  # netlink saves another process
-        registry.attempt(Nfnetlink(), Chain(NfTable(variants.FAMILIES[version], NAT), chain, ()).remove())
+        registry.attempt(Nfnetlink(), Chain(NfTable(variants.FAMILIES[version], NAT), chain, ()).remove_requests())
     else:
         table.change(clear)
 

@@ -16,7 +16,7 @@ from shared.hostports.nftables_rules import (
     ruleset,
 )
 from shared.net.netlink import NetlinkError, Request
-from shared.nft import registry, wire
+from shared.nft import labels, registry, wire
 from shared.nft.registry import INET, Conflict, Ruleset
 from shared.nft.ruleset import Chain, Element, Set, Table, comment_of
 
@@ -59,7 +59,7 @@ def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding, mark: str, dele
             remove(kernel, owner, delete_flows)
         except Conflict as conflict:
             is_over = remove_dead(kernel, conflict.holder, delete_flows)
-            if not tries_left or not (is_over or registry.is_same_container(conflict.holder, owner)):
+            if not tries_left or not (is_over or labels.is_same_container(conflict.holder, owner)):
                 *host, protocol, port = conflict.element.of.show(conflict.element.key).split()
                 version = VERSION_OF[conflict.element.of.name]
                 raise Taken(version, host[0] if host else "", protocol, port, conflict.holder) from None
@@ -73,7 +73,7 @@ def _is_of_another_namespace(kernel: Nfnetlink, owner: Owner, mark: str) -> bool
     """Return True if the attachment's host ports were made for another network namespace."""
     from shared.nft import former
 
-    return bool(mark) and former.mark_of(kernel, ruleset(), registry.label(owner))[1] not in ("", mark)
+    return bool(mark) and former.mark_of(kernel, ruleset(), labels.of(owner))[1] not in ("", mark)
 
 
 def _without_held(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) -> list[Element]:
@@ -81,7 +81,7 @@ def _without_held(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) 
     held = {
         (CONDITIONAL_OF.get(element.of.name, ""), element.key)
         for element, holder in zip(elements, registry.holders(kernel, elements))
-        if holder != registry.label(owner) and registry.is_same_container(holder, owner)
+        if holder != labels.of(owner) and labels.is_same_container(holder, owner)
     }
     return [e for e in elements if not {(e.of.name, e.key), (CONDITIONAL_OF.get(e.of.name, ""), e.key)} & held]
 
@@ -89,7 +89,7 @@ def _without_held(kernel: Nfnetlink, owner: Owner, elements: Sequence[Element]) 
 def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner, delete_flows: DeleteFlows) -> None:
     """Raise Taken if another container has one of the ports. Delete the host ports of a holder that is dead."""
     maps = [AT[port.version] if port.is_at else ANY[port.version] for port in ports]
-    queries = [Element(of, of.pack(port.key)).query() for of, port in zip(maps, ports)]
+    queries = [Element(of, of.pack(port.key)).query_request() for of, port in zip(maps, ports)]
     gone = set()
     for port, found in zip(ports, kernel.get_elements(queries)):
         holder = comment_of(found.get("NFTA_SET_ELEM_USERDATA", b"")) if found else ""
@@ -97,7 +97,7 @@ def require_free(kernel: Nfnetlink, ports: Sequence[HostPort], owner: Owner, del
             continue
         if remove_dead(kernel, holder, delete_flows):
             gone.add(holder)
-        elif not registry.is_same_container(holder, owner):
+        elif not labels.is_same_container(holder, owner):
             raise Taken(port.version, port.host, port.protocol, port.port, holder)
 
 
@@ -133,7 +133,7 @@ def remove(kernel: Nfnetlink, owner: Owner, delete_flows: DeleteFlows) -> None:
 
     If the call is killed in between, the registration tells the next one which ports those were.
     """
-    _remove_label(kernel, registry.label(owner), delete_flows)
+    _remove_label(kernel, labels.of(owner), delete_flows)
 
 
 def remove_dead(kernel: Nfnetlink, name: str, delete_flows: DeleteFlows) -> bool:
@@ -193,7 +193,7 @@ def _flow_of(of: Set, key: bytes) -> Flow | None:
 
 def remove_references(kernel: Nfnetlink, container_id: str) -> None:
     """Delete the rules that the reference's nftables backend made for a container."""
-    there = kernel.get_all([table.query() for table in REFERENCE_TABLES])
+    there = kernel.get_all([table.query_request() for table in REFERENCE_TABLES])
     for table, present in zip(REFERENCE_TABLES, there):
         if present:
             _remove_rules_with_comment(kernel, table, container_id)

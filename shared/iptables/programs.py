@@ -1,4 +1,4 @@
-"""iptables-save and iptables-restore: tables read and changed, each with one process."""
+"""Read and change iptables tables, each with one process: iptables-save and iptables-restore."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
     Lines = dict[str, list[str]]  # by the tables' names
 
-SECONDS = 30  # for another's lock, and a little more for the whole
+SECONDS = 30  # to wait for the lock; the whole process may take ten more
 TRIES = 5
 OUTPUT_LIMIT = 64 << 20  # bytes: a node's nat table can have tens of thousands of rules
 COMMANDS = {4: "iptables", 6: "ip6tables"}
-LOCKED = 4  # exit status RESOURCE_PROBLEM of iptables(8): the lock was not to be had
+LOCKED = 4  # exit status RESOURCE_PROBLEM of iptables(8): another process held the lock
 
 
 class NoIptables(UnsupportedField):
-    """There is no such program in PATH."""
+    """The program is not in PATH."""
 
 
 class Refused(InternalError):
-    """iptables-restore did not do it; nothing has changed."""
+    """iptables-restore failed; nothing has changed."""
 
 
 class Tables:
-    """Tables of one family, IPv4 or IPv6, in one of the variants; of whichever is installed where that is empty."""
+    """Tables of one family, IPv4 or IPv6, in one variant; if it is empty, in the installed one."""
 
     def __init__(self, version: int, variant: str, *names: str) -> None:
         self.version = version
@@ -40,9 +40,11 @@ class Tables:
         self._save, self._restore = (_found([f"{word}-{verb}" for word in words]) for verb in ("save", "restore"))
 
     def lines(self) -> Lines:
-        """What iptables-save prints of each: chains as `:NAME …` and rules as `-A CHAIN …`."""
-        only = ["-t", *self.names] if len(self.names) == 1 else []  # it takes one name, or shows all tables
-        # its warnings on stderr would stand in the middle of a line
+        """Return the lines of iptables-save by table: chains as `:NAME …`, rules as `-A CHAIN …`."""
+        only = (
+            ["-t", *self.names] if len(self.names) == 1 else []
+        )  # iptables-save accepts one name, or prints all tables
+        # warnings from stderr would interrupt a line of stdout
         status, output = _run([self._save, *only], b"", with_stderr=False)
         if status:
             raise InternalError(f"{self._save} failed on {self._shown}")
@@ -55,10 +57,10 @@ class Tables:
         return found
 
     def change(self, commands: Callable[[Lines], Lines], known: Lines | None = None) -> None:
-        """Has the commands done that are needed given the tables' lines, `known` at first; asked anew if refused.
+        """Run the commands that `commands` returns for the tables' lines; retry with new lines if refused.
 
-        In each table all of them or none. Another one's change in between can be the reason. Raises Refused,
-        TryAgainLater.
+        `known` are the lines for the first try. Each table's commands run all or not at all. Another program's change
+        in between can be the reason for a refusal. Raise Refused, TryAgainLater.
         """
         for tries_left in reversed(range(TRIES)):
             wanted = commands(known or self.lines())
@@ -74,7 +76,7 @@ class Tables:
                 return
 
     def try_out(self, commands: Lines) -> None:
-        """Have commands read, and change nothing. Raises Refused, TryAgainLater."""
+        """Have iptables-restore check commands. Change nothing. Raise Refused, TryAgainLater."""
         if any(commands.values()):
             self._commit(commands, "--test")
 
@@ -91,7 +93,7 @@ class Tables:
 
 
 class Table:
-    """One of them."""
+    """A single table, with the methods of Tables."""
 
     def __init__(self, version: int, variant: str, name: str) -> None:
         self.version = version
@@ -99,17 +101,17 @@ class Table:
         self._tables = Tables(version, variant, name)
 
     def lines(self) -> list[str]:
-        """As Tables has them."""
+        """Return the table's lines as Tables.lines does."""
         return self._tables.lines()[self.name]
 
     def change(self, commands: Callable[[list[str]], list[str]], known: list[str] | None = None) -> None:
-        """As Tables does."""
+        """Change the table as Tables.change does."""
         self._tables.change(
             lambda found: {self.name: commands(found[self.name])}, {self.name: known} if known else None
         )
 
     def try_out(self, commands: list[str]) -> None:
-        """As Tables does."""
+        """Check commands as Tables.try_out does."""
         self._tables.try_out({self.name: commands})
 
 
@@ -126,7 +128,7 @@ def _shown(output: bytes) -> str:
 
 
 def _found(names: list[str]) -> str:
-    """The first of these programs that is in one of PATH's absolute directories."""
+    """Return the path of the first of these programs in PATH's absolute directories."""
     directories = posix.environ.get(b"PATH", b"").decode(errors="surrogateescape").split(":")
     for name in names:
         for directory in directories:

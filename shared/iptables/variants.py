@@ -1,7 +1,7 @@
-"""Which iptables a host has, asked without running it: that of nf_tables by netlink, the older one by /proc.
+"""Find the iptables variants of a host without running them: through netlink and /proc.
 
-"nft"     tables `ip filter` and `ip6 filter` of nf_tables
-"legacy"  the kernel's own tables of before, for each family those that /proc names
+    "nft"     tables `ip filter` and `ip6 filter` of nf_tables, read through netlink
+"legacy"  the kernel's older tables, as /proc names them for each family
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ if TYPE_CHECKING:
 
 NFT, LEGACY = "nft", "legacy"
 FAMILIES = {4: wire.NFPROTO_IPV4, 6: wire.NFPROTO_IPV6}
-HOSTPORTS = ("nat", "CNI-HOSTPORT-DNAT")  # table and chain whose rules lead to host ports
+HOSTPORTS = ("nat", "CNI-HOSTPORT-DNAT")  # table and chain whose rules redirect host ports
 
 
 def in_use() -> str:
-    """The variant whose FORWARD chain decides here: it drops by default or has rules; empty where there is none."""
+    """Return the variant that decides about forwarded packets: the first of `deciding`, or empty."""
     return next(iter(deciding()), "")
 
 
 def deciding() -> list[str]:
-    """Return the variants whose FORWARD chain drops by default or has rules, or, of the older one, may do so."""
-    queries = [Chain(Table(family, "filter"), "FORWARD", ()).query() for family in FAMILIES.values()]
+    """Return the variants with a FORWARD chain that drops by default or has rules.
+
+    Legacy counts if it has the table: its rules cannot be read without the program.
+    """
+    queries = [Chain(Table(family, "filter"), "FORWARD", ()).query_request() for family in FAMILIES.values()]
     try:
         chains = Nfnetlink().get_all(queries)
     except NoNfTables:
@@ -41,8 +44,8 @@ def deciding() -> list[str]:
 
 
 def having(table: str, chain: str) -> list[tuple[int, str]]:
-    """The families, 4 and 6, and variants whose table has the chain, or, of the older one, may have it."""
-    queries = [Chain(Table(family, table), chain, ()).query() for family in FAMILIES.values()]
+    """Return (family, variant) of each table with the chain; legacy counts if it has the table."""
+    queries = [Chain(Table(family, table), chain, ()).query_request() for family in FAMILIES.values()]
     try:
         found = Nfnetlink().get_all(queries)
     except NoNfTables:
@@ -52,7 +55,7 @@ def having(table: str, chain: str) -> list[tuple[int, str]]:
 
 
 def with_rules(table: str, chain: str) -> list[tuple[int, str]]:
-    """Those of them whose chain has rules, or, of the older one, may have some."""
+    """Return the pairs of `having` with rules in the chain; legacy counts if it has the table."""
     found = []
     for version, variant in having(table, chain):
         one = Chain(Table(FAMILIES[version], table), chain, ())
@@ -62,7 +65,7 @@ def with_rules(table: str, chain: str) -> list[tuple[int, str]]:
 
 
 def mention(version: int, table: str, chain: str, values: Iterable[bytes]) -> bool:
-    """Return True if a rule of nf_tables' variant has one of these values, such as an address, in a comparison."""
+    """Return True if a rule in nf_tables compares with one of these values, such as an address."""
     found = Nfnetlink().dump_expressions(Chain(Table(FAMILIES[version], table), chain, ()))
     return any(value in expressions for value in values for expressions in found)
 

@@ -1,4 +1,4 @@
-"""Read, add and remove addresses of links."""
+"""Read, add and remove the addresses of links."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ LINK_LOCAL = Prefix(Address(6, 0xFE80 << 112), 10)
 
 
 def scan(netlink: Netlink, index: int, take: Callable[[Iterator[tuple[Prefix, int]]], Read]) -> Read:
-    """Return the result of `take`, which reads a link's addresses with their flags (IFA_F_*): a pod may have many."""
+    """Have `take` read a link's addresses and their flags (IFA_F_*), and return its result.
+
+    A pod may have many addresses: only the result stays in memory.
+    """
 
     def states(stream: Iterator[Message]) -> Read:
         own = (message for message in stream if message["index"] == index)
@@ -50,12 +53,12 @@ def of_link(netlink: Netlink, index: int) -> list[Prefix]:
 
 
 def found(netlink: Netlink, index: int, wanted: set[Prefix]) -> set[Prefix]:
-    """Return those of the wanted addresses that a link has."""
+    """Return the wanted addresses that a link has."""
     return scan(netlink, index, lambda states: {prefix for prefix, _ in states if prefix in wanted})
 
 
 def add_request(index: int, prefix: Prefix, *, dad: bool, tolerate: tuple[int, ...] = ()) -> Request:
-    """Return the request that gives a link an address. An IPv6 one can be used at once, unless `dad` has it checked."""
+    """Return a request that adds an address to a link. Unless `dad`, an IPv6 address is usable at once."""
     return Request(RTM_NEWADDR, _body(index, prefix, dad=dad), NLM_F_CREATE | NLM_F_EXCL, tolerate)
 
 
@@ -70,13 +73,13 @@ def _body(index: int, prefix: Prefix, *, dad: bool = False) -> Message:
 
 
 def remove(netlink: Netlink, index: int, prefix: Prefix) -> None:
-    """Remove an address from a link. Do nothing if the link does not have it."""
+    """Remove an address from a link if the link has it."""
     body = {key: value for key, value in _body(index, prefix).items() if key not in ("flags", "IFA_BROADCAST")}
     netlink.request(RTM_DELADDR, body, 0, (errno.EADDRNOTAVAIL, errno.ENODEV))
 
 
 def usable(netlink: Netlink, index: int, most: int) -> list[Address]:
-    """Return at most `most` of a link's addresses that are not in duplicate address detection and did not fail it."""
+    """Return up to `most` addresses of a link that neither are in duplicate address detection nor failed it."""
     unusable = IFA_F_TENTATIVE | IFA_F_DADFAILED
 
     def take(states: Iterator[tuple[Prefix, int]]) -> list[Address]:
@@ -87,9 +90,9 @@ def usable(netlink: Netlink, index: int, most: int) -> list[Address]:
 
 
 def is_settled(netlink: Netlink, index: int) -> bool:
-    """Return True if duplicate address detection is over for all IPv6 addresses of a link.
+    """Return True if duplicate address detection has ended for all IPv6 addresses of a link.
 
-    Raises InternalError if another host has one of them.
+    Raises InternalError if another host has one of the addresses.
     """
 
     def settled(states: Iterator[tuple[Prefix, int]]) -> bool:
@@ -104,7 +107,7 @@ def is_settled(netlink: Netlink, index: int) -> bool:
 
 
 def is_link_local_settled(netlink: Netlink, index: int) -> bool:
-    """Return True if no IPv6 link-local address of a link is in duplicate address detection, also if one failed it."""
+    """Return True if no IPv6 link-local address of a link is in duplicate address detection. Ignore failed ones."""
     return scan(
         netlink, index,
         lambda states: not any(

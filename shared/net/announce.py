@@ -1,7 +1,7 @@
-"""Announce a link's addresses: neighbours replace the MAC that they remember (RFC 5227, RFC 4861).
+"""Announce a link's addresses, so that neighbours replace the MAC that they remember (RFC 5227, RFC 4861).
 
-If two sysctls are on, the kernel announces the addresses of a link whose MAC is set, even to the same. That costs one
-message. A packet socket needs no sysctls, but closing it takes 8 to 16 ms (the kernel waits for RCU).
+If two sysctls are on, the kernel announces the addresses of a link when its MAC is set, even to the same value. That
+costs one message. A packet socket works without the sysctls, but closing it takes 8 to 16 ms: the kernel waits for RCU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ETH_P_ARP, ETH_P_IPV6 = bytes.fromhex("0806"), bytes.fromhex("86dd")  # linux/if
 ARP_ETHERNET_IPV4 = bytes.fromhex("0001 0800 06 04")  # kinds and lengths of the addresses
 ARPOP_REQUEST, ARPOP_REPLY = bytes.fromhex("0001"), bytes.fromhex("0002")  # linux/if_arp.h
 IPV6_VERSION = bytes.fromhex("60000000")
-HOP_LIMIT = 255  # a neighbour ignores an advertisement that a router has forwarded
+HOP_LIMIT = 255  # neighbours ignore an advertisement with a lower limit, which a router has forwarded
 NEIGHBOUR_ADVERTISEMENT, OVERRIDE = bytes.fromhex("8800"), bytes.fromhex("20000000")  # RFC 4861
 TARGET_LINK_LAYER_ADDRESS = bytes.fromhex("0201")  # an option of eight bytes
 BROADCAST = bytes.fromhex("ffffffffffff")
@@ -33,14 +33,14 @@ ALL_NODES_MAC = bytes.fromhex("333300000001")
 
 
 def prepare(netlink: Netlink, link: Message, own: list[Address]) -> Callable[[], None]:
-    """Have the kernel announce a link's addresses when its MAC is set. Return the function that announces them now.
+    """Set the sysctls for announcements; return a function that announces a link's addresses once.
 
-    That function works from any network namespace. If the sysctls cannot be set, it sends the announcements itself.
+    The function works from any network namespace. If the sysctls cannot be set, it sends the announcements itself.
     """
     name, mac = link["IFLA_IFNAME"], link["IFLA_ADDRESS"]
     for path in NOTIFY if own else ():
         sysctl.prefer(path.format(name), "1")
-    # test for "0": a kernel without IPv6 lacks one of them
+    # A kernel without IPv6 lacks the second: it reads as None.
     if not own or any(sysctl.read(path.format(name)) == "0" for path in NOTIFY):
         return Announcement(name, mac, own).send
 
@@ -56,7 +56,7 @@ def prepare(netlink: Netlink, link: Message, own: list[Address]) -> Callable[[],
 class Announcement:
     """The frames that announce a link's addresses, and a packet socket for them.
 
-    The socket belongs to the network namespace that the thread is in when this is made; `send` works from any.
+    The socket belongs to the thread's network namespace at the time of creation. `send` works from any namespace.
     """
 
     def __init__(self, link: str, mac: str, addresses: list[Address]) -> None:
@@ -73,7 +73,7 @@ class Announcement:
             _complain(link, error)
 
     def send(self) -> None:
-        """Send the frames. Report a failure on stderr only: later, neighbours find out the MAC by themselves."""
+        """Send the frames. Report a failure on stderr only: neighbours learn the MAC later by themselves."""
         try:
             for frame in self.frames:
                 self.socket.send(frame)
@@ -89,8 +89,8 @@ def _frames(mac: bytes, address: Address) -> list[bytes]:
     """Return two frames for an address: one may get lost, and some neighbours accept only one kind of ARP message."""
     if address.version == 6:
         return [_neighbour_advertisement(mac, address.packed)] * 2
-    # The target's MAC in the reply must be the sender's: only then Linux takes it as gratuitous (arp_is_garp), and
-    # replaces even an entry that was confirmed a moment ago.
+    # Linux treats a reply as gratuitous only if the target's MAC is the sender's (arp_is_garp). Other replies do not
+    # replace an entry that was confirmed a moment ago.
     return [_arp(ARPOP_REQUEST, mac, address.packed, bytes(6)), _arp(ARPOP_REPLY, mac, address.packed, mac)]
 
 

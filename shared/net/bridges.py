@@ -88,7 +88,7 @@ def _bring_up(netlink: Netlink, undo: Undo, bridge: Message, flags: int, own: Po
     """Set flags of a bridge that lacks them. The same request marks a new one as set up."""
     if not is_new and bridge["flags"] & flags == flags:  # a concurrent call may have brought a new one up already
         return
-    change = links.change_flags(bridge["index"], flags, flags)
+    change = links.flags_request(bridge["index"], flags, flags)
     if is_new:
         change.message |= {"IFLA_IFALIAS": NEW_ALIAS, "IFLA_GROUP": 0}
     netlink.batch([change])
@@ -110,7 +110,7 @@ def _refuse_advertisements(netlink: Netlink, bridge: Message, *, is_new: bool) -
     if not is_new and sysctl.read(f"ipv6/conf/{name}/accept_ra") not in ("0", None):
         from shared.net import forwarding
 
-        if bridge["index"] in forwarding.learned(netlink):
+        if bridge["index"] in forwarding.learned_links(netlink):
             return
     sysctl.refuse_advertisements(name)
 
@@ -348,7 +348,7 @@ def _remove_if_unfinished(netlink: Netlink, name: str, mac: str, own: Ports) -> 
 
 def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, own: Ports) -> None:
     if links.by_index(netlink, before["index"]) and not has_other_ports(netlink, before["index"], *own):
-        netlink.batch([links.change_flags(before["index"], before["flags"], changed)])
+        netlink.batch([links.flags_request(before["index"], before["flags"], changed)])
 
 
 def join_requests(index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool) -> list[Request]:

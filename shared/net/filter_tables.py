@@ -1,4 +1,7 @@
-"""Which packet filters the host has, asked by one message, so that a call without any loads nothing that knows them."""
+"""Find the packet filters of the host with one message.
+
+A call on a host without packet filters need not load the modules that change them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from shared.net.wire import (
 INET, BRIDGE = (NFPROTO_INET, "pycni"), (NFPROTO_BRIDGE, "pycni")  # this suite's tables
 REFERENCES = (NFPROTO_BRIDGE, "nat")  # the table of the reference plugins' MAC spoof check
 IPTABLES = ((NFPROTO_IPV4, "nat"), (NFPROTO_IPV6, "nat"))
-LEGACY = (0, "nat")  # stands for the older iptables, whose tables are none of nf_tables'
+LEGACY = (0, "nat")  # stands for iptables-legacy: its tables are not in nf_tables
 LEGACY_NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 OF_BRIDGES = frozenset({BRIDGE, REFERENCES})
 ALL = frozenset({INET, *OF_BRIDGES, *IPTABLES})
@@ -32,16 +35,17 @@ if TYPE_CHECKING:
 
 
 class Nfnetlink(Netlink):
-    """A socket to netfilter of the network namespace that the thread is in when this is made."""
+    """A netfilter socket in the thread's network namespace at the time of creation."""
 
     protocol = NETLINK_NETFILTER
 
 
-_open: list[Nfnetlink] = []  # until exit: closing may wait until the kernel has freed what others deleted
+# Sockets stay open until exit: close() may wait until the kernel has freed the objects that other calls deleted.
+_open: list[Nfnetlink] = []
 
 
 def present() -> set[tuple[int, str]]:
-    """Return those of the tables above that the host has, and LEGACY if the older iptables may have rules."""
+    """Return the tables of ALL that the host has, and LEGACY if iptables-legacy may have rules."""
     try:
         _open.append(kernel := Nfnetlink())
         found = kernel.scan(NFT_MSG_GETTABLE, None, _known)
@@ -50,10 +54,7 @@ def present() -> set[tuple[int, str]]:
             raise
         found = set()
     except OSError as error:
-        if error.errno not in (
-            errno.EPROTONOSUPPORT,
-            errno.EAFNOSUPPORT,
-        ):  # nor anything of netfilter that speaks netlink
+        if error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):  # the kernel has no netfilter netlink
             raise
         found = set()
     return {*found, *([LEGACY] if any(b"nat" in legacy_tables(path) for path in LEGACY_NAMES.values()) else [])}
@@ -64,7 +65,7 @@ def _known(tables: Iterator[Message]) -> set[tuple[int, str]]:
 
 
 def legacy_tables(path: str) -> list[bytes]:
-    """Return the names of the older iptables' tables in one of LEGACY_NAMES; none if the kernel has not loaded it."""
+    """Return the tables of iptables-legacy in one of LEGACY_NAMES; none if the kernel has not loaded it."""
     try:
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:

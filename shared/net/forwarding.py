@@ -1,46 +1,46 @@
-"""Turning on the host's forwarding without losing the routes that its links have from router advertisements.
+"""Turn on the host's forwarding, and keep the routes that its links have from router advertisements.
 
-When IPv6 forwarding goes on, the kernel deletes these routes and ignores further advertisements, unless the link has
-accept_ra 2 (rt6_purge_dflt_routers in net/ipv6/route.c, ipv6_accept_ra in include/net/ipv6.h).
+When IPv6 forwarding is turned on, the kernel deletes these routes and ignores further advertisements. Links with
+accept_ra 2 are exempt (rt6_purge_dflt_routers in net/ipv6/route.c, ipv6_accept_ra in include/net/ipv6.h).
 """
 
 from __future__ import annotations
 
 from shared.cni.ip import Address
 from shared.net import addresses, links, sysctl
-from shared.net.netlink import next_hops
+from shared.net.messages import next_hops
 from shared.net.wire import AF_INET6, IFA_F_PERMANENT, RTM_GETADDR, RTM_GETROUTE, RTPROT_RA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
 
-WHILE_HOST, ALWAYS = "1", "2"  # accept_ra: unless the link forwards, and in any case
+WHILE_HOST, ALWAYS = "1", "2"  # accept_ra: accept advertisements unless the link forwards, or always
 OFF = "0"
 
 
 def turn_on(netlink: Netlink, version: int) -> None:
-    """Let the host forward an IP version's packets. Raises InternalError if it does not and cannot be made to."""
+    """Turn on the host's forwarding of an IP version. Raises InternalError if that fails."""
     path = sysctl.FORWARDING[version]
     if sysctl.read(path) not in (OFF, None):
         return
     if version == 6:
-        for name in relying(netlink):
+        for name in links_at_risk(netlink):
             sysctl.write(accept_ra(name), ALWAYS)
     sysctl.require(path, "1")
 
 
-def relying(netlink: Netlink) -> list[str]:
-    """Return the names of the links that would lose what they have from advertisements if the host forwarded."""
-    found = [links.by_index(netlink, index) for index in sorted(learned(netlink))]
+def links_at_risk(netlink: Netlink) -> list[str]:
+    """Return the names of the links that would lose routes from advertisements if the host forwarded."""
+    found = [links.by_index(netlink, index) for index in sorted(learned_links(netlink))]
     names = [link["IFLA_IFNAME"] for link in found if link is not None]
     return [name for name in names if sysctl.read(accept_ra(name)) == WHILE_HOST]
 
 
-def learned(netlink: Netlink) -> set[int]:
+def learned_links(netlink: Netlink) -> set[int]:
     """Return the indexes of the links that have a route or an address from router advertisements.
 
-    Also those with an address by DHCPv6, to which an advertisement leads.
+    Include links with an address from DHCPv6, because advertisements start DHCPv6.
     """
     found = set()
     for route in netlink.dump(RTM_GETROUTE, {"family": AF_INET6, "proto": RTPROT_RA}):
@@ -57,5 +57,5 @@ def _has_lifetime(address: Message) -> bool:
 
 
 def accept_ra(link: str) -> str:
-    """Return the path of the sysctl that says if a link takes router advertisements."""
+    """Return the path of the sysctl that makes a link accept router advertisements."""
     return f"ipv6/conf/{link}/accept_ra"

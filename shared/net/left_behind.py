@@ -1,10 +1,10 @@
-"""Find links that GC may delete, by their names and aliases, and by their age if they have no alias."""
+"""Find links that GC may delete: by name and alias, and by age if they have no alias."""
 
 from __future__ import annotations
 
 from time import monotonic
 
-from shared.net.netlink import decode_part
+from shared.net.messages import decode_part
 from shared.net.owner import is_network
 
 TYPE_CHECKING = False
@@ -15,19 +15,19 @@ YOUNG_SECONDS = 60.0
 
 
 def is_left_behind(link: Message, network: str) -> bool:
-    """Return True if a link whose name derives from the network belongs to it, and no ADD is at work on it.
+    """Return True if a link with a name of the network belongs to the network, and no ADD is working on it.
 
-    The name has few digits of the network's digest: another network may have the same. A link without alias must be
-    old: an ADD may have created it, and not given it the alias yet.
+    Another network may have the same names, because they have only a few digits of the network's digest. A running ADD
+    may have created a link without an alias and not named it yet, so such a link must be old.
     """
     known = is_network(link.get("IFLA_IFALIAS", ""), network)
     return _is_old(link) if known is None else known
 
 
 def _is_old(link: Message) -> bool:
-    """Return True if the link has had its IPv6 state, which it gets when it is created, for a minute.
+    """Return True if the link is older than YOUNG_SECONDS; False if the kernel does not show its age.
 
-    False if the kernel does not tell.
+    The age is that of the link's IPv6 state, which the kernel creates with the link.
     """
     inet6 = decode_part("af_spec/inet", link.get("IFLA_AF_SPEC", b"")).get("AF_INET6", {})
     since = inet6.get("IFLA_INET6_CACHEINFO", {}).get("tstamp")  # in hundredths of a second after boot

@@ -36,7 +36,7 @@ def write(pod: Netlink, link: Message, attributes: dict[str, Any]) -> None:
     mask = sum(bit for name, bit in FLAGS.items() if name in attributes)
     if mask:
         flags = sum(bit for name, bit in FLAGS.items() if attributes.get(name))
-        requests.append(links.change_flags(index, flags, mask))
+        requests.append(links.flags_request(index, flags, mask))
     if "mac" in attributes:
         change = {"index": index, "IFLA_ADDRESS": attributes["mac"]}
         try:

@@ -1,4 +1,4 @@
-"""Links: looking them up, veth pairs, flags, removal."""
+"""Look up links, create veth pairs, set flags, delete links."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ IF_OPER_UNKNOWN, IF_OPER_UP = 0, 6  # linux/if.h
 
 
 class NoLink(InternalError):
-    """There is no link of the name."""
+    """No link has the name."""
 
 
 class LinkExists(InternalError):
-    """The name of a link to be made is taken."""
+    """A link to be created has a name that another link has."""
 
 
 def get(netlink: Netlink, name: str) -> Message | None:
-    """The link of that name, or None."""
+    """Return the link of that name, or None."""
     return netlink.get(RTM_GETLINK, {"IFLA_IFNAME": name})
 
 
 def own_name(name: str, netlink: Netlink | None = None) -> str:
-    """Return the own name of the host's link that has this name or alternative name (IFLA_ALT_IFNAME), else the name.
+    """Return the primary name of the host link that has this name or alternative name (IFLA_ALT_IFNAME).
 
-    A link's sysctls have its own name, so that one look there tells most callers that they have it.
+    Return the name itself if no link has it. The sysctls of a link are under its primary name. The existence of that
+    directory spares most callers a netlink request.
     """
     if posix.access(f"/proc/sys/net/ipv4/conf/{name}", posix.F_OK):
         return name
@@ -53,14 +54,14 @@ def own_name(name: str, netlink: Netlink | None = None) -> str:
 
 
 def by_index(netlink: Netlink, index: int) -> Message | None:
-    """The link of that index, or None."""
+    """Return the link of that index, or None."""
     return netlink.get(RTM_GETLINK, {"index": index})
 
 
 def peer_here(netlink: Netlink, link: Message) -> Message | None:
     """Return the other end of a veth pair in the same namespace; None if it is elsewhere or the link is no veth.
 
-    An index in another namespace would be the number of a stranger here.
+    In this namespace, the index of an end elsewhere may belong to an unrelated link.
     """
     if kind(link) != "veth" or "IFLA_LINK_NETNSID" in link or not link.get("IFLA_LINK"):
         return None
@@ -68,27 +69,27 @@ def peer_here(netlink: Netlink, link: Message) -> Message | None:
 
 
 def leads_to_pod(host: Netlink, link: Message) -> bool:
-    """Return True if a host link's other end is in another namespace, and that one is alive."""
+    """Return True if a host link's other end is in another namespace, and that namespace still exists."""
     number = link.get("IFLA_LINK_NETNSID", -1)
     if number < 0:
         return False
     try:
         host.get(RTM_GETLINK, {"index": link.get("IFLA_LINK", 0), "IFLA_IF_NETNSID": number})
     except NetlinkError as error:
-        return error.errno != errno.EINVAL  # EINVAL: the number is of no namespace that is alive
+        return error.errno != errno.EINVAL  # EINVAL: the number belongs to no living namespace
     return True
 
 
 def is_doomed(host: Netlink, link: Message) -> bool:
     """Return True if a host link's other end is in a deleted namespace.
 
-    Both stay until the kernel comes to them, with the namespace's old number.
+    The kernel deletes both some time later. Until then the link shows the namespace's old number.
     """
     return link.get("IFLA_LINK_NETNSID", -1) >= 0 and not leads_to_pod(host, link)
 
 
 def require(netlink: Netlink, name: str) -> Message:
-    """The link of that name; raises NoLink where there is none."""
+    """Return the link of that name; raise NoLink if there is none."""
     link = get(netlink, name)
     if link is None:
         raise NoLink(f"there is no link {name}")
@@ -96,34 +97,34 @@ def require(netlink: Netlink, name: str) -> Message:
 
 
 def kind(link: Message) -> str:
-    """The kernel's name for the kind of a virtual link (veth, bridge…), empty for hardware."""
+    """Return the kernel's name for the kind of a virtual link (veth, bridge…), empty for hardware."""
     return str(link.get("IFLA_LINKINFO", {}).get("IFLA_INFO_KIND", ""))
 
 
-def change_flags(index: int, flags: int, mask: int) -> Request:
-    """A request that sets the flags in `mask` as in `flags` (IFF_*)."""
+def flags_request(index: int, flags: int, mask: int) -> Request:
+    """Return a request that sets a link's flags in `mask` to their values in `flags` (IFF_*)."""
     return Request(RTM_NEWLINK, {"index": index, "flags": flags, "change": mask})
 
 
 def set_up(netlink: Netlink, index: int) -> None:
-    """Brings a link up."""
-    netlink.batch([change_flags(index, IFF_UP, IFF_UP)])
+    """Bring a link up."""
+    netlink.batch([flags_request(index, IFF_UP, IFF_UP)])
 
 
 def set_down(netlink: Netlink, index: int) -> None:
-    """Takes a link down."""
-    netlink.batch([change_flags(index, 0, IFF_UP)])
+    """Take a link down."""
+    netlink.batch([flags_request(index, 0, IFF_UP)])
 
 
-def silence(netlink: Netlink, name: str) -> None:
-    """Takes a link down if it is there, which ends all that comes by it: the other end of a veth has no say in that."""
+def set_down_if_exists(netlink: Netlink, name: str) -> None:
+    """Take a link down if it exists, so that nothing arrives through it. The other end of a veth cannot prevent it."""
     netlink.request(RTM_NEWLINK, {"IFLA_IFNAME": name, "flags": 0, "change": IFF_UP}, 0, (errno.ENODEV,))
 
 
 def delete(netlink: Netlink, name: str) -> bool:
-    """Removes a link, and with a veth its other end; whether there was one.
+    """Delete a link, and a veth's other end with it; return False if there was none.
 
-    The kernel answers when the link is gone for good, 10 to 25 ms later (it waits for RCU).
+    The kernel answers after 10 to 25 ms, when the link no longer exists: it waits for RCU.
     """
     try:
         netlink.request(RTM_DELLINK, {"IFLA_IFNAME": name})
@@ -153,7 +154,7 @@ def delete_all(netlink: Netlink, is_doomed: Callable[[Message], bool]) -> None:
     doomed = netlink.scan(RTM_GETLINK, None, doomed_of)
     if len(doomed) > 1:
         _delete_group(netlink, doomed, taken)
-        # another call may have moved some to a group of its own, and an old kernel deletes no groups
+        # Another call may have moved some links to its own group, and older kernels cannot delete a group.
         doomed = sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))
     netlink.batch([Request(RTM_DELLINK, {"index": index}, 0, (errno.ENODEV,)) for index in doomed])
 
@@ -175,8 +176,8 @@ def _delete_group(netlink: Netlink, members: list[int], taken: set[int]) -> None
 def smallest_mtu(netlink: Netlink, bridge: str, uplinks: list[str]) -> int:
     """Return the smallest MTU in bytes of the up links that are neither loopback nor point-to-point: kubenet's choice.
 
-    The bridge itself and its ports do not count, or a small MTU would outlive its reason. The uplinks always do, since
-    the pods' frames leave by them. 0, the kernel's default, if there is no other link.
+    Ignore the bridge and its ports: otherwise a small MTU would stay after its cause was removed. Always count the
+    uplinks, because the pods' frames leave through them. Return 0, the kernel's default, if no link counts.
     """
     present = get(netlink, bridge)
     own = present and present["index"]

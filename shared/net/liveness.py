@@ -1,12 +1,12 @@
-"""Tell dead attachments from living ones, by a mark that their ADD left.
+"""Detect dead attachments, using a mark that ADD stored.
 
-A mark names the network namespace of the pod: `<device>:<inode>[:<time>] <path>`. An attachment is dead if its path
-leads to no namespace or to another one, and its link on the host is gone too. If that cannot be told, it counts as
-alive.
+A mark identifies the network namespace of the pod: `<device>:<inode>[:<time>] <path>`. An attachment is dead only if
+the path leads to no namespace or to another one, and its host link no longer exists. If either is uncertain, it counts
+as alive.
 
-The kernel gives the inode number of a deleted namespace to the next one. The time tells the two apart: it is the time
-of modification in nanoseconds, and does not change while the namespace is mounted at the path. A symbolic link, as in
-/proc/PID/ns, mounts nothing: the kernel creates the inode anew for each look, so its mark has no time.
+The kernel gives the inode number of a deleted namespace to the next one. The time distinguishes the two: it is the time
+of modification in nanoseconds, which stays the same while the namespace is mounted at the path. A mark of a symbolic
+link, as in /proc/PID/ns, has no time: nothing is mounted there, and the kernel creates the inode anew for each access.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def mark(path: str) -> str:
-    """Return the mark of the namespace at `path`, empty if there is none."""
+    """Return the mark of the namespace at `path`; empty if the path does not exist."""
     identity = _identity(path)
     return f"{identity} {path}" if identity else ""
 
@@ -31,14 +31,14 @@ def mark(path: str) -> str:
 def is_dead(owner: Owner, marked: str, *, patient: bool = False) -> bool:
     """Return True if the attachment with this mark has lost its namespace and its host link.
 
-    False for an empty mark, as releases before 0.2.0 leave it: it proves nothing. The kernel deletes the link some time
-    after the namespace. If `patient`, wait a moment for a link that is still there.
+    An empty mark, as stored by releases before 0.2.0, proves nothing: return False. The kernel deletes the link some
+    time after the namespace. If `patient`, wait a moment for the deletion of the link.
     """
     return is_gone(owner.host_link, marked, patient=patient)
 
 
 def is_gone(host_link: str, marked: str, *, patient: bool = False) -> bool:
-    """Return True if the attachment with this host link and mark is dead, as `is_dead`."""
+    """Return True if the attachment with this host link and mark is dead, as `is_dead` does."""
     return is_lost(marked) and (not is_link(host_link) or _goes(host_link, patient=patient))
 
 
@@ -49,7 +49,7 @@ def is_lost(marked: str) -> bool:
 
 
 def _identity(path: str) -> str | None:
-    """Return `<device>:<inode>[:<time>]`, empty if nothing is there, None if that cannot be told."""
+    """Return `<device>:<inode>[:<time>]`, empty if the path does not exist, None if that is uncertain."""
     try:
         found = posix.lstat(path)
         if found.st_mode & S_IFMT == S_IFLNK:
@@ -72,6 +72,7 @@ def is_link(name: str) -> bool:
 
 
 def _goes(name: str, *, patient: bool) -> bool:
+    """Return True if the link is about to be deleted. If `patient`, wait a moment for its deletion."""
     from shared.net import wait
     from shared.net.netlink import Netlink
 

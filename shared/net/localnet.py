@@ -1,11 +1,12 @@
-"""route_localnet of the links that lead to pods, by which 127.0.0.1's packets find host ports.
+"""Switch route_localnet of the links that lead to pods, so that packets from 127.0.0.1 reach host ports.
 
-The switch lets the link's neighbours in as well, so that it is on only behind rules that drop them (CVE-2020-8558).
-A note, an empty file with the link's index and name, says that this suite turned the switch on. Rules, not notes, say
-if somebody needs it.
-Each ADD makes its rules, then looks at the switch under the lock. Each DEL removes its rules, then looks at all rules
-and sets the switch back under the same lock: it sees either the rules of a concurrent ADD, or that ADD sees the switch
-that was set back.
+The switch also lets the link's neighbours reach 127.0.0.1 (CVE-2020-8558), so it is on only if rules drop their
+packets. A note, an empty file with the link's index and name, records that this suite turned the switch on. Rules, not
+notes, show if an attachment needs the switch.
+
+Each ADD creates its rules, then reads the switch under the lock. Each DEL removes its rules, then reads all rules and
+turns the switch off under the same lock. So a DEL sees the rules of a concurrent ADD, or that ADD sees that the switch
+is off.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ def switch(link: str) -> str:
 
 
 def is_on(link: str) -> bool:
-    """Return True if the switch of this name's link is on; False if there is no such link."""
+    """Return True if the switch of a link is on; False if there is no such link."""
     return sysctl.read(switch(link)) == "1"
 
 
 def towards(host: Netlink, pod: Address, named: Sequence[str]) -> Message | None:
-    """Return the link that leads to a pod, None if that is one by which the host reaches others, or nothing does.
+    """Return the link that leads to a pod, or None if there is none, or the host reaches other hosts through it.
 
-    `named` are the host's links in the pod's result. If it has none, then a bridge will do, or a veth pair into another
-    namespace, unless a gateway is beyond it.
+    `named` are the host's links in the pod's result. If the result names none, return a bridge, or a veth pair into
+    another namespace, unless a route through the link has a gateway.
     """
     route = routes.towards(host, pod)
     link = links.by_index(host, route["RTA_OIF"]) if route and "RTA_GATEWAY" not in route else None
@@ -57,23 +58,23 @@ def towards(host: Netlink, pod: Address, named: Sequence[str]) -> Message | None
 
 
 def turn_on(link: Message) -> None:
-    """Turn the switch of a link on, and note that if it was off. The rules that make it safe must be there."""
-    from shared.net.turns import turn
+    """Turn on the switch of a link, and write a note if it was off. The rules that make it safe must exist."""
+    from shared.net import rules_lock
 
     name = link["IFLA_IFNAME"]
-    with turn(NOTES):
+    with rules_lock.hold(NOTES):
         if sysctl.read(switch(name)) != "1":
             record.mark(f"{NOTES}/{link['index']}-{name}")
             sysctl.require(switch(name), "1")
 
 
-def set_back(is_needed: Callable[[], bool]) -> None:
-    """Turn off the switches that this suite turned on, unless somebody still needs them. Report one that cannot be."""
+def turn_off_unneeded(is_needed: Callable[[], bool]) -> None:
+    """Turn off the switches that this suite turned on, unless they `is_needed`. Report those that stay on."""
     if not _notes():
         return
-    from shared.net.turns import turn
+    from shared.net import rules_lock
 
-    with turn(NOTES, only_removes=True):
+    with rules_lock.hold(NOTES, only_removes=True):
         if is_needed():
             return
         host = Netlink()
@@ -84,7 +85,7 @@ def set_back(is_needed: Callable[[], bool]) -> None:
 
 
 def _notes() -> list[str]:
-    """Return the names of the notes; none if there is no directory. Raises IOFailure."""
+    """Return the names of the notes; none if their directory does not exist. Raises IOFailure."""
     try:
         descriptor = posix.open(NOTES, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except FileNotFoundError:
@@ -100,7 +101,10 @@ def _notes() -> list[str]:
 
 
 def _turn_off(name: str) -> bool:
-    """Return False if that is impossible, which is no reason to keep a pod: the rules are there still."""
+    """Turn off the switch of a link; report a failure and return False.
+
+    A failure must not prevent the deletion of a pod: the rules that make the switch safe stay.
+    """
     try:
         sysctl.require(switch(name), "0")
     except InternalError as error:
@@ -110,7 +114,7 @@ def _turn_off(name: str) -> bool:
 
 
 def _noted(host: Netlink, note: str) -> Message | None:
-    """Return the link that a note is about, None if it is gone; another one may have its name or its index by now."""
+    """Return the link of a note. None if the link was deleted, even if another one has its name or index by now."""
     index, _, name = note.partition("-")
     link = links.by_index(host, int(index)) if index.isdecimal() and int(index) else None
     return link if link is not None and link["IFLA_IFNAME"] == name else None

@@ -1,4 +1,4 @@
-"""A pod's network namespace: opened once, checked first, entered in the open."""
+"""Open a pod's network namespace, check it, and enter it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 OWN = "/proc/thread-self/ns/net"
 OVERRIDE = b"CNI_NETNS_OVERRIDE"
-OVERRIDES = (b"1", b"TRUE")  # in any case of the letters, as the reference has it
+OVERRIDES = (b"1", b"TRUE")  # in upper or lower case, as in the reference plugins
 NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, on most architectures
-IOC_NONE = 0x20000000  # asm/ioctl.h: a bit that the others set in requests without data
+IOC_NONE = 0x20000000  # asm/ioctl.h: a bit that other architectures set in requests without data
 WITH_IOC_NONE = ("alpha", "mips", "ppc", "sparc")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 SO_NETNS_COOKIE = 71  # asm/socket.h, on all architectures but parisc and sparc, which refuse this number
 
 
 class HostNetns(InvalidNetns):
-    """The path leads to the namespace that the plugin itself runs in."""
+    """The path leads to the namespace of the plugin itself."""
 
 
 class Netns:
-    """An open network namespace; `with` moves the calling thread inside and back.
+    """An open network namespace. `with` moves the calling thread inside and back.
 
-    `is_own` is True for the namespace that the call runs in, which only CNI_NETNS_OVERRIDE admits: the pod's links are
-    the host's then, and a name alone does not say whose a link is.
+    `is_own` is True for the namespace of the call itself, which only CNI_NETNS_OVERRIDE admits. The pod's links are
+    then among the host's, and a name alone does not identify the owner of a link.
     """
 
     def __init__(self, path: str, descriptor: int, home: int, *, is_own: bool = False) -> None:
@@ -41,10 +41,10 @@ class Netns:
         self.is_own = is_own
 
     def identity(self) -> str:
-        """Return `<device>:<inode>:<cookie>`, which no other namespace has until the next boot.
+        """Return `<device>:<inode>:<cookie>`, which is unique until the next boot.
 
-        The kernel gives the inode number of a deleted namespace to the next one, but never its cookie. Kernels before
-        5.14 do not tell the cookie: it is empty.
+        The kernel gives the inode number of a deleted namespace to the next one, but never its cookie. Linux before
+        5.14 does not show the cookie: it is empty, and the text is not unique.
         """
         from shared.sockets import native as socket
 
@@ -60,7 +60,7 @@ class Netns:
         return f"{found.st_dev}:{found.st_ino}:{cookie}"
 
     def close(self) -> None:
-        """Lets go of the namespace, which an open one keeps alive; an executable leaves that to its exit."""
+        """Close the namespace: an open one cannot be deleted. An executable leaves that to its exit."""
         posix.close(self.descriptor)
         posix.close(self.home)
 
@@ -75,14 +75,14 @@ class Netns:
 
 
 def open_netns(path: str) -> Netns:
-    """Open the network namespace at `path`, which must not be the one that the call runs in.
+    """Open the network namespace at `path`.
 
-    CNI_NETNS_OVERRIDE=1 or TRUE in the environment admits that one, too. Raises UnknownContainer if there is nothing,
-    InvalidNetns if there is something else or the host's own.
+    Raises UnknownContainer if the path does not exist, InvalidNetns if it is no network namespace. Raises HostNetns if
+    it is the namespace of the call itself, unless CNI_NETNS_OVERRIDE=1 or TRUE is in the environment.
     """
     steps.begin("netns")
     try:
-        # a FIFO would block without O_NONBLOCK
+        # without O_NONBLOCK, opening a FIFO would block
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         raise UnknownContainer(f"CNI_NETNS {path!r} does not exist") from None
@@ -106,15 +106,15 @@ def open_netns(path: str) -> Netns:
 
 
 def request_of_type(machine: str) -> int:
-    """Return the number of the ioctl NS_GET_NSTYPE on a machine, as uname(2) names it."""
+    """Return the number of the ioctl NS_GET_NSTYPE on an architecture, as uname(2) names it."""
     return NS_GET_NSTYPE | (IOC_NONE if machine.startswith(WITH_IOC_NONE) else 0)
 
 
 def open_if_there(path: str) -> Netns | None:
-    """Open a namespace for DEL, which has nothing to do in one that is gone: None if the path leads to no pod.
+    """Open a namespace for DEL; return None if the path leads to no pod, so that nothing is left to do there.
 
-    A deleted namespace leaves an empty file at its old mount point. A path by a process id that another process has by
-    now can lead to the host's own namespace.
+    A deleted namespace leaves an empty file at its old mount point. A path with a process id can lead to the host's own
+    namespace if another process has that id by now.
     """
     if not path:
         return None
@@ -125,7 +125,7 @@ def open_if_there(path: str) -> Netns | None:
 
 
 def refuse_own(path: str) -> None:
-    """Raise HostNetns if the path leads to the namespace that the call runs in. Accept a path that leads nowhere."""
+    """Raise HostNetns if the path leads to the namespace of the call itself. Accept a path that leads nowhere."""
     try:
         open_netns(path)
     except HostNetns:
@@ -134,10 +134,10 @@ def refuse_own(path: str) -> None:
         return
 
 
-def throw_away() -> Netns:
-    """A new network namespace with nothing but `lo`, for trials: the kernel removes it with all that is in it.
+def create_temporary() -> Netns:
+    """Create a network namespace for trials, with `lo` alone. The kernel deletes it when it is closed.
 
-    Raises OSError where there cannot be another one.
+    Raises OSError if the kernel refuses another namespace.
     """
     home = posix.open(OWN, posix.O_RDONLY | posix.O_CLOEXEC)
     unshare = getattr(posix, "unshare", None)  # from Python 3.12

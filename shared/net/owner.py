@@ -1,6 +1,6 @@
-"""The names on the host that derive from an attachment, (network, container id, ifname).
+"""Derive the names of an attachment's objects from its network, container id and interface name.
 
-By them DEL, CHECK and GC find what is its own without the pod's namespace and without a result.
+With these names DEL, CHECK and GC find the objects without the pod's namespace and without a result.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ FILE_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
 
 
 def digest(data: bytes) -> str:
-    """Return 48 hexadecimal digits that derive from the data and from no other."""
+    """Return the data's BLAKE2b digest as 48 hexadecimal digits."""
     try:
         return blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
-    except (TypeError, ValueError):  # a FIPS build's hash is absent, forbidden, or OpenSSL's, which takes no size
-        from shared.net import blake2
+    except (TypeError, ValueError):  # in a FIPS build, BLAKE2b is missing, forbidden, or of OpenSSL and takes no size
+        from shared.cni import blake2
 
         return blake2.hexdigest(data, DIGEST_BYTES)
 
 
 def has_fast_digests() -> bool:
-    """Return True if this Python has BLAKE2 with sizes; `digest` takes fifty times as long without."""
+    """Return True if this Python has BLAKE2 with sizes. Without it, `digest` takes fifty times as long."""
     try:
         blake2b(b"", digest_size=DIGEST_BYTES)
     except (TypeError, ValueError):
@@ -43,9 +43,9 @@ def has_fast_digests() -> bool:
 
 
 def file_name(name: str, suffix: str = "", *, spare: int = 0) -> str:
-    """Return the name and suffix as a file's name, with a digest in place of a name that is too long.
+    """Return the name and suffix as a file's name. Replace a name that is too long by a digest.
 
-    `spare` bytes are kept free for another suffix. The digest is nobody else's name: container ids and networks do not
+    `spare` bytes stay free for another suffix. The digest cannot collide with a name: container ids and networks do not
     begin with `~`.
     """
     if len(f"{name}{suffix}".encode()) <= FILE_NAME_BYTES - spare:
@@ -59,9 +59,9 @@ def _mac(digits: str) -> str:
 
 
 def port_mac(mac: str) -> str:
-    """Return a MAC for a bridge's port, made from another one by replacing its first byte.
+    """Return a MAC for a bridge's port: the given MAC with fe as its first byte.
 
-    A bridge whose MAC nobody set takes the lowest of its ports': fe:… gives precedence to the links of others.
+    If a bridge has no MAC of its own, it takes the lowest MAC of its ports. With fe:… it prefers the links of others.
     """
     return "fe" + mac[2:]
 
@@ -69,8 +69,7 @@ def port_mac(mac: str) -> str:
 class Owner:
     """The names and MACs of one attachment.
 
-    The MACs are given rather than left to the kernel so that udev's MACAddressPolicy leaves them alone and a result
-    stays true.
+    The suite sets the MACs itself because udev's MACAddressPolicy changes random MACs, and the result would be wrong.
     """
 
     def __init__(self, network: str, container_id: str, ifname: str) -> None:
@@ -86,9 +85,9 @@ class Owner:
 
     @property
     def alias(self) -> str:
-        """Return the host link's IFLA_IFALIAS, by which people and GC know whose it is.
+        """The host link's IFLA_IFALIAS: it names the attachment, for people and GC.
 
-        If the names are too long for the kernel, digests of the network and of the container id stand for them.
+        If the names are too long for the kernel, digests replace the network and the container id.
         """
         alias = f"{ALIAS_PREFIX}{self.network}/{self.container_id}/{self.ifname}"
         if len(alias.encode()) <= ALIAS_BYTES:
@@ -101,28 +100,28 @@ def _stand_in(name: str) -> str:
 
 
 def network_prefix(network: str) -> str:
-    """How the names of a network's host links begin; eight hexadecimal digits follow."""
+    """Return the prefix of the names of a network's host links. Eight hexadecimal digits follow it."""
     return LINK_PREFIX + digest(network.encode())[:NETWORK_DIGITS]
 
 
 def ifb_prefix(network: str) -> str:
-    """How the names of a network's ifb devices begin; the hyphen tells them from the reference's, which have none."""
+    """Return the prefix of the names of a network's ifb devices. The reference's names have no hyphen."""
     return f"{IFB_PREFIX}{digest(network.encode())[:NETWORK_DIGITS]}-"
 
 
 def is_host_link(name: str, network: str) -> bool:
-    """Whether a name has the form that host links of the network have."""
+    """Return True if a name has the form of the network's host links."""
     return _is_derived(name, network_prefix(network))
 
 
 def is_pod_link(name: str, alias: str) -> bool:
-    """Return True if a link of that name and alias is the host's end of a pod of any network, made by the suite."""
+    """Return True if a name and alias are of a host link that this suite made for a pod of any network."""
     prefix = name[: len(LINK_PREFIX) + NETWORK_DIGITS]
     return alias.startswith(ALIAS_PREFIX) or (prefix.startswith(LINK_PREFIX) and _is_derived(name, prefix))
 
 
 def is_ifb(name: str, network: str) -> bool:
-    """Whether a name has the form that ifb devices of the network have."""
+    """Return True if a name has the form of the network's ifb devices."""
     return _is_derived(name, ifb_prefix(network))
 
 
@@ -131,14 +130,14 @@ def _is_derived(name: str, prefix: str) -> bool:
     return name.startswith(prefix) and len(tail) == 8 and set(tail) <= set("0123456789abcdef")
 
 
-def attachment(alias: str) -> tuple[str, str, str] | None:
-    """Return the (network, container id, ifname) that an alias names; None if it has digests, or is another's."""
+def parse_alias(alias: str) -> tuple[str, str, str] | None:
+    """Return the network, container id and ifname in an alias; None if it has digests, or is not this suite's."""
     parts = _parts(alias)
     return (parts[0], parts[1], parts[2]) if parts and not parts[0].startswith(STAND_IN) else None
 
 
 def is_network(alias: str, network: str) -> bool | None:
-    """Return whether an alias names an attachment of the network, in full or by digest; None if it names none."""
+    """Return True if an alias names an attachment of the network, by name or digest; None if it names none."""
     parts = _parts(alias)
     return parts[0] in (network, _stand_in(network)) if parts else None
 
@@ -149,5 +148,5 @@ def _parts(alias: str) -> list[str]:
 
 
 def stable_link(text: str) -> str:
-    """A host link's name for something that is not one attachment's, such as a bridge's VLAN gateway port."""
+    """Return the name of a host link that several attachments share, such as a bridge's VLAN gateway port."""
     return LINK_PREFIX + digest(text.encode())[:8]

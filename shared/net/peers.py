@@ -1,7 +1,7 @@
-"""Find the host's end of a pod's veth pair, and the attachment that it belongs to.
+"""Find the host's end of a pod's veth pair, and check that it belongs to the attachment.
 
-A pod can name, number and replace its links at will, and a path can lead to another pod by now. So a number from inside
-the pod is only a hint. The link on the host itself tells its other end: the number of a link, and of a namespace.
+A pod can rename, renumber and replace its links, and a path can lead to another pod by now. So an index from inside the
+pod is only a hint. The link on the host shows reliably the index and the namespace of its other end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from shared.cni.errors import CniError, InternalError
 from shared.cni.names import is_link_name
 from shared.net import addresses, links
 from shared.net.netlink import Netlink
-from shared.net.owner import attachment, is_pod_link
+from shared.net.owner import is_pod_link, parse_alias
 from shared.net.wire import RTM_GETNSID
 from shared.undo import complain
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Found = TypeVar("Found")
 
 
-ADDRESSES = 64  # of a pod whose leases are looked up
+ADDRESSES = 64  # of a pod: the leases of so many are looked up
 
 
 class Strange(InternalError):
@@ -36,7 +36,7 @@ class Strange(InternalError):
 
 
 def attempt(look: Callable[[], Found]) -> Found | None:
-    """Return the result of a look into a pod. If it fails, complain and return None: DEL does not depend on the pod."""
+    """Return the result of a look into a pod. If it fails, report it and return None: DEL must not depend on a pod."""
     try:
         return look()
     except (CniError, OSError, ValueError) as error:
@@ -45,7 +45,7 @@ def attempt(look: Callable[[], Found]) -> Found | None:
 
 
 def of_pod(host: Netlink, pod_netns: Netns, owner: Owner) -> Message | None:
-    """Return the host's end of the pod's interface, None if there is none.
+    """Return the host's end of the pod's interface, None if the interface has none.
 
     Raises Strange if the link is another attachment's.
     """
@@ -55,7 +55,7 @@ def of_pod(host: Netlink, pod_netns: Netns, owner: Owner) -> Message | None:
 
 
 def of_link(host: Netlink, pod_netns: Netns, owner: Owner, inside: Message) -> Message | None:
-    """Return the host's end of a link in the pod's namespace, None if there is none. Raises as `of_pod`."""
+    """Return the host's end of a link in the pod's namespace, None if the link has none. Raises as `of_pod`."""
     index = inside.get("IFLA_LINK", 0)
     end = links.by_index(host, index) if index and links.kind(inside) == "veth" else None
     if end is None or links.kind(end) != "veth" or end.get("IFLA_LINK") != inside["index"]:
@@ -63,13 +63,13 @@ def of_link(host: Netlink, pod_netns: Netns, owner: Owner, inside: Message) -> M
     if end.get("IFLA_LINK_NETNSID") != _number(host, pod_netns):
         return None
     if is_strange(end, owner):
-        made_for = "/".join(attachment(end.get("IFLA_IFALIAS", "")) or ("another attachment",))
+        made_for = "/".join(parse_alias(end.get("IFLA_IFALIAS", "")) or ("another attachment",))
         raise Strange(f"{owner.ifname} in {pod_netns.path} leads to {end['IFLA_IFNAME']}, the link of {made_for}")
     return end
 
 
 def _number(host: Netlink, pod_netns: Netns) -> int | None:
-    """Return the number of the pod's namespace in the links of the host, None if it is the host's own."""
+    """Return the number of the pod's namespace on the host; None if it is the host's own namespace."""
     if pod_netns.is_own:
         return None
     found = host.get(RTM_GETNSID, {"NETNSA_FD": pod_netns.descriptor})
@@ -77,20 +77,20 @@ def _number(host: Netlink, pod_netns: Netns) -> int | None:
 
 
 def is_strange(link: Message, owner: Owner) -> bool:
-    """Return True if a host link belongs to another attachment, by its alias or name.
+    """Return True if the alias or name of a host link belongs to another attachment.
 
-    Compare container id and interface only: the network may have been renamed.
+    Compare the container id and the interface only: the network may have been renamed.
     """
     name, alias = link["IFLA_IFNAME"], link.get("IFLA_IFALIAS", "")
-    made_for = attachment(alias)
+    made_for = parse_alias(alias)
     if made_for:
         return made_for[1:] != (owner.container_id, owner.ifname)
     return name != owner.host_link and is_pod_link(name, alias)
 
 
 def is_own(link: Message, owner: Owner) -> bool:
-    """Return True if a host link belongs to this attachment, by its alias or name."""
-    made_for = attachment(link.get("IFLA_IFALIAS", ""))
+    """Return True if the alias or name of a host link belongs to this attachment."""
+    made_for = parse_alias(link.get("IFLA_IFALIAS", ""))
     return link["IFLA_IFNAME"] == owner.host_link or (made_for is not None and not is_strange(link, owner))
 
 
@@ -103,11 +103,11 @@ def made_elsewhere(
     host: Netlink, owner: Owner, pod_netns: Netns | None, result: Result | None, bridge: object,
     holders: Callable[[list[Address]], set[str]],
 ) -> Message | None:  # fmt: skip
-    """Return the host's end of a pair that another suite made for the attachment, None if it may be another pod's.
+    """Return the host's end of a pair that another suite created for the attachment, None if it may be another pod's.
 
-    The result names it. Without a result only the path leads to it, and may lead to another pod by now. So ask
-    `holders(addresses)` for the containers to which the pod's addresses are leased. If there are none, the end must be
-    a port of `bridge`: the value of the configuration's key, which may be of any type.
+    The result names the end. Without a result only the path leads to it, and the path can lead to another pod by now.
+    `holders` returns the containers with leases of the pod's addresses. If there is none, the end must be a port of the
+    bridge. `bridge` is the unchecked value in the configuration.
     """
     if pod_netns is None or pod_netns.is_own or names(result):
         return of_result(host, owner, result)
@@ -122,7 +122,7 @@ def made_elsewhere(
 
 
 def _addresses(pod_netns: Netns, ifname: str) -> list[Address]:
-    """Return the first ADDRESSES addresses of the pod's interface: it may have any number."""
+    """Return the first addresses of the pod's interface. A pod may have any number of them."""
     with pod_netns:
         inside = Netlink()
         link = links.get(inside, ifname)
@@ -130,9 +130,10 @@ def _addresses(pod_netns: Netns, ifname: str) -> list[Address]:
 
 
 def of_result(host: Netlink, owner: Owner, result: Result | None) -> Message | None:
-    """Return the host's end of a pair that another suite made, by its name in the attachment's result.
+    """Return the host's end in the attachment's result, of a pair that another suite created.
 
-    The MAC must be the same, since names are given again, and the other end must be in a pod.
+    Name and MAC must match, since another pod's link may have the name by now. The other end must be in another
+    namespace.
     """
     for interface in result.interfaces if result else ():
         link = links.get(host, interface.name) if not interface.sandbox and is_link_name(interface.name) else None

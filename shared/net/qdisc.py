@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 
 U32 = 2**32 - 1
-LATENCY_US = 25_000  # that a packet may wait in the queue beside the burst: the reference's
+QUEUE_LATENCY_US = 25_000  # the queue's room beside the burst, as in the reference plugin
 SECOND_US = 1_000_000
-TICK_NS = 64  # of the clock that the kernel shows token buckets in: PSCHED_SHIFT in net/pkt_sched.h
+TICK_NS = 64  # the kernel's unit for the times of token buckets: PSCHED_SHIFT in net/pkt_sched.h
 SLACK_TICKS = 16  # a microsecond
-SHORT_TICKS = U32 // TICK_NS  # 4.29 seconds: up to there it does not matter how the kernel is told a burst
+SHORT_TICKS = U32 // TICK_NS  # 4.29 seconds: for shorter bursts, bytes and ticks have the same effect
 ROOT_HANDLE = 0x00010000  # 1:, the reference's
 GONE = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
 
 
 class TrafficControl(Netlink):
-    """A socket for qdiscs and filters of the network namespace that the thread is in when this is made."""
+    """A socket for qdiscs and filters in the thread's network namespace at the time of creation."""
 
     tables = tc_wire
 
     def batch(self, requests: list[Request]) -> None:
-        """Sends requests at once, as Netlink does; raises UnsupportedField where the kernel lacks what one is about."""
+        """Send requests as Netlink.batch; raise UnsupportedField if the kernel lacks a qdisc or filter kind."""
         try:
             super().batch(requests)
         except NetlinkError as error:
@@ -54,24 +54,24 @@ class TrafficControl(Netlink):
 class Bucket:
     """A token bucket (tbf) for a rate in bits per second and a burst in bits, with the reference's arithmetic.
 
-    Its queue has room for the burst and for 25 ms at the rate beside it.
+    Its queue has room for the burst and, beside it, for 25 ms at the rate.
     """
 
     def __init__(self, rate: int, burst: int) -> None:
         self.burst = burst // 8  # bytes
         self.rate = rate // 8  # bytes per second
-        self.limit = min(self.rate * LATENCY_US // SECOND_US + self.burst, U32)  # bytes
-        self.ticks = self.burst * SECOND_US // self.rate * 1000 // TICK_NS  # to send the burst in
+        self.limit = min(self.rate * QUEUE_LATENCY_US // SECOND_US + self.burst, U32)  # bytes
+        self.ticks = self.burst * SECOND_US // self.rate * 1000 // TICK_NS  # the time to send the burst
 
     def requests(self, index: int) -> list[Request]:
-        """Return the request that makes it the root qdisc of a link."""
+        """Return the request that makes the bucket the root qdisc of a link."""
         return [self.request(index, TC_H_ROOT, ROOT_HANDLE)]
 
     def request(self, index: int, parent: int, handle: int) -> Request:
-        """Return the request that makes it a qdisc of a link, at a place and with a handle.
+        """Return the request that makes the bucket a qdisc of a link, below `parent` and with a handle.
 
-        The kernel is told a long burst in bytes, and keeps 64 bits of the time that it lasts (net/sched/sch_tbf.c). A
-        burst in ticks ends after 274 seconds, and packets larger than the rate's 4.29 seconds are dropped then.
+        State a long burst in bytes: the kernel then stores its duration in 64 bits (net/sched/sch_tbf.c). In ticks, the
+        longest burst lasts 274 seconds, and the kernel drops packets that take longer than 4.29 seconds at the rate.
         """
         parameters = {"rate": min(self.rate, U32), "limit": self.limit, "buffer": min(max(self.ticks, 1), U32)}
         options: Message = {"TCA_TBF_PARMS": parameters}
@@ -89,11 +89,12 @@ class Bucket:
         return Request(RTM_NEWQDISC, message, NLM_F_CREATE | NLM_F_EXCL)
 
     def problems(self, tc: TrafficControl, link: Message, parent: int = TC_H_ROOT) -> list[str]:
-        """Return what is missing or different of it at a place of a link."""
+        """Return the differences between the bucket and the qdisc of a link below `parent`."""
         name = link["IFLA_IFNAME"]
         present = qdisc(tc, link["index"], parent)
         if present is None or present["TCA_KIND"] != "tbf":
-            return [f"link {name} has no token bucket"]
+            kind = "none" if present is None else present["TCA_KIND"]
+            return [f"link {name} has no token bucket: its qdisc is {kind}, not tbf"]
         options = present["TCA_OPTIONS"]
         have = options["TCA_TBF_PARMS"]
         ticks = have["buffer"] if self._lasts(have["buffer"]) else self.ticks & U32
@@ -105,31 +106,31 @@ class Bucket:
         return [f"{what} of {name} is {now}, not {wanted} {unit}" for what, now, wanted, unit in pairs if now != wanted]
 
     def _lasts(self, ticks: int) -> bool:
-        """Return True if the burst lasts as long as the kernel shows.
+        """Return True if the burst has the duration that the kernel shows.
 
-        It shows the lowest 32 bits. The time of a long burst is its own, by a factor of 31 bits (psched_ratecfg in
-        net/sch_generic.h).
+        The kernel shows the lowest 32 bits. It computes the duration of a long burst with a factor of 31 bits
+        (psched_ratecfg in net/sch_generic.h), so that the result differs a little.
         """
         apart = (ticks - max(self.ticks, 1)) & U32
         return min(apart, U32 + 1 - apart) <= SLACK_TICKS + (self.ticks >> 31)
 
 
 def root(tc: TrafficControl, index: int) -> Message | None:
-    """The root qdisc of a link; None for one that was never up."""
+    """Return the root qdisc of a link; None if the link was never up."""
     return qdisc(tc, index, TC_H_ROOT)
 
 
 def qdisc(tc: TrafficControl, index: int, parent: int) -> Message | None:
-    """Return the qdisc at a place of a link, None if there is none."""
-    # a dump would bring those of all links; the kernel shows a single one as it would to whoever monitors changes
+    """Return the qdisc of a link below `parent`, None if there is none."""
+    # A dump would have the qdiscs of all links. With NLM_F_ECHO the kernel sends the requested one.
     return tc.get(RTM_GETQDISC, {"index": index, "parent": parent}, NLM_F_ACK | NLM_F_ECHO)
 
 
-def removal(index: int, parent: int, handle: int) -> Request:
-    """Return the request that removes a qdisc, if it is there."""
+def removal_request(index: int, parent: int, handle: int) -> Request:
+    """Return the request that deletes a qdisc if it exists."""
     return Request(RTM_DELQDISC, {"index": index, "handle": handle, "parent": parent}, tolerate=GONE)
 
 
 def filter_info(preference: int, protocol: int) -> int:
-    """Return the field of a filter's message that has its preference and its protocol, in network byte order."""
+    """Return the `info` field of a filter's message: its preference, and its protocol in network byte order."""
     return preference << 16 | int.from_bytes(protocol.to_bytes(2, "big"), sys.byteorder)

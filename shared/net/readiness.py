@@ -83,7 +83,7 @@ def room(netlink: Netlink, bridge: Message, needed: int) -> list[str]:
 
 def require_vlan_filtering(bridge: str) -> None:
     """Raise UnsupportedField if the kernel's bridges cannot filter VLANs. Try it in a throw-away namespace."""
-    with netns.throw_away():
+    with netns.create_temporary():
         bridges.create(Netlink(), bridge, 0, vlan_filtering=True)
 
 
@@ -93,7 +93,7 @@ def require_learning_limit(bridge: Message | None, name: str) -> None:
     If there is no bridge yet (None), create one in a throw-away namespace and look there.
     """
     if bridge is None:
-        with netns.throw_away():
+        with netns.create_temporary():
             netlink = Netlink()
             bridges.create(netlink, name, 0)
             bridge = links.require(netlink, name)

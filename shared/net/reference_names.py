@@ -1,4 +1,4 @@
-"""The names of a container's things as the reference makes them; it knows no interface."""
+"""Derive names as the reference plugins do: from the network and the container id, without the interface."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ except ImportError:
 
 from shared.net.owner import digest
 
-LONGEST_NAME = 100  # characters of a network or container id in a comment, so that it has at most 255 bytes
+LONGEST_NAME = 100  # characters of a network or container id, so that a comment with both has at most 255 bytes
 COMMENT_BYTES = 255  # XT_MAX_COMMENT_LEN in linux/netfilter/xt_comment.h, less the closing NUL
 
 
 def container_digest(network: str, container_id: str) -> str:
-    """128 hexadecimal digits, of which a name takes as many of the first as it has room for."""
+    """Return 128 hexadecimal digits. A name takes as many of the first digits as it has space for."""
     return str(sha512(f"{network}{container_id}".encode()).hexdigest())
 
 
 def shortened(name: str) -> str:
-    """Return a name as comments have it, with a digest for the rest of a longer one."""
+    """Return a name for a comment. Replace the end of a long name by a digest."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 17]}-{digest(name.encode())[:16]}"

@@ -1,4 +1,4 @@
-"""Read and add routes."""
+"""Build, look up and test routes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import errno
 
 from shared.cni.ip import Address, Prefix
 from shared.net.addresses import FAMILIES
-from shared.net.netlink import NetlinkError, Request, next_hops
+from shared.net.messages import next_hops
+from shared.net.netlink import NetlinkError, Request
 from shared.net.wire import (
     AF_INET,
     AF_INET6,
@@ -31,14 +32,15 @@ if TYPE_CHECKING:
 
 ANY = {AF_INET: "0.0.0.0", AF_INET6: "::"}  # noqa: S104  (the destination of a default route)
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
-UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES)  # no route, or one that refuses
-LAST_SMALL_TABLE = 255  # the header's table field is one byte; RTA_TABLE has the rest
+# no route, or a route of a type such as unreachable, blackhole or prohibit
+UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES)
+LAST_SMALL_TABLE = 255  # the header's table field is one byte; RTA_TABLE takes larger numbers
 
 
 def add_request(index: int, route: Route, gateway: Address | None) -> Request:
-    """Return the request that adds a route through a link, by `gateway` if the route names none.
+    """Return a request that adds a route through a link, via `gateway` if the route has none of its own.
 
-    NLM_F_EXCL is not set, as by the reference plugins: a second gateway to a destination becomes another next hop.
+    Leave out NLM_F_EXCL, as the reference does: a second gateway to a destination becomes another next hop.
     """
     via = route.gw or gateway
     extra = route.extra
@@ -68,10 +70,10 @@ def add_request(index: int, route: Route, gateway: Address | None) -> Request:
 
 
 def found(netlink: Netlink, index: int, wanted: set[Wanted]) -> set[Wanted]:
-    """Return the wanted routes that go through a link, in any table; a gateway of None matches all.
+    """Return the wanted routes that go through a link, in any table. A gateway of None matches any gateway.
 
-    Keep nothing but the answer: a pod's tables may be large. Compare each next hop: the kernel makes one IPv6 route of
-    two to the same destination through different links. Filter here too: kernels before 4.20 do not.
+    A pod's tables may be large: only the result stays in memory. The kernel joins two IPv6 routes to one destination
+    through different links into one route with two next hops. Linux before 4.20 does not filter the dump.
     """
     destinations = {(str(dst.first), dst.length) for dst, _ in wanted}
 
@@ -94,7 +96,7 @@ def found(netlink: Netlink, index: int, wanted: set[Wanted]) -> set[Wanted]:
 
 
 def has_gateway(netlink: Netlink, index: int) -> bool:
-    """Return True if a unicast route of any table goes through a link by a gateway."""
+    """Return True if any table has a unicast route through a link with a gateway."""
 
     def take(stream: Iterator[Message]) -> bool:
         hops = (
@@ -110,9 +112,9 @@ def has_gateway(netlink: Netlink, index: int) -> bool:
 
 
 def towards(netlink: Netlink, address: Address, link: int = 0) -> Message | None:
-    """Return the route that a packet of this host to an address would take, through `link` if given. None: no route."""
+    """Return the host's route to an address, through `link` if it is set; None if there is none."""
     message: Message = {"family": FAMILIES[address.version], "dst_len": address.bits, "RTA_DST": str(address)}
-    if link:  # the link may belong to a VRF, with a table of its own
+    if link:  # The link may belong to a VRF, which has its own routes.
         message["RTA_OIF"] = link
     try:
         return netlink.get(RTM_GETROUTE, message)
@@ -123,6 +125,6 @@ def towards(netlink: Netlink, address: Address, link: int = 0) -> Message | None
 
 
 def is_local(netlink: Netlink, address: Address, link: int = 0) -> bool:
-    """Return True if an address is local to this host, as for nf_tables' `fib daddr type local`, or to `link`."""
+    """Return True if an address is local to this host, as nf_tables' `fib daddr type local`; or to `link`."""
     route = towards(netlink, address, link)
     return route is not None and route["type"] == RTN_LOCAL

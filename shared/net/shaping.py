@@ -1,4 +1,4 @@
-"""Shape a link: limit what it sends, and lead what comes in through an ifb that limits it.
+"""Limit the packets that a link sends, and redirect received packets through an ifb that limits them.
 
 shared/net/qdisc.py has the token bucket, shared/net/subnets.py the limit of a part of the packets.
 """
@@ -10,7 +10,7 @@ import errno
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.net import links, qdisc
 from shared.net.netlink import NetlinkError, Request
-from shared.net.qdisc import GONE, ROOT_HANDLE, TrafficControl, filter_info, removal
+from shared.net.qdisc import GONE, ROOT_HANDLE, TrafficControl, filter_info, removal_request
 from shared.net.tc_wire import (
     ETH_P_ALL,
     RTM_DELTFILTER,
@@ -36,38 +36,38 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
     class Limit(Protocol):
-        """A limit of what a link sends, by its root qdisc."""
+        """A limit of the packets that a link sends, set by its root qdisc."""
 
         def requests(self, index: int) -> list[Request]:
-            """Return the requests that set it on a link, to be sent at once."""
+            """Return the requests that set the limit on a link, to be sent together."""
 
         def problems(self, tc: TrafficControl, link: Message) -> list[str]:
-            """Return what is missing or different of it on a link."""
+            """Return the differences between the limit and the qdisc of a link."""
 
 
-INGRESS_HANDLE = 0xFFFF0000  # ffff:, the kernel allows no other
-FILTERS = INGRESS_HANDLE | TC_H_MIN_INGRESS  # their place in an ingress qdisc and in a clsact
-# A filter's preference tells whether the qdisc that it hangs in was made for it. In a stranger's it comes after all
-# others, since it ends the search: what they drop or allow they still do.
+INGRESS_HANDLE = 0xFFFF0000  # ffff:, the only handle that the kernel allows
+FILTERS = INGRESS_HANDLE | TC_H_MIN_INGRESS  # the parent of filters in an ingress qdisc and in a clsact
+# The preference of a filter records if its qdisc was created for it. In the qdisc of another program our filter comes
+# last, because it ends the search: the filters of that program still drop or allow packets.
 OWN_QDISC, STRANGERS_QDISC = 1, 0xFFFF
 # struct tc_u32_sel with one struct tc_u32_key (linux/pkt_cls.h): no bit of the packet's first word matters
 MATCH_ALL = bytes([TC_U32_TERMINAL, 0, 1]) + bytes(13 + 16)
 
 
 def limit_link(tc: TrafficControl, undo: Undo, link: Message, limit: Limit) -> None:
-    """Limit what a link sends; raises InternalError if something else does so already."""
+    """Limit the packets that a link sends. Raises InternalError if the link has a qdisc already."""
     index, name = link["index"], link["IFLA_IFNAME"]
     present = qdisc.root(tc, index)
     if present is not None and present["handle"]:
-        raise InternalError(f"link {name} has a qdisc already, of the kind {present['TCA_KIND']}")
-    undo.push(f"remove the limit of {name}", lambda: tc.batch([removal(index, TC_H_ROOT, ROOT_HANDLE)]))
+        raise InternalError(f"link {name} has a qdisc already, of the kind {present['TCA_KIND']}: delete it first")
+    undo.push(f"remove the limit of {name}", lambda: tc.batch([removal_request(index, TC_H_ROOT, ROOT_HANDLE)]))
     tc.batch(limit.requests(index))
 
 
 def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
-    """Makes the attachment's ifb, up, with the MTU and queue length of a link; the ifb.
+    """Create the attachment's ifb, with the MTU and queue length of a link, bring it up, and return it.
 
-    Raises LinkExists where there is one, UnsupportedField where the kernel has no ifb.
+    Raises LinkExists if it exists, UnsupportedField if the kernel has no ifb.
     """
     message = {
         "flags": IFF_UP, "change": IFF_UP, "IFLA_IFNAME": owner.ifb, "IFLA_ADDRESS": owner.ifb_mac,
@@ -88,31 +88,34 @@ def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
 
 
 def redirect(tc: TrafficControl, undo: Undo, link: Message, ifb: Message) -> None:
-    """Leads everything that comes in at a link through an ifb, by the ingress or clsact qdisc that is there or its own.
+    """Redirect all packets that a link receives through an ifb.
 
-    Its own comes with the filter in one datagram, so that a call that is killed leaves both or neither.
+    The filter goes into the link's ingress or clsact qdisc. If there is none, one datagram creates the qdisc and the
+    filter, so that a killed call leaves both or neither.
     """
     index = link["index"]
     present = qdisc.qdisc(tc, index, TC_H_INGRESS)
     if present is None:
-        undo.push(f"remove the ingress qdisc of {link['IFLA_IFNAME']}", lambda: tc.batch([_remove_ingress(index)]))
-        tc.batch([_ingress(index), redirection(index, ifb["index"], OWN_QDISC)])
+        undo.push(
+            f"remove the ingress qdisc of {link['IFLA_IFNAME']}", lambda: tc.batch([_remove_ingress_request(index)])
+        )
+        tc.batch([_ingress_request(index), redirection_request(index, ifb["index"], OWN_QDISC)])
     else:
-        undo.push(f"end the redirection of {link['IFLA_IFNAME']}", lambda: release(tc, index, {ifb["index"]}))
-        tc.batch([redirection(index, ifb["index"], STRANGERS_QDISC)])
+        undo.push(f"end the redirection of {link['IFLA_IFNAME']}", lambda: remove_limits(tc, index, {ifb["index"]}))
+        tc.batch([redirection_request(index, ifb["index"], STRANGERS_QDISC)])
 
 
-def _ingress(index: int) -> Request:
+def _ingress_request(index: int) -> Request:
     message = {"index": index, "handle": INGRESS_HANDLE, "parent": TC_H_INGRESS, "TCA_KIND": "ingress"}
     return Request(RTM_NEWQDISC, message, NLM_F_CREATE | NLM_F_EXCL)
 
 
-def _remove_ingress(index: int) -> Request:
-    return removal(index, TC_H_INGRESS, INGRESS_HANDLE)
+def _remove_ingress_request(index: int) -> Request:
+    return removal_request(index, TC_H_INGRESS, INGRESS_HANDLE)
 
 
-def redirection(index: int, target: int, preference: int) -> Request:
-    """The request that sends everything that comes in at a link out by another."""
+def redirection_request(index: int, target: int, preference: int) -> Request:
+    """Return the request for a filter that sends all packets received by a link out of the link `target`."""
     mirred = {"action": TC_ACT_STOLEN, "eaction": TCA_EGRESS_REDIR, "ifindex": target}
     action = {"TCA_ACT_KIND": "mirred", "TCA_ACT_OPTIONS": {"TCA_MIRRED_PARMS": mirred}}
     options = {"TCA_U32_SEL": MATCH_ALL, "TCA_U32_ACT": {"TCA_ACT_PRIO_1": action}}
@@ -127,9 +130,9 @@ def _info(preference: int) -> int:
 
 
 def redirections(tc: TrafficControl, index: int) -> dict[int, int | None]:
-    """Filters on what comes in at a link, by preference: the index of the link that takes everything, else None.
+    """Return the filters on received packets, by preference: the target of a redirection of all packets, else None.
 
-    The index is 0 for a link that is gone.
+    The target is a link's index, or 0 if the link was deleted.
     """
     return tc.scan(RTM_GETTFILTER, {"index": index, "parent": FILTERS}, _targets)
 
@@ -150,21 +153,21 @@ def _targets(stream: Iterator[Message]) -> dict[int, int | None]:
     return found
 
 
-def release(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
-    """Ends the limits of a link: its root qdisc, and what leads to the ifbs of these indexes or to one that is gone.
+def remove_limits(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
+    """Remove the limits of a link: its root qdisc, and redirections to these ifbs or to a deleted ifb.
 
-    The ingress qdisc goes if it was made for that, and nobody else's filter hangs in it by now.
+    Remove the ingress qdisc too if it was created for the redirection and has no other filter.
     """
     requests = []
     present = qdisc.root(tc, index)
     if present is not None and present["handle"] == ROOT_HANDLE and _is_limit(tc, present):
-        requests.append(removal(index, TC_H_ROOT, ROOT_HANDLE))
+        requests.append(removal_request(index, TC_H_ROOT, ROOT_HANDLE))
     filters = redirections(tc, index)
     for preference in (OWN_QDISC, STRANGERS_QDISC):
         if filters.get(preference) not in {0, *ifbs}:
             continue
         if preference == OWN_QDISC and len(filters) == 1:
-            requests.append(_remove_ingress(index))
+            requests.append(_remove_ingress_request(index))
         else:
             message = {"index": index, "parent": FILTERS, "info": _info(preference)}
             requests.append(Request(RTM_DELTFILTER, message, tolerate=GONE))
@@ -172,6 +175,7 @@ def release(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
 
 
 def _is_limit(tc: TrafficControl, present: Message) -> bool:
+    """Return True if a root qdisc is a limit of this suite or of the reference plugin."""
     if present["TCA_KIND"] == "htb":
         from shared.net import subnets
 

@@ -1,4 +1,4 @@
-"""sysctls of the network namespace that the thread is in."""
+"""Read and set the sysctls of the thread's network namespace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.cni.errors import InternalError
 ROOT = "/proc/sys/net/"
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
-PRESENT = "ipv4/ip_forward"  # each kernel that the suite runs on has this sysctl
+PRESENT = "ipv4/ip_forward"  # exists on every supported kernel
 FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 
@@ -33,16 +33,16 @@ def read(path: str) -> str | None:
 
 
 def require_visible() -> None:
-    """Raise InternalError if the host's sysctls are hidden, so that an absent one says nothing about the kernel."""
+    """Raise InternalError if the host's sysctls are hidden: a missing file then proves nothing about the kernel."""
     if not posix.access(ROOT + PRESENT, posix.F_OK):
         raise InternalError(
             f"sysctls cannot be found: there is no {ROOT}{PRESENT}",
-            "something is mounted over /proc/sys, or /proc is not: findmnt -R /proc shows it, umount removes it",
+            "/proc is not mounted, or a mount hides /proc/sys: findmnt -R /proc shows it, umount removes it",
         )
 
 
 def write(path: str, value: str) -> None:
-    """Set a sysctl that must have this value. Do nothing if the kernel lacks it (IPv6 disabled, an older kernel).
+    """Set a sysctl. Do nothing if the kernel lacks it (IPv6 disabled, an older kernel).
 
     Raises InternalError if it has another value and cannot be set, or sysctls are hidden.
     """
@@ -59,28 +59,28 @@ def write(path: str, value: str) -> None:
 
 
 def ensure(path: str, value: str) -> None:
-    """Set a sysctl that mostly has the value already, such as the host's ip_forward. Raises as `write`."""
+    """Set a sysctl if it has another value, such as the host's ip_forward. Raises as `write`."""
     if read(path) not in (value, None):
         write(path, value)
 
 
 def require(path: str, value: str) -> None:
-    """Set a sysctl without which nothing works. Raises InternalError as `write`, and if the kernel lacks it."""
+    """Set a sysctl if it has another value. Raises InternalError as `write`, and if the kernel lacks it."""
     if read(path) is None:
-        raise InternalError(f"the sysctl net/{path} cannot be found, and must be {value}", "findmnt -R /proc/sys")
+        raise InternalError(f"the sysctl net/{path} cannot be found, and must be {value}", "see findmnt -R /proc/sys")
     ensure(path, value)
 
 
 def prefer(path: str, value: str) -> None:
-    """Set a sysctl if that is possible; everything works without it, though not as well."""
+    """Set a sysctl. Ignore a failure: everything works without it, though not as well."""
     _write(path, value)
 
 
 def refuse_advertisements(link: str) -> None:
-    """Make a link that is up or will be ignore router advertisements (CVE-2020-10749).
+    """Make a link ignore router advertisements (CVE-2020-10749).
 
-    Raises InternalError if that is impossible and the link would accept them: IPv6 is enabled on it, and it does not
-    forward (accept_ra 2 accepts them even then).
+    Raises InternalError if the sysctl cannot be set and the link would accept them: IPv6 is enabled on the link, and it
+    does not forward, or accept_ra is 2.
     """
     conf = f"ipv6/conf/{link}/"
     try:
@@ -92,7 +92,7 @@ def refuse_advertisements(link: str) -> None:
 
 
 def _write(path: str, value: str) -> OSError | None:
-    """Write the value; return the error if there was one."""
+    """Write the value; return the error, if any."""
     try:
         descriptor = posix.open(ROOT + path, posix.O_WRONLY | posix.O_CLOEXEC)
         try:
@@ -105,7 +105,7 @@ def _write(path: str, value: str) -> OSError | None:
 
 
 def _remedy(path: str, value: str) -> str:
-    """Return the advice how an administrator sets the sysctl beforehand."""
+    """Return the administrator's next step to set the sysctl."""
     family, conf, rest = path.partition("/conf/")
     link, _, name = rest.rpartition("/")
     if not conf or link == "all":

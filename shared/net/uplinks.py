@@ -1,4 +1,4 @@
-"""Host links that are made ports of a bridge, so that its pods are in the segment behind them."""
+"""Make host links ports of a bridge, so that its pods are in the network segment of these uplinks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 ARPHRD_ETHER = 1  # linux/if_arp.h
-EXCLUSIVE_KINDS = ("macvlan", "macvtap", "ipvlan", "ipvtap")  # they take all that comes in at the link below them
+EXCLUSIVE_KINDS = ("macvlan", "macvtap", "ipvlan", "ipvtap")  # they consume all packets of the link below them
 
 
 def require(netlink: Netlink, bridge: str, names: list[str]) -> list[Message]:
-    """Return the uplinks; raise InvalidConfig for one that is missing or cannot be a port of the bridge."""
+    """Return the uplinks. Raise InvalidConfig if one is missing or cannot be a port of the bridge."""
     found = []
     for place, name in enumerate(names):
         link = links.get(netlink, name)
@@ -33,7 +33,7 @@ def require(netlink: Netlink, bridge: str, names: list[str]) -> list[Message]:
 
 
 def _objection(netlink: Netlink, link: Message, bridge: str) -> str:
-    """Return why the link cannot be an uplink, empty if it can or is one."""
+    """Return the reason why the link cannot be an uplink, empty if it can or is one."""
     if links.kind(link) == "bridge":
         return "is a bridge, which cannot be a port of another one"
     if is_pod_link(link["IFLA_IFNAME"], link.get("IFLA_IFALIAS", "")):
@@ -42,7 +42,7 @@ def _objection(netlink: Netlink, link: Message, bridge: str) -> str:
         return "is the loopback link"
     if link["ifi_type"] != ARPHRD_ETHER:
         return "is not an Ethernet link"
-    # by its name: a concurrent first ADD may make the bridge in between
+    # Compare names: a concurrent first ADD may create the bridge in between.
     master = links.by_index(netlink, link["IFLA_MASTER"]) if "IFLA_MASTER" in link else None
     if master is None:
         return _other_use(netlink, link)
@@ -51,10 +51,10 @@ def _objection(netlink: Netlink, link: Message, bridge: str) -> str:
 
 
 def _other_use(netlink: Netlink, link: Message) -> str:
-    """Return the use that a link is in and that would end if it became a port, empty if there is none."""
+    """Return the use of a link that would end if it became a port, empty if there is none."""
     own = [one for one in addresses.of_link(netlink, link["index"]) if one.address not in addresses.LINK_LOCAL]
     if own:
-        return f"has the address {own[0]}, which nobody could reach any more; move it to the bridge"
+        return f"has the address {own[0]}, which would become unreachable; move it to the bridge"
 
     def above(stream: Iterator[Message]) -> str:
         for other in stream:
@@ -67,10 +67,10 @@ def _other_use(netlink: Netlink, link: Message) -> str:
 
 
 def join(netlink: Netlink, undo: Undo, bridge: Message, uplinks: list[Message], own: tuple[int, ...]) -> None:
-    """Make the uplinks ports of the bridge, and bring them up; `own` are the call's ports, the uplinks included.
+    """Make the uplinks ports of the bridge, and bring them up. `own` are the call's ports, the uplinks included.
 
-    The pod's port is in the bridge before: a failing call that sees it leaves the uplinks to this call. The undo takes
-    an uplink out only if this call put it in.
+    The pod's port must have joined the bridge before: a concurrent call that fails sees it, and keeps the uplinks. Undo
+    removes only uplinks that this call added.
     """
     for known in uplinks:
         link = links.by_index(netlink, known["index"])
@@ -83,7 +83,7 @@ def join(netlink: Netlink, undo: Undo, bridge: Message, uplinks: list[Message], 
         requests = (
             [] if is_port else bridges.join_requests(index, bridge["index"], alias="", hairpin=False, isolated=False)
         )
-        requests += [] if is_up else [links.change_flags(index, IFF_UP, IFF_UP)]
+        requests += [] if is_up else [links.flags_request(index, IFF_UP, IFF_UP)]
         undo.push(
             f"set uplink {name} as it was",
             lambda link=link: _take_out(netlink, bridge["index"], link, own),  # type: ignore[misc]
@@ -105,20 +105,20 @@ def _take_out(netlink: Netlink, bridge: int, before: Message, own: tuple[int, ..
     requests = (
         [] if link.get("IFLA_MASTER", 0) == master else [Request(RTM_NEWLINK, {"index": index, "IFLA_MASTER": 0})]
     )
-    netlink.batch([*requests, links.change_flags(index, before["flags"], IFF_UP)])
+    netlink.batch([*requests, links.flags_request(index, before["flags"], IFF_UP)])
     if bridges.has_other_ports(netlink, bridge, *own):
-        # another call's port came in between, and that call saw the uplink where it should be
+        # The port of another call joined in between, and that call found the uplink in the bridge: put it back.
         joining = bridges.join_requests(index, bridge, alias="", hairpin=False, isolated=False)
-        netlink.batch([*joining, links.change_flags(index, IFF_UP, IFF_UP)])
+        netlink.batch([*joining, links.flags_request(index, IFF_UP, IFF_UP)])
 
 
 def problems(netlink: Netlink, bridge: Message, names: list[str]) -> list[str]:
-    """Return all that CHECK has to say against the uplinks."""
+    """Return CHECK's problems of the uplinks."""
     found = []
     for name in names:
         link = links.get(netlink, name)
         if link is None:
-            found.append(f"uplink {name} is missing")
+            found.append(f"uplink {name} is missing from this host")
             continue
         if link.get("IFLA_MASTER") != bridge["index"]:
             found.append(f"uplink {name} is not a port of {bridge['IFLA_IFNAME']}")

@@ -1,4 +1,4 @@
-"""CHECK's questions about a link inside the pod: whether it has what the result says."""
+"""CHECK a link inside the pod: compare its MAC, state, addresses and routes with the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def link(message: Message, call: Call, problems: list[str], *, mac: str, is_up: bool) -> None:
-    """Adds to `problems` a MAC other than the one asked for, and a link that should be up and is not."""
+    """Add to `problems` a MAC that differs from `mac` (empty: any), and a link that is down but should be up."""
     name = message["IFLA_IFNAME"]
     if mac and message.get("IFLA_ADDRESS") != mac:
         problems.append(f"link {name} has MAC {message.get('IFLA_ADDRESS', 'none')}, not {mac}")
@@ -22,7 +22,7 @@ def link(message: Message, call: Call, problems: list[str], *, mac: str, is_up: 
 
 
 def layer_3(inside: Netlink, message: Message, call: Call, previous: Result, problems: list[str]) -> None:
-    """Adds to `problems` the result's addresses and routes that the link does not have."""
+    """Add to `problems` the result's addresses and routes that the link does not have."""
     name, index = message["IFLA_IFNAME"], message["index"]
     ours = own_ips(previous, call)
     have = addresses.found(inside, index, {ip.address for ip in ours})
@@ -44,7 +44,7 @@ def own_mac(previous: Result, call: Call) -> str:
 
 
 def own_ips(previous: Result, call: Call) -> list[IP]:
-    """The result's addresses that are this attachment's; a chain's has others', too."""
+    """Return this attachment's addresses in the result. In a chain, it may have addresses of other interfaces."""
     return [ip for ip in previous.ips if _is_ours(ip, previous, call)]
 
 

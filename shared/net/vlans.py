@@ -124,7 +124,7 @@ def ensure_gateway_port(
     bridges.add_port(netlink, bridge, [
         *([] if port.get("IFLA_MASTER") else joining),
         *requests(port["index"], default=default, native=vlan, trunk=[], keep_default=keep_default),
-        *(links.change_flags(end["index"], IFF_UP, IFF_UP) for end in (port, gateway) if not end["flags"] & IFF_UP),
+        *(links.flags_request(end["index"], IFF_UP, IFF_UP) for end in (port, gateway) if not end["flags"] & IFF_UP),
     ])  # fmt: skip
     return gateway
 

@@ -1,7 +1,7 @@
-"""Connections that the kernel tracks: those that must be forgotten when host ports change.
+"""Delete conntrack entries of UDP traffic to host ports when their mappings change.
 
-A connection keeps the way that its first packet went. UDP has no end: whoever goes on sending to a host port is never
-seen as new, so that what was tracked before a port was mapped, or is mapped to a pod that is gone, would last.
+A connection keeps the translation of its first packet, and UDP has no end. A client that keeps sending to a host port
+never counts as new: without deletion, an entry from before the mapping, or to a deleted pod, would stay.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 UDP = PROTOCOLS["udp"]
 DESTINATIONS = {4: "CTA_IP_V4_DST", 6: "CTA_IP_V6_DST"}
-MOST_REMEMBERED = 1024  # addresses of which it is known whether they are this host's
-IDENTITY = ("nfgen_family", "CTA_TUPLE_ORIG", "CTA_ID", "CTA_ZONE")  # what names a connection
-UNTRACKED = (errno.EINVAL, errno.EOPNOTSUPP)  # the kernel's answers where it has no ctnetlink
+MOST_REMEMBERED = 1024  # addresses with the answer whether they are this host's
+IDENTITY = ("nfgen_family", "CTA_TUPLE_ORIG", "CTA_ID", "CTA_ZONE")  # these identify an entry
+UNTRACKED = (errno.EINVAL, errno.EOPNOTSUPP)  # the kernel's answers if it has no ctnetlink
 
 
 class Conntrack(Netlink):
-    """A socket to connection tracking of the network namespace that the thread is in when this is made."""
+    """A socket to connection tracking in the thread's network namespace at the time of creation."""
 
     protocol = NETLINK_NETFILTER
     tables = wire
 
 
 class Removals:
-    """Connections that are found, removed AT_ONCE together: anybody can make any number of them, so none are kept.
+    """Delete conntrack entries in batches of AT_ONCE; their number has no bound, so none are collected.
 
-    They have a socket of their own, since the other one is in the middle of a dump.
+    They use a second socket, because the first one is in the middle of a dump.
     """
 
     def __init__(self, open_socket: Callable[[], Conntrack]) -> None:
@@ -50,14 +50,14 @@ class Removals:
         self.waiting: list[Request] = []
 
     def add(self, message: Message) -> None:
-        """Remove a connection, soon."""
+        """Delete an entry with the next batch."""
         identity = {key: message[key] for key in IDENTITY if key in message}
         self.waiting.append(Request(wire.IPCTNL_MSG_CT_DELETE, identity, 0, (errno.ENOENT,)))
         if len(self.waiting) == AT_ONCE:
             self.send()
 
     def send(self) -> None:
-        """Remove the connections that wait."""
+        """Delete the waiting entries now."""
         if self.waiting:
             self.socket = self.socket or self.open_socket()
             self.socket.batch(self.waiting)
@@ -65,13 +65,13 @@ class Removals:
 
 
 def forget(flows: Collection[Flow]) -> None:
-    """Have the kernel forget the UDP connections whose first packets went to these ports of this host."""
+    """Delete the conntrack entries of UDP traffic whose first packets went to these ports of this host."""
     host = Netlink()
     forget_udp(Conntrack(), Removals(Conntrack), flows, lambda text: routes.is_local(host, Address.parse(text)))
 
 
 def forget_udp(kernel: Conntrack, removals: Removals, flows: Collection[Flow], is_local: Callable[[str], bool]) -> None:
-    """Have the kernel forget the UDP connections whose first packets went to these ports of this host."""
+    """Delete the same entries with given sockets, and a test for the host's addresses."""
     for version in sorted({version for version, _, _ in flows}):
         wanted = {(address, port) for of, address, port in flows if of == version}
         _forget(kernel, removals, version, wanted, is_local)
@@ -108,7 +108,10 @@ def _forget(
 
 
 def _like(version: int, ports: set[int]) -> Message:
-    """Return the kernel's filter: UDP, and the port if it is one. Kernels before 5.8 show all of a family."""
+    """Return the filter for the kernel: UDP, and the port if it is a single one.
+
+    Kernels before 5.8 ignore the filter and return all entries of the family.
+    """
     like = {"CTA_PROTO_NUM": UDP}
     flags = wire.FILTER_FLAG_CTA_PROTO_NUM
     if len(ports) == 1:

@@ -1,7 +1,10 @@
-"""The expressions of rules, by small functions named after nft's words.
+"""Build the expressions of rules; the functions are named after nft's words.
 
-Registers are counted in words of four bytes, 0 to 15: an address of 16 bytes in word 0 leaves word 4 the next free one.
-What matches by address or port stands behind a match of the family or the protocol; otherwise it reads other headers.
+Registers are counted in words of four bytes, 0 to 15: an address of 16 bytes in word 0 occupies words 0 to 3. Match the
+family or protocol before an address or port; otherwise the expression reads another header's bytes.
+
+A rule goes on to its next expression only if the packet matches this one. "Match" and the actions below are the
+kernel's; the functions return expressions.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ LABEL_BYTES = (LAST_LABEL + 1) // 8
 
 
 def mark(number: int) -> bytes:
-    """A packet mark, or anything else of 32 bits that the kernel keeps in the machine's byte order."""
+    """Encode a packet mark, or another 32-bit number that the kernel keeps in host byte order."""
     return number.to_bytes(4, sys.byteorder)
 
 
@@ -74,47 +77,48 @@ def _value(data: bytes) -> Message:
 
 
 def payload(field: str, word: int = 0) -> Expression:
-    """Loads a header's field (a key of PAYLOAD, such as "ip saddr")."""
+    """Load a header's field (a key of PAYLOAD, such as "ip saddr")."""
     base, offset, length = PAYLOAD[field]
     return _expression("payload", dreg=_register(word), base=base, offset=offset, len=length)
 
 
 def meta(key: str, word: int = 0) -> Expression:
-    """Loads what the kernel knows of a packet (a key of META); names of links and of their kinds are 16 bytes."""
+    """Load a property of the packet (a key of META); names of links and their kinds take 16 bytes."""
     return _expression("meta", dreg=_register(word), key=META[key])
 
 
 def meta_set(key: str, word: int = 0) -> Expression:
-    """Sets, for instance, "mark"."""
+    """Set a property of the packet, such as "mark"."""
     return _expression("meta", key=META[key], sreg=_register(word))
 
 
 def immediate(data: bytes, word: int = 0) -> Expression:
-    """Loads a value."""
+    """Load a constant."""
     return _expression("immediate", dreg=_register(word), data=_value(data))
 
 
 def cmp(operator: str, data: bytes, word: int = 0) -> Expression:
-    """Goes on if what is loaded compares so to `data`: eq, neq, lt, lte, gt, gte."""
+    """Match if the loaded value compares so to `data`: eq, neq, lt, lte, gt, gte."""
     return _expression("cmp", sreg=_register(word), op=OPERATORS[operator], data=_value(data))
 
 
 def within(low: bytes, high: bytes, word: int = 0, *, negate: bool = False) -> Expression:
-    """Goes on if what is loaded is from `low` to `high`, both included, or with `negate` if not."""
+    """Match values from `low` to `high`, both included; with `negate` all others."""
     operator = wire.NFT_RANGE_NEQ if negate else wire.NFT_RANGE_EQ
     return _expression("range", sreg=_register(word), op=operator, from_data=_value(low), to_data=_value(high))
 
 
 def bitwise(mask: bytes, xor: bytes, word: int = 0) -> Expression:
-    """Turns what is loaded into (it & mask) ^ xor, in place."""
+    """Replace the loaded value by (value & mask) ^ xor."""
     register = _register(word)
     return _expression("bitwise", sreg=register, dreg=register, len=len(mask), mask=_value(mask), xor=_value(xor))
 
 
 def lookup(of: Set, word: int = 0, into: int = 0, *, negate: bool = False) -> Expression:
-    """Goes on if a set has what is loaded from `word` on, each field from a word of its own; with `negate` if not.
+    """Match if the set contains the value loaded from `word` on; with `negate` if it does not.
 
-    A map's values are loaded to `into`; a map of verdicts gives the verdict.
+    Each field of a concatenation is loaded to words of its own. A map loads its value to `into`; a verdict map executes
+    the verdict.
     """
     data: dict[str, object] = {"set": of.name, "sreg": _register(word)}
     if of.data:
@@ -125,18 +129,18 @@ def lookup(of: Set, word: int = 0, into: int = 0, *, negate: bool = False) -> Ex
 
 
 def fib(side: str, word: int = 0) -> Expression:
-    """Loads what "saddr" or "daddr" is to this host (RTN_*), by its routes: 4 bytes as `mark` packs them."""
+    """Load the type (RTN_*) that the host's routes give "saddr" or "daddr": 4 bytes as `mark` packs them."""
     flag = wire.NFTA_FIB_F_DADDR if side == "daddr" else wire.NFTA_FIB_F_SADDR
     return _expression("fib", dreg=_register(word), result=wire.NFT_FIB_RESULT_ADDRTYPE, flags=flag)
 
 
 def ct(key: str, word: int = 0) -> Expression:
-    """Load a property of the connection: "state" and "status" as `mark` packs bits, "direction" (1 byte), "label"."""
+    """Load a connection's property: "state" and "status" (bits as in `mark`), "direction" (1 byte), "label"."""
     return _expression("ct", dreg=_register(word), key=CT[key])
 
 
 def ct_label_set(bit: int, word: int = 0) -> list[Expression]:
-    """Give the connection a label, 0 to 127. The kernel keeps the labels that it has."""
+    """Add a label, 0 to 127, to the connection's labels."""
     return [immediate(_label(bit), word), _expression("ct", key=CT["label"], sreg=_register(word))]
 
 
@@ -145,12 +149,12 @@ def _label(bit: int) -> bytes:
 
 
 def masquerade() -> Expression:
-    """Gives the packet the address of the link that it leaves by; in base chains of type nat only."""
+    """Replace the source by the address of the outgoing link; only in base chains of type nat."""
     return _expression("masq")
 
 
 def dnat(version: int, address: int = 0, port: int | None = None) -> Expression:
-    """Sends an IPv4 or IPv6 packet to the address, and port, that are loaded in these words."""
+    """Redirect an IPv4 or IPv6 packet to the address, and port, that are loaded in these words."""
     data = {"type": wire.NFT_NAT_DNAT, "family": FAMILIES[version], "reg_addr_min": _register(address)}
     if port is not None:
         data["reg_proto_min"] = _register(port)
@@ -158,33 +162,33 @@ def dnat(version: int, address: int = 0, port: int | None = None) -> Expression:
 
 
 def verdict(word: str, chain: str = "") -> Message:
-    """What an element of a map of verdicts leads to: accept, drop, return, jump or goto."""
+    """Return a verdict map's value: accept, drop, return, jump or goto."""
     code = {"NFTA_VERDICT_CODE": VERDICTS[word]}
     return {"NFTA_DATA_VERDICT": {**code, "NFTA_VERDICT_CHAIN": chain} if chain else code}
 
 
 def accept() -> Expression:
-    """Ends this base chain; those of later priority still see the packet."""
+    """Accept the packet in this base chain; chains of later priority still see it."""
     return _verdict("accept")
 
 
 def drop() -> Expression:
-    """Ends it all."""
+    """Drop the packet, finally."""
     return _verdict("drop")
 
 
 def return_() -> Expression:
-    """Goes back to where this chain was jumped from; after goto, to the end of the base chain."""
+    """Return to the calling chain; after goto, to the end of the base chain."""
     return _verdict("return")
 
 
 def jump(chain: str) -> Expression:
-    """Goes through another chain, then on here."""
+    """Jump to another chain, and continue here after it returns."""
     return _verdict("jump", chain)
 
 
 def goto(chain: str) -> Expression:
-    """Goes through another chain instead of this one."""
+    """Go to another chain and do not return here."""
     return _verdict("goto", chain)
 
 
@@ -196,17 +200,17 @@ def _verdict(word: str, chain: str = "") -> Expression:
 
 
 def family(version: int) -> list[Expression]:
-    """Goes on with IPv4 or IPv6 packets only."""
+    """Match IPv4 or IPv6 packets."""
     return [meta("nfproto"), cmp("eq", bytes((FAMILIES[version],)))]
 
 
 def protocol(name: str) -> list[Expression]:
-    """Goes on with packets of a protocol (a key of PROTOCOLS) only."""
+    """Match packets of a protocol (a key of PROTOCOLS)."""
     return [meta("l4proto"), cmp("eq", INET_PROTO.pack(name))]
 
 
 def address(side: str, prefix: Prefix, operator: str = "eq") -> list[Expression]:
-    """Goes on with packets whose "saddr" or "daddr" lies in a prefix, or with "neq" of the family and not in it."""
+    """Match packets whose "saddr" or "daddr" is in a prefix; with "neq" those of its family outside it."""
     version = prefix.version
     bits, length = prefix.first.bits, prefix.length
     loaded = payload(f"{'ip' if version == 4 else 'ip6'} {side}")
@@ -218,27 +222,27 @@ def address(side: str, prefix: Prefix, operator: str = "eq") -> list[Expression]
 
 
 def link(key: str, name: str, operator: str = "eq") -> list[Expression]:
-    """Goes on with packets of the link of that name, "iifname" or "oifname", or of that kind, "iifkind"."""
+    """Match packets by the name ("iifname", "oifname") or kind ("iifkind") of their link."""
     return [meta(key), cmp(operator, IFNAME.pack(name))]
 
 
 def is_local(side: str = "daddr") -> list[Expression]:
-    """Goes on with packets from or to an address of this host."""
+    """Match packets from or to an address of this host."""
     return [fib(side), cmp("eq", mark(RTN_LOCAL))]
 
 
 def ct_state(*states: str) -> list[Expression]:
-    """Goes on with packets of connections in one of these states (keys of CT_STATES)."""
+    """Match packets of connections in one of these states (keys of CT_STATES)."""
     return _any_bit("state", sum(CT_STATES[state] for state in states))
 
 
 def ct_status(*statuses: str) -> list[Expression]:
-    """Goes on with packets of connections with one of these marks (keys of CT_STATUSES)."""
+    """Match packets of connections with one of these status bits (keys of CT_STATUSES)."""
     return _any_bit("status", sum(CT_STATUSES[status] for status in statuses))
 
 
 def ct_label(bit: int) -> list[Expression]:
-    """Goes on with packets of connections that have a label, 0 to 127."""
+    """Match packets of connections with a label, 0 to 127."""
     return [ct("label"), bitwise(_label(bit), bytes(LABEL_BYTES)), cmp("neq", bytes(LABEL_BYTES))]
 
 

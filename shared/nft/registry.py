@@ -1,13 +1,17 @@
-"""Who owns which elements: DEL, CHECK and GC find an attachment's by its names alone, at a cost that does not grow.
+"""Register which attachment owns which elements of the suite's nf_tables tables.
 
-Beside its own sets a table has the set `attachments`. An attachment stands in it under keys that derive from its names
-and the mechanism's, with comments that say whose it is and what belongs to it:
+DEL, CHECK and GC find an attachment's elements by its names alone. The cost does not grow with the number of
+attachments.
+
+Besides its own sets, each table has the set `attachments`. An attachment's entry there consists of parts. The keys of
+the parts derive from the names of the attachment and of the mechanism. Their comments name the owner and list the
+elements:
 
     net/c1/eth0 masquerade 1: masq4 10.1.0.5, masq6 fd00:1::5
 
-which is the first of as many parts as the number says; the others go on with the list. Each element has its owner as
-comment, too, so that nobody removes what has become another's. If a mechanism keeps what others may want, such as a
-host port, one more key has the name of the attachment's host link and its mark (shared/net/liveness.py):
+The number is that of the parts; the other parts continue the list. Each element names its owner in its comment, too, so
+that no call removes an element that now belongs to another attachment. If a mechanism manages things that others may
+want, such as host ports, one more part names the attachment's host link and its mark (shared/net/liveness.py):
 
     veth1a2b3c4d5e6 4:4026532567 /run/netns/a
 """
@@ -20,7 +24,7 @@ from shared.cni.errors import InternalError, UnsupportedField
 from shared.net.netlink import NetlinkError, Request
 from shared.net.owner import Owner, digest
 from shared.net.wire import NLM_F_EXCL
-from shared.nft import wire
+from shared.nft import labels, wire
 from shared.nft.ruleset import COMMENT_BYTES, IPV6_ADDR, Chain, Element, Set, Table, comment_of
 
 TYPE_CHECKING = False
@@ -31,36 +35,34 @@ if TYPE_CHECKING:
     from shared.net.netlink import Message
     from shared.nft.transaction import Nfnetlink
 
-TRIES = 20  # each time another call was faster, or somebody flushed the rule set
-LONGEST_NAMES = (24, 64, 15)  # bytes of network, container id and ifname in a comment, which has 128
-DIGITS = 16  # of the digest that stands for the rest of a longer one
-SHARED = "shared"  # the comment of an element that is no attachment's own
-NOT_IN_LABELS = frozenset('"~')  # a quote would end a comment where `nft list` shows it
-MARK = "mark"  # stands in a registration's key for the number of a part
-
+TRIES = 20  # one for each time another call was faster, or the rule set was flushed
+CONFLICTS = (errno.ENOENT, errno.EEXIST, errno.EBUSY)  # another call changed the same rules in the meantime
+SHARED = "shared"  # comment of an element that belongs to no attachment
+MARK = "mark"  # in the key of an entry's part, in place of its number
 
 INET = Table(wire.NFPROTO_INET, "pycni")
 BRIDGE = Table(wire.NFPROTO_BRIDGE, "pycni")
 
 
 class Conflict(InternalError):
-    """An element to be added is another attachment's: `element`, and `holder`, its label."""
+    """An element to be added belongs to another attachment, with the label `holder`."""
 
     def __init__(self, element: Element, holder: str) -> None:
-        super().__init__(f"{element} in table {element.of.table} belongs to {holder or 'somebody else'}")
+        super().__init__(f"{element} in table {element.of.table} belongs to {holder or 'an unknown owner'}")
         self.element = element
         self.holder = holder
 
 
 class Registered(InternalError):
-    """The attachment has an entry of the mechanism already."""
+    """The attachment already has an entry for the mechanism."""
 
 
 class Ruleset:
-    """What a mechanism has in one of the suite's tables: its sets, its base chains, and chains named by their rules.
+    """A mechanism's part of one table: its sets, its base chains, and chains named by their rules.
 
-    `mechanism` is one word of at most ten letters. A chain stands behind those to which it leads. `prefixes` are those
-    of chains that calls bring (`addressed`), this mechanism's own; GC removes one to which nothing leads.
+    `mechanism` is one word of at most ten letters. In `chains`, a chain comes after the chains to which it leads.
+    `prefixes` are the names' beginnings of the chains that calls add (`addressed`). No other mechanism uses them. GC
+    removes such a chain if nothing leads to it.
     """
 
     def __init__(
@@ -79,27 +81,11 @@ def attachments(table: Table) -> Set:
     return Set(table, "attachments", (IPV6_ADDR,))
 
 
-def label(owner: Owner) -> str:
-    """An attachment's names as they stand in comments: network/container id/ifname, a long one cut, with a digest."""
-    names = (owner.network, owner.container_id, owner.ifname)
-    return "/".join(_shortened(name, longest) for name, longest in zip(names, LONGEST_NAMES))
-
-
-def _shortened(name: str, longest: int) -> str:
-    if len(name) <= longest and not NOT_IN_LABELS & set(name):
-        return name
-    kept = "".join(character for character in name[: max(longest - DIGITS - 1, 0)] if character not in NOT_IN_LABELS)
-    return f"{kept}~{digest(name.encode())[: min(DIGITS, longest - 1)]}"
-
-
-def is_same_container(name: str, owner: Owner) -> bool:
-    """Whether a label is that of an attachment of the owner's container, by whatever network and interface."""
-    return name.split("/")[1:2] == label(owner).split("/")[1:2]
-
-
 def holders(kernel: Nfnetlink, elements: Sequence[Element]) -> list[str]:
-    """The label of whose each element is now; empty for one that is not there."""
-    return [_owner_of(now) if now else "" for now in kernel.get_elements([element.query() for element in elements])]
+    """Return the label of each element's owner; empty for an element that does not exist."""
+    return [
+        _owner_of(now) if now else "" for now in kernel.get_elements([element.query_request() for element in elements])
+    ]
 
 
 # -- ADD
@@ -110,19 +96,21 @@ def add(
     shared: Sequence[Element] = (), replace: bool = False, replace_in: Sequence[Set] = (), renew: bool = False,
     mark: str = "",
 ) -> None:  # fmt: skip
-    """Adds an attachment's elements and registers them; makes what is missing of the rule set, `chains` included.
+    """Add and register an attachment's elements, and create the missing parts of the rule set.
 
-    `shared` are elements that are no attachment's own, put in where they are missing. One transaction: whatever
-    happens there is all of it or nothing. An element that is another attachment's is taken over with `replace`, or
-    where its set is in `replace_in`; otherwise raises Conflict. An attachment that is registered already loses what it
-    had with `renew`; otherwise raises Registered. `mark` is kept, by which others can tell that the attachment is dead.
+    All of it is one transaction. It also creates the missing ones of `chains` and of `shared`, the elements that belong
+    to no attachment.
+
+    Raise Conflict if an element belongs to another attachment, unless `replace` is set or its set is in `replace_in`:
+    then this attachment takes it over. Raise Registered if the attachment is registered already, unless `renew` is set:
+    then its old elements are removed. The entry records `mark`, by which others recognize a dead attachment.
     """
-    name = label(owner)
-    wanted = [(element, element.add(name)) for element in elements]
+    name = labels.of(owner)
+    wanted = [(element, element.add_request(name)) for element in elements]
     registration = _registration(ruleset, owner, elements, mark)
     additions = [*(request for _, request in wanted), *registration]
     structure: list[Request] = []
-    is_there = all(kernel.get_elements([element.query() for element in shared]))
+    is_there = all(kernel.get_elements([element.query_request() for element in shared]))
     if not is_there or not all(is_whole(kernel, chain) for chain in (*ruleset.chains, *chains)):
         structure = missing(kernel, ruleset, chains, shared)
     stale: list[Request] = []
@@ -130,10 +118,8 @@ def add(
         try:
             kernel.commit([*structure, *stale, *additions])
         except NetlinkError as error:
-            if error.errno == errno.ENOENT and error.kind == wire.NFT_MSG_NEWCHAIN and not tries_left:
-                raise UnsupportedField(f"this kernel cannot filter by nf_tables in table {ruleset.table}") from None
-            if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY) or not tries_left:
-                raise
+            if not tries_left or error.errno not in CONFLICTS:
+                raise _explained(error, ruleset) from None
             taken = next((element for element, request in wanted if request.message is error.message), None)
             if error.errno != errno.ENOENT and any(request.message is error.message for request in registration):
                 stale = _outdated(kernel, ruleset, name, renew=renew)
@@ -148,8 +134,15 @@ def add(
             return
 
 
+def _explained(error: NetlinkError, ruleset: Ruleset) -> Exception:
+    """Return the error to raise: ENOENT for a chain means that the kernel lacks the table's family or hook."""
+    if error.errno == errno.ENOENT and error.kind == wire.NFT_MSG_NEWCHAIN:
+        return UnsupportedField(f"this kernel cannot filter with nf_tables in table {ruleset.table}")
+    return error
+
+
 def _outdated(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, renew: bool) -> list[Request]:
-    """Return the requests that remove everything of an attachment that is registered already."""
+    """Return the requests that remove all elements and the entry of a registered attachment."""
     if not renew:
         raise Registered(f"{name} is in {ruleset.attachments} already: it was added before")
     return _removals(kernel, ruleset, name)
@@ -158,17 +151,17 @@ def _outdated(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, renew: bool) ->
 def _taken_over(kernel: Nfnetlink, elements: Sequence[Element], name: str, replace_in: Sequence[Set]) -> list[Request]:
     """Return the requests that remove every element that has one of these keys now.
 
-    The kernel names the first such element alone, and each further try would take over one more of thousands. Raises
-    Conflict for an element of another attachment in a set that is not among `replace_in`.
+    The kernel reports only the first such element, and one try for each of thousands would take too long. Raise
+    Conflict if an element of another attachment is in a set that is not in `replace_in`.
     """
     stale = []
-    for element, found in zip(elements, kernel.get_elements([one.query() for one in elements])):
+    for element, found in zip(elements, kernel.get_elements([one.query_request() for one in elements])):
         if found is None:
             continue
         holder = _owner_of(found)
         if holder != name and element.of not in replace_in:
             raise Conflict(element, holder)
-        stale.append(element.remove())
+        stale.append(element.remove_request())
     return stale
 
 
@@ -179,56 +172,56 @@ def _place(removal: Request) -> tuple[str, bytes]:
 
 
 def ensure(kernel: Nfnetlink, ruleset: Ruleset) -> None:
-    """Make what is missing of a rule set that has no attachments' elements to wait for."""
+    """Create the missing parts of a rule set without adding elements."""
     for tries_left in reversed(range(TRIES)):
         if all(is_whole(kernel, chain) for chain in ruleset.chains):
             return
         try:
             kernel.commit(missing(kernel, ruleset))
         except NetlinkError as error:
-            if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY) or not tries_left:
+            if error.errno not in CONFLICTS or not tries_left:
                 raise
 
 
 def is_whole(kernel: Nfnetlink, chain: Chain) -> bool:
-    """Return True if the chain has its rules and no others."""
+    """Return True if the chain has exactly its rules, as their comments tell."""
     return kernel.dump_rules(chain) == [rule.comment for rule in chain.rules]
 
 
 def missing(
     kernel: Nfnetlink, ruleset: Ruleset, chains: Sequence[Chain] = (), shared: Sequence[Element] = ()
 ) -> list[Request]:
-    """Requests that make what is not there, and refill chains that have not the rules they should have."""
+    """Return requests that create the missing objects, and refill chains whose rules differ."""
     sets = [ruleset.attachments, *ruleset.sets]
     every = [*chains, *ruleset.chains]
     things: list[Table | Set | Chain] = [ruleset.table, *sets, *every]
-    table, *found = kernel.get_all([thing.query() for thing in things])
-    requests = [] if table else [ruleset.table.create()]
+    table, *found = kernel.get_all([thing.query_request() for thing in things])
+    requests = [] if table else [ruleset.table.create_request()]
     for number, one in enumerate(sets):
         if not found[number]:
-            requests.append(one.create(number + 1))
+            requests.append(one.create_request(number + 1))
     for place, chain in enumerate(every):
         if not found[len(sets) + place]:
-            requests += chain.create()
+            requests += chain.create_requests()
         elif not is_whole(kernel, chain):
-            requests += chain.refill()
-    present = kernel.get_elements([element.query() for element in shared])
-    return requests + [element.add(SHARED) for element, now in zip(shared, present) if not now]
+            requests += chain.refill_requests()
+    present = kernel.get_elements([element.query_request() for element in shared])
+    return requests + [element.add_request(SHARED) for element, now in zip(shared, present) if not now]
 
 
 def _registration(ruleset: Ruleset, owner: Owner, elements: Sequence[Element], mark: str) -> list[Request]:
-    """The requests that make an attachment's entry, with its mark if a comment has room for that."""
-    name = label(owner)
+    """Return requests that create an attachment's entry, with its mark if that fits a comment."""
+    name = labels.of(owner)
     parts: list[tuple[int | str, str]] = [*enumerate(texts(ruleset, owner, elements))]
     kept = f"{owner.host_link} {mark}"
     if mark and '"' not in kept and len(kept.encode()) <= COMMENT_BYTES:
         parts.append((MARK, kept))
-    return [_part(ruleset, name, number).add(text) for number, text in parts]
+    return [_part(ruleset, name, number).add_request(text) for number, text in parts]
 
 
 def texts(ruleset: Ruleset, owner: Owner, elements: Sequence[Element]) -> list[str]:
-    """The comments of the parts of an attachment's entry."""
-    head = f"{label(owner)} {ruleset.mechanism}"
+    """Return the comments of the parts of an attachment's entry."""
+    head = f"{labels.of(owner)} {ruleset.mechanism}"
     parts = [""]
     room = COMMENT_BYTES - len(f"{head} {len(elements) + 1}: ")  # an element is never longer than a comment
     for item in map(str, elements):
@@ -247,7 +240,7 @@ def _part(ruleset: Ruleset, name: str, number: int | str) -> Element:
 
 
 def entry(table: Table, mechanism: str, name: str, number: int | str) -> Element:
-    """Return the element of an attachment's entry that is its part of this number, or its MARK."""
+    """Return the element that is one part of an attachment's entry, by its number or MARK."""
     key = bytes.fromhex(digest(f"{mechanism}/{name}/{number}".encode())[:32])
     return Element(attachments(table), key)
 
@@ -256,27 +249,27 @@ def entry(table: Table, mechanism: str, name: str, number: int | str) -> Element
 
 
 def remove(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner) -> None:
-    """Removes an attachment's elements and its entry; nothing where there is none, as where nf_tables is missing."""
-    remove_label(kernel, ruleset, label(owner))
+    """Remove an attachment's elements and its entry. Do nothing if there are none, or no nf_tables."""
+    remove_label(kernel, ruleset, labels.of(owner))
 
 
 def listed(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> list[Element]:
-    """Return the elements that the entry of an attachment's label lists, there or not; none if it has no entry."""
+    """Return the elements that a label's entry lists, whether they exist or not; none without an entry."""
     return _registered(kernel, ruleset, name)[1]
 
 
 def withdraw(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> None:
-    """Remove an attachment's elements. Leave its entry, by which a repeated call finds what else is to be done."""
+    """Remove an attachment's elements. Keep its entry, by which a repeated call finds the remaining work."""
     remove_label(kernel, ruleset, name, keep_entry=True)
 
 
 def remove_label(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool = False) -> None:
-    """Remove what the attachment with a label has, and unless `keep_entry` its entry."""
+    """Remove the elements of the attachment with this label and, unless `keep_entry`, its entry."""
     for tries_left in reversed(range(TRIES)):
         try:
             kernel.commit(_removals(kernel, ruleset, name, keep_entry=keep_entry))
         except NetlinkError as error:
-            if error.errno != errno.ENOENT or not tries_left:  # ENOENT: one of them is gone meanwhile
+            if error.errno != errno.ENOENT or not tries_left:  # ENOENT: another call deleted an element in the meantime
                 raise
         else:
             return
@@ -284,20 +277,20 @@ def remove_label(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: 
 
 def _removals(kernel: Nfnetlink, ruleset: Ruleset, name: str, *, keep_entry: bool = False) -> list[Request]:
     parts, elements = _registered(kernel, ruleset, name)
-    found = kernel.get_elements([element.query() for element in elements])
+    found = kernel.get_elements([element.query_request() for element in elements])
     own = [element for element, now in zip(elements, found) if now and _owner_of(now) == name]
-    return [element.remove() for element in (own if keep_entry else (*own, *parts))]
+    return [element.remove_request() for element in (own if keep_entry else (*own, *parts))]
 
 
 def _registered(kernel: Nfnetlink, ruleset: Ruleset, name: str) -> tuple[list[Element], list[Element]]:
-    """An attachment's entry: its parts that are there, and the elements that they list."""
+    """Return the existing parts of an attachment's entry, and the elements that they list."""
     parts = [_part(ruleset, name, 0), _part(ruleset, name, MARK)]
-    found = kernel.get_elements([part.query() for part in parts])
+    found = kernel.get_elements([part.query_request() for part in parts])
     if found[0] is None:
         return parts[1:] if found[1] else [], []
     head, _, items = _comment(found[0]).partition(": ")
     others = [_part(ruleset, name, number) for number in range(1, int(head.rpartition(" ")[2]))]
-    found += kernel.get_elements([part.query() for part in others])
+    found += kernel.get_elements([part.query_request() for part in others])
     texts = [items, *(_comment(message) for message in found[2:] if message)]
     present = [part for part, message in zip([*parts, *others], found) if message]
     return present, [_listed(ruleset, item) for text in texts if text for item in text.split(", ")]
@@ -324,13 +317,14 @@ def collect(
     kernel: Nfnetlink, ruleset: Ruleset, network: str, valid: AbstractSet[tuple[str, str]],
     is_dead: Callable[[str], bool] | None = None,
 ) -> None:  # fmt: skip
-    """Removes what belongs to attachments of a network that are not among the valid (container id, ifname).
+    """Remove elements of a network's attachments that are not in `valid`, (container id, ifname).
 
-    Also elements whose owner is not registered, since `attachments` was flushed, and chains to which nothing leads.
-    `is_dead` tells by a label whether an attachment of another network is dead, whose entry goes as well.
+    That includes elements whose owner is not registered, because `attachments` was flushed. Also remove chains to which
+    nothing leads. `is_dead` takes the label of an attachment of another network; if it returns True, that attachment's
+    elements and entry are removed as well.
     """
-    keep = {label(Owner(network, container_id, ifname)) for container_id, ifname in valid}
-    ours = f"{_shortened(network, LONGEST_NAMES[0])}/"
+    keep = {labels.of(Owner(network, container_id, ifname)) for container_id, ifname in valid}
+    ours = labels.prefix_of(network)
 
     def is_stale(name: str) -> bool:
         return name.startswith(ours) and name not in keep
@@ -342,21 +336,21 @@ def collect(
             remove_label(kernel, ruleset, name)
     for one in ruleset.sets:
         unregistered = [
-            Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove()
+            Element(one, message["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"]).remove_request()
             for message in kernel.dump_elements(one)
             if is_stale(_owner_of(message))
         ]
         if not attempt(kernel, unregistered):
             for removal in unregistered:
                 attempt(kernel, [removal])
-    # the kernel lists a chain before those made later, which lead to it
+    # Chains that lead to a chain were created after it, and the kernel lists chains in the order of creation.
     for chain in reversed(kernel.dump_chains(ruleset.table)) if ruleset.prefixes else ():
         if chain.rpartition("-")[0] in ruleset.prefixes:
-            attempt(kernel, Chain(ruleset.table, chain, ()).remove())
+            attempt(kernel, Chain(ruleset.table, chain, ()).remove_requests())
 
 
 def attempt(kernel: Nfnetlink, requests: list[Request]) -> bool:
-    """Remove things together. Return False if one was gone already, or something leads to it, and nothing was done."""
+    """Remove objects in one transaction. Return False if it failed because one is gone or in use."""
     try:
         kernel.commit(requests)
     except NetlinkError as error:
@@ -370,34 +364,34 @@ def problems(
     kernel: Nfnetlink, ruleset: Ruleset, owner: Owner, elements: Sequence[Element], chains: Sequence[Chain] = (),
     shared: Sequence[Element] = (),
 ) -> list[str]:  # fmt: skip
-    """What is not as `add` left it, each in words."""
-    name = label(owner)
+    """Return a description of each difference from the state that `add` left."""
+    name = labels.of(owner)
     found = [
         f"{chain} is missing or does not have its rules"
         for chain in (*ruleset.chains, *chains)
         if not is_whole(kernel, chain)
     ]
     every = [*shared, *elements]
-    for element, now in zip(every, kernel.get_elements([element.query() for element in every])):
+    for element, now in zip(every, kernel.get_elements([element.query_request() for element in every])):
         what = f"{element.of.show(element.key)} in {element.of}"
         if now is None:
             found.append(f"{what} is missing")
         elif _owner_of(now) != (SHARED if element in shared else name):
-            found.append(f"{what} belongs to {_owner_of(now) or 'somebody else'}")
+            found.append(f"{what} belongs to {_owner_of(now) or 'an unknown owner'}")
         elif element.data is not None and now.get("NFTA_SET_ELEM_DATA") != element.data:
-            found.append(f"{what} leads elsewhere")
+            found.append(f"{what} does not lead to its chain or value")
     _, registered = _registered(kernel, ruleset, name)
     if {str(element) for element in registered} != {str(element) for element in elements}:
-        found.append(f"{name} is not registered as it was in {ruleset.attachments}")
+        found.append(f"{name} is registered in {ruleset.attachments} with other elements, or not at all")
     return found
 
 
 def try_out(kernel: Nfnetlink, ruleset: Ruleset, chains: Sequence[Chain] = ()) -> None:
-    """Raises NoNfTables or NetlinkError where the kernel could not make the rule set; changes nothing."""
-    requests = [ruleset.table.create()]
-    requests += [one.create(number + 1) for number, one in enumerate((ruleset.attachments, *ruleset.sets))]
+    """Raise NoNfTables or NetlinkError if the kernel could not create the rule set. Change nothing."""
+    requests = [ruleset.table.create_request()]
+    requests += [one.create_request(number + 1) for number, one in enumerate((ruleset.attachments, *ruleset.sets))]
     for chain in (*chains, *ruleset.chains):
-        requests += chain.create()
+        requests += chain.create_requests()
     for request in requests:
-        request.flags &= ~NLM_F_EXCL  # what is there already is no reason
+        request.flags &= ~NLM_F_EXCL  # objects that exist already are no reason to fail
     kernel.commit(requests, dry_run=True)

@@ -1,4 +1,4 @@
-"""Rule sets as data: tables, sets and maps, chains and their rules, and the requests that make them.
+"""Rule sets as data: tables, sets, maps, chains, rules, and the netlink requests for them.
 
     PYCNI = Table(NFPROTO_INET, "pycni")
     PODS = Set(PYCNI, "pods4", (IPV4_ADDR,), (VERDICT,))
@@ -6,7 +6,7 @@
         Rule("pods", family(4), payload("ip saddr"), lookup(PODS)),
     ))
 
-Expressions come from expressions.py.
+Expressions come from expressions.py. The methods here build requests; Nfnetlink.commit (transaction.py) sends them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import sys
 
 from shared.cni.ip import Address
 from shared.cni.names import is_link_name
-from shared.net.netlink import Request, encode_structure
+from shared.net.messages import encode_structure
+from shared.net.netlink import Request
 from shared.net.owner import digest
 from shared.net.wire import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL
 from shared.nft import wire
@@ -30,22 +31,21 @@ if TYPE_CHECKING:
 
     Hook = tuple[str, int, int]
 
-TYPE_BITS = 6  # of each type's number in that of a concatenation: include/datatype.h of nftables
+TYPE_BITS = 6  # of each type's number in the number of a concatenation: include/datatype.h of nftables
 DIGITS = 12  # of a digest in the name of a chain
-COMMENT_BYTES = (
-    128  # the kernel takes more, but what `nft list` shows then nft cannot read (NFTNL_UDATA_COMMENT_MAXLEN)
-)
+# The kernel allows longer comments, but nft cannot read its own listing of them (NFTNL_UDATA_COMMENT_MAXLEN).
+COMMENT_BYTES = 128
 CREATE = NLM_F_CREATE | NLM_F_EXCL
-# BYTEORDER_HOST_ENDIAN (include/datatype.h of nftables) of a set's keys: without it nft does not show names of links
+# BYTEORDER_HOST_ENDIAN (include/datatype.h of nftables) for a set's keys: without it nft does not show link names
 HOST_ORDER = bytes((wire.NFTNL_UDATA_SET_KEYBYTEORDER, 4)) + (1).to_bytes(4, sys.byteorder)
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132}
 
 
-# -- types of what sets hold
+# -- types of keys and values
 
 
 class Type:
-    """One of nft's datatypes: its name (`nft describe`), number, length in bytes, and how it is read and shown."""
+    """One of nft's datatypes: its name (`nft describe`), number, length in bytes, parser and formatter."""
 
     __slots__ = ("length", "name", "number", "parse", "show")
 
@@ -59,13 +59,13 @@ class Type:
         self.show = show
 
     def pack(self, text: str) -> bytes:
-        """The bytes of a value; raises ValueError for what is none of this type."""
+        """Return the bytes of a value. Raise ValueError for a text that is not of this type."""
         try:
             data = self.parse(text)
         except (ValueError, OverflowError):
             data = b""
         if len(data) != self.length:
-            raise ValueError(f"{text!r} is no {self.name}")
+            raise ValueError(f"{text!r} is not of type {self.name}")
         return data
 
 
@@ -92,7 +92,7 @@ def _number(text: str) -> bytes:
 
 
 def _link(text: str) -> bytes:
-    # a quote would end the text where `nft list` shows it
+    # a quote would end the name in the output of `nft list`
     return text.encode().ljust(16, b"\0") if is_link_name(text) and '"' not in text else b""
 
 
@@ -116,7 +116,7 @@ ADDRESSES = {4: IPV4_ADDR, 6: IPV6_ADDR}
 
 
 def comment(text: str) -> bytes:
-    """A comment as `nft list` shows it: a NFTA_*_USERDATA; raises ValueError beyond 128 bytes."""
+    """Encode a comment as NFTA_*_USERDATA for `nft list`. Raise ValueError beyond 128 bytes."""
     data = text.encode() + b"\0"
     if len(data) > COMMENT_BYTES + 1:
         raise ValueError(f"a comment of {len(data)} bytes is too long: {text!r}")
@@ -124,7 +124,7 @@ def comment(text: str) -> bytes:
 
 
 def comment_of(userdata: bytes) -> str:
-    """The comment in a NFTA_*_USERDATA, empty where there is none."""
+    """Return the comment in a NFTA_*_USERDATA, empty if there is none."""
     while len(userdata) > 2:
         kind, length = userdata[:2]
         if kind == wire.NFTNL_UDATA_SET_ELEM_COMMENT:
@@ -143,12 +143,12 @@ class Table:
     def __str__(self) -> str:
         return f"{'bridge' if self.family == wire.NFPROTO_BRIDGE else 'inet'} {self.name}"
 
-    def create(self) -> Request:
-        """Makes it; EEXIST where it is there."""
+    def create_request(self) -> Request:
+        """Return the request that creates the table; the kernel answers EEXIST if it exists."""
         return Request(wire.NFT_MSG_NEWTABLE, self._names(), CREATE)
 
-    def query(self) -> Request:
-        """Asks whether it is there."""
+    def query_request(self) -> Request:
+        """Return the request that asks for the table."""
         return Request(wire.NFT_MSG_GETTABLE, self._names())
 
     def _names(self) -> Message:
@@ -156,7 +156,7 @@ class Table:
 
 
 class Set:
-    """A set whose elements are of the types in `key`, or with `data` a map: of each element to values or a verdict."""
+    """A set whose elements have the types in `key`; with `data` a map to values or verdicts."""
 
     def __init__(self, table: Table, name: str, key: tuple[Type, ...], data: tuple[Type, ...] = ()) -> None:
         self.table = table
@@ -169,11 +169,14 @@ class Set:
 
     @property
     def is_verdict_map(self) -> bool:
-        """Whether its elements lead to verdicts."""
+        """Return True if its elements map to verdicts."""
         return self.data == (VERDICT,)
 
-    def create(self, number: int) -> Request:
-        """Makes it; `number` is its own within the transaction. EEXIST where it is there."""
+    def create_request(self, number: int) -> Request:
+        """Return the request that creates the set; the kernel answers EEXIST if it exists.
+
+        `number` identifies the set within the transaction.
+        """
         message = {**self._names(), "NFTA_SET_KEY_TYPE": _joined_type(self.key), "NFTA_SET_KEY_LEN": _length(self.key)}
         if self.data:
             message["NFTA_SET_FLAGS"] = wire.NFT_SET_MAP
@@ -183,24 +186,24 @@ class Set:
             message["NFTA_SET_USERDATA"] = HOST_ORDER
         return Request(wire.NFT_MSG_NEWSET, {**message, "NFTA_SET_ID": number}, CREATE)
 
-    def query(self) -> Request:
-        """Asks whether it is there."""
+    def query_request(self) -> Request:
+        """Return the request that asks for the set."""
         return Request(wire.NFT_MSG_GETSET, self._names())
 
     def element(self, *key: str, to: Sequence[str] | Message = ()) -> Element:
-        """The element with that key, each field as text, and what it leads to: fields as text, or a `verdict`.
+        """Return the element with this key, and in a map with its value: fields as text, or a `verdict`.
 
-        Raises ValueError for values that are not of the set's types.
+        Raise ValueError for a text that is not of the set's types.
         """
         data = to if isinstance(to, dict) else {"NFTA_DATA_VALUE": _packed(self.data, to)} if self.data else None
         return Element(self, self.pack(key), data)
 
     def pack(self, key: Sequence[str]) -> bytes:
-        """The bytes of an element's key."""
+        """Return the bytes of an element's key."""
         return _packed(self.key, key)
 
     def show(self, key: bytes) -> str:
-        """An element's key as text, fields separated by spaces."""
+        """Return an element's key as text, fields separated by spaces."""
         fields, start = [], 0
         for kind in self.key:
             fields.append(kind.show(key[start : start + kind.length]))
@@ -225,13 +228,13 @@ def _length(types: Sequence[Type]) -> int:
 
 
 def _packed(types: Sequence[Type], values: Sequence[str]) -> bytes:
-    """Fields of a concatenation each begin at a word."""
+    """Return the bytes of a key or value. Each field of a concatenation is padded to 4 bytes."""
     fields = [kind.pack(value) for kind, value in zip(types, values)]
     return fields[0] if len(fields) == 1 else b"".join(field + bytes(-len(field) % 4) for field in fields)
 
 
 class Element:
-    """An element of a set: its key's bytes and, in a map, NFTA_SET_ELEM_DATA."""
+    """An element of a set: the bytes of its key and, in a map, NFTA_SET_ELEM_DATA."""
 
     def __init__(self, of: Set, key: bytes, data: Message | None = None) -> None:
         self.of = of
@@ -241,20 +244,23 @@ class Element:
     def __str__(self) -> str:
         return f"{self.of.name} {self.of.show(self.key)}"
 
-    def add(self, owner: str) -> Request:
-        """Puts it into its set with a comment; EEXIST where the key is there, EBUSY where it leads elsewhere."""
+    def add_request(self, owner: str) -> Request:
+        """Return the request that adds the element, with its owner as comment.
+
+        The kernel answers EEXIST if the key exists, EBUSY if it maps to something else.
+        """
         element = self._key()
         if self.data is not None:
             element["NFTA_SET_ELEM_DATA"] = self.data
         element["NFTA_SET_ELEM_USERDATA"] = comment(owner)
         return Request(wire.NFT_MSG_NEWSETELEM, self._message(element), CREATE)
 
-    def remove(self) -> Request:
-        """Takes it out; ENOENT where it is not there."""
+    def remove_request(self) -> Request:
+        """Return the request that removes the element; the kernel answers ENOENT if it does not exist."""
         return Request(wire.NFT_MSG_DELSETELEM, self._message(self._key()))
 
-    def query(self) -> Request:
-        """Asks for what the kernel has under its key."""
+    def query_request(self) -> Request:
+        """Return the request that asks for the element with this key."""
         return Request(wire.NFT_MSG_GETSETELEM, self._message(self._key()))
 
     def _key(self) -> Message:
@@ -265,15 +271,15 @@ class Element:
 
 
 def elements_of(of: Set) -> Message:
-    """The names in a message about elements."""
+    """Return the part of a message that names an element's set."""
     return {"nfgen_family": of.table.family, "NFTA_SET_ELEM_LIST_TABLE": of.table.name,
             "NFTA_SET_ELEM_LIST_SET": of.name}  # fmt: skip
 
 
 class Rule:
-    """A rule: what it is for, and its expressions in order; tuples of them stand for what they hold.
+    """A rule: its purpose, and its expressions in order, given one by one or in iterables.
 
-    The comment that it gets also has a digest of the expressions, so that one who finds it knows which rule it is.
+    Its comment is the purpose and a digest of the expressions, by which calls recognize the rule.
     """
 
     def __init__(self, purpose: str, *parts: Expression | Iterable[Expression]) -> None:
@@ -283,8 +289,8 @@ class Rule:
         self.expressions = encode_structure("expressions", {"NFTA_LIST_ELEM": flat}, wire.STRUCTURES)
         self.comment = f"{purpose} {digest(self.expressions)[:8]}"
 
-    def append(self, chain: Chain) -> Request:
-        """Puts it at the end of a chain."""
+    def append_request(self, chain: Chain) -> Request:
+        """Return the request that appends the rule to a chain."""
         message = {
             **chain.rules_of(),
             "NFTA_RULE_EXPRESSIONS": self.expressions,
@@ -296,7 +302,7 @@ class Rule:
 class Chain:
     """A chain with all its rules; `hook` makes it a base chain: type, NF_INET_*, priority.
 
-    Its name must not be a word of nft's language, such as masquerade, or nft cannot read what it shows.
+    Its name must not be a keyword of nft's language, such as masquerade: nft could not read its own output.
     """
 
     def __init__(self, table: Table, name: str, rules: Sequence[Rule], hook: Hook | None = None) -> None:
@@ -308,37 +314,37 @@ class Chain:
     def __str__(self) -> str:
         return f"chain {self.name} of table {self.table}"
 
-    def create(self) -> list[Request]:
-        """Makes it with its rules; EEXIST where it is there."""
+    def create_requests(self) -> list[Request]:
+        """Return requests that create the chain with its rules; the kernel answers EEXIST if it exists."""
         message = self._names()
         if self.hook:
             kind, number, priority = self.hook
             message["NFTA_CHAIN_HOOK"] = {"NFTA_HOOK_HOOKNUM": number, "NFTA_HOOK_PRIORITY": priority}
             message["NFTA_CHAIN_TYPE"] = kind
-        return [Request(wire.NFT_MSG_NEWCHAIN, message, CREATE), *(rule.append(self) for rule in self.rules)]
+        return [Request(wire.NFT_MSG_NEWCHAIN, message, CREATE), *(rule.append_request(self) for rule in self.rules)]
 
-    def refill(self) -> list[Request]:
-        """Gives a chain that is there its rules and no others."""
-        return [self._flush(), *(rule.append(self) for rule in self.rules)]
+    def refill_requests(self) -> list[Request]:
+        """Return requests that replace the rules of an existing chain."""
+        return [self._flush(), *(rule.append_request(self) for rule in self.rules)]
 
-    def remove(self) -> list[Request]:
-        """Removes it; EBUSY where something leads to it."""
+    def remove_requests(self) -> list[Request]:
+        """Return requests that delete the chain; the kernel answers EBUSY if something leads to it."""
         return [self._flush(), Request(wire.NFT_MSG_DELCHAIN, self._names())]
 
-    def make_and_remove(self) -> list[Request]:
-        """Remove it whether it is there or not; EBUSY if something leads to it."""
-        return [Request(wire.NFT_MSG_NEWCHAIN, self._names(), NLM_F_CREATE), *self.remove()]
+    def make_and_remove_requests(self) -> list[Request]:
+        """Return requests that delete the chain even if it does not exist; EBUSY as for `remove`."""
+        return [Request(wire.NFT_MSG_NEWCHAIN, self._names(), NLM_F_CREATE), *self.remove_requests()]
 
-    def remove_rule(self, handle: int) -> Request:
-        """Removes one of its rules; ENOENT where it is not there."""
+    def remove_rule_request(self, handle: int) -> Request:
+        """Return the request that deletes one rule; the kernel answers ENOENT if it does not exist."""
         return Request(wire.NFT_MSG_DELRULE, {**self.rules_of(), "NFTA_RULE_HANDLE": handle})
 
-    def query(self) -> Request:
-        """Asks whether it is there."""
+    def query_request(self) -> Request:
+        """Return the request that asks for the chain."""
         return Request(wire.NFT_MSG_GETCHAIN, self._names())
 
     def rules_of(self) -> Message:
-        """The names in a message about its rules."""
+        """Return the part of a message that names a rule's chain."""
         return {"nfgen_family": self.table.family, "NFTA_RULE_TABLE": self.table.name, "NFTA_RULE_CHAIN": self.name}
 
     def _flush(self) -> Request:
@@ -349,5 +355,5 @@ class Chain:
 
 
 def addressed(table: Table, prefix: str, rules: Sequence[Rule]) -> Chain:
-    """The chain whose name derives from its rules, `<prefix>-<digest>`, so that it never changes and can be shared."""
+    """Return a chain named `<prefix>-<digest of its rules>`: it never changes, so that calls can share it."""
     return Chain(table, f"{prefix}-{digest(b''.join(rule.expressions for rule in rules))[:DIGITS]}", rules)

@@ -1,11 +1,12 @@
-"""Changes of the rule set, each a transaction: all of it or nothing, whatever kills the call; and questions."""
+"""The nf_tables socket: transactions, which the kernel commits whole or not at all, and queries."""
 
 from __future__ import annotations
 
 import errno
 
 from shared.cni.errors import UnsupportedField
-from shared.net.netlink import Netlink, NetlinkError, Overrun, Request, decode
+from shared.net.messages import decode
+from shared.net.netlink import Netlink, NetlinkError, Overrun, Request
 from shared.net.wire import NETLINK_NETFILTER, NLM_F_ACK, NLMSG_ERROR
 from shared.nft import wire
 from shared.nft.ruleset import comment_of, elements_of
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     Found = TypeVar("Found")
 
-ABSENT = (errno.ENOENT, errno.EINVAL)  # the kernel's answers where there is no such thing, and where no nf_tables
-AT_ONCE = 16  # questions whose answers the socket's buffer holds
+ABSENT = (errno.ENOENT, errno.EINVAL)  # the kernel's answers if the object does not exist, and without nf_tables
+AT_ONCE = 16  # queries; the socket's buffer holds their answers
 _open: list[Netlink] = []
 
 
@@ -33,10 +34,10 @@ class NoNfTables(UnsupportedField):
 
 
 class Nfnetlink(Netlink):
-    """A socket to nf_tables of the network namespace that the thread is in when this is made.
+    """A socket to nf_tables in the thread's network namespace at the time of creation.
 
-    It stays open until exit unless it is closed: closing waits 10 ms until the kernel has freed what was deleted by it,
-    which otherwise goes on while the call waits for something else. Raises NoNfTables.
+    It stays open until exit unless it is closed: closing waits 10 ms until the kernel has freed deleted objects.
+    Without that, the kernel frees them while the call waits for something else. Raise NoNfTables.
     """
 
     protocol = NETLINK_NETFILTER
@@ -53,21 +54,22 @@ class Nfnetlink(Netlink):
 
     @classmethod
     def if_there(cls) -> Nfnetlink | None:
-        """A socket; None where the kernel has no nf_tables, so that nothing can be in it either."""
+        """Return a socket; None if the kernel has no nf_tables, and hence no rules."""
         try:
             return cls()
         except NoNfTables:
             return None
 
     def close(self) -> None:
-        """Frees the socket."""
+        """Close the socket."""
         _open.remove(self)
         super().close()
 
     def commit(self, requests: Sequence[Request], *, dry_run: bool = False) -> None:
-        """Does all of the requests or, where the kernel refuses one, nothing; with `dry_run` nothing in any case.
+        """Send requests as one transaction; with `dry_run` let the kernel check them and change nothing.
 
-        Raises NetlinkError for the first that is refused, whose `message` is that request's own; NoNfTables.
+        If the kernel refuses a request, nothing changes. Raise NetlinkError for the first refused request, with its
+        `message`; raise NoNfTables.
         """
         if not requests:
             return
@@ -79,7 +81,7 @@ class Nfnetlink(Netlink):
         first = self.sequence + 1
         self._begin()
         end_of_batch = Request(wire.NFNL_MSG_BATCH_END, {"res_id": wire.NFNL_SUBSYS_NFTABLES})
-        # without its end the kernel looks at a batch and takes it back
+        # the kernel checks a batch without an end, then rolls it back
         self._send(batch if dry_run else [*batch, end_of_batch], acknowledge=False)
         failure = self._outcome(batch, first)
         if failure is None:
@@ -89,7 +91,11 @@ class Nfnetlink(Netlink):
         raise failure
 
     def _outcome(self, batch: list[Request], first: int) -> NetlinkError | None:
-        """The kernel answers what it refuses, in order, then the last; a batch as a whole by its beginning alone."""
+        """Return the first refusal in the kernel's answers, None if there is none.
+
+        The kernel reports refused requests in order, then the last request. If it refuses the whole batch, it answers
+        only the first.
+        """
         last = first + len(batch) - 1
         failure: NetlinkError | None = None
         has_lost = False
@@ -97,7 +103,7 @@ class Nfnetlink(Netlink):
             try:
                 answers = list(self._receive(wait=not has_lost))
             except Overrun:
-                has_lost = True  # more refusals than the buffer holds: the first are in it, the last may not be
+                has_lost = True  # the buffer overflowed: it holds the first refusals, maybe not the last answer
                 continue
             for kind, sequence, flags, data, start, end in answers:
                 if kind != NLMSG_ERROR or not first <= sequence <= last:
@@ -109,9 +115,9 @@ class Nfnetlink(Netlink):
             self._expect_time()
 
     def get_all(self, requests: Sequence[Request]) -> list[Message | None]:
-        """What the kernel has of each that is asked for, in that order, None where there is nothing.
+        """Return the kernel's object for each request, in order, None for each that does not exist.
 
-        Where the kernel has no nf_tables there is nothing.
+        Without nf_tables none exists.
         """
         found: list[Message | None] = []
         for place in range(0, len(requests), AT_ONCE):
@@ -137,15 +143,15 @@ class Nfnetlink(Netlink):
         return [found[first + place] for place in range(len(requests))]
 
     def get_elements(self, requests: Sequence[Request]) -> list[Message | None]:
-        """The element that each Element.query() asks for, None where it, or its set, is not there."""
+        """Return the element for each Element.query_request(), None if it or its set does not exist."""
         return [message and elements(message)[0] for message in self.get_all(requests)]
 
     def dump_rules(self, chain: Chain) -> list[str]:
-        """The comments of a chain's rules in order; none where there is no such chain."""
+        """Return the comments of a chain's rules in order; none if the chain does not exist."""
         return self._rules(chain, lambda rules: [comment_of(one.get("NFTA_RULE_USERDATA", b"")) for one in rules])
 
     def dump_handles(self, chain: Chain, comment: str) -> list[int]:
-        """The handles of a chain's rules that have this comment."""
+        """Return the handles of a chain's rules with this comment."""
         return self._rules(
             chain,
             lambda rules: [
@@ -154,7 +160,7 @@ class Nfnetlink(Netlink):
         )
 
     def dump_expressions(self, chain: Chain) -> list[bytes]:
-        """The expressions of a chain's rules, as the kernel encodes them; none where there is no such chain."""
+        """Return the encoded expressions of each of a chain's rules; none if the chain does not exist."""
         return self._rules(chain, lambda rules: [one.get("NFTA_RULE_EXPRESSIONS", b"") for one in rules])
 
     def _rules(self, chain: Chain, take: Callable[[Iterator[Message]], list[Found]]) -> list[Found]:
@@ -164,13 +170,13 @@ class Nfnetlink(Netlink):
         )
 
     def dump_elements(self, of: Set) -> list[Message]:
-        """All elements of a set; none where there is no such set."""
+        """Return all elements of a set; none if the set does not exist."""
         return self._scan(
             wire.NFT_MSG_GETSETELEM, elements_of(of), lambda parts: [one for part in parts for one in elements(part)]
         )
 
     def dump_chains(self, table: Table) -> list[str]:
-        """The names of a table's chains."""
+        """Return the names of a table's chains in order of creation."""
         return self._scan(
             wire.NFT_MSG_GETCHAIN, {"nfgen_family": table.family},
             lambda chains: [one["NFTA_CHAIN_NAME"] for one in chains if one["NFTA_CHAIN_TABLE"] == table.name],
@@ -186,6 +192,6 @@ class Nfnetlink(Netlink):
 
 
 def elements(message: Message) -> list[Message]:
-    """The elements in a message; the codec gives one that stands alone by itself."""
+    """Return the elements in a message, as a list even if the codec decoded a single one."""
     found = message.get("NFTA_SET_ELEM_LIST_ELEMENTS", {}).get("NFTA_LIST_ELEM", [])
     return found if isinstance(found, list) else [found]

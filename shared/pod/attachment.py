@@ -23,7 +23,7 @@ from shared.cni import config, delegate
 from shared.cni.config import boolean, choice, field, integer, invalid, mac, obj, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable
 from shared.cni.ip import Address, Prefix
-from shared.cni.plugin import available, each, failure, previous_result, supported, valid_attachments
+from shared.cni.plugin import available, failure, previous_result, run_all, supported, valid_attachments
 from shared.cni.result import Interface, Result, Route, dns_from_json
 from shared.net import filter_tables, links, netns, renamed
 from shared.net.netlink import Netlink
@@ -284,7 +284,7 @@ def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> 
             return
         former.extend(_former_owners(own, pod_netns))
         for owner in former:
-            each(
+            run_all(
                 lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
                 lambda owner=owner: unlink(host, owner, pod_netns),  # type: ignore[misc]
             )
@@ -292,21 +292,21 @@ def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> 
             unlink_foreign(host, own, pod_netns)
 
     try:
-        each(lambda: _remove_filters(host, own), disconnect)
+        run_all(lambda: _remove_filters(host, own), disconnect)
     except CniError as error:
         left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
         error.details = "; ".join(filter(None, [error.details, left]))
         raise
     if ipam:
         calls = [call, *(call.of_network(owner.network) for owner in former)]
-        each(*(lambda one=one: delegate.forward(one) for one in calls))
+        run_all(*(lambda one=one: delegate.forward(one) for one in calls))
 
 
 def _remove_filters(host: Netlink, owner: Owner) -> None:
     """Remove an attachment's packet filters. Load nothing of them if the host has no tables."""
     tables = filter_tables.present()
     if filter_tables.OF_BRIDGES & tables:
-        links.silence(host, owner.host_link)  # without the rules that check it, the pod could send any frame
+        links.set_down_if_exists(host, owner.host_link)  # without the rules that check it, the pod could send any frame
     if tables:
         from shared.pod import filters
 
@@ -316,7 +316,7 @@ def _remove_filters(host: Netlink, owner: Owner) -> None:
 def _former_owners(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     """Return the attachment under the names that it had before its network was renamed, as far as that can be seen."""
     if pod_netns is not None:
-        return renamed.former(own, pod_netns)
+        return renamed.former_owners(own, pod_netns)
     tables = filter_tables.present()
     if not tables:
         return []
@@ -335,7 +335,7 @@ def collect(call: Call, is_left_behind: IsLeftBehind) -> None:
     names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
     steps.begin("del")
     host = Netlink()
-    each(
+    run_all(
         lambda: links.delete_all(host, lambda link: is_left_behind(link, call.network, names)),
         lambda: _collect_filters(call.network, valid),
         lambda: _collect_leases(call),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posix
 
 from shared.cni.names import CHAIN_NAME_BYTES
-from shared.cni.plugin import each
+from shared.cni.plugin import run_all
 from shared.net import filter_tables
 from shared.net.owner import Owner
 from shared.nft import former, registry
@@ -56,7 +56,7 @@ def remove(owner: Owner, tables: Tables) -> None:
         tasks.append(lambda: _remove_from_iptables(owner))
     if posix.access(FIREWALL_RECORDS, posix.F_OK):
         tasks.append(lambda: _end_admission(owner))
-    each(*tasks, _set_localnet_back)
+    run_all(*tasks, _set_localnet_back)
 
 
 def renew(owner: Owner, addresses: Sequence[Address], tables: Tables, *, keep: AbstractSet[str]) -> None:
@@ -113,7 +113,7 @@ def _remove_registered(owner: Owner, tables: Tables, keep: AbstractSet[str]) -> 
     names = {mechanism for _, mechanism in found}
     if filter_tables.REFERENCES in tables and SPOOFCHECK not in keep:
         names.add(SPOOFCHECK)  # the reference plugins register nothing
-    each(*(lambda name=name: _remove(name, owner) for name in sorted(names)))
+    run_all(*(lambda name=name: _remove(name, owner) for name in sorted(names)))
     return names
 
 
@@ -155,7 +155,7 @@ def _evict(owner: Owner, addresses: Sequence[Address], keep: AbstractSet[str]) -
             from shared.hostports import nftables as hostports
 
             had_ports |= hostports.remove_dead(kernel, holder, _forget)
-        registry.attempt(kernel, [element.remove()])
+        registry.attempt(kernel, [element.remove_request()])
     return had_ports
 
 
@@ -178,13 +178,13 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]], tables: Tables) -
         from shared.admission import claims
 
         tasks.append(lambda: claims.collect(network, valid, admission.end))
-    each(*tasks, _set_localnet_back)
+    run_all(*tasks, _set_localnet_back)
 
 
 def _ever_used(tables: Tables) -> list[str]:
     """Return the mechanisms with a set in the kernel. The others were never used, and have left nothing."""
     sets = {name: one for name, one in A_SET.items() if (one.table.family, one.table.name) in tables}
-    found = Nfnetlink().get_all([one.query() for one in sets.values()]) if sets else []
+    found = Nfnetlink().get_all([one.query_request() for one in sets.values()]) if sets else []
     return [name for name, now in zip(sets, found) if now]
 
 

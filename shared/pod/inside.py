@@ -39,7 +39,7 @@ def configure(
         has_ipv6 = any(address.version == 6 for address in own)
         _set_ipv6_sysctls(ifname, has_addresses=bool(own), has_ipv6=has_ipv6, dad=dad)
         given = [addresses.add_request(index, ip.address, dad=dad) for ip in result.ips]
-        inside.batch([*given, links.change_flags(index, IFF_UP, IFF_UP)])
+        inside.batch([*given, links.flags_request(index, IFF_UP, IFF_UP)])
         if dad and has_ipv6:
             wait.addresses_settled(inside, index)
         if before_routes:

@@ -1,1 +1,1 @@
-"""What a container runtime does with CNI: read configurations, find plugins, chain their calls, set up pods."""
+"""The runtime's side of CNI: read configurations, find plugins, chain their calls, set up pods."""

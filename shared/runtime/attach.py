@@ -1,4 +1,4 @@
-"""Attach a container to a network: execute the plugins of a list, each given the result of the one before."""
+"""Attach a container to a network: execute a list's plugins, each with the previous result."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from shared.runtime.presence import expect_new
 Result = dict[str, Any]
 
 TIME_LIMIT = 60.0  # seconds for one plugin
-BUSY_LIMIT = 5.0  # seconds to wait for whoever still writes the executable
+BUSY_LIMIT = 5.0  # seconds to wait while another process writes the executable
 BUSY_PAUSE = 0.05  # seconds; the kernel has no event for "no longer written"
 
-# Codes of the specification that a runtime itself can come to.
+# Error codes of the specification that a runtime itself can raise.
 INCOMPATIBLE_VERSION = 1
 DECODING_FAILURE = 6
 INTERNAL_ERROR = 999
-UNKNOWN_VERSION = "unknown CNI_COMMAND: VERSION"  # what plugins from before that command answer it with
+UNKNOWN_VERSION = "unknown CNI_COMMAND: VERSION"  # the answer of plugins that are older than VERSION
 
 
 class PluginError(Exception):
-    """A plugin failed: it said so, crashed, took too long, was not found, or answered what is no result."""
+    """A plugin reported an error, crashed, was too slow, is missing, or printed no valid result."""
 
     def __init__(self, plugin: str, verb: str, code: int, msg: str, details: str = "") -> None:
         self.plugin, self.verb, self.code, self.msg, self.details = plugin, verb, code, msg, details
@@ -48,12 +48,12 @@ def add(
     limit: float = TIME_LIMIT,
     keep_failed: bool = False,
 ) -> Result:
-    """ADD every plugin in order; the last one's result. Raises PluginError of the first that fails.
+    """Execute ADD of every plugin in order; return the last result. Raise the first PluginError.
 
-    All are looked up before the first is executed. After a failure every plugin that was tried, the failing one
-    included, gets a DEL, in reverse; what fails in there is noted on the error. That DEL must not reach another ADD's
-    attachment: raises AttachmentExists, before any plugin is executed, if the interface is there. With `keep_failed`
-    both are left to the caller.
+    All plugins are looked up before the first is executed. After a failure, every plugin that was tried, the failing
+    one included, gets a DEL, in reverse order; errors of these are added to the error as notes. That DEL must not reach
+    another ADD's attachment: raise AttachmentExists, before any plugin is executed, if the interface exists. With
+    `keep_failed`, skip this check and the DELs: the caller does both.
     """
     for plugin in network.plugins:
         _executable(plugin, "ADD", bin_dirs)
@@ -82,9 +82,9 @@ def check(
     *,
     limit: float = TIME_LIMIT,
 ) -> bool:
-    """CHECK every plugin in order against the result of ADD. Raises PluginError of the first that objects.
+    """Execute CHECK of every plugin in order against ADD's result. Raise the first PluginError.
 
-    False, and nothing executed, where the network has no CHECK: cniVersion below 0.4.0, or disableCheck.
+    Return False, and execute nothing, if the network has no CHECK: cniVersion below 0.4.0, or disableCheck.
     """
     if network.disable_check or not network.supports("0.4.0"):
         return False
@@ -101,9 +101,9 @@ def delete(
     *,
     limit: float = TIME_LIMIT,
 ) -> None:
-    """DEL every plugin in reverse. Raises PluginError of the first that fails, and stops there.
+    """Execute DEL of every plugin in reverse. Raise the first PluginError, and stop there.
 
-    Going on would let a later step release an address to which an earlier one's rules still lead; DEL can be
+    To continue could let a later plugin release an address to which an earlier one's rules still lead. DEL can be
     repeated at any time.
     """
     for plugin in reversed(network.plugins):
@@ -118,7 +118,10 @@ def gc(
     *,
     limit: float = TIME_LIMIT,
 ) -> None:
-    """GC of one plugin: what it has of any but the `valid` attachments, (container id, ifname), goes. PluginError."""
+    """Execute GC of one plugin: it removes all attachments but the `valid`. Raise PluginError.
+
+    `valid` has (container id, ifname).
+    """
     executable = _executable(plugin, "GC", bin_dirs)
     attachments = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(valid)]
     message = {key: value for key, value in plugin.items() if key != "capabilities"}
@@ -129,9 +132,9 @@ def gc(
 
 
 def status(network: NetworkConfigList, bin_dirs: Sequence[Path | str], *, limit: float = TIME_LIMIT) -> None:
-    """STATUS of every plugin in order; before 1.1.0, which brought STATUS, only whether they are there.
+    """Execute STATUS of every plugin in order; before 1.1.0 only check that the plugins exist.
 
-    Raises PluginError of the first that is missing or could not serve an ADD now.
+    Raise the first PluginError: a plugin is missing, or could not serve an ADD now.
     """
     executables = [_executable(plugin, "STATUS", bin_dirs) for plugin in network.plugins]
     if network.supports("1.1.0"):
@@ -142,12 +145,12 @@ def status(network: NetworkConfigList, bin_dirs: Sequence[Path | str], *, limit:
 
 
 def versions(plugin_type: str, bin_dirs: Sequence[Path | str], *, limit: float = TIME_LIMIT) -> tuple[str, ...]:
-    """The versions of the specification that a plugin speaks; one from before VERSION speaks 0.1.0.
+    """Return the specification versions that a plugin supports; 0.1.0 if it is older than VERSION.
 
-    Raises PluginError.
+    Raise PluginError.
     """
     executable = _executable({"type": plugin_type}, "VERSION", bin_dirs)
-    # Plugins of old want all variables for any command.
+    # Old plugins require all variables for any command.
     environment = environment_of("VERSION", bin_dirs) | dict.fromkeys(
         ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"), "dummy"
     )
@@ -160,7 +163,7 @@ def versions(plugin_type: str, bin_dirs: Sequence[Path | str], *, limit: float =
     answer = _object(stdout)
     supported = (answer or {}).get("supportedVersions")
     if supported is None and answer is not None and answer.get("cniVersion") == "0.2.0":
-        return ("0.1.0", "0.2.0")  # which had VERSION, and not yet the list
+        return ("0.1.0", "0.2.0")  # version 0.2.0 had VERSION, but not the list
     if not isinstance(supported, list) or not all(isinstance(version, str) for version in supported):
         raise PluginError(plugin_type, "VERSION", DECODING_FAILURE, "no list of supportedVersions", _text(stdout))
     return tuple(supported)
@@ -169,7 +172,7 @@ def versions(plugin_type: str, bin_dirs: Sequence[Path | str], *, limit: float =
 def request(
     network: NetworkConfigList, plugin: Mapping[str, Any], attachment: Attachment, prev_result: Result | None
 ) -> dict[str, Any]:
-    """What one plugin reads on stdin: its own keys, and what the runtime adds to them."""
+    """Return a plugin's input: its own keys, and the keys that the runtime adds."""
     wanted = plugin.get("capabilities")
     capabilities = wanted if isinstance(wanted, dict) else {}
     supplied = {key: value for key, value in attachment.capability_args.items() if capabilities.get(key) is True}
@@ -183,10 +186,9 @@ def request(
 
 
 def execute(executable: Path, verb: str, message: Mapping[str, Any], env: Mapping[str, str], limit: float) -> bytes:
-    """Run one plugin and return its stdout. Raises PluginError.
+    """Run one plugin and return its stdout. Raise PluginError.
 
-    `env` is added to the environment of this process. After `limit` seconds the plugin's whole process group is
-    killed.
+    `env` is added to this process's environment. After `limit` seconds the plugin's whole process group is killed.
     """
     name = executable.name
     try:
@@ -216,7 +218,7 @@ def _call(
     prev_result: Result | None,
     limit: float,
 ) -> Result:
-    """Execute one plugin of the list; its result for ADD, nothing otherwise."""
+    """Execute one plugin of the list. Return its result for ADD, else an empty one."""
     executable = _executable(plugin, verb, bin_dirs)
     message = request(network, plugin, attachment, prev_result)
     stdout = execute(executable, verb, message, attachment.environment(verb, bin_dirs), limit)
@@ -238,7 +240,7 @@ def _executable(plugin: Mapping[str, Any], verb: str, bin_dirs: Sequence[Path | 
 
 
 def _start(executable: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a plugin in a process group of its own, waiting while its file is still being written (ETXTBSY)."""
+    """Start a plugin in its own process group; wait while its file is still being written (ETXTBSY)."""
     deadline = time.monotonic() + BUSY_LIMIT
     while True:
         try:
@@ -257,7 +259,7 @@ def _start(executable: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
 
 
 def _failure(plugin: str, verb: str, status: int, stdout: bytes, stderr: bytes) -> PluginError:
-    """The error that a plugin reported on stdout, or what can be told without it."""
+    """Return the error that a plugin printed, or one made from its exit status and output."""
     reported = _object(stdout)
     if reported is not None and isinstance(reported.get("code"), int):
         msg, details = (str(reported.get(key) or "") for key in ("msg", "details"))

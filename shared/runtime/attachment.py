@@ -1,4 +1,4 @@
-"""An attachment, one interface of one container, and the environment of the plugins' calls for it."""
+"""An attachment, which is one interface of one container, and the environment of calls for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.cni.names import is_link_name, is_name
 
 @dataclass(frozen=True)
 class Attachment:
-    """One interface of one container; `netns` is a path, empty when the namespace is gone."""
+    """One interface of one container; `netns` is a path, empty if the namespace is gone."""
 
     container_id: str
     netns: str
@@ -22,7 +22,7 @@ class Attachment:
     capability_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise ValueError if a name could lead a plugin, or the cache, to other attachments' files."""
+        """Raise ValueError if a name could lead a plugin, or the cache, to another attachment's files."""
         if not is_name(self.container_id):
             raise ValueError(f"container id {self.container_id!r} is not a name")
         if not is_link_name(self.ifname):
@@ -32,7 +32,7 @@ class Attachment:
                 raise ValueError(f"CNI argument {key}={value} contains a separator")
 
     def environment(self, verb: str, bin_dirs: Sequence[Path | str]) -> dict[str, str]:
-        """The CNI_* variables of a call."""
+        """Return the CNI_* variables of a call."""
         return {
             **environment_of(verb, bin_dirs),
             "CNI_CONTAINERID": self.container_id,
@@ -43,5 +43,5 @@ class Attachment:
 
 
 def environment_of(verb: str, bin_dirs: Sequence[Path | str]) -> dict[str, str]:
-    """Return the CNI_* variables that the call of a verb has without an attachment."""
+    """Return the CNI_* variables that a call has without an attachment."""
     return {"CNI_COMMAND": verb, "CNI_PATH": os.pathsep.join(map(str, bin_dirs))}

@@ -1,10 +1,10 @@
-"""The results of a runtime's ADDs, kept as libcni keeps them, so that both can read what the other wrote.
+"""The cache of ADD results, in libcni's format, so that either can read the other's files.
 
     <directory>/results/<network>-<container id>-<ifname>    0600, JSON: kind "cniCacheV1", the configuration in base64,
                                                              the call's arguments, the result
 
-Of old the file held the result alone. A name that is too long for a file, which libcni fails with, gives way to "~" and
-a digest of it.
+Early versions of libcni wrote the result alone. If a file name would be too long, it is "~" and a digest of the name;
+libcni fails instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.cni import lock_holders
+from shared.cni import blake2, lock_holders
 from shared.cni.errors import CniError
 from shared.cni.names import is_link_name, is_name
 from shared.cni.versions import SUPPORTED, downgrade, upgrade
@@ -33,7 +33,8 @@ from shared.runtime.conflist import InvalidConfigFile, NetworkConfigList, parse
 DIRECTORY = Path("/var/lib/cni")
 KIND = "cniCacheV1"
 FILE_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
-DERIVED = "~"  # begins the names that are digests, and no network's
+DERIVED = "~"  # the first character of names that are digests; no network's name begins with it
+DIGEST_BYTES = 24
 
 
 class CacheError(Exception):
@@ -42,7 +43,7 @@ class CacheError(Exception):
 
 @dataclass(frozen=True)
 class Cached:
-    """What is known of an attachment that was made: of old, and from files by strangers, not everything."""
+    """An attachment's entry. Old files, and those of other programs, lack some of it."""
 
     network: str
     attachment: Attachment
@@ -52,19 +53,22 @@ class Cached:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The (container id, ifname) by which plugins know it."""
+        """The (container id, ifname) by which plugins identify the attachment."""
         return self.attachment.container_id, self.attachment.ifname
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An entry that cannot be read, so that only its file's name tells whose it is."""
+    """An unreadable entry: only its file's name shows the attachment."""
 
     path: Path
     reason: str
 
     def keys(self, network: str) -> set[tuple[str, str]]:
-        """The (container id, ifname) of the network that it may be of: each way to split the file's name at a "-"."""
+        """Return every (container id, ifname) of the network that the file's name can mean.
+
+        Each "-" can be the place that separates the two.
+        """
         if not self.path.name.startswith(f"{network}-"):
             return set()
         words = self.path.name[len(network) + 1 :].split("-")
@@ -73,21 +77,21 @@ class Unreadable:
 
 
 class Cache:
-    """The cached results below a directory, /var/lib/cni as a rule; a directory that is not there is empty."""
+    """The cached results below a directory, by default /var/lib/cni; a missing directory is empty."""
 
     def __init__(self, directory: Path | str = DIRECTORY) -> None:
         self.results = Path(directory) / "results"
         self.attaching = Path(directory) / "attaching"
 
     def path(self, network: str, attachment: Attachment) -> Path:
-        """Where the entry of an attachment is, or would be."""
+        """Return the path of an attachment's entry, whether it exists or not."""
         name = f"{network}-{attachment.container_id}-{attachment.ifname}"
         if len(name.encode()) > FILE_NAME_BYTES:
-            name = DERIVED + hashlib.blake2b(name.encode(), digest_size=24).hexdigest()
+            name = DERIVED + blake2.hexdigest(name.encode(), DIGEST_BYTES)
         return self.results / name
 
     def store(self, network: NetworkConfigList, attachment: Attachment, result: Result) -> None:
-        """Remembers the result of an ADD; the file appears whole. Raises CacheError."""
+        """Write an ADD's result; the file is written whole. Raise CacheError."""
         entry = {
             "kind": KIND,
             "containerId": attachment.container_id,
@@ -116,7 +120,7 @@ class Cache:
             raise CacheError(f"cannot write {path}: {error.strerror}") from error
 
     def load(self, network: str, attachment: Attachment) -> Cached | None:
-        """The entry of an attachment, None where there is none; raises CacheError for one that cannot be read."""
+        """Return an attachment's entry, None if there is none. Raise CacheError if it is unreadable."""
         path = self.path(network, attachment)
         raw = _read(path)
         if raw is None:
@@ -130,7 +134,7 @@ class Cache:
         raise CacheError(f"{path} is not a cached result: its kind is {raw.get('kind')!r}")
 
     def remove(self, network: str, attachment: Attachment) -> None:
-        """Forget an attachment, what cannot be read in its place, and what a killed ADD left. Raises CacheError."""
+        """Remove an attachment's entry, even an unreadable one, and files of a killed ADD. Raise CacheError."""
         path = self.path(network, attachment)
         with suppress(OSError):
             self._unfinished(network, attachment).unlink()
@@ -148,16 +152,16 @@ class Cache:
             raise CacheError(f"cannot remove {path}: {error.strerror}") from error
 
     def attachments(self, network: str = "", container_id: str = "", ifname: str = "") -> list[Cached]:
-        """The entries of a network, a container, an interface, or all, by their files' names.
+        """Return the entries of a network, a container, an interface, or all. Raise CacheError.
 
-        Files that say too little are passed over. Raises CacheError where the directory cannot be read.
+        Skip unreadable files. Only an unreadable directory raises the error.
         """
         return self.look(network, container_id, ifname)[0]
 
     def look(
         self, network: str = "", container_id: str = "", ifname: str = ""
     ) -> tuple[list[Cached], list[Unreadable]]:
-        """The same entries, and those that may be among them but cannot be read. Raises CacheError as well."""
+        """Return the same entries, and the unreadable ones that may belong to them. Raise CacheError."""
         found, unreadable = [], []
         try:
             names = sorted(os.listdir(self.results))
@@ -166,7 +170,7 @@ class Cache:
         except OSError as error:
             raise CacheError(f"cannot read {self.results}: {error.strerror}") from error
         for name in names:
-            # what the name can tell need not be read: a node has an entry for every pod
+            # skip by name without reading: a node has an entry for every pod
             fits = name.startswith(network) and container_id in name and name.endswith(ifname)
             if name.startswith(".") or not (fits or name.startswith(DERIVED)):
                 continue
@@ -184,17 +188,23 @@ class Cache:
         return found, unreadable
 
     def _listed(self, path: Path) -> Cached | None:
-        """The entry in a file, None if that is gone. Raises CacheError for one that does not say whose it is."""
+        """Return the entry in a file, None if it is gone. Raise CacheError if it does not name its owner."""
         raw = _read(path)
         if raw is None:
             return None
         if raw.get("kind") != KIND:
-            of_old = isinstance(raw.get("cniVersion"), str) and "kind" not in raw
-            kind = "a bare result, as of old" if of_old else f"of kind {raw.get('kind')!r}, not {KIND!r}"
-            raise CacheError(f"{path} does not say whose it is: it is {kind}")
+            is_bare = isinstance(raw.get("cniVersion"), str) and "kind" not in raw
+            kind = (
+                "a bare result, as early versions of libcni wrote it"
+                if is_bare
+                else f"of kind {raw.get('kind')!r}, not {KIND!r}"
+            )
+            raise CacheError(f"{path} does not name its attachment: it is {kind}")
         entry = _entry(raw, path)
         if path != self.path(entry.network, entry.attachment):
-            raise CacheError(f"{path} says that it is of {entry.network} {' '.join(entry.key)}, against its name")
+            raise CacheError(
+                f"{path} names attachment {entry.network} {' '.join(entry.key)}, but its file name another"
+            )
         return entry
 
     def _place(self, network: str, attachment: Attachment) -> Path:
@@ -205,9 +215,9 @@ class Cache:
 
     @contextmanager
     def alone(self, network: str, attachment: Attachment) -> Iterator[str]:
-        """Keep other calls from making the attachment meanwhile: yields the call that is at it. Raises CacheError.
+        """Reserve the attachment for this call; yield the call that holds it already, or "".
 
-        The lock is that of a directory, which a call that is killed leaves unlocked.
+        Raise CacheError. The reservation is a lock on a directory, which a killed call leaves unlocked.
         """
         place = self._place(network, attachment)
         try:
@@ -228,14 +238,14 @@ class Cache:
 
 
 def _digest(network: str, attachment: Attachment) -> str:
-    """A name for an attachment's own files, however long its names are."""
+    """Return a name of fixed length for an attachment's own files."""
     return hashlib.sha256(f"{network}/{attachment.container_id}/{attachment.ifname}".encode()).hexdigest()
 
 
 def _private_directory(path: Path) -> int:
-    """Open a directory that nobody else can open or replace files in. Raises OSError, CacheError.
+    """Open a directory that only this user can open. Raise OSError, CacheError.
 
-    A lock needs no more than an open for reading.
+    A directory that is open for reading can be locked.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     held = os.fstat(descriptor)
@@ -248,7 +258,7 @@ def _private_directory(path: Path) -> int:
 
 
 def _lock(descriptor: int, place: Path) -> bool:
-    """Lock an open directory; False if it is locked already, or no longer the one in its place."""
+    """Lock an open directory. Return False if it is locked already, or was replaced at its path."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(descriptor), place.stat())
@@ -257,9 +267,9 @@ def _lock(descriptor: int, place: Path) -> bool:
 
 
 def converted(result: Result, version: str) -> Result:
-    """A cached result in another version's form, for a network whose cniVersion has changed since.
+    """Convert a cached result to another version, for a network with a changed cniVersion.
 
-    Raises CacheError where it cannot be.
+    Raise CacheError if that version cannot express it.
     """
     own = str(result.get("cniVersion") or version)
     if own == version:
@@ -312,20 +322,20 @@ def _entry(raw: Mapping[str, Any], path: Path) -> Cached:
 
 
 def _text(value: object) -> str:
-    """An optional text. Raises TypeError for anything else."""
+    """Return an optional text, empty for None. Raise TypeError for anything else."""
     if not isinstance(value, str | None):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")
     return value or ""
 
 
 def _sandbox(result: Any, ifname: str) -> str:
-    """The path of the network namespace that a result names; libcni before 1.2 wrote it nowhere else."""
+    """Return the network namespace's path in a result; libcni before 1.2 stored it only there."""
     interfaces = (result or {}).get("interfaces") or ()
     return next((str(one["sandbox"]) for one in interfaces if one.get("name") == ifname and one.get("sandbox")), "")
 
 
 def _config(text: object) -> NetworkConfigList | None:
-    """The configuration, a list or of old a single plugin's; None for what is neither."""
+    """Return the configuration, a list or an old single plugin's; None if it is neither."""
     try:
         raw = json.loads(base64.b64decode(str(text), validate=True))
         single = isinstance(raw, dict) and "plugins" not in raw

@@ -1,12 +1,12 @@
-"""A runtime's calls, with the results remembered in libcni's cache: what libcni is to a Go program.
+"""A runtime's calls, with results in libcni's cache: for Python what libcni is for Go.
 
     client = Client(["/opt/cni/bin"])
     network = conflist.named("/etc/cni/net.d", "pods", print)
     result = client.add(network, Attachment("c1", "/run/netns/c1"))
     client.delete(network, Attachment("c1", "/run/netns/c1"))
 
-A Client keeps nothing but its settings, so that any number of threads may use one; calls for one and the same
-attachment are the caller's to put in order, as is GC against the ADDs of its network.
+A Client holds only its settings, so that any number of threads can share one. The caller puts calls for one attachment
+in order, and GC and ADDs of one network.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from shared.runtime.presence import AttachmentExists
 
 
 class Client:
-    """The plugins of some directories and the cache of one.
+    """Plugin directories and a cache directory.
 
-    `limit` is the seconds that one plugin may take. All calls raise PluginError where a plugin fails.
+    `limit` is the seconds that one plugin may take. All calls raise PluginError if a plugin fails.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class Client:
         self.bin_dirs, self.limit, self.cache = tuple(bin_dirs), limit, Cache(cache_dir)
 
     def add(self, network: NetworkConfigList, attachment: Attachment) -> Result:
-        """ADD, and the result remembered; whatever fails is taken back. Raises CacheError, too.
+        """Execute ADD and cache the result; undo everything after a failure. Raise CacheError, too.
 
-        Raises AttachmentExists, before any plugin is executed, if the attachment is there already. One whose namespace
-        is gone, so that only its entry is left, gets the DEL first that nobody sent, with its own configuration.
+        Raise AttachmentExists, before any plugin is executed, if the attachment exists. If its namespace is gone and
+        only its entry is left, it first gets the missing DEL, with its own configuration.
         """
         with self.cache.alone(network.name, attachment) as other:
             if other:
@@ -52,7 +52,7 @@ class Client:
             result = attach.add(network, attachment, self.bin_dirs, limit=self.limit)
             try:
                 self.cache.store(network, attachment, result)
-            except BaseException as error:  # nobody could find the attachment again
+            except BaseException as error:  # without an entry, no DEL would find the attachment
                 try:
                     attach.delete(network, attachment, self.bin_dirs, result, limit=self.limit)
                 except PluginError as another:
@@ -61,9 +61,10 @@ class Client:
             return result
 
     def expect_new(self, network: NetworkConfigList, attachment: Attachment) -> Cached | None:
-        """Raise AttachmentExists if the attachment is there, or its entry cannot be read.
+        """Raise AttachmentExists if the attachment exists, or its entry is unreadable.
 
-        Returns the entry of one that was made and is certain to be gone. Raises CacheError if the file is another's.
+        Return the entry of an attachment that is certainly gone. Raise CacheError if the file belongs to another
+        attachment.
         """
         path = self.cache.path(network.name, attachment)
         try:
@@ -71,7 +72,7 @@ class Client:
         except CacheError as error:
             raise AttachmentExists(network.name, attachment, f"it may be there already: {error}") from error
         if entry is None and path.exists():
-            raise CacheError(f"{path} is of another attachment, whose names make the same file name")
+            raise CacheError(f"{path} belongs to another attachment with names that make the same file name")
         if entry is not None:
             reason = presence.evidence(network.name, entry.attachment, entry.result)
             if reason:
@@ -80,9 +81,9 @@ class Client:
         return entry
 
     def check(self, network: NetworkConfigList, attachment: Attachment) -> bool:
-        """CHECK against the remembered result; False where the network has no CHECK.
+        """Execute CHECK against the cached result. Return False if the network has no CHECK.
 
-        Raises CacheError where there is no result to check against.
+        Raise CacheError if there is no result.
         """
         if network.disable_check or not network.supports("0.4.0"):
             return False
@@ -94,7 +95,7 @@ class Client:
         return attach.check(network, attachment, self.bin_dirs, result, limit=self.limit)
 
     def delete(self, network: NetworkConfigList, attachment: Attachment) -> None:
-        """DEL, with the remembered result if it is there and can be read, and the memory of it last. Can be repeated.
+        """Execute DEL with the cached result, if it is readable, then remove the entry. Can be repeated.
 
         As in libcni, networks before 0.4.0 get no prevResult.
         """
@@ -108,15 +109,15 @@ class Client:
             entry = self.cache.load(network.name, attachment)
             result = entry.result if entry else None
             return None if result is None else cache.converted(result, network.cni_version)
-        except CacheError:  # a DEL does not need it
+        except CacheError:  # a DEL works without a result
             return None
 
     def cached(self, network: str = "") -> list[Cached]:
-        """The attachments that are remembered, all or those of a network. Raises CacheError."""
+        """Return the cached attachments, all or those of a network. Raise CacheError."""
         return self.cache.attachments(network)
 
     def remembered(self, network: str, attachment: Attachment) -> NetworkConfigList | None:
-        """The configuration that the attachment was made with; None if that is not known."""
+        """Return the configuration of an attachment's ADD, None if it is not known."""
         try:
             entry = self.cache.load(network, attachment)
         except CacheError:
@@ -124,11 +125,11 @@ class Client:
         return entry.config if entry else None
 
     def gc(self, network: NetworkConfigList, valid: Iterable[Attachment | tuple[str, str]]) -> None:
-        """DEL of each remembered attachment that is not in `valid`, then GC of every plugin (from 1.1.0 on).
+        """Execute DEL of each cached attachment that is not in `valid`, then GC of every plugin (since 1.1.0).
 
-        `valid` has attachments or (container id, ifname). An entry that cannot be read counts as valid, since it may be
-        of a living pod. Does nothing where the network has disableGC. What fails does not keep the rest from its turn:
-        raises ExceptionGroup with all of it. Raises CacheError if the cache cannot be read at all.
+        `valid` has attachments or (container id, ifname). An unreadable entry counts as valid, because its pod may be
+        alive. Do nothing if the network has disableGC. After a failure the rest still runs: raise ExceptionGroup with
+        all errors. Raise CacheError if the cache cannot be read at all.
         """
         if network.disable_gc:
             return
@@ -140,9 +141,9 @@ class Client:
     def collect(
         self, network: NetworkConfigList, gone: Iterable[Cached], valid: Callable[[], Iterable[tuple[str, str]] | None]
     ) -> None:
-        """The two halves of `gc`: DEL of the entries that are `gone`, then GC of every plugin (from 1.1.0 on).
+        """Run the two halves of `gc`: DEL of the entries `gone`, then GC of every plugin (since 1.1.0).
 
-        `valid` is asked in between, as late as can be, and may answer None: then there is no GC.
+        `valid` is called in between, as late as possible. If it returns None, there is no GC.
         """
         errors: list[Exception] = []
         for entry in gone:
@@ -156,11 +157,11 @@ class Client:
             raise ExceptionGroup(f"garbage collection of network {network.name}", errors)
 
     def status(self, network: NetworkConfigList) -> None:
-        """Raises the first error where an ADD could not succeed now: plugins are missing, or (from 1.1.0 on) say so."""
+        """Raise the first error if an ADD could not succeed now; before 1.1.0 only for missing plugins."""
         attach.status(network, self.bin_dirs, limit=self.limit)
 
     def validate(self, network: NetworkConfigList) -> None:
-        """Raises PluginError (code 1) for the first plugin that does not speak the network's version."""
+        """Raise PluginError (code 1) for the first plugin that does not support the network's version."""
         for plugin in network.plugins:
             supported = attach.versions(plugin["type"], self.bin_dirs, limit=self.limit)
             if network.cni_version not in supported:

@@ -1,4 +1,4 @@
-"""Network configuration lists, as a runtime reads them from its configuration directory."""
+"""Read network configuration lists from a runtime's configuration directory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from shared.cni.versions import SUPPORTED
 
 SUFFIXES = (".conflist", ".conf", ".json")
-# An absent cniVersion means the oldest specification, in which the key did not have to be there.
+# An absent cniVersion means the oldest specification, in which the key was optional.
 OLDEST_VERSION = "0.1.0"
 NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", re.ASCII)
 VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", re.ASCII)
@@ -21,7 +21,7 @@ Warn = Callable[[str], None]
 
 
 class ConfigError(Exception):
-    """Any reason why there is no configuration to work with."""
+    """There is no usable configuration."""
 
 
 class NoConfigDirectory(ConfigError):
@@ -29,11 +29,11 @@ class NoConfigDirectory(ConfigError):
 
 
 class NoValidConfig(ConfigError):
-    """The directory is there, and not one file in it is a valid configuration."""
+    """The directory exists, but contains no valid configuration."""
 
 
 class NoSuchNetwork(ConfigError):
-    """There are valid configurations, and none of the name asked for."""
+    """There are valid configurations, but none with the requested name."""
 
 
 class InvalidConfigFile(ConfigError):
@@ -42,7 +42,7 @@ class InvalidConfigFile(ConfigError):
 
 @dataclass(frozen=True)
 class NetworkConfigList:
-    """One network: its plugins in the order of ADD, each as the file has it, unknown keys included."""
+    """A network: its plugins in the order of ADD, each as in the file, with unknown keys."""
 
     name: str
     cni_version: str
@@ -52,21 +52,21 @@ class NetworkConfigList:
     path: Path | None = None
 
     def supports(self, version: str) -> bool:
-        """Whether this network's cniVersion is `version` or newer."""
+        """Return True if this network's cniVersion is `version` or newer."""
         return _numbers(self.cni_version) >= _numbers(version)
 
     def to_json(self) -> dict[str, Any]:
-        """The list as a .conflist file has it, with the plugins of its directory inlined."""
+        """Return the list as in a .conflist file, with the plugins of its directory inlined."""
         raw = {"cniVersion": self.cni_version, "name": self.name, "plugins": list(self.plugins)}
         flags = {"disableCheck": self.disable_check, "disableGC": self.disable_gc}
         return raw | {key: value for key, value in flags.items() if value}
 
 
 def load(where: Path | str, warn: Warn) -> list[NetworkConfigList]:
-    """Read one file, or every .conflist, .conf and .json of a directory in lexical order.
+    """Read one file, or every .conflist, .conf and .json file of a directory in lexical order.
 
-    In a directory an invalid file is passed over and reported to `warn`; a file given by name has to be valid.
-    Raises NoConfigDirectory, NoValidConfig, InvalidConfigFile; never returns an empty list.
+    An invalid file in a directory is skipped and reported to `warn`; a file given by name must be valid. Raise
+    NoConfigDirectory, NoValidConfig, InvalidConfigFile. Never return an empty list.
     """
     where = Path(where)
     if where.is_file():
@@ -86,7 +86,10 @@ def load(where: Path | str, warn: Warn) -> list[NetworkConfigList]:
 
 
 def named(where: Path | str, name: str, warn: Warn) -> NetworkConfigList:
-    """The first network of that name in a file or directory; raises what `load` does, and NoSuchNetwork."""
+    """Return the first network of that name in a file or directory.
+
+    Raise the errors of `load`, and NoSuchNetwork.
+    """
     networks = load(where, warn)
     for network in networks:
         if network.name == name:
@@ -95,10 +98,10 @@ def named(where: Path | str, name: str, warn: Warn) -> NetworkConfigList:
 
 
 def parse(raw: Mapping[str, Any], path: Path | None = None) -> NetworkConfigList:
-    """Check a list that is already decoded from JSON.
+    """Check a list that is already decoded from JSON. Raise InvalidConfigFile.
 
-    With a `path`, the plugins in the directory beside it that has the network's name come after the list's own,
-    unless loadOnlyInlinedPlugins. Raises InvalidConfigFile.
+    With a `path`, append the plugins in the directory beside it with the network's name, unless loadOnlyInlinedPlugins
+    is true.
     """
     name = raw.get("name")
     if not isinstance(name, str) or not NETWORK_NAME.fullmatch(name):
@@ -128,7 +131,7 @@ def parse(raw: Mapping[str, Any], path: Path | None = None) -> NetworkConfigList
 
 
 def _version(raw: Mapping[str, Any], path: Path | None) -> str:
-    """cniVersion, or the highest of it and those of cniVersions that are not newer than this library."""
+    """Return cniVersion, or the highest of it and of those in cniVersions that the library supports."""
     found = [raw.get("cniVersion") or None]
     several = raw.get("cniVersions")
     if several is not None:
@@ -148,7 +151,7 @@ def _version(raw: Mapping[str, Any], path: Path | None) -> str:
 
 
 def _plugins_in(directory: Path) -> list[Mapping[str, Any]]:
-    """The plugins that a list's directory adds to it, in lexical order. Raises InvalidConfigFile for one it cannot."""
+    """Return the plugins in a list's directory, in lexical order. Raise InvalidConfigFile."""
     if not directory.is_dir():
         return []
     plugins: list[Mapping[str, Any]] = []
@@ -166,7 +169,7 @@ def _has_type(plugin: object) -> bool:
 
 def _decoded(path: Path) -> dict[str, Any]:
     try:
-        # bytes would let json guess UTF-16 and skip a byte order mark; no other runtime accepts either
+        # given bytes, json would accept UTF-16 and a byte order mark; no other runtime accepts either
         raw = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_no_constant)
     except OSError as error:
         _invalid(path, error.strerror or str(error))
@@ -188,7 +191,7 @@ def _read(path: Path) -> NetworkConfigList:
 
 
 def _flag(raw: Mapping[str, Any], key: str, path: Path | None) -> bool:
-    """A boolean that may also be written as the text "true" or "false"."""
+    """Return a boolean that may also be the text "true" or "false"."""
     value = raw.get(key)
     if isinstance(value, str):
         value = {"true": True, "false": False}.get(value.lower(), value)

@@ -1,4 +1,4 @@
-"""Where a plugin's executable is: the first match in an ordered list of directories."""
+"""Find a plugin's executable: the first match in an ordered list of directories."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class PluginNotFound(Exception):
 
 
 def find(plugin_type: str, directories: Sequence[Path | str]) -> Path:
-    """The first regular, executable file called `plugin_type`.
+    """Return the first regular, executable file called `plugin_type`.
 
-    Raises ValueError for a type that is not one path component and for a relative directory, for either could lead
-    root to a file that nobody installed as a plugin (CVE-2021-20206); PluginNotFound otherwise.
+    Raise ValueError if the type is not a single path component, or a directory is relative. Either could lead root to a
+    file that is not installed as a plugin (CVE-2021-20206). Raise PluginNotFound if there is none.
     """
     if not plugin_type or plugin_type in (".", "..") or "/" in plugin_type or "\0" in plugin_type:
         raise ValueError(f"plugin type {plugin_type!r} is not a file name")

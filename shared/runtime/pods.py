@@ -1,4 +1,4 @@
-"""The network of pods, in a kubelet's way: loopback first, then the default network of a configuration directory.
+"""Set up pods as a kubelet does: loopback first, then the default network of a directory.
 
 pods = PodNetwork("/etc/cni/net.d", ["/opt/cni/bin"])
 pods.status()
@@ -30,9 +30,9 @@ from shared.runtime.conflist import NetworkConfigList, Warn, load, parse
 from shared.runtime.find import find
 from shared.runtime.presence import AttachmentExists
 
-# 0.3.1 is what containerd sends; it has no CHECK.
+# containerd sends 0.3.1, too; that version has no CHECK
 LOOPBACK = parse({"cniVersion": "0.3.1", "name": "cni-loopback", "plugins": [{"type": "loopback"}]})
-VENDOR_DIR = "/opt/{type}/bin"  # where a plugin's vendor may put it, besides the plugins' own directories
+VENDOR_DIR = "/opt/{type}/bin"  # a plugin's vendor may install it here instead of in a plugin directory
 IFNAME = "eth0"
 LINK_LOCAL = Prefix.parse("fe80::/10")
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod's sandbox; `netns` is a path, empty when the namespace is gone."""
+    """A pod's sandbox; `netns` is a path, empty if the namespace is gone."""
 
     namespace: str
     name: str
@@ -51,7 +51,7 @@ class Pod:
 
     @property
     def attachment(self) -> Attachment:
-        """Its place in the default network, with the CNI_ARGS of a kubelet."""
+        """Its attachment to the default network, with a kubelet's CNI_ARGS."""
         cni_args = {
             "IgnoreUnknown": "1",
             "K8S_POD_NAMESPACE": self.namespace,
@@ -63,7 +63,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class PodResult:
-    """What a set-up returned: the results of both networks, and the network that was the default one then."""
+    """The results of a set-up: of both networks, and the network that was the default one then."""
 
     network: NetworkConfigList
     loopback: Result
@@ -71,14 +71,14 @@ class PodResult:
 
 
 class PodNetwork:
-    """Sets up and tears down pods.
+    """Set up and tear down pods.
 
-    What it knows it reads anew on each call, from the configuration directory and libcni's cache, so one object serves
-    any number of threads; calls for one and the same pod are the caller's to put in order.
+    Each call reads the configuration directory and libcni's cache anew, so that any number of threads can share one
+    object. The caller puts calls for one pod in order.
 
-    The default network is the first valid configuration in lexical order. Plugins are looked for in `vendor_dir`, where
-    `{type}` stands for the plugin's type, and then in `bin_dirs`. All methods raise ConfigError where there is no
-    network, PluginError where a plugin fails, CacheError where the cache does not work.
+    The default network is the first valid configuration in lexical order. Plugins are searched in `vendor_dir`, where
+    `{type}` stands for the plugin's type, then in `bin_dirs`. All methods raise ConfigError if there is no network,
+    PluginError if a plugin fails, CacheError if the cache fails.
     """
 
     def __init__(
@@ -95,20 +95,20 @@ class PodNetwork:
         self.cache_dir, self.limit, self.warn = cache_dir, limit, warn
 
     def default_network(self) -> NetworkConfigList:
-        """The network that the next pod would get."""
+        """Return the network for the next pod."""
         return load(self.conf_dir, self.warn)[0]
 
     def client(self, network: NetworkConfigList) -> Client:
-        """The client for a network, with the vendors' directories of its plugins."""
+        """Return the client for a network, with the vendor directories of its plugins."""
         types = dict.fromkeys(str(plugin["type"]) for plugin in network.plugins)
         vendors = [self.vendor_dir.format(type=name) for name in types if "/" not in name] if self.vendor_dir else []
         bin_dirs = [*(path for path in vendors if Path(path).is_dir()), *self.bin_dirs]
         return Client(bin_dirs, cache_dir=self.cache_dir, limit=self.limit)
 
     def status(self) -> NetworkConfigList:
-        """The default network, if a pod can be set up now: it is there, its plugins are, and they say so (STATUS).
+        """Return the default network if it can serve a pod now: plugins exist and answer STATUS.
 
-        Raises PluginNotFound and ValueError (a type that is no file name), too.
+        Raise PluginNotFound, and ValueError for a type that is not a file name, too.
         """
         network = self.default_network()
         client = self.client(network)
@@ -121,21 +121,21 @@ class PodNetwork:
         return network
 
     def set_up(self, pod: Pod) -> PodResult:
-        """Loopback, then the default network as eth0. After a failure nothing of the default network is left.
+        """Add loopback, then the default network as eth0. A failure leaves nothing of the default network.
 
-        Raises AttachmentExists, before any plugin is executed, if the pod has its network already.
+        Raise AttachmentExists, before any plugin is executed, if the pod has its network already.
         """
         network = self.expect_new(pod)
         client = self.client(network)
-        # lo goes with the namespace: there is nothing to remember
+        # do not cache lo: it is deleted with the namespace
         lo = Attachment(pod.container_id, pod.netns, "lo", pod.attachment.cni_args)
         loopback = attach.add(LOOPBACK, lo, client.bin_dirs, limit=self.limit)
         return PodResult(network, loopback, client.add(network, pod.attachment))
 
     def expect_new(self, pod: Pod) -> NetworkConfigList:
-        """Return the network that the pod will get; raises AttachmentExists if it is on one already.
+        """Return the network that the pod will get. Raise AttachmentExists if it already has one.
 
-        What is left of a pod whose namespace is gone, on a network that was the default one then, gets its DEL.
+        If the pod's namespace is gone and a former default network still has an entry, that gets its DEL.
         """
         network = self.default_network()
         for entry in Cache(self.cache_dir).attachments(container_id=pod.container_id, ifname=IFNAME):
@@ -150,22 +150,22 @@ class PodNetwork:
         return network
 
     def check(self, pod: Pod) -> bool:
-        """CHECK of the pod's network; raises PluginError if it is not as set up. False where it has no CHECK."""
+        """Execute CHECK of the pod's network. Raise PluginError on a difference. Return False without CHECK."""
         network = self.network_of(pod)
         return self.client(network).check(network, pod.attachment)
 
     def tear_down(self, pod: Pod) -> None:
-        """Takes the pod off the network that it was set up with; can be repeated, also when its namespace is gone.
+        """Detach the pod from its network. Can be repeated, also if its namespace is gone.
 
-        Where that network is not remembered (the set-up did not end), today's default network is meant.
+        If its network is not known, because the set-up did not finish, use the present default network.
         """
         network = self.network_of(pod)
         self.client(network).delete(network, pod.attachment)
 
     def addresses(self, pod: Pod) -> list[str]:
-        """The pod's addresses, IPv4 first, read inside its namespace; those of link scope are not meant.
+        """Return the pod's addresses, IPv4 first, read in its namespace, without link-local ones.
 
-        Raises CniError (shared.cni.errors) where the namespace or its eth0 is not there.
+        Raise CniError (shared.cni.errors) if the namespace or its eth0 does not exist.
         """
         with closing(open_netns(pod.netns)) as netns, netns, closing(Netlink()) as inside:
             found = addresses.of_link(inside, links.require(inside, IFNAME)["index"])
@@ -173,9 +173,9 @@ class PodNetwork:
         return [str(prefix.address) for prefix in found if prefix.address not in LINK_LOCAL]
 
     def network_of(self, pod: Pod) -> NetworkConfigList:
-        """The network that the pod was set up with, as remembered, and otherwise the default network.
+        """Return the network in the pod's cache entry, or else the default network.
 
-        Of an entry that cannot be read the file's name still tells the network.
+        If the entry is unreadable, the file's name shows the network.
         """
         entries, unreadable = Cache(self.cache_dir).look(container_id=pod.container_id, ifname=IFNAME)
         for entry in entries:

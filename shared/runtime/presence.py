@@ -1,4 +1,4 @@
-"""Tell whether an attachment is there: its network namespace, its interface inside, its link on the host."""
+"""Find out whether an attachment exists: its namespace, its interface inside, its link on the host."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from shared.runtime.attachment import Attachment
 
 ALIVE, GONE, UNKNOWN = "alive", "gone", "unknown"
-LOOPBACK = "lo"  # the kernel's own, in each namespace
+LOOPBACK = "lo"  # the kernel creates it in each namespace
 
 
 class AttachmentExists(Exception):
-    """The attachment to be made is there already, so no plugin was executed; the message says what to do."""
+    """The attachment to add exists already. No plugin was executed; the message says what to do."""
 
     def __init__(self, network: str, attachment: Attachment, reason: str) -> None:
         mine = attachment
@@ -31,7 +31,10 @@ class AttachmentExists(Exception):
 
 
 def of_namespace(path: str) -> str:
-    """Return ALIVE, GONE or UNKNOWN for the namespace at `path`, where a deleted one may leave an ordinary file."""
+    """Return ALIVE, GONE or UNKNOWN for the namespace at `path`.
+
+    A deleted namespace may leave an ordinary file there, which counts as GONE.
+    """
     try:
         return ALIVE if os.stat(path).st_dev == os.stat(OWN).st_dev else GONE
     except (FileNotFoundError, NotADirectoryError):
@@ -41,7 +44,7 @@ def of_namespace(path: str) -> str:
 
 
 def has_interface(path: str, ifname: str) -> bool:
-    """Return True if the network namespace at `path` has the interface; False if there is no such namespace."""
+    """Return True if the network namespace at `path` has the interface; False if it does not exist."""
     try:
         netns = open_netns(path)
     except HostNetns:  # CNI_NETNS_OVERRIDE allows it
@@ -58,9 +61,9 @@ def _has_link(name: str) -> bool:
 
 
 def host_link(network: str, attachment: Attachment, result: dict[str, Any] | None = None) -> str:
-    """Return the name of the attachment's host link that leads to a pod; empty if there is none.
+    """Return the name of the attachment's host link if it leads to a pod; else empty.
 
-    This suite's plugins derive the name; others say it in their result.
+    This suite's plugins derive the name; others list it in their result.
     """
     derived = Owner(network, attachment.container_id, attachment.ifname).host_link
     told = [name for name, sandbox in _interfaces(result) if not sandbox]
@@ -73,9 +76,9 @@ def host_link(network: str, attachment: Attachment, result: dict[str, Any] | Non
 
 
 def evidence(network: str, attachment: Attachment, result: dict[str, Any] | None) -> str:
-    """Say why an attachment that was made counts as alive; empty if it is certain that it is gone.
+    """Return why an attachment counts as alive; empty if it is certainly gone.
 
-    A namespace without the interface that the result names is another one at the same path.
+    A namespace without the interface in the result is another one at the same path.
     """
     state = of_namespace(attachment.netns)
     if state == UNKNOWN:
@@ -91,7 +94,7 @@ def evidence(network: str, attachment: Attachment, result: dict[str, Any] | None
 
 
 def _interfaces(result: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """The names and sandboxes of a result's interfaces; a stranger's may have anything."""
+    """Return names and sandboxes of a result's interfaces; other programs may write anything there."""
     listed = (result or {}).get("interfaces")
     return [
         (str(one.get("name") or ""), str(one.get("sandbox") or ""))
@@ -101,9 +104,9 @@ def _interfaces(result: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 
 def expect_new(network: str, attachment: Attachment) -> None:
-    """Raise AttachmentExists if the interface, or this suite's host link for it, is there before ADD.
+    """Raise AttachmentExists if the interface, or this suite's host link for it, exists before ADD.
 
-    Otherwise the DEL after a failed ADD would remove what another ADD made.
+    Otherwise the DEL after a failed ADD would remove another ADD's attachment.
     """
     if attachment.ifname == LOOPBACK:
         return

@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
 
 
 def install(into: Path) -> Path:
-    """Install the suite below a directory of this run; returns its bin directory."""
+    """Install the suite below a directory of this run. Return its bin directory."""
     bin_dir = into / "bin"
     command = [str(ROOT / "install.sh"), "--bin-dir", str(bin_dir), "--lib-dir", str(into / "lib")]
     if subprocess.run(command, check=False, stdout=sys.stderr).returncode != 0:
@@ -71,20 +71,20 @@ def install(into: Path) -> Path:
 
 
 def interpreter(executable: Path) -> str:
-    """The Python that a launcher's first line names; the one running here where it names none."""
+    """Return the Python in a launcher's first line, or the running one if it names none."""
     first = executable.read_bytes()[:256].split(b"\n", 1)[0].decode(errors="replace")
     named = first[2:].split()[0] if first.startswith("#!/") else ""
     return named if Path(named).name.startswith("python") else str(Path(sys.executable).resolve())
 
 
 def file_system(directory: Path) -> str:
-    """The type of the file system a directory is on, such as ext4."""
+    """Return the type of the file system that a directory is on, such as ext4."""
     command = ["df", "--output=fstype", str(directory)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
 def about(bin_dir: Path, reference: Path, chosen: argparse.Namespace) -> dict[str, str]:
-    """What was measured, where and when, in words."""
+    """Return the subject, place and time of the measurement, in words."""
     model = next(
         (
             line.split(":", 1)[1].strip()
@@ -104,7 +104,7 @@ def about(bin_dir: Path, reference: Path, chosen: argparse.Namespace) -> dict[st
 
 
 def release(directory: Path) -> str:
-    """The Debian package and version that a directory's executables come from; without one the directory itself."""
+    """Return the Debian package and version of a directory's executables, or the directory itself."""
     try:
         owner = subprocess.run(["dpkg-query", "-S", f"{directory}/bridge"], check=True, capture_output=True, text=True)
         package = owner.stdout.split(":")[0]
@@ -115,7 +115,7 @@ def release(directory: Path) -> str:
 
 
 def measure(plan: dict[str, Any], bin_dir: Path) -> dict[str, Any]:
-    """Run the driver inside a pretend host of its own; exits with its status if it fails."""
+    """Run the driver inside a pretend host of its own. Exit with its status if it fails."""
     with PretendHost(bin_dir) as host:
         driver = host.popen(sys.executable, "-I", str(HERE / "driver.py"), stderr=None)
         stdout, _ = driver.communicate(json.dumps(plan).encode())

@@ -1,14 +1,15 @@
-"""The stopwatch: one process inside the pretend host that executes both suites in turn and notes what each call cost.
+"""The stopwatch: one process inside the pretend host executes both suites in turn and notes the cost of each call.
 
-Reads a plan (JSON) from stdin, writes the samples (JSON) to stdout, progress to stderr. It is the parent of every
-plugin it times, from just before posix_spawn until wait4 has returned; CPU time (user + system) and peak memory, of the
-plugin and of the children it waited for, come from wait4's rusage.
+It reads a plan (JSON) from stdin, and writes the samples (JSON) to stdout, progress to stderr. It is the parent of
+every plugin that it times, from just before posix_spawn until wait4 has returned. CPU time (user + system) and peak
+memory, of the plugin and of the children it waited for, come from wait4's rusage.
 
-What keeps the comparison fair:
-- Each network of each suite is a *cell*: the plugins of a list, with a host namespace, a bridge, a store and a pod namespace of its own. So
-  neither suite's links or leases weigh on the other, and all cells can take turns call by call within one round.
-- The suite that goes first changes every round. Every call is preceded by the same pause, in which the kernel's
-  deferred work (RCU grace periods after a link is deleted) ends without being charged to the next one.
+The comparison is fair for these reasons:
+
+- Each network of each suite is a *cell*: the plugins of a list, with a host namespace, a bridge, a store and a pod
+  namespace of its own. Neither suite's links or leases weigh on the other, and all cells take turns call by call.
+- The suite that goes first changes every round. The same pause precedes every call. In it the kernel's deferred work
+  (RCU grace periods after a link is deleted) ends without being charged to the next call.
 - Namespaces, configurations and stdin are made before the clock starts; a call that fails ends the run.
 """
 
@@ -49,7 +50,7 @@ def fail(message: str) -> NoReturn:
 
 
 def libc_call(name: str, *arguments: Any) -> None:
-    """Call a C library function; OSError when it answers anything but 0."""
+    """Call a C library function. Raise OSError if it answers anything but 0."""
     if getattr(libc, name)(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
@@ -72,18 +73,18 @@ def new_netns(name: str) -> str:
 
 @dataclass
 class Cell:
-    """One network of one suite: which executable is called, on which host, for which pod."""
+    """One network of one suite: its executables, host and pod."""
 
     suite: str
     bin_dir: str
     name: str
-    plugin: str  # what the row is called, "<plugin> <verb>, <setting>"
+    plugin: str  # the row's name, "<plugin> <verb>, <setting>"
     setting: str
     verbs: tuple[str, ...]
     config: dict[str, Any]  # of the first plugin
     ifname: str = "eth0"
     after: list[dict[str, Any]] = field(default_factory=list)  # of the plugins that come behind it
-    timed: tuple[str, ...] = ()  # the types whose time counts; none: all of them
+    timed: tuple[str, ...] = ()  # the types that are timed; none: all of them
     pod: str = ""
     host: int = -1  # file descriptor of the host side's network namespace
     container_id: str = ""
@@ -100,7 +101,7 @@ class Cell:
         libc_call("setns", self.host, CLONE_NEWNET)
 
     def configs(self, verb: str) -> list[dict[str, Any]]:
-        """The plugins' configurations in the order of the verb."""
+        """Return the plugins' configurations in the order of the verb."""
         ports = [
             {"hostPort": FIRST_PORT + 2 * self.number + place, "containerPort": 80 + place, "protocol": "tcp"}
             for place in range(2)
@@ -119,7 +120,7 @@ class Cell:
 
 @dataclass
 class Call:
-    """What one execution cost: wall and CPU time in ms, peak memory in KiB."""
+    """The cost of one execution: wall and CPU time in ms, peak memory in KiB."""
 
     wall: float
     cpu: float
@@ -151,11 +152,11 @@ def memory_file(content: bytes = b"") -> int:
 def execute(
     what: str, argv: list[str], env: dict[str, str], stdin: bytes = b"", *, settle: float, bare: bool = False
 ) -> Call:
-    """Execute argv and wait for it; ends the run unless the exit status is 0.
+    """Execute argv and wait for it. End the run unless the exit status is 0.
 
-    bare: ru_maxrss of a spawned process counts its parent's pages too, because until exec it lives in the parent's
-    memory. So a shell of about 1 MiB forks the plugin and leaves, and the plugin falls to this process (a subreaper) to
-    be waited for: the peak is the plugin's own then, but the time is not to be used.
+    `bare`: ru_maxrss of a spawned process counts its parent's pages too, because until exec it lives in the parent's
+    memory. So a shell of about 1 MiB forks the plugin and leaves, and the plugin falls to this process (a subreaper).
+    The peak is the plugin's own then, but the time is not to be used.
     """
     streams = [memory_file(stdin), memory_file(), memory_file()]
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams)]
@@ -183,7 +184,7 @@ def execute(
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured; the keys are those of the JSON on stdin."""
+    """The plan of the measurement; the keys are those of the JSON on stdin."""
 
     suites: dict[str, str]  # "reference" and "ours": the directories of their executables
     python: str  # the interpreter of our launchers
@@ -198,7 +199,7 @@ class Plan:
 
 
 def in_turn(number: int, cells: list[Cell]) -> list[Cell]:
-    """The suites in the order of this round."""
+    """Return the suites in the order of this round."""
     return cells if number % 2 == 0 else cells[::-1]
 
 
@@ -218,7 +219,10 @@ class Bench:
         settle: float | None = None,
         bare: bool = False,
     ) -> Call:
-        """Execute one verb on all plugins as a runtime does, each with the previous result; the sum of the timed ones."""
+        """Execute one verb on all plugins as a runtime does, each with the previous result.
+
+        Return the sum of the timed ones.
+        """
         if verb == "ADD":
             cell.number = next(fresh_ids)
             cell.container_id = f"{cell.number:064x}"
@@ -271,7 +275,7 @@ class Bench:
         timed: tuple[str, ...] = (),
         reference: str = "",
     ) -> list[Cell]:
-        """`reference` is its backend where it has a choice; this suite's own is always the one it has by default."""
+        """Return bridge's cells. `reference` is its backend if it has a choice; this suite uses its default."""
         ranges = [[{"subnet": SUBNET}], [{"subnet": SUBNET6}]] if dual else [[{"subnet": SUBNET}]]
         routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}] if dual else [{"dst": "0.0.0.0/0"}]
 
@@ -299,12 +303,12 @@ class Bench:
         return self.pair(make)
 
     def masquerading(self, backend: str, key: str, setting: str) -> list[Cell]:
-        """bridge with ipMasq."""
+        """Return the cells of bridge with ipMasq."""
         what = f"ipMasq{setting or f' ({backend})'}"
         return self.bridge(f"ms{key}", what, ("ADD", "DEL"), keys={"ipMasq": True}, reference=backend)
 
     def ports(self, backend: str, key: str, setting: str) -> list[Cell]:
-        """portmap alone, of a pod that bridge has attached."""
+        """Return the cells of portmap alone, for a pod that bridge has attached."""
         what = f"two ports{setting or f' ({backend})'}"
         verbs = ("ADD", "DEL")
         after = [{"type": "portmap"}]
@@ -313,14 +317,14 @@ class Bench:
         )
 
     def chain(self, backend: str, key: str, setting: str) -> list[Cell]:
-        """The usual chain, the sum of its four plugins."""
+        """Return the cells of the usual chain, the sum of its four plugins."""
         limits = {"ingressRate": 10**8, "ingressBurst": 10**7, "egressRate": 10**8, "egressBurst": 10**7}
         after: list[dict[str, Any]] = [{"type": "portmap"}, {"type": "firewall"}, {"type": "bandwidth"} | limits]
         what = f"ipMasq + portmap + firewall + bandwidth{setting or f' ({backend})'}"
         return self.bridge(f"ch{key}", what, ("ADD", "DEL"), keys={"ipMasq": True}, after=after, reference=backend)
 
     def cycle(self, pair: list[Cell], number: int, *, timed: bool) -> None:
-        """Each verb of the cycle, suite against suite; the calls of round -1 are the warm-up and not kept."""
+        """Measure each verb of the cycle, suite against suite; round -1 is the warm-up and not kept."""
         for verb in ("ADD", "CHECK", "DEL"):
             for cell in in_turn(number, pair):
                 if verb in cell.verbs:
@@ -329,7 +333,7 @@ class Bench:
                         self.samples.note(cell.row(verb), cell.suite, call)
 
     def floor(self) -> None:
-        """The launcher's interpreter with nothing to do."""
+        """Measure the launcher's interpreter with nothing to do."""
         call = execute("interpreter", [self.plan.python, "-IS", "-c", "pass"], {}, settle=self.plan.settle)
         self.samples.note("interpreter, bare start", "ours", call)
 
@@ -383,7 +387,7 @@ class Bench:
         return self.samples
 
     def first_calls_after_foreign_leases(self, pair: list[Cell]) -> None:
-        """The ADD that finds a store which another program filled, with a fresh store each time."""
+        """Measure the first ADD after another program filled the store, with a fresh store each time."""
         count = self.plan.lease_levels[-1]
         for number in range(self.plan.first_calls):
             progress(f"first call after {count:,} foreign leases: {number + 1} of {self.plan.first_calls}")
@@ -399,7 +403,7 @@ class Bench:
                 cell.config = usual
 
     def populate(self, cell: Cell, count: int) -> None:
-        """Attach count pods to the cell's bridge with the suite's own plugin; they stay until the pretend host goes."""
+        """Attach count pods to the cell's bridge with the suite's own plugin; they stay as long as the pretend host."""
         for number in range(count):
             if number % 50 == 0:
                 progress(f"{cell.suite}: pod {number + 1} of {count}")
@@ -407,7 +411,7 @@ class Bench:
             self.call(cell, "ADD", pod=pod, settle=0)
 
     def peaks(self, pairs: list[list[Cell]]) -> None:
-        """Peak memory, and as the method's own floor that of /bin/true and of the bare interpreter."""
+        """Measure peak memory, and as the method's own floor that of /bin/true and of the bare interpreter."""
         progress("peak memory")
         libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         for number in range(self.plan.peak_calls):

@@ -1,4 +1,4 @@
-"""What the log costs a call: the same executables with and without it, alternated call by call.
+"""The log's cost for a call: the same executables with and without it, alternated call by call.
 
 Run as `tests/bench/run log`; with --before, the executables of a version that has no log take turns, too.
 """
@@ -23,7 +23,7 @@ LIVES = {"loopback": ("ADD", "DEL"), "bridge": ("ADD", "CHECK", "DEL")}
 
 
 def cells(variants: dict[str, str], plugin: str) -> list[Cell]:
-    """A network of each variant, so that all can take turns."""
+    """Return a network of each variant, so that all can take turns."""
     made = []
     for variant, bin_dir in variants.items():
         name = f"{variant}-{plugin}"
@@ -35,7 +35,7 @@ def cells(variants: dict[str, str], plugin: str) -> list[Cell]:
 
 
 def inside() -> None:
-    """In the pretend host: the plan from stdin, the samples to stdout."""
+    """Run in the pretend host: the plan from stdin, the samples to stdout."""
     plan = Plan(**json.load(sys.stdin))
     bench = Bench(plan)
     bench.measure("log", [cells(plan.suites, plugin) for plugin in LIVES])
@@ -45,7 +45,7 @@ def inside() -> None:
 
 
 def table(rows: dict[str, dict[str, list[list[float]]]]) -> str:
-    """Medians of wall time in ms, and of the differences between the calls of a round: wall and CPU time."""
+    """Return medians of wall time in ms, and of the differences between the calls of a round: wall and CPU time."""
     lines = ["| call | variant | median, ms | more than off, ms | CPU more than off, ms |", "|---|---|---|---|---|"]
     for row, samples in rows.items():
         for variant, calls in samples.items():
@@ -59,7 +59,7 @@ def table(rows: dict[str, dict[str, list[list[float]]]]) -> str:
 
 
 def main() -> None:
-    """Installs the suite, measures in a pretend host, prints the table."""
+    """Install the suite, measure in a pretend host, print the table."""
     parser = argparse.ArgumentParser(prog="tests/bench/run log", description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="calls of each kind and variant (default: %(default)s)")
     parser.add_argument("--bin-dir", type=Path, help="the executables (default: install the suite for the run)")

@@ -53,7 +53,10 @@ def medians(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
 def interval_of_ratio(
     over: Sequence[Sequence[float]], under: Sequence[Sequence[float]], draws: int = 1000
 ) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the ratio of the wall medians; rounds are drawn whole, as they were measured."""
+    """Return the 95 % bootstrap interval of the ratio of the wall medians.
+
+    Rounds are drawn whole, as they were measured.
+    """
     chance = random.Random(2)
     rounds = range(min(len(over), len(under)))
     ratios = []
@@ -79,7 +82,7 @@ def lines(rows: Rows) -> list[Line]:
 
 
 def judged(value: float, limit: float) -> str:
-    """Judged as printed, with two decimals."""
+    """Judge the printed number, with two decimals."""
     return "met" if round(value, 2) <= round(limit, 2) else "missed"
 
 
@@ -88,7 +91,7 @@ def verdict(value: float, target: float) -> str:
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, padded so that it reads well on a terminal too; all columns but the first are numbers."""
+    """Return a Markdown table, padded for a terminal; all columns but the first are numbers."""
     widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     padded = [
@@ -135,7 +138,7 @@ def call_table(measured: Sequence[Line]) -> str:
 
 
 def growth(plan: dict[str, Any]) -> list[tuple[str, str, str, float]]:
-    """(label, row with much, row with little, target of ours) for each comparison of a suite with itself."""
+    """Return (label, row with much, row with little, target of ours) for each comparison of a suite with itself."""
     few, many = (f"{count:,} pod{'s' if count > 1 else ''}" for count in plan["pod_levels"])
     result = []
     for verb in ("ADD", "DEL"):
@@ -182,7 +185,7 @@ def peak_table(peaks: dict[str, dict[str, list[int]]]) -> str:
 
 
 def markdown(outcome: dict[str, Any]) -> str:
-    """The whole report; outcome is what is saved as JSON."""
+    """Return the whole report; `outcome` is the content of the saved JSON."""
     plan, about = outcome["plan"], outcome["about"]
     return f"""\
 # {about["ours"]} against {about["reference"]}
@@ -204,7 +207,7 @@ the method itself adds. While a bridge plugin executes its IPAM plugin, the two 
 
 
 def plot(outcome: dict[str, Any], path: Path) -> None:
-    """Wall and CPU medians of both suites side by side, on a logarithmic scale, each with its ratio, as SVG."""
+    """Plot wall and CPU medians of both suites side by side, on a logarithmic scale, each with its ratio, as SVG."""
     import matplotlib
 
     matplotlib.use("Agg")

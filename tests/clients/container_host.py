@@ -1,4 +1,4 @@
-"""A pretend host on which a container runtime works, as after a boot, and an image that needs no registry."""
+"""A pretend host for a container runtime, as after a boot, and an image that needs no registry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGE = "localhost/pod:latest"
 ARCHIVE = "/run/image.tar"
 PORT = 8080  # of SERVER
 IDLE = ("/bin/busybox", "sleep", "1000000")
-SERVER = ("/bin/busybox", "httpd", "-f", "-p", str(PORT), "-h", "/etc")  # /etc/hostname says who answers
+SERVER = ("/bin/busybox", "httpd", "-f", "-p", str(PORT), "-h", "/etc")  # /etc/hostname names the pod that answers
 CGROUPS = "/run/cgroups"
 CONF_DIR = "/etc/cni/net.d"
 HOST, HOST_6, CLIENT, CLIENT_6 = "192.0.2.1", "fd00:2::1", "192.0.2.9", "fd00:2::9"
@@ -34,7 +34,7 @@ RESTING = {".", "libpod_parent"}  # cgroups without containers
 
 
 def chain(name: str, number: int, bridge: str, **ranges: str) -> dict[str, Any]:
-    """A network of all plugins in a list, of both families; `ranges` are further keys of its IPv4 range."""
+    """Return a network of all plugins in a list, of both families; `ranges` are further keys of its IPv4 range."""
     first = {"subnet": f"10.44.{number}.0/24", **ranges}
     ipam = {"type": "host-local", "ranges": [[first], [{"subnet": f"fd00:44:0:{number}::/64"}]]}
     keys = {"isDefaultGateway": True, "ipMasq": True, "hairpinMode": True}
@@ -51,7 +51,7 @@ def chain(name: str, number: int, bridge: str, **ranges: str) -> dict[str, Any]:
 
 
 def require(*programs: str) -> None:
-    """Skip the module where a program is missing, which in CI is a failure."""
+    """Skip the module if a program is missing, which in CI is a failure."""
     missing = [program for program in programs if shutil.which(program, path=PATH) is None]
     if missing and os.environ.get("CI") == "true":
         raise RuntimeError(f"{', '.join(missing)} missing: tests/run installs what has them")
@@ -60,7 +60,9 @@ def require(*programs: str) -> None:
 
 
 class ContainerHost(PretendHost):
-    """`state` is its /var/lib, which outlives it, as a disk does a boot; the kernel's boot_id is its own.
+    """A host for a runtime.
+
+    `state` is its /var/lib, which outlives it, as a disk does a boot; its kernel has its own boot_id.
 
     Its /sys/fs/cgroup is a group below the machine's unified hierarchy, which ends with the host. Outside is a client,
     which has no route to pods.
@@ -107,11 +109,11 @@ class ContainerHost(PretendHost):
         self._hierarchy = -1
 
     def path(self, inside: str) -> Path:
-        """Where a file of the host is for the tests."""
+        """Return the path of a file of the host for the tests."""
         return self.root / inside.lstrip("/")
 
     def write(self, inside: str, content: str | bytes) -> str:
-        """Write a file of the host, and the directories that it needs; returns its path inside."""
+        """Write a file of the host, and the directories that it needs. Return its path inside."""
         path = self.path(inside)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -122,14 +124,14 @@ class ContainerHost(PretendHost):
         self.write(f"{CONF_DIR}/{network['name']}.conflist", json.dumps(network))
 
     def wait_for(self, what: str, happens: Callable[[], bool]) -> None:
-        """Wait until it happens; fails with `what` where it does not."""
+        """Wait until the condition holds. Fail with `what` at the deadline."""
         deadline = time.monotonic() + 30 * PATIENCE
         while not happens():
             assert time.monotonic() < deadline, f"waited in vain for {what}"
             time.sleep(0.001)
 
     def answer(self, at: str, port: int, netns: str = "") -> str:
-        """Who answers there: SERVER's host name; waits until it listens."""
+        """Return SERVER's host name from its answer. Wait until it listens."""
         where = ("ip", "netns", "exec", netns) if netns else ()
         url = f"http://[{at}]:{port}/hostname" if ":" in at else f"http://{at}:{port}/hostname"
         answers = []
@@ -143,12 +145,12 @@ class ContainerHost(PretendHost):
         return answers[-1]
 
     def leases(self) -> set[str]:
-        """The files of leases: network/address."""
+        """Return the files of leases: network/address."""
         top = self.path("/var/lib/cni/networks")
         return {str(file.relative_to(top)) for file in top.glob("[!.]*/*") if file.name not in KEPT}
 
     def kept(self) -> dict[str, set[str]]:
-        """All that the host has for containers, in words."""
+        """Return all that the host has for containers, in words."""
         snapshot = self.snapshot()
         groups = str(self.path("/sys/fs/cgroup"))
         return {
@@ -161,7 +163,7 @@ class ContainerHost(PretendHost):
 
 
 def image() -> bytes:
-    """The image IMAGE, with busybox, which idles: an archive in OCI's layout."""
+    """Make the image IMAGE, with busybox, which idles: an archive in OCI's layout."""
     layer = _archive({"bin/busybox": BUSYBOX.read_bytes(), "etc/passwd": b"root:x:0:0:root:/:/bin/sh\n"})
     blobs = [layer]
 

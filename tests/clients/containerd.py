@@ -37,7 +37,7 @@ protos, services = grpc.protos_and_services("tests/clients/cri.proto")
 
 
 class Containerd:
-    """The daemon, which knows IMAGE; a context manager."""
+    """The daemon with IMAGE; a context manager."""
 
     def __init__(self, host: ContainerHost) -> None:
         self.host = host
@@ -59,7 +59,7 @@ class Containerd:
         self.kill()
 
     def start(self) -> None:
-        """Start the daemon and wait until it could make pods."""
+        """Start the daemon and wait until it can make pods."""
         with self.host.path("/run/containerd.log").open("ab") as log:
             self._daemon = self.host.popen(
                 f"{BIN_DIR}/containerd", "--config", self._config,
@@ -82,14 +82,14 @@ class Containerd:
         return all(condition.status for condition in conditions)
 
     def kill(self) -> None:
-        """SIGKILL: what it was doing stays as it is, and containers go on."""
+        """Kill the daemon with SIGKILL. Its unfinished work stays as it is, and containers go on."""
         self._daemon.kill()
         self._daemon.communicate()
         self._channel.close()  # not before: a call that is cancelled would be taken back
 
     @property
     def log(self) -> str:
-        """All that it said."""
+        """Return the whole log."""
         return self.host.path("/run/containerd.log").read_text()
 
     def command(self, *argv: str) -> str:
@@ -97,16 +97,16 @@ class Containerd:
         return self.host.run(f"{BIN_DIR}/{argv[0]}", *argv[1:], env={"PATH": BIN_DIR}).stdout
 
     def ask(self, method: str, **fields: Any) -> Any:
-        """Call a method of runtime.v1's RuntimeService; raises grpc.RpcError."""
+        """Call a method of runtime.v1's RuntimeService. Raise grpc.RpcError if it fails."""
         return self.begin(method, **fields).result()
 
     def begin(self, method: str, **fields: Any) -> Any:
-        """The same as a future."""
+        """Begin such a call. Return its future."""
         request = getattr(protos, f"{method}Request")(**fields)
         return getattr(self._stub, method).future(request, timeout=LIMIT)
 
     def addresses(self, pod: str) -> list[str]:
-        """The pod's addresses, as a kubelet hears of them."""
+        """Return the pod's addresses, as a kubelet gets them."""
         network = self.ask("PodSandboxStatus", pod_sandbox_id=pod).status.network
         return [network.ip, *(further.ip for further in network.additional_ips)]
 
@@ -123,12 +123,15 @@ class Containerd:
                 call.result()
 
     def pods(self) -> set[str]:
-        """The ids of those that it knows."""
+        """Return the ids of its pods."""
         return {pod.id for pod in self.ask("ListPodSandbox").items}
 
 
 def pod_config(name: str, *, ports: Sequence[tuple[int, int]] = (), **annotations: str) -> dict[str, Any]:
-    """What a kubelet says about a pod; `ports` are (host port, container port), annotations are of kubernetes.io."""
+    """Return a kubelet's description of a pod.
+
+    `ports` are (host port, container port), annotations are of kubernetes.io.
+    """
     return {
         "metadata": {"name": name, "uid": f"uid-{name}", "namespace": "default"},
         "hostname": name,

@@ -1,4 +1,4 @@
-"""containerd runs pods on the installed plugins, as a kubelet asks it to, and leaves nothing of them."""
+"""containerd runs pods on the installed plugins, as a kubelet asks it to, and leaves no trace of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ require(*PROGRAMS)
 
 
 class Node:
-    """A host with containerd and one network; `empty` is what it has without pods."""
+    """A host with containerd and one network; `empty` is its state without pods."""
 
     def __init__(self, host: ContainerHost, containerd: Containerd) -> None:
         self.host, self.containerd = host, containerd
@@ -33,7 +33,7 @@ class Node:
         assert self.host.kept() == self.empty
 
     def netns(self) -> str:
-        """The name of the only pod's network namespace."""
+        """Return the name of the only pod's network namespace."""
         (name,) = self.host.kept()["namespaces"] - self.empty["namespaces"]
         return name
 
@@ -125,7 +125,7 @@ def test_a_pod_that_gets_no_network(node: Node, words: str) -> None:
 
 
 def test_containerd_is_killed(node: Node) -> None:
-    """Pods go on meanwhile, and the next containerd knows and ends them."""
+    """Pods go on meanwhile, and the next containerd knows and deletes them."""
     config = pod_config("web", ports=[(9090, PORT)])
     pod = node.run(config)
     node.containerd.serve(pod, config)
@@ -139,7 +139,7 @@ def test_containerd_is_killed(node: Node) -> None:
 
 
 def test_containerd_is_killed_in_an_add(node: Node) -> None:
-    """The next one finds a pod, of whose network it knows no result, and its DEL finds all that the ADD had made."""
+    """The next containerd finds a pod without a result of its network. Its DEL finds everything that the ADD had made."""
     config = pod_config("web", ports=[(9090, PORT)])
     call = node.containerd.begin("RunPodSandbox", config=config)
     node.host.wait_for("a lease", lambda: bool(node.host.leases()))

@@ -1,4 +1,4 @@
-"""The Go libcni and cnitool on one node: each finds in the cache what the other remembered, and can end what it began."""
+"""The Go libcni and cnitool on one node: each reads the other's cache, and can delete the other's attachments."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENTRY = "/var/lib/cni/results/pods-web1-eth0"
 
 @pytest.fixture(scope="session")
 def libcni(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The program of libcni/main.go, with Debian's libcni."""
+    """Build the program of libcni/main.go, with Debian's libcni."""
     directory = tmp_path_factory.mktemp("libcni")
     environment = {
         "PATH": PATH,
@@ -141,7 +141,7 @@ def test_gc_ends_what_go_began_when_the_namespace_is_gone(node: Node) -> None:
 
 
 def test_gc_keeps_what_it_cannot_tell(node: Node) -> None:
-    """An entry that names no namespace, by a network of version 0.2.0 or so, may be of a live pod."""
+    """An entry that names no namespace, by a network of version 0.2.0 or so, may belong to a living pod."""
     node.ours("add")
     entry = node.entry()
     del entry["netns"]

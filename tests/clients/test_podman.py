@@ -53,7 +53,7 @@ RUN = ("run", "--detach", "--name", "web", "--hostname", "web", "--publish", f"9
 
 
 class Node(ContainerHost):
-    """A host with podman, its two networks, and IMAGE if it is there already; `empty` is what it has without containers."""
+    """A host with podman, its two networks, and IMAGE if it is there already; `empty` is its state without containers."""
 
     def __init__(self, bin_dir: Path, state: Path) -> None:
         super().__init__(bin_dir, state)
@@ -69,8 +69,8 @@ class Node(ContainerHost):
     def podman(self, *argv: str) -> str:
         return self.run("podman", *argv, env=self.variables).stdout.strip()
 
-    def serves(self) -> bool:
-        """Whether the published port answers outside, in both families, and here."""
+    def is_serving(self) -> bool:
+        """Return True if the published port answers outside, in both families, and here."""
         outside = [self.answer(at, 9090, "client") for at in (HOST, HOST_6)]
         return [*outside, self.answer("127.0.0.1", 9090)] == ["web"] * 3
 
@@ -88,7 +88,7 @@ def node(installed: Path, tmp_path: Path) -> Iterator[Node]:
 
 def test_a_container(node: Node) -> None:
     node.podman(*RUN, IMAGE, *SERVER)
-    assert node.serves()
+    assert node.is_serving()
     assert node.answer("10.44.0.2", PORT) == node.answer("fd00:44::2", PORT) == "web"
     node.podman("rm", "--force", "--time", "0", "web")
     node.assert_nothing_left()
@@ -103,7 +103,7 @@ def test_two_networks(node: Node) -> None:
             node.podman("stop", "--time", "0", "web")
             assert node.kept() == node.empty
             node.podman("start", "web")
-        assert node.serves()
+        assert node.is_serving()
         (front,) = {lease.partition("/")[2] for lease in node.leases() if lease.startswith("front/10.")}
         for at in (front, "10.44.1.7"):
             assert node.answer(at, PORT) == "web"
@@ -114,9 +114,9 @@ def test_two_networks(node: Node) -> None:
 def test_a_network_that_is_connected_later(node: Node) -> None:
     node.podman(*RUN, IMAGE, *SERVER)
     node.podman("network", "connect", "back", "web")
-    assert node.serves() and node.answer("10.44.1.7", PORT) == "web"
+    assert node.is_serving() and node.answer("10.44.1.7", PORT) == "web"
     node.podman("network", "disconnect", "back", "web")
-    assert node.serves()
+    assert node.is_serving()
     node.podman("rm", "--force", "--time", "0", "web")
     node.assert_nothing_left()
 
@@ -134,7 +134,7 @@ def test_reboot(installed: Path, tmp_path: Path) -> None:
         assert len(node.leases()) == 4
         node.podman("start", "web")
         assert node.podman("inspect", "--format", "{{.Id}}", "web") == identity
-        assert node.serves() and node.answer("10.44.1.7", PORT) == "web"
+        assert node.is_serving() and node.answer("10.44.1.7", PORT) == "web"
         node.podman("start", "gone")
         node.podman("rm", "--force", "--time", "0", "gone", "web")
         assert node.leases() == set()

@@ -1,7 +1,7 @@
-"""How far the plugins in a directory agree with the reference's, by plugin and verb, and what they do otherwise.
+"""The command that compares a directory's plugins with the reference's, by plugin and verb, and lists differences.
 
-Each case is played twice, each time on a pretend host of its own: answers, the kernel's state and the files are compared
-fact by fact. Differences that this suite means are listed with their reasons; others make the exit status 1.
+Each case is played twice, each time on a pretend host of its own: answers, the kernel's state and the files are
+compared fact by fact. Intended differences are listed with their reasons; others make the exit status 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.conformance.cases import CASES
-from tests.conformance.compare import Difference, Outcome, compare, played, supported
+from tests.conformance.compare import Difference, Outcome, compare, is_supported, play_names
 from tests.conformance.known_differences import KNOWN
 
 VERDICTS = ("same", "listed", "unlisted")
@@ -32,8 +32,8 @@ def main() -> int:
     parser.add_argument("-v", action="store_true", help="show the listed differences too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report to FILE, too")
     options = parser.parse_args()
-    chosen = [(case, name, ours_first) for case in CASES for name, ours_first in played(case) if options.k in name]
-    lacking = [name for case, name, _ in chosen if not supported(case)]
+    chosen = [(case, name, ours_first) for case in CASES for name, ours_first in play_names(case) if options.k in name]
+    lacking = [name for case, name, _ in chosen if not is_supported(case)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         outcomes = list(
             pool.map(
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def markdown(outcomes: list[Outcome]) -> str:
-    """Two tables: how many steps agree, and what the reference and the judged suite do where they do not."""
+    """Return two tables: the numbers of equal steps, and the behaviour of both suites at each difference."""
     steps = Counter(step for outcome in outcomes for step in outcome.steps)
     counts = [
         (label, *(str(steps[label, verdict]) for verdict in VERDICTS))
@@ -87,13 +87,13 @@ The fact is an example, the first in which the difference shows; the last column
 
 
 def cell(text: str) -> str:
-    """A text as it may stand in a Markdown table; one that is long is cut."""
+    """Return a text as a cell of a Markdown table; a long text is cut."""
     cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     return cut.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in [header, ["---"] * len(header), *body])
 
 

@@ -1,7 +1,7 @@
 """The table of a runtime's calls to each plugin, as data.
 
-The reference here is v1.1.1 (specification up to 1.0.0); keys that are newer than it (vlanTrunk, preserveDefaultVlan,
-portIsolation, enabledad, disableContainerInterface, mtu "auto") are left to the system tests.
+The reference here is v1.1.1 (specification up to 1.0.0); the system tests cover keys that are newer (vlanTrunk,
+preserveDefaultVlan, portIsolation, enabledad, disableContainerInterface, mtu "auto").
 """
 
 from __future__ import annotations
@@ -36,64 +36,64 @@ K8S = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_INFRA_
 
 
 def net(plugin: str, **keys: Any) -> dict[str, Any]:
-    """A configuration as a runtime hands it over."""
+    """Return a configuration as a runtime hands it over."""
     return {"cniVersion": "1.0.0", "name": "net", "type": plugin, **keys}
 
 
 def pool(*sets: Any, **keys: Any) -> dict[str, Any]:
-    """An ipam section of host-local: a subnet, a range or a list of them for each range set."""
+    """Return an ipam section of host-local: a subnet, a range or a list of them for each range set."""
     ranges = [[{"subnet": one} if isinstance(one, str) else one] if not isinstance(one, list) else one for one in sets]
     return {"type": "host-local", **({"ranges": ranges} if ranges else {}), **keys}
 
 
 def local(*sets: Any, top: Config | None = None, **keys: Any) -> dict[str, Any]:
-    """host-local called on its own."""
+    """Return a configuration of host-local called on its own."""
     return net("host-local", ipam=pool(*sets, **keys), **(top or {}))
 
 
 def br(*sets: Any, ipam: Config | None = None, **keys: Any) -> dict[str, Any]:
-    """A bridge with host-local on 10.1.0.0/24, unless said otherwise."""
+    """Return a bridge with host-local on 10.1.0.0/24, unless the keys differ."""
     return net("bridge", bridge="cni0", ipam=pool(*(sets or (V4,))) if ipam is None else ipam, **keys)
 
 
 def no_ipam(**keys: Any) -> dict[str, Any]:
-    """A bridge on layer 2 only."""
+    """Return a bridge at layer 2 only."""
     return net("bridge", bridge="cni0", **keys)
 
 
 def add(config: Config | str, **keys: Any) -> Step:
-    """ADD."""
+    """Return an ADD."""
     return Step(verb="ADD", config=config, **keys)
 
 
 def check(config: Config | str, **keys: Any) -> Step:
-    """CHECK, with what ADD answered."""
+    """Return a CHECK with ADD's answer."""
     return Step(verb="CHECK", config=config, **{"previous": True, **keys})
 
 
 def delete(config: Config | str, **keys: Any) -> Step:
-    """DEL, without prevResult, as it comes after a crash."""
+    """Return a DEL without prevResult, as it comes after a crash."""
     return Step(verb="DEL", config=config, **keys)
 
 
 def version(plugin: str, config: Config | str) -> Step:
-    """VERSION."""
+    """Return a VERSION."""
     return Step(verb="VERSION", plugin=plugin, config=config)
 
 
 def refused(config: Config | str, **keys: Any) -> list[Step]:
-    """An ADD that must fail."""
+    """Return an ADD that must fail."""
     return [add(config, fails=True, **keys)]
 
 
 def life(config: dict[str, Any], **keys: Any) -> list[Step]:
-    """ADD, CHECK where the version knows it, DEL."""
+    """Return ADD, CHECK if the version has it, and DEL."""
     checks = [check(config, **keys)] if config["cniVersion"] in WITH_CHECK else []
     return [add(config, **keys), *checks, delete(config, **keys)]
 
 
 def loopback_cases() -> dict[str, list[Step]]:
-    """loopback: every version, prevResult, missing and empty netns, broken things."""
+    """Return loopback's cases: every version, prevResult, missing and empty netns, broken things."""
     lo = net("loopback")
     given = {
         "cniVersion": "1.0.0",
@@ -148,7 +148,7 @@ def loopback_cases() -> dict[str, list[Step]]:
 
 
 def host_local_cases() -> dict[str, list[Step]]:
-    """host-local on its own: which address, which answer, which files."""
+    """Return host-local's cases on its own: addresses, answers, files."""
     one = local(V4)
     tiny = local("10.1.0.0/29")  # .1 is the gateway, .2 to .6 are free
     dual = local(V4, V6)
@@ -373,7 +373,7 @@ def host_local_cases() -> dict[str, list[Step]]:
 
 
 def bridge_cases() -> dict[str, list[Step]]:
-    """The bridge plugin with host-local: links, addresses, routes, MACs, and what happens when somebody meddles."""
+    """Return bridge's cases with host-local: links, addresses, routes, MACs, and interference by others."""
     gw = br(isGateway=True)
     full = br(V4, V6, isDefaultGateway=True, mtu=1400)
     routed = br(ipam=pool(V4, routes=[{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16", "gw": "10.1.0.77"}]), isGateway=True)
@@ -633,7 +633,7 @@ def bridge_cases() -> dict[str, list[Step]]:
 
 
 def tuning_cases() -> dict[str, list[Step]]:
-    """tuning behind bridge: every attribute, from the configuration and from arguments, its mistakes."""
+    """Return tuning's cases behind bridge: every attribute, from the configuration and from arguments, and mistakes."""
     gw = br(isGateway=True)
 
     def tune(**keys: Any) -> dict[str, Any]:
@@ -679,9 +679,9 @@ def tuning_cases() -> dict[str, list[Step]]:
 
 
 def portmap_cases() -> dict[str, list[Step]]:
-    """portmap behind bridge, by this suite's own backend and by iptables, which alone the reference at hand has.
+    """Return portmap's cases behind bridge, with nf_tables and with iptables; the reference at hand has only iptables.
 
-    Answers and route_localnet; the rules of iptables are compared in tests/system/test_portmap_iptables.py.
+    They compare answers and route_localnet; tests/system/test_portmap_iptables.py compares the rules of iptables.
     """
 
     def ports(*entries: Config, **keys: Any) -> dict[str, Any]:
@@ -735,7 +735,7 @@ def portmap_cases() -> dict[str, list[Step]]:
 
 
 def bandwidth_cases() -> dict[str, list[Step]]:
-    """bandwidth behind bridge: each direction, where the limits come from, mistakes, what is there already."""
+    """Return bandwidth's cases behind bridge: each direction, each source of limits, mistakes, existing qdiscs."""
     gw = br(isGateway=True)
     ingress = {"ingressRate": 1_000_001, "ingressBurst": 800_000}
     egress = {"egressRate": 8_000_000, "egressBurst": 1_000_000}
@@ -789,7 +789,7 @@ def bandwidth_cases() -> dict[str, list[Step]]:
 
 
 def firewall_cases() -> dict[str, list[Step]]:
-    """firewall behind bridge, by iptables: what the reference has no other backend for here."""
+    """Return firewall's cases behind bridge, with iptables: the reference has no other backend here."""
     gw = br(V4, V6, isGateway=True)
 
     def fw(**keys: Any) -> dict[str, Any]:
@@ -861,7 +861,10 @@ def ptp_cases() -> dict[str, list[Step]]:
 
 
 def hand_over_cases() -> dict[str, list[Step]]:
-    """One suite begins, the other takes over on the same bridge and store; each is played in both directions."""
+    """Return the cases in which one suite begins and the other takes over on the same bridge and store.
+
+    Each is played in both directions.
+    """
     gw = br(isGateway=True)
     dual = br(V4, V6, isDefaultGateway=True, mtu=1400)
     tiny = br("10.1.0.0/29", isGateway=True)

@@ -1,8 +1,8 @@
-"""Plays one case on a pretend host and says, as flat facts, what came of it; two plays are compared fact by fact.
+"""Plays one case on a pretend host and reports the outcome as flat facts; two plays are compared fact by fact.
 
 A fact is one line about the answer (`result ips.0.address`), the kernel (`host link cni0 mtu`, `pod a route 0.0.0.0/0`)
-or the disk (`file /var/lib/cni/networks/net/10.1.0.2`).  What no two runs share (ifindexes, random MACs and veth names,
-netns paths, link-local addresses) is replaced by its meaning, or left out.
+or the disk (`file /var/lib/cni/networks/net/10.1.0.2`). Values that differ in each run (ifindexes, random MACs and veth
+names, netns paths, link-local addresses) are replaced by their meaning, or left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Facts = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One call of a plugin.  `config` is JSON text or an object; `<netns a>` in it becomes the path of pod a's."""
+    """One call of a plugin. `config` is JSON text or an object; `<netns a>` in it becomes the path of pod a's."""
 
     verb: str
     config: Mapping[str, Any] | str
@@ -34,20 +34,20 @@ class Step:
     ifname: str = "eth0"
     args: str = ""
     env: Mapping[str, str | None] = field(default_factory=dict)
-    previous: bool | Mapping[str, Any] = False  # True: what the last ADD of this attachment answered
-    fails: bool = False  # what the reference is expected to do: a case that fails for another reason shows nothing
+    previous: bool | Mapping[str, Any] = False  # True: the answer of this attachment's last ADD
+    fails: bool = False  # expected of the reference: a case that fails for another reason shows nothing
     by: int = 0  # which of the two suites in a hand-over executes it
-    path: int | None = None  # whose directory CNI_PATH names; default: the same; 2: always the reference's
+    path: int | None = None  # the suite in CNI_PATH; default: the same; 2: always the reference
     before: str = ""  # shell commands run in the host before it, with the functions of PRELUDE
 
     @property
     def name(self) -> str:
-        """The executable that is called."""
+        """Return the name of the executable."""
         return self.plugin or str(self.settings["type"])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration as an object, {} for text that is none."""
+        """Return the configuration as an object, {} for text that is none."""
         try:
             return dict(json.loads(self.config) if isinstance(self.config, str) else self.config)
         except (ValueError, TypeError):
@@ -63,13 +63,13 @@ class Case:
     needs: str = ""  # a shell command that succeeds where the kernel can run the case
 
     @cached_property
-    def handed_over(self) -> bool:
-        """Whether two suites take turns in it."""
+    def is_hand_over(self) -> bool:
+        """Return True if two suites take turns in it."""
         return any(step.by == 1 or step.path == 1 for step in self.steps)
 
     @cached_property
     def literals(self) -> str:
-        """Everything the case says itself: a MAC found in here is compared, any other is random."""
+        """Return the case's own text: a MAC found in it is compared, any other is random."""
         return " ".join(f"{step.config} {step.args} {step.before}" for step in self.steps).lower()
 
 
@@ -89,18 +89,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case on both suites: what differs unexpectedly, what differs as listed, what is listed but does not differ."""
+    """A case on both suites: unexpected differences, listed differences, and listed ones that do not show."""
 
     case: str
     steps: Sequence[tuple[str, str]]  # plugin and verb, and "same", "listed" or "unlisted"
-    wrong: Sequence[str]  # the case itself is wrong: the reference did not do what the step says
+    wrong: Sequence[str]  # the case itself is wrong: the reference deviated from the step's expectation
     unexpected: Sequence[Difference]
     listed: Sequence[tuple[Difference, Known]]
     rotten: Sequence[Known]
 
     @property
     def good(self) -> bool:
-        """Whether nothing needs a human."""
+        """Return True if no person needs to look at it."""
         return not (self.wrong or self.unexpected or self.rotten)
 
     def __str__(self) -> str:
@@ -109,9 +109,9 @@ class Outcome:
         return "\n".join(f"{self.case}: {line}" for line in lines)
 
 
-def played(case: Case) -> list[tuple[str, bool | None]]:
-    """The names a case is played under, and for a hand-over whether ours begins."""
-    if not case.handed_over:
+def play_names(case: Case) -> list[tuple[str, bool | None]]:
+    """Return the names of a case's plays, and for a hand-over whether ours begins."""
+    if not case.is_hand_over:
         return [(case.name, None)]
     return [(f"{case.name}:{first}-first", first == "ours") for first in ("reference", "ours")]
 
@@ -119,10 +119,10 @@ def played(case: Case) -> list[tuple[str, bool | None]]:
 def compare(
     case: Case, reference: str, ours: str, *, ours_first: bool | None = None, known: Sequence[Known] = KNOWN
 ) -> Outcome:
-    """Play the case on the reference and on ours; in a hand-over the second play has ours begin (or end) it."""
+    """Play the case on the reference and on ours. In a hand-over, ours begins (or ends) the second play."""
     cast = (ours, ours) if ours_first is None else (ours, reference) if ours_first else (reference, ours)
     expected, actual = play(case, (reference,) * 3), play(case, (*cast, reference))
-    name = {first: name for name, first in played(case)}[ours_first]
+    name = {first: name for name, first in play_names(case)}[ours_first]
     wrong = [
         f"step {number} {step.name} {step.verb}: the reference's exit status is {facts['status']}: {facts['message']}"
         for number, (step, facts) in enumerate(zip(case.steps, expected, strict=True))
@@ -130,7 +130,7 @@ def compare(
     ]
     entries = [entry for entry in known if entry.shows_in(name)]
     unexpected, listed = [], []
-    for difference in differing(case, expected, actual):
+    for difference in find_differences(case, expected, actual):
         match = next((e for e in known if (e in entries or e.everywhere) and e.covers(str(difference))), None)
         if match is None:
             unexpected.append(difference)
@@ -144,7 +144,7 @@ def compare(
 
     used = [match for _, match in listed]
     if case.name.startswith("hand-over/"):
-        wrong += [f"left behind: {fact}" for fact in leftovers(actual[-1])]
+        wrong += [f"left behind: {fact}" for fact in find_leftovers(actual[-1])]
     return Outcome(
         name,
         [(f"{step.name} {step.verb}", verdict(number)) for number, step in enumerate(case.steps)],
@@ -155,20 +155,20 @@ def compare(
     )
 
 
-def differing(case: Case, expected: Sequence[Facts], actual: Sequence[Facts]) -> Iterator[Difference]:
-    """Every fact that differs, once: a state that stays different is not told again with each later step."""
+def find_differences(case: Case, expected: Sequence[Facts], actual: Sequence[Facts]) -> Iterator[Difference]:
+    """Yield every fact that differs, once: a lasting difference is not repeated with each later step."""
     told: dict[str, tuple[str, str]] = {}
     for number, (step, left, right) in enumerate(zip(case.steps, expected, actual, strict=True)):
         for fact in sorted(left.keys() | right.keys()):
             pair = left.get(fact, ABSENT), right.get(fact, ABSENT)
-            if pair[0] != pair[1] and told.get(fact) != pair and not follows(fact, left, right):
+            if pair[0] != pair[1] and told.get(fact) != pair and not is_consequence(fact, left, right):
                 yield Difference(number, f"{step.name} {step.verb}", fact, *pair)
             if fact.startswith(LASTING):
                 told[fact] = pair
 
 
-def follows(fact: str, left: Facts, right: Facts) -> bool:
-    """Whether the fact differs only because something greater does: success or failure, a link there or not."""
+def is_consequence(fact: str, left: Facts, right: Facts) -> bool:
+    """Return True if the fact differs only because a greater one does: success or failure, a link there or not."""
     if fact == "message" or (fact.startswith(("code", "result")) and left["status"] != right["status"]):
         return True
     link = re.match(r"(host|pod \S+) (?:link|route .* dev) (\S+)", fact)
@@ -176,14 +176,14 @@ def follows(fact: str, left: Facts, right: Facts) -> bool:
     return fact != kind and kind in left.keys() ^ right.keys()
 
 
-def leftovers(facts: Facts) -> list[str]:
-    """What a case that deletes all its attachments must not end with: a veth, a lease."""
+def find_leftovers(facts: Facts) -> list[str]:
+    """Return the veths and leases that a case leaves after it has deleted all its attachments."""
     lease = re.compile(r"file \S+/[0-9a-f]*[.:][0-9a-f.:]*$")
     return [fact for fact in facts if (" link veth" in fact and fact.endswith(" kind")) or lease.match(fact)]
 
 
-def supported(case: Case) -> bool:
-    """Whether this kernel can run the case."""
+def is_supported(case: Case) -> bool:
+    """Return True if this kernel can run the case."""
     if not case.needs:
         return True
     with PretendHost() as host:
@@ -198,7 +198,7 @@ drop() { ip netns del "$1"; timeout 30 sh -c 'while ls /sys/class/net | grep -q 
 
 
 def play(case: Case, cast: tuple[str, str, str]) -> list[Facts]:
-    """Run the case's steps on a fresh host with the executables of those directories; the facts after each step."""
+    """Run the case's steps on a fresh host with the executables of those directories. Return the facts after each step."""
     seen = []
     pods: dict[str, str] = {"": "", "gone": "/run/netns/gone"}
     answers: dict[tuple[str, str, str], Any] = {}
@@ -228,14 +228,14 @@ def play(case: Case, cast: tuple[str, str, str]) -> list[Facts]:
                 env=step.env,
             )
             state = State(host, [pod for pod in pods if pod], case.literals)
-            seen.append(answered(answer, pods, state) | state.facts())
+            seen.append(answer_facts(answer, pods, state) | state.facts())
             if step.verb == "ADD" and answer.status == 0:
                 answers[attachment] = answer.json
     return seen
 
 
-def answered(answer: Answer, pods: Mapping[str, str], state: State) -> Facts:
-    """The facts of one answer: exit status, error code, result."""
+def answer_facts(answer: Answer, pods: Mapping[str, str], state: State) -> Facts:
+    """Return the facts of one answer: exit status, error code, result."""
     facts = {"status": str(answer.status), "message": answer.stdout + answer.stderr}
     if answer.status:
         try:
@@ -251,20 +251,20 @@ def answered(answer: Answer, pods: Mapping[str, str], state: State) -> Facts:
             interface["name"] = state.roles.get(interface["name"], interface["name"])
             if pod:
                 interface["sandbox"] = pod
-        facts.update(flat(result, "result"))
+        facts.update(flatten(result, "result"))
     else:
         facts["result"] = "empty"
     return facts
 
 
-def flat(value: object, name: str) -> Iterator[tuple[str, str]]:
-    """JSON as lines: `ips.0.address` and its value."""
+def flatten(value: object, name: str) -> Iterator[tuple[str, str]]:
+    """Yield JSON as lines: `ips.0.address` and its value."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from flat(inner, f"{name}.{key}")
+            yield from flatten(inner, f"{name}.{key}")
     elif isinstance(value, list) and value:
         for index, inner in enumerate(value):
-            yield from flat(inner, f"{name}.{index}")
+            yield from flatten(inner, f"{name}.{index}")
     else:
         yield name, json.dumps(value)
 
@@ -286,7 +286,7 @@ done
 
 
 class State:
-    """What the host, its pods and the stores look like at one moment."""
+    """The state of the host, its pods and the stores at one moment."""
 
     def __init__(self, host: PretendHost, pods: Sequence[str], literals: str) -> None:
         self.literals = literals
@@ -297,7 +297,7 @@ class State:
             links, routes, routes6, vlans, sysctls, *_ = text.split("\n==\n")
             where = place if place == "host" else f"pod {place}"
             self.looks[where] = json.loads(links or "[]"), [*read(routes), *read(routes6)], read(vlans), sysctls
-        #: random names of host veths → whose they are, by the peer's ifindex as the pod shows it
+        #: random names of host veths → their pod's interface, by the peer's ifindex as the pod shows it
         indexes = {link["ifindex"]: link["ifname"] for link in self.looks["host"][0]}
         self.roles = {name: "veth-stray" for name in indexes.values() if VETH.fullmatch(name)}
         for link in self.looks["host"][0]:
@@ -313,7 +313,7 @@ class State:
         self.traffic = list(self.traffic_facts(host)) if "bandwidth" in literals else []
 
     def traffic_facts(self, host: PretendHost) -> Iterator[tuple[str, str]]:
-        """Qdiscs of the host's links, and the filters on what comes in."""
+        """Yield qdiscs of the host's links, and their ingress filters."""
         for qdisc in read(host.run("tc", "-j", "qdisc").stdout):
             if qdisc["kind"] == "noqueue":
                 continue
@@ -333,7 +333,7 @@ class State:
                     yield f"{name} action {action['order']}", f"{json.dumps(words)} to {target}"
 
     def whose(self, mac: str, name: str, where: str) -> str:
-        """A MAC in a result by its meaning: asked for, the one the link has, or neither."""
+        """Return a MAC in a result by its meaning: the requested one, the link's, or neither."""
         links = self.looks.get(where, ([], [], [], ""))[0]
         kernels = [link["address"] for link in links if link["ifname"] == name]
         if not mac:
@@ -341,7 +341,7 @@ class State:
         return mac if mac in self.literals else "the link's" if mac in kernels else "not the link's"
 
     def facts(self) -> Facts:
-        """All of it, one line a fact."""
+        """Return all of it, one line a fact."""
         facts: Facts = {}
         for where, (links, routes, vlans, sysctls) in self.looks.items():
             known = {link["ifname"]: self.roles.get(link["ifname"], link["ifname"]) for link in links}
@@ -365,7 +365,7 @@ class State:
         return facts
 
     def link_facts(self, name: str, link: Mapping[str, Any], known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """One link, its port of a bridge, its addresses."""
+        """Yield one link, its port of a bridge, its addresses."""
         info = link.get("linkinfo", {})
         yield f"{name} kind", info.get("info_kind", link["link_type"])
         yield f"{name} flags", " ".join(sorted(set(link["flags"]) & {"UP", "PROMISC", "ALLMULTI"}))
@@ -384,7 +384,7 @@ class State:
                 yield f"{name} address {address['local']}/{address['prefixlen']}", " ".join(words)
 
     def file_facts(self) -> Iterator[tuple[str, str]]:
-        """What lies in the stores, byte for byte, without the sidecar that the reference never reads."""
+        """Yield the stores' content, byte for byte, without the sidecar that the reference never reads."""
         for store in STATE_DIRECTORIES:
             for path in sorted((self.root / store).rglob("*")):
                 name = path.relative_to(self.root)
@@ -395,12 +395,12 @@ class State:
 
 
 def read(text: str) -> list[Any]:
-    """The JSON of an `ip -j`, which prints nothing at all where there is nothing."""
+    """Return the JSON of an `ip -j`, which prints nothing at all if there is nothing."""
     return list(json.loads(text)) if text.strip() else []
 
 
 def route_facts(where: str, route: Mapping[str, Any], known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """One route of the tables people write to; the kernel's own local table and link-local routes say nothing new."""
+    """Yield one route, without the kernel's own local table and link-local routes."""
     if route.get("table") == "local" or route["dst"].startswith(("fe80:", "ff00:", "multicast")):
         return
     words = [f"dev {known.get(route.get('dev', ''), route.get('dev'))}"]

@@ -1,17 +1,18 @@
-"""Where this suite means to differ from the reference, and why.
+"""The intended differences of this suite from the reference, with reasons.
 
-A difference reads `bridge ADD: code: 999 -> 11` (the reference's value, then ours); `where` is a shell-style pattern
-for that line, and `cases` are patterns for the names of the cases it shows in.  It must show in every one of them: an
-entry whose difference no longer occurs fails the case, so that the list cannot rot.  `everywhere`: it may show in
-other cases too.
+A difference reads `bridge ADD: code: 999 -> 11` (the reference's value, then ours). `where` is a shell-style pattern
+for that line. `cases` are patterns for the names of the cases that show it. It must show in every one of them: an entry
+whose difference no longer occurs fails the case, so that the list cannot rot. `everywhere`: it may show in other cases
+too.
 
-Not compared at all, since no two runs share them or the reference has nothing to compare with: the host veth's random
-name (here derived, with an alias that says whose it is), random MACs, link-local addresses, the modes of the store's
-files, the text of error messages, `cniVersion` in error objects (the reference has none), the sidecar in the store.
+Some values are not compared, because they differ in each run, or the reference has no counterpart: the host veth's
+random name (here derived, with an alias that names its owner), random MACs, link-local addresses, the modes of the
+store's files, the text of error messages, `cniVersion` in error objects (the reference has none), the sidecar in the
+store.
 
-The reference at hand has no `vlanTrunk`. Newer ones make VLAN 1 the native one of a trunk port without `vlan`, and take
-VLAN 1, whatever the bridge's default VLAN is, from a port with `vlan`. Here a trunk port without `vlan` stays in the
-bridge's default VLAN, and a port with `vlan` leaves that one: the same where the default is 1, and right elsewhere.
+The reference at hand has no `vlanTrunk`. Newer ones make VLAN 1 the native one of a trunk port without `vlan`. They
+take VLAN 1, whatever the bridge's default VLAN is, from a port with `vlan`. Here a trunk port without `vlan` stays in
+the bridge's default VLAN, and a port with `vlan` leaves that one: the same if the default is 1, and right otherwise.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ class Known:
     everywhere: bool = False
 
     def covers(self, difference: str) -> bool:
-        """Whether this is the difference meant."""
+        """Return True if this is the intended difference."""
         return fnmatchcase(difference, self.where)
 
     def shows_in(self, case: str) -> bool:
-        """Whether the case is one it must show in."""
+        """Return True if it must show in the case."""
         return any(fnmatchcase(case, pattern) for pattern in self.cases)
 
 

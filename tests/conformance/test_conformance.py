@@ -10,17 +10,17 @@ import pytest
 
 from tests.conformance.__main__ import cell
 from tests.conformance.cases import CASES
-from tests.conformance.compare import compare, played
+from tests.conformance.compare import compare, play_names
 from tests.conformance.known_differences import KNOWN, Known
 
-PLAYED = {name: (case, ours_first) for case in CASES for name, ours_first in played(case)}
+PLAYED = {name: (case, ours_first) for case in CASES for name, ours_first in play_names(case)}
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.kernel_vlan if case.needs else ()) for n, (case, _) in PLAYED.items()]
 )
 def test_same_as_the_reference(name: str, installed: Path, reference_bin: str) -> None:
-    """One case: answers, kernel and store are the reference's, but for what is listed, all of which shows."""
+    """Answers, kernel and store are the reference's, but for the listed differences, all of which show."""
     case, ours_first = PLAYED[name]
     outcome = compare(case, reference_bin, str(installed), ours_first=ours_first)
     assert outcome.good, f"\n{outcome}"
@@ -38,7 +38,7 @@ LIES = {
 
 @pytest.mark.parametrize("where", LIES)
 def test_a_deviation_is_seen(where: str, tmp_path: Path, reference_bin: str) -> None:
-    """The reference behind a wrapper that deviates in one thing is told from the reference; listed, it passes."""
+    """A wrapper that deviates in one thing is told from the reference; once listed, the deviation passes."""
     name, plugin, after = LIES[where]
     for path in Path(reference_bin).iterdir():
         (tmp_path / path.name).symlink_to(path)
@@ -53,13 +53,13 @@ def test_a_deviation_is_seen(where: str, tmp_path: Path, reference_bin: str) -> 
 
 
 def test_an_entry_that_no_longer_shows_is_rotten(reference_bin: str) -> None:
-    """The list is held against what happens: an entry for a difference that is gone fails its case."""
+    """An entry for a difference that is gone fails its case."""
     case, _ = PLAYED["loopback/VERSION"]
     assert not compare(case, reference_bin, reference_bin, known=[Known("*", "gone", ["loopback/*"])]).good
 
 
 def test_every_listed_difference_names_a_case() -> None:
-    """A pattern that names no case would never be asked for again."""
+    """A pattern that names no case would never be tried again."""
     dead = [
         (known.where, pattern)
         for known in KNOWN
@@ -70,7 +70,7 @@ def test_every_listed_difference_names_a_case() -> None:
 
 
 def test_the_command(installed: Path, tmp_path: Path, reference_bin: str) -> None:
-    """It judges a directory, writes both columns, and fails where something differs that is not listed."""
+    """It judges a directory, writes both columns, and fails if a difference is not listed."""
     run = Path(__file__).with_name("run")
     good = subprocess.run(
         [run, "--bin-dir", installed, "-k", "loopback/VERSION", "--markdown", tmp_path / "results.md"],

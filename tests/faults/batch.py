@@ -1,4 +1,7 @@
-"""Many executions of the plugins inside a pretend host, by one process there: nsenter for each would cost more than they do."""
+"""Many executions of the plugins inside a pretend host, by one process there.
+
+A call of nsenter for each would cost more than the plugins do.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ POD = "{pod}"  # the namespace that belongs to the driver's thread: pod0, pod1�
 class Call:
     """One execution; `env` overrides or adds variables, None removes one.
 
-    `stdin` is text, bytes, a JSON object, or parts with how often each is repeated. `redirect` is put behind the
-    command by a shell, `signal` is a number and after how many seconds it is sent, `observe` names directories to
-    list when the call has ended, and with `undo` an ADD that succeeded is followed by a DEL.
+    `stdin` is text, bytes, a JSON object, or parts and the number of their repetitions. A shell puts `redirect` behind
+    the command. `signal` is a number and the seconds until it is sent. `observe` names directories to list when the
+    call has ended. With `undo`, a DEL follows an ADD that succeeded.
     """
 
     plugin: str
@@ -45,7 +48,7 @@ class Call:
         return self.stdin
 
     def to_json(self, bin_dir: str) -> dict[str, Any]:
-        """What the driver reads."""
+        """Return the driver's input."""
         env: dict[str, str | None] = {
             "PATH": PATH,
             "CNI_COMMAND": self.command,
@@ -68,14 +71,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Outcome(Answer):
-    """An answer, how many seconds it took, and the listings of the directories asked for; status None: it hung."""
+    """An answer, its seconds, and the listings of the requested directories; status None: it hung."""
 
     seconds: float
     seen: dict[str, list[str]]
 
 
 def run(host: PretendHost, calls: Sequence[Call], *, at_once: int = 2) -> list[Outcome]:
-    """Execute the calls, `at_once` of them at a time; the answers are in the order of the calls."""
+    """Execute the calls, `at_once` of them at a time. Return the answers in the order of the calls."""
     job = json.dumps({
         "at_once": at_once, "limit": LIMIT * PATIENCE, "calls": [call.to_json(host.bin_dir) for call in calls]
     })  # fmt: skip
@@ -84,5 +87,5 @@ def run(host: PretendHost, calls: Sequence[Call], *, at_once: int = 2) -> list[O
 
 
 def make_pods(host: PretendHost, number: int) -> None:
-    """The namespaces pod0, pod1… that the driver's threads use."""
+    """Make the namespaces pod0, pod1… that the driver's threads use."""
     host.run("sh", "-c", f"for n in $(seq 0 {number - 1}); do ip netns add pod$n || exit; done")

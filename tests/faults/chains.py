@@ -1,4 +1,4 @@
-"""What the faults strike: each plugin's sample, on what must be there before it, some variants, and the sample chain."""
+"""The plugins that the fault tests strike: each sample after the plugins that it needs, variants, and the sample chain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BANDWIDTH, FIREWALL, PORTMAP, TUNING = (SAMPLES[name].keys for name in ("bandwid
 
 @dataclass(frozen=True)
 class Chain:
-    """The plugins that are struck, in the order of ADD, those that have done their part before, and the host's links."""
+    """The struck plugins, in the order of ADD, the plugins before them, and the host's links."""
 
     plugins: tuple[Keys, ...]
     before: tuple[Keys, ...] = ()
@@ -28,7 +28,7 @@ class Chain:
 
 
 def iptables(keys: Keys) -> Keys:
-    """The same by iptables."""
+    """Return the same keys with the backend iptables."""
     return keys | {"ipMasqBackend" if "ipam" in keys else "backend": "iptables"}
 
 
@@ -54,7 +54,7 @@ ENDS: dict[str, str | None] = {
     "whole": None,
     "unnamed": "",
     "gone": "/run/netns/gone",
-}  # what DEL hears of the namespace
+}  # DEL's CNI_NETNS
 COLD = "nft flush ruleset; rm -rf /run/cni/*"
 COLDER = "ip link del br0 2>/dev/null || :; rm -rf /var/lib/cni/*; echo 0 >/proc/sys/net/ipv4/ip_forward"
 FORWARDING = "ip_forward"
@@ -64,7 +64,7 @@ NOT_FOR_DEL = ("runtimeConfig",)  # nor the result
 
 
 class Attachments:
-    """A pretend host, one chain and its calls for pod `c1`; another pod, `kept`, has the same and keeps it."""
+    """A pretend host, one chain and its calls for pod `c1`. Another pod, `kept`, has the same and keeps it."""
 
     def __init__(self, host: PretendHost, chain: Chain, program: Path) -> None:
         self.host = host
@@ -78,7 +78,7 @@ class Attachments:
         host.run("sh", "-ec", chain.links)
 
     def warm_up(self) -> None:
-        """Everything that stays for good is there: the bridge, rules that all share, another pod."""
+        """Create everything that stays for good: the bridge, rules that all share, another pod."""
         self.host.netns("kept")
         for keys in self.of_another(9000):
             self._must(self.call(keys, "ADD", "kept"))
@@ -88,7 +88,10 @@ class Attachments:
         self.delete("whole")
 
     def cool_down(self) -> None:
-        """A host that has never had a pod, but for what comes before the struck plugins; what a cycle leaves for good."""
+        """Make a host that has never had a pod, and measure the remains of a whole cycle.
+
+        Only the plugins before the struck ones have run.
+        """
         self.is_cold = True
         self.renew()
         self.forget()
@@ -99,15 +102,15 @@ class Attachments:
         self.stays, self.goes = after - before, before - after
 
     def forget(self) -> None:
-        """On a cold host, before each strike: nothing of the last one's is there for good."""
+        """Delete the permanent things of the last strike, before each strike on a cold host."""
         if self.is_cold:
             self.host.run("sh", "-ec", COLD if self.chain.before else f"{COLD}; {COLDER}")
 
     def differences(self, before: set[str], after: set[str], *, undone: bool = False) -> list[str]:
-        """What is left and lost, beside what stays on a cold host.
+        """Return the remains and the losses, beside the permanent things of a cold host.
 
-        There the bridge may stay, with a MAC of its own each time, as no DEL removes one, and forwarding, which others
-        may count on by then; where all was `undone`, forwarding and rules alone.
+        There the bridge may stay, with a MAC of its own each time: no DEL removes one. Forwarding may stay, because
+        others may need it by then. If everything was `undone`, only forwarding and rules may stay.
         """
         stays = {line for line in self.stays if line.startswith(RULES)} if undone else self.stays
         left, lost = after - before - stays, before - after - self.goes
@@ -116,7 +119,7 @@ class Attachments:
         return [*(f"left: {line}" for line in sorted(left)), *(f"lost: {line}" for line in sorted(lost))]
 
     def of_another(self, shift: int) -> list[Keys]:
-        """The whole chain's keys for another pod: other host ports, and another MAC."""
+        """Return the whole chain's keys for another pod: other host ports, and another MAC."""
         found = []
         for keys in (*self.chain.before, *self.chain.plugins):
             if keys["type"] == "portmap":
@@ -129,7 +132,7 @@ class Attachments:
         return found
 
     def renew(self) -> None:
-        """A new namespace for the pod, with what comes before the struck plugins."""
+        """Make a new namespace for the pod, with the plugins before the struck ones."""
         if (self.host.root / "run/netns/c1").exists():
             for keys in reversed(self.chain.before):
                 self._must(self.call(keys, "DEL"))
@@ -143,7 +146,7 @@ class Attachments:
     def call(
         self, keys: Keys, verb: str, pod: str = "c1", *, netns: str | None = None, strike: Strike | None = None
     ) -> Answer:
-        """One plugin's call; the result of an ADD is for the next one."""
+        """Call one plugin; the next call gets the result of an ADD."""
         config: Keys = {"cniVersion": "1.0.0", "name": NETWORK, **keys}
         if verb == "DEL":
             config = {key: value for key, value in config.items() if key not in NOT_FOR_DEL}
@@ -158,7 +161,7 @@ class Attachments:
         return answer
 
     def add(self, strike: Strike | None = None, place: int = 0) -> Answer:
-        """The chain's ADD, where the strike is at the plugin of that place; the last answer."""
+        """ADD the chain, with the strike at the plugin of that place. Return the last answer."""
         self.forget()
         self.result = self.state_before
         answer = Answer(0, "", "")
@@ -169,11 +172,11 @@ class Attachments:
         return answer
 
     def must_add(self) -> None:
-        """An ADD that nothing strikes."""
+        """ADD without a strike."""
         self._must(self.add())
 
     def check(self) -> Answer:
-        """What the first plugin says that finds something wrong."""
+        """CHECK the chain. Return the first complaint, or the last answer."""
         answer = Answer(0, "", "")
         for keys in self.chain.plugins:
             answer = self.call(keys, "CHECK")
@@ -182,14 +185,14 @@ class Attachments:
         return answer
 
     def delete(self, end: str = "whole", strike: Strike | None = None, place: int = 0) -> list[Answer]:
-        """The chain's DEL, from the last to the first whatever they answer, with the strike at the plugin of a place."""
+        """DEL the chain, from the last to the first whatever they answer, with the strike at the plugin of a place."""
         return [
             self.call(keys, "DEL", netns=ENDS[end], strike=strike if number == place else None)
             for number, keys in reversed(list(enumerate(self.chain.plugins)))
         ]
 
     def calls(self, verb: str, classes: int) -> list[list[str]]:
-        """For each plugin, the lines that the stepper notes of a call that nothing strikes."""
+        """Return, for each plugin, the stepper's lines about a call without a strike."""
         found = []
         for place in range(len(self.chain.plugins)):
             strike = Strike(classes=classes)
@@ -202,11 +205,11 @@ class Attachments:
         return found
 
     def steps(self) -> list[str]:
-        """The stepper's report."""
+        """Return the stepper's report."""
         return (self.host.root / REPORT.lstrip("/")).read_text().splitlines()
 
     def state(self) -> set[str]:
-        """The host's and the pods'."""
+        """Return the state of the host and of the pods."""
         return state(self.host, ("c1",) if self.is_cold else ("c1", "kept"))
 
     def _must(self, answer: Answer) -> None:

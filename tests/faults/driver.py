@@ -1,6 +1,7 @@
-"""Runs inside the pretend host, alone with the standard library: executes many calls, some of them at a time.
+"""The driver inside the pretend host, alone with the standard library: it executes many calls, some at the same time.
 
-Reads {"at_once": N, "limit": SECONDS, "calls": [...]} from stdin and prints a list of answers in the same order; batch.py is the other end.
+It reads {"at_once": N, "limit": SECONDS, "calls": [...]} from stdin and prints a list of answers in the same order;
+batch.py is the other end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SHOWN = 20_000
 
 
 def execute(call: dict[str, Any], pod: str, limit: float, command: str = "") -> dict[str, Any]:
-    """One answer; a call that takes longer than `limit` seconds is killed and answers with status None."""
+    """Return one answer. A call that takes longer than `limit` seconds is killed and answers with status None."""
     environment = {
         name.encode(): value.replace("{pod}", pod).encode("utf-8", "surrogateescape")
         for name, value in call["env"].items()

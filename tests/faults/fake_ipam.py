@@ -1,6 +1,7 @@
-"""IPAM plugins that misbehave: small shell programs in a directory of their own, which CNI_PATH names beside the real one.
+"""IPAM plugins that misbehave: small shell programs in a directory of their own.
 
-Each notes its calls, a verb a line, in /run/fake/<container id>; what it leases is /run/fake/leases/<container id>.
+CNI_PATH names this directory beside the real one. Each program notes its calls, a verb a line, in /run/fake/<container
+id>. Its leases are in /run/fake/leases/<container id>.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ RELEASE = '[ "$CNI_COMMAND" != DEL ] || { rm -f "$lease"; exit 0; }\n: >"$lease"
 
 
 def says(answer: Any, status: int = 0) -> str:
-    """A body that prints an answer, as it is or as JSON, and exits."""
+    """Return a body that prints an answer, as it is or as JSON, and exits."""
     text = answer if isinstance(answer, str) else json.dumps(answer)
     return f"cat <<'END'\n{text}\nEND\nexit {status}\n"
 
@@ -30,7 +31,7 @@ def says(answer: Any, status: int = 0) -> str:
 def write(
     host: PretendHost, directory: Path, name: str, body: str, *, release: str = RELEASE, mode: int = 0o755
 ) -> str:
-    """Puts the program into the directory; returns the CNI_PATH with the real plugins and this directory."""
+    """Write the program into the directory. Return the CNI_PATH with the real plugins and this directory."""
     (host.root / LEASES.lstrip("/")).mkdir(parents=True, exist_ok=True)
     path = directory / name
     path.write_text(HEAD + release + body)
@@ -39,11 +40,11 @@ def write(
 
 
 def calls(host: PretendHost, container_id: str) -> list[str]:
-    """The verbs that were called for a container."""
+    """Return the verbs that were called for a container."""
     path = host.root / NOTES.lstrip("/") / container_id
     return path.read_text().split() if path.exists() else []
 
 
 def leases(host: PretendHost) -> list[str]:
-    """The containers that hold a lease of a fake."""
+    """Return the containers that hold a lease of a fake."""
     return sorted(path.name for path in (host.root / LEASES.lstrip("/")).iterdir())

@@ -1,8 +1,8 @@
-"""Coverage-guided: bytes that lead to new code in the readers of configurations, until something but CniError comes out.
+"""Coverage-guided fuzzing of the readers of configurations, until one raises another error than CniError.
 
     python -m tests.faults.fuzz CORPUS… -runs=N -max_len=N        the arguments are libFuzzer's
 
-What is found lies in crash-…; put it into tests/faults/corpus, from which every run starts, once it is mended.
+A finding lies in crash-…. When it is mended, put it into tests/faults/corpus, from which every run starts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VARIABLES = {
 
 
 def one(data: bytes) -> None:
-    """All that happens to a configuration before anything is touched."""
+    """Read a configuration as a call does before anything is touched."""
     call = Call(VARIABLES)
     try:
         call.read_config(data)

@@ -1,4 +1,4 @@
-"""Row 8, what says who is meant: names, versions, CNI_* variables, namespaces, results of earlier calls."""
+"""Row 8, the identity of a call: names, versions, CNI_* variables, namespaces, results of earlier calls."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ ATTACHMENTS: tuple[Any, ...] = (
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all cases."""
     for plugin in EVERY:
         yield from _version_and_name(plugin)
         yield from _members(plugin)
@@ -203,7 +203,7 @@ def _namespaces(plugin: str) -> Iterator[Case]:
     for code, paths in ((8, OWN), (3, NONE), (8, OTHER)):
         for path in paths:
             for verb in ("ADD", "CHECK", "DEL"):
-                # to DEL, a pod whose path leads nowhere, elsewhere or to the host's own namespace is gone
+                # to DEL, a pod is gone if its path leads nowhere, elsewhere or to the host's own namespace
                 name, env = f"CNI_NETNS {shown(path)}", {"CNI_NETNS": path}
                 yield case(plugin, verb, name, config, code, env=env, may_succeed=verb == "DEL", says="CNI_NETNS")
 

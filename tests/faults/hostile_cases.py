@@ -1,4 +1,4 @@
-"""What a case of row 8 is, and the working configurations that the hostile ones are made from."""
+"""A case of row 8, and the working configurations from which the hostile ones are made."""
 
 from __future__ import annotations
 
@@ -54,16 +54,17 @@ FULL: dict[str, Any] = {
         "dataDir": "/var/lib/cni/networks",
     },
 }
-# what CHECK and GC ask for
+# the keys that CHECK and GC require
 ATTACHED = {"prevResult": {"cniVersion": "1.1.0", "ips": []}, "cni.dev/valid-attachments": []}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A call and its right answers: the codes that fit (none: any of the specification's), whether success is one too.
+    """A call and its right answers.
 
-    `says` has to stand in the error's text, white space aside. `mute`: stdout is closed or full, so nothing can be
-    read there, and the status alone tells.
+    `codes` are the fitting ones (none: any of the specification's), `may_succeed` says whether success is one too.
+    `says` must be in the error's text, white space aside. `mute`: stdout is closed or full, so that only the status can
+    be checked.
     """
 
     name: str
@@ -89,7 +90,7 @@ def case(
     redirect: str = "",
     mute: bool = False,
 ) -> Case:
-    """A case with a container id of its own; an ADD that succeeds is undone by a DEL."""
+    """Make a case with a container id of its own; a DEL follows an ADD that succeeds."""
     variables = {"CNI_CONTAINERID": f"c{next(_numbers)}", **env}
     call = Call(plugin, verb, stdin, variables, redirect, undo=verb == "ADD")
     told = (says,) if isinstance(says, str) else says
@@ -97,10 +98,10 @@ def case(
 
 
 def having(plugin: str, **changes: Any) -> dict[str, Any]:
-    """A working configuration with some keys set."""
+    """Return a working configuration with some keys set."""
     return {**EVERY[plugin], **changes}
 
 
 def shown(value: Any) -> str:
-    """A value in the name of a case."""
+    """Return a value as a part of a case's name."""
     return json.dumps(value)[:60]

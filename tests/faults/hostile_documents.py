@@ -1,4 +1,4 @@
-"""Row 8, what comes by stdin as a whole: no JSON, too much of it, in the wrong encoding; streams that are closed or full."""
+"""Row 8, stdin as a whole: no JSON, too much of it, in the wrong encoding; streams that are closed or full."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEGABYTES = 10 << 20
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all cases."""
     for plugin, config in EVERY.items():
         text = json.dumps(config)
         yield from _not_an_object(plugin, text)

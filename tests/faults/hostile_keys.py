@@ -1,4 +1,4 @@
-"""Row 8, what stands in a configuration: each declared key with values of the wrong type, and others that cannot be used."""
+"""Row 8, the keys of a configuration: each declared key with values of the wrong type, and other unusable values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WRONG: tuple[Any, ...] = ("", "a text", True, 0, 1.5, [], [None], {"a": 1})
 WRONG_NUMBERS: tuple[Any, ...] = (-1, 65536, 2**31, 2**32, 2**63, 2**64, -(2**63), 10**30)
 NO_NUMBERS = ("Infinity", "1e", "01", "+1", "0x10", "True", "9" * 5000)
 PORT: dict[str, Any] = {"hostPort": 8080, "containerPort": 80}
-# what such an element needs
+# the required keys of such an element
 NEIGHBOURS: dict[str, dict[str, Any]] = {
     "ranges": {"subnet": "10.7.0.0/24"},
     "ipRanges": {"subnet": "10.9.0.0/24"},
@@ -38,7 +38,7 @@ DECLARED = {name: (keys, BASES[name]) for name in PLUGINS if (keys := schema.key
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all cases."""
     for plugin, (config, base) in DECLARED.items():
         for path, kind, required in declared(config):
             yield from _wrong(plugin, base, path, kind, required)
@@ -51,7 +51,7 @@ def cases() -> Iterator[Case]:
 
 
 def declared(config: type[Config], path: str = "") -> Iterator[tuple[str, Kind, bool]]:
-    """Path, kind and whether it is required, of every declared key; `[]` stands for an element of a list."""
+    """Yield path, kind and whether it is required, of every declared key; `[]` stands for an element of a list."""
     for name, entry in config.fields.items():
         here = f"{path}.{name}" if path else name
         yield here, entry.kind, entry.required
@@ -63,7 +63,7 @@ def declared(config: type[Config], path: str = "") -> Iterator[tuple[str, Kind, 
 
 
 def holding(path: str, value: Any, base: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the value at a path, where `[]` makes a list of one."""
+    """Return `base` with the value at a path, where `[]` makes a list of one."""
     name, _, rest = path.partition(".")
     bare = name.rstrip("[]")
     inner: Any = value
@@ -77,7 +77,7 @@ def holding(path: str, value: Any, base: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fits(value: Any, schema: dict[str, Any]) -> bool:
-    """Whether a value has the JSON type, and a number the bounds, that the schema asks for."""
+    """Return True if a value has the schema's JSON type, and a number the schema's bounds."""
     if "anyOf" in schema:
         return any(_fits(value, one) for one in schema["anyOf"])
     if "enum" in schema:
@@ -94,7 +94,7 @@ def _fits(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def _wrong(plugin: str, base: dict[str, Any], path: str, kind: Kind, required: bool) -> Iterator[Case]:
-    """One key with everything that it cannot be; the error names the key and shows the value."""
+    """Yield cases of one key with each wrong value; the error names the key and shows the value."""
     schema = kind.schema
     yield case(plugin, "ADD", f"{path} null", holding(path, None, base), 7, may_succeed=not required)
     is_number = "integer" in json.dumps(schema, default=str)
@@ -111,7 +111,7 @@ def _wrong(plugin: str, base: dict[str, Any], path: str, kind: Kind, required: b
 
 
 def _told(path: str, value: Any, schema: dict[str, Any]) -> tuple[str, ...]:
-    """The path to the first wrong value inside a value, and that value."""
+    """Return the path to the first wrong value inside a value, and that value."""
     where = path.replace("[]", "[0]")
     while schema.get("type") == "array" and isinstance(value, list):
         position = next(n for n, element in enumerate(value) if not _fits(element, schema["items"]))
@@ -215,7 +215,7 @@ OF_OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {
 
 
 def _values_behind() -> Iterator[Case]:
-    """Of plugins that come after another one; of portmap by each backend."""
+    """Yield cases of plugins that come after another one; of portmap with each backend."""
     for plugin, keys in OF_OTHERS.items():
         for key, values in keys.items():
             for value in values:

@@ -1,7 +1,7 @@
-"""pytest's part: which tests belong to `./tests/run --faults`, and the table of rows that it prints and keeps.
+"""pytest's part: the choice of tests for `./tests/run --faults`, and the table of rows that it prints and keeps.
 
-A test says by its marker which rows it shows. Those that strike at many points tell by the fixture `tally` how many, and
-how much was left; of the others each is one point, and a failure is something left.
+A test's marker names its rows. A test that strikes at many points reports by the fixture `tally` their number, and the
+number of remains. Any other test counts as one point, and its failure as one remain.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Tally = Callable[[Name, int, int], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--faults."""
+    """Add --faults and --rows."""
     parser.addoption("--faults", action="store_true", help="the tests of the table of faults alone, with every point")
     parser.addoption(
         "--rows", default="", help="with --faults: only the tests of these rows, such as 4,21-28,locks, or duties"
@@ -29,9 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With the option the tests that show a row, else all but the complete ones."""
+    """Select, with the option, the tests that show a row; without it, all but the complete ones."""
     complete = config.getoption("--faults")
-    wanted = chosen(config)
+    wanted = chosen_rows(config)
 
     def belongs(item: pytest.Item) -> bool:
         in_full = item.get_closest_marker("faults") is not None
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=dropped)
 
 
-def chosen(config: pytest.Config) -> set[Name]:
+def chosen_rows(config: pytest.Config) -> set[Name]:
     """Return the rows that --rows names, none if it is not given."""
     found: set[Name] = set()
     for part in filter(None, config.getoption("--rows").split(",")):
@@ -62,7 +62,7 @@ def chosen(config: pytest.Config) -> set[Name]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The rows go along with the report, from a worker, too."""
+    """Send the rows along with the report, from a worker, too."""
     marker = item.get_closest_marker("row")
     if marker:
         item.user_properties.append(("rows", list(marker.args)))
@@ -70,7 +70,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Tally:
-    """Takes a row, at how many points something was struck, and what was left or wrong there."""
+    """Return a function that records a row, the number of struck points, and the number of remains or errors."""
 
     def take(row: Name, points: int, left: int) -> None:
         request.node.user_properties.append(("tally", [row, points, left]))
@@ -80,7 +80,7 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 
 @pytest.fixture
 def reference_tally(request: pytest.FixtureRequest) -> Tally:
-    """The same of the reference's executables, struck in the same way."""
+    """Return the same function for the reference's executables, which are struck in the same way."""
 
     def take(row: Name, points: int, left: int) -> None:
         request.node.user_properties.append(("reference", [row, points, left]))
@@ -89,7 +89,7 @@ def reference_tally(request: pytest.FixtureRequest) -> Tally:
 
 
 class Row:
-    """What the tests of one row came to."""
+    """The outcome of the tests of one row."""
 
     def __init__(self) -> None:
         self.tests = self.failed = self.points = self.left = self.skipped = 0
@@ -103,8 +103,8 @@ class Row:
         return f"{max(self.left, self.failed)} left ({self.tests} tests{points}{skipped})"
 
 
-def summed(reports: list[Any]) -> dict[Name, Row]:
-    """The rows, of the reports of all tests."""
+def sum_rows(reports: list[Any]) -> dict[Name, Row]:
+    """Sum up the rows, from the reports of all tests."""
     rows: dict[Name, Row] = defaultdict(Row)
     for report in reports:
         properties = list(getattr(report, "user_properties", ()))
@@ -124,13 +124,13 @@ def summed(reports: list[Any]) -> dict[Name, Row]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The table, with --faults."""
+    """Write the table, with --faults."""
     if not config.getoption("--faults") or config.getoption("--collect-only"):
         return
     reports = [one for found in terminalreporter.stats.values() for one in found if hasattr(one, "when")]
-    rows = summed(reports)
+    rows = sum_rows(reports)
     terminalreporter.section("faults")
-    wanted = chosen(config) or {*ROWS}
+    wanted = chosen_rows(config) or {*ROWS}
     for name in ROWS:
         if name in wanted:
             terminalreporter.write_line(f"{name:>2} {ROWS[name]}: {rows[name]}")

@@ -1,7 +1,8 @@
-"""Runs inside the pretend host, alone with the standard library: workers that attach, check, detach and lose pods, and a model.
+"""The soak inside the pretend host, alone with the standard library: workers attach, check, detach and lose pods.
 
-Reads {"seconds", "workers", "seed", "bin_dir", "chain"} from stdin and prints {"calls", "killed", "violations"};
-test_soak.py is the other end. A worker has namespaces of its own; each attachment has a container id that is used once.
+It reads {"seconds", "workers", "seed", "bin_dir", "chain"} from stdin and prints {"calls", "killed", "violations"};
+test_soak.py is the other end. A model follows the pods. A worker has namespaces of its own; each attachment has a
+container id that is used once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Json = dict[str, Any]
 
 
 class Model:
-    """What all workers know: who has which address, which attachments nobody will ever detach."""
+    """The workers' common knowledge: the owner of each address, the living attachments, the violations."""
 
     def __init__(self, workers: int) -> None:
         self.lock = threading.Lock()
@@ -42,7 +43,7 @@ class Model:
             self.violations.append(text[:1000])
 
     def take(self, container_id: str, result: Json) -> None:
-        """The addresses of a new attachment, which nobody else may have."""
+        """Record the addresses of a new attachment; no other may have them."""
         with self.lock:
             for ip in result["ips"]:
                 other = self.addresses.get(ip["address"])
@@ -51,12 +52,12 @@ class Model:
                 self.addresses[ip["address"]] = container_id
 
     def forget(self, container_id: str) -> None:
-        """Before a DEL or a loss: from now on somebody else may get what it has."""
+        """Forget an attachment's addresses before a DEL or a loss: another may get them from now on."""
         with self.lock:
             self.addresses = {address: one for address, one in self.addresses.items() if one != container_id}
 
     def valid(self) -> list[Json]:
-        """GC's list: whatever is alive, and what may come to life while it runs."""
+        """Return GC's list: the living attachments, and those that may come to life while it runs."""
         with self.lock:
             coming = [f"w{n}-{last + ahead}" for n, last in enumerate(self.counters) for ahead in range(1, AHEAD)]
             return [{"containerID": one, "ifname": "eth0"} for one in ["kept", *self.alive, *coming]]
@@ -74,7 +75,7 @@ class Slot:
 
 
 class Worker(threading.Thread):
-    """Does one random thing after the other."""
+    """A worker that does one random thing after the other."""
 
     def __init__(self, number: int, job: Json, model: Model, end: float) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ class Worker(threading.Thread):
         self.model.take(slot.container_id, slot.result)
 
     def _with_own(self, keys: Json, count: int) -> Json:
-        """Return keys with what no two pods may share: MAC and host port."""
+        """Return keys with a MAC and a host port of the pod's own."""
         if "mac" in keys:
             return {**keys, "mac": f"02:00:00:{self.number:02x}:{count >> 8 & 255:02x}:{count & 255:02x}"}
         if keys["type"] != "portmap":
@@ -163,7 +164,7 @@ class Worker(threading.Thread):
             self.model.alive.discard(slot.container_id)
 
     def lose(self, slot: Slot) -> None:
-        """The pod is gone and its runtime has forgotten it: only GC can clear it away."""
+        """Lose the pod, and its runtime's memory of it: only GC can clean up."""
         command("ip", "netns", "del", slot.name)
         command("ip", "netns", "add", slot.name)
         self.model.forget(slot.container_id)

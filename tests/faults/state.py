@@ -1,4 +1,4 @@
-"""The whole state of a pretend host as lines, so that what a call left, and what it took, are differences of sets."""
+"""The whole state of a pretend host as lines, so that remains and losses are differences of sets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ cd /proc/sys/net && grep -s . ipv4/ip_forward ipv4/conf/*/route_localnet ipv4/co
 
 
 def state(host: PretendHost, netns: Iterable[str] = ()) -> set[str]:
-    """All of it, of the host and of the namespaces of that name."""
+    """Return all of it, of the host and of the namespaces of that name."""
     lines = set(_network(host.run("sh", "-c", LOOK).stdout))
     for name in netns:
         inside = host.run("nsenter", f"--net=/run/netns/{name}", "sh", "-c", LOOK).stdout

@@ -4,10 +4,14 @@ stepper.c does the work; gcc makes a program of it for each session of pytest. U
 
     stepper REPORT CLASS NUMBER ACTION ERRNO COMMAND…
 
-REPORT is a file that gets a line for each call of the classes, "plugin" or "child" and its name, before it is struck.
-ACTION at the NUMBER-th: `none`; `plugin`, `tree` and `child` get SIGKILL (`child` counts the children's calls alone);
-`error` makes it fail with ERRNO; `spoil` makes the request in it one that the kernel does not know. `interrupt` lets
-the first NUMBER replies to dumps say that the dump was interrupted (NLM_F_DUMP_INTR).
+REPORT is a file. It gets a line for each call of the classes before the strike: "plugin" or "child" and its name.
+ACTION at the NUMBER-th call:
+
+- `none`
+- `plugin`, `tree` and `child` get SIGKILL (`child` counts the children's calls alone)
+- `error` makes it fail with ERRNO
+- `spoil` makes the request in it one that the kernel does not know
+- `interrupt` lets the first NUMBER replies to dumps say that the dump was interrupted (NLM_F_DUMP_INTR)
 """
 
 from __future__ import annotations
@@ -19,14 +23,14 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("stepper.c")
 REPORT = "/run/steps"
 MESSAGE, FILES, CONTENT, OTHER, RECEIVE, WAIT, OPEN = (1 << bit for bit in range(7))
-CHANGES = MESSAGE | FILES | CONTENT | OTHER  # what changes state, or asks for it
+CHANGES = MESSAGE | FILES | CONTENT | OTHER  # calls that change state, or ask for it
 ON_DISK = FILES | CONTENT
 CAN_BE_INTERRUPTED = MESSAGE | CONTENT | RECEIVE | WAIT | OPEN
 
 
 @dataclass(frozen=True)
 class Strike:
-    """What is done to the N-th call of a class; 0 for none."""
+    """A strike at the N-th call of a class; 0 for none."""
 
     action: str = "none"
     number: int = 0
@@ -34,12 +38,12 @@ class Strike:
     errno: int = 0
 
     def prefix(self, program: Path) -> tuple[str, ...]:
-        """The words in front of the command."""
+        """Return the words in front of the command."""
         return (str(program), REPORT, str(self.classes), str(self.number), self.action, str(self.errno))
 
 
 def compiled(directory: Path) -> Path:
-    """The program."""
+    """Compile the program, and return its path."""
     path = directory / "stepper"
     subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", path, SOURCE], check=True)
     return path

@@ -65,8 +65,8 @@ sys.exit(done.returncode)
 """
 
 
-def mapped(count: int, host_ip: str = "", **keys: Any) -> dict[str, Any]:
-    """The keys that map so many host ports, of TCP and UDP in turn, each to the same number in the pod."""
+def mapping_keys(count: int, host_ip: str = "", **keys: Any) -> dict[str, Any]:
+    """Return the keys that map so many host ports, of TCP and UDP in turn, each to the same number in the pod."""
     entries = [
         {"hostPort": FIRST + number // 2, "containerPort": FIRST + number // 2, "protocol": ("tcp", "udp")[number % 2]}
         for number in range(count)
@@ -74,8 +74,8 @@ def mapped(count: int, host_ip: str = "", **keys: Any) -> dict[str, Any]:
     return {"runtimeConfig": {"portMappings": [{**one, "hostIP": host_ip} for one in entries]}, **keys}
 
 
-def routed(count: int, gateway: str = "") -> dict[str, Any]:
-    """bridge's configuration with so many routes, half of them IPv6 unless a gateway is named."""
+def routed_config(count: int, gateway: str = "") -> dict[str, Any]:
+    """Return bridge's configuration with so many routes, half of them IPv6 unless a gateway is named."""
     half = count if gateway else count // 2
     routes: list[dict[str, str]] = [{"dst": f"20.{n >> 8}.{n & 255}.0/24"} for n in range(half)]
     routes += [{"dst": f"fd01:{n:x}::/32"} for n in range(count - half)]
@@ -83,8 +83,8 @@ def routed(count: int, gateway: str = "") -> dict[str, Any]:
     return {**BRIDGE, "ipam": {**BRIDGE["ipam"], "routes": [{**route, **extra} for route in routes]}}
 
 
-def exempting(count: int, backend: str) -> dict[str, Any]:
-    """bridge's configuration with so many networks that are not masqueraded."""
+def exempting_config(count: int, backend: str) -> dict[str, Any]:
+    """Return bridge's configuration with so many networks that are not masqueraded."""
     networks = [f"fd02:{n:x}::/32" if n % 2 else f"172.{16 + (n >> 8)}.{n & 255}.0/24" for n in range(count)]
     return {**BRIDGE, "ipMasq": True, "ipMasqBackend": backend, "nonMasqueradeCIDRs": networks}
 
@@ -119,9 +119,9 @@ def nothing_left(plain: Plain) -> bool:
 
 @EITHER
 def test_host_ports(host: PretendHost, backend: str) -> None:
-    """A packet through the last of them, CHECK, DEL; a UDP connection from before is forgotten."""
+    """The test sends a packet through the last port, runs CHECK and DEL; a UDP entry from before is deleted."""
     node = Node(host, backend)
-    keys, last = mapped(PORTS), FIRST + PORTS // 2 - 1
+    keys, last = mapping_keys(PORTS), FIRST + PORTS // 2 - 1
     ok(node.call("ADD", "a", keys))
     ok(node.call("CHECK", "a", keys))
     every = [("out", protocol, address, last) for protocol in ("tcp", "udp") for address in (HOST, HOST_6)]
@@ -135,7 +135,7 @@ def test_host_ports(host: PretendHost, backend: str) -> None:
 
 @EITHER
 def test_networks_that_are_not_masqueraded(host: PretendHost, backend: str) -> None:
-    pod, config = Pod(host), exempting(CIDRS, backend)
+    pod, config = Pod(host), exempting_config(CIDRS, backend)
     ok(pod.call("ADD", config))
     programs = ("iptables-save", "ip6tables-save") if backend == "iptables" else ()
     shown = "".join(host.run(program).stdout for program in programs) if programs else rules(host)
@@ -149,7 +149,7 @@ def test_networks_that_are_not_masqueraded(host: PretendHost, backend: str) -> N
 
 
 def test_routes(host: PretendHost) -> None:
-    pod, config = Pod(host), routed(ROUTES)
+    pod, config = Pod(host), routed_config(ROUTES)
     ok(pod.call("ADD", config))
     for family, wanted in (("-4", "20."), ("-6", "fd01:")):
         shown = host.run("ip", "-n", "pod", family, "route", "show").stdout.splitlines()
@@ -161,9 +161,9 @@ def test_routes(host: PretendHost) -> None:
 
 
 def test_routes_that_the_kernel_refuses(host: PretendHost) -> None:
-    """The first is named, however many refusals come, and all is taken back."""
+    """The error names the first, however many refusals come, and everything is rolled back."""
     pod, before = Pod(host), host.snapshot(["pod"])
-    answer = pod.call("ADD", routed(ROUTES, gateway="203.0.113.1"))
+    answer = pod.call("ADD", routed_config(ROUTES, gateway="203.0.113.1"))
     assert answer.code == 999 and all(word in answer.json["msg"] for word in ("RTA_DST=20.0.0.0", "ENETUNREACH")), (
         answer.stdout
     )
@@ -181,22 +181,22 @@ def test_a_conflict_at_the_last_port(host: PretendHost, backend: str) -> None:
     plain.add(
         {"runtimeConfig": {"portMappings": [{"hostPort": last, "containerPort": 1, "protocol": "udp"}]}}, "kept", 9
     )
-    plain.refused(mapped(PORTS), 999, f"host port {last}/udp of every IPv4 address is taken by net/kept/eth0")
+    plain.refused(mapping_keys(PORTS), 999, f"host port {last}/udp of every IPv4 address is taken by net/kept/eth0")
 
 
 @EITHER
 def test_a_conflict_at_every_port(host: PretendHost, backend: str) -> None:
-    """The kernel's refusals are more than the buffer holds; those left in it are in nobody's way."""
+    """The kernel's refusals are more than the buffer holds; those left in it disturb no later answer."""
     plain = Plain(host, backend)
-    plain.add(mapped(PORTS), "kept", 9)
-    plain.refused(mapped(PORTS), 999, f"host port {FIRST}/tcp of every IPv4 address is taken by net/kept/eth0")
+    plain.add(mapping_keys(PORTS), "kept", 9)
+    plain.refused(mapping_keys(PORTS), 999, f"host port {FIRST}/tcp of every IPv4 address is taken by net/kept/eth0")
 
 
 @EITHER
 @pytest.mark.row(1, 2, 3)
 def test_killed(host: PretendHost, backend: str) -> None:
-    """Before and after the transaction that makes, or removes, them all; then DEL."""
-    plain, keys = Plain(host, backend), mapped(PORTS // 2 if backend == "nftables" else 100)
+    """It is killed before and after the transaction that makes, or removes, them all; then DEL."""
+    plain, keys = Plain(host, backend), mapping_keys(PORTS // 2 if backend == "nftables" else 100)
     system_call = "sendto" if backend == "nftables" else "write"
     for verb, places in (("ADD", (0.5, 1)), ("DEL", (0.97, 1))):
         if verb == "DEL":
@@ -218,7 +218,7 @@ def test_without_privilege(host: PretendHost) -> None:
     """In a user namespace the buffer grows as far as net.core.wmem_max allows."""
     plain = Plain(host, "nftables")
     rootless = ("unshare", "--user", "--map-root-user", "--net", "--", sys.executable, "-c", ROOTLESS)
-    answer = plain.call("ADD", mapped(PORTS), netns="/proc/self/ns/net", prefix=rootless)
+    answer = plain.call("ADD", mapping_keys(PORTS), netns="/proc/self/ns/net", prefix=rootless)
     assert answer.status == 0, answer.stdout
     assert answer.stderr.strip() == str(2 * PORTS)
 
@@ -229,11 +229,11 @@ def test_a_buffer_that_cannot_grow(host: PretendHost, what: str) -> None:
     fixed = ("strace", "-qq", "-o", "/dev/null", "-e", "inject=setsockopt:retval=0")
     before = host.snapshot()
     if what == "portMappings":
-        answer = Plain(host, "nftables").call("ADD", mapped(PORTS), prefix=fixed)
+        answer = Plain(host, "nftables").call("ADD", mapping_keys(PORTS), prefix=fixed)
     else:
         # IPv4 alone: for an IPv6 address ADD waits for news of the kernel, which would not come either
         ipam = {"type": "host-local", "subnet": "10.1.0.0/24"}
-        answer = Pod(host).call("ADD", {**exempting(2 * CIDRS, "nftables"), "ipam": ipam}, prefix=fixed)
+        answer = Pod(host).call("ADD", {**exempting_config(2 * CIDRS, "nftables"), "ipam": ipam}, prefix=fixed)
         assert host.snapshot()["host"] == before["host"]
     count = 2 * (PORTS if what == "portMappings" else CIDRS)
     assert answer.code == 999 and re.search(
@@ -247,8 +247,8 @@ def test_a_buffer_that_cannot_grow(host: PretendHost, what: str) -> None:
 # -- linear
 
 
-def counts(host: PretendHost, call: Callable[..., Answer]) -> dict[str, int]:
-    """How many functions a call executes, and how many messages it and its programs send and write."""
+def count_work(host: PretendHost, call: Callable[..., Answer]) -> dict[str, int]:
+    """Return the number of functions that a call executes, and of messages that it and its programs send and write."""
     trace = ("strace", "-f", "--seccomp-bpf", "-qq", "-o", "/run/trace", "-e", "trace=sendto,sendmsg,write,execve")
     ok(call(prefix=(*trace, "--", sys.executable, "-IS", "-c", COUNTING, "/run/count")))
     lines = host.run("cat", "/run/trace").stdout.splitlines()
@@ -265,7 +265,7 @@ def assert_linear(small: dict[str, dict[str, int]], large: dict[str, dict[str, i
     assert not wrong, wrong
 
 
-FIXED = 50  # messages to learn what is there of the rule set, which is more the second time
+FIXED = 50  # messages to learn which part of the rule set exists: more of it the second time
 VERBS = ("ADD", "CHECK", "DEL")
 
 
@@ -274,12 +274,12 @@ VERBS = ("ADD", "CHECK", "DEL")
 def test_host_ports_are_linear(host: PretendHost, backend: str, address: str) -> None:
     plain, found = Plain(host, backend), []
     for count in (300, 600):
-        keys = mapped(count, address, conditionsV4=["!", "-s", "192.0.2.77"])
-        one = {verb: counts(host, partial(plain.call, verb, keys)) for verb in VERBS}
+        keys = mapping_keys(count, address, conditionsV4=["!", "-s", "192.0.2.77"])
+        one = {verb: count_work(host, partial(plain.call, verb, keys)) for verb in VERBS}
         plain.add(keys)
         gc = {**plain.config(keys), "cni.dev/valid-attachments": []}
         del gc["prevResult"]
-        one["GC"] = counts(host, partial(host.cni, "portmap", "GC", gc))
+        one["GC"] = count_work(host, partial(host.cni, "portmap", "GC", gc))
         assert nothing_left(plain)
         found.append(one)
     assert_linear(*found)
@@ -289,13 +289,13 @@ def test_host_ports_are_linear(host: PretendHost, backend: str, address: str) ->
 def test_routes_and_networks_are_linear(host: PretendHost, what: str) -> None:
     pod, found = Pod(host), []
     for count in (1_000, 2_000):
-        config = routed(count) if what == "routes" else exempting(count, what)
-        found.append({verb: counts(host, partial(pod.call, verb, config)) for verb in VERBS})
+        config = routed_config(count) if what == "routes" else exempting_config(count, what)
+        found.append({verb: count_work(host, partial(pod.call, verb, config)) for verb in VERBS})
     assert_linear(*found)
 
 
 def test_elements_that_are_taken_over(host: PretendHost) -> None:
-    """All at once, however many: the kernel names one in each try."""
+    """All are taken over at once, however many: the kernel names one in each try."""
     said = host.python("""
 from shared.net.owner import Owner
 from shared.nft import registry, transaction, wire

@@ -1,4 +1,4 @@
-"""The runtime's cache damaged or lost under running pods, and gc after it: the living keep all, the dead go."""
+"""The runtime's cache damaged or lost under running pods, and gc after it: living pods keep everything, dead ones go."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Node:
         self.host.run(sys.executable, "-c", LIBRARY, self.host.bin_dir, *valid, env=env)
 
     def kept(self, names: dict[str, str]) -> dict[str, list[str]]:
-        """What the host has of some pods: leases, elements of nf_tables, links by their alias."""
+        """Return the host's things of some pods: leases, elements of nf_tables, links by their alias."""
         marks = [f"pods/{name}/eth0" for name in names]
         rules = re.split(r"[{},\n]", self.host.run("nft", "list", "ruleset").stdout)
         links = [link["ifalias"] for link in self.host.ip("link") if "ifalias" in link]
@@ -213,7 +213,7 @@ def test_a_pod_without_a_name_for_its_namespace_lives(node: Node) -> None:
 
 @pytest.mark.row(27)
 def test_an_add_that_is_running_is_not_collected(node: Node) -> None:
-    """Its IPAM plugin is asked, and answers when it may: the pod has a link, and nobody remembers it yet."""
+    """Its IPAM plugin waits for a word before it answers: the pod has a link, and no record has it yet."""
     script = (
         '#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] || exit 0\n: >/run/begun\nread line </run/may\n'
         'echo \'{"cniVersion": "1.1.0", "ips": [{"address": "10.45.0.9/24"}]}\'\n'
@@ -241,8 +241,8 @@ def test_an_add_that_is_running_is_not_collected(node: Node) -> None:
     node.host.run("ip", "netns", "exec", "late", "ip", "link", "show", "eth0")
 
 
-def pods_of_another(host: PretendHost, *names: str) -> dict[str, str]:
-    """Make pods by a main plugin of others, each with a host port; the environment for cnitool."""
+def make_foreign_pods(host: PretendHost, *names: str) -> dict[str, str]:
+    """Make pods with another suite's main plugin, each with a host port. Return the environment for cnitool."""
     bin_dir = "/run/bin"
     host.run("sh", "-ec", f"mkdir -p {bin_dir} /etc/cni/net.d; ln -s {host.bin_dir}/* {bin_dir}")
     script = OTHER.format(python=sys.executable, bin_dir=bin_dir)
@@ -262,7 +262,7 @@ def pods_of_another(host: PretendHost, *names: str) -> dict[str, str]:
 @pytest.mark.parametrize("evidence", ["its address", "its entry that cannot be read", "its young lease"])
 def test_one_evidence_is_enough(host: PretendHost, evidence: str) -> None:
     """A pod of another main plugin without any other sign of life."""
-    env = pods_of_another(host, "a")
+    env = make_foreign_pods(host, "a")
     lease, entry = host.root / "var/lib/cni/networks/pods/10.45.0.2", host.root / f"{RESULTS[1:]}/pods-a-eth0"
     age = "sleep 1; touch --date='1 hour ago' /var/lib/cni/networks/pods/*"
     keeper = None
@@ -306,7 +306,7 @@ def test_a_host_link_is_enough_evidence(node: Node) -> None:
 def test_pods_of_another_main_plugin_are_known_by_their_addresses(host: PretendHost, age: str) -> None:
     """A fresh lease may be of an ADD that is running, whose pod has no address yet."""
     cnitool = f"{host.bin_dir}/cnitool"
-    env = pods_of_another(host, "a", "b", "dead")
+    env = make_foreign_pods(host, "a", "b", "dead")
     host.drop_netns("dead")
     host.run("ip", "-n", "b", "address", "flush", "dev", "eth0")  # it may be anybody's then
     host.run("rm", "-r", RESULTS)
@@ -328,7 +328,7 @@ def test_pods_of_another_main_plugin_are_known_by_their_addresses(host: PretendH
 
 @pytest.mark.row(27)
 def test_plugins_are_not_asked_where_a_pod_cannot_be_told(node: Node) -> None:
-    """A host link without alias: of an ADD that has just made it, or of names that are too long."""
+    """The host link has no alias: an ADD has just made it, or its names are too long."""
     host = node.host
     script = "from shared.net.owner import Owner; print(Owner('pods', 'early', 'eth0').host_link)"
     link = host.python(script).strip()

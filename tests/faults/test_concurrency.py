@@ -1,4 +1,4 @@
-"""Rows 9, 14: many calls at the same moment get what is there exactly once, and make a bridge exactly once."""
+"""Rows 9, 14: many calls at the same moment get each address exactly once, and make a bridge exactly once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _addresses(answers: list[Outcome]) -> list[str]:
 
 @contextmanager
 def _lock_removed_all_the_time(host: PretendHost) -> Iterator[None]:
-    """Somebody tidies up: the lock file disappears every few milliseconds while calls hold it or wait for it."""
+    """Remove the lock file every few milliseconds while calls hold it or wait for it."""
     lock = host.root / STORE.lstrip("/") / "lock"
     done = threading.Event()
 
@@ -178,7 +178,10 @@ def test_first_pods_of_a_node(host: PretendHost, backend: str, rounds: int) -> N
 
 @pytest.mark.row(11, 14)
 def test_first_pods_that_all_fail(host: PretendHost, tmp_path: Path) -> None:
-    """A failed ADD takes back the bridge that it made, but not while another call counts on it: that one comes to its IPAM, too."""
+    """A failed ADD deletes the bridge that it made, but not while another call needs it.
+
+    That other call comes to its IPAM, too.
+    """
     batch.make_pods(host, 3)
     path = fake_ipam.write(host, tmp_path, "fails", "exit 1\n")
     calls = [

@@ -1,4 +1,4 @@
-"""Row 14: an ADD that fails late takes back what it made, and nothing that another pod needs or has had by then."""
+"""Row 14: an ADD that fails late rolls back its own work, but nothing that another pod needs or has had by then."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Node(tests.node.Node):
 
     @contextmanager
     def adding(self, pod: str, kind: str, **keys: Any) -> Iterator[list[Answer]]:
-        """An ADD that waits in its IPAM plugin meanwhile, and answers into the list then."""
+        """Run an ADD that waits in its IPAM plugin meanwhile, and answers into the list then."""
         answers: list[Answer] = []
         thread = threading.Thread(target=lambda: answers.append(self.call("ADD", pod, ipam={"type": kind}, **keys)))
         thread.start()
@@ -63,7 +63,7 @@ def node(host: PretendHost, tmp_path: Path) -> Node:
 
 
 def test_a_bridge_whose_pods_have_just_gone_stays(node: Node) -> None:
-    """It has had a pod, so that it is nobody's to take back, and it stays as that pod had it."""
+    """It has had a pod, so that no call may roll it back, and it stays as that pod had it."""
     with node.adding("a", "waits-and-fails", isGateway=True) as answers:
         node.add("b", isGateway=True)
         before = node.bridge()["ifindex"]
@@ -103,7 +103,7 @@ def test_a_strangers_bridge_without_ports_stays(node: Node) -> None:
 
 
 def test_an_add_whose_bridge_was_replaced_fails(node: Node) -> None:
-    """By one of the same name, of which the pod is no port."""
+    """A bridge of the same name replaced it, and the pod is no port of the new one."""
     with node.adding("a", "waits") as answers:
         node.host.run("sh", "-ec", "ip link del br0; ip link add br0 up type bridge")
         before = node.bridge()["ifindex"]

@@ -1,7 +1,7 @@
-"""Existence is not completeness: where a first ADD was killed half-way, the next pod's ADD makes everything whole.
+"""Existence is not completeness: after a first ADD was killed half-way, the next pod's ADD makes everything whole.
 
-The first ADD is killed at each call that changes something. Then another pod's ADD succeeds, its CHECK finds nothing,
-and after the killed pod's DEL the host is as if nobody had been killed.
+The first ADD is killed at each call that changes something. Then another pod's ADD succeeds, and its CHECK finds
+nothing. After the killed pod's DEL the host is as if no call had been killed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHIFT = 9000  # of its host ports
 SAMPLE = 2
 ADDRESSES = {
     "args": {"cni": {"ips": ["10.7.0.77", "fd00:7::77"]}}
-}  # so that it has the same whatever was leased before
+}  # so that it has the same address, whichever were leased before
 # a bridge's MAC, which is random; in a claim of firewall the time, and the iptables that it found in use before; the
 # kernel's number of an action of tc
 OTHERS_EACH_TIME = re.compile(
@@ -51,18 +51,18 @@ class Heir:
         self.before = len(self.first.chain.before)
 
     def calls(self, verb: str, keys: list[Keys]) -> list[Answer]:
-        """The other pod's calls, which must succeed; DEL goes backwards."""
+        """Make the other pod's calls, which must succeed; DEL goes backwards."""
         self.first.result = None if verb != "CHECK" else self.first.result
         return [self.first.call(one, verb, OTHER) for one in (reversed(keys) if verb == "DEL" else keys)]
 
     def wipe(self) -> None:
-        """Nothing of either pod's is left, nor of those things that pods share."""
+        """Delete everything of both pods, and everything that pods share."""
         for answer in (*self.calls("DEL", self.keys), *self.first.delete()):
             assert answer.status == 0, answer
         self.first.forget()
 
     def after(self, strike: Strike | None, place: int) -> tuple[set[str], list[str]]:
-        """The host with the other pod alone, and complaints, after a first ADD that is struck or not."""
+        """Return the host's state with the other pod alone, and complaints, after a first ADD with or without a strike."""
         self.first.add(strike, place)
         self.first.is_cold = False
         answers = [*self.calls("ADD", self.keys), *self.calls("CHECK", self.keys), *self.first.delete()]
@@ -71,7 +71,7 @@ class Heir:
         return found, [str(answer) for answer in answers if answer.status]
 
     def points(self, *, sample: int) -> Iterator[tuple[int, Strike, str]]:
-        """Each change of the first ADD: the place of its plugin, the strike, and its name."""
+        """Yield each change of the first ADD: the place of its plugin, the strike, and its name."""
         for place, steps in enumerate(self.first.calls("ADD", CHANGES)):
             wanted = [number for number, step in enumerate(steps, 1) if step.startswith("plugin")]
             every = max(1, len(wanted) // sample) if sample else 1

@@ -1,4 +1,7 @@
-"""A live node goes from the reference to this suite and back, from one release to the next, and is left by it: whole chains, whole states."""
+"""A live node changes from the reference to this suite and back, from one release to the next, and is uninstalled.
+
+The tests use whole chains, and compare whole states.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,17 @@ BRIDGE: dict[str, Any] = {
 }
 NOTES = (*BOOKKEEPING, "/run/cni/firewall/", "/run/cni/portmap/")
 POD_ADDRESS = re.compile(r"10\.7\.0\.[2-9]|fd00:7::[2-9]")
-# Whether portmap is in the chains that go from one suite to the other: it must end what the reference's iptables backend has made.
+# True: portmap is in the chains that go from one suite to the other. It must delete the rules of the reference's iptables backend.
 PORTMAP_GOES_OVER = True
 
 
 def native(port: int) -> list[dict[str, Any]]:
-    """The whole chain with the suite's own rules, and a host port."""
+    """Return the whole chain with the suite's own rules, and a host port."""
     return [BRIDGE, _portmap(port), {"type": "firewall"}]
 
 
 def goes_over(backend: str, port: int) -> list[dict[str, Any]]:
-    """What this suite is configured with while the reference has made the pod, or will remove it; it has iptables only."""
+    """Return this suite's configuration for a pod that the reference made or will delete; it has iptables only."""
     portmap = [{**_portmap(port), "backend": backend}] if PORTMAP_GOES_OVER else []
     return [{**BRIDGE, "ipMasqBackend": backend}, *portmap, {"type": "firewall", "backend": backend}]
 
@@ -76,7 +79,7 @@ class Node:
         self.host.drop_netns(pod)
 
     def state(self) -> dict[str, Any]:
-        """Links, addresses, routes, leases and every rule; not what this suite notes beside them, of which others do not know."""
+        """Return links, addresses, routes, leases and every rule, without this suite's notes: others do not know them."""
         found = self.host.snapshot()
         files = {name: text for name, text in found["files"].items() if not any(part in name for part in NOTES)}
         saved = [self.host.run(f"{family}tables-{variant}-save").stdout for family in ("ip", "ip6") for variant in ("nft", "legacy")]  # fmt: skip
@@ -101,7 +104,7 @@ def node(host: PretendHost) -> Node:
 def test_a_pod_goes_to_the_other_suite(
     node: Node, installed: Path, reference_bin: str, first: str, backend: str
 ) -> None:
-    """On a node that has pods of both, one that the first made and the other ends leaves the state as it was before."""
+    """The node has pods of both. The first makes a pod and the other deletes it: the state is as before."""
     one, other = (reference_bin, str(installed)) if first == "reference" else (str(installed), reference_bin)
     kept1, kept2, chain = (goes_over(backend, port) for port in (8081, 8082, 8080))
     node.add("kept1", kept1, one)
@@ -123,7 +126,7 @@ def test_a_pod_goes_to_the_other_suite(
 # -- another release
 
 
-# Attaches and ends one pod after the other until its standard input ends; a line for each, empty or with what failed.
+# Attaches and deletes one pod after the other until its standard input ends; a line for each, empty or with the failure.
 WORKER = """
 import json, os, select, subprocess, sys
 chain, pod, bin_dir = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -152,8 +155,8 @@ while not select.select([0], [], [], 0)[0]:
 WORKERS = 3
 
 
-def release(site: Site, version: str) -> None:
-    """The source becomes another version's."""
+def change_version(site: Site, version: str) -> None:
+    """Make the source that of another version."""
     path = site.source / "pyproject.toml"
     path.write_text(re.sub(r'(?m)^version = ".*"', f'version = "{version}"', path.read_text(), count=1))
     site.change(version)
@@ -161,7 +164,7 @@ def release(site: Site, version: str) -> None:
 
 @pytest.mark.slow
 def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
-    """Of the same release, of newer ones, and back: not one call fails, and the last pod leaves nothing."""
+    """The upgrade is to the same release, to newer ones, and back. No call fails, and the last pod leaves nothing."""
     site = make_site(tmp_path)
     site.run()
     node = Node(host)
@@ -176,10 +179,10 @@ def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
     trees: set[Path] = set()
     for version in ("0.1.0", "0.2.0", "0.3.0", "0.1.0"):
         if version != "0.1.0" or trees:
-            release(site, version)
+            change_version(site, version)
         site.run()
         trees.add(site.tree())
-        # whatever a worker began before it has ended then, and one more has begun
+        # the call that a worker began before has ended then, and one more has begun
         complaints += [read_line(worker).decode() for worker in workers for _ in range(2)]
     for worker in workers:
         out, err = worker.communicate()
@@ -196,7 +199,7 @@ def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
 
 
 def reaches(node: Node, pod: str) -> bool:
-    """Whether the pod's gateway answers it, in both families."""
+    """Return True if the pod's gateway answers it, in both families."""
     return all(
         node.host.run("ip", "netns", "exec", pod, "ping", "-c", "1", "-W", "5", address, check=False).returncode == 0
         for address in ("10.7.0.1", "fd00:7::1")
@@ -205,7 +208,10 @@ def reaches(node: Node, pod: str) -> bool:
 
 @pytest.mark.parametrize("then", ["installation", "reference"])
 def test_an_uninstall_with_a_pod(host: PretendHost, tmp_path: Path, reference_bin: str, then: str) -> None:
-    """The pod keeps its network. Another installation ends it, and the reference where the rules are in its chains."""
+    """The pod keeps its network.
+
+    Another installation deletes it, and so does the reference if the rules are in its chains.
+    """
     site = make_site(tmp_path)
     site.run()
     node = Node(host)

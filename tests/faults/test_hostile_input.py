@@ -1,4 +1,4 @@
-"""Row 8: whatever comes by stdin and environment, the answer is a success or one CNI error object, and nothing is touched."""
+"""Row 8: for any stdin and environment, the answer is a success or one CNI error object, and nothing is touched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.pretend import PATIENCE, PretendHost
 CODES = {*range(1, 9), 11, 50, 51, 999}
 SECONDS = 3.0 * PATIENCE  # one second, on a machine that may be busy with something else
 LONGEST_ERROR = 16_384  # bytes: a long path may be told twice, but megabytes are nobody's to read
-BOOKKEEPING = ("/lock", "/last_reserved_ip.0", "/last_reserved_ip.1", "/boot")  # what host-local keeps for good
+BOOKKEEPING = ("/lock", "/last_reserved_ip.0", "/last_reserved_ip.1", "/boot")  # files that host-local keeps for good
 MAKE_HOSTILE_PATHS = """
 mkdir /run/hostile
 cd /run/hostile
@@ -37,7 +37,7 @@ def test_every_case_is_answered_and_touches_nothing(host: PretendHost) -> None:
     for (
         plugin,
         config,
-    ) in EVERY.items():  # what stays for good is there before: the bridge, addresses of lo
+    ) in EVERY.items():  # the things that stay for good exist before: the bridge, addresses of lo
         for pod in ("/run/netns/pod0", "/run/netns/pod1"):
             [answer] = batch.run(host, [Call(plugin, "ADD", config, {"CNI_NETNS": pod}, undo=True)])
             assert answer.status == 0, answer
@@ -62,7 +62,7 @@ def _state(host: PretendHost) -> dict[str, Any]:
 
 
 def _wrong(case: Case, answer: Outcome) -> Iterator[str]:
-    """What is not as it should be in one answer."""
+    """Yield the flaws of one answer."""
     said = f"status {answer.status}, stdout {answer.stdout[:300]!r}, stderr {answer.stderr[:300]!r}"
     if answer.seconds > SECONDS:
         yield f"took {answer.seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""Rows 1, 2, 3, 11, 15 and 19 for portmap: whatever kills or refuses a call, nothing of an attachment is left after DEL."""
+"""Rows 1, 2, 3, 11, 15 and 19 for portmap: after a killed or refused call, DEL leaves nothing of the attachment."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def plain(host: PretendHost, backend: str) -> Plain:
     return found
 
 
-def calls(plain: Plain, verb: str, system_call: str) -> int:
-    """How often a verb makes a system call."""
+def count_calls(plain: Plain, verb: str, system_call: str) -> int:
+    """Return how often a verb makes a system call."""
     answer = plain.call(verb, KEYS, prefix=("strace", "-qq", "-o", "/run/trace", "-e", f"trace={system_call}"))
     assert answer.status == 0, answer.stdout
     return len(plain.host.run("cat", "/run/trace").stdout.splitlines())
 
 
-def struck(plain: Plain, verb: str, system_call: str, number: int, how: str) -> Answer:
-    """A call whose n-th system call of that name is struck."""
+def call_struck(plain: Plain, verb: str, system_call: str, number: int, how: str) -> Answer:
+    """Make a call whose n-th system call of that name is struck."""
     strike = f"inject={system_call}:{how}:when={number}"
     return plain.call(verb, KEYS, prefix=("strace", "-qq", "-o", "/dev/null", "-e", strike))
 
@@ -45,18 +45,18 @@ def is_whole(plain: Plain) -> bool:
 SEND = f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'?', ('{HOST}', 8080))"
 
 
-def tracked(plain: Plain) -> list[str]:
-    """The connections to the mapped UDP port, which pass through to a pod that does not answer."""
+def tracked_flows(plain: Plain) -> list[str]:
+    """Return the conntrack entries of the mapped UDP port, which lead to a pod that does not answer."""
     connections = plain.host.run("cat", "/proc/net/nf_conntrack").stdout.splitlines()
     return [line for line in connections if " udp " in line and "dport=8080 " in line]
 
 
 def prepare(plain: Plain, what: str) -> None:
-    """What must be there before a call, or must not be."""
+    """Create the things that must be there before a call, and delete the others."""
     if what == "DEL":
         plain.add(KEYS)
         plain.host.python(SEND)
-        assert len(tracked(plain)) == 1
+        assert len(tracked_flows(plain)) == 1
     elif what == "first ADD":
         flush = (
             [f"ip{six}tables -t nat -{verb}" for six in ("", "6") for verb in "FX"]
@@ -72,7 +72,10 @@ WHAT = pytest.mark.parametrize("what", ["first ADD", "ADD", "DEL"])
 @WHAT
 @pytest.mark.row(1, 2, 3)
 def test_killed_at_every_message(plain: Plain, what: str) -> None:
-    """SIGKILL before each message to the kernel and each write, then DEL: all of it is gone, whatever DEL has to go by."""
+    """SIGKILL comes before each message to the kernel and each write.
+
+    Then DEL deletes everything, without prevResult, with the namespace or without.
+    """
     verb = what.rpartition(" ")[2]
     plain.add(KEYS)
     assert plain.call("DEL", KEYS).status == 0
@@ -80,22 +83,22 @@ def test_killed_at_every_message(plain: Plain, what: str) -> None:
     halves = set()
     for system_call in ("sendto", "write"):
         prepare(plain, what)
-        count = calls(plain, verb, system_call)
+        count = count_calls(plain, verb, system_call)
         assert plain.call("DEL", KEYS).status == 0
         assert system_call == "write" or count > 5
         for number in range(1, count + 1):
             prepare(plain, what)
-            struck(plain, verb, system_call, number, "signal=KILL")
+            call_struck(plain, verb, system_call, number, "signal=KILL")
             halves.add(is_whole(plain))
             for _ in range(2):
                 answer = plain.call("DEL", {"prevResult": None}, **ENDS[number % 3])
                 assert (answer.status, answer.stdout) == (0, ""), (system_call, number, answer)
-            assert elements(plain.host) == before and not tracked(plain), (system_call, number)
+            assert elements(plain.host) == before and not tracked_flows(plain), (system_call, number)
     assert halves == {True, False}  # some struck before the change, some behind it
 
 
-def struck_one_by_one(plain: Plain, what: str, how: str, steps: str, *options: str) -> None:
-    """Each of a call's steps is struck, or of its programs' with the option -f; then DEL: nothing of it is left."""
+def strike_one_by_one(plain: Plain, what: str, how: str, steps: str, *options: str) -> None:
+    """Strike each of a call's steps, or of its programs' with the option -f. Then DEL must leave nothing."""
     verb = what.rpartition(" ")[2]
     plain.add(KEYS)
     assert plain.call("DEL", KEYS).status == 0
@@ -114,7 +117,7 @@ def struck_one_by_one(plain: Plain, what: str, how: str, steps: str, *options: s
             for _ in range(2):
                 end = plain.call("DEL", {"prevResult": None}, **ENDS[number % 3])
                 assert (end.status, end.stdout) == (0, ""), (step, number, end)
-            assert left(plain.host) == before and not tracked(plain), (step, number, answer)
+            assert left(plain.host) == before and not tracked_flows(plain), (step, number, answer)
             if answer.status == 0:
                 break
         else:
@@ -127,8 +130,8 @@ def struck_one_by_one(plain: Plain, what: str, how: str, steps: str, *options: s
     ("backend", "how"), [("iptables", "KILL"), ("iptables", "TERM"), ("legacy", "KILL")], indirect=["backend"]
 )
 def test_killed_at_every_step(plain: Plain, what: str, how: str) -> None:
-    """Before, between and while its programs run; a call that hears SIGTERM takes back what it did, and says so."""
-    struck_one_by_one(
+    """It is killed before, between and while its programs run. A call that gets SIGTERM rolls back, and says so."""
+    strike_one_by_one(
         plain, what, how, "write,clone,wait4,flock" if how == "TERM" else "sendto,write,clone,wait4,flock"
     )
 
@@ -136,33 +139,33 @@ def test_killed_at_every_step(plain: Plain, what: str, how: str) -> None:
 @WHAT
 @BY_IPTABLES
 def test_its_programs_are_killed_at_every_step(plain: Plain, what: str) -> None:
-    """Each in turn, or the call itself where it does as much."""
-    struck_one_by_one(plain, what, "KILL", "execve,sendmsg" if plain.environment == {} else "execve,setsockopt", "-f")
+    """Each program is killed in turn, or the call itself if it does as much."""
+    strike_one_by_one(plain, what, "KILL", "execve,sendmsg" if plain.environment == {} else "execve,setsockopt", "-f")
 
 
 @WHAT
 @pytest.mark.row(11)
 def test_every_message_fails_in_turn(plain: Plain, what: str) -> None:
-    """An ADD that fails has left nothing without any DEL; a DEL says that it failed, and the next one does the rest."""
+    """An ADD that fails leaves nothing without any DEL. A DEL reports its failure, and the next one does the rest."""
     verb = what.rpartition(" ")[2]
     plain.add(KEYS)
     assert plain.call("DEL", KEYS).status == 0
     before = {} if what == "first ADD" else elements(plain.host)
     prepare(plain, what)
-    count = calls(plain, verb, "sendto")
+    count = count_calls(plain, verb, "sendto")
     assert plain.call("DEL", KEYS).status == 0
     for number in range(1, count + 1):
         prepare(plain, what)
-        answer = struck(plain, verb, "sendto", number, "error=EPERM")
+        answer = call_struck(plain, verb, "sendto", number, "error=EPERM")
         assert answer.code == 999 and "could not" not in answer.stderr, (number, answer)
         if verb == "DEL":
             assert plain.call("DEL", KEYS).status == 0
-        assert elements(plain.host) == before and not tracked(plain), number
+        assert elements(plain.host) == before and not tracked_flows(plain), number
 
 
 @BY_IPTABLES
 def test_the_second_family_fails(plain: Plain) -> None:
-    """What the first has by then is taken back."""
+    """The first family's rules are rolled back."""
     before = left(plain.host)
     plain.host.run(
         "sh",
@@ -181,9 +184,9 @@ def test_the_second_family_fails(plain: Plain) -> None:
 @pytest.mark.row(10)
 def test_the_sysctl_cannot_be_set(plain: Plain) -> None:
     before = elements(plain.host)
-    count = calls(plain, "ADD", "openat")
+    count = count_calls(plain, "ADD", "openat")
     plain.call("DEL", KEYS)
-    answer = struck(plain, "ADD", "openat", count, "error=EROFS")
+    answer = call_struck(plain, "ADD", "openat", count, "error=EROFS")
     assert answer.code == 999 and "route_localnet" in answer.json["msg"], answer
     assert elements(plain.host) == before
     plain.add(KEYS)
@@ -192,7 +195,7 @@ def test_the_sysctl_cannot_be_set(plain: Plain) -> None:
 
 @pytest.mark.row(19)
 def test_nothing_is_pasted(plain: Plain) -> None:
-    """Names that are rules, or comments' ends, elsewhere: the ruleset has exactly what it has with plain ones."""
+    """Names are rules, or comments' ends, elsewhere. The ruleset is the same as with plain names."""
     plain.add(KEYS)
     shape = rules(plain.host).count("\n")
     assert plain.call("DEL", KEYS).status == 0
@@ -229,7 +232,7 @@ REFUSED = (
 @pytest.mark.parametrize("six", ["", "6"])
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
 def test_words_of_iptables_stay_words(host: PretendHost, variant: str, six: str) -> None:
-    """Of a condition the shared chain gets one rule, to the container's chain, and no other chain gets anything."""
+    """The shared chain gets one rule of a condition, to the container's chain, and no other chain gets anything."""
     plain = Plain(host, "iptables" if variant == "nft" else "legacy")
     kept = ports((8099, 80, "tcp"))
     plain.add(kept, "kept", 7)

@@ -50,7 +50,7 @@ class Release:
 
 
 def snapshot(image: Path) -> bytes:
-    """The disk at one moment: read twice without a difference."""
+    """Return the disk at one moment: read twice without a difference."""
     before = image.read_bytes()
     for _ in range(TRIES):
         now = image.read_bytes()
@@ -69,8 +69,8 @@ def install(host: PretendHost, site: Site) -> None:
     assert done.stderr == "", done
 
 
-def cuts(site: Site, image: Path, releases: list[Release], seconds: float, number: int) -> Iterator[Path]:
-    """Images of the disk during and after an upgrade, at moments when nobody expected it."""
+def cut_power(site: Site, image: Path, releases: list[Release], seconds: float, number: int) -> Iterator[Path]:
+    """Yield images of the disk at random moments during and after an upgrade."""
     with PretendHost() as host:
         with image.open("wb") as file:
             file.truncate(48 << 20)
@@ -98,8 +98,8 @@ def tree_of(host: PretendHost) -> str:
     return host.run("sed", "-n", "2s/.*the code is in //p", f"{DISK}/bin/bridge").stdout.strip()
 
 
-def after_a_cut(image: Path, releases: list[Release]) -> list[str]:
-    """What is wrong in the next boot."""
+def find_flaws(image: Path, releases: list[Release]) -> list[str]:
+    """Return the flaws of the next boot."""
     known = {release.tree: release.files for release in releases}
     with PretendHost() as host:
         mount(host, image)
@@ -129,7 +129,7 @@ def test_power_cut_after_install(tmp_path: Path, seconds: float, number: int, ta
     site = make_site(tmp_path)
     site.bin, site.lib = Path(DISK, "bin"), Path(DISK, "lib")
     releases = [Release.of(site.source)]
-    images = list(cuts(site, tmp_path / "disk", releases, seconds, number))
-    found = [[f"{cut.name}: {what}" for what in after_a_cut(cut, releases)] for cut in images]
+    images = list(cut_power(site, tmp_path / "disk", releases, seconds, number))
+    found = [[f"{cut.name}: {what}" for what in find_flaws(cut, releases)] for cut in images]
     tally(26, len(found), sum(bool(complaints) for complaints in found))
     assert not any(found), "\n".join(line for complaints in found for line in complaints)

@@ -103,7 +103,7 @@ def test_an_add_whose_ipam_fails_leaves_nothing(host: PretendHost, tmp_path: Pat
     (tmp_path / f"fake{cases['a directory']}").mkdir()
     host.run(
         "ip", "link", "add", "br0", "up", "type", "bridge"
-    )  # else one call takes back what another has come to use
+    )  # otherwise one call rolls back a bridge that another has come to use
     before = host.snapshot(["pod0", "pod1"])
 
     outcomes = batch.run(
@@ -159,7 +159,7 @@ def _fakes_running(host: PretendHost) -> str:
 
 @pytest.mark.row(12)
 def test_other_verbs_pass_on_what_ipam_says(host: PretendHost, tmp_path: Path) -> None:
-    """DEL and CHECK say that IPAM failed, DEL after its own work; a plugin without GC and STATUS is no failure."""
+    """DEL and CHECK report that IPAM failed, DEL after its own work; a plugin without GC and STATUS is no failure."""
     netns = host.netns("pod")
     body = (
         'case $CNI_COMMAND in ADD) :;; GC|STATUS) echo \'{"cniVersion": "1.0.0", "code": 4, "msg": "unknown CNI_COMMAND"}\'; exit 1;;'
@@ -196,7 +196,7 @@ def test_the_error_of_another_ipam_plugin_is_heard(
 
 @pytest.mark.row(12)
 def test_an_ipam_plugin_that_knows_no_del(host: PretendHost, tmp_path: Path) -> None:
-    """It has released nothing: the runtime must hear it, although bridge has done its own part."""
+    """It has released nothing: the runtime must learn it, although bridge has done its own part."""
     body = '[ "$CNI_COMMAND" = ADD ] || ' + f"{{ {says({'code': 4, 'msg': 'unknown command'}, 1)} }}\n"
     path = fake_ipam.write(host, tmp_path, "old", body + says(GOOD), release="")
     netns = host.netns("pod")
@@ -218,7 +218,7 @@ def test_a_script_that_speaks_of_a_launcher_is_executed(host: PretendHost, tmp_p
 
 @pytest.mark.row(12)
 def test_an_ipam_plugin_is_started_with_the_signals_of_any_program(host: PretendHost, tmp_path: Path) -> None:
-    """Also by the undo of an ADD, which ignores signals itself: the program can be ended."""
+    """The undo of an ADD ignores signals itself, but the program can be ended."""
     body = "grep SigIgn /proc/self/status >/run/ignored-$CNI_COMMAND\n"
     path = fake_ipam.write(host, tmp_path, "looks", body + says({**GOOD, "ips": [{}]}), release="")
     assert host.cni("bridge", "ADD", _config("looks"), netns=host.netns("pod"), path=path).status == 1

@@ -43,7 +43,7 @@ def _state(host: PretendHost, *pods: str) -> dict[str, Any]:
 
 HOST_LINK = Owner(NETWORK, "c1", "eth0").host_link
 FULL_STORE = f"mkdir -p -m 700 {STORE}; for n in $(seq 2 6); do printf 'other\\r\\neth0' >{STORE}/10.7.0.$n; done"
-# what goes wrong: what makes it so, the configuration, the codes that fit
+# the failure: its cause, the configuration, the fitting codes
 FAILURES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "ifname is taken": ("ip -n pod link add eth0 type bridge", CONFIG, (999,)),
     "host link's name is taken": (f"ip link add {HOST_LINK} type bridge", CONFIG, (999,)),
@@ -144,13 +144,13 @@ def test_del_of_one_of_two_interfaces(host: PretendHost) -> None:
     assert [text for name, text in files.items() if name.startswith(f"{STORE}/10.")] == ["c1\r\neth1"]
 
 
-# -- DEL without what it would need
+# -- DEL with nothing to go by
 
 
 @pytest.mark.parametrize("gone", ["namespace", "variable", "file left behind", "never there"])
 @pytest.mark.row(3)
 def test_del_with_nothing_to_go_by(host: PretendHost, gone: str) -> None:
-    """Twice, without prevResult, the namespace gone or not named: nothing is left, and both succeed."""
+    """DEL runs twice, without prevResult, the namespace gone or not named: nothing is left, and both succeed."""
     netns = host.netns("pod")
     host.netns("kept")
     assert host.cni("bridge", "ADD", CONFIG, netns="/run/netns/kept", container_id="kept").status == 0
@@ -169,7 +169,7 @@ def test_del_with_nothing_to_go_by(host: PretendHost, gone: str) -> None:
 
 @pytest.mark.row(3, "foreign-rules")
 def test_del_of_a_reference_made_attachment_leaves_the_strangers(host: PretendHost) -> None:
-    """What ADD did not make, DEL does not remove: a link of the pod that has no end on this host."""
+    """DEL deletes nothing that ADD did not make, such as a link of the pod that has no end on this host."""
     netns = host.netns("pod")
     host.run("ip", "-n", "pod", "link", "add", "eth0", "type", "veth", "peer", "name", "inner")
     host.run("ip", "-n", "pod", "link", "add", "eth1", "type", "bridge")
@@ -188,7 +188,7 @@ def _call(verb: str, number: int, death: tuple[int, float] | None = None, **env:
 
 
 def _warmed_up(host: PretendHost) -> float:
-    """The bridge and the store are there; returns how many seconds an ADD takes."""
+    """Make the bridge and the store. Return the seconds that an ADD takes."""
     batch.make_pods(host, 1)
     seconds = []
     for _ in range(5):
@@ -199,21 +199,24 @@ def _warmed_up(host: PretendHost) -> float:
 
 
 def _moments(seconds: float) -> list[float]:
-    """Moments all over a call, in no order; a bit beyond its end, too."""
+    """Return moments all over a call, in no order; a bit beyond its end, too."""
     moments = [seconds * 1.3 * (number + random.random()) / TRIES for number in range(TRIES)]
     random.shuffle(moments)
     return moments
 
 
 def _left(number: int, answer: Outcome) -> list[str]:
-    """What there is of an attachment after a call: its host link and its index entry; leases are counted at the end."""
+    """Return the remains of an attachment after a call: its host link and its index entry.
+
+    Leases are counted at the end.
+    """
     mine = (Owner(NETWORK, f"c{number}", f"eth{number}").host_link, f"c{number}:eth{number}")
     return [name for name in (*answer.seen["/sys/class/net"], *answer.seen[INDEX]) if name in mine]
 
 
 @pytest.mark.row(11)
 def test_terminated_add(host: PretendHost) -> None:
-    """SIGTERM at 60 moments: an ADD that does not succeed leaves nothing; one that does is whole."""
+    """SIGTERM comes at 60 moments: an ADD that does not succeed leaves nothing; one that does is whole."""
     moments = _moments(_warmed_up(host))
     before = _state(host, "pod0")
     adds = batch.run(
@@ -262,7 +265,10 @@ def test_terminated_add(host: PretendHost) -> None:
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 @pytest.mark.row(1, 2, 3)
 def test_killed_then_del(host: PretendHost, verb: str) -> None:
-    """SIGKILL at 60 moments of ADD, or of DEL, then DEL: with the namespace, with its path gone, with none named; twice."""
+    """SIGKILL comes at 60 moments of ADD, or of DEL; then DEL runs twice.
+
+    The namespace is there, its path is gone, or the call names none.
+    """
     moments = _moments(_warmed_up(host))
     before = _state(host, "pod0")
     ends: tuple[dict[str, str], ...] = ({}, {"CNI_NETNS": "/run/netns/gone"}, {"CNI_NETNS": ""})

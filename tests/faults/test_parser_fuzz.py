@@ -1,4 +1,4 @@
-"""Row 8, without the kernel: whatever bytes come in, only the CNI's errors come out, and JSON is read as json reads it."""
+"""Row 8, without the kernel: any bytes cause only the CNI's errors, and JSON is read as json reads it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 def _documents() -> st.SearchStrategy[Any]:
-    """Working configurations of which one to three values are something else."""
+    """Draw working configurations in which one to three values are replaced."""
     result = {"interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "sandbox": "/run/x"}],
               "ips": [{"address": "10.1.0.5/24", "gateway": "10.1.0.1", "interface": 0}], "routes": [{"dst": "0.0.0.0/0", "mtu": 1400}],
               "dns": {"nameservers": ["10.1.0.1"]}}  # fmt: skip
@@ -81,7 +81,7 @@ def _documents() -> st.SearchStrategy[Any]:
 
 @st.composite
 def _mangled(draw: st.DrawFn) -> bytes:
-    """The bytes of a working configuration, a few of them deleted, repeated or replaced."""
+    """Draw the bytes of a working configuration, a few of them deleted, repeated or replaced."""
     data = bytearray(json.dumps(draw(st.sampled_from([FULL, CONFIGS["bridge"]]))).encode())
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(data)))
@@ -92,9 +92,9 @@ def _mangled(draw: st.DrawFn) -> bytes:
 
 
 def _read(data: bytes) -> CniError | None:
-    """Do all that happens before anything is touched; return the error that keeps the bytes from being a configuration.
+    """Read the bytes as a call does before anything is touched. Return the error that it raises.
 
-    Only CniError may come out.
+    Only CniError may be raised.
     """
     call = Call(VARIABLES)
     try:
@@ -129,7 +129,7 @@ inserted = st.tuples(st.integers(0, len(WORKING)), st.binary(max_size=6)).map(
 @example(b"NaN" + WORKING)
 @pytest.mark.row(8)
 def test_bytes(data: bytes) -> None:
-    """Code 6 for what the json module does not read as an object, and otherwise for a cniVersion that is no text."""
+    """Bytes that the json module does not read as an object are code 6, and so is a cniVersion that is no text."""
     error = _read(data)
     try:
         document = _by_json(data)
@@ -200,7 +200,7 @@ def _refuse(name: str) -> None:
 
 
 def _by_json(data: bytes) -> Any:
-    """What the json module makes of it, strict as a configuration has to be; raises ValueError."""
+    """Return the json module's answer, strict as a configuration has to be. Raise ValueError for invalid JSON."""
     return json.loads(data.decode("utf-8"), parse_constant=_refuse)
 
 
@@ -208,7 +208,7 @@ def _agree(data: bytes) -> None:
     try:
         expected = _by_json(data)
     except ValueError:
-        with pytest.raises(ValueError):  # noqa: PT011 - for whatever reason
+        with pytest.raises(ValueError):  # noqa: PT011 - for any reason
             fastjson.loads(data)
         return
     assert repr(fastjson.loads(data)) == repr(expected)  # repr tells 1 from 1.0 and from True

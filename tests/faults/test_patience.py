@@ -1,4 +1,4 @@
-"""Rows 12, 13: what never ends is given up in time, with an error, and nothing is left."""
+"""Rows 12, 13: a wait that never ends is given up in time, with an error, and nothing is left."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _config(kind: str, network: str = "net") -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.row(12, 13)
 def test_no_call_waits_for_ever(host: PretendHost, tmp_path: Path) -> None:
-    """All at once, since all they do is wait: an IPAM plugin (55 seconds), the lock and stdin (20 seconds each)."""
+    """All run at once, since all they do is wait: an IPAM plugin (55 seconds), the lock and stdin (20 seconds each)."""
     batch.make_pods(host, 7)
     fake_ipam.write(host, tmp_path, "hangs", "exec sleep 1000")
     fake_ipam.write(host, tmp_path, "mumbles", "while :; do echo '{'; sleep 1; done")

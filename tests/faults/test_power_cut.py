@@ -1,4 +1,7 @@
-"""Row 4: the power fails while pods come and go; the next boot finds the disk as it was, and every address is to be had, once."""
+"""Row 4: the power fails while pods come and go; the next boot finds the disk as it was.
+
+Every address can be leased then, once.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ SAMPLE, ALL = (4.0, 4), (36.0, 50)
 
 
 def mount(host: PretendHost, image: Path) -> None:
-    """The image's file system over the state directory."""
+    """Mount the image's file system over the state directory."""
     host.run("mount", "-o", "loop,commit=1", str(image), CNI)
 
 
@@ -39,8 +42,8 @@ def call(verb: str, number: int) -> Call:
     return Call("host-local", verb, CONFIG, {"CNI_CONTAINERID": f"c{number}"})
 
 
-def cuts(host: PretendHost, image: Path, seconds: float, number: int) -> Iterator[Path]:
-    """Images of the disk at moments when nobody expected it, while pods come and go."""
+def cut_power(host: PretendHost, image: Path, seconds: float, number: int) -> Iterator[Path]:
+    """Yield images of the disk at random moments, while pods come and go."""
     over = threading.Event()
 
     def come_and_go() -> None:
@@ -61,8 +64,8 @@ def cuts(host: PretendHost, image: Path, seconds: float, number: int) -> Iterato
         pods.join()
 
 
-def after_a_cut(installed: Path, image: Path, exhausted: int) -> list[str]:
-    """What is wrong in the next boot."""
+def find_flaws(installed: Path, image: Path, exhausted: int) -> list[str]:
+    """Return the flaws of the next boot."""
     with PretendHost(installed) as host:
         mount(host, image)
         host.run("sh", "-ec", f"echo {uuid.uuid4()} >/run/boot; mount --bind /run/boot /proc/sys/kernel/random/boot_id")
@@ -77,23 +80,23 @@ def after_a_cut(installed: Path, image: Path, exhausted: int) -> list[str]:
     return found
 
 
-def wrong(bin_dir: Path, directory: Path, seconds: float, number: int, exhausted: int = 11) -> list[list[str]]:
-    """What is wrong after each of the cuts; `exhausted` is the suite's code where there is no address left."""
+def flaws_of_all(bin_dir: Path, directory: Path, seconds: float, number: int, exhausted: int = 11) -> list[list[str]]:
+    """Return the flaws after each of the cuts; `exhausted` is the suite's code if no address is left."""
     image = directory / "disk"
     with PretendHost(bin_dir) as host:
         with image.open("wb") as file:
             file.truncate(8 << 20)
         host.run("mkfs.ext4", "-q", "-b", "1024", str(image))
         mount(host, image)
-        images = list(cuts(host, image, seconds, number))
-    return [[f"{cut.name}: {what}" for what in after_a_cut(bin_dir, cut, exhausted)] for cut in images]
+        images = list(cut_power(host, image, seconds, number))
+    return [[f"{cut.name}: {what}" for what in find_flaws(bin_dir, cut, exhausted)] for cut in images]
 
 
 @pytest.mark.slow
 @pytest.mark.row(4)
 @pytest.mark.parametrize(("seconds", "number"), [SAMPLE, pytest.param(*ALL, marks=pytest.mark.faults)])
 def test_power_cut(installed: Path, tmp_path: Path, seconds: float, number: int, tally: Tally) -> None:
-    found = wrong(installed, tmp_path, seconds, number)
+    found = flaws_of_all(installed, tmp_path, seconds, number)
     tally(4, len(found), sum(bool(complaints) for complaints in found))
     assert not any(found), "\n".join(line for complaints in found for line in complaints)
 
@@ -101,7 +104,7 @@ def test_power_cut(installed: Path, tmp_path: Path, seconds: float, number: int,
 @pytest.mark.faults
 @pytest.mark.row(4)
 def test_the_reference_under_power_cuts(reference_bin: str, tmp_path: Path, reference_tally: Tally) -> None:
-    """For the table alone: some samples of cuts harm it and others do not."""
-    found = wrong(Path(reference_bin), tmp_path, *SAMPLE, exhausted=999)
+    """The test serves the table alone: some samples of cuts harm the reference and others do not."""
+    found = flaws_of_all(Path(reference_bin), tmp_path, *SAMPLE, exhausted=999)
     reference_tally(4, len(found), sum(bool(complaints) for complaints in found))
     assert len(found) == SAMPLE[1]

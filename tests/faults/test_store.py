@@ -1,4 +1,4 @@
-"""Rows 5, 13, 18 and leases of an earlier boot: what may stand in host-local's directory, and what becomes of it."""
+"""Rows 5, 13, 18 and leases of an earlier boot: the files that host-local may find in its directory, and their fate."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ def test_garbled_leases_are_reclaimed_by_add(host: PretendHost, what: str) -> No
 @pytest.mark.parametrize("what", GARBAGE)
 @pytest.mark.row(5)
 def test_a_lease_that_becomes_garbled_is_reclaimed(host: PretendHost, what: str) -> None:
-    """By a power cut, whose next boot finds the file so: with the index that says otherwise, and at the same time stamp."""
+    """A power cut does it, and the next boot finds the file so.
+
+    The index says otherwise, and the time stamp is the same.
+    """
     lease = _store(host) / _address(_add(host, "c1"))
     lease.write_bytes(GARBAGE[what])
     for number in range(5):
@@ -115,7 +118,7 @@ def test_garbled_leases_are_reclaimed_by_gc(host: PretendHost) -> None:
 @pytest.mark.parametrize("what", GARBAGE)
 @pytest.mark.row(5)
 def test_leases_that_become_garbled_are_reclaimed_by_gc(host: PretendHost, what: str) -> None:
-    """At the same time stamp, so that the index takes them for leases still."""
+    """The time stamp is the same, so that the index takes them for leases still."""
     kept = _address(_add(host, "kept"))
     (_store(host) / _address(_add(host, "c1"))).write_bytes(GARBAGE[what])
     valid = [{"containerID": name, "ifname": "eth0"} for name in ("kept", "c1")]
@@ -155,7 +158,7 @@ KINDS = ("FIFO", "directory", "symbolic link", "dangling link", "link to itself"
 
 
 def _victim(host: PretendHost, content: str) -> Path:
-    """A file outside of the store that a symbolic link in it leads to."""
+    """Make a file outside of the store that a symbolic link in it leads to."""
     path = host.root / "run/victim"
     path.write_text(content)
     path.chmod(0o644)
@@ -172,7 +175,7 @@ def _assert_untouched(host: PretendHost, victim: Path, content: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.row(13, 18)
 def test_what_is_no_file_is_no_lease(host: PretendHost, kind: str) -> None:
-    """In the place of a lease: not waited for, not followed, not taken for the lease that a link leads to, not removed."""
+    """In a lease's place it is not waited for, followed, removed, or taken for the lease that a link leads to."""
     victim = _victim(host, "c1\r\neth0")
     odd = _store(host) / "10.7.0.2"
     _make_odd(odd, kind, victim)
@@ -192,7 +195,10 @@ def test_what_is_no_file_is_no_lease(host: PretendHost, kind: str) -> None:
 @pytest.mark.parametrize("name", ["lock", "last_reserved_ip.0"])
 @pytest.mark.row(13, 18, "symlinks")
 def test_what_is_no_file_is_not_used(host: PretendHost, name: str, kind: str) -> None:
-    """An error with code 5 for the lock, and for the round-robin file either that or no notice of it; nothing is leased in an error."""
+    """The lock gives an error with code 5, the round-robin file either that or no notice.
+
+    No failing call leases anything.
+    """
     victim = _victim(host, "10.7.0.4")
     _make_odd(_store(host) / name, kind, victim)
     answer = _add(host, "c1")
@@ -248,7 +254,7 @@ def test_an_index_that_lies_frees_nobody_elses_address(host: PretendHost) -> Non
 
 
 def _reboot(host: PretendHost) -> None:
-    """As the next call sees it: the index was last complete in another boot."""
+    """Reboot, as the next call sees it: the index was last complete in another boot."""
     boot = host.root / DATA.lstrip("/") / ".pycni" / NETWORK / "boot"
     assert boot.is_symlink()
     boot.unlink()
@@ -261,7 +267,10 @@ def _touch_by_another_plugin(host: PretendHost, name: str, content: str) -> None
 
 @pytest.mark.row(4)
 def test_leases_of_an_earlier_boot_are_reclaimed(host: PretendHost) -> None:
-    """Those of this suite, and those it saw then that only a runtime can have made; never what may be placed by hand or live."""
+    """Leases of this suite go, and those it saw then that only a runtime can have made.
+
+    Hand-placed and living leases stay.
+    """
     ours = [_address(_add(host, f"c{number}", "10.7.0.0/24")) for number in range(3)]
     assert ours == ["10.7.0.2", "10.7.0.3", "10.7.0.4"]
     by_hand = {
@@ -305,7 +314,7 @@ def test_a_full_range_is_free_again_after_a_reboot(host: PretendHost) -> None:
 
 
 def test_a_lease_taken_over_by_hand_outlives_a_reboot(host: PretendHost) -> None:
-    """The index says that it was this suite's, the file says another one: the file counts."""
+    """The index calls it this suite's, the file another one's: the file counts."""
     mine = _address(_add(host, "c1"))
     _touch_by_another_plugin(host, mine, "reserved\n")
     _reboot(host)

@@ -33,7 +33,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=CHAINS)
 def attachments(request: pytest.FixtureRequest, host: PretendHost, program: Path) -> Attachments:
-    """On a host where another pod has the same, and everything that pods share is there."""
+    """Return attachments on a host where another pod has the same, and everything that pods share is there."""
     found = Attachments(host, CHAINS[request.param], program)
     found.warm_up()
     return found
@@ -41,7 +41,7 @@ def attachments(request: pytest.FixtureRequest, host: PretendHost, program: Path
 
 @pytest.fixture(params=CHAINS)
 def first(request: pytest.FixtureRequest, host: PretendHost, program: Path) -> Attachments:
-    """On a host where each pod is the first."""
+    """Return attachments on a host where each pod is the first."""
     found = Attachments(host, CHAINS[request.param], program)
     found.cool_down()
     return found
@@ -51,9 +51,9 @@ many = pytest.mark.parametrize("sample", [SAMPLE, pytest.param(0, marks=pytest.m
 
 
 def points(attachments: Attachments, verb: str, classes: int, sample: int, whose: str = "") -> Points:
-    """The system calls of those classes in a call that nothing strikes, or some of them.
+    """Return the system calls of those classes in a call without a strike, or some of them.
 
-    Those of the children (`whose`) are counted on their own, those of the plugin among all.
+    The children's calls (`whose`) are counted on their own, the plugin's among all.
     """
     found = []
     for place, steps in enumerate(attachments.calls(verb, classes)):
@@ -64,8 +64,8 @@ def points(attachments: Attachments, verb: str, classes: int, sample: int, whose
     return sorted(random.sample(found, min(sample, len(found)))) if sample else found
 
 
-def of_host(lines: set[str]) -> set[str]:
-    """Without what is inside the pod, which is gone with its namespace."""
+def keep_host_lines(lines: set[str]) -> set[str]:
+    """Return the lines of the host, without those inside the pod, which go with its namespace."""
     return {line for line in lines if not line.startswith("c1: ")}
 
 
@@ -95,7 +95,9 @@ def test_killed(attachments: Attachments, verb: str, sample: int, tally: Tally) 
             complaints += [f"{point}: {answer}" for answer in attachments.delete(end) if answer.status or answer.stdout]
         if end != "whole":
             now = attachments.state()
-            complaints += [f"{point}: {what}" for what in attachments.differences(of_host(before), of_host(now))]
+            complaints += [
+                f"{point}: {what}" for what in attachments.differences(keep_host_lines(before), keep_host_lines(now))
+            ]
             attachments.renew()
         now = attachments.state()
         complaints += [f"{point}: {what}" for what in attachments.differences(before, now)]
@@ -107,7 +109,7 @@ def test_killed(attachments: Attachments, verb: str, sample: int, tally: Tally) 
 @many
 @pytest.mark.row(1)
 def test_first_killed(first: Attachments, sample: int, tally: Tally) -> None:
-    """What the first pod brings for all is not in the next one's way, whatever of it is there."""
+    """No remaining part of the shared things disturbs the next pod."""
     first.forget()
     before = first.state()
     complaints: list[str] = []
@@ -117,7 +119,7 @@ def test_first_killed(first: Attachments, sample: int, tally: Tally) -> None:
         point = f"{strike.action} at {number} ({name}) of {first.chain.plugins[place]['type']}"
         complaints += [f"{point}: {answer}" for answer in first.delete() if answer.status or answer.stdout]
         complaints += [f"{point}: {what}" for what in first.differences(before, first.state())]
-        first.is_cold = False  # what has been left of the first pod's is there for the second
+        first.is_cold = False  # the remains of the first pod are there for the second
         answer = first.add()
         complaints += [f"{point}: then {answer}"] if answer.status else []
         check = first.check()
@@ -154,7 +156,7 @@ def test_first_refused(first: Attachments, sample: int, tally: Tally) -> None:
 
 
 def errors(attachments: Attachments, verb: str, sample: int) -> Iterator[tuple[int, int, str, Strike]]:
-    # what iptables does where the kernel refuses half of what it asks for is not this suite's
+    # iptables decides itself what to do if the kernel refuses half of its requests
     for place, number, name in points(attachments, verb, MESSAGE, sample, "plugin"):
         yield place, number, name, Strike("spoil", number, MESSAGE)
         yield place, number, name, Strike("error", number, MESSAGE, NETWORK_ERRORS[number % 3])
@@ -168,7 +170,7 @@ def row_of(strike: Strike) -> int:
 
 
 def is_error(answer: Answer) -> bool:
-    """A foreseen one; stdout itself may be what was struck."""
+    """Return True if the answer is a foreseen error; stdout itself may be struck."""
     if not answer.stdout:
         return answer.status == 1 and "cannot write the answer" in answer.stderr
     return answer.status == 1 and bool(answer.code) and not json.loads(answer.stdout)["msg"].startswith("unexpected ")
@@ -177,7 +179,7 @@ def is_error(answer: Answer) -> bool:
 @many
 @pytest.mark.row(10, 11)
 def test_refused_in_add(attachments: Attachments, sample: int, tally: Tally) -> None:
-    """An ADD that fails has left nothing, without any DEL; one that succeeds all the same is whole."""
+    """An ADD that fails has left nothing, without any DEL. An ADD that succeeds all the same is whole."""
     before = attachments.state()
     complaints: list[str] = []
     for place, number, name, strike in errors(attachments, "ADD", sample):
@@ -203,7 +205,7 @@ def test_refused_in_add(attachments: Attachments, sample: int, tally: Tally) -> 
 @many
 @pytest.mark.row(10, 11)
 def test_refused_in_del(attachments: Attachments, sample: int, tally: Tally) -> None:
-    """A DEL that could not do its work says so, and the next one does it; one that succeeds has done it."""
+    """A DEL that could not do its work says so, and the next one does it. A DEL that succeeds has done it."""
     before = attachments.state()
     complaints: list[str] = []
     for place, number, name, strike in errors(attachments, "DEL", sample):
@@ -226,7 +228,7 @@ def test_refused_in_del(attachments: Attachments, sample: int, tally: Tally) -> 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 @pytest.mark.row(17)
 def test_interrupted(attachments: Attachments, verb: str, sample: int, tally: Tally) -> None:
-    """Dumps that were interrupted, up to four times, a socket's buffer that overran, and signals: the result is right."""
+    """Up to four dumps are interrupted, a socket's buffer overruns, signals come: the result is right."""
     before = attachments.state()
     complaints: list[str] = []
     found = [

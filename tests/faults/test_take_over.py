@@ -40,7 +40,7 @@ def leases(host: PretendHost) -> dict[str, str]:
 @pytest.mark.parametrize("taker", ["itself", "another"])
 @pytest.mark.row(25)
 def test_take_over_struck(host: PretendHost, program: Path, taker: str, action: str, tally: Tally) -> None:
-    """Whatever is left of the dead one or the taker is gone after the taker's DEL and GC; the living keep theirs."""
+    """The taker's DEL and GC delete all remains of the dead one and the taker; living pods keep theirs."""
     for pod in "bcde":
         host.netns(pod)
         assert call(host, "ADD", pod).status == 0
@@ -69,7 +69,7 @@ def test_take_over_struck(host: PretendHost, program: Path, taker: str, action: 
             complaints.append(f"{number}: took {kept.items() - leases(host).items()} of the living")
         host.drop_netns(new)
         points, number = points + 1, number + 1
-        host.netns("g")  # what is still the dead one's is the next one's
+        host.netns("g")  # the next pod takes the dead pod's remaining lease
         answer = call(host, "ADD", "g")
         if answer.status:
             complaints.append(f"{number}: then {answer}")

@@ -1,4 +1,4 @@
-"""Row 16: GC, STATUS and CHECK tell, and do, what is true."""
+"""Row 16: GC, STATUS and CHECK report, and do, the truth."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_gc_of_a_hundred_stale_attachments(host: PretendHost) -> None:
 
 @pytest.mark.row(16, "gc-races")
 def test_gc_while_pods_come(host: PretendHost) -> None:
-    """GC frees nothing that a call running at the same time has just leased, when it is in the list."""
+    """GC frees no lease that a call at the same time has just taken, if it is in the list."""
     batch.make_pods(host, 4)
     plain = {**CONFIG, "isDefaultGateway": False, "ipam": {"type": "host-local", "subnet": "10.7.0.0/24"}}
     valid = [{"containerID": f"c{n}", "ifname": f"eth{n}"} for n in range(40)]
@@ -115,7 +115,7 @@ class TestStatus:
         assert self._status(host, plugin, subnet="10.7.0.0/29").status == 0
 
     def test_a_pool_of_leases_that_became_garbled_is_not_full(self, host: PretendHost, plugin: str) -> None:
-        """At the same time stamp, so that the index takes them for leases still."""
+        """The time stamp is the same, so that the index takes them for leases still."""
         config = {**CONFIG, "ipam": {"type": "host-local", "subnet": "10.7.0.0/29"}}
         for number in range(5):
             assert host.cni("host-local", "ADD", config, netns="/x", container_id=f"c{number}").status == 0

@@ -1,4 +1,4 @@
-"""Calls that look at rules and change them after what they saw take turns: one that is stopped in its turn keeps the others waiting."""
+"""Calls that read rules and then change them take turns: a call that is stopped in its turn keeps the others waiting."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def config(plugin: str, number: int) -> dict[str, Any]:
 
 
 def start(host: PretendHost, plugin: str, verb: str, number: int, *prefix: str) -> subprocess.Popen[bytes]:
-    """A call that goes on beside the test."""
+    """Start a call that goes on beside the test."""
     env = {
         "PATH": PATH, "CNI_COMMAND": verb, "CNI_CONTAINERID": f"c{number}", "CNI_NETNS": "/run/netns/pod",
         "CNI_IFNAME": "eth0", "CNI_PATH": host.bin_dir,
@@ -44,8 +44,8 @@ def start(host: PretendHost, plugin: str, verb: str, number: int, *prefix: str) 
     return process
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
-    """Whether it was so before the process ended."""
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
+    """Return True if the condition held before the process ended."""
     deadline = time.monotonic() + 60 * PATIENCE
     while not condition():
         if process.poll() is not None:
@@ -55,20 +55,20 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bo
     return True
 
 
-def locks() -> list[list[str]]:
-    """The lines of /proc/locks, without the numbers: `-> FLOCK …` for those that wait."""
+def read_locks() -> list[list[str]]:
+    """Return the lines of /proc/locks, without the numbers: `-> FLOCK …` for those that wait."""
     return [line.split()[1:] for line in Path("/proc/locks").read_text().splitlines()]
 
 
-def holders(tracer: subprocess.Popen[bytes]) -> list[str]:
-    """The process that a tracer runs, when it has the lock. It goes no further: it is stopped before it returns."""
+def find_holders(tracer: subprocess.Popen[bytes]) -> list[str]:
+    """Return the process that a tracer runs, when it has the lock. It is stopped before it returns."""
     children = Path(f"/proc/{tracer.pid}/task/{tracer.pid}/children").read_text().split()
-    return [pid for pid in children if any(words[0] == "FLOCK" and words[3] == pid for words in locks())]
+    return [pid for pid in children if any(words[0] == "FLOCK" and words[3] == pid for words in read_locks())]
 
 
-def waits(process: subprocess.Popen[bytes]) -> bool:
-    """Whether the process stands in line for a lock."""
-    return any(words[:2] == ["->", "FLOCK"] and words[4] == str(process.pid) for words in locks())
+def is_waiting(process: subprocess.Popen[bytes]) -> bool:
+    """Return True if the process waits for a lock."""
+    return any(words[:2] == ["->", "FLOCK"] and words[4] == str(process.pid) for words in read_locks())
 
 
 @pytest.mark.parametrize(("plugin", "verb"), [("firewall", "ADD"), ("firewall", "DEL"), ("firewall", "GC"), ("portmap", "ADD")])  # fmt: skip
@@ -76,10 +76,10 @@ def test_a_call_waits_for_the_turn_of_another(host: PretendHost, plugin: str, ve
     host.netns("pod")
     assert host.cni(plugin, "ADD", config(plugin, 1), netns="/run/netns/pod", container_id="c1").status == 0
     holder = start(host, plugin, "ADD", 2, *STOPPED)
-    assert until(lambda: bool(holders(holder)), holder), "the ADD takes no lock"
-    (pid,) = holders(holder)
+    assert wait_until(lambda: bool(find_holders(holder)), holder), "the ADD takes no lock"
+    (pid,) = find_holders(holder)
     other = start(host, plugin, verb, 3 if verb == "ADD" else 1)
-    assert until(lambda: waits(other), other), f"{verb} does not wait: {other.communicate()}"
+    assert wait_until(lambda: is_waiting(other), other), f"{verb} does not wait: {other.communicate()}"
     subprocess.run(["kill", "-CONT", pid], check=True)
     for process in (holder, other):
         out, err = process.communicate(timeout=60 * PATIENCE)

@@ -14,7 +14,7 @@ NO_STATUS = 125
 
 
 def main() -> int:
-    """The command's exit status; NO_STATUS where there is none."""
+    """Run the command. Return its exit status, or NO_STATUS if there is none."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernel", description=__doc__)
     parser.add_argument("--share", type=Path, help="a directory that the command finds at /mnt and may write to")
     parser.add_argument("--limit", type=float, default=4 * 3600, help="seconds that it may take (default: %(default)s)")

@@ -38,15 +38,15 @@ class HungBoot(BootError):
 
 
 def is_running() -> bool:
-    """Whether this process is in such a boot."""
+    """Return True if this process runs in such a boot."""
     return "STOCK_KERNEL" in os.environ
 
 
 def run(argv: Sequence[str], write: Callable[[bytes], object], *, share: Path, limit: float) -> int:
     """Run a command on the stock kernel in the root of this tree; `write` gets its output as it comes.
 
-    `share` is a directory that the command finds at INSIDE, where it may leave files; `limit` is in seconds from the
-    command's start. Returns its exit status; raises ImageError, and BootError with what the kernel said.
+    `share` is a directory that the command finds at INSIDE, and may write files to. `limit` is in seconds from the
+    command's start. Return its exit status. Raise ImageError, or BootError with the kernel's output.
     """
     kernel = image()
     words = ["env", "-i", *(f"{name}={value}" for name, value in ENVIRONMENT.items()), *argv]
@@ -90,7 +90,7 @@ def _qemu(kernel: Image, initramfs: Path, console: Path, share: Path) -> list[st
 
 
 def _boot(command: Sequence[str], write: Callable[[bytes], object], limit: float) -> None:
-    """From power on to power off."""
+    """Run the machine from power on to power off."""
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as qemu:  # fmt: skip
@@ -111,7 +111,7 @@ def _boot(command: Sequence[str], write: Callable[[bytes], object], limit: float
 
 
 def _chunks(stream: IO[bytes], seconds: float, late: BootError) -> Iterator[bytes]:
-    """What comes out of a pipe until its end, which must come within `seconds`."""
+    """Yield a pipe's output until its end, which must come within `seconds`."""
     deadline = time.monotonic() + seconds
     while select.select([stream], [], [], max(0, deadline - time.monotonic()))[0]:
         chunk = os.read(stream.fileno(), 65536)

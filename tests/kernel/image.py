@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / ".kernel"
 PACKAGE = os.environ.get("KERNEL_PACKAGE") or "linux-image-amd64"
 BUSYBOX = Path("/bin/busybox")  # Debian package busybox-static
-DRIVERS = ("virtio_pci", "9pnet_virtio", "9p", "overlay")  # what init needs to reach the root file system
+DRIVERS = ("virtio_pci", "9pnet_virtio", "9p", "overlay")  # init needs them to reach the root file system
 
 
 class ImageError(Exception):
@@ -32,19 +32,19 @@ class Image:
 
     @property
     def vmlinuz(self) -> Path:
-        """What qemu boots."""
+        """Return the kernel for qemu."""
         return self.root / f"boot/vmlinuz-{self.release}"
 
     @property
     def modules(self) -> Path:
-        """What has to be at /lib/modules/<release>."""
+        """Return the directory for /lib/modules/<release>."""
         return self.root / "lib/modules" / self.release
 
 
 def image(package: str = PACKAGE) -> Image:
-    """The kernel of a package, or of the one that a metapackage depends on; unpacked once, until .kernel is removed.
+    """Return the kernel of a package, or of a metapackage's dependency; it is unpacked once, until .kernel is removed.
 
-    Raises ImageError where it cannot be had.
+    Raise ImageError if it is not available.
     """
     root = CACHE / package
     CACHE.mkdir(exist_ok=True)
@@ -63,7 +63,7 @@ def image(package: str = PACKAGE) -> Image:
 
 
 def _concrete(package: str) -> str:
-    """The package with the kernel in it: a metapackage's name says no version."""
+    """Return the package with the kernel in it: a metapackage's name has no version."""
     if re.search(r"\d+\.\d+", package):
         return package
     depends = _output("apt-cache", "depends", "--important", package)
@@ -85,7 +85,7 @@ def _unpack(package: str, directory: Path) -> None:
 
 
 def write_initramfs(kernel: Image, path: Path) -> None:
-    """busybox, the modules of DRIVERS in the order they go in, and `init`, as the archive that the kernel unpacks."""
+    """Write busybox, the modules of DRIVERS in load order, and `init`, as the archive that the kernel unpacks."""
     if not BUSYBOX.exists():
         raise ImageError(f"{BUSYBOX} is missing (Debian package busybox-static)")
     with tempfile.TemporaryDirectory() as directory:

@@ -1,9 +1,9 @@
-"""pytest's part: tests that the running kernel cannot serve run on the stock kernel, and report here.
+"""pytest's part: tests that need a feature of the stock kernel run there, and report here.
 
-One boot serves them all. It begins when the tests have been collected and runs beside the other tests; those that it
-runs come last here. The pytest in the boot leaves every report as a line of JSON, and each is handed on as if the test
-had run here, so that its outcome, traceback, output and duration are told with all others', and nothing is skipped for
-want of a kernel.
+One boot serves them all. It begins after the collection of the tests and runs beside the other tests; its own tests
+come last here. The pytest in the boot writes every report as a line of JSON. Each is handed on as if the test had run
+here, so that its outcome, traceback, output and duration appear with all others', and no test is skipped for want of a
+kernel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.pretend import PretendHost
 FEATURES = {"kernel_vlan": "ip link add probe type bridge vlan_filtering 1"}
 LIMIT = 900  # seconds for all of those tests
 
-DIRECTORY = "STOCK_KERNEL_DIRECTORY"  # the variable by which pytest's workers know where the boot leaves what it says
+DIRECTORY = "STOCK_KERNEL_DIRECTORY"  # by this variable pytest's workers find the boot's output
 FIRST_WORKER = "gw0"  # as pytest-xdist names it; this one boots
 ELSEWHERE = pytest.StashKey[bool]()  # set for the tests that run there
 BOOT = pytest.StashKey[subprocess.Popen[bytes]]()
@@ -38,7 +38,7 @@ TOLD = pytest.StashKey["Told"]()
 
 
 class Told:
-    """What a boot left: the reports by node id, what else was said, and what it was. Waits until it has ended."""
+    """A finished boot: the reports by node id, other output, and a description. Its creation waits for the boot's end."""
 
     def __init__(self, directory: Path) -> None:
         with (directory / "lock").open() as lock:
@@ -67,7 +67,7 @@ def _worker(config: pytest.Config) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In a boot: record the reports. Outside: a directory for one, which the workers find by the environment."""
+    """Record the reports, in a boot. Outside, make a directory for one; the workers find it in the environment."""
     if boot.is_running():
         config.pluginmanager.register(Recorder(config, boot.INSIDE / boot.REPORTS))
     elif not _worker(config):
@@ -139,7 +139,7 @@ def _reports(item: pytest.Item) -> list[pytest.TestReport]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Another worker may still wait for what this one's boot says."""
+    """Wait: another worker may still read this one's boot."""
     process = session.config.stash.get(BOOT, None)
     if process is not None:
         if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
@@ -148,7 +148,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How many tests ran there, and for how long."""
+    """Report how many tests ran there, and for how long."""
     ended = [
         dict(report.user_properties).get("kernel", "")
         for reports in terminalreporter.stats.values()
@@ -161,7 +161,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 class Recorder:
-    """In the boot: writes every report down at once, since the machine may stop under the tests."""
+    """A recorder in the boot: it writes every report at once, since the machine may stop under the tests."""
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
         self.config = config

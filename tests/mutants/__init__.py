@@ -1,1 +1,1 @@
-"""Mistakes of the kind that people make, put into the code one at a time: each must make a test fail."""
+"""Typical mistakes of people, put into the code one at a time: each must make a test fail."""

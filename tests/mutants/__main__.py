@@ -1,6 +1,6 @@
-"""Runs the mutants: `python -m tests.mutants [WORD…]`, all or those whose file or promise has one of the words.
+"""Runs the mutants: `python -m tests.mutants [WORD…]`, all, or those with one of the words in file or promise.
 
-Each is put into a copy of the tree, where its tests run until the first fails. RESULTS.md has the outcomes.
+Each is put into a copy of the tree. Its tests run there until the first fails. RESULTS.md has the outcomes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def copy_tree(directory: Path) -> None:
 
 @contextmanager
 def mutated(tree: Path, mutant: Mutant) -> Iterator[None]:
-    """Have the mistake in a tree."""
+    """Put the mistake into a tree for a while."""
     path = tree / mutant.path
     text = path.read_text()
     assert text.count(mutant.before) == 1, f"{mutant.path}: {mutant.before!r} does not stand there once"
@@ -58,7 +58,7 @@ def mutated(tree: Path, mutant: Mutant) -> Iterator[None]:
 
 
 def _forget_compiled(tree: Path) -> None:
-    """Remove compiled files: one of the same second and size would pass for that of the code without the mistake."""
+    """Remove compiled files: one of the same second and size would count as compiled from the right code."""
     for directory, names, _ in os.walk(tree):
         if "__pycache__" in names:
             shutil.rmtree(Path(directory, "__pycache__"))
@@ -66,7 +66,7 @@ def _forget_compiled(tree: Path) -> None:
 
 
 def is_valid(tree: Path, path: str) -> bool:
-    """Return True if a file is code at all: any test notices what does not compile."""
+    """Return True if a file compiles: any test notices one that does not."""
     if path.endswith(".py"):
         ruff = str(tree / ".venv/bin/ruff")
         command = [ruff, "check", "--isolated", "--no-cache", "--quiet", "--select", FAULTS_OF_SYNTAX, path]
@@ -135,7 +135,7 @@ def run(mutants: Sequence[Mutant]) -> list[tuple[Mutant, str]]:
 
 
 def table(outcomes: list[tuple[Mutant, str]], before: str) -> str:
-    """Return the text of RESULTS.md, in which the mutants that were not run are as before."""
+    """Return the text of RESULTS.md. Mutants that were not run keep their rows."""
     results = {one: _cell(one, how) for one, how in outcomes}
     rows = [line.removesuffix(" |").split(" | ") for line in before.splitlines()]
     kept = {(row[1], row[2]): row[3] for row in rows if len(row) == 4}
@@ -158,7 +158,7 @@ def _cell(mutant: Mutant, how: str) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Run those that are asked for; 1 if one lives without an excuse."""
+    """Run the requested mutants. Return 1 if one survives without an excuse."""
     chosen = [one for one in TABLE if not words or any(word in f"{one.path} {one.promise}" for word in words)]
     if not chosen:
         print(f"no mutant has {' or '.join(words)} in its file or promise", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Mistakes in what every call needs: shared/cni, signals, undo, launchers."""
+"""Mistakes in the parts that every call uses: shared/cni, signals, undo, launchers."""
 
 from __future__ import annotations
 

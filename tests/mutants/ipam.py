@@ -18,7 +18,7 @@ TABLE: tuple[Mutant, ...] = (
         "GC keeps a lease in the form of old of a container that is valid", "tests/system/test_host_local.py -k leases_of_old",
     ),
     Mutant(
-        "ipam/host_local/__init__.py", "store.is_taken(name)  # which", "pass  # which",
+        "ipam/host_local/__init__.py", "store.is_taken(name)  # removes", "pass  # removes",
         "GC removes files that are empty or garbled", "tests/faults/test_store.py -k garbled and by_gc",
     ),
     Mutant(
@@ -70,7 +70,7 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS says that the store cannot be written", "tests/faults/test_truth.py -k TestStatus and host-local",
     ),
     Mutant(
-        "ipam/host_local/__init__.py", "dead = look.dead()", "dead = set()",
+        "ipam/host_local/__init__.py", "dead = look.dead_leases()", "dead = set()",
         "STATUS calls no pool full whose leases are of dead pods", "tests/system/test_leases_of_the_dead.py -k full_pool",
     ),
     Mutant(
@@ -90,11 +90,11 @@ TABLE: tuple[Mutant, ...] = (
         "the gateway's address is given to no pod that asks for it", "tests/system/test_host_local.py -k cannot_be_had",
     ),
     Mutant(
-        "ipam/host_local/store.py", "if free.f_files and not free.f_favail:", "if False:",
+        "ipam/host_local/writable.py", "if free.f_files and not free.f_favail:", "if False:",
         "STATUS sees a file system without inodes", "tests/faults/test_truth.py -k inode",
     ),
     Mutant(
-        "ipam/host_local/store.py", "if free.f_blocks and not free.f_bavail:", "if False:",
+        "ipam/host_local/writable.py", "if free.f_blocks and not free.f_bavail:", "if False:",
         "STATUS sees a full file system", "tests/faults/test_truth.py -k full_file_system and host-local",
     ),
     Mutant(
@@ -134,11 +134,11 @@ TABLE: tuple[Mutant, ...] = (
         "a pod whose host link is there keeps its lease", "tests/system/test_leases_of_the_dead.py -k lives_on",
     ),
     Mutant(
-        "ipam/host_local/store.py", "        except OSError as error:\n            self._take_back(lease, made)\n", "        except OSError as error:\n",
+        "ipam/host_local/store.py", "        except OSError as error:\n            self._roll_back(lease, made)\n", "        except OSError as error:\n",
         "a reservation that the file system refuses leaves no lease", "tests/unit/test_store.py -k stores_own_files",
     ),
     Mutant(
-        "ipam/host_local/store.py", "                    self._take_back(lease, made)\n                    return False", "                    return False",
+        "ipam/host_local/store.py", "                    self._roll_back(lease, made)\n                    return False", "                    return False",
         "all addresses are leased or none", "tests/unit/test_store.py -k all_addresses_or_none",
     ),
     Mutant(
@@ -150,11 +150,11 @@ TABLE: tuple[Mutant, ...] = (
         "releasing one address keeps the mark of the other", "tests/unit/test_store.py -k one_address_of_two",
     ),
     Mutant(
-        "ipam/host_local/store.py", "self._write(name, content, posix.O_EXCL)", "self._write(name, content, posix.O_TRUNC)",
+        "ipam/host_local/files.py", "self._write(name, content, posix.O_EXCL)", "self._write(name, content, posix.O_TRUNC)",
         "without unnamed files, too, nobody's lease is overwritten", "tests/unit/test_store.py -k unnamed",
     ),
     Mutant(
-        "ipam/host_local/store.py", "            unlink_if_there(name, self.directory)\n            raise\n", "            raise\n",
+        "ipam/host_local/files.py", "            unlink_if_there(name, self.directory)\n            raise\n", "            raise\n",
         "without unnamed files, too, a full disk leaves no empty lease", "tests/unit/test_store.py -k unnamed",
     ),
     Mutant(
@@ -162,15 +162,15 @@ TABLE: tuple[Mutant, ...] = (
         "round robin goes on after a shorter address", "tests/system/test_host_local.py -k shorter_address",
     ),
     Mutant(
-        "ipam/host_local/store.py", "if found.st_mode & S_IFMT != S_IFREG or self.read(name) is not None:", "if self.read(name) is not None:",
+        "ipam/host_local/files.py", "if found.st_mode & S_IFMT != S_IFREG or self.read(name) is not None:", "if self.read(name) is not None:",
         "a symbolic link in the place of a lease is not removed", "tests/unit/test_store.py -k other_than_regular",
     ),
     Mutant(
-        "ipam/host_local/store.py", "posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC", "posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC",
+        "ipam/host_local/files.py", "posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC", "posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC",
         "no symbolic link leads the store elsewhere", "tests/unit/test_store.py -k symlink_in_place",
     ),
     Mutant(
-        "ipam/host_local/store.py", "held.st_mode & 0o022", "held.st_mode & 0o002",
+        "ipam/host_local/files.py", "held.st_mode & 0o022", "held.st_mode & 0o002",
         "a directory that a group may write is refused", "tests/unit/test_store.py -k others_may_write",
     ),
     Mutant(
@@ -218,7 +218,7 @@ TABLE: tuple[Mutant, ...] = (
         "every nameserver of resolv.conf is in the result", "tests/system/test_host_local.py -k routes_and_dns",
     ),
     Mutant(
-        "ipam/host_local/store.py", "            self.index.write(lease, OWN, [str(address) for _, address in chosen], mark)\n            for name in [str(address) for _, address in chosen]:\n                if not self._create(name, lease.content):\n                    self._take_back(lease, made)\n                    return False\n                made.append(name)\n", "            for name in [str(address) for _, address in chosen]:\n                if not self._create(name, lease.content):\n                    self._take_back(lease, made)\n                    return False\n                made.append(name)\n            self.index.write(lease, OWN, [str(address) for _, address in chosen], mark)\n",
+        "ipam/host_local/store.py", "            self.index.write(lease, OWN, [str(address) for _, address in chosen], mark)\n            for name in [str(address) for _, address in chosen]:\n                if not self._create(name, lease.content):\n                    self._roll_back(lease, made)\n                    return False\n                made.append(name)\n", "            for name in [str(address) for _, address in chosen]:\n                if not self._create(name, lease.content):\n                    self._roll_back(lease, made)\n                    return False\n                made.append(name)\n            self.index.write(lease, OWN, [str(address) for _, address in chosen], mark)\n",
         "the index knows of a lease before there is one", "tests/unit/test_store.py -k leases_of_its_own",
     ),
     Mutant(

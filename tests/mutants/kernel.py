@@ -1,4 +1,4 @@
-"""Mistakes in shared/net: links, addresses, routes, namespaces, netlink."""
+"""Mistakes in shared/net: links, addresses, routes, namespaces, netlink; and in the notes of admitted pods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLE: tuple[Mutant, ...] = (
         "a namespace's type is asked for on every architecture", "tests/unit/test_architectures.py",
     ),
     Mutant(
-        "shared/net/blake2.py", "mixed[12] ^= counted & MASK", "mixed[12] ^= len(block) & MASK",
+        "shared/cni/blake2.py", "mixed[12] ^= counted & MASK", "mixed[12] ^= len(block) & MASK",
         "names are the same on FIPS hosts", "tests/unit/test_accelerators.py",
     ),
     Mutant(
@@ -66,11 +66,11 @@ TABLE: tuple[Mutant, ...] = (
         "a new bridge has its limit in the message that makes it", "tests/system/test_learned_addresses.py -k without_another_message",
     ),
     Mutant(
-        "shared/net/netlink.py", "if not 8 <= length <= len(data) - start:", "if length < 8:",
+        "shared/net/messages.py", "if not 8 <= length <= len(data) - start:", "if length < 8:",
         "decoders stop at the end of a list of next hops", "tests/unit/test_wire.py -k next_hops",
     ),
     Mutant(
-        "shared/net/forwarding.py", "for name in relying(netlink):", "for name in ():",
+        "shared/net/forwarding.py", "for name in links_at_risk(netlink):", "for name in ():",
         "routes by router advertisements stay when forwarding goes on", "tests/system/test_accept_ra.py -k default_route",
     ),
     Mutant(
@@ -82,7 +82,7 @@ TABLE: tuple[Mutant, ...] = (
         "accept_ra 0 stays the administrator's choice", "tests/system/test_accept_ra.py -k judged",
     ),
     Mutant(
-        "shared/net/bridges.py", 'if bridge["index"] in forwarding.learned(netlink):', "if ():",
+        "shared/net/bridges.py", 'if bridge["index"] in forwarding.learned_links(netlink):', "if ():",
         "a bridge that is the node's own way out keeps its routes", "tests/system/test_accept_ra.py -k way_out",
     ),
     Mutant(
@@ -94,7 +94,7 @@ TABLE: tuple[Mutant, ...] = (
         "route_localnet stays on for the host ports that are left", "tests/system/test_route_localnet.py -k last_host_port",
     ),
     Mutant(
-        "shared/net/localnet.py", "    with turn(NOTES):\n", "    if is_on(name):\n        return\n    with turn(NOTES):\n",
+        "shared/net/localnet.py", "    with rules_lock.hold(NOTES):\n", "    if is_on(name):\n        return\n    with rules_lock.hold(NOTES):\n",
         "an ADD sees the switch that a concurrent DEL sets back", "tests/system/test_route_localnet.py -k between",
     ),
     Mutant(
@@ -236,11 +236,11 @@ TABLE: tuple[Mutant, ...] = (
         "a failing ADD leaves the uplink that another pod uses", "tests/unit/test_uplinks.py",
     ),
     Mutant(
-        "shared/net/uplinks.py", 'links.change_flags(index, before["flags"], IFF_UP)', "links.change_flags(index, 0, IFF_UP)",
+        "shared/net/uplinks.py", 'links.flags_request(index, before["flags"], IFF_UP)', "links.flags_request(index, 0, IFF_UP)",
         "a failing ADD leaves an uplink up that was up", "tests/system/test_uplinks.py -k takes_out",
     ),
     Mutant(
-        "shared/net/uplinks.py", "    if bridges.has_other_ports(netlink, bridge, *own):\n        # another", "    if False:\n        # another",
+        "shared/net/uplinks.py", "    if bridges.has_other_ports(netlink, bridge, *own):\n        # The port", "    if False:\n        # The port",
         "a pod that comes while a failing ADD takes the uplink out gets it back", "tests/unit/test_uplinks.py",
     ),
     Mutant(
@@ -281,8 +281,8 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shared/net/shaping.py",
-        'present["handle"] == ROOT_HANDLE and _is_limit(tc, present):\n        requests.append(removal(index, TC_H_ROOT, ROOT_HANDLE))',
-        '_is_limit(tc, present):\n        requests.append(removal(index, TC_H_ROOT, present["handle"]))',
+        'present["handle"] == ROOT_HANDLE and _is_limit(tc, present):\n        requests.append(removal_request(index, TC_H_ROOT, ROOT_HANDLE))',
+        '_is_limit(tc, present):\n        requests.append(removal_request(index, TC_H_ROOT, present["handle"]))',
         "DEL leaves a stranger's token bucket", "tests/system/test_bandwidth.py -k strangers_root",
     ),
     Mutant(
@@ -316,7 +316,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_neighbours.py -k sysctls_that_are_wrong",
     ),
     Mutant(
-        "shared/net/turns.py", "            self.descriptor = self._locked()\n", "            pass\n",
+        "shared/net/rules_lock.py", "            self.descriptor = self._locked()\n", "            pass\n",
         "calls that look at rules and change them take turns", "tests/faults/test_turns.py",
     ),
     Mutant(
@@ -344,7 +344,7 @@ TABLE: tuple[Mutant, ...] = (
         "a note under another's name counts for nothing", "tests/system/test_firewall_restored.py -k not_for_this_network",
     ),
     Mutant(
-        "shared/admission/claims.py", "        each(first, *(lambda take=take", "        _remove(owner)\n        each(first, *(lambda take=take",
+        "shared/admission/claims.py", "        run_all(first, *(lambda take=take", "        _remove(owner)\n        run_all(first, *(lambda take=take",
         "a note stays until its rules are gone", "tests/system/test_firewalld.py -k could_not_end",
     ),
     Mutant(

@@ -8,8 +8,8 @@ from typing import NamedTuple
 class Mutant(NamedTuple):
     """One mistake: `before` becomes `after` in the file; pytest then runs `tests` (paths and -k words).
 
-    `before` stands exactly once in the file; tests/unit/test_mutants.py holds that, so that a change of the code does
-    not leave mutants behind that are none.
+    `before` stands exactly once in the file. tests/unit/test_mutants.py holds that: a change of the code cannot leave
+    dead mutants behind.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""The plugins' own mistakes."""
+"""Mistakes in the plugins themselves."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS says that sysctls are hidden", "tests/system/test_hidden_sysctls.py -k tuning",
     ),
     Mutant(
-        "shared/pod/attachment.py", "        each(lambda: _remove_filters(host, own), disconnect)\n",
-        "        ipam and delegate.forward(call)\n        each(lambda: _remove_filters(host, own), disconnect)\n",
+        "shared/pod/attachment.py", "        run_all(lambda: _remove_filters(host, own), disconnect)\n",
+        "        ipam and delegate.forward(call)\n        run_all(lambda: _remove_filters(host, own), disconnect)\n",
         "DEL releases the address when rules and link are gone, not before", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "shared/pod/attachment.py", "each(lambda: _remove_filters(host, own), disconnect)", "(_remove_filters(host, own), disconnect())",
+        "shared/pod/attachment.py", "run_all(lambda: _remove_filters(host, own), disconnect)", "(_remove_filters(host, own), disconnect())",
         "DEL deletes the link even if the rules cannot be removed", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "shared/pod/attachment.py", "        links.silence(host, owner.host_link)", "        pass",
+        "shared/pod/attachment.py", "        links.set_down_if_exists(host, owner.host_link)", "        pass",
         "DEL silences a port before its MAC check goes", "tests/system/test_frames.py -k killed_at_any_message",
     ),
     Mutant(
-        "shared/frames/__init__.py", "lambda: links.silence(host, owner.host_link)", "lambda: None",
+        "shared/frames/__init__.py", "lambda: links.set_down_if_exists(host, owner.host_link)", "lambda: None",
         "a failing ADD silences the port before its MAC check goes", "tests/system/test_frames.py -k failing_add_that",
     ),
     Mutant(
@@ -141,11 +141,11 @@ TABLE: tuple[Mutant, ...] = (
         "CHECK names an ifb that is down", "tests/system/test_bandwidth.py -k check_names",
     ),
     Mutant(
-        "plugins/firewall.py", "    with turn(claims.RECORDS):\n        has_lost", "    if True:\n        has_lost",
+        "plugins/firewall.py", "    with rules_lock.hold(claims.RECORDS):\n        has_lost", "    if True:\n        has_lost",
         "firewall's ADD waits for its turn", "tests/faults/test_turns.py -k ADD",
     ),
     Mutant(
-        "plugins/firewall.py", "        with turn(claims.RECORDS):\n            restoration", "        if True:\n            restoration",
+        "plugins/firewall.py", "        with rules_lock.hold(claims.RECORDS):\n            restoration", "        if True:\n            restoration",
         "firewall's GC waits for its turn", "tests/faults/test_turns.py -k GC",
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""Mistakes in the rules of packet filters: shared/nft, shared/iptables, shared/dbus, filters and admission."""
+"""Mistakes in the packet filters: shared/nft, iptables, dbus, masquerade, hostports, admission, frames and pod."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ TABLE: tuple[Mutant, ...] = (
         "a DEL that is killed before it forgets UDP is found by the next one", "tests/faults/test_hostports.py -k killed_at_every_message",
     ),
     Mutant(
-        "shared/hostports/nftables.py", "        elif not registry.is_same_container(holder, owner):\n            raise Taken", "        elif False:\n            raise Taken",
+        "shared/hostports/nftables.py", "        elif not labels.is_same_container(holder, owner):\n            raise Taken", "        elif False:\n            raise Taken",
         "a host port that another pod has is refused across backends", "tests/system/test_portmap_iptables.py -k port_that_the_other",
     ),
     Mutant(
@@ -86,7 +86,7 @@ TABLE: tuple[Mutant, ...] = (
         "same-bridge lets pods of the bridge through where IP's hooks see them", "tests/system/test_firewall.py -k ingress_policy",
     ),
     Mutant(
-        "shared/admission/nftables.py", "kernel.commit([BRIDGES.element(name).remove(), *doomed])", "kernel.commit([BRIDGES.element(name).remove()])",
+        "shared/admission/nftables.py", "kernel.commit([BRIDGES.element(name).remove_request(), *doomed])", "kernel.commit([BRIDGES.element(name).remove_request()])",
         "a bridge is kept apart as long as one of its pods has the policy", "tests/system/test_firewall.py -k ingress_policy",
     ),
     Mutant(
@@ -120,7 +120,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_nft.py -k conflict",
     ),
     Mutant(
-        "shared/nft/registry.py", '    ours = f"{_shortened(network, LONGEST_NAMES[0])}/"', "    ours = _shortened(network, LONGEST_NAMES[0])",
+        "shared/nft/registry.py", "ours = labels.prefix_of(network)", "ours = labels.prefix_of(network)[:-1]",
         "GC leaves a network whose name only begins like this one's", "tests/system/test_nft.py -k collect",
     ),
     Mutant(
@@ -132,7 +132,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_nft.py -k collect",
     ),
     Mutant(
-        "shared/nft/registry.py", "        elif not is_whole(kernel, chain):\n            requests += chain.refill()\n", "",
+        "shared/nft/registry.py", "        elif not is_whole(kernel, chain):\n            requests += chain.refill_requests()\n", "",
         "a chain that has lost rules is refilled", "tests/system/test_nft.py -k damaged",
     ),
     Mutant(
@@ -143,7 +143,7 @@ TABLE: tuple[Mutant, ...] = (
         "CHECK names an element that leads elsewhere", "tests/system/test_nft.py -k elsewhere",
     ),
     Mutant(
-        "shared/nft/registry.py", 'name.split("/")[1:2] == label(owner).split("/")[1:2]', "True", "a port of another container's is taken",
+        "shared/nft/labels.py", 'label.split("/")[1:2] == of(owner).split("/")[1:2]', "True", "a port of another container's is taken",
         "tests/system/test_portmap.py -k port_that_is_taken",
     ),
     Mutant(
@@ -151,7 +151,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_nft.py -k cannot_be_read",
     ),
     Mutant(
-        "shared/nft/former.py", 'if holder not in ("", label(owner))]', "if holder]", "an attachment's own elements are not evicted", "tests/unit/test_former.py",
+        "shared/nft/former.py", 'if holder not in ("", labels.of(owner))]', "if holder]", "an attachment's own elements are not evicted", "tests/unit/test_former.py",
     ),
     Mutant(
         "shared/nft/former.py", '"~" not in name and ', "", "a label that was cut names nobody who is dead", "tests/unit/test_former.py",
@@ -204,7 +204,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_dead_holders.py -k records",
     ),
     Mutant(
-        "shared/hostports/iptables.py", "    with turn(hostport_records.DIRECTORY):\n", "    if True:\n", "portmap's ADD by iptables waits for its turn", "tests/faults/test_turns.py",
+        "shared/hostports/iptables.py", "    with rules_lock.hold(hostport_records.DIRECTORY):\n", "    if True:\n", "portmap's ADD by iptables waits for its turn", "tests/faults/test_turns.py",
     ),
     Mutant(
         "shared/hostports/iptables_lines.py", 'and interface_of(line) in ("", interface_words(ifname))', "", "DEL of an interface leaves the host ports of the pod's other one",
@@ -315,7 +315,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_nft.py tests/unit/test_nft.py -k rules",
     ),
     Mutant(
-        "shared/nft/ruleset.py", "        return [self._flush(), *(rule.append(self)", "        return [*(rule.append(self)", "a refilled chain has its rules and no others",
+        "shared/nft/ruleset.py", "        return [self._flush(), *(rule.append_request(self)", "        return [*(rule.append_request(self)", "a refilled chain has its rules and no others",
         "tests/system/test_nft.py -k damaged",
     ),
     Mutant(

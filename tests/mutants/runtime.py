@@ -234,7 +234,7 @@ TABLE: tuple[Mutant, ...] = (
         "addresses of link scope are not the pod's", "tests/system/test_cnitool.py -k kubelets_way",
     ),
     Mutant(
-        "shared/runtime/client.py", "            except BaseException as error:  # nobody", "            except CacheError as error:  # nobody",
+        "shared/runtime/client.py", "            except BaseException as error:  # without", "            except CacheError as error:  # without",
         "an attachment is taken back for whatever reason it cannot be remembered", "tests/system/test_client.py -k no_file_can_hold",
     ),
     Mutant(

@@ -172,12 +172,12 @@ def in_nfts_words() -> str:
 
 
 def main() -> None:
-    requests = [table.create() for table in SETS]
+    requests = [table.create_request() for table in SETS]
     for sets in SETS.values():
-        requests += [one.create(number) for number, one in enumerate(sets)]
+        requests += [one.create_request(number) for number, one in enumerate(sets)]
     for chain in (*ASIDE.values(), *chains()):
-        requests += chain.create()
-    Nfnetlink().commit([*requests, *(element.add("net/c1/eth0") for element in ELEMENTS)])
+        requests += chain.create_requests()
+    Nfnetlink().commit([*requests, *(element.add_request("net/c1/eth0") for element in ELEMENTS)])
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def client(chain: Chain) -> Client:
 @contextmanager
 def throw_away() -> Iterator[None]:
     """The body runs in a network namespace of its own."""
-    with closing(netns.throw_away()) as elsewhere, elsewhere:
+    with closing(netns.create_temporary()) as elsewhere, elsewhere:
         yield
 
 
@@ -137,7 +137,7 @@ def test_what_a_lost_namespace_left_gets_its_del_first(chain: Chain, client: Cli
 
 def test_entry_of_another_is_not_overwritten(chain: Chain, client: Client) -> None:
     client.add(chain.network("first"), Attachment("b-a", "/x"))
-    with pytest.raises(CacheError, match="of another attachment"):
+    with pytest.raises(CacheError, match="belongs to another attachment"):
         client.add(chain.network("first", name="net-b"), Attachment("a", "/x"))
     assert chain.order == ["first ADD"]
 

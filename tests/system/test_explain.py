@@ -29,12 +29,12 @@ from shared.cli.commands import parser
 explain.REHEARSAL = '''
 import json, sys
 sys.path[:] = {{!r}}
-from shared.net import netlink
-encode = netlink.encode
+from shared.net import messages
+encode = messages.encode
 def witness(kind, flags, sequence, message, *tables):
     print("SENT", json.dumps([kind, message]), file=sys.stderr, flush=True)
     return encode(kind, flags, sequence, message, *tables)
-netlink.encode = witness
+messages.encode = witness
 from shared.cli.explain.rehearsal import main
 main()
 '''

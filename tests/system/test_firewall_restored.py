@@ -62,7 +62,7 @@ def test_forward_becomes_drop(node: Node, variant: str, verb: str) -> None:
     assert outside(node, "a", "b") == NOBODY
     for pod in "ab":
         said = node.check(pod)
-        assert all(f"drops what {address}" in said for address in node.addresses(pod)), said
+        assert all(f"drops packets from {address}" in said for address in node.addresses(pod)), said
     repair(node, verb, "a", "b")
     assert outside(node, "a", "b") == ALL
     assert node.check("a") == node.check("b") == ""
@@ -92,7 +92,9 @@ def test_rules_that_let_a_pod_through_do_not_break_it(node: Node) -> None:
     node.host.run("sh", "-ec", "iptables -A FORWARD -j REJECT; ip6tables -I FORWARD -s fd00:1::/64 -j DROP")
     assert outside(node, "a") == [[]]
     said = node.check("a")
-    assert "iptables (nft) drops what 10.1.0.2" in said and "ip6tables (nft) drops what fd00:1::2" in said, said
+    assert (
+        "iptables (nft) drops packets from 10.1.0.2" in said and "ip6tables (nft) drops packets from fd00:1::2" in said
+    ), said
     node.add("b")
     assert outside(node, "a", "b") == [[4], [4]] or outside(node, "a", "b") == ALL
     assert "10.1.0.2" not in node.check("a")
@@ -423,7 +425,7 @@ def test_pods_of_an_older_release(node: Node, verb: str) -> None:
         node.host.run("ip", "link", "add", Owner(name, pod, "eth0").host_link, "type", "bridge")
     assert node.check("a") == ""
     node.host.run(*DROP)
-    assert "drops what 10.1.0.2" in node.check("a")
+    assert "drops packets from 10.1.0.2" in node.check("a")
     repair(node, verb, "a")
     assert outside(node, "a") == [[4, 6]] and node.check("a") == ""
     assert not {"10.2.0.2/32", "10.3.0.2/32"} & {*" ".join(node.pod_rules()).split()}

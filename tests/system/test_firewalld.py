@@ -142,7 +142,7 @@ def test_firewalld_is_never_started(node: Node, firewalld: Firewalld) -> None:
 def test_what_firewalld_refuses(node: Node, firewalld: Firewalld) -> None:
     node.pod("a")
     answer = node.call("ADD", "a", firewalldZone="nowhere")
-    assert answer.code == 7 and '"firewalldZone": "nowhere" is no zone' in answer.json["msg"], answer
+    assert answer.code == 7 and '"firewalldZone": "nowhere" is not a zone' in answer.json["msg"], answer
     assert node.records() == []
     firewalld.run("--zone=public", "--add-source=10.1.0.2/32")
     answer = node.call("ADD", "a")

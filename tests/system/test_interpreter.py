@@ -111,7 +111,7 @@ def test_tools_that_are_not_the_known_ones(site: Site) -> None:
     [
         ("shared/hostports/conditions.py", "import no_such_module\n", "no_such_module"),
         ("shared/hostports/iptables.py", "raise ValueError('disabled for FIPS')\n", "disabled for FIPS"),
-        ("shared/net/blake2.py", "def hexdigest(data, size):\n    return ''\n", "its BLAKE2 gives wrong digests"),
+        ("shared/cni/blake2.py", "def hexdigest(data, size):\n    return ''\n", "its BLAKE2 gives wrong digests"),
     ],
 )
 def test_a_python_that_answers_version_alone(site: Site, file: str, text: str, said: str) -> None:

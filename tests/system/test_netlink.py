@@ -43,7 +43,7 @@ ip -6 route add default dev br0 pref high
 COMPARE = """
 import json, sys
 from pyroute2.netlink.rtnl import rtmsg
-from shared.net import netlink, wire
+from shared.net import messages as codec, netlink, wire
 from tests.unit.kernel_end import read_by_pyroute2
 
 def plain(value):
@@ -56,7 +56,7 @@ for kind, message in (
     (wire.RTM_GETLINK, {"family": wire.AF_BRIDGE, "IFLA_EXT_MASK": 2}), (wire.RTM_GETLINK, {"IFLA_MASTER": 2}),
 ):
     kernel.sequence += 1
-    kernel.socket.send(netlink.encode(kind, wire.NLM_F_REQUEST | wire.NLM_F_DUMP, kernel.sequence, message))
+    kernel.socket.send(codec.encode(kind, wire.NLM_F_REQUEST | wire.NLM_F_DUMP, kernel.sequence, message))
     found = []
     while True:
         data = kernel.socket.recv(1 << 20)
@@ -64,7 +64,7 @@ for kind, message in (
             length, got = int.from_bytes(data[start:start + 4], "little"), int.from_bytes(data[start + 4:start + 6], "little")
             if got < wire.NLMSG_MIN_TYPE:
                 break
-            ours = netlink.decode(got, data, start + 16, start + length)
+            ours = codec.decode(got, data, start + 16, start + length)
             found.append((wire.MESSAGES[got], ours, read_by_pyroute2(got, data[start:start + length])))
         else:
             continue

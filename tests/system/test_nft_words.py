@@ -11,7 +11,8 @@ import pytest
 
 from shared.cli.explain import story, wiretap
 from shared.cli.explain.recorder import Recorder
-from shared.net.netlink import Request, encode
+from shared.net.messages import encode
+from shared.net.netlink import Request
 from shared.net.wire import NETLINK_NETFILTER
 from shared.nft import wire
 from tests.pretend import PretendHost

@@ -1,6 +1,6 @@
-"""The kernel's end of a netlink socket: keeps each request, answers as a test says.
+"""The kernel's end of a netlink socket: it keeps each request, and answers as a test says.
 
-A real socket pair stands between, so that framing, batching and sequence numbers are the ones on the wire.
+The requests go through a real socket pair, with the framing, batching and sequence numbers of a real socket.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Answering = Callable[[int, int, bytes], list[bytes]]
 
 
 def by_pyroute2(kind: int, flags: int, sequence: int, message: Message) -> bytes:
-    """The bytes that pyroute2 makes of a message in the form that shared.net.netlink takes."""
+    """Return the bytes that pyroute2 makes of a message in the form of shared.net.netlink."""
     out = CLASSES[MESSAGES[kind]]()
     out.update(_plain(message))
     out["header"].update(type=kind, flags=flags, sequence_number=sequence, pid=0)
@@ -43,7 +43,7 @@ def by_pyroute2(kind: int, flags: int, sequence: int, message: Message) -> bytes
 
 
 def _plain(message: Message) -> Message:
-    """Header fields beside a list of attributes, a repeated attribute once for each value."""
+    """Put the header's fields beside a list of attributes, a repeated attribute once for each value."""
     attributes: list[tuple[str, Any]] = []
     for name, value in message.items():
         if name.isupper():
@@ -53,7 +53,7 @@ def _plain(message: Message) -> Message:
 
 
 def read_by_pyroute2(kind: int, data: bytes) -> Message:
-    """A message's bytes, header included, as pyroute2 reads them, in the form that shared.net.netlink gives."""
+    """Return a message as pyroute2 reads its bytes, header included, in the form of shared.net.netlink."""
     message = CLASSES[MESSAGES[kind]](data)
     message.decode()
     return _folded(message)
@@ -72,18 +72,18 @@ def _folded(message: Any) -> Message:
 
 
 def error(number: int, sequence: int, request: bytes = bytes(16), *, flags: int = 0, trailer: bytes = b"") -> bytes:
-    """An NLMSG_ERROR; number 0 is an acknowledgement."""
+    """Return an NLMSG_ERROR; number 0 is an acknowledgement."""
     body = struct.pack("=i", -number) + request + trailer
     return struct.pack("=IHHII", 16 + len(body), NLMSG_ERROR, flags, sequence, 0) + body
 
 
 def done(sequence: int, flags: int = 0) -> bytes:
-    """The end of a dump."""
+    """Return the end of a dump."""
     return struct.pack("=IHHIIi", 20, NLMSG_DONE, flags, sequence, 0, 0)
 
 
 def split(data: bytes) -> list[bytes]:
-    """The messages of one datagram."""
+    """Return the messages of one datagram."""
     found = []
     while data:
         length = struct.unpack_from("=I", data)[0]
@@ -106,11 +106,11 @@ class FromKernel:
 
 
 class KernelEnd:
-    """A context manager with a `netlink` to talk to and the `requests` that came, as bytes.
+    """A context manager with a `netlink` to talk to and the received `requests`, as bytes.
 
-    `answering(kind, sequence, request)` gives the datagrams that answer a request; without it, requests that ask for
-    an acknowledgement get one, and RTM_GETLINK by name finds every name, with an index of its own and 1500 as MTU;
-    those in `absent` from the second time on. `of` is the class of the socket.
+    `answering(kind, sequence, request)` gives the datagrams that answer a request. Without it, requests that ask for an
+    acknowledgement get one. RTM_GETLINK by name finds every name, with an index of its own and 1500 as MTU; a name in
+    `absent` is missing the first time. `of` is the class of the socket.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class KernelEnd:
         self._theirs.close()
 
     def _serve(self) -> None:
-        with contextlib.suppress(ConnectionError):  # who was refused may leave before the rest has come
+        with contextlib.suppress(ConnectionError):  # a refused caller may leave before the rest has come
             while datagram := self._theirs.recv(1 << 20):
                 for request in split(datagram):
                     self.requests.append(request)
@@ -166,7 +166,7 @@ class KernelEnd:
 
 
 class Overrun:
-    """A socket that loses what was to be received at the n-th call."""
+    """A socket that loses the data to be received at the n-th call."""
 
     def __init__(self, socket: Any, *, at: int) -> None:
         self.socket, self.calls, self.at = socket, 0, at

@@ -1,4 +1,4 @@
-"""A second interpreter, for what changes the whole process: signals, blocked modules, file descriptors."""
+"""A second interpreter, for tests that change the whole process: signals, blocked modules, file descriptors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(script: str, *arguments: str, without: tuple[str, ...] = ()) -> str:
-    """What a script prints in this tree with some modules absent; fails the test where the script fails."""
+    """Return a script's output in this tree without some modules. Fail the test if the script fails."""
     blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in without)
     head = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{blocked}"
     done = subprocess.run(

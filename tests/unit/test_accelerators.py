@@ -1,4 +1,4 @@
-"""The interpreter's private modules, and the public ones that stand in for them."""
+"""The interpreter's private modules, and the public ones that replace them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.net import blake2
+from shared.cni import blake2
 from tests.unit.python import run
 
 CALL = """
@@ -29,7 +29,7 @@ def test_calls_into_the_c_library() -> None:
 
 
 def test_a_python_without_calls_into_the_c_library() -> None:
-    """The module can be imported, and so can all that need it for some calls; a call itself says what is missing."""
+    """The module can be imported, and so can its users; only a call itself says that something is missing."""
     told = run(
         """
         import shared.cni.execute, shared.net.netns
@@ -46,7 +46,7 @@ def test_a_python_without_calls_into_the_c_library() -> None:
 
 
 def test_calls_by_the_public_module() -> None:
-    """A _ctypes without the private functions: ctypes does it."""
+    """If _ctypes lacks the private functions, ctypes does it."""
     assert run("""
         import _ctypes, ctypes, os
         del _ctypes.dlsym, _ctypes.call_function
@@ -60,7 +60,7 @@ def test_calls_by_the_public_module() -> None:
 
 
 def test_a_call_that_succeeds_does_not_need_ctypes() -> None:
-    """Which costs 3 ms to import."""
+    """The import of ctypes costs 3 ms."""
     assert (
         run("""
         from shared import libc
@@ -101,8 +101,11 @@ def test_sockets_where_the_private_module_lacks_something() -> None:
 
 NAMES = """
 from shared.net.owner import Owner, stable_link
+from shared.runtime.attachment import Attachment
+from shared.runtime.cache import Cache
 owner = Owner("net", "c1", "eth0")
 print(owner.host_link, owner.host_mac, owner.pod_mac, stable_link("cni0.7"), stable_link("x" * 1000))
+print(Cache("/cache").path("net", Attachment("c" * 300, "")).name)
 """
 PUBLIC = "import hashlib\nsys.modules['_blake2'] = None\n"
 # What the builds of Python for hosts under FIPS have in the hash's place.

@@ -23,7 +23,7 @@ def test_ipv4() -> None:
 
 
 def total(data: bytes) -> int:
-    """The ones' complement sum, which is 0xFFFF over a header with a right checksum."""
+    """Return the ones' complement sum, which is 0xFFFF over a header with a right checksum."""
     found = sum(int.from_bytes(data[place : place + 2], "big") for place in range(0, len(data), 2))
     while found >> 16:
         found = (found & 0xFFFF) + (found >> 16)
@@ -48,5 +48,5 @@ def test_ipv6(value: int, mac: bytes) -> None:
 
 @pytest.mark.parametrize("address", ["10.1.0.5", "fd00:1::5"])
 def test_each_twice(address: str) -> None:
-    """One of them may get lost."""
+    """One of the frames may get lost."""
     assert len(announce._frames(MAC, Address.parse(address))) == 2

@@ -1,4 +1,4 @@
-"""Who may import whom, what the executables may import, and what no file may contain."""
+"""The allowed imports between modules, the executables' allowed imports, and forbidden text in files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ MODULES = {
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports anywhere; `from package import name` is package.name where that is a module."""
+    """Yield every module that a file imports anywhere.
+
+    `from package import name` is package.name if that is a module.
+    """
     for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -84,7 +87,7 @@ def layer(module: str) -> str:
 
 
 def unit(module: str) -> str:
-    """The part that plugins must not share: one executable's own modules."""
+    """Return the part that plugins must not share: one executable's own modules."""
     return ".".join(module.split(".")[:2])
 
 
@@ -98,7 +101,7 @@ def test_imports_go_downwards(module: str) -> None:
 
 
 def test_no_circles() -> None:
-    """No module needs itself by way of others, not even where the import stands in a function or is for types alone."""
+    """No module imports itself through others, even if an import stands in a function or serves types alone."""
     waiting = {module: {one for one in imports(path) if one in MODULES} - {module} for module, path in MODULES.items()}
     while free := [module for module, needed in waiting.items() if not needed & waiting.keys()]:
         for module in free:

@@ -1,7 +1,7 @@
-"""Numbers of the kernel that the code has as literals, compared with the headers of other architectures.
+"""Kernel numbers that the code has as literals, compared with the headers of other architectures.
 
-A literal says by its comment from which header it is: `IF_OPER_UP = 6  # linux/if.h`, or with the kernel's own name,
-`LINK_NAME_BYTES = 15  # IFNAMSIZ in linux/if.h, less the closing NUL`.
+A literal's comment names its header: `IF_OPER_UP = 6  # linux/if.h`, or also the kernel's own name, `LINK_NAME_BYTES =
+15  # IFNAMSIZ in linux/if.h, less the closing NUL`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from shared.net import netns
 
 ROOT = Path(__file__).resolve().parents[2]
-# Debian's architectures, each with its headers' directory and what uname(2) calls such a machine.
+# Debian's architectures, each with its headers' directory and uname(2)'s name for such a machine.
 ARCHITECTURES = {
     "arm64": ("aarch64-linux-gnu", "aarch64"),
     "armhf": ("arm-linux-gnueabihf", "armv7l"),
@@ -33,7 +33,7 @@ DIFFERENT = {"NS_GET_NSTYPE", "IOC_NONE"}  # request_of_type() knows how
 
 
 def literals() -> Iterator[tuple[str, str, int]]:
-    """Each literal: the kernel's name for it, its header, the number that the kernel should have."""
+    """Yield each literal: the kernel's name for it, its header, the number that the kernel should have."""
     for package in ("shared", "plugins", "ipam"):
         for path in sorted((ROOT / package).rglob("*.py")):
             for line in path.read_text().splitlines():
@@ -54,7 +54,7 @@ LITERALS = sorted({one for one in literals() if one[0] not in NOT_EXPORTED | DIF
 
 
 def numbers(architecture: str, wanted: list[tuple[str, str]], directory: Path) -> list[int]:
-    """What an architecture's headers have for names, each with its header."""
+    """Return an architecture's numbers of these names, each from its header."""
     headers = Path("/usr", ARCHITECTURES[architecture][0], "include")
     assert headers.is_dir(), f"no {headers}: install linux-libc-dev-{architecture}-cross"
     includes = "".join(f"#include <{header}>\n" for header in dict.fromkeys(header for _, header in wanted))
@@ -72,7 +72,7 @@ def numbers(architecture: str, wanted: list[tuple[str, str]], directory: Path) -
 
 
 def test_there_are_literals() -> None:
-    """Or the pattern finds none, and nothing is compared."""
+    """A pattern that finds nothing would compare nothing."""
     assert {"IF_OPER_UP", "CLONE_NEWNET", "IFNAMSIZ", "NFPROTO_INET"} <= {name for name, _, _ in LITERALS}
 
 

@@ -1,4 +1,4 @@
-"""Bridges that others change at the same moment: what is asked of the kernel, and what is done with its answers."""
+"""Bridges that other calls change at the same moment: the requests to the kernel, and the reactions to its answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shown(index: int, **more: Any) -> dict[str, Any]:
 
 
 class Kernel:
-    """A bridge that others delete: before the n-th request that is about it, for each n."""
+    """A bridge that others delete: before the n-th request about it, for each n."""
 
     def __init__(self, *moments: int, refusal: int = 0) -> None:
         self.moments = moments
@@ -76,7 +76,7 @@ def test_a_bridge_that_nobody_deletes() -> None:
 
 @pytest.mark.parametrize("moment", range(3, 6))
 def test_a_bridge_that_is_deleted_in_between_is_made_anew(moment: int) -> None:
-    """As a concurrent ADD that fails does: before it is looked up, comes up, or is joined."""
+    """A concurrent ADD that fails deletes it before it is looked up, comes up, or is joined."""
     kernel = Kernel(moment)
     assert attach(kernel)["index"] == kernel.joined == 42 and kernel.made == 2
 
@@ -103,7 +103,7 @@ def test_ports_of_others(port: dict[str, Any], expected: bool) -> None:
 
 
 def test_a_bridge_that_was_deleted_meanwhile_is_no_error() -> None:
-    """Of several ADDs that fail at once."""
+    """Several ADDs fail at once, and each deletes the bridge."""
 
     def answer(kind: int, sequence: int, _request: bytes) -> list[bytes]:
         if kind == RTM_DELLINK:
@@ -123,6 +123,6 @@ def test_a_bridge_that_was_deleted_meanwhile_is_no_error() -> None:
     ({"address": "02:00:00:00:00:02", "addr_assign_type": "3"}, False),
 ])  # fmt: skip
 def test_whether_a_bridges_mac_was_set(monkeypatch: pytest.MonkeyPatch, sysfs: dict[str, str], is_set: bool) -> None:
-    """By sysfs, which may show another network namespace: with a bridge of this name, but not of this MAC."""
+    """sysfs may show another network namespace, with a bridge of this name but not of this MAC."""
     monkeypatch.setattr(bridges, "_sysfs", lambda _link, attribute: sysfs.get(attribute, ""))
     assert (bridges.keep_mac_requests({**shown(4), "IFLA_ADDRESS": "02:00:00:00:00:01"}) == []) == is_set

@@ -118,7 +118,7 @@ def test_no_configuration(data: bytes) -> None:
 
 
 def test_white_space_around_the_document() -> None:
-    """JSON's four characters and no others, which Python strips, too; the plugin passes on what it has read."""
+    """Only JSON's four white-space characters are stripped; the plugin passes on the document as it has read it."""
     document = b'{"cniVersion":"1.0.0","name":"net"}'
     around = b" \t\r\n" + document + b"\n\r\t "
     made = configured(around)
@@ -158,7 +158,7 @@ def test_no_network_name(name: Any) -> None:
 
 
 def test_the_first_thing_wrong_is_told_first() -> None:
-    """JSON before version before name."""
+    """The order is JSON, version, name."""
     with pytest.raises(IncompatibleVersion):
         configured({"cniVersion": "9.9.9", "name": "/"})
     with pytest.raises(DecodingFailure):

@@ -1,4 +1,4 @@
-"""Conditions in configurations' words: which are understood, as what, and which are not."""
+"""Conditions in the words of configurations: their meaning, and refusals."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ TWO = [Prefix.parse("10.0.0.0/8"), ONE]
     (["ip6 daddr { fd00::/8, fd00::/ff00:: }"], 6, [], []),
 ])  # fmt: skip
 def test_several_values(texts: list[str], version: int, some: list[Any], none: list[Any]) -> None:
-    """Each value once; one that is left is no list."""
+    """Each value counts once; a single remaining value is no list."""
     parts = conditions.Parts(conditions.parse(texts, version))
     assert parts.some == [[address(side, value) for value in values] for side, values in some]
     assert parts.none == [address(side, value) for side, values in none for value in values]
@@ -110,7 +110,7 @@ def test_words_that_cannot_be_written(texts: list[str]) -> None:
     st.lists(st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(["!", "-m", "mark", "--mark", "--comment", "-o", "comment"])),
 )  # fmt: skip
 def test_no_word_of_iptables_becomes_another(texts: list[str]) -> None:
-    """What a line has is what was written: its words, as iptables-restore reads them, are those of the texts."""
+    """iptables-restore reads the line as the same words that the configuration has."""
     with contextlib.suppress(ValueError):
         matches = conditions.parse(["-m", "mark", *texts], 4, Taker())
         words = [word for field, _, values in matches if field == conditions.OTHER for word in map(str, values)]
@@ -128,6 +128,6 @@ def test_no_word_of_iptables_becomes_another(texts: list[str]) -> None:
     )
 )
 def test_anything_else(texts: list[str]) -> None:
-    """Expressions or ValueError, whatever is written there."""
+    """Any text gives expressions or ValueError."""
     with contextlib.suppress(ValueError):
         assert isinstance(conditions.parse(texts, 4), list)

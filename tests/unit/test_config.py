@@ -1,4 +1,4 @@
-"""Declared keys: how they are found, what each kind takes, and what an error says."""
+"""Declared keys: how they are found, the values that each kind accepts, and the text of errors."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_long_value_is_cut() -> None:
 
 @pytest.mark.parametrize("key", ["mac", "path"])
 def test_an_empty_text_is_not_set(key: str) -> None:
-    """As Go's types read it."""
+    """Go's types read an empty text so."""
     assert getattr(read({key: ""}), key) == Keys.fields[key].default
 
 
@@ -200,7 +200,7 @@ configurations = st.dictionaries(
 
 @pytest.mark.parametrize("keys", [bridge.Config, host_local.Config, Keys])
 def test_any_json_is_a_configuration_or_an_error(keys: type[Config]) -> None:
-    """Code 7 or a configuration, whatever stands where."""
+    """Any value at any place gives code 7 or a configuration."""
 
     @given(configurations)
     def judge(raw: dict[str, Any]) -> None:
@@ -214,7 +214,7 @@ def test_any_json_is_a_configuration_or_an_error(keys: type[Config]) -> None:
 
 @given(st.text(max_size=20))
 def test_names(value: str) -> None:
-    """ASCII, matched whole: a trailing newline is not a name."""
+    """Names are ASCII and matched as a whole: a trailing newline is not part of a name."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     allowed = set(letters + letters.upper() + "0123456789")
     expected = bool(value) and value[0] in allowed and set(value) <= allowed | set("_.-")
@@ -260,7 +260,7 @@ def test_no_link_names(value: str) -> None:
 
 
 def test_a_field_of_a_subclass() -> None:
-    """A configuration takes over the keys of the one that it derives from."""
+    """A configuration inherits the keys of its base class."""
 
     class More(Inner):
         word: str = field(text, "w", "a word")

@@ -1,4 +1,4 @@
-"""What a runtime reads from a configuration directory, and where it looks for a plugin."""
+"""The runtime's reading of a configuration directory, and its search for a plugin."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(path: Path, content: object) -> Path:
 
 
 def load_quietly(where: Path) -> list[NetworkConfigList]:
-    """A directory in which nothing is to be warned about."""
+    """Load a directory that must cause no warning."""
     warnings: list[str] = []
     networks = load(where, warnings.append)
     assert warnings == []

@@ -1,4 +1,4 @@
-"""Forgetting connections: what is asked and removed, in pyroute2's terms, and what is left alone."""
+"""Deleting conntrack entries: the requests in pyroute2's terms, and the entries that stay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCAL = ("192.0.2.1", "127.0.0.1", "fd00::1")
 
 
 def connection(sequence: int, family: int, destination: str, port: int, protocol: int = 17, **more: Any) -> bytes:
-    """What pyroute2 makes of a connection that the kernel tells of."""
+    """Return the message that pyroute2 makes of a conntrack entry."""
     version = "V4" if family == 2 else "V6"
     source = "192.0.2.9" if family == 2 else "fd00::9"
     proto = [["CTA_PROTO_NUM", protocol], ["CTA_PROTO_SRC_PORT", 5555], ["CTA_PROTO_DST_PORT", port]]
@@ -44,7 +44,7 @@ def read(request: bytes) -> Any:
 
 
 def forgotten(flows: set[Any], tracked: list[tuple[Any, ...]]) -> tuple[list[Any], list[tuple[Any, ...]]]:
-    """The dumps that were asked for, and (family, destination, port, id) of each removal."""
+    """Return the requested dumps, and (family, destination, port, id) of each deletion."""
 
     def answer(kind: int, sequence: int, request: bytes) -> list[bytes]:
         if kind == wire.IPCTNL_MSG_CT_GET:
@@ -90,12 +90,15 @@ TRACKED: list[tuple[Any, ...]] = [
     ({(4, "", 55)}, [(2, 17, 55, 40)], []), (set(), [], []),
 ])  # fmt: skip
 def test_what_is_forgotten(flows: set[Any], dumps: list[Any], removals: list[Any]) -> None:
-    """UDP to this host's mapped ports: not others' addresses, other ports or protocols, whatever the kernel's filter lets through."""
+    """Only UDP to this host's mapped ports is deleted.
+
+    The kernel's filter may pass others' addresses, other ports or other protocols.
+    """
     assert forgotten(flows, TRACKED) == (dumps, removals)
 
 
 def test_a_connection_is_named_by_all_that_tells_it_from_the_next() -> None:
-    """One with the same ends may have begun since, or be in another zone: the kernel compares the number and the zone."""
+    """An entry with the same ends may be newer, or be in another zone: the kernel compares the number and the zone."""
 
     def answer(kind: int, sequence: int, _request: bytes) -> list[bytes]:
         if kind != wire.IPCTNL_MSG_CT_GET:

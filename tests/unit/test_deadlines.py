@@ -10,7 +10,7 @@ ENDLESS = re.compile(r"\w+\.readline\(|for \w+ in \w+(\.\w+)*\.stdout:")
 
 
 def test_lines_are_read_with_a_deadline() -> None:
-    """By `read_line` of tests/pretend.py; scripts of other processes read what they like."""
+    """Tests use `read_line` of tests/pretend.py; scripts of other processes may read without it."""
     found = [
         f"{path.relative_to(TESTS)}:{number}"
         for path in TESTS.rglob("*.py")

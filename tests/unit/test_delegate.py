@@ -1,4 +1,4 @@
-"""The IPAM plugin that a configuration names, and no directory of CNI_PATH has."""
+"""A configuration's IPAM plugin that is in no directory of CNI_PATH."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""doctor: what it makes of its checks, and what a kernel is known to have."""
+"""doctor: its report of its checks, and its knowledge of a kernel's features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.cli.doctor.findings import Finding
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *looks: list[Finding | Exception]
 ) -> tuple[int, Any]:
-    """doctor with one check that finds at each look what it is given."""
+    """Run doctor with one check that returns these findings at each look."""
     left = list(looks)
 
     def check(_node: object) -> Iterator[Finding]:

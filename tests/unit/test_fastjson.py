@@ -53,7 +53,7 @@ NO_JSON = [
 
 @pytest.mark.parametrize("data", NO_JSON)
 def test_what_is_not_json(data: bytes) -> None:
-    """ValueError for each: no StopIteration, no RecursionError."""
+    """Each raises ValueError, never StopIteration or RecursionError."""
     with pytest.raises(ValueError):  # noqa: PT011 - the reason is the decoder's
         loads(data)
 
@@ -91,7 +91,7 @@ for data in NO_JSON:
 
 
 def test_without_the_private_module() -> None:
-    """json in its place, with the same answers."""
+    """json replaces it, with the same answers."""
     script = BOTH_WAYS.replace("NO_JSON", repr([data for data in NO_JSON if len(data) < 100]))
     private, public = run(script), run(script, without=("_json",))
     assert "read" not in private

@@ -1,4 +1,4 @@
-"""Whose an element or a label is, as the suite's tables tell: one's own, another's, of the dead."""
+"""The owner of an element or a label: one's own attachment, another's, or a dead one's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from shared.cni.ip import Address
 from shared.net import liveness
 from shared.net.owner import Owner
-from shared.nft import former, registry
+from shared.nft import former, labels
 from shared.nft.registry import INET
 
 OWNER = Owner("net", "c1", "eth0")
@@ -22,7 +22,7 @@ LONG = "n" * 40
     ("somebody", True),
 ])  # fmt: skip
 def test_elements_of_others(monkeypatch: pytest.MonkeyPatch, holder: str, is_anothers: bool) -> None:
-    """What is not there, and one's own, is not evicted."""
+    """An absent element, and one's own, are not evicted."""
     kernel: Any = None
     monkeypatch.setattr(former, "holders", lambda _kernel, elements: [holder] * len(elements))
     found = former.others(kernel, INET, ["masq", "admitted"], [POD], OWNER)
@@ -34,10 +34,10 @@ def test_elements_of_others(monkeypatch: pytest.MonkeyPatch, holder: str, is_ano
 @pytest.mark.parametrize(("label", "links", "expected"), [
     ("net/c1/eth0", [], True), ("net/c1/eth0", [OWNER.host_link], False), ("net/c1/eth0", ["eth0"], True),
     ("net/c1", [], False), ("shared", [], False), ("", [], False), ("a/b/c/d", [], False),
-    (registry.label(Owner(LONG, "c1", "eth0")), [], False), (registry.label(Owner("net", "c" * 90, "eth0")), [], False),
+    (labels.of(Owner(LONG, "c1", "eth0")), [], False), (labels.of(Owner("net", "c" * 90, "eth0")), [], False),
 ])  # fmt: skip
 def test_labels_of_the_dead(monkeypatch: pytest.MonkeyPatch, label: str, links: list[str], expected: bool) -> None:
-    """Nobody can tell the link's name of a label that was cut, or is none."""
+    """A cut label, or none, does not tell the link's name."""
     monkeypatch.setattr(liveness, "is_link", lambda name: name in links)
     assert former.has_lost_link(label) == expected
 
@@ -47,7 +47,7 @@ def test_labels_of_the_dead(monkeypatch: pytest.MonkeyPatch, label: str, links: 
     ("other/c1/eth0/x", False), ("shared", False),
 ])  # fmt: skip
 def test_namesakes(label: str, expected: bool) -> None:
-    """The same container and interface in another network, and nothing else."""
+    """A namesake is the same container and interface in another network, and nothing else."""
 
     class Kernel:
         def dump_elements(self, _of: object) -> list[dict[str, bytes]]:

@@ -1,4 +1,4 @@
-"""Comparing thousands of rules with thousands of lines: as often as there are lines, not as often as there are pairs."""
+"""Comparing thousands of rules with thousands of lines: the cost grows with the lines, not with the pairs."""
 
 # ruff: noqa: SLF001  (the commands are made inside)
 
@@ -23,7 +23,7 @@ POD = Prefix.parse("10.1.0.5/24")
 
 
 class Line(str):
-    """A line of iptables-save that counts what it is compared with."""
+    """A line of iptables-save that counts its comparisons."""
 
     __slots__ = ()
     __hash__ = str.__hash__
@@ -44,7 +44,7 @@ def exempt(count: int) -> list[Prefix]:
 
 
 def of_host_ports(count: int, host: str = "") -> tuple[list[str], Callable[[], list[str]]]:
-    """The lines of so many host ports, and CHECK of them."""
+    """Return the lines of so many host ports, and CHECK of them."""
     one = forwarding(count, host)
     lines = [*one.shared(), *(line for is_at in (True, False) for line in one.entries(4, is_at=is_at))]
     lines += [line for is_at in (True, False) for line in one.inside(4, is_at=is_at)]
@@ -52,13 +52,13 @@ def of_host_ports(count: int, host: str = "") -> tuple[list[str], Callable[[], l
 
 
 def of_networks(count: int) -> tuple[list[str], Callable[[], list[str]]]:
-    """The lines of so many networks, and CHECK of them."""
+    """Return the lines of so many networks, and CHECK of them."""
     networks = exempt(count)
     return masquerade._rules(OWNER, 4, [POD], networks), lambda: masquerade.problems(OWNER, [POD], networks)
 
 
 def of_a_repeated_add(count: int) -> tuple[list[str], Callable[[], list[str]]]:
-    """The same lines, and an ADD that finds them."""
+    """Return the same lines, and an ADD that finds them."""
     wanted = masquerade._rules(OWNER, 4, [POD], exempt(count))
     return wanted, lambda: masquerade._completion_commands(
         [Line(line) for line in wanted], OWNER, wanted, [POD.address]
@@ -82,7 +82,7 @@ def test_lines_are_looked_up(monkeypatch: pytest.MonkeyPatch, of: Callable[[int]
 
 @pytest.mark.row(28)
 def test_rules_for_one_address_are_put_in_front_without_counting() -> None:
-    """Each at the front, the last first: iptables would walk to the place that a number names."""
+    """Each rule is inserted at the front, the last first: iptables would walk to a numbered place."""
     one = forwarding(40, "192.0.2.1")
     commands = hostports._plan_rules(4, {"nat": []}, one)["nat"]
     inserted = [command for command in commands if command.startswith("-I CNI-")]
@@ -92,7 +92,7 @@ def test_rules_for_one_address_are_put_in_front_without_counting() -> None:
 
 
 def test_a_chain_to_which_another_address_leads_stays() -> None:
-    """Of an address that a new pod gets, the rules of the former pod go, and its chain with the last of them."""
+    """If a new pod gets an address, the former pod's rules go, and its chain with the last of them."""
     own = masquerade.chain_of("net", "c1")
     to = f'-m comment --comment "x" -j {own}'
     others = "CNI-" + "a" * 24
@@ -109,7 +109,7 @@ def test_a_chain_to_which_another_address_leads_stays() -> None:
 
 @pytest.mark.parametrize("refusals", [0, 1, programs.TRIES - 1])
 def test_a_table_is_read_anew_after_a_refusal(monkeypatch: pytest.MonkeyPatch, refusals: int) -> None:
-    """What was known may be what another program has changed since."""
+    """Another program may have changed the table since it was read."""
     tried: list[object] = []
 
     def commit(_tables: object, wanted: object) -> None:
@@ -127,7 +127,7 @@ def test_a_table_is_read_anew_after_a_refusal(monkeypatch: pytest.MonkeyPatch, r
 
 @pytest.mark.parametrize("ifname", ['e"th', "e'th", "e\\", "-j", "e;th", "!", 'x" -j ACCEPT'])
 def test_an_interfaces_name_adds_no_words_to_a_rule(ifname: str) -> None:
-    """One that iptables would not take as it is has a digest, and another for each name."""
+    """A name that iptables would not accept as it is has a digest, another for each name."""
     assert re.fullmatch(r'if: \\"[0-9a-f]{12}\\"', interface_words(ifname))
     assert interface_words(ifname) != interface_words(ifname + "x")
 

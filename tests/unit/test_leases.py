@@ -1,4 +1,4 @@
-"""cnitool ipam's pure parts: how full a pool is, ages and numbers for people, and an action that may be left out."""
+"""cnitool ipam's pure parts: the use of a pool, ages and numbers for people, and an action that may be left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.cni.ip import Address, Prefix
 
 @st.composite
 def ranges(draw: st.DrawFn) -> RangeSet:
-    """A few ranges of one /16 that do not overlap, the gateway in or outside."""
+    """Draw a few ranges of one /16 that do not overlap, with the gateway inside or outside."""
     bounds = sorted(draw(st.lists(st.integers(1, 0xFFFE), min_size=2, max_size=8, unique=True)))
     base = Prefix.parse("10.1.0.0/16")
     first = [base.first + number for number in bounds]
@@ -27,7 +27,7 @@ def ranges(draw: st.DrawFn) -> RangeSet:
 
 @given(ranges(), st.lists(st.integers(0, 0x1FFFF), unique=True, max_size=20))
 def test_usage(entry: RangeSet, taken: list[int]) -> None:
-    """The size is what host-local can give out; leases elsewhere, and of the gateway, use nothing of it."""
+    """The size counts the addresses that host-local can give out. Leases elsewhere, and of the gateway, use none of it."""
     names = [Address.parse("10.1.0.0") + number for number in taken]
     pool = Pool("net", "/nowhere", sets=[entry], held=[Held(str(one), Lease("a", ""), 0) for one in names])
     (usage,) = pool.usage()

@@ -1,4 +1,4 @@
-"""Deleting many links: what is asked of the kernel, and what is done if it refuses."""
+"""Deleting many links: the requests to the kernel, and the reaction if it refuses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOOMED = (3, 4, 5)
 
 
 class Kernel:
-    """Links 1 to 7 in the groups 0 and 77, of which others take one at the moment that is named."""
+    """Links 1 to 7 in the groups 0 and 77. Others take one at the given moment."""
 
     def __init__(
         self, *, groups: bool = True, stubborn: int = 0, taken_by_others: int = 0, renamed_by_others: int = 0
@@ -70,7 +70,7 @@ class Kernel:
 
 
 def delete(kernel: Kernel, *doomed: int) -> list[dict[str, Any]]:
-    """What was asked of the kernel for deleting them."""
+    """Return the requests that delete these links."""
     with KernelEnd(kernel) as end:
         links.delete_all(end.netlink, lambda link: link["IFLA_IFNAME"] in {f"link{index}" for index in doomed})
     return [message for message in kernel.asked if message["kind"] == RTM_DELLINK]
@@ -78,7 +78,7 @@ def delete(kernel: Kernel, *doomed: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("number", "expected"), [(errno.EINVAL, False), (errno.ENODEV, True), (errno.EPERM, True)])
 def test_whose_namespace_is_alive(number: int, expected: bool) -> None:
-    """The kernel knows a deleted namespace's number no more; any other answer, and none, is no proof of that."""
+    """The kernel no longer knows a deleted namespace's number. No other answer proves that it is deleted."""
     with KernelEnd(lambda _kind, sequence, _request: [error(number, sequence)]) as end:
         link = {"IFLA_LINK": 5, "IFLA_LINK_NETNSID": 0}
         assert links.leads_to_pod(end.netlink, link) == expected
@@ -87,7 +87,7 @@ def test_whose_namespace_is_alive(number: int, expected: bool) -> None:
 
 
 def test_one_request_for_all() -> None:
-    """By a group in which there is no other link."""
+    """The links are put into a group that has no other link."""
     kernel = Kernel()
     (deletion,) = delete(kernel, *DOOMED)
     assert sorted(kernel.links) == [1, 2, 6, 7]
@@ -127,7 +127,7 @@ def test_a_link_that_is_another_ones_meanwhile_stays() -> None:
 
 
 def test_a_group_in_which_others_are_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is that of all links, which is 0."""
+    """The group of all links, which is 0, is not used either."""
     drawn = iter([(77).to_bytes(4, "big"), bytes(4), (78).to_bytes(4, "big")])
     monkeypatch.setattr("posix.urandom", lambda _: next(drawn))
     kernel = Kernel()
@@ -142,7 +142,7 @@ def test_a_kernel_that_deletes_no_groups() -> None:
 
 
 def test_a_link_that_cannot_be_deleted() -> None:
-    """The others are deleted all the same, and the error is raised."""
+    """The other links are deleted all the same, and the error is raised."""
     kernel = Kernel(stubborn=4)
     with pytest.raises(NetlinkError) as raised:
         delete(kernel, *DOOMED)

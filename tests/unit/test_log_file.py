@@ -1,4 +1,4 @@
-"""The log's file: what is added by many at once is there, whole and once; settings are what their declarations say."""
+"""The log's file: lines that many processes add at once are there, whole and once; settings match their declarations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def files(path: Path) -> list[Path]:
 
 
 def write(path: Path, writer: int) -> None:
-    """In a process of its own: lines of many lengths, some longer than a page of memory."""
+    """Write lines of many lengths, some longer than a page of memory, in a process of its own."""
     signals.install()
     status = 1
     try:
@@ -39,7 +39,7 @@ def write(path: Path, writer: int) -> None:
 
 
 def written_by_many(path: Path) -> None:
-    """All at once; each line is there afterwards, whole and once."""
+    """Write from many processes at once. Each line must be there afterwards, whole and once."""
     children = []
     for writer in range(WRITERS):
         child = os.fork()
@@ -54,7 +54,7 @@ def written_by_many(path: Path) -> None:
 
 
 def test_many_writers_lose_and_tear_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With so many full files kept that none falls out; a new one is begun every few lines."""
+    """So many full files are kept that none is lost; a new file begins every few lines."""
     monkeypatch.setattr(suite, "LOGS_KEPT", 100)
     monkeypatch.setattr(log, "LOCK_SECONDS", 300.0)
     path = tmp_path / "log"
@@ -71,7 +71,10 @@ def test_many_writers_that_do_not_wait_lose_and_tear_nothing(tmp_path: Path, mon
 
 
 def test_a_file_that_is_renamed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By another call that found it full, while this one waits for the lock: the line goes into the new file."""
+    """The line goes into the new file.
+
+    Another call found the file full and renamed it while this one waits for the lock.
+    """
     path, full = tmp_path / "log", tmp_path / "log.1"
     log.append(str(path), b"first\n", SIZE)
     lock = log._lock  # noqa: SLF001 - the moment that is meant
@@ -106,7 +109,7 @@ def test_a_line_longer_than_a_full_file(tmp_path: Path) -> None:
 
 
 def test_what_comes_to_pass_while_an_add_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is part of the undoing; the step that failed is the one before."""
+    """Errors of the rollback belong to it; the step that failed is the one before."""
     marks = ["start", "ipam.lock", "pod", steps.UNDO, "ipam.lock", "netns", steps.ANSWER, steps.LOG]
     monkeypatch.setattr(steps, "begun", [(mark, float(2**number)) for number, mark in enumerate(marks)])
     call = Call({"CNI_COMMAND": "STATUS", "CNI_PATH": "/"})

@@ -1,4 +1,4 @@
-"""The table of mutants is about the code as it is, and its runner counts what tests have noticed, nothing else."""
+"""The table of mutants quotes the present code, and its runner counts only failures of tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_no_mutant_stands_twice() -> None:
 
 
 def test_every_area_has_mutants() -> None:
-    """The table is made of all of them."""
+    """The table is made of all areas."""
     areas = {path.stem for path in (ROOT / "tests/mutants").glob("*.py")} - {"__init__", "__main__", "mutant", "table"}
     modules = [importlib.import_module(f"tests.mutants.{area}") for area in sorted(areas)]
     assert all(module.TABLE for module in modules)
@@ -64,7 +64,10 @@ def test_zero():
 def test_outcomes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, tests: str, expected: str
 ) -> None:
-    """What no test can run, or any test would notice, does not count; a mutant that hangs is ended with its children."""
+    """A mutant that no test can run, or that any test would notice, does not count.
+
+    A mutant that hangs is ended with its children.
+    """
     (tmp_path / "code_under_test.py").write_text(CODE)
     (tmp_path / "test_it.py").write_text(TESTS)
     (tmp_path / ".venv").symlink_to((ROOT / ".venv").resolve())

@@ -1,4 +1,4 @@
-"""nf_tables messages against pyroute2's encoding; what commit makes of the kernel's answers; comments and types."""
+"""nf_tables messages against pyroute2's encoding; commit's reactions to the kernel's answers; comments and types."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from pyroute2.netlink import nfnetlink
 from pyroute2.netlink.nfnetlink import nftsocket
 
 from shared.cni.ip import Address, Prefix
-from shared.net.netlink import NetlinkError, Request, decode, encode
+from shared.net.messages import decode, encode
+from shared.net.netlink import NetlinkError, Request
 from shared.net.owner import Owner
 from shared.nft import expressions as x
-from shared.nft import registry, ruleset, wire
+from shared.nft import labels, registry, ruleset, wire
 from shared.nft.ruleset import Chain, Element, Rule, Set, Table, addressed, comment, comment_of
 from shared.nft.transaction import Nfnetlink, NoNfTables
 from tests.unit.kernel_end import KernelEnd, Overrun, error
@@ -82,7 +83,7 @@ several = st.one_of(
 
 
 def by_pyroute2(request: Request, rule: list[Expression] | None = None) -> bytes:
-    """The bytes that pyroute2 makes of a request, whose rule's expressions are given apart."""
+    """Return the bytes that pyroute2 makes of a request. The rule's expressions are given apart."""
     out = CLASSES[wire.MESSAGES[request.kind]]()
     message = dict(request.message)
     if rule is not None:
@@ -110,7 +111,7 @@ def _in_their_form(message: Message) -> Message:
 
 
 def same(request: Request, rule: list[Expression] | None = None) -> None:
-    """Both write the same bytes, and the codec reads back what went in."""
+    """Compare both encodings, and read the message back with the codec."""
     ours = encode(request.kind, request.flags, 9, request.message, wire)
     assert ours == by_pyroute2(request, rule)
     read = decode(request.kind, ours, 16, len(ours), wire)
@@ -120,7 +121,7 @@ def same(request: Request, rule: list[Expression] | None = None) -> None:
 @given(st.lists(single | several, min_size=1, max_size=8), names)
 def test_rules(parts: list[Any], purpose: str) -> None:
     rule = [one for part in parts for one in ([part] if isinstance(part, dict) else part)]
-    request = Rule(purpose, *parts).append(CHAIN)
+    request = Rule(purpose, *parts).append_request(CHAIN)
     same(request, rule)
 
 
@@ -129,21 +130,24 @@ def test_tables_and_chains(name: str, kind: str, hook: int, priority: int) -> No
     table = Table(wire.NFPROTO_INET, name)
     for chain in (Chain(table, name, (), (kind, hook, priority)), Chain(table, name, ())):
         for request in (
-            *chain.create(),
-            *chain.refill(),
-            *chain.remove(),
-            chain.query(),
-            table.create(),
-            table.query(),
+            *chain.create_requests(),
+            *chain.refill_requests(),
+            *chain.remove_requests(),
+            chain.query_request(),
+            table.create_request(),
+            table.query_request(),
         ):
             same(request)
 
 
 def test_sets() -> None:
     for one in (V4, PORTS, MACS, Set(INET, "links", (ruleset.IFNAME,))):
-        same(one.create(7))
-        same(one.query())
-    assert PORTS.create(1).message["NFTA_SET_KEY_LEN"] == 8 and PORTS.create(1).message["NFTA_SET_DATA_LEN"] == 20
+        same(one.create_request(7))
+        same(one.query_request())
+    assert (
+        PORTS.create_request(1).message["NFTA_SET_KEY_LEN"] == 8
+        and PORTS.create_request(1).message["NFTA_SET_DATA_LEN"] == 20
+    )
 
 
 @given(v4, v6, ports, ports, macs, names)
@@ -152,13 +156,13 @@ def test_elements(low: Address, high: Address, port: str, other: str, mac: str, 
         V4.element(str(low), to=x.verdict("goto", "masq-1")), V4.element(str(low), to=x.verdict("drop")),
         PORTS.element("udp", port, to=(str(high), other)), MACS.element("veth0", mac),
     ):  # fmt: skip
-        for request in (element.add(owner), element.remove(), element.query()):
+        for request in (element.add_request(owner), element.remove_request(), element.query_request()):
             same(request)
 
 
 @given(prefixes, st.binary(min_size=16, max_size=16))
 def test_masks_of_prefixes(prefix: Prefix, packet: bytes) -> None:
-    """What the expressions compute is what netaddr says, for any length."""
+    """The expressions compute netaddr's answer for any length."""
     loaded = packet[: prefix.address.bits // 8]
     *_, compared = expression = x.address("saddr", prefix)
     if prefix.length < prefix.address.bits:
@@ -184,13 +188,13 @@ def _packed(packet: bytes, prefix: Prefix) -> tuple[int, bytes]:
     (ruleset.ETHER_ADDR, "02:00"), (ruleset.ETHER_ADDR, "02:00:00:00:00:zz"),
 ])  # fmt: skip
 def test_values_of_another_type(kind: ruleset.Type, text: str) -> None:
-    with pytest.raises(ValueError, match=f"is no {kind.name}"):
+    with pytest.raises(ValueError, match=f"is not of type {kind.name}"):
         kind.pack(text)
 
 
 @given(st.sampled_from(["tcp", "udp", "sctp"]), ports, v6, macs)
 def test_keys_as_text(protocol: str, port: str, address: Address, mac: str) -> None:
-    """What the registry writes down is read again as the same key."""
+    """The registry reads its own text back as the same key."""
     v6_set = Set(INET, "v6", (ruleset.IPV6_ADDR, ruleset.INET_SERVICE))
     for of, key in ((PORTS, (protocol, port)), (MACS, ("veth0", mac)), (v6_set, (str(address), port))):
         packed = of.pack(key)
@@ -241,11 +245,11 @@ def test_registration(network: str, container_id: str, ifname: str, addresses: l
         Owner(network + "x", container_id, ifname), Owner(network, container_id + "x", ifname),
         Owner(network, container_id, "x" + ifname[:14]),
     ):  # fmt: skip
-        assert registry.label(other) != name or other.ifname == ifname
+        assert labels.of(other) != name or other.ifname == ifname
 
 
 def test_a_rule_of_another_release_is_another() -> None:
-    """By its comment, although its purpose is the same: a chain that has it is refilled."""
+    """Its comment differs, although its purpose is the same: a chain that has it is refilled."""
     one, same, other = (Rule("pods", x.link("iifname", name), x.drop()) for name in ("cni0", "cni0", "cni1"))
     assert one.comment == same.comment != other.comment
     assert one.comment.startswith("pods ") and other.comment.startswith("pods ")
@@ -254,7 +258,7 @@ def test_a_rule_of_another_release_is_another() -> None:
 @pytest.mark.row(28)
 @pytest.mark.parametrize("width", range(1, 25))
 def test_registration_of_thousands(width: int) -> None:
-    """More than 999 parts, whatever place the number leaves in the first."""
+    """The list has more than 999 parts, and the number takes room from the first."""
     rules = registry.Ruleset(INET, "masquerade", [V4], ())
     elements = [V4.element(f"10.111.{n >> 8}.{n & 255}", to=x.verdict("accept")) for n in range(7_000)]
     texts = registry.texts(rules, Owner("n" * width, "c" * 30, "eth0"), elements)
@@ -266,7 +270,7 @@ def test_registration_of_thousands(width: int) -> None:
 
 
 def answering(refused: dict[int, int]) -> Any:
-    """Answers the n-th message of a batch with an errno, and acknowledges what asks for it."""
+    """Return an answer function: the n-th message of a batch gets its errno (0 acknowledges it), others get none."""
     counted = []
 
     def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
@@ -277,11 +281,11 @@ def answering(refused: dict[int, int]) -> Any:
     return answer
 
 
-REQUESTS = [V4.element(f"10.0.0.{host}", to=x.verdict("accept")).add("net/c1/eth0") for host in (1, 2, 3)]
+REQUESTS = [V4.element(f"10.0.0.{host}", to=x.verdict("accept")).add_request("net/c1/eth0") for host in (1, 2, 3)]
 
 
 def test_a_batch() -> None:
-    """Begin and end around it, an acknowledgement asked for once, by the last."""
+    """A batch has a begin and an end, and its last message asks for the one acknowledgement."""
     with KernelEnd(answering({}), of=Nfnetlink) as kernel:
         kernel.netlink.commit(REQUESTS)
     headers = [struct.unpack_from("=IHHII", request) for request in kernel.requests]
@@ -319,7 +323,7 @@ def test_a_refusal_of_the_last_names_it() -> None:
 
 
 def test_a_batch_that_fails_as_a_whole() -> None:
-    """Its beginning alone is answered; what else comes is left for nobody."""
+    """Only the batch's beginning is answered; no later answer is left in the socket."""
     with KernelEnd(answering({0: errno.EPERM}), of=Nfnetlink) as kernel:
         with pytest.raises(NetlinkError) as raised:
             kernel.netlink.commit(REQUESTS)
@@ -339,10 +343,10 @@ def test_no_nf_tables() -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL, errno.EPERM, errno.ENOMEM])
 def test_what_is_not_there_and_what_cannot_be_read(number: int) -> None:
-    """A set, a chain and a table that are absent have nothing; another reason is none to believe that."""
+    """An absent set, chain or table has nothing; another errno does not prove that it is absent."""
     looks: list[Callable[[Any], object]] = [
         lambda kernel: kernel.dump_elements(INET_SET), lambda kernel: kernel.dump_chains(INET_SET.table),
-        lambda kernel: kernel.get_all([INET_SET.query()]),
+        lambda kernel: kernel.get_all([INET_SET.query_request()]),
     ]  # fmt: skip
     for look in looks:
         with KernelEnd(lambda _kind, sequence, _request: [error(number, sequence)], of=Nfnetlink) as kernel:
@@ -355,7 +359,7 @@ def test_what_is_not_there_and_what_cannot_be_read(number: int) -> None:
 
 
 def test_an_overrun_buffer() -> None:
-    """A success is one small answer, which is there; of many refusals the first will do."""
+    """A success is one small answer, which arrives; of many refusals the first is enough."""
     with KernelEnd(answering({}), of=Nfnetlink) as kernel:
         kernel.netlink.socket = Overrun(kernel.netlink.socket, at=1)
         kernel.netlink.commit(REQUESTS)
@@ -368,7 +372,7 @@ def test_an_overrun_buffer() -> None:
 
 
 def test_nothing_is_left_of_an_overrun_buffer() -> None:
-    """The refusals that nobody waits for would crowd out the next answers."""
+    """Unread refusals would displace the next answers."""
     with KernelEnd(lambda _kind, sequence, _request: [error(errno.EEXIST, sequence)], of=Nfnetlink) as kernel:
         kernel.netlink.socket = Overrun(kernel.netlink.socket, at=1)
         with pytest.raises(NetlinkError):
@@ -378,14 +382,14 @@ def test_nothing_is_left_of_an_overrun_buffer() -> None:
 
 def test_questions_and_their_answers() -> None:
     """One datagram for all; nothing there is no error, any other refusal is."""
-    found = Element(V4, V4.pack(("10.0.0.2",)), x.verdict("accept")).add("net/c2/eth0")
+    found = Element(V4, V4.pack(("10.0.0.2",)), x.verdict("accept")).add_request("net/c2/eth0")
 
     def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
         if sequence % 3 == 2:
             return [encode(wire.NFT_MSG_NEWSETELEM, 0, sequence, found.message, wire)]
         return [error(errno.ENOENT if sequence % 3 == 1 else errno.EINVAL, sequence)]
 
-    queries = [V4.element(f"10.0.0.{host}", to=x.verdict("accept")).query() for host in (1, 2, 3)]
+    queries = [V4.element(f"10.0.0.{host}", to=x.verdict("accept")).query_request() for host in (1, 2, 3)]
     with KernelEnd(answer, of=Nfnetlink) as kernel:
         answers = kernel.netlink.get_elements(queries)
     assert answers == [None, found.message["NFTA_SET_ELEM_LIST_ELEMENTS"]["NFTA_LIST_ELEM"], None]

@@ -39,7 +39,7 @@ def network(prefix: Prefix) -> netaddr.IPNetwork:
 @example(Address(6, 0xA010203))
 @example(Address(6, 0xFFFE_0A01_0203))
 def test_text_of_an_address(address: Address) -> None:
-    """As Go and RFC 5952 write it, hexadecimal for ::a.b.c.d too: the text names lease files."""
+    """The text is Go's and RFC 5952's, hexadecimal for ::a.b.c.d too: it names lease files."""
     assert str(address) == str(ipaddress.ip_address(address.packed))
     assert Address.parse(str(address)) == address
     assert address.packed == oracle(address).packed
@@ -76,7 +76,7 @@ def test_no_address(text: str) -> None:
 
 @given(st.text(max_size=20) | st.text("0123456789abcdefABCDEF:.%/", max_size=40))
 def test_any_text_is_an_address_or_an_error(text: str) -> None:
-    """And what is taken, ipaddress takes."""
+    """ipaddress accepts every text that is accepted here."""
     try:
         address = Address.parse(text)
     except ValueError:
@@ -142,7 +142,7 @@ def ranges(draw: st.DrawFn) -> Range:
 
 @given(subnets())
 def test_the_whole_subnet(subnet: Prefix) -> None:
-    """From the first host to the last: netaddr knows IPv4's broadcast; IPv6 has none."""
+    """The range goes from the first host to the last: netaddr knows IPv4's broadcast; IPv6 has none."""
     held, whole = network(subnet), Range(subnet)
     hosts = list(held.iter_hosts())
     if subnet.version == 6:
@@ -190,7 +190,7 @@ def test_overlap(one: Range, other: Range) -> None:
 
 @given(subnets(6), st.data())
 def test_parts_of_one_subnet_that_overlap(subnet: Prefix, data: st.DataObject) -> None:
-    """Where random ranges hardly ever meet."""
+    """Random ranges hardly ever overlap, so these parts do."""
     inside = st.integers(subnet.first.value, subnet.last.value)
     pairs = [sorted(data.draw(st.tuples(inside, inside))) for _ in range(2)]
     one, other = (Range(subnet, *(Address(subnet.version, value) for value in pair)) for pair in pairs)
@@ -224,7 +224,7 @@ def test_no_set() -> None:
 
 @st.composite
 def range_sets(draw: st.DrawFn) -> RangeSet:
-    """One to three small ranges of one family."""
+    """Draw one to three small ranges of one family."""
     version = draw(st.sampled_from([4, 6]))
     entries = []
     for place in draw(st.permutations(range(5)))[: draw(st.integers(1, 3))]:
@@ -240,7 +240,7 @@ def range_sets(draw: st.DrawFn) -> RangeSet:
 
 
 def order(entry: RangeSet) -> list[Address]:
-    """What can be given out, in order, from netaddr."""
+    """Return the addresses to give out, in order, from netaddr."""
     found = []
     gateways = {oracle(one.gateway) for one in entry.ranges}
     for one in entry.ranges:
@@ -274,7 +274,10 @@ def test_round_robin_gives_each_address_once_and_wraps_around(entry: RangeSet) -
 
 @given(range_sets(), st.data())
 def test_next_free(entry: RangeSet, data: st.DataObject) -> None:
-    """The first free one after the last given out, around the end; from the start where `last` is in no range."""
+    """The next address is the first free one after the last given out, around the end.
+
+    If `last` is in no range, the search begins at the start.
+    """
     wanted = order(entry)
     taken = data.draw(st.sets(st.sampled_from(wanted))) if wanted else set()
     last = data.draw(st.none() | st.sampled_from([entry.at(place)[0] for place in range(entry.size)]))

@@ -1,4 +1,4 @@
-"""Small files of state: whole or not there, no link followed, nothing left behind."""
+"""Small files of state: each is whole or absent, no link is followed, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.cni.errors import IOFailure
 
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
-    """No file may have more bytes meanwhile."""
+    """Let no file grow for a while."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
     try:

@@ -69,7 +69,7 @@ def test_json_schema() -> None:
 
 @pytest.mark.parametrize("keys", [Bridge, HostLocal])
 def test_the_plugins_schemas_are_json(keys: type[Config]) -> None:
-    """Nothing of Python's is left in them, and each key is there."""
+    """They contain no Python objects, and each key is there."""
     made = json.loads(json.dumps(schema.json_schema(keys)))
     assert set(made["properties"]) == set(keys.fields)
     assert '"config"' not in json.dumps(made)

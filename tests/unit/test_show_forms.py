@@ -1,4 +1,4 @@
-"""cnitool show's renderings of one model: nothing of it is lost, and what they print is what they say it is."""
+"""cnitool show's renderings of one model: each has all of the model, and is valid in its format."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def rectangles(group: ET.Element) -> Iterator[tuple[float, float, float, float]]
 
 
 def cards(root: ET.Element) -> list[ET.Element]:
-    """The groups that have a tip."""
+    """Return the groups that have a tip."""
     return [group for group in root.iter(f"{SVG}g") if group.find(f"{SVG}title") is not None]
 
 

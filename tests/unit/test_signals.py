@@ -38,7 +38,7 @@ print(attempt(signals.safe_point))
 
 
 def test_a_waiting_call_is_left_at_once() -> None:
-    """A read that would block for ever; where the signal is faster, the call does not begin to wait."""
+    """A read would block for ever. If the signal is faster, the call does not begin to wait."""
     assert told("""
 signals.install()
 reader, writer = os.pipe()
@@ -54,7 +54,7 @@ print(attempt(wait))
 
 
 def test_a_signal_that_does_not_wake_the_waiting_call() -> None:
-    """Another thread takes the signal, so the read goes on, as when it comes just before the read begins to block."""
+    """Another thread handles the signal, so the read goes on, as if the signal came just before the read blocks."""
     assert told("""
 import threading, time
 signals.install()

@@ -1,4 +1,4 @@
-"""The lease store against a model, with all that may happen to its files between two calls."""
+"""The lease store against a model, with all changes that its files may see between two calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ipam.host_local import store as store_module
 from ipam.host_local.lease import Lease, is_hand_placed, parse_lease
-from ipam.host_local.store import Look, Store, problem
+from ipam.host_local.store import Look, Store
+from ipam.host_local.writable import problem
 from shared.cni.errors import IOFailure
 from shared.cni.ip import Address
 from tests.unit.python import run
@@ -40,11 +41,11 @@ addresses = st.sampled_from(ADDRESSES)
 
 
 class Killed(BaseException):
-    """SIGKILL: nothing of the call runs any more."""
+    """SIGKILL: no code of the call runs any more."""
 
 
 class Dying(Store):
-    """A store whose process is killed when it has changed the directory of leases `changes` times."""
+    """A store whose process is killed after it has changed the directory of leases `changes` times."""
 
     changes = 0
 
@@ -71,7 +72,7 @@ class Dying(Store):
 
 
 class Leases(RuleBasedStateMachine):
-    """`files` is what stands in the lease files; `own` are leases that only this suite made, all with its index intact."""
+    """`files` is the content of the lease files; `own` are leases that only this suite made, all with an intact index."""
 
     @initialize()
     def begin(self) -> None:
@@ -80,7 +81,7 @@ class Leases(RuleBasedStateMachine):
         self.index = self.root / store_module.SIDECAR / "net"
         self.files: dict[str, bytes] = {}
         self.own: set[bytes] = set()
-        self.strange: set[bytes] = set()  # what somebody else has written of it, now
+        self.strange: set[bytes] = set()  # leases that others have written, now
         self.half: set[bytes] = set()  # leases of which a killed call may have left an index entry alone
         self.bare: dict[str, bytes] = {}  # files that hold the id alone, of leases that the index knows with ifname
         self.rebooted = False
@@ -96,7 +97,7 @@ class Leases(RuleBasedStateMachine):
 
     @contextmanager
     def opened(self, store: Store | None = None) -> Iterator[Store]:
-        """An open store; what opening may have removed is judged first."""
+        """Yield an open store, after checking the files that its opening may have removed."""
         with store or Store(str(self.root), "net") as held:
             self.judge_opening()
             yield held
@@ -116,7 +117,7 @@ class Leases(RuleBasedStateMachine):
             self.keep(self.files.keys() - {name})
         self.rebooted = False
 
-    # -- what this suite does
+    # -- this suite's changes
 
     @rule(container=containers, ifname=ifnames, chosen=st.lists(addresses, min_size=1, max_size=2, unique=True))
     def reserve(self, container: str, ifname: str, chosen: list[str]) -> None:
@@ -147,7 +148,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule(name=addresses)
     def release_address(self, name: str) -> None:
-        """Whatever its file holds; what else its owner has stays."""
+        """Release the address, whatever its file holds; its owner's other leases stay."""
         with self.opened() as store:
             store.release_address(name)
         self.lose(name)
@@ -212,18 +213,18 @@ class Leases(RuleBasedStateMachine):
         self.after_a_look()
 
     def after_a_look(self) -> None:
-        """Takes over which files are gone: by a release, or garbled ones by a look at them."""
+        """Follow the files that are gone: by a release, or garbled ones by a look at them."""
         self.keep({name for name in self.files if (self.directory / name).exists()})
 
     def keep(self, names: set[str]) -> None:
         self.files = {name: content for name, content in self.files.items() if name in names}
         self.bare = {name: content for name, content in self.bare.items() if name in names}
 
-    # -- what others do
+    # -- others' changes
 
     @rule(container=containers, ifname=ifnames | st.just(""), name=addresses)
     def foreign_lease(self, container: str, ifname: str, name: str) -> None:
-        """The reference's ADD, which never writes over a file; `ifname` empty: a version of old."""
+        """Act as the reference's ADD, which never overwrites a file. `ifname` is empty for an old version."""
         if name in self.files:
             return
         content = Lease(container, ifname).content
@@ -237,10 +238,10 @@ class Leases(RuleBasedStateMachine):
     @precondition(lambda self: self.files)
     @rule(data=st.data())
     def rewritten_as_of_old(self, data: st.DataObject) -> None:
-        """In place, so that no seal breaks: the id alone, which is the same lease as long as the index lists it."""
+        """Rewrite in place, so that no seal breaks, the id alone: the same lease as long as the index lists it."""
         name = data.draw(st.sampled_from(sorted(self.files)))
         lease = parse_lease(self.files[name])
-        if lease is None or not lease.ifname or lease.container_id == LONG:  # whose key does not tell the ifname
+        if lease is None or not lease.ifname or lease.container_id == LONG:  # its key does not tell the ifname
             return
         self.bare[name] = lease.container_id.encode()
         (self.directory / name).write_bytes(self.bare[name])
@@ -248,7 +249,7 @@ class Leases(RuleBasedStateMachine):
     @precondition(lambda self: self.files)
     @rule(data=st.data(), container=containers, ifname=ifnames | st.just(""))
     def rewritten_as_anothers(self, data: st.DataObject, container: str, ifname: str) -> None:
-        """In place."""
+        """Rewrite in place."""
         name = data.draw(st.sampled_from(sorted(self.files)))
         old, content = self.files[name], Lease(container, ifname).content
         if parse_lease(old) is None or container.encode() == old.partition(b"\r")[0]:
@@ -271,7 +272,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule(name=addresses, content=st.sampled_from([b"", b"\0" * 20, b"\xff\xfe", b" \r\n", b"a\0b"]))
     def garbled(self, name: str, content: bytes) -> None:
-        """A power cut: what was there, if anything, is lost."""
+        """Cut the power: the content of the file, if any, is lost."""
         (self.directory / name).write_bytes(content)
         self.lose(name)
         self.files[name] = content
@@ -293,7 +294,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule()
     def reboot(self) -> None:
-        """The index says another boot_id than the kernel's; it knows only what it has seen."""
+        """Give the index another boot_id than the kernel's; it knows only the leases that it has seen."""
         if not (self.index / "boot").is_symlink():
             return
         (self.index / "boot").unlink()
@@ -308,7 +309,7 @@ class Leases(RuleBasedStateMachine):
     def other_files(self, name: str) -> None:
         (self.directory / name).write_text("10.1.0.2")
 
-    # -- what holds at all times
+    # -- invariants
 
     @invariant()
     def leased_tells_the_truth(self) -> None:
@@ -318,7 +319,7 @@ class Leases(RuleBasedStateMachine):
         with Look(str(self.root), "net") as look:
             seen = {lease: set(look.find(lease)) for lease in every}
         with self.opened() as store:
-            for lease in every:  # who has lost a file by rewriting sees that the index is wrong
+            for lease in every:  # if a rewrite took a lease's file, its owner sees that the index is wrong
                 store.leased(lease)
             self.judge_opening()  # which it may have made anew
             for lease in every:
@@ -369,7 +370,7 @@ def test_the_references_bytes(root: Path) -> None:
 
 
 def test_one_address_of_two_is_released(root: Path) -> None:
-    """The index goes on without it, and still knows whose lease it is."""
+    """The index goes on without it, and still knows the other lease's owner."""
     assert reserve(root, "10.1.0.2", "fd00::2")
     with Store(str(root), "net") as store:
         store.release_address("10.1.0.2")
@@ -383,7 +384,7 @@ def test_one_address_of_two_is_released(root: Path) -> None:
 
 
 def test_one_address_of_two_is_released_and_the_mark_stays(root: Path) -> None:
-    """By which a later call sees that the pod is dead."""
+    """The mark tells a later call that the pod is dead."""
     with Store(str(root), "net") as store:
         both = [(0, Address.parse("10.1.0.2")), (1, Address.parse("fd00::2"))]
         assert store.reserve(Lease("a", "eth0"), both, MARK)
@@ -392,7 +393,7 @@ def test_one_address_of_two_is_released_and_the_mark_stays(root: Path) -> None:
 
 
 def test_a_lease_by_others_stays_one_in_the_index(root: Path) -> None:
-    """However often the index is made anew; it is not called this suite's, which a reboot would free."""
+    """It stays so however often the index is made anew. As this suite's, a reboot would release it."""
     assert reserve(root, "10.1.0.2")
     (root / "net" / "10.1.0.9").write_bytes(b"printer")
     for _ in range(3):
@@ -402,14 +403,14 @@ def test_a_lease_by_others_stays_one_in_the_index(root: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["reserve", "release"])
 def test_a_call_that_is_killed_leaves_leases_of_its_own(root: Path, verb: str) -> None:
-    """Between two addresses: the next call, and a reboot, know whose the other one is."""
+    """It is killed between two addresses: the next call, and a reboot, know the owner of the remaining one."""
     both = [(0, Address.parse("10.1.0.2")), (1, Address.parse("fd00::2"))]
     if verb == "release":
         assert reserve(root, "10.1.0.2", "fd00::2")
     with Store(str(root), "net"):
         pass  # which seals a new store
     dying = Dying(str(root), "net")
-    with pytest.raises(Killed), dying:  # noqa: PT012 - the block is what is killed
+    with pytest.raises(Killed), dying:  # noqa: PT012 - the whole block is killed
         dying.changes = 1
         if verb == "release":
             dying.release(Lease("a", "eth0"))
@@ -421,7 +422,7 @@ def test_a_call_that_is_killed_leaves_leases_of_its_own(root: Path, verb: str) -
 
 
 def test_a_lease_with_a_slash(root: Path) -> None:
-    """By hand: its name is no path in the index."""
+    """The lease was written by hand: its name is no path in the index."""
     assert reserve(root, "10.1.0.2")
     (root / "net" / "10.1.0.9").write_bytes(b"../../printer")
     assert reserve(root, "10.1.0.3", container="b")
@@ -431,7 +432,7 @@ def test_a_lease_with_a_slash(root: Path) -> None:
 
 
 def test_a_failed_reservation_takes_nothing_else_back(root: Path) -> None:
-    """Not even a lease in the form of old, which is the same container's."""
+    """It leaves even a lease in the old form, which is the same container's."""
     (root / "net").mkdir(mode=0o700)
     (root / "net" / "10.1.0.3").write_bytes(b"a")
     assert not reserve(root, "10.1.0.2", "10.1.0.3")
@@ -439,7 +440,7 @@ def test_a_failed_reservation_takes_nothing_else_back(root: Path) -> None:
 
 
 def test_more_addresses_than_an_entry_has_room_for(root: Path) -> None:
-    """An administrator's word in a thousand files is no reason for the store to fail; it goes by the files then."""
+    """An administrator's word in a thousand files must not make the store fail; it goes by the files then."""
     (root / "net").mkdir(mode=0o700)
     names = {str(Address.parse("10.2.0.0") + number) for number in range(1000)}
     for name in names:
@@ -459,7 +460,7 @@ def test_more_addresses_than_an_entry_has_room_for(root: Path) -> None:
 
 
 def test_rewritten_in_the_form_of_old(root: Path) -> None:
-    """It is the same interface's lease, through a rebuild, too; another of the container's has no say over it."""
+    """It is the same interface's lease, through a rebuild, too; another interface of the container does not own it."""
     assert reserve(root, "10.1.0.2", "fd00::2") and reserve(root, "10.1.0.3", ifname="net1")
     (root / "net" / "10.1.0.2").write_bytes(b"a")
     for _ in range(2):
@@ -477,7 +478,7 @@ def test_rewritten_in_the_form_of_old(root: Path) -> None:
 
 @pytest.mark.parametrize("asked", ["b", "a"])
 def test_rewritten_as_a_lease_of_another(root: Path, asked: str) -> None:
-    """Freed for the one that it is of now, and for nobody else, whoever asks first."""
+    """Only its new owner can release it, whichever owner calls first."""
     assert reserve(root, "10.1.0.2") and reserve(root, "10.1.0.3", container="c")
     (root / "net" / "10.1.0.2").write_bytes(b"b\r\neth0")
     for container in dict.fromkeys([asked, "a", "b"]):
@@ -552,12 +553,12 @@ def test_an_entry_of_a_release_without_marks(root: Path) -> None:
     assert reserve(root, "10.1.0.2")
     assert os.readlink(root / ".pycni" / "net" / "a:eth0") == "own 10.1.0.2"
     with Store(str(root), "net") as store:
-        assert not store.is_lost(Lease("a", "eth0")) and store.dead() == {}
+        assert not store.is_lost(Lease("a", "eth0")) and store.dead_leases() == {}
 
 
 @pytest.mark.parametrize("text", [" ", "own", "many", "seen many", " netns=", "netns=4:1 /x", "own  10.1.0.2"])
 def test_any_text_in_an_entry(root: Path, text: str) -> None:
-    """It is believed only as far as the files bear it out."""
+    """An entry is believed only as far as the files confirm it."""
     assert reserve(root, "10.1.0.2") and reserve(root, "10.1.0.3", container="b")
     link = root / ".pycni" / "net" / "a:eth0"
     link.unlink()
@@ -611,7 +612,7 @@ sys.addaudithook(_watch)
 
 @contextmanager
 def watching() -> Iterator[list[tuple[str, str]]]:
-    """The files and directories that are opened or listed meanwhile."""
+    """Collect the files and directories that are opened or listed meanwhile."""
     global watched  # noqa: PLW0603 - an audit hook stays for ever
     found: list[tuple[str, str]] = []
     watched = found
@@ -622,7 +623,7 @@ def watching() -> Iterator[list[tuple[str, str]]]:
 
 
 def cost(root: Path, leases: int) -> list[tuple[str, str]]:
-    """What is opened by a whole reservation and release in a sealed store with so many leases."""
+    """Return the paths that one reservation and release open in a sealed store with so many leases."""
     for number in range(leases):
         path = root / "net" / str(Address.parse("10.0.0.0") + number)
         path.parent.mkdir(exist_ok=True)
@@ -655,7 +656,7 @@ def test_opening_a_sealed_store_reads_no_lease(root: Path) -> None:
 
 @pytest.mark.parametrize("change", ["lease", "release", "touch", "index", "boot"])
 def test_a_change_from_outside_breaks_the_seal(root: Path, change: str) -> None:
-    """And the next call looks at every lease."""
+    """The next call looks at every lease."""
     reserve(root, "10.1.0.2")
     if change == "lease":
         (root / "net" / "10.1.0.9").write_bytes(b"b\r\neth0")
@@ -686,12 +687,12 @@ def test_a_copy_of_the_directory_is_not_sealed(root: Path) -> None:
         assert store.leased(Lease("b", "eth0")) == ["10.1.0.9"]
 
 
-# -- what may stand in the way
+# -- obstacles in the directory
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "dangling"])
 def test_other_than_regular_files(root: Path, kind: str) -> None:
-    """Neither read nor followed, nor removed, nor given out."""
+    """Such a file is neither read nor followed, removed or given out."""
     victim = root / "victim"
     victim.write_bytes(b"a\r\neth0")
     reserve(root, "10.1.0.9", container="z")
@@ -748,7 +749,7 @@ def test_a_symlink_in_place_of_the_directory(root: Path) -> None:
 
 
 def test_a_lock_that_is_held(root: Path) -> None:
-    """Waited for, but not for ever; in an interpreter of its own, for the timer's sake."""
+    """A call waits for it with a deadline. The test uses its own interpreter for the timer's sake."""
     told = run(
         """
         from ipam.host_local import store
@@ -831,7 +832,7 @@ def test_calls_take_turns_also_when_the_lock_file_is_removed(root: Path) -> None
 
 
 def test_the_references_lock_file_is_replaced(root: Path) -> None:
-    """Who waited for a lock file that is gone has nobody's lock, and must wait for that of the new file."""
+    """A call that waited for a deleted lock file has a worthless lock, and must wait for that of the new file."""
     order: list[str] = []
 
     def enter() -> None:
@@ -856,7 +857,7 @@ def test_the_references_lock_file_is_replaced(root: Path) -> None:
 
 
 def until_waiting(lock: int, number: int, entered: list[str]) -> None:
-    """Until so many wait for a lock, or one has entered without it."""
+    """Wait until so many calls wait for a lock, or one has entered without it."""
     inode = os.fstat(lock).st_ino
     for _ in range(1000):
         waiting = [
@@ -896,7 +897,7 @@ def test_many_threads_of_reservation(root: Path) -> None:
 
 
 def test_a_file_system_without_unnamed_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """O_TMPFILE refused, as on old or network file systems: the lease is made in place."""
+    """O_TMPFILE is refused, as on old or network file systems: the lease is made in place."""
     monkeypatch.setattr("posix.O_TMPFILE", os.O_DIRECTORY | os.O_RDWR)  # EISDIR, as a kernel of old
     assert reserve(root, "10.1.0.2") and not reserve(root, "10.1.0.2", container="b")
     assert (root / "net" / "10.1.0.2").read_bytes() == b"a\r\neth0"
@@ -918,7 +919,7 @@ def test_a_full_file_system_without_unnamed_files(root: Path, monkeypatch: pytes
 
 
 def test_problem(root: Path) -> None:
-    """STATUS's question; asking makes nothing."""
+    """STATUS asks this; the question creates nothing."""
     assert problem(str(root / "not" / "yet"), "net") == ""
     assert not list(root.iterdir())
     (root / "file").write_text("")

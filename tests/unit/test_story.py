@@ -1,4 +1,4 @@
-"""explain's sentences, and that they keep nothing of a message back."""
+"""explain's sentences: they keep no part of a message back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from shared.cli.explain import story, wiretap
 from shared.cli.explain.recorder import Recorder
-from shared.net.netlink import Request, encode
+from shared.net.messages import encode
+from shared.net.netlink import Request
 from shared.net.wire import (
     AF_BRIDGE,
     AF_INET,
@@ -111,7 +112,7 @@ SENTENCES: list[tuple[int, int, dict[str, Any], str]] = [
 
 
 def told(protocol: int, data: bytes, answer: bytes = b"") -> list[str]:
-    """What goes over a socket, as it is told; nothing is sent. The namespace of the test is the host."""
+    """Return the sentences about the messages to a socket, without sending them. The test's namespace is the host."""
     recorder = Recorder(os.stat("/proc/self/ns/net").st_ino, 0, dict)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as own:
         talk = wiretap.Talk(recorder, own.fileno(), protocol)
@@ -178,17 +179,17 @@ FIRST, SECOND = (ADDRESSES.element(f"10.1.0.{number}") for number in (1, 2))
 
 
 def test_what_a_set_holds_is_known_from_its_making() -> None:
-    elements = [FIRST.remove(), FIRST.add("a"), SECOND.add("b")]
+    elements = [FIRST.remove_request(), FIRST.add_request("a"), SECOND.add_request("b")]
     line = 'add element inet pycni addresses { 10.1.0.1 comment "a", 10.1.0.2 comment "b" }'
-    assert told(NETLINK_NETFILTER, transaction(ADDRESSES.create(1), *elements)) == [
+    assert told(NETLINK_NETFILTER, transaction(ADDRESSES.create_request(1), *elements)) == [
         "add set inet pycni addresses { type ipv4_addr; }", "delete element inet pycni addresses { 10.1.0.1 }", line,
     ]  # fmt: skip
-    unknown = told(NETLINK_NETFILTER, transaction(FIRST.remove()))
+    unknown = told(NETLINK_NETFILTER, transaction(FIRST.remove_request()))
     assert unknown == ["delete element inet pycni addresses { 0x0a010001 }"]
 
 
 def test_a_transaction_is_refused_as_a_whole() -> None:
-    data = transaction(ADDRESSES.create(1), FIRST.add("a"), SECOND.add("b"))
+    data = transaction(ADDRESSES.create_request(1), FIRST.add_request("a"), SECOND.add_request("b"))
     made, held = told(NETLINK_NETFILTER, data, error(errno.EEXIST, 3))
     assert made.endswith("} (refused: with its transaction)") and held.endswith("} (refused: EEXIST)")
     by_its_beginning = told(NETLINK_NETFILTER, data, error(errno.EOPNOTSUPP, 0))
@@ -211,9 +212,9 @@ def test_a_transaction_is_refused_as_a_whole() -> None:
     ],
 )  # fmt: skip
 def test_expressions_without_words(expression: dict[str, Any], words: str) -> None:
-    """Nothing is lost: what is not known stands under the kernel's names, what nobody uses is told."""
+    """Nothing is lost: unknown attributes stand under the kernel's names, and unused ones are printed."""
     pods = Chain(Table(wire.NFPROTO_IPV4, "t"), "c", [Rule("some", family(4), expression)])
-    (rule,) = told(NETLINK_NETFILTER, transaction(pods.create()[1]))
+    (rule,) = told(NETLINK_NETFILTER, transaction(pods.create_requests()[1]))
     assert rule.startswith(f'add rule ip t c meta nfproto ipv4 {words} comment "some ')
 
 

@@ -1,4 +1,4 @@
-"""sysctls that cannot be written: what is right already is no error, and what is wrong is named with its remedy."""
+"""sysctls that cannot be written: a right value is no error, and an error names the wrong value and its remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATH = "ipv6/conf/cni0/disable_ipv6"
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A read-only /proc/sys/net with one sysctl, which is 0."""
+    """Make a read-only /proc/sys/net with one sysctl, which is 0."""
     (tmp_path / PATH).parent.mkdir(parents=True)
     (tmp_path / PATH).write_text("0\n")
     monkeypatch.setattr(sysctl, "ROOT", f"{tmp_path}/")

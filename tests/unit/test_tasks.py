@@ -1,4 +1,4 @@
-"""Several steps of one call, of which some fail."""
+"""Several steps of one call, some of which fail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from shared.cni.errors import CniError, IOFailure, TryAgainLater
-from shared.cni.plugin import each
+from shared.cni.plugin import run_all
 
 
 def failing(done: list[str], name: str, error: Exception | None = None) -> Callable[[], None]:
@@ -30,7 +30,7 @@ def test_each_has_its_turn(first: Exception) -> None:
         failing(done, "six"),
     ]  # fmt: skip
     with pytest.raises(CniError) as caught:
-        each(*tasks)
+        run_all(*tasks)
     assert done == ["one", "two", "three", "four", "five", "six"]
     assert caught.value.code == (11 if isinstance(first, TryAgainLater) else 999) and said in caught.value.msg
     assert "cannot write: no space" in caught.value.details and "PermissionError" in caught.value.details
@@ -38,11 +38,11 @@ def test_each_has_its_turn(first: Exception) -> None:
 
 def test_none_fails() -> None:
     done: list[str] = []
-    each(*(failing(done, name) for name in "ab"))
+    run_all(*(failing(done, name) for name in "ab"))
     assert done == ["a", "b"]
 
 
 def test_a_defect_is_no_failure_of_one_step() -> None:
     """Only errors that a step can meet are collected."""
     with pytest.raises(KeyError):
-        each(failing([], "one", KeyError("x")))
+        run_all(failing([], "one", KeyError("x")))

@@ -14,7 +14,8 @@ from pyroute2.netlink.rtnl.tcmsg import cls_u32, common, sched_ingress, sched_tb
 
 from shared.cni.errors import UnsupportedField
 from shared.net import shaping, tc_wire
-from shared.net.netlink import Request, decode, encode
+from shared.net.messages import decode, encode
+from shared.net.netlink import Request
 from shared.net.qdisc import Bucket, TrafficControl
 from shared.undo import Undo
 from tests.unit.kernel_end import KernelEnd, error
@@ -29,7 +30,7 @@ bursts = st.integers(8, 8 * (2**32 - 1) - 1)
 
 
 def by_pyroute2(request: Request, **options: Any) -> bytes:
-    """The bytes that pyroute2 makes of a request, whose options it is given in its own words."""
+    """Return the bytes that pyroute2 makes of a request. The options are given in pyroute2's own words."""
     out = tcmsg()
     attributes = [("TCA_KIND", request.message["TCA_KIND"])] if "TCA_KIND" in request.message else []
     out.update({name: value for name, value in request.message.items() if not name.isupper()})
@@ -40,14 +41,14 @@ def by_pyroute2(request: Request, **options: Any) -> bytes:
 
 
 def same(request: Request, **options: Any) -> None:
-    """Both write the same bytes, and the codec reads back what went in."""
+    """Compare both encodings, and read the message back with the codec."""
     ours = encode(request.kind, request.flags, 9, request.message, tc_wire)
     assert ours == by_pyroute2(request, **options)
     assert _known(decode(request.kind, ours, 16, len(ours), tc_wire)) == _known({**HEADER, **request.message})
 
 
 def _known(message: Message) -> Message:
-    """Without the fields that are 0."""
+    """Leave out the fields that are 0."""
     return {name: _known(value) if isinstance(value, dict) else value for name, value in message.items() if value != 0}
 
 
@@ -66,7 +67,7 @@ def test_token_bucket(index: int, rate: int, burst: int) -> None:
 
 @given(indexes, st.integers(8, 2**20), st.integers(2**24, 8 * (2**32 - 1) - 1))
 def test_long_burst(index: int, rate: int, burst: int) -> None:
-    """In bytes: linux/pkt_sched.h has the attribute as the sixth."""
+    """The burst is in bytes: linux/pkt_sched.h has the attribute as the sixth."""
     message = encode(tc_wire.RTM_NEWQDISC, 0, 9, Bucket(rate, burst).requests(index)[0].message, tc_wire)
     assert (8).to_bytes(2, "little") + (6).to_bytes(2, "little") + (burst // 8).to_bytes(4, "little") in message
 
@@ -96,16 +97,16 @@ def test_redirection(index: int, target: int, preference: int) -> None:
     action = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": target}
     words = {"protocol": tc_wire.ETH_P_ALL, "prio": preference, "target": 0, "keys": ["0x0/0x0+0"], "action": action}
     options = cls_u32.get_parameters(words)
-    # the reference and tc give no class: it means nothing to what comes in
+    # the reference and tc give no class: it has no meaning for ingress
     options["attrs"] = sorted((one for one in options["attrs"] if one[0] != "TCA_U32_CLASSID"), reverse=True)
-    request = shaping.redirection(index, target, preference)
+    request = shaping.redirection_request(index, target, preference)
     same(request, **options)
     cls_u32.fix_request(words)
     assert request.message["info"] == words["info"]
 
 
 def test_places() -> None:
-    """An ingress qdisc and a root one hang where pyroute2 hangs them."""
+    """An ingress qdisc and a root one have pyroute2's parents."""
     asked: list[Message] = []
 
     def answer(kind: int, _sequence: int, request: bytes) -> list[bytes]:
@@ -125,7 +126,7 @@ def test_places() -> None:
 
 @pytest.mark.parametrize("absent", [tc_wire.RTM_NEWQDISC, tc_wire.RTM_NEWTFILTER])
 def test_a_kernel_without_it(absent: int) -> None:
-    """ENOENT is the kernel's word for a kind that it does not have."""
+    """The kernel answers ENOENT for a kind that it does not have."""
 
     def answer(kind: int, sequence: int, _request: bytes) -> list[bytes]:
         return [error(errno.ENOENT, sequence)] if kind == absent else []

@@ -1,4 +1,4 @@
-"""What a failed call takes back."""
+"""The rollback of a failed call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.python import run
 
 def test_steps_run_backwards_on_an_error() -> None:
     done: list[int] = []
-    with pytest.raises(KeyError), Undo() as undo:  # noqa: PT012 - the block is what fails
+    with pytest.raises(KeyError), Undo() as undo:  # noqa: PT012 - the whole block fails
         for number in range(3):
             undo.push(f"step {number}", lambda number=number: done.append(number))  # type: ignore[misc]
         raise KeyError
@@ -34,7 +34,7 @@ def test_a_failing_step_hides_neither_the_others_nor_the_error(capfd: pytest.Cap
     def refuse() -> None:
         raise TryAgainLater("the lock is held")
 
-    with pytest.raises(KeyError, match="first"), Undo() as undo:  # noqa: PT012 - the block is what fails
+    with pytest.raises(KeyError, match="first"), Undo() as undo:  # noqa: PT012 - the whole block fails
         undo.push("free the address", lambda: done.append("address"))
         undo.push("remove é", fail)
         undo.push("remove the rules", refuse)
@@ -67,14 +67,14 @@ def test_a_failing_step_that_nobody_hears_of_does_not_stop_the_others() -> None:
 
 def test_a_step_that_is_pushed_while_undoing() -> None:
     done: list[str] = []
-    with pytest.raises(KeyError), Undo() as undo:  # noqa: PT012 - the block is what fails
+    with pytest.raises(KeyError), Undo() as undo:  # noqa: PT012 - the whole block fails
         undo.push("outer", lambda: undo.push("inner", lambda: done.append("inner")))
         raise KeyError
     assert done == ["inner"]
 
 
 def test_nothing_interrupts_the_taking_back() -> None:
-    """SIGTERM ends no undo step, not even one that waits for a lock; before, it starts the taking back."""
+    """SIGTERM ends no undo step, not even one that waits for a lock. Before the rollback, SIGTERM starts it."""
     told = run("""
         import os, signal
         from shared import signals

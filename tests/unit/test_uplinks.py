@@ -1,4 +1,4 @@
-"""What an ADD that fails does with an uplink, whoever else has come to the bridge or taken the uplink meanwhile."""
+"""A failing ADD and its uplink, if others have come to the bridge or taken the uplink in the meantime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BRIDGE, UPLINK, OWN, OTHER = 4, 9, 50, 60
 
 
 class Kernel:
-    """A bridge, the call's own port, the uplink, and the port of another pod that comes when it is looked for the n-th time."""
+    """A bridge, the call's own port, the uplink, and another pod's port that appears at the n-th look for it."""
 
     def __init__(self, master: int = 0, flags: int = 0, comes: int = 0) -> None:
         self.master, self.flags = master, flags
@@ -46,7 +46,7 @@ class Kernel:
 
 
 def join_and_fail(kernel: Kernel, meanwhile: Any = None) -> tuple[int, bool]:
-    """The uplink's master and whether it is up, after it has joined and its call has failed."""
+    """Return the uplink's master and whether it is up, after it has joined and its call has failed."""
     known: list[dict[str, Any]] = [{"index": UPLINK, "IFLA_IFNAME": "up0"}]
     bridge = {"index": BRIDGE, "IFLA_IFNAME": "cni0"}
     with KernelEnd(kernel) as end:
@@ -68,14 +68,14 @@ def test_it_is_as_it_was(flags: int) -> None:
 
 
 def test_another_pod_that_uses_the_bridge_keeps_it() -> None:
-    """All the time: its frames are not lost for a moment."""
+    """It keeps it all the time: its frames are not lost for a moment."""
     kernel = Kernel(comes=1)
     assert join_and_fail(kernel) == (BRIDGE, True)
     assert kernel.masters == []
 
 
 def test_another_pod_that_comes_while_it_is_taken_out_gets_it_back() -> None:
-    """That pod's call has seen the uplink where it should be, and looks no more."""
+    """That pod's call has seen the uplink in its place, and does not look again."""
     kernel = Kernel(comes=2)
     assert join_and_fail(kernel) == (BRIDGE, True)
     assert kernel.masters == [0, BRIDGE]

@@ -1,4 +1,4 @@
-"""cnitool validate: what it finds in which key, and what it leaves in peace."""
+"""cnitool validate: its findings and their keys, and configurations without findings."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     (ipam(ranges=[[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.1.0.0/25"}]]), ["ipam.ranges error .*overlaps"]),
     (ipam(subnet="10.9.0.1/24"), ["ipam.subnet error .*host bits"]),
     (ipam(ranges=[[{"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"}]]), ["ipam warning the gateway 10.2.0.1 is outside"]),
-    # keys of another backend, or of what is switched off
+    # keys of another backend, or of a feature that is off
     (ports(markMasqBit=0), ['markMasqBit warning has no effect unless "backend" is "iptables"$']),
     (ports(externalSetMarkChain="X", backend="nftables"), ['externalSetMarkChain warning has no effect unless "backend" is "iptables"$']),
     (ports(externalSetMarkChain="X", backend="iptables", snat=False), ['externalSetMarkChain warning has no effect unless "snat" is true$']),
@@ -132,7 +132,7 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     (bridge(runtimeConfig={"mac": "02:00:00:00:00:01"}), ["runtimeConfig.mac warning .*capabilities"]),
     (bridge(ipam={"type": "host-local"}), ["ipam.ranges error is required"]),
     (bridge(ipam={"type": "host-local"}, capabilities={"ipRanges": True}), ["ipam.ranges note the runtime"]),
-    # what is installed
+    # the installed plugins
     ({"type": "absent"}, ["type error plugin absent not found", "type note absent is not a plugin of this suite"]),
     (bridge(ipam={"type": "dhcp", "what": 1}), ["ipam.type error plugin dhcp not found", "ipam.type note"]),
     ({"type": "../bridge"}, ["type error .* not a file name", "type note"]),
@@ -184,7 +184,7 @@ def test_keys_that_stand_twice(node: Node) -> None:
 
 
 def test_a_directory(node: Node) -> None:
-    """Files that cannot be loaded are told of beside the findings of those that can, others' names are ignored."""
+    """Files that cannot be loaded are reported beside the findings of the others; files of other names are ignored."""
     node.write_list(bridge(mtu=-1))
     node.write("{", "05-broken.conf")
     node.write("{", "README")
@@ -200,7 +200,7 @@ def test_nothing_to_load(node: Node) -> None:
 
 
 def test_networks_of_one_node(node: Node) -> None:
-    """Told of on the later file, or on the one that was asked about."""
+    """The finding is on the later file, or on the file in the command."""
     first = node.write_list(GOOD)
     second = node.write_list(
         ipam(ranges=[[{"subnet": "10.1.0.128/25"}], [{"subnet": "10.2.0.0/24"}]]), name="two", file="20-two.conflist"
@@ -228,7 +228,7 @@ def test_ranges_beside_each_other_do_not_overlap(node: Node) -> None:
 
 
 def test_another_suites_plugins_get_the_general_checks(node: Node) -> None:
-    """By the executable that is found, not by its name; a pool that overlaps is told of all the same."""
+    """The executable decides, not its name; a pool that overlaps is reported all the same."""
     node.write_list(bridge(ipMasq=True, whatever=1, dns={"nameserver": []}))
     node.write_list(ipam(subnet="10.1.0.0/30"), name="two", file="20-two.conflist")
     lines = node.lines(None, node.foreign, node.own)

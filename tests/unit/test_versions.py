@@ -1,4 +1,4 @@
-"""Results of all versions: converted both ways, and what each version cannot say."""
+"""Results of all versions: converted both ways, with the parts that each version cannot express."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def results(draw: st.DrawFn, addresses: int = 0) -> Result:
 
 
 def through(result: Result, version: str) -> tuple[dict[str, Any], Result]:
-    """Written and read again, by way of the text."""
+    """Write and read again, by way of the text."""
     written = json.loads(json.dumps(result.to_json(version)))
     return written, Result.from_json(written, version)
 
@@ -72,7 +72,7 @@ def test_the_current_version_loses_nothing(result: Result) -> None:
 @SLOW
 @given(results(), st.sampled_from(LISTS[:-1]))
 def test_lists_of_interfaces_and_addresses(result: Result, version: str) -> None:
-    """From 0.3.0 all but what 1.1.0 added survives; before 1.0.0 each address says its family."""
+    """From 0.3.0 everything but 1.1.0's additions survives; before 1.0.0 each address has its family."""
     written, read = through(result, version)
     assert written["cniVersion"] == version and "dns" in written
     assert [(i.name, i.mac, i.sandbox) for i in read.interfaces] == [
@@ -92,7 +92,7 @@ def test_lists_of_interfaces_and_addresses(result: Result, version: str) -> None
 @SLOW
 @given(results(addresses=1), st.sampled_from(OLD))
 def test_the_versions_of_old(result: Result, version: str) -> None:
-    """The first address of each family, its routes, no interfaces."""
+    """These have the first address of each family, its routes, no interfaces."""
     written, read = through(result, version)
     assert set(written) <= {"cniVersion", "ip4", "ip6", "dns"} and written["cniVersion"] == version
     firsts = [next(ip for ip in result.ips if ip.address.version == family) for family in (4, 6)]
@@ -106,7 +106,7 @@ def test_the_versions_of_old(result: Result, version: str) -> None:
 @SLOW
 @given(results(addresses=1), st.lists(st.sampled_from(SUPPORTED), min_size=1, max_size=6))
 def test_round_trips_settle(result: Result, versions: list[str]) -> None:
-    """Through any chain of versions and back: a second time through the same chain changes nothing."""
+    """Any chain of versions and back changes nothing the second time."""
 
     def chain(given: Result) -> Result:
         for version in versions:
@@ -121,7 +121,7 @@ def test_round_trips_settle(result: Result, versions: list[str]) -> None:
 @SLOW
 @given(results(addresses=1), st.sampled_from(SUPPORTED), st.sampled_from(SUPPORTED))
 def test_by_way_of_the_current_version(result: Result, first: str, second: str) -> None:
-    """What a version can say does not depend on the versions that a chain went through, as long as those can say it."""
+    """A version's form does not depend on the versions that a chain went through, as long as those can express it."""
     if at_least(first, second):
         assert through(result, first)[1].to_json(second) == result.to_json(second)
 
@@ -174,7 +174,7 @@ def test_names_in_any_case(version: str) -> None:
 
 
 def test_an_ipam_result_with_interface_but_no_interfaces() -> None:
-    """IPAM plugins of old set "interface": 0 without listing any; the plugin that called them fills it in."""
+    """Old IPAM plugins set "interface": 0 without listing any; the plugin that called them fills it in."""
     assert Result.from_json({"ips": [{"address": "10.1.0.2/24", "interface": 0}]}, "0.3.1").ips[0].interface is None
 
 
@@ -194,7 +194,7 @@ def test_an_ipam_result_with_interface_but_no_interfaces() -> None:
     {"dns": []}, {"dns": {"nameservers": "1.1.1.1"}}, {"dns": {"domain": 5}}, {"dns": {"search": [1]}},
 ])  # fmt: skip
 def test_what_is_no_result(raw: Any) -> None:
-    """Code 6 for each, and never another exception."""
+    """Each is code 6, never another exception."""
     with pytest.raises(DecodingFailure) as caught:
         Result.from_json(raw, "1.0.0", "prevResult")
     assert caught.value.code == 6
@@ -226,7 +226,7 @@ json_values = st.recursive(
 
 @given(json_values, st.sampled_from(SUPPORTED))
 def test_any_json_is_a_result_or_an_error(raw: Any, version: str) -> None:
-    """Nothing but DecodingFailure, however odd the answer of another plugin."""
+    """The only exception is DecodingFailure, however odd the answer of another plugin."""
     try:
         result = Result.from_json(raw, version)
     except DecodingFailure:
@@ -236,7 +236,7 @@ def test_any_json_is_a_result_or_an_error(raw: Any, version: str) -> None:
 
 
 def test_dns_of_containerd() -> None:
-    """Capitalised keys and null members; what is empty is left out."""
+    """Keys are capitalised and members null; empty ones are left out."""
     raw = {"Nameservers": ["1.1.1.1"], "Search": None, "OPTIONS": [], "domain": ""}
     assert dns_from_json(raw) == {"nameservers": ["1.1.1.1"]}
     assert dns_from_json(None) == {}

@@ -1,4 +1,4 @@
-"""VLANs of ports: which of them an ADD that fails leaves, and what CHECK says; tests/system/test_vlans.py has the kernel's."""
+"""VLANs of ports: a failing ADD's clean-up, and CHECK's report; tests/system/test_vlans.py tests the kernel's part."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Kernel:
 
 
 def test_the_vlan_gateway_port() -> None:
-    """`<bridge>.<vlan>`: a veth pair on the host whose other end is an untagged port of that VLAN only."""
+    """`<bridge>.<vlan>` is a veth pair on the host whose other end is an untagged port of that VLAN only."""
     with KernelEnd(Kernel()) as kernel:
         made = vlans.ensure_gateway_port(
             kernel.netlink, Undo(), BRIDGE, "cni0.7", vlan=7, keep_default=False, own=(OWN,), ipv6=False, dad=False
@@ -94,7 +94,7 @@ def test_the_vlan_gateway_port() -> None:
     ([port(8, {7: NATIVE}, master=5)], True), ([port(4, {7: 0})], True),
 ])  # fmt: skip
 def test_a_failing_add_leaves_the_gateway_port_to_others(ports: list[dict[str, Any]], is_deleted: bool) -> None:
-    """To ports of this bridge in that VLAN, tagged or not; the bridge's own end is none."""
+    """Others are ports of this bridge in that VLAN, tagged or not; the bridge's own end is none."""
     kernel = Kernel(*ports)
     with KernelEnd(kernel) as end:
         undo = Undo()
@@ -125,7 +125,7 @@ OURS, THEIRS = Owner("net", "c1", "eth0").host_link, "vethstranger"
     (OURS, 0, [20], False, {20: 0}, ["not in the VLANs [1]"]),
 ])  # fmt: skip
 def test_check(name: str, native: int, trunk: list[int], keep: bool, have: dict[int, int], expected: list[str]) -> None:
-    """A pod that the reference made is in the default VLAN, too: that is as it left it."""
+    """A pod that the reference made is in the default VLAN, too, and stays unreported."""
     with KernelEnd(Kernel(port(8, have))) as end:
         link = {"index": 8, "IFLA_IFNAME": name}
         found = vlans.problems(end.netlink, BRIDGE, link, native=native, trunk=trunk, keep=keep)

@@ -19,7 +19,8 @@ from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
 from shared.net import addresses, bridges, learning, links, routes, tc_wire, vlans, wire
-from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request, decode, encode, next_hops
+from shared.net.messages import decode, encode, next_hops
+from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request
 from shared.net.netns import Netns
 from shared.net.wire import (
     AF_BRIDGE,
@@ -67,7 +68,7 @@ BEGIN, END = BRIDGE_VLAN_INFO_RANGE_BEGIN, BRIDGE_VLAN_INFO_RANGE_END
 
 
 def same(request: Request) -> None:
-    """Both write the same bytes, and each reads the other's back as the message that went in."""
+    """Compare both encodings; each reads the other's back as the same message."""
     flags = NLM_F_REQUEST | request.flags
     ours = encode(request.kind, flags, 77, request.message)
     assert ours == by_pyroute2(request.kind, flags, 77, request.message)
@@ -78,7 +79,7 @@ def same(request: Request) -> None:
 
 
 def _padded(message: Message) -> Message:
-    """Texts in one spelling, the peer's header with all its fields."""
+    """Put texts into one spelling, and fill the peer's header up with all its fields."""
     out: Message = {}
     for name, value in message.items():
         out[name] = value
@@ -98,20 +99,20 @@ def attached(peer: Message, **host: Any) -> Message:
 
 
 def test_the_tables_are_what_pyroute2_says() -> None:
-    """`python -m shared.build.wire_tables` after raising pyroute2's version."""
+    """Run `python -m shared.build.wire_tables` after raising pyroute2's version."""
     for path, text in wire_tables.generate().items():
         assert (wire_tables.TREE / path).read_text(encoding="utf-8") == text
 
 
 def test_no_two_tables_have_a_structure_of_the_same_name() -> None:
-    """The codec keeps what it has looked up by the structure's name alone."""
+    """The codec caches its look-ups by the structure's name alone."""
     names = [name for tables in (wire, tc_wire, nft_wire) for name in tables.STRUCTURES]
     assert len(names) == len(set(names))
 
 
 @given(names, mtus, st.booleans())
 def test_new_bridge(name: str, mtu: int, vlan_filtering: bool) -> None:
-    """As bridges.create sends it: with a MAC of its own and nothing but what was asked for, and never over another link."""
+    """bridges.create sends it with a MAC of its own and the requested attributes only, and never over another link."""
     with KernelEnd() as kernel:
         mac = bridges.create(kernel.netlink, name, mtu, vlan_filtering=vlan_filtering)
     data = {"IFLA_INFO_DATA": {"IFLA_BR_VLAN_FILTERING": 1}} if vlan_filtering else {}
@@ -125,7 +126,7 @@ def test_new_bridge(name: str, mtu: int, vlan_filtering: bool) -> None:
 
 @pytest.mark.parametrize("number", [errno.EEXIST, errno.EPERM])
 def test_a_bridge_that_another_call_has_made_is_not_made(number: int) -> None:
-    """That is no error; any other refusal is."""
+    """An existing bridge is no error; any other refusal is."""
     with KernelEnd(lambda _kind, sequence, _request: [error(number, sequence)]) as kernel:
         if number == errno.EEXIST:
             assert bridges.create(kernel.netlink, "cni0", 0, vlan_filtering=False) == ""
@@ -136,7 +137,7 @@ def test_a_bridge_that_another_call_has_made_is_not_made(number: int) -> None:
 
 @given(names, macs, names, macs, mtus, st.none() | st.integers(3, 1000))
 def test_new_veth_pair(name: str, mac: str, peer: str, peer_mac: str, mtu: int, descriptor: int | None) -> None:
-    """As links.add_veth sends it: the peer named, addressed and put into its namespace from the start."""
+    """links.add_veth sends it: the peer is named, addressed and put into its namespace from the start."""
     netns = None if descriptor is None else Netns("/run/netns/pod", descriptor, -1)
     with KernelEnd() as kernel:
         links.add_veth(kernel.netlink, name=name, mac=mac, peer=peer, peer_mac=peer_mac, mtu=mtu, peer_netns=netns)
@@ -165,12 +166,12 @@ def test_join(index: int, bridge: int, alias: str, hairpin: bool, isolated: bool
 
 @given(indexes, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_flags(index: int, flags: int, mask: int) -> None:
-    same(links.change_flags(index, flags, mask))
+    same(links.flags_request(index, flags, mask))
 
 
 @given(indexes, macs)
 def test_pinned_mac(index: int, mac: str) -> None:
-    """What bridges.keep_mac_requests has for a bridge of which sysfs does not say that its MAC was set: its own, or a new one."""
+    """If sysfs does not say that a bridge's MAC was set, bridges.keep_mac_requests sets its own, or a new one."""
     bridge = {"index": index, "IFLA_IFNAME": "nosuchbridge", "IFLA_ADDRESS": mac}
     (request,) = bridges.keep_mac_requests(bridge)
     same(request)
@@ -182,7 +183,7 @@ def test_pinned_mac(index: int, mac: str) -> None:
 
 
 def asked(ask: Callable[[Any], object]) -> list[bytes]:
-    """What a function asks of a kernel that has nothing."""
+    """Return a function's requests to a kernel that has nothing."""
 
     def answer(_kind: int, sequence: int, request: bytes) -> list[bytes]:
         (flags,) = struct.unpack_from("=H", request, 6)
@@ -195,7 +196,7 @@ def asked(ask: Callable[[Any], object]) -> list[bytes]:
 
 @given(names, indexes)
 def test_deletion_and_queries(name: str, index: int) -> None:
-    """As the functions send them, which have nothing to report then."""
+    """The functions send them, and have nothing to return then."""
 
     def one(kind: int, flags: int, message: Message) -> list[bytes]:
         return [by_pyroute2(kind, NLM_F_REQUEST | flags, 1, message)]
@@ -257,11 +258,11 @@ def test_the_routes_own_gateway_wins(own: Address, other: Address) -> None:
     assert request.message["RTA_GATEWAY"] == str(own)
 
 
-# -- VLANs: the messages; tests/system/test_vlans.py has what they do
+# -- VLANs: the messages; tests/system/test_vlans.py has their effects
 
 
 def expanded(requests: list[Request], default: int) -> dict[int, int]:
-    """VLAN: flags (PVID, untagged) as the kernel would have them after the requests on a bridge with that default."""
+    """Return each VLAN's flags (PVID, untagged) as the kernel would have them after the requests on such a bridge."""
     have: dict[int, int] = {default: PVID | UNTAGGED} if default else {}
     for request in requests:
         begin = None
@@ -315,7 +316,7 @@ def test_the_default_vlan_may_be_gone_already() -> None:
 
 
 def test_port_vlans() -> None:
-    """What CHECK reads: a port's VLANs and which is native, of one port among others."""
+    """CHECK reads a port's VLANs and the native one, of one port among others."""
 
     def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
         info = [{"flags": PVID | UNTAGGED, "vid": 7}, {"flags": 0, "vid": 20}]
@@ -332,7 +333,7 @@ def test_port_vlans() -> None:
 
 
 def test_a_kernel_without_vlan_filtering() -> None:
-    """Whether it refuses the option or passes over it, the answer is code 2 and says what is missing."""
+    """The kernel refuses the option or ignores it; the answer is code 2 and names the missing feature."""
     bridge = {"index": 4, "flags": IFF_UP, "IFLA_IFNAME": "cni0", "IFLA_MTU": 1500, "IFLA_ADDRESS": "02:00:00:00:00:01",
               "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}  # fmt: skip
 
@@ -362,7 +363,7 @@ def linked(index: int, sequence: int, flags: int = 2) -> bytes:
 @pytest.mark.parametrize("interruptions", [0, 1, DUMP_TRIES - 1])
 @pytest.mark.parametrize("place", ["message", "end"])
 def test_an_interrupted_dump_is_begun_anew(interruptions: int, place: str) -> None:
-    """NLM_F_DUMP_INTR on any message of the dump, its end included: what was read is not used."""
+    """Any message of the dump, its end included, may have NLM_F_DUMP_INTR: the messages read so far are not used."""
     tries = 0
 
     def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
@@ -379,7 +380,7 @@ def test_an_interrupted_dump_is_begun_anew(interruptions: int, place: str) -> No
 
 
 def test_a_dump_that_never_holds_still() -> None:
-    """An error, not an endless loop, and not half of a table."""
+    """It ends in an error, not in an endless loop, nor with half of a table."""
 
     def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
         return [linked(1, sequence), done(sequence, NLM_F_DUMP_INTR)]
@@ -398,7 +399,7 @@ def test_messages_share_a_datagram() -> None:
 
 
 def test_answers_to_earlier_requests_are_passed_over() -> None:
-    """What an earlier, failed call did not wait for must not be taken for this one's answer."""
+    """Answers that an earlier, failed call did not wait for must not count as this one's."""
 
     def answer(kind: int, sequence: int, _request: bytes) -> list[bytes]:
         stale = [error(errno.EPERM, sequence - 1), linked(9, sequence - 1)]
@@ -414,7 +415,7 @@ def test_answers_to_earlier_requests_are_passed_over() -> None:
 
 
 def test_a_batch_is_one_datagram_with_one_acknowledgement() -> None:
-    """And the first failure is told, whatever follows."""
+    """The first failure is raised, whatever follows."""
     batches = []
 
     def answer(_kind: int, sequence: int, request: bytes) -> list[bytes]:
@@ -425,14 +426,14 @@ def test_a_batch_is_one_datagram_with_one_acknowledgement() -> None:
 
     with KernelEnd(answer) as kernel:
         with pytest.raises(NetlinkError) as caught:
-            kernel.netlink.batch([links.change_flags(number, IFF_UP, IFF_UP) for number in (1, 2, 3)])
+            kernel.netlink.batch([links.flags_request(number, IFF_UP, IFF_UP) for number in (1, 2, 3)])
         assert caught.value.errno == errno.EBUSY
         assert "index=2" in caught.value.msg and "EBUSY" in caught.value.msg and "RTM_NEWLINK" in caught.value.msg
     assert [struct.unpack_from("=H", request, 6)[0] & NLM_F_ACK for request in batches] == [0, 0, NLM_F_ACK]
 
 
 def test_a_large_batch_is_several_datagrams() -> None:
-    """Each acknowledged before the next, all of them sent; the first failure is told."""
+    """Each is acknowledged before the next, and all are sent; the first failure is raised."""
     flags = []
 
     def answer(_kind: int, sequence: int, request: bytes) -> list[bytes]:
@@ -443,14 +444,14 @@ def test_a_large_batch_is_several_datagrams() -> None:
     count = 2 * AT_ONCE + 30
     with KernelEnd(answer) as kernel:
         with pytest.raises(NetlinkError, match="index=70"):
-            kernel.netlink.batch([links.change_flags(number, IFF_UP, IFF_UP) for number in range(1, count + 1)])
+            kernel.netlink.batch([links.flags_request(number, IFF_UP, IFF_UP) for number in range(1, count + 1)])
         assert len(kernel.requests) == count
     places = [place for place, flag in enumerate(flags, 1) if flag & NLM_F_ACK]
     assert places == [AT_ONCE, 2 * AT_ONCE, count]
 
 
 def test_a_dump_that_overran_the_buffer_is_begun_anew() -> None:
-    """What came before and after the loss is not all."""
+    """The messages before and after the loss are not all."""
 
     def answer(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
         return [by_pyroute2(RTM_NEWLINK, 2, sequence, {"index": 5}), done(sequence)]
@@ -462,7 +463,7 @@ def test_a_dump_that_overran_the_buffer_is_begun_anew() -> None:
 
 
 def test_nothing_is_left_of_an_overrun_buffer() -> None:
-    """The refusals that nobody waits for would crowd out the next answers."""
+    """Unread refusals would displace the next answers."""
     requests = [Request(RTM_DELLINK, {"index": index}) for index in range(1, 6)]
     with KernelEnd(lambda _kind, sequence, _request: [error(errno.ENODEV, sequence)]) as kernel:
         kernel.netlink.socket = Overrun(kernel.netlink.socket, at=1)
@@ -486,7 +487,7 @@ def test_tolerated_errors() -> None:
 
 @pytest.mark.parametrize("capped", [True, False])
 def test_the_kernels_own_words(capped: bool) -> None:
-    """The extended acknowledgement, behind the refused message whole or behind its header alone."""
+    """The extended acknowledgement follows the refused message, whole or its header alone."""
     words = b"Device is a loop\0"
     trailer = struct.pack("=HH", 4 + len(words), 1) + words + bytes(-len(words) % 4)
 
@@ -505,7 +506,7 @@ def test_the_kernels_own_words(capped: bool) -> None:
 @example(RTM_NEWLINK, bytes(16) + struct.pack("=HHHH", 8, 4, 200, 18))  # a length that runs past the message
 @example(RTM_NEWLINK, bytes(16) + struct.pack("=HHHHHH", 12, 18, 60, 1, 0, 0))  # and one that runs past its attribute
 def test_garbage_is_decoded_to_its_end(kind: int, data: bytes) -> None:
-    """Attributes of any length and number, as a kernel of the future might send them; whole ones are not lost."""
+    """Attributes may have any length and number, as those of a future kernel; whole ones are not lost."""
     mtu = struct.pack("=HHI", 8, 4, 1400)
     assert isinstance(decode(kind, data, 0, len(data)), dict)
     padded = bytes(16) + mtu + data
@@ -514,7 +515,7 @@ def test_garbage_is_decoded_to_its_end(kind: int, data: bytes) -> None:
 
 
 @given(st.binary(max_size=100))
-@example(struct.pack("=HBBi", 200, 0, 0, 7) + bytes(8))  # a hop whose length runs past the list
+@example(struct.pack("=HBBi", 200, 0, 0, 7) + bytes(8))  # the hop's length runs past the list
 @example(
     struct.pack("=HBBi", 16, 0, 0, 7) + struct.pack("=HH", 60, 5) + bytes(4)
 )  # an attribute that runs past its hop
@@ -542,7 +543,7 @@ def test_random_macs_are_local_and_unicast() -> None:
 
 
 def test_requests_split_as_sent() -> None:
-    """The kernel's end itself: a datagram of two messages is two requests."""
+    """The test checks the kernel's end itself: a datagram of two messages is two requests."""
     one, two = encode(RTM_GETLINK, 1, 1, {"IFLA_IFNAME": "odd"}), encode(RTM_GETLINK, 1, 2, {"index": 2})
     assert split(one + bytes(-len(one) % 4) + two) == [one, two]
 
@@ -551,7 +552,7 @@ def test_requests_split_as_sent() -> None:
 
 
 def test_a_request_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All tries of a dump that a change interrupts each time share it, and so do all parts of one answer."""
+    """All tries of a dump that is interrupted each time share it, and so do all parts of one answer."""
     monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0)
 
     def interrupted(_kind: int, sequence: int, _request: bytes) -> list[bytes]:
@@ -581,7 +582,7 @@ def test_the_time_that_is_not_the_kernels_does_not_count(monkeypatch: pytest.Mon
     lambda netlink: netlink.request(RTM_DELLINK, {"index": 1}), lambda netlink: netlink.get(RTM_GETLINK, {"index": 1}),
 ])  # fmt: skip
 def test_answers_to_others_do_not_hold_a_request(monkeypatch: pytest.MonkeyPatch, ask: Any) -> None:
-    """The kernel's end tells of another request for ever."""
+    """The kernel's end reports another request for ever."""
     monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0.2)
     with (
         KernelEnd(lambda _kind, sequence, _request: itertools.repeat(error(0, sequence - 1))) as kernel,  # type: ignore[arg-type,return-value]
@@ -591,7 +592,7 @@ def test_answers_to_others_do_not_hold_a_request(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_process_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A datagram from another port than the kernel's is none, whatever it says."""
+    """A datagram from another port than the kernel's is no answer, whatever it contains."""
     monkeypatch.setattr("shared.net.netlink.ANSWER_SECONDS", 0.2)
     with KernelEnd(lambda _kind, sequence, _request: [linked(1, sequence)]) as kernel:
         kernel.netlink.socket.port = 4711
@@ -602,7 +603,7 @@ def test_a_process_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Timed:
-    """A socket that says, as one with SO_RCVTIMEO does, that nothing has come."""
+    """A socket that reports, like one with SO_RCVTIMEO, that nothing has come."""
 
     def __init__(self, end: Any) -> None:
         self.end = end
@@ -618,7 +619,7 @@ class Timed:
 
 
 def test_a_kernel_without_a_limit_of_learned_macs() -> None:
-    """It passes over the attribute, and shows none: the answer is code 2 and names the key."""
+    """It ignores the attribute, and shows none: the answer is code 2 and names the key."""
     bridge = {"index": 4, "IFLA_IFNAME": "cni0", "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}
     with KernelEnd() as kernel, pytest.raises(UnsupportedField, match=r'"fdbMaxLearned" needs Linux 6\.8'):
         learning.limit(kernel.netlink, Undo(), bridge, 100, ())

@@ -17,7 +17,7 @@ from netaddr import IPAddress, IPNetwork
 from shared.cni.ip import Address
 from shared.net.links import kind
 from shared.net.netlink import Netlink
-from shared.net.owner import attachment
+from shared.net.owner import parse_alias
 from shared.net.routes import ANY, RT_TABLE_MAIN
 from shared.net.wire import IFF_UP, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
 
@@ -61,7 +61,7 @@ class Link:
     @property
     def mark(self) -> Mark | None:
         """Whose it is by its alias."""
-        return attachment(self.alias)
+        return parse_alias(self.alias)
 
 
 @dataclass(frozen=True)

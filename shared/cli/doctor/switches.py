@@ -29,7 +29,7 @@ def visible(_node: Node) -> Iterator[Finding]:
 def accept_ra(_node: Node) -> Iterator[Finding]:
     """A link that has its address or route by router advertisements goes on taking them while the host forwards."""
     with closing(Netlink()) as host:
-        for name in forwarding.relying(host):
+        for name in forwarding.links_at_risk(host):
             if sysctl.read(f"ipv6/conf/{name}/forwarding") not in ("0", None):
                 yield error(
                     f"net/{forwarding.accept_ra(name)}",
@@ -67,4 +67,4 @@ def _is_guarded() -> bool:
 def keep_routes() -> list[str]:
     """Return the commands without which a link would lose its routes when IPv6 forwarding goes on."""
     with closing(Netlink()) as host:
-        return [f"sysctl -w net/{forwarding.accept_ra(name)}=2" for name in forwarding.relying(host)]
+        return [f"sysctl -w net/{forwarding.accept_ra(name)}=2" for name in forwarding.links_at_risk(host)]

@@ -16,9 +16,9 @@ from shared.cli.leases.traces import Key, Traces
 from shared.cni.ip import Address
 from shared.net.links import leads_to_pod
 from shared.net.netlink import Netlink
-from shared.net.owner import Owner, attachment, is_host_link, is_network
+from shared.net.owner import Owner, is_host_link, is_network, parse_alias
 from shared.net.wire import RTM_GETLINK
-from shared.nft.registry import label
+from shared.nft import labels as nft_labels
 from shared.runtime import presence
 from shared.runtime.cache import Cache, Cached, CacheError, Unreadable
 from shared.runtime.conflist import NetworkConfigList
@@ -83,7 +83,7 @@ def take(network: NetworkConfigList, cache: Cache) -> Census:
     found = traces.find(network, links)
     known = {*census.living, *(entry.key for entry in census.gone)}
     ports = {owner[1:]: link["IFLA_IFNAME"] for link in leading
-             if (owner := attachment(link.get("IFLA_IFALIAS", ""))) and owner[0] == network.name}  # fmt: skip
+             if (owner := parse_alias(link.get("IFLA_IFALIAS", ""))) and owner[0] == network.name}  # fmt: skip
     for key in sorted(found.addresses.keys() - known):
         if not key[1] and any(key[0] == container_id for container_id, _ in (*known, *ports)):
             continue  # its other interfaces tell
@@ -127,9 +127,9 @@ def _strangers(network: str, known: set[Key], leading: list[Message], labels: se
     """The host links and the labels of rules that are of none of the known attachments, and do not name theirs."""
     owners = [Owner(network, *key) for key in known]
     names = {owner.host_link for owner in owners}
-    unnamed = [link for link in leading if not attachment(link.get("IFLA_IFALIAS", ""))]
+    unnamed = [link for link in leading if not parse_alias(link.get("IFLA_IFALIAS", ""))]
     ports = [link["IFLA_IFNAME"] for link in unnamed if is_network(link.get("IFLA_IFALIAS", ""), network) is not False]
     return sorted(
         [f"host link {name}" for name in ports if is_host_link(name, network) and name not in names]
-        + [f"rules of {name}" for name in labels - {label(owner) for owner in owners}]
+        + [f"rules of {name}" for name in labels - {nft_labels.of(owner) for owner in owners}]
     )

@@ -16,10 +16,11 @@ from netaddr import IPRange, IPSet
 from pyroute2 import IPRoute
 
 from ipam.host_local import IpamConfig
+from ipam.host_local.files import READ_ONLY_DIRECTORY
 from ipam.host_local.index import Index
 from ipam.host_local.lease import Lease
 from ipam.host_local.ranges import RangeSet
-from ipam.host_local.store import READ_ONLY_DIRECTORY, SIDECAR, Store
+from ipam.host_local.store import SIDECAR, Store
 from shared.cli.config import reading
 from shared.cli.leases.inhabited import Namespaces
 from shared.cni.errors import CniError

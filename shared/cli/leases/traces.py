@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipam.host_local import IpamConfig
-from ipam.host_local.lease import LEASE_LIMIT, Lease, is_hand_placed, parse_lease
+from ipam.host_local.lease import LEASE_LIMIT_BYTES, Lease, is_hand_placed, parse_lease
 from shared.admission import claims
 from shared.cni import record
 from shared.cni.call import folded
 from shared.cni.ip import Address
-from shared.net.owner import Owner, attachment
-from shared.nft.registry import BRIDGE, INET, Ruleset, label
+from shared.net.owner import parse_alias
+from shared.nft import labels
+from shared.nft.registry import BRIDGE, INET, Ruleset
 from shared.nft.ruleset import comment_of
 from shared.nft.transaction import Nfnetlink
 from shared.runtime.conflist import NetworkConfigList
@@ -48,7 +49,7 @@ def find(network: NetworkConfigList, links: Iterable[Message]) -> Traces:
     """Look at the host's links, given, at host-local's leases, at nf_tables and at the firewall's claims."""
     found = Traces()
     for link in links:
-        owner = attachment(link.get("IFLA_IFALIAS", ""))
+        owner = parse_alias(link.get("IFLA_IFALIAS", ""))
         if owner and owner[0] == network.name:
             found.add(owner[1:])
     now = time.time()
@@ -106,7 +107,7 @@ def _files(directory: Path) -> Iterator[tuple[str, Lease | None, float]]:
             if path.is_symlink() or not path.is_file():
                 continue
             with path.open("rb") as file:
-                yield name, parse_lease(file.read(LEASE_LIMIT)), os.fstat(file.fileno()).st_mtime
+                yield name, parse_lease(file.read(LEASE_LIMIT_BYTES)), os.fstat(file.fileno()).st_mtime
 
 
 def _registered(network: str) -> Iterator[tuple[str, list[Address]]]:
@@ -114,7 +115,7 @@ def _registered(network: str) -> Iterator[tuple[str, list[Address]]]:
     kernel = Nfnetlink.if_there()
     if kernel is None:
         return
-    prefix = label(Owner(network, "", "")).partition("/")[0] + "/"
+    prefix = labels.prefix_of(network)
     for table in (INET, BRIDGE):
         for element in kernel.dump_elements(Ruleset(table, "", (), ()).attachments):
             name, _, items = comment_of(element.get("NFTA_SET_ELEM_USERDATA", b"")).partition(" ")

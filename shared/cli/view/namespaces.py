@@ -15,7 +15,7 @@ from shared.cni.errors import CniError
 from shared.net import links as net_links
 from shared.net.netlink import Netlink
 from shared.net.netns import open_netns
-from shared.net.owner import attachment
+from shared.net.owner import parse_alias
 from shared.net.wire import RTM_GETADDR, RTM_GETLINK
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class KernelLink:
     @property
     def owner(self) -> tuple[str, str, str] | None:
         """The (network, container id, ifname) that its alias names."""
-        return attachment(self.alias)
+        return parse_alias(self.alias)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whose turn it is: a lock for those who look at rules and change them after what they saw."""
+"""A lock that serializes read-modify-write changes of packet filter rules."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LOCK_SECONDS = 30.0
-SIDECAR = ".pycni"  # beside a directory of state, for the lock files of such directories
+SIDECAR = ".pycni"  # holds the lock files of the state directories beside it
 
 
-class turn:  # noqa: N801  (used like a function)
-    """Keep other calls of this suite from changing the rules between this one's look and its change.
+class hold:  # noqa: N801  (used like a function)
+    """Keep other calls of this suite from changing the rules between this call's read and its change.
 
-    A call that `only_removes` needs no turn if the lock file is missing on a read-only file system: no call adds there.
+    `directory` is the state directory of the rules. With `only_removes`, do without the lock if its file is missing on
+    a read-only file system: no call can add rules there.
+
+    Raises IOFailure if the lock file cannot be opened, TryAgainLater if another call holds it for 30 seconds.
     """
 
     def __init__(self, directory: str, *, only_removes: bool = False) -> None:
@@ -36,6 +39,7 @@ class turn:  # noqa: N801  (used like a function)
             raise IOFailure(f"cannot lock {self.directory}", str(error)) from None
 
     def _locked(self) -> int:
+        """Create the lock's directory if it does not exist; return the descriptor of the locked file."""
         parent, _, name = self.directory.rpartition("/")
         place = f"{parent}/{SIDECAR}/{name}"
         record.make_directories(place)
@@ -54,6 +58,7 @@ class turn:  # noqa: N801  (used like a function)
 
 
 def _take(place: str, directory: int) -> int:
+    """Lock the file in an open directory. On a read-only file system, lock an existing file."""
     wait = lock.Wait(LOCK_SECONDS)
     try:
         return wait.take_file(place, parent=directory)

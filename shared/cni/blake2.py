@@ -1,4 +1,4 @@
-"""BLAKE2b in Python, for hosts whose Python may not compute it: RFC 7693.
+"""Compute BLAKE2b in Python (RFC 7693), for hosts where Python lacks it or may not use it.
 
 A FIPS build of Python has no `_blake2`, and its hashlib leaves BLAKE2b to OpenSSL, which takes no digest_size. Names of
 links and chains derive from this hash and must be the same on every host, so another hash cannot take its place.
