@@ -329,7 +329,7 @@ LOSSES = {
     "ip -6 route del fd00:1::2": "route to fd00:1::2/128 is missing on PORT",
     "echo 0 >/proc/sys/net/ipv4/ip_forward": "the host does not forward: sysctl net/ipv4/ip_forward is 0",
     "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding": "the host does not forward: sysctl net/ipv6/conf/all/forwarding is 0",
-    "rm /var/lib/cni/networks/net/10.1.0.2": "10.1.0.2 not leased to container a eth0",
+    "rm /var/lib/cni/networks/net/10.1.0.2": "10.1.0.2 of prevResult not leased to container a eth0",
 }  # fmt: skip
 
 
