@@ -25,7 +25,7 @@ settings.load_profile("suite")
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin directory of an installation of this tree."""
+    """Install this tree; return the bin directory."""
     directory = tmp_path_factory.mktemp("installed")
     bin_dir = directory / "bin"
     done = subprocess.run(
@@ -47,7 +47,7 @@ def host(installed: Path) -> Iterator[PretendHost]:
 
 @pytest.fixture
 def node(request: pytest.FixtureRequest, host: PretendHost) -> Any:
-    """A node of the test module's class `Node`."""
+    """Return a node of the test module's class `Node`."""
     return request.module.Node(host)
 
 
@@ -63,7 +63,7 @@ def net(host: PretendHost) -> Network:
 
 @pytest.fixture(scope="session")
 def reference_bin() -> str:
-    """The bin directory of the reference plugins."""
+    """Return the bin directory of the reference plugins."""
     if not Path(REFERENCE_BIN, "bridge").is_file():
         pytest.fail(f"no reference plugins in {REFERENCE_BIN}: install containernetworking-plugins", pytrace=False)
     return REFERENCE_BIN

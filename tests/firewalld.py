@@ -56,7 +56,7 @@ class Firewalld:
         pytest.fail(f"{process.args} ended before it said {word!r}")
 
     def start(self) -> None:
-        """Until it has its name; what it is asked then it answers when it is ready."""
+        """Start the daemon and wait until it owns its name; it answers requests as soon as it is ready."""
         watch = ("sender=org.freedesktop.DBus,member=NameOwnerChanged", "arg0=org.fedoraproject.FirewallD1")
         monitor = self._start("dbus-monitor", "--system", ",".join(watch))
         self._await(monitor, b"NameAcquired")

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from tests.pretend import Answer, PretendHost, read_line, until
 
+# Put in front of an executable, it closes stdout: an ADD fails at its very end, when it cannot write its result.
+DEAF = ("sh", "-c", 'exec "$0" >&-')
 V4, V6 = "10.1.0.0/24", "fd00:1::/64"
 
 
@@ -138,7 +140,7 @@ class Network(Node):
 
     def unheard(self, pod: str, **keys: Any) -> Answer:
         """Return the answer of an ADD that fails at the very end: it cannot write its result."""
-        return self.call("ADD", pod, keys, prefix=("sh", "-c", 'exec "$0" >&-'))
+        return self.call("ADD", pod, keys, prefix=DEAF)
 
     def host_link(self, pod: str) -> dict[str, Any]:
         """Return the host's end of a pod's link."""

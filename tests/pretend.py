@@ -1,8 +1,8 @@
-"""A pretend host: namespaces in which the plugins may do anything, and of which nothing is left.
+"""Pretend hosts: namespaces in which plugins may do anything; the kernel removes all of it at their end.
 
-It has its own network, mount, process and host-name namespaces, empty tmpfs over the directories that a CNI runtime
-and its plugins write to, a sysfs and a proc that show *its* links and processes, and `lo` up. The machine's own network
-and files are never touched, so many hosts may live at the same time.
+A host has its own network, mount, process and host-name namespaces. Empty tmpfs cover the state directories of a
+CNI runtime and its plugins. sysfs and proc show *its* links and processes, and `lo` is up. The machine's own
+network and files are never touched, so many hosts may live at the same time.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ ADMIN_FLAGS = {"UP", "LOOPBACK", "BROADCAST", "MULTICAST", "POINTOPOINT", "NOARP
 ROUTE_KEYS = ("type", "dst", "gateway", "via", "dev", "table", "protocol", "scope", "prefsrc", "metric", "metrics")
 CLONE_NEWPID = 0x20000000  # linux/sched.h
 LINE_SECONDS = 60.0  # for a line that a test waits for
-# What time limits are multiplied with, where the machine is slower than those that they were chosen on.
+# Time limits are multiplied by this on a machine slower than those that they were chosen on.
 PATIENCE = float(os.environ.get("TEST_PATIENCE") or 1)
 
 # The first process of the host. It reads its process id as the machine sees it, before the new proc hides that, and
-# then waits for the end of its standard input: when the test process goes, however it goes, so does the host with all
-# that runs in it. Directories that the machine lacks are made on an overlay, never on the machine itself; the overlay's
+# then waits for the end of its standard input: the host ends with the test process, however that ends, together with all
+# processes in it. Directories that the machine lacks are made on an overlay, never on the machine itself; the overlay's
 # own files lie in a first tmpfs on /run, which the second one covers. The kernel copies ip_forward from the machine
 # into a new namespace, hence the explicit 0.
 FIRST_PROCESS = """
@@ -65,13 +65,13 @@ exec cat
 
 
 class Silent(AssertionError):
-    """A program did not say in time what a test waits for."""
+    """A program did not print the line that a test waits for in time."""
 
 
 def read_line(process: subprocess.Popen[Any], *, seconds: float = LINE_SECONDS) -> bytes:
     """Read a line of a program's output, empty at its end; raise Silent after `seconds`, times PATIENCE.
 
-    Nothing else may read the output before or in between: what a buffer holds, nobody can wait for with a deadline.
+    Nothing else may read the output before or in between: a select does not see bytes in a buffer.
     """
     assert process.stdout is not None
     descriptor, found, deadline = process.stdout.fileno(), b"", time.monotonic() + seconds * PATIENCE
@@ -98,7 +98,7 @@ def until(condition: Callable[[], bool], act: Callable[[], object] = lambda: Non
 
 @dataclass(frozen=True)
 class Answer:
-    """What a plugin said: exit status, standard output and standard error."""
+    """A plugin's exit status, standard output and standard error."""
 
     status: int
     stdout: str
@@ -106,12 +106,12 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """Standard output as the one JSON document it has to be."""
+        """Return standard output, which must be one JSON document."""
         return json.loads(self.stdout)
 
     @property
     def code(self) -> int | None:
-        """The CNI error code, or None where the answer is not an error object."""
+        """Return the CNI error code, or None if the answer is not an error object."""
         try:
             document = self.json
         except ValueError:
@@ -121,7 +121,7 @@ class Answer:
 
 
 class PretendHost:
-    """A host in namespaces of its own; a context manager. `bin_dir` is where `cni` looks for plugins by default."""
+    """A host in namespaces of its own; a context manager. `cni` looks for plugins in `bin_dir` by default."""
 
     def __init__(self, bin_dir: str | Path = "") -> None:
         self.bin_dir = str(bin_dir)
@@ -154,7 +154,8 @@ class PretendHost:
     def close(self) -> None:
         """End the host: its first process ends with its input, and the kernel ends and removes all else with it.
 
-        The kernel lets a first process go only when all others have been waited for: what `popen` started ends here.
+        The kernel lets a first process go only after all others have been waited for, so this kills the processes that
+        `popen` started.
         """
         if self._process_namespace < 0:
             return
@@ -178,10 +179,10 @@ class PretendHost:
         check: bool = True,
         timeout: float = 60,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside, where `env` is its whole environment.
+        """Run a command inside; `env` is its whole environment.
 
-        Raises RuntimeError with the command's output where it fails and `check` is set, subprocess.TimeoutExpired after
-        `timeout` seconds, times PATIENCE.
+        Raise RuntimeError with the command's output if it fails and `check` is set. Raise subprocess.TimeoutExpired
+        after `timeout` seconds, times PATIENCE.
         """
         with self.popen(*argv, env=env) as process:
             try:
@@ -203,7 +204,7 @@ class PretendHost:
         stdout: Any = subprocess.PIPE,
         stderr: Any = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
-        """Start a command inside; its pid and its signals are the command's own, since nothing stands in between."""
+        """Start a command inside; its pid and its signals are the command's own, with no process in between."""
         with _children_in(self._process_namespace):
             process = subprocess.Popen(
                 [*self._enter, *argv],
@@ -216,21 +217,21 @@ class PretendHost:
         return process
 
     def python(self, script: str, *args: str, timeout: float = 60) -> str:
-        """What a Python script prints inside, in this tree and this environment."""
+        """Return the output of a Python script that runs inside, in this tree and this environment."""
         env = {"PATH": PATH, "PYTHONPATH": TREE}
         return self.run(sys.executable, "-c", script, *args, env=env, timeout=timeout).stdout
 
     def netns(self, name: str) -> str:
-        """Make a pod's network namespace as a runtime makes it, `lo` down; returns its path."""
+        """Create a pod's network namespace as a runtime does, with `lo` down; return its path."""
         self.run("ip", "netns", "add", name)
         return f"/run/netns/{name}"
 
     def drop_netns(self, name: str) -> None:
-        """Remove a network namespace made by `netns`."""
+        """Delete a network namespace made by `netns`."""
         self.run("ip", "netns", "del", name)
 
     def ip(self, *args: str, netns: str | None = None) -> list[dict[str, Any]]:
-        """What `ip -j -d` says, parsed, without the entries that a filter emptied; `netns` is the name of a pod's."""
+        """Return the parsed output of `ip -j -d`, without entries that a filter emptied; `netns` is a pod's name."""
         where = () if netns is None else ("-n", netns)
         out = self.run("ip", "-j", "-d", *where, *args).stdout
         return [entry for entry in json.loads(out) if entry] if out.strip() else []
@@ -253,8 +254,8 @@ class PretendHost:
     ) -> Answer:
         """Execute a plugin as a runtime does.
 
-        `env` overrides or adds variables, a None removes one; `path` is CNI_PATH, by default the plugin's own
-        directory; `prefix` is a command to put in front of the executable, such as strace.
+        `env` overrides or adds variables, a None removes one. `path` is CNI_PATH, by default the plugin's own
+        directory. `prefix` is a command to put in front of the executable, such as strace.
         """
         directory = self.bin_dir if bin_dir is None else bin_dir
         variables: dict[str, str | None] = {
@@ -278,10 +279,10 @@ class PretendHost:
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def snapshot(self, netns: Iterable[str] = ()) -> dict[str, Any]:
-        """The state of the host, of the named pods and of the state files, comparable with ==.
+        """Return the state of the host, of the named pods and of the state files, comparable with ==.
 
-        Left out is what the kernel changes by itself and at its own time: carrier, the IPv6 link-local address and the
-        routes that appear with it, the local table, index numbers and lifetimes.
+        Values that the kernel changes by itself are left out: carrier, the IPv6 link-local address and its routes, the
+        local table, index numbers and lifetimes.
         """
         return {
             "host": self._network(None),
@@ -318,7 +319,7 @@ class PretendHost:
 
 
 def _tool(name: str) -> str:
-    """The absolute path of a program, so that it is found whatever environment the command inside is given."""
+    """Return the absolute path of a program, so that it is found with any environment of the command inside."""
     path = shutil.which(name, path=PATH)
     if path is None:
         raise RuntimeError(f"{name} is missing (Debian package util-linux)")
@@ -330,7 +331,7 @@ def _text(data: bytes) -> str:
 
 
 def _files(directory: Path) -> Iterator[tuple[str, str]]:
-    """The path below `directory` and the content of each file; of what is no regular file, its kind."""
+    """Yield the path below `directory` and the content of each file, or its kind if it is no regular file."""
     for folder, directories, names in os.walk(directory):
         for name in sorted(directories + names):
             path = Path(folder, name)
@@ -343,7 +344,7 @@ def _files(directory: Path) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def _children_in(process_namespace: int) -> Iterator[None]:
-    """Children that this thread starts meanwhile are born in that process namespace; the thread itself stays."""
+    """Let children that this thread starts be born in that process namespace; the thread itself stays."""
     own = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         _setns(process_namespace)

@@ -25,7 +25,7 @@ PLACES = (
     "~/.local/bin",
 )
 NAME = re.compile(r"python3(\.(9|1\d|[2-9]\d))?")
-# What is found may be a version manager's script or belong to a virtual environment: ask it for the Python behind.
+# A match may be a version manager's script or part of a virtual environment: ask it for the Python behind it.
 ASK = "import sys; print(*sys.version_info[:2], getattr(sys, '_base_executable', sys.executable))"
 
 

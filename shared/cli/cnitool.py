@@ -1,4 +1,7 @@
-"""cnitool: from the command line to the command's module; the tools' libraries are looked for only where they serve."""
+"""cnitool: parse the command line and run the command's module.
+
+The operator tools' libraries are looked for only if the command needs them.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,19 @@ from typing import NoReturn
 
 from shared.cli.commands import TOOLS, UsageError, parser
 
-NO_TOOLS = "cnitool {}: this command needs {}, which `./install.sh --with-tools` installs"
+NO_TOOLS = "cnitool {}: this command needs {}; install with `./install.sh --with-tools`"
 
 
 def main(tree: str) -> NoReturn:
-    """Runs the command line; `tree` is the installation's code, beside which the tools' libraries are."""
+    """Run the command line and exit.
+
+    `tree` is the directory of the installation's code; the tools' libraries are beside it.
+    """
     sys.exit(run(tree))
 
 
 def run(tree: str, arguments: list[str] | None = None) -> int:
-    """Runs a command; the exit status."""
+    """Run a command and return the exit status."""
     options = parser().parse_args(arguments)
     command, options.tree = options.command, Path(tree)
     if command.needs_tools:
@@ -36,13 +42,13 @@ def run(tree: str, arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stdout = None  # its flush at exit would fail once more
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
+        sys.stdout = None  # otherwise the flush at exit fails once more
         return 0
     return status
 
 
 def _add_tools(tree: Path) -> None:
-    """The private environment's packages, those for the Python that runs; none is no error here."""
+    """Add the private environment's packages for this Python, if there are any."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     sys.path.append(str(tree.parent / "tools" / "lib" / version / "site-packages"))

@@ -1,4 +1,4 @@
-"""cnitool log: reads the log that shared/cni/log.py writes, the full files beside it included."""
+"""cnitool log: read the log that shared/cni/log.py writes, including the rotated files beside it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,14 @@ IN_MODIFY, IN_CREATE, IN_MOVED_TO = 0x2, 0x100, 0x80  # linux/inotify.h
 
 
 class Unusable(Exception):
-    """The command line or the log cannot be used; the text says why."""
+    """The command line or the log is invalid; the text gives the reason."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serves `cnitool log`; 1 where there is no log to read, 2 where an argument cannot be used."""
+    """Print the chosen calls.
+
+    Return 1 if there is no log to read, 2 if an argument is invalid.
+    """
     try:
         path = Path(options.file or _path_of_node())
         wanted = Filter(options)
@@ -46,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         return _complain(str(error), 2)
     garbled = Garbled()
     try:
-        lines = _followed(path, past=wanted.since is not None) if options.follow else _written(path)
+        lines = _follow(path, past=wanted.since is not None) if options.follow else _read_lines(path)
         chosen = ((entry, line) for entry, line in _entries(lines, garbled) if entry in wanted)
         _show(chosen, options)
     except OSError as error:
@@ -55,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         return _complain(f"cannot read the log {path}: {error.strerror}", 1)
     finally:
         if garbled.lines:
-            _complain(f"{garbled.lines} garbled line{'s' if garbled.lines > 1 else ''} passed over", 0)
+            _complain(f"{garbled.lines} garbled line{'s' if garbled.lines > 1 else ''} skipped", 0)
     return 0
 
 
@@ -70,15 +73,15 @@ def _path_of_node() -> str:
     except (OSError, ValueError) as error:
         raise Unusable(str(error)) from None
     if not path:
-        raise Unusable(f"{NODE_CONFIG} names no log; which FILE?")
+        raise Unusable(f"{NODE_CONFIG} names no log; give the log as FILE")
     return path
 
 
-# -- which calls
+# -- filters
 
 
 class Filter:
-    """Which calls are wanted; raises Unusable for a time that is none."""
+    """The calls that the command line asks for. Raise Unusable for an invalid time."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         keys = ("network", "ifname", "verb", "plugin")
@@ -97,7 +100,10 @@ class Filter:
 
 
 def _moment(text: str, now: datetime) -> datetime:
-    """A time, or how long before now; local time where it has no zone, today where it has no date."""
+    """Return a time, or the time of an age before now.
+
+    Without a zone it is local time, without a date it is today.
+    """
     ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     try:
         if ago:
@@ -108,19 +114,19 @@ def _moment(text: str, now: datetime) -> datetime:
         raise Unusable(f"--since {text!r} is neither a time such as 2026-01-31T22:15 nor an age such as 15m") from None
 
 
-# -- the files
+# -- files
 
 
 class Garbled:
-    """How many lines were none of the log's."""
+    """The number of lines that are not entries of the log."""
 
     lines = 0
 
 
 def _entries(lines: Iterable[bytes], garbled: Garbled) -> Iterator[tuple[Entry, str]]:
-    """Each call with the line that it stands in."""
+    """Return each call with its line."""
     for line in lines:
-        if line == b"\n":  # before a line whose writer saw another one half written
+        if line == b"\n":  # A writer adds an empty line after a half-written one.
             continue
         try:
             entry = json.loads(line)
@@ -133,7 +139,7 @@ def _entries(lines: Iterable[bytes], garbled: Garbled) -> Iterator[tuple[Entry, 
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether all that is shown is there; raises ValueError for a time that is none."""
+    """Return True if the entry has every value that is printed. Raise ValueError for an invalid time."""
     if not isinstance(entry, dict) or not _is_duration(entry.get("ms")):
         return False
     texts = ("time", "verb", "plugin", "network", "containerID", "ifname", "outcome")
@@ -146,10 +152,10 @@ def _is_duration(ms: Any) -> bool:
     return isinstance(ms, int | float) and not isinstance(ms, bool) and 0 <= ms < math.inf
 
 
-def _files(path: Path) -> list[IO[bytes]]:
-    """The log and the full files beside it, opened, the oldest first; none where not even the log is there."""
+def _open_files(path: Path) -> list[IO[bytes]]:
+    """Open the log and the rotated files beside it, the oldest first. Return none if the log does not exist."""
     files: list[IO[bytes]] = []
-    # the newest first: what is renamed meanwhile is met again under its next name
+    # Start with the newest: a file that is renamed in the meantime is found again under its next name.
     for name in (path.name, *(f"{path.name}.{number}" for number in range(1, suite.LOGS_KEPT + 1))):
         try:
             file = path.with_name(name).open("rb")
@@ -166,9 +172,9 @@ def _is_same(file: IO[bytes], other: IO[bytes]) -> bool:
     return os.path.samestat(os.fstat(file.fileno()), os.fstat(other.fileno()))
 
 
-def _written(path: Path) -> Iterator[bytes]:
-    """The lines that are there, the oldest first; raises FileNotFoundError where there is no log."""
-    files = _files(path)
+def _read_lines(path: Path) -> Iterator[bytes]:
+    """Return the existing lines, the oldest first. Raise FileNotFoundError if there is no log."""
+    files = _open_files(path)
     if not files:
         path.open("rb").close()
     with ExitStack() as opened:
@@ -178,18 +184,18 @@ def _written(path: Path) -> Iterator[bytes]:
             yield from file
 
 
-def _followed(path: Path, *, past: bool) -> Iterator[bytes]:
-    """The lines that come, with `past` those that are there before them; waits for a log that is not there yet."""
-    events = _changes(path.parent)
-    known: list[IO[bytes]] = []  # the last is the one that is written
-    fresh = _files(path)
+def _follow(path: Path, *, past: bool) -> Iterator[bytes]:
+    """Return new lines as they are written, with `past` the existing ones first. Wait if there is no log yet."""
+    events = _watch(path.parent)
+    known: list[IO[bytes]] = []  # the last is the one that is being written
+    fresh = _open_files(path)
     if not past and fresh:
         known, fresh = fresh, []
         known[-1].seek(0, os.SEEK_END)
-    rest: list[bytes] = []  # of a line that has no end yet
+    rest: list[bytes] = []  # parts of a line without its end
     while True:
         for file in (*known[-1:], *fresh):
-            if rest and file in fresh:  # torn: nothing more is written to a file that has its next
+            if rest and file in fresh:  # Torn: a file that has a successor is not written any more.
                 yield b"".join(rest)
                 rest.clear()
             for part in file:
@@ -197,14 +203,17 @@ def _followed(path: Path, *, past: bool) -> Iterator[bytes]:
                 if part.endswith(b"\n"):
                     yield b"".join(rest)
                     rest.clear()
-        known, fresh = _again(path, [*known, *fresh])
+        known, fresh = _reopen(path, [*known, *fresh])
         if not fresh:
             os.read(events, 1 << 16)
 
 
-def _again(path: Path, known: list[IO[bytes]]) -> tuple[list[IO[bytes]], list[IO[bytes]]]:
-    """The known files, less those without a name except the last; and those that are new."""
-    named = _files(path)
+def _reopen(path: Path, known: list[IO[bytes]]) -> tuple[list[IO[bytes]], list[IO[bytes]]]:
+    """Return the known files and the new ones.
+
+    Close known files that have no name any more, except the last.
+    """
+    named = _open_files(path)
     fresh = [file for file in named if not any(_is_same(file, other) for other in known)]
     kept = [file for file in known[:-1] if any(_is_same(file, other) for other in named)] + known[-1:]
     for file in {*named, *known} - {*fresh, *kept}:
@@ -212,8 +221,8 @@ def _again(path: Path, known: list[IO[bytes]]) -> tuple[list[IO[bytes]], list[IO
     return kept, fresh
 
 
-def _changes(directory: Path) -> int:
-    """A descriptor that has something to read whenever a file in a directory has changed (inotify(7))."""
+def _watch(directory: Path) -> int:
+    """Return a descriptor that becomes readable if a file in a directory changes (inotify(7))."""
     libc = ctypes.CDLL(None, use_errno=True)
     events: int = libc.inotify_init1(os.O_CLOEXEC)
     if events < 0 or libc.inotify_add_watch(events, os.fsencode(directory), IN_MODIFY | IN_CREATE | IN_MOVED_TO) < 0:
@@ -221,7 +230,7 @@ def _changes(directory: Path) -> int:
     return events
 
 
-# -- what is shown
+# -- output
 
 
 def _show(calls: Iterable[tuple[Entry, str]], options: argparse.Namespace) -> None:
@@ -251,7 +260,7 @@ def _text(entry: Entry) -> str:
 
 
 def _printable(text: str) -> str:
-    """What an error says may come from anywhere: no control character of it reaches the terminal."""
+    """Replace control characters: an error's text may come from anywhere."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
@@ -271,7 +280,7 @@ def _show_histogram(calls: Iterable[Entry], *, as_json: bool) -> None:
 
 
 def _summary(verb: str, plugin: str, ms: list[float], failed: int) -> Entry:
-    """Of one verb of one plugin: percentiles by nearest rank, and how many calls took up to each bound."""
+    """Summarize the calls of one verb of one plugin: percentiles by nearest rank, and counts per bucket."""
     places = Counter(bisect_left(BOUNDS, duration) for duration in ms)
     return {
         "verb": verb,

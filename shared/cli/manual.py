@@ -1,4 +1,4 @@
-"""cnitool's completion for bash and its manual page, made from the declarations of the command line."""
+"""Print cnitool's completion for bash and its manual page, from the declarations of the command line."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from shared.cli.commands import PURPOSE, parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints one of the two; the exit status."""
+    """Print the completion or the manual page. Return 0."""
     print({"completion": completion, "manual": manual}[options.command.name]())
     return 0
 
 
 def completion() -> str:
-    """What bash reads to complete cnitool's commands and options."""
+    """Return the completion script for bash."""
     return str(shtab.complete(parser(), shell="bash"))  # noqa: S604  (the name of a language)
 
 
 def manual() -> str:
-    """The manual page, as man(7) reads it."""
+    """Return the manual page in man(7)'s format."""
     page = Manpage(parser())
     page.manual = "pycni"
     page.description = PURPOSE

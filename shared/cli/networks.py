@@ -1,6 +1,6 @@
-"""cnitool add, check, del, gc, status, version: a runtime's calls by hand, with what the Go cnitool's users know.
+"""cnitool add, check, del, gc, status, version: a runtime's calls by hand, compatible with the Go cnitool.
 
-Results go to stdout and all else to stderr, as there.
+Print results to stdout and everything else to stderr.
 """
 
 from __future__ import annotations
@@ -34,26 +34,32 @@ FAILURES = (ConfigError, CacheError, PluginError, PluginNotFound, AttachmentExis
 
 
 def run(options: Options) -> int:
-    """The verb that the command line names; 1 where it failed, with the reason on stderr."""
-    return guarded(options, VERBS[options.command.name])
+    """Run the verb of the command line.
+
+    Return 1 if it failed, with the reason on stderr.
+    """
+    return run_guarded(options, VERBS[options.command.name])
 
 
-def guarded(options: Options, step: Callable[[Options], None]) -> int:
-    """Runs a step; what it raises is told, with --json as a CNI error object on stdout."""
+def run_guarded(options: Options, step: Callable[[Options], None]) -> int:
+    """Run a step and report its errors, with --json as a CNI error object on stdout.
+
+    Return 1 after an error.
+    """
     try:
         step(options)
     except ExceptionGroup as group:
         for error in group.exceptions:
-            tell(options, error)
+            print_error(options, error)
         return 1
     except FAILURES as error:
-        tell(options, error)
+        print_error(options, error)
         return 1
     return 0
 
 
-def tell(options: Options, error: Exception) -> None:
-    """An error for a person on stderr, or for a program on stdout."""
+def print_error(options: Options, error: Exception) -> None:
+    """Print an error as text to stderr, or as JSON to stdout."""
     if options.json:
         code = getattr(error, "code", attach.INTERNAL_ERROR)
         print_json({"code": code, "msg": getattr(error, "msg", str(error)), "details": getattr(error, "details", "")})
@@ -63,17 +69,20 @@ def tell(options: Options, error: Exception) -> None:
 
 
 def print_json(value: Any) -> None:
-    """JSON with the indentation that CNI's own programs print."""
+    """Print JSON with the indentation of CNI's own programs."""
     print(json.dumps(value, indent=4))
 
 
 def warn(text: str) -> None:
-    """Something that does not keep the command from its work."""
+    """Print a warning to stderr."""
     print(f"cnitool: warning: {text}", file=sys.stderr)
 
 
 def bin_dirs() -> list[str]:
-    """CNI_PATH, by default where cnitool is; raises UsageError for a relative directory."""
+    """Return the directories of CNI_PATH, by default that of cnitool.
+
+    Raise UsageError for a relative directory.
+    """
     found = [part for part in os.environ.get("CNI_PATH", "").split(os.pathsep) if part]
     for part in found:
         if not part.startswith("/"):
@@ -82,27 +91,27 @@ def bin_dirs() -> list[str]:
 
 
 def conf_dir() -> str:
-    """NETCONFPATH, by default /etc/cni/net.d."""
+    """Return NETCONFPATH, by default /etc/cni/net.d."""
     return os.environ.get("NETCONFPATH") or CONF_DIR
 
 
 def client(options: Options) -> Client:
-    """The client that environment and options describe."""
+    """Return a client with the settings of environment and options."""
     return Client(bin_dirs(), cache_dir=options.cache_dir)
 
 
 def network(options: Options) -> NetworkConfigList:
-    """The network of the command line; raises ConfigError."""
+    """Return the network of the command line. Raise ConfigError."""
     return conflist.named(conf_dir(), options.network, warn)
 
 
 def container_id_of(netns: str) -> str:
-    """The container id that the Go cnitool gives a namespace."""
+    """Return the container id that the Go cnitool derives from a namespace's path."""
     return f"cnitool-{hashlib.sha512(netns.encode()).digest()[:10].hex()}"
 
 
 def attachment(options: Options) -> Attachment:
-    """The attachment that environment and options describe; raises UsageError, ValueError."""
+    """Return the attachment of environment and options. Raise UsageError or ValueError."""
     netns = os.path.abspath(options.netns)
     return Attachment(
         options.container_id or container_id_of(netns), netns, os.environ.get("CNI_IFNAME") or "eth0", cni_args(),
@@ -111,22 +120,22 @@ def attachment(options: Options) -> Attachment:
 
 
 def cni_args() -> dict[str, str]:
-    """CNI_ARGS; raises UsageError."""
+    """Return the arguments in CNI_ARGS. Raise UsageError."""
     pairs = [pair.partition("=") for pair in os.environ.get("CNI_ARGS", "").split(";") if pair]
     wrong = next((pair for pair in pairs if not pair[0] or not pair[1]), None)
     if wrong is not None:
-        raise UsageError(f"CNI_ARGS: {''.join(wrong)!r} is not of the form KEY=VALUE")
+        raise UsageError(f"CNI_ARGS: {''.join(wrong)!r} must have the form KEY=VALUE")
     return {key: value for key, _, value in pairs}
 
 
 def capability_args() -> dict[str, Any]:
-    """CAP_ARGS; raises UsageError."""
+    """Return the arguments in CAP_ARGS. Raise UsageError."""
     try:
         found = json.loads(os.environ.get("CAP_ARGS") or "{}")
     except ValueError as error:
         raise UsageError(f"CAP_ARGS: not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise UsageError("CAP_ARGS: a JSON object is required")
+        raise UsageError("CAP_ARGS: must be a JSON object")
     return found
 
 
@@ -136,17 +145,17 @@ def _add(options: Options) -> None:
 
 def _check(options: Options) -> None:
     mine, pod = client(options), attachment(options)
-    if not mine.check(_made_with(options, mine, pod), pod):
-        warn(f"network {options.network} has no CHECK (cniVersion before 0.4.0, or disableCheck)")
+    if not mine.check(_config_of_add(options, mine, pod), pod):
+        warn(f"network {options.network} is not checked: its cniVersion is before 0.4.0, or it has disableCheck")
 
 
 def _del(options: Options) -> None:
     mine, pod = client(options), attachment(options)
-    mine.delete(_made_with(options, mine, pod), pod)
+    mine.delete(_config_of_add(options, mine, pod), pod)
 
 
-def _made_with(options: Options, mine: Client, pod: Attachment) -> NetworkConfigList:
-    """The configuration that ADD had, from the cache: today's may be another, or gone. Otherwise today's."""
+def _config_of_add(options: Options, mine: Client, pod: Attachment) -> NetworkConfigList:
+    """Return the cached configuration of the ADD, or today's if the cache has none."""
     return mine.remembered(options.network, pod) or network(options)
 
 
@@ -157,14 +166,14 @@ def _status(options: Options) -> None:
 
 
 def _gc(options: Options) -> None:
-    # nothing else here needs these
+    # The other commands do not need this module.
     from shared.cli.leases import living
 
     mine, found = client(options), network(options)
     if found.disable_gc:
-        warn(f"network {found.name} has disableGC: nothing is done")
+        warn(f"network {found.name} has disableGC: nothing is deleted")
         return
-    census = living.take(found, mine.cache)
+    census = living.take_census(found, mine.cache)
     for reason in filter(None, (census.trouble, *(one.reason for one in census.unreadable))):
         warn(f"{reason}; its pods count as alive")
     asks = found.supports("1.1.0") and not census.strangers
@@ -178,10 +187,10 @@ def _gc(options: Options) -> None:
         return
 
     def valid() -> set[tuple[str, str]] | None:
-        """Return the plan's, and those of ADDs that have begun since; None if no plugin is to be asked."""
+        """Return the attachments of the plan and of ADDs since then, None if plugins must not be asked."""
         if not asks:
             return None
-        now = living.take(found, mine.cache)
+        now = living.take_census(found, mine.cache)
         if now.strangers:
             _warn_of_strangers(now)
             return None
@@ -191,7 +200,7 @@ def _gc(options: Options) -> None:
 
 
 def _warn_of_strangers(census: Census) -> None:
-    warn(f"{', '.join(census.strangers)}: in use, but it cannot be told by which pod; plugins are not asked")
+    warn(f"{', '.join(census.strangers)}: in use by an unknown pod, so plugins are not asked to clean up")
 
 
 def _plan(found: NetworkConfigList, census: Census, *, asks: bool) -> dict[str, Any]:
@@ -217,11 +226,11 @@ def _print_plan(found: NetworkConfigList, census: Census, *, asks: bool) -> None
         print(f"DEL {mine.container_id} {mine.ifname}: its namespace {mine.netns} is gone")
     if asks:
         types = ", ".join(str(plugin["type"]) for plugin in found.plugins)
-        print(f"GC to {types}: all that is of none of the {len(census.living)} attachments that are alive goes")
+        print(f"GC to {types}: deletes everything except the {len(census.living)} attachments that are alive")
         for container_id, ifname in census.leftovers:
-            print(f"  goes: {container_id} {ifname}".rstrip() + ": not in the cache, and in no namespace")
+            print(f"  delete: {container_id} {ifname}".rstrip() + ": not in the cache, and in no namespace")
         for one in census.living.values():
-            print(f"  stays: {one.container_id} {one.ifname}: {one.reason}")
+            print(f"  keep: {one.container_id} {one.ifname}: {one.reason}")
     elif not census.gone:
         print(f"nothing to do: all {len(census.living)} attachments of {found.name} are alive")
 

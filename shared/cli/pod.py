@@ -1,17 +1,29 @@
-"""cnitool pod: a kubelet's way by hand, loopback and then the default network."""
+"""cnitool pod: set up a pod by hand as a kubelet does, loopback and then the default network."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from shared.cli.networks import Options, bin_dirs, capability_args, conf_dir, container_id_of, guarded, print_json, warn
+from shared.cli.networks import (
+    Options,
+    bin_dirs,
+    capability_args,
+    conf_dir,
+    container_id_of,
+    print_json,
+    run_guarded,
+    warn,
+)
 from shared.runtime.pods import Pod, PodNetwork
 
 
 def run(options: Options) -> int:
-    """`up`, `down` or `status` of the pod in a namespace; 1 where it failed, with the reason on stderr."""
-    return guarded(options, {"up": _up, "down": _down, "status": _status}[options.action])
+    """Run `up`, `down` or `status` for the pod in a namespace.
+
+    Return 1 if it failed, with the reason on stderr.
+    """
+    return run_guarded(options, {"up": _up, "down": _down, "status": _status}[options.action])
 
 
 def _network(options: Options) -> PodNetwork:

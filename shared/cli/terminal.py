@@ -1,4 +1,4 @@
-"""Text for a person at a terminal: light colour where it is wanted, tables, JSON that can be read."""
+"""Print text for a person at a terminal: colours, tables, readable JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import IO, Any
 
-WIDTH = 100  # columns that a line of JSON may take
+WIDTH = 100  # columns of a line of JSON
 
 
 def readable(value: Any, indent: str = "") -> str:
-    """JSON with short objects and arrays on one line."""
+    """Return JSON with short objects and arrays on one line."""
     line = json.dumps(value)
     if len(indent) + len(line) <= WIDTH or not isinstance(value, dict | list):
         return line
@@ -25,29 +25,29 @@ def readable(value: Any, indent: str = "") -> str:
     return start + "\n" + ",\n".join(parts) + "\n" + indent + end
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as they need to be."""
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table with columns as wide as their widest cell."""
     widths = [max(len(str(cell)) for cell in column) for column in zip(head, *rows, strict=True)]
     for number, row in enumerate((head, *rows)):
         line = "  " + "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         say(line if number else paint("2", line))
 
 
-def heading(text: str) -> None:
-    """The title of what follows."""
+def print_heading(text: str) -> None:
+    """Print a title."""
     say(paint("1", f"\n== {text}"))
 
 
-def good(text: str) -> None:
-    """Something that is as it should be."""
+def print_ok(text: str) -> None:
+    """Print that a check succeeded."""
     say(f"{paint('32', 'ok')} {text}")
 
 
 def say(text: str) -> None:
-    """A line, at once: what the reader sees is where the program is."""
+    """Print a line at once, so that the reader sees the program's progress."""
     print(text, flush=True)
 
 
 def paint(style: str, text: str, stream: IO[str] = sys.stdout) -> str:
-    """The text in an ANSI style, where somebody looks at it and has not asked for none (no-color.org)."""
+    """Return the text in an ANSI style if the stream is a terminal and NO_COLOR is not set (no-color.org)."""
     return f"\033[{style}m{text}\033[0m" if stream.isatty() and not os.environ.get("NO_COLOR") else text

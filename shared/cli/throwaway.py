@@ -1,7 +1,7 @@
-"""A throw-away host: namespaces of one's own, in which plugins may do anything and of which nothing is left.
+"""Create a throw-away host: own namespaces in which plugins may do anything and that leave nothing behind.
 
-`command` starts Python in new network, mount, process and host-name namespaces; the functions after it are for the
-program that was started so, and prepare its mounts.
+`command` starts Python in new network, mount, process and host-name namespaces. The other functions are for the program
+inside and prepare its mounts.
 """
 
 from __future__ import annotations
@@ -15,54 +15,55 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-ORIGINALS = Path("/run/originals")  # what is hidden stays reachable here, for links into it
+ORIGINALS = Path("/run/originals")  # hidden files stay reachable here, for links to them
 KINDS = ("mnt", "net", "pid")
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096  # linux/mount.h
 SYSCTLS = Path("/proc/sys")
 
 
 class Failure(Exception):
-    """Something is not as it should be."""
+    """The throw-away host cannot be created, or an expectation failed."""
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line that runs Python with `arguments`, isolated, in namespaces that end with it.
+    """Return the command line that runs Python, isolated, in namespaces that end with it.
 
-    Raises Failure where that cannot be.
+    Raise Failure if this is not possible.
     """
     if os.geteuid():
-        raise Failure("making network namespaces needs root")
+        raise Failure("creating network namespaces needs root")
     unshare = shutil.which("unshare")
     if unshare is None:
-        raise Failure("unshare (of util-linux) is needed and was not found")
+        raise Failure("the program unshare is not in PATH; install util-linux")
     own = ("--mount", "--net", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
     return [unshare, *own, sys.executable, "-I", "-B", *arguments]
 
 
 def own_namespaces() -> list[str]:
-    """What tells one set of namespaces from another."""
+    """Return the identities of the process's namespaces."""
     return [os.readlink(f"/proc/self/ns/{kind}") for kind in KINDS]
 
 
 def expect_own(outside: Iterable[str]) -> None:
-    """Raises Failure if any of the namespaces is one of `outside`, those of the program that used `command`."""
-    expect(not set(outside) & set(own_namespaces()), "not in namespaces of its own")
+    """Raise Failure if the process shares a namespace with `outside`, the program that used `command`."""
+    expect(not set(outside) & set(own_namespaces()), "this process is not in namespaces of its own")
 
 
 def expect_visible(paths: Iterable[Path], hidden: Iterable[Path]) -> None:
-    """Raises Failure for a path that is needed and lies in a directory that will be hidden."""
+    """Raise Failure if a needed path is in a directory that will be hidden."""
     for directory in hidden:
         for path in paths:
             expect(
                 not path.resolve().is_relative_to(directory),
-                f"{directory} will be hidden, and {path} is in there: it has to be elsewhere",
+                f"{path} is in {directory}, which is hidden here: move it elsewhere",
             )
 
 
 def hide(directory: Path) -> None:
-    """An empty tmpfs in place of `directory`, which need not exist: then its parent is replaced by a copy of links.
+    """Mount an empty tmpfs at `directory`.
 
-    Making the directory would be simpler, and leave it on the machine.
+    If it does not exist, replace its parent by a copy of links: creating the directory on the machine would leave it
+    there.
     """
     if not directory.is_dir():
         replace_by_links(directory.parent)
@@ -71,7 +72,7 @@ def hide(directory: Path) -> None:
 
 
 def replace_by_links(directory: Path) -> None:
-    """A tmpfs in place of `directory` with links to all that was in it, so that more can be made there."""
+    """Mount a tmpfs at `directory` with links to its former entries, so that new entries can be created."""
     originals = ORIGINALS / directory.relative_to("/")
     originals.mkdir(parents=True)
     mount("--rbind", directory, originals)
@@ -82,9 +83,9 @@ def replace_by_links(directory: Path) -> None:
 
 
 def protect() -> None:
-    """Makes every mount of the machine read-only here, and of the sysctls those that are not the network's.
+    """Make every mount of the machine read-only here, and all sysctls but the network's.
 
-    To be called first: what is mounted later, such as by `hide`, can be written.
+    Call this first: later mounts, such as by `hide`, stay writable.
     """
     for path in (SYSCTLS, SYSCTLS / "net"):
         mount("--bind", path, path)
@@ -96,7 +97,10 @@ def protect() -> None:
 
 
 def _remount_read_only(place: bytes) -> None:
-    """By the system call, since a node has hundreds of mounts; one that another mount covers is out of reach anyway."""
+    """Use the system call, since a node has hundreds of mounts.
+
+    A mount that another one covers cannot be changed and is skipped.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(None, place, None, MS_REMOUNT | MS_BIND | MS_RDONLY, None):
         number = ctypes.get_errno()
@@ -104,24 +108,24 @@ def _remount_read_only(place: bytes) -> None:
 
 
 def mount(*arguments: str | Path) -> None:
-    """The mount command. Raises Failure with what it said."""
+    """Run the mount command. Raise Failure with its message."""
     execute("mount", *map(str, arguments))
 
 
 def new_netns(path: Path) -> None:
-    """A network namespace that is kept by a file, as `ip netns add` makes it, `lo` down."""
+    """Create a network namespace that a file keeps, as `ip netns add` does, with `lo` down."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     execute("unshare", f"--net={path}", "true")
 
 
 def execute(*argv: str) -> None:
-    """Run a command of the system. Raises Failure with what it said."""
+    """Run a command of the system. Raise Failure with its message."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     expect(done.returncode == 0, f"{' '.join(argv)}: {done.stderr.strip()}")
 
 
 def expect(truth: object, reason: str) -> None:
-    """Raises Failure with the reason unless `truth` holds."""
+    """Raise Failure with the reason unless `truth` holds."""
     if not truth:
         raise Failure(reason)

@@ -382,7 +382,8 @@ def problems(
             found.append(f"{what} does not lead to its chain or value")
     _, registered = _registered(kernel, ruleset, name)
     if {str(element) for element in registered} != {str(element) for element in elements}:
-        found.append(f"{name} is registered in {ruleset.attachments} with other elements, or not at all")
+        state = "registered with other elements" if registered else "not registered"
+        found.append(f"{name} is {state} in {ruleset.attachments}")
     return found
 
 

@@ -1,7 +1,7 @@
 """The rows of two tables: faults, by their numbers, and security duties, by their names.
 
-A fault comes with what is required, and what the reference did (containernetworking/plugins v1.9.1); a duty with the
-incident or the class of mistakes behind it.
+Each fault names the requirement and the result of the reference (containernetworking/plugins v1.9.1). Each duty names
+the incident or the class of mistakes behind it.
 """
 
 from __future__ import annotations

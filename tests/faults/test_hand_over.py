@@ -10,12 +10,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.faults.test_leftovers import BOOKKEEPING
 from tests.pretend import PretendHost, read_line
+from tests.system import chain_node
 from tests.system.test_install import Site, is_launcher, make_site
 
 NETWORK = "net"
@@ -49,33 +50,17 @@ def _portmap(port: int) -> dict[str, Any]:
     return {"type": "portmap", "runtimeConfig": {"portMappings": [mapping]}}
 
 
-class Node:
+class Node(chain_node.Node):
     """A pretend host on which chains are executed as a runtime does, each time by one of the suites."""
 
-    def __init__(self, host: PretendHost) -> None:
-        self.host = host
-        self.results: dict[str, Any] = {}
+    DEFAULTS: ClassVar[dict[str, Any]] = {"cniVersion": "1.0.0", "name": NETWORK}
 
-    def call(self, verb: str, plugin: dict[str, Any], pod: str, bin_dir: str, **keys: Any) -> Any:
-        config = {"cniVersion": "1.0.0", "name": NETWORK, **plugin, **keys}
-        answer = self.host.cni(plugin["type"], verb, config, netns=f"/run/netns/{pod}", container_id=pod, bin_dir=bin_dir)  # fmt: skip
-        assert answer.status == 0, (verb, plugin["type"], bin_dir, answer)
-        return answer.json if answer.stdout else None
-
-    def add(self, pod: str, chain: Sequence[dict[str, Any]], bin_dir: str) -> None:
-        self.host.netns(pod)
-        previous: dict[str, Any] = {}
+    def check_chain(self, pod: str, chain: Sequence[dict[str, Any]], bin_dir: str) -> None:
         for plugin in chain:
-            previous = {"prevResult": self.call("ADD", plugin, pod, bin_dir, **previous)}
-        self.results[pod] = previous
+            assert self.check(pod, plugin, bin_dir=bin_dir) == "", (plugin["type"], bin_dir)
 
-    def check(self, pod: str, chain: Sequence[dict[str, Any]], bin_dir: str) -> None:
-        for plugin in chain:
-            self.call("CHECK", plugin, pod, bin_dir, **self.results[pod])
-
-    def delete(self, pod: str, chain: Sequence[dict[str, Any]], bin_dir: str) -> None:
-        for plugin in reversed(chain):
-            self.call("DEL", plugin, pod, bin_dir, **self.results[pod])
+    def remove(self, pod: str, chain: Sequence[dict[str, Any]], bin_dir: str) -> None:
+        self.down(pod, chain, bin_dir=bin_dir, prevResult=self.results[pod])
         self.host.drop_netns(pod)
 
     def state(self) -> dict[str, Any]:
@@ -93,11 +78,6 @@ class Node:
         }
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Node:
-    return Node(host)
-
-
 @pytest.mark.parametrize(
     ("first", "backend"), [("reference", "iptables"), ("reference", "nftables"), ("ours", "iptables")]
 )
@@ -107,19 +87,19 @@ def test_a_pod_goes_to_the_other_suite(
     """The node has pods of both. The first makes a pod and the other deletes it: the state is as before."""
     one, other = (reference_bin, str(installed)) if first == "reference" else (str(installed), reference_bin)
     kept1, kept2, chain = (goes_over(backend, port) for port in (8081, 8082, 8080))
-    node.add("kept1", kept1, one)
-    node.add("kept2", kept2, other)
+    node.up("kept1", kept1, bin_dir=one)
+    node.up("kept2", kept2, bin_dir=other)
     before = node.state()
-    node.add("pod", chain, one)
+    node.up("pod", chain, bin_dir=one)
     made = node.state()
     assert all(made[part] != before[part] for part in ("host", "files", "iptables"))
     if backend == "iptables":
         # portmap's CHECK looks for its own comments, with the interface in them
-        node.check("pod", [plugin for plugin in chain if plugin["type"] != "portmap"], str(installed))
-    node.delete("pod", chain, other)
+        node.check_chain("pod", [plugin for plugin in chain if plugin["type"] != "portmap"], str(installed))
+    node.remove("pod", chain, other)
     assert node.state() == before
-    node.delete("kept1", kept1, other)
-    node.delete("kept2", kept2, one if backend == "iptables" else other)
+    node.remove("kept1", kept1, other)
+    node.remove("kept2", kept2, one if backend == "iptables" else other)
     assert not POD_ADDRESS.search(json.dumps(node.state()))
 
 
@@ -168,7 +148,7 @@ def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
     site = make_site(tmp_path)
     site.run()
     node = Node(host)
-    node.add("kept", native(8080), str(site.bin))
+    node.up("kept", native(8080), bin_dir=str(site.bin))
     before = node.state()
     workers = []
     for number in range(WORKERS):
@@ -192,7 +172,7 @@ def test_an_upgrade_under_calls(host: PretendHost, tmp_path: Path) -> None:
     for number in range(WORKERS):
         host.drop_netns(f"pod{number}")
     assert node.state() == before
-    node.check("kept", native(8080), str(site.bin))
+    node.check_chain("kept", native(8080), str(site.bin))
 
 
 # -- an uninstall
@@ -216,15 +196,15 @@ def test_an_uninstall_with_a_pod(host: PretendHost, tmp_path: Path, reference_bi
     site.run()
     node = Node(host)
     kept, chain = (native(port) if then == "installation" else goes_over("iptables", port) for port in (8080, 8081))
-    node.add("kept", kept, str(site.bin))
+    node.up("kept", kept, bin_dir=str(site.bin))
     before = node.state()
-    node.add("pod", chain, str(site.bin))
+    node.up("pod", chain, bin_dir=str(site.bin))
     made = node.state()
     site.run("--uninstall")
     assert not any(is_launcher(path) for path in site.bin.glob("*"))
     assert node.state() == made and reaches(node, "pod")
     if then == "installation":
         site.run()
-        node.check("pod", chain, str(site.bin))
-    node.delete("pod", chain, reference_bin if then == "reference" else str(site.bin))
+        node.check_chain("pod", chain, str(site.bin))
+    node.remove("pod", chain, reference_bin if then == "reference" else str(site.bin))
     assert node.state() == before and reaches(node, "kept")

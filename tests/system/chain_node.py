@@ -1,14 +1,13 @@
-"""A node on which chains of plugins are called, and all that pods have on it."""
+"""A node on which chains of plugins are called, and all state of its pods."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
+from collections.abc import Sequence
 from typing import Any
 
-from shared.net.owner import Owner
-from tests.pretend import Answer, PretendHost
+import tests.node
 
 Plugin = dict[str, Any]
 BRIDGE: Plugin = {
@@ -27,56 +26,32 @@ PORTMAP: Plugin = {
 FIREWALL: Plugin = {"type": "firewall", "backend": "nftables"}
 
 
-class Node:
+class Node(tests.node.Node):
     """A pretend host with chains of plugins."""
 
-    def __init__(self, host: PretendHost) -> None:
-        self.host = host
-        self.results: dict[str, Any] = {}
-
-    def call(self, verb: str, plugin: Plugin, pod: str, name: str = "net", **keys: Any) -> Answer:
-        config = {"cniVersion": "1.1.0", "name": name, **plugin, **keys}
-        return self.host.cni(plugin["type"], verb, config, netns=f"/run/netns/{pod}" if pod else "", container_id=pod)
-
-    def up(self, pod: str, plugins: list[Plugin], name: str = "net", *, netns: bool = True) -> None:
-        if netns:
-            self.host.netns(pod)
+    def up(self, pod: str, plugins: Sequence[Plugin], **keys: Any) -> None:
+        """Call ADD of each plugin with the previous one's result; keep the last."""
         previous: dict[str, Any] = {}
         for plugin in plugins:
-            answer = self.call("ADD", plugin, pod, name, **previous)
-            assert answer.status == 0, answer.stdout
-            previous = {"prevResult": answer.json}
-        self.results[pod] = previous["prevResult"]
+            previous = {"prevResult": self.add(pod, plugin, **previous, **keys)}
 
-    def down(self, pod: str, plugins: list[Plugin], name: str = "net", **keys: Any) -> None:
+    def down(self, pod: str, plugins: Sequence[Plugin], **keys: Any) -> None:
+        """Call DEL of each plugin, the last first."""
         for plugin in reversed(plugins):
-            answer = self.call("DEL", plugin, pod, name, **keys)
-            assert (answer.status, answer.stdout) == (0, ""), answer
+            self.delete(pod, plugin, **keys)
 
-    def collect(self, plugins: list[Plugin], name: str = "net") -> None:
+    def collect_chain(self, plugins: Sequence[Plugin], **keys: Any) -> None:
+        """Call GC of each plugin with no valid attachment."""
         for plugin in plugins:
-            answer = self.call("GC", plugin, "", name, **{"cni.dev/valid-attachments": []})
-            assert (answer.status, answer.stdout) == (0, ""), answer
-
-    def drop(self, pod: str) -> None:
-        """The namespace goes, with the veth pair."""
-        self.host.drop_netns(pod)
-        link = Owner("net", pod, "eth0").host_link
-        for _ in range(500):  # the kernel takes it away at its own time
-            if not [one for one in self.host.ip("link") if one["ifname"] == link]:
-                break
-            time.sleep(0.01)
+            self.collect(**plugin, **keys)
 
     def lose(self, pod: str) -> None:
-        """The same, and what was leased, and nobody calls DEL."""
-        self.drop(pod)
+        """Delete a pod's namespace and all leases, without DEL."""
+        self.kill(pod)
         self.host.run("rm", "-rf", "/var/lib/cni/networks")
 
-    def addresses(self, pod: str) -> list[str]:
-        return [ip["address"].partition("/")[0] for ip in self.results[pod]["ips"]]
-
     def elements(self) -> set[str]:
-        """What sets and maps hold, without what differs between namespaces."""
+        """Return the elements of all sets and maps, without the namespace numbers that differ between runs."""
         found = set()
         for entry in json.loads(self.host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]:
             for one in (entry[kind] for kind in ("set", "map") if kind in entry):
@@ -86,7 +61,7 @@ class Node:
         return found
 
     def iptables(self) -> set[str]:
-        """Pods' rules and chains."""
+        """Return the pods' rules and chains in iptables."""
         found = set()
         for six in ("", "6"):
             for table in ("nat", "filter"):
@@ -96,7 +71,7 @@ class Node:
         return found
 
     def left(self) -> tuple[Any, ...]:
-        """All that is a pod's, on the host."""
+        """Return all state of pods on the host."""
         links = {
             (link["ifname"], link.get("address"))
             for link in self.host.ip("link")

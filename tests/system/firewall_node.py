@@ -26,7 +26,7 @@ ip -n outside route add 10.0.0.0/8 via 192.0.2.1
 ip -n outside route add fd00::/8 via fd00:99::1
 """
 OUTSIDE_ADDRESSES = ("192.0.2.2", "fd00:99::2")
-# Answers on every address, also of those that come later.
+# Answers on every address, later ones included.
 SERVER = """
 import socket
 server = socket.create_server(("::", 7), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
@@ -35,7 +35,7 @@ while True:
     client, _ = server.accept()
     client.close()
 """
-# Which of the addresses answer; a connection that is dropped says nothing within the time.
+# Prints the addresses that answer; a dropped connection times out.
 CLIENT = """
 import socket, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +51,7 @@ with ThreadPoolExecutor() as pool:
 
 
 class Node(tests.node.Node):
-    """A pretend host with a neighbour and pods, each on a bridge with a network of its own, by this suite's bridge."""
+    """A pretend host with a neighbour and pods; this suite's bridge attaches each to a bridge with its own network."""
 
     DEFAULTS = CONFIG
 
@@ -64,7 +64,7 @@ class Node(tests.node.Node):
         return super().serve(netns, script, *args)
 
     def pod(self, pod: str, bridge: int = 1) -> None:
-        """A pod that the bridge plugin has attached."""
+        """Attach a pod by the bridge plugin."""
         ranges = [[{"subnet": f"10.{bridge}.0.0/24"}], [{"subnet": f"fd00:{bridge}::/64"}]]
         keys = {
             "cniVersion": "1.0.0", "name": f"bridge{bridge}", "bridge": f"cni{bridge}", "isDefaultGateway": True,
@@ -90,13 +90,13 @@ class Node(tests.node.Node):
         super().collect(*valid, **{"cniVersion": "1.1.0", **more})
 
     def reaches(self, pod: str, other: str) -> list[int]:
-        """In which families: 4, 6."""
+        """Return the families, 4 and 6, in which a pod reaches another one or the neighbour."""
         wanted = OUTSIDE_ADDRESSES if other == "outside" else self.addresses(other)
         out = self.host.run("ip", "netns", "exec", pod, sys.executable, "-c", CLIENT, *wanted).stdout
         return [6 if ":" in address else 4 for address in out.split()]
 
     def elements(self) -> dict[str, int]:
-        """The number of elements of each set and map in the tables of the suite."""
+        """Return the number of elements of each set and map in the suite's tables."""
         entries = json.loads(self.host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]
         found: dict[str, int] = {}
         for one in (entry[kind] for entry in entries for kind in ("set", "map") if kind in entry):
@@ -104,7 +104,7 @@ class Node(tests.node.Node):
         return {name: number for name, number in found.items() if number}
 
     def filter(self, family: str = "ip", variant: str = "") -> list[str]:
-        """The rules and chains of iptables' table filter."""
+        """Return the rules and chains of iptables' table filter."""
         text = self.host.run(f"{family}tables{variant}-save", "-t", "filter").stdout
         lines = [line for line in text.splitlines() if line.startswith(("-A", ":"))]
         return [line.partition(" [")[0] if line.startswith(":") else line for line in lines]  # without counters
@@ -118,7 +118,7 @@ class Node(tests.node.Node):
         return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
 
     def traced(self, command: str, pod: str, **keys: Any) -> list[str]:
-        """The programs that a call executes, with no directory in PATH that has iptables or nft."""
+        """Return the programs that a call executes; no directory in PATH has iptables or nft."""
         prefix = ("/usr/bin/strace", "-f", "-qq", "-e", "trace=clone,clone3,fork,vfork,execve", "-e", "status=successful", "-o", "/run/trace")  # fmt: skip
         answer = self.call(command, pod, prefix=prefix, env={"PATH": "/none"}, **keys)
         assert answer.status == 0, answer

@@ -1,7 +1,7 @@
-"""Runs inside the pretend host, alone with the standard library: sends broadcast frames and tells who heard them.
+"""Send broadcast frames inside the pretend host and report the receivers; standard library only.
 
 Reads {"places": {name: [path of a netns or "", link]}, "frames": [[name, VLAN], …]} from stdin and prints for each
-frame {name: VLAN} of the places that heard it; VLAN 0 is a frame without a tag.
+frame {name: VLAN} of the places that received it; VLAN 0 is a frame without a tag.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def frame(number: int, vlan: int) -> bytes:
 
 
 def heard(place: socket.socket) -> tuple[int, int] | None:
-    """The number and the VLAN of a frame that came in; None for any other packet."""
+    """Return the number and the VLAN of a frame that came in, None for any other packet."""
     data, ancillary, _, address = place.recvmsg(2048, socket.CMSG_SPACE(AUXDATA.size))
     ethertype, number = struct.unpack_from("!HI", data, 12)
     if address[2] == PACKET_OUTGOING or ethertype != ETHERTYPE:

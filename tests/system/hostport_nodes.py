@@ -1,14 +1,16 @@
-"""Hosts for portmap's tests: one with nothing but results of pods, and one with pods and peers that send packets."""
+"""Hosts for portmap's tests: one with mere results of pods, and one with pods and peers that send packets."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tests.node
 from tests.pretend import PATH, Answer, PretendHost
 
 PROBES = str(Path(__file__).with_name("probes.py"))
@@ -21,7 +23,7 @@ REFUSED = "ConnectionRefusedError"
 
 
 def ports(*pairs: Any, **keys: Any) -> dict[str, Any]:
-    """The keys that map host ports to ports of the pod; each is (host port, pod port, protocol, host address)."""
+    """Return the keys that map host ports to pod ports; a pair is (host port, pod port, protocol, host address)."""
     names = ("hostPort", "containerPort", "protocol", "hostIP")
     return {"runtimeConfig": {"portMappings": [dict(zip(names, pair, strict=False)) for pair in pairs]}, **keys}
 
@@ -31,7 +33,7 @@ TCP = ports((8080, 80, "tcp"))
 
 
 def elements(host: PretendHost) -> dict[str, list[str]]:
-    """The comments of the elements of each set and map of the suite's table that has any."""
+    """Return the comments of the elements of each set and map of the suite's table that has any."""
     shown = json.loads(host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]
     found = {}
     for entry in shown:
@@ -50,18 +52,18 @@ PROGRAMS = [f"ip{six}tables{variant}" for variant in ("-nft", "-legacy") for six
 
 
 def of_pods(host: PretendHost) -> list[str]:
-    """iptables' rules and chains that are containers'."""
+    """Return iptables' rules and chains that belong to containers."""
     lines = [line for program in PROGRAMS for line in host.run(f"{program}-save", "-t", "nat").stdout.splitlines()]
     return [line.removesuffix(" [0:0]") for line in lines if "CNI-DN-" in line]
 
 
 def left(host: PretendHost) -> dict[str, list[str]]:
-    """What attachments have, by whichever backend."""
+    """Return the elements, rules and chains that attachments have, of both backends."""
     by_iptables = of_pods(host)
     return {**elements(host), **({"iptables": by_iptables} if by_iptables else {})}
 
 
-# What maps ports; "legacy" is the iptables backend on a host whose iptables is the older one.
+# The backends of portmap; "legacy" is the iptables backend on a host with the older iptables.
 EITHER = pytest.mark.parametrize("backend", ["nftables", "iptables"], indirect=True)
 EVERY = pytest.mark.parametrize("backend", ["nftables", "iptables", "legacy"], indirect=True)
 BY_IPTABLES = pytest.mark.parametrize("backend", ["iptables", "legacy"], indirect=True)
@@ -69,7 +71,7 @@ LEGACY = "/run/legacy"
 
 
 def prepare(host: PretendHost, backend: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The keys and the environment with which a backend is called."""
+    """Return the keys and the environment with which a backend is called."""
     if backend != "legacy":
         return ({"backend": backend} if backend else {}), {}
     links = (
@@ -82,7 +84,7 @@ def prepare(host: PretendHost, backend: str) -> tuple[dict[str, Any], dict[str, 
 
 
 class Plain:
-    """A host with one link and results of pods that nobody needs to reach."""
+    """A host with one link and results of pods that no test needs to reach."""
 
     def __init__(self, host: PretendHost, backend: str = "") -> None:
         self.host = host
@@ -112,7 +114,7 @@ class Plain:
         return answer.json
 
     def refused(self, keys: dict[str, Any], code: int, words: str, name: str = "c1", **more: Any) -> None:
-        """An ADD that must fail and change nothing."""
+        """Call an ADD that must fail and change nothing."""
         before = (rules(self.host), self.host.snapshot())
         answer = self.call("ADD", keys, name, **more)
         assert answer.code == code and words in answer.json["msg"] + answer.json.get("details", ""), answer.stdout
@@ -123,12 +125,12 @@ class Plain:
         return "" if answer.status == 0 else str(answer.json["details"])
 
 
-class Node:
-    """A host with a peer outside and two pods on a bridge; `far` is a host behind it, which routes to it."""
+class Node(tests.node.Node):
+    """A host with a peer outside and two pods on a bridge; `far` is a host that routes to it."""
 
     def __init__(self, host: PretendHost, backend: str = "", **bridge: Any) -> None:
-        self.host = host
         self.keys, self.environment = prepare(host, backend)
+        super().__init__(host, type="portmap", **self.keys)
         self.where = {"host": "", **{name: host.netns(name) for name in ("out", "far", "a", "b")}}
         lines = []
         for name, net in (("out", "2"), ("far", "3")):
@@ -139,40 +141,29 @@ class Node:
                 *(f"-n {name} addr add {address} dev eth0 nodad" for address in (f"192.0.{net}.9/24", f"fd00:{net}::9/64")),
                 *(f"-n {name} route add default via {address}" for address in (f"192.0.{net}.1", f"fd00:{net}::1")),
             ]  # fmt: skip
-        # deprecated: never an answer's own address unless it was asked
+        # deprecated: answers use the address only if it was asked
         lines += [f"addr add {OTHER}/24 dev out0", f"addr add {OTHER_6}/64 dev out0 nodad preferred_lft 0"]
         host.run("sh", "-ec", "\n".join(f"ip {line}" for line in lines))
-        # that a port is not served has to be told every time
+        # the kernel must report each closed port, without a limit
         host.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
-        config = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "isDefaultGateway": True, **bridge,
-                  "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}}  # fmt: skip
-        self.results = {}
+        config = {**tests.node.BRIDGE, "bridge": ..., "backend": ..., "isDefaultGateway": True, **bridge}
         for name in "ab":
-            answer = host.cni("bridge", "ADD", config, netns=self.where[name], container_id=name, **self.environment)
+            answer = super().call("ADD", name, config, **self.environment)
             assert answer.status == 0, answer.stdout
             self.results[name] = answer.json
 
-    def call(self, verb: str, pod: str, keys: dict[str, Any], **more: Any) -> Answer:
-        config = {
-            "cniVersion": "1.1.0",
-            "name": "net",
-            "type": "portmap",
-            "prevResult": self.results[pod],
-            **self.keys,
-            **keys,
-        }
-        more = {"netns": self.where[pod], "container_id": pod, **self.environment, **more}
-        return self.host.cni("portmap", verb, config, **more)
+    def call(self, verb: str, pod: str, keys: Mapping[str, Any] = {}, /, **more: Any) -> Answer:
+        return super().call(verb, pod, {"prevResult": self.results[pod], **keys}, **{**self.environment, **more})
 
-    def add(self, pod: str, keys: dict[str, Any]) -> None:
-        answer = self.call("ADD", pod, keys)
-        assert answer.status == 0, answer.stdout
-        assert answer.json == self.results[pod]
+    def add(self, pod: str, keys: Mapping[str, Any] = {}, /, **more: Any) -> Any:
+        previous = self.results[pod]
+        assert super().add(pod, keys, **more) == previous
+        return previous
 
     def probe(
         self, servers: list[tuple[str, str, int]], probes: list[tuple[Any, ...]], *, silence: bool = False
     ) -> list[Any]:
-        """What each (from, protocol, address, port[, own port]) got, with servers of (pod, protocol, port)."""
+        """Return the answer to each (from, protocol, address, port[, own port]); servers are (pod, protocol, port)."""
         job = {
             "servers": [[self.where[pod], protocol, port, pod] for pod, protocol, port in servers],
             "probes": [[self.where[origin], *rest, *([] if len(rest) > 3 else [0])] for origin, *rest in probes],

@@ -1,4 +1,4 @@
-"""Rules in the words of shared/nft beside what they are in nft's; executed in a pretend host, it makes the former."""
+"""Rules in the words of shared/nft beside the same in nft's; run in a pretend host, the file creates the former."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def port(number: int) -> bytes:
 
 
 def every_length() -> list[tuple[str, list[Any]]]:
-    """A rule for each length of a prefix that is not zero."""
+    """Return a rule for each length of a prefix that is not zero."""
     found = []
     for whole in (Address.parse("10.213.171.255"), Address.parse("fd5a:ffff:dead:beef:1234:5678:9abc:def1")):
         word = "ip" if whole.version == 4 else "ip6"
@@ -154,7 +154,7 @@ ASIDE = {table: Chain(table, "aside", ()) for table in SETS}
 
 
 def chains() -> list[Chain]:
-    """The chains with the rules, each named after its place."""
+    """Return the chains with the rules, each named after its place."""
     return [
         Chain(table, f"chain{place}", [Rule(f"r{number}", *parts) for number, (_, parts) in enumerate(rules)], hook)
         for place, ((table, hook), rules) in enumerate(RULES.items())
@@ -162,7 +162,7 @@ def chains() -> list[Chain]:
 
 
 def in_nfts_words() -> str:
-    """The same as a script for nft, in tables called theirs."""
+    """Return the same as a script for nft, in tables called theirs."""
     hooks = {wire.NF_INET_PRE_ROUTING: "prerouting", wire.NF_INET_FORWARD: "forward", wire.NF_INET_POST_ROUTING: "postrouting"}  # fmt: skip
     text = {table: f"chain aside {{ }}\n{DECLARED[table]}" for table in SETS}
     for place, ((table, (kind, hook, priority)), rules) in enumerate(RULES.items()):

@@ -1,4 +1,4 @@
-"""The most memory that a call has held, for the tests with large tables of the kernel's."""
+"""The peak memory of a call, for the tests with large tables of the kernel."""
 
 from __future__ import annotations
 

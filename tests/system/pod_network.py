@@ -1,4 +1,4 @@
-"""A node with a pod network, and cnitool run on it with the tools' libraries: for the tests of what shows it."""
+"""A node with a pod network, and cnitool with the tools' libraries, for the tests of commands that show nodes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import tests.node
 from tests.pretend import PATH, PretendHost
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,11 +29,13 @@ NETWORK: dict[str, Any] = {
 CONF_DIR = "/etc/cni/net.d"
 
 
-class Node:
-    """A pretend host with the network `pods`; pods are namespaces called like their container ids."""
+class Node(tests.node.Node):
+    """A pretend host with the network `pods`; a pod's namespace has the name of its container ID."""
+
+    DEFAULTS: ClassVar[dict[str, Any]] = {"cniVersion": "1.0.0", "name": "pods", **NETWORK["plugins"][0]}
 
     def __init__(self, host: PretendHost) -> None:
-        self.host = host
+        super().__init__(host)
         host.run("mkdir", "-p", CONF_DIR)
         self.configure(NETWORK)
 
@@ -40,19 +43,15 @@ class Node:
         self.host.run("tee", f"{CONF_DIR}/{network['name']}.conflist", input=json.dumps(network))
 
     def attach(self, pod: str, name: str = "", *, network: str = "pods", bin_dir: str | None = None) -> Any:
-        """ADD by a runtime, which remembers it; with a Kubernetes pod's name if given."""
+        """Call ADD as a runtime that remembers it, with a Kubernetes pod's name if given; return the result."""
         return self._client("add", pod, self.host.netns(pod), name, network, bin_dir)
 
     def detach(self, pod: str) -> None:
         self._client("del", pod, f"/run/netns/{pod}", "", "pods", None)
 
     def attach_without_runtime(self, pod: str, *, bin_dir: str | None = None) -> Any:
-        """ADD of which nothing is remembered, but in the kernel."""
-        config = {"cniVersion": "1.0.0", "name": "pods", **NETWORK["plugins"][0]}
-        netns = self.host.netns(pod)
-        answer = self.host.cni("bridge", "ADD", config, netns=netns, container_id=pod, bin_dir=bin_dir)
-        assert answer.status == 0, answer
-        return answer.json
+        """Call ADD without a runtime: only the kernel remembers the attachment."""
+        return self.add(pod, bin_dir=bin_dir)
 
     def _client(self, verb: str, pod: str, netns: str, name: str, network: str, bin_dir: str | None) -> Any:
         variables = {"PATH": PATH, "CNI_PATH": bin_dir or self.host.bin_dir, "NETCONFPATH": CONF_DIR}
@@ -66,7 +65,7 @@ class Node:
         return self.host.run(*CNITOOL, *args, check=check)
 
     def show(self, *args: str) -> Any:
-        """`show --json`, which must have nothing else to say."""
+        """Return the output of `show --json`, which must print nothing else."""
         done = self.cnitool("show", "--json", "--seconds", "0", *args)
         assert done.stderr == ""
         return json.loads(done.stdout)

@@ -1,9 +1,10 @@
-"""Runs inside the pretend host: servers in its network namespaces, and who of them answers whom, by real sockets.
+"""Run servers in the pretend host's network namespaces and ask them by real sockets.
 
-Reads {"servers": [[netns, protocol, port, name]], "probes": [[netns, protocol, address, port, own port]]} from stdin
-and prints an answer for each probe: [name of the server, address it saw the sender have], or what became of it instead.
-A netns is a path, empty for the host's own; an own port of 0 is any. With "silence" no answer is waited for long. SCTP, for which kernels often have no sockets, is spoken by hand: an INIT
-chunk, which the server answers with an INIT ACK.
+Reads {"servers": [[netns, protocol, port, name]], "probes": [[netns, protocol, address, port, own port]]} from stdin.
+Prints for each probe [name of the server, address of the sender as the server saw it], or else the error.
+A netns is a path, empty for the host's own; an own port of 0 is any. With "silence" the wait for an answer is short.
+
+Kernels often have no sockets for SCTP, so the script builds its packets: an INIT chunk, and an INIT ACK as the answer.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def crc32c(data: bytes) -> int:
 
 
 def sctp_packet(source: int, destination: int, tag: int, chunk: int, text: bytes) -> bytes:
-    """A packet with one INIT or INIT ACK chunk, whose host name parameter carries a text."""
+    """Return a packet with one INIT or INIT ACK chunk; its host name parameter carries a text."""
     parameter = struct.pack("!HH", 11, 4 + len(text)) + text + bytes(-len(text) % 4)
     body = struct.pack("!IIHHI", 7, 65536, 1, 1, 1) + parameter
     chunk_bytes = struct.pack("!BBH", chunk, 0, 4 + len(body)) + body
@@ -54,8 +55,8 @@ def sctp_packet(source: int, destination: int, tag: int, chunk: int, text: bytes
 
 
 def sctp_read(family: int, data: bytes) -> tuple[int, int, int, str] | None:
-    """Source and destination port, kind of chunk and the text, of a packet from a raw socket."""
-    if family == socket.AF_INET:  # whose raw sockets give the IP header, too
+    """Return ports of source and destination, kind of chunk and text of a packet from a raw socket."""
+    if family == socket.AF_INET:  # its raw sockets deliver the IP header as well
         data = data[(data[0] & 15) * 4 :]
     if len(data) < 32:
         return None
@@ -138,7 +139,7 @@ def init(client: socket.socket, family: int, address: str, port: int) -> Any:
     while True:
         data, sender = client.recvfrom(2048)
         packet = sctp_read(family, data)
-        # localhost's raw sockets hear what they send, too
+        # localhost's raw sockets receive their own packets as well
         if packet and packet[:3] == (port, own, INIT_ACK) and sender[0] == address:
             return json.loads(packet[3])
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 
-from tests.pretend import PATIENCE, PretendHost
+from tests.pretend import PretendHost, until
 
 SEND = """
 import socket, struct, sys
@@ -31,7 +29,7 @@ class Router:
         self.host, self.link, self.name = host, link, name
         host.netns(name)
         inside = ("ip", "netns", "exec", name)
-        for place in ((), inside):  # nobody else has the addresses
+        for place in ((), inside):  # no other host has the addresses
             host.run(*place, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
         host.run("ip", "link", "add", link, "type", "veth", "peer", "eth0", "netns", name)
         host.run(*inside, "ip", "link", "set", "eth0", "up")
@@ -48,14 +46,4 @@ class Router:
 
     def teach(self, lifetime: int, valid: int = 0, link: str = "") -> None:
         """Advertise until the host has the route."""
-        eventually(lambda: self.advertise(lifetime, valid), lambda: self.expires(link) > lifetime // 2)
-
-
-def eventually(act: Callable[[], object], is_so: Callable[[], bool], seconds: float = 5) -> None:
-    """Repeat an act until its effect is there."""
-    end = time.monotonic() + seconds * PATIENCE
-    while True:
-        act()
-        if is_so():
-            return
-        assert time.monotonic() < end, "the advertisement had no effect"
+        until(lambda: self.expires(link) > lifetime // 2, lambda: self.advertise(lifetime, valid), seconds=5)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import Answer, PretendHost
+from tests.pretend import Answer, PretendHost, until
 from tests.system.pod_network import CNITOOL, NETWORK
-from tests.system.router import FOREVER, Router, eventually
+from tests.system.router import FOREVER, Router
 
 V4, V6 = {"subnet": "10.1.0.0/24"}, {"subnet": "fd00:1::/64"}
 HOUR = 3600
@@ -55,7 +55,7 @@ def test_the_default_route_stays_and_is_renewed(host: PretendHost, valid: int) -
 def test_an_address_alone_counts(host: PretendHost) -> None:
     """A router that is no default router now may be one with its next advertisement."""
     router = Router(host)
-    eventually(lambda: router.advertise(0, HOUR), lambda: "2001:db8:1:" in host.run("ip", "-6", "addr").stdout)
+    until(lambda: "2001:db8:1:" in host.run("ip", "-6", "addr").stdout, lambda: router.advertise(0, HOUR), seconds=5)
     assert router.expires() == 0
     attach(host)
     assert accept_ra(host, "up0") == "2"
@@ -63,7 +63,7 @@ def test_an_address_alone_counts(host: PretendHost) -> None:
 
 
 def test_each_link_is_judged_by_itself(host: PretendHost) -> None:
-    """accept_ra 0 is somebody's choice, and a link without advertisements is left alone."""
+    """accept_ra 0 is the administrator's choice, and a link without advertisements is left alone."""
     routers = [Router(host, link, link) for link in ("up0", "up1")]
     for router in routers:
         router.teach(HOUR)
@@ -79,7 +79,7 @@ def test_each_link_is_judged_by_itself(host: PretendHost) -> None:
 
 
 def test_a_route_in_another_table_counts(host: PretendHost) -> None:
-    """As a link of a VRF has it, and systemd-networkd can."""
+    """A link of a VRF has such a route, and systemd-networkd can add one."""
     router = Router(host)
     host.run("ip", "-6", "route", "add", "2001:db8:5::/64", "dev", router.link, "proto", "ra", "table", "99")
     attach(host)
@@ -87,7 +87,7 @@ def test_a_route_in_another_table_counts(host: PretendHost) -> None:
 
 
 def test_nothing_changes_without_a_change_of_forwarding(host: PretendHost) -> None:
-    """IPv4 alone, and a host that forwards already, where accept_ra is the administrator's."""
+    """IPv4 alone, and a host that forwards already: accept_ra is then the administrator's."""
     router = Router(host)
     router.teach(HOUR)
     attach(host, "a", V4)
@@ -101,7 +101,7 @@ def test_nothing_changes_without_a_change_of_forwarding(host: PretendHost) -> No
 
 
 def test_the_hosts_own_bridge_keeps_its_way_out(host: PretendHost) -> None:
-    """A bridge that has its default route by advertisements goes on taking them; one without takes none."""
+    """A bridge with a default route by advertisements goes on accepting them; other bridges accept none."""
     router = Router(host)
     host.run("sh", "-ec", "ip link add cni0 up type bridge; ip link set up0 master cni0")
     router.teach(HOUR, HOUR, "cni0")

@@ -52,12 +52,12 @@ def sysctl(host: PretendHost, path: str) -> str:
 
 
 def without_pod(state: Any) -> str:
-    """What an attachment leaves on the host, in which names are compared; MACs and indexes are its own."""
+    """Return the state that an attachment leaves on the host, without MACs and indexes, which differ between pods."""
     return json.dumps(state["host"]["addresses"])
 
 
 def test_both_names_are_one_bridge(lan: PretendHost) -> None:
-    """Sysctls, result, CHECK, STATUS and DEL are as with the own name."""
+    """Sysctls, result, CHECK, STATUS and DEL are the same with either name."""
     result = attach(lan)
     assert result["interfaces"][0]["name"] == OWN
     assert sysctl(lan, f"ipv6/conf/{OWN}/accept_ra") == "0"
@@ -73,7 +73,7 @@ def test_both_names_are_one_bridge(lan: PretendHost) -> None:
 
 
 def test_a_bridge_on_which_ipv6_is_disabled(lan: PretendHost) -> None:
-    """The refusal is found by the bridge's own sysctl, before anything is touched."""
+    """ADD finds the bridge's own sysctl and refuses, before anything is touched."""
     lan.run("sh", "-c", f"echo 1 >/proc/sys/net/ipv6/conf/{OWN}/disable_ipv6")
     lan.netns("a")
     for verb, code in (("ADD", 999), ("STATUS", 50)):
@@ -82,7 +82,7 @@ def test_a_bridge_on_which_ipv6_is_disabled(lan: PretendHost) -> None:
 
 
 def test_uplinks(lan: PretendHost) -> None:
-    """An uplink that is a port already, by another name of the bridge; the bridge itself is none."""
+    """An uplink is a port already, of the bridge's other name; the bridge itself is no uplink."""
     lan.run(
         "sh",
         "-ec",
@@ -107,7 +107,7 @@ def test_mtu_of_the_uplinks(lan: PretendHost) -> None:
 
 @pytest.mark.kernel_vlan
 def test_a_vlans_gateway_port(lan: PretendHost) -> None:
-    """It is called after the bridge's own name, so that pods of both spellings share it."""
+    """Its name derives from the bridge's own name, so that pods of both spellings share it."""
     for pod, bridge in (("a", ALTERNATIVE), ("b", OWN)):
         result = attach(lan, bridge, pod, vlan=7)
         assert result["interfaces"][3]["name"] == f"{OWN}.7"
@@ -131,7 +131,7 @@ def test_conditions(host: PretendHost, backend: str, words: list[str]) -> None:
 
 
 def test_host_ports_by_a_result_with_the_other_name(host: PretendHost) -> None:
-    """Some plugin's result calls the bridge by its alternative name."""
+    """Another plugin's result names the bridge by its alternative name."""
     plain = Plain(host)
     host.run("ip", "link", "property", "add", "dev", "br0", "altname", ALTERNATIVE)
     keys = plain.config(TCP)
@@ -156,4 +156,4 @@ def test_doctor_and_explain(lan: PretendHost) -> None:
     )["findings"]
     assert [one for one in found if one["check"] in ("bridges", "ports", "mtu")] == []
     told = lan.run(*CNITOOL, "explain", "/etc/cni/net.d/10-net.conflist", "--bin-dir", lan.bin_dir, timeout=120).stdout
-    assert ALTERNATIVE not in told.replace("10-net", "") and "make bridge" not in told
+    assert ALTERNATIVE not in told.replace("10-net", "") and "create bridge" not in told

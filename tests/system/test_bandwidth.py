@@ -1,13 +1,15 @@
-"""bandwidth: what hangs at the host's end of a pod's link, how fast packets get through, and that all of it goes."""
+"""bandwidth: the queueing disciplines of a pod's link on the host, the speed of packets, and the clean-up."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+import tests.node
 from shared.net.owner import Owner
 from tests.pretend import Answer, PretendHost, read_line
 
@@ -27,41 +29,29 @@ SHAPED, UNSHAPED = {**BOTH, "shapedSubnets": SUBNETS}, {**BOTH, "unshapedSubnets
 KIBI = 1024
 
 
-class Node:
-    """A pretend host whose pods are attached to a bridge by this suite, or by another one."""
-
-    def __init__(self, host: PretendHost) -> None:
-        self.host = host
-        self.results: dict[tuple[str, str], Any] = {}
+class Node(tests.node.Node):
+    """A pretend host with pods on a bridge of this suite or of the reference."""
 
     def attach(self, pod: str, ifname: str = "eth0", *, bin_dir: str | None = None, version: str = "1.1.0") -> str:
-        """A pod as bridge leaves it; the name of its link on the host."""
-        if not (self.host.root / f"run/netns/{pod}").exists():
-            self.host.netns(pod)
-        config = {**BRIDGE, "cniVersion": version}
-        answer = self.host.cni(
-            "bridge", "ADD", config, netns=f"/run/netns/{pod}", container_id=pod, ifname=ifname, bin_dir=bin_dir
-        )
+        """Attach a pod by bridge; return the name of its link on the host."""
+        answer = super().call("ADD", pod, {**BRIDGE, "cniVersion": version}, ifname=ifname, bin_dir=bin_dir)
         assert answer.status == 0, answer
         self.results[pod, ifname] = answer.json
         return str(answer.json["interfaces"][1]["name"])
 
-    def call(self, verb: str, pod: str, keys: dict[str, Any], ifname: str = "eth0", **more: Any) -> Answer:
-        config = {
-            "cniVersion": "1.1.0", "name": "net", "type": "bandwidth", "prevResult": self.results.get((pod, ifname)), **keys
-        }  # fmt: skip
-        call = {"netns": f"/run/netns/{pod}", "container_id": pod, "ifname": ifname, **more}
-        return self.host.cni("bandwidth", verb, config, **call)
+    def call(
+        self, verb: str, pod: str, keys: Mapping[str, Any] = {}, /, *, ifname: str = "eth0", **more: Any
+    ) -> Answer:
+        previous = self.results.get((pod, ifname))
+        return super().call(verb, pod, {"type": "bandwidth", "prevResult": previous, **keys}, ifname=ifname, **more)
 
-    def add(self, pod: str, keys: dict[str, Any], ifname: str = "eth0", **more: Any) -> Any:
-        answer = self.call("ADD", pod, keys, ifname, **more)
+    def add(self, pod: str, keys: Mapping[str, Any] = {}, /, **more: Any) -> Any:
+        answer = self.call("ADD", pod, keys, **more)
         assert answer.status == 0, answer
         return answer.json
 
-    def check(self, pod: str, keys: dict[str, Any], ifname: str = "eth0", **more: Any) -> str:
-        """What CHECK complains of."""
-        answer = self.call("CHECK", pod, keys, ifname, **more)
-        return str(answer.json.get("details", answer.json["msg"])) if answer.status else ""
+    def check(self, pod: str, keys: Mapping[str, Any] = {}, /, *, ifname: str = "eth0", **more: Any) -> str:
+        return super().check(pod, {"prevResult": self.results.get((pod, ifname)), **keys}, ifname=ifname, **more)
 
     def qdiscs(self) -> list[dict[str, Any]]:
         return [
@@ -90,13 +80,8 @@ class Node:
         )
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Node:
-    return Node(host)
-
-
 def redirects(filters: list[dict[str, Any]]) -> list[tuple[int, str]]:
-    """Preference and target of each filter that leads everything elsewhere."""
+    """Return preference and target of each filter that redirects all packets."""
     return [
         (one["pref"], one["options"]["actions"][0]["to_dev"])
         for one in filters
@@ -105,7 +90,7 @@ def redirects(filters: list[dict[str, Any]]) -> list[tuple[int, str]]:
 
 
 def bucket(rate: int, burst: int) -> dict[str, int]:
-    """As tc shows it: bytes, microseconds."""
+    """Return a token bucket as tc shows it: bytes and microseconds."""
     return {"rate": rate // 8, "burst": burst // 8, "lat": 25000}
 
 
@@ -207,7 +192,7 @@ def test_versions(node: Node) -> None:
     ("rate", "burst"), [(8, 8 * (2**32 - 1) - 1), (2**64 - 1, 8 * 10**6), (2**64 - 1, 8), (8 * (2**32 - 1), 8 * 10**6)]
 )
 def test_extremes(node: Node, rate: int, burst: int) -> None:
-    """Beyond 32 bits, and where the kernel's clock ends: what CHECK reads is what ADD set."""
+    """Rates beyond 32 bits, and the end of the kernel's clock: CHECK reads the values that ADD set."""
     node.attach("a")
     keys = {"ingressRate": rate, "ingressBurst": burst, "egressRate": rate, "egressBurst": burst}
     node.add("a", keys)
@@ -244,7 +229,7 @@ with socket.create_connection((sys.argv[1], 5001), timeout=50, source_address=so
 
 
 def seconds(node: Node, receiver: str, sender: str, address: str, size: int, *source: str) -> float:
-    """How long a transfer takes between two places, the host ("") or a pod's namespace."""
+    """Return the time of a transfer between two places, the host ("") or a pod's namespace."""
 
     def python(place: str, *words: str) -> tuple[str, ...]:
         return (*(("ip", "netns", "exec", place) if place else ()), "/usr/bin/python3", "-c", *words)
@@ -258,7 +243,7 @@ def seconds(node: Node, receiver: str, sender: str, address: str, size: int, *so
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_packets_wait(node: Node, family: int) -> None:
-    """What is received and what is sent takes at least as long as its rate says, less what the burst lets pass."""
+    """Traffic in each direction takes at least the time of its rate, less the burst."""
     node.attach("a")
     result = node.add("a", BOTH)
     pods = [ip["address"].partition("/")[0] for ip in result["ips"]]
@@ -277,7 +262,7 @@ def test_packets_wait(node: Node, family: int) -> None:
 @pytest.mark.parametrize("name", ["ingress", "egress"])
 @pytest.mark.parametrize("burst", [2**31 - 1, 8 * (2**32 - 1) - 1])
 def test_the_burst_is_what_was_asked_for(node: Node, name: str, burst: int) -> None:
-    """As runtimes ask for it: a megabyte passes at once, though it has 1,000 seconds of the rate."""
+    """Runtimes ask for such bursts: a megabyte passes at once, although it is 1,000 seconds of the rate."""
     node.attach("a")
     keys = {f"{name}Rate": 8000, f"{name}Burst": burst}
     result = node.add("a", keys)
@@ -290,7 +275,7 @@ def test_the_burst_is_what_was_asked_for(node: Node, name: str, burst: int) -> N
 
 @pytest.mark.parametrize("rate", [8_000_000, 8 * 10**9])
 def test_tc_shows_a_long_burst(node: Node, rate: int) -> None:
-    """Up to 274 seconds of the rate, where what the kernel shows ends."""
+    """Bursts of up to 274 seconds of the rate, the longest that the kernel shows."""
     node.attach("a")
     node.add("a", {"ingressRate": rate, "ingressBurst": 2**31 - 1})
     (shown,) = node.qdiscs()
@@ -302,7 +287,7 @@ def test_tc_shows_a_long_burst(node: Node, rate: int) -> None:
 
 
 def limited(node: Node) -> dict[str, int]:
-    """The bytes that have passed each link's token bucket."""
+    """Return the bytes that have passed each link's token bucket."""
     return {one["dev"]: one["bytes"] for one in json.loads(node.host.run("tc", "-s", "-j", "qdisc").stdout)
             if one["kind"] == "tbf"}  # fmt: skip
 
@@ -310,7 +295,7 @@ def limited(node: Node) -> dict[str, int]:
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("family", [4, 6])
 def test_subnets(node: Node, inside: bool, family: int) -> None:
-    """Of two peers the one in the subnets is limited, or all but it, in both directions: the buckets count."""
+    """The buckets count the peer inside the subnets, or the one outside, in both directions."""
     link = node.attach("a")
     before = node.state()
     fast = {"ingressRate": 10**10, "ingressBurst": 10**9, "egressRate": 10**10, "egressBurst": 10**9}
@@ -385,7 +370,7 @@ def test_check_of_subnets(node: Node, command: str, told: str) -> None:
 
 
 def test_subnets_of_everything(node: Node) -> None:
-    """A family whole, no family at all, and many subnets."""
+    """A whole family, neither family, and many subnets."""
     many = [f"10.{n // 256}.{n % 256}.0/24" for n in range(1000)]
     for number, subnets in enumerate((["0.0.0.0/0", "::/0"], ["0.0.0.0/0"], [], many)):
         pod = f"p{number}"
@@ -397,7 +382,7 @@ def test_subnets_of_everything(node: Node) -> None:
 
 
 def test_subnets_beside_the_runtimes_limits(node: Node) -> None:
-    """The subnets of the configuration hold for limits of the runtime, whose own count if it has none."""
+    """The configuration's subnets hold for the runtime's limits; if it has none, the runtime's subnets hold."""
     node.attach("a")
     of_runtime = {"runtimeConfig": {"bandwidth": {**BOTH, "shapedSubnets": ["10.0.0.0/8"]}}}
     for keys, same in (
@@ -412,7 +397,7 @@ def test_subnets_beside_the_runtimes_limits(node: Node) -> None:
 
 
 def test_status_with_subnets(node: Node) -> None:
-    """50 where the kernel refuses any of it."""
+    """STATUS answers 50 if the kernel refuses any message."""
     before = node.state()
     assert node.call("STATUS", "a", SHAPED).status == 0
     for number in range(1, 100):
@@ -439,7 +424,7 @@ def test_a_strangers_htb_stays(node: Node, classes: str) -> None:
 
 
 def test_the_references_htb_goes(node: Node) -> None:
-    """As its releases from 1.6 on make it."""
+    """The reference's releases from 1.6 on create it."""
     link = node.attach("a")
     before = node.state()
     for words in ("qdisc add dev {} root handle 1: htb default 30", "class add dev {} parent 1: classid 1:30 htb rate 1mbit",
@@ -450,21 +435,21 @@ def test_the_references_htb_goes(node: Node) -> None:
 
 
 def test_a_pods_limits_are_its_own(node: Node) -> None:
-    """Two interfaces of one pod, each with an ifb; the end of one leaves the other's."""
+    """Two interfaces of one pod, each with an ifb; DEL of one leaves the other's."""
     links = {ifname: node.attach("a", ifname) for ifname in ("eth0", "eth1")}
     for ifname in links:
-        node.add("a", BOTH, ifname)
+        node.add("a", BOTH, ifname=ifname)
     ifbs = {ifname: Owner("net", "a", ifname).ifb for ifname in links}
     assert sorted(node.ifbs()) == sorted(ifbs.values())
     for ifname, link in links.items():
         assert redirects(node.filters(link)) == [(1, ifbs[ifname])]
-    node.call("DEL", "a", BOTH, "eth0")
+    node.call("DEL", "a", BOTH, ifname="eth0")
     assert node.ifbs() == [ifbs["eth1"]]
-    assert node.check("a", BOTH, "eth1") == ""
-    assert "is missing" in node.check("a", BOTH, "eth0")
+    assert node.check("a", BOTH, ifname="eth1") == ""
+    assert "is missing" in node.check("a", BOTH, ifname="eth0")
 
 
-# -- what is there already
+# -- qdiscs and filters that exist before ADD
 
 
 @pytest.mark.parametrize("kind", ["clsact", "ingress"])
@@ -492,7 +477,7 @@ def test_strangers_qdisc_is_used_and_stays(node: Node, kind: str) -> None:
     "root handle 2: tbf rate 5mbit burst 100000 limit 200000", "root handle 1: prio", "root handle 2: pfifo",
 ])  # fmt: skip
 def test_strangers_root_qdiscs_stay(node: Node, root: str) -> None:
-    """Set in the place of a limit that has gone, on a link whose sending is limited, too."""
+    """A stranger's qdisc replaced a limit on a link that also has the other limit."""
     link = node.attach("a")
     node.add("a", EGRESS)
     added = node.host.run("tc", "qdisc", "add", "dev", link, *root.split(), check=False)
@@ -506,7 +491,7 @@ def test_strangers_root_qdiscs_stay(node: Node, root: str) -> None:
 
 @pytest.mark.parametrize("preference", [1, 0xFFFF])
 def test_strangers_redirections_stay(node: Node, preference: int) -> None:
-    """Of everything, by a filter of the same preference as this suite's, to another link."""
+    """A stranger's filter of the same preference redirects everything to another link."""
     link = node.attach("a")
     node.host.run("sh", "-ec", "ip link add theirs up type ifb; ip link add gone up type ifb")
     node.host.run("tc", "qdisc", "add", "dev", link, "ingress")
@@ -520,7 +505,7 @@ def test_strangers_redirections_stay(node: Node, preference: int) -> None:
 
 
 def test_strangers_links_that_are_called_like_its_own_stay(node: Node) -> None:
-    """A bridge in the place of the host's end is not limited, and one in the place of the ifb is not removed."""
+    """A bridge with the name of the host's end is not limited, and one with the name of the ifb is not deleted."""
     owner = Owner("net", "a", "eth0")
     netns = node.host.netns("a")
     node.results["a", "eth0"] = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": netns}]}
@@ -535,7 +520,7 @@ def test_strangers_links_that_are_called_like_its_own_stay(node: Node) -> None:
 
 
 def test_strangers_limits_in_the_hosts_own_namespace_stay(node: Node) -> None:
-    """With CNI_NETNS_OVERRIDE a name alone does not say that a link of the host is the pod's."""
+    """With CNI_NETNS_OVERRIDE, a link's name does not show that it is the pod's."""
     node.host.run("ip", "link", "add", "eth0", "up", "type", "veth", "peer", "name", "far")
     for link in ("eth0", "far"):
         node.host.run("tc", *f"qdisc add dev {link} root handle 1: tbf rate 5mbit burst 100000 limit 200000".split())
@@ -580,7 +565,7 @@ def test_add_twice(node: Node) -> None:
 
 @pytest.mark.parametrize("link", ["link add eth0 type bridge", "link add eth0 type veth peer name other", ""])
 def test_only_veth_pairs(node: Node, link: str) -> None:
-    """Another kind of link, a pair whose other end is not on the host, and no link at all."""
+    """Another kind of link, a pair with its other end outside the host, and no link."""
     netns = node.host.netns("a")
     if link:
         node.host.run("ip", "-n", "a", *link.split())
@@ -698,7 +683,7 @@ def injected(call: str, what: str, number: int | str) -> tuple[str, ...]:
 
 
 def test_status_tells_what_the_kernel_cannot(node: Node) -> None:
-    """Each message in turn fails as it does where a kind is not known; with no key set none is sent."""
+    """Each message in turn fails as for an unknown kind; with no key set none is sent."""
     for number in range(1, 100):
         answer = node.call("STATUS", "a", BOTH, prefix=injected("sendto", "error=EOPNOTSUPP", number))
         if answer.status == 0:
@@ -734,7 +719,7 @@ def test_add_that_fails_at_any_request(node: Node, stranger: str, keys: dict[str
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 @pytest.mark.parametrize("keys", [BOTH, UNSHAPED], ids=["both", "unshaped"])
 def test_killed_at_any_message(node: Node, verb: str, call: str, keys: dict[str, Any]) -> None:
-    """Before each message to the kernel, or before each answer is read; then DEL: nothing is left."""
+    """The call dies before each message to the kernel, or before each answer; DEL leaves nothing."""
     node.attach("a")
     before = node.state()
     for number in range(1, 100):
@@ -778,7 +763,7 @@ def test_no_child_process_and_a_cost_that_does_not_grow(node: Node) -> None:
 
 
 def test_reference_made_pods(node: Node, reference_bin: str) -> None:
-    """What the reference's bridge and bandwidth made is checked, and removed by DEL; and ours limits its pods."""
+    """CHECK and DEL work on limits of the reference's bridge and bandwidth; this suite's ADD limits its pods."""
     link = node.attach("a", bin_dir=reference_bin, version="1.0.0")
     before = node.state()
     config = {**BOTH, "cniVersion": "1.0.0"}

@@ -1,4 +1,4 @@
-"""bridge: what each key does in the kernel, and what its answers say."""
+"""bridge: the effect of each key in the kernel, and the answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ K8S = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"
 
 
 def test_the_result(net: Network, host: PretendHost) -> None:
-    """Bridge, host's end, container's end, each as the kernel has it."""
+    """Bridge, host's end and container's end equal the kernel's."""
     result = net.add("a", isDefaultGateway=True, mtu=1400)
     bridge, port, inside = result["interfaces"]
     (kernel_bridge,) = host.ip("link", "show", "cni0")
@@ -55,7 +55,7 @@ def test_results_of_earlier_versions(net: Network, version: str) -> None:
 
 
 def test_the_host_links_name_and_alias(net: Network) -> None:
-    """Derived from network, container id and interface, and readable in `ip link`."""
+    """They derive from network, container ID and interface; `ip link` shows these."""
     net.add("a")
     net.add("a", ifname="net1")
     link = net.host_link("a")
@@ -65,7 +65,7 @@ def test_the_host_links_name_and_alias(net: Network) -> None:
 
 
 def test_dns(net: Network) -> None:
-    """The configuration's replaces the IPAM plugin's where it is set, and only there."""
+    """The configuration's dns replaces the IPAM plugin's as a whole, unless it is empty."""
     net.host.run("sh", "-c", "printf 'nameserver 9.9.9.9\nsearch b.example\n' >/run/resolv.conf")
     ipam = host_local(resolvConf="/run/resolv.conf")
     given = {"nameservers": ["9.9.9.9"], "search": ["b.example"]}
@@ -112,7 +112,7 @@ def test_the_ipv6_gateway_is_usable_at_once(net: Network) -> None:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_gateway_comes_from_the_subnet_where_ipam_names_none(net: Network, host: PretendHost, version: int) -> None:
-    """An IPAM plugin of somebody else's, which answers an address alone."""
+    """A foreign IPAM plugin answers with an address alone."""
     address, gateway = ("10.7.0.9/16", "10.7.0.1/16") if version == 4 else ("fd07::9/64", "fd07::1/64")
     answer = json.dumps({"cniVersion": "1.0.0", "ips": [{"address": address}]})
     host.run("sh", "-c", f"mkdir /run/own; printf '#!/bin/sh\ncat >/dev/null\necho '\"'\"'{answer}'\"'\"'' >/run/own/plain; "
@@ -133,7 +133,7 @@ def test_the_gateway_comes_from_the_subnet_where_ipam_names_none(net: Network, h
      [{"dst": "::/0"}, {"dst": "10.9.0.0/16"}, {"dst": "0.0.0.0/0", "gw": "10.1.0.1"}]),
 ])  # fmt: skip
 def test_a_default_gateway_beside_explicit_routes(net: Network, routes: Any, expected: Any) -> None:
-    """The route that is given stays, the other family's is added, none twice."""
+    """The given route stays, the other family's is added, and none appears twice."""
     result = net.add("a", isDefaultGateway=True, ipam=host_local(routes=routes))
     assert result["routes"] == expected
     gateways = {"0.0.0.0/0": "10.1.0.1", "::/0": "fd00:1::1", "10.9.0.0/16": "10.1.0.1"}
@@ -143,7 +143,7 @@ def test_a_default_gateway_beside_explicit_routes(net: Network, routes: Any, exp
 
 
 def test_the_extras_of_routes(net: Network, host: PretendHost) -> None:
-    """mtu, advmss, priority, table, scope: 1.1.0's."""
+    """The keys of CNI 1.1.0: mtu, advmss, priority, table, scope."""
     routes = [
         {"dst": "10.9.0.0/16", "mtu": 1300, "advmss": 1200, "priority": 77},
         {"dst": "fd09::/64", "priority": 78, "gw": "fd00:1::5"},
@@ -179,7 +179,7 @@ def test_other_ipv6_networks_on_the_bridge_stay(net: Network, host: PretendHost)
 
 
 def test_a_failing_add_leaves_the_gateway_that_another_pod_uses(net: Network, host: PretendHost) -> None:
-    """Also where the bridge's index on the host is that of the other pod's link in its own namespace."""
+    """It stays even if the bridge's index on the host equals the index of the other pod's link in its namespace."""
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     net.add("a", isGateway=True)
     index = host.ip("link", "show", "cni0")[0]["ifindex"]
@@ -198,7 +198,7 @@ def test_an_address_that_was_forced_away_comes_back_when_the_add_fails(net: Netw
 
 
 def test_the_bridges_mac_stays(net: Network, host: PretendHost) -> None:
-    """A bridge otherwise takes the lowest MAC of its ports, and pods would lose their gateway for a while."""
+    """By default a bridge takes the lowest MAC of its ports, and pods would lose their gateway for a while."""
 
     def mac() -> str:
         return str(host.ip("link", "show", "cni0")[0]["address"])
@@ -220,7 +220,7 @@ def test_the_bridges_mac_stays(net: Network, host: PretendHost) -> None:
 
 
 def test_a_bridge_that_lost_its_ports(net: Network, host: PretendHost) -> None:
-    """One that somebody else made has no MAC then (all zeros), until the next port joins."""
+    """A bridge made by others then has no MAC (all zeros) until the next port joins."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up; ip link add p type veth peer name p1; "
                          "ip link set p master cni0; ip link del p")  # fmt: skip
     assert host.ip("link", "show", "cni0")[0]["address"] == "00:00:00:00:00:00"
@@ -259,7 +259,7 @@ UPLINKS = {
 @pytest.mark.parametrize(("uplink", "mtu"), [("veth", 1350), ("macvlan", 1320), ("ifb", 1350), ("loopback", 1500),
                                              ("point to point", 1500), ("down", 1500)])  # fmt: skip
 def test_mtu_auto(net: Network, host: PretendHost, uplink: str, mtu: int) -> None:
-    """The smallest of the up links that are neither loopback nor point-to-point; the default where there is none."""
+    """It is the smallest MTU of the up links that are neither loopback nor point-to-point, else the default."""
     if uplink == "point to point":
         done = host.run("sh", "-c", UPLINKS[uplink], check=False)
         if done.returncode:
@@ -271,7 +271,7 @@ def test_mtu_auto(net: Network, host: PretendHost, uplink: str, mtu: int) -> Non
 
 
 def test_mtu_auto_again(net: Network, host: PretendHost) -> None:
-    """The bridge and its ports are no uplinks: when the reason for a small MTU is gone, so is the MTU."""
+    """The bridge and its ports do not count: the small MTU goes with the link that caused it."""
     host.run("sh", "-c", UPLINKS["ifb"])
     net.add("a", mtu="auto")
     host.run("ip", "link", "set", "ifb7", "mtu", "1450")
@@ -316,10 +316,10 @@ def test_pods_reach_each_other(net: Network) -> None:
 
 @pytest.mark.parametrize("links", [0, 1, 2])
 def test_the_first_ipv6_packet_arrives(net: Network, host: PretendHost, links: int) -> None:
-    """Also where the pod's link has the index of its other end, which depends on the links that were in the pod before.
+    """It arrives even if the pod's link has the index of its other end; earlier links in the pod decide the index.
 
-    The kernel then puts off telling the link that it has carrier by up to a second (linkwatch_urgent_event), and until
-    it knows, IPv6 has no multicast route there: no neighbour solicitation is answered.
+    The kernel then reports carrier to the link up to a second late (linkwatch_urgent_event). Until then, IPv6 has no
+    multicast route there, and no neighbour solicitation is answered.
     """
     host.netns("a")
     for _ in range(links):
@@ -375,7 +375,7 @@ def test_duplicate_address_detection_is_over_at_return(net: Network, host: Prete
 
 
 def test_a_duplicate_in_the_segment_is_an_error(net: Network, host: PretendHost) -> None:
-    """And the address is given back."""
+    """ADD frees the address."""
     net.add("stranger", ipam=...)
     host.run("ip", "-n", "stranger", "address", "add", "fd00:1::2/64", "dev", "eth0", "nodad")
     net.refused("a", 999, "fd00:1::2/64 is in use by another host", enabledad=True, ipam=host_local(V6))
@@ -431,7 +431,7 @@ def test_unusable_macs(net: Network, mac: str) -> None:
 
 @pytest.mark.row("advertisements")
 def test_router_advertisements_are_not_accepted(net: Network, host: PretendHost) -> None:
-    """CVE-2020-10749: neither in the pod, nor on the host's end, nor on the bridge, also on one that exists."""
+    """Neither pod, host's end nor bridge accepts them, an existing bridge included (CVE-2020-10749)."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up")
     assert sysctl(host, "ipv6/conf/cni0/accept_ra") == "1"
     net.add("a", isGateway=True)
@@ -491,7 +491,7 @@ def test_a_second_add_is_an_error_and_changes_nothing(net: Network) -> None:
 
 
 def test_a_strangers_interface_stays(net: Network, host: PretendHost) -> None:
-    """An eth0 that this call did not make."""
+    """Another program made the pod's eth0."""
     host.netns("a")
     host.run("ip", "-n", "a", "link", "add", "eth0", "type", "ifb")
     net.refused("a", 999, "eth0 already exists")
@@ -517,7 +517,7 @@ def test_the_first_add_that_fails_takes_the_bridge_along(net: Network, host: Pre
 
 
 def test_check_names_every_difference(net: Network, host: PretendHost) -> None:
-    """Three things broken, three things told."""
+    """CHECK reports each of the broken things."""
     net.add("a", isDefaultGateway=True)
     assert net.check("a", isDefaultGateway=True) == ""
     port = net.host_link("a")["ifname"]
@@ -548,7 +548,7 @@ def test_check(net: Network, host: PretendHost, damage: str, words: str) -> None
 
 
 def test_check_looks_at_its_own_addresses_only(net: Network) -> None:
-    """prevResult of a chain has other attachments' too."""
+    """prevResult of a chain contains other attachments' addresses."""
     net.add("a", isGateway=True)
     result = net.results["a"]
     result["interfaces"].append({"name": "eth9", "sandbox": net.netns("a")})
@@ -557,7 +557,7 @@ def test_check_looks_at_its_own_addresses_only(net: Network) -> None:
 
 
 def test_check_of_two_interfaces_with_the_same_routes(net: Network, host: PretendHost) -> None:
-    """Of two IPv6 default routes the kernel makes one with two next hops; each interface's own is looked for there."""
+    """The kernel merges IPv6 default routes into one with several next hops; CHECK looks for each interface's own."""
     netns = host.netns("a")
     config = {**net.config, "isDefaultGateway": True}
 
@@ -573,7 +573,7 @@ def test_check_of_two_interfaces_with_the_same_routes(net: Network, host: Preten
 
 
 def test_check_of_a_result_in_capitals(net: Network) -> None:
-    """Names and MACs in any case; a wrong address is found in such a result, too."""
+    """Names and MACs match in either case of letters; CHECK finds a wrong address in such a result."""
     net.add("a", isGateway=True)
     result = net.results["a"]
     result["interfaces"] = [{**entry, "mac": entry["mac"].upper()} for entry in result["interfaces"]]
@@ -593,7 +593,7 @@ def test_check_needs_a_previous_result(net: Network) -> None:
 
 
 def gone(host: PretendHost) -> bool:
-    """Nothing is left but the bridge and empty stores."""
+    """Return True if nothing is left but the bridge and empty stores."""
     leases = host.run("sh", "-c", "ls /var/lib/cni/networks/*/ | grep '[.:].*[.:]' || true").stdout
     return not host.ip("link", "show", "type", "veth") and not leases.strip()
 
@@ -602,7 +602,7 @@ def gone(host: PretendHost) -> bool:
     "state", ["whole", "netns empty", "netns gone", "netns file left", "with prevResult", "no path"]
 )
 def test_delete(net: Network, host: PretendHost, state: str) -> None:
-    """Repeatedly, with the namespace or without."""
+    """DEL succeeds repeatedly, with the namespace and without."""
     net.add("a", isDefaultGateway=True)
     netns = net.netns("a")
     if state in ("netns gone", "netns file left"):
@@ -614,7 +614,7 @@ def test_delete(net: Network, host: PretendHost, state: str) -> None:
         answer = host.cni("bridge", "DEL", config, netns="" if state == "netns empty" else netns, container_id="a")
         assert (answer.status, answer.stdout) == (0, ""), answer
     if state == "netns gone":
-        until(lambda: gone(host), seconds=5)  # the kernel takes a namespace down in its own time
+        until(lambda: gone(host), seconds=5)  # the kernel deletes a namespace in its own time
     assert gone(host)
 
 
@@ -632,7 +632,7 @@ def test_delete_takes_only_its_own(net: Network) -> None:
 
 
 def test_the_hosts_own_netns(net: Network, host: PretendHost) -> None:
-    """ADD refuses it and touches nothing. To DEL the pod is gone."""
+    """ADD refuses it and touches nothing. For DEL the pod is gone."""
     empty = host.snapshot()
     net.add("a")
     before = host.snapshot(["a"])
@@ -647,7 +647,7 @@ def test_the_hosts_own_netns(net: Network, host: PretendHost) -> None:
 
 
 def test_delete_that_cannot_free_the_address_says_so(net: Network, host: PretendHost) -> None:
-    """And has removed the link all the same."""
+    """DEL has removed the link all the same."""
     net.add("a")
     answer = net.call("DEL", "a", ipam={"type": "missing"})
     assert answer.code == 7 and "missing" in answer.json["msg"]
@@ -655,7 +655,7 @@ def test_delete_that_cannot_free_the_address_says_so(net: Network, host: Pretend
 
 
 def test_garbage_collection_on_a_shared_bridge(net: Network, host: PretendHost) -> None:
-    """Only this network's links and leases of attachments that are not valid."""
+    """GC deletes only this network's links and leases of attachments that are not valid."""
     other: dict[str, Any] = {"name": "other", "ipam": host_local("10.2.0.0/24")}
     for pod in ("a", "b", "c"):
         net.add(pod)
@@ -674,7 +674,7 @@ def test_garbage_collection_on_a_shared_bridge(net: Network, host: PretendHost) 
 
 
 def test_garbage_collection_leaves_what_only_looks_like_its_own(net: Network, host: PretendHost) -> None:
-    """Names are digests: another network's link may begin alike, and its alias says whose it is; strangers' links have none."""
+    """Names are digests: another network's link may have the same prefix. Aliases name owners; strangers have none."""
     net.add("a")
     prefix = Owner("net", "gone", "eth0").host_link[:-8]
     for number, (kind, alias) in enumerate([
@@ -707,7 +707,7 @@ def test_status(net: Network, host: PretendHost) -> None:
     for ipam, words in (({"type": "missing"}, "missing"), (host_local("10.1.0.0/31"), "too small")):
         answer = host.cni("bridge", "STATUS", {**net.config, "ipam": ipam})
         assert answer.code == 50 and words in answer.json["msg"], answer
-    host.run("sh", "-ec", "mkdir -p /run/store; : >/run/store/net")  # what the IPAM plugin alone knows
+    host.run("sh", "-ec", "mkdir -p /run/store; : >/run/store/net")  # only the IPAM plugin sees this fault
     answer = host.cni("bridge", "STATUS", {**net.config, "ipam": host_local(dataDir="/run/store")})
     assert answer.code == 50 and "/run/store/net" in answer.json["msg"] + answer.json.get("details", ""), answer
 
@@ -716,7 +716,7 @@ def test_status(net: Network, host: PretendHost) -> None:
 
 
 def test_vlans_on_a_kernel_that_cannot_filter_them(net: Network, host: PretendHost) -> None:
-    """Code 2 and what is missing, whether the bridge exists or not, and nothing left."""
+    """Code 2 names the missing feature, whether the bridge exists or not, and nothing is left."""
     if host.run("ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1", check=False).returncode == 0:
         pytest.skip("this kernel's bridges filter VLANs")
     net.refused("a", 2, "filter VLANs", vlan=100)
@@ -729,7 +729,7 @@ def test_vlans_on_a_kernel_that_cannot_filter_them(net: Network, host: PretendHo
 
 
 def test_as_containerd_calls(net: Network, host: PretendHost) -> None:
-    """Capitalised keys, null members, loopback in parallel, DEL again and again with an empty CNI_NETNS."""
+    """Capitalised keys, null members, loopback in parallel, repeated DELs with an empty CNI_NETNS."""
     config = {
         "cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "cni0", "isGateway": True, "hairpinMode": None,
         "ipam": {"type": "host-local", "ranges": [[{"subnet": V4}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": None},
@@ -779,12 +779,12 @@ def test_the_reference_takes_over_in_the_middle_of_a_pods_life(
     assert gone(host)
 
 
-# -- what a call costs, in counts
+# -- the cost of a call, in counts
 
 
 @pytest.fixture
 def traced(net: Network, host: PretendHost) -> list[str]:
-    """The system calls of a steady ADD, in which bridge and store exist."""
+    """Return the system calls of a steady ADD, in which bridge and store exist."""
     net.add("a", isDefaultGateway=True)
     config = {**net.config, "isDefaultGateway": True}
     names = f"trace=sendto,sendmsg,{WAITS},clone,clone3,fork,vfork,execve,openat,setns,socket"
@@ -797,10 +797,10 @@ def traced(net: Network, host: PretendHost) -> list[str]:
 def test_counts_of_a_steady_add(traced: list[str]) -> None:
     """No child process; no more messages to the kernel than today, each of which is a context switch and a lock.
 
-    Today's number: veth pair, host's end, bridge, batch (port, up); the tables of nf_tables, in which an earlier
-    configuration may have left rules; in the pod: link, batch (addresses, up), batch (routes), carrier, whether its IPv6
-    address is a local one; the bridge's addresses; carrier on the host; bridge and its link-local address; the
-    announcement.
+    Today's messages on the host: veth pair, host's end, bridge, batch (port, up), and the tables of nf_tables, in which
+    rules of an earlier configuration may be left. In the pod: link, batch (addresses, up), batch (routes), carrier, and
+    whether its IPv6 address is a local one. Then: the bridge's addresses, carrier on the host, the bridge with its
+    link-local address, the announcement.
     """
     calls = [line.split(maxsplit=1)[1] for line in traced]
     assert not [call for call in calls if call.startswith(("clone", "fork", "vfork"))]

@@ -1,4 +1,4 @@
-"""A system bus that any user can keep busy: it delays no call that can do without, and fails one that cannot."""
+"""Any user can keep the system bus busy: calls that do not need it are not delayed, calls that need it fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FULL = BUS.replace(
     "</busconfig>",
     '<limit name="max_incomplete_connections">16</limit><limit name="auth_timeout">600000</limit></busconfig>',
 )
-# More connections than the bus and the socket's queue take, none of which says who it is.
+# More connections than the bus and the socket's queue take; none of them authenticates.
 CONNECT = """
 import os, socket, time
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
@@ -77,7 +77,7 @@ def test_a_silent_bus(node: Node) -> None:
 
 
 def test_a_host_without_firewalld_is_not_asked(node: Node) -> None:
-    """Not even a bus that would say that it is there."""
+    """Without firewalld's files, the plugin does not ask even a bus that would claim that it runs."""
     for number, path in enumerate(("/etc", "/usr/sbin", "/usr/share/dbus-1")):
         over = f"lowerdir={path},upperdir=/run/{number}/up,workdir=/run/{number}/work"
         node.host.run("mkdir", "-p", f"/run/{number}/up", f"/run/{number}/work")

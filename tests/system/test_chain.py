@@ -1,4 +1,4 @@
-"""The usual chain, bridge (ipMasq) + portmap + firewall + bandwidth + tuning, where there is no other program at all."""
+"""The usual chain, bridge (ipMasq) + portmap + firewall + bandwidth + tuning, on a host without other programs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 import re
 from typing import Any
 
-import pytest
-
 from tests.pretend import Answer, PretendHost
-from tests.system.hostport_nodes import HOST, HOST_6, OUT, OUT_6, Node
+from tests.system import hostport_nodes
+from tests.system.hostport_nodes import HOST, HOST_6, OUT, OUT_6
 
 NO_PROGRAMS = "/nonexistent"
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
@@ -34,7 +33,7 @@ TRACE = (
 )
 
 
-class ChainNode(Node):
+class Node(hostport_nodes.Node):
     """hostport_nodes' node, with pods on the whole chain."""
 
     def __init__(self, host: PretendHost) -> None:
@@ -50,7 +49,7 @@ class ChainNode(Node):
         self.results = {}
 
     def one(self, verb: str, pod: str, plugin: dict[str, Any], **more: Any) -> Answer:
-        """A verb of a plugin, which must succeed and execute nothing."""
+        """Call a verb of a plugin; it must succeed and execute nothing."""
         keys = dict(plugin)
         if plugin["type"] == "portmap":
             mapping = {"hostPort": 8080 + ord(pod), "containerPort": 80, "protocol": "tcp"}
@@ -81,7 +80,7 @@ class ChainNode(Node):
             self.one("DEL", pod, plugin, **more)
 
     def left(self) -> tuple[Any, ...]:
-        """Links, leases and records, and what nf_tables' sets and maps have."""
+        """Return links, elements of nf_tables' sets and maps, and the files of leases and records."""
         shown = json.loads(self.host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]
         held = [thing["name"] for entry in shown for thing in entry.values() if thing.get("elem")]
         files = [
@@ -90,12 +89,7 @@ class ChainNode(Node):
         return sorted(link["ifname"] for link in self.host.ip("link")), held, files
 
 
-@pytest.fixture
-def node(host: PretendHost) -> ChainNode:
-    return ChainNode(host)
-
-
-def test_without_iptables_and_nft(node: ChainNode) -> None:
+def test_without_iptables_and_nft(node: Node) -> None:
     before = node.left()
     for pod in "ab":
         node.up(pod)
@@ -110,7 +104,7 @@ def test_without_iptables_and_nft(node: ChainNode) -> None:
              for origin in ("out", "host", "a", "b") if origin != pod]  # fmt: skip
     answers = node.probe(servers, flows)
     assert [answer[0] for answer in answers] == ["a"] * 6 + ["b"] * 6
-    # from outside nobody's address is hidden, and to the outside the node's is shown
+    # clients from outside keep their addresses; outside, pods have the node's
     assert {answer[1] for answer, flow in zip(answers, flows, strict=True) if flow[0] == "out"} == {OUT, OUT_6}
     assert [answer[1] for answer in node.probe(servers, [("a", "tcp", OUT, 7), ("a", "tcp", OUT_6, 7)])] == [
         HOST,
@@ -130,8 +124,8 @@ def test_without_iptables_and_nft(node: ChainNode) -> None:
     assert node.left() == before
 
 
-def test_a_chain_that_fails_at_its_end(node: ChainNode) -> None:
-    """DEL of all, without a result and with the namespace gone, leaves nothing."""
+def test_a_chain_that_fails_at_its_end(node: Node) -> None:
+    """DEL of all plugins, without a result or namespace, leaves nothing."""
     before = node.left()
     node.up("a")
     assert all(now != then for now, then in zip(node.left(), before, strict=True))

@@ -1,4 +1,4 @@
-"""DEL, and the undo of ADD, succeed whatever the pod has made of its own namespace; CHECK says what is wrong with it."""
+"""DEL, and the undo of ADD, succeed in spite of all that a pod does to its own namespace; CHECK reports it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BANDWIDTH: Plugin = {
 CHAIN: list[Plugin] = [{**BRIDGE, "ipMasq": True, "macspoofchk": True}, TUNING, BANDWIDTH, PORTMAP, FIREWALL]
 LOOPBACK: Plugin = {"type": "loopback"}
 AWAY = "ip link set eth0 down; ip link set eth0 name away"
-# What a pod with NET_ADMIN does to itself, and the words of CHECK, by plugin, if it can notice.
+# Changes that a pod with NET_ADMIN makes, and the words of CHECK, by plugin, if CHECK detects them.
 DEEDS: dict[str, tuple[str, dict[str, str]]] = {
     "port range": ("echo 100 500 >/proc/sys/net/ipv4/ip_local_port_range", {}),
     "no interface": ("ip link del eth0", {"tuning": "eth0", "bridge": "eth0"}),
@@ -57,7 +57,7 @@ def inside(node: Node, script: str) -> str:
 
 
 def check(node: Node, plugin: Plugin) -> Answer:
-    return node.call("CHECK", plugin, "a", prevResult=node.results["a"])
+    return node.call("CHECK", "a", plugin, prevResult=node.results["a"])
 
 
 @pytest.mark.row("clean-up")
@@ -66,7 +66,7 @@ def test_a_pod_that_changes_itself(node: Node, deed: str) -> None:
     script, wrong = DEEDS[deed]
     before = node.left()
     node.up("a", CHAIN)
-    assert node.call("ADD", LOOPBACK, "a").status == 0
+    assert node.call("ADD", "a", LOOPBACK).status == 0
     inside(node, script)
     for plugin in (*CHAIN, LOOPBACK):
         answer = check(node, plugin)
@@ -80,10 +80,10 @@ def test_a_pod_that_changes_itself(node: Node, deed: str) -> None:
 
 @pytest.mark.row("clean-up")
 def test_what_cannot_be_set_back_is_told(node: Node) -> None:
-    """And all else is set back."""
+    """All else is restored."""
     node.up("a", [BRIDGE, TUNING])
     inside(node, "echo 100 500 >/proc/sys/net/ipv4/ip_local_port_range")
-    answer = node.call("DEL", TUNING, "a")
+    answer = node.call("DEL", "a", TUNING)
     assert answer.status == 0 and "ip_unprivileged_port_start" in answer.stderr, answer
     (link,) = node.host.ip("link", "show", "eth0", netns="a")
     assert (link["mtu"], link["txqlen"], "PROMISC" in link["flags"]) == (1500, 1000, False)
@@ -93,10 +93,10 @@ def test_what_cannot_be_set_back_is_told(node: Node) -> None:
 
 @pytest.mark.row("clean-up")
 def test_an_interface_without_a_mac(node: Node) -> None:
-    """What it does not have cannot be set back; all else is."""
+    """The missing MAC cannot be restored; everything else is."""
     node.up("a", [BRIDGE, TUNING])
     inside(node, f"{AWAY}; ip tuntap add dev eth0 mode tun; ip link set eth0 mtu 1400")
-    answer = node.call("DEL", TUNING, "a")
+    answer = node.call("DEL", "a", TUNING)
     assert answer.status == 0 and "mac" in answer.stderr, answer
     assert inside(node, "cat /proc/sys/net/ipv4/ip_unprivileged_port_start").strip() == "1024"
     assert node.host.ip("link", "show", "eth0", netns="a")[0]["mtu"] == 1500
@@ -105,10 +105,10 @@ def test_an_interface_without_a_mac(node: Node) -> None:
 @pytest.mark.row("clean-up")
 def test_a_lo_of_another_name(node: Node) -> None:
     node.host.netns("a")
-    assert node.call("ADD", LOOPBACK, "a").status == 0
+    assert node.call("ADD", "a", LOOPBACK).status == 0
     inside(node, "ip link set lo down; ip link set lo name away; ip link set away up")
-    assert node.call("CHECK", LOOPBACK, "a", prevResult={"cniVersion": "1.1.0"}).code == 999
-    answer = node.call("DEL", LOOPBACK, "a")
+    assert node.call("CHECK", "a", LOOPBACK, prevResult={"cniVersion": "1.1.0"}).code == 999
+    answer = node.call("DEL", "a", LOOPBACK)
     assert (answer.status, answer.stderr) == (0, ""), answer
     assert "UP" not in node.host.ip("link", "show", "away", netns="a")[0]["flags"]
 
@@ -123,13 +123,13 @@ def pair(node: Node) -> list[str]:
 
 @pytest.mark.row("clean-up")
 def test_sysctls_that_depend_on_each_other(node: Node) -> None:
-    """The kernel refuses a range of ports that begins among the privileged ones, so the order decides."""
+    """The kernel refuses a range of ports that begins among the privileged ones, so the order matters."""
     node.up("a", [BRIDGE])
     before = pair(node)
-    answer = node.call("ADD", DEPENDENT, "a", prevResult=node.results["a"])
+    answer = node.call("ADD", "a", DEPENDENT, prevResult=node.results["a"])
     assert answer.status == 0, answer
     assert pair(node) == ["50000", "60000", "40000"]
-    answer = node.call("DEL", DEPENDENT, "a")
+    answer = node.call("DEL", "a", DEPENDENT)
     assert (answer.status, answer.stdout, answer.stderr) == (0, "", "")
     assert pair(node) == before
 
@@ -139,7 +139,7 @@ def test_an_add_that_fails_sets_back_in_reverse_order(node: Node) -> None:
     node.up("a", [BRIDGE])
     before = pair(node)
     wrong = {**DEPENDENT, "sysctl": {**PAIR, "net.ipv4.conf.IFNAME.arp_filter": "nonsense"}}
-    answer = node.call("ADD", wrong, "a", prevResult=node.results["a"])
+    answer = node.call("ADD", "a", wrong, prevResult=node.results["a"])
     assert answer.code == 999 and answer.stderr == "", answer
     assert pair(node) == before
     assert "/run/cni/tuning/a_eth0.json" not in node.host.snapshot()["files"]
@@ -155,7 +155,7 @@ def test_an_add_that_fails_sets_back_in_reverse_order(node: Node) -> None:
     ids=["read-only", "hidden"],
 )
 def test_proc_sys_that_cannot_be_written(node: Node, script: str) -> None:
-    """The note of route_localnet alone stays, as the switch does, until a call can turn that off."""
+    """Only the note of route_localnet stays, with the setting, until a call can turn that off."""
     before = node.left()
     node.up("a", CHAIN)
     node.host.run("sh", "-ec", script)
@@ -169,7 +169,7 @@ def test_proc_sys_that_cannot_be_written(node: Node, script: str) -> None:
 def garbled(node: Node, content: Any) -> Answer:
     node.up("a", [BRIDGE, TUNING])
     node.host.run("tee", "/run/cni/tuning/a_eth0.json", input=content)
-    return node.call("DEL", TUNING, "a", prevResult=node.results["a"])
+    return node.call("DEL", "a", TUNING, prevResult=node.results["a"])
 
 
 @pytest.mark.row("clean-up")

@@ -1,4 +1,4 @@
-"""A runtime's calls with libcni's cache: what is remembered, what garbage collection asks for, what plugins speak."""
+"""A runtime's calls with libcni's cache: entries, garbage collection, versions of the plugins."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def client(chain: Chain) -> Client:
 
 @contextmanager
 def throw_away() -> Iterator[None]:
-    """The body runs in a network namespace of its own."""
+    """Run the body in a network namespace of its own."""
     with closing(netns.create_temporary()) as elsewhere, elsewhere:
         yield
 
@@ -92,7 +92,7 @@ def test_attachment_that_cannot_be_remembered_is_taken_back(chain: Chain, client
 
 
 def test_an_argument_that_no_file_can_hold(chain: Chain, client: Client) -> None:
-    """No plugin asked for it, so that only the cache finds out: nothing of the attachment is left."""
+    """No plugin asked for it, so only the cache detects it: nothing of the attachment is left."""
     with pytest.raises(TypeError, match="not JSON serializable"):
         client.add(chain.network("first"), replace(ONE, capability_args={"mac": object()}))
     assert chain.order == ["first ADD", "first DEL"]
@@ -100,7 +100,7 @@ def test_an_argument_that_no_file_can_hold(chain: Chain, client: Client) -> None
 
 
 def test_add_said_twice_is_refused_before_any_plugin_runs(chain: Chain, client: Client) -> None:
-    """Here is another namespace, and the pod is in it; what its cached result does not name is not looked for."""
+    """The caller is in another namespace than the pod; interfaces that the cached result lacks are not looked for."""
     pod = Attachment("c1", "/proc/1/ns/net", "net1")
     with throw_away():
         client.add(chain.network("first"), pod)
@@ -124,7 +124,7 @@ def test_entry_that_cannot_be_read_may_be_of_a_pod_that_is_there(chain: Chain, c
 
 
 def test_what_a_lost_namespace_left_gets_its_del_first(chain: Chain, client: Client) -> None:
-    """With the configuration and the arguments that its ADD had."""
+    """The DEL has the configuration and the arguments of its ADD."""
     client.add(chain.network("first", "second"), ONE)
     client.add(chain.network("third"), ONE)
     assert chain.order == ["first ADD", "second ADD", "second DEL", "first DEL", "third ADD"]
@@ -143,7 +143,7 @@ def test_entry_of_another_is_not_overwritten(chain: Chain, client: Client) -> No
 
 
 def test_two_adds_of_one_attachment_at_once(chain: Chain, client: Client) -> None:
-    """One of them is made; the others run no plugin, so that nothing of it is taken back."""
+    """One of them succeeds; the others run no plugin, so that nothing of it is undone."""
     gate = chain.directory / "gate"
     os.mkfifo(gate)
     chain.answer("first", "ADD", f"open({str(gate)!r}).read(); print('{json.dumps(RESULT)}')")
@@ -186,7 +186,7 @@ def test_what_a_killed_add_left_goes_with_its_del(chain: Chain, client: Client) 
 
 
 def test_what_a_killed_write_left_does_not_hinder_the_next(chain: Chain, client: Client) -> None:
-    """A file half written, or a symbolic link in its place, which is not followed."""
+    """It left a partial file, or there is a symbolic link in its place, which is not followed."""
     victim = chain.directory / "victim"
     victim.write_text("precious")
     client.cache.results.mkdir(parents=True)
@@ -200,14 +200,14 @@ def test_what_a_killed_write_left_does_not_hinder_the_next(chain: Chain, client:
 
 
 def test_the_cache_is_for_root_alone(chain: Chain, client: Client) -> None:
-    """A result may have secrets of the runtime in its arguments."""
+    """A result may contain a runtime's secrets in its arguments."""
     client.add(chain.network("first"), ONE)
     path = client.cache.path("net", ONE)
     assert [stat.S_IMODE(one.stat().st_mode) for one in (path, path.parent)] == [0o600, 0o700]
 
 
 def test_a_place_that_is_gone_is_nobodys(chain: Chain, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between its opening and its locking another call has ended, and a third has begun."""
+    """Between open and lock, another call has ended and a third has begun."""
     lock = fcntl.flock
 
     def late(descriptor: int, how: int) -> None:
@@ -232,7 +232,7 @@ def test_a_call_that_is_refused_does_not_free_the_place(chain: Chain, client: Cl
 
 
 def test_an_interface_that_is_there_is_not_touched(chain: Chain) -> None:
-    """By the library's ADD without a cache, whose failure would delete it."""
+    """The library's ADD without a cache leaves it; the undo of a failed ADD would delete it."""
     script = "ip link add net1 type bridge && echo ready && exec cat"
     with subprocess.Popen(["unshare", "-n", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pod:
         assert pod.stdin is not None and read_line(pod) == b"ready\n"
@@ -246,7 +246,7 @@ def test_an_interface_that_is_there_is_not_touched(chain: Chain) -> None:
 
 
 def test_a_host_link_that_leads_to_no_pod_is_no_evidence(chain: Chain, client: Client) -> None:
-    """One of that name without another end: no ADD has made it."""
+    """A link of that name without another end was not made by an ADD."""
     with throw_away():
         link = Owner("net", ONE.container_id, ONE.ifname).host_link
         subprocess.run(["ip", "link", "add", link, "type", "bridge"], check=True)
@@ -255,7 +255,7 @@ def test_a_host_link_that_leads_to_no_pod_is_no_evidence(chain: Chain, client: C
 
 
 def test_a_host_link_that_a_result_names_is_evidence() -> None:
-    """Whatever has become of the namespace's path; other plugins' links have names of their own."""
+    """It counts whether or not the namespace's path exists; other plugins choose other link names."""
     script = "echo ready && exec cat"
     with subprocess.Popen(["unshare", "-n", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pod:
         assert pod.stdin is not None and read_line(pod) == b"ready\n"
@@ -273,12 +273,12 @@ def test_a_host_link_that_a_result_names_is_evidence() -> None:
     ("", "unknown"), ("/x\0", "unknown"), ("/" + "x" * 300, "unknown"), ("/" + "x/" * 3000, "unknown"),
 ])  # fmt: skip
 def test_which_namespace_counts_as_there(path: str, state: str) -> None:
-    """Only certainty is "gone"; the file that a deleted namespace leaves is certain, too."""
+    """Only a certain answer is "gone"; the file that a deleted namespace leaves is certain as well."""
     assert presence.of_namespace(path) == state
 
 
 def test_an_entry_that_is_no_regular_file(chain: Chain, client: Client) -> None:
-    """Nobody waits for a writer, and the attachment may be there."""
+    """No call waits for a writer, and the attachment may exist."""
     client.add(chain.network("first"), ONE)
     path = client.cache.path("net", ONE)
     path.unlink()
@@ -295,7 +295,7 @@ def newer_default(chain: Chain) -> None:
 
 
 def test_what_a_lost_pod_has_of_a_former_default_network(chain: Chain) -> None:
-    """It gets the DEL that nobody sent, by that network's plugins."""
+    """The pod's next set-up sends the missing DEL, with the plugins of that network."""
     pods, pod = chain.pods("first"), Pod("ns", "web", "c1", "/x")
     pods.set_up(pod)
     newer_default(chain)
@@ -314,7 +314,7 @@ def test_an_unreadable_file_names_the_network_of_a_pod(chain: Chain) -> None:
 
 
 def limited(step: Callable[..., None]) -> Callable[..., None]:
-    """The step, in which no file may have more than ten bytes."""
+    """Run the step while no file may have more than ten bytes."""
 
     def run(*args: Any) -> None:
         old = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""cnitool's calls by hand, as a person types them, on a pretend host with the installed plugins."""
+"""cnitool's calls by hand, as users type them, on a pretend host with the installed plugins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NETWORK: dict[str, Any] = {
 WEB_ID = "cnitool-82e215debf7df4651d36"
 
 
-# what the commands cannot do without
+# required arguments
 ARGUMENTS: dict[str, tuple[str, ...]] = {"explain": ("x.conflist",)}
 
 
@@ -146,7 +146,7 @@ def test_gc_keeps_the_living(tool: Tool) -> None:
         tool.host.drop_netns(name)
     before = tool.host.snapshot()
     plan = tool.good("gc", "pods", "--dry-run")
-    assert "DEL dead eth0: its namespace /run/netns/dead is gone" in plan and "stays: live eth0" in plan
+    assert "DEL dead eth0: its namespace /run/netns/dead is gone" in plan and "keep: live eth0" in plan
     assert tool.host.snapshot()["files"] == before["files"]
     told = json.loads(tool.good("gc", "pods", "--json"))
     assert [one["containerID"] for one in told["remove"]] == ["dead"]
@@ -160,7 +160,7 @@ def test_gc_keeps_the_living(tool: Tool) -> None:
 
 
 def slow_gc(tool: Tool, meanwhile: Callable[[], object]) -> str:
-    """`cnitool gc`, whose DEL of a dead pod takes so long that something happens after the plan; its stderr."""
+    """Run `cnitool gc` with a slow DEL of a dead pod, so that an event follows the plan; return its stderr."""
     tool.good("add", "pods", tool.host.netns("dead"), "--container-id", "dead")
     tool.host.drop_netns("dead")
     slow = '[ "$CNI_COMMAND" != DEL ] || { : >/run/begun; read line </run/may; }\n'
@@ -188,7 +188,7 @@ def test_gc_keeps_a_pod_whose_add_began_since_the_plan(tool: Tool) -> None:
 
 
 def test_gc_asks_no_plugin_if_a_stranger_came_since_the_plan(tool: Tool) -> None:
-    """A host link without alias: of an ADD that has just made it. What GC alone would free stays for the next time."""
+    """A host link without alias belongs to an ADD that has just made it. GC leaves its own work for the next time."""
     tool.good("add", "pods", tool.host.netns("lost"), "--container-id", "lost")
     tool.host.run("rm", "/var/lib/cni/results/pods-lost-eth0")
     tool.host.drop_netns("lost")
@@ -196,7 +196,7 @@ def test_gc_asks_no_plugin_if_a_stranger_came_since_the_plan(tool: Tool) -> None
     link = Owner("pods", "early", "eth0").host_link
     make = ("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", "early")
     said = slow_gc(tool, lambda: tool.host.run(*make))
-    assert f"host link {link}: in use, but it cannot be told by which pod; plugins are not asked" in said
+    assert f"host link {link}: in use by an unknown pod, so plugins are not asked to clean up" in said
     store = tool.host.root / "var/lib/cni/networks/pods"
     assert {path.name for path in store.glob("10.*")} == {"10.45.0.2"} and tool.results() == set()
     tool.host.drop_netns("early")
@@ -215,7 +215,7 @@ def test_gc_leaves_a_network_with_disable_gc_alone(tool: Tool) -> None:
 
 
 def counted(tool: Tool) -> str:
-    """A bin dir whose plugins note each call in /run/calls."""
+    """Return a bin dir with plugins that note each call in /run/calls."""
     directory = "/run/counted"
     for plugin in ("loopback", "bridge", "host-local"):
         script = f"#!/bin/sh\necho {plugin} $CNI_COMMAND >>/run/calls\nexec {tool.host.bin_dir}/{plugin}\n"
@@ -266,7 +266,7 @@ def test_pod_up_twice_leaves_the_pod_as_it_is(tool: Tool) -> None:
 
 
 def test_failing_add_takes_back_no_more_than_it_made(tool: Tool) -> None:
-    """A foreign eth0, and another network's attachment, stay as they are."""
+    """Another program's eth0, and another network's attachment, stay as they are."""
     netns = tool.host.netns("web")
     tool.host.run("ip", "link", "add", "foreign", "type", "veth", "peer", "name", "eth0", "netns", "web")
     before = tool.host.snapshot(["web"])
@@ -353,7 +353,7 @@ def test_help_names_every_command_and_variable(tool: Tool) -> None:
 
 @pytest.fixture(scope="session")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin directory of an installation with the tools."""
+    """Return the bin directory of an installation with the tools."""
     directory = tmp_path_factory.mktemp("tools")
     argv: list[str | Path] = [
         ROOT / "install.sh",
@@ -375,7 +375,7 @@ def test_without_the_tools_their_commands_say_so_in_one_sentence(tool: Tool) -> 
         done = tool(name, *ARGUMENTS.get(name, ()))
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(f"cnitool {name}: this command needs pyroute2 and ")
-        assert done.stderr.endswith("which `./install.sh --with-tools` installs\n")
+        assert done.stderr.endswith("; install with `./install.sh --with-tools`\n")
 
 
 def test_completion_completes(tools: Path) -> None:

@@ -1,4 +1,4 @@
-"""cnitool ipam on stores of this suite and of the reference: what it shows is so, what it frees is free and no more."""
+"""cnitool ipam on stores of this suite and of the reference: it shows the truth and frees dead leases only."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tests.node
 from tests.conftest import ROOT
-from tests.pretend import PATH, PretendHost
+from tests.pretend import PATH, PretendHost, until
 
 SCRIPT = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from shared.cli.cnitool import run; sys.exit(run('/none', sys.argv[1:]))"
 STORE = "/var/lib/cni/networks/net"
@@ -24,11 +23,12 @@ V4, V6 = "10.1.0.0/24", "fd00:1::/64"
 BOTH: dict[str, Any] = {"ranges": [[{"subnet": V4}], [{"subnet": V6}]]}
 
 
-class Node:
-    """A pretend host with one network, whose plugins are this suite's or the reference's."""
+class Node(tests.node.Node):
+    """A pretend host with one network and the plugins of this suite or of the reference."""
 
     def __init__(self, host: PretendHost, bin_dir: str) -> None:
-        self.host, self.bin_dir = host, bin_dir
+        super().__init__(host)
+        self.bin_dir = bin_dir
         self.configure()
 
     def configure(self, name: str = "net", **ipam: Any) -> None:
@@ -47,20 +47,9 @@ class Node:
         return json.loads(self.cnitool("ipam", *arguments, "--json").stdout)
 
     def pod(self, name: str, network: str = "net") -> list[str]:
-        """A pod's addresses."""
-        path = f"/run/netns/{name}"
-        if not (self.host.root / path[1:]).exists():
-            self.host.netns(name)
-        result = json.loads(self.cnitool("add", network, path, "--container-id", name).stdout)
+        """Attach a pod and return its addresses."""
+        result = json.loads(self.cnitool("add", network, self.netns(name), "--container-id", name).stdout)
         return [ip["address"].partition("/")[0] for ip in result["ips"]]
-
-    def kill(self, name: str) -> None:
-        """The namespace goes without a DEL, and with it, when the kernel comes to it, the link."""
-        (link,) = (
-            one["link"]["name"] for one in self.leases() if one["containerID"] == name and ":" not in one["address"]
-        )
-        self.host.drop_netns(name)
-        until(lambda: all(one["ifname"] != link for one in self.host.ip("link")))
 
     def leases(self, network: str = "net") -> list[dict[str, Any]]:
         (pool,) = self.ipam("show", network)["pools"]
@@ -69,14 +58,6 @@ class Node:
 
     def files(self) -> set[str]:
         return {name for name in os.listdir(self.host.root / STORE[1:]) if name[0] in "1f"}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for what the kernel does when it comes to it."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture(params=["own", "reference"])
@@ -138,7 +119,7 @@ def test_what_becomes_of_a_pod_is_seen(node: Node) -> None:
 
 
 def test_garbage_collection(node: Node) -> None:
-    """A full pool has room again, for both suites; the living keep what they have."""
+    """A full pool has room again, for both suites; living pods keep their leases."""
     node.configure(subnet="10.1.0.0/29")
     for name in "abcde":
         node.pod(name)
@@ -155,14 +136,14 @@ def test_garbage_collection(node: Node) -> None:
     assert node.host.snapshot() == before
     assert node.cnitool("ipam", "gc").stdout.splitlines()[-1] == "released 2 of 2"
     assert node.files() == {"10.1.0.2", "10.1.0.4", "10.1.0.6"}
-    assert node.cnitool("ipam", "gc").stdout == "no lease is certain to be dead\n"
+    assert node.cnitool("ipam", "gc").stdout == "no lease is certainly dead\n"
     assert sorted([*node.pod("f"), *node.pod("g")]) == ["10.1.0.3", "10.1.0.5"]
     node.cnitool("del", "net", "/run/netns/a", "--container-id", "a")
     assert "10.1.0.2" not in node.files()
 
 
 def test_who_may_live_keeps_its_lease(node: Node) -> None:
-    """No result yet (an ADD that runs), a lease newer than the result, a namespace that a process keeps, no namespace known."""
+    """An ADD still runs, a lease is newer than the result, a process keeps a namespace, or no namespace is known."""
     for name in "abcd":
         node.pod(name)
     results = node.host.root / "var/lib/cni/results"
@@ -186,7 +167,7 @@ def test_who_may_live_keeps_its_lease(node: Node) -> None:
 
 
 def test_a_lease_in_use_is_kept_whatever_the_names_say(own: Node) -> None:
-    """The path of its namespace is gone, and the name of its host link: a process has the address all the same."""
+    """The namespace's path and the host link's name are gone, yet a process has the address."""
     (address,) = own.pod("a")
     entry = own.host.root / "var/lib/cni/results/net-a-eth0"
     (link,) = (one["link"]["name"] for one in own.leases())
@@ -202,7 +183,7 @@ def test_a_lease_in_use_is_kept_whatever_the_names_say(own: Node) -> None:
 
 
 def test_a_lease_whose_host_link_is_there_is_kept(own: Node) -> None:
-    """A process keeps the namespace, which has lost its path, and the interface its address."""
+    """A process keeps the namespace, which has lost its path and its interface's address."""
     (address,) = own.pod("a")
     own.host.run("ip", "-n", "a", "address", "flush", "dev", "eth0")
     with own.host.popen("ip", "netns", "exec", "a", "cat", stdout=subprocess.DEVNULL) as keeper:
@@ -214,7 +195,7 @@ def test_a_lease_whose_host_link_is_there_is_kept(own: Node) -> None:
 
 
 def waits(store: Path) -> bool:
-    """Whether a call waits for a lock of the store."""
+    """Return True if a call waits for a lock of the store."""
     inodes = [path.stat().st_ino for path in (store, *store.iterdir())]
     waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
     return any(f":{inode} " in line for line in waiting for inode in inodes)
@@ -222,7 +203,7 @@ def waits(store: Path) -> bool:
 
 @pytest.mark.parametrize("what", ["its pod is back", "another pod has the address", "nothing"])
 def test_gc_looks_again_with_the_lock(own: Node, what: str) -> None:
-    """What was dead when it was looked at without the lock may be alive by then."""
+    """A lease may look dead without the lock and belong to a living pod once the lock is held."""
     (address,) = own.pod("a")
     own.kill("a")
     store = own.host.root / STORE[1:]
@@ -248,7 +229,7 @@ def test_gc_looks_again_with_the_lock(own: Node, what: str) -> None:
 
 
 def test_a_lease_of_old_beside_an_entry_that_cannot_be_read(own: Node) -> None:
-    """The lease names no interface, so that either of the container's entries may tell of it."""
+    """The lease names no interface, so that either of the container's entries may be its own."""
     for ifname in ("eth0", "eth1"):
         env = {"PATH": PATH, "CNI_PATH": own.bin_dir, "CNI_IFNAME": ifname}
         if ifname == "eth0":
@@ -266,7 +247,7 @@ def test_a_lease_of_old_beside_an_entry_that_cannot_be_read(own: Node) -> None:
 
 
 def test_results_of_old(node: Node) -> None:
-    """A cache without the namespace's path, and one that is a bare result."""
+    """A cache entry without the namespace's path, and one that is a bare result."""
     for name in ("a", "b"):
         node.pod(name)
     results = node.host.root / "var/lib/cni/results"
@@ -320,7 +301,7 @@ def test_release_of_a_container(node: Node) -> None:
     assert node.files() == {"10.1.0.3", "fd00:1::3", "10.1.0.4", "fd00:1::4"}
     for what in ("a", "10.1.0.2"):
         assert f"no lease of {what}" in node.cnitool("ipam", "release", "net", what, status=1).stderr
-    assert "there is net" in node.cnitool("ipam", "release", "nett", "a", status=1).stderr
+    assert "its networks: net" in node.cnitool("ipam", "release", "nett", "a", status=1).stderr
     assert node.pod("a") == ["10.1.0.5", "fd00:1::5"]
 
 

@@ -1,4 +1,4 @@
-"""cnitool log: what it finds in a log, how it follows one, and what it says where there is none."""
+"""cnitool log: finding entries, following a log, and the message if there is no log."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ ENTRIES = [
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A log of which the first calls have gone into full files."""
+    """Write a log whose first calls have moved to rotated files; return its path."""
     for name, part in (("x.log.2", ENTRIES[:2]), ("x.log.1", ENTRIES[2:4]), ("x.log", ENTRIES[4:])):
         (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in part))
     return tmp_path / "x.log"
 
 
 def numbers(path: Path, *arguments: object) -> list[int]:
-    """Which calls are shown, and by --json as they stand in the log."""
+    """Return the numbers of the calls shown; --json must show them as they stand in the log."""
     done = cnitool(path, "--json", *arguments)
     assert (done.returncode, done.stderr) == (0, ""), done
     lines = done.stdout.splitlines()
@@ -148,7 +148,7 @@ def test_garbled_lines_are_counted_and_passed_over(path: Path) -> None:
     for arguments in ((), ("--histogram",), ("--slowest", "2"), ("--json",)):
         done = cnitool(path, *arguments)
         assert done.returncode == 0 and done.stdout
-        assert done.stderr == f"cnitool log: {len(GARBAGE) + 1} garbled lines passed over\n"
+        assert done.stderr == f"cnitool log: {len(GARBAGE) + 1} garbled lines skipped\n"
 
 
 @pytest.mark.parametrize("what", ["missing", "directory", "below a file"])
@@ -207,7 +207,7 @@ def test_the_nodes_log(host: PretendHost) -> None:
 
 @contextmanager
 def following(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """The process; ended as a person ends it."""
+    """Follow a log; interrupt the process as a user does."""
     argv = ["env", "--default-signal=INT", *COMMAND, *map(str, arguments), "--follow", "--json"]  # also under nohup
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     try:
@@ -229,7 +229,7 @@ def told(process: subprocess.Popen[str]) -> int:
 
 
 def test_follow(path: Path) -> None:
-    """What is there first where it is asked for, then what comes, through one new file after the other."""
+    """Print the existing entries if asked to, then new ones, across one rotation after the other."""
     path.chmod(0o640)
     with following(path, "--since", "2026-01-01") as process:
         assert [told(process) for _ in ENTRIES] == [1, 2, 3, 4, 5, 6, 7]
@@ -258,7 +258,7 @@ def test_follow_what_is_not_there_yet(tmp_path: Path) -> None:
 
 
 def test_follow_begins_with_what_comes(path: Path) -> None:
-    """Nobody knows when it has begun: calls are added until one is told."""
+    """Nothing shows when it has begun: the test adds calls until one is printed."""
     path.chmod(0o640)
     with following(path) as process:
         number = 10

@@ -1,4 +1,4 @@
-"""A host port, a rule or an address whose holder is dead, and nobody called DEL: the next ADD that needs it takes it over."""
+"""The holder of a host port, rule or address died without DEL: the next ADD that needs it takes it over."""
 
 from __future__ import annotations
 
@@ -18,11 +18,6 @@ BACKENDS = ("nftables", "iptables")
 BACKENDS_OF_BOTH = [(first, second) for first in BACKENDS for second in BACKENDS]
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Node:
-    return Node(host)
-
-
 def portmap(backend: str, *ports: tuple[int, int, str]) -> Plugin:
     mappings = [{"hostPort": port, "containerPort": to, "protocol": protocol} for port, to, protocol in ports]
     return {"type": "portmap", "backend": backend, **({"runtimeConfig": {"portMappings": mappings}} if ports else {})}
@@ -35,7 +30,7 @@ def ported(backend: str) -> list[Plugin]:
 @pytest.mark.row(25)
 @pytest.mark.parametrize(("first", "second"), BACKENDS_OF_BOTH)
 def test_a_dead_holder_of_a_host_port(host: PretendHost, first: str, second: str) -> None:
-    """By whichever backends: its port reaches the new pod, also what goes on by UDP; and nothing else is its own any more."""
+    """Its port reaches the new pod with each pair of backends, tracked UDP as well; none of its state is left."""
     outside = PortNode(host)
     node = Node(host)
     ipam = {"type": "host-local", "ranges": [[{"subnet": "10.4.0.0/24"}], [{"subnet": "fd00:4::/64"}]],
@@ -46,7 +41,7 @@ def test_a_dead_holder_of_a_host_port(host: PretendHost, first: str, second: str
     outside.where["c"] = "/run/netns/c"
     goes_on = [("out", "udp", HOST, 8081, 5555)]  # from one port: a connection that the kernel tracks
     assert outside.probe([("c", "udp", 80)], goes_on) == [["c", OUT]]
-    node.drop("c")
+    node.kill("c")
     node.up("d", [bridge, portmap(second, *ports)])
     outside.where["d"] = "/run/netns/d"
     assert outside.probe([("d", "udp", 80)], goes_on) == [["d", OUT]]
@@ -62,9 +57,9 @@ def test_a_dead_holder_of_a_host_port(host: PretendHost, first: str, second: str
     assert not [one for one in node.iptables() if r"id: \"c\"" in one]
     # it holds the port now, and is alive
     node.host.netns("e")
-    result = node.call("ADD", bridge, "e").json
+    result = node.call("ADD", "e", bridge).json
     for backend in BACKENDS:
-        answer = node.call("ADD", portmap(backend, (8080, 80, "tcp")), "e", prevResult=result)
+        answer = node.call("ADD", "e", portmap(backend, (8080, 80, "tcp")), prevResult=result)
         assert answer.code == 999 and "host port 8080/tcp" in answer.json["msg"] and "net/d" in answer.json["msg"], (
             answer
         )
@@ -75,10 +70,10 @@ def test_a_dead_holder_of_a_host_port(host: PretendHost, first: str, second: str
 @pytest.mark.parametrize(("first", "second"), BACKENDS_OF_BOTH)
 @pytest.mark.parametrize("state", ["alive", "netns held", "path gone", "link gone", "unmarked"])
 def test_a_holder_that_may_be_alive_is_refused(node: Node, first: str, second: str, state: str) -> None:
-    """Neither its namespace alone nor its link alone is a proof; nor is there one without a mark."""
+    """The loss of its namespace or of its link alone is no proof; without a mark nothing is."""
     node.up("a", ported(first))
     node.host.netns("b")
-    result = node.call("ADD", BRIDGE, "b").json
+    result = node.call("ADD", "b", BRIDGE).json
     holder = None
     if state == "netns held":  # by a process: the link stays, the path does not
         holder = node.host.popen("ip", "netns", "exec", "a", "sleep", "60")
@@ -93,7 +88,7 @@ def test_a_holder_that_may_be_alive_is_refused(node: Node, first: str, second: s
     elif state == "link gone":
         node.host.run("ip", "-n", "a", "link", "del", "eth0")
     elif state == "unmarked":
-        node.drop("a")
+        node.kill("a")
         node.host.run("rm", "-rf", "/run/cni/portmap")
         if first == "nftables":
             shown = json.loads(node.host.run("nft", "--json", "list", "set", "inet", "pycni", "attachments").stdout)
@@ -105,7 +100,7 @@ def test_a_holder_that_may_be_alive_is_refused(node: Node, first: str, second: s
             ]
             node.host.run("nft", f"delete element inet pycni attachments {{ {marks[0]['val']} }}")
     before = node.left()
-    answer = node.call("ADD", {**PORTMAP, "backend": second}, "b", prevResult=result)
+    answer = node.call("ADD", "b", {**PORTMAP, "backend": second}, prevResult=result)
     assert answer.code == 999 and "is taken by net/a" in answer.json["msg"], answer
     assert node.left() == before
     if holder:
@@ -116,7 +111,7 @@ def test_a_holder_that_may_be_alive_is_refused(node: Node, first: str, second: s
 @pytest.mark.row(25)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_names_of_any_length(node: Node, backend: str) -> None:
-    """A label that has been cut still leads to the link and the namespace."""
+    """A truncated label still identifies the link and the namespace."""
     pod, network = "a" * 90, "n" * 60
     node.host.netns("x")
 
@@ -143,13 +138,13 @@ def test_names_of_any_length(node: Node, backend: str) -> None:
 @pytest.mark.row(25)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_container_comes_back(node: Node, backend: str) -> None:
-    """In a new namespace, by portmap behind a plugin of which nothing is known: its own ports of before are stale."""
+    """It has a new namespace, and portmap follows an unknown plugin: the container's own former ports are stale."""
     for place in range(2):
         node.host.netns("a")
-        result = node.call("ADD", BRIDGE, "a").json
-        answer = node.call("ADD", {**PORTMAP, "backend": backend}, "a", prevResult=result)
+        result = node.call("ADD", "a", BRIDGE).json
+        answer = node.call("ADD", "a", {**PORTMAP, "backend": backend}, prevResult=result)
         assert answer.status == 0, answer
-        again = node.call("ADD", {**PORTMAP, "backend": backend}, "a", prevResult=result)
+        again = node.call("ADD", "a", {**PORTMAP, "backend": backend}, prevResult=result)
         assert again.code == 999 and "added before" in again.json["msg"], again
         if not place:
             node.lose("a")
@@ -160,7 +155,7 @@ def test_the_same_container_comes_back(node: Node, backend: str) -> None:
 @pytest.mark.row(25)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_ports_of_a_dead_pod_do_not_lead_to_the_next_one(host: PretendHost, backend: str) -> None:
-    """That has its address, and asked for no port."""
+    """The next pod has its address, and asked for no port."""
     node = Node(host)
     node.up("a", ported(backend))
     addresses = node.addresses("a")
@@ -173,7 +168,7 @@ def test_the_ports_of_a_dead_pod_do_not_lead_to_the_next_one(host: PretendHost, 
 
 @pytest.mark.row(25)
 def test_firewall_and_masquerading_of_a_dead_pod(node: Node) -> None:
-    """They neither hinder nor strike the pod that gets its address."""
+    """They do not affect the pod that gets its address."""
     node.up("a", [{**BRIDGE, "ipMasq": True}, {**FIREWALL, "ingressPolicy": "isolated"}])
     node.lose("a")
     chain = [{**BRIDGE, "ipMasq": True}, FIREWALL]
@@ -181,7 +176,7 @@ def test_firewall_and_masquerading_of_a_dead_pod(node: Node) -> None:
     node.up("c", chain)
     for address in node.addresses("b"):
         node.host.run("ip", "netns", "exec", "c", "ping", "-c1", "-W2", address)
-    check = node.call("CHECK", chain[0], "b", prevResult=node.results["b"])
+    check = node.call("CHECK", "b", chain[0], prevResult=node.results["b"])
     assert check.status == 0, check
     assert not [one for one in node.elements() if one.startswith("guarded")]
 
@@ -189,13 +184,13 @@ def test_firewall_and_masquerading_of_a_dead_pod(node: Node) -> None:
 @pytest.mark.row(25)
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 def test_firewall_behind_another_plugin(node: Node, backend: str) -> None:
-    """One that does not look for what an address had before: the policy of the pod that is gone is none of the next one's."""
+    """The main plugin does not look for an earlier owner: the dead pod's policy must not hold for the new pod."""
     node.up("a", [{**BRIDGE, "ipMasq": True}, {**FIREWALL, "ingressPolicy": "same-bridge"}])
     node.lose("a")
     previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/b"}],
                 "ips": [{"address": f"{address}/24", "interface": 0} for address in node.addresses("a") if "." in address]}  # fmt: skip
     node.host.netns("b")
-    answer = node.call("ADD", {**FIREWALL, "backend": backend}, "b", prevResult=previous)
+    answer = node.call("ADD", "b", {**FIREWALL, "backend": backend}, prevResult=previous)
     assert answer.status == 0, answer
     assert not [one for one in node.elements() if one.startswith(("guarded4", "admitted4")) and "net/a/" in one]
 
@@ -203,20 +198,20 @@ def test_firewall_behind_another_plugin(node: Node, backend: str) -> None:
 @pytest.mark.row(25)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_portmap_behind_another_plugin(node: Node, backend: str) -> None:
-    """The ports of a dead pod do not lead to the one that has its address."""
+    """A dead pod's ports do not lead to the pod that has its address."""
     node.up("a", ported(backend))
     node.lose("a")
     previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/b"}],
                 "ips": [{"address": f"{address}/{120 if ':' in address else 24}", "interface": 0} for address in node.addresses("a")]}  # fmt: skip
     node.host.netns("b")
-    answer = node.call("ADD", portmap(backend, (9090, 80, "tcp")), "b", prevResult=previous)
+    answer = node.call("ADD", "b", portmap(backend, (9090, 80, "tcp")), prevResult=previous)
     assert answer.status == 0, answer
     assert not [one for one in (*node.elements(), *node.iptables()) if "net/a/" in one or r"id: \"a\"" in one]
 
 
 @pytest.mark.row(25)
 def test_records_are_nothing_to_be_led_by(node: Node) -> None:
-    """A file that somebody else has written names no other attachment, and one that cannot be read is no holder."""
+    """A file written by another program names no other attachment, and an unreadable one no holder."""
     node.up("a", ported("iptables"))
     directory = Path(node.host.root, "run/cni/portmap")
     (own,) = directory.glob("*.json")
@@ -226,9 +221,9 @@ def test_records_are_nothing_to_be_led_by(node: Node) -> None:
     (directory / "x.json").write_text(own.read_text().replace(content["mark"], "1:1 /nowhere"))
     (directory / "y.json").write_text("{")
     node.host.netns("b")
-    result = node.call("ADD", BRIDGE, "b").json
+    result = node.call("ADD", "b", BRIDGE).json
     for step in ("others' words", "what cannot be read"):
         if step == "what cannot be read":
             (directory / "z.json").symlink_to("/etc/passwd")
-        answer = node.call("ADD", {**PORTMAP, "backend": "iptables"}, "b", prevResult=result)
+        answer = node.call("ADD", "b", {**PORTMAP, "backend": "iptables"}, prevResult=result)
         assert answer.code == 999 and "is taken by net/a/eth0" in answer.json["msg"], (step, answer)

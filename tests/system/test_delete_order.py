@@ -1,4 +1,4 @@
-"""bridge's DEL frees the address last: as long as a rule or the link is left, it stays leased, and DEL says so."""
+"""bridge's DEL frees the address last: while a rule or the link is left, it stays leased, and DEL reports it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import PATH, Answer, PretendHost
+from tests.pretend import PATH, Answer
 from tests.system.chain_node import BRIDGE, Node
 
 BROKEN = "/run/broken"
@@ -19,17 +19,12 @@ KEYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Node:
-    return Node(host)
-
-
 def leases(node: Node) -> set[str]:
     return {path.rpartition("/")[2] for path in node.left()[2] if "/networks/net/" in path}
 
 
 def failing_iptables(node: Node) -> dict[str, str]:
-    """An environment in which iptables-restore fails."""
+    """Return an environment in which iptables-restore fails."""
     script = "mkdir -p {0}; for six in '' 6; do printf '#!/bin/sh\\necho no such luck >&2\\nexit 3\\n' >{0}/ip${{six}}tables{1}-restore; done; chmod +x {0}/*"
     for variant in ("", "-nft", "-legacy"):
         node.host.run("sh", "-ec", script.format(BROKEN, variant))
@@ -37,7 +32,7 @@ def failing_iptables(node: Node) -> dict[str, str]:
 
 
 def injecting(kind: str, call: str = "sendto") -> tuple[str, ...]:
-    """From the n-th message on the kernel refuses."""
+    """Return a tracer with which the kernel refuses messages from the n-th on."""
     return (
         "strace",
         "-f",
@@ -59,13 +54,13 @@ def delete(node: Node, keys: dict[str, Any], **how: Any) -> Answer:
 @pytest.mark.parametrize("state", ["whole", "netns gone", "netns empty"])
 @pytest.mark.parametrize("is_configured", [True, False])
 def test_iptables_that_fails(node: Node, state: str, is_configured: bool) -> None:
-    """The link goes all the same; the address is free when DEL is repeated and iptables works."""
+    """DEL deletes the link all the same; a repeated DEL with working iptables frees the address."""
     before = node.left()
     node.up("a", [{**BRIDGE, **KEYS["iptables"]}])
     leased, rules = leases(node), node.iptables()
     assert len(leased) == 2 and rules
     if state == "netns gone":
-        node.drop("a")
+        node.kill("a")
     keys = KEYS["iptables"] if is_configured else {}
     how = {"netns": ""} if state == "netns empty" else {}
     for _ in range(2):
@@ -81,12 +76,12 @@ def test_iptables_that_fails(node: Node, state: str, is_configured: bool) -> Non
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_message_that_is_refused(node: Node, key: str) -> None:
-    """Each message to the kernel in turn: as long as something is left, so is the lease; a repeated DEL frees it."""
+    """The kernel refuses each message in turn: the lease stays while anything is left; a repeated DEL frees it."""
     refused = 0
     for number in range(1, 40):
         if not number % 2:
             node.host.run("true")
-        node.up("a", [{**BRIDGE, **KEYS[key]}], netns=number == 1)
+        node.up("a", [{**BRIDGE, **KEYS[key]}])
         answer = delete(node, KEYS[key], prefix=injecting(str(number)))
         left = node.left()
         is_left = len(left[0]) > 1 or left[3] or left[4]
@@ -111,10 +106,10 @@ def test_a_message_that_is_refused(node: Node, key: str) -> None:
 
 
 def test_all_steps_are_tried(node: Node) -> None:
-    """Rules of nf_tables go while iptables fails, and the details have every failure."""
+    """DEL removes the rules of nf_tables although iptables fails, and the details have every failure."""
     node.up("a", [{**BRIDGE, **KEYS["iptables"]}])
     node.host.run("rm", "-rf", "/var/lib/cni/networks")
-    node.drop("a")
+    node.kill("a")
     node.up("a", [{**BRIDGE, **KEYS["iptables"], "macspoofchk": True, "promiscMode": True}])
     failed = delete(node, {}, env=failing_iptables(node))
     assert failed.status == 1 and node.left()[3] == set() and node.iptables()

@@ -1,4 +1,4 @@
-"""What a pod has left right after its namespace was deleted: the kernel removes it later."""
+"""The state of a pod right after its namespace was deleted: the kernel removes it later."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ TREE = Path(__file__).resolve().parents[2]
 DEMO = TREE / "shared/cli/demo/command.py"
 NETWORK = demo.NETWORK["name"]
 CALL = "import json; from tests.system.test_demo import touched; print(json.dumps(touched()))"
-# The demo in the pretend host's own namespaces, hiding nothing, whose pods are never torn down.
+# The demo in the pretend host's own namespaces, without hiding any; its pods are never torn down.
 BROKEN = """
 import sys
 from pathlib import Path
@@ -41,7 +41,7 @@ done
 
 
 def touched() -> dict[str, list[str]]:
-    """What there is of the kind and the names that the demo makes; all else on a machine is other people's."""
+    """Return the links, files and namespaces with names of the demo; all others on the machine are not its own."""
     rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
     links = os.listdir("/sys/class/net")
     paths = [Path(demo.STATE_DIR, "networks", NETWORK), Path(demo.STATE_DIR, "networks", SIDECAR, NETWORK)]
@@ -171,11 +171,11 @@ def test_own_namespaces_are_not_taken_on_trust(installed: Path) -> None:
 def test_bin_dir_that_the_demo_would_hide() -> None:
     done = run_demo(Path("/run/cni/bin"))
     assert done.returncode == 1
-    assert "/run will be hidden" in done.stderr
+    assert "is in /run, which is hidden here" in done.stderr
 
 
 def test_host_port_that_leads_nowhere(installed: Path, tmp_path: Path) -> None:
-    """The demo tells: here portmap passes the result on and maps nothing."""
+    """The demo reports it: here portmap passes the result on and maps nothing."""
     for plugin in ("loopback", "host-local", "bridge"):
         (tmp_path / plugin).symlink_to(installed / plugin)
     portmap = tmp_path / "portmap"

@@ -1,4 +1,4 @@
-"""cnitool doctor: silent on a healthy node, and on a broken one right, in each of the ways in which it was broken."""
+"""cnitool doctor: silent on a healthy node, and right about each way in which a node is broken."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from shared.cli import commands, doctor
 sys.exit(doctor.run(commands.parser().parse_args(sys.argv[1:])))
 """
 
-# What a runtime does for pods c1, c2…: namespace, loopback, the default network, libcni's cache.
+# A runtime's work for pods c1, c2…: namespace, loopback, the default network, libcni's cache.
 RUNTIME = """
 import base64, json, os, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -110,7 +110,7 @@ class BrokenNode:
         return done.returncode, done.stdout
 
     def findings(self, path: str = PATH) -> list[dict[str, str]]:
-        """Errors and warnings; the status and the counts must agree with them."""
+        """Return errors and warnings; the exit status and the counts must agree with them."""
         status, out = self.doctor("--json", path=path)
         document: dict[str, Any] = json.loads(out)
         counts = {
@@ -136,7 +136,7 @@ def node(installed: Path, tmp_path: Path) -> Iterator[BrokenNode]:
 class Way:
     """A way to break a node: a script, and all that doctor must say, as "severity check where".
 
-    `heals`: what doctor says is to be done makes the node healthy again, in a few rounds where one thing hides another.
+    `heals`: following doctor's advice makes the node healthy again, in a few rounds if one fault hides another.
     `together`: it can be done together with all others that can.
     """
 
@@ -154,7 +154,7 @@ WAYS = (
     Way("IPv6 is not forwarded", "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", ("error forwarding net/ipv6/conf/all/forwarding",)),
     Way("a link ignores its router", "ip link add ra0 up type veth peer name ra9; ip -6 route add 2001:db8::/64 dev ra0 proto ra", ("error accept-ra net/ipv6/conf/ra0/accept_ra",), "net/ipv6/conf/ra0/accept_ra=2", together=False),
     Way("a link would ignore its router", "ip link add ra1 up type veth peer name ra8; ip -6 route add 2001:db8:1::/64 dev ra1 proto ra; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", ("error forwarding net/ipv6/conf/all/forwarding",), "net/ipv6/conf/ra1/accept_ra=2 && sysctl -w net/ipv6/conf/all/forwarding=1", together=False),
-    Way("localhost is open to neighbours", "echo 1 >/proc/sys/net/ipv4/conf/cni0/route_localnet", ("error route-localnet net/ipv4/conf/cni0/route_localnet",), "127.0.0.1 alone"),
+    Way("localhost is open to neighbours", "echo 1 >/proc/sys/net/ipv4/conf/cni0/route_localnet", ("error route-localnet net/ipv4/conf/cni0/route_localnet",), "only on 127.0.0.1"),
     Way("the bridge alone does not forward", "echo 0 >/proc/sys/net/ipv4/conf/cni0/forwarding", ("error forwarding net/ipv4/conf/cni0/forwarding",), together=False),
     Way("a pod's end has another MTU", "ip -n pod1 link set eth0 mtu 1300", ("error mtu eth0 in /run/netns/pod1",), "has MTU 1300"),
     Way("a pod's link has a name for a shell", "ip link add ext mtu 1450 type veth peer name ';false;' mtu 1300 netns pod2", ("error mtu ;false; in /run/netns/pod2",), "ip link set ';false;' mtu 1450"),
@@ -162,7 +162,7 @@ WAYS = (
     Way("an uplink has a smaller MTU", "sed -i 's/1450/\"auto\"/' $CONF; ip link add up0 mtu 1400 type veth peer name down0 mtu 1400; ip link set up0 up", ("warning mtu $PORT1", "warning mtu $PORT2", "warning mtu $PORT3"), "says 1400", together=False),
     Way("the bridge has another MTU", "ip link set cni0 mtu 1280", ("warning mtu cni0",), "has MTU 1280"),
     Way("a pod has another's address", "ip -n pod2 address add 10.9.0.2/22 dev eth0", ("error addresses eth0 in /run/netns/pod2",), "the address of eth0 in /run/netns/pod1"),
-    Way("a pod has the gateway's address", "ip -n pod3 address add fd00:9::1/64 dev eth0 nodad", ("error addresses eth0 in /run/netns/pod3",), "the gateway's on cni0"),
+    Way("a pod has the gateway's address", "ip -n pod3 address add fd00:9::1/64 dev eth0 nodad", ("error addresses eth0 in /run/netns/pod3",), "the gateway address of cni0"),
     Way("another link has the gateway's address", "ip link add other type veth peer name rehto; ip address add 10.9.0.1/32 dev other", ("error gateways other",)),
     Way("a pod has lost its address", "ip -n pod1 -6 address flush dev eth0 scope global", ("error attachments eth0 in /run/netns/pod1",), "lacks its address", together=False),
     Way("a pod has lost its default route", "ip -n pod2 route delete default", ("error attachments eth0 in /run/netns/pod2",), "lacks its route to 0.0.0.0/0"),
@@ -179,15 +179,15 @@ WAYS = (
     Way("a host link is stale", "ip link add vethdead type veth peer name here; ip link set vethdead alias pycni:pods/gone/eth0", ("warning links vethdead",), "its other end here is on the host"),
     Way("a namespace lives without its name", "ip netns exec pod3 sleep 600 >/dev/null 2>&1 & sleep 0.3; ip netns delete pod3", ("warning cache $RESULTS/pods-c3-eth0", "warning links $PORT3"), together=False),
     Way("a cache entry is stale", "sed 's/\"c1\"/\"gone\"/; s,/run/netns/pod1,/run/netns/gone,g' $RESULTS/pods-c1-eth0 >$RESULTS/pods-gone-eth0", ("warning cache $RESULTS/pods-gone-eth0",), "/run/netns/gone is gone"),
-    Way("a cache entry is garbled", "echo { >$RESULTS/pods-bad-eth0", ("warning cache $RESULTS/pods-bad-eth0",), "is no cached result"),
+    Way("a cache entry is garbled", "echo { >$RESULTS/pods-bad-eth0", ("warning cache $RESULTS/pods-bad-eth0",), "is not a cached result"),
     Way("a plugin hangs", r"printf '#!/bin/sh\nexec sleep 600\n' >$BIN/slow; chmod 755 $BIN/slow", ("warning plugins $BIN/slow",), "no answer within 5 s", heals=False),
-    Way("a plugin answers garbage", r"printf '#!/bin/sh\necho hello\n' >$BIN/odd; chmod 755 $BIN/odd", ("warning plugins $BIN/odd",), "no list of versions", heals=False),
+    Way("a plugin answers garbage", r"printf '#!/bin/sh\necho hello\n' >$BIN/odd; chmod 755 $BIN/odd", ("warning plugins $BIN/odd",), "without a list of versions", heals=False),
     Way("a plugin of a configuration answers garbage", r"printf '#!/bin/sh\necho hello\n' >$BIN/host-local", ("error plugins $BIN/host-local",), heals=False, together=False),
-    Way("a plugin speaks no known version", r"""printf '#!/bin/sh\necho "{\\"supportedVersions\\": [\\"9.9.9\\"]}"\n' >$BIN/newer; chmod 755 $BIN/newer""", ("warning plugins $BIN/newer",), "no specification has: 9.9.9", heals=False),
+    Way("a plugin speaks no known version", r"""printf '#!/bin/sh\necho "{\\"supportedVersions\\": [\\"9.9.9\\"]}"\n' >$BIN/newer; chmod 755 $BIN/newer""", ("warning plugins $BIN/newer",), "unknown CNI versions only: 9.9.9", heals=False),
     Way("a plugin cannot start", "sed -i '1s,.*,#!/nonexistent/python3 -IS,' $BIN/bridge", ("error plugins $BIN/bridge",), "does not answer VERSION", heals=False, together=False),
     Way("a plugin is missing", "rm $BIN/host-local", ("error missing-plugins $CONF",), "host-local not found in $BIN", heals=False),
     Way("loopback is missing", "rm $BIN/loopback", ("warning missing-plugins loopback",), heals=False),
-    Way("there are two configurations", "sed s/pods/other/ $CONF >/etc/cni/net.d/20-other.conflist", ("warning default-network /etc/cni/net.d/20-other.conflist",), "$CONF comes first"),
+    Way("there are two configurations", "sed s/pods/other/ $CONF >/etc/cni/net.d/20-other.conflist", ("warning default-network /etc/cni/net.d/20-other.conflist",), "only the first file, $CONF"),
     Way("a configuration is invalid", "echo { >/etc/cni/net.d/05-broken.conflist", ("warning configurations /etc/cni/net.d/05-broken.conflist",), "not JSON", heals=False),
     Way("there is no valid configuration", "echo { >$CONF", ("warning configurations $CONF", "error configurations /etc/cni/net.d"), heals=False, together=False),
     Way("a plugin refuses the configuration", "sed -i 's/\"mtu\": 1450/\"mtu\": 99999/' $CONF", ("error refused $CONF",), '"mtu": 99999', heals=False, together=False),
@@ -207,7 +207,7 @@ WAYS = (
     Way("bridged packets are dropped by nft", "nft 'table inet own { chain fence { type filter hook forward priority 0; policy drop; }; }'; echo 0 >/proc/sys/$BR_NF", ("warning bridge-nf net/bridge/bridge-nf-call-ip6tables",), "own fence drops", together=False, needs="/proc/sys/net/bridge"),
     Way("a chain is left over", "iptables -t nat -N $CHAIN; iptables -t nat -A $CHAIN -j ACCEPT; iptables -t nat -A POSTROUTING -s 10.8.0.3 -m comment --comment 'name: \"x\"' -j $CHAIN", ("warning chains iptables-nft nat $CHAIN",)),
     Way("the kernel lacks what VLANs need", "sed -i 's/\"mtu\"/\"vlan\": 100, &/' $CONF; printf 'CONFIG_VETH=y\nCONFIG_BRIDGE=y\n' | gzip >/run/config.gz; mount --bind /run/config.gz /proc/config.gz", ("error kernel $KERNEL", "error bridges cni0.100"), "CONFIG_BRIDGE_VLAN_FILTERING", heals=False, together=False, needs="/proc/config.gz"),
-    Way("iptables is missing", """sed -i 's/"mtu"/"ipMasq": true, "ipMasqBackend": "iptables", &/' $CONF; mount -t tmpfs tmpfs /usr/sbin""", ("error backends $CONF",), "wants iptables", heals=False, together=False),
+    Way("iptables is missing", """sed -i 's/"mtu"/"ipMasq": true, "ipMasqBackend": "iptables", &/' $CONF; mount -t tmpfs tmpfs /usr/sbin""", ("error backends $CONF",), "uses backend iptables", heals=False, together=False),
 )  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def test_looking_changes_nothing(node: BrokenNode) -> None:
 
 
 def test_what_may_live_is_not_called_dead(node: BrokenNode) -> None:
-    """An entry that names no namespace, one that cannot be read; and the pods' addresses are not to be seen."""
+    """One entry names no namespace, one is unreadable, and the pods' addresses are hidden."""
     node.sh("sed -i 's,/run/netns/pod1,,g' $RESULTS/pods-c1-eth0; : >$RESULTS/pods-c2-eth0")
     node.sh("ip -n pod1 address flush dev eth0; ip -n pod2 address flush dev eth0")
     found = {f"{one['severity']} {one['check']} {one['where']}" for one in node.findings()}
@@ -260,7 +260,7 @@ def test_what_may_live_is_not_called_dead(node: BrokenNode) -> None:
 
 
 def test_an_entry_that_cannot_be_read_leaves_the_lease_alone(node: BrokenNode) -> None:
-    """Nothing else tells of the pod: it may be anywhere."""
+    """No other file names the pod's namespace: it may be anywhere."""
     node.sh(": >$RESULTS/pods-c2-eth0; ip netns delete pod2; while ip link show $PORT2; do sleep 0.02; done 2>&1")
     found = {f"{one['severity']} {one['check']} {one['where']}" for one in node.findings()}
     assert found == {f"warning cache {node.names['RESULTS']}/pods-c2-eth0"}

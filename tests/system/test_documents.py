@@ -1,4 +1,4 @@
-"""The documents' examples, done as a reader would do them, on a pretend host with the quick start's network."""
+"""The documents' examples, run as a reader runs them, on a pretend host with the quick start's network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 LIST = "/etc/cni/net.d/10-pods.conflist"
 ELSEWHERE = ("python3 -m venv", "./install.sh", "./tests/run", "tests/bench/run", "git clone")  # other tests run these
-FOUND = ("cnitool doctor", "cnitool validate", "cnitool log")  # whose exit status says what they found
+FOUND = ("cnitool doctor", "cnitool validate", "cnitool log")  # they exit with 1 or 2 if they find something
 
 
 def blocks(page: Path, kind: str) -> list[str]:
@@ -35,7 +35,7 @@ def name(page: Path) -> str:
 
 @pytest.fixture
 def node(host: PretendHost) -> PretendHost:
-    """A host with the quick start's network and, as `cnitool`, the one with its libraries."""
+    """Return a host with the quick start's network; its `cnitool` is the one with its libraries."""
     host.run("mkdir", "-p", "/etc/cni/net.d", "/run/tools")
     host.run("tee", LIST, input=blocks(DOCS / "quickstart.md", "json")[0])
     root = str(ROOT)
@@ -48,7 +48,7 @@ def node(host: PretendHost) -> PretendHost:
 
 @pytest.mark.parametrize("page", having("sh"), ids=name)
 def test_commands(node: PretendHost, installed: Path, page: Path) -> None:
-    """Each line ends well; namespaces that a page takes for granted are there, and are gone again if it made them."""
+    """Each line succeeds. The test makes namespaces that a page presupposes; a page deletes those that it makes."""
     text = "\n".join(blocks(page, "sh"))
     made = set(re.findall(r"ip netns add (\S+)", text))
     for pod in set(re.findall(r"/run/netns/(\w+)", text)) - made:
@@ -77,7 +77,7 @@ def test_a_try_from_the_checkout(installed: Path) -> None:
 
 @pytest.mark.parametrize("page", having("json"), ids=name)
 def test_configurations(node: PretendHost, installed: Path, page: Path) -> None:
-    """Each is valid, a plugin that comes after another one behind bridge."""
+    """Each is valid; a chained plugin is tried behind bridge."""
     for text in blocks(page, "json"):
         given = json.loads(text)
         bridge = {"type": "bridge", "isGateway": True, "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}}

@@ -1,4 +1,4 @@
-"""cnitool explain: what it tells is what an ADD does, and nothing of the host is touched by telling it."""
+"""cnitool explain: it prints the effects of an ADD, and touches nothing of the host."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def network(*plugins: dict[str, Any], version: str = "1.0.0") -> dict[str, Any]:
 
 @pytest.fixture
 def node(host: PretendHost) -> PretendHost:
-    """A host with an uplink of MTU 1400 and a default route."""
+    """Return a host with an uplink of MTU 1400 and a default route."""
     prepare(host)
     return host
 
@@ -88,7 +88,7 @@ def explain(
     program: str = TOOL,
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the installed tree's tool in the host."""
+    """Run the installed tree's tool in the host."""
     (tree,) = (path.parent for path in (Path(host.bin_dir).parent / "lib").glob("*-*/shared"))
     file = host.root / "etc/cni/pods.conflist"
     file.write_text(json.dumps(config))
@@ -110,7 +110,7 @@ def texts(told: dict[str, Any], **wanted: Any) -> list[str]:
 
 
 def everything(host: PretendHost, netns: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The snapshot, and what else could be touched: sysctls, /run, /etc/cni, mounts, namespaces, rules."""
+    """Return the snapshot and all else that could be touched: sysctls, /run, /etc/cni, mounts, namespaces, rules."""
     listing = "find /run /etc/cni /var/lib/cni -printf '%p %y %m %s %l\\n' | sort"
     sysctls = "cd /proc/sys && grep -r . net kernel/hostname vm/swappiness 2>/dev/null | grep -v conntrack_count | sort"
     return {
@@ -124,7 +124,7 @@ def everything(host: PretendHost, netns: tuple[str, ...] = ()) -> dict[str, Any]
 
 
 def add(host: PretendHost, config: dict[str, Any], container_id: str = ID, *, netns: str = "explain") -> dict[str, Any]:
-    """A real ADD of a list with one plugin."""
+    """Call a real ADD of a list with one plugin."""
     request = {**config["plugins"][0], "name": config["name"], "cniVersion": config["cniVersion"]}
     answer = host.cni(
         request["type"], "ADD", request, netns=host.netns(netns), container_id=container_id, ifname=IFNAME
@@ -171,10 +171,10 @@ def test_an_executed_plugin_can_touch_nothing_either(node: PretendHost, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["evil"]
     done = [tries[int(number)] for number in told["error"]["msg"].split(",")[1:]]
     assert done == [attempt for attempt in tries if attempt not in refused]
-    assert {"make link evil0", "net.ipv4.ip_forward = 1 (was 0)"} <= {text.partition(",")[0] for text in texts(told)}
+    assert {"create link evil0", "net.ipv4.ip_forward = 1 (was 0)"} <= {text.partition(",")[0] for text in texts(told)}
 
 
-# -- what is told is what happens
+# -- the account equals the effects
 
 
 def test_what_is_told_is_what_happens(installed: Path, node: PretendHost) -> None:
@@ -268,7 +268,7 @@ def test_next_address_and_bridge_are_this_nodes(node: PretendHost) -> None:
 def test_data_dir_elsewhere(node: PretendHost, tmp_path: Path) -> None:
     config = network({**V4_ONLY, "ipam": {**V4_ONLY["ipam"], "dataDir": str(tmp_path / "there/leases")}})
     told = story(node, config)
-    assert f"make directory {tmp_path}/there (0755)" in texts(told, what="mkdir")
+    assert f"create directory {tmp_path}/there (0755)" in texts(told, what="mkdir")
     assert list(tmp_path.iterdir()) == []
     add(node, config, "c1", netns="c1")
     before = sorted(path.lstat().st_mtime_ns for path in tmp_path.rglob("*"))
@@ -282,7 +282,7 @@ def test_bridge_that_filters_vlans(node: PretendHost) -> None:
     add(node, config, "c1", netns="c1")
     told = story(node, config)
     assert any("into VLAN 100 (native, untagged)" in text for text in texts(told))
-    assert not any("make bridge" in text or "filter VLANs" in text for text in texts(told))
+    assert not any("create bridge" in text or "filter VLANs" in text for text in texts(told))
     assert add(node, config) == told["result"]
 
 
@@ -315,7 +315,7 @@ def test_every_changing_request_is_told(node: PretendHost, plugin: dict[str, Any
 
 
 def contains(got: Any, wanted: Any) -> bool:
-    """Whether all that was sent is in what is told; a list of one is the one."""
+    """Return True if the printed message contains all attributes that were sent; a list of one equals its item."""
     if isinstance(wanted, dict):
         return all(contains(got[name], value) for name, value in wanted.items())
     if isinstance(wanted, list):
@@ -335,11 +335,11 @@ def test_failing_add(node: PretendHost) -> None:
     assert everything(node, ("c1",)) == before
     assert told["result"] is None
     assert told["error"]["code"] == 11 and "10.1.0.9" in told["error"]["msg"]
-    (host_link,) = (step["message"]["IFLA_IFNAME"] for step in told["steps"] if step["text"].startswith("make veth"))
-    assert texts(told, undo=True) == [f"remove link {host_link}"]
+    (host_link,) = (step["message"]["IFLA_IFNAME"] for step in told["steps"] if step["text"].startswith("create veth"))
+    assert texts(told, undo=True) == [f"delete link {host_link}"]
     assert [call["command"] for call in told["calls"]] == ["ADD", "ADD", "DEL", "DEL"]
     assert shown.returncode == 1
-    assert "bridge ADD  taken back" in shown.stdout
+    assert "bridge ADD  rolled back" in shown.stdout
     assert "bridge ADD fails: no IP addresses available" in shown.stdout
 
 
@@ -356,7 +356,7 @@ def test_failure_of_a_later_plugin(node: PretendHost, tmp_path: Path) -> None:
     assert [(call["plugin"], call["command"]) for call in told["calls"]] == [
         ("bridge", "ADD"), ("host-local", "ADD"), ("fails", "ADD"), ("fails", "DEL"), ("bridge", "DEL"), ("host-local", "DEL"),
     ]  # fmt: skip
-    assert any(text.startswith("release 10.1.0.2: remove ") for text in texts(told))
+    assert any(text.startswith("release 10.1.0.2: delete ") for text in texts(told))
 
 
 @pytest.mark.parametrize(
@@ -378,11 +378,11 @@ def test_what_cannot_be_explained(node: PretendHost) -> None:
     done = explain(node, {"name": "pods", "cniVersion": "1.0.0", "plugins": []})
     assert done.returncode == 1 and "a list of at least one plugin is required" in done.stderr
     done = explain(node, network(V4_ONLY), bin_dirs=("/run/bin",))
-    assert done.returncode == 1 and "/run will be hidden, and /run/bin is in there" in done.stderr
+    assert done.returncode == 1 and "/run/bin is in /run, which is hidden here" in done.stderr
     above = str(Path(node.bin_dir).parent)
     for data_dir, reason in (
-        (above, f"{above} will be hidden, and "),
-        ("/no/such", "a directory in / cannot be pretended"),
+        (above, f" is in {above}, which is hidden here"),
+        ("/no/such", "explain cannot pretend a new directory in /"),
     ):
         done = explain(node, network({**V4_ONLY, "ipam": {**V4_ONLY["ipam"], "dataDir": data_dir}}))
         assert done.returncode == 1 and reason in done.stderr
@@ -407,7 +407,7 @@ def test_reference_plugins_are_told_by_what_they_changed(node: PretendHost, refe
     whole = story(node, network({**V4_ONLY, "mtu": 1400}), bin_dirs=(reference_bin,))
     assert {call["executed"] for call in whole["calls"]} == {True}
     found = texts(whole)
-    assert "make link cni0, " in "\n".join(found)
+    assert "create link cni0, " in "\n".join(found)
     assert "address 10.1.0.1/24 on cni0" in found
     assert [text for text in found if text.startswith("lease 10.1.0.2 →")]
     assert "net.ipv4.ip_forward = 1 (was 0)" in found
@@ -419,7 +419,7 @@ def test_ipam_plugin_that_is_executed(node: PretendHost, reference_bin: str) -> 
     assert {"plugin": "static", "command": "ADD", "executed": True} in told["calls"]
     assert "address 10.1.0.7/24 on eth0, broadcast 10.1.0.255" in texts(told, where="pod")
     shown = explain(node, network(static), bin_dirs=(node.bin_dir, reference_bin)).stdout
-    assert "static ADD  nothing is changed, executed: told by what it changed" in shown
+    assert "static ADD  changes nothing, not recorded: the steps are its changes" in shown
 
 
 # -- for a person
@@ -433,7 +433,7 @@ def test_story_for_a_person(node: PretendHost) -> None:
     lines = [bridge_mac.sub("MAC", line[12:]) for line in done.stdout.splitlines() if re.match(r" {0,3}\d+  \w", line)]
     assert lines == [bridge_mac.sub("MAC", text) for text in texts(told)]
     assert re.search(
-        r"make veth veth\w+ on the host, net7 in the pod \(MAC [\w:]+\), MAC [\w:]+, MTU 1400", done.stdout
+        r"create veth veth\w+ on the host, net7 in the pod \(MAC [\w:]+\), MAC [\w:]+, MTU 1400", done.stdout
     )
     for line in (
         "host  net.ipv4.ip_forward = 1 (was 0)",
@@ -461,5 +461,5 @@ def test_arguments_of_the_runtime_reach_the_plugins(node: PretendHost) -> None:
 def test_help_is_enough(node: PretendHost) -> None:
     done = explain(node, network(V4_ONLY), "--help")
     assert done.returncode == 0
-    for word in ("CONFLIST", "--json", "--bin-dir", "--ifname", "--del", "Exit status", "without doing it"):
+    for word in ("CONFLIST", "--json", "--bin-dir", "--ifname", "--del", "Exit status", "without changing the node"):
         assert word in done.stdout

@@ -1,4 +1,4 @@
-"""firewall: which packets pass, by either backend, and what is left of it."""
+"""firewall: the packets that pass with each backend, and the state after DEL."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from shared.admission import claims
 from shared.net.owner import Owner
 from tests.faults import batch
+from tests.node import DEAF
 from tests.pretend import PATH, PretendHost
 from tests.system.firewall_node import CONFIG, Node
 
@@ -22,7 +23,7 @@ ADMITS = "-A CNI-FORWARD -s {} -j ACCEPT"
 
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
 def test_where_forward_drops(node: Node, variant: str) -> None:
-    """Nothing passes without the plugin; with it what the pod sends and the replies, and nothing else."""
+    """Nothing passes without the plugin; with it, the pod's packets and the replies pass and nothing else."""
     node.host.run("sh", "-ec", f"iptables-{variant} -P FORWARD DROP; ip6tables-{variant} -P FORWARD DROP")
     node.pod("a")
     assert node.reaches("a", "outside") == []
@@ -37,7 +38,7 @@ def test_where_forward_drops(node: Node, variant: str) -> None:
 
 @pytest.mark.parametrize("first", ["reference", "ours"])
 def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
-    """Each has its pod's rules where the other would put them; each goes on with what the other made, and ends it."""
+    """Each suite writes the same rules for its pod; each continues the other's work and deletes it."""
     node.host.run(*DROP)
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {"bin_dir": reference_bin}
@@ -66,7 +67,7 @@ UNDO = """
 
 
 def test_the_same_rules_as_the_reference(node: Node, reference_bin: str) -> None:
-    """Line by line, also with a chain of the administrator's and rules that were there."""
+    """Line by line, also with an administrator's chain and earlier rules."""
     node.pod("a")
     node.host.run("iptables", "-A", "FORWARD", "-s", "172.16.0.0/12", "-j", "DROP")
     made = []
@@ -114,13 +115,13 @@ def test_check_names_each_missing_rule(node: Node) -> None:
 
 
 def test_an_address_that_is_leased_anew_keeps_its_rules(node: Node) -> None:
-    """A late DEL, with or without the result, does not take them from who has the address now."""
+    """A late DEL, with or without the result, does not take them from the address's current owner."""
     node.host.run(*DROP)
     node.add("a")
     node.results["b"] = node.results["a"]
     node.add("b")
     node.delete("a", netns="")
-    assert node.reaches("a", "outside") == [4, 6]  # in whose namespace the address is
+    assert node.reaches("a", "outside") == [4, 6]  # the address is in its namespace
     node.delete("a", netns="", prevResult=node.results["a"])
     assert len(node.pod_rules()) == 4
     node.delete("b")
@@ -128,7 +129,7 @@ def test_an_address_that_is_leased_anew_keeps_its_rules(node: Node) -> None:
 
 
 def test_what_the_references_del_leaves_behind(node: Node, reference_bin: str) -> None:
-    """It does not know of the file, which then must not keep the rules of who has the address next."""
+    """The reference does not delete the note; the leftover must not protect rules of the address's next owner."""
     node.host.run(*DROP)
     node.add("a")
     node.delete("a", prevResult=node.results["a"], bin_dir=reference_bin)
@@ -157,7 +158,7 @@ def test_garbage_collection_by_iptables(node: Node) -> None:
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_killed_with_iptables(node: Node, verb: str) -> None:
-    """At each of the calls by which processes and files are made; then DEL without the result: nothing is left."""
+    """The call dies at each step that makes a process or file; a DEL without the result leaves nothing."""
     node.host.run(*DROP)
     node.add("other")
     before = node.filter(), node.filter("ip6"), node.records()
@@ -227,7 +228,7 @@ def test_a_second_add_changes_nothing(node: Node) -> None:
 
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 def test_no_rule_without_its_note(node: Node, backend: str) -> None:
-    """A rule cannot say whose it is: an ADD that cannot write the note makes none."""
+    """A rule does not name its owner: an ADD that cannot write the note creates no rule."""
     node.pod("a")
     (node.host.root / claims._paths(Owner("net", "a", "eth0"))[0][1:]).mkdir(parents=True)  # noqa: SLF001
     assert node.call("ADD", "a", backend=backend).code == 5
@@ -235,7 +236,7 @@ def test_no_rule_without_its_note(node: Node, backend: str) -> None:
 
 
 def test_del_fails_where_its_rules_cannot_be_removed(node: Node) -> None:
-    """The programs are gone by which they were made: the note stays, and a repeated DEL does it."""
+    """The programs that created them are gone: the note stays, and a repeated DEL removes the rules."""
     node.add("a", backend="iptables")
     rules, records = node.pod_rules(), node.records()
     failed = node.call("DEL", "a", env={"PATH": "/none"})
@@ -246,7 +247,7 @@ def test_del_fails_where_its_rules_cannot_be_removed(node: Node) -> None:
 
 
 def test_without_programs_or_processes(node: Node) -> None:
-    """On a host that has no iptables: one process a call, the plugin's own."""
+    """On a host without iptables, a call is one process, the plugin's own."""
     for pod, bridge in (("a", 1), ("b", 2)):
         node.pod(pod, bridge)
         keys = {"ingressPolicy": "isolated"}
@@ -271,7 +272,7 @@ def test_open(node: Node) -> None:
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 @pytest.mark.parametrize("policy", ["same-bridge", "isolated"])
 def test_ingress_policy(node: Node, policy: str, backend: str) -> None:
-    """Between bridges that have it nothing passes; what comes from elsewhere and goes there passes as before."""
+    """Nothing passes between bridges that have it; traffic from and to other places passes as before."""
     for pod, bridge in (("a", 1), ("a2", 1), ("b", 2)):
         node.add(pod, bridge=bridge, ingressPolicy=policy, backend=backend)
         assert node.check(pod, ingressPolicy=policy, backend=backend) == ""
@@ -291,7 +292,7 @@ def test_ingress_policy(node: Node, policy: str, backend: str) -> None:
 
 
 def test_isolated_pods_are_reached_by_an_uplink(node: Node) -> None:
-    """A host in the segment behind the bridge is no other pod; a port that is no veth is none of a pod's."""
+    """A host in the segment behind the bridge is no pod; a port that is no veth belongs to no pod."""
     for pod in ("a", "b"):
         node.add(pod, ingressPolicy="isolated")
     node.host.run("sh", "-ec", """
@@ -311,7 +312,7 @@ ip link set port up master cni1
 @pytest.mark.parametrize("policy", ["ACCEPT", "DROP"])
 @pytest.mark.parametrize("family", ["ip", "ip6"])
 def test_iptables_is_taken_where_forward_has_rules(node: Node, family: str, policy: str) -> None:
-    """Whatever its policy is: a rule may drop what no rule of nf_tables can let through."""
+    """It is taken with either policy: a rule may drop packets that no rule of nf_tables can accept."""
     node.pod("a")
     node.host.run("sh", "-ec", f"iptables -S; ip6tables -S; {family}tables -P FORWARD {policy}")
     if policy == "ACCEPT":
@@ -326,7 +327,7 @@ def test_iptables_is_taken_where_forward_has_rules(node: Node, family: str, poli
 
 
 def test_the_bridge_is_found_wherever_it_stands(node: Node) -> None:
-    """The reference takes the first interface of the result for it."""
+    """The reference takes the result's first interface as the bridge."""
     for pod, bridge in (("a", 1), ("b", 2)):
         node.pod(pod, bridge)
         found = node.results[pod]
@@ -401,12 +402,11 @@ def test_killed_at_any_message(node: Node, verb: str) -> None:
 def test_a_failed_add_leaves_nothing(node: Node) -> None:
     node.pod("a")
     for backend in ("nftables", "iptables"):
-        deaf = ("sh", "-c", 'exec "$0" >&-')
-        assert node.call("ADD", "a", prefix=deaf, backend=backend, ingressPolicy="isolated").status == 1
+        assert node.call("ADD", "a", prefix=DEAF, backend=backend, ingressPolicy="isolated").status == 1
         assert node.elements() == {} and node.pod_rules() == [] and node.records() == []
 
 
-# -- what is asked for
+# -- keys
 
 
 @pytest.mark.parametrize(("keys", "code", "words"), [
@@ -424,7 +424,7 @@ def test_unusable_keys(node: Node, keys: dict[str, Any], code: int, words: str) 
 
 
 def test_status(node: Node) -> None:
-    """Asking makes nothing; what is missing is told."""
+    """STATUS creates nothing and reports missing features."""
     ask = {"cniVersion": "1.1.0"}
     assert node.call("STATUS", "", **ask).status == 0
     assert node.call("STATUS", "", env={"PATH": "/none"}, **ask).status == 0

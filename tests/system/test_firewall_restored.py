@@ -1,4 +1,4 @@
-"""firewall when the place that decides changes under running pods: CHECK tells, and the next ADD or GC admits them all."""
+"""firewall when FORWARD's owner changes under running pods: CHECK reports it, the next ADD or GC admits all pods."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from shared.admission import claims
 from shared.net.owner import Owner
 from tests.faults import batch
 from tests.firewalld import Firewalld
+from tests.node import DEAF
 from tests.pretend import PretendHost
 from tests.system.firewall_node import CONFIG, Node
 
@@ -31,7 +32,7 @@ EITHER = pytest.mark.parametrize("verb", ["ADD", "GC"])
 
 
 def repair(node: Node, verb: str, *pods: str, **keys: Any) -> None:
-    """The next call of the network: an ADD of another pod, or GC."""
+    """Make the next call of the network: an ADD of another pod, or GC."""
     if verb == "ADD":
         node.add(f"next{len(node.results)}", bridge=4, **keys)
     else:
@@ -75,7 +76,7 @@ def test_forward_becomes_drop(node: Node, variant: str, verb: str) -> None:
 
 
 def test_rules_that_let_a_pod_through_do_not_break_it(node: Node) -> None:
-    """CHECK looks where ADD put the rules, and asks elsewhere only whether packets are dropped."""
+    """CHECK looks for its rules at the place that ADD chose; elsewhere it asks only whether packets are dropped."""
     node.add("a")
     node.host.run("sh", "-ec", PROXY)
     assert outside(node, "a") == [[4, 6]] and node.check("a") == ""
@@ -124,7 +125,7 @@ def test_iptables_are_flushed(node: Node, policy: str, verb: str) -> None:
     "delete table inet pycni; delete table bridge pycni", "flush set inet pycni bridges; flush set bridge pycni isolated", "flush chain inet pycni forwarding",
 ])  # fmt: skip
 def test_nf_tables_are_flushed(node: Node, damage: str, verb: str) -> None:
-    """What keeps pods apart is put back for all of them."""
+    """The rules that keep pods apart are restored for all of them."""
     policy = {"ingressPolicy": "isolated"}
     for pod, bridge in (("a", 1), ("a2", 1), ("b", 2)):
         node.add(pod, bridge=bridge, **policy)
@@ -143,7 +144,7 @@ def test_nf_tables_are_flushed(node: Node, damage: str, verb: str) -> None:
 @pytest.mark.row(23, "lost-rules")
 @EITHER
 def test_firewalld_loads_anew(node: Node, firewalld: Firewalld, verb: str) -> None:
-    """By a reload and by a new start it forgets its sources; CHECK names each."""
+    """firewalld forgets its sources by a reload and by a restart; CHECK names each."""
     node.add("a")
     node.add("b", bridge=2)
     for step in ("reload", "restart"):
@@ -180,14 +181,14 @@ def test_firewalld_starts_later_and_stops(node: Node, before: str, verb: str) ->
 
 
 def test_links_that_firewalld_lets_through(node: Node, firewalld: Firewalld) -> None:
-    """A pod that nf_tables admitted is well if the administrator put its bridge into the zone."""
+    """CHECK accepts a pod that nf_tables admitted if the administrator put its bridge into the zone."""
     node.add("a", backend="nftables")
     assert "has no source" in node.check("a")
     firewalld.run("--zone=trusted", "--add-interface=cni1")
     assert outside(node, "a") == [[4, 6]] and node.check("a") == ""
 
 
-# -- who is not admitted
+# -- pods that are not admitted
 
 
 @pytest.mark.row(23)
@@ -217,7 +218,7 @@ def test_other_networks_are_left_alone(node: Node) -> None:
 
 @pytest.mark.parametrize("whose", ["another network's", "a dead attachment's"])
 def test_notes_that_are_not_for_this_network(node: Node, whose: str) -> None:
-    """The names of older releases' notes do not tell the network; and a note under another's name is nobody's."""
+    """Names of older releases' notes do not contain the network; a note under another name belongs to no attachment."""
     node.add("a")
     node.add("b", name="other" if whose.startswith("another") else "net")
     directory = node.host.root / "run/cni/firewall"
@@ -235,7 +236,7 @@ def test_notes_that_are_not_for_this_network(node: Node, whose: str) -> None:
 
 @pytest.mark.parametrize("place", [0, -1])
 def test_the_first_and_the_last_are_witnesses(node: Node, place: int) -> None:
-    """An ADD that is killed while it restores has done the first ones: the last tells the next ADD."""
+    """An ADD killed while it restores has done the first ones only: the next ADD looks at the first and the last."""
     node.host.run(*DROP)
     for pod in ("a", "b", "c"):
         node.add(pod)
@@ -250,7 +251,7 @@ def test_the_first_and_the_last_are_witnesses(node: Node, place: int) -> None:
 
 
 def claims_path(pod: str) -> str:
-    """The name of a pod's note."""
+    """Return the path of a pod's note."""
     return claims._paths(Owner("net", pod, "eth0"))[0].rpartition("/")[2]  # noqa: SLF001
 
 
@@ -259,7 +260,7 @@ def results(count: int) -> list[dict[str, Any]]:
 
 
 def test_pods_that_end_meanwhile(host: PretendHost) -> None:
-    """Whoever is deleted while others put back what was lost has nothing afterwards."""
+    """A pod that is deleted while other calls restore lost rules has no rules afterwards."""
     batch.make_pods(host, 2)
 
     def calls(*commands: tuple[str, int]) -> None:
@@ -292,11 +293,11 @@ def test_pods_that_end_meanwhile(host: PretendHost) -> None:
     assert not (host.root / "run/cni/firewall").exists() or not any((host.root / "run/cni/firewall").iterdir())
 
 
-# -- what it costs, and what kills it
+# -- cost and kills
 
 
 def traced(host: PretendHost, number: int) -> list[int]:
-    """The number of files, messages and programs that an ADD and a DEL take."""
+    """Return the number of files, messages and programs that an ADD and a DEL take."""
     found = []
     for verb in ("ADD", "DEL"):
         config = {**CONFIG, "prevResult": results(200)[number]}
@@ -308,7 +309,7 @@ def traced(host: PretendHost, number: int) -> list[int]:
 
 
 def test_cost_with_100_pods(host: PretendHost) -> None:
-    """An ADD looks at two others, however many there are, and a DEL at none."""
+    """An ADD looks at two other pods, however many there are; a DEL at none."""
     batch.make_pods(host, 1)
 
     def add(numbers: range) -> None:
@@ -335,7 +336,7 @@ def test_cost_with_100_pods(host: PretendHost) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [DROP, ("nft", "flush", "ruleset")], ids=["drop", "flush"])
 def test_killed_while_it_restores(node: Node, damage: tuple[str, ...]) -> None:
-    """At each of its calls; the ADD after that does the rest."""
+    """The ADD dies at each of its steps; the next ADD restores the rest."""
     pods = ("a", "b", "c", "d")
     for pod in pods:
         node.add(pod, ingressPolicy="isolated")
@@ -372,7 +373,7 @@ def notes(node: Node) -> dict[str, Path]:
 
 
 def test_a_clock_that_is_set_back(node: Node) -> None:
-    """Whose address it is tells no wall clock: the late DEL of the first leaves the rules of the second."""
+    """The wall clock does not decide the owner: the late DEL of the first pod leaves the rules of the second."""
     node.host.run(*DROP)
     node.add("a")
     os.utime(notes(node)["a"], (4e9, 4e9))
@@ -387,7 +388,7 @@ def test_a_clock_that_is_set_back(node: Node) -> None:
 
 @pytest.mark.parametrize("mtime", [0, 4e9])
 def test_a_note_of_an_older_release(node: Node, mtime: float) -> None:
-    """It comes before all others, and its owner's DEL finds it."""
+    """It counts as the oldest note, and its owner's DEL finds it."""
     node.host.run(*DROP)
     node.add("a")
     path = notes(node)["a"]
@@ -415,7 +416,7 @@ def test_a_note_of_an_older_release(node: Node, mtime: float) -> None:
 
 @EITHER
 def test_pods_of_an_older_release(node: Node, verb: str) -> None:
-    """Which nf_tables admitted without a note: what they are registered with tells, if they are alive."""
+    """They were admitted by nf_tables without a note: the registered namespace shows if they are alive."""
     node.add("a")
     node.add("b", bridge=2)
     node.add("c", bridge=3, name="other")
@@ -450,7 +451,7 @@ for address in sys.argv[1:]:
 
 
 def knock(node: Node, origin: str = "outside") -> list[int]:
-    """In which families somebody reaches a host port of the node."""
+    """Return the families in which a client reaches a host port of the node."""
     argv = ("ip", "netns", "exec", origin, "python3", "-c", KNOCK, "192.0.2.1", "fd00:99::1")
     return [int(line) for line in node.host.run(*argv).stdout.split()]
 
@@ -512,7 +513,7 @@ def test_host_ports_by_nf_tables(node: Node) -> None:
 
 
 def test_host_ports_of_pods_that_are_kept_apart(node: Node) -> None:
-    """A policy's drop is final: outsiders come in by a host port, pods of other bridges with a policy do not."""
+    """A policy's drop is final: host ports admit outsiders, but no pods of other bridges with a policy."""
     node.host.run(*DROP)
     for pod, bridge in (("a", 1), ("b", 2), ("open", 3)):
         node.add(pod, bridge=bridge, admitHostPorts=True, **({"ingressPolicy": "isolated"} if pod != "open" else {}))
@@ -524,7 +525,7 @@ def test_host_ports_of_pods_that_are_kept_apart(node: Node) -> None:
 
 @pytest.mark.parametrize("by", ["nftables", "iptables"])
 def test_host_ports_with_firewalld(node: Node, firewalld: Firewalld, by: str) -> None:
-    """It accepts what has been translated by itself, whichever the zone: nothing more is needed."""
+    """firewalld accepts translated packets in every zone: no rule is needed."""
     node.add("a")
     portmap(node, "ADD", by)
     assert firewalld.run("--get-default-zone") == "public" and node.reaches("outside", "a") == []
@@ -543,8 +544,7 @@ def test_a_failed_add_with_host_ports(node: Node) -> None:
     node.host.run(*DROP)
     node.pod("a")
     for keys in ({}, {"backend": "nftables"}):
-        deaf = ("sh", "-c", 'exec "$0" >&-')
-        assert node.call("ADD", "a", prefix=deaf, admitHostPorts=True, **keys).status == 1
+        assert node.call("ADD", "a", prefix=DEAF, admitHostPorts=True, **keys).status == 1
         assert node.elements() == {} and node.pod_rules() == [] and node.records() == []
     assert node.call("ADD", "a", admitHostPorts="yes").code == 7
 

@@ -1,4 +1,4 @@
-"""firewall by firewalld: a real daemon on a real bus, both in the pretend host; and a bus that is neither."""
+"""firewall with firewalld: a real daemon on a real bus in the pretend host, and fake buses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.firewalld import Firewalld
+from tests.node import DEAF
 from tests.pretend import PATH, TREE, read_line
 from tests.system.firewall_node import Node
 
@@ -19,7 +20,7 @@ SOURCES = ["10.1.0.2/32", "fd00:1::2/128"]
 
 @pytest.mark.parametrize("keys", [{}, {"backend": "firewalld"}, {"firewalldZone": "own"}])
 def test_what_passes(node: Node, firewalld: Firewalld, keys: dict[str, Any]) -> None:
-    """What the pod sends and replies to it, by the zone that the key names, without another backend's rules."""
+    """The zone of the key admits the pod's packets and the replies, without another backend's rules."""
     zone = keys.get("firewalldZone", "trusted")
     if zone == "own":
         firewalld.run("--permanent", "--new-zone=own")
@@ -52,7 +53,7 @@ def test_beside_the_keys_of_nf_tables(node: Node, firewalld: Firewalld) -> None:
 
 @pytest.mark.parametrize("first", ["reference", "ours"])
 def test_hand_over(node: Node, firewalld: Firewalld, reference_bin: str, first: str) -> None:
-    """Each binds the same sources; each ends the other's."""
+    """Each suite binds the same sources; each removes the other's."""
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {"bin_dir": reference_bin}
     one, two = (theirs, ours) if first == "reference" else (ours, theirs)
@@ -69,7 +70,7 @@ def test_hand_over(node: Node, firewalld: Firewalld, reference_bin: str, first: 
 
 
 def test_what_is_lost(node: Node, firewalld: Firewalld) -> None:
-    """A reload and a new start drop the sources: CHECK says so, the next ADD puts them back, DEL and GC succeed."""
+    """A reload and a restart drop the sources: CHECK reports it, the next ADD restores them, DEL and GC succeed."""
     node.add("a")
     node.add("b")
     firewalld.run("--zone=trusted", "--remove-source=10.1.0.2/32")
@@ -113,7 +114,7 @@ def test_the_zone_is_another_one_now(node: Node, firewalld: Firewalld) -> None:
 
 @pytest.mark.parametrize("noted", [True, False])
 def test_sources_of_the_administrators_stay_with_another_backend(node: Node, firewalld: Firewalld, noted: bool) -> None:
-    """DEL asks firewalld where a note says so, or where there is none and the configuration has firewalld."""
+    """DEL asks firewalld if a note says so, or if there is no note and the configuration has firewalld."""
     node.pod("a")
     if noted:
         node.add("a", backend="nftables")
@@ -125,7 +126,7 @@ def test_sources_of_the_administrators_stay_with_another_backend(node: Node, fir
 
 
 def test_firewalld_is_never_started(node: Node, firewalld: Firewalld) -> None:
-    """Neither is a configuration that wants it served without it."""
+    """An ADD that asks for it fails if it does not run; no call starts it through the bus."""
     firewalld.stop(firewalld.daemon)
     node.pod("a")
     answer = node.call("ADD", "a", backend="firewalld")
@@ -208,7 +209,7 @@ def test_killed_anywhere(node: Node, firewalld: Firewalld, verb: str) -> None:
 
 def test_a_failed_add_leaves_nothing(node: Node, firewalld: Firewalld) -> None:
     node.pod("a")
-    assert node.call("ADD", "a", prefix=("sh", "-c", 'exec "$0" >&-')).status == 1
+    assert node.call("ADD", "a", prefix=DEAF).status == 1
     assert firewalld.sources() == [] and node.records() == []
 
 
@@ -304,7 +305,7 @@ HOSTILE = (
 
 
 def test_hostile_answers(node: Node) -> None:
-    """An error of the specification's, in its time, and nothing is left; DEL does not say that it has removed."""
+    """ADD fails in time with an error of the specification and leaves nothing; DEL does not claim success."""
     node.pod("a")
     for kind in HOSTILE:
         bus = fake_bus(node, kind)
@@ -319,7 +320,7 @@ def test_hostile_answers(node: Node) -> None:
 
 
 def test_the_answer_to_another_question(node: Node) -> None:
-    """It is passed over: firewalld does not run here, as the next answer says."""
+    """The plugin skips it: firewalld does not run here, as the next answer says."""
     node.pod("a")
     bus = fake_bus(node, "another's truth")
     node.add("a")
@@ -328,7 +329,7 @@ def test_the_answer_to_another_question(node: Node) -> None:
 
 
 def test_no_truth(node: Node) -> None:
-    """What is neither true nor false does not make it firewalld."""
+    """An answer that is neither true nor false does not count as firewalld."""
     bus = fake_bus(node, "no truth")
     node.add("a")
     assert node.elements()["admitted4"] == 1
@@ -337,7 +338,7 @@ def test_no_truth(node: Node) -> None:
 
 
 def test_what_a_failed_add_could_not_end(node: Node) -> None:
-    """Nobody knows whether there is a source: the note stays for DEL."""
+    """firewalld may have the source or not: the note stays for DEL."""
     node.pod("a")
     bus = fake_bus(node, "garbage later")
     answer = node.call("ADD", "a", backend="firewalld")
@@ -350,7 +351,7 @@ def test_what_a_failed_add_could_not_end(node: Node) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_either_byte_order(node: Node, order: str) -> None:
-    """That of whoever answers, which on some machines is not this suite's."""
+    """The byte order is the sender's and may differ from this machine's."""
     bus = fake_bus(node, order)
     node.add("a")
     assert node.check("a") == "" and node.elements() == {} and len(node.records()) == 1
@@ -360,7 +361,7 @@ def test_either_byte_order(node: Node, order: str) -> None:
 
 @pytest.mark.slow
 def test_a_silent_bus(node: Node) -> None:
-    """The time limit is everybody's, not that of each answer for ever: code 11, and DEL keeps what it could not end."""
+    """One time limit covers all answers together: code 11, and DEL keeps the note of its unfinished work."""
     bus = fake_bus(node, "<")
     node.add("a")
     end(node, bus)
@@ -387,7 +388,7 @@ def test_the_address_of_the_bus(node: Node) -> None:
 
 
 def test_explain_asks_nobody(node: Node, tmp_path: Path) -> None:
-    """The rehearsal is in namespaces of its own, but a socket's file is a way out."""
+    """The rehearsal has its own namespaces, but a socket's file is reachable from them."""
     path = tmp_path / "bus"
     plugins = [{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.1.0.0/24"}}, {"type": "firewall"}]
     network = {"cniVersion": "1.0.0", "name": "pods", "plugins": plugins}

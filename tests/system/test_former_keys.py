@@ -1,4 +1,4 @@
-"""A configuration changed under running pods: DEL, GC and the next ADD leave nothing of what the old one made."""
+"""A configuration changes under running pods: DEL, GC and the next ADD leave nothing of the old one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EGRESS = {"egressRate": 10**9, "egressBurst": 10**8}
 TUNING: Plugin = {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400}
 BY_IPTABLES = {"ipMasq": True, "ipMasqBackend": "iptables"}
 MAC = {"runtimeConfig": {"mac": "0a:58:0a:01:00:77"}}
-# What was configured, and what is now.
+# The former configuration and the present one.
 CHANGES: dict[str, tuple[list[Plugin], list[Plugin]]] = {
     "ipMasq": ([{**BRIDGE, "ipMasq": True}], [BRIDGE]),
     "ipMasqBackend, to iptables": ([{**BRIDGE, "ipMasq": True}], [{**BRIDGE, **BY_IPTABLES}]),
@@ -60,11 +60,6 @@ ALL = [
 BY_ADDRESS = re.compile(r"(masq|admitted|guarded|hairpin)[46]")
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Node:
-    return Node(host)
-
-
 @pytest.mark.row(24)
 @pytest.mark.parametrize("state", ["whole", "netns gone"])
 @pytest.mark.parametrize("key", CHANGES)
@@ -73,7 +68,7 @@ def test_delete(node: Node, key: str, state: str) -> None:
     before = node.left()
     node.up("a", old)
     if state == "netns gone":
-        node.drop("a")
+        node.kill("a")
     node.down("a", new)
     assert node.left() == before
 
@@ -84,15 +79,15 @@ def test_garbage_collection(node: Node, key: str) -> None:
     old, new = CHANGES[key]
     before = node.left()
     node.up("a", old)
-    node.drop("a")
-    node.collect(new)
+    node.kill("a")
+    node.collect_chain(new)
     assert node.left() == before
 
 
 @pytest.mark.row(24)
 @pytest.mark.parametrize("key", CHANGES)
 def test_the_next_add(node: Node, key: str) -> None:
-    """The same pod comes back after its namespace and its lease were lost: it has what a first ADD makes."""
+    """The same pod comes back after its namespace and lease were lost: it has the state of a first ADD."""
     old, new = CHANGES[key]
     with PretendHost(node.host.bin_dir) as other:
         fresh = Node(other)
@@ -112,7 +107,7 @@ def test_the_next_add(node: Node, key: str) -> None:
 @pytest.mark.row(24, 25)
 @pytest.mark.parametrize("key", CHANGES)
 def test_the_next_pod(node: Node, key: str) -> None:
-    """Another pod gets the address: nothing under it is the first one's."""
+    """Another pod gets the address; no rule of the first pod holds for it."""
     old, new = CHANGES[key]
     node.up("a", old)
     addresses = node.addresses("a")
@@ -123,12 +118,12 @@ def test_the_next_pod(node: Node, key: str) -> None:
     assert not [one for one in of_a if BY_ADDRESS.match(one)]
     assert not [line for line in node.iptables() if "POSTROUTING" in line and r"id: \"a\"" in line]
     node.down("b", new)
-    node.collect([BRIDGE, PORTMAP, FIREWALL])
+    node.collect_chain([BRIDGE, PORTMAP, FIREWALL])
     assert node.left()[3] == set()
 
 
 def seen(node: Node, pod: str, destination: str) -> str:
-    """The source address that a neighbour of the node sees."""
+    """Return the source address that a neighbour of the node sees."""
     return node.host.run("ip", "netns", "exec", pod, sys.executable, "-c", CLIENT, destination).stdout.strip()
 
 
@@ -161,44 +156,46 @@ def test_a_pod_that_comes_back_with_another_mac_is_heard(node: Node) -> None:
 @pytest.mark.row(24)
 @pytest.mark.parametrize("state", ["whole", "netns gone"])
 def test_delete_under_another_name(node: Node, state: str) -> None:
-    """Rules, links, leases and records that stand under the former name go; another pod of that network keeps its own."""
-    node.up("b", [{**BRIDGE, "ipMasq": True}], "net")
+    """DEL removes rules, links, leases and records of the former name; another pod of that network keeps its own."""
+    node.up("b", [{**BRIDGE, "ipMasq": True}])
     before = node.left()
     node.up("a", ALL)
     if state == "netns gone":
-        node.drop("a")
-        node.down("a", ALL[:1], "renamed")  # of what came behind the bridge nobody can tell that it is dead
+        node.kill("a")
+        node.down(
+            "a", ALL[:1], name="renamed"
+        )  # nothing shows that state of the plugins behind bridge is of a dead pod
         _, _, files, elements, rules = node.left()
         assert rules == before[4]
         assert {one for one in files - before[2] if "/networks/" in one} == set()
         assert not [one for one in elements if "net/a/" in one and "masq" in one]
         return
-    node.down("a", ALL, "renamed")
+    node.down("a", ALL, name="renamed")
     assert node.left() == before
 
 
 @pytest.mark.row(24)
 def test_another_network_of_the_container_stays(node: Node) -> None:
-    """DEL of a network's interface that is gone, or never was, leaves the other network's interface alone."""
-    node.up("a", [{**BRIDGE, "ipMasq": True}], "net")
+    """DEL for a missing interface of a network leaves the other network's interface alone."""
+    node.up("a", [{**BRIDGE, "ipMasq": True}])
     before = node.left()
     config = {"cniVersion": "1.1.0", "name": "other", **BRIDGE, "ipMasq": True}
     answer = node.host.cni("bridge", "DEL", config, netns="/run/netns/a", container_id="a", ifname="eth1")
     assert (answer.status, answer.stdout) == (0, "") and node.left() == before
     answer = node.host.cni("bridge", "DEL", config, netns="/run/netns/a", container_id="b")  # of a pod beside it
     assert (answer.status, answer.stdout) == (0, "") and node.left() == before
-    answer = node.host.cni("bridge", "DEL", config, netns="", container_id="a")  # and nobody can tell which it was
+    answer = node.host.cni("bridge", "DEL", config, netns="", container_id="a")  # nothing shows which interface it was
     assert (answer.status, answer.stdout) == (0, "") and node.left() == before
     node.host.run("ip", "netns", "exec", "a", "ping", "-c1", "-W2", "10.1.0.1")
 
 
 @pytest.mark.row(24)
 def test_garbage_collection_under_another_name(node: Node) -> None:
-    """What the dead have goes with the next GC of any network; the living are another network's."""
-    node.up("b", [{**BRIDGE, "ipMasq": True, "macspoofchk": True}, PORTMAP], "net")
+    """The next GC of any network deletes the state of dead pods; the living pods are another network's."""
+    node.up("b", [{**BRIDGE, "ipMasq": True, "macspoofchk": True}, PORTMAP])
     before = node.left()
     other = {**PORTMAP, "runtimeConfig": {"portMappings": [{"hostPort": 9090, "containerPort": 80, "protocol": "tcp"}]}}
-    node.up("a", [{**BRIDGE, "ipMasq": True, "macspoofchk": True}, other], "net")
-    node.drop("a")
-    node.collect([BRIDGE, PORTMAP], "renamed")
+    node.up("a", [{**BRIDGE, "ipMasq": True, "macspoofchk": True}, other])
+    node.kill("a")
+    node.collect_chain([BRIDGE, PORTMAP], name="renamed")
     assert node.left()[3] == before[3] and node.left()[4] == before[4]

@@ -1,4 +1,4 @@
-"""bridge's keys for frames: macspoofchk, what promiscMode would bring twice, bridgeNfCallIptables."""
+"""bridge's keys for frames: macspoofchk, the second copies of promiscMode, bridgeNfCallIptables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.node import Network, sysctl
+from tests.node import DEAF, Network, sysctl
 from tests.pretend import Answer, PretendHost, read_line
 from tests.system.traces import WAITS, messages_outside_waits
 
@@ -53,7 +53,7 @@ KINDS = (IPV4, IPV6, ARP, TAGGED)
 
 
 def elements(host: PretendHost) -> dict[str, list[Any]]:
-    """The elements of each set in the tables of the suite."""
+    """Return the elements of each set in the tables of the suite."""
     found = {}
     for entry in json.loads(host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]:
         for one in (entry[kind] for kind in ("set", "map") if kind in entry):
@@ -62,12 +62,12 @@ def elements(host: PretendHost) -> dict[str, list[Any]]:
 
 
 def guarded(host: PretendHost) -> set[str]:
-    """The names of the ports whose frames are checked."""
+    """Return the names of the ports with checked frames."""
     return {one["elem"]["val"] for one in elements(host).get("guarded", [])}
 
 
 class Ear:
-    """Hears the marked frames that arrive at a link, in a pod or on the host (None)."""
+    """Receives the marked frames that arrive at a link, in a pod or on the host (None)."""
 
     def __init__(self, host: PretendHost, pod: str | None, link: str = "eth0") -> None:
         inside = () if pod is None else ("ip", "netns", "exec", pod)
@@ -75,7 +75,7 @@ class Ear:
         assert read_line(self.process) == b"ready\n"
 
     def heard(self) -> list[str]:
-        """All of them, when the one that ends it has arrived."""
+        """Return all marked frames up to the one that ends them."""
         out, err = self.process.communicate(timeout=10)
         assert self.process.returncode == 0, err
         return out.decode().splitlines()
@@ -86,9 +86,9 @@ def mac(net: Network, pod: str) -> str:
 
 
 def packet(kind: str, mark: bytes) -> str:
-    """What a frame of that ethertype holds, in hexadecimal.
+    """Return the content of a frame of that ethertype, in hexadecimal.
 
-    Netfilter on bridges drops what is no IP packet; its destination is one to which there is no route.
+    Netfilter on bridges drops malformed IP packets. The packet's destination is one to which there is no route.
     """
     if kind == IPV4:
         header = bytearray.fromhex("4500000000000000403b00000a010002c6336403")
@@ -103,7 +103,7 @@ def packet(kind: str, mark: bytes) -> str:
 
 
 def send(net: Network, pod: str, *frames: tuple[str, str, str, bytes]) -> None:
-    """Frames of (destination, source, ethertype, mark) leave a pod's interface."""
+    """Send frames of (destination, source, ethertype, mark) from a pod's interface."""
     text = "".join(f"{to} {source} {kind} {packet(kind, mark)}\n" for to, source, kind, mark in frames)
     net.host.run("ip", "netns", "exec", pod, sys.executable, "-c", SEND, input=text)
 
@@ -113,13 +113,13 @@ def net(host: PretendHost) -> Network:
     return Network(host, isDefaultGateway=True, macspoofchk=True)
 
 
-# -- macspoofchk: what is heard
+# -- macspoofchk: received frames
 
 
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.row("spoofing")
 def test_frames_from_another_mac(net: Network, checked: bool) -> None:
-    """Neither another pod nor the host hears them, whatever is in them; the pod's own they do, broadcasts as well."""
+    """Neither another pod nor the host receives them, whatever their content; they receive the pod's own frames."""
     net.add("a", macspoofchk=checked)
     net.add("b", macspoofchk=checked)
     own, other, bridge = mac(net, "a"), mac(net, "b"), net.results["a"]["interfaces"][0]["mac"]
@@ -137,7 +137,7 @@ def test_frames_from_another_mac(net: Network, checked: bool) -> None:
 
 
 def test_ports_beside_that_are_not_checked(net: Network) -> None:
-    """A pod without the key, beside one with it, sends from whatever MAC it likes."""
+    """A pod without the key, beside one with it, may send from any MAC."""
     net.add("a")
     net.add("b", macspoofchk=False)
     ear = Ear(net.host, None, "cni0")
@@ -163,7 +163,7 @@ def test_a_pod_that_changes_its_mac(net: Network) -> None:
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.row("spoofing")
 def test_the_bridge_learns_nothing_forged(net: Network, checked: bool) -> None:
-    """Not by frames to a link-local group either, which pass no rule before."""
+    """It learns nothing from frames to a link-local group either, which pass no rule before."""
     net.host.run("ip", "link", "add", "cni0", "type", "bridge")
     net.add("a", macspoofchk=checked)
     for number, group in enumerate(("01:80:c2:00:00:0e", "01:80:c2:00:00:00", "33:33:00:00:00:99")):
@@ -191,7 +191,7 @@ def test_beside_other_keys(net: Network, given: dict[str, Any]) -> None:
     assert ear.heard() == [f"{mac(net, 'a')} {IPV4}"]
 
 
-# -- what is left, lost, rebuilt
+# -- left, lost and restored rules
 
 
 @pytest.mark.parametrize("state", ["whole", "netns empty", "netns gone", "with prevResult"])
@@ -218,7 +218,7 @@ def test_delete(net: Network, host: PretendHost, state: str) -> None:
 ])  # fmt: skip
 @pytest.mark.row("lost-rules")
 def test_a_flushed_rule_set(net: Network, host: PretendHost, damage: str, words: list[str]) -> None:
-    """CHECK names what is lost, the next ADD has all that it needs, DEL succeeds and GC clears away the rest."""
+    """CHECK names the losses, the next ADD restores all that it needs, DEL succeeds and GC deletes the rest."""
     net.add("a")
     assert net.check("a") == ""
     host.run("nft", damage)
@@ -252,10 +252,9 @@ def test_garbage_collection(net: Network, host: PretendHost) -> None:
 
 
 def test_a_failed_add_leaves_nothing(net: Network, host: PretendHost) -> None:
-    """Nobody hears the answer, which is after all is done."""
+    """The ADD fails at its very end: it cannot write its answer."""
     keys = {**net.config, "promiscMode": True, "bridgeNfCallIptables": True}
-    prefix = ("sh", "-c", 'exec "$0" >&-')
-    answer = host.cni("bridge", "ADD", keys, netns=host.netns("a"), container_id="a", prefix=prefix)
+    answer = host.cni("bridge", "ADD", keys, netns=host.netns("a"), container_id="a", prefix=DEAF)
     assert answer.status == 1
     assert elements(host) == {**NOTHING, "podmacs": [], "selves": []}
     assert [link["ifname"] for link in host.ip("link", "show")] == ["lo"]
@@ -271,7 +270,7 @@ def test_a_second_add_leaves_the_first(net: Network, host: PretendHost) -> None:
 @pytest.mark.parametrize("call", ["sendto", "recvfrom"])
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_killed_at_any_message(net: Network, host: PretendHost, verb: str, call: str) -> None:
-    """No port of the bridge hears an unchecked pod at any time; and after DEL nothing is left."""
+    """No port of the bridge receives frames of an unchecked pod at any time; DEL leaves nothing."""
     net.config["promiscMode"] = True
     net.add("other")
     before = {name: len(found) for name, found in elements(host).items()}
@@ -296,14 +295,13 @@ def test_killed_at_any_message(net: Network, host: PretendHost, verb: str, call:
 
 
 def test_a_failing_add_that_is_killed_at_any_message(net: Network, host: PretendHost) -> None:
-    """While it takes back what it made, too: the port is silent before its check goes."""
+    """The undo may be killed as well: the port is silent before its check is removed."""
     net.add("other")
     netns = host.netns("a")
-    deaf = ("sh", "-c", 'exec "$0" >&-')
     for number in range(12, 100):
         injected = f"inject=sendto:signal=SIGKILL:when={number}"
         killing = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", injected)
-        status = host.cni("bridge", "ADD", net.config, netns=netns, container_id="a", prefix=(*killing, *deaf)).status
+        status = host.cni("bridge", "ADD", net.config, netns=netns, container_id="a", prefix=(*killing, *DEAF)).status
         ports = host.ip("link", "show", "type", "veth", "master", "cni0")
         assert {port["ifname"] for port in ports if "UP" in port["flags"]} <= guarded(host), number
         assert host.cni("bridge", "DEL", net.config, netns=netns, container_id="a").status == 0
@@ -326,7 +324,7 @@ for n in range(200):
 
 
 def test_the_number_of_messages_does_not_grow(net: Network, host: PretendHost) -> None:
-    """With 1 pod and with 201, and no child process."""
+    """The number is the same with 1 pod and with 201, and there is no child process."""
     net.config["promiscMode"] = True
     netns = host.netns("a")
 
@@ -353,14 +351,14 @@ def test_the_number_of_messages_does_not_grow(net: Network, host: PretendHost) -
 
 
 def injecting(number: int) -> tuple[str, ...]:
-    """The n-th socket of the call cannot be had, as where the kernel has no nf_tables."""
+    """Return a tracer that lets the n-th socket of the call fail, as on a kernel without nf_tables."""
     injected = f"inject=socket:error=EPROTONOSUPPORT:when={number}"
     return ("strace", "-qq", "-o", "/dev/null", "-e", "trace=socket", "-e", injected)
 
 
 @pytest.mark.parametrize("key", ["macspoofchk", "promiscMode"])
 def test_a_kernel_without_nf_tables(host: PretendHost, key: str) -> None:
-    """No check can be had then, and ADD and STATUS say so; being promiscuous can."""
+    """ADD and STATUS report that no check is possible; promiscuous mode works."""
     config = {**Network(host, isGateway=True).config, key: True}
     netns = host.netns("a")
 
@@ -382,13 +380,13 @@ def test_a_kernel_without_nf_tables(host: PretendHost, key: str) -> None:
 
 
 def test_status(net: Network, host: PretendHost) -> None:
-    """Asking makes nothing."""
+    """STATUS creates nothing."""
     assert net.call("STATUS", "a").status == 0
     assert host.run("nft", "list", "ruleset").stdout == ""
 
 
 def test_what_the_reference_has_made(net: Network, host: PretendHost, reference_bin: str) -> None:
-    """DEL removes its chains for the container, and those of nobody else."""
+    """DEL removes its chains for the container, and no others."""
     config = {**net.config, "cniVersion": "1.0.0"}
     for pod in ("a", "b"):
         netns = host.netns(pod)
@@ -419,7 +417,7 @@ table inet services {
 
 @pytest.fixture
 def promiscuous(host: PretendHost) -> Network:
-    """Two pods, and addresses of a service that lead to the second."""
+    """Return a network with two pods, and addresses of a service that lead to the second."""
     net = Network(host, isDefaultGateway=True, promiscMode=True)
     net.add("a")
     net.add("b")
@@ -428,14 +426,14 @@ def promiscuous(host: PretendHost) -> Network:
 
 
 def copies(net: Network, *destinations: str) -> list[str]:
-    """The sources of the frames that pod b gets of datagrams of pod a to each of the addresses."""
+    """Return the sources of the frames that pod b receives of pod a's datagrams to each of the addresses."""
     for address in ("10.1.0.3", "fd00:1::3"):  # the host knows its MAC
         net.host.run("ping", "-n", "-c1", "-W5", address)
     ear = Ear(net.host, "b")
 
     def datagram(destination: str, text: str) -> None:
         net.host.run("ip", "netns", "exec", "a", sys.executable, "-c", DATAGRAM, destination, text)
-        net.pings("a", destination)  # what it has sent has arrived by the time of the answer
+        net.pings("a", destination)  # its earlier packets have arrived by the time of the answer
 
     for destination in destinations:
         datagram(destination, "a frame")
@@ -446,7 +444,7 @@ def copies(net: Network, *destinations: str) -> list[str]:
 @pytest.mark.parametrize(("direct", "service"), [("10.1.0.3", "192.0.2.9"), ("fd00:1::3", "fd00:9::9")])
 @pytest.mark.parametrize("by_iptables", [True, False])
 def test_each_frame_once(promiscuous: Network, host: PretendHost, direct: str, service: str, by_iptables: bool) -> None:
-    """The bridge brings it where its packets pass netfilter, the host otherwise; never both."""
+    """The bridge delivers it if its packets pass netfilter, otherwise the host; never both."""
     keys = {"promiscMode": True, "bridgeNfCallIptables": by_iptables}
     promiscuous.add("c", **keys)
     pod, bridge = mac(promiscuous, "a"), promiscuous.results["a"]["interfaces"][0]["mac"]
@@ -462,7 +460,7 @@ def test_each_frame_once(promiscuous: Network, host: PretendHost, direct: str, s
 
 @pytest.mark.parametrize(("direct", "service"), [("10.1.0.3", "192.0.2.9"), ("fd00:1::3", "fd00:9::9")])
 def test_a_frame_to_itself(promiscuous: Network, direct: str, service: str) -> None:
-    """A pod that calls a service which leads to itself: the bridge brings nothing back to its port, so the host must."""
+    """A pod calls a service that leads to itself: the bridge sends nothing back out of its port, so the host must."""
     promiscuous.add("c", promiscMode=True, bridgeNfCallIptables=True)
     assert copies(promiscuous, direct) == [mac(promiscuous, "a")]
     ear = Ear(promiscuous.host, "b")
@@ -472,7 +470,7 @@ def test_a_frame_to_itself(promiscuous: Network, direct: str, service: str) -> N
 
 
 def test_the_bridge_still_shows_what_passes(promiscuous: Network, host: PretendHost) -> None:
-    """Who listens at a promiscuous bridge hears the pods."""
+    """A listener on a promiscuous bridge receives the pods' frames."""
     ear = Ear(host, None, "cni0")
     to_b = mac(promiscuous, "b")
     send(promiscuous, "a", (to_b, mac(promiscuous, "a"), ARP, MARK), (to_b, mac(promiscuous, "a"), ARP, END))
@@ -499,7 +497,7 @@ def switches(host: PretendHost) -> list[str]:
 
 
 def test_calls_of_iptables(host: PretendHost) -> None:
-    """On, it is this bridge's alone; off, it is the host's; without the key nothing changes."""
+    """On, it is set for this bridge alone; off, for the whole host; without the key nothing changes."""
     net = Network(host)
     host.run("sh", "-c", "for one in iptables ip6tables; do echo 0 >/proc/sys/net/bridge/bridge-nf-call-$one; done")
     net.add("a")
@@ -522,14 +520,13 @@ def test_calls_of_iptables(host: PretendHost) -> None:
 
 @pytest.mark.parametrize(("others", "left"), [(False, (0, 0)), (True, (1, 1))])
 def test_calls_of_iptables_after_a_failed_add(host: PretendHost, others: bool, left: tuple[int, int]) -> None:
-    """They are as they were, unless other pods have come to use the bridge."""
+    """The settings are restored, unless other pods use the bridge by then."""
     net = Network(host)
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     if others:
         net.add("b")
-    prefix = ("sh", "-c", 'exec "$0" >&-')
     keys = {**net.config, "bridgeNfCallIptables": True}
-    assert host.cni("bridge", "ADD", keys, netns=host.netns("a"), container_id="a", prefix=prefix).status == 1
+    assert host.cni("bridge", "ADD", keys, netns=host.netns("a"), container_id="a", prefix=DEAF).status == 1
     assert settings(host) == left
 
 

@@ -1,4 +1,4 @@
-"""GC tells the links of networks whose names have equal digits, and those that an ADD has not named yet."""
+"""GC tells links of networks apart if their names have equal digits, and leaves links that an ADD has not named yet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIMITS = dict.fromkeys(("ingressRate", "ingressBurst", "egressRate", "egressBurs
 
 
 def _alike() -> Iterator[str]:
-    """Names of 200 bytes whose links' names begin alike."""
+    """Return names of 200 bytes that give links with the same prefix."""
     wanted = network_prefix("n" * 200)
     yield "n" * 200
     yield from (name for number in range(100_000)
@@ -55,7 +55,7 @@ def test_names_that_no_alias_has_room_for(host: PretendHost) -> None:
 
 @pytest.mark.parametrize(("plugin", "kind", "keys"), [("bridge", "veth", {}), ("bandwidth", "ifb", LIMITS)])
 def test_a_link_without_alias(host: PretendHost, plugin: str, kind: str, keys: dict[str, Any]) -> None:
-    """A young one may be of an ADD at work; an old one was left by a killed call."""
+    """A young one may belong to a running ADD; an old one was left by a killed call."""
     owner = Owner("net", "early", "eth0")
     name = owner.host_link if kind == "veth" else owner.ifb
     host.run("ip", "link", "add", name, "type", kind)

@@ -1,4 +1,4 @@
-"""/proc/sys is hidden or lacks files: the calls to which that matters fail, and say why; an IPv6-less kernel is fine."""
+"""/proc/sys is hidden or lacks files: calls that need them fail and say why; a kernel without IPv6 is fine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def said(answer: Answer) -> str:
 @pytest.mark.parametrize("how", HIDDEN)
 @pytest.mark.parametrize("subnets", [(V4,), (V4, V6), ()], ids=["IPv4", "dual stack", "layer 2"])
 def test_bridge(host: PretendHost, how: str, subnets: tuple[dict[str, str], ...]) -> None:
-    """Nothing can be set, so nothing is made; DEL works."""
+    """ADD can set nothing, so it makes nothing; DEL deletes the link."""
     keys: dict[str, Any] = {"isGateway": True} if subnets else {}
     for pod in "ab":
         host.netns(pod)
@@ -58,7 +58,7 @@ def test_bridge(host: PretendHost, how: str, subnets: tuple[dict[str, str], ...]
 
 @pytest.mark.parametrize("subnets", [(V4,), ()], ids=["IPv4", "layer 2"])
 def test_a_kernel_without_ipv6(host: PretendHost, subnets: tuple[dict[str, str], ...]) -> None:
-    """It has no net.ipv6, and needs none."""
+    """The kernel has no net.ipv6, and the plugin needs none."""
     host.run("sh", "-ec", NO_IPV6)
     host.netns("a")
     keys: dict[str, Any] = {"isGateway": True} if subnets else {}
@@ -70,7 +70,7 @@ def test_a_kernel_without_ipv6(host: PretendHost, subnets: tuple[dict[str, str],
 
 
 def test_one_sysctl_alone(host: PretendHost) -> None:
-    """IPv6's switch is not there, although IPv6 is."""
+    """IPv6's switch is missing, although IPv6 is there."""
     host.netns("a")
     host.run(
         "sh",

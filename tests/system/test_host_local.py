@@ -15,7 +15,7 @@ V4, V6 = "10.1.0.0/24", "fd00:1::/64"
 
 
 class Ipam:
-    """host-local called as a plugin calls it; the namespace's path is only passed on, so none is made."""
+    """host-local, called as a plugin calls it; it only passes the namespace's path on, so none is created."""
 
     def __init__(self, host: PretendHost) -> None:
         self.host = host
@@ -38,7 +38,7 @@ class Ipam:
         )
 
     def add(self, pod: str = "a", **keys: Any) -> list[str]:
-        """The addresses of a successful ADD."""
+        """Return the addresses of a successful ADD."""
         answer = self.call("ADD", pod, **keys)
         assert answer.status == 0, answer
         return [ip["address"] for ip in answer.json["ips"]]
@@ -56,7 +56,7 @@ class Ipam:
         return answer
 
     def files(self) -> dict[str, str]:
-        """The store without the index: what the reference sees."""
+        """Return the store without the index: the reference sees the same files."""
         found = self.host.snapshot()["files"]
         return {name.rpartition("/")[2]: text for name, text in found.items() if name.startswith(STORE + "/")}
 
@@ -73,7 +73,7 @@ def ipam(host: PretendHost) -> Ipam:
 
 
 def test_round_robin(ipam: Ipam) -> None:
-    """On and on, an address that became free last is given out last."""
+    """The address that became free last is assigned last."""
     small = {"subnet": "10.1.0.0/29"}
     assert [ipam.add(pod, **small) for pod in "abc"] == [["10.1.0.2/29"], ["10.1.0.3/29"], ["10.1.0.4/29"]]
     ipam.delete("a", **small)
@@ -87,7 +87,7 @@ def test_round_robin(ipam: Ipam) -> None:
 
 
 def test_round_robin_after_a_shorter_address(ipam: Ipam) -> None:
-    """From the last address to the first, whose text is shorter, and on from there."""
+    """From the last address to the first, which has the shorter text, and on from there."""
     assert ipam.add("a") == ["10.1.0.2/24"]
     assert ipam.add("b", top={"args": {"cni": {"ips": ["10.1.0.254"]}}}) == ["10.1.0.254/24"]
     ipam.delete("a")
@@ -97,7 +97,7 @@ def test_round_robin_after_a_shorter_address(ipam: Ipam) -> None:
 
 
 def test_the_last_address_behind_a_garbled_file(ipam: Ipam, host: PretendHost) -> None:
-    """Of a pool too large to be tried one by one: garbled in place, so that the index takes the file for a lease."""
+    """The pool is too large to try each address; the file is garbled in place, so the index takes it for a lease."""
     large = {"subnet": "10.1.0.0/26"}
     ipam.add("a", **large)
     store = host.root / STORE[1:]
@@ -148,7 +148,7 @@ def test_ranges(ipam: Ipam, keys: dict[str, Any], expected: list[str | None]) ->
     ({"subnet": V4, "routes": [{"dst": "10.0.0.0/8", "mtu": "big"}]}, "routes"), ({"subnet": V4, "gateway": "x"}, '"ipam.gateway": "x"'),
 ])  # fmt: skip
 def test_unusable_keys(ipam: Ipam, keys: dict[str, Any], words: str) -> None:
-    """Code 7, nothing made; STATUS says so too, but DEL frees what it can."""
+    """Code 7 and no change; STATUS reports the same, but DEL frees all leases that it can."""
     ipam.refused(7, words, **keys)
     assert ipam.files() == {}
     assert ipam.call("STATUS", version="1.1.0", **keys).code in (7, 50, None)
@@ -178,7 +178,7 @@ def test_an_address_asked_for(ipam: Ipam, place: str) -> None:
 
 
 def test_addresses_asked_for_in_several_sets(ipam: Ipam) -> None:
-    """One of each family; the set that nothing is asked of gives its next."""
+    """One of each family is asked for; a set without a request gives its next."""
     ranges = [[{"subnet": V4}], [{"subnet": V6}], [{"subnet": "10.5.0.0/24"}]]
     top = {"runtimeConfig": {"ips": ["fd00:1::77", ASKED]}}
     assert ipam.add(top=top, ranges=ranges) == ["10.1.0.77/24", "fd00:1::77/64", "10.5.0.2/24"]
@@ -244,7 +244,7 @@ def test_check(ipam: Ipam, host: PretendHost) -> None:
 
 
 def test_a_second_add_is_an_error(ipam: Ipam) -> None:
-    """Of the same interface; another one of the same container gets its own address."""
+    """The interface has an address already; another interface of the container gets its own."""
     assert ipam.add() == ["10.1.0.2/24"]
     ipam.refused(999, "10.1.0.2 has been allocated to a eth0, duplicate", "a")
     assert ipam.add(ifname="net1") == ["10.1.0.3/24"]
@@ -253,7 +253,7 @@ def test_a_second_add_is_an_error(ipam: Ipam) -> None:
 
 
 def test_an_add_whose_answer_nobody_reads(ipam: Ipam, host: PretendHost) -> None:
-    """Its address is free again, and nobody else's is."""
+    """Its address is free again, and no other one."""
     ipam.add("b")
     before = ipam.leases()
     config = {"cniVersion": "1.0.0", "name": "net", "type": "host-local", "ipam": {"type": "host-local", "subnet": V4}}
@@ -263,7 +263,7 @@ def test_an_add_whose_answer_nobody_reads(ipam: Ipam, host: PretendHost) -> None
 
 
 def test_closed_descriptors(ipam: Ipam, host: PretendHost) -> None:
-    """No file of the store takes the place of stdout or stderr, to which the answer or a complaint would go."""
+    """No file of the store becomes stdout or stderr, where it would receive the answer or a message."""
     ipam.add("b")
     config = {"cniVersion": "1.0.0", "name": "net", "type": "host-local", "ipam": {"type": "host-local", "subnet": V4}}
     script = 'exec strace -qq -o /run/trace -e trace=openat sh -c \'exec "$0" >&- 2>&-\' "$0"'
@@ -284,7 +284,7 @@ def test_delete_is_repeatable(ipam: Ipam) -> None:
 
 @pytest.mark.parametrize("content", ["", "\0\0\0\0\0\0", "\udcff\udcfe"])
 def test_garbled_files_are_reclaimed(ipam: Ipam, host: PretendHost, content: str) -> None:
-    """A power cut leaves them; otherwise each is an address lost for good."""
+    """A power cut leaves them; each would be an address lost for good."""
     ipam.add()
     ipam.delete()
     for number in range(1, 7):
@@ -294,7 +294,7 @@ def test_garbled_files_are_reclaimed(ipam: Ipam, host: PretendHost, content: str
 
 
 def test_garbage_collection(ipam: Ipam, host: PretendHost) -> None:
-    """What is not valid is freed; what somebody placed by hand, in a form that no plugin writes, stays."""
+    """Leases that are not valid are freed; a file placed by hand, in a form that no plugin writes, stays."""
     for pod in "abc":
         ipam.add(pod)
     ipam.add("a", ifname="net1")
@@ -319,7 +319,7 @@ def test_status(ipam: Ipam, host: PretendHost) -> None:
 
 
 def test_status_counts_no_addresses_of_other_ranges(ipam: Ipam, host: PretendHost) -> None:
-    """Nor the gateway's."""
+    """It does not count the gateway's either."""
     small: dict[str, Any] = {"subnet": "10.1.0.0/30", "version": "1.1.0"}
     ipam.add(subnet="10.2.0.0/30")
     (host.root / STORE[1:] / "10.1.0.1").write_text("router")
@@ -329,7 +329,7 @@ def test_status_counts_no_addresses_of_other_ranges(ipam: Ipam, host: PretendHos
 
 
 def test_a_network_whose_name_no_directory_can_have(ipam: Ipam) -> None:
-    """Said before anything is made; DEL and GC have nothing to free."""
+    """ADD refuses it before it creates anything; DEL and GC have nothing to free."""
     long: dict[str, Any] = {"version": "1.1.0", "top": {"name": "n" * 256}}
     ipam.refused(7, '"name".*255 bytes', **long)
     assert ipam.files() == {}
@@ -342,7 +342,7 @@ def test_a_network_whose_name_no_directory_can_have(ipam: Ipam) -> None:
 
 
 def test_the_references_bytes(ipam: Ipam, host: PretendHost, reference_bin: str) -> None:
-    """Every file of the store. A lease is 0600, as newer references make it; Debian's makes it readable for all."""
+    """Each file equals the reference's. Leases are 0600, as in newer references; Debian's are readable for all."""
     keys: dict[str, Any] = {"ranges": [[{"subnet": V4}], [{"subnet": V6}]]}
     stores = []
     for bin_dir in (host.bin_dir, reference_bin):
@@ -358,7 +358,7 @@ def test_the_references_bytes(ipam: Ipam, host: PretendHost, reference_bin: str)
 
 @pytest.mark.parametrize("start", [0, 1])
 def test_by_turns_with_the_reference(ipam: Ipam, host: PretendHost, reference_bin: str, start: int) -> None:
-    """One after the other on one store, each deletes what the other made, in the middle of other pods' lives."""
+    """On one store, each plugin in turn deletes the other's leases while other pods live."""
     bins = [host.bin_dir, reference_bin]
     keys: dict[str, Any] = {"subnet": "10.1.0.0/29"}
     given = [ipam.add(f"p{number}", bin_dir=bins[(start + number) % 2], **keys)[0] for number in range(5)]
@@ -389,7 +389,7 @@ def test_by_turns_with_the_reference(ipam: Ipam, host: PretendHost, reference_bi
 
 
 def test_leases_of_old(ipam: Ipam, host: PretendHost) -> None:
-    """Without interface: freed by DEL of any, checked for any, kept by GC while the container has an attachment."""
+    """A lease without interface is freed by any DEL, checked for any interface, and kept by GC with the container."""
     ipam.add("z")
     for number, pod in ((50, "old"), (51, "f" * 64)):
         (host.root / STORE[1:] / f"10.1.0.{number}").write_text(pod)
@@ -410,7 +410,7 @@ TWO_SETS: dict[str, Any] = {"ranges": [[{"subnet": V4}], [{"subnet": V6}]]}
 
 @pytest.mark.parametrize("files", [["10.1.0.2"], ["fd00:1::2"], ["10.1.0.2", "fd00:1::2"]])
 def test_files_rewritten_in_place_in_the_form_of_old(ipam: Ipam, host: PretendHost, files: list[str]) -> None:
-    """Which no seal sees: CHECK and a second ADD know whose they are still, another interface has no say, DEL frees."""
+    """No seal detects it: CHECK and a second ADD still know the owner, another interface does not count, DEL frees."""
     previous = {"prevResult": ipam.call("ADD", **TWO_SETS).json}
     ipam.add("b", **TWO_SETS)
     others = {name: text for name, text in ipam.leases().items() if text.startswith("b")}
@@ -426,7 +426,7 @@ def test_files_rewritten_in_place_in_the_form_of_old(ipam: Ipam, host: PretendHo
 
 @pytest.mark.parametrize("first", ["a", "c"])
 def test_a_file_rewritten_in_place_as_anothers(ipam: Ipam, host: PretendHost, first: str) -> None:
-    """It is that one's from then on, and freed by its DEL alone, whichever comes first."""
+    """The lease is the new owner's from then on, and only that owner's DEL frees it, in either order."""
     ipam.add("a", **TWO_SETS)
     ipam.add("b", **TWO_SETS)
     (host.root / STORE[1:] / "10.1.0.2").write_text("c\r\neth0")
@@ -451,7 +451,7 @@ def test_gc_frees_files_that_were_rewritten_in_place(ipam: Ipam, host: PretendHo
 
 
 def test_leases_of_an_earlier_boot(ipam: Ipam, host: PretendHost) -> None:
-    """No namespace survives a boot: what this suite leased is free, what was placed by hand stays."""
+    """No namespace survives a boot: this suite's leases are free, files placed by hand stay."""
     ipam.add("a")
     (host.root / STORE[1:] / "10.1.0.9").write_text("router")
     ipam.add("b")
@@ -461,11 +461,11 @@ def test_leases_of_an_earlier_boot(ipam: Ipam, host: PretendHost) -> None:
     assert ipam.leases() == {"10.1.0.4": "c\r\neth0", "10.1.0.9": "router"}
 
 
-# -- what a call costs, in counts
+# -- the cost of a call, in counts
 
 
 def counted(host: PretendHost, command: str) -> dict[str, int]:
-    """How often one call makes each system call."""
+    """Return how often one call makes each system call."""
     top = {
         "cniVersion": "1.1.0",
         "name": "net",
@@ -483,7 +483,7 @@ def counted(host: PretendHost, command: str) -> dict[str, int]:
 
 @pytest.fixture
 def stores(host: PretendHost, installed: Any) -> Iterator[dict[int, PretendHost]]:
-    """Two hosts, whose stores have 10 and 3,000 leases."""
+    """Yield two hosts with stores of 10 and 3,000 leases."""
     hosts = {10: host, 3000: PretendHost(installed)}
     for leases, one in hosts.items():
         ipam = Ipam(one)

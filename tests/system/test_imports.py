@@ -1,4 +1,4 @@
-"""What the executables load: start-up is most of a plugin's run time, so every module has to be wanted."""
+"""The modules that the executables load: start-up is most of a plugin's run time, so each module needs a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""install.sh, run for real into directories of the test: what it installs, refuses, and shows to calls meanwhile."""
+"""install.sh, run for real into directories of the test: installed files, refusals, and calls in the meantime."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="install.sh is for roo
 
 @dataclass
 class Site:
-    """A copy of the source tree, so that a test can change it, and the two directories it is installed into."""
+    """A copy of the source tree, so that a test can change it, and its two target directories."""
 
     source: Path
     bin: Path
@@ -56,12 +56,12 @@ class Site:
         return done
 
     def refused(self, *options: str, status: int = 1) -> str:
-        """The one sentence on stderr of a run that must fail and print nothing else."""
+        """Return the one sentence on stderr of a run that must fail and print nothing else."""
         done = self.run(*options, check=False)
         return sentence(done, status)
 
     def change(self, text: str) -> None:
-        """Makes the source another release: one more comment."""
+        """Make the source another release: add one more comment."""
         with (self.source / "shared" / "launch.py").open("a") as file:
             file.write(f"# {text}\n")
 
@@ -69,7 +69,7 @@ class Site:
         return {path for path in self.lib.glob("*") if path.is_dir() and not path.is_symlink()}
 
     def tree(self) -> Path:
-        """The tree that every launcher names."""
+        """Return the tree that every launcher names."""
         named = {launched_tree(path) for path in self.bin.iterdir() if is_launcher(path)}
         assert len(named) == 1, named
         return named.pop()
@@ -85,7 +85,7 @@ class Site:
         return [*self.bin.glob(".pycni*"), *self.lib.glob(".pycni*")]
 
     def assert_works(self, *, whole: bool = True) -> None:
-        """Every executable does; they are of one release, unless a run was killed while it replaced one after another."""
+        """Execute each executable; they are of one release, unless a run was killed while it replaced them."""
         if whole:
             self.tree()
         assert {path.name for path in self.bin.iterdir() if is_launcher(path)} == self.names()
@@ -115,7 +115,7 @@ def launched_tree(launcher: Path) -> Path:
 
 
 def version(executable: Path, umask: int = 0o022) -> subprocess.CompletedProcess[str]:
-    """What a plugin answers to VERSION, which takes no arguments, and cnitool to its argument."""
+    """Return a plugin's answer to VERSION, which takes no arguments, or cnitool's to its argument."""
     return subprocess.run(
         [executable, "version"],
         env={"CNI_COMMAND": "VERSION"},
@@ -128,7 +128,7 @@ def version(executable: Path, umask: int = 0o022) -> subprocess.CompletedProcess
 
 
 def content(*roots: Path) -> dict[str, tuple[int, int, int, int, bytes]]:
-    """Everything below: mode, owner, inode, time of change and content."""
+    """Return everything below a directory: mode, owner, inode, time of change and content."""
     found = {}
     for root in roots:
         for path in (root, *root.rglob("*")):
@@ -153,7 +153,7 @@ def interpreter_version(path: str | Path) -> tuple[int, int] | None:
 
 
 def interpreters() -> dict[tuple[int, int], str]:
-    """Every Python 3 on this machine by version: those on PATH, and those that pyenv keeps."""
+    """Return every Python 3 on this machine by version, from PATH and from pyenv."""
     candidates = ["/usr/bin/python3", *filter(None, (shutil.which(f"python3.{minor}") for minor in range(6, 20)))]
     if pyenv := shutil.which("pyenv"):
         root = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=True).stdout.strip()
@@ -166,7 +166,7 @@ def interpreters() -> dict[tuple[int, int], str]:
 
 
 def in_mounts(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs a shell script in a mount namespace of its own."""
+    """Run a shell script in a mount namespace of its own."""
     return subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "bash", "-euc", script, "bash", *map(str, arguments)],
         capture_output=True,
@@ -192,7 +192,7 @@ def make_site(directory: Path, name: str = "source") -> Site:
 
 @pytest.fixture
 def small_path(tmp_path: Path) -> Path:
-    """A PATH with bash, coreutils and util-linux and nothing else: no Python, no findutils, no grep, no sed."""
+    """Return a PATH with bash, coreutils and util-linux and nothing else: no Python, no findutils, no grep, no sed."""
     directory = tmp_path / "path"
     directory.mkdir()
     listed = subprocess.run(
@@ -226,7 +226,7 @@ def test_fresh_install(site: Site) -> None:
 
 @pytest.mark.row("python-path")
 def test_launcher_is_isolated(site: Site, tmp_path: Path) -> None:
-    """Neither a module beside the launcher nor the environment gets code in."""
+    """Neither a module beside the launcher nor the environment can inject code."""
     site.run()
     evil = tmp_path / "evil"
     evil.mkdir()
@@ -253,7 +253,7 @@ def test_launcher_is_isolated(site: Site, tmp_path: Path) -> None:
 
 
 def test_compiled_files_are_valid(site: Site) -> None:
-    """A call finds every module compiled, with the path it has; it writes nothing."""
+    """A call finds every module compiled, with its path; it writes nothing."""
     site.env["SOURCE_DATE_EPOCH"] = "0"  # would make py_compile choose hashes
     site.run()
     tree = site.tree()
@@ -296,7 +296,7 @@ def test_run_again_changes_nothing(site: Site) -> None:
 
 
 def test_run_again_repairs(site: Site) -> None:
-    """As after a power cut: an emptied module, an emptied compiled file, a lost one, wrong modes."""
+    """The damage of a power cut: an emptied module, an emptied compiled file, a lost one, wrong modes."""
     site.run()
     tree = site.tree()
     launch = tree / "shared" / "launch.py"
@@ -316,7 +316,7 @@ def test_run_again_repairs(site: Site) -> None:
 
 
 class Watcher(threading.Thread):
-    """Does one thing again and again beside the test, and keeps what it complains of."""
+    """Repeats an observation beside the test, and keeps its complaints."""
 
     def __init__(self, observe: Callable[[], list[str]]) -> None:
         super().__init__()
@@ -360,7 +360,7 @@ def launchers_not_whole(paths: list[Path]) -> list[str]:
 
 
 def test_upgrade_under_calls(site: Site) -> None:
-    """Every call during six upgrades succeeds, and each look at a launcher finds a whole one."""
+    """Every call during six upgrades succeeds, and each read of a launcher finds a whole one."""
     site.run()
     paths = [site.bin / name for name in site.names()]
     with Watcher(lambda: calls_that_fail(paths)) as calls, Watcher(lambda: launchers_not_whole(paths)) as looks:
@@ -391,7 +391,7 @@ def test_superseded_trees_go_after_ten_minutes(site: Site) -> None:
     third = site.tree()
     assert site.trees() == {second, third}
 
-    # Back to the second, however old its stamp: what is in use stays, and is not superseded any more.
+    # Back to the second, however old its stamp: a tree in use stays, and is no longer superseded.
     os.utime(second / ".superseded", (long_ago, long_ago))
     launch = site.source / "shared" / "launch.py"
     launch.write_text(launch.read_text().removesuffix("# third\n"))
@@ -423,7 +423,7 @@ def test_tree_of_another_bin_dir_stays(site: Site, tmp_path: Path) -> None:
 
 
 def test_executable_that_is_no_longer_part_goes(site: Site) -> None:
-    """One whose text names no plugin of this release; that of 0.1.0 names none at all."""
+    """Its text names no plugin of this release; that of 0.1.0 names no plugin at all."""
     site.run()
     text = (site.bin / "bridge").read_text()
     for name, plugin in (
@@ -441,7 +441,7 @@ def test_executable_that_is_no_longer_part_goes(site: Site) -> None:
 
 
 def aliases(site: Site) -> dict[str, str]:
-    """An administrator's links and copies, and the plugin that each is."""
+    """Create an administrator's links and copies; return the plugin of each."""
     (site.bin / "cnv-bridge").symlink_to("bridge")
     (site.bin / "absolute").symlink_to(site.bin / "tuning")
     shutil.copy(site.bin / "tuning", site.bin / "cnv-tuning")
@@ -467,7 +467,7 @@ def test_links_and_copies_follow_an_upgrade(site: Site) -> None:
 
 
 def test_a_copy_keeps_its_tree(site: Site, tmp_path: Path) -> None:
-    """One in a bin dir that another run replaces nothing in."""
+    """The copy is in a bin dir in which another run replaces nothing."""
     site.run()
     tree = site.tree()
     shutil.copy(site.bin / "bridge", site.bin / "cnv-bridge")
@@ -483,7 +483,7 @@ def test_a_copy_keeps_its_tree(site: Site, tmp_path: Path) -> None:
 
 
 def test_uninstall_takes_copies_and_names_links(site: Site) -> None:
-    """A copy would be dead; a link is the administrator's, and works again after the next installation."""
+    """A copy would be useless; a link is the administrator's, and works again after the next installation."""
     site.run()
     made = aliases(site)
     done = site.run("--uninstall")
@@ -561,7 +561,7 @@ def test_uninstall_leaves_nothing_of_its_own(site: Site) -> None:
 
 @pytest.mark.parametrize("shared_bin", [True, False])
 def test_concurrent_runs_wait_for_each_other(tmp_path: Path, shared_bin: bool) -> None:
-    """Installing and removing at the same time, into one bin dir or into several with one lib dir."""
+    """They install and remove at the same time, in one bin dir or in several with one lib dir."""
     sites = [make_site(tmp_path, f"source{number}") for number in range(4)]
     for number, site in enumerate(sites[1:]):
         site.change(f"release {number}")
@@ -583,7 +583,7 @@ def test_concurrent_runs_wait_for_each_other(tmp_path: Path, shared_bin: bool) -
 
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_killed_at_any_moment(site: Site, whole_group: bool) -> None:
-    """After SIGKILL the earlier installation or the new one works, and the next run removes what was left."""
+    """After SIGKILL the earlier installation or the new one works, and the next run deletes the leftovers."""
     site.run()
     moments = random.Random(33522)
     begin = time.monotonic()
@@ -724,7 +724,7 @@ def test_help_names_every_option_and_default(site: Site) -> None:
 
 @pytest.fixture
 def open_source() -> Iterator[Path]:
-    """A copy of the source that everyone can read."""
+    """Return a copy of the source that everyone can read."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         yield make_site(Path(directory)).source

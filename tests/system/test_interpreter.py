@@ -1,4 +1,4 @@
-"""install.sh looks at the Python that it takes: at the way there, before it executes it, and at what it can do."""
+"""install.sh inspects the Python: its path, before the Python is executed, and its features."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FLAWS: dict[str, Callable[[Path], object]] = {
 )
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_a_way_that_others_can_change(site: Site, tmp_path: Path, flaw: str, how: str) -> None:
-    """Nothing is executed: the interpreter here would leave a trace."""
+    """install.sh executes nothing: the interpreter here would leave a trace."""
     way = tmp_path / "top" / "way"
     way.mkdir(parents=True)
     (way / "python3").write_text(f'#!/bin/sh\ntouch {tmp_path}/executed\nexec {PYTHON} "$@"\n')
@@ -68,7 +68,7 @@ def test_a_way_that_others_can_change(site: Site, tmp_path: Path, flaw: str, how
 
 @pytest.mark.row("interpreter")
 def test_a_link_of_another_user(site: Site, tmp_path: Path) -> None:
-    """In a sticky directory its owner can replace it, whatever it leads to."""
+    """In a sticky directory the link's owner can replace it, wherever it points."""
     sticky = tmp_path / "sticky"
     sticky.mkdir()
     sticky.chmod(0o1777)
@@ -84,7 +84,7 @@ def test_a_link_of_another_user(site: Site, tmp_path: Path) -> None:
 @pytest.mark.row("interpreter")
 @pytest.mark.parametrize("which", ["bin", "lib"])
 def test_a_link_on_the_way_to_a_directory(site: Site, tmp_path: Path, which: str) -> None:
-    """The directory in which the link lies counts as well as that of its target."""
+    """The directory of the link counts as well as that of its target."""
     (tmp_path / "real").mkdir()
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "link").symlink_to(tmp_path / "real")
@@ -115,7 +115,7 @@ def test_tools_that_are_not_the_known_ones(site: Site) -> None:
     ],
 )
 def test_a_python_that_answers_version_alone(site: Site, file: str, text: str, said: str) -> None:
-    """Such a launcher would fail each call; modules that only rare calls load count, too."""
+    """Such a launcher would fail each call; modules that only rare calls load count as well."""
     (site.source / file).write_text(text)
     message = site.refused()
     assert "the code does not work with" in message and said in message

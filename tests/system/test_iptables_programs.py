@@ -54,7 +54,7 @@ def test_anothers_change_in_between(pod: PretendHost) -> None:
 
 
 def test_lock_that_another_program_holds_for_a_while(pod: PretendHost) -> None:
-    """The older iptables has one."""
+    """The older iptables has such a lock."""
     for name in ("iptables", "iptables-save", "iptables-restore"):
         real = name.replace("iptables", "iptables-legacy")
         pod.run("ln", "-s", f"/usr/sbin/{real}", f"{DIRECTORY}/{name}")

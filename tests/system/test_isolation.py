@@ -36,7 +36,7 @@ ip -n segment link set eth0 up
 ip -n segment route add 192.0.2.0/24 via 10.1.0.1
 ip -n segment route add fd00:99::/64 via fd00:1::1
 """
-# Sends an echo reply that nobody asked for: to the kernel it belongs to no connection.
+# Sends an echo reply without a request: to the kernel it belongs to no connection.
 UNASKED = """
 import socket, struct, sys
 with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sender:
@@ -45,12 +45,12 @@ with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as send
 
 
 def bridged(host: PretendHost, *, through_ip: bool) -> None:
-    """Whether the hooks of IP see what bridges pass on."""
+    """Set whether IP's hooks see bridged packets."""
     host.run("sh", "-c", f"for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo {int(through_ip)} >$f; done")
 
 
 def by_gateway(host: PretendHost, pod: str) -> None:
-    """The pod sends to the first one's addresses by way of the gateway's MAC, and gets the answers that way."""
+    """Send a pod's packets to the first pod's addresses through the gateway's MAC, and the answers likewise."""
     found = host.ip("address", "show", "dev", "eth0", netns=pod)[0]["addr_info"]
     for own in (one["local"] for one in found if one["scope"] == "global"):
         host.run("ip", "-n", "a", "route", "replace", own, "via", "fd00:1::1" if ":" in own else "10.1.0.1")
@@ -60,7 +60,7 @@ def by_gateway(host: PretendHost, pod: str) -> None:
 
 
 def answered(node: Node, origin: str, *wanted: str, port: int = 7) -> list[int]:
-    """By which IP versions the addresses answer."""
+    """Return the IP versions of the addresses that answer."""
     code = CLIENT.replace("(address, 7)", f"(address, {port})")
     where = ("ip", "netns", "exec", origin) if origin else ()
     out = node.host.run(*where, sys.executable, "-c", code, *wanted).stdout
@@ -76,7 +76,7 @@ def by_host_port(node: Node, origin: str, port: int = PORT) -> list[int]:
 
 
 def map_port(node: Node, how: str, port: int = PORT) -> None:
-    """A port of the host leads to the first pod, by portmap's backends or by somebody else's rules."""
+    """Redirect a host port to the first pod, by portmap's backends or by a stranger's rules."""
     if how == "stranger":
         rules = f"""
         ip daddr {HOST} tcp dport {port} dnat ip to {POD}:7
@@ -102,7 +102,7 @@ def backend(request: pytest.FixtureRequest, node: Node) -> str:
 
 @pytest.mark.parametrize("through_ip", [True, False], ids=["through iptables", "past iptables"])
 def test_isolated_at_layer_3(node: Node, backend: str, through_ip: bool) -> None:
-    """A neighbour reaches neither address nor host port; host and outside do as without the policy."""
+    """A neighbour reaches neither address nor host port; host and outside reach both as without the policy."""
     node.pod("a")
     node.pod("a2")
     bridged(node.host, through_ip=through_ip)
@@ -142,7 +142,7 @@ def test_whoever_mapped_the_port(node: Node, how: str, through_ip: bool) -> None
 
 @pytest.mark.parametrize("through_ip", [True, False], ids=["through iptables", "past iptables"])
 def test_uplinks_pass(node: Node, through_ip: bool) -> None:
-    """A neighbour behind an uplink is no pod: it reaches the pod directly, by the gateway, and by the host port."""
+    """A neighbour behind an uplink is no pod: it reaches the pod directly, by the gateway and by the host port."""
     node.pod("a")
     node.host.run("sh", "-ec", SEGMENT)
     bridged(node.host, through_ip=through_ip)
@@ -156,7 +156,7 @@ def test_uplinks_pass(node: Node, through_ip: bool) -> None:
 
 
 def test_priorities_stay_as_they_were(node: Node) -> None:
-    """That of a packet that has one, and none is left on others, whether the host takes them or passes them on."""
+    """A packet keeps its priority, and others get none, whether the host receives or forwards them."""
     node.pod("a")
     node.host.run("sh", "-ec", SEGMENT)
     node.add("a", backend="nftables", **ISOLATED)
@@ -184,7 +184,7 @@ def test_priorities_stay_as_they_were(node: Node) -> None:
 
 
 def test_other_bridges_at_layer_3(node: Node) -> None:
-    """A host port is no way around same-bridge, nor around isolated."""
+    """A host port bypasses neither same-bridge nor isolated."""
     node.pod("a")
     node.pod("b", 2)
     map_port(node, "nftables")
@@ -203,7 +203,7 @@ def test_other_bridges_at_layer_3(node: Node) -> None:
 
 @pytest.mark.parametrize("through_ip", [True, False], ids=["through iptables", "past iptables"])
 def test_packets_of_no_connection(node: Node, through_ip: bool) -> None:
-    """An answer that nobody asked for, by way of the gateway, does not pass either; one from an uplink does."""
+    """An unrequested answer through the gateway does not pass either; one from an uplink does."""
     node.pod("a")
     node.pod("a2")
     node.host.run("sh", "-ec", SEGMENT)
@@ -227,7 +227,7 @@ def test_packets_of_no_connection(node: Node, through_ip: bool) -> None:
 
 
 def test_replies_to_an_isolated_pod(node: Node) -> None:
-    """It reaches a neighbour that is not isolated by way of the host: by a service that masquerades."""
+    """The pod reaches a neighbour without the policy through the host: by a service that masquerades."""
     node.pod("a2")
     node.pod("a")
     bridged(node.host, through_ip=False)
@@ -246,7 +246,7 @@ def test_replies_to_an_isolated_pod(node: Node) -> None:
 
 
 def test_open_pods_of_other_bridges(node: Node) -> None:
-    """They are no neighbours, and reach the pod as everybody else outside its bridge."""
+    """They are no neighbours, and reach the pod as all hosts outside its bridge do."""
     node.add("a", backend="nftables", **ISOLATED)
     node.add("open", bridge=3, backend="nftables")
     assert node.reaches("open", "a") == node.reaches("a", "open") == [4, 6]

@@ -1,4 +1,4 @@
-"""The stock kernel that tests are taken to: a command's answer comes back, and so does every test's outcome."""
+"""The stock kernel in qemu: a command's answer and every test's outcome come back."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_comes_too_late():
 
 
 def test_a_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its output, its exit status and what it writes into the share come back, and nothing else that it does."""
+    """Its output, its exit status and the files that it writes into the share come back; nothing else does."""
     script = "uname -r; echo wrong >&2; cp /proc/cmdline /mnt/kept; echo gone >here || exit 1; cat here; exit 7"
     output: list[bytes] = []
     status = boot.run(["sh", "-c", script], output.append, share=tmp_path, limit=60)
@@ -56,7 +56,7 @@ def test_a_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_every_outcome_is_reported() -> None:
-    """A test that passes, fails, skips or is cut off there does so here."""
+    """A test that passes, fails, skips or is cut off there has the same outcome here."""
     image()
     with tempfile.TemporaryDirectory(dir=CACHE) as directory:
         Path(directory, "conftest.py").write_text(

@@ -1,6 +1,6 @@
-"""A node that ran kubenet: `cnitool kubenet` makes its network, and each thing that kubenet did is done.
+"""A node that ran kubenet: `cnitool kubenet` makes its network, with all of kubenet's effects.
 
-By `cnitool pod`, which is a kubelet's way: loopback, then the default network.
+`cnitool pod` acts as a kubelet: loopback, then the default network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.pretend import PATH, PretendHost
-from tests.system.hostport_nodes import Node
+from tests.system import hostport_nodes
 from tests.system.test_masquerade import OUTSIDE
 
 CIDRS = ("10.1.0.0/24", "fd00:1::/112")
@@ -26,7 +26,7 @@ MAPPED = {
 }
 
 
-class Kubenet(Node):
+class Node(hostport_nodes.Node):
     """A node with a neighbour `outside`, and pods that cnitool sets up."""
 
     def __init__(self, host: PretendHost, *options: str) -> None:
@@ -59,23 +59,18 @@ class Kubenet(Node):
         return found
 
     def state(self) -> tuple[Any, ...]:
-        """What a pod may leave behind."""
+        """Return all that a pod may leave behind: links, rules, cached results, leases."""
         links = sorted(link["ifname"] for link in self.host.ip("link"))
         cached = self.host.run("find", "/var/lib/cni", "-path", "*/results/*").stdout
         leases = [path for path in self.host.snapshot()["files"] if re.search(r"/[0-9a-f.:]{6,}$", path)]
         return links, self.host.run("nft", "list", "ruleset").stdout, cached, leases
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Kubenet:
-    return Kubenet(host)
-
-
 # -- waited for the pod CIDR; not ready without it or without bridge, host-local, loopback
 
 
 @pytest.mark.parametrize("missing", ["loopback", "bridge", "host-local", "portmap", "bandwidth"])
-def test_not_ready_without_a_plugin(node: Kubenet, tmp_path: Path, missing: str) -> None:
+def test_not_ready_without_a_plugin(node: Node, tmp_path: Path, missing: str) -> None:
     for plugin in {"loopback", "bridge", "host-local", "portmap", "bandwidth"} - {missing}:
         (tmp_path / plugin).symlink_to(Path(node.host.bin_dir, plugin))
     done = node.cnitool("pod", "up", node.host.netns("new"), cni_path=str(tmp_path), check=False)
@@ -83,12 +78,12 @@ def test_not_ready_without_a_plugin(node: Kubenet, tmp_path: Path, missing: str)
     assert node.state()[0] == ["lo", "uplink"]
 
 
-def test_not_ready_without_pod_cidr(node: Kubenet) -> None:
+def test_not_ready_without_pod_cidr(node: Node) -> None:
     node.host.run("rm", "/etc/cni/net.d/10-kubenet.conflist")
     done = node.up("a", check=False)
     assert done.returncode == 1 and "/etc/cni/net.d" in json.loads(done.stdout)["msg"]
     node.host.run("tee", "/etc/cni/net.d/10-kubenet.conflist", input=json.dumps(node.configuration))
-    node.up("a")  # the directory is read anew
+    node.up("a")  # the directory is read again
     assert node.addresses("a") == ["10.1.0.2", "fd00:1::2"]
 
 
@@ -99,8 +94,8 @@ def test_pod_cidr_that_is_none(host: PretendHost, cidr: str) -> None:
 
 
 def test_a_full_range_is_not_ready(host: PretendHost) -> None:
-    """STATUS of the chain says so before a pod is tried."""
-    node = Kubenet(host)
+    """STATUS of the chain reports it before a pod is tried."""
+    node = Node(host)
     small = json.dumps(node.configuration).replace("10.1.0.0/24", "10.1.0.0/30")
     host.run("tee", "/etc/cni/net.d/10-kubenet.conflist", input=small.replace('"1.0.0"', '"1.1.0"'))
     node.up("a")
@@ -111,7 +106,7 @@ def test_a_full_range_is_not_ready(host: PretendHost) -> None:
 # -- the MTU of the smallest link
 
 
-def test_mtu(node: Kubenet) -> None:
+def test_mtu(node: Node) -> None:
     node.host.run("ip", "link", "set", "uplink", "mtu", "1400")
     node.up("a")
     mtus = {link["ifname"]: link["mtu"] for link in (*node.host.ip("link"), *node.host.ip("link", netns="a"))}
@@ -124,11 +119,11 @@ def test_mtu(node: Kubenet) -> None:
     ]  # fmt: skip
 
 
-# -- one source NAT for the node: neither what is local nor the non-masquerade CIDRs
+# -- one source NAT for the node: neither local traffic nor the non-masquerade CIDRs
 
 
 def test_masquerading(host: PretendHost) -> None:
-    node = Kubenet(host, "--non-masquerade-cidr", "10.0.0.0/8", "--non-masquerade-cidr", "fd00:1::/64")
+    node = Node(host, "--non-masquerade-cidr", "10.0.0.0/8", "--non-masquerade-cidr", "fd00:1::/64")
     node.up("a")
     own = dict(zip((4, 6), node.addresses("a"), strict=True))
     expected = {**MASQUERADED, **{address: own[6 if ":" in address else 4] for address in LEFT_ALONE}}
@@ -153,11 +148,11 @@ def test_pod_that_calls_itself(host: PretendHost, mode: str, options: tuple[str,
         pytest.skip("br_netfilter is not loaded")
     if seen:
         host.run("sysctl", "-qw", *(f"net.bridge.bridge-nf-call-{name}=0" for name in ("iptables", "ip6tables")))
-    node = Kubenet(host, "--hairpin-mode", mode, *options)
+    node = Node(host, "--hairpin-mode", mode, *options)
     node.up("a", MAPPED)
     bridge = host.ip("link", "show", "cbr0")[0]
     assert ("PROMISC" in bridge["flags"]) == (mode == "promiscuous-bridge")
-    # what ebtables did for kubenet
+    # kubenet used ebtables for this
     assert ("table bridge pycni" in node.state()[1]) == (mode == "promiscuous-bridge")
     if options:
         assert bridge["linkinfo"]["info_data"]["nf_call_iptables"] == 1
@@ -169,7 +164,7 @@ def test_pod_that_calls_itself(host: PretendHost, mode: str, options: tuple[str,
 # -- no duplicate-address detection
 
 
-def test_ipv6_address_is_there_at_once(node: Kubenet) -> None:
+def test_ipv6_address_is_there_at_once(node: Node) -> None:
     node.up("a")
     for netns, device in (("a", "eth0"), (None, "cbr0")):
         found = node.host.ip("-6", "addr", "show", "dev", device, netns=netns)[0]["addr_info"]
@@ -180,7 +175,7 @@ def test_ipv6_address_is_there_at_once(node: Kubenet) -> None:
 # -- host ports, and the whole taken down after a failed set-up
 
 
-def test_host_ports(node: Kubenet) -> None:
+def test_host_ports(node: Node) -> None:
     node.up("a", MAPPED)
     servers = [(pod, protocol, 80) for pod in ("a",) for protocol in ("tcp", "udp")]
     flows = [(origin, protocol, address, 8080)
@@ -204,7 +199,7 @@ def test_host_ports(node: Kubenet) -> None:
 # -- shaping by the pod's annotations
 
 
-def test_shaping(node: Kubenet) -> None:
+def test_shaping(node: Node) -> None:
     empty = node.state()[0]
     limits = {"ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 4_000_000, "egressBurst": 400_000}
     node.up("a", {"bandwidth": limits})
@@ -215,10 +210,10 @@ def test_shaping(node: Kubenet) -> None:
     assert node.state()[0] == sorted([*empty, "cbr0"])
 
 
-# -- tear-down tolerates what is absent
+# -- tear-down tolerates missing parts
 
 
-def test_tear_down(node: Kubenet) -> None:
+def test_tear_down(node: Node) -> None:
     node.up("a", MAPPED)
     node.down("a")
     nothing = node.state()

@@ -1,4 +1,4 @@
-"""Calls hold no more memory, or hardly more, however much a pod, or its peers, put into the kernel's tables."""
+"""Calls need hardly more memory, however much a pod or its peers put into the kernel's tables."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_add_to_a_pod_with_many_loopback_addresses(host: PretendHost) -> None:
 
 
 def test_del_of_a_port_with_many_flows(host: PretendHost) -> None:
-    """All of them are forgotten, and the call holds none of them."""
+    """DEL deletes all conntrack entries without holding them in memory."""
     plain = Plain(host)
     keys = ports((8080, 80, "udp"))
 
@@ -123,7 +123,7 @@ def tracked(host: PretendHost) -> int:
 
 
 def test_a_link_with_hundreds_of_names(host: PretendHost) -> None:
-    """The kernel describes the pod's end in more bytes than the calls' buffer has: nothing waits for the rest."""
+    """The kernel's description of the pod's end exceeds the calls' buffer: no call waits for the rest."""
     net = Network(host, isDefaultGateway=True, ipam=host_local("10.1.0.0/24"))
     net.add("a")
     names = "\n".join(f"link property add dev eth0 altname {'n' * 119}{number:05}" for number in range(1000))

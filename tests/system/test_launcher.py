@@ -1,4 +1,4 @@
-"""The launcher: it works under any name, and whatever keeps a plugin from starting is one error object."""
+"""The launcher works under any name, and reports any failure to start a plugin as one error object."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture
 def tree(site: Site) -> Iterator[Path]:
-    """The installed code, for a test to damage; whole again afterwards."""
+    """Yield the installed code for a test to damage; restore it afterwards."""
     tree = site.tree()
     whole = site.lib.parent / "whole"
     shutil.copytree(tree, whole)
@@ -63,7 +63,7 @@ def call(*argv: str | Path, env: dict[str, str] = VERSION, stdin: str = '{"cniVe
 
 
 def assert_error(done: Any, *words: str, code: int = 999) -> None:
-    """One CNI error object on stdout, nothing else anywhere, exit status 1."""
+    """Assert one CNI error object on stdout, nothing else anywhere, exit status 1."""
     assert (done.returncode, done.stderr) == (1, ""), done
     answer = json.loads(done.stdout)
     assert set(answer) == {"cniVersion", "code", "msg", "details"} and answer["code"] == code, answer
@@ -82,7 +82,7 @@ def assert_works(site: Site, *names: str) -> None:
 
 @pytest.fixture
 def bin_dir(installed: Path, tmp_path: Path) -> str:
-    """A directory of links and copies, as OpenShift and KubeVirt make them."""
+    """Return a directory of links and copies, as OpenShift and KubeVirt make them."""
     (tmp_path / "cnv-bridge").symlink_to(installed / "bridge")
     shutil.copy(installed / "tuning", tmp_path / "cnv-tuning")
     shutil.copy(installed / "host-local", tmp_path / "my-ipam")
@@ -91,7 +91,7 @@ def bin_dir(installed: Path, tmp_path: Path) -> str:
 
 
 def test_life_under_another_name(host: PretendHost, bin_dir: str) -> None:
-    """The plugin and its IPAM plugin, which is called in the same process."""
+    """The same process calls the plugin and its IPAM plugin."""
     netns = host.netns("pod")
     trace = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=execve")
     added = host.cni("cnv-bridge", "ADD", BRIDGE, netns=netns, bin_dir=bin_dir, prefix=trace)
@@ -111,7 +111,7 @@ def test_life_under_another_name(host: PretendHost, bin_dir: str) -> None:
 @pytest.mark.parametrize("kind", ["bridge-copy", "cnv-bridge", "host-local"])
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "STATUS"])
 def test_ipam_that_is_bridge_itself(host: PretendHost, bin_dir: str, kind: str, verb: str) -> None:
-    """Refused whatever its name is, before anything is touched: it would call itself without end."""
+    """It is refused under any name, before anything is touched: it would call itself without end."""
     if kind == "host-local":
         shutil.copy(Path(bin_dir, "bridge-copy"), Path(bin_dir, "host-local"))
     netns = host.netns("pod")
@@ -131,7 +131,7 @@ def test_ipam_of_another_installation_is_executed(host: PretendHost, site: Site,
 
 
 def test_other_words_name_the_plugin_itself(host: PretendHost, bin_dir: str) -> None:
-    """The log has the plugin's own name, and cnitool knows the keys of what is there under another name."""
+    """The log has the plugin's own name, and cnitool knows the keys of executables with other names."""
     config = {**BRIDGE, "brige": 1, "pycni": {"log": "/run/log"}}
     assert host.cni("cnv-bridge", "STATUS", config, bin_dir=bin_dir).status == 0
     assert json.loads(host.run("cat", "/run/log").stdout)["plugin"] == "bridge"
@@ -144,7 +144,7 @@ def test_other_words_name_the_plugin_itself(host: PretendHost, bin_dir: str) -> 
     assert '"bridge-copy" is not an IPAM plugin' in said, said
 
 
-# -- what keeps a plugin from starting
+# -- faults that keep a plugin from starting
 
 
 def without_bundle(tree: Path, path: str, text: str | None) -> None:
@@ -188,7 +188,7 @@ def test_what_keeps_a_plugin_from_starting(site: Site, tree: Path, damage: str) 
         return
     assert_error(call(site.bin / "bridge"), word, "pycni bridge", str(tree))
     assert_error(call(site.bin / "host-local", env={"CNI_COMMAND": "STATUS"}), word, "pycni host-local", code=50)
-    # Nobody hears it without stdout; without the others it is the same.
+    # Without stdout the error is lost; without the others it is the same.
     for closed, heard in (
         ("0<&-", True),
         ("2>&-", True),
@@ -217,7 +217,7 @@ def test_cnitool_says_it_in_a_sentence(site: Site, tree: Path, damage: str) -> N
 
 @pytest.mark.parametrize("module", ["_socket", "_json", "errno", "marshal", "_imp"])
 def test_a_standard_library_in_part(site: Site, module: str) -> None:
-    """A missing module is told, unless the code knows another way."""
+    """The error names a missing module, unless the code has an alternative."""
     run = f"import sys; sys.modules[{module!r}] = None; sys.argv = sys.argv[1:]; exec(open(sys.argv[0]).read())"
     done = call("/usr/bin/python3", "-IS", "-c", run, site.bin / "bridge")
     if done.returncode:
@@ -225,7 +225,7 @@ def test_a_standard_library_in_part(site: Site, module: str) -> None:
 
 
 def test_older_pythons(site: Site) -> None:
-    """Each can parse the launchers, and says that it is too old."""
+    """Each can parse the launchers, which report that the Python is too old."""
     old = {number: path for number, path in interpreters().items() if number < OLDEST_OF_TOOLS}
     if not old:
         pytest.skip("no Python too old for cnitool on this machine")
@@ -241,7 +241,7 @@ def test_older_pythons(site: Site) -> None:
 
 
 def garbled(content: bytes, index: dict[str, tuple[int, int, bytes]]) -> Iterator[tuple[str, bytes]]:
-    """What a bundle may have become, with its name."""
+    """Yield damaged variants of a bundle, each with its name."""
     chance = random.Random(33)
     head = 8 + int(content[:8])
     places = [*range(20), *(chance.randrange(20, head) for _ in range(20))]
@@ -265,7 +265,7 @@ def garbled(content: bytes, index: dict[str, tuple[int, int, bytes]]) -> Iterato
 
 @pytest.mark.slow
 def test_a_garbled_bundle_is_passed_over(site: Site, tree: Path) -> None:
-    """So are the compiled files beside it, which were written with it."""
+    """The compiled files beside it, written with it, are skipped as well."""
     bundle = bundle_of(tree)
     content = bundle.read_bytes()
     cases = list(garbled(content, index_of(bundle)))
@@ -292,7 +292,7 @@ sys.stdout.buffer.write(bundle.build(pathlib.Path(sys.argv[1]), sys.argv[1]))
 
 
 def test_another_pythons_bundle_is_passed_over(site: Site, tree: Path) -> None:
-    """Under this one's name: the digests derive from the format of the compiled code, too."""
+    """It has this Python's name: the digests derive from the format of the compiled code as well."""
     mine = bundle_of(tree)
     others = [path for number, path in interpreters().items() if number >= OLDEST]
     others = [path for path in others if os.path.realpath(path) != os.path.realpath("/usr/bin/python3")]
@@ -305,7 +305,7 @@ def test_another_pythons_bundle_is_passed_over(site: Site, tree: Path) -> None:
 
 
 def test_a_module_that_is_garbled_and_needed_late(site: Site, tree: Path, tmp_path: Path) -> None:
-    """One beyond the order of the executable, which is imported in the call."""
+    """The module is not in the executable's fixed order; the call imports it."""
     bundle = bundle_of(tree)
     length, offset, _ = index_of(bundle)["shared.cni.log"]
     with bundle.open("r+b") as file:
@@ -318,7 +318,7 @@ def test_a_module_that_is_garbled_and_needed_late(site: Site, tree: Path, tmp_pa
 
 
 def test_the_digest_is_the_interpreters_own() -> None:
-    """Any flipped bit shows."""
+    """Any flipped bit changes it."""
     content = os.urandom(1000)
     assert digest(content) == digest(bytes(content)) and len(digest(content)) == 8
     assert all(digest(content[:n] + bytes([content[n] ^ 1]) + content[n + 1 :]) != digest(content) for n in range(1000))

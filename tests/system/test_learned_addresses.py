@@ -1,4 +1,4 @@
-"""bridge's fdbMaxLearned: a pod that sends from many MACs fills no more of the bridge's table than that."""
+"""bridge's fdbMaxLearned: a pod that sends from many MACs cannot fill more of the bridge's table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.net import links, netlink
 print(links.require(netlink.Netlink(), sys.argv[1])["IFLA_LINKINFO"]["IFLA_INFO_DATA"].get("IFLA_BR_FDB_MAX_LEARNED", "-"))
 """
 
-# Frames from as many MACs, to nobody.
+# Sends frames from as many MACs to an unused address.
 SEND = """
 import socket, sys
 link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -64,7 +64,7 @@ def test_a_pod_that_sends_from_many_macs(net: Network, host: PretendHost) -> Non
 
 
 def test_a_new_bridge_gets_the_limit_without_another_message(net: Network, host: PretendHost) -> None:
-    """The message that makes the bridge has it."""
+    """The message that creates the bridge contains it."""
     config = {key: value for key, value in net.config.items() if value is not ...}
     prefix = ("strace", "-qq", "-o", "/run/trace", "-e", "trace=sendto")
     sent = []
@@ -78,7 +78,7 @@ def test_a_new_bridge_gets_the_limit_without_another_message(net: Network, host:
 
 
 def test_without_the_key_nothing_is_set(net: Network, host: PretendHost) -> None:
-    """Neither on a new bridge nor on one that has another limit."""
+    """A new bridge gets no limit, and a bridge with another limit keeps it."""
     net.add("a", fdbMaxLearned=...)
     assert limit(host) == 0
     host.run("ip", "netns", "exec", "a", "python3", "-c", SEND, str(SENT))
@@ -91,7 +91,7 @@ def test_without_the_key_nothing_is_set(net: Network, host: PretendHost) -> None
 
 
 def test_a_bridge_that_was_there(net: Network, host: PretendHost) -> None:
-    """It gets the limit, as it gets the other settings, and loses it again if the ADD fails."""
+    """The bridge gets the limit with the other settings, and loses it again if the ADD fails."""
     host.run("sh", "-ec", "ip link add cni0 up type bridge")
     answer = net.unheard("a")
     assert answer.status == 1 and limit(host) == 0

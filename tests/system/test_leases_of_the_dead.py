@@ -1,4 +1,4 @@
-"""Leases whose pods are gone without a DEL: taken over by the ADD that needs them, and never those of the living."""
+"""Leases of pods that died without DEL: the ADD that needs them takes them over; living pods keep theirs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOTH = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/29"}], [{"subnet"
 
 
 class Node(tests.node.Node):
-    """A pretend host whose pods are attached by host-local alone, as a foreign main plugin calls it, or by bridge."""
+    """A pretend host; host-local alone, as a foreign main plugin calls it, or bridge attaches its pods."""
 
     def __init__(self, host: PretendHost, plugin: str) -> None:
         super().__init__(host, type=plugin, bridge="br0", ipam=SMALL)
@@ -42,7 +42,7 @@ def node(request: pytest.FixtureRequest, host: PretendHost) -> Node:
 
 @pytest.mark.row(25)
 def test_an_attachment_that_comes_back_takes_its_stale_lease_over(node: Node) -> None:
-    """Under its old path, where the kernel gives the namespace the old number, under another one, and again."""
+    """It returns under its old path, several times, and then under another one."""
     node.add("a")
     for _ in range(3):
         node.kill("a")
@@ -65,7 +65,7 @@ def test_its_other_address_goes_with_it(node: Node) -> None:
 
 @pytest.mark.row(15, 25)
 def test_one_that_is_alive_is_refused(node: Node) -> None:
-    """In its own namespace and in another one; and what it has stays."""
+    """In its own namespace and in another one; its lease stays."""
     (address,) = node.add("a")
     before = node.leases()
     for netns in ("/run/netns/a", node.host.netns("other"), "/run/netns/none"):
@@ -87,7 +87,7 @@ def test_an_interface_of_another_name_is_another_attachment(node: Node) -> None:
 
 @pytest.mark.row(25)
 def test_a_full_pool_of_dead_pods_is_not_full(node: Node) -> None:
-    """Nor is it for STATUS; the living keep what they have, and a pool full of them is full."""
+    """STATUS agrees; living pods keep their leases, and a pool full of them is full."""
     for pod in "abcde":
         node.add(pod)
     assert node.call("STATUS", "").code == 50
@@ -124,7 +124,7 @@ def test_an_address_that_is_asked_for(node: Node, how: str) -> None:
 
 @pytest.mark.row(25)
 def test_a_namespace_that_lives_on_without_its_path_keeps_bridges_lease(host: PretendHost) -> None:
-    """A process keeps it, and its link says so."""
+    """A process keeps the namespace, and the pod's link proves it."""
     node = Node(host, "bridge")
     for pod in "abcde":
         node.add(pod)
@@ -144,7 +144,7 @@ def test_a_namespace_that_lives_on_without_its_path_keeps_bridges_lease(host: Pr
 @pytest.mark.parametrize("path", ["", "/run/netns/none", "/etc/passwd", "/run/" + "x/" * 1500])
 @pytest.mark.row(25)
 def test_nothing_known_of_the_namespace_is_alive(host: PretendHost, path: str) -> None:
-    """No namespace, what is none, and a path too long to be noted: as an entry of an earlier release."""
+    """No namespace, a path to no namespace, and a path too long to be noted count as entries of an earlier release."""
     node = Node(host, "host-local")
     node.add("a")
     if path:
@@ -160,7 +160,7 @@ def test_nothing_known_of_the_namespace_is_alive(host: PretendHost, path: str) -
 
 @pytest.mark.row(25)
 def test_a_killed_call_in_between_forgets_no_mark(node: Node) -> None:
-    """It leaves the store unsealed, and the index is made anew."""
+    """It leaves the store unsealed, and the next call builds the index again."""
     node.add("a", ipam=BOTH)
     node.host.run("touch", STORE)
     node.kill("a")
@@ -171,7 +171,7 @@ def test_a_killed_call_in_between_forgets_no_mark(node: Node) -> None:
 
 @pytest.mark.row(25)
 def test_a_lease_that_the_reference_made_since_is_alive(host: PretendHost, reference_bin: str) -> None:
-    """For the same attachment and address: this suite's mark says nothing about it."""
+    """It has the same attachment and address, so this suite's mark proves nothing about it."""
     node = Node(host, "host-local")
     (address,) = node.add("a")
     host.drop_netns("a")

@@ -22,7 +22,7 @@ PRINTED = ("['10.244.1.2/24', 'fd00:244:1::2/64']\n", "pods\n['10.244.1.2', 'fd0
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The interpreter of an environment that has the package alone, built from a copy of the tree."""
+    """Return the interpreter of an environment that has the package alone, built from a copy of the tree."""
     directory = tmp_path_factory.mktemp("library")
     listed = subprocess.run(
         ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True

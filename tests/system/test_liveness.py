@@ -1,4 +1,4 @@
-"""Whether an attachment is alive, told from its mark: namespaces and links of the real kernel."""
+"""Liveness of an attachment, by its mark: namespaces and links of the real kernel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ print(json.dumps(mark(rest[0]) if verb == "mark" else is_dead(Owner("net", "c1",
 
 @pytest.fixture
 def marked(host: PretendHost) -> str:
-    """The mark of a pod's namespace."""
+    """Return the mark of a pod's namespace."""
     return str(ask(host, "mark", host.netns("pod")))
 
 
@@ -58,7 +58,7 @@ def test_dead_where_the_path_leads_to_another_namespace(host: PretendHost, marke
 
 
 def test_dead_where_a_new_namespace_has_the_inode_number_of_the_old(host: PretendHost, marked: str) -> None:
-    """The kernel gives the number out again at once: only the mark's time tells them apart."""
+    """The kernel reuses the number at once: only the mark's time tells them apart."""
     for _ in range(5):
         host.drop_netns("pod")
         host.netns("pod")
@@ -68,7 +68,7 @@ def test_dead_where_a_new_namespace_has_the_inode_number_of_the_old(host: Preten
 
 
 def test_dead_where_the_inode_number_is_the_same_and_the_time_is_not(host: PretendHost) -> None:
-    """On a busy machine the number may not come again; a file stands for the namespace here."""
+    """A busy machine may not reuse the number, so a file stands for the namespace."""
     host.run("touch", "/run/pod")
     marked = str(ask(host, "mark", "/run/pod"))
     assert ask(host, "is_dead", marked) is False
@@ -78,7 +78,7 @@ def test_dead_where_the_inode_number_is_the_same_and_the_time_is_not(host: Prete
 
 @pytest.mark.parametrize("through", ["/proc/{}/ns/net", "/run/link"])
 def test_alive_through_a_symbolic_link(host: PretendHost, through: str) -> None:
-    """The kernel makes the inode of /proc/PID/ns/net anew for each look, with another time."""
+    """The kernel makes a new inode of /proc/PID/ns/net for each look, with another time."""
     host.netns("pod")
     with host.popen("ip", "netns", "exec", "pod", "sh", "-c", "echo $$; cat") as keeper:
         path = through.format(read_line(keeper).decode().strip())

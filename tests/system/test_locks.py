@@ -1,4 +1,4 @@
-"""No user but root can hold a lock of the suite: such a process takes all that it can open, then calls do their work."""
+"""Only root can hold a lock of the suite: a user's process takes all that it can open, then calls do their work."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 @contextmanager
 def holding(process: subprocess.Popen[bytes]) -> Iterator[int]:
-    """Wait until the process holds what it can; yield their number, and end it."""
+    """Wait until the process holds all that it can; yield their number, and kill it."""
     with process:
         try:
             yield int(read_line(process))
@@ -68,7 +68,7 @@ def call(host: PretendHost, verb: str, keys: dict[str, Any], **more: Any) -> Any
 
 
 def pass_through(host: PretendHost) -> None:
-    """The whole life of a pod."""
+    """Call all verbs of a pod's life."""
     host.netns("pod")
     result: Any = None
     for keys in CHAIN:
@@ -99,7 +99,7 @@ def test_every_lock_of_the_plugins(host: PretendHost, found: str) -> None:
 
 
 def test_a_lock_file_that_others_hold_already(host: PretendHost) -> None:
-    """It gives way to a new one, since no call can be the holder; one that root holds does not."""
+    """It is replaced, since no call can be the holder; a file that root holds is not."""
     host.run("mkdir", "-p", "-m", "755", f"{NETWORKS}/net", *SIDECARS)
     host.run("touch", f"{NETWORKS}/net/lock")
     before = (host.root / f"{NETWORKS}/net/lock".lstrip("/")).stat().st_ino
@@ -113,7 +113,7 @@ def test_a_lock_file_that_others_hold_already(host: PretendHost) -> None:
     ("keys", "lock", "named"), [(CHAIN[0], f"{NETWORKS}/net", "lease"), (CHAIN[2], "/run/cni/.pycni/firewall", "note")]
 )
 def test_the_holder_is_named(host: PretendHost, keys: dict[str, Any], lock: str, named: str) -> None:
-    """Neither "another call", which it is not, nor nobody."""
+    """The error says neither "another call", which would be wrong, nor "no process"."""
     host.run("mkdir", "-p", "-m", "700", lock)
     host.netns("pod")
     previous = {"cniVersion": "1.1.0", "interfaces": [], "ips": [{"address": "10.1.0.2/24"}]}
@@ -128,7 +128,7 @@ def test_the_holder_is_named(host: PretendHost, keys: dict[str, Any], lock: str,
 
 
 def test_a_log_that_others_may_read(host: PretendHost) -> None:
-    """Its lines come without a wait, and a full one is replaced."""
+    """Calls write lines without a wait, and replace a full log."""
     host.run("mkdir", "-p", "/var/log")
     log = {"pycni": {"log": "/run/pycni.log", "size": 4096}}
     path = host.root / "run/pycni.log"
@@ -165,7 +165,7 @@ def test_the_runtimes_cache(host: PretendHost, installed: Path) -> None:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """Directories that every user can open."""
+    """Yield an installation in directories that every user can open."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         yield make_site(Path(directory))
@@ -184,7 +184,7 @@ def test_the_directories_of_an_installation(site: Site) -> None:
 
 @pytest.mark.parametrize("mode", [0o644, 0o600])
 def test_a_lock_file_that_an_installation_found(site: Site, mode: int) -> None:
-    """One that others can open is no run's; one that a killed run left is taken over."""
+    """A file that others can open is not a run's; a killed run's file is taken over."""
     site.bin.mkdir()
     lock = site.bin / ".pycni-lock"
     lock.touch()

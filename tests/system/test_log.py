@@ -1,4 +1,4 @@
-"""The log of calls: what stands in it, and that nothing that befalls it changes a call's answer."""
+"""The log of calls: its entries, and faults of the log, none of which changes a call's answer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def entries(host: PretendHost, path: str = LOG) -> list[dict[str, Any]]:
 
 
 def life(host: PretendHost, plugin: str, config: dict[str, Any]) -> list[Answer]:
-    """Every verb once, each with success."""
+    """Call every verb once, each with success."""
     netns = host.netns("pod")
     answers = [host.cni(plugin, "ADD", config, netns=netns)]
     config = config | {"prevResult": answers[0].json}
@@ -141,7 +141,7 @@ def test_an_executed_ipam_plugin_logs_itself(host: PretendHost, tmp_path: Path) 
 FULL = "mkdir -p -m 700 {0}; for n in $(seq 2 6); do printf 'other\\r\\neth0' >{0}/10.7.0.$n; done".format(
     "/var/lib/cni/networks/net"
 )
-# what fails: what makes it fail, verb, configuration, variables, and the step and errno in the log
+# name: command that causes it, verb, configuration, variables, and the step and errno in the log
 FAILURES: dict[str, tuple[str, str, Any, dict[str, str | None], str, str | None]] = {
     "variable missing": (":", "ADD", BRIDGE, {"CNI_IFNAME": None}, "start", None),
     "verb unknown": (":", "FOO", BRIDGE, {}, "start", None),
@@ -321,14 +321,14 @@ def test_the_owners_mode_is_left(host: PretendHost) -> None:
 
 
 def test_many_calls_at_once_and_three_files(host: PretendHost) -> None:
-    """32 at a time; the two full files and the current one have them all, each whole."""
+    """32 calls run at a time; the two full files and the current one have all lines, each whole."""
     size = 60_000
     switch_on(host, {"log": LOG, "size": size})
     calls = [Call("loopback", "STATUS", BASE, {"CNI_CONTAINERID": f"c{number}"}) for number in range(480)]
     answers = batch.run(host, calls, at_once=32)
     assert {(answer.status, answer.stderr) for answer in answers} == {(0, "")}
     files = [text_of(host, path) for path in (LOG, f"{LOG}.1", f"{LOG}.2")]
-    # who did not get the lock in a second writes all the same
+    # a call without the lock after a second writes all the same
     assert files[0] and files[1] and all(len(text) < 1.3 * size for text in files)
     found = [line["containerID"] for path in (LOG, f"{LOG}.1", f"{LOG}.2") for line in entries(host, path)]
     assert sorted(found) == sorted(f"c{number}" for number in range(480))
@@ -389,7 +389,7 @@ def test_a_call_that_is_told_to_end(host: PretendHost, tmp_path: Path) -> None:
 
 
 def test_told_to_end_after_the_answer(host: PretendHost) -> None:
-    """While it waits to write its line: the answer has been given, so the call is a success, and is logged."""
+    """The signal comes while the call waits to write its line: it has answered, so it is a success, and is logged."""
     switch_on(host)
     path = host.root / LOG.lstrip("/")
     host.cni("loopback", "VERSION", BASE)

@@ -1,4 +1,4 @@
-"""Container ids and networks of any length, through the whole life of a chain: what their names become has room."""
+"""Container IDs and networks of any length, through the whole life of a chain: the derived names fit."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Pod:
 
 
 def left(host: PretendHost) -> Any:
-    """Links, files, elements of nf_tables, and rules of iptables that are a pod's."""
+    """Return a pod's links, files, elements of nf_tables, and rules of iptables."""
     shown = json.loads(host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]
     held = [thing["name"] for entry in shown for thing in entry.values() if thing.get("elem")]
     files = [path for path in host.snapshot()["files"] if not path.endswith(("/lock", "/boot"))]
@@ -86,7 +86,7 @@ def left(host: PretendHost) -> Any:
 
 
 def prepare(host: PretendHost, plugins: list[dict[str, Any]]) -> Any:
-    """What is left by one that came and went."""
+    """Attach and detach one pod; return the state that is left."""
     pod = Pod(host, plugins, "first", "net")
     pod.add()
     pod.delete()
@@ -120,7 +120,7 @@ def test_container_ids(host: PretendHost, length: int, backend: str) -> None:
 
 @pytest.mark.parametrize("length", [64, 240, 300, 5000])
 def test_two_ids_with_one_beginning_are_two(host: PretendHost, length: int) -> None:
-    """GC of one, and its DEL, leave the other as it is."""
+    """GC and DEL of one leave the other as it is."""
     plugins = [BRIDGE, {"type": "bandwidth", **LIMITS}, TUNING]
     one = Pod(host, plugins, "c" * length + "1", "net")
     one.add()
@@ -142,7 +142,7 @@ def test_two_ids_with_one_beginning_are_two(host: PretendHost, length: int) -> N
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 @pytest.mark.parametrize("length", [101, 255, 300, 5000])
 def test_networks(host: PretendHost, length: int, backend: str) -> None:
-    """host-local's directory alone sets a limit, and says so; DEL and GC have nothing to do then."""
+    """Only host-local's directory sets a limit, and the error says so; DEL and GC then have nothing to do."""
     plugins = chain(backend)
     before = prepare(host, plugins)
     pod = Pod(host, plugins, "c" * 300, "n" * length)
@@ -163,7 +163,7 @@ def test_networks(host: PretendHost, length: int, backend: str) -> None:
 
 
 def test_records_of_tuning_keep_the_references_name_where_it_fits(host: PretendHost) -> None:
-    """With the suffix that a file has while it is written; a digest stands for the others, with the names inside."""
+    """The suffix of a file during its writing must fit as well. Longer names become a digest, with the names inside."""
     directory = host.root / "run/cni/tuning"
     for length in (64, 230, 231, 255):
         pod = Pod(host, [BRIDGE, TUNING], "c" * length, "net")

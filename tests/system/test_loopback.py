@@ -1,4 +1,4 @@
-"""loopback: `lo` comes up and goes down."""
+"""loopback: `lo` up and down."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_without_ipv6(host: PretendHost) -> None:
 
 @pytest.mark.parametrize("was_up", [True, False])
 def test_a_strange_address_is_an_error(host: PretendHost, was_up: bool) -> None:
-    """And `lo` is left as it was found."""
+    """`lo` stays as it was."""
     netns = host.netns("a")
     host.run("ip", "-n", "a", "address", "add", "10.2.2.2/32", "dev", "lo")
     host.run("ip", "-n", "a", "link", "set", "lo", "up" if was_up else "down")
@@ -83,7 +83,7 @@ def test_a_strange_address_is_an_error(host: PretendHost, was_up: bool) -> None:
 
 @pytest.mark.parametrize("where", ["", "/run/netns/gone", "file", "fifo", "host"])
 def test_where_there_is_no_pod(host: PretendHost, where: str) -> None:
-    """ADD and CHECK fail with the code that says why. DEL has nothing to do, above all in the host's own namespace."""
+    """ADD and CHECK fail with the fitting code. DEL does nothing, least of all in the host's own namespace."""
     host.run("sh", "-c", "mkdir -p /run/netns; touch /run/netns/file; mkfifo /run/netns/fifo")
     path = {"file": "/run/netns/file", "fifo": "/run/netns/fifo", "host": "/proc/1/ns/net"}.get(where, where)
     code = {"": 4, "/run/netns/gone": 3}.get(where, 8)

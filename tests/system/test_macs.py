@@ -1,11 +1,13 @@
-"""A MAC that is asked for: refused if another link on the bridge has it, by bridge and by tuning."""
+"""Requested MACs: bridge and tuning refuse one that another link on the bridge has."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+import tests.node
 from tests.faults import batch
 from tests.pretend import Answer, PretendHost, read_line
 
@@ -13,40 +15,29 @@ pytestmark = pytest.mark.row("mac")
 
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
 CONFIG: dict[str, Any] = {
-    "cniVersion": "1.0.0", "name": "net", "bridge": "cni0", "isDefaultGateway": True,
+    "cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "cni0", "isDefaultGateway": True,
     "ipam": {"type": "host-local", "ranges": RANGES},
 }  # fmt: skip
 FREE = "02:00:00:00:00:77"
 
 
-class Node:
+class Node(tests.node.Node):
     """A host with a bridge that has an uplink, and pods on it."""
 
+    DEFAULTS = CONFIG
+
     def __init__(self, host: PretendHost) -> None:
-        self.host = host
-        self.results: dict[str, Any] = {}
+        super().__init__(host)
         host.run("sh", "-ec", "ip link add up0 type ifb; ip link set up0 up")
-        self.must_add("first", uplinks=["up0"])
+        self.add("first", uplinks=["up0"])
 
-    def add(self, pod: str, *, mac: str = "", args: str = "", cni: dict[str, str] | None = None, **keys: Any) -> Answer:
-        if not (self.host.root / f"run/netns/{pod}").exists():
-            self.host.netns(pod)
-        more = {"runtimeConfig": {"mac": mac}, "args": {"cni": cni or {}}}
-        return self.host.cni("bridge", "ADD", {**CONFIG, **more, **keys}, netns=f"/run/netns/{pod}", container_id=pod, args=args)  # fmt: skip
+    def call(self, verb: str, pod: str, keys: Mapping[str, Any] = {}, /, *, mac: str = "", cni: dict[str, str] | None = None, **more: Any) -> Answer:  # fmt: skip
+        asked = {"runtimeConfig": {"mac": mac}, "args": {"cni": cni or {}}} if verb == "ADD" else {}
+        return super().call(verb, pod, {**asked, **keys}, **more)
 
-    def must_add(self, pod: str, **keys: Any) -> None:
-        answer = self.add(pod, **keys)
-        assert answer.status == 0, answer
-        self.results[pod] = answer.json
-
-    def delete(self, pod: str) -> None:
-        answer = self.host.cni("bridge", "DEL", CONFIG, netns=f"/run/netns/{pod}", container_id=pod)
-        assert answer.status == 0, answer
-
-    def tune(self, verb: str, pod: str, *, args: str = "", cni: dict[str, str] | None = None, **keys: Any) -> Answer:
-        before = {"prevResult": self.results[pod], "args": {"cni": cni or {}}}
-        config = {"cniVersion": "1.0.0", "name": "net", **before, **keys}
-        return self.host.cni("tuning", verb, config, netns=f"/run/netns/{pod}", container_id=pod, args=args)
+    def tune(self, verb: str, pod: str, *, cni: dict[str, str] | None = None, **more: Any) -> Answer:
+        keys = {"type": "tuning", "bridge": ..., "ipam": ..., "isDefaultGateway": ...}
+        return super().call(verb, pod, {**keys, "prevResult": self.results[pod], "args": {"cni": cni or {}}}, **more)
 
     def new_index(self) -> int:
         """Return the index that the kernel gives to a new link."""
@@ -56,60 +47,55 @@ class Node:
         return int(probe["ifindex"])
 
     def macs(self, pod: str) -> dict[str, str]:
-        """By the name of what has each."""
+        """Return the MACs by the names of the links that have them."""
         bridge, port, inside = self.results[pod]["interfaces"][:3]
         (uplink,) = self.host.ip("link", "show", "up0")
         return {"bridge cni0": bridge["mac"], f"port {port['name']}": port["mac"],
                 f"link eth0 behind port {port['name']}": inside["mac"], "port up0": uplink["address"]}  # fmt: skip
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Node:
-    return Node(host)
-
-
 @pytest.mark.parametrize("how", ["runtimeConfig", "args", "CNI_ARGS"])
 def test_a_mac_that_another_has(node: Node, how: str) -> None:
-    """The bridge, its uplink, a pod, and the host's end of one; whatever key asks, in whatever letters."""
+    """The bridge, its uplink, a pod, and the host's end of one; asked for by each key, in either case of letters."""
     node.host.netns("c")
     before = node.host.snapshot()
     for holder, mac in node.macs("first").items():
         answer = {
-            "runtimeConfig": lambda mac=mac: node.add("c", mac=mac.upper()),
-            "args": lambda mac=mac: node.add("c", cni={"mac": mac}),
-            "CNI_ARGS": lambda mac=mac: node.add("c", args=f"MAC={mac}"),
+            "runtimeConfig": lambda mac=mac: node.call("ADD", "c", mac=mac.upper()),
+            "args": lambda mac=mac: node.call("ADD", "c", cni={"mac": mac}),
+            "CNI_ARGS": lambda mac=mac: node.call("ADD", "c", args=f"MAC={mac}"),
         }[how]()
         assert answer.code == 7 and f"is the MAC of {holder}" in answer.json["msg"], answer
         assert mac in answer.json["msg"] and how in answer.json["msg"], answer
         assert node.host.snapshot() == before
     last = node.new_index()
-    assert node.add("c", mac=node.macs("first")["port up0"]).code == 7
+    assert node.call("ADD", "c", mac=node.macs("first")["port up0"]).code == 7
     assert node.new_index() == last + 1, "the refused call made a link"
-    node.must_add("c", mac=FREE)
+    node.add("c", mac=FREE)
 
 
 def test_another_networks_pod_on_the_bridge(node: Node) -> None:
-    node.must_add("c", mac=FREE, name="other")
-    assert "pycni:other/c/eth0" in node.add("d", mac=FREE).json["msg"]
-    node.must_add("d", mac=FREE, bridge="cni1", ipam={"type": "host-local", "subnet": "10.2.0.0/24"})
+    node.add("c", mac=FREE, name="other")
+    assert "pycni:other/c/eth0" in node.call("ADD", "d", mac=FREE).json["msg"]
+    node.add("d", mac=FREE, bridge="cni1", ipam={"type": "host-local", "subnet": "10.2.0.0/24"})
 
 
 def test_the_same_pod_and_its_heirs(node: Node) -> None:
-    """A repeated ADD hears that the pod is attached; whoever comes after it may have its MAC, with or without DEL."""
-    node.must_add("c", mac=FREE)
-    repeated = node.add("c", mac=FREE)
+    """A repeated ADD reports that the pod is attached; a later pod may have its MAC, with or without DEL."""
+    node.add("c", mac=FREE)
+    repeated = node.call("ADD", "c", mac=FREE)
     assert repeated.code == 999 and "attached already" in repeated.json["msg"], repeated
     node.delete("c")
-    node.must_add("c", mac=FREE)
+    node.add("c", mac=FREE)
     node.host.drop_netns("c")
-    node.must_add("d", mac=FREE)
+    node.add("d", mac=FREE)
     node.host.drop_netns("d")
-    node.must_add("d", mac=FREE)
+    node.add("d", mac=FREE)
     # a process that is inside keeps the namespace for half a second more
     with node.host.popen("ip", "netns", "exec", "d", "sh", "-c", "echo; exec sleep 0.5") as inside:
         read_line(inside)
         node.host.drop_netns("d")
-        node.must_add("e", mac=FREE)
+        node.add("e", mac=FREE)
 
 
 def test_of_several_at_once_one_at_most(host: PretendHost) -> None:
@@ -126,8 +112,8 @@ def test_of_several_at_once_one_at_most(host: PretendHost) -> None:
 
 @pytest.mark.parametrize("how", ["mac", "runtimeConfig", "args", "CNI_ARGS"])
 def test_tuning(node: Node, how: str) -> None:
-    """A pod's MAC is set to none that the bridge or a neighbour has; its own, and a free one, are fine."""
-    node.must_add("c")
+    """tuning refuses a MAC of the bridge or of a neighbour; the pod's own, and a free one, are fine."""
+    node.add("c")
     own = node.results["c"]["interfaces"][2]["mac"]
     before = node.host.snapshot(["c"])
     for holder, mac in node.macs("first").items():
@@ -151,7 +137,7 @@ def test_tuning(node: Node, how: str) -> None:
 
 
 def test_tuning_of_a_link_that_leads_to_no_bridge(node: Node) -> None:
-    """Nobody else is on its wire."""
+    """No other link is on its wire."""
     node.host.run("sh", "-ec", "ip netns add e; ip link add name veth-e type veth peer name eth0 netns e")
     node.results["e"] = {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/e"}], "ips": []}
     bridge = node.macs("first")["bridge cni0"]

@@ -1,4 +1,4 @@
-"""Many links: a bridge that can have no more ports, and garbage collection of hundreds at once."""
+"""Many links: a bridge without room for ports, and garbage collection of hundreds at once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def leave_behind(host: PretendHost, kind: str, network: str, number: int) -> set
 
 @pytest.mark.row(16)
 def test_a_full_bridge(host: PretendHost) -> None:
-    """Code 11 with the number, nothing left of the pod, and STATUS says so before; one port less, and it works."""
+    """ADD fails with code 11 and the number and leaves nothing; STATUS reports it. With one port less, ADD succeeds."""
     net = Network(host, isGateway=True, ipam=host_local("10.1.0.0/24"))
     fill(host, MOST_PORTS)
     status = net.call("STATUS", "a")
@@ -71,7 +71,7 @@ def test_uplinks_need_room(host: PretendHost) -> None:
 @pytest.mark.row(16)
 @pytest.mark.parametrize(("plugin", "kind"), [("bridge", "veth"), ("bandwidth", "ifb")])
 def test_garbage_collection_deletes_all_at_once(host: PretendHost, plugin: str, kind: str) -> None:
-    """One request for all, whose wait for the kernel's readers is one; links of others stay."""
+    """One request deletes all, so the kernel waits for its readers once; links of other networks stay."""
     leave_behind(host, kind, "net", STALE)
     others = leave_behind(host, kind, "other", 2)
     before = links_of(host)
@@ -89,7 +89,7 @@ def test_garbage_collection_deletes_all_at_once(host: PretendHost, plugin: str, 
 
 
 def test_garbage_collection_by_several_at_once(host: PretendHost) -> None:
-    """Each may delete links that another has just put into its group: no error, and nothing left."""
+    """Each may delete links that another has put into its group: no error, and nothing left."""
     config: dict[str, Any] = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "cni.dev/valid-attachments": []}
     gc = f"CNI_COMMAND=GC CNI_PATH={host.bin_dir} {host.bin_dir}/bridge </run/config >>/run/said"
     delete = f"CNI_COMMAND=DEL CNI_CONTAINERID=stale$n CNI_IFNAME=eth0 CNI_PATH={host.bin_dir} {host.bin_dir}/bridge"

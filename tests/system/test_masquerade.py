@@ -1,4 +1,4 @@
-"""bridge with ipMasq: what the outside sees, what the rule set is, and what is left of it."""
+"""bridge with ipMasq: the addresses seen outside, the rule set, and the state after DEL."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 import tests.node
 from tests.faults import batch
+from tests.node import DEAF
 from tests.pretend import Answer, PretendHost, read_line
 
 V4, V6 = "10.1.0.0/16", "fd00:1::/64"
@@ -18,7 +19,7 @@ CONFIG: dict[str, Any] = {
     "cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True,
     "ipam": {"type": "host-local", "ranges": [[{"subnet": V4}], [{"subnet": V6}]]},
 }  # fmt: skip
-# A neighbour of the node that knows the way to the pods: it can answer whatever source it sees.
+# A neighbour of the node with routes to the pods: it can answer any source.
 OUTSIDE = """
 ip netns add outside
 ip link add uplink type veth peer name eth0 netns outside
@@ -67,7 +68,7 @@ else:
     sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, bytes(8) + uplink.to_bytes(4, sys.byteorder))
 sender.sendto(b"x", (destination, 9))
 """
-# Prints where each of two datagrams comes from, to whatever address or group it was sent.
+# Prints the source of each of two datagrams to any address or group.
 LISTEN = """
 import socket, sys
 link = socket.if_nametoindex("eth0").to_bytes(4, sys.byteorder)
@@ -102,11 +103,11 @@ class Node(tests.node.Node):
         return self.call("GC", "", {"cni.dev/valid-attachments": attachments}, **more)
 
     def seen(self, pod: str, destination: str) -> str:
-        """The source address that the destination sees."""
+        """Return the source address that the destination sees."""
         return self.host.run("ip", "netns", "exec", pod, sys.executable, "-c", CLIENT, destination).stdout.strip()
 
     def elements(self) -> dict[str, list[Any]]:
-        """The elements of each set and map in the tables of the suite."""
+        """Return the elements of each set and map in the tables of the suite."""
         found = {}
         for entry in json.loads(self.host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]:
             for one in (entry[kind] for kind in ("set", "map") if kind in entry):
@@ -127,7 +128,7 @@ def test_without_it_the_outside_sees_the_pod(node: Node) -> None:
 
 
 def test_not_within_the_pods_own_network(node: Node) -> None:
-    """What is of that network and lies elsewhere sees the pod itself, as the other pods and the node do."""
+    """Hosts elsewhere with addresses of that network see the pod itself, as the other pods and the node do."""
     node.add("a")
     node.add("b")
     for version, gateway, elsewhere in (("-4", "10.1.0.1", "10.1.9.9"), ("-6", "fd00:1::1", "fd00:1::9:9")):
@@ -150,7 +151,7 @@ def test_not_to_multicast_groups(node: Node, place: int, neighbour: str, group: 
 
 
 def test_networks_that_are_exempt(node: Node) -> None:
-    """kubenet's rule: what goes to them, and what goes to the node, shows the pod; all else the node."""
+    """kubenet's rule: traffic to them and to the node shows the pod's address; all other traffic the node's."""
     exempt = ["172.16.0.0/12", "fd00:55::7/48"]
     node.add("a", nonMasqueradeCIDRs=exempt)
     v4, v6 = node.addresses("a")
@@ -171,12 +172,12 @@ def test_pods_of_a_network_share_their_chains(node: Node) -> None:
     node.add("d", name="other", bridge="cni1", ipam={"type": "host-local", "subnet": "10.2.0.0/24"})
     text = node.host.run("nft", "list", "ruleset").stdout
     assert len(re.findall(r"chain masq-\w+ {", text)) == 3
-    node.host.run("nft", "--check", "-f", "-", input=text)  # what an administrator saves can be loaded again
+    node.host.run("nft", "--check", "-f", "-", input=text)  # an administrator can load a saved rule set again
 
 
 @pytest.mark.parametrize("state", ["whole", "netns empty", "netns gone", "with prevResult"])
 def test_delete(node: Node, state: str) -> None:
-    """Twice; the other pod keeps its own."""
+    """DEL succeeds twice; the other pod keeps its own state."""
     node.add("a")
     node.add("b")
     if state == "netns gone":
@@ -199,7 +200,7 @@ def test_delete(node: Node, state: str) -> None:
     ("flush set inet pycni attachments", ["net/a/eth0 is not registered"]),
 ])  # fmt: skip
 def test_a_flushed_rule_set(node: Node, damage: str, words: list[str]) -> None:
-    """CHECK names what is lost, the next ADD has all that it needs, DEL succeeds and GC clears away the rest."""
+    """CHECK names the losses, the next ADD restores all that it needs, DEL succeeds and GC deletes the rest."""
     node.add("a")
     assert node.check("a") == ""
     node.host.run("nft", damage)
@@ -214,7 +215,7 @@ def test_a_flushed_rule_set(node: Node, damage: str, words: list[str]) -> None:
 
 
 def test_garbage_collection(node: Node) -> None:
-    """Attachments of this network that are not valid; in the end the chains that they shared, too."""
+    """It removes invalid attachments of this network, and finally their shared chains."""
     for pod in ("a", "b", "c"):
         node.add(pod)
     node.add("d", name="other", bridge="cni1", ipam={"type": "host-local", "subnet": "10.2.0.0/24"})
@@ -228,7 +229,7 @@ def test_garbage_collection(node: Node) -> None:
 
 
 def test_an_address_that_is_leased_anew(node: Node) -> None:
-    """Its last owner never got a DEL; the one that comes later must not take the rules from who has the address now."""
+    """Its last owner never got a DEL; a late DEL must not take the rules from the current owner."""
     node.add("a")
     node.host.drop_netns("a")
     node.host.run("sh", "-c", "rm -r /var/lib/cni/networks")
@@ -239,9 +240,9 @@ def test_an_address_that_is_leased_anew(node: Node) -> None:
 
 
 def test_a_failed_add_leaves_nothing(node: Node) -> None:
-    """Nobody hears the answer, which is after all is done."""
+    """The ADD fails at its very end: it cannot write its answer."""
     node.host.netns("a")
-    answer = node.call("ADD", "a", prefix=("sh", "-c", 'exec "$0" >&-'))
+    answer = node.call("ADD", "a", prefix=DEAF)
     assert answer.status == 1
     assert node.elements() == {"attachments": [], "masq4": [], "masq6": []}
 
@@ -277,14 +278,14 @@ def test_at_layer_2_there_is_nothing_to_masquerade(node: Node) -> None:
 
 
 def nat(node: Node) -> list[str]:
-    """The suite's and the reference's rules and chains in iptables."""
+    """Return the suite's and the reference's rules and chains in iptables."""
     text = node.host.run("iptables-save", "-t", "nat").stdout + node.host.run("ip6tables-save", "-t", "nat").stdout
     return [line.partition(" [")[0] for line in text.splitlines() if "CNI-" in line]
 
 
 @pytest.mark.parametrize("state", ["whole", "netns empty", "netns gone"])
 def test_by_iptables(node: Node, state: str) -> None:
-    """As by nf_tables: what the outside sees, CHECK, DEL of one pod, GC of the other."""
+    """The effects equal those of nf_tables: addresses seen outside, CHECK, DEL of one pod, GC of the other."""
     keys: dict[str, Any] = {"ipMasqBackend": "iptables", "nonMasqueradeCIDRs": ["172.16.0.0/12", "fd00:55::/48"]}
     for pod in ("a", "b"):
         node.add(pod, **keys)
@@ -308,7 +309,7 @@ def test_by_iptables(node: Node, state: str) -> None:
 
 
 def test_chains_that_only_name_the_network_stay(node: Node) -> None:
-    """Somebody's chain whose comment looks like this suite's is told by its name, which derives from the container."""
+    """A stranger's chain may have a comment like this suite's; its name does not derive from the container."""
     for pod in ("a", "b"):
         node.add(pod, ipMasqBackend="iptables")
     chain = f"CNI-{'a' * 24}"
@@ -323,7 +324,7 @@ def test_chains_that_only_name_the_network_stay(node: Node) -> None:
 
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 def test_hand_over_by_iptables(node: Node, reference_bin: str, backend: str) -> None:
-    """The same rules as the reference's, and each ends what the other began, this suite whatever its own backend."""
+    """The rules equal the reference's, and each suite deletes the other's, this one whichever backend is set."""
     node.host.netns("a")
 
     def call(command: str, bin_dir: str | None, **keys: Any) -> Any:
@@ -346,7 +347,7 @@ def test_hand_over_by_iptables(node: Node, reference_bin: str, backend: str) -> 
 
 
 def injecting(number: int, error: str) -> tuple[str, ...]:
-    """The n-th socket of the call cannot be had."""
+    """Return a tracer that lets the n-th socket of the call fail."""
     return (
         "strace",
         "-qq",
@@ -360,7 +361,7 @@ def injecting(number: int, error: str) -> tuple[str, ...]:
 
 
 def test_a_kernel_without_nf_tables(node: Node) -> None:
-    """STATUS and ADD say so, ADD leaves nothing; DEL and GC have nothing to do there, and do the rest."""
+    """STATUS and ADD report it, ADD leaves nothing; DEL and GC skip nf_tables and do the rest."""
     node.host.netns("a")
     missing = "EPROTONOSUPPORT"
     # the same sockets in each ADD: for an IPv6 address it opens one more if it has to wait for the kernel
@@ -385,7 +386,7 @@ def test_a_kernel_without_nf_tables(node: Node) -> None:
 
 
 def test_status(node: Node) -> None:
-    """Asking makes nothing, whether there is something or not."""
+    """STATUS creates nothing, with rules or without."""
     assert node.call("STATUS", "").status == 0
     assert node.host.run("nft", "list", "ruleset").stdout == ""
     node.add("a")
@@ -398,7 +399,7 @@ def test_status(node: Node) -> None:
 
 
 def test_first_adds_at_once(host: PretendHost) -> None:
-    """16 on a node that has neither the bridge nor the tables, several times."""
+    """16 ADDs run on a node without bridge and tables, several times."""
     batch.make_pods(host, 16)
     for _ in range(4):
 
@@ -422,7 +423,7 @@ def test_first_adds_at_once(host: PretendHost) -> None:
 @pytest.mark.parametrize("call", ["sendto", "recvfrom"])
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_killed_at_any_message(node: Node, verb: str, call: str) -> None:
-    """Before each message to the kernel, or before each answer is read; then DEL: nothing is left."""
+    """The call dies before each message to the kernel, or before each answer; DEL leaves nothing."""
     node.add("other")
     before = {name: len(elements) for name, elements in node.elements().items()}
     node.host.netns("a")
@@ -454,7 +455,7 @@ def test_killed_at_any_message(node: Node, verb: str, call: str) -> None:
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_killed_at_any_step_by_iptables(node: Node, verb: str) -> None:
-    """At each message, write and process; then DEL: nothing is left, and the other pod has its own."""
+    """The call dies at each message, write and process; DEL leaves nothing, and the other pod has its own rules."""
     keys: dict[str, Any] = {"ipMasqBackend": "iptables"}
     node.add("other", **keys)
     before = nat(node)
@@ -487,7 +488,7 @@ for n in range(200):
 
 
 def test_the_number_of_messages_does_not_grow(node: Node) -> None:
-    """With 1 pod and with 201: as many messages to nf_tables for ADD, DEL and CHECK, and no child process."""
+    """ADD, DEL and CHECK send as many messages to nf_tables with 1 pod as with 201, and start no child process."""
 
     def counted(command: str, **keys: Any) -> int:
         names = "trace=socket,sendto,sendmsg,clone,clone3,fork,vfork,execve"

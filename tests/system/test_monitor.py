@@ -1,4 +1,4 @@
-"""cnitool monitor: what it tells of what really happens, in whose name, and how it ends."""
+"""cnitool monitor: real events, their owners' names, and its end."""
 
 from __future__ import annotations
 
@@ -19,13 +19,8 @@ Event = dict[str, str]
 PATIENCE = 240  # seconds
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Node:
-    return Node(host)
-
-
 class Watched:
-    """A monitor that runs; `marks` bound what has been told so far."""
+    """A running monitor; `marks` delimit the lines printed so far."""
 
     def __init__(self, host: PretendHost, process: subprocess.Popen[bytes]) -> None:
         self.host, self.process = host, process
@@ -37,7 +32,7 @@ class Watched:
         return said.rstrip("\n")
 
     def until_now(self) -> list[str]:
-        """All lines up to one about something that this makes to happen after all else."""
+        """Return all lines up to the one about an event that this call causes last."""
         self.marks += 1
         mark = f"mark{self.marks}"
         self.host.run("ip", "link", "add", mark, "type", "bridge")
@@ -57,10 +52,10 @@ class Watched:
 
 @contextmanager
 def monitor(host: PretendHost, *args: str) -> Iterator[Watched]:
-    """A monitor that has said that it listens."""
+    """Start a monitor and wait until it listens."""
     process = host.popen(*CNITOOL, "monitor", *args, stdin=subprocess.DEVNULL)
     watched = Watched(host, process)
-    # what is waited for and never told is a failure, not a wait for ever
+    # a missing line fails the test instead of blocking it
     limit = Timer(PATIENCE, process.kill)
     limit.start()
     try:
@@ -119,7 +114,7 @@ def test_the_life_of_a_pod(node: Node) -> None:
 
 
 def test_pods_that_were_there_before(node: Node) -> None:
-    """Nothing is told of what was there; what changes has its names, and what does not change is not told."""
+    """Earlier state is not reported; changes carry its names."""
     node.attach("web1", "web")
     with monitor(node.host, "--json") as watched:
         assert watched.events() == []
@@ -190,7 +185,7 @@ def test_ports_that_are_no_pods(node: Node) -> None:
 
 
 def test_the_references_pod(node: Node, reference_bin: str) -> None:
-    """Its owner is told once the runtime has remembered it."""
+    """Its owner is printed once the runtime has cached it."""
     with monitor(node.host, "--json") as watched:
         result = node.attach("theirs", "db", bin_dir=reference_bin)
         link = result["interfaces"][1]["name"]
@@ -221,7 +216,7 @@ def test_one_network(node: Node) -> None:
 
 
 def test_an_id_that_another_namespace_gets(node: Node) -> None:
-    """The kernel gives the lowest free one: what was known by it must be forgotten with its namespace."""
+    """The kernel assigns the lowest free ID: all data about it must be forgotten with its namespace."""
     node.attach("web1", "web")
     with monitor(node.host, "--json") as watched:
         node.host.drop_netns("web1")

@@ -1,4 +1,4 @@
-"""bridge: when ADD answers, everybody reaches the pod: neighbours with an old MAC, others through the node."""
+"""bridge: after ADD every host reaches the pod: neighbours with an old MAC, others through the node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GATEWAYS = ("10.1.0.1", "fd00:1::1")
 PLACES = (None, "other", "lan")  # the host, another pod, a host behind a port of the bridge
 # Longer than any test: the kernel takes no other MAC from an ARP message that is not gratuitous for this time.
 LOCKTIME = 10**6
-# Connects to a TCP port that nobody listens on, and prints the number of segments that had to be sent again.
+# Connects to a closed TCP port, and prints the number of segments that were sent again.
 CONNECT = """
 import socket, sys
 address = sys.argv[1]
@@ -34,7 +34,7 @@ with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as cli
 
 
 def fixed(number: int = 9) -> dict[str, Any]:
-    """Ranges of one address, which go to each pod in turn."""
+    """Return ranges of one address, which each pod gets in turn."""
     ranges = []
     for subnet, gateway in zip((V4, V6), GATEWAYS, strict=True):
         one = f"{gateway[:-1]}{number}"
@@ -49,13 +49,13 @@ REUSES: dict[str, dict[str, Any]] = {
 
 
 class Node(Network):
-    """A node whose bridge has another pod and a port to `lan`, and which is the way from `far` to the pods."""
+    """A node whose bridge has another pod and a port to `lan`; `far` reaches the pods through it."""
 
     def __init__(self, host: PretendHost, **keys: Any) -> None:
         super().__init__(host, isDefaultGateway=True, **keys)
 
     def far(self) -> None:
-        """A host on the other side of the node."""
+        """Create a host on the other side of the node."""
         self.host.netns("far")
         self._pair("out0", "far")
         for family, near, away, subnet in ((4, "192.168.7.1", "192.168.7.2", V4), (6, "fd07::1", "fd07::2", V6)):
@@ -69,7 +69,7 @@ class Node(Network):
             self.host.run(*self._in("far"), "ping", "-c1", "-W9", near)
 
     def lan(self) -> None:
-        """A host behind a port of the bridge."""
+        """Create a host behind a port of the bridge."""
         self.host.netns("lan")
         self._pair("port0", "lan")
         if "uplinks" not in self.config:
@@ -86,19 +86,19 @@ class Node(Network):
         return () if place is None else ("ip", "netns", "exec", place)
 
     def reaches(self, place: str | None, address: str) -> bool:
-        """Whether the first and only echo request is answered."""
+        """Return True if the first and only echo request is answered."""
         ping = (*self._in(place), "ping", "-n", "-c1", f"-W{PATIENCE:.0f}", address)
         return self.host.run(*ping, check=False).returncode == 0
 
     def lock_neighbours(self) -> None:
-        """What a neighbour has just learnt it does not give up for an ordinary ARP message."""
+        """Make each neighbour keep the MAC that it has just learnt; ordinary ARP messages do not change it."""
         vlan = self.config.get("vlan")
         for place in PLACES if (self.host.root / "run/netns/lan").exists() else PLACES[:2]:
             link = "eth0" if place else f"{self.config['bridge']}.{vlan}" if vlan else self.config["bridge"]
             self.host.run(*self._in(place), "sysctl", "-qw", f"net/ipv4/neigh/{link}/locktime={LOCKTIME}")
 
     def retransmissions(self, address: str) -> int:
-        """How often `far` had to send a segment again until the pod answered; fails if it never did."""
+        """Return the number of segments that `far` sent again until the pod answered; fail if it never did."""
         return int(self.host.run(*self._in("far"), sys.executable, "-c", CONNECT, address).stdout)
 
 
@@ -108,7 +108,7 @@ def unreached(node: Node, places: tuple[str | None, ...] = PLACES) -> list[tuple
 
 @pytest.fixture
 def node(host: PretendHost) -> Node:
-    """With neighbours in each place that have learnt for good."""
+    """Return a node with neighbours in each place that keep the MACs they learn."""
     crowded = Node(host)
     crowded.add("other")
     crowded.lan()
@@ -162,7 +162,7 @@ def test_the_gateway_address_is_announced_as_well(host: PretendHost) -> None:
 
 @pytest.mark.row(21)
 def test_a_host_behind_an_uplink_learns_pod_and_gateway(host: PretendHost) -> None:
-    """All is new on this node, which was started anew; the host behind the uplink was not."""
+    """The node was restarted and has only new MACs; the host behind the uplink was not."""
     node = Node(host, uplinks=["port0"])
     node.lan()
     host.run("ip", "netns", "exec", "lan", "sysctl", "-qw", f"net/ipv4/neigh/eth0/locktime={LOCKTIME}")
@@ -175,7 +175,7 @@ def test_a_host_behind_an_uplink_learns_pod_and_gateway(host: PretendHost) -> No
 
 @pytest.mark.row(21)
 def test_a_pod_keeps_announcing_by_itself(node: Node) -> None:
-    """When somebody changes its MAC."""
+    """It announces a later change of its MAC."""
     node.add("a", ipam=fixed())
     assert unreached(node) == []
     node.host.run("ip", "-n", "a", "link", "set", "eth0", "address", "02:00:00:00:00:99")
@@ -184,7 +184,7 @@ def test_a_pod_keeps_announcing_by_itself(node: Node) -> None:
 
 @pytest.mark.row(21)
 def test_tuning_announces_a_new_mac(node: Node, host: PretendHost) -> None:
-    """Also of an interface that the kernel does not announce."""
+    """It announces one even on an interface that the kernel does not announce."""
     for number, switch in enumerate(("1", "0")):
         pod = f"a{number}"
         result = node.add(pod, ipam=fixed(), name="reused")
@@ -200,11 +200,11 @@ def test_tuning_announces_a_new_mac(node: Node, host: PretendHost) -> None:
 
 
 def test_an_announcement_that_cannot_be_sent(host: PretendHost) -> None:
-    """It is no reason for ADD to fail: the pod works, and its neighbours find out later."""
+    """ADD does not fail: the pod works, and its neighbours learn the MAC later."""
     node = Node(host)
     config = json.dumps({**node.config})
     netns = host.netns("a")
-    # without the capability for packet sockets, on a node whose sysctls cannot be set
+    # without the capability for packet sockets, on a node with read-only sysctls
     drop = ("setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw", "--")
     prepare(host, "a")
     read_only(host)
@@ -237,7 +237,7 @@ def test_the_first_pod_is_reached_from_outside_at_once(host: PretendHost, there:
 
 @pytest.mark.row(22)
 def test_all_of_several_first_pods_are_reached(host: PretendHost) -> None:
-    """Also those that found the bridge of another call."""
+    """Several ADDs run at once; some of them find the bridge that another has made."""
     node = Node(host)
     node.far()
     config = {**node.config, "cniVersion": "1.0.0"}
@@ -294,7 +294,7 @@ def test_a_strangers_bridge_keeps_its_detection(host: PretendHost) -> None:
 
 
 def test_a_bridge_without_a_link_local_address(host: PretendHost) -> None:
-    """There is nothing to wait for."""
+    """ADD has nothing to wait for."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 addrgenmode none up")
     node = Node(host)
     node.add("a")
@@ -312,7 +312,7 @@ MAC = "7e:00:00:00:00:01"  # higher than most
 
 @pytest.mark.parametrize("state", ["down", "up", "with its gateway address", "with a port"])
 def test_a_bridge_that_was_there_keeps_its_mac(host: PretendHost, state: str) -> None:
-    """From the moment that the port joins, as a monitor sees it, and for good."""
+    """A monitor sees the same MAC from the moment that the port joins."""
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     if state != "down":
         host.run("ip", "link", "set", "cni0", "up")
@@ -337,7 +337,7 @@ def test_a_bridge_that_was_there_keeps_its_mac(host: PretendHost, state: str) ->
 
 
 def test_neighbours_survive_the_next_add(host: PretendHost) -> None:
-    """The kernel forgets a link's neighbours when its MAC is set: that happens once."""
+    """The kernel forgets a link's neighbours when its MAC is set: only the first ADD sets it."""
     host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up")
     node = Node(host)
     node.add("a")
@@ -347,7 +347,7 @@ def test_neighbours_survive_the_next_add(host: PretendHost) -> None:
 
 
 def test_a_port_of_another_keeps_its_precedence(host: PretendHost) -> None:
-    """At layer 2 nothing is set: a bridge that took its MAC from a link of the node keeps it."""
+    """At layer 2 ADD sets no MAC: a bridge that took its MAC from a link of the node keeps it."""
     host.run("sh", "-c", f"ip link add cni0 type bridge; ip link set cni0 up; ip link add port0 address {MAC} type veth "
                          "peer name port1; ip link set port1 up; ip link set port0 master cni0 up")  # fmt: skip
     node = Node(host)
@@ -372,7 +372,7 @@ def test_ipv6_addresses_survive_a_link_that_was_down(host: PretendHost) -> None:
 @pytest.mark.parametrize("keys", [{}, {"ipam": host_local(V4)}, {"ipam": ..., "isDefaultGateway": False}],
                          ids=["dual stack", "IPv4", "layer 2"])  # fmt: skip
 def test_the_pods_link_is_up(host: PretendHost, keys: dict[str, Any]) -> None:
-    """Also where it has the index of its other end, which the kernel tells of its carrier once a second at most."""
+    """It is up even if it has the index of its other end; the kernel then reports carrier once a second at most."""
     node = Node(host)
     for pod in ("a", "even"):
         host.netns(pod)
@@ -385,11 +385,11 @@ def test_the_pods_link_is_up(host: PretendHost, keys: dict[str, Any]) -> None:
     assert port["operstate"] == "UP" and port["ifindex"] == host.ip("link", "show", "eth0", netns="a")[0]["ifindex"]
 
 
-# -- a node whose /proc/sys is read-only
+# -- a node with a read-only /proc/sys
 
 
 def prepare(host: PretendHost, *pods: str) -> None:
-    """Set what a node with a read-only /proc/sys has to have, and its pods' namespaces."""
+    """Set the sysctls that a node with a read-only /proc/sys needs, on the host and in its pods."""
     for path in ("ipv4/ip_forward=1", "ipv6/conf/all/forwarding=1"):
         host.run("sysctl", "-qw", f"net/{path}")
     for pod in pods:
@@ -403,7 +403,7 @@ def read_only(host: PretendHost) -> None:
 
 @pytest.mark.parametrize("subnets", [(V4,), (V4, V6)], ids=["IPv4", "dual stack"])
 def test_read_only_sysctls_that_are_right(host: PretendHost, subnets: tuple[str, ...]) -> None:
-    """ADD succeeds, and the pod is reached by all: neighbours with an old MAC, and from outside."""
+    """ADD succeeds, and all reach the pod: neighbours with an old MAC, and hosts outside."""
     node = Node(host)
     node.far()
     pods = ["other", "a", "b"]
@@ -434,7 +434,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_read_only_sysctls_that_are_wrong(host: PretendHost, wrong: str) -> None:
-    """The error names the sysctl, what it is, what it must be and what to do; nothing is left."""
+    """The error names the sysctl, its value, the required value and the remedy; nothing is left."""
     path, value, wanted, remedy = WRONG[wrong]
     node = Node(host)
     host.netns("a")
@@ -454,7 +454,7 @@ def test_read_only_sysctls_that_are_wrong(host: PretendHost, wrong: str) -> None
 
 @pytest.mark.parametrize("why", ["disabled", "forwarding", "without IPv6"])
 def test_read_only_sysctls_that_are_no_danger(host: PretendHost, why: str) -> None:
-    """No link accepts router advertisements that forwards, or has no IPv6."""
+    """A link that forwards, or has no IPv6, accepts no router advertisements."""
     node = Node(host)
     host.netns("a")
     host.run("sysctl", "-qw", "net/ipv4/ip_forward=1")

@@ -1,4 +1,4 @@
-"""The netlink codec on real kernel messages: each is decoded by it and by pyroute2, in a pretend host."""
+"""The netlink codec on real kernel messages: it and pyroute2 decode each, in a pretend host."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ip -6 route add fd02::/48 via fd00:1::5 metric 9 mtu 1280
 ip -6 route add default dev br0 pref high
 """
 
-# Prints, for each message of each dump, what both make of it.
+# Prints both parsers' results for each message of each dump.
 COMPARE = """
 import json, sys
 from pyroute2.netlink.rtnl import rtmsg
@@ -81,12 +81,12 @@ def messages(data):
 """
 
 
-# What pyroute2 does not know.
+# Attributes that pyroute2 does not know.
 BY_HAND = {attribute for rows in ATTRIBUTES_BY_HAND.values() for _, attribute, _ in rows}
 
 
 def differences(structure: str, ours: Any, theirs: Any, kinds: dict[str, Any], path: str = "") -> list[str]:
-    """Where the two differ in what the tables know; `kinds` are the tables."""
+    """Return the differences between the two in attributes that the tables know; `kinds` are the tables."""
     fields, _, attributes = kinds[structure]
     found = [f"{path}{name}: {ours.get(name)} != {theirs[name]}" for name in fields if ours.get(name) != theirs[name]]
     for name, (_, kind) in attributes.items():
@@ -149,7 +149,7 @@ def test_dumps(busy: PretendHost) -> None:
 
 
 def test_the_kernels_own_words(busy: PretendHost) -> None:
-    """The extended acknowledgement stands in the error."""
+    """The error contains the extended acknowledgement."""
     said = busy.python("""
 from shared.net import links, netlink, wire
 kernel = netlink.Netlink()
@@ -175,7 +175,7 @@ print(links.get(kernel, "nothing"), links.by_index(kernel, 999), links.delete(ke
 
 
 def test_an_overrun_buffer(busy: PretendHost) -> None:
-    """ENOBUFS: what is lost is read again. The socket also hears of links, more than its buffer holds."""
+    """ENOBUFS: lost messages are read again. The socket also receives news of more links than its buffer holds."""
     said = busy.python("""
 import socket
 from shared.net import links, netlink, wire
@@ -191,7 +191,7 @@ print(len(kernel.dump(wire.RTM_GETLINK)), links.get(kernel, "ifb7")["IFLA_MTU"])
 
 
 def test_an_overrun_buffer_in_the_middle_of_a_large_dump(busy: PretendHost) -> None:
-    """The kernel goes on with one dump at a time: before the next is asked for, the first has to be read out."""
+    """The kernel continues one dump at a time: the first must be read completely before the next request."""
     said = busy.python("""
 import socket
 from shared.net import links, netlink, wire
@@ -209,7 +209,7 @@ print(len(kernel.dump(wire.RTM_GETLINK)))
 
 
 def test_a_change_is_waited_for_by_notification(busy: PretendHost) -> None:
-    """A port that comes up and an address whose detection ends while the call waits, without polling."""
+    """During the wait, without polling, a port comes up and an address's detection ends."""
     said = busy.python("""
 import os, signal
 from shared import signals

@@ -1,4 +1,4 @@
-"""Netlink answers count from the kernel alone, whatever a process in the pod's namespace sends; a request has an end."""
+"""Only the kernel's netlink answers count, whatever a process in the pod's namespace sends; a request has an end."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_process_in_the_pod_sends_to_the_calls_sockets(
 
 
 def test_a_wait_heeds_the_kernels_news_alone(net: Network, host: PretendHost) -> None:
-    """A process may tell the pod's listeners anything: the call asks again only after the kernel's own notification."""
+    """A process may send the pod's listeners anything: the call asks again only after a notification of the kernel."""
     prefix = ("strace", "-qq", "-o", "/run/trace", "-e", "trace=sendto")
     config = {
         **net.config,
@@ -111,7 +111,7 @@ def test_a_wait_heeds_the_kernels_news_alone(net: Network, host: PretendHost) ->
 
 
 def test_a_datagram_is_judged_by_its_sender(host: PretendHost) -> None:
-    """A datagram may arrive before the socket is connected, as here, where the connection is undone."""
+    """A datagram may arrive before the socket is connected; here the connection is undone for that."""
     said = host.python("""
 import ctypes, socket, struct
 from shared.net import links, netlink
@@ -152,7 +152,7 @@ except ZeroDivisionError:
 
 
 def test_sigterm_ends_a_call_in_the_middle_of_an_answer(net: Network, host: PretendHost) -> None:
-    """The tenth part of a table with thousands of routes is the last thing that the call asks for."""
+    """The call's last request is the tenth part of a table with thousands of routes."""
     routes = "\n".join(f"route add 10.{99 + n // 65536}.{n // 256 % 256}.{n % 256} dev eth0" for n in range(20_000))
     host.run("ip", "-n", "a", "-batch", "-", input=routes + "\n")
     prefix = (

@@ -1,4 +1,4 @@
-"""CNI_NETNS_OVERRIDE: every verb of every plugin in the namespace that the plugin itself runs in, and never without it."""
+"""CNI_NETNS_OVERRIDE: every verb of every plugin works in the plugin's own namespace, and never without it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHAINED = [name for name in OTHERS if SAMPLES[name].before]
 
 
 class Own:
-    """A place whose plugins get their own network namespace for the pod's: the host's, or one entered before."""
+    """A place where plugins get their own network namespace as the pod's: the host's, or one entered before."""
 
     def __init__(self, host: PretendHost, inside: str) -> None:
         self.host = host
@@ -118,7 +118,7 @@ def test_every_verb(own: Own, plugin: str) -> None:
 @pytest.mark.parametrize("plugin", ["bridge", *OTHERS])
 @pytest.mark.row(7)
 def test_nothing_without_it(host: PretendHost, plugin: str, value: str | None) -> None:
-    """For the host's own links, a stranger's, and one that is not there: code 8, or for DEL "gone". Nothing is touched."""
+    """The host's own links, a stranger's and a missing one: code 8, or for DEL "gone". Nothing is touched."""
     own = Own(host, "")
     host.run("ip", "link", "add", "uplink", "up", "type", "veth", "peer", "name", "far")
     keys = BRIDGE if plugin == "bridge" else OTHERS[plugin]
@@ -144,7 +144,7 @@ def test_words_for_yes(host: PretendHost, value: str) -> None:
 
 @pytest.mark.parametrize("ifname", ["uplink", "port", "inner", "br0", "lo"])
 def test_an_interface_that_is_there_is_refused_and_stays(own: Own, ifname: str) -> None:
-    """By bridge's ADD; and no plugin's DEL, which the runtime sends then, touches it or its other end."""
+    """bridge's ADD refuses it. The runtime then calls DEL, and no plugin touches the interface or its other end."""
     where = ("ip", "-n", own.inside) if own.inside else ("ip",)
     tc = ("tc", "-n", own.inside) if own.inside else ("tc",)
     own.host.run(*where, "link", "add", "uplink", "up", "type", "veth", "peer", "name", "far")
@@ -162,7 +162,7 @@ def test_an_interface_that_is_there_is_refused_and_stays(own: Own, ifname: str) 
 
 
 def test_an_interface_of_another_network_is_no_renamed_networks(own: Own) -> None:
-    """In a namespace that pods share, of one container and name: DEL of a network that has nothing leaves it."""
+    """Pods share the namespace, with one container and name: DEL of a network without an interface leaves it."""
     assert own.call("bridge", "ADD", **{**BRIDGE, "name": "other"}).status == 0
     before = own.state()
     for plugin in ("bridge", "bandwidth", "firewall", "portmap"):
@@ -171,7 +171,7 @@ def test_an_interface_of_another_network_is_no_renamed_networks(own: Own) -> Non
 
 
 def test_a_namespace_of_a_pod_is_as_ever(host: PretendHost) -> None:
-    """With the variable, too."""
+    """The variable does not change it."""
     netns = host.netns("pod")
     own = Own(host, "")
     added = own.call("bridge", "ADD", **BRIDGE, netns=netns)

@@ -1,4 +1,4 @@
-"""shared/nft by effect: what is sent is what nft makes of the same words; the registry on a real rule set."""
+"""shared/nft by effect: the kernel shows its rules as it shows nft's; the registry on a real rule set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.pretend import PretendHost
 from tests.system import nft_rules
 
-OWN = ("handle", "table", "comment")  # what must differ
+OWN = ("handle", "table", "comment")  # keys that must differ
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def plain() -> Any:
 
 
 def listed(host: PretendHost, table: str) -> dict[str, list[Any]]:
-    """What `nft --json` shows of a table, by kind; rules as their expressions, in order."""
+    """Return the objects of a table in `nft --json`, by kind; rules as their expressions, in order."""
     found: dict[str, list[Any]] = {}
     for entry in json.loads(host.run("nft", "--json", "list", "ruleset").stdout)["nftables"]:
         for kind, thing in entry.items():
@@ -30,7 +30,7 @@ def listed(host: PretendHost, table: str) -> dict[str, list[Any]]:
 
 
 def test_rules_and_sets_are_what_nft_makes_of_them(plain: PretendHost) -> None:
-    """Each rule, of each prefix length too, and each set with its elements, as nft shows both."""
+    """nft shows each rule, of each prefix length, and each set with its elements the same way."""
     plain.run("nft", "-f", "-", input=nft_rules.in_nfts_words())
     plain.python("from tests.system.nft_rules import main; main()")
     ours, theirs = listed(plain, "ours"), listed(plain, "theirs")
@@ -99,7 +99,7 @@ def mechanism(host: PretendHost, script: str) -> str:
 
 
 def held(host: PretendHost) -> dict[str, list[str]]:
-    """The comments of the elements of each set and map, sorted."""
+    """Return the comments of the elements of each set and map, sorted."""
     tables = listed(host, "pycni")
     return {
         one["name"]: sorted(element["elem"]["comment"] if "elem" in element else element[0]["elem"]["comment"] for element in one.get("elem", []))
@@ -127,7 +127,7 @@ print(problems("c1", "10.1.0.5", "10.1.0.6", ports=(80, 81)))
 
 
 def test_what_never_was(plain: PretendHost) -> None:
-    """Nothing is made by asking and removing."""
+    """Asking and removing create nothing."""
     said = mechanism(plain, """
 remove("c1")
 registry.collect(kernel, R, "net", set())
@@ -164,7 +164,7 @@ for addresses in (["10.1.0.5"], ["10.1.0.6"]):
 
 
 def test_a_conflict(plain: PretendHost) -> None:
-    """Names who has it, and nothing is changed; with `replace` the new one gets it and the old one's DEL leaves it."""
+    """The error names the holder, and nothing changes; with `replace` the new owner keeps it after the old DEL."""
     mechanism(plain, "add('c1', '10.1.0.5', '10.1.0.7', ports=(80,))")
     before = text(plain)
     conflict = mechanism(plain, """
@@ -202,7 +202,7 @@ def test_an_element_that_leads_elsewhere(plain: PretendHost) -> None:
     "flush chain inet pycni pre; delete chain inet pycni pre; flush chain inet pycni post; delete map inet pycni ports",
 ])  # fmt: skip
 def test_a_damaged_rule_set(plain: PretendHost, damage: str) -> None:
-    """CHECK tells, and the next ADD leaves it as a first one does."""
+    """CHECK reports it, and the next ADD leaves the rule set of a first one."""
     mechanism(plain, "add('c2', '10.1.0.6')")
     whole = {
         kind: sorted(map(str, things)) for kind, things in listed(plain, "pycni").items() if kind in ("chain", "rule")
@@ -223,7 +223,7 @@ def test_a_damaged_rule_set(plain: PretendHost, damage: str) -> None:
 
 
 def test_many_elements(plain: PretendHost) -> None:
-    """An entry of several parts; what somebody took away does not keep the rest."""
+    """An entry of several parts is removed even if a stranger removed some of its elements."""
     script = "addresses = [f'10.1.{n // 250}.{n % 250}' for n in range(300)]\n"
     mechanism(plain, script + "add('c1', *addresses); print(problems('c1', *addresses))")
     texts = held(plain)["attachments"]
@@ -239,13 +239,13 @@ long = Owner("n" * 3000, "c" * 4000, 'e"th~')
 registry.add(kernel, R, long, elements("10.1.0.5"), chains=[chain()])
 assert registry.problems(kernel, R, long, elements("10.1.0.5"), [chain()]) == []
 """)  # fmt: skip
-    plain.run("nft", "-c", "-f", "-", input=text(plain))  # what nft shows it can read
+    plain.run("nft", "-c", "-f", "-", input=text(plain))  # nft can read its own output
     mechanism(plain, "registry.collect(kernel, R, 'n' * 3000, {('c' * 4000, 'eth0')})")
     assert held(plain) == EMPTY
 
 
 def test_collect(plain: PretendHost) -> None:
-    """Only this network's and this mechanism's, orphans too; chains in use stay, the others go."""
+    """GC deletes this network's and this mechanism's entries, orphans included; chains in use stay, the others go."""
     mechanism(plain, """
 for name, pod in (("a", "10.1.0.5"), ("b", "10.1.0.6"), ("c", "10.1.0.7")):
     add(name, pod)
@@ -282,7 +282,7 @@ for requests in ([good.add_request("x"), bad.add_request("x")], [bad.add_request
 
 
 def test_first_ones_at_once(plain: PretendHost) -> None:
-    """16 processes on a host without the table, again and again: each of them succeeds, and there is one of everything."""
+    """16 processes start on a host without the table, again and again: each succeeds, and no object appears twice."""
     said = mechanism(plain, """
 import subprocess
 for round in range(12):
@@ -316,7 +316,7 @@ for round in range(12):
 
 
 def test_a_flush_during_adds(plain: PretendHost) -> None:
-    """However often somebody flushes everything: an ADD succeeds, or at the least does not hang or leave half of itself."""
+    """While another process flushes everything, an ADD succeeds, or fails without hanging and without partial state."""
     said = mechanism(plain, """
 import subprocess
 flusher = os.fork()

@@ -1,4 +1,4 @@
-"""explain's nf_tables steps are nft's language: nft makes of them the rule set that the plugins make."""
+"""explain's nf_tables steps are nft's language: nft makes the same rule set from them as the plugins do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MARK = re.compile(r"\d+:\d+(:\d+)? (?=/run/netns/)")  # each namespace has its o
 
 
 class Kernel:
-    """Takes transactions and tells them; nothing is done."""
+    """Accepts transactions, keeps them and does nothing."""
 
     def __init__(self) -> None:
         self.recorder = Recorder(0, 0, dict)
@@ -35,11 +35,11 @@ class Kernel:
         talk = wiretap.Talk(self.recorder, 0, NETLINK_NETFILTER)
         frames = [Request(kind, {}) for kind in (wire.NFNL_MSG_BATCH_BEGIN, wire.NFNL_MSG_BATCH_END)]
         batch = [frames[0], *requests, frames[1]]
-        talk.sent(b"".join(encode(one.kind, one.flags, n, one.message, wire) for n, one in enumerate(batch)))
+        talk.record_requests(b"".join(encode(one.kind, one.flags, n, one.message, wire) for n, one in enumerate(batch)))
 
 
 def script(steps: list[dict[str, Any]]) -> str:
-    """The nf_tables steps that were not refused, as a script for nft."""
+    """Return the nf_tables steps that were not refused, as a script for nft."""
     lines = [step["text"] for step in steps if step["what"].startswith(NFT_STEPS) and not step.get("refused")]
     assert lines and all(line.startswith(VERBS) for line in lines)
     return "\n".join(lines)
@@ -50,7 +50,7 @@ def ruleset(host: PretendHost) -> str:
 
 
 def fed(text: str) -> str:
-    """The rule set that nft makes of a script, in a host of its own."""
+    """Return the rule set that nft makes of a script, in a host of its own."""
     with PretendHost() as host:
         host.run("nft", "-f", "-", input=text)
         return ruleset(host)
@@ -61,7 +61,7 @@ def test_every_expression(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel()
     monkeypatch.setattr(nft_rules, "Nfnetlink", lambda: kernel)
     nft_rules.main()
-    story.tell(kernel.recorder.steps)
+    story.describe(kernel.recorder.steps)
     with PretendHost() as host:
         host.python("from tests.system.nft_rules import main; main()")
         assert fed(script(kernel.recorder.steps)) == ruleset(host)
@@ -120,7 +120,7 @@ def test_what_plugins_make(host: PretendHost, name: str, ends: bool) -> None:
 
 
 def test_many_elements_are_one_step(host: PretendHost) -> None:
-    """Each set's, in a line that shows ten of them; the data has them all."""
+    """A line shows ten elements of each set; the data has them all."""
     prepare(host)
     ports = [{"hostPort": number, "containerPort": 80, "protocol": "tcp"} for number in range(10_000, 11_500)]
     arguments = json.dumps({"portMappings": ports}, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""A path is no identity: a DEL whose CNI_NETNS leads elsewhere by now touches nothing there, and cleans up on the host."""
+"""A path is no identity: a DEL whose CNI_NETNS names another namespace touches nothing in it and cleans up the host."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import PretendHost
-from tests.system.chain_node import BRIDGE, FIREWALL, PORTMAP, Node, Plugin
+from tests.system import chain_node
+from tests.system.chain_node import BRIDGE, FIREWALL, PORTMAP, Plugin
 from tests.system.test_clean_up import BANDWIDTH, LOOPBACK
 
 INGRESS: Plugin = {"type": "bandwidth", "ingressRate": 10**9, "ingressBurst": 10**8}
@@ -21,26 +21,25 @@ ALL = [LOOPBACK, *CHAIN]
 OLD = "1.0.0"  # the newest version that Debian's reference plugins speak
 
 
-class Paths(Node):
+class Node(chain_node.Node):
     """A node on which DEL for one pod is called with the path of another namespace."""
 
     def remove(self, pod: str, path: str, plugins: list[Plugin], **keys: Any) -> list[str]:
-        """Call DEL for a pod with a path, in the reverse order; return what was said on stderr."""
+        """Call DEL for a pod with a path, in the reverse order; return the texts on stderr."""
         said = []
         for plugin in reversed(plugins):
-            config = {"cniVersion": "1.1.0", "name": "net", **plugin, **keys}
-            answer = self.host.cni(plugin["type"], "DEL", config, netns=path, container_id=pod)
+            answer = self.call("DEL", pod, plugin, netns=path, **keys)
             assert (answer.status, answer.stdout) == (0, ""), (plugin["type"], answer)
             said.append(answer.stderr)
         return said
 
     def loop(self, pod: str) -> None:
         """Bring the pod's lo up as a runtime does."""
-        answer = self.call("ADD", LOOPBACK, pod)
+        answer = self.call("ADD", pod, LOOPBACK)
         assert answer.status == 0, answer
 
     def inside(self, pod: str) -> Any:
-        """All that a DEL for another pod must leave as it is: links, addresses, routes, MACs, sysctls, limits."""
+        """Return the pod's state that another pod's DEL must leave: links, addresses, routes, MACs, sysctls, limits."""
         links = {
             link["ifname"]: (link.get("address"), link["mtu"], link["operstate"])
             for link in self.host.ip("link", netns=pod)
@@ -55,31 +54,23 @@ class Paths(Node):
         ]  # fmt: skip
 
     def by(self, bin_dir: str, verb: str, plugin: Plugin, pod: str, **keys: Any) -> Any:
-        config = {"cniVersion": OLD, "name": "net", **plugin, **keys}
-        answer = self.host.cni(
-            plugin["type"], verb, config, netns=f"/run/netns/{pod}", container_id=pod, bin_dir=bin_dir
-        )
+        answer = self.call(verb, pod, plugin, bin_dir=bin_dir, cniVersion=OLD, **keys)
         assert answer.status == 0, answer
         return answer.json if answer.stdout else None
 
     def port(self, result: Any) -> str:
-        """The host's link in a result of bridge."""
+        """Return the host's link in a result of bridge."""
         return str(result["interfaces"][1]["name"])
 
     def has(self, link: str) -> bool:
         return link in {one["ifname"] for one in self.host.ip("link")}
 
 
-@pytest.fixture
-def node(host: PretendHost) -> Paths:
-    return Paths(host)
-
-
 @pytest.mark.row("path")
 @pytest.mark.parametrize("path", ["/run/netns/b", "/run/link"])
 @pytest.mark.parametrize("told", [True, False], ids=["prevResult", "nothing"])
-def test_another_pod_at_the_path(node: Paths, path: str, told: bool) -> None:
-    """Of this suite, too; the first DEL has been called or not, the pod has gone or not."""
+def test_another_pod_at_the_path(node: Node, path: str, told: bool) -> None:
+    """That pod is this suite's. The first DEL has been called or not, the pod has gone or not."""
     node.host.run("ln", "-s", "/run/netns/b", "/run/link")
     for pod, chain in (("a", CHAIN), ("b", OTHER)):
         node.up(pod, chain)
@@ -93,7 +84,7 @@ def test_another_pod_at_the_path(node: Paths, path: str, told: bool) -> None:
     left = node.host.snapshot()["files"]
     assert not [name for name, text in left.items() if '"a"' in text or "/a_" in name or text.startswith("a\r\n")]
     node.remove("a", path, ALL, **keys)
-    node.drop("a")
+    node.kill("a")
     node.remove("a", path, ALL, **keys)
     assert node.inside("b") == before and len(node.limits()) == 3
     node.down("b", OTHER)
@@ -101,15 +92,15 @@ def test_another_pod_at_the_path(node: Paths, path: str, told: bool) -> None:
 
 
 @pytest.mark.row("path")
-def test_the_same_inode_number(node: Paths) -> None:
-    """The kernel gives a deleted namespace's number to the next one: by itself it proves nothing.
+def test_the_same_inode_number(node: Node) -> None:
+    """The kernel reuses a deleted namespace's number: the number by itself proves nothing.
 
-    Which number it gives is not to be had by force, so it is put into the record.
+    The number cannot be forced, so the test writes it into the record.
     """
     for pod in ("a", "b"):
         node.up(pod, [BRIDGE])
     for pod in ("a", "b"):
-        answer = node.call("ADD", {**TUNING, "mac": ""}, pod, prevResult=node.results[pod])
+        answer = node.call("ADD", pod, {**TUNING, "mac": ""}, prevResult=node.results[pod])
         assert answer.status == 0, answer
     path = node.host.root / "run/cni/tuning/a_eth0.json"
     noted = json.loads(path.read_text())
@@ -127,14 +118,14 @@ def test_the_same_inode_number(node: Paths) -> None:
 @pytest.mark.row("path")
 @pytest.mark.parametrize("alive", [True, False], ids=["pod there", "pod gone"])
 @pytest.mark.parametrize("path", ["/proc/1/ns/net", "/proc/self/ns/net"])
-def test_the_hosts_own_namespace_at_the_path(node: Paths, path: str, alive: bool) -> None:
+def test_the_hosts_own_namespace_at_the_path(node: Node, path: str, alive: bool) -> None:
     """DEL means that the pod is gone: it cleans up on the host and succeeds."""
     node.host.run("ip", "link", "set", "lo", "up")
     node.host.run("ip", "link", "add", "eth0", "up", "type", "veth", "peer", "name", "far")
     before = node.left()
     node.up("a", CHAIN)
     if not alive:
-        node.drop("a")
+        node.kill("a")
     node.remove("a", path, ALL)
     assert node.left() == before
     links = {link["ifname"]: link["flags"] for link in node.host.ip("link")}
@@ -143,7 +134,7 @@ def test_the_hosts_own_namespace_at_the_path(node: Paths, path: str, alive: bool
 
 @pytest.mark.row("path")
 @pytest.mark.parametrize("path", ["/proc/1/ns/net", "/proc/self/ns/net"])
-def test_other_verbs_refuse_the_hosts_own_namespace(node: Paths, path: str) -> None:
+def test_other_verbs_refuse_the_hosts_own_namespace(node: Node, path: str) -> None:
     node.up("a", CHAIN)
     for plugin in ALL:
         for verb in ("ADD", "CHECK"):
@@ -156,7 +147,7 @@ def test_other_verbs_refuse_the_hosts_own_namespace(node: Paths, path: str) -> N
 
 @pytest.mark.row("path")
 @pytest.mark.parametrize("told", [True, False], ids=["prevResult", "nothing"])
-def test_a_pod_of_the_references_at_the_path(node: Paths, reference_bin: str, told: bool) -> None:
+def test_a_pod_of_the_references_at_the_path(node: Node, reference_bin: str, told: bool) -> None:
     results = {}
     for pod in ("a", "b"):
         node.host.netns(pod)
@@ -173,7 +164,7 @@ def test_a_pod_of_the_references_at_the_path(node: Paths, reference_bin: str, to
 
 @pytest.mark.row("path")
 @pytest.mark.parametrize("told", [True, False], ids=["prevResult", "lease"])
-def test_a_pod_of_the_references_is_removed(node: Paths, reference_bin: str, told: bool) -> None:
+def test_a_pod_of_the_references_is_removed(node: Node, reference_bin: str, told: bool) -> None:
     node.host.netns("a")
     result = node.by(reference_bin, "ADD", BRIDGE, "a")
     node.by(node.host.bin_dir, "DEL", BRIDGE, "a", **({"prevResult": result} if told else {}))
@@ -183,8 +174,8 @@ def test_a_pod_of_the_references_is_removed(node: Paths, reference_bin: str, tol
 
 @pytest.mark.row("path")
 @pytest.mark.parametrize("bridge", ["", "other0"], ids=["no port", "port of another bridge"])
-def test_a_pod_that_nobody_knows_at_the_path(node: Paths, bridge: str) -> None:
-    """Made by hand, or by a suite that has no lease here and leaves no alias."""
+def test_a_pod_that_nobody_knows_at_the_path(node: Node, bridge: str) -> None:
+    """A pod made by hand, or by a suite that has no lease here and leaves no alias."""
     node.up("a", [BRIDGE])
     node.host.netns("b")
     node.host.run("ip", "link", "add", "strange", "type", "veth", "peer", "name", "eth0", "netns", "b")
@@ -200,8 +191,8 @@ def test_a_pod_that_nobody_knows_at_the_path(node: Paths, bridge: str) -> None:
 
 @pytest.mark.row("path")
 @pytest.mark.parametrize("how", ["no ipam", "no address"])
-def test_a_pod_of_the_references_without_a_lease_or_address(node: Paths, reference_bin: str, how: str) -> None:
-    """A port of the bridge that nobody else has is removed."""
+def test_a_pod_of_the_references_without_a_lease_or_address(node: Node, reference_bin: str, how: str) -> None:
+    """DEL removes a port of the bridge if no other pod has it."""
     plugin = {**BRIDGE, "isDefaultGateway": False, "ipam": {}} if how == "no ipam" else BRIDGE
     node.host.netns("a")
     result = node.by(reference_bin, "ADD", plugin, "a")
@@ -212,8 +203,8 @@ def test_a_pod_of_the_references_without_a_lease_or_address(node: Paths, referen
 
 @pytest.mark.row("path")
 @pytest.mark.parametrize("limits", [BANDWIDTH, INGRESS], ids=["both", "ingress"])
-def test_the_limit_of_the_references_pod(node: Paths, reference_bin: str, limits: Plugin) -> None:
-    """The ifb to which a link leads says whose limit it is."""
+def test_the_limit_of_the_references_pod(node: Node, reference_bin: str, limits: Plugin) -> None:
+    """The ifb to which a link redirects identifies the limit's owner."""
     first: list[Any] = []
     for pod in ("a", "b"):
         first = node.limits()
@@ -226,7 +217,7 @@ def test_the_limit_of_the_references_pod(node: Paths, reference_bin: str, limits
 
 
 @pytest.mark.row("path", "clean-up")
-def test_a_pod_of_the_references_that_hides_its_interface(node: Paths, reference_bin: str) -> None:
+def test_a_pod_of_the_references_that_hides_its_interface(node: Node, reference_bin: str) -> None:
     node.host.netns("a")
     result = node.by(reference_bin, "ADD", BRIDGE, "a")
     node.host.run("ip", "-n", "a", "link", "set", "eth0", "down")
@@ -236,8 +227,8 @@ def test_a_pod_of_the_references_that_hides_its_interface(node: Paths, reference
 
 
 @pytest.mark.row("path")
-def test_a_result_that_names_strangers(node: Paths) -> None:
-    """A link of another kind, MAC or owner, or one whose other end is on the host, is not the attachment's."""
+def test_a_result_that_names_strangers(node: Node) -> None:
+    """A link is not the attachment's if its kind, MAC or owner differ, or if its other end is on the host."""
     node.up("b", [BRIDGE])
     node.host.netns("c")
     node.host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "far")
@@ -253,8 +244,8 @@ def test_a_result_that_names_strangers(node: Paths) -> None:
 
 @pytest.mark.row("path")
 @pytest.mark.parametrize("first", ["ours", "reference"])
-def test_a_record_of_the_references(node: Paths, reference_bin: str, first: str) -> None:
-    """It does not name the namespace: the pod's link on the host does, by its alias or by the result."""
+def test_a_record_of_the_references(node: Node, reference_bin: str, first: str) -> None:
+    """The record does not name the namespace; the pod's link on the host does, by its alias or by the result."""
     plugin = {**TUNING, "mtu": 1350}
     for pod in ("a", "b"):
         node.host.netns(pod)
@@ -274,8 +265,8 @@ def test_a_record_of_the_references(node: Paths, reference_bin: str, first: str)
 
 
 @pytest.mark.row("path")
-def test_a_lo_that_another_has_brought_up(node: Paths) -> None:
-    """DEL takes down what its ADD has brought up, whoever else asked for it later."""
+def test_a_lo_that_another_has_brought_up(node: Node) -> None:
+    """DEL takes down the link that its ADD brought up, even if others asked for it later."""
     for pod in ("a", "b"):
         node.host.netns(pod)
         node.loop(pod)
@@ -291,8 +282,8 @@ def test_a_lo_that_another_has_brought_up(node: Paths) -> None:
 
 
 @pytest.mark.row("path")
-def test_a_lo_with_long_names(node: Paths) -> None:
-    """An alias has no room for them: a digest stands there."""
+def test_a_lo_with_long_names(node: Node) -> None:
+    """An alias has no room for them: it has a digest."""
     node.host.netns("a")
     config = {"cniVersion": "1.1.0", "name": "n" * 300, **LOOPBACK}
     for verb, is_up in (("ADD", True), ("DEL", False)):
@@ -302,8 +293,8 @@ def test_a_lo_with_long_names(node: Paths) -> None:
 
 @pytest.mark.row("path")
 @pytest.mark.parametrize("name", [1, [], "x" * 300, "a/b", {}])
-def test_a_bridge_that_can_be_none(node: Paths, reference_bin: str, name: Any) -> None:
-    """DEL needs no valid keys: the link stays until its namespace goes."""
+def test_a_bridge_that_can_be_none(node: Node, reference_bin: str, name: Any) -> None:
+    """DEL needs no valid keys: the link stays until its namespace is deleted."""
     node.host.netns("a")
     node.by(reference_bin, "ADD", BRIDGE, "a")
     node.host.run("ip", "-n", "a", "address", "flush", "dev", "eth0")

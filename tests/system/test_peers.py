@@ -1,4 +1,4 @@
-"""A number from inside a pod is no name on the host: the other end of a veth pair is found by index and namespace."""
+"""A number from inside a pod is no name on the host: index and namespace identify the other end of a veth pair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULT = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/ru
 
 @pytest.fixture
 def node(host: PretendHost) -> Node:
-    """A pod `a` that has limits, and `evil`, which has nothing yet but its namespace, and NET_ADMIN in that."""
+    """Return a node with pod `a`, which has limits, and `evil`, which has a namespace and NET_ADMIN in it."""
     node = Node(host)
     host.run("ip", "link", "add", "ahead", "type", "veth", "peer", "name", "far")  # so that a's ends have two indexes
     node.attach("a")
@@ -27,33 +27,33 @@ def node(host: PretendHost) -> Node:
 
 
 def indexes(node: Node) -> tuple[str, str]:
-    """The indexes of the host's end of a's pair, and of its end in the pod."""
+    """Return the indexes of the host's end of a's pair, and of its end in the pod."""
     (port,) = node.host.ip("link", "show", node.results["a", "eth0"]["interfaces"][1]["name"])
     (inside,) = node.host.ip("link", "show", "eth0", netns="a")
     return str(port["ifindex"]), str(inside["ifindex"])
 
 
 def nested(node: Node) -> None:
-    """A pair whose ends are both in the pod, with the numbers of a's pair."""
+    """Create a pair with both ends in the pod and the indexes of a's pair."""
     port, inside = indexes(node)
     words = f"eth0 index {inside} type veth peer name inner index {port}"
     node.host.run("ip", "-n", "evil", "link", "add", *words.split())
 
 
 def crossing(node: Node) -> None:
-    """A pair whose other end is in a third namespace, with the numbers of a's pair."""
+    """Create a pair with the other end in a third namespace and the indexes of a's pair."""
     port, inside = indexes(node)
     words = f"eth0 index {inside} type veth peer name inner index {port} netns third"
     node.host.run("ip", "-n", "evil", "link", "add", *words.split())
 
 
 def taken(node: Node) -> None:
-    """The interface of the other pod itself, moved: its alias tells whose it is."""
+    """Move the interface of the other pod itself: its alias names the owner."""
     node.host.run("ip", "-n", "a", "link", "set", "eth0", "netns", "evil")
 
 
 def renamed(node: Node) -> None:
-    """The same without the alias: the name on the host derives from the attachment."""
+    """Do the same without the alias: the name on the host derives from the attachment."""
     taken(node)
     port = node.results["a", "eth0"]["interfaces"][1]["name"]
     node.host.run("ip", "link", "set", port, "alias", "")
@@ -95,7 +95,7 @@ def test_check_looks_at_nobody_elses_limit(node: Node, way: Callable[[Node], Non
 
 @pytest.mark.row("peer")
 def test_check_of_a_bridge(node: Node) -> None:
-    """The other end of a nested pair is missing on the host, whatever has its number there."""
+    """The other end of a nested pair is missing on the host, even if another link there has its index."""
     nested(node)
     config = {**BRIDGE, "ipam": {}, "prevResult": RESULT}
     answer = node.host.cni("bridge", "CHECK", config, netns="/run/netns/evil", container_id="evil")
@@ -121,7 +121,7 @@ def test_a_pair_of_another_suite(node: Node, pod: str) -> None:
 
 @pytest.mark.row("peer")
 def test_del_of_a_bridge_removes_nobody_elses_pair(node: Node, reference_bin: str) -> None:
-    """A pod with its leased address on a pair that has the numbers of one that the reference has made for another."""
+    """The pod has its leased address on a pair with the numbers of one that the reference has made for another."""
     port = node.attach("b", bin_dir=reference_bin, version="1.0.0")
     (end,) = node.host.ip("link", "show", port)
     words = f"eth0 index {end['link_index']} type veth peer name inner index {end['ifindex']}"

@@ -47,7 +47,7 @@ POD = Pod("ns", "web", "c1", "/run/netns/web")
 
 
 class Chain:
-    """A bin dir of script plugins and the calls that reached them."""
+    """A bin dir of script plugins, and the calls that they received."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -150,7 +150,7 @@ def test_failed_add_takes_back_what_was_tried(chain: Chain) -> None:
     error = caught.value
     assert (error.plugin, error.verb, error.code, error.msg) == ("second", "ADD", 11, "no second")
     assert chain.order == ["first ADD", "second ADD", "second DEL", "first DEL"]
-    # what the chain had come to, so that a plugin which needs an address to clean up has one
+    # the last result of the chain: a plugin may need the address to clean up
     assert chain.calls[-1][3]["prevResult"]["saw"] == ["first"]
 
 
@@ -340,7 +340,7 @@ def test_status_needs_a_network_and_its_plugins(chain: Chain) -> None:
     assert chain.calls == []
 
 
-# What follows runs the installed executables. One process inside the host does what a kubelet does, with eight pods
+# The tests below run the installed executables. One process in the host acts as a kubelet, with eight pods
 # at once, and reports what the runtime side returned.
 KUBELET = """
 import json, sys

@@ -1,4 +1,4 @@
-"""portmap: who reaches a pod by a host port and who does not, by packets; what is there after each verb."""
+"""portmap: the senders that reach a pod through a host port, by packets; the state after each verb."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SERVERS = [("a", protocol, 80) for protocol in PROTOCOLS]
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
-    """What maps the ports, where a test says it."""
+    """Return the backend that a test asks for, "" for the default."""
     return str(getattr(request, "param", ""))
 
 
@@ -58,16 +58,16 @@ def node(host: PretendHost, backend: str) -> Node:
     return Node(host, backend)
 
 
-# -- who reaches what
+# -- senders and targets
 
 
 @EVERY
 @pytest.mark.parametrize("at", ["any address", "one address"])
 @pytest.mark.parametrize("bridged", ["seen by IP's hooks", "not seen"])
 def test_who_reaches_a_pod(host: PretendHost, backend: str, at: str, bridged: str) -> None:
-    """Protocol × family × origin, and which address the pod sees; nobody after DEL.
+    """Protocol × family × origin, and the address that the pod sees; no access after DEL.
 
-    Where the hooks of IP see what is bridged (bridge-nf-call-iptables), a pod that calls itself needs hairpinMode.
+    If IP's hooks see bridged packets (bridge-nf-call-iptables), a pod that calls itself needs hairpinMode.
     """
     node = Node(host, backend, hairpinMode=bridged == "seen by IP's hooks")
     if bridged == "not seen":
@@ -105,7 +105,7 @@ def test_who_reaches_a_pod(host: PretendHost, backend: str, at: str, bridged: st
 
 @EITHER
 def test_what_is_masqueraded(node: Node) -> None:
-    """masqAll: everything; without snat: nothing, and localhost is not let through."""
+    """With masqAll everything is; without snat nothing is, and localhost is not admitted."""
     node.add("a", {**TCP, "masqAll": True})
     node.add("b", ports((8081, 80), snat=False))
     servers = [("a", "tcp", 80), ("b", "tcp", 80)]
@@ -120,7 +120,7 @@ def test_what_is_masqueraded(node: Node) -> None:
 @EITHER
 @pytest.mark.parametrize("keys", [{}, {"masqAll": True}])
 def test_who_calls_a_pod_by_its_own_address_keeps_theirs(node: Node, keys: dict[str, Any]) -> None:
-    """Of either family, from outside and from another pod, to the port that is mapped and to another one."""
+    """Clients of either family, outside and in another pod, call the mapped port and another one."""
     node.host.run("sh", "-c", "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo 1 >$f; done")
     node.add("a", {**ALL, **keys})
     own = {pod: [ip["address"].partition("/")[0] for ip in node.results[pod]["ips"]] for pod in "ab"}
@@ -135,7 +135,7 @@ def test_who_calls_a_pod_by_its_own_address_keeps_theirs(node: Node, keys: dict[
     ({**TCP, "snat": False}, False), (ports((8080, 80, "tcp", HOST)), False), (ports((8080, 80, "tcp", "::")), False), ({}, False),
 ])  # fmt: skip
 def test_localhost_is_let_through_where_it_is_mapped(plain: Plain, keys: dict[str, Any], is_let_through: bool) -> None:
-    """On the link that leads to the pod, and nowhere else."""
+    """It is admitted on the link to the pod, and on no other."""
     plain.host.run("ip", "link", "add", "eth9", "up", "type", "bridge")
     plain.add(keys)
     found = plain.host.run("sh", "-c", "cd /proc/sys/net/ipv4/conf; grep -H . */route_localnet").stdout.split()
@@ -147,7 +147,7 @@ def test_localhost_is_let_through_where_it_is_mapped(plain: Plain, keys: dict[st
 @EITHER
 @pytest.mark.row("local-destination")
 def test_only_what_is_sent_to_this_host_is_redirected(node: Node) -> None:
-    """What is routed through it, or sent by it to others, to a port that is mapped here (CVE-2025-67499)."""
+    """Packets that the host routes, or sends to others, to a port that is mapped here pass (CVE-2025-67499)."""
     node.add("a", ALL)
     servers = [*SERVERS, *(("far", protocol, 8080) for protocol in PROTOCOLS)]
     sent = [(origin, protocol, address, 8080) for protocol in PROTOCOLS for origin in ("out", "host", "b") for address in ("192.0.3.9", "fd00:3::9")]  # fmt: skip
@@ -157,7 +157,7 @@ def test_only_what_is_sent_to_this_host_is_redirected(node: Node) -> None:
 @EITHER
 @pytest.mark.row("host-ip")
 def test_another_hosts_address_is_no_host_ip(node: Node) -> None:
-    """Neither when it is asked for nor when the host's own address becomes a neighbour's (CVE-2020-8554)."""
+    """ADD refuses it, and a former address of the host stops matching once a neighbour has it (CVE-2020-8554)."""
     far, protocols = ("192.0.3.9", "fd00:3::9"), ("tcp", "udp")
     keys = ports(*((8080, 80, protocol, address) for protocol in protocols for address in far))
     refused = node.call("ADD", "a", keys)
@@ -196,7 +196,7 @@ print(receiver.recv(100).decode())
 
 @EITHER
 def test_localhost_stays_shut_if_an_add_fails(plain: Plain) -> None:
-    """As long as there is no rule that keeps others from it."""
+    """It stays shut until a rule keeps strangers out."""
     plain.add(TCP)
     plain.host.run("sysctl", "-qw", "net.ipv4.conf.br0.route_localnet=0")
     assert plain.call("ADD", TCP, "c2", 6).status == 1
@@ -206,7 +206,7 @@ def test_localhost_stays_shut_if_an_add_fails(plain: Plain) -> None:
 @EVERY
 @pytest.mark.row("route-localnet")
 def test_localhost_cannot_be_reached_from_outside(node: Node) -> None:
-    """Although route_localnet is on (CVE-2020-8558); without our rule it could be."""
+    """route_localnet is on (CVE-2020-8558); without the suite's rule it could be reached."""
     node.add("a", TCP)
     mac = {link["ifname"]: link["address"] for link in node.host.ip("link")}["cni0"]
     own = node.results["b"]["interfaces"][2]["mac"]
@@ -225,7 +225,7 @@ def test_localhost_cannot_be_reached_from_outside(node: Node) -> None:
 
 @EITHER
 def test_udp_that_goes_on(node: Node) -> None:
-    """A connection that the kernel tracks follows the mapping, and others that it tracks are left alone."""
+    """A tracked connection follows the mapping; other tracked connections are left alone."""
     servers = [("a", "udp", 80), ("b", "udp", 80), ("host", "udp", 8080), ("host", "udp", 8081), ("far", "udp", 8080)]
     flow = [
         ("out", "udp", HOST, 8080, 5555),
@@ -238,7 +238,7 @@ def test_udp_that_goes_on(node: Node) -> None:
         return [answer[0] for answer in node.probe(servers, [*flow, *other])]
 
     def others() -> set[str]:
-        """The kernel's numbers of the connections that are none of the mapping's."""
+        """Return the kernel's numbers of the connections that do not belong to the mapping."""
         tracked = node.host.run("conntrack", "-L", "-o", "id").stdout.splitlines()
         return {line.rpartition(" id=")[2] for line in tracked if "dport=8081" in line or "dst=192.0.3.9 " in line}
 
@@ -257,7 +257,7 @@ def test_udp_that_goes_on(node: Node) -> None:
     answer = node.call("GC", "b", {"name": "net2", "cni.dev/valid-attachments": []})
     assert answer.status == 0
     assert reached() == ["host", "host", "host", "host", "far"]
-    assert others() == before  # the same all the time, not others that traffic made anew
+    assert others() == before  # the same connections all the time, not new ones of the same traffic
 
 
 # -- entries that lead to the same place
@@ -287,7 +287,7 @@ def test_entries_that_lead_to_the_same_place_are_one(plain: Plain, entries: list
 
 @EITHER
 def test_a_port_that_is_taken(plain: Plain) -> None:
-    """Refused with its holder's name, whoever that is; one address beside any, and other protocols, are no conflict."""
+    """The refusal names the holder; one address beside any address, and other protocols, are no conflict."""
     plain.add(ports((8080, 80), (8081, 81, "udp", HOST)))
     plain.refused(
         ports((9000, 80), (8080, 81)),
@@ -345,7 +345,7 @@ CONDITIONED = ports((8080, 80), (8080, 80, "tcp", HOST), conditionsV4=["-s", OUT
 def test_a_port_that_the_containers_other_network_has(
     plain: Plain, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
-    """As podman asks for it, with each network of a container: the port stays where it is."""
+    """podman asks for it with each network of a container: the port stays with the first."""
     other = {**second, "name": "net2"}
     plain.add(first)
     before = elements(plain.host)
@@ -367,7 +367,7 @@ def test_a_port_that_the_containers_other_network_has(
 
 
 def test_an_address_that_another_pod_had(plain: Plain) -> None:
-    """Its owner's DEL has not come: what comes from the new pod finds its way, and the late DEL leaves that alone."""
+    """Its owner's DEL has not come: the new pod's packets pass, and the late DEL does not touch its entries."""
     plain.add(TCP)
     plain.add(ports((9000, 80)), "c2")
     assert elements(plain.host)["hairpin4"] == ["net/c2/eth0"]
@@ -394,7 +394,7 @@ def test_an_address_that_another_pod_had(plain: Plain) -> None:
 @pytest.mark.parametrize("at", ["", HOST])
 @EITHER
 def test_conditions(node: Node, v4: list[str], v6: list[str], at: str) -> None:
-    """Only what fulfils them gets to the pod; what does not is as if the port were not mapped."""
+    """Packets that meet them reach the pod; for all others the port is not mapped."""
     conditions = {"conditionsV4": v4, "conditionsV6": v6}
     mapped = [(8080, 80, "tcp", at), *([(8080, 80, "tcp", HOST_6)] if at else [])]
     if node.keys["backend"] == "iptables" and "+" in v6:
@@ -404,7 +404,7 @@ def test_conditions(node: Node, v4: list[str], v6: list[str], at: str) -> None:
     servers = [("a", "tcp", 80), ("b", "tcp", 80)]
     probes = [(origin, "tcp", address, 8080) for origin in ("far", "out") for address in (HOST, HOST_6)]
     assert node.probe(servers, probes) == [["a", "192.0.3.9"], ["a", "fd00:3::9"], REFUSED, REFUSED]
-    if at:  # what does not fulfil them goes on to what any address has
+    if at:  # other packets match the mapping of any address
         node.add("b", ports((8080, 80)))
         assert [answer[0] for answer in node.probe(servers, probes)] == ["a", "a", "b", "b"]
         assert node.call("DEL", "b", {}).status == 0
@@ -415,7 +415,7 @@ def test_conditions(node: Node, v4: list[str], v6: list[str], at: str) -> None:
 
 
 def test_conditions_are_shared(plain: Plain) -> None:
-    """However many attachments have the same, there is one chain for each family, and another for another."""
+    """All attachments with the same conditions share one chain for each family; other conditions have another."""
     for number in range(3):
         plain.add(
             ports((8000 + number, 80), conditionsV4=["!", "-d", "192.0.2.0/24"], conditionsV6=["-i", "x"]),
@@ -427,7 +427,7 @@ def test_conditions_are_shared(plain: Plain) -> None:
 
 
 def test_a_chain_that_nobody_asks(plain: Plain) -> None:
-    """An administrator's chain that should decide about masquerading: by nf_tables it does not, and both verbs say so."""
+    """An administrator's chain should decide about masquerading: nf_tables cannot ask it, and both verbs say so."""
     for keys, is_said in (
         ({"externalSetMarkChain": "KUBE-MARK-MASQ"}, True), ({"externalSetMarkChain": "X", "backend": "nftables"}, True),
         ({"externalSetMarkChain": "X", "snat": False}, False), ({"markMasqBit": 3}, False), ({}, False),
@@ -438,7 +438,7 @@ def test_a_chain_that_nobody_asks(plain: Plain) -> None:
         assert plain.call("DEL", {**TCP, **keys}).stderr == ""
 
 
-# -- what is asked for, in every form, and what is not accepted
+# -- mappings in every form, and refused ones
 
 
 @pytest.mark.parametrize("entry", [
@@ -467,7 +467,7 @@ def test_forms_of_an_address(plain: Plain, host_ip: str, sets: set[str]) -> None
 ])  # fmt: skip
 @EITHER
 def test_nothing_to_map(plain: Plain, keys: dict[str, Any]) -> None:
-    """Passes the result on, and makes no table; so do DEL and GC."""
+    """ADD passes the result on, and makes no table; nor do DEL and GC."""
     result = plain.add(keys)
     assert result["ips"] == plain.config({})["prevResult"]["ips"]
     assert plain.problems(keys) == ""
@@ -524,7 +524,7 @@ def test_what_is_refused_before_anything_is_changed(plain: Plain) -> None:
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_results_of_every_version(plain: Plain, version: str) -> None:
-    """Passed on as they are, and understood."""
+    """ADD understands them and passes them on unchanged."""
     result: dict[str, Any] = {"cniVersion": version, "dns": {}}
     if version < "0.3.0":
         result["ip4"] = {"ip": "10.1.0.6/16"}
@@ -578,7 +578,7 @@ def test_check_names_everything_that_is_missing(plain: Plain) -> None:
 )
 @pytest.mark.row("lost-rules")
 def test_a_flushed_rule_set(node: Node, damage: str) -> None:
-    """CHECK tells, nobody is reached, and the next ADD makes all anew."""
+    """CHECK reports it, no client reaches a pod, and the next ADD creates all rules again."""
     node.add("a", TCP)
     probe = [("out", "tcp", HOST, 8080), ("out", "tcp", HOST, 9090)]
     servers = [("a", "tcp", 80), ("b", "tcp", 80)]
@@ -594,7 +594,7 @@ def test_a_flushed_rule_set(node: Node, damage: str) -> None:
 
 
 def test_gc(plain: Plain) -> None:
-    """Only what is not valid goes, of this network only, orphans too, and chains to which nothing leads."""
+    """It deletes only invalid attachments of this network, orphans included, and chains without a jump to them."""
     for number in range(6):
         plain.add(ports((8000 + number, 80, ["tcp", "udp"][number % 2])), f"c{number}", number)
     plain.add({**ports((9000, 80)), "name": "net2"}, "c1", 7)
@@ -627,7 +627,7 @@ def test_gc(plain: Plain) -> None:
 )
 @EVERY
 def test_del_with_nothing_to_go_by(plain: Plain, how: str) -> None:
-    """Twice; whatever else there is stays."""
+    """DEL succeeds twice; the state of others stays."""
     plain.add(ports((9000, 90)), "kept", 9)
     before = left(plain.host)
     plain.add(ALL)
@@ -652,7 +652,7 @@ def test_del_with_nothing_to_go_by(plain: Plain, how: str) -> None:
 @pytest.mark.parametrize("path", ["/proc/self/ns/net", "/proc/1/ns/net"])
 @EITHER
 def test_the_hosts_own_namespace(plain: Plain, path: str) -> None:
-    """ADD and CHECK refuse it. To DEL the pod is gone."""
+    """ADD and CHECK refuse it. For DEL the pod is gone."""
     before = left(plain.host)
     plain.add(TCP)
     made = rules(plain.host)
@@ -664,7 +664,7 @@ def test_the_hosts_own_namespace(plain: Plain, path: str) -> None:
 
 
 def test_what_the_reference_has_made_is_removed(plain: Plain) -> None:
-    """Its nftables backend's rules of this container, in both families; those of others and other tables stay."""
+    """DEL removes its nftables backend's rules of this container, in both families; other rules and tables stay."""
     lines = [
         f'add rule {family} {table} {chain} counter comment "{name}"'
         for family in ("ip", "ip6") for table in ("cni_hostport", "mine") for chain in ("hostports", "hostip_hostports", "masquerading", "other")
@@ -693,18 +693,18 @@ def test_status(plain: Plain) -> None:
 
 
 def test_without_nf_tables(plain: Plain) -> None:
-    """ADD says what is missing; DEL and GC have nothing to remove."""
+    """ADD names the missing feature; DEL and GC have nothing to remove."""
     second = (*NO_NF_TABLES[:-1], "inject=socket:error=EPROTONOSUPPORT:when=2+")
     plain.refused(TCP, 2, "no nf_tables", prefix=second)
     assert plain.call("DEL", {}, prefix=NO_NF_TABLES).status == 0
     assert plain.call("GC", {"cni.dev/valid-attachments": []}, prefix=NO_NF_TABLES).status == 0
 
 
-# -- what it costs
+# -- cost
 
 
 def traced(plain: Plain, verb: str, keys: dict[str, Any], name: str, number: int) -> list[str]:
-    """The messages that a call sends, and the processes it makes."""
+    """Return the messages that a call sends, and the processes that it starts."""
     prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=sendto,sendmsg,fork,vfork,clone,clone3,execve")
     answer = plain.call(verb, keys, name, number, prefix=prefix)
     assert answer.status == 0, answer.stdout
@@ -712,7 +712,7 @@ def traced(plain: Plain, verb: str, keys: dict[str, Any], name: str, number: int
 
 
 def test_cost_with_200_pods(plain: Plain) -> None:
-    """As many messages as with one pod, and not one child process."""
+    """As many messages as with one pod, and no child process."""
     keys = ports((8080, 80, "tcp"), (8080, 80, "udp"))
     plain.add(ports((7999, 80)), "first", 300)
 
@@ -734,7 +734,7 @@ def test_cost_with_200_pods(plain: Plain) -> None:
 
 
 def test_in_a_chain_with_bridge(host: PretendHost, installed: Path) -> None:
-    """As a runtime calls it, which says the ports to each verb."""
+    """A runtime passes the ports to each verb."""
     node = Node(host)
     netns = host.netns("c")
     node.where["c"] = netns

@@ -1,6 +1,6 @@
-"""portmap's iptables backend beside the reference's: the same chains, handed over, and what a call costs and leaves.
+"""portmap's iptables backend beside the reference's: the same chains, hand-over, cost and leftovers of calls.
 
-Who reaches whom by it is in test_portmap.py, which asks the same of both backends.
+test_portmap.py tests with packets, for both backends.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def node(host: PretendHost, backend: str) -> Node:
 
 
 def saved(plain: Plain, table: str = "nat", six: str = "") -> list[str]:
-    """The rules of a table, of the iptables that the plain host's calls find."""
+    """Return the rules of a table, of the iptables that the plain host's calls find."""
     done = plain.host.run(f"ip{six}tables-save", "-t", table, env=plain.environment.get("env"))
     return [line for line in done.stdout.splitlines() if line.startswith("-A")]
 
@@ -83,9 +83,9 @@ MANY = [(9000 + number, 80 + number, "tcp") for number in range(17)]
 ])  # fmt: skip
 @BY_IPTABLES
 def test_the_same_rules(plain: Plain, reference_bin: str, backend: str, keys: dict[str, Any]) -> None:
-    """Line by line, but for whose a rule is, and for IPv6 localhost, which the reference leads astray.
+    """Line by line, except for the owners of rules and for IPv6 localhost, which the reference redirects wrongly.
 
-    ip6tables-legacy finds translations to other ports the same, for which the reference makes the first alone.
+    ip6tables-legacy treats translations to other ports as equal, so the reference makes only the first of them.
     """
     env = plain.environment.get("env")
     for six in ("", "6"):
@@ -107,7 +107,7 @@ def test_the_same_rules(plain: Plain, reference_bin: str, backend: str, keys: di
 
 @BY_IPTABLES
 def test_hand_over(plain: Plain, reference_bin: str) -> None:
-    """Each ends what the other began, with UDP that goes on; what all have in common stays as it is."""
+    """Each suite removes the other's rules, with UDP that goes on; the shared rules stay as they are."""
     keys = ports((8080, 80, "tcp"), (8080, 80, "udp"), (8081, 81, "udp", HOST), *MANY)
     plain.add(ports((7000, 70)), "kept", 9)
     before = both(plain)
@@ -127,7 +127,7 @@ def test_hand_over(plain: Plain, reference_bin: str) -> None:
 
 
 def test_garbage_collection(plain: Plain, reference_bin: str) -> None:
-    """Of this network, whichever suite made it; one of two interfaces that share a chain."""
+    """It deletes chains of this network, of either suite, and one of two interfaces that share a chain."""
     for number, name in enumerate(("c1", "c2", "c3")):
         plain.add(ports((8000 + number, 80, "udp")), name, number)
         by_reference(plain, "ADD", ports((8100 + number, 80, "tcp")), reference_bin, container_id=f"r{name}")
@@ -147,7 +147,7 @@ def test_garbage_collection(plain: Plain, reference_bin: str) -> None:
     assert set(re.findall(r"--dports (\S+)", "\n".join(of_pods(plain.host)))) == {"9000"}
 
 
-# -- whose port it is
+# -- holders of a port
 
 
 def test_a_port_that_the_other_backend_has(plain: Plain, reference_bin: str) -> None:
@@ -178,7 +178,7 @@ def test_a_port_that_the_other_backend_has(plain: Plain, reference_bin: str) -> 
 
 @BY_IPTABLES
 def test_ports_of_the_living_that_lead_to_the_same_address_stay(plain: Plain) -> None:
-    """Of another network, and of another container that shares the address; those of the dead would go."""
+    """They belong to another network, or to another container that shares the address; those of dead pods would go."""
     plain.add(TCP)
     plain.add({**ports((8081, 80)), "name": "net2"})
     plain.add(ports((8082, 80)), "c2")
@@ -188,7 +188,7 @@ def test_ports_of_the_living_that_lead_to_the_same_address_stay(plain: Plain) ->
 
 @pytest.mark.parametrize("first", [ALL, {**ALL, "backend": "nftables"}], ids=["by iptables", "by nftables"])
 def test_a_port_that_the_containers_other_network_has(plain: Plain, first: dict[str, Any]) -> None:
-    """As podman asks for it, with each network of a container: whoever is left has it."""
+    """podman asks for it with each network of a container: the remaining attachment keeps the port."""
     other = {**ALL, "name": "net2"}
     plain.add(first)
     plain.add(other, number=6, ifname="eth1")
@@ -209,7 +209,7 @@ def at_once(plain: Plain, verb: str, keys: list[dict[str, Any]]) -> list[batch.O
 
 
 def test_20_adds_at_once(plain: Plain) -> None:
-    """The first on a node: all are there, each once; and then none."""
+    """They are the first on a node: each has its rules once; after DEL none has any."""
     batch.make_pods(plain.host, 2)
     keys = [ports((8000 + number, 80, "tcp"), (8000 + number, 80, "udp")) for number in range(20)]
     assert [answer.status for answer in at_once(plain, "ADD", keys)] == [0] * 20
@@ -245,7 +245,7 @@ def test_not_both_backends_get_a_port_that_is_wanted_at_once(plain: Plain) -> No
         assert left(plain.host) == {}
 
 
-# -- what rules do
+# -- effects of the rules
 
 
 def test_conditions_that_iptables_cannot_have(plain: Plain) -> None:
@@ -275,7 +275,7 @@ MATCHES = [
 )
 @BY_IPTABLES
 def test_other_matches(plain: Plain, words: list[str]) -> None:
-    """ADD takes them, or says in iptables' words why not; CHECK finds the rule as iptables-save prints it, DEL and GC remove it."""
+    """ADD accepts them or gives iptables' reason; CHECK finds the rule as iptables-save prints it; DEL removes it."""
     six = [word.replace("192.0.2.0/24", "fd00::/8") for word in words]
     keys = ports((8080, 80, "tcp"), (8081, 80, "tcp", HOST), conditionsV4=words, conditionsV6=six)
     answer = plain.call("ADD", keys)
@@ -303,7 +303,7 @@ def test_other_matches(plain: Plain, words: list[str]) -> None:
 
 @BY_IPTABLES
 def test_packets_that_other_matches_select(node: Node) -> None:
-    """By a mark that the administrator's rules set."""
+    """The conditions match a mark that the administrator's rules set."""
     for six in ("", "6"):
         mark = f"ip{six}tables -t mangle -A PREROUTING -i far0 -j MARK --set-mark 5"
         node.host.run(*mark.split(), env=node.environment.get("env"))
@@ -324,7 +324,7 @@ def test_packets_that_other_matches_select(node: Node) -> None:
 
 
 def test_what_iptables_refuses(plain: Plain) -> None:
-    """Its own words, with the key; nothing is left, and STATUS says so before."""
+    """The error has iptables' own words and the key; nothing is left, and STATUS reports it before."""
     plain.add(ports((9999, 80)), "other", 9)
     for words, said in (
         (["-m", "nonesuch"], "nonesuch"), (["-m", "tcp", "--dport", "x"], "x"),
@@ -341,7 +341,7 @@ def test_what_iptables_refuses(plain: Plain) -> None:
 
 @pytest.mark.parametrize("odd", ['e"th~};x', "a\\b", "if:", "x" * 15, "'$(x)"])
 def test_nothing_is_pasted(plain: Plain, odd: str) -> None:
-    """A link's name is no word of iptables-restore, and long names fit."""
+    """A link's name is no word for iptables-restore, and long names fit."""
     plain.add(TCP, ifname=odd) if odd != "if:" else plain.add(TCP, "c" * 64 + ".id", ifname="if")
     name = "c" * 64 + ".id" if odd == "if:" else "c1"
     ifname = "if" if odd == "if:" else odd
@@ -357,7 +357,7 @@ def test_nothing_is_pasted(plain: Plain, odd: str) -> None:
 
 @pytest.mark.parametrize("how", ["a bit", "a chain"])
 def test_marks(node: Node, how: str) -> None:
-    """What would not find its way back is masqueraded by the mark that is asked for, whoever acts on it."""
+    """Packets without a way back get the mark of the keys and are masqueraded, by the suite or the chain's owner."""
     keys: dict[str, Any] = {"markMasqBit": 4}
     if how == "a chain":
         keys = {"externalSetMarkChain": "MINE"}
@@ -385,7 +385,7 @@ ADMITTED = ("-A", "CNI-ADMIN", "-m", "conntrack", "--ctstate", "DNAT", "-j", "AC
 
 @BY_IPTABLES
 def test_with_masquerading_and_firewall(host: PretendHost, backend: str) -> None:
-    """All three by iptables, where FORWARD drops: masquerading stops no hairpin, the administrator lets outsiders in."""
+    """All three use iptables, and FORWARD drops: masquerading stops no hairpin, the administrator lets outsiders in."""
     node = Node(host, backend, ipMasq=True, ipMasqBackend="iptables", hairpinMode=True)
     environment: dict[str, Any] = node.environment
     env = environment.get("env")
@@ -442,7 +442,7 @@ def test_with_masquerading_and_firewall(host: PretendHost, backend: str) -> None
     assert node.probe([("a", "tcp", 80)], outside) == ["ConnectionRefusedError"] * 2
 
 
-# -- the other verbs, and what a call costs
+# -- the other verbs, and the cost of a call
 
 
 @BY_IPTABLES
@@ -468,7 +468,7 @@ def test_check_names_each_missing_rule(plain: Plain) -> None:
 
 @pytest.mark.row("lost-rules")
 def test_after_a_flush(node: Node) -> None:
-    """CHECK tells, and the next ADD makes all anew."""
+    """CHECK reports it, and the next ADD creates all rules again."""
     node.add("a", TCP)
     node.host.run(
         "sh", "-c", "for six in '' 6; do ip${six}tables -t nat -F; ip${six}tables -t nat -X; done; iptables -t raw -F"
@@ -481,7 +481,7 @@ def test_after_a_flush(node: Node) -> None:
 
 
 def test_unfinished_work_of_others(plain: Plain) -> None:
-    """A chain to which nothing leads, as the reference leaves it when it is killed: ADD takes nothing over of it."""
+    """A killed reference leaves a chain without a jump to it: ADD takes over none of its rules."""
     plain.add(TCP)
     (chain,) = {line.split()[1] for line in of_pods(plain.host) if line.startswith("-A CNI-DN")}
     plain.host.run("iptables", "-t", "nat", "-F", "CNI-HOSTPORT-DNAT")
@@ -497,7 +497,7 @@ def test_unfinished_work_of_others(plain: Plain) -> None:
 
 
 def test_del_on_a_host_that_had_the_older_iptables(plain: Plain) -> None:
-    """Its table may have the chain, which nobody can tell without its programs; nor can DEL wait for them."""
+    """Its table may have the chain, which only its own programs can show; DEL cannot wait for them."""
     plain.host.run("sh", "-ec", "iptables-legacy -t nat -L; ip6tables-legacy -t nat -L")
     without: dict[str, Any] = {"env": {"PATH": "/none"}}
     assert plain.call("DEL", {}, **without).status == 0
@@ -519,7 +519,7 @@ def test_status(plain: Plain) -> None:
 
 
 def executed(plain: Plain, verb: str, keys: dict[str, Any], name: str = "c1", **more: Any) -> list[str]:
-    """The programs that a call executes."""
+    """Return the programs that a call executes."""
     trace = ("/usr/bin/strace", "-f", "-qq", "-e", "trace=execve", "-e", "status=successful", "-o", "/run/trace")
     answer = plain.call(verb, keys, name, prefix=trace, **more)
     assert answer.status == 0, answer
@@ -531,7 +531,7 @@ TWO = ["iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore
 
 
 def test_two_processes_for_each_family(plain: Plain) -> None:
-    """ADD and DEL, with UDP to forget; CHECK one; none where there is nothing, and none of the other backend's."""
+    """ADD and DEL run two, with UDP to flush; CHECK one; none run without rules, or for the other backend."""
     native = {**ports((9000, 90), (9000, 90, "udp")), "backend": "nftables"}
     assert executed(plain, "ADD", native, "n1", number=9) == []
     assert sorted(executed(plain, "ADD", ALL)) == sorted(TWO)

@@ -28,13 +28,13 @@ def namespaces_of(process: str) -> dict[str, str]:
     return {name: os.readlink(f"/proc/{process}/ns/{name}") for name in NAMESPACES}
 
 
-# Where a host mounts something; the last is a name that nobody else gives a namespace.
+# The places where a host mounts; the last is a namespace name that no other program uses.
 POD = f"pod-{os.getpid()}"
 PLACES = ("/etc", "/etc/cni", "/proc", "/run", "/sys", "/var/lib", "/var/lib/cni", f"/run/netns/{POD}")
 
 
 def mounted() -> list[str]:
-    """The machine's mounts in these places; others may come and go meanwhile."""
+    """Return the machine's mounts in these places; others may come and go in the meantime."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line for line in lines if line.split()[4] in PLACES]
 

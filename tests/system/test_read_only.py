@@ -1,4 +1,4 @@
-"""State directories that are read-only or not there: verbs that change nothing make nothing, and need no more."""
+"""State directories are read-only or missing: verbs that change nothing create nothing, and succeed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHAINED: dict[str, dict[str, Any]] = {
 
 
 def files(host: PretendHost) -> dict[str, Any]:
-    """Every file and directory of the state with all that a write would change, times of access apart."""
+    """Return every file and directory of the state with all that a write would change, except times of access."""
 
     def every(top: Path) -> Iterator[Path]:
         for folder, directories, names in os.walk(top):
@@ -69,7 +69,7 @@ STATES = {
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.row(10, 16)
 def test_a_store_that_cannot_be_written(host: PretendHost, state: str, how: str) -> None:
-    """CHECK tells the truth, DEL of nothing succeeds, and one that cannot free says so."""
+    """CHECK reports the truth, DEL without a lease succeeds, and a DEL that cannot free its lease fails."""
     for pod in "ab":
         assert host_local(host, "ADD", pod).status == 0
     host.run("sh", "-ec", STATES[state])
@@ -92,7 +92,7 @@ def test_a_store_that_cannot_be_written(host: PretendHost, state: str, how: str)
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.row(16)
 def test_who_only_looks_changes_nothing(host: PretendHost, state: str) -> None:
-    """Where it could."""
+    """CHECK and STATUS write nothing, even if they could."""
     for pod in "ab":
         assert host_local(host, "ADD", pod).status == 0
     host.run("sh", "-ec", STATES[state])
@@ -117,7 +117,7 @@ def test_a_store_that_is_not_there(host: PretendHost, data_dir: str) -> None:
 
 @pytest.mark.row(16)
 def test_a_look_waits_for_the_lock(host: PretendHost) -> None:
-    """CHECK sees no call's half; a lock that is no file is an error, as for any call."""
+    """CHECK sees no partial state of a call; a lock that is no file is an error, as for any call."""
     assert host_local(host, "ADD").status == 0
     host.run("sh", "-ec", f"rm {STORE}/lock; mkfifo {STORE}/lock")
     assert host_local(host, "CHECK", prevResult=PREVIOUS).code == 5
@@ -140,7 +140,7 @@ def test_bridge_on_a_read_only_store(host: PretendHost) -> None:
 @pytest.mark.parametrize("before", ["nothing", "others"])
 @pytest.mark.row(10, 16)
 def test_other_plugins_with_a_read_only_run(host: PretendHost, what: str, before: str) -> None:
-    """CHECK and STATUS of what was made, and DEL of nothing, with or without directories that others have left."""
+    """CHECK and STATUS of an attachment, and DEL without one, with or without directories of other pods."""
     keys = {"type": what, **CHAINED[what]}
     plugin = keys["type"]
 

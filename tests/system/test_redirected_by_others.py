@@ -30,7 +30,7 @@ def address(node: Node, pod: str, version: int) -> str:
 
 
 def redirect(node: Node, pod: str, *places: tuple[str, int], priority: int = LATER, more: str = "") -> None:
-    """A table of somebody else's that redirects addresses with ports to port 80 of a pod."""
+    """Create a stranger's table that redirects addresses with ports to port 80 of a pod."""
     rules = "\n".join(
         f"{'ip6' if ':' in place else 'ip'} daddr {place} tcp dport {port} "
         + (f"dnat ip6 to [{address(node, pod, 6)}]:80" if ":" in place else f"dnat ip to {address(node, pod, 4)}:80")
@@ -47,7 +47,7 @@ def redirect(node: Node, pod: str, *places: tuple[str, int], priority: int = LAT
 @pytest.mark.parametrize("priority", [EARLIER, LATER])
 @pytest.mark.parametrize("masq_all", [True, False])
 def test_a_strangers_services_keep_their_clients_addresses(node: Node, masq_all: bool, priority: int) -> None:
-    """A virtual address with the very numbers of the host port, and a port of the node; the host port is masqueraded."""
+    """A virtual address has the numbers of the host port, and a port of the node; only the host port is masqueraded."""
     node.add("a", {**TCP, "masqAll": masq_all})
     redirect(node, "a", (VIRTUAL, 8080), (VIRTUAL_6, 8080), (HOST, 9090), (HOST_6, 9090), priority=priority)
     in_b, in_b6 = address(node, "b", 4), address(node, "b", 6)
@@ -74,7 +74,7 @@ def test_a_strangers_services_keep_their_clients_addresses(node: Node, masq_all:
 @EITHER
 @pytest.mark.row("source-address")
 def test_a_strangers_redirection_of_the_host_port_itself(node: Node) -> None:
-    """It comes first: the connection is the stranger's, although port, pod and address are those of the mapping."""
+    """It comes first: the connection is the stranger's, although port, pod and address equal the mapping's."""
     node.add("a", {**TCP, "masqAll": True})
     redirect(node, "a", (HOST, 8080), (HOST_6, 8080), priority=EARLIER)
     probes = [("out", "tcp", HOST, 8080), ("out", "tcp", HOST_6, 8080)]
@@ -109,7 +109,7 @@ chain seen { type filter hook postrouting priority 300
 @pytest.mark.parametrize("backend", ["nftables"], indirect=True)
 @pytest.mark.row("source-address")
 def test_marks_are_others(node: Node) -> None:
-    """Whatever marks packets and connections have: they decide nothing here, and stay as they are."""
+    """Marks of packets and connections decide nothing here, and stay as they are."""
     node.add("a", {**TCP, "masqAll": True})
     redirect(node, "a", (VIRTUAL, 8080), more=MARKS)
     probes = [("out", "tcp", VIRTUAL, 8080), ("out", "tcp", HOST, 8080), ("b", "tcp", HOST, 8080)]
@@ -119,7 +119,7 @@ def test_marks_are_others(node: Node) -> None:
 
 @pytest.mark.parametrize("backend", ["nftables"], indirect=True)
 def test_chains_of_conditions_from_the_release_before(node: Node) -> None:
-    """Their rules name no label: a pod that has them since then is masqueraded as before."""
+    """Their rules name no label: a pod that has them is masqueraded as before."""
     node.add("a", {**TCP, "masqAll": True, "conditionsV4": ["-s", OUT], "conditionsV6": ["-s", OUT_6]})
     listed = node.host.run("nft", "--stateless", "list", "ruleset").stdout
     chains = [part for part in listed.split("chain ")[1:] if part.startswith("hostport-")]

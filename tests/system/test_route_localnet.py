@@ -1,4 +1,4 @@
-"""portmap's route_localnet: nobody comes in by it, it is on only behind its rules, and goes with the last host port."""
+"""portmap's route_localnet: it admits no packet, is on only behind its rules, and is reset with the last host port."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def notes(host: PretendHost) -> list[str]:
 
 
 class Segment(Node):
-    """A node whose bridge has a neighbour beside its pods; all that could keep their packets out is off."""
+    """A node whose bridge has a neighbour beside its pods; all other obstacles to their packets are off."""
 
     def __init__(self, host: PretendHost, backend: str) -> None:
         super().__init__(host, backend)
@@ -75,13 +75,13 @@ class Segment(Node):
             "-ec",
             "for name in all default cni0 out0; do cd /proc/sys/net/ipv4/conf/$name; echo 0 >rp_filter; echo 1 >accept_local; done",
         )
-        # who listens there hears such packets from its own gateway
+        # a listener there receives such packets from its own gateway
         host.run("ip", "netns", "exec", "out", "sh", "-ec", "cd /proc/sys/net/ipv4/conf; for name in all eth0; do echo 1 >$name/route_localnet; "
                                                             "echo 1 >$name/accept_local; echo 0 >$name/rp_filter; done")  # fmt: skip
         self.mac = host.ip("link", "show", "cni0")[0]["address"]
 
     def heard(self, at: str, sender: str, own: str, packets: Sequence[tuple[str, str]]) -> list[str]:
-        """Return those packets, by source and destination, that a listener hears of those that a neighbour sends."""
+        """Return the packets, by source and destination, that a listener receives from a neighbour."""
         inside = ("ip", "netns", "exec", at) if at else ()
         with self.host.popen(*inside, sys.executable, "-c", LISTEN) as listener:
             assert read_line(listener) == b"ready\n"
@@ -95,7 +95,7 @@ class Segment(Node):
 @EVERY
 @pytest.mark.parametrize("sender", ["a", "near"])
 def test_nobody_is_let_in(host: PretendHost, backend: str, sender: str) -> None:
-    """Neither to any address of 127.0.0.0/8 nor from one, wherever to: by a pod, and by a neighbour of the bridge."""
+    """Packets to or from 127.0.0.0/8 are dropped, from a pod and from a neighbour of the bridge."""
     node = Segment(host, backend)
     node.add("b", TCP)
     assert turned_on(host) == {"cni0"}
@@ -142,7 +142,7 @@ def test_each_add_restores_the_rules(plain: Plain, lost: str, keys: dict[str, An
 
 
 def test_part_of_the_rules_is_restored(plain: Plain) -> None:
-    """As an older release left them, without those for packets from 127.0.0.0/8."""
+    """An older release left the rules, without those for packets from 127.0.0.0/8."""
     plain.add(TCP)
     plain.host.run("nft", "flush", "chain", "inet", "pycni", "hostports_localnet")
     plain.add({}, "c2", number=6)
@@ -185,7 +185,7 @@ def test_gc_sets_it_back(plain: Plain) -> None:
 
 @EITHER
 def test_a_failed_add_sets_it_back(plain: Plain) -> None:
-    """Nobody reads the result."""
+    """The ADD cannot write its result."""
     config = json.dumps(plain.config(TCP))
     env = {**plain.environment.get("env", {}), "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": plain.netns,
            "CNI_IFNAME": "eth0", "CNI_PATH": plain.host.bin_dir, "PATH": PATH}  # fmt: skip
@@ -196,7 +196,7 @@ def test_a_failed_add_sets_it_back(plain: Plain) -> None:
 
 @EITHER
 def test_somebody_elses_switch_stays(plain: Plain) -> None:
-    """On before the first host port; also by a link of the same name or index that came later."""
+    """It was on before the first host port, perhaps for a later link of the same name or index."""
     plain.host.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/br0/route_localnet")
     plain.add(TCP)
     assert plain.call("DEL", TCP).status == 0
@@ -215,7 +215,7 @@ def test_a_link_that_came_later_is_not_meant(plain: Plain) -> None:
 @pytest.mark.parametrize("by", ["iptables", "nftables"])
 @EITHER
 def test_the_reference_still_needs_it(plain: Plain, reference_bin: str, by: str) -> None:
-    """Its host ports count as well, and its DEL leaves the switch to this suite's next one."""
+    """Its host ports count as well, and its DEL leaves the switch to this suite's next DEL."""
     plain.add(TCP)
     own = {**plain.config(ports((8081, 80, "tcp")), 6), "cniVersion": "1.0.0", "backend": by}
     own["prevResult"]["cniVersion"] = "1.0.0"
@@ -231,7 +231,7 @@ def test_the_reference_still_needs_it(plain: Plain, reference_bin: str, by: str)
 
 @EITHER
 def test_concurrent_calls(plain: Plain) -> None:
-    """Many rounds of the last DEL and a first ADD at the same time: the pod that is there has its switch."""
+    """The last DEL and a first ADD run at the same time, many rounds: the new pod has its switch."""
     plain.add(TCP, "c0")
     where = {"CNI_NETNS": plain.netns, "CNI_IFNAME": "eth0", "CNI_PATH": plain.host.bin_dir, "PATH": PATH}
     for number in range(1, 9):
@@ -250,7 +250,7 @@ def test_concurrent_calls(plain: Plain) -> None:
 
 @EITHER
 def test_an_add_between_the_last_dels_look_and_its_change(plain: Plain) -> None:
-    """DEL has seen that nobody needs the switch, and is slow to set it back."""
+    """DEL has found no user of the switch, and is slow to reset it."""
     host = plain.host
     plain.add(TCP)
     env = {
@@ -303,7 +303,7 @@ def test_doctor_finds_the_switch_without_its_rules(plain: Plain) -> None:
 
 @EITHER
 def test_the_documented_clean_up(plain: Plain) -> None:
-    """The commands of the page about removal, before the table is deleted, turn off what the suite turned on alone."""
+    """The page about removal has commands to run before the table is deleted; they undo the suite's settings alone."""
     host = plain.host
     host.run("sh", "-ec", "ip link add other type bridge; echo 1 >/proc/sys/net/ipv4/conf/other/route_localnet")
     plain.add(TCP)
@@ -320,7 +320,7 @@ def test_the_documented_clean_up(plain: Plain) -> None:
 @EITHER
 @pytest.mark.parametrize("way", ["a gateway", "the segment", "the segment, no host link named"])
 def test_an_uplink_is_never_switched(plain: Plain, way: str) -> None:
-    """The route to the pod is another link's: of a macvlan's segment, or none at all."""
+    """The route to the pod is another link's, a macvlan's segment for instance, or missing."""
     host = plain.host
     host.netns("outside")
     host.run("sh", "-ec", "ip link add up0 type veth peer eth0 netns outside; ip link set up0 up; ip -n outside link set eth0 up; "

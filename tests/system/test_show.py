@@ -1,4 +1,4 @@
-"""cnitool show: what it says of a node, against what the kernel and the plugins' own results say."""
+"""cnitool show: its account of a node against the kernel's and the plugins' own results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def node(host: PretendHost) -> Node:
 
 @contextmanager
 def running(host: PretendHost, *argv: str) -> Iterator[None]:
-    """A command that has said something and goes on."""
+    """Start a command that continues, and wait for its first output."""
     process = host.popen(*argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         assert read_line(process)
@@ -36,7 +36,7 @@ def running(host: PretendHost, *argv: str) -> Iterator[None]:
 
 
 def ports(shown: Any, bridge: str = "cni0") -> dict[str, Any]:
-    """By container id, or by the host link's name where the owner is not known."""
+    """Return the ports by container ID, or by the host link's name if the owner is not known."""
     (found,) = [one for one in shown["bridges"] if one["name"] == bridge]
     return {(port["pod"] or {}).get("containerID") or port["name"]: port for port in found["ports"]}
 
@@ -51,7 +51,7 @@ def addresses(result: Any) -> list[str]:
 
 
 def test_the_model(node: Node) -> None:
-    """A pod that a runtime remembers, and one that only its link's alias tells of."""
+    """A pod that a runtime has cached, and one that only its link's alias names."""
     results = {"web1": node.attach("web1", "web"), "bare": node.attach_without_runtime("bare")}
     shown = node.show()
     (bridge,) = shown["bridges"]
@@ -113,7 +113,7 @@ def counters(host: PretendHost, link: str) -> tuple[int, int]:
 
 def test_in_and_out_are_the_pods(node: Node) -> None:
     link = host_end(node.attach("web1"))
-    # nobody answers, so that the pod sends more than it receives
+    # no answers: the pod sends more than it receives
     for command in ("link set eth0 arp off", "link set eth0 address 02:00:00:00:00:09"):
         node.host.run("ip", "-n", "web1", *command.split())
     node.host.run("ip", "netns", "exec", "web1", "ping", "-q", "-c", "20", "-i", "0.01", "-W", "0.1", "-s", "1400",
@@ -138,7 +138,7 @@ def test_traffic_is_what_passed_meanwhile(node: Node) -> None:
 
 
 def test_the_references_pod(node: Node, reference_bin: str) -> None:
-    """Without an alias the owner is known by the runtime's memory only."""
+    """Without an alias, only the runtime's cache names the owner."""
     result = node.attach_without_runtime("nobody", bin_dir=reference_bin)
     node.configure({**NETWORK_OF_THE_REFERENCE})
     remembered = node.attach("theirs", "db", network="theirs", bin_dir=reference_bin)
@@ -161,7 +161,7 @@ NETWORK_OF_THE_REFERENCE: dict[str, Any] = {
 
 
 def test_the_reference_remembered_without_names_on_the_host(node: Node, reference_bin: str) -> None:
-    """Where the result does not name the host's end, the link inside the namespace tells which attachment it is."""
+    """If the result does not name the host's end, the link inside the namespace identifies the attachment."""
     node.configure(NETWORK_OF_THE_REFERENCE)
     node.attach("theirs", "db", network="theirs", bin_dir=reference_bin)
     entry = node.host.root / "var/lib/cni/results/theirs-theirs-eth0"
@@ -258,7 +258,7 @@ def test_many_strangers(node: Node) -> None:
 
 
 def test_hostile_names(node: Node) -> None:
-    """A name or an alias can be any bytes: they reach neither the terminal nor the picture as they are."""
+    """A name or an alias can be any bytes: they are escaped on the terminal and in the picture."""
     node.attach("web1")
     name = b'b\xff\x1b[1m"<&'
     node.host.run("ip", "link", "add", name, "type", "bridge")  # type: ignore[arg-type]
@@ -307,7 +307,7 @@ def test_seconds(node: Node, seconds: str) -> None:
 
 
 def test_no_namespace_is_made(node: Node) -> None:
-    """A remembered path where nothing is stays so."""
+    """A cached path without a file stays so."""
     node.attach("web1")
     node.host.drop_netns("web1")
     node.show()
@@ -315,7 +315,7 @@ def test_no_namespace_is_made(node: Node) -> None:
 
 
 def test_limits_are_no_pod(node: Node) -> None:
-    """bandwidth's ifb is in the result, and has the pod's alias, but leads nowhere."""
+    """bandwidth's ifb is in the result, and has the pod's alias, but is no pod's link."""
     limits = {"type": "bandwidth", "egressRate": 10**6, "egressBurst": 10**6}
     node.configure({**NETWORK, "plugins": [*NETWORK["plugins"], limits]})
     node.attach("c1")

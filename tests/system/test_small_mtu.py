@@ -1,4 +1,4 @@
-"""An MTU that a link, or IPv6 on it, cannot have: refused with the key and the least value, and nothing is changed."""
+"""An MTU that a link, or IPv6 on it, cannot have is refused with the key and the least value; nothing changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""STATUS of bridge: 50 wherever the node is in a state in which an ADD must fail, and only there."""
+"""STATUS of bridge: code 50 exactly if the node's state makes an ADD fail."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ranges(*sets: list[str]) -> dict[str, Any]:
     (NO_FORWARDING, {**GATEWAY, "ipam": host_local(V4)}, "ip_forward"),
 ])  # fmt: skip
 def test_an_add_must_fail(net: Network, host: PretendHost, state: str, keys: dict[str, Any], words: str) -> None:
-    """STATUS says so, and so does the ADD, for the same reason."""
+    """STATUS and ADD fail for the same reason."""
     host.netns("a")
     host.run("sh", "-ec", state)
     status = net.call("STATUS", "a", **keys)
@@ -81,7 +81,7 @@ def test_an_mtu_that_no_link_has(net: Network) -> None:
 
 
 def test_a_kernel_without_ipv6(net: Network, host: PretendHost) -> None:
-    """As with ipv6.disable=1, with which there is no net.ipv6: refused before anything is done."""
+    """With ipv6.disable=1 there is no net.ipv6: ADD refuses before it does anything."""
     host.run("sh", "-ec", NO_IPV6)
     for keys in ({}, GATEWAY):
         assert net.call("STATUS", "a", **keys).code == 50
@@ -93,7 +93,7 @@ def test_a_kernel_without_ipv6(net: Network, host: PretendHost) -> None:
 
 @pytest.mark.parametrize("place", ["default", "all"])
 def test_ipv6_switched_off_by_sysctl(net: Network, host: PretendHost, place: str) -> None:
-    """The bridge that ADD makes has it nevertheless, and that alone; one with IPv4 only has not."""
+    """The bridge that ADD makes has IPv6 nevertheless, and no other link; one with IPv4 only has none."""
     host.run("sh", "-ec", f"echo 1 >/proc/sys/net/ipv6/conf/{place}/disable_ipv6")
     net.add("b", isGateway=True, ipam=host_local("10.2.0.0/24"), name="other", bridge="cni1")
     assert sysctl(host, "ipv6/conf/cni1/disable_ipv6") == "1"
@@ -125,7 +125,7 @@ def test_first_adds_at_once_where_ipv6_is_switched_off(net: Network, host: Prete
 
 
 def test_a_bridge_that_a_killed_add_left(net: Network, host: PretendHost) -> None:
-    """Between its making and its first sysctl: it is taken for a new one, and set back where the ADD fails."""
+    """A killed ADD left it without its sysctls: it counts as new, and an ADD that fails resets it."""
     host.run("sh", "-ec", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6; ip link add cni0 type bridge")
     assert net.call("STATUS", "a", **GATEWAY).status == 0
     assert net.unheard("a", **GATEWAY).status == 1
@@ -136,7 +136,7 @@ def test_a_bridge_that_a_killed_add_left(net: Network, host: PretendHost) -> Non
 
 @pytest.mark.parametrize("there_before", ["nothing", "a stranger's bridge"])
 def test_another_ipam_plugin(net: Network, host: PretendHost, there_before: str) -> None:
-    """Its networks are unknown before it answers: ADD finds out, and takes back the address."""
+    """Its networks are unknown before it answers: only ADD detects the conflict, and frees the address."""
     answer = json.dumps({"cniVersion": "1.0.0", "ips": [{"address": "fd07::9/64"}]})
     script = f"#!/bin/sh\ncat >/dev/null\necho $CNI_COMMAND >>/run/own/calls\necho '{answer}'\n"
     host.run("sh", "-ec", "mkdir /run/own; echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6")

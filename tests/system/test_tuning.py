@@ -1,4 +1,4 @@
-"""tuning: what it sets in the pod, and that all of it is set back."""
+"""tuning: the settings in the pod, and their restoration."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import tests.node
+from tests.node import DEAF
 from tests.pretend import PretendHost
 
 MAC, FIRST_MAC = "02:00:00:00:00:09", "02:00:00:00:00:01"
@@ -17,7 +18,7 @@ SYSCTL = "net.ipv4.conf.IFNAME.arp_filter"
 
 
 class Node(tests.node.Node):
-    """A pretend host with one pod whose eth0 is up, with an address and a route, as bridge leaves it."""
+    """A pretend host with one pod; its eth0 is up, with an address and a route, as after bridge."""
 
     def __init__(self, host: PretendHost) -> None:
         super().__init__(host, type="tuning")
@@ -104,7 +105,7 @@ def test_second_add_keeps_what_was_first(node: Node) -> None:
 
 
 def test_a_record_of_a_lost_namespace_is_not_set_back_in_the_next(node: Node) -> None:
-    """The pod was lost without DEL and comes back under its id: what was before is what its new namespace had."""
+    """The pod was lost without DEL and comes back under its ID: DEL restores the values of the new namespace."""
     node.add("a", {"mtu": 1400})
     node.host.drop_netns("a")
     node.host.run("sh", "-c", "while ip link show veth0; do sleep 0.1; done")  # the kernel comes to it later
@@ -116,9 +117,9 @@ def test_a_record_of_a_lost_namespace_is_not_set_back_in_the_next(node: Node) ->
 
 
 def test_an_add_that_fails_late_sets_everything_back(node: Node) -> None:
-    """When nobody can read its result."""
+    """The ADD cannot write its result."""
     before = node.state(), node.sysctl("ipv4/conf/eth0/arp_filter")
-    assert node.call("ADD", "a", ALL, prefix=("sh", "-c", 'exec "$0" >&-')).status == 1
+    assert node.call("ADD", "a", ALL, prefix=DEAF).status == 1
     assert (node.state(), node.sysctl("ipv4/conf/eth0/arp_filter")) == before
     assert node.host.snapshot()["files"] == {}
 
@@ -249,7 +250,7 @@ def test_interface_name_that_makes_a_sysctl_the_hosts(node: Node) -> None:
     assert answer.code == 7 and "nf_conntrack_IFNAME" in answer.json["msg"]
 
 
-# Changes each sysctl of the pod that tuning takes, and prints those that are others on the host by then.
+# Changes each sysctl of the pod that tuning accepts, and prints those that changed on the host as well.
 WALK = """
 import os, sys
 from shared.net import pod_sysctls

@@ -1,4 +1,4 @@
-"""bridge's uplinks: links of the host that become ports, and the segment behind them that the pods are in."""
+"""bridge's uplinks: links of the host that become ports, and the segment behind them, which the pods join."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ip -n lan address add 10.1.0.200/24 dev far
 
 @pytest.fixture
 def net(host: PretendHost) -> Network:
-    """Up0 leads to a host in the pods' own network; it is down."""
+    """Return a network with uplink up0, which is down and leads to a host in the pods' own network."""
     host.run("sh", "-ec", LAN)
     return Network(host, uplinks=["up0"], ipam=host_local(V4))
 
 
 def uplink(host: PretendHost, name: str = "up0") -> tuple[str | None, bool]:
-    """Its master and whether it is up."""
+    """Return the uplink's master, and True if it is up."""
     (link,) = host.ip("link", "show", name)
     return link.get("master"), "UP" in link["flags"]
 
@@ -38,7 +38,7 @@ def uplink(host: PretendHost, name: str = "up0") -> tuple[str | None, bool]:
     "keys", [{}, {"isGateway": True}, {"portIsolation": True}, {"macspoofchk": True}, {"promiscMode": True}]
 )
 def test_pods_are_in_the_segment(net: Network, host: PretendHost, keys: dict[str, Any]) -> None:
-    """The port is up and nothing of the pod's own options; the second ADD has nothing to do; DEL leaves it."""
+    """The port is up and has no pod's options; the second ADD changes nothing; DEL and GC leave the port."""
     if "macspoofchk" in keys and net.call("STATUS", "a", **keys).code == 50:
         pytest.skip("this kernel's nf_tables have no bridge family")
     net.add("a", **keys)
@@ -59,14 +59,14 @@ def test_pods_are_in_the_segment(net: Network, host: PretendHost, keys: dict[str
 
 
 def test_the_new_bridges_mac_is_its_own(net: Network, host: PretendHost) -> None:
-    """Not the uplink's, although that is the lowest."""
+    """It is not the uplink's, although that is the lowest."""
     result = net.add("a", isGateway=True)
     assert result["interfaces"][0]["mac"] == host.ip("link", "show", "cni0")[0]["address"] != "02:00:00:00:00:01"
     assert len(result["interfaces"]) == 3
 
 
 def test_mtu_auto(net: Network) -> None:
-    """The uplink's counts for the first pod, while it is down and no port, and for the second alike."""
+    """The uplink's MTU counts for the first pod, while it is down and no port, and for the second alike."""
     for pod in ("a", "b"):
         assert [one["mtu"] for one in net.add(pod, mtu="auto")["interfaces"]] == [1400] * 3
 
@@ -83,7 +83,7 @@ USES = {
 @pytest.mark.row(16)
 @pytest.mark.parametrize(("use", "words"), USES.items())
 def test_a_link_that_is_in_use(net: Network, host: PretendHost, use: str, words: str) -> None:
-    """Refused with key and value before anything is touched; STATUS knows."""
+    """ADD refuses it with key and value before anything is touched; STATUS reports it."""
     host.run("sh", "-ec", use)
     net.refused("a", 7, rf'"uplinks\[0\]": "up0" {words}')
     status = net.call("STATUS", "a")
@@ -122,7 +122,7 @@ def test_the_same_link_twice_and_null(net: Network, host: PretendHost) -> None:
 def test_a_failing_add_takes_out_what_it_put_in(
     net: Network, host: PretendHost, was_up: bool, there_before: str
 ) -> None:
-    """An uplink that was there before stays, and counts for nobody who would need the gateway address."""
+    """An earlier uplink stays; the undo does not count it as another user of the gateway address."""
     if there_before != "no bridge":
         host.run("sh", "-ec", "ip link add cni0 type bridge; ip link set cni0 up")
     if there_before.endswith("uplink"):
@@ -145,7 +145,7 @@ def test_a_failing_add_leaves_the_uplink_that_another_pod_uses(net: Network, hos
 
 
 def test_a_failing_add_leaves_an_uplink_that_was_put_elsewhere(net: Network, host: PretendHost, tmp_path: Path) -> None:
-    """By the administrator, while the ADD was busy with its IPAM plugin."""
+    """The administrator moved it while the ADD waited for its IPAM plugin."""
     body = "ip link add br7 up type bridge; ip link set up0 up master br7; exit 1\n"
     path = fake_ipam.write(host, tmp_path, "busy", body)
     config = {**net.config, "ipam": {"type": "busy"}}
@@ -154,7 +154,7 @@ def test_a_failing_add_leaves_an_uplink_that_was_put_elsewhere(net: Network, hos
 
 
 def test_a_link_whose_master_has_the_uplinks_number_elsewhere(net: Network, host: PretendHost) -> None:
-    """A macvlan that came out of a namespace: the link below it is one there."""
+    """A macvlan came out of a namespace: the link below it is in that namespace."""
     host.run("sh", "-ec", """
 ip link del up0
 ip link add up0 index 777 type veth peer name far
@@ -210,7 +210,7 @@ def test_check(net: Network, host: PretendHost) -> None:
 
 @pytest.mark.kernel_vlan
 def test_an_uplink_keeps_its_vlans(net: Network, host: PretendHost) -> None:
-    """The pod is in VLAN 100, the uplink where the operator put it."""
+    """The pod is in VLAN 100, the uplink in the VLAN that the operator chose."""
     net.add("a", vlan=100)
     assert not net.pings("a", "10.1.0.200")
     (shown,) = json.loads(host.run("bridge", "-j", "vlan", "show", "dev", "up0").stdout)

@@ -1,4 +1,4 @@
-"""bridge's VLANs, by effect: which frames are heard where, with which tag, and nowhere else."""
+"""bridge's VLANs, by effect: the receivers of each frame, and its tag."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.node import Network, host_local
+from tests.node import DEAF, Network, host_local
 from tests.pretend import PretendHost
 from tests.system.test_many_links import MOST_PORTS, fill
 
@@ -25,7 +25,7 @@ def net(host: PretendHost) -> Network:
 
 
 def heard(net: Network, frames: list[tuple[str, int]], **links: str) -> dict[tuple[str, int], dict[str, int]]:
-    """Who hears each frame, (sender, VLAN), and with which VLAN; `links` are places on the host beside the pods."""
+    """Return each frame's receivers with their VLANs; a frame is (sender, VLAN), `links` are places on the host."""
     places = {pod: (net.netns(pod), "eth0") for pod in net.results} | {name: ("", link) for name, link in links.items()}
     job = json.dumps({"places": places, "frames": frames})
     said = net.host.run(sys.executable, "-I", "-S", FRAMES, input=job).stdout
@@ -33,7 +33,7 @@ def heard(net: Network, frames: list[tuple[str, int]], **links: str) -> dict[tup
 
 
 def vlans(net: Network, pod: str) -> dict[int, set[str]]:
-    """The VLANs of a pod's port and their flags, as the kernel shows them."""
+    """Return the VLANs of a pod's port and their flags, as the kernel shows them."""
     name = net.results[pod]["interfaces"][1]["name"]
     (shown,) = json.loads(net.host.run("bridge", "-j", "vlan", "show", "dev", name).stdout)
     return {
@@ -57,7 +57,7 @@ def test_who_hears_what(net: Network) -> None:
     net.add("both", vlan=200, vlanTrunk=[{"minID": 99, "maxID": 100}, {"minID": 300, "maxID": 302}], **LAYER_2)
     net.add("keeps", vlan=200, preserveDefaultVlan=True, **LAYER_2)
     net.add("plain", **LAYER_2)
-    # who hears VLAN 100, 200 and 1, how
+    # the receivers of VLAN 100, 200 and 1, with the VLAN they see
     blue = {"access": 0, "same": 0, "trunk": 100, "both": 100, "gateway": 0}
     green = {"other": 0, "both": 0, "keeps": 0}
     default = {"keeps": 0, "plain": 0, "trunk": 0, "bridge": 0}
@@ -81,7 +81,7 @@ def test_who_hears_what(net: Network) -> None:
 
 
 def test_the_gateway_of_each_vlan(net: Network, host: PretendHost) -> None:
-    """A pod reaches its own VLAN's gateway at once, in both families, and another VLAN only by way of the host."""
+    """A pod reaches its own VLAN's gateway at once, in both families, and another VLAN only through the host."""
     other: dict[str, Any] = {"vlan": 200, "name": "other", "ipam": host_local("10.2.0.0/24", "fd00:2::/64")}
     net.add("a", vlan=100, isDefaultGateway=True)
     net.add("b", vlan=100)
@@ -108,7 +108,7 @@ def test_the_gateway_of_each_vlan(net: Network, host: PretendHost) -> None:
 ])  # fmt: skip
 @pytest.mark.row("spoofing")
 def test_the_ports_vlans(net: Network, keys: dict[str, Any], expected: dict[int, set[str]]) -> None:
-    """CHECK finds them, too, be they thousands, and so does the next ADD. A trunk alone stays in the default VLAN."""
+    """CHECK finds them, even thousands, and so does the next ADD. A trunk alone stays in the default VLAN."""
     net.add("a", **keys, **LAYER_2)
     assert vlans(net, "a") == expected
     assert net.check("a", **keys, **LAYER_2) == ""
@@ -128,7 +128,7 @@ def test_the_ports_vlans(net: Network, keys: dict[str, Any], expected: dict[int,
 def test_a_bridge_with_another_default_vlan(
     net: Network, host: PretendHost, default: int, keys: dict[str, Any], expected: dict[int, set[str]]
 ) -> None:
-    """A port leaves the VLAN that this bridge puts new ports into, be it 9 or none, and so does the gateway port."""
+    """A port leaves the VLAN that this bridge puts new ports into, 9 or none; the gateway port does as well."""
     bridge = f"ip link add cni0 type bridge vlan_filtering 1 vlan_default_pvid {default}"
     host.run("sh", "-ec", f"{bridge}; ip link set cni0 up")
     net.add("a", **keys)
@@ -158,7 +158,7 @@ def test_a_trunk_keeps_the_pods_network(net: Network) -> None:
 
 @pytest.mark.row(16)
 def test_a_bridge_without_room_for_the_gateway_port(net: Network, host: PretendHost) -> None:
-    """The pod's port takes the last place: code 11, nothing left, and STATUS knew."""
+    """The pod's port takes the last place: code 11, nothing left, and STATUS reports it before."""
     fill(host, MOST_PORTS - 1)
     status = net.call("STATUS", "a", vlan=100)
     assert status.code == 50 and "cni0 is full" in status.json["msg"], status
@@ -172,7 +172,7 @@ def test_a_bridge_without_room_for_the_gateway_port(net: Network, host: PretendH
 
 @pytest.mark.row(16)
 def test_status(net: Network, host: PretendHost) -> None:
-    """The gateway address that conflicts is on the VLAN's gateway port, not on the bridge; IPv6 is switched on there."""
+    """The conflicting gateway address is on the VLAN's gateway port, not on the bridge; IPv6 is switched on there."""
     host.run("sh", "-ec", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6; ip link add cni0 type bridge; "
                           "ip link set cni0 up; ip address add 10.9.0.1/16 dev cni0")  # fmt: skip
     assert net.call("STATUS", "a", vlan=100).status == 0
@@ -200,7 +200,7 @@ def test_status(net: Network, host: PretendHost) -> None:
     {"ip link del cni0.100": "cni0.100 is missing"},
 ])  # fmt: skip
 def test_check(net: Network, host: PretendHost, damage: dict[str, str]) -> None:
-    """Everything that is not as ADD left it is told."""
+    """CHECK reports everything that differs from ADD's state."""
     keys: dict[str, Any] = {"vlan": 100, "vlanTrunk": [{"id": 300}]}
     net.add("a", **keys)
     (gateway,) = host.ip("link", "show", "cni0.100")
@@ -214,7 +214,7 @@ def test_check(net: Network, host: PretendHost, damage: dict[str, str]) -> None:
 
 
 def test_delete_and_garbage_collection(net: Network, host: PretendHost) -> None:
-    """The pods' own links go; what the VLAN's other pods use stays: the bridge, its filter, the gateway port."""
+    """The pods' own links are deleted; the bridge, its filter and the gateway port of the VLAN's other pods stay."""
     for pod in ("a", "b", "c"):
         net.add(pod, vlan=100)
     ports = [net.host_link(pod)["ifname"] for pod in ("a", "b")]
@@ -231,7 +231,7 @@ def test_delete_and_garbage_collection(net: Network, host: PretendHost) -> None:
 
 
 def test_a_pod_that_comes_to_a_bridge_without_vlans(net: Network) -> None:
-    """The bridge filters from then on; the pods that it had remain in VLAN 1, with each other and with their gateway."""
+    """The bridge filters from then on; its earlier pods remain in VLAN 1, with each other and with their gateway."""
     net.add("a")
     net.add("b", **LAYER_2)
     assert not filters(net)
@@ -243,14 +243,14 @@ def test_a_pod_that_comes_to_a_bridge_without_vlans(net: Network) -> None:
 
 @pytest.mark.parametrize("there_before", [False, True])
 def test_a_failed_add_leaves_nothing(net: Network, host: PretendHost, there_before: bool) -> None:
-    """Neither port nor gateway port nor a new bridge; one that was there goes on filtering, since others may rely on it."""
+    """No port, gateway port or new bridge is left; an existing bridge goes on filtering: others may rely on it."""
     if there_before:
         net.add("b", isGateway=False, **LAYER_2)
     host.netns("a")
     before = host.snapshot(["a"])["host"]
     config = {**net.config, "vlan": 100}
     # all is done by the time that the result cannot be written
-    silent = host.cni("bridge", "ADD", config, netns=net.netns("a"), prefix=("sh", "-c", 'exec "$0" >&-'))
+    silent = host.cni("bridge", "ADD", config, netns=net.netns("a"), prefix=DEAF)
     assert silent.status == 1, silent
     assert host.snapshot(["a"])["host"] == before
     assert not there_before or filters(net)
@@ -269,7 +269,7 @@ HALF_MADE = {
 @pytest.mark.row("half-made")
 @pytest.mark.parametrize("steps", HALF_MADE.values(), ids=HALF_MADE)
 def test_a_half_made_gateway_port(net: Network, host: PretendHost, steps: list[str]) -> None:
-    """As an ADD leaves it that is killed between two messages: the next pod's completes it, and the pod is reached."""
+    """An ADD killed between two messages leaves it: the next pod's ADD completes it, and the pod is reachable."""
     net.add("first", vlan=100)
     (made,) = host.ip("link", "show", "cni0.100")
     port = made["link"]
@@ -305,7 +305,7 @@ def test_a_strangers_link_of_the_gateway_ports_name(net: Network, host: PretendH
 
 @pytest.mark.row("half-made")
 def test_a_gateway_port_of_the_references(net: Network, host: PretendHost) -> None:
-    """It is known by its bridge, whatever its port is called, and stays in the default VLAN."""
+    """Its bridge identifies it, whatever the port's name is, and it stays in the default VLAN."""
     net.add("plain", ipam=...)
     host.run(
         "sh",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ import pytest
 from shared.cli import doctor
 from shared.cli.doctor import findings, kernel
 from shared.cli.doctor.findings import Finding
+from shared.cli.doctor.network import Network
+from shared.runtime.conflist import parse
+
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
 
 def run(
@@ -88,4 +93,45 @@ def test_what_a_kernel_has(tmp_path: Path, option: str | None, module_list: str 
     if module_list is not None:
         (tmp_path / "modules.dep").write_text(module_list)
         (tmp_path / "modules.builtin").write_text("kernel/net/built-in.ko\n")
-    assert kernel.has(feature, options, tmp_path) is expected
+    assert kernel.has_feature(feature, options, tmp_path) is expected
+
+
+def test_doctor_knows_every_option_that_the_documents_name() -> None:
+    named = {option for page in REFERENCE.rglob("*.md") for option in re.findall(r"CONFIG_\w+", page.read_text())}
+    assert named and named <= {feature.option for feature in kernel.FEATURES}
+
+
+NF_TABLES = {"NF_TABLES", "NF_TABLES_INET"}
+NAT = {*NF_TABLES, "NFT_NAT", "NFT_MASQ"}
+LIMITS = {"IFB", "NET_SCH_TBF", "NET_SCH_INGRESS", "NET_CLS_U32", "NET_ACT_MIRRED"}
+BRIDGE = {"VETH", "BRIDGE"}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "expected"),
+    [
+        ({"type": "bridge"}, BRIDGE),
+        ({"type": "bridge", "macspoofchk": True}, {*BRIDGE, "NF_TABLES", "NF_TABLES_BRIDGE"}),
+        ({"type": "bridge", "ipMasq": True}, {*BRIDGE, *NAT}),
+        ({"type": "bridge", "ipMasq": True, "ipMasqBackend": "iptables", "nonMasqueradeCIDRs": ["10.0.0.0/8"]}, BRIDGE),
+        ({"type": "bridge", "ipMasq": True, "nonMasqueradeCIDRs": ["10.0.0.0/8"]}, {*BRIDGE, *NAT, "NFT_FIB_INET"}),
+        ({"type": "portmap"}, {*NAT, "NFT_FIB_INET", "NFT_CT", "NF_CONNTRACK_LABELS"}),
+        ({"type": "portmap", "backend": "iptables"}, set()),
+        ({"type": "firewall"}, set()),
+        ({"type": "firewall", "backend": "nftables"}, NF_TABLES),
+        ({"type": "firewall", "ingressPolicy": "same-bridge"}, {*NF_TABLES, "NFT_CT"}),
+        (
+            {"type": "firewall", "ingressPolicy": "isolated"},
+            {*NF_TABLES, "NFT_CT", "NF_TABLES_BRIDGE", "NF_CONNTRACK_LABELS"},
+        ),
+        ({"type": "bandwidth"}, LIMITS),
+        ({"type": "bandwidth", "shapedSubnets": ["10.0.0.0/8"]}, {*LIMITS, "NET_SCH_HTB"}),
+    ],
+)
+def test_options_that_a_network_needs(
+    monkeypatch: pytest.MonkeyPatch, plugin: dict[str, Any], expected: set[str]
+) -> None:
+    monkeypatch.setattr("shared.cli.doctor.network.own_name", lambda name: name)
+    network = Network(parse({"cniVersion": "1.0.0", "name": "net", "plugins": [plugin]}))
+    needed = {feature.option for feature in kernel.FEATURES if feature.needed(network)}
+    assert needed == {f"CONFIG_{option}" for option in expected}

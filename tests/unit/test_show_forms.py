@@ -12,7 +12,7 @@ from rich.console import Console
 
 from shared.cli.view.mermaid import CLASSES, flowchart
 from shared.cli.view.picture import PAGE, svg
-from shared.cli.view.show import document, tree
+from shared.cli.view.show import as_document, as_tree
 from shared.cli.view.topology import Bridge, Node, Pod, Port, Traffic, Uplink, amounts, shortened
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -86,7 +86,7 @@ def shown(request: pytest.FixtureRequest) -> Node:
 
 def text_of(shown: Node) -> str:
     out = StringIO()
-    Console(file=out, width=1000, highlight=False).print(tree(shown))
+    Console(file=out, width=1000, highlight=False).print(as_tree(shown))
     return out.getvalue()
 
 
@@ -120,7 +120,7 @@ def test_words_for_what_is_not_known() -> None:
 
 
 def test_the_document_keeps_everything() -> None:
-    (bridge,) = document(node(3))["bridges"]
+    (bridge,) = as_document(node(3))["bridges"]
     assert bridge["ports"][1] == {
         "name": "veth00000000001",
         "kind": "veth",

@@ -52,20 +52,20 @@ SENTENCES: list[tuple[int, int, dict[str, Any], str]] = [
     (
         RTM_NEWLINK, MAKE,
         {"IFLA_IFNAME": "veth0", "IFLA_ADDRESS": "02:00:00:00:00:01", "IFLA_MTU": 1450, "IFLA_LINKINFO": VETH},
-        "make veth veth0 on the host, eth0 on the host (MAC 02:00:00:00:00:02), MAC 02:00:00:00:00:01, MTU 1450",
+        "create veth veth0 on the host, eth0 on the host (MAC 02:00:00:00:00:02), MAC 02:00:00:00:00:01, MTU 1450",
     ),
     (
         RTM_NEWLINK, MAKE,
         {"IFLA_IFNAME": "cni0", "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": {"IFLA_BR_VLAN_FILTERING": 1}}},
-        "make bridge cni0, filter VLANs",
+        "create bridge cni0, filter VLANs",
     ),
     (RTM_NEWLINK, 0, {"index": 1, "IFLA_MASTER": 1, "IFLA_IFALIAS": "x"}, 'lo: join bridge lo, alias "x"'),
     (RTM_NEWLINK, 0, {"index": 1, "IFLA_LINKINFO": PORT}, "lo: hairpin on, isolation off"),
     (RTM_NEWLINK, 0, {"index": 1, "flags": IFF_UP, "change": IFF_UP | IFF_PROMISC}, "lo: up, not promiscuous"),
     (RTM_NEWLINK, 0, {"index": 1, "IFLA_IFNAME": "new"}, "lo: rename to new"),
     (RTM_NEWLINK, 0, {"index": 1, "IFLA_LINK": 1, "IFLA_GROUP": 7}, "lo: IFLA_LINK lo, IFLA_GROUP 7"),
-    (RTM_DELLINK, 0, {"IFLA_IFNAME": "veth0"}, "remove link veth0"),
-    (RTM_DELLINK, 0, {"index": 1}, "remove link lo"),
+    (RTM_DELLINK, 0, {"IFLA_IFNAME": "veth0"}, "delete link veth0"),
+    (RTM_DELLINK, 0, {"index": 1}, "delete link lo"),
     (
         RTM_SETLINK, 0,
         {"family": AF_BRIDGE, "index": 1, "IFLA_AF_SPEC": {"IFLA_BRIDGE_VLAN_INFO": [
@@ -90,7 +90,7 @@ SENTENCES: list[tuple[int, int, dict[str, Any], str]] = [
     (
         RTM_DELADDR, 0,
         {"family": AF_INET, "prefixlen": 32, "index": 1, "IFA_LOCAL": "10.1.0.5", "IFA_ADDRESS": "10.1.0.6"},
-        "remove address 10.1.0.5/32 from lo, peer 10.1.0.6",
+        "delete address 10.1.0.5/32 from lo, peer 10.1.0.6",
     ),
     (
         RTM_NEWROUTE, NLM_F_CREATE,
@@ -106,7 +106,7 @@ SENTENCES: list[tuple[int, int, dict[str, Any], str]] = [
     (
         RTM_DELROUTE, 0,
         {"family": AF_INET6, "dst_len": 64, "RTA_DST": "fd00::", "table": 254, "proto": 2, "type": 1},
-        "remove route fd00::/64, proto 2",
+        "delete route fd00::/64, proto 2",
     ),
 ]  # fmt: skip
 
@@ -116,9 +116,9 @@ def told(protocol: int, data: bytes, answer: bytes = b"") -> list[str]:
     recorder = Recorder(os.stat("/proc/self/ns/net").st_ino, 0, dict)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as own:
         talk = wiretap.Talk(recorder, own.fileno(), protocol)
-        talk.sent(data)
-        talk.received(answer)
-    story.tell(recorder.steps)
+        talk.record_requests(data)
+        talk.record_refusals(answer)
+    story.describe(recorder.steps)
     return [step["text"] for step in recorder.steps]
 
 
@@ -256,9 +256,9 @@ def test_kind_that_nobody_knows(protocol: int, kind: int) -> None:
             {"where": "files", "what": "file", "path": "/n/10.1.0.5", "mode": "0600", "content": "c1\r\neth0"},
             'lease 10.1.0.5 → /n/10.1.0.5: "c1\\r\\neth0"',
         ),
-        ({"where": "files", "what": "file", "path": "/n/lock", "mode": "0600", "content": ""}, "make /n/lock (0600)"),
-        ({"where": "files", "what": "unlink", "path": "/n/10.1.0.5"}, "release 10.1.0.5: remove /n/10.1.0.5"),
-        ({"where": "files", "what": "unlink", "path": "/n/x"}, "remove /n/x"),
+        ({"where": "files", "what": "file", "path": "/n/lock", "mode": "0600", "content": ""}, "create /n/lock (0600)"),
+        ({"where": "files", "what": "unlink", "path": "/n/10.1.0.5"}, "release 10.1.0.5: delete /n/10.1.0.5"),
+        ({"where": "files", "what": "unlink", "path": "/n/x"}, "delete /n/x"),
         ({"where": "files", "what": "rename", "path": "/a", "target": "/b"}, "rename /a to /b"),
         ({"where": "files", "what": "chmod", "path": "/a", "arguments": [384]}, "chmod, path /a, arguments [384]"),
         (
@@ -267,17 +267,17 @@ def test_kind_that_nobody_knows(protocol: int, kind: int) -> None:
         ),
         (
             {"where": "host", "what": "link", "change": "new", "name": "x", "facts": {"kind": "veth", "up": False}, "before": {}},
-            "make link x, kind veth, up no",
+            "create link x, kind veth, up no",
         ),
         (
             {"where": "pod", "what": "address", "change": "gone", "name": "10.1.0.5/24 on eth0", "facts": {}, "before": {}},
-            "remove address 10.1.0.5/24 on eth0",
+            "delete address 10.1.0.5/24 on eth0",
         ),
         (
             {"where": "files", "what": "file", "change": "gone", "name": "/n/10.1.0.5", "facts": {}, "before": "c1"},
-            "release 10.1.0.5: remove /n/10.1.0.5",
+            "release 10.1.0.5: delete /n/10.1.0.5",
         ),
     ],
 )  # fmt: skip
 def test_step_of_files_and_of_differences(step: dict[str, Any], sentence: str) -> None:
-    assert story.text(step) == sentence
+    assert story.describe_step(step) == sentence

@@ -125,9 +125,9 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     ({"type": "firewall", "backend": "firewalld", "iptablesAdminChainName": "X"}, ['iptablesAdminChainName warning .* "backend" is "iptables"$']),
     (bridge(ipMasqBackend="iptables"), ['ipMasqBackend warning has no effect without "ipMasq"']),
     # capabilities
-    (bridge(capabilities={"portMappings": True}), ["capabilities.portMappings warning no plugin here serves it$"]),
+    (bridge(capabilities={"portMappings": True}), ["capabilities.portMappings warning this plugin does not support it$"]),
     (bridge(capabilities={"ipRange": True}), ['capabilities.ipRange warning .*did you mean "ipRanges"']),
-    (bridge(capabilities={"mac": "true"}), ["capabilities.mac warning .true. counts for false"]),
+    (bridge(capabilities={"mac": "true"}), ["capabilities.mac warning .true. is read as false"]),
     (bridge(capabilities=["mac"]), ["capabilities error"]),
     (bridge(runtimeConfig={"mac": "02:00:00:00:00:01"}), ["runtimeConfig.mac warning .*capabilities"]),
     (bridge(ipam={"type": "host-local"}), ["ipam.ranges error is required"]),
@@ -153,7 +153,7 @@ def test_findings_of_a_plugin(node: Node, plugin: Any, expected: list[str]) -> N
 
 
 @pytest.mark.parametrize(("keys", "expected"), [
-    ({"cniVersion": None}, "cniVersion warning is missing"), ({"cniVersion": "1.2.0"}, "cniVersion error .1.2.0. is none"),
+    ({"cniVersion": None}, "cniVersion warning is missing"), ({"cniVersion": "1.2.0"}, "cniVersion error .1.2.0. is not a version"),
     ({"plugin": []}, 'plugin warning .*"plugins"'), ({"disableChek": True}, 'disableChek warning .*"disableCheck"'),
     ({"name": "a b"}, " error name: a network name is required"), ({"plugins": []}, " error plugins: "), ({"disableCheck": 5}, " error disableCheck: "),
 ])  # fmt: skip
@@ -180,7 +180,7 @@ def test_a_file_with_one_plugin_has_its_keys_at_the_top(node: Node) -> None:
 
 def test_keys_that_stand_twice(node: Node) -> None:
     node.write('{"cniVersion": "1.0.0", "name": "net", "type": "bridge", "mtu": 1400, "mtu": 1500}', "10-net.conf")
-    assert node.lines() == ["10-net.conf mtu warning stands twice in one object; the last one counts"]
+    assert node.lines() == ["10-net.conf mtu warning occurs twice in one object; the last value is used"]
 
 
 def test_a_directory(node: Node) -> None:
@@ -206,7 +206,7 @@ def test_networks_of_one_node(node: Node) -> None:
         ipam(ranges=[[{"subnet": "10.1.0.128/25"}], [{"subnet": "10.2.0.0/24"}]]), name="two", file="20-two.conflist"
     )
     node.write_list(ipam(ranges=[[{"subnet": "10.3.0.0/24"}]]), name="net", file="30-again.conflist")
-    overlap = "plugins[0].ipam warning 10.1.0.129-10.1.0.254 overlaps with 10.1.0.1-10.1.0.254 of network net in"
+    overlap = "plugins[0].ipam warning 10.1.0.129-10.1.0.254 overlaps 10.1.0.1-10.1.0.254 of network net in"
     same = "name error"
     lines = node.lines()
     assert (

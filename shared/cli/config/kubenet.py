@@ -1,4 +1,4 @@
-"""cnitool kubenet: write the network that kubelet's kubenet created from a node's pod CIDRs."""
+"""cnitool kubenet: print a node's pod CIDRs as the network that kubelet's kubenet created from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(options: Options) -> int:
 
 
 def configuration(options: Options) -> dict[str, Any]:
-    """Return a configuration list. Its version, 1.0.0, is the newest that containerd 1.6 accepts."""
+    """Return a configuration list in a version that containerd 1.6 accepts, too."""
     versions = sorted({6 if ":" in cidr else 4 for cidr in options.pod_cidr})
     bridge = {
         "type": "bridge",

@@ -1,4 +1,4 @@
-"""Derive the JSON Schema and the documentation table of a plugin's keys from their declarations (config.Field).
+"""Build a plugin's JSON Schema and documentation table from the declarations of its keys (config.Field).
 
 `cnitool schema PLUGIN` prints the schema. `python -m shared.cli.config.schema PAGE…` fills in the tables of Markdown
 pages between `<!-- keys: NAME -->` and `<!-- end -->`.
@@ -19,10 +19,10 @@ from shared.cni.config import Config, Field
 from shared.executables import PLUGINS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-EVERY_PLUGIN = "pycni"  # the suite's own key, which any plugin's configuration may have
+EVERY_PLUGIN = "pycni"  # the suite's own key, which every plugin accepts
 RUNTIMES = ("args", "runtimeConfig")
 NONE = "–"
-# Names for kinds with schemas that a reader would have to decode.
+# Readers' names for kinds that have a less plain schema.
 PLAIN = (
     (config.mac, "MAC"), (config.link_name, "link name"), (config.absolute_path, "absolute path"),
     (config.address, "IP address"), (config.prefix, "CIDR"), (config.obj, "object"),
@@ -38,9 +38,9 @@ def run(options: Namespace) -> int:
 
 
 def keys_of(plugin: str) -> type[Config] | None:
-    """Return the declared keys of a plugin or of EVERY_PLUGIN, None if it has none.
+    """Return the declared keys of a plugin or of EVERY_PLUGIN, None if it declares none.
 
-    Raises KeyError for a name that is neither.
+    Raise KeyError for an unknown plugin.
     """
     module = "shared.cni.log_config" if plugin == EVERY_PLUGIN else PLUGINS[plugin]
     found: type[Config] | None = getattr(importlib.import_module(module), "Config", None)
@@ -50,7 +50,8 @@ def keys_of(plugin: str) -> type[Config] | None:
 def json_schema(keys: type[Config]) -> dict[str, Any]:
     """Return the JSON Schema of an object with these keys.
 
-    Unknown keys pass and null means "not set", as in all of CNI. A schema cannot express that keys match in any case.
+    Unknown keys are allowed and null means "not set", as everywhere in CNI. JSON Schema cannot express that case does
+    not matter.
     """
     properties = {name: _property(declared) for name, declared in keys.fields.items()}
     required = [name for name, declared in keys.fields.items() if declared.required]
@@ -77,7 +78,7 @@ def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows(keys: type[Config]) -> list[tuple[str, ...]]:
-    """Return (key, type, default, help) of each key. The keys of an object follow its own, with the path to them."""
+    """Return (key, type, default, help) for each key; keys of an inner object follow it with their path."""
     return _rows(keys, "", set())
 
 
@@ -90,13 +91,13 @@ def _rows(keys: type[Config], path: str, seen: set[type[Config]]) -> list[tuple[
         if inner is None or suffix:
             out.append((place, _type(declared.kind.schema), _default(declared), declared.help))
         if inner is not None and inner not in seen:
-            seen.add(inner)  # an object that stands in two places is described once
+            seen.add(inner)  # describe an object once, even if it occurs in two places
             out += _rows(inner, f"{place}{suffix}.", seen)
     return out
 
 
 def inside(schema: dict[str, Any]) -> tuple[type[Config] | None, str]:
-    """Return the declared object of a value, or of the elements of its lists, and a pair of brackets for each list."""
+    """Return the declared object that a value is or that its lists contain, and "[]" for each list."""
     suffix = ""
     while "items" in schema:
         schema = schema["items"]
@@ -132,7 +133,7 @@ def _default(declared: Field) -> str:
 
 
 def table(plugin: str) -> str:
-    """Return a plugin's keys as a Markdown table, empty if it has none."""
+    """Return a plugin's keys as a Markdown table, empty if it declares none."""
     keys = keys_of(plugin)
     if keys is None:
         return ""
@@ -142,7 +143,7 @@ def table(plugin: str) -> str:
 
 
 def filled(text: str) -> str:
-    """Return a Markdown text with the table of each plugin, and of EVERY_PLUGIN, between its markers."""
+    """Return a Markdown text with each table filled in between its markers."""
     marked = re.compile(r"(<!-- keys: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return marked.sub(lambda found: found[1] + table(found[2]) + found[3], text)
 

@@ -1,7 +1,7 @@
-"""cnitool validate: compare configurations with the plugins' declarations, each other, and the installed executables.
+"""validate: check configurations against the plugins' declarations, each other, and the installed plugins.
 
-Nothing is executed or touched. The plugins' declarations define values; the plugins' readers find contradictions. This
-module has the specification's own keys, and the checks that need several plugins or files.
+Execute and change nothing. A plugin's keys are declared in the plugin, and it rejects contradictions itself. This
+module holds the specification's own keys and checks of several plugins or files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NOTE, WARNING, ERROR = "note", "warning", "error"
 EXIT_STATUS = {NOTE: 0, WARNING: 1, ERROR: 2}
 STYLES = {NOTE: "2", WARNING: "33", ERROR: "31"}
 
-# The specification's keys: of a list, and of a plugin by the path to the object that has them.
+# The specification's keys: those of a list, and those of a plugin by the path to their object.
 LIST_KEYS = (
     "cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins", "args",
 )  # fmt: skip
@@ -48,13 +48,13 @@ PLUGIN_KEYS = {
     "ipam.routes": ("dst", "gw", *ROUTE_KEYS_1_1),
     "dns": DNS_KEYS,
 }  # fmt: skip
-# Plugins that have no effect without a capability (the specification's conventions) or one of these keys.
+# Plugins that do nothing without a capability or one of these keys (the specification's conventions).
 ONLY_BY_CAPABILITY = {"portmap": ("portMappings", ()), "bandwidth": ("bandwidth", ("ingressRate", "egressRate"))}
 
 
 @dataclass(frozen=True)
 class Remark:
-    """A remark about a configuration. `path` leads to the key; it is empty for the whole file."""
+    """A statement about a configuration; `path` leads to the key, empty for the whole file."""
 
     severity: str
     path: str
@@ -76,11 +76,14 @@ class Finding:
 
 
 def run(options: Namespace) -> int:
-    """Print the findings about a file or directory. Return 2 if there are errors, 1 for warnings, otherwise 0."""
+    """Print the findings about a file or directory.
+
+    Return 0 for none or notes, 1 for warnings, 2 for errors.
+    """
     try:
         bin_dirs = [Path(directory).absolute() for directory in options.bin_dir or networks.bin_dirs()]
     except UsageError as error:
-        networks.tell(options, error)
+        networks.print_error(options, error)
         return EXIT_STATUS[ERROR]
     found = findings(Path(options.where or networks.conf_dir()), bin_dirs)
     if options.json:
@@ -92,7 +95,10 @@ def run(options: Namespace) -> int:
 
 
 def findings(where: Path, bin_dirs: Sequence[Path]) -> list[Finding]:
-    """Return all findings about a file or directory. A file is also compared with the other files of its directory."""
+    """Return the findings about the networks of a file or directory.
+
+    A file is also compared with the other files of its directory.
+    """
     own, found = _read(where)
     others = _read(where.parent)[0] if where.is_file() else {}
     others.pop(where, None)
@@ -107,7 +113,7 @@ def findings(where: Path, bin_dirs: Sequence[Path]) -> list[Finding]:
 
 
 def _read(where: Path) -> tuple[dict[Path, NetworkConfigList], list[Finding]]:
-    """Return the network of each file that can be loaded, and the reasons why others cannot."""
+    """Return the network of each file that can be loaded, and the reason for each other file."""
     loaded = {}
     found: list[Finding] = []
     paths = [where]
@@ -129,7 +135,7 @@ def _read(where: Path) -> tuple[dict[Path, NetworkConfigList], list[Finding]]:
 
 
 def _file(path: Path) -> Iterator[Remark]:
-    """Find mistakes that the loaded network no longer shows."""
+    """Report problems that are visible in the file only, not in the parsed network."""
     twice: list[str] = []
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -138,16 +144,16 @@ def _file(path: Path) -> Iterator[Remark]:
 
     raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=members)
     for key in twice:
-        yield Remark(WARNING, key, "stands twice in one object; the last one counts")
+        yield Remark(WARNING, key, "occurs twice in one object; the last value is used")
     if path.suffix == ".conflist":
         yield from _unknown(raw, LIST_KEYS, "")
     if not raw.get("cniVersion") and not raw.get("cniVersions"):
-        yield Remark(WARNING, "cniVersion", f"is missing, which means {OLDEST_VERSION}")
+        yield Remark(WARNING, "cniVersion", f"is missing, so {OLDEST_VERSION} is used")
 
 
 def _network(network: NetworkConfigList, bin_dirs: Sequence[Path]) -> Iterator[Remark]:
     if network.cni_version not in SUPPORTED:
-        reason = f"is none of the versions that this suite's plugins know: {', '.join(SUPPORTED)}"
+        reason = f"is not a version that this suite's plugins support: {', '.join(SUPPORTED)}"
         yield Remark(ERROR, "cniVersion", described(network.cni_version, reason))
     for prefix, plugin in _plugins(network):
         for remark in _Plugin(network, plugin, bin_dirs).remarks():
@@ -155,7 +161,7 @@ def _network(network: NetworkConfigList, bin_dirs: Sequence[Path]) -> Iterator[R
 
 
 def _plugins(network: NetworkConfigList) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each plugin after its path in the file; the path is empty if the file is one plugin's."""
+    """Return the plugins, each with its path in the file."""
     for position, plugin in enumerate(network.plugins):
         yield f"plugins[{position}]" if network.path and network.path.suffix == ".conflist" else "", plugin
 
@@ -165,7 +171,7 @@ def _joined(path: str, key: str) -> str:
 
 
 class _Plugin:
-    """One plugin of a network, and the IPAM plugin that it names. `own` lists the ones that belong to this suite."""
+    """One plugin of a network and its IPAM plugin; `own` lists those of the two that belong to this suite."""
 
     def __init__(self, network: NetworkConfigList, plugin: Mapping[str, Any], bin_dirs: Sequence[Path]) -> None:
         self.network, self.raw, self.bin_dirs = network, dict(plugin), bin_dirs
@@ -179,15 +185,15 @@ class _Plugin:
 
     @property
     def declared(self) -> list[type[Config]]:
-        """Return the declared keys of the plugins in `own`."""
+        """Return the declared keys of the plugins that belong to this suite."""
         return [keys for keys in map(schema.keys_of, self.own) if keys is not None]
 
     def remarks(self) -> Iterator[Remark]:
-        """Check the executables, then keys and values, then contradictions between them."""
+        """Check that the plugin is installed, its keys are known, and their values are valid and consistent."""
         yield from self._installed()
         ipam = folded(self.raw, "ipam")
         if ipam and isinstance(ipam, dict) and not folded(ipam, "type"):
-            yield Remark(WARNING, "ipam.type", "is missing, so nobody assigns addresses")
+            yield Remark(WARNING, "ipam.type", "is missing, so no plugin assigns addresses")
         keys = list(self._keys(self.raw, [*self.declared, EveryPlugin], ""))
         yield from keys
         yield from self._capabilities()
@@ -195,7 +201,10 @@ class _Plugin:
             yield from self._contradictions()
 
     def _installed(self) -> Iterator[Remark]:
-        """Find both executables. A link or copy with another name counts as the plugin that it starts."""
+        """Find both executables.
+
+        An executable that has another name by a link or copy counts as the plugin that it starts.
+        """
         self.kind = yield from self._found("type", self.kind)
         if self.ipam:
             plugin = yield from self._found("ipam.type", self.ipam)
@@ -222,7 +231,7 @@ class _Plugin:
         return plugin
 
     def _keys(self, raw: dict[str, Any], declared: Sequence[type[Config]], path: str) -> Iterator[Remark]:
-        """Find unknown keys and unusable values of an object, and of the declared objects in it."""
+        """Report unknown keys and invalid values of an object and of the declared objects inside it."""
         fields: dict[str, list[Field]] = {}
         for keys in declared:
             for name, one in keys.fields.items():
@@ -244,51 +253,51 @@ class _Plugin:
             yield from _without_effect(keys, raw, path)
 
     def _is_known_whole(self, place: str) -> bool:
-        """Return True if each plugin that reads the object at a path declares its keys."""
+        """Return True if every plugin that reads the object at a path declares its keys."""
         root = place.partition(".")[0]
         if root in ("", "ipam"):
             return (self.ipam if root else self.kind) in self.own
         both = all(kind in self.own for kind in (self.kind, self.ipam) if kind)
-        return place == "dns" or (both and place != "args")  # any plugin may read args
+        return place == "dns" or (both and place != "args")  # any program may use args
 
     def _capabilities(self) -> Iterator[Remark]:
         raw = folded(self.raw, "capabilities")
         if not isinstance(raw, dict | None):
-            yield Remark(ERROR, "capabilities", described(raw, "must be an object of names and truth values"))
+            yield Remark(ERROR, "capabilities", described(raw, "must be an object of names with true or false"))
         served = self._served()
         for name, value in self.capabilities.items():
             if not isinstance(value, bool):
                 yield Remark(
-                    WARNING, f"capabilities.{name}", described(value, "counts for false: it must be true or false")
+                    WARNING, f"capabilities.{name}", described(value, "is read as false: must be true or false")
                 )
             elif value and name not in served and self._is_known_whole("capabilities"):
-                yield Remark(WARNING, f"capabilities.{name}", f"no plugin here serves it{_near(name, served)}")
+                yield Remark(WARNING, f"capabilities.{name}", f"this plugin does not support it{_near(name, served)}")
         supplied = folded(self.raw, "runtimeConfig")
         for name in supplied if isinstance(supplied, dict) else ():
             if self.capabilities.get(name) is not True:
-                reason = f'is the runtime\'s to set, and only if "capabilities" has {json.dumps({name: True})}'
+                reason = f'is set by the runtime, and only if "capabilities" has {json.dumps({name: True})}'
                 yield Remark(WARNING, f"runtimeConfig.{name}", reason)
         needed, instead = ONLY_BY_CAPABILITY.get(self.kind, ("", ()))
         is_given = self.capabilities.get(needed) is True or any(folded(self.raw, key) for key in instead)
         if needed and not is_given:
-            reason = f"is not declared, and without it {self.kind} has nothing to do"
+            reason = f"is missing: without it {self.kind} does nothing"
             yield Remark(WARNING, f"capabilities.{needed}", reason)
 
     def _served(self) -> set[str]:
-        """Return the capabilities that the plugins serve: the declared keys of runtimeConfig."""
+        """Return the capabilities that the plugins read: the keys of runtimeConfig."""
         declared = [keys.fields["runtimeConfig"] for keys in self.declared if "runtimeConfig" in keys.fields]
         inside = [schema.inside(one.kind.schema)[0] for one in declared]
         return {capability for keys in inside if keys is not None for capability in keys.fields}
 
     def _contradictions(self) -> Iterator[Remark]:
-        """Let the plugins of this suite read the configuration. Each reports only its first objection."""
+        """Report the first error of each plugin of this suite when it reads the configuration."""
         for kind in self.own:
             try:
                 reading.judge(kind, reading.call(self.network, self.raw))
             except InvalidConfig as error:
                 has_none = error.path == "ipam.ranges" and not folded(folded(self.raw, "ipam"), "ranges")
                 if has_none and self.capabilities.get("ipRanges") is True:
-                    yield Remark(NOTE, error.path, 'the runtime has to supply them, by the capability "ipRanges"')
+                    yield Remark(NOTE, error.path, 'the runtime must supply them, with the capability "ipRanges"')
                 else:
                     yield Remark(ERROR, error.path, error.reason if error.path else error.msg)
             except CniError as error:
@@ -305,7 +314,7 @@ def _beginning(executable: Path) -> bytes:
 
 
 def _members(value: Any, path: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the value if it is an object, or the objects in its lists, `depth` lists deep; each after its path."""
+    """Return the object, or the objects that are `depth` lists deep in the value, each with its path."""
     if depth == 0 and isinstance(value, dict):
         yield path, value
     elif depth and isinstance(value, list):
@@ -335,7 +344,7 @@ def _value(declared: Field, name: str, raw: dict[str, Any], path: str) -> Iterat
 
 
 def _without_effect(keys: type[Config], raw: dict[str, Any], path: str) -> Iterator[Remark]:
-    """Find keys of an object that have no effect because of its other keys."""
+    """Report keys that have no effect beside the object's other keys."""
     for name, one in keys.fields.items():
         if _is_unset(folded(raw, name)):
             continue
@@ -358,17 +367,15 @@ def _is_unset(value: Any) -> bool:
 
 
 def _against(network: NetworkConfigList, others: Mapping[Path, NetworkConfigList]) -> Iterator[Remark]:
-    """Find names and ranges that this network shares with other networks of the node."""
+    """Report equal names and overlapping ranges of this network and the node's others."""
     for path, other in others.items():
         if other.name == network.name:
-            yield Remark(ERROR, "name", f"{path} has a network of the same name, {network.name}")
+            yield Remark(ERROR, "name", f"{network.name} is also the name of the network in {path}: choose another one")
             continue
         theirs = [one for _, plugin in _plugins(other) for one in reading.ranges(other, plugin)]
         for prefix, plugin in _plugins(network):
             for mine in reading.ranges(network, plugin):
                 for one in theirs:
                     if mine.overlaps(one):
-                        reason = f"{mine} overlaps with {one} of network {other.name} in {path}"
-                        yield Remark(
-                            WARNING, _joined(prefix, "ipam"), f"{reason}, so that two pods may get the same address"
-                        )
+                        reason = f"{mine} overlaps {one} of network {other.name} in {path}"
+                        yield Remark(WARNING, _joined(prefix, "ipam"), f"{reason}: two pods may get the same address")

@@ -1,7 +1,7 @@
-"""The demo: two pods get their network in a kubelet's way and lose it again, each expectation verified.
+"""Run the demo: two pods get their network as from a kubelet and lose it again; each expectation is verified.
 
-Started as a script with --bin-dir, as root. It runs in namespaces of its own and hides the directories it writes to
-under tmpfs, so it touches nothing of the machine's network and whatever it made goes with the namespaces.
+Start this as a script with --bin-dir, as root. It runs in namespaces of its own and hides the directories that it
+writes to under tmpfs. So it changes nothing of the machine, and everything it creates ends with the namespaces.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 from shared.cli import throwaway
 from shared.cli.demo.ping import ping
-from shared.cli.terminal import good, heading, paint, readable, say, table
+from shared.cli.terminal import paint, print_heading, print_ok, print_table, readable, say
 from shared.cli.throwaway import Failure, expect
 from shared.cni.errors import CniError
 from shared.net import links
@@ -40,8 +40,8 @@ from shared.runtime.pods import Pod, PodNetwork
 CONF_DIR = Path("/etc/cni/net.d")
 STATE_DIR = Path("/var/lib/cni")
 NETNS_DIR = Path("/run/netns")
-HIDDEN = (Path("/run"), STATE_DIR, CONF_DIR.parent)  # /run first: the other two may keep the originals there
-PLUGIN_LIMIT = 20.0  # seconds; a plugin that hangs must not make the demo hang for long
+HIDDEN = (Path("/run"), STATE_DIR, CONF_DIR.parent)  # /run first: the other two may keep their originals there
+PLUGIN_LIMIT = 20.0  # seconds; a plugin that hangs must not block the demo for long
 
 BRIDGE = "cni0"
 NETWORK: dict[str, Any] = {
@@ -72,7 +72,7 @@ RT_TABLE_MAIN = 254  # linux/rtnetlink.h
 
 @dataclass
 class DemoPod:
-    """A pod of the demo; links (without a network) and addresses are there once it is set up."""
+    """A pod of the demo; `links` (before its network) and `addresses` are set during set-up."""
 
     name: str
     container_id: str
@@ -83,12 +83,12 @@ class DemoPod:
 
     @property
     def sandbox(self) -> Pod:
-        """The pod as a PodNetwork wants to know it."""
+        """Return the pod in the form that PodNetwork takes."""
         return Pod("demo", self.name, self.container_id, str(self.netns), {"portMappings": self.ports})
 
 
 def main() -> int:
-    """Exit status: 0 if everything was as expected, 1 with the reason on stderr."""
+    """Run the demo. Return 0 if every expectation held, else 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(description="Show the installed plugins at work, in namespaces of its own.")
     parser.add_argument("--bin-dir", required=True, type=Path, help="where the plugins are installed")
     parser.add_argument("--outside", help=argparse.SUPPRESS)
@@ -109,21 +109,8 @@ def main() -> int:
 
 
 def demonstrate(bin_dir: Path) -> None:
-    """The story, from an empty host to an empty host."""
-    for directory in HIDDEN:
-        throwaway.hide(directory)
-    for directory in (CONF_DIR, NETNS_DIR):
-        directory.mkdir(parents=True, exist_ok=True)
-
-    heading("Two pods get their network, in a kubelet's way")
-    say(f"Plugins from {bin_dir}. Network, mounts and processes are the demo's own: the machine's are not touched.")
-    conf_file = CONF_DIR / "10-demo.conflist"
-    conf_file.write_text(readable(NETWORK) + "\n")
-    say(f"{conf_file}:\n{conf_file.read_text().rstrip()}")
-    pods = PodNetwork(CONF_DIR, [bin_dir], limit=PLUGIN_LIMIT, warn=say)
-    pods.status()
-    with closing(Netlink()) as host:  # as a machine has it
-        links.set_up(host, links.require(host, "lo")["index"])
+    """Set up two pods on an empty host, use them, and tear them down."""
+    pods = prepare(bin_dir)
     own_links = link_names()
     before = count(own_links)
 
@@ -135,44 +122,68 @@ def demonstrate(bin_dir: Path) -> None:
     use_host_port(*both)
     during = count(own_links)
 
-    heading("CHECK")
+    print_heading("CHECK")
     for pod in both:
         expect(pods.check(pod.sandbox), f"{pod.name} was not checked")
-        good(f"{pod.name} is as it was set up")
+        print_ok(f"{pod.name} is as it was set up")
 
-    heading("Tear-down")
+    print_heading("Tear-down")
     for pod in both:
         tear_down(pods, pod)
     after = count(own_links)
-    expect(answer(LOCALHOST) is None, f"host port {HOST_PORT} still answers")
+    expect(ask(LOCALHOST) is None, f"host port {HOST_PORT} still answers")
 
-    heading("Nothing is left")
-    table(("", "before", "with pods", "after"), [[key, before[key], during[key], after[key]] for key in EXPECTED])
+    show_counts(before, during, after)
+
+
+def prepare(bin_dir: Path) -> PodNetwork:
+    """Hide the machine's state, write the configuration, and bring up the host's loopback as on a machine."""
+    for directory in HIDDEN:
+        throwaway.hide(directory)
+    for directory in (CONF_DIR, NETNS_DIR):
+        directory.mkdir(parents=True, exist_ok=True)
+
+    print_heading("Two pods get their network, in a kubelet's way")
+    say(f"Plugins from {bin_dir}. The demo has its own network, mounts and processes; the machine is not changed.")
+    conf_file = CONF_DIR / "10-demo.conflist"
+    conf_file.write_text(readable(NETWORK) + "\n")
+    say(f"{conf_file}:\n{conf_file.read_text().rstrip()}")
+    pods = PodNetwork(CONF_DIR, [bin_dir], limit=PLUGIN_LIMIT, warn=say)
+    pods.status()
+    with closing(Netlink()) as host:
+        links.set_up(host, links.require(host, "lo")["index"])
+    return pods
+
+
+def show_counts(before: dict[str, int], during: dict[str, int], after: dict[str, int]) -> None:
+    """Print the counts before, with and after the pods. Raise Failure if something is left."""
+    print_heading("Nothing is left")
+    print_table(("", "before", "with pods", "after"), [[key, before[key], during[key], after[key]] for key in EXPECTED])
     say(f"(The bridge {BRIDGE} stays on purpose: the next pod uses it.)")
     expect(during == EXPECTED, f"the two pods must account for {EXPECTED}")
     expect(not any(before.values()) and not any(after.values()), "something is left behind")
     say(
         paint(
             "1;32",
-            "\nSUCCESS: two pods had their network over IPv4 and IPv6, one a host port, and nothing of it is left.",
+            "\nSUCCESS: two pods had networks over IPv4 and IPv6, one had a host port, and nothing of them is left.",
         )
     )
 
 
 def set_up(pods: PodNetwork, pod: DemoPod) -> None:
-    """Make the pod's namespace, set it up, show it and compare it with the result."""
-    heading(f"{pod.name}: set-up")
+    """Create the pod's namespace, set the pod up, print it and compare it with the result."""
+    print_heading(f"{pod.name}: set-up")
     throwaway.new_netns(pod.netns)
     pod.links = link_names(pod.netns)
     started = time.monotonic()
     result = pods.set_up(pod.sandbox)
-    good(f"loopback, then network {result.network.name}: {milliseconds(started):.0f} ms")
+    print_ok(f"loopback, then network {result.network.name}: {milliseconds_since(started):.0f} ms")
     say(f"result: {readable(result.default)}")
 
     addresses, routes = addresses_of(pod.netns), routes_of(pod.netns)
     say("inside the pod:")
-    table(("interface", "address"), addresses)
-    table(("destination", "via", "interface"), routes)
+    print_table(("interface", "address"), addresses)
+    print_table(("destination", "via", "interface"), routes)
 
     pod.addresses = [item["address"].split("/")[0] for item in result.default.get("ips", [])]
     families = sorted(ip_address(address).version for address in pod.addresses)
@@ -186,37 +197,37 @@ def set_up(pods: PodNetwork, pod: DemoPod) -> None:
 
 
 def ping_all(first: DemoPod, second: DemoPod) -> None:
-    """Both pods to the gateway, then each to the other, over both families."""
-    heading("Ping")
+    """Ping the gateway and the other pod from each pod, over both families."""
+    print_heading("Ping")
     for source, other in ((first, second), (second, first)):
         for name, targets in (("gateway", GATEWAYS), (other.name, other.addresses)):
             for target in targets:
-                with inside(source.netns):
+                with enter(source.netns):
                     took = ping(target)
                 if took is None:
                     raise Failure(f"no answer to {source.name} from {target} ({name})")
-                good(f"{source.name} → {name} {target}: {took * 1000:.2f} ms")
+                print_ok(f"{source.name} → {name} {target}: {took * 1000:.2f} ms")
 
 
 def use_host_port(server: DemoPod, other: DemoPod) -> None:
-    """A server in the first pod, called by the host's port from the host itself and from the other pod."""
-    heading("Host port")
-    with inside(server.netns):
+    """Run a server in the first pod, and call it by the host port from the host and from the other pod."""
+    print_heading("Host port")
+    with enter(server.netns):
         listener = socket.create_server(("::", POD_PORT), family=socket.AF_INET6, dualstack_ipv6=True)
     with listener:
         threading.Thread(target=serve, args=(listener, server.name), daemon=True).start()
         for name, where, targets in (("host", None, (LOCALHOST, *GATEWAYS)), (other.name, other.netns, GATEWAYS)):
             for target in targets:
-                with inside(where) if where else nullcontext():
-                    said = answer(target)
+                with enter(where) if where else nullcontext():
+                    said = ask(target)
                 expect(
                     said == server.name, f"port {HOST_PORT} of {target} does not lead {name} to {server.name}: {said}"
                 )
-                good(f"{name} → {target} port {HOST_PORT}: answered by {server.name}, port {POD_PORT}")
+                print_ok(f"{name} → {target} port {HOST_PORT}: answered by {server.name}, port {POD_PORT}")
 
 
 def serve(listener: socket.socket, name: str) -> None:
-    """Tells each client a name, until the listener is closed."""
+    """Send a name to each client until the listener is closed."""
     with suppress(OSError):
         while True:
             client, _ = listener.accept()
@@ -224,8 +235,8 @@ def serve(listener: socket.socket, name: str) -> None:
                 client.sendall(name.encode())
 
 
-def answer(address: str) -> str | None:
-    """Who answers at the host port of an address; None for nobody."""
+def ask(address: str) -> str | None:
+    """Return the name that the server behind an address's host port sends, None if there is no answer."""
     try:
         with socket.create_connection((address, HOST_PORT), timeout=ANSWER_LIMIT) as client:
             return client.recv(100).decode()
@@ -234,31 +245,31 @@ def answer(address: str) -> str | None:
 
 
 def tear_down(pods: PodNetwork, pod: DemoPod) -> None:
-    """Take the pod off its network, see that its namespace is as it was, and drop the namespace."""
+    """Detach the pod, check that its namespace is as before, and delete the namespace."""
     started = time.monotonic()
     pods.tear_down(pod.sandbox)
-    took = milliseconds(started)
+    took = milliseconds_since(started)
     left = set(link_names(pod.netns)) - set(pod.links)
     expect(not left, f"{pod.name} still has {', '.join(left)}")
     throwaway.execute("umount", str(pod.netns))
     pod.netns.unlink()
-    good(f"{pod.name}: {took:.0f} ms")
+    print_ok(f"{pod.name}: {took:.0f} ms")
 
 
 def link_names(netns: Path | None = None) -> list[str]:
-    """The links of a pod's network namespace, or of the host."""
-    return [link["IFLA_IFNAME"] for link in dump(netns, RTM_GETLINK)]
+    """Return the link names in a pod's namespace, or on the host."""
+    return [link["IFLA_IFNAME"] for link in dump_kernel(netns, RTM_GETLINK)]
 
 
 def addresses_of(netns: Path) -> list[tuple[str, str]]:
-    """Of a pod: interface and address with prefix length."""
+    """Return a pod's addresses as (interface, address with prefix length)."""
     names = link_names_by_index(netns)
-    found = sorted(dump(netns, RTM_GETADDR), key=lambda address: address["index"])
+    found = sorted(dump_kernel(netns, RTM_GETADDR), key=lambda address: address["index"])
     return [(names[got["index"]], f"{got['IFA_ADDRESS']}/{got['prefixlen']}") for got in found]
 
 
 def routes_of(netns: Path) -> list[tuple[str, str, str]]:
-    """Of a pod's main table: destination, gateway, interface."""
+    """Return a pod's main routes as (destination, gateway, interface)."""
     names = link_names_by_index(netns)
     return [
         (
@@ -266,31 +277,31 @@ def routes_of(netns: Path) -> list[tuple[str, str, str]]:
             got.get("RTA_GATEWAY", ""),
             names[got["RTA_OIF"]],
         )
-        for got in dump(netns, RTM_GETROUTE)
+        for got in dump_kernel(netns, RTM_GETROUTE)
         if got.get("RTA_TABLE") == RT_TABLE_MAIN and "RTA_OIF" in got
     ]
 
 
 def link_names_by_index(netns: Path) -> dict[int, str]:
-    """The links of a pod, by the number that addresses and routes refer to."""
-    return {link["index"]: link["IFLA_IFNAME"] for link in dump(netns, RTM_GETLINK)}
+    """Return a pod's link names by index."""
+    return {link["index"]: link["IFLA_IFNAME"] for link in dump_kernel(netns, RTM_GETLINK)}
 
 
-def dump(netns: Path | None, kind: int) -> list[dict[str, Any]]:
-    """All that the kernel has of a kind, in a pod's network namespace or in the host's."""
-    with inside(netns) if netns else nullcontext(), closing(Netlink()) as netlink:
+def dump_kernel(netns: Path | None, kind: int) -> list[dict[str, Any]]:
+    """Return all kernel objects of a kind, in a pod's namespace or on the host."""
+    with enter(netns) if netns else nullcontext(), closing(Netlink()) as netlink:
         return netlink.dump(kind)
 
 
 @contextmanager
-def inside(netns: Path) -> Iterator[None]:
-    """The body runs in a pod's network namespace; nothing stays open that would keep the namespace alive."""
+def enter(netns: Path) -> Iterator[None]:
+    """Run the body in a pod's network namespace, and close it afterwards so that it can be deleted."""
     with closing(open_netns(str(netns))) as pod, pod:
         yield
 
 
 def count(own_links: Iterable[str]) -> dict[str, int]:
-    """What pods can leave on a host: links beyond its own, leases, namespaces."""
+    """Count the things that pods can leave on a host: links beyond its own, leases, namespaces."""
     return dict(
         zip(
             EXPECTED,
@@ -305,7 +316,7 @@ def count(own_links: Iterable[str]) -> dict[str, int]:
 
 
 def is_address(text: str) -> bool:
-    """Whether a file name of host-local's store is a lease."""
+    """Return True if a file name in host-local's store is a lease."""
     try:
         ip_address(text)
     except ValueError:
@@ -319,11 +330,11 @@ def enter_namespaces(bin_dir: Path) -> NoReturn:
     outside = " ".join(throwaway.own_namespaces())
     again = throwaway.command(__file__, "--bin-dir", str(bin_dir), "--outside", outside)
     sys.stdout.flush()
-    os.execv(again[0], again)  # noqa: S606 - no shell is what is wanted
+    os.execv(again[0], again)  # noqa: S606 - no shell is needed
 
 
-def milliseconds(started: float) -> float:
-    """Since a reading of time.monotonic."""
+def milliseconds_since(started: float) -> float:
+    """Return the milliseconds since a reading of time.monotonic."""
     return (time.monotonic() - started) * 1000
 
 

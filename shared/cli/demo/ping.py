@@ -1,4 +1,4 @@
-"""ICMP echo: what the ping command does, on machines that lack it."""
+"""Send ICMP echo requests, as the ping command does, on machines without it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import socket
 import struct
 import time
 
-LIMIT = 3.0  # seconds; a gateway may spend them on duplicate-address detection
+LIMIT = 3.0  # seconds; a gateway may need them for duplicate address detection
 INTERVAL = 0.2  # seconds between requests
 
 
 def ping(target: str) -> float | None:
-    """Seconds from the answered ICMP echo request to its reply; None if none came within LIMIT. Needs root."""
+    """Return the seconds between the answered request and its reply, None after LIMIT. Needs root."""
     six = ":" in target
     family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if six else (socket.AF_INET, socket.IPPROTO_ICMP)
     request, reply = (128, 129) if six else (8, 0)
@@ -20,7 +20,7 @@ def ping(target: str) -> float | None:
         deadline = time.monotonic() + LIMIT
         for sequence in range(int(LIMIT / INTERVAL)):
             tail = struct.pack("!HH", os.getpid() & 0xFFFF, sequence) + b"pod network demo"
-            # for ICMPv6 the kernel fills in the checksum: it covers the source address, unknown here
+            # For ICMPv6 the kernel computes the checksum: it covers the source address, which is unknown here.
             checksum = 0 if six else internet_checksum(struct.pack("!BBH", request, 0, 0) + tail)
             sent = time.monotonic()
             try:
@@ -41,7 +41,7 @@ def ping(target: str) -> float | None:
 
 
 def internet_checksum(data: bytes) -> int:
-    """RFC 1071, of an even number of bytes."""
+    """Return the checksum of RFC 1071 for an even number of bytes."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)

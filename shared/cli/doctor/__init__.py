@@ -1,4 +1,4 @@
-"""doctor: checks a node's pod networks and says what to do about each finding."""
+"""doctor: check a node's pod networks and name the next step for each finding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.cli.doctor import configuration, kernel, state, switches, wiring
 from shared.cli.doctor.findings import Finding, error, print_json, print_text, status
 from shared.cli.doctor.node import Node
 
-SETTLE_SECONDS = 1.0  # a DEL or ADD that is running takes less
+SETTLE_SECONDS = 1.0  # longer than one ADD or DEL takes
 
 # Every check in the order of the report: its name, and the function that yields its findings.
 CHECKS: tuple[tuple[str, Callable[[Node], Iterable[Finding]]], ...] = (
@@ -55,9 +55,12 @@ CHECKS: tuple[tuple[str, Callable[[Node], Iterable[Finding]]], ...] = (
 
 
 def run(options: argparse.Namespace) -> int:
-    """Looks, prints, returns 0 (healthy, perhaps with notes), 1 (warnings) or 2 (errors, or not root)."""
+    """Check the node and print the findings.
+
+    Return 0 if there are only notes, 1 for warnings, 2 for errors or without root.
+    """
     if os.geteuid():
-        print("cnitool doctor: only root can look into the pods", file=sys.stderr)
+        print("cnitool doctor: only root can look into the pods; run it with sudo", file=sys.stderr)
         return 2
     conf_dir = Path(options.conf_dir or networks.conf_dir())
     bin_dirs = [Path(directory) for directory in options.bin_dir or networks.bin_dirs()]
@@ -67,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
     findings = examine(look())
     if status(findings):
-        # what a call that ran meanwhile had half done is not there any more
+        # Look twice: a call that ran during the first look has finished by the second.
         time.sleep(SETTLE_SECONDS)
         again = examine(look())
         seen = {(finding.check, finding.where) for finding in findings}
@@ -81,15 +84,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def examine(node: Node) -> list[Finding]:
-    """What all checks find; a check that fails is a finding itself. Shows on a terminal which one is at work."""
+    """Return the findings of all checks, and a finding for each check that fails.
+
+    On a terminal, show the check that is running.
+    """
     findings: list[Finding] = []
     with Console(stderr=True).status("") as progress:
         for name, check in CHECKS:
             progress.update(f"checking {name}")
             try:
                 for finding in check(node):
-                    findings.append(replace(finding, check=name))  # noqa: PERF401 - what is found before a failure counts
-            except Exception as reason:  # noqa: BLE001 - whatever goes wrong in one must not end the others
-                failed = error(f"check {name}", f"failed: {type(reason).__name__}: {reason}", "report this")
+                    findings.append(replace(finding, check=name))  # noqa: PERF401 - keep findings made before a failure
+            except Exception as reason:  # noqa: BLE001 - one failing check must not stop the others
+                failed = error(f"check {name}", f"failed: {type(reason).__name__}: {reason}", "report this as a bug")
                 findings.append(replace(failed, check=name))
     return list(dict.fromkeys(findings))

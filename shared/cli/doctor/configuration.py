@@ -1,4 +1,4 @@
-"""Checks of the network configurations and of the plugins that they name."""
+"""Check the network configurations and the plugins that they name."""
 
 from __future__ import annotations
 
@@ -24,34 +24,36 @@ from shared.runtime.attach import PluginError, execute
 from shared.runtime.find import PluginNotFound, find
 
 VERSION_SECONDS = 5.0
-TOOLS = ("cnitool",)  # what may stand among the plugins and is none
+TOOLS = ("cnitool",)  # executables that are installed beside the plugins
 
 
 def files(node: Node) -> Iterator[Finding]:
-    """A conf dir with at least one configuration, and none that is invalid."""
+    """Report invalid configurations, and a directory without a valid one."""
     for complaint in node.complaints:
         path, _, reason = complaint.partition(": ")
         yield warning(
-            path, f"is not valid and passed over: {reason}", f"cnitool validate {shlex.quote(path)}  # and correct it"
+            path,
+            f"is not a valid configuration and is ignored: {reason}",
+            f"cnitool validate {shlex.quote(path)}  # then correct it",
         )
     if node.no_network:
         yield error(
-            node.conf_dir, f"{node.no_network}: no pod can be set up", f"install a configuration in {node.conf_dir}"
+            node.conf_dir, f"{node.no_network}: pods cannot be set up", f"install a configuration in {node.conf_dir}"
         )
 
 
 def default_network(node: Node) -> Iterator[Finding]:
-    """One configuration only: kubelet and containerd use the first and nothing else."""
+    """Report every configuration but the first: kubelet and containerd use only the first."""
     for other in node.networks[1:]:
         path, first = shlex.quote(other.path), node.networks[0].path
         yield warning(
-            other.path, f"network {other.name} is not used by kubelet and containerd: {first} comes first",
-            f"mv {path} {path}.disabled  # or the other one, if this is the right one",
+            other.path, f"kubelet and containerd ignore network {other.name}: they use only the first file, {first}",
+            f"mv {path} {path}.disabled  # or rename the first, if this network is the right one",
         )  # fmt: skip
 
 
 def refused(node: Node) -> Iterator[Finding]:
-    """What this suite's plugins would answer an ADD with that has such a configuration."""
+    """Report configurations that this suite's plugins would reject at ADD."""
     for network in node.networks:
         sections = [(plugin, plugin["type"]) for plugin in network.config.plugins]
         sections += [(plugin, section["type"]) for plugin, section in network.ipam if "type" in section]
@@ -61,12 +63,14 @@ def refused(node: Node) -> Iterator[Finding]:
                     reading.judge(own, network.call(plugin))
                 except CniError as reason:
                     yield error(
-                        network.path, f"{kind} refuses it: {reason}", f"cnitool validate {shlex.quote(network.path)}"
+                        network.path,
+                        f"plugin {kind} rejects it: {reason}",
+                        f"cnitool validate {shlex.quote(network.path)}",
                     )
 
 
 def missing_plugins(node: Node) -> Iterator[Finding]:
-    """Each plugin that a configuration names is there, and loopback, which runtimes need for every pod."""
+    """Report missing plugins: those that configurations name, and loopback, which runtimes need for every pod."""
     for network in node.networks:
         for kind in dict.fromkeys(network.types):
             reason = _reason_against(node, kind)
@@ -99,7 +103,10 @@ def _path(node: Node, kind: str) -> Path | None:
 
 
 def _own_plugin(node: Node, kind: str) -> str:
-    """Return the plugin of this suite that a type's executable is, whatever its name; empty if it is none."""
+    """Return the name of this suite's plugin that a type's executable starts, empty if it is another suite's.
+
+    The executable may have another name than the plugin.
+    """
     path = _path(node, kind)
     launched = _launched(path) if path else None
     plugin = launched[1] or kind if launched else ""
@@ -107,7 +114,7 @@ def _own_plugin(node: Node, kind: str) -> str:
 
 
 def launched_tree(path: Path) -> Path | None:
-    """Return the code that a launcher of this suite starts, None for anything else."""
+    """Return the code that a launcher of this suite starts, None for any other file."""
     launched = _launched(path)
     return Path(launched[0]) if launched else None
 
@@ -118,12 +125,14 @@ def _launched(path: Path) -> tuple[str, str] | None:
 
 
 def answers(node: Node) -> Iterator[Finding]:
-    """Every executable of the bin dirs answers VERSION, with versions that exist, the network's among them."""
+    """Report executables without a valid answer to VERSION, and those without the network's version."""
     used = [(path, network) for network in node.networks for kind in network.types if (path := _path(node, kind))]
     executables = _executables(node)
     with ThreadPoolExecutor() as pool:
         for path, (versions, complaint) in zip(executables, pool.map(_ask, executables), strict=True):
-            command = f"CNI_COMMAND=VERSION timeout 5 {shlex.quote(str(path))} </dev/null  # then install it anew"
+            command = (
+                f"CNI_COMMAND=VERSION timeout 5 {shlex.quote(str(path))} </dev/null  # if that fails, install it again"
+            )
             if complaint:
                 severity = Severity.ERROR if path in dict(used) else Severity.WARNING
                 yield Finding(severity, str(path), complaint, command)
@@ -131,19 +140,17 @@ def answers(node: Node) -> Iterator[Finding]:
             for network in (network for one, network in used if one == path):
                 if network.config.cni_version not in versions:
                     yield error(
-                        path, f"speaks {', '.join(versions)}, not {network.config.cni_version} of {network.path}",
-                        f"set cniVersion in {shlex.quote(network.path)} to one of these",
+                        path, f"supports {', '.join(versions)}, but {network.path} has {network.config.cni_version}",
+                        f"set cniVersion in {shlex.quote(network.path)} to one of these versions",
                     )  # fmt: skip
 
 
 def interpreter(_: Node) -> Iterator[Finding]:
-    """Note if the Python of this installation has no fast digests, as under FIPS."""
+    """Report a Python without fast digests, as in FIPS mode."""
     if not owner.has_fast_digests():
         version = sys.version.split()[0]
-        what = f"Python {version} has no BLAKE2 of any size, as under FIPS: slower code computes the same names"
-        yield note(
-            sys.executable, what, "nothing has to be done; another Python makes calls faster: install.sh --python"
-        )
+        what = f"Python {version} lacks BLAKE2 with short digests, as in FIPS mode; slower code computes the names"
+        yield note(sys.executable, what, "nothing; for faster calls choose another Python: install.sh --python")
 
 
 def _executables(node: Node) -> list[Path]:
@@ -161,7 +168,7 @@ def _executables(node: Node) -> list[Path]:
 
 @cache
 def _ask(path: Path) -> tuple[tuple[str, ...], str]:
-    """The versions that a plugin says it speaks, or what is wrong with its answer."""
+    """Return the CNI versions that a plugin supports, and a complaint about its answer or ""."""
     try:
         raw = execute(path, "VERSION", {"cniVersion": SUPPORTED[-1]}, {"CNI_COMMAND": "VERSION"}, VERSION_SECONDS)
     except PluginError as reason:
@@ -169,7 +176,7 @@ def _ask(path: Path) -> tuple[tuple[str, ...], str]:
     try:
         versions = tuple(map(str, json.loads(raw)["supportedVersions"]))
     except (ValueError, KeyError, TypeError, RecursionError):
-        return (), f"answers VERSION with what is no list of versions: {raw[:60]!r}"
+        return (), f"answers VERSION without a list of versions: {raw[:60]!r}"
     if not set(versions) & set(SUPPORTED):
-        return (), f"answers VERSION with versions that no specification has: {', '.join(versions)[:60] or 'none'}"
+        return (), f"answers VERSION with unknown CNI versions only: {', '.join(versions)[:60] or 'none'}"
     return versions, ""

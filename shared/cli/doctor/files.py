@@ -1,4 +1,4 @@
-"""What runtimes and IPAM plugins keep in files: libcni's cache of results, host-local's leases."""
+"""Read the files of runtimes and IPAM plugins: libcni's cache of results, host-local's leases."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Remembered:
 
     @property
     def name(self) -> str:
-        """As findings call it."""
+        """Return its name for findings."""
         return " ".join(self.mark)
 
 
 @dataclass(frozen=True)
 class Store:
-    """A directory of host-local's and its leases: None for one that is empty or garbled."""
+    """A directory of host-local and its leases; an empty or garbled lease is None."""
 
     path: Path
     network: str
@@ -44,7 +44,7 @@ class Store:
 
 
 def entries(directory: Path) -> list[Path]:
-    """What is in a directory, in order, without hidden files; nothing where there is none."""
+    """Return the entries of a directory in order, without hidden files; none if it does not exist."""
     try:
         return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
@@ -52,7 +52,10 @@ def entries(directory: Path) -> list[Path]:
 
 
 def read_result(path: Path) -> Remembered:
-    """Reads a file of libcni's cache; raises whatever its content leads to."""
+    """Read a file of libcni's cache.
+
+    Raise any exception that its content leads to.
+    """
     raw = json.loads(path.read_bytes())
     if raw.get("kind") != CACHE_KIND:
         raise ValueError(f"its kind is {raw.get('kind')!r}, not {CACHE_KIND!r}")
@@ -73,7 +76,7 @@ def read_result(path: Path) -> Remembered:
         if route.get("table") in (None, RT_TABLE_MAIN)
     ]
     mark = (str(raw["networkName"]), str(raw["containerId"]), str(raw["ifName"]))
-    # libcni before 1.2 names the namespace in the result alone
+    # libcni before 1.2 writes the namespace into the result only.
     inside = [one.get("sandbox") for one in result.get("interfaces") or () if one.get("name") == mark[2]]
     netns = next(filter(None, [raw.get("netns"), *inside]), "")
     return Remembered(mark, str(netns), path, tuple(networks), tuple(gateways), tuple(routes))

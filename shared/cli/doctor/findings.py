@@ -1,4 +1,4 @@
-"""Findings, and how they are told."""
+"""Represent and print findings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from enum import IntEnum
 from rich.console import Console
 from rich.text import Text
 
-SHOWN = 10  # findings of one check in the text; --json has all of them
+SHOWN = 10  # findings of one check in the text; --json prints all
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 class Severity(IntEnum):
-    """How bad it is; the worst is the exit status."""
+    """How bad a finding is; the worst determines the exit status."""
 
     NOTE = 0
     WARNING = 1
@@ -24,13 +24,13 @@ class Severity(IntEnum):
 
     @property
     def word(self) -> str:
-        """As it is printed."""
+        """Return the word that is printed."""
         return self.name.lower()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about one object, `where`: a path, a link, a sysctl… `todo` is a command wherever one helps."""
+    """A statement about one object, `where`: a path, a link, a sysctl… `todo` is a command if one helps."""
 
     severity: Severity
     where: str
@@ -40,27 +40,27 @@ class Finding:
 
 
 def error(where: object, what: str, todo: str) -> Finding:
-    """Pods have no working network, or the node is not safe."""
+    """Return a finding that pods have no working network, or that the node is not safe."""
     return Finding(Severity.ERROR, str(where), what, todo)
 
 
 def warning(where: object, what: str, todo: str) -> Finding:
-    """Something is left over, or will be a trap."""
+    """Return a finding that something is left over, or may cause trouble later."""
     return Finding(Severity.WARNING, str(where), what, todo)
 
 
 def note(where: object, what: str, todo: str) -> Finding:
-    """Good to know; nothing has to be done."""
+    """Return a finding that is good to know and needs no action."""
     return Finding(Severity.NOTE, str(where), what, todo)
 
 
 def status(findings: Iterable[Finding]) -> int:
-    """The exit status: 0 nothing but notes, 1 warnings, 2 errors."""
+    """Return the exit status: 0 for notes only, 1 for warnings, 2 for errors."""
     return int(max((finding.severity for finding in findings), default=Severity.NOTE))
 
 
 def print_json(findings: Sequence[Finding]) -> None:
-    """One object: how many of each severity, and all findings."""
+    """Print one JSON object with the counts and all findings."""
     members = [
         {
             "severity": finding.severity.word,
@@ -75,18 +75,21 @@ def print_json(findings: Sequence[Finding]) -> None:
 
 
 def print_text(findings: Sequence[Finding]) -> None:
-    """Two lines for each, the second with what to do; of many of a kind the first few. The last line sums up."""
+    """Print two lines for each finding, the second with the next step, and a last line with the counts.
+
+    Print at most SHOWN findings of a kind.
+    """
     console = Console(highlight=False, soft_wrap=True)
-    told: Counter[tuple[Severity, str]] = Counter()
+    printed: Counter[tuple[Severity, str]] = Counter()
     for finding in findings:
         kind = (finding.severity, finding.check)
-        told[kind] += 1
-        if told[kind] <= SHOWN:
+        printed[kind] += 1
+        if printed[kind] <= SHOWN:
             word = finding.severity.word
             where, what, todo = map(_harmless, (finding.where, finding.what, finding.todo))
             head = Text.assemble((f"{word:<8}", STYLES[word]), (where, "bold"), f": {what}")
             console.print(head, Text.assemble(("      → ", "dim"), todo), sep="\n")
-    for (severity, check), count in told.items():
+    for (severity, check), count in printed.items():
         if count > SHOWN:
             console.print(Text(f"… and {count - SHOWN} more {severity.word}s of the check {check}: --json has all"))
     summed = ", ".join(f"{count} {word if count != 1 else word[:-1]}" for word, count in _counts(findings).items())
@@ -94,7 +97,7 @@ def print_text(findings: Sequence[Finding]) -> None:
 
 
 def _harmless(text: str) -> str:
-    """Without what could move a terminal's cursor: a pod may call its links what it likes."""
+    """Replace control characters, which could move a terminal's cursor: a pod chooses the names of its links."""
     return "".join(character if character.isprintable() else "�" for character in text)
 
 

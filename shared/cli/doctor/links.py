@@ -1,6 +1,7 @@
-"""Links, addresses and routes of the host and of its pods.
+"""Read links, addresses and routes of the host and of its pods.
 
-pyroute2 is not used here: any process in a pod's namespace can send to its sockets, and a message of it holds 20 KiB.
+Do not use pyroute2 here: any process in a pod's namespace can send to its sockets, and each of its messages takes 20
+KiB.
 """
 
 from __future__ import annotations
@@ -35,17 +36,20 @@ class Held:
     """An address that a link has, with its prefix length."""
 
     network: IPNetwork
-    is_duplicate: bool  # IPv6's duplicate address detection found another that has it
+    is_duplicate: bool  # IPv6's duplicate address detection found another holder
 
     @property
     def ip(self) -> IPAddress:
-        """The address alone."""
+        """Return the address without its prefix length."""
         return self.network.ip
 
 
 @dataclass(frozen=True)
 class Link:
-    """A link of the host or of a pod; `peer` is the index of a veth's other end, `peer_nsid` where that is."""
+    """A link of the host or of a pod.
+
+    `peer` is the index of a veth's other end, `peer_nsid` the host's number for the namespace of that end.
+    """
 
     index: int
     name: str
@@ -60,7 +64,7 @@ class Link:
 
     @property
     def mark(self) -> Mark | None:
-        """Whose it is by its alias."""
+        """Return the attachment that its alias names, or None."""
         return parse_alias(self.alias)
 
 
@@ -72,20 +76,20 @@ class Pod:
     identity: Identity
     nsid: int
     links: tuple[Link, ...]
-    routes: frozenset[IPNetwork]  # those destinations that the cache names and its main table has
+    routes: frozenset[IPNetwork]  # of its main table, and only destinations that the cache names
 
     def link(self, name: str) -> Link | None:
-        """Its link of that name."""
+        """Return its link with this name, or None."""
         return next((link for link in self.links if link.name == name), None)
 
     def inside(self, *words: object) -> str:
-        """The command line that executes a command in it."""
+        """Return the command line that executes a command in it."""
         return command("nsenter", f"--net={self.path}", *words)
 
 
 @dataclass(frozen=True)
 class Wire:
-    """A veth pair between the host and a pod, and whose it is as far as that is known."""
+    """A veth pair between the host and a pod, and the attachment that owns it if that is known."""
 
     port: Link
     pod: Pod
@@ -94,17 +98,17 @@ class Wire:
 
     @property
     def network(self) -> str:
-        """Its network's name, empty where it is not known."""
+        """Return its network's name, empty if it is not known."""
         return self.mark[0] if self.mark else ""
 
     @property
     def name(self) -> str:
-        """As findings call it."""
+        """Return its name for findings."""
         return f"{self.inside.name} in {self.pod.path}"
 
 
 def links_here() -> tuple[Link, ...]:
-    """The links of the namespace that the thread is in, with their addresses."""
+    """Return the links of the thread's namespace with their addresses."""
     with closing(Netlink()) as netlink:
         addresses = netlink.scan(RTM_GETADDR, None, _addresses)
         return netlink.scan(
@@ -138,9 +142,9 @@ def _link(message: Message, addresses: list[Held]) -> Link:
 
 
 def routes_here(wanted: set[IPNetwork]) -> frozenset[IPNetwork]:
-    """Return those of the destinations to which the main table has a route, in the thread's namespace.
+    """Return the destinations to which the main table of the thread's namespace has a route.
 
-    A pod may have any number of routes, so the others are not kept.
+    Keep only those that are wanted: a pod may have any number of routes.
     """
     texts = {(str(Address.parse(str(one.network))), one.prefixlen): one for one in wanted}
 
@@ -154,5 +158,5 @@ def routes_here(wanted: set[IPNetwork]) -> frozenset[IPNetwork]:
 
 
 def command(*words: object) -> str:
-    """A command line that a shell takes as these words: a pod may call its links what it likes."""
+    """Return a command line for a shell. Quote every word: a pod chooses the names of its links."""
     return shlex.join(map(str, words))

@@ -1,4 +1,4 @@
-"""A network's configuration, read by the plugins' own eyes."""
+"""Read a network's configuration with the plugins' own code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.runtime.conflist import NetworkConfigList
 
 
 class Network:
-    """A valid configuration file, and what this suite's plugins read in it."""
+    """A valid configuration file, and its keys as this suite's plugins read them."""
 
     def __init__(self, config: NetworkConfigList) -> None:
         self.config = config
@@ -24,27 +24,27 @@ class Network:
 
     @property
     def path(self) -> str:
-        """The configuration's file."""
+        """Return the path of the configuration's file."""
         return str(self.config.path)
 
     @cached_property
     def types(self) -> list[str]:
-        """The plugins that it names, IPAM plugins last."""
+        """Return the types of its plugins, IPAM plugins last."""
         types = [plugin["type"] for plugin in self.config.plugins]
         return [*types, *(section["type"] for _, section in self.ipam if isinstance(section.get("type"), str))]
 
     @cached_property
     def ipam(self) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-        """Its plugins that have an `ipam` object, and that object."""
+        """Return its plugins that have an `ipam` object, each with that object."""
         found = [(plugin, plugin.get("ipam")) for plugin in self.config.plugins]
         return [(plugin, section) for plugin, section in found if isinstance(section, dict)]
 
     def plugin(self, kind: str) -> Mapping[str, Any]:
-        """The configuration of its first plugin of a type, empty where it has none."""
+        """Return the configuration of its first plugin of a type, empty if it has none."""
         return next((plugin for plugin in self.config.plugins if plugin["type"] == kind), {})
 
     def call(self, plugin: Mapping[str, Any]) -> Call:
-        """What a plugin of it would be called with; raises CniError where that cannot be."""
+        """Return the call that a plugin of it would get. Raise CniError if it has an invalid configuration."""
         call = Call({"CNI_COMMAND": "VERSION"})
         message = {**plugin, "name": self.name, "cniVersion": self.config.cni_version}
         call.read_config(json.dumps(message).encode())
@@ -52,7 +52,7 @@ class Network:
 
     @cached_property
     def bridge(self) -> bridge.Config | None:
-        """The keys of its bridge plugin, None where it has none or one that cannot be read."""
+        """Return the keys of its bridge plugin, None if there is none or it cannot be read."""
         raw = self.plugin("bridge")
         try:
             keys: bridge.Config | None = bridge.Config.read(dict(raw)) if raw else None
@@ -64,29 +64,29 @@ class Network:
 
     @property
     def bridge_link(self) -> str:
-        """The name of its bridge, empty where it has none."""
+        """Return the name of its bridge, empty if it has none."""
         return self.bridge.bridge if self.bridge else ""
 
     @property
     def is_gateway(self) -> bool:
-        """Whether the host is its pods' gateway."""
+        """Return True if the host is the gateway of its pods."""
         return bool(self.bridge and (self.bridge.isGateway or self.bridge.isDefaultGateway)) or "ptp" in self.types
 
     @property
     def gateway_link(self) -> str:
-        """The link that has the gateway's addresses, empty where there is none."""
+        """Return the link that holds the gateway addresses, empty if there is none."""
         if self.bridge is None or not self.is_gateway:
             return ""
         return f"{self.bridge_link}.{self.bridge.vlan}" if self.bridge.vlan else self.bridge_link
 
     @property
     def has_vlans(self) -> bool:
-        """Whether its bridge has to filter VLANs."""
+        """Return True if its bridge must filter VLANs."""
         return bool(self.bridge and (self.bridge.vlan or self.bridge.vlanTrunk))
 
     @cached_property
     def pools(self) -> list[Pool]:
-        """The pools of its host-local; those that cannot be read are left out."""
+        """Return the pools of its host-local; omit those that cannot be read."""
         found = []
         for plugin, section in self.ipam:
             if section.get("type") == "host-local":
@@ -98,5 +98,5 @@ class Network:
 
     @property
     def versions(self) -> set[int]:
-        """The IP versions of its pools."""
+        """Return the IP versions of its pools."""
         return {part.subnet.version for pool in self.pools for entry in pool.sets for part in entry.ranges}

@@ -1,6 +1,6 @@
-"""What the pod networks of this node consist of, looked at without changing anything and without taking a lock.
+"""Look at the node's pod networks without changing anything and without taking a lock.
 
-Each part is looked at when a check first asks for it, once for a Node.
+Each property is read once for a Node, when a check first asks for it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ NO_NSID = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED of linux/net_namespace.h
 
 
 class Node:
-    """The node as it is now."""
+    """The node at the time of the look."""
 
     def __init__(self, conf_dir: Path, bin_dirs: Sequence[Path], state_dir: Path) -> None:
         self.conf_dir, self.bin_dirs, self.state_dir = conf_dir, bin_dirs, state_dir
 
-    # -- what the files say
+    # -- files
 
     @cached_property
     def _configurations(self) -> tuple[list[Network], list[str], ConfigError | None]:
@@ -52,32 +52,32 @@ class Node:
 
     @property
     def networks(self) -> list[Network]:
-        """The valid configurations in the order of their files."""
+        """Return the valid configurations in the order of their files."""
         return self._configurations[0]
 
     @property
     def complaints(self) -> list[str]:
-        """What is wrong with the files that are none; each begins with its path."""
+        """Return a complaint about each invalid file; each begins with the path."""
         return self._configurations[1]
 
     @property
     def no_network(self) -> ConfigError | None:
-        """Why there is no valid configuration, if so."""
+        """Return the reason if there is no valid configuration, or None."""
         return self._configurations[2]
 
     def network(self, name: str) -> Network | None:
-        """The configuration of that name."""
+        """Return the configuration of this name, or None."""
         return next((network for network in self.networks if network.name == name), None)
 
     @cached_property
     def data_dirs(self) -> list[Path]:
-        """Where host-local keeps leases: its default, and what configurations name."""
+        """Return the directories where host-local keeps leases: its default, and those in configurations."""
         named = [pool.store.data_dir for network in self.networks for pool in network.pools]
         return list(map(Path, dict.fromkeys([str(self.state_dir / "networks"), *named])))
 
     @cached_property
     def stores(self) -> list[Store]:
-        """host-local's directories with their leases, also of networks that have no configuration any more."""
+        """Return host-local's directories with their leases, also of networks without a configuration."""
         return [
             Store(entry, entry.name, dict(read_leases(entry)))
             for data_dir in self.data_dirs
@@ -91,7 +91,7 @@ class Node:
         for path in entries(self.state_dir / "results"):
             try:
                 found.append(read_result(path))
-            except FileNotFoundError:  # gone meanwhile
+            except FileNotFoundError:  # deleted in the meantime
                 continue
             except (CniError, OSError, ValueError, KeyError, TypeError, AttributeError, AddrFormatError) as reason:
                 unreadable[path] = f"{type(reason).__name__}: {reason}"
@@ -99,32 +99,32 @@ class Node:
 
     @property
     def remembered(self) -> list[Remembered]:
-        """The attachments in the runtime's cache."""
+        """Return the attachments in the runtime's cache."""
         return self._cache[0]
 
     @property
     def unreadable(self) -> dict[Path, str]:
-        """The files of the cache that are no attachments, and why."""
+        """Return the files of the cache that cannot be read, each with the reason."""
         return self._cache[1]
 
-    # -- what the kernel says
+    # -- kernel
 
     @cached_property
     def links(self) -> tuple[Link, ...]:
-        """The host's links."""
+        """Return the host's links."""
         return links_here()
 
     def link(self, name: str) -> Link | None:
-        """The host's link of that name."""
+        """Return the host's link of this name, or None."""
         return next((link for link in self.links if link.name == name), None)
 
     def link_at(self, index: int | None) -> Link | None:
-        """The host's link of that index."""
+        """Return the host's link of this index, or None."""
         return next((link for link in self.links if link.index == index), None)
 
     @cached_property
     def pods(self) -> dict[Identity, Pod]:
-        """The network namespaces that have a name in the cache or elsewhere, a mount, or a process."""
+        """Return the network namespaces that have a name, a mount or a process, or are in the cache."""
         paths: dict[Identity, str] = {}
         for path in (*(entry.netns for entry in self.remembered), *inhabited.paths()):
             identity = inhabited.identity(path)
@@ -136,7 +136,7 @@ class Node:
             for identity, path in paths.items():
                 try:
                     netns = open_netns(path)
-                except CniError:  # gone meanwhile, or a file that is no namespace
+                except CniError:  # deleted in the meantime, or not a namespace
                     continue
                 try:
                     nsid = host.get_netnsid(fd=netns.descriptor)["nsid"]
@@ -148,23 +148,23 @@ class Node:
         return found
 
     def pod(self, entry: Remembered) -> Pod | None:
-        """The pod of an attachment, None if its namespace is gone."""
+        """Return the pod of an attachment, None if its namespace is gone."""
         identity = inhabited.identity(entry.netns)
         return self.pods.get(identity) if identity else None
 
     @cached_property
     def alive(self) -> dict[Mark, Remembered]:
-        """The cached attachments whose namespace is there."""
+        """Return the cached attachments with an existing namespace."""
         return {entry.mark: entry for entry in self.remembered if self.pod(entry)}
 
     @cached_property
     def leading(self) -> set[str]:
-        """The names of the host's links whose other end is in another namespace that is alive."""
+        """Return the names of the host's links that lead to a pod."""
         with closing(Netlink()) as host:
             return {link["IFLA_IFNAME"] for link in host.dump(RTM_GETLINK) if leads_to_pod(host, link)}
 
     def is_certainly_gone(self, mark: Mark) -> bool:
-        """Return False if an attachment's namespace or host link is there, or its entry does not tell."""
+        """Return False if an attachment's namespace or host link exists, or if its cache entry is unclear."""
         network, container_id, ifname = mark
         ports = [link.name for link in self.links if link.mark == mark]
         if not self.leading.isdisjoint((Owner(*mark).host_link, *ports)):
@@ -177,7 +177,7 @@ class Node:
 
     @cached_property
     def wires(self) -> list[Wire]:
-        """The veth pairs between the host and its pods."""
+        """Return the veth pairs between the host and its pods."""
         by_nsid = {pod.nsid: pod for pod in self.pods.values() if pod.nsid != NO_NSID}
         marks = {(pod.identity, entry.mark[2]): entry.mark for entry in self.remembered if (pod := self.pod(entry))}
         found = []
@@ -189,5 +189,5 @@ class Node:
         return found
 
     def wires_of(self, network: Network) -> list[Wire]:
-        """The veth pairs of a network's pods."""
+        """Return the veth pairs of a network's pods."""
         return [wire for wire in self.wires if wire.network == network.name]

@@ -1,4 +1,4 @@
-"""Checks of what is kept in files: the runtime's cache, host-local's leases, and who may write where."""
+"""Check the state in files: the runtime's cache, host-local's leases, permissions."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from shared.cli.doctor.node import Node
 from shared.cni.ip import Address
 from shared.runtime.presence import GONE, of_namespace
 
-NEARLY_FULL = 90  # per cent
+NEARLY_FULL = 90  # percent
 
 
 def cache(node: Node) -> Iterator[Finding]:
-    """Each entry of the runtime's cache can be read, and its namespace is there."""
+    """Report cache entries that cannot be read, and those without their namespace."""
     for path, reason in node.unreadable.items():
-        yield warning(path, f"is no cached result: {reason}", f"rm {shlex.quote(str(path))}")
+        yield warning(path, f"is not a cached result: {reason}", f"rm {shlex.quote(str(path))}")
     wires = {wire.mark: wire for wire in node.wires}
     for entry in node.remembered:
         if node.pod(entry) is not None or of_namespace(entry.netns) != GONE:
             continue
         if node.is_certainly_gone(entry.mark):
             yield warning(
-                entry.path, f"is of {entry.name}, whose network namespace {entry.netns} is gone",
-                f"rm {shlex.quote(str(entry.path))}  # cnitool gc --dry-run {entry.mark[0]} shows what else is left",
+                entry.path, f"belongs to {entry.name}, but the network namespace {entry.netns} is gone",
+                f"rm {shlex.quote(str(entry.path))}  # cnitool gc --dry-run {entry.mark[0]} shows other leftovers",
             )  # fmt: skip
         elif entry.mark in wires:
             yield _unnamed(entry.path, entry, wires[entry.mark].pod)
 
 
 def _unnamed(where: Path | str, entry: Remembered, pod: Pod) -> Finding:
-    """A pod's network namespace has lost the name that the runtime remembers."""
+    """Report that a pod's namespace is no longer mounted at the path in the cache."""
     place = shlex.quote(entry.netns)
     return warning(
-        where, f"is of {entry.name}, whose network namespace lives, but not at {entry.netns}, where DEL looks for it",
+        where, f"belongs to {entry.name}: its network namespace lives, but not at {entry.netns}, where DEL looks",
         f"mountpoint -q {place} || {{ touch {place} && {command('mount', '--bind', pod.path, entry.netns)}; }}",
     )  # fmt: skip
 
 
 def stale_links(node: Node) -> Iterator[Finding]:
-    """The other end of each host link that bears an attachment's mark is in the pod that the runtime remembers."""
+    """Report the host's veth links that belong to an attachment but do not lead to its pod."""
     wired = {wire.port.index: wire for wire in node.wires}
     lost = {entry.mark: entry for entry in node.remembered if of_namespace(entry.netns) == GONE}
     for link in node.links:
@@ -59,19 +59,19 @@ def stale_links(node: Node) -> Iterator[Finding]:
         reason = ""
         if link.peer_nsid is None:
             peer = node.link_at(link.peer)
-            reason = f"its other end {peer.name if peer else 'that it had'} is on the host, in no pod"
+            reason = f"its other end {peer.name} is on the host, not in a pod" if peer else "its other end is gone"
         elif link.name not in node.leading:
             reason = "the network namespace of its other end is gone"
         elif mark in lost and link.index in wired:
             yield _unnamed(link.name, lost[mark], wired[link.index].pod)
         if reason:
             yield warning(
-                link.name, f"is of {' '.join(mark)}, but {reason}", command("ip", "link", "delete", link.name)
+                link.name, f"belongs to {' '.join(mark)}, but {reason}", command("ip", "link", "delete", link.name)
             )
 
 
 def leases(node: Node) -> Iterator[Finding]:
-    """Each lease is a live pod's, and each live pod has one."""
+    """Report garbled leases, leases of dead pods, and live pods without a lease."""
     in_use = {held.ip for pod in node.pods.values() for link in pod.links for held in link.addresses}
     in_use |= {known.ip for entry in node.alive.values() for known in entry.addresses}
     for store in node.stores:
@@ -79,11 +79,11 @@ def leases(node: Node) -> Iterator[Finding]:
             path = store.path / address
             todo = f"rm {shlex.quote(str(path))}"
             if lease is None:
-                yield warning(path, "is empty or garbled: the address is not given out", todo)
+                yield warning(path, "is empty or garbled, so its address is not assigned", todo)
                 continue
             if IPAddress(address) in in_use or is_hand_placed(lease):
                 continue
-            # an ADD that is running has made its link, and no runtime knows of it yet
+            # A running ADD has created its link before any runtime knows of it.
             mark = (store.network, lease.container_id, lease.ifname)
             owner = " ".join(filter(None, mark[1:]))
             if node.is_certainly_gone(mark):
@@ -104,13 +104,13 @@ def _lost_leases(node: Node) -> Iterator[Finding]:
                     lease = command("printf", r"%s\r\n%s", container_id, ifname)
                     yield error(
                         path,
-                        f"is missing: {entry.name} has the address, and another pod may get it",
+                        f"is missing: {entry.name} has the address, but another pod may get it too",
                         f"(umask 077 && {lease} >{shlex.quote(path)})",
                     )  # fmt: skip
 
 
 def pools(node: Node) -> Iterator[Finding]:
-    """Each range set has addresses left."""
+    """Report range sets that are full or nearly full."""
     leased = {store.path: store.leases for store in node.stores}
     for network in node.networks:
         for pool in network.pools:
@@ -121,7 +121,7 @@ def pools(node: Node) -> Iterator[Finding]:
 
 def _pool(configuration: str, directory: str, entry: RangeSet, taken: list[Address]) -> Iterator[Finding]:
     used = len({place for address in taken if (place := entry.place(address)) is not None} - entry.gateways)
-    todo = f"free the stale leases, if doctor finds any, or give the pool more room in {shlex.quote(configuration)}"
+    todo = f"cnitool ipam gc  # or enlarge the range in {shlex.quote(configuration)}"
     if used >= entry.capacity:
         yield error(f"{directory} {entry}", f"is full: all {entry.capacity} addresses are leased", todo)
     elif used * 100 >= entry.capacity * NEARLY_FULL:
@@ -129,7 +129,7 @@ def _pool(configuration: str, directory: str, entry: RangeSet, taken: list[Addre
 
 
 def permissions(node: Node) -> Iterator[Finding]:
-    """What root executes or believes is root's, and nobody else's to write."""
+    """Report files that root executes or trusts but others can change."""
     places = [node.state_dir, node.state_dir / "results", *node.data_dirs, *(store.path for store in node.stores)]
     places += [node.conf_dir, *(Path(network.path) for network in node.networks)]
     for directory in node.bin_dirs:
@@ -142,11 +142,14 @@ def permissions(node: Node) -> Iterator[Finding]:
             held = place.stat()
         except FileNotFoundError:
             continue
-        is_shared = bool(held.st_mode & stat.S_ISVTX) and place not in places  # /tmp: what is root's there stays so
+        # In a sticky directory such as /tmp nobody else can delete or rename root's files.
+        is_shared = bool(held.st_mode & stat.S_ISVTX) and place not in places
         quoted = shlex.quote(str(place))
         if held.st_uid:
             yield error(
-                place, f"belongs to user {held.st_uid}, who can change what root trusts", f"chown root: {quoted}"
+                place, f"belongs to user {held.st_uid}, but must belong to root, who trusts it", f"chown root: {quoted}"
             )
         if held.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_shared:
-            yield error(place, f"is writable for others ({stat.filemode(held.st_mode)})", f"chmod go-w {quoted}")
+            yield error(
+                place, f"is writable for others than root ({stat.filemode(held.st_mode)})", f"chmod go-w {quoted}"
+            )

@@ -1,4 +1,4 @@
-"""Checks of the host's sysctls that the suite sets and that reach beyond the pods."""
+"""Check the host's sysctls that the suite sets and that affect more than the pods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.nft.transaction import Nfnetlink
 
 
 def visible(_node: Node) -> Iterator[Finding]:
-    """Sysctls can be read: otherwise no plugin can tell what the host does."""
+    """Report that sysctls cannot be read: no plugin can work then."""
     try:
         sysctl.require_visible()
     except InternalError as reason:
@@ -27,29 +27,29 @@ def visible(_node: Node) -> Iterator[Finding]:
 
 
 def accept_ra(_node: Node) -> Iterator[Finding]:
-    """A link that has its address or route by router advertisements goes on taking them while the host forwards."""
+    """Report links that use router advertisements but ignore them while the host forwards."""
     with closing(Netlink()) as host:
         for name in forwarding.links_at_risk(host):
             if sysctl.read(f"ipv6/conf/{name}/forwarding") not in ("0", None):
                 yield error(
                     f"net/{forwarding.accept_ra(name)}",
-                    "is 1, and the host forwards: the kernel ignores the router advertisements that gave the link its"
-                    " addresses, and has deleted their routes",
+                    "is 1, but must be 2 while the host forwards: the kernel ignores the router advertisements that"
+                    " configured the link, and has deleted their routes",
                     f"sysctl -w net/{forwarding.accept_ra(name)}=2",
                 )
 
 
 def route_localnet(node: Node) -> Iterator[Finding]:
-    """Neighbours on a link that routes 127.0.0.0/8 are kept out by portmap's rules."""
+    """Report links that route 127.0.0.0/8 without portmap's rules that keep neighbours out."""
     names = [link.name for link in node.links if link.name != "lo" and localnet.is_on(link.name)]
     if not names or _is_guarded():
         return
     for name in names:
         yield error(
             f"net/{localnet.switch(name)}",
-            f"is 1, and no rule of portmap keeps neighbours out: hosts and pods on {name} reach services that listen on"
-            " 127.0.0.1 alone",
-            f"sysctl -w net/{localnet.switch(name)}=0  # or add a pod: portmap's ADD makes the rules anew",
+            f"is 1, but portmap's protecting rules are missing: hosts and pods on {name} reach services that listen"
+            " only on 127.0.0.1",
+            f"sysctl -w net/{localnet.switch(name)}=0  # or add a pod: portmap's ADD creates the rules",
         )
 
 
@@ -58,13 +58,13 @@ def _is_guarded() -> bool:
     if kernel and hostports.is_guarded(kernel):
         return True
     for version, variant in variants.having(hostport_rules.RAW, "PREROUTING"):
-        with suppress(NoIptables):  # so nobody made a rule by it
+        with suppress(NoIptables):  # no program of iptables, so no rules
             if version == 4 and by_iptables.is_guarded(variant):
                 return True
     return False
 
 
 def keep_routes() -> list[str]:
-    """Return the commands without which a link would lose its routes when IPv6 forwarding goes on."""
+    """Return the commands that keep links' routes when IPv6 forwarding is switched on."""
     with closing(Netlink()) as host:
         return [f"sysctl -w net/{forwarding.accept_ra(name)}=2" for name in forwarding.links_at_risk(host)]

@@ -1,1 +1,1 @@
-"""`cnitool explain`: the steps of an ADD."""
+"""`cnitool explain`: list the steps of an ADD."""

@@ -1,7 +1,7 @@
-"""The state of a host and of a pod as pyroute2 and the files show it, and the difference between two of them.
+"""Observe the state of a host and a pod, and compare two observations.
 
-It tells what a program did that cannot be listened to. What the kernel does by itself and at its own time is left out:
-carrier, link-local addresses, the routes that come with addresses, lifetimes.
+Programs of other suites cannot be recorded; their steps are the differences. Changes that the kernel makes on its own
+are left out: carrier, link-local addresses, the routes of addresses, lifetimes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.net.netns import Netns
 from shared.net.wire import AF_INET6, IFF_PROMISC, IFF_UP
 
 Step = dict[str, Any]
-State = dict[tuple[str, str, str], Any]  # (place, what, its name): facts
+State = dict[tuple[str, str, str], Any]  # (place, kind, name): facts
 
 ORDER = ("link", "address", "route", "rule", "neighbour", "qdisc", "filter", "nftables", "sysctl", "file")
 RT_TABLE_MAIN, RT_TABLE_LOCAL = 254, 255  # linux/rtnetlink.h
@@ -32,12 +32,12 @@ DERIVED = (
     "stable_secret",
     "base_reachable_time_ms",
     "route/flush",
-)  # follow from something else, or are not kept
+)  # the kernel derives them, or they have no value of their own
 FILE_LIMIT = 4096  # bytes of a file that are compared
 
 
 def observe(pod: Netns, directories: Iterable[str]) -> State:
-    """What there is on the host that the thread is in, in the pod, and in the directories."""
+    """Return the state of the thread's host, of the pod, and of the files in the directories."""
     state = _network("host")
     with pod:
         state |= _network("pod")
@@ -45,7 +45,7 @@ def observe(pod: Netns, directories: Iterable[str]) -> State:
 
 
 def difference(before: State, after: State) -> Iterator[Step]:
-    """A step for each thing that is new, changed or gone."""
+    """Return a step for each object that is new, changed or gone."""
     for key in sorted(before.keys() | after.keys(), key=lambda key: (ORDER.index(key[1]), key)):
         old, new = before.get(key), after.get(key)
         if old != new:
@@ -66,11 +66,11 @@ def difference(before: State, after: State) -> Iterator[Step]:
 
 
 def _default(state: State, place: str, name: str, old: Any) -> Any:
-    """What a new link's sysctl is from the start."""
+    """Return the initial value of a new link's sysctl."""
     parts = name.split("/")
     if old is not None or len(parts) < 5:
         return old
-    # a namespace has no neigh/default of its own, but has lo
+    # A namespace has no neigh/default of its own, but it has lo.
     models = ((place, "sysctl", "/".join([*parts[:3], model, *parts[4:]])) for model in ("default", "lo"))
     return next((state[model] for model in models if model in state), None)
 
@@ -129,7 +129,7 @@ def _route(route: Any, names: dict[int, str]) -> str:
 
 
 def _plain(message: Any) -> str:
-    """Fields and attributes that are set, in pyroute2's names."""
+    """Return a message's non-zero fields and all attributes, in pyroute2's names."""
     fields = [(name, value) for name, value in message.items() if name not in ("attrs", "header", "event") and value]
     return " ".join(f"{name} {value}" for name, value in (*fields, *message.get("attrs", ())))
 
@@ -140,7 +140,7 @@ def _options(qdisc: Any) -> dict[str, Any]:
 
 
 def _nftables() -> Iterator[str]:
-    """Each line of the rule set with the blocks around it; none where there is no nft command."""
+    """Return each line of the rule set, prefixed with the blocks around it; none without an nft command."""
     nft = shutil.which("nft")
     if nft is None:
         return
@@ -168,7 +168,10 @@ def _sysctls() -> Iterator[tuple[str, str]]:
 
 
 def _files(top: str) -> Iterator[tuple[str, str]]:
-    """Every regular file's content, and every symbolic link's target; nothing of what is mounted below."""
+    """Return the content of each regular file and the target of each symbolic link.
+
+    Skip file systems that are mounted below.
+    """
     for folder, directories, names in os.walk(top):
         directories[:] = [name for name in directories if not os.path.ismount(f"{folder}/{name}")]
         for name in names:

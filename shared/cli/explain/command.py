@@ -1,4 +1,4 @@
-"""`cnitool explain`: what an ADD would do here, step by step, from a rehearsal in a throw-away host."""
+"""`cnitool explain`: list the steps of an ADD on this node, from a rehearsal in a throw-away host."""
 
 from __future__ import annotations
 
@@ -28,9 +28,14 @@ REHEARSAL = "import sys; sys.path[:] = {!r}; from shared.cli.explain.rehearsal i
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status: 0, or 1 where the ADD (or the DEL) would fail or cannot be rehearsed."""
+    """Print the steps.
+
+    Return 1 if the ADD (or DEL) would fail or cannot be rehearsed, else 0.
+    """
     try:
-        throwaway.expect(options.conflist.is_file(), f"{options.conflist} is no file")
+        throwaway.expect(
+            options.conflist.is_file(), f"{options.conflist} is not a file; name a .conflist or .conf file"
+        )
         network = load(options.conflist, print)[0]
         attachment = Attachment(CONTAINER_ID, NETNS, options.ifname, cni_args(), capability_args())
         told = rehearse(network, options.bin_dir or bin_dirs(), attachment, delete=options.delete)
@@ -47,13 +52,13 @@ def run(options: argparse.Namespace) -> int:
 def rehearse(
     network: NetworkConfigList, directories: Sequence[Path | str], attachment: Attachment, *, delete: bool
 ) -> dict[str, Any]:
-    """What rehearsal.rehearse answers. Raises Failure where it could not be done."""
+    """Return the answer of rehearsal.rehearse. Raise Failure if the rehearsal was not possible."""
     places = [Path(directory).absolute() for directory in directories]
     throwaway.expect_visible([*places, Path(__file__)], mirror.HIDDEN)
     task = {
         "outside": throwaway.own_namespaces(),
         "network": network.to_json(),
-        "node": mirror.look(),
+        "node": mirror.read_node(),
         "attachment": asdict(attachment),
         "bin_dirs": [str(place) for place in places],
         "delete": delete,
@@ -68,25 +73,24 @@ def rehearse(
 
 
 def _print(console: Console, network: NetworkConfigList, told: Mapping[str, Any]) -> None:
-    console.print(
-        f"[bold]{network.name}[/] ({network.path}), cniVersion {network.cni_version}: nothing of this is done"
-    )
+    about = f"({network.path}), cniVersion {network.cni_version}: a rehearsal, this node is not changed"
+    console.print(f"[bold]{network.name}[/] {about}")
     silent = [call for call in range(len(told["calls"])) if all(step["call"] != call for step in told["steps"])]
     begun: set[int] = set()
     last = (-1, False)
     for number, step in enumerate(told["steps"], 1):
         while silent and silent[0] < step["call"]:
-            _head(console, told["calls"][silent.pop(0)], "nothing is changed")
+            _head(console, told["calls"][silent.pop(0)], "changes nothing")
         if last != (step["call"], step["undo"]):
             last = (step["call"], step["undo"])
-            remark = "taken back" if step["undo"] else "continued" if step["call"] in begun else ""
+            remark = "rolled back" if step["undo"] else "continued" if step["call"] in begun else ""
             _head(console, told["calls"][step["call"]], remark)
             begun.add(step["call"])
         style = "red" if step.get("refused") or step["undo"] else ""
         line = Text(f"{number:>4}  ", style="dim").append(f"{step['where']:<6}", style="cyan")
         console.print(Text.assemble(line, (step["text"], style)))
     for call in silent:
-        _head(console, told["calls"][call], "nothing is changed")
+        _head(console, told["calls"][call], "changes nothing")
     if told["result"] is not None:
         console.print("\n[bold]result[/]")
         console.print(Text(readable(told["result"])))
@@ -95,7 +99,10 @@ def _print(console: Console, network: NetworkConfigList, told: Mapping[str, Any]
 
 
 def _head(console: Console, call: Mapping[str, Any], remark: str) -> None:
-    remarks = [*([remark] if remark else []), *(["executed: told by what it changed"] if call["executed"] else [])]
+    remarks = [
+        *([remark] if remark else []),
+        *(["not recorded: the steps are its changes"] if call["executed"] else []),
+    ]
     title = (f"\n{call['plugin']} {call['command']}", "bold")
     console.print(Text.assemble(title, (f"  {', '.join(remarks)}" if remarks else "", "dim")))
 

@@ -1,4 +1,4 @@
-"""Listens at the calls of `posix` that change files, the sysctls among them, and at processes that are started."""
+"""Record the calls of `posix` that change files, including sysctls, and the processes that are started."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from shared.cli.explain.changes import State, Step
 from shared.cli.explain.recorder import Recorder, wrap
 
 SYSCTLS = "/proc/sys/"
-CONTENT_LIMIT = 4096  # bytes of a file that are noted
-HARMLESS = ("setns", "prctl")  # calls of the C library that change nothing of the host
+CONTENT_LIMIT = 4096  # bytes of a file that are recorded
+HARMLESS = ("setns", "prctl")  # functions of libc that change nothing of the host
 
 
 def install(recorder: Recorder) -> None:
-    """Begins to listen, for the rest of the process's life; `os` keeps its own names of these calls."""
+    """Record until the process ends. `os` keeps its own references to these calls, which are not recorded."""
     tap = Filetap(recorder)
     for name in ("open", "write", "close", "link", "fork", "waitpid"):
         setattr(posix, name, getattr(tap, name))
@@ -28,7 +28,10 @@ def install(recorder: Recorder) -> None:
 
 
 class WrittenFile:
-    """A file that is open for writing: its path, the mode it was made with, what was written, the step that tells."""
+    """A file that is open for writing.
+
+    `mode` is empty if it existed before; `step` is the recorded step, if there is one.
+    """
 
     def __init__(self, path: str, mode: str, *, has_no_name: bool) -> None:
         self.path = path
@@ -39,12 +42,12 @@ class WrittenFile:
 
     @property
     def text(self) -> str:
-        """What was written."""
+        """Return the written text, cut at CONTENT_LIMIT."""
         return self.content[:CONTENT_LIMIT].decode(errors="backslashreplace")
 
 
 class Filetap:
-    """The calls under their own names, doing what they do and telling it."""
+    """Stand-ins for the calls of `posix`: do the same and record it."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
@@ -55,7 +58,7 @@ class Filetap:
         }
 
     def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        """A file that is made or emptied is told at once, one that is only opened when something is written to it."""
+        """Record a file that is created or emptied now, and one that is only opened at its first write."""
         full = _full(path, dir_fd)
         has_no_name = flags & posix.O_TMPFILE == posix.O_TMPFILE
         is_new = has_no_name or not os.path.lexists(full)
@@ -65,11 +68,11 @@ class Filetap:
             file = WrittenFile(full, f"{mode:04o}" if is_new else "", has_no_name=has_no_name)
             self.files[descriptor] = file
             if not has_no_name and (is_new or flags & posix.O_TRUNC):
-                self._tell(file)
+                self._record(file)
         return descriptor
 
     def write(self, descriptor: int, data: Any) -> int:
-        """A sysctl's value, or more of a file's content."""
+        """Record a sysctl's value, or more of a file's content."""
         file = self.files.get(descriptor)
         if file is not None and file.path.startswith(SYSCTLS):
             return self._write_sysctl(descriptor, data, file.path.removeprefix(SYSCTLS))
@@ -79,7 +82,7 @@ class Filetap:
             if file.step is not None:
                 file.step["content"] = file.text
             elif not file.has_no_name:
-                self._tell(file)
+                self._record(file)
         return length
 
     def _write_sysctl(self, descriptor: int, data: Any, name: str) -> int:
@@ -87,43 +90,43 @@ class Filetap:
             before = file.read().strip()
         length: int = self.real["write"](descriptor, data)
         value = bytes(data).decode().strip()
-        self.recorder.tell(self.recorder.place(), "sysctl", name=name, value=value, before=before)
+        self.recorder.record(self.recorder.place(), "sysctl", name=name, value=value, before=before)
         return length
 
     def close(self, descriptor: int) -> None:
-        """The number may come to be another file's."""
+        """Drop the descriptor: its number may be reused for another file."""
         self.files.pop(descriptor, None)
         self.real["close"](descriptor)
 
     def link(self, source: Any, target: Any, **how: Any) -> None:
-        """A file of its own, where one that had no name gets it."""
+        """Record a link; if its source had no name until now (O_TMPFILE), record a new file."""
         full, other = _full(target, how.get("dst_dir_fd")), _full(source, how.get("src_dir_fd"))
         self.real["link"](source, target, **how)
         descriptor = other.removeprefix("/proc/self/fd/")
         file = self.files.get(int(descriptor)) if descriptor.isdecimal() else None
         if file is None or not file.has_no_name:
-            self.recorder.tell("files", "link", path=full, target=other)
+            self.recorder.record("files", "link", path=full, target=other)
             return
         file.path, file.has_no_name = full, False
-        self._tell(file)
+        self._record(file)
 
-    def _tell(self, file: WrittenFile) -> None:
+    def _record(self, file: WrittenFile) -> None:
         if not file.path.startswith(SYSCTLS):
-            file.step = self.recorder.tell("files", "file", path=file.path, mode=file.mode, content=file.text)
+            file.step = self.recorder.record("files", "file", path=file.path, mode=file.mode, content=file.text)
 
     def changing(self, name: str, facts: Callable[..., Step]) -> Callable[..., Any]:
-        """Another call that changes files; `facts` says what of its arguments is told."""
+        """Return a stand-in for another call that changes files; `facts` returns the step's data from its arguments."""
 
         def change(*arguments: Any, **how: Any) -> Any:
-            step = facts(*arguments, **how)  # first, since it may need what is about to go
+            step = facts(*arguments, **how)  # Before the call: the data may be read from the file that it deletes.
             answer = self.real[name](*arguments, **how)
-            self.recorder.tell("files", name, **step)
+            self.recorder.record("files", name, **step)
             return answer
 
         return change
 
     def fork(self) -> int:
-        """What the child does is told when it has ended."""
+        """Observe the state before the child starts; waitpid records the child's changes."""
         before = self.recorder.observe()
         child: int = self.real["fork"]()
         if child:
@@ -131,7 +134,7 @@ class Filetap:
         return child
 
     def waitpid(self, process: int, options: int) -> tuple[int, int]:
-        """See fork."""
+        """Record the changes of a child that has ended."""
         answer: tuple[int, int] = self.real["waitpid"](process, options)
         before = self.children.pop(answer[0], None)
         if before is not None:
@@ -139,15 +142,15 @@ class Filetap:
         return answer
 
     def libc_call(self, real: Callable[..., int], function: str, *arguments: int) -> int:
-        """By its name alone, if it may change something."""
+        """Record a libc function by its name, unless it is harmless."""
         answer = real(function, *arguments)
         if function not in HARMLESS:
-            self.recorder.tell(self.recorder.place(), function, arguments=list(arguments))
+            self.recorder.record(self.recorder.place(), function, arguments=list(arguments))
         return answer
 
 
 def _full(path: Any, directory: int | None = None) -> str:
-    """A path, or an open file's, from the root."""
+    """Return the absolute path of a path or of a file descriptor."""
     if isinstance(path, int):
         return os.readlink(f"/proc/self/fd/{path}")
     base = os.getcwd() if directory is None else os.readlink(f"/proc/self/fd/{directory}")

@@ -1,4 +1,4 @@
-"""A message, and the words for its values."""
+"""Represent a netlink message while it is described, and the words for its values."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from typing import Any
 
 
 class Rest:
-    """A message, of which the sentences take what they tell."""
+    """The parts of a message that no sentence has described yet."""
 
     def __init__(self, message: Mapping[str, Any], names: Mapping[str, str]) -> None:
-        # a header field that is 0 says nothing, an attribute that is 0 does
+        # A header field that is 0 is unset; an attribute that is 0 is not.
         self.left = {name: value for name, value in message.items() if value or name.isupper()}
         self.names = names
 
     def take(self, name: str, default: Any = None) -> Any:
-        """A field's or attribute's value."""
+        """Remove a field or attribute and return its value."""
         return self.left.pop(name, default)
 
     def inner(self, name: str) -> Rest:
-        """What is nested in an attribute."""
+        """Remove a nested attribute and return its parts."""
         value = self.take(name)
         return Rest(value if isinstance(value, dict) else {} if value is None else {name: value}, self.names)
 
     def link(self, name: str = "index") -> str:
-        """The link that a field or attribute refers to."""
+        """Remove a link's index and return the link's name."""
         number = self.take(name)
         return self.names.get(name, f"link {number}" if number else "")
 
     def flag(self, bit: int) -> bool | None:
-        """What `flags` and `change` say of a flag; None for nothing."""
+        """Return a flag's new value, or None if the message does not change it."""
         change, flags = self.left.get("change", 0), self.left.get("flags", 0)
         if not change & bit:
             return None
         self.left |= {"change": change & ~bit, "flags": flags & ~bit}
         return bool(flags & bit)
 
-    def all(self) -> list[str]:
-        """The same, and it counts as told."""
+    def take_words(self) -> list[str]:
+        """Return words for all remaining parts, and remove them."""
         told = self.words()
         self.left = {}
         return told
 
     def words(self) -> list[str]:
-        """What nobody told."""
+        """Return words for the remaining parts."""
         return [
             f"{name} {self.names.get(name) or plain(value)}"
             for name, value in self.left.items()

@@ -1,4 +1,4 @@
-"""What of a node's state decides what an ADD does there, looked at on the node and made anew in a throw-away host."""
+"""Copy the part of a node's state that affects an ADD into a throw-away host."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Node = dict[str, Any]
 HIDDEN = (Path("/run"), Path("/var/lib/cni"))
 DATA_DIR = "/var/lib/cni/networks"  # host-local's default
 SIDECAR = ".pycni"
-OUTSIDE = Path("/run/outside")  # the namespace that has the other ends of stand-ins
+OUTSIDE = Path("/run/outside")  # the namespace that holds the other ends of stand-in links
 HOST_SYSCTLS = (
-    *("ipv4/ip_forward", "ipv6/conf/all/forwarding"),  # first: they set others
+    *("ipv4/ip_forward", "ipv6/conf/all/forwarding"),  # first, because they change others
     *("ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6", "ipv6/conf/default/accept_ra"),
     *("ipv4/conf/all/route_localnet", "ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"),
 )
@@ -41,13 +41,13 @@ LINK_SYSCTLS = ("ipv6/conf/{}/disable_ipv6", "ipv6/conf/{}/accept_ra", "ipv4/con
 # -- the network
 
 
-def look() -> Node:
-    """The links of the node with their addresses, its default routes and the sysctls that matter, as JSON has it."""
+def read_node() -> Node:
+    """Return the node's links, addresses, default routes and relevant sysctls, as JSON values."""
     with IPRoute() as ip:
         found = ip.get_links()
         names = {link["index"]: link.get("ifname") for link in found}
         links = {
-            link["index"]: _look_at(link, names)
+            link["index"]: _read_link(link, names)
             for link in found
             if not link["flags"] & (IFF_LOOPBACK | IFF_POINTOPOINT)
         }
@@ -70,7 +70,7 @@ def look() -> Node:
     return {"links": list(links.values()), "routes": routes, "sysctls": sysctls}
 
 
-def _look_at(link: Any, names: dict[int, str]) -> dict[str, Any]:
+def _read_link(link: Any, names: dict[int, str]) -> dict[str, Any]:
     is_bridge = link.get(("linkinfo", "kind")) == "bridge"
     is_pair_here = link.get(("linkinfo", "kind")) == "veth" and link.get("link_netnsid") is None
     return {
@@ -89,11 +89,14 @@ def _look_at(link: Any, names: dict[int, str]) -> dict[str, Any]:
     }
 
 
-def remake(node: Node) -> None:
-    """The same in the namespace that the thread is in: bridges and veth pairs as such, others as ends of veth pairs."""
+def recreate(node: Node) -> None:
+    """Create the same links, addresses, routes and sysctls in the thread's namespace.
+
+    Bridges and veth pairs keep their type; every other link is replaced by one end of a veth pair.
+    """
     throwaway.new_netns(OUTSIDE)
     outside = open_netns(str(OUTSIDE))
-    _set(node, HOST_SYSCTLS)
+    _set_sysctls(node, HOST_SYSCTLS)
     with IPRoute() as ip:
         ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
         of_pairs: set[str] = set()
@@ -117,15 +120,15 @@ def remake(node: Node) -> None:
         indexes = {link.get("ifname"): link["index"] for link in ip.get_links()}
         bridges = {link["name"] for link in node["links"] if link["is_bridge"]}
         for link in node["links"]:
-            _set(node, (form.format(link["name"]) for form in LINK_SYSCTLS))
+            _set_sysctls(node, (form.format(link["name"]) for form in LINK_SYSCTLS))
             master = indexes[link["master"]] if link["master"] in bridges else None
-            _settle(ip, link, indexes[link["name"]], master)
+            _set_link(ip, link, indexes[link["name"]], master)
         for route in node["routes"]:
             _set_default_route(ip, indexes[route["link"]], route["via"], route["metric"], route["proto"])
 
 
-def _settle(ip: IPRoute, link: Mapping[str, Any], index: int, master: int | None) -> None:
-    """Master, flags, alias, addresses."""
+def _set_link(ip: IPRoute, link: Mapping[str, Any], index: int, master: int | None) -> None:
+    """Set a link's master, flags, alias and addresses."""
     others = {name: value for name, value in (("ifalias", link["alias"]), ("master", master)) if value}
     ip.link("set", index=index, flags=link["flags"], change=IFF_UP | IFF_PROMISC, **others)
     for text in link["addresses"]:
@@ -135,13 +138,13 @@ def _settle(ip: IPRoute, link: Mapping[str, Any], index: int, master: int | None
 
 
 def _set_default_route(ip: IPRoute, index: int, via: str | None, metric: int | None, proto: int) -> None:
-    """For plugins that look for the uplink by it; one whose gateway is not on the link is left out."""
+    """Add a default route, which tells plugins the uplink. Skip it if the gateway is not on the link."""
     others = {name: value for name, value in (("gateway", via), ("priority", metric), ("proto", proto)) if value}
     with suppress(NetlinkError):
         ip.route("add", dst="::/0" if via and ":" in via else "0.0.0.0/0", oif=index, **others)
 
 
-def _set(node: Node, names: Iterable[str]) -> None:
+def _set_sysctls(node: Node, names: Iterable[str]) -> None:
     for name in names:
         value = node["sysctls"].get(name)
         if value is not None:
@@ -152,7 +155,7 @@ def _set(node: Node, names: Iterable[str]) -> None:
 
 
 class Kept:
-    """A file, directory or symbolic link, in memory while a tmpfs is put where it was."""
+    """A file, directory or symbolic link, held in memory while a tmpfs replaces its directory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -164,8 +167,8 @@ class Kept:
         elif stat.S_ISREG(self.mode):
             self.content = path.read_bytes()
 
-    def make(self) -> None:
-        """There again; what is neither of the three is left out."""
+    def restore(self) -> None:
+        """Create it again. Skip other types of files."""
         if stat.S_ISDIR(self.mode):
             self.path.mkdir(exist_ok=True)
         elif stat.S_ISLNK(self.mode):
@@ -177,29 +180,29 @@ class Kept:
 
 
 def hide_files(network: NetworkConfigList, needed: Iterable[Path]) -> list[str]:
-    """Puts file systems of this host's own where plugins keep their state, with a copy of the network's leases.
+    """Mount a private tmpfs over the directories of plugins' state, and copy the network's leases into it.
 
-    The directories that can be written then. Where a directory was not there it is not there either, but can be made.
-    Raises Failure where something that is `needed` would be hidden.
+    Return the directories that are writable then. A directory that did not exist still does not, but can be created.
+    Raise Failure if a `needed` path would be hidden.
     """
     ipams = [ipam for plugin in network.plugins if isinstance(ipam := folded(dict(plugin), "ipam"), dict)]
     data_dirs = {
         Path(str(folded(ipam, "dataDir") or DATA_DIR)) for ipam in ipams if folded(ipam, "type") == "host-local"
     }
-    data_dirs = {path for path in data_dirs if path.is_absolute()}  # the plugin refuses others
+    data_dirs = {path for path in data_dirs if path.is_absolute()}  # the plugin rejects relative paths
     tops = [*HIDDEN, *(path for path in sorted(data_dirs) if not any(path.is_relative_to(top) for top in HIDDEN))]
     throwaway.expect_visible(needed, tops)
-    kept = {entry.path: entry for path in data_dirs for entry in _leases(path, network.name, tops)}
+    kept = {entry.path: entry for path in data_dirs for entry in _lease_files(path, network.name, tops)}
     for ipam in ipams:
         file = Path(str(folded(ipam, "resolvConf") or "/")).resolve()
         if file.is_file() and any(file.is_relative_to(top) for top in tops):
-            kept |= {entry.path: entry for entry in _chain(file, tops)}
+            kept |= {entry.path: entry for entry in _with_parents(file, tops)}
     throwaway.protect()
     for top in tops:
         _hide(top)
     for entry in kept.values():
-        entry.make()
-    _seal(entry for entry in kept.values() if entry.path.parent in data_dirs)
+        entry.restore()
+    _seal_copies(entry for entry in kept.values() if entry.path.parent in data_dirs)
     return [str(top) for top in tops]
 
 
@@ -209,29 +212,32 @@ def _hide(top: Path) -> None:
         return
     parent = next(parent for parent in top.parents if parent.is_dir())
     if parent == Path("/"):
-        raise Failure(f"{top} is not there, and a directory in / cannot be pretended: make it first")
+        raise Failure(f"{top} does not exist, and explain cannot pretend a new directory in /: create it first")
     throwaway.replace_by_links(parent)
 
 
-def _leases(data_dir: Path, network: str, tops: list[Path]) -> Iterator[Kept]:
-    """The network's part of a host-local store, with the directories that lead there."""
+def _lease_files(data_dir: Path, network: str, tops: list[Path]) -> Iterator[Kept]:
+    """Return the entries of a network's host-local store, and the directories above them."""
     for place in (data_dir / network, data_dir / SIDECAR / network):
-        yield from _chain(place, tops)
+        yield from _with_parents(place, tops)
         if place.is_dir():
             for entry in place.iterdir():
-                with suppress(FileNotFoundError):  # a live node's leases come and go
+                with suppress(FileNotFoundError):  # a lease may be deleted in the meantime
                     yield Kept(entry)
 
 
-def _chain(path: Path, tops: list[Path]) -> Iterator[Kept]:
-    """A path and what leads to it from the directory that is hidden, as far as it is there."""
+def _with_parents(path: Path, tops: list[Path]) -> Iterator[Kept]:
+    """Return the path and its parents below a hidden directory, as far as they exist."""
     for place in (*reversed(path.parents), path):
         if any(place != top and place.is_relative_to(top) for top in tops) and os.path.lexists(place):
             yield Kept(place)
 
 
-def _seal(directories: Iterable[Kept]) -> None:
-    """Where host-local's index was complete, the copy is as well: the sign depends on the inode number."""
+def _seal_copies(directories: Iterable[Kept]) -> None:
+    """Seal the copied store if the original was sealed.
+
+    The seal marks host-local's index as complete; it is a date that depends on the directory's inode number.
+    """
     store = importlib.import_module(PLUGINS["host-local"] + ".store")
     for kept in directories:
         if stat.S_ISDIR(kept.mode) and kept.modified == store.seal_time(kept.inode):

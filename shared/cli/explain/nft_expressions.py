@@ -1,8 +1,8 @@
-"""The expressions of a rule in nft's words.
+"""Write a rule's expressions in nft's language.
 
-The kernel loads values into registers and compares them there. Here a register has the words for its value, and the
-expression that compares it makes a match of them. A match of a family or a protocol waits for the next one: nft leaves
-it out before a field of that family or protocol.
+The kernel loads values into registers and compares them there. Here a register holds the words for its value; the
+expression that compares it writes the match. A match of a family or protocol is held back: nft omits it before a field
+of that family or protocol.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ VERDICT_REGISTER = "NFT_REG_VERDICT"
 
 
 class Loaded:
-    """A value in registers: its words, or an immediate one's bytes, and what has been done to its bits."""
+    """A value in registers: its words or its immediate bytes, and the operations on its bits."""
 
     def __init__(self, fields: list[str], length: int, *, data: bytes = b"", of: str = "") -> None:
-        self.fields = fields  # more than one where a map was looked up by several
+        self.fields = fields  # more than one if several were looked up in a map
         self.length = length
         self.data = data
         self.map = of
@@ -67,17 +67,17 @@ class Loaded:
 
     @property
     def words(self) -> str:
-        """The fields, and the map that they were looked up in."""
+        """Return the fields, and the map in which they were looked up."""
         return " . ".join(self.fields) + (f" map @{self.map}" if self.map else "")
 
 
 class Rule:
-    """A rule's expressions as words; `types` gives the types of a set's keys and values by the set's name."""
+    """A rule's expressions as words; `types` returns the types of a set's keys and values by the set's name."""
 
     def __init__(self, expressions: Iterable[Message], types: Callable[[str], tuple[list[Any], list[Any]]]) -> None:
         self.types = types
         self.said: list[str] = []
-        self.registers: dict[int, Loaded] = {}  # by word of four bytes
+        self.registers: dict[int, Loaded] = {}  # by 4-byte word
         self.waiting: list[tuple[str, str]] = []
         for expression in expressions:
             self._read(expression)
@@ -90,7 +90,10 @@ class Rule:
         return " ".join(self.said)
 
     def _read(self, expression: Message) -> None:
-        """An expression is told whole, or whole under the kernel's names."""
+        """Read one expression.
+
+        If any part of it is unknown, write the whole expression under the kernel's names.
+        """
         name, data = str(expression.get("NFTA_EXPR_NAME")), expression.get("NFTA_EXPR_DATA") or {}
         left = {key.removeprefix(f"NFTA_{name.upper()}_"): value for key, value in data.items()}
         waiting = list(self.waiting)
@@ -122,7 +125,7 @@ class Rule:
         return loaded
 
     def _fields(self, register: str, count: int) -> list[Loaded]:
-        """The values that begin in a register, one behind the other: so many, or with 0 as many as nobody has used."""
+        """Return consecutive values from a register on: `count` of them, or all unused ones if it is 0."""
         word, found = _word(register), []
         while word in self.registers and not (self.registers[word].is_used and not count):
             found.append(self.registers[word])
@@ -135,7 +138,7 @@ class Rule:
         return found
 
     def _field(self, loaded: Loaded) -> str:
-        """The words of a value, the header by its name where the match that waits tells which it is."""
+        """Return a value's words, with the header's name if the match held back tells it."""
         key, value = self.waiting[-1] if self.waiting else ("", "")
         words = loaded.words
         if key == "meta l4proto" and len(loaded.fields) == 1 and words in ("th sport", "th dport") and not loaded.map:
@@ -146,7 +149,7 @@ class Rule:
             self.waiting.pop()
         return words
 
-    # -- what loads
+    # -- expressions that load
 
     def _payload(self, left: Message) -> str:
         base, raw = BASES[left.pop("BASE")]
@@ -195,7 +198,7 @@ class Rule:
         loaded.mask, loaded.flip = (left.pop(key)["NFTA_DATA_VALUE"] for key in ("MASK", "XOR"))
         return self._load(left, loaded)
 
-    # -- what compares and does
+    # -- expressions that compare or act
 
     def _cmp(self, left: Message) -> str:
         loaded, operator = self._take(left, "SREG"), left.pop("OP").removeprefix("NFT_CMP_")
@@ -258,27 +261,27 @@ class Rule:
 
 
 def verdict(data: Message) -> str:
-    """Return a verdict's word, with the chain to which it leads."""
+    """Return a verdict's word, with the chain that it jumps to."""
     word = str(data.get("NFTA_VERDICT_CODE", "")).removeprefix("NFT_").removeprefix("NF_").lower()
     chain = data.get("NFTA_VERDICT_CHAIN")
     return f"{word} {chain}" if chain else word
 
 
 def brackets(left: Any, name: str = "") -> str:
-    """Return what no word tells, under the kernel's names."""
+    """Return values that have no words, under the kernel's names."""
     told = json.dumps(left, default=lambda value: value.hex() if isinstance(value, bytes) else sorted(value))
     return f"[{name} {told}]" if name else f"[{told}]"
 
 
 def _word(register: str) -> int:
-    """The place of a register, in words of four bytes: the old ones have four each."""
+    """Return a register's position in 4-byte words; the older, 16-byte registers are four words each."""
     if register.startswith("NFT_REG32_"):
         return int(register.removeprefix("NFT_REG32_"))
     return 4 * (int(register.removeprefix("NFT_REG_")) - 1)
 
 
 def _value(key: str, data: bytes) -> str:
-    """A value as nft shows that of a key."""
+    """Return a key's value in nft's notation."""
     if key in LINK_NAMES:
         name = data.rstrip(b"\0").decode(errors="backslashreplace")
         return f'"{name}{"" if data.endswith(bytes(1)) or len(data) == 16 else "*"}"'
@@ -289,7 +292,7 @@ def _value(key: str, data: bytes) -> str:
         return NUMBERS[key].get(number) or (f"0x{number:04x}" if NUMBERS[key] is ETHER_TYPES else str(number))
     if key in IN_HOST_ORDER and len(data) == 4:
         number = int.from_bytes(data, sys.byteorder)
-        if key == "meta priority":  # as tc shows a class
+        if key == "meta priority":  # in tc's notation of a class
             return f"{number >> 16:x}:{number & 0xFFFF:x}" if number else "none"
         return IN_HOST_ORDER[key].get(number) or f"0x{number:08x}"
     if key in BITS:
@@ -298,7 +301,7 @@ def _value(key: str, data: bytes) -> str:
 
 
 def _bits(key: str, mask: bytes) -> str:
-    """The names of bits, or nothing where one has none."""
+    """Return the names of bits, empty if one has none."""
     number = int.from_bytes(mask, sys.byteorder)
     names = [name for name, bit in BITS.get(key, {}).items() if number & bit]
     return ",".join(names) if number == sum(BITS.get(key, {}).get(name, 0) for name in names) else ""
@@ -310,6 +313,6 @@ def _masked(loaded: Loaded, words: str) -> str:
 
 
 def _prefix_length(mask: bytes) -> int:
-    """The number of ones that a mask begins with, or 0 if any follow after a zero."""
+    """Return the number of leading ones, or 0 if a one follows a zero."""
     bits = f"{int.from_bytes(mask, 'big'):0{8 * len(mask)}b}"
     return len(bits.rstrip("0")) if "01" not in bits else 0

@@ -1,8 +1,8 @@
-"""Changes of nf_tables in nft's own language, as `nft -f` takes them.
+"""Write changes of nf_tables in nft's language, as `nft -f` takes them.
 
     add rule inet pycni masquerading ip saddr vmap @masq4 comment "IPv4 pods 937febdd"
 
-Messages are read as pyroute2 gives them. What is not known stands in brackets under the kernel's names.
+Messages are read by pyroute2. Unknown parts are written in brackets under the kernel's names.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TYPE_MASK = (1 << ruleset.TYPE_BITS) - 1
 
 
 class Sets:
-    """The types of keys and values of the sets that steps have made."""
+    """The types of the keys and values of sets, from the steps that create the sets."""
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self._types: dict[tuple[Any, ...], tuple[Types, Types]] = {}
@@ -58,7 +58,7 @@ class Sets:
 
 
 def _types(message: Message, of: str) -> Types:
-    """Return the types that a set's message names; none if one of them is not known."""
+    """Return the types that a set's message names, none if one of them is unknown."""
     number = message.get(f"NFTA_SET_{of}_TYPE", 0)
     if number in TYPES:
         return [TYPES[number]]
@@ -71,7 +71,7 @@ def _types(message: Message, of: str) -> Types:
     return found
 
 
-# -- messages: each takes what it tells out of the rest
+# -- messages: each function removes the described parts from `rest`
 
 
 def _table(rest: Rest, _sets: Sets) -> str:
@@ -85,7 +85,7 @@ def _set(rest: Rest, _sets: Sets) -> str:
     words = " . ".join(one.name for one in key) or f"type {rest.left.get('NFTA_SET_KEY_TYPE')}"
     if data:
         words += f" : {' . '.join(one.name for one in data)}"
-    # the number of the set in its transaction, the lengths, and the byte order are nft's own business
+    # nft does not print the set's number in its transaction, the lengths and the byte order.
     for what in ("KEY_TYPE", "KEY_LEN", "DATA_TYPE", "DATA_LEN", "ID", "USERDATA"):
         rest.take(f"NFTA_SET_{what}")
     others = sorted(flag.removeprefix("NFT_SET_").lower() for flag in flags if flag != "NFT_SET_MAP")
@@ -173,7 +173,7 @@ def _element(element: Message, key: Types, data: Types) -> str:
 
 
 def _values(data: Message, types: Types) -> str:
-    """Return a verdict, or the fields of a value, each of which begins at a word of four bytes."""
+    """Return a verdict, or the fields of a value; each field begins at a 4-byte word."""
     if "NFTA_DATA_VERDICT" in data:
         return verdict(data["NFTA_DATA_VERDICT"])
     raw: bytes = data.get("NFTA_DATA_VALUE", b"")
@@ -189,7 +189,10 @@ def _values(data: Message, types: Types) -> str:
 
 
 def _comment(userdata: Any) -> str:
-    """Return the comment in a NFTA_*_USERDATA, which pyroute2 gives as text or as pairs; empty for none."""
+    """Return the comment in a NFTA_*_USERDATA, empty if there is none.
+
+    pyroute2 returns it as text or as pairs.
+    """
     if userdata is None:
         return ""
     if isinstance(userdata, list):

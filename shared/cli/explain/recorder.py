@@ -1,8 +1,8 @@
-"""What plugins do, as a list of steps, each with the plugin's call that it belongs to.
+"""Record the steps of plugins, each with its plugin call.
 
-The recording is put on from outside, in a process that runs the plugins' own code; nothing of it is in that code.
-wiretap.py listens on the netlink sockets and filetap.py at the calls of `posix`; a process that is executed cannot be
-listened to and is seen by what it changed.
+The recorder is attached from outside, in a process that runs the plugins' own code; that code contains nothing of it.
+wiretap.py records netlink sockets, filetap.py calls of `posix`. An executed program cannot be recorded: its steps are
+the differences afterwards.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from shared.undo import Undo
 
 
 class Recorder:
-    """Steps in the order in which they were taken; each belongs to one of `calls`."""
+    """Steps in their order; each belongs to one of `calls`."""
 
     def __init__(self, host: int, pod: int, observe: Callable[[], State]) -> None:
-        """`host` and `pod` are the inode numbers of the network namespaces; `observe` looks at all that may change."""
+        """Start without steps.
+
+        `host` and `pod` are the inode numbers of the network namespaces; `observe` returns all state that may change.
+        """
         self.calls: list[dict[str, Any]] = []
         self.steps: list[Step] = []
         self.places = {host: "host", pod: "pod"}
@@ -28,12 +31,12 @@ class Recorder:
         self._now: dict[str, Any] = {}
 
     def install(self) -> None:
-        """Begins to tell what a failing call takes back from what it does, for the rest of the process's life."""
+        """Mark the steps of each rollback, until the process ends."""
         wrap(Undo, "__exit__", self._undoing)
 
     @contextmanager
     def call(self, plugin: str, verb: str, *, executed: bool) -> Iterator[None]:
-        """What is done meanwhile is done by that plugin, which is `executed` rather than listened to."""
+        """Assign the steps inside the block to a plugin's call; `executed` if another program serves it."""
         before = self._now
         self._now = {"call": len(self.calls), "undo": False}
         self.calls.append({"plugin": plugin, "command": verb, "executed": executed})
@@ -44,22 +47,22 @@ class Recorder:
 
     @property
     def plugin(self) -> str:
-        """Whose call it is."""
+        """Return the plugin whose call is running, empty if none is."""
         return str(self.calls[self._now["call"]]["plugin"]) if self._now else ""
 
-    def tell(self, where: str, what: str, **facts: Any) -> Step:
-        """Notes a step; more facts may be added to what is returned."""
+    def record(self, where: str, what: str, **facts: Any) -> Step:
+        """Record a step and return it; the caller may add facts."""
         step = {**self._now, "where": where, "what": what, **facts}
         self.steps.append(step)
         return step
 
     def place(self) -> str:
-        """Whose network namespace the thread is in."""
+        """Return the name of the thread's network namespace: host, pod or elsewhere."""
         return self.places.get(os.stat("/proc/thread-self/ns/net").st_ino, "elsewhere")
 
     @contextmanager
     def differences(self) -> Iterator[None]:
-        """Notes what is different afterwards."""
+        """Record the differences that the block makes."""
         before = self.observe()
         try:
             yield
@@ -67,9 +70,9 @@ class Recorder:
             self.note(before)
 
     def note(self, before: State) -> None:
-        """Notes what is different now."""
+        """Record the differences since an observation."""
         for step in difference(before, self.observe()):
-            self.tell(**step)
+            self.record(**step)
 
     def _undoing(self, leave: Callable[..., Any], undo: Undo, kind: Any, *rest: Any) -> Any:
         self._now["undo"] = kind is not None
@@ -77,6 +80,6 @@ class Recorder:
 
 
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
-    """Puts `around`, which gets the function as its first argument, in place of a function."""
+    """Replace a function by `around`, which gets the original as its first argument."""
     real = getattr(owner, name)
     setattr(owner, name, lambda *arguments: around(real, *arguments))

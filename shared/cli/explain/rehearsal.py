@@ -1,6 +1,6 @@
-"""An attachment and its end, in a throw-away host that looks like the node, with everything that is done recorded.
+"""Run an ADD, and a DEL on request, in a throw-away copy of the node, and record every step.
 
-The runtime's own code leads through the list. Plugins of this installation serve their call in this process, others are
+The runtime's own code runs the list. Plugins of this installation serve their call in this process; others are
 executed.
 """
 
@@ -31,11 +31,11 @@ from shared.runtime.conflist import parse
 TREE = Path(__file__).resolve().parents[3]
 FUNCTIONS = ("add", "delete")
 STREAMS = (0, 1)
-SYSTEM_BUS = "DBUS_SYSTEM_BUS_ADDRESS"  # what leads out of here: the usual place is hidden with /run
+SYSTEM_BUS = "DBUS_SYSTEM_BUS_ADDRESS"  # names a daemon outside: the usual path is hidden with /run
 
 
 def main() -> None:
-    """Reads what to rehearse from standard input and prints what happened, both JSON."""
+    """Read the task from standard input and print the answer, both as JSON."""
     task = json.load(sys.stdin)
     try:
         throwaway.expect_own(task["outside"])
@@ -46,19 +46,19 @@ def main() -> None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: bytes in hexadecimal, flags by their names."""
+    """Return a JSON value for bytes (hexadecimal) and sets (sorted lists)."""
     if isinstance(value, frozenset):
         return sorted(value)
     return value.hex(" ") if isinstance(value, bytes) else str(value)
 
 
 def rehearse(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The calls, their steps with the `text` of each, the result, and the error if there was one."""
+    """Return the calls, their steps with a `text` each, the result, and the error if there was one."""
     network = parse(task["network"])
     os.environ.pop(SYSTEM_BUS, None)
     posix.environ.pop(SYSTEM_BUS.encode(), None)
     directories = mirror.hide_files(network, [TREE, *map(Path, task["bin_dirs"])])
-    mirror.remake(task["node"])
+    mirror.recreate(task["node"])
     attachment = Attachment(**task["attachment"])
     throwaway.new_netns(Path(attachment.netns))
     pod = open_netns(attachment.netns)
@@ -73,16 +73,16 @@ def rehearse(task: Mapping[str, Any]) -> dict[str, Any]:
     except PluginError as error:
         facts = {"plugin": error.plugin, "command": error.verb, "code": error.code, "msg": error.msg}
         answer["error"] = {**facts, "details": error.details, "notes": getattr(error, "__notes__", [])}
-    story.tell(recorder.steps)
+    story.describe(recorder.steps)
     return {"calls": recorder.calls, "steps": recorder.steps, **answer}
 
 
 def _listen(recorder: Recorder) -> None:
-    """Has every call of a plugin, by the runtime or by another plugin, recorded."""
+    """Record every call of a plugin, by the runtime or by another plugin."""
     suite.plugins = PLUGINS
     for name, module in PLUGINS.items():
         for function in FUNCTIONS:
-            wrap(importlib.import_module(module), function, _named(recorder, name))
+            wrap(importlib.import_module(module), function, _recording(recorder, name))
     recorder.install()
     wiretap.install(recorder)
     filetap.install(recorder)
@@ -104,30 +104,33 @@ def _listen(recorder: Recorder) -> None:
     wrap(attach, "execute", run)
 
 
-def _named(recorder: Recorder, name: str) -> Callable[..., Any]:
-    """Around a plugin's function: called by another plugin, it is a call of its own."""
+def _recording(recorder: Recorder, name: str) -> Callable[..., Any]:
+    """Return a wrapper for a plugin's function that records a call by another plugin as a call of its own."""
 
-    def named(real: Callable[..., Any], call: Any, *rest: Any) -> Any:
+    def record(real: Callable[..., Any], call: Any, *rest: Any) -> Any:
         if recorder.plugin == name:
             return real(call, *rest)
         with recorder.call(name, call.command, executed=False):
             return real(call, *rest)
 
-    return named
+    return record
 
 
 def _own_plugin(executable: Path) -> str:
-    """Return the plugin of this module's installation that an executable is, whatever its name; empty if it is none."""
+    """Return the name of this installation's plugin that an executable starts, empty if it is another's.
+
+    The executable may have another name than the plugin.
+    """
     with executable.open("rb") as file:
         tree, plugin = suite.launched(file.read(suite.LAUNCHER_BYTES)) or ("", "")
     if plugin not in PLUGINS or Path(tree).resolve() != TREE:
         return ""
-    suite.tree = tree  # by which a plugin, in turn, knows the plugins that it calls
+    suite.tree = tree  # by this a plugin finds the plugins that it calls
     return plugin
 
 
 def _serve(name: str, verb: str, message: Mapping[str, Any], env: Mapping[str, str], _limit: float) -> bytes:
-    """The plugin's answer to a call, as its executable gives it. Raises PluginError."""
+    """Return the plugin's answer to a call, as its executable would give it. Raise PluginError."""
     posix.environ.update({os.fsencode(key): os.fsencode(value) for key, value in env.items()})
     with _standard_streams(json.dumps(message).encode()) as output:
         status = plugin.serve(PLUGINS[name])
@@ -140,7 +143,7 @@ def _serve(name: str, verb: str, message: Mapping[str, Any], env: Mapping[str, s
 
 @contextmanager
 def _standard_streams(given: bytes) -> Iterator[int]:
-    """Standard input with what is given, and a standard output of its own, whose file is the value."""
+    """Replace standard input by the given bytes, and standard output by a file; yield that file's descriptor."""
     saved = [os.dup(stream) for stream in STREAMS]
     files = [os.memfd_create(f"stream {stream}") for stream in STREAMS]
     os.write(files[0], given)

@@ -1,7 +1,7 @@
-"""Steps in the words of a network engineer.
+"""Describe steps in the words of a network engineer.
 
-What is told of a message is taken out of it, and what is left of it then is told in the kernel's names, so that nothing
-is hidden: neither an attribute that no sentence speaks of, nor a kind of message that has no sentence.
+Each sentence consumes the parts of a message that it describes. The remaining parts are printed under their kernel
+names. So no attribute is hidden, and a message without a sentence is described completely.
 """
 
 from __future__ import annotations
@@ -37,19 +37,22 @@ CONNECTION = (
     ("src", "IP", ("CTA_IP_V4_SRC", "CTA_IP_V6_SRC")), ("dst", "IP", ("CTA_IP_V4_DST", "CTA_IP_V6_DST")),
     ("sport", "PROTO", ("CTA_PROTO_SRC_PORT",)), ("dport", "PROTO", ("CTA_PROTO_DST_PORT",)),
 )  # fmt: skip
-SWAPPED = str.maketrans("/.", "./")  # as sysctl(8) writes a path, with the dots of a link's name as slashes
+SWAPPED = str.maketrans("/.", "./")  # sysctl(8)'s notation: dots for slashes, slashes for the dots of a link's name
 
 
-def tell(steps: Iterable[Step]) -> None:
-    """Give each step its `text`; what sets of nf_tables hold is known from the steps that make the sets."""
+def describe(steps: Iterable[Step]) -> None:
+    """Add a `text` to each step.
+
+    The steps that create sets of nf_tables tell the types of their elements.
+    """
     steps = list(steps)
     sets = Sets(steps)
     for step in steps:
-        step["text"] = text(step, sets)
+        step["text"] = describe_step(step, sets)
 
 
-def text(step: Step, sets: Sets = Sets()) -> str:  # noqa: B008  (never changed)
-    """The step as a line."""
+def describe_step(step: Step, sets: Sets = Sets()) -> str:  # noqa: B008  (never changed)
+    """Return the step as a line."""
     if "change" in step:
         told = _difference(step)
     elif "message" in step:
@@ -96,10 +99,10 @@ def _new_link(rest: Rest, step: Step) -> list[str]:
     told += [*data.words(), *info.words()]
     if is_made:
         where = f" {PLACES[step['where']]}" if has_peer else ""
-        return [f"make {kind} {name}{where}", *told]
+        return [f"create {kind} {name}{where}", *told]
     link = rest.link()
     told += [f"rename to {name}"] if link and name else []
-    return [f"{link or name}: {', '.join([*told, *rest.all()])}"]
+    return [f"{link or name}: {', '.join([*told, *rest.take_words()])}"]
 
 
 def _port(info: Rest) -> list[str]:
@@ -130,7 +133,7 @@ def _link_attributes(rest: Rest) -> list[str]:
 def _delete_link(rest: Rest, step: Step) -> list[str]:
     if rest.left.get("family") == AF_BRIDGE:
         return _port_vlans(rest, step)
-    return [f"remove link {rest.link() or rest.take('IFLA_IFNAME')}"]
+    return [f"delete link {rest.link() or rest.take('IFLA_IFNAME')}"]
 
 
 def _port_vlans(rest: Rest, step: Step) -> list[str]:
@@ -158,7 +161,7 @@ def _address(rest: Rest, step: Step) -> list[str]:
     local, peer = rest.take("IFA_LOCAL"), rest.take("IFA_ADDRESS")
     text_ = f"{local or peer}/{rest.take('prefixlen', 0)}"
     told = [
-        f"remove address {text_} from {rest.link()}"
+        f"delete address {text_} from {rest.link()}"
         if step["what"] == "RTM_DELADDR"
         else f"address {text_} on {rest.link()}"
     ]
@@ -193,7 +196,7 @@ def _route(rest: Rest, step: Step) -> list[str]:
         if rest.left.get(name) == usual:
             rest.take(name)
     verb = (
-        "remove route"
+        "delete route"
         if step["what"] == "RTM_DELROUTE"
         else "replace route"
         if step["flags"] & NLM_F_REPLACE
@@ -236,14 +239,14 @@ def _file(step: Step) -> str:
     shown = f": {json.dumps(content)}" if content else ""
     if _is_address(path) and content:
         return f"lease {path.rpartition('/')[2]} → {path}{shown}"
-    return f"{'make' if step['mode'] else 'write'} {path}{shown}" + (
+    return f"{'create' if step['mode'] else 'write'} {path}{shown}" + (
         "" if content else f" ({step['mode'] or 'emptied'})"
     )
 
 
 def _gone(step: Step) -> str:
     path = step["path"]
-    return f"release {path.rpartition('/')[2]}: remove {path}" if _is_address(path) else f"remove {path}"
+    return f"release {path.rpartition('/')[2]}: delete {path}" if _is_address(path) else f"delete {path}"
 
 
 def _other(step: Step) -> str:
@@ -258,39 +261,39 @@ def _other(step: Step) -> str:
 FILES: dict[str, Callable[[Step], str]] = {
     "sysctl": _sysctl,
     "file": _file,
-    "mkdir": lambda step: f"make directory {step['path']} ({step['mode']})",
-    # without the mark of the pod's namespace in host-local's index, which is another number in each rehearsal
-    "symlink": lambda step: f"symbolic link {step['path']} → {step['target'].partition(' netns=')[0]}",
-    "link": lambda step: f"link {step['path']} to the file {step['target']}",
+    "mkdir": lambda step: f"create directory {step['path']} ({step['mode']})",
+    # Omit the pod's namespace from host-local's index: its number differs in each rehearsal.
+    "symlink": lambda step: f"create symbolic link {step['path']} → {step['target'].partition(' netns=')[0]}",
+    "link": lambda step: f"create hard link {step['path']} to {step['target']}",
     "rename": lambda step: f"rename {step['path']} to {step['target']}",
     "replace": lambda step: f"rename {step['path']} to {step['target']}",
     "unlink": _gone,
     "remove": _gone,
-    "rmdir": lambda step: f"remove directory {step['path']}",
-    "utime": lambda step: f"set the date of {step['path']} to {step['modified']}",
+    "rmdir": lambda step: f"delete directory {step['path']}",
+    "utime": lambda step: f"set the modification time of {step['path']} to {step['modified']}",
 }
 
 
 def _difference(step: Step) -> str:
-    """Something that an executed plugin changed."""
+    """Describe a change by an executed plugin."""
     what, name, facts, before = step["what"], step["name"], step["facts"], step["before"]
     if what == "file":
-        verb = {"new": "make", "changed": "write", "gone": "remove"}[step["change"]]
+        verb = {"new": "create", "changed": "write", "gone": "delete"}[step["change"]]
         if _is_address(name):
             verb = {
                 "new": f"lease {name.rpartition('/')[2]} →",
-                "gone": f"release {name.rpartition('/')[2]}: remove",
+                "gone": f"release {name.rpartition('/')[2]}: delete",
             }.get(step["change"], verb)
         return f"{verb} {name}" + (f": {json.dumps(facts)}" if facts else "")
     if step["change"] == "gone":
-        return f"remove {what} {name}"
+        return f"delete {what} {name}"
     changed = {key: value for key, value in facts.items() if before.get(key) != value}
     lost = {key: None for key in before if key not in facts}
     told = [
         f"{key} {plain(value)}" + (f" (was {plain(before[key])})" if key in before else "")
         for key, value in (changed | lost).items()
     ]
-    head = {"link": "make link "}.get(what, f"{what} ") if step["change"] == "new" else f"{what} "
+    head = {"link": "create link "}.get(what, f"{what} ") if step["change"] == "new" else f"{what} "
     return ", ".join([f"{head}{name}", *told])
 
 

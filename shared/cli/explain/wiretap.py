@@ -1,4 +1,4 @@
-"""Listens on the suite's netlink sockets: the bytes that are sent, read by pyroute2, and the kernel's refusals."""
+"""Record the suite's netlink sockets: the messages sent, read by pyroute2, and the kernel's refusals."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ Message = dict[str, Any]
 SUITE = ("shared", "plugins", "ipam")
 SIOCGIFNAME = 0x8910  # linux/sockios.h
 NFNL_FRAMES = {16: "NFNL_MSG_BATCH_BEGIN", 17: "NFNL_MSG_BATCH_END"}  # linux/netfilter/nfnetlink.h
-PYROUTE2_OWN = ("attrs", "header", "value", "event", "state", "__align")  # beside a message's own fields
+# Keys of a pyroute2 message that are not fields of the message.
+PYROUTE2_OWN = ("attrs", "header", "value", "event", "state", "__align")
 INDEXES = ("index", "IFLA_MASTER", "IFLA_LINK", "RTA_OIF", "RTA_IIF", "ifindex")
-SHORTEST_ERROR = 20  # bytes: struct nlmsghdr and the number
+SHORTEST_ERROR = 20  # bytes: struct nlmsghdr and the error number
 NFT, CT = NFNL_SUBSYS_NFTABLES << 8, NFNL_SUBSYS_CTNETLINK << 8
 ELEMENTS, LISTED = ("NFT_MSG_NEWSETELEM", "NFT_MSG_DELSETELEM"), "NFTA_SET_ELEM_LIST_ELEMENTS"
-WITH_THE_OTHERS = "with its transaction"  # why a request that the kernel did not refuse was not done either
+WITH_THE_OTHERS = "with its transaction"  # the refusal of a request that another request of its transaction undid
 NAMES = {
     NETLINK_ROUTE: {number: name for number, name in rtnl.RTM_VALUES.items() if isinstance(number, int)},
     NETLINK_NETFILTER: NFNL_FRAMES
@@ -44,28 +45,28 @@ NAMES = {
 
 
 def _decode_number(attribute: Any) -> None:
-    """Leave a number what it is."""
+    """Return a number unchanged."""
     nla.decode(attribute)
     attribute.value = attribute["value"]
 
 
-# pyroute2 takes fib's result, a number, for a set of flags, and its flags for a number
+# pyroute2 reads fib's result, a number, as flags, and fib's flags as a number.
 for _wrong in ("fib_result", "fib_flags"):
     getattr(nftsocket.nft_contains_expr.nft_expr.nft_fib, _wrong).decode = _decode_number
 
 
 def install(recorder: Recorder) -> None:
-    """Begins to listen, for the rest of the process's life."""
+    """Record until the process ends."""
 
     class RecordedSocket(native.socket):
-        """A socket of which a netlink one's traffic is noted."""
+        """A socket that records its traffic if it is a netlink socket."""
 
         def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: Any = None) -> None:  # noqa: A002
             super().__init__(family, type, proto, fileno)
             self.talk = Talk(recorder, self.fileno(), proto) if family == native.AF_NETLINK else None
 
         def _sending(self, data: Any) -> AbstractContextManager[None]:
-            return self.talk.sending(bytes(data)) if self.talk else nullcontext()
+            return self.talk.record_sending(bytes(data)) if self.talk else nullcontext()
 
         def send(self, data: Any, *rest: Any) -> int:
             with self._sending(data):
@@ -87,14 +88,14 @@ def install(recorder: Recorder) -> None:
         def recvfrom(self, *size: Any) -> tuple[bytes, Any]:
             data, sender = super().recvfrom(*size)
             if self.talk and sender[0] == KERNEL:
-                self.talk.received(data)
+                self.talk.record_refusals(data)
             return data, sender
 
     _replace_native(RecordedSocket)
 
 
 def _replace_native(recorded_socket: type) -> None:
-    """In the suite's modules only: pyroute2 uses the interpreter's own module, too."""
+    """Replace the socket module in the suite's modules only: pyroute2 uses the interpreter's module too."""
     plain, recorded = native, ModuleType("recorded")
     vars(recorded).update(vars(plain), socket=recorded_socket)
     for module in [module for name, module in sys.modules.items() if name.partition(".")[0] in SUITE]:
@@ -103,30 +104,34 @@ def _replace_native(recorded_socket: type) -> None:
 
 
 class Talk:
-    """What goes over one netlink socket, whose place is where it was opened."""
+    """The traffic of one netlink socket. Its place is the namespace where it was opened."""
 
     def __init__(self, recorder: Recorder, descriptor: int, protocol: int) -> None:
         self.recorder = recorder
         self.descriptor = descriptor
         self.protocol = protocol
         self.place = recorder.place()
-        self.asked: dict[int, tuple[Step, list[Step]]] = {}  # by sequence number; the rest of its transaction
+        # By sequence number: the step, and the other steps of its transaction.
+        self.asked: dict[int, tuple[Step, list[Step]]] = {}
 
     @contextmanager
-    def sending(self, data: bytes) -> Iterator[None]:
-        """Note what is sent while the links that it may delete have names; not what cannot be sent."""
+    def record_sending(self, data: bytes) -> Iterator[None]:
+        """Record a datagram before it is sent: afterwards a deleted link has no name.
+
+        Drop the steps if sending fails.
+        """
         noted = len(self.recorder.steps)
-        self.sent(data)
+        self.record_requests(data)
         try:
             yield
         except OSError:
             del self.recorder.steps[noted:]
             raise
 
-    def sent(self, data: bytes) -> None:
-        """Notes the requests of a datagram, except those that only read and the frames of a transaction.
+    def record_requests(self, data: bytes) -> None:
+        """Record the requests of a datagram, except those that only read and the frames of a transaction.
 
-        All elements that a transaction puts into a set, or takes out of it, are one step.
+        All elements that a transaction adds to a set, or deletes from it, are one step.
         """
         lists: dict[tuple[Any, ...], Step] = {}
         steps: list[Step] = []
@@ -135,25 +140,26 @@ class Talk:
             name = NAMES.get(self.protocol, {}).get(kind, f"message type {kind} of netlink protocol {self.protocol}")
             if name in NFNL_FRAMES.values():
                 is_transaction = True
-                self.asked[sequence] = ({}, steps)  # the kernel refuses a transaction as a whole by its beginning
+                # The kernel refuses a whole transaction by the number of its first frame.
+                self.asked[sequence] = ({}, steps)
                 continue
             if "_GET" in name:
                 continue
-            body = read(self.protocol, message)
+            body = read_message(self.protocol, message)
             is_list = is_transaction and name in ELEMENTS
             key = (name, *(value for attribute, value in body.items() if attribute != LISTED)) if is_list else ()
             step = lists.get(key)
             if step:
                 step["message"][LISTED] += body.get(LISTED, [])
             else:
-                step = self.recorder.tell(self.place, name, flags=flags, message=body, names=self._names(body))
+                step = self.recorder.record(self.place, name, flags=flags, message=body, names=self._names(body))
                 steps.append(step)
             if is_list:
                 lists[key] = step
             self.asked[sequence] = (step, steps if is_transaction else [])
 
-    def received(self, data: bytes) -> None:
-        """Notes which requests the kernel refused, and why; of a transaction, all are undone with the first."""
+    def record_refusals(self, data: bytes) -> None:
+        """Record the kernel's refusals. If one request of a transaction is refused, all are undone."""
         for message, kind, _flags, sequence in _messages(data):
             is_refusal = kind == NLMSG_ERROR and len(message) >= SHORTEST_ERROR
             number = -struct.unpack_from("=i", message, 16)[0] if is_refusal else 0
@@ -165,7 +171,7 @@ class Talk:
                     other.setdefault("refused", WITH_THE_OTHERS)
 
     def _names(self, body: Message) -> dict[str, str]:
-        """What the numbers in a message stand for: links of the socket's namespace, and whose namespace."""
+        """Return the names for numbers in a message: links of the socket's namespace, and namespaces."""
         found = {}
         for key in INDEXES:
             if isinstance(body.get(key), int) and body[key] > 0:
@@ -179,8 +185,8 @@ class Talk:
         return found
 
 
-def read(protocol: int, data: bytes) -> Message:
-    """One message: fields by their names, attributes by the kernel's; as bytes where pyroute2 cannot tell."""
+def read_message(protocol: int, data: bytes) -> Message:
+    """Return one message: fields by name, attributes by the kernel's names, bytes if pyroute2 cannot read it."""
     kind = struct.unpack_from("=H", data, 4)[0]
     marshal = _marshal(protocol)
     if kind not in marshal.msg_map:
@@ -203,7 +209,7 @@ def _marshal(protocol: int) -> Any:
 
 
 def _messages(data: bytes) -> Iterator[tuple[bytes, int, int, int]]:
-    """Each message of a datagram with its type, flags and sequence number."""
+    """Return each message of a datagram with its type, flags and sequence number."""
     start = 0
     while start + 16 <= len(data):
         length, kind, flags, sequence = struct.unpack_from("=IHHI", data, start)
@@ -214,11 +220,11 @@ def _messages(data: bytes) -> Iterator[tuple[bytes, int, int, int]]:
 
 
 def _folded(message: Any) -> Message:
-    """pyroute2's form in the suite's: attributes beside the fields, repeated ones as a list."""
+    """Return pyroute2's message in the suite's form: attributes beside the fields, repeated ones as a list."""
     out = {name: value for name, value in message.items() if name not in PYROUTE2_OWN}
     for attribute in message.get("attrs", ()):
         name, value = attribute[0], attribute[1]
-        if name == "UNKNOWN":  # to pyroute2, which has its bytes all the same
+        if name == "UNKNOWN":  # pyroute2 does not know the attribute, but keeps its bytes
             name, value = f"attribute {value['header']['type']}", _payload(value)
         one = _folded_value(value)
         if name in out:
@@ -239,7 +245,7 @@ def _folded_value(value: Any) -> Any:
 
 
 def _values(message: Message, name: str) -> Iterator[Any]:
-    """The values of an attribute, however deep."""
+    """Return the values of an attribute at any depth."""
     for key, value in message.items():
         if key == name:
             yield value

@@ -1,4 +1,4 @@
-"""ipam: host-local's pools and leases, shown, released, and cleared of what is certain to be dead."""
+"""ipam: show host-local's pools and leases, and release leases that are certainly dead."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rich.text import Text
 from shared.cli import networks
 from shared.cli.leases import pools as leases
 from shared.cli.leases.pools import DOWN, Held, Node, Pool
-from shared.cli.terminal import say, table
+from shared.cli.terminal import print_table, say
 from shared.cni.ip import Address
 from shared.runtime import conflist
 from shared.runtime.conflist import ConfigError
 from shared.runtime.presence import GONE
 
-LONG = 1000  # leases of which the reading takes a while; and rich needs 2 ms for a row
+LONG = 1000  # leases; reading more takes a while, and rich needs 2 ms for a row
 NUMBERS = ("SIZE", "USED", "FREE", "AGE")
-CUT = {"CONTAINER": 20, "NETNS": 24}  # characters on a terminal; a pipe and --json get all
+CUT = {"CONTAINER": 20, "NETNS": 24}  # characters on a terminal; a pipe and --json get the whole text
 FOLDED = ("RANGES", "CONFIGURATION", "DEAD")
 STYLES = {"alive": "green", "up": "green", DOWN: "yellow", GONE: "red", "unknown": "dim"}
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -33,16 +33,16 @@ NEARLY_FULL = 0.9
 
 
 class NothingFound(ConfigError):
-    """There is no such network or lease; the message says what there is."""
+    """The network or lease does not exist; the message names those that do."""
 
 
 def run(options: Namespace) -> int:
-    """The action that the command line names; 1 where it failed."""
-    return networks.guarded(options, {"show": _show, "release": _release, "gc": _gc}[options.action])
+    """Run the action of the command line. Return 1 if it failed."""
+    return networks.run_guarded(options, {"show": _show, "release": _release, "gc": _gc}[options.action])
 
 
 def _pools(network: str = "") -> list[Pool]:
-    """The pools of a network or of all; raises NothingFound for a network that is not there."""
+    """Return the pools of a network, or of all. Raise NothingFound for an unknown network."""
     try:
         configured = conflist.load(networks.conf_dir(), networks.warn)
     except ConfigError as error:
@@ -52,7 +52,7 @@ def _pools(network: str = "") -> list[Pool]:
     chosen = [pool for pool in found if network in ("", pool.network)]
     if network and not chosen:
         names = ", ".join(dict.fromkeys(pool.network for pool in found)) or "none"
-        raise NothingFound(f"host-local has no network {network}: there is {names}")
+        raise NothingFound(f"host-local has no network {network}; its networks: {names}")
     return chosen
 
 
@@ -62,7 +62,7 @@ def _read(pools: Iterable[Pool], node: Node) -> None:
 
 
 def _progress(names: Sequence[str], network: str) -> Iterable[str]:
-    """Shows on a terminal how far a long list is; quiet otherwise."""
+    """Show the progress of a long list if stderr is a terminal."""
     if len(names) < LONG or not sys.stderr.isatty():
         return names
     return track(names, f"leases of {network}", console=Console(stderr=True), transient=True)
@@ -90,9 +90,9 @@ def _show(options: Namespace) -> None:
 
 
 def _print(head: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
-    """A table: on a terminal coloured and fitted into its width, otherwise plain and whole."""
+    """Print a table: coloured and fitted on a terminal, plain and complete elsewhere."""
     if not sys.stdout.isatty() or len(rows) > LONG:
-        table(head, [[str(cell) for cell in row] for row in rows])
+        print_table(head, [[str(cell) for cell in row] for row in rows])
         return
     columns = Table(box=None, pad_edge=False, header_style="dim")
     for name in head:
@@ -107,10 +107,10 @@ def _print(head: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
 
 
 def _row(pool: Pool) -> Iterator[list[str | Text]]:
-    """A row for each range set, or one where there is none."""
+    """Return a row for each range set, or one row if there is none."""
     where = Text(str(pool.configuration or f"none, but leases in {pool.path}"))
     if pool.trouble:
-        where.append(f" cannot be used: {pool.trouble}", "red")
+        where.append(f" is invalid: {pool.trouble}", "red")
     usages = pool.usage()
     if not usages:
         yield [pool.network, "–", "–", _number(len(pool.held)), "–", where]
@@ -139,12 +139,12 @@ def _state(state: str, name: str) -> Text:
 
 
 def _number(value: int) -> str:
-    """Exact as long as one can read it."""
+    """Return the exact number if it is short, else a rounded one."""
     return f"{value:,}" if value < 10**9 else f"{value:.1e}"
 
 
 def age(seconds: float) -> str:
-    """The two largest units; a file from the future has no age."""
+    """Return an age in its two largest units; a file from the future has age 0."""
     left = max(int(seconds), 0)
     parts = []
     for length, unit in UNITS:
@@ -186,13 +186,13 @@ def _lease_json(held: Held) -> dict[str, Any]:
 
 def _release(options: Namespace) -> None:
     try:
-        what = str(Address.parse(options.what))  # as the file is called
+        what = str(Address.parse(options.what))  # the lease's file has this name
     except ValueError:
         what = options.what
     pools = _pools(options.network)
     _read(pools, Node(options.cache_dir))
     known = {held.address: held for pool in pools for held in pool.held}
-    freed = [one for pool in pools for one in leases.free(pool, what)]
+    freed = [one for pool in pools for one in leases.release(pool, what)]
     if not freed:
         raise NothingFound(f"network {options.network} has no lease of {options.what}")
     if options.json:
@@ -201,7 +201,7 @@ def _release(options: Namespace) -> None:
         if not options.json:
             say(f"released {address}{f' of {lease.container_id} {lease.ifname}'.rstrip() if lease else ''}")
         if address in known and known[address].is_in_use:
-            networks.warn(f"the pod that had {address} is there: {_whereabouts(known[address])}")
+            networks.warn(f"{address} is released, but its pod still exists: {_whereabouts(known[address])}")
 
 
 def _whereabouts(held: Held) -> str:
@@ -218,11 +218,11 @@ def _gc(options: Namespace) -> None:
     dead = [(pool, [held for held in pool.held if held.dead]) for pool in pools]
     listed = [(pool, held) for pool, some in dead for held in some]
     if not options.json:
-        _print_leases(listed) if listed else say("no lease is certain to be dead")
+        _print_leases(listed) if listed else say("no lease is certainly dead")
     freed: list[Held] = []
     if not options.dry_run:
         for pool, some in dead:
-            freed += leases.free_dead(pool, some, options.cache_dir) if some else []
+            freed += leases.release_dead(pool, some, options.cache_dir) if some else []
     if options.json:
         plan = [{"network": pool.network, **_lease_json(held)} for pool, held in listed]
         networks.print_json({"dead": plan, "released": [held.address for held in freed]})

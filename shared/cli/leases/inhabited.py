@@ -1,4 +1,4 @@
-"""The network namespaces of the node other than its own, and the addresses on the links inside."""
+"""Find the node's other network namespaces, and the addresses on their links."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from shared.net.wire import RTM_GETADDR, RTM_GETLINK
 if TYPE_CHECKING:
     from shared.net.netlink import Message
 
-PLACES = ("/run/netns", "/var/run/netns", "/run/docker/netns")  # where runtimes keep namespaces by name
+PLACES = ("/run/netns", "/var/run/netns", "/run/docker/netns")  # directories where runtimes keep namespaces by name
 MOUNTS = (("", "/proc/self/mountinfo"), ("/proc/1/root", "/proc/1/mountinfo"))  # of this program, of the node
-LINK_LOCAL = (Prefix.parse("fe80::/10"), Prefix.parse("169.254.0.0/16"))  # each link may have them
+LINK_LOCAL = (Prefix.parse("fe80::/10"), Prefix.parse("169.254.0.0/16"))  # every link may have them
 
 Identity = tuple[int, int]  # device and inode
 Place = tuple[Identity, str]  # a link in a namespace
@@ -28,29 +28,30 @@ Links = dict[str, set[Address]]  # by the link's name
 
 
 class Namespaces:
-    """The namespaces that have a name, a mount or a process. They are read when first asked for."""
+    """The namespaces that have a name, a mount or a process, read at the first access."""
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
         self.paths = tuple(paths)
 
     @cached_property
     def links(self) -> dict[Identity, Links]:
-        """What is in each namespace."""
+        """Return the links of each namespace."""
         found: dict[Identity, Links] = {}
         own = identity(OWN)
         for path in (*self.paths, *paths()):
             held = identity(path)
             if held is None or held == own or held in found:
                 continue
-            with suppress(CniError):  # gone meanwhile, or no network namespace
+            with suppress(CniError):  # deleted in the meantime, or no network namespace
                 found[held] = _inside(path)
         return found
 
     def home(self, ifname: str, addresses: set[Address], taken: set[Place], *, guess: bool) -> str:
-        """Say which interface may be that of an attachment with these addresses; empty if none can be.
+        """Describe the interface that may belong to an attachment with these addresses; empty if there is none.
 
-        It has one of the addresses. With `guess`, one that has no address will do, and any if no addresses are known.
-        Those that are `taken` are known to be of other attachments. Without `ifname` any name will do.
+        It has one of the addresses. With `guess`, an interface without addresses is enough, and any interface if no
+        addresses are known. Interfaces in `taken` belong to other attachments. Without `ifname` the name does not
+        matter.
         """
         for held, inside in self.links.items():
             for name, present in inside.items():
@@ -64,7 +65,10 @@ class Namespaces:
 
 
 def paths() -> Iterator[str]:
-    """The paths of namespaces: those that have a name, other mounts, those of processes; some lead to the same one."""
+    """Return the paths of namespaces: named ones, other mounts, those of processes.
+
+    Several paths may lead to one namespace.
+    """
     for place in PLACES:
         with suppress(OSError):
             yield from (f"{place}/{name}" for name in sorted(os.listdir(place)))
@@ -74,7 +78,7 @@ def paths() -> Iterator[str]:
 
 
 def identity(path: str) -> Identity | None:
-    """The device and inode of a namespace; None if nothing is at the path."""
+    """Return the device and inode of a namespace, None if nothing is at the path."""
     try:
         held = os.stat(path)
     except (OSError, ValueError):
@@ -83,14 +87,14 @@ def identity(path: str) -> Identity | None:
 
 
 def _inside(path: str) -> Links:
-    """The links of a namespace. Raises CniError if it cannot be entered."""
+    """Return the links of a namespace. Raise CniError if it cannot be entered."""
     with closing(open_netns(path)) as netns, netns, closing(Netlink()) as netlink:
         names = netlink.scan(RTM_GETLINK, None, lambda stream: {one["index"]: one["IFLA_IFNAME"] for one in stream})
 
         def addresses(stream: Iterator[Message]) -> Links:
             found: Links = {name: set() for name in names.values()}
             for message in stream:
-                # IFA_ADDRESS alone would be the other end of a point-to-point link
+                # On a point-to-point link IFA_ADDRESS is the address of the other end.
                 address = Address.parse(message.get("IFA_LOCAL") or message["IFA_ADDRESS"])
                 if message["index"] in names and not any(address in prefix for prefix in LINK_LOCAL):
                     found[names[message["index"]]].add(address)
@@ -100,7 +104,7 @@ def _inside(path: str) -> Links:
 
 
 def _mounted() -> Iterator[str]:
-    """The paths at which namespaces are mounted, wherever a runtime keeps them."""
+    """Return all paths where namespaces are mounted."""
     for root, table in MOUNTS:
         with suppress(OSError):
             for line in Path(table).read_text(errors="surrogateescape").splitlines():

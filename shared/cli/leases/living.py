@@ -1,7 +1,7 @@
-"""Which attachments of a network are there, whatever the runtime's cache says, and which are certain to be gone.
+"""Tell a network's living attachments from those that are certainly gone, independently of the cache.
 
-The cache is read first and the kernel asked after it: an ADD makes the host link before the entry, so that one that
-ends meanwhile is seen in either. What cannot be told counts as alive.
+Read the cache first and the kernel afterwards: an ADD creates the host link before the cache entry, so an ADD that ends
+in between is seen in one of them. An attachment in doubt counts as alive.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from shared.runtime.conflist import NetworkConfigList
 if TYPE_CHECKING:
     from shared.net.netlink import Message
 
-LINK_FIRST = ("bridge",)  # plugins that make the host link before they ask for an address
-ADD_SECONDS = 300  # a lease that is younger may be of an ADD that is running, by another plugin
-IFNAME = "eth0"  # stands for any interface of a container whose lease names none
+LINK_FIRST = ("bridge",)  # plugins that create the host link before they ask for an address
+ADD_SECONDS = 300  # a younger lease may belong to a running ADD of another plugin
+IFNAME = "eth0"  # the interface name for a container's lease that has none
 
 
 @dataclass(frozen=True)
 class Living:
-    """An attachment that counts as alive, and why; `netns` is empty if it is not known."""
+    """An attachment that counts as alive, and the reason; `netns` is empty if it is not known."""
 
     container_id: str
     ifname: str
@@ -43,10 +43,10 @@ class Living:
 
 @dataclass
 class Census:
-    """What is known of a network's attachments.
+    """The attachments of a network.
 
-    `gone` are in the cache; `leftovers` are not, but something of them is on the node. `strangers` are in use, and do
-    not say by which attachment. `trouble` says why the cache could not be read.
+    `gone` are in the cache. `leftovers` are not in the cache, but have left something on the node. `strangers` are
+    links and rules in use by an unknown attachment. `trouble` is the reason if the cache could not be read.
     """
 
     living: dict[Key, Living] = field(default_factory=dict)
@@ -57,10 +57,10 @@ class Census:
     trouble: str = ""
 
 
-def take(network: NetworkConfigList, cache: Cache) -> Census:
-    """Look at cache, links, leases, rules and namespaces; changes nothing."""
+def take_census(network: NetworkConfigList, cache: Cache) -> Census:
+    """Look at cache, links, leases, rules and namespaces. Change nothing."""
     census = Census()
-    everyone, unreadable = _cached(cache, census)
+    everyone, unreadable = _read_cache(cache, census)
     with closing(Netlink()) as host:
         links = host.dump(RTM_GETLINK)
         leading = [link for link in links if leads_to_pod(host, link)]
@@ -86,17 +86,17 @@ def take(network: NetworkConfigList, cache: Cache) -> Census:
              if (owner := parse_alias(link.get("IFLA_IFALIAS", ""))) and owner[0] == network.name}  # fmt: skip
     for key in sorted(found.addresses.keys() - known):
         if not key[1] and any(key[0] == container_id for container_id, _ in (*known, *ports)):
-            continue  # its other interfaces tell
-        reason = _reason(network, key, found, ports.get(key, ""), namespaces, taken)
+            continue  # The container's other interfaces decide.
+        reason = _find_reason(network, key, found, ports.get(key, ""), namespaces, taken)
         if reason:
             census.living[key[0], key[1] or IFNAME] = Living(key[0], key[1] or IFNAME, "", reason)
         else:
             census.leftovers.append(key)
-    census.strangers = _strangers(network.name, {*known, *found.addresses}, leading, found.labels)
+    census.strangers = _find_strangers(network.name, {*known, *found.addresses}, leading, found.labels)
     return census
 
 
-def _cached(cache: Cache, census: Census) -> tuple[list[Cached], list[Unreadable]]:
+def _read_cache(cache: Cache, census: Census) -> tuple[list[Cached], list[Unreadable]]:
     try:
         return cache.look()
     except CacheError as error:
@@ -105,17 +105,17 @@ def _cached(cache: Cache, census: Census) -> tuple[list[Cached], list[Unreadable
 
 
 def _addresses(entry: Cached) -> set[Address]:
-    """The addresses of a result of any version."""
+    """Return the addresses of a result of any version."""
     listed = (entry.result or {}).get("ips")
     texts = [one.get("address") for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict)]
     texts += [one.get("ip") for key in ("ip4", "ip6") if isinstance(one := (entry.result or {}).get(key), dict)]
     return set(traces.parsed(str(text).partition("/")[0] for text in texts))
 
 
-def _reason(
+def _find_reason(
     network: NetworkConfigList, key: Key, found: Traces, port: str, namespaces: Namespaces, taken: set[Place]
 ) -> str:
-    """Say why an attachment that is not in the cache counts as alive; empty if it is certain to be gone."""
+    """Return the reason why an attachment outside the cache counts as alive; empty if it is certainly gone."""
     if port:
         return f"its host link {port} leads to a pod"
     if found.leased.get(key, ADD_SECONDS) < ADD_SECONDS and network.plugins[0]["type"] not in LINK_FIRST:
@@ -123,8 +123,8 @@ def _reason(
     return namespaces.home(key[1], found.addresses[key], taken, guess=True)
 
 
-def _strangers(network: str, known: set[Key], leading: list[Message], labels: set[str]) -> list[str]:
-    """The host links and the labels of rules that are of none of the known attachments, and do not name theirs."""
+def _find_strangers(network: str, known: set[Key], leading: list[Message], labels: set[str]) -> list[str]:
+    """Return host links, and labels of rules, that belong to none of the known attachments and name no owner."""
     owners = [Owner(network, *key) for key in known]
     names = {owner.host_link for owner in owners}
     unnamed = [link for link in leading if not parse_alias(link.get("IFLA_IFALIAS", ""))]

@@ -1,6 +1,7 @@
-"""host-local's pools and leases as they are on this node, and which leases are certain to be nobody's any more.
+"""Read host-local's pools and leases on this node, and find leases that are certainly dead.
 
-A lease is looked at without the store's lock, so that nobody waits for it; what is freed is looked at again with it.
+Leases are read without the store's lock, so that no call waits. Before a lease is released it is read again with the
+lock.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ UP, DOWN = "up", "down"
 
 
 class Look(Store):
-    """A store that is only looked at: nothing is locked, made, rebuilt or removed."""
+    """A store that is only read: lock, create, rebuild and delete nothing."""
 
     def _open(self) -> None:
         self.directory = posix.open(self.path, READ_ONLY_DIRECTORY)
         try:
             self.index = Index(posix.open(f"{self.data_dir}/{SIDECAR}/{self.network}", READ_ONLY_DIRECTORY))
         except OSError:
-            self.index = Index()  # the reference has none
+            self.index = Index()  # the reference has no index
 
 
 @dataclass(frozen=True)
 class Usage:
-    """A range set and how many of its addresses (the gateways are none) have a lease."""
+    """A range set, its number of addresses without gateways, and the number of leased ones."""
 
     ranges: str
     size: int
@@ -57,16 +58,16 @@ class Usage:
 
     @property
     def free(self) -> int:
-        """How many can still be given out."""
+        """Return the number of addresses without a lease."""
         return self.size - self.used
 
 
 @dataclass(frozen=True)
 class Held:
-    """A lease: whose it is, since when, and what has become of that one.
+    """A lease, its age and the state of its pod.
 
-    `lease` is None for an empty or garbled file; `made` is in seconds since 1970; `dead` says why it is certain that
-    nobody uses the address any more, and is empty where it is not.
+    `lease` is None for an empty or garbled file. `made` is in seconds since 1970. `dead` is the reason why nobody can
+    use the address any more, empty if somebody may.
     """
 
     address: str
@@ -80,7 +81,7 @@ class Held:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether the pod is seen to be there."""
+        """Return True if the pod is known to exist."""
         return self.netns_state == ALIVE or self.link_state in (UP, DOWN)
 
 
@@ -97,24 +98,30 @@ class Pool:
 
     @property
     def path(self) -> str:
-        """Where the leases are."""
+        """Return the directory of the leases."""
         return f"{self.data_dir}/{self.network}"
 
     def usage(self) -> list[Usage]:
-        """How full each range set is; empty and garbled files count, since the reference never reuses them."""
+        """Return the usage of each range set.
+
+        Empty and garbled files count as used, since the reference never reuses them.
+        """
         taken = IPSet(held.address for held in self.held)
         given = [(str(one), addresses(one)) for one in self.sets]
         return [Usage(ranges, every.size, (every & taken).size) for ranges, every in given]
 
 
 def addresses(entry: RangeSet) -> IPSet:
-    """The addresses that a range set can give out."""
+    """Return the addresses that a range set can assign."""
     ranges = IPSet(IPRange(str(one.start), str(one.end)) for one in entry.ranges)
     return ranges - IPSet(str(one.gateway) for one in entry.ranges)
 
 
 def pools(networks: Iterable[NetworkConfigList]) -> list[Pool]:
-    """The pools that configurations describe, and the stores that none does; their leases are not read yet."""
+    """Return the pools of the configurations, and stores without a configuration.
+
+    Their leases are not read yet.
+    """
     found: dict[tuple[str, str], Pool] = {}
     for network in networks:
         for plugin in network.plugins:
@@ -143,7 +150,7 @@ def _stores(data_dir: str) -> list[str]:
 
 
 class Node:
-    """What of a node tells whether a lease's pod is there: links, network namespaces, the runtimes' cached results."""
+    """The state of a node that shows whether a lease's pod exists: links, namespaces, cached results."""
 
     def __init__(self, cache_dir: str) -> None:
         self.cache = Cache(cache_dir)
@@ -156,13 +163,13 @@ class Node:
                 self.links[link.get_attr("IFLA_IFNAME")] = (UP if is_up else DOWN, kind)
 
     def examine(self, network: str, address: str, lease: Lease | None, made: float, *, is_left_over: bool) -> Held:
-        """What has become of a lease; `made` is its file's time."""
+        """Return the state of a lease; `made` is its file's modification time."""
         if lease is None:
             return Held(address, lease, made, dead="empty or garbled")
         cached = self._cached(network, lease)
         paths = [path for one in cached if (path := one.attachment.netns)]
         states = [of_namespace(path) for path in paths]
-        # of old, leases do not name the interface, and any of the container's keeps them
+        # An old lease does not name its interface, so any of the container's interfaces keeps it.
         state = next((one for one in (ALIVE, UNKNOWN, GONE) if one in states), UNKNOWN)
         link, link_state = self._link(network, lease, cached)
         held = Held(address, lease, made, paths[0] if paths else "", state, link, link_state)
@@ -170,7 +177,7 @@ class Node:
         if is_left_over:
             dead = "of an earlier boot"
         elif state == GONE and len(paths) == len(cached) and not held.is_in_use and _is_before(made, cached):
-            # the path may be gone and the namespace not: a process, or another mount, keeps it
+            # A process or another mount may keep the namespace after its path is gone.
             dead = "" if self._is_inside(address, lease) else "its namespace is gone"
         return Held(address, lease, made, held.netns, state, link, link_state, dead)
 
@@ -178,7 +185,7 @@ class Node:
         return bool(self.namespaces.home(lease.ifname, {Address.parse(address)}, set(), guess=False))
 
     def _cached(self, network: str, lease: Lease) -> list[Cached]:
-        """The entries that tell of a lease; none if one of them cannot be read."""
+        """Return the cache entries of a lease, none if one of them cannot be read."""
         try:
             if not lease.ifname:
                 found, unreadable = self.cache.look(network, lease.container_id)
@@ -186,14 +193,17 @@ class Node:
             one = self.cache.load(network, Attachment(lease.container_id, "", lease.ifname))
         except CacheError:
             return []
-        # the names of other attachments may make the same file name
+        # Other attachments may have the same file name.
         same = one is not None and (one.network, one.attachment.container_id, one.attachment.ifname) == (
             network, lease.container_id, lease.ifname,
         )  # fmt: skip
         return [one] if one is not None and same else []
 
     def _link(self, network: str, lease: Lease, cached: Sequence[Cached]) -> tuple[str, str]:
-        """The host's end: by this suite's name for it, else, as the reference's are random, by those in the result."""
+        """Return the host link and its state.
+
+        Look for this suite's name first. The reference's names are random, so look for those in the result next.
+        """
         named = Owner(network, lease.container_id, lease.ifname).host_link
         if named in self.links:
             return named, self.links[named][0]
@@ -214,7 +224,10 @@ def _host_links(cached: Cached) -> Iterator[str]:
 
 
 def _is_before(made: float, cached: Sequence[Cached]) -> bool:
-    """Whether a lease is older than what the cache says, or it is of a later ADD, which perhaps still runs."""
+    """Return True if the lease is not newer than the cached result.
+
+    A newer lease belongs to a later ADD that may still be running.
+    """
     try:
         return all(made <= one.path.stat().st_mtime for one in cached)
     except OSError:
@@ -225,7 +238,7 @@ Progress = Callable[[Sequence[str], str], Iterable[str]]
 
 
 def read(pool: Pool, node: Node, progress: Progress) -> None:
-    """Reads the leases of a pool, in the order of addresses; `progress` is told of each, with the network's name."""
+    """Read a pool's leases in the order of addresses. Pass their names through `progress` with the network's name."""
     look = Look(pool.data_dir, pool.network)
     if not look.exists():
         return
@@ -246,17 +259,17 @@ def _order(name: str) -> tuple[int, int]:
 def _held(store: Store, node: Node, name: str, lease: Lease | None, *, is_left_over: bool) -> Held | None:
     try:
         found = os.stat(name, dir_fd=store.directory, follow_symlinks=False)
-    except FileNotFoundError:  # freed meanwhile
+    except FileNotFoundError:  # released in the meantime
         return None
     if not stat.S_ISREG(found.st_mode):
         return None
     return node.examine(store.network, name, lease, found.st_mtime, is_left_over=is_left_over)
 
 
-def free_dead(pool: Pool, dead: Sequence[Held], cache_dir: str) -> list[Held]:
-    """Frees dead leases that with the store's lock held are dead still; those that are free then.
+def release_dead(pool: Pool, dead: Sequence[Held], cache_dir: str) -> list[Held]:
+    """Release leases that are still dead under the store's lock. Return those that are free afterwards.
 
-    What is left over from an earlier boot, or is garbled, goes as soon as the store is opened, as in every call.
+    Garbled leases and leases of an earlier boot are deleted when the store is opened, as in every call.
     """
     freed = []
     with Store(pool.data_dir, pool.network) as store:
@@ -272,8 +285,8 @@ def free_dead(pool: Pool, dead: Sequence[Held], cache_dir: str) -> list[Held]:
     return freed
 
 
-def free(pool: Pool, what: str) -> list[tuple[str, Lease | None]]:
-    """Frees an address, or all addresses of a container id; what was freed, each with the lease that it had."""
+def release(pool: Pool, what: str) -> list[tuple[str, Lease | None]]:
+    """Release an address, or all addresses of a container id. Return them with their former leases."""
     store = Store(pool.data_dir, pool.network)
     if not store.exists():
         return []

@@ -1,4 +1,4 @@
-"""What attachments of a network have left on the node beside the runtime's cache: host links, leases, rules."""
+"""Find the traces of a network's attachments outside the runtime's cache: host links, leases, rules."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from shared.runtime.conflist import NetworkConfigList
 if TYPE_CHECKING:
     from shared.net.netlink import Message
 
-Key = tuple[str, str]  # container id, ifname; a lease of old names no ifname
+Key = tuple[str, str]  # container id, ifname; an old lease has no ifname
 
 
 @dataclass
 class Traces:
-    """The addresses of each attachment that has left something, none if they are not known.
+    """The addresses of each attachment that has left a trace, empty if they are not known.
 
-    `leased` has the seconds since its latest lease was made; `labels` are of rules whose owner's names they cut.
+    `leased` is the age of the latest lease in seconds. `labels` are owners of rules with a shortened name.
     """
 
     addresses: dict[Key, set[Address]] = field(default_factory=dict)
@@ -41,12 +41,12 @@ class Traces:
     labels: set[str] = field(default_factory=set)
 
     def add(self, key: Key, *addresses: Address) -> None:
-        """Note an attachment."""
+        """Add an attachment."""
         self.addresses.setdefault(key, set()).update(addresses)
 
 
 def find(network: NetworkConfigList, links: Iterable[Message]) -> Traces:
-    """Look at the host's links, given, at host-local's leases, at nf_tables and at the firewall's claims."""
+    """Search the given links, host-local's leases, nf_tables and the firewall's claims."""
     found = Traces()
     for link in links:
         owner = parse_alias(link.get("IFLA_IFALIAS", ""))
@@ -72,7 +72,7 @@ def find(network: NetworkConfigList, links: Iterable[Message]) -> Traces:
 
 
 def _stores(network: NetworkConfigList) -> set[Path]:
-    """Where the leases of the network may be: in the default place, and where a plugin has them."""
+    """Return the directories of the network's leases: the default one, and those of its plugins."""
     found = {str(IpamConfig.fields["dataDir"].default)}
     for plugin in network.plugins:
         ipam = folded(dict(plugin), "ipam")
@@ -83,13 +83,13 @@ def _stores(network: NetworkConfigList) -> set[Path]:
 
 
 def read_leases(directory: Path) -> Iterator[tuple[str, Lease | None]]:
-    """The leases of one of host-local's directories, without its lock: address and content."""
+    """Return the addresses and leases in one of host-local's directories, without its lock."""
     for name, lease, _ in _files(directory):
         yield name, lease
 
 
 def _leases(directory: Path) -> Iterator[tuple[str, Lease, float]]:
-    """The same that plugins made and that can be read, each with the time at which it was."""
+    """Return the readable leases that plugins created, each with its modification time."""
     for name, lease, made in _files(directory):
         if lease is not None and not is_hand_placed(lease):
             yield name, lease, made
@@ -102,7 +102,7 @@ def _files(directory: Path) -> Iterator[tuple[str, Lease | None, float]]:
         return
     for name in names:
         path = directory / name
-        with suppress(ValueError, FileNotFoundError):  # no lease, or released meanwhile
+        with suppress(ValueError, FileNotFoundError):  # not a lease, or released in the meantime
             Address.parse(name)
             if path.is_symlink() or not path.is_file():
                 continue
@@ -111,7 +111,7 @@ def _files(directory: Path) -> Iterator[tuple[str, Lease | None, float]]:
 
 
 def _registered(network: str) -> Iterator[tuple[str, list[Address]]]:
-    """The labels of the network's attachments that have rules, and the addresses in these."""
+    """Return the labels of the network's attachments that have rules, and the addresses in the rules."""
     kernel = Nfnetlink.if_there()
     if kernel is None:
         return
@@ -125,7 +125,7 @@ def _registered(network: str) -> Iterator[tuple[str, list[Address]]]:
 
 
 def parsed(words: Iterable[object]) -> list[Address]:
-    """The addresses among words."""
+    """Return the addresses among words."""
     found = []
     for word in words:
         with suppress(ValueError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""The pod network as a Mermaid flowchart, which wikis and trackers draw."""
+"""Draw the pod network as a Mermaid flowchart for wikis and trackers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from itertools import count
 
 from shared.cli.view.topology import Link, Node, Pod, Port, amounts
 
-# What ends a label, is markup in it, or begins a character's code: written as such a code, as Mermaid wants it.
+# Mermaid treats these characters as markup, so they are written as character codes.
 CODES = {letter: f"#{ord(letter)};" for letter in '"#&<>`\\'}
-# The colours of Okabe and Ito, which people tell apart however they see colours, made light.
+# Okabe and Ito's colours, made light: people with any kind of colour vision can tell them apart.
 CLASSES = {
     "host": "fill:#ffffff,stroke:#333333,color:#111111",
     "uplink": "fill:#dff3ec,stroke:#009e73,color:#111111",
@@ -22,7 +22,7 @@ CLASSES = {
 
 
 def flowchart(node: Node) -> str:
-    """The chart's text: host, uplinks and bridges, and behind each port its pod."""
+    """Return the chart's text: host, uplinks and bridges, and the pod behind each port."""
     lines = ["flowchart LR", _box("host", "host", [node.host, node.time])]
     for number, uplink in enumerate(node.uplinks):
         lines.append(_box(f"uplink{number}", _class(uplink, "uplink"), _facts(uplink, uplink.gateways)))

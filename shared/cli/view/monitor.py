@@ -1,7 +1,7 @@
-"""cnitool monitor: what happens to the links, addresses and routes of the pods and their bridges, a line each.
+"""cnitool monitor: print changes of the pods' and bridges' links, addresses and routes, a line each.
 
-One socket hears the host and every namespace that the kernel has given an id here, as it does for those that a veth
-leads to.
+One socket receives the events of the host and of every namespace with an id here. The kernel assigns an id to a
+namespace that a veth leads to.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pyroute2.netlink.rtnl import (
     RTNLGRP_NSID,
 )
 
-from shared.cli.networks import Options, guarded
-from shared.cli.view.namespaces import kernel
+from shared.cli.networks import Options, run_guarded
+from shared.cli.view.namespaces import open_kernel
 from shared.cli.view.show import Refused
 from shared.cli.view.topology import Pod
 from shared.cli.view.watch import HERE, Event, Watch
@@ -42,19 +42,22 @@ LARGEST = 65536  # bytes of a message
 
 
 def run(options: Options) -> int:
-    """Until a signal comes, or nobody reads any more; 1 where the kernel refused, with the reason on stderr."""
-    return guarded(options, _monitor)
+    """Print events until a signal arrives or the reader closes the pipe.
+
+    Return 1 if the kernel refused, with the reason on stderr.
+    """
+    return run_guarded(options, _monitor)
 
 
 def _monitor(options: Options) -> None:
     show = as_json if options.json else as_line
     try:
-        with _ended_by_signals() as ended, kernel() as ip, IPRSocket(all_ns=True) as events:
+        with _ended_by_signals() as ended, open_kernel() as ip, IPRSocket(all_ns=True) as events:
             events.bind(GROUPS)
             watch = Watch(ip, Cache(options.cache_dir))
-            print(show(watch.started()), flush=True)
+            print(show(watch.start_event()), flush=True)
             for data, netnsid in _received(events, ended):
-                found = watch.missed() if data is None else watch.told(events.marshal.parse(data), netnsid)
+                found = watch.read_again() if data is None else watch.events_in(events.marshal.parse(data), netnsid)
                 for event in found:
                     if watch.concerns(event, options.network):
                         print(show(event), flush=True)
@@ -66,7 +69,7 @@ def _monitor(options: Options) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[socket.socket]:
-    """SIGINT and SIGTERM make this socket readable instead of interrupting a line."""
+    """Return a socket that SIGINT and SIGTERM make readable, so that they do not interrupt a line."""
     ended, signalled = socket.socketpair()
     signalled.setblocking(False)
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -81,11 +84,14 @@ def _ended_by_signals() -> Iterator[socket.socket]:
 
 
 def _received(events: Any, ended: socket.socket) -> Iterator[tuple[bytes | None, int]]:
-    """Messages and the namespaces that they are from; None where the kernel had to drop some. Ends with its reader."""
+    """Return messages with the id of their namespace, None if the kernel dropped some.
+
+    End when the reader closes the pipe.
+    """
     poll = select.poll()
     poll.register(events.socket, select.POLLIN)
     poll.register(ended, select.POLLIN)
-    poll.register(sys.stdout, 0)  # errors only: there is no reader any more
+    poll.register(sys.stdout, 0)  # errors only: the reader has closed the pipe
     while True:
         ready = {descriptor for descriptor, _ in poll.poll()}
         if ended.fileno() in ready or sys.stdout.fileno() in ready:
@@ -98,12 +104,12 @@ def _received(events: Any, ended: socket.socket) -> Iterator[tuple[bytes | None,
             _drop_the_rest(events.socket)
             yield None, HERE
             continue
-        if sender[0] == 0:  # from the kernel, and from no other process
+        if sender[0] == 0:  # from the kernel, not from another process
             yield data, next((struct.unpack("i", value)[0] for _level, _kind, value in control), HERE)
 
 
 def _drop_the_rest(events: socket.socket) -> None:
-    """What is older than what was lost would, told later, undo what is read anew."""
+    """Discard queued events after an overrun: they are older than the fresh dump and would overwrite it."""
     while True:
         try:
             events.recv(LARGEST, socket.MSG_DONTWAIT)
@@ -115,7 +121,7 @@ def _drop_the_rest(events: socket.socket) -> None:
 
 
 def as_line(event: Event) -> str:
-    """For people."""
+    """Return an event as a line of text."""
     what = event.change if event.subject == "link" else f"{event.subject} {event.change}"
     words = [f"{datetime.now().astimezone():%H:%M:%S.%f}"[:-3], "host" if event.netnsid == HERE else "pod "]
     words += [f"{event.link:<15}", f"{what} {event.detail}".strip()]
@@ -126,7 +132,7 @@ def as_line(event: Event) -> str:
 
 
 def as_json(event: Event) -> str:
-    """For programs; what is not known is left out."""
+    """Return an event as JSON without unknown values."""
     pod = event.pod or Pod()
     document = {
         "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),

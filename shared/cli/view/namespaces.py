@@ -1,4 +1,4 @@
-"""Pods' network namespaces as the host's kernel knows them: which id has which path, and what is inside."""
+"""Read network namespaces by the ids that the host's kernel has for them: paths, links, addresses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared.net.wire import RTM_GETADDR, RTM_GETLINK
 if TYPE_CHECKING:
     from shared.net.netlink import Message
 
-PLACES = (Path("/run/netns"), Path("/run/docker/netns"))  # where runtimes keep namespaces by name
+PLACES = (Path("/run/netns"), Path("/run/docker/netns"))  # directories where runtimes keep namespaces by name
 DUMP_TRIES = 10
 IFF_UP, IFF_LOWER_UP = 0x1, 0x10000  # linux/if.h
 RT_SCOPE_LINK = 253  # linux/rtnetlink.h
@@ -30,7 +30,10 @@ NO_ID = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED of linux/net_namespace.h
 
 @dataclass(frozen=True, kw_only=True)
 class KernelLink:
-    """What the kernel says of a link; master and peer are indexes, the peer's in the namespace of the id `netnsid`."""
+    """A link in the kernel.
+
+    `master` and `peer` are indexes; `peer` is an index in the namespace with the id `netnsid`.
+    """
 
     index: int
     name: str
@@ -45,27 +48,27 @@ class KernelLink:
 
     @property
     def owner(self) -> tuple[str, str, str] | None:
-        """The (network, container id, ifname) that its alias names."""
+        """Return the (network, container id, ifname) in its alias, or None."""
         return parse_alias(self.alias)
 
 
 @dataclass(frozen=True)
 class View:
-    """What a namespace has, by the index of the link: links, and addresses that others can reach."""
+    """A namespace's links, and its addresses beyond link scope, by the link's index."""
 
     links: dict[int, KernelLink]
     addresses: dict[int, tuple[str, ...]]
 
 
 @contextmanager
-def kernel() -> Iterator[Any]:
-    """The kernel's view of the network namespace that the thread is in: a pyroute2 IPRoute."""
+def open_kernel() -> Iterator[Any]:
+    """Yield a pyroute2 IPRoute for the thread's network namespace."""
     with IPRoute() as ip:
         yield ip
 
 
-def steady(dump: Callable[..., Iterable[Any]], *arguments: Any, **filters: Any) -> list[Any]:
-    """What a dump of pyroute2 returns, begun anew when a change interrupted it; raises NetlinkDumpInterrupted."""
+def read_dump(dump: Callable[..., Iterable[Any]], *arguments: Any, **filters: Any) -> list[Any]:
+    """Return the messages of a dump; repeat it if a change interrupted it. Raise NetlinkDumpInterrupted."""
     for _ in range(DUMP_TRIES - 1):
         try:
             return list(dump(*arguments, **filters))
@@ -74,8 +77,8 @@ def steady(dump: Callable[..., Iterable[Any]], *arguments: Any, **filters: Any) 
     return list(dump(*arguments, **filters))
 
 
-def named() -> list[str]:
-    """The paths of the namespaces that have a name on this host."""
+def named_paths() -> list[str]:
+    """Return the paths of the host's named namespaces."""
     found = []
     for place in PLACES:
         try:
@@ -85,23 +88,27 @@ def named() -> list[str]:
     return found
 
 
-def by_id(ip: Any, paths: Iterable[str]) -> dict[int, str]:
-    """The namespaces that the kernel has given an id here, as it does for those that a veth leads to; id and path."""
+def paths_by_id(ip: Any, paths: Iterable[str]) -> dict[int, str]:
+    """Return the id and path of each namespace that has an id here; the kernel assigns one if a veth leads there."""
     found: dict[int, str] = {}
     for path in paths:
         try:
             with closing(open_netns(path)) as netns:
                 answer = ip.get_netnsid(fd=netns.descriptor)
-        except (CniError, OSError):  # gone meanwhile, or something else
+        except (CniError, OSError):  # deleted in the meantime, or not a namespace
             continue
         if answer and answer["nsid"] not in (None, NO_ID):
             found.setdefault(answer["nsid"], path)
     return found
 
 
-def inside(path: str) -> View:
-    """Return the view in a namespace. Raises CniError, also if the kernel refuses; OSError if it cannot be entered."""
-    # pyroute2 is not used here: any process in the namespace can send to its sockets, and a message holds 20 KiB.
+def view_inside(path: str) -> View:
+    """Return a namespace's links and addresses. Raise CniError, also if the kernel refuses.
+
+    Raise OSError if the namespace cannot be entered.
+    """
+    # Do not use pyroute2 here: any process in the namespace can send to its sockets, and each of its messages takes 20
+    # KiB.
     with closing(open_netns(path)) as netns, netns, closing(Netlink()) as netlink:
         links = netlink.scan(RTM_GETLINK, None, lambda stream: {one["index"]: _link(one) for one in stream})
         return View(links, netlink.scan(RTM_GETADDR, None, _addresses))
@@ -125,17 +132,17 @@ def _addresses(stream: Iterator[Message]) -> dict[int, tuple[str, ...]]:
 
 
 def view(ip: Any) -> View:
-    """The view of the namespace that an IPRoute was made in."""
-    links = map(kernel_link, steady(ip.link, "dump"))
+    """Return the links and addresses of an IPRoute's namespace."""
+    links = map(kernel_link, read_dump(ip.link, "dump"))
     addresses: dict[int, tuple[str, ...]] = {}
-    for one in steady(ip.addr, "dump"):
+    for one in read_dump(ip.addr, "dump"):
         if one["scope"] < RT_SCOPE_LINK:
             addresses[one["index"]] = (*addresses.get(one["index"], ()), address_of(one))
     return View({link.index: link for link in links}, addresses)
 
 
 def kernel_link(message: Any) -> KernelLink:
-    """From an RTM_NEWLINK or RTM_DELLINK of pyroute2."""
+    """Return the link in an RTM_NEWLINK or RTM_DELLINK of pyroute2."""
     flags = message["flags"]
     return KernelLink(
         index=message["index"],
@@ -152,11 +159,14 @@ def kernel_link(message: Any) -> KernelLink:
 
 
 def address_of(message: Any) -> str:
-    """The address of an RTM_NEWADDR; IFA_ADDRESS alone would be the other end of a point-to-point link."""
+    """Return the address of an RTM_NEWADDR.
+
+    On a point-to-point link IFA_ADDRESS is the address of the other end.
+    """
     return f"{message.get('local') or message.get('address')}/{message['prefixlen']}"
 
 
 def printable(value: object) -> str:
-    """A name from the kernel or a file, which may be anything, as it may be shown."""
+    """Return a name from the kernel or a file without control characters: it may contain anything."""
     whole = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in whole)

@@ -1,7 +1,7 @@
-"""The pod network as an SVG picture for a ticket: text that can be selected, nothing that has to be loaded.
+"""Draw the pod network as an SVG picture for a ticket, with selectable text and no external files.
 
-From top to bottom: title, legend, the host with its uplinks, and each bridge with its pods as cards in rows, all joined
-by lines. Fonts are whatever the reader has, so widths are estimates on the safe side. Lengths are in pixels.
+From top to bottom: title, legend, the host with its uplinks, and each bridge with its pods as cards in rows, joined by
+lines. The reader's fonts are unknown, so widths are estimated generously. Lengths are in pixels.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from shared.cli.view.topology import Bridge, Link, Node, Pod, Port, amounts
 
 PAGE = 1360  # width
 MARGIN = 32
-RAIL = 24  # from a line that leads down to what hangs on it
+RAIL = 24  # from a vertical line to the boxes at it
 GAP = 14  # between cards
-DROP = 18  # between rows of cards, for the lines that join them
+DROP = 18  # between rows of cards, for the connecting lines
 COLUMNS = 5
 CARD = (PAGE - 2 * MARGIN - 2 * RAIL - (COLUMNS - 1) * GAP) / COLUMNS
 LINE = 15
@@ -24,7 +24,7 @@ PADDING = 9
 BAR = 44  # height of a bridge
 WIDTHS = {"name": 8.5, "text": 7.0, "mono": 7.3, "small": 6.7, "tiny": 4.9}  # of a letter, by class of text
 
-# The colours of Okabe and Ito, which people tell apart however they see colours; outline and fill.
+# Okabe and Ito's colours: people with any kind of colour vision can tell them apart. Outline and fill.
 COLOURS = {
     "uplink": ("#009e73", "#eef9f5"),
     "bridge": ("#0072b2", "#dcebf5"),
@@ -57,7 +57,7 @@ text {{ font-family: {SANS}; fill: #1a1a1a }}
 
 @dataclass(frozen=True)
 class Card:
-    """A small box: lines of text with their classes, what a pointer shows, its share of the busiest pod's traffic."""
+    """A small box: lines of text with their classes, a tooltip, its share of the busiest pod's traffic."""
 
     kind: str
     lines: tuple[tuple[str, str], ...]
@@ -66,26 +66,24 @@ class Card:
 
     @property
     def height(self) -> float:
-        """As its lines need."""
+        """Return the height that its lines need."""
         return len(self.lines) * LINE + 2 * PADDING
 
 
 def svg(node: Node) -> str:
-    """The picture's text."""
+    """Return the picture as SVG."""
     picture = Picture(node)
     picture.head()
     picture.host()
     for bridge in node.bridges:
         picture.bridge(bridge)
     picture.others("Pods' links on no bridge", [picture.port(port) for port in node.unbridged])
-    picture.others(
-        "Remembered attachments without a link on the host", [picture.unlinked(pod) for pod in node.unlinked]
-    )
+    picture.others("Cached attachments without a link on the host", [picture.unlinked(pod) for pod in node.unlinked])
     return picture.finish()
 
 
 class Picture:
-    """Draws from the top down; `y` is where the next thing begins."""
+    """A picture that grows from the top down; `y` is the position of the next element."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -95,12 +93,12 @@ class Picture:
         self.page = self._rect(0, 0, PAGE, 0, fill="#ffffff")
         self.wires = ET.SubElement(self.root, "g", {"class": "wire"})  # below all boxes
         self.y = 0.0
-        self.trunk = 0.0  # where the line from the host to the bridges begins
+        self.trunk = 0.0  # the start of the line from the host to the bridges
         ports = [port for bridge in node.bridges for port in bridge.ports] + list(node.unbridged)
         self.busiest = max((_sum(port) for port in ports if port.pod), default=0.0)
 
     def head(self) -> None:
-        """Title, what was measured, legend."""
+        """Draw title, measurement and legend."""
         node, pods = self.node, len(self.node.pods)
         network = f", network {node.network}" if node.network else ""
         self._text(MARGIN, 50, "title", f"Pod network of {node.host}{network}")
@@ -118,7 +116,7 @@ class Picture:
         self.y = 124.0
 
     def host(self) -> None:
-        """The host as a frame around its uplinks."""
+        """Draw the host as a frame around its uplinks."""
         node = self.node
         cards = [
             Card(
@@ -148,7 +146,7 @@ class Picture:
         self.y += DROP
 
     def bridge(self, bridge: Bridge) -> None:
-        """A bridge as a bar over its ports."""
+        """Draw a bridge as a bar above its ports."""
         x, middle = float(MARGIN + RAIL), self.y + BAR / 2
         self._wire(MARGIN + RAIL / 2, self.trunk, MARGIN + RAIL / 2, middle, x, middle)
         self._box(
@@ -167,7 +165,7 @@ class Picture:
         self._grid([self.port(port) for port in bridge.ports])
 
     def others(self, title: str, cards: Sequence[Card]) -> None:
-        """Cards that hang on the host itself."""
+        """Draw cards that are connected to the host itself."""
         if not cards:
             return
         x, middle = float(MARGIN + RAIL), self.y + 10
@@ -177,7 +175,7 @@ class Picture:
         self._grid(cards)
 
     def port(self, port: Port) -> Card:
-        """The card of a bridge's port, or of a pod's link that is none."""
+        """Return the card of a bridge's port, or of a pod's link without a bridge."""
         pod = port.pod
         state = "" if port.state == "up" else f", {port.state}"
         if pod is None:
@@ -192,12 +190,12 @@ class Picture:
         return Card("trouble" if state else kind, (*lines, link, *self._traffic(port)), tip, share)
 
     def unlinked(self, pod: Pod) -> Card:
-        """The card of an attachment without a link on the host."""
+        """Return the card of an attachment without a link on the host."""
         note = "its namespace is gone" if pod.gone else f"{pod.ifname} in its namespace"
         return Card("trouble" if pod.gone else "pod", (*self._pod(pod), (note, "small")), _tip(pod, note))
 
     def finish(self) -> str:
-        """The text, as high as it became."""
+        """Set the picture's height and return it as SVG."""
         height = self.y + MARGIN - DROP
         self.page.set("height", _number(height))
         self.root.set("viewBox", f"0 0 {PAGE} {_number(height)}")
@@ -210,7 +208,7 @@ class Picture:
     def _pod(pod: Pod) -> list[tuple[str, str]]:
         above = " · ".join(part for part in (pod.network, pod.namespace if pod.name else "") if part)
         addresses = [(address, "mono") for address in pod.addresses] or [("no address", "small")]
-        addresses += [("as the runtime remembers", "small")] if pod.addresses_from == "cache" else []
+        addresses += [("from the cache", "small")] if pod.addresses_from == "cache" else []
         name = pod.name or (pod.title if above else pod.netns or "namespace not known")
         return [(above or "owner not known", "small"), (name, "name"), *addresses]
 
@@ -221,7 +219,7 @@ class Picture:
         return [(f"in {received} · out {sent}" if _sum(link) else "no traffic", "small")]
 
     def _grid(self, cards: Sequence[Card]) -> None:
-        """Cards in rows below what they hang on, which ends at `y`."""
+        """Draw rows of cards below the element that ends at `y`."""
         riser, start, last = float(MARGIN + 1.5 * RAIL), self.y, self.y
         for row in _rows(cards):
             bus, top = self.y + DROP / 2, self.y + DROP
@@ -241,7 +239,9 @@ class Picture:
         self._rect(x, y, 4, card.height, group, fill=COLOURS[card.kind][0], rx="2")
         for number, (text, style) in enumerate(card.lines):
             room = CARD - 2 * PADDING - 4
-            small = style == "mono" and len(text) * WIDTHS["mono"] > room  # an address is of use only whole
+            small = (
+                style == "mono" and len(text) * WIDTHS["mono"] > room
+            )  # a shortened address is useless, so use a smaller font
             line = text if small else _fitted(text, room, style)
             self._text(x + 4 + PADDING, y + PADDING + 12 + number * LINE, "tiny" if small else style, line, group)
         if card.share:
@@ -298,7 +298,7 @@ def _tip(pod: Pod | None, link: str) -> str:
 
 
 def _fitted(text: str, width: float, style: str) -> str:
-    """The text, shortened in its middle to what fits: the ends of pods' names differ."""
+    """Return the text, shortened in its middle to the width: names of pods differ at their ends."""
     letters = max(3, int(width / WIDTHS.get(style, WIDTHS["name"])))
     if len(text) <= letters:
         return text

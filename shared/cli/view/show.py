@@ -13,17 +13,17 @@ from rich.progress import Progress
 from rich.text import Text
 from rich.tree import Tree
 
-from shared.cli.networks import Options, guarded, print_json
+from shared.cli.networks import Options, print_json, run_guarded
 from shared.cli.view.mermaid import flowchart
 from shared.cli.view.picture import svg
-from shared.cli.view.survey import look
+from shared.cli.view.survey import read_node
 from shared.cli.view.topology import Bridge, Link, Node, Pod, Port, amounts
 from shared.runtime.cache import Cache
 
 Cell = tuple[str, str]  # text, style
 
-MANY = 20  # pods, from which on looking takes long enough to show that it goes on
-WIDE = 100_000  # columns: in a pipe nothing is wrapped
+MANY = 20  # pods; more take long enough to show the progress
+WIDE = 100_000  # columns; lines in a pipe are not wrapped
 JSON_KEYS = {
     "container_id": "containerID",
     "owner_from": "ownerFrom",
@@ -34,22 +34,25 @@ JSON_KEYS = {
 
 
 class Refused(ValueError):
-    """The kernel or a file system refused what the command needs."""
+    """The kernel or a file system refused an operation that the command needs."""
 
 
 def run(options: Options) -> int:
-    """Look, then draw; 1 where that failed, with the reason on stderr."""
-    return guarded(options, _show)
+    """Look at the network and print it.
+
+    Return 1 if that failed, with the reason on stderr.
+    """
+    return run_guarded(options, _show)
 
 
 def _show(options: Options) -> None:
     try:
         with _Progress() as advance:
-            node = look(options.network or "", options.seconds, Cache(options.cache_dir), advance)
+            node = read_node(options.network or "", options.seconds, Cache(options.cache_dir), advance)
     except OSError as error:
         raise Refused(f"cannot look at the network: {error}") from error
     if options.json:
-        print_json(document(node))
+        print_json(as_document(node))
     elif options.mermaid:
         print(flowchart(node), end="")
     elif options.svg:
@@ -59,11 +62,11 @@ def _show(options: Options) -> None:
             raise Refused(f"--svg {options.svg}: {error.strerror}") from error
     else:
         console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-        console.print(tree(node), soft_wrap=not sys.stdout.isatty())
+        console.print(as_tree(node), soft_wrap=not sys.stdout.isatty())
 
 
 class _Progress:
-    """On a terminal a bar on stderr while many pods are looked into; it goes when they are done."""
+    """A progress bar on stderr while the command looks into many pods."""
 
     def __init__(self) -> None:
         self.bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
@@ -83,8 +86,8 @@ class _Progress:
         self.bar.stop()
 
 
-def document(node: Node) -> dict[str, Any]:
-    """For programs; the keys are those of the CNI specification where it has them."""
+def as_document(node: Node) -> dict[str, Any]:
+    """Return the network as JSON, with the keys of the CNI specification where it has them."""
 
     def keyed(members: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         return {JSON_KEYS.get(key, key): value for key, value in members}
@@ -92,8 +95,8 @@ def document(node: Node) -> dict[str, Any]:
     return asdict(node, dict_factory=keyed)
 
 
-def tree(node: Node) -> Tree:
-    """For a person at a terminal."""
+def as_tree(node: Node) -> Tree:
+    """Return the network as a tree for a terminal."""
     measured = f"traffic over {node.seconds:.3g} s" if node.seconds else "traffic since each link was made"
     whole = Tree(_line([(node.host, "bold"), (node.time, "dim"), (measured, "dim")]), guide_style="dim")
     for line in _aligned(
@@ -111,7 +114,7 @@ def tree(node: Node) -> Tree:
         if ports:
             _add_ports(whole.add(Text(title, "dim")), ports, node)
     if node.unlinked:
-        branch = whole.add(Text("remembered attachments without a link on the host", "dim"))
+        branch = whole.add(Text("cached attachments without a link on the host", "dim"))
         for line in _aligned(_pod(pod) for pod in node.unlinked):
             branch.add(line)
     if not node.pods:
@@ -168,7 +171,7 @@ def _traffic(link: Link, node: Node) -> Cell:
 
 
 def _aligned(rows: Iterable[Sequence[Cell]]) -> list[Text]:
-    """Rows as lines whose columns begin at the same place; a column without any text is left out."""
+    """Return rows as lines with aligned columns; omit columns without text."""
     found = list(rows)
     widths = [max(len(cell[0]) for cell in column) for column in zip(*found, strict=True)]
     kept = [number for number, width in enumerate(widths) if width]

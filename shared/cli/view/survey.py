@@ -1,4 +1,4 @@
-"""Reads a node's pod network: from the kernel, from the pods' namespaces, from the runtime's cached results."""
+"""Read a node's pod network from the kernel, the pods' namespaces and the runtime's cached results."""
 
 from __future__ import annotations
 
@@ -9,34 +9,44 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self
 
-from shared.cli.view.namespaces import KernelLink, View, by_id, inside, kernel, named, printable, steady, view
+from shared.cli.view.namespaces import (
+    KernelLink,
+    View,
+    named_paths,
+    open_kernel,
+    paths_by_id,
+    printable,
+    read_dump,
+    view,
+    view_inside,
+)
 from shared.cli.view.topology import Bridge, Node, Pod, Port, Traffic, Uplink
 from shared.cni.errors import CniError
 from shared.runtime import presence
 from shared.runtime.cache import Cache, Cached
 
-IFLA_STATS_LINK_64 = 0x1  # linux/if_link.h, as a bit of the filter
+IFLA_STATS_LINK_64 = 0x1  # a bit of the filter, linux/if_link.h
 
 Counters = Mapping[int, tuple[int, int]]
 Advance = Callable[[int, int], None]
 Key = tuple[str, str, str]  # network, container id, ifname
 
 
-def look(network: str, seconds: float, cache: Cache, advance: Advance) -> Node:
-    """The node's pod network as it is now, of one network or of all if empty; takes `seconds` to measure traffic.
+def read_node(network: str, seconds: float, cache: Cache, advance: Advance) -> Node:
+    """Return the node's current pod network, of one network or of all if `network` is empty.
 
-    `advance` is told how many pods of how many have been looked into. Raises CacheError, and OSError where the kernel
-    refuses.
+    Measure traffic for `seconds`. `advance` receives the number of inspected pods and the total. Raise CacheError, or
+    OSError if the kernel refuses.
     """
-    with kernel() as ip:
-        host, gateways = view(ip), _gateways(ip)
-        started, before = time.monotonic(), _counters(ip)
-        pods = Pods.found(ip, cache)
-        behind = _look_behind(host.links, pods, advance)
+    with open_kernel() as ip:
+        host, gateways = view(ip), _read_gateways(ip)
+        started, before = time.monotonic(), _read_counters(ip)
+        pods = Pods.read(ip, cache)
+        behind = _find_pods(host.links, pods, advance)
         after = before
         if seconds:
             time.sleep(max(0.0, seconds - (time.monotonic() - started)))
-            seconds, after = time.monotonic() - started, _counters(ip)
+            seconds, after = time.monotonic() - started, _read_counters(ip)
     survey = Survey(host, _traffic(before, after, seconds), behind)
     node = Node(
         host=printable(os.uname().nodename),
@@ -48,17 +58,17 @@ def look(network: str, seconds: float, cache: Cache, advance: Advance) -> Node:
         unbridged=survey.unbridged(),
         unlinked=pods.without_link(),
     )
-    return _only(node, network) if network else node
+    return _limit_to(node, network) if network else node
 
 
 class Survey:
-    """Puts together what was read of the host's links."""
+    """Combine the host's links, addresses, traffic and pods."""
 
     def __init__(self, host: View, traffic: Mapping[int, Traffic], behind: Mapping[int, Pod | None]) -> None:
         self.links, self.addresses, self.traffic, self.behind = host.links, host.addresses, traffic, behind
 
     def uplinks(self, gateways: Mapping[int, list[str]]) -> tuple[Uplink, ...]:
-        """The links with default routes."""
+        """Return the links with default routes."""
         return tuple(
             Uplink(**self._facts(self.links[index]), gateways=tuple(via))
             for index, via in gateways.items()
@@ -66,7 +76,7 @@ class Survey:
         )
 
     def bridges(self) -> tuple[Bridge, ...]:
-        """All bridges, with all their ports."""
+        """Return all bridges with all their ports."""
         ports: dict[int, list[Port]] = {}
         for index in self.behind:
             link = self.links[index]
@@ -79,13 +89,13 @@ class Survey:
         )
 
     def unbridged(self) -> tuple[Port, ...]:
-        """The pods' links that are no ports."""
+        """Return the pods' links that are not ports of a bridge."""
         mine = (self.links[index] for index in self.behind)
         return tuple(self._port(link) for link in mine if not is_port(link, self.links))
 
     def _port(self, link: KernelLink) -> Port:
         pod, facts = self.behind[link.index], self._facts(link)
-        if pod and facts["traffic"]:  # what the host sends there, the pod receives
+        if pod and facts["traffic"]:  # the host sends what the pod receives
             facts["traffic"] = Traffic(facts["traffic"].sent, facts["traffic"].received)
         peer = self.links.get(link.peer) if link.peer is not None and link.netnsid is None else None
         return Port(**facts, pod=pod, peer=peer.name if peer else "")
@@ -103,7 +113,7 @@ class Survey:
 
 
 class Pods:
-    """Finds out what is behind a link: by its alias, the kernel's ids of namespaces, and the cached results."""
+    """Find the pod behind a link by its alias, the kernel's ids of namespaces, and the cached results."""
 
     def __init__(self, paths: Mapping[int, str], entries: Iterable[Cached]) -> None:
         self.paths = paths
@@ -115,27 +125,30 @@ class Pods:
             key = (entry.network, mine.container_id, mine.ifname)
             self.entries[key] = entry
             self.by_host_end.update(dict.fromkeys(host_ends(entry), key))
-            self.by_place[_file(mine.netns), mine.ifname] = key
+            self.by_place[_identity(mine.netns), mine.ifname] = key
         self.reached: set[Key] = set()
 
     @classmethod
-    def found(cls, ip: Any, cache: Cache) -> Self:
-        """With all namespaces and cached results of now. Raises CacheError."""
+    def read(cls, ip: Any, cache: Cache) -> Self:
+        """Read all namespaces and cached results. Raise CacheError."""
         entries = [entry for entry in cache.attachments() if entry.attachment.ifname != "lo"]
-        return cls(by_id(ip, [*named(), *(entry.attachment.netns for entry in entries)]), entries)
+        return cls(paths_by_id(ip, [*named_paths(), *(entry.attachment.netns for entry in entries)]), entries)
 
     def knows(self, link: KernelLink) -> bool:
-        """Whether the link leads to a pod, without looking into the pod; an ifb only holds back what one sends."""
+        """Return True if the link leads to a pod, without looking into the pod.
+
+        An ifb is no such link: it only delays a pod's packets.
+        """
         if link.kind == "ifb":
             return False
         return link.owner is not None or (link.kind != "bridge" and link.name in self.by_host_end)
 
     def behind(self, link: KernelLink) -> Pod | None:
-        """The pod at the link's other end, None for a link that leads into none."""
+        """Return the pod at the link's other end, None if it leads to none."""
         if link.netnsid is None and not self.knows(link):
             return None
         path = self.paths.get(link.netnsid, "") if link.netnsid is not None else ""
-        inner = _inner(path)
+        inner = _view_inside(path)
         there = inner.links.get(link.peer) if inner and link.peer is not None else None
         pod = self.owner(link, path, there.name if there else "")
         if inner and there:
@@ -144,8 +157,8 @@ class Pods:
         return replace(pod, netns=printable(path) or pod.netns)
 
     def owner(self, link: KernelLink, path: str, ifname: str) -> Pod:
-        """What alias and cache tell of the attachment that has a link, and `ifname` in the namespace at a path."""
-        key = link.owner or self.by_host_end.get(link.name) or self.by_place.get((_file(path), ifname))
+        """Return the attachment of a link, from the alias or the cache; `ifname` is in the namespace at `path`."""
+        key = link.owner or self.by_host_end.get(link.name) or self.by_place.get((_identity(path), ifname))
         if key is None:
             return Pod()
         self.reached.add(key)
@@ -157,12 +170,12 @@ class Pods:
         return replace(pod, network=network, container_id=container_id, ifname=ifname, owner_from="alias")
 
     def without_link(self) -> tuple[Pod, ...]:
-        """The remembered attachments that no link led to: of plugins without one on the host, and left-overs."""
+        """Return the cached attachments without a link on the host: their plugin creates none, or it is gone."""
         return tuple(self._inside(entry) for key, entry in self.entries.items() if key not in self.reached)
 
     @staticmethod
     def _inside(entry: Cached) -> Pod:
-        pod, inner = from_cache(entry), _inner(entry.attachment.netns)
+        pod, inner = from_cache(entry), _view_inside(entry.attachment.netns)
         if inner is None:
             return replace(pod, gone=presence.of_namespace(entry.attachment.netns) == presence.GONE)
         for index, link in inner.links.items():
@@ -172,12 +185,12 @@ class Pods:
 
 
 def host_ends(entry: Cached) -> list[str]:
-    """The names of the links on the host that a cached result has; the pod's own have a sandbox."""
+    """Return the names of the host links in a cached result; links of the pod have a sandbox."""
     return [printable(one.get("name")) for one in _objects(entry, "interfaces") if not one.get("sandbox")]
 
 
 def from_cache(entry: Cached) -> Pod:
-    """What the cache tells of an attachment; the addresses are those of the ADD."""
+    """Return the cached facts of an attachment, with the addresses of its ADD."""
     mine, result = entry.attachment, entry.result or {}
     addresses = [one.get("address") for one in _objects(entry, "ips")]
     addresses += [one.get("ip") for key in ("ip4", "ip6") if isinstance(one := result.get(key), dict)]  # before 0.3.0
@@ -195,19 +208,19 @@ def from_cache(entry: Cached) -> Pod:
 
 
 def _objects(entry: Cached, key: str) -> list[dict[str, Any]]:
-    """The objects of a list in a cached result, which may hold anything."""
+    """Return the objects of a list in a cached result, which may contain anything."""
     found = (entry.result or {}).get(key)
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def is_port(link: KernelLink, links: Mapping[int, KernelLink]) -> bool:
-    """Whether the link is the port of a bridge."""
+    """Return True if the link is a port of a bridge."""
     master = links.get(link.master) if link.master is not None else None
     return master is not None and master.kind == "bridge"
 
 
-def _look_behind(links: Mapping[int, KernelLink], pods: Pods, advance: Advance) -> dict[int, Pod | None]:
-    """By index, for all ports and all pods' links, the pod; None where there is none."""
+def _find_pods(links: Mapping[int, KernelLink], pods: Pods, advance: Advance) -> dict[int, Pod | None]:
+    """Return the pod, or None, behind each port and each link of a pod, by index."""
     mine = [link for link in links.values() if is_port(link, links) or pods.knows(link)]
     found = {}
     for done, link in enumerate(mine):
@@ -216,16 +229,16 @@ def _look_behind(links: Mapping[int, KernelLink], pods: Pods, advance: Advance) 
     return found
 
 
-def _inner(path: str) -> View | None:
-    """What is in a namespace; None where it is gone or cannot be entered."""
+def _view_inside(path: str) -> View | None:
+    """Return a namespace's links and addresses, None if it is gone or cannot be entered."""
     try:
-        return inside(path) if path else None
+        return view_inside(path) if path else None
     except (CniError, OSError):  # NetlinkError is an OSError
         return None
 
 
-def _file(path: str) -> tuple[int, int] | str:
-    """What tells whether two paths lead to one namespace."""
+def _identity(path: str) -> tuple[int, int] | str:
+    """Return a value that is equal for paths of the same namespace."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -233,10 +246,10 @@ def _file(path: str) -> tuple[int, int] | str:
     return status.st_dev, status.st_ino
 
 
-def _gateways(ip: Any) -> dict[int, list[str]]:
-    """By link, where the default routes of the main table lead; nowhere, for one without a gateway."""
+def _read_gateways(ip: Any) -> dict[int, list[str]]:
+    """Return the gateways of the main table's default routes by link; a link without a gateway has none."""
     found: dict[int, list[str]] = {}
-    for route in steady(ip.get_default_routes):
+    for route in read_dump(ip.get_default_routes):
         for hop in route.get("multipath") or [route]:
             index = hop.get("oif")
             if index is None:
@@ -248,10 +261,10 @@ def _gateways(ip: Any) -> dict[int, list[str]]:
     return found
 
 
-def _counters(ip: Any) -> Counters:
-    """By link, the bytes received and sent."""
+def _read_counters(ip: Any) -> Counters:
+    """Return the bytes received and sent by link."""
     found = {}
-    for message in steady(ip.stats, "dump", filter_mask=IFLA_STATS_LINK_64):
+    for message in read_dump(ip.stats, "dump", filter_mask=IFLA_STATS_LINK_64):
         counted = message.get("IFLA_STATS_LINK_64")
         if counted:
             found[message["ifindex"]] = (counted["rx_bytes"], counted["tx_bytes"])
@@ -259,7 +272,7 @@ def _counters(ip: Any) -> Counters:
 
 
 def _traffic(before: Counters, after: Counters, seconds: float) -> dict[int, Traffic]:
-    """The difference by second, or the totals where no time passed; nothing for a link that was not there all along."""
+    """Return the traffic per second, or the totals if no time passed. Omit links that did not exist throughout."""
     if not seconds:
         return {index: Traffic(*counted) for index, counted in after.items()}
     return {
@@ -269,8 +282,8 @@ def _traffic(before: Counters, after: Counters, seconds: float) -> dict[int, Tra
     }
 
 
-def _only(node: Node, network: str) -> Node:
-    """What belongs to one network."""
+def _limit_to(node: Node, network: str) -> Node:
+    """Return the part of the node that belongs to one network."""
 
     def mine(ports: Iterable[Port]) -> tuple[Port, ...]:
         return tuple(port for port in ports if port.pod and port.pod.network == network)

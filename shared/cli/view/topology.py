@@ -1,4 +1,4 @@
-"""A node's pod network as one model, of which there are several pictures: uplinks, bridges, ports, pods."""
+"""Model a node's pod network for all outputs: uplinks, bridges, ports, pods."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from rich.filesize import decimal
 
-SHORT_ID = 13  # characters of a container id that tell it from others
+SHORT_ID = 13  # characters of a container id that identify it
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a pod, a bridge or an uplink received and sent: bytes a second, or bytes since it was made."""
+    """Bytes received and sent, per second or since the link was created."""
 
     received: float
     sent: float
@@ -19,7 +19,7 @@ class Traffic:
 
 @dataclass(frozen=True, kw_only=True)
 class Pod:
-    """An attachment. Whatever could not be found out is empty, all of it for the pod of a link that nobody knows."""
+    """An attachment. Unknown values are empty; all are empty if the owner of a pod's link is unknown."""
 
     network: str = ""
     container_id: str = ""
@@ -30,18 +30,18 @@ class Pod:
     addresses: tuple[str, ...] = ()
     owner_from: str = ""  # "alias" or "cache"
     addresses_from: str = ""  # "namespace" or "cache"
-    gone: bool = False  # its namespace is no more
+    gone: bool = False  # its namespace no longer exists
 
     @property
     def title(self) -> str:
-        """What a person calls the pod."""
+        """Return the pod's name for people."""
         if self.name:
             return f"{self.namespace}/{self.name}" if self.namespace else self.name
         return shortened(self.container_id) or "owner not known"
 
     @property
     def attachment(self) -> str:
-        """The attachment as the host link's alias writes it, with a short container id."""
+        """Return the attachment in the form of the host link's alias, with a short container id."""
         return f"{self.network}/{shortened(self.container_id)}/{self.ifname}" if self.container_id else ""
 
 
@@ -67,7 +67,7 @@ class Uplink(Link):
 
 @dataclass(frozen=True, kw_only=True)
 class Port(Link):
-    """A port of a bridge: a pod's link, or one of the host's own, of which `peer` may be the other end."""
+    """A port of a bridge: a pod's link, or a link of the host with `peer` as its other end."""
 
     peer: str = ""
     pod: Pod | None = None
@@ -82,7 +82,7 @@ class Bridge(Link):
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """All of it. `seconds` is the time that traffic was measured for, 0 where it is totals."""
+    """The whole network. `seconds` is the time of the traffic measurement, 0 for totals."""
 
     host: str
     time: str
@@ -90,22 +90,22 @@ class Node:
     network: str = ""
     uplinks: tuple[Uplink, ...] = ()
     bridges: tuple[Bridge, ...] = ()
-    unbridged: tuple[Port, ...] = ()  # pods' links that are no bridge's port
-    unlinked: tuple[Pod, ...] = ()  # remembered attachments without a link on the host
+    unbridged: tuple[Port, ...] = ()  # pods' links that are not ports of a bridge
+    unlinked: tuple[Pod, ...] = ()  # cached attachments without a link on the host
 
     @property
     def pods(self) -> list[Pod]:
-        """All attachments, those of unknown owners included."""
+        """Return all attachments, including those of unknown owners."""
         ports = [port for bridge in self.bridges for port in bridge.ports] + list(self.unbridged)
         return [port.pod for port in ports if port.pod] + list(self.unlinked)
 
 
 def shortened(container_id: str) -> str:
-    """A container id as people write it: runtimes' own have 64 digits."""
+    """Return a container id as people write it: runtimes' ids have 64 digits."""
     return container_id if len(container_id) <= SHORT_ID + 7 else container_id[:SHORT_ID]
 
 
 def amounts(traffic: Traffic, seconds: float) -> tuple[str, str]:
-    """What was received and sent, for people."""
+    """Return the traffic received and sent as text."""
     unit = "/s" if seconds else ""
     return decimal(round(traffic.received)) + unit, decimal(round(traffic.sent)) + unit

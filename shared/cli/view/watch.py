@@ -1,6 +1,6 @@
-"""What netlink's messages say that was not known: a pod network's events.
+"""Turn netlink messages into events of a pod network: report only changes to the known state.
 
-Which pod a namespace is of is known from the link of the host that leads there.
+The host's link that leads to a namespace tells the namespace's pod.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from shared.cli.view.namespaces import (
     KernelLink,
     View,
     address_of,
-    inside,
     kernel_link,
     printable,
     view,
+    view_inside,
 )
 from shared.cli.view.survey import Pods, is_port
 from shared.cli.view.topology import Pod
 from shared.cni.errors import CniError
 from shared.runtime.cache import Cache
 
-HERE = -1  # in place of a namespace's id: the host's own
+HERE = -1  # in place of a namespace's id: the host itself
 RT_TABLE_MAIN, RT_TABLE_LOCAL = 254, 255  # linux/rtnetlink.h
-RTM_F_CLONED = 0x200  # linux/rtnetlink.h: a cache's entry, not a route
+RTM_F_CLONED = 0x200  # linux/rtnetlink.h: an entry of a cache, not a route
 IFA_F_DADFAILED = 0x8  # linux/if_addr.h
-LINK_LOCAL = ("fe80:", "ff00:")  # routes to these come and go with each link
+LINK_LOCAL = ("fe80:", "ff00:")  # their routes come and go with each link
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened: to the `subject` link, address, route or monitor, in the host or in a pod."""
+    """A change of the `subject` link, address, route or monitor, on the host or in a pod."""
 
     subject: str
     change: str
@@ -48,62 +48,64 @@ class Event:
 
 
 class Watch:
-    """What is known of links and addresses, by namespace id and index, so that a message tells what has changed."""
+    """The known links and addresses, by namespace id and index, to find the change in a message."""
 
     def __init__(self, ip: Any, cache: Cache) -> None:
         self.ip, self.cache = ip, cache
-        self.own_networks: dict[str, set[str]] = {}  # of the pods that a bridge has had since the start
+        self.own_networks: dict[str, set[str]] = {}  # the networks of a bridge's pods since the start
         self._read()
 
     def _read(self) -> None:
         host = view(self.ip)
         self.stamp = self._stamp()
-        self.pods = Pods.found(self.ip, self.cache)
+        self.pods = Pods.read(self.ip, self.cache)
         self.views = {HERE: host}
-        self.ends: dict[int, dict[int, KernelLink]] = {}  # the host's ends of pods' links, by where they lead
+        self.ends: dict[
+            int, dict[int, KernelLink]
+        ] = {}  # the host's ends of pods' links, by the namespace that they lead to
         for link in host.links.values():
             self._learn(link)
         for netnsid in self.ends:
             try:
-                self.views[netnsid] = inside(self.pods.paths[netnsid])
-            except (KeyError, CniError, OSError):  # no name, or gone meanwhile
+                self.views[netnsid] = view_inside(self.pods.paths[netnsid])
+            except (KeyError, CniError, OSError):  # without a name, or deleted in the meantime
                 self.views[netnsid] = View({}, {})
 
     def _stamp(self) -> tuple[int, ...]:
-        """Another one when a namespace or a cached result has been added or removed since."""
+        """Return a value that changes when a namespace or a cached result is added or removed."""
         return tuple(_changed(place) for place in (self.cache.results, *PLACES))
 
     def _learn(self, link: KernelLink) -> None:
-        """Remembers where a link leads, and which networks a bridge serves."""
+        """Record the namespace that a link leads to, and the networks that a bridge serves."""
         if link.netnsid is not None and link.peer is not None:
             self.ends.setdefault(link.netnsid, {})[link.peer] = link
         links = self.views[HERE].links
         if link.owner and is_port(link, links) and link.master is not None:
             self.own_networks.setdefault(links[link.master].name, set()).add(link.owner[0])
 
-    def started(self) -> Event:
-        """The first event: from now on nothing is missed."""
+    def start_event(self) -> Event:
+        """Return the first event: from now on no event is missed."""
         bridges = [link.name for link in self.views[HERE].links.values() if link.kind == "bridge"]
         text = f"{len(self.ends)} namespaces of pods; bridges: {' '.join(bridges) or 'none'}"
         return Event(subject="monitor", change="started", detail=text)
 
-    def missed(self) -> list[Event]:
-        """After the kernel had to drop messages: begins anew with what is there now."""
+    def read_again(self) -> list[Event]:
+        """Read everything again after the kernel dropped messages."""
         self._read()
-        text = "more happened at once than could be read; what it was is not known"
+        text = "the kernel dropped events that came too fast; the current state was read again"
         return [Event(subject="monitor", change="missed", detail=text)]
 
-    def told(self, messages: Iterator[Any], netnsid: int) -> Iterator[Event]:
-        """What messages from a namespace say that was not known."""
+    def events_in(self, messages: Iterator[Any], netnsid: int) -> Iterator[Event]:
+        """Return the events in messages from a namespace."""
         for message in messages:
             kind = message["event"]
             if message["header"].get("error") is not None:
                 continue
-            if kind == "RTM_DELNSID" and netnsid == HERE:  # the id will be another namespace's
+            if kind == "RTM_DELNSID" and netnsid == HERE:  # The kernel will assign the id to another namespace.
                 self.ends.pop(message.get("NETNSA_NSID"), None)
                 self.views.pop(message.get("NETNSA_NSID"), None)
             elif kind in ("RTM_NEWLINK", "RTM_DELLINK"):
-                if message["family"] == socket.AF_UNSPEC:  # not of a bridge's own view of its port
+                if message["family"] == socket.AF_UNSPEC:  # not a bridge's own message about its port
                     yield from self._link(kernel_link(message), netnsid, gone=kind == "RTM_DELLINK")
             elif kind in ("RTM_NEWADDR", "RTM_DELADDR"):
                 yield from self._address(message, netnsid, gone=kind == "RTM_DELADDR")
@@ -111,7 +113,7 @@ class Watch:
                 yield from self._route(message, netnsid, gone=kind == "RTM_DELROUTE")
 
     def concerns(self, event: Event, network: str) -> bool:
-        """Whether an event is about the network: about one of its pods, or a bridge that has had one."""
+        """Return True if an event concerns the network: one of its pods, or a bridge that has had one."""
         if not network or event.subject == "monitor" or (event.pod and event.pod.network == network):
             return True
         return event.netnsid == HERE and network in self.own_networks.get(event.link, ())
@@ -119,9 +121,10 @@ class Watch:
     def _link(self, link: KernelLink, netnsid: int, *, gone: bool) -> Iterator[Event]:
         links = self.views.setdefault(netnsid, View({}, {})).links
         before = links.get(link.index)
-        if before and link.netnsid is None:  # not told of a link whose other end is going
+        # The message of a link with a deleted other end does not name that end.
+        if before and link.netnsid is None:
             link = replace(link, netnsid=before.netnsid, peer=before.peer)
-        elif before and before.netnsid is None:  # it has become a pod's only now
+        elif before and before.netnsid is None:  # it has just become a pod's link
             before = None
         links[link.index] = link
         if netnsid == HERE:
@@ -164,7 +167,7 @@ class Watch:
             change = "duplicate"
         elif gone or address not in known:
             change = "removed" if gone else "added"
-        else:  # its lifetime, or the end of a duplicate's search
+        else:  # a change of its lifetime, or the end of duplicate detection
             return
         name = self._name(netnsid, index) or printable(message.get("label"))
         event = Event(subject="address", change=change, link=name, detail=address)
@@ -188,13 +191,13 @@ class Watch:
         yield from self._placed(event, netnsid, index)
 
     def _placed(self, event: Event, netnsid: int, index: int) -> Iterator[Event]:
-        """The event with its place and pod; nothing where the link is no pod's and has nothing to do with a bridge."""
+        """Return the event with its place and pod. Return none if the link concerns neither a pod nor a bridge."""
         link = self.views[HERE].links.get(index) if netnsid == HERE else self._end(netnsid, index)
         if link and (netnsid != HERE or event.change == "left" or self._is_ours(link)):
             yield replace(event, netnsid=netnsid, pod=self._pod(link))
 
     def _end(self, netnsid: int, index: int) -> KernelLink | None:
-        """The host's end of a pod's link, or for its other links, such as lo, any that leads into the pod."""
+        """Return the host's end of a pod's link. For the pod's other links, such as lo, return any link to the pod."""
         ends = self.ends.get(netnsid, {})
         return ends.get(index) or next(iter(ends.values()), None)
 
@@ -206,9 +209,9 @@ class Watch:
         if link.netnsid is None and link.owner is None:
             return None
         pod = self._known(link)
-        if not pod.name and self._stamp() != self.stamp:  # the runtime remembers an attachment after it was made
+        if not pod.name and self._stamp() != self.stamp:  # The runtime caches an attachment after it was created.
             self.stamp = self._stamp()
-            self.pods = Pods.found(self.ip, self.cache)
+            self.pods = Pods.read(self.ip, self.cache)
             pod = self._known(link)
         return pod
 
