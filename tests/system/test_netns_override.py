@@ -215,7 +215,7 @@ def test_the_library_and_cnitool_pass_it_on(host: PretendHost, installed: Any) -
     host.run("sh", "-ec", f"mkdir -p /run/netns; : >{path}; mount --bind {OWN} {path}")
     cnitool("add", "net", path)
     cnitool("check", "net", path)
-    assert "stays" in cnitool("gc", "--dry-run", "net", on=False)
+    assert "keep" in cnitool("gc", "--dry-run", "net", on=False)
     cnitool("gc", "net", on=False)
     assert "eth0" in Own(host, "").links()
     cnitool("del", "net", path)
