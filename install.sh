@@ -239,7 +239,7 @@ choose_tools_python() { # -> tools_python, empty if there is none
 python_runs() { "$python" -I -S -B -W ignore -X no_debug_ranges - "$@" 2>&1; }
 
 # Imports every executable's module, too, to detect a Python that lacks part of its standard library.
-read_source() { # -> version, cache_tag, names
+read_source() { # -> version, cache_tag, names, modules: the plugins' as a dict of Python
     local facts
     facts=$(python_runs "$source_dir" <<'EOF'
 import importlib
@@ -249,16 +249,18 @@ import sys
 sys.path.insert(0, sys.argv[1])
 with open(sys.argv[1] + "/pyproject.toml", encoding="utf-8") as file:
     version = re.search(r'^version = "(.*)"$', file.read(), re.MULTILINE).group(1)
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 
 for word in (version, *PLUGINS):
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", word):
         sys.exit(f"{word!r} cannot be a file name here")
 for module in PLUGINS.values():
     importlib.import_module(module)
-print(version, sys.implementation.cache_tag, *sorted(PLUGINS), "cnitool")
+print(PLUGINS)
+print(version, sys.implementation.cache_tag, *PLUGINS, "cnitool")
 EOF
     ) || die "cannot install from $source_dir with $python: ${facts##*$'\n'}"
+    modules=${facts%$'\n'*} modules=${modules##*$'\n'}
     facts=${facts##*$'\n'}
     read -r version cache_tag facts <<<"$facts"
     read -r -a names <<<"$facts"
@@ -382,7 +384,7 @@ except BaseException as error:
         posix.write(1, (answer % (code, why)).encode())
     finally:
         posix._exit(1)
-main("$tree", "$1")
+main("$tree", "$1", $modules)
 EOF
 }
 

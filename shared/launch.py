@@ -10,16 +10,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-PLUGINS = {
-    "bandwidth": "plugins.bandwidth",
-    "bridge": "plugins.bridge",
-    "firewall": "plugins.firewall",
-    "host-local": "ipam.host_local",
-    "loopback": "plugins.loopback",
-    "portmap": "plugins.portmap",
-    "tuning": "plugins.tuning",
-}
-
 
 def _hold_standard_descriptors() -> None:
     """Open descriptors 0, 1 and 2 if they are closed, so that no other file takes their place.
@@ -37,12 +27,12 @@ def _hold_standard_descriptors() -> None:
                 posix.open("/", posix.O_RDONLY)
 
 
-def main(tree: str, name: str) -> NoReturn:
-    """Run a plugin of the installation in `tree`.
+def main(tree: str, name: str, plugins: dict[str, str]) -> NoReturn:
+    """Run plugin `name` of the installation in `tree`; `plugins` are the modules of its executables.
 
     Leave with _exit: the interpreter's own clean-up takes 1.3 ms, and nothing is buffered.
     """
     _hold_standard_descriptors()
-    suite.plugins = PLUGINS
+    suite.plugins = plugins
     suite.tree = tree
-    posix._exit(plugin.serve(PLUGINS[name]))
+    posix._exit(plugin.serve(plugins[name]))

@@ -139,6 +139,9 @@ class Pool:
         self.lease = Lease(call.container_id, call.ifname)
 
 
+read = Pool  # for validate, which touches nothing
+
+
 def _range_set(path: str, entries: list[Any]) -> RangeSet:
     ranges = []
     for number, entry in enumerate(entries):

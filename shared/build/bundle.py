@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 from types import CodeType, ModuleType
 
+from shared.executables import PLUGINS
 from shared.preload import Bundle, digest
 
 PACKAGES = ("shared", "plugins", "ipam")
-OPERATOR_TIER = ("shared/build/", "shared/cli/", "shared/runtime/")
+OPERATOR_TIER = ("shared/build/", "shared/cli/", "shared/executables.py", "shared/runtime/")
 
 
 class Leaner(ast.NodeTransformer):
@@ -80,14 +81,14 @@ class Recording(Bundle):
         self.finished.append(module.__name__)
 
 
-def order_for(executable: str, packages: list[str], modules: dict[str, bytes]) -> list[str]:
-    """Return the modules that every call of an executable needs, each after its own imports."""
+def order_for(plugin: str, packages: list[str], modules: dict[str, bytes]) -> list[str]:
+    """Return the modules that every call of a plugin needs, each after its own imports."""
     for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
         del sys.modules[name]
     recording = Recording(packages, modules)
     sys.meta_path.insert(0, recording)
-    launch = importlib.import_module("shared.launch")
-    importlib.import_module(launch.PLUGINS[executable])
+    importlib.import_module("shared.launch")
+    importlib.import_module(plugin)
     sys.meta_path.remove(recording)
     return recording.finished
 
@@ -108,9 +109,7 @@ def build(tree: Path, final: str) -> bytes:
             modules[name] = marshal.dumps(compiled(source, f"{final}/{relative}"))
             if relative.endswith("__init__.py"):
                 packages.append(name)
-    from shared.launch import PLUGINS
-
-    orders = {executable: order_for(executable, packages, modules) for executable in list(PLUGINS)}
+    orders = {executable: order_for(plugin, packages, modules) for executable, plugin in PLUGINS.items()}
     preload = marshal.loads(modules["shared.preload"])  # noqa: S302
     length = 0
     while True:  # the index holds offsets that depend on its own length

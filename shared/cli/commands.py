@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.cni.ip import Prefix
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 
 CONF_DIR = "/etc/cni/net.d"
 CACHE_DIR = "/var/lib/cni"

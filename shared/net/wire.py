@@ -277,7 +277,8 @@ STRUCTURES["address"] = (("family", "prefixlen", "flags", "scope", "index"), "=B
 
 _route: dict[str, tuple[int, str]] = {
     "RTA_DST": (1, "ip"), "RTA_OIF": (4, "u32"), "RTA_GATEWAY": (5, "ip"), "RTA_PRIORITY": (6, "u32"),
-    "RTA_METRICS": (8, "route/metrics"), "RTA_MULTIPATH": (9, "bytes"), "RTA_TABLE": (15, "u32"),
+    "RTA_PREFSRC": (7, "ip"), "RTA_METRICS": (8, "route/metrics"), "RTA_MULTIPATH": (9, "bytes"),
+    "RTA_TABLE": (15, "u32"),
 }
 
 STRUCTURES["route"] = (("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags"), "=BBBBBBBBI", _route)

@@ -23,7 +23,7 @@ from tests.pretend import PretendHost
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ROUNDS, QUICK_ROUNDS = 40, 15
-NEEDED = ("loopback", "bridge", "host-local", "portmap", "firewall", "bandwidth")
+NEEDED = ("loopback", "bridge", "host-local", "portmap", "firewall", "bandwidth", "ptp")
 
 
 def arguments() -> argparse.Namespace:

@@ -350,7 +350,12 @@ class Bench:
     def run(self) -> Samples:
         progress("making the networks")
         plain = self.bridge("none", "")
-        pairs = [self.loopback(), plain, self.bridge("dual", "dual stack", dual=True)]
+        pairs = [
+            self.loopback(),
+            plain,
+            self.bridge("dual", "dual stack", dual=True),
+            self.bridge("ptp", "", plugin="ptp"),
+        ]
         for backend in BACKENDS:
             pairs += [
                 make(self, backend, f"{backend[:1]}0", "") for make in (Bench.masquerading, Bench.ports, Bench.chain)

@@ -1,4 +1,4 @@
-"""The table, as data: calls that a runtime may make of loopback, host-local, bridge, portmap and tuning.
+"""The table of a runtime's calls to each plugin, as data.
 
 The reference here is v1.1.1 (specification up to 1.0.0); the system tests cover keys that are newer (vlanTrunk,
 preserveDefaultVlan, portIsolation, enabledad, disableContainerInterface, mtu "auto").
@@ -819,6 +819,47 @@ def firewall_cases() -> dict[str, list[Step]]:
     }
 
 
+def ptp_cases() -> dict[str, list[Step]]:
+    """ptp: both families, every version, masquerading by iptables, mistakes, lost pieces."""
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+
+    def pair(*sets: Any, **keys: Any) -> dict[str, Any]:
+        return net("ptp", ipam=pool(*(sets or (V4, V6)), routes=routes[: len(sets or routes)]), **keys)
+
+    dual, masqueraded = pair(), pair(ipMasq=True, ipMasqBackend="iptables")
+    mistakes: dict[str, dict[str, Any]] = {
+        "mtu that is text": {"mtu": "1400"},
+        "ipMasq that is text": {"ipMasq": "true"},
+        "ipam plugin missing": {"ipam": {"type": "absent"}},
+    }
+    losses = {
+        "link down": "pod a ip link set eth0 down",
+        "address": "pod a ip addr del 10.1.0.2/24 dev eth0",
+        "route": "pod a ip route del default",
+    }
+    return {
+        **{f"version {v}": life(pair(cniVersion=v)) for v in VERSIONS},
+        "VERSION": [version("ptp", {"cniVersion": "1.0.0"})],
+        "IPv4 only": life(pair(V4)),
+        "IPv6 only": life(net("ptp", ipam=pool(V6, routes=routes[1:]))),
+        "no routes": life(net("ptp", ipam=pool(V4, V6))),
+        "mtu": life(pair(mtu=1400)),
+        "dns": life(pair(dns={"nameservers": ["10.1.0.1"], "search": ["example.org"]})),
+        "ipMasq": life(masqueraded),
+        "ipMasq, netns empty": [add(masqueraded), delete(masqueraded, pod="", id="c-a")],
+        "several pods": [add(dual), add(dual, pod="b"), check(dual), delete(dual), check(dual, pod="b")],
+        "kubelet": life(dual, args=K8S),
+        "exhausted": [add(c := pair("10.1.0.0/30")), add(c, pod="b", fails=True), delete(c, pod="b")],
+        "ADD twice": [add(dual), add(dual, fails=True)],
+        "ADD netns gone": [add(dual, before="drop a", fails=True)],
+        "DEL twice": [add(dual), delete(dual), delete(dual)],
+        "DEL of nothing": [delete(dual)],
+        "DEL netns gone": [add(dual), delete(dual, before="drop a")],
+        **{f"CHECK {name}": [add(dual), check(dual, fails=True, before=loss)] for name, loss in losses.items()},
+        **{f"invalid: {name}": [add(pair() | keys, fails=True)] for name, keys in mistakes.items()},
+    }
+
+
 def hand_over_cases() -> dict[str, list[Step]]:
     """Return the cases in which one suite begins and the other takes over on the same bridge and store.
 
@@ -842,6 +883,13 @@ def hand_over_cases() -> dict[str, list[Step]]:
     )  # fmt: skip
     cases |= {
         "host ports by iptables": [add(dual), add(mapped, previous=True), delete(mapped, by=1), delete(dual, by=1)],
+        "ptp": [
+            add(c := net("ptp", ipam=pool(V4, V6))),
+            add(c, pod="b", by=1),
+            check(c, by=1),
+            delete(c, by=1),
+            delete(c, pod="b"),
+        ],
         "loopback": [add(lo, ifname="lo"), check(lo, ifname="lo", by=1), delete(lo, ifname="lo", by=1)],
         "no ipam": [add(no_ipam()), delete(no_ipam(), by=1)],
         "mac and hairpin": [
@@ -957,6 +1005,7 @@ GROUPS = {
     "firewall": firewall_cases,
     "tuning": tuning_cases,
     "bandwidth": bandwidth_cases,
+    "ptp": ptp_cases,
     "hand-over": hand_over_cases,
 }
 CASES = tuple(Case(f"{group}/{name}", steps) for group, make in GROUPS.items() for name, steps in make().items())

@@ -233,6 +233,39 @@ KNOWN = (
         ["bridge/dns of ipam", "bridge/ipam static"],
     ),
     Known("bridge CHECK: status: 1 -> 0", "CHECK works without ipam", ["bridge/no ipam, CHECK"]),
+    # ptp
+    *(
+        Known(f"ptp ADD: {where}", reason, ["ptp/version 1.0.0"], everywhere=True)
+        for where, reason in (
+            ("pod ? link eth? ipv4 arp_notify: 0 -> 1", "the kernel announces the pod's addresses when its MAC is set"),
+            ("pod ? link eth? ipv6 ndisc_notify: 0 -> 1", "the same for IPv6"),
+            ("pod ? link eth? ipv6 accept_ra: 1 -> 0", "no pod takes a router's advertisements (CVE-2020-10749)"),
+            ("pod ? link eth? ipv6 accept_dad: 1 -> 0", "the link has one neighbour, so no address is a duplicate"),
+            ("host link veth* ipv6 accept_dad: 1 -> 0", "the kernel asks for the pod with the link-local address"),
+            ("* link * address *:*: scope global -> scope global nodad", "IPv6 addresses are usable at once"),
+        )
+    ),
+    Known("ptp ADD: code: 999 -> 11", "an exhausted pool may have a free address later", ["ptp/exhausted"]),
+    Known(
+        "ptp ADD: * -> absent",
+        "a namespace that is not there is found before IPAM is asked",
+        ["ptp/ADD netns gone"],
+    ),
+    Known(
+        "ptp ADD: host forwarding *: 1 -> 0",
+        "a namespace that is not there is found before the host is changed",
+        ["ptp/ADD netns gone"],
+    ),
+    Known(
+        "ptp CHECK: pod a link eth0 address *:*: absent -> *",
+        "IPv6 addresses stay on a link that is set down",
+        ["ptp/CHECK link down"],
+    ),
+    Known(
+        "ptp DEL: * link * kind: veth -> absent",
+        "DEL finds the host's end of the pair by its name, without the netns",
+        ["ptp/ipMasq, netns empty"],
+    ),
     # portmap
     Known(
         "portmap CHECK: status: 1 -> 0",

@@ -1,7 +1,4 @@
-"""The plugins that the fault tests strike: each alone after the plugins that it needs, and the sample chain.
-
-A new plugin is a line here.
-"""
+"""The plugins that the fault tests strike: each sample after the plugins that it needs, variants, and the sample chain."""
 
 from __future__ import annotations
 
@@ -13,29 +10,12 @@ from typing import Any
 
 from tests.faults.state import state
 from tests.faults.stepper import REPORT, Strike
+from tests.plugins import BRIDGE, PORTS, SAMPLES, Keys
 from tests.pretend import Answer, PretendHost
 
 NETWORK = "net"
-RANGES = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]
-Keys = dict[str, Any]
-BRIDGE: Keys = {
-    "type": "bridge", "bridge": "br0", "isDefaultGateway": True, "ipam": {"type": "host-local", "ranges": RANGES},
-}  # fmt: skip
 ALWAYS_THE_SAME: Keys = {"args": {"cni": {"ips": ["10.7.0.100", "fd00:7::100"]}}}
-LOOPBACK: Keys = {"type": "loopback"}
-PORTS: list[dict[str, Any]] = [
-    {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
-    {"hostPort": 8081, "containerPort": 81, "protocol": "udp"},
-]
-PORTMAP: Keys = {"type": "portmap", "conditionsV4": ["!", "-i", "x"], "runtimeConfig": {"portMappings": PORTS}}
-FIREWALL: Keys = {"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"}
-BANDWIDTH: Keys = {
-    "type": "bandwidth", "ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 8_000_000, "egressBurst": 800_000,
-}  # fmt: skip
-TUNING: Keys = {
-    "type": "tuning", "mac": "02:00:00:00:00:09", "mtu": 1400, "promisc": True,
-    "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.ipv4.conf.IFNAME.proxy_arp": "1"},
-}  # fmt: skip
+BANDWIDTH, FIREWALL, PORTMAP, TUNING = (SAMPLES[name].keys for name in ("bandwidth", "firewall", "portmap", "tuning"))
 
 
 @dataclass(frozen=True)
@@ -48,28 +28,27 @@ class Chain:
 
 
 def iptables(keys: Keys) -> Keys:
-    """Return the same chain with iptables."""
-    return keys | {"ipMasqBackend" if keys["type"] == "bridge" else "backend": "iptables"}
+    """Return the same keys with the backend iptables."""
+    return keys | {"ipMasqBackend" if "ipam" in keys else "backend": "iptables"}
 
 
-MASQUERADED = BRIDGE | {"ipMasq": True}
+def masqueraded(keys: Keys) -> Keys:
+    return keys | {"ipMasq": True}
+
+
 CHAINS: dict[str, Chain] = {
-    "loopback": Chain((LOOPBACK,)),
-    "bridge": Chain((BRIDGE,)),
+    **{name: Chain((sample.keys,), sample.before) for name, sample in SAMPLES.items()},
     "bridge, layer 2": Chain(({"type": "bridge", "bridge": "br0"},)),
-    "bridge, ipMasq": Chain((MASQUERADED,)),
-    "bridge, iptables": Chain((iptables(MASQUERADED),)),
+    "bridge, ipMasq": Chain((masqueraded(BRIDGE),)),
+    "bridge, iptables": Chain((iptables(masqueraded(BRIDGE)),)),
     "bridge, uplinks": Chain((BRIDGE | {"uplinks": ["up0"]},), links="ip link add up0 type ifb; ip link set up0 up"),
     "bridge, spoof check": Chain((BRIDGE | {"macspoofchk": True, "promiscMode": True},)),
-    "host-local": Chain((BRIDGE | {"type": "host-local"},)),
-    "portmap": Chain((PORTMAP,), (BRIDGE,)),
     "portmap, iptables": Chain((iptables(PORTMAP),), (BRIDGE,)),
-    "firewall": Chain((FIREWALL,), (BRIDGE,)),
     "firewall, iptables": Chain((iptables(FIREWALL),), (BRIDGE,)),
-    "bandwidth": Chain((BANDWIDTH,), (BRIDGE,)),
     "bandwidth, subnets": Chain((BANDWIDTH | {"shapedSubnets": ["10.9.0.0/24", "fd00:9::/64"]},), (BRIDGE,)),
-    "tuning": Chain((TUNING,), (BRIDGE,)),
-    "sample chain": Chain((MASQUERADED, PORTMAP, BANDWIDTH, FIREWALL, TUNING)),
+    "ptp, ipMasq": Chain((masqueraded(SAMPLES["ptp"].keys),)),
+    "ptp, iptables": Chain((iptables(masqueraded(SAMPLES["ptp"].keys)),)),
+    "sample chain": Chain((masqueraded(BRIDGE), PORTMAP, BANDWIDTH, FIREWALL, TUNING)),
 }
 ENDS: dict[str, str | None] = {
     "whole": None,

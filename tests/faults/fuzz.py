@@ -13,19 +13,18 @@ from contextlib import suppress
 import atheris
 
 with atheris.instrument_imports(include=["shared", "plugins", "ipam"]):
-    from ipam import host_local
-    from plugins import bandwidth, bridge, firewall, portmap, tuning
+    from shared.cli.config.reading import reader
     from shared.cni import fastjson
     from shared.cni.call import Call
     from shared.cni.errors import CniError
     from shared.cni.plugin import previous_result, valid_attachments
+    from shared.executables import PLUGINS
+
+    READERS = (*filter(None, map(reader, PLUGINS)), valid_attachments)
 
 VARIABLES = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin",
 }  # fmt: skip
-READERS = (
-    bridge.Attachment, host_local.Pool, portmap.Attachment, firewall.Attachment, bandwidth.Attachment, tuning.Attachment, valid_attachments,
-)  # fmt: skip
 
 
 def one(data: bytes) -> None:

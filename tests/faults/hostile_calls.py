@@ -79,11 +79,12 @@ def cases() -> Iterator[Case]:
         yield from _names(plugin)
         yield from _variables(plugin)
         yield from _commands(plugin)
-    for plugin in ("bridge", "host-local"):
-        yield from _cni_args(plugin)
-        yield from _attachments(plugin)
-    for plugin in ("bridge", "loopback"):
-        yield from _namespaces(plugin)
+    for plugin in CONFIGS:
+        if plugin != "loopback":
+            yield from _cni_args(plugin)
+            yield from _attachments(plugin)
+        if plugin != "host-local":
+            yield from _namespaces(plugin)
     yield from _ipam_types()
 
 
@@ -176,7 +177,7 @@ def _previous_results(plugin: str) -> Iterator[Case]:
 
 
 def _cni_args(plugin: str) -> Iterator[Case]:
-    key = "MAC" if plugin == "bridge" else "IP"
+    key = "IP" if plugin == "host-local" else "MAC"
     bad = (
         "x", "=", "=x", ";", ";;x", "x=1", "x=1;IgnoreUnknown=0", "IgnoreUnknown=yes", "IgnoreUnknown=", "IgnoreUnknown=١", "IgnoreUnknown",
         f"{key}=x", f"{key}=\udcff", f"{key}=\n", f"{key}={'x' * 300}", f"IgnoreUnknown=1;{key}=1", f"IgnoreUnknown=1;{key}", f"{key}",

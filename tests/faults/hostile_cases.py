@@ -9,28 +9,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.faults.batch import Call
+from tests.plugins import SAMPLES
 
 ALL_VERBS = ("ADD", "CHECK", "DEL", "GC", "STATUS")
 NETWORK = "hostile"
 
 IPAM: dict[str, Any] = {"type": "host-local", "subnet": "10.8.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}
+HEADER: dict[str, Any] = {"cniVersion": "1.1.0", "name": NETWORK}
+# those that make an interface or addresses themselves
 CONFIGS: dict[str, dict[str, Any]] = {
-    "loopback": {"cniVersion": "1.1.0", "name": NETWORK, "type": "loopback"},
-    "bridge": {"cniVersion": "1.1.0", "name": NETWORK, "type": "bridge", "isGateway": True, "ipam": IPAM},
-    "host-local": {"cniVersion": "1.1.0", "name": NETWORK, "type": "bridge", "ipam": IPAM},
+    **{name: HEADER | sample.keys for name, sample in SAMPLES.items() if not sample.before},
+    "bridge": HEADER | {"type": "bridge", "isGateway": True, "ipam": IPAM},
+    "host-local": HEADER | {"type": "bridge", "ipam": IPAM},
 }
 # those that come after another one, with its result
-BEHIND: dict[str, Any] = {
-    "cniVersion": "1.1.0", "name": NETWORK, "prevResult": {
+BEHIND: dict[str, Any] = HEADER | {
+    "prevResult": {
         "cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/pod0"}],
         "ips": [{"address": "10.8.0.99/24", "interface": 0}],
     },
 }  # fmt: skip
 CHAINED: dict[str, dict[str, Any]] = {
-    "portmap": BEHIND | {"type": "portmap"},
+    **{name: BEHIND | {"type": name} for name, sample in SAMPLES.items() if sample.before},
     "firewall": BEHIND | {"type": "firewall", "backend": "nftables"},
-    "bandwidth": BEHIND | {"type": "bandwidth"},
-    "tuning": BEHIND | {"type": "tuning"},
 }
 EVERY = CONFIGS | CHAINED
 FULL: dict[str, Any] = {

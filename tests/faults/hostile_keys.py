@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ipam import host_local
-from plugins import bandwidth, bridge, firewall, portmap, tuning
+from shared.cli.config import schema
 from shared.cni.config import Config, Kind
-from tests.faults.hostile_cases import ALL_VERBS, ATTACHED, CONFIGS, IPAM, NETWORK, Case, case, having, shown
+from shared.executables import PLUGINS
+from tests.faults.hostile_cases import ALL_VERBS, ATTACHED, CHAINED, CONFIGS, HEADER, IPAM, Case, case, having, shown
 
 WRONG: tuple[Any, ...] = ("", "a text", True, 0, 1.5, [], [None], {"a": 1})
 WRONG_NUMBERS: tuple[Any, ...] = (-1, 65536, 2**31, 2**32, 2**63, 2**64, -(2**63), 10**30)
@@ -21,22 +21,20 @@ NEIGHBOURS: dict[str, dict[str, Any]] = {
     "ipRanges": {"subnet": "10.9.0.0/24"},
     "portMappings": PORT,
 }
-AT_LAYER_2 = {key: value for key, value in CONFIGS["bridge"].items() if key != "ipam"}
-BEHIND: dict[str, Any] = {
-    "cniVersion": "1.1.0", "name": NETWORK, "prevResult": {
+AT_LAYER_2 = {name: {key: value for key, value in config.items() if key != "ipam"} for name, config in CONFIGS.items()}
+BEHIND: dict[str, Any] = HEADER | {
+    "prevResult": {
         "cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/pod0"}],
         "ips": [{"address": "10.8.0.99/24", "interface": 0}, {"address": "fd00:8::99/64", "interface": 0}],
     },
 }  # fmt: skip
-MAPPED = BEHIND | {"type": "portmap", "runtimeConfig": {"portMappings": [PORT]}}
-DECLARED: dict[str, tuple[type[Config], dict[str, Any]]] = {
-    "bridge": (bridge.Config, AT_LAYER_2),
-    "host-local": (host_local.Config, CONFIGS["host-local"]),
-    "portmap": (portmap.Config, MAPPED),
-    "bandwidth": (bandwidth.Config, BEHIND | {"type": "bandwidth"}),
-    "firewall": (firewall.Config, BEHIND | {"type": "firewall"}),
-    "tuning": (tuning.Config, BEHIND | {"type": "tuning"}),
+BASES: dict[str, dict[str, Any]] = {
+    **AT_LAYER_2,
+    "host-local": CONFIGS["host-local"],
+    **{name: BEHIND | {"type": name} for name in CHAINED},
+    "portmap": BEHIND | {"type": "portmap", "runtimeConfig": {"portMappings": [PORT]}},
 }
+DECLARED = {name: (keys, BASES[name]) for name in PLUGINS if (keys := schema.keys_of(name))}
 
 
 def cases() -> Iterator[Case]:
@@ -44,7 +42,8 @@ def cases() -> Iterator[Case]:
     for plugin, (config, base) in DECLARED.items():
         for path, kind, required in declared(config):
             yield from _wrong(plugin, base, path, kind, required)
-    yield from _values_of_bridge()
+    yield from _values_of_main_plugins()
+    yield from _contradictions_of_bridge()
     yield from _values_of_host_local()
     yield from _values_behind()
     yield from _data_directories()
@@ -159,7 +158,7 @@ DIRECTORIES = (
     "/" + "x" * 5000,
 )
 
-OF_BRIDGE: dict[str, tuple[Any, ...]] = {
+OF_MAIN_PLUGINS: dict[str, tuple[Any, ...]] = {
     "bridge": LINK_NAMES,
     "mtu": ("Auto", "auto ", "1500", "٣"),
     "ipMasqBackend": ("iptables ", "IPTABLES", "; rm -rf /", "x" * 300),
@@ -233,11 +232,16 @@ def _values_behind() -> Iterator[Case]:
                 yield case(plugin, "ADD", f"{key} = {shown(value)}", config, 7, says=key.rpartition(".")[2])
 
 
-def _values_of_bridge() -> Iterator[Case]:
-    for key, values in OF_BRIDGE.items():
-        for value in values:
-            config = holding(key, value, AT_LAYER_2)
-            yield case("bridge", "ADD", f"{key} = {shown(value)}", config, 7, says=key.rpartition(".")[2])
+def _values_of_main_plugins() -> Iterator[Case]:
+    for plugin, base in AT_LAYER_2.items():
+        keys = schema.keys_of(plugin) if plugin != "host-local" else None
+        for key, values in OF_MAIN_PLUGINS.items():
+            for value in values if keys and key.partition(".")[0] in keys.fields else ():
+                config = holding(key, value, base)
+                yield case(plugin, "ADD", f"{key} = {shown(value)}", config, 7, says=key.rpartition(".")[2])
+
+
+def _contradictions_of_bridge() -> Iterator[Case]:
     nothing_masqueraded = having("bridge", nonMasqueradeCIDRs=["10.0.0.0/8"])
     yield case("bridge", "ADD", "nonMasqueradeCIDRs alone", nothing_masqueraded, 7, says="nonMasqueradeCIDRs")
     both = having("bridge", hairpinMode=True, promiscMode=True)

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults import stepper
-from tests.faults.chains import CHAINS, Attachments, Keys
+from tests.faults.chains import CHAINS, Attachments
 from tests.faults.state import state
 from tests.faults.stepper import CHANGES, Strike
+from tests.plugins import Keys
 from tests.pretend import Answer, PretendHost
 
 OTHER = "c2"

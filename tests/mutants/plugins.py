@@ -313,4 +313,28 @@ TABLE: tuple[Mutant, ...] = (
         "plugins/tuning.py", "if lost and 0 < mtu < LEAST_IPV6_MTU:", "if False:",
         "tuning refuses an MTU that takes IPv6 addresses away", "tests/system/test_small_mtu.py -k tuning",
     ),
+    Mutant(
+        "plugins/ptp.py", "    _require_gateways(pod, result.ips)\n", "", "an IPAM answer without a gateway is refused by name",
+        "tests/system/test_ptp.py -k does_not_do",
+    ),
+    Mutant(
+        "shared/pod/gateway.py", "request.flags |= NLM_F_REPLACE  #", "pass  #",
+        "packets go to the new pod of an address, not to one that nobody deleted", "tests/system/test_ptp.py -k stale_route",
+    ),
+    Mutant(
+        "plugins/ptp.py", '        sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")\n', "",
+        "the host's end has IPv6 even if new links have none", "tests/system/test_ptp.py -k new_links_do_not_have",
+    ),
+    Mutant(
+        "shared/pod/gateway.py", "lost = _to_pod(ips) - routes.found(host, index, _to_pod(ips))", "lost: set[tuple[Prefix, None]] = set()",
+        "CHECK names a lost route to the pod", "tests/system/test_ptp.py -k names_each_loss",
+    ),
+    Mutant(
+        "shared/pod/gateway.py", "requests.append(Request(RTM_DELROUTE, body, tolerate=(errno.ESRCH,)))", "pass",
+        "the pod has no route to neighbours in its network", "tests/system/test_ptp.py -k both_ends",
+    ),
+    Mutant(
+        "shared/pod/gateway.py", "            if ip.address.length < ip.address.address.bits:\n", "            if True:\n",
+        "an address without a network gets no route to itself", "tests/system/test_ptp.py -k without_a_network",
+    ),
 )  # fmt: skip

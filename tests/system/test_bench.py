@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
+from tests.bench.__main__ import NEEDED
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -21,14 +23,14 @@ def test_a_short_run_writes_table_samples_and_plot(installed: Path, tmp_path: Pa
     assert (tmp_path / "bench.md").read_text() in done.stdout
     assert (tmp_path / "bench.svg").read_text().rstrip().endswith("</svg>")
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    for row in ("loopback ADD", "bridge ADD", "bridge CHECK", "bridge DEL, 10,000 leases", "bridge DEL, 1 pod", "bridge ADD, ipMasq (iptables)",
+    for row in ("loopback ADD", "bridge ADD", "bridge CHECK", "bridge DEL, 10,000 leases", "bridge DEL, 1 pod", "bridge ADD, ipMasq (iptables)", "ptp ADD",
                 "portmap DEL, two ports (nftables)", "bridge DEL, ipMasq, 1 pod",
                 "bridge ADD, ipMasq + portmap + firewall + bandwidth, 2 pods"):  # fmt: skip
         assert {suite: len(samples) for suite, samples in rows[row].items()} == {"reference": 1, "ours": 1}, row
 
 
 def test_a_failing_plugin_ends_the_run(tmp_path: Path) -> None:
-    for name in ("loopback", "bridge", "host-local", "portmap", "firewall", "bandwidth"):
+    for name in NEEDED:
         plugin = tmp_path / name
         plugin.write_text("#!/bin/sh\necho broken on purpose >&2\nexit 3\n")
         plugin.chmod(0o755)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.plugins import SAMPLES
 from tests.pretend import PATH, PretendHost
 
 DOCS = ROOT / "docs"
@@ -56,11 +58,21 @@ def test_commands(node: PretendHost, installed: Path, page: Path) -> None:
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(ELSEWHERE)]
     lines = [f"{line} || [ $? -le 2 ]" if line.startswith(FOUND) else line for line in lines]
     before = [f"nft add table {family} pycni" for family in ("inet", "bridge")]
-    script = "\n".join([*before, *lines]).replace("/opt/cni/bin", str(installed))
+    script = (
+        "\n".join([*before, *lines]).replace("/opt/cni/bin", str(installed)).replace("/tmp/try/bin", str(installed))
+    )
     env = {"PATH": f"/run/tools:{PATH}", "CNI_PATH": str(installed)}
     done = node.run("bash", "-eu", "-c", script, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not made & {entry["name"] for entry in node.ip("netns", "list")}
+
+
+def test_a_try_from_the_checkout(installed: Path) -> None:
+    """The guide's example calls a plugin on a node of its own."""
+    [code] = blocks(DOCS / "development" / "adding-a-plugin.md", "python")
+    command = [sys.executable, "-c", code.replace("/tmp/try/bin", str(installed))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "'name': 'lo'" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", having("json"), ids=name)
@@ -69,7 +81,8 @@ def test_configurations(node: PretendHost, installed: Path, page: Path) -> None:
     for text in blocks(page, "json"):
         given = json.loads(text)
         bridge = {"type": "bridge", "isGateway": True, "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}}
-        before = [] if given.get("type") in {"bridge", "loopback"} else [bridge]
+        sample = SAMPLES.get(given.get("type"))
+        before = [bridge] if sample is None or sample.before else []
         if given.get("type") == "host-local":
             before, given = [], {**bridge, "ipam": given}
         whole = given if "plugins" in given else {"cniVersion": "1.0.0", "name": "pods", "plugins": [*before, given]}

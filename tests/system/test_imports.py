@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from shared.executables import PLUGINS
+from tests.plugins import PORTS, SAMPLES
 from tests.pretend import Answer, PretendHost
 from tests.pythons import found
 
@@ -34,35 +36,33 @@ NFT = re.compile(
     r"(\.(wire|expressions|former|labels|registry|ruleset|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
-POD = re.compile(r"shared\.pod(\.(attachment|inside))?")
-# What an executable may load of this project beyond the protocol.
-OWN = {
-    "loopback": (KERNEL, re.compile(r"plugins(\.loopback)?")),
-    "bandwidth": (KERNEL, TC, re.compile(r"plugins(\.bandwidth)?")),
-    "bridge": (KERNEL, POD, IPAM, re.compile(r"plugins(\.bridge)?")),
+POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside))?")
+# Modules that a plugin may load beyond the protocol, KERNEL and its own module.
+MORE: dict[str, tuple[re.Pattern[str], ...]] = {
+    "bandwidth": (TC,),
     "firewall": (
-        KERNEL,
         NFT,
-        re.compile(
-            r"plugins(\.firewall)?|shared\.admission(\.(backends|claims|iptables|nftables|isolation|firewalld|restoration))?"
-            r"|shared\.(iptables|dbus)(\.(bus|variants))?"
-        ),
+        re.compile(r"shared\.admission(\.(backends|claims|iptables|nftables|isolation|firewalld|restoration))?"),
+        re.compile(r"shared\.(iptables|dbus)(\.(bus|variants))?"),
     ),
-    "host-local": (IPAM, re.compile(r"shared\.net(\.liveness)?")),
-    "portmap": (
-        KERNEL,
-        NFT,
-        re.compile(r"plugins(\.portmap)?|shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?"),
-    ),
-    "tuning": (KERNEL, re.compile(r"plugins(\.tuning)?")),
+    "portmap": (NFT, re.compile(r"shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?")),
 }
-# The keys of plugins that come after another one.
-CHAINED: dict[str, dict[str, Any]] = {
-    "portmap": {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}},
-    "bandwidth": {"ingressRate": 10**6, "ingressBurst": 10**6, "egressRate": 10**6, "egressBurst": 10**6},
-    "firewall": {},
-    "tuning": {"mtu": 1400, "promisc": True, "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}},
+# Plain configurations of plugins with rare parts in their samples.
+PLAIN: dict[str, dict[str, Any]] = {
+    "firewall": {"type": "firewall"},
+    "portmap": {"type": "portmap", "runtimeConfig": {"portMappings": PORTS[:1]}},
 }
+
+
+def allowed(plugin: str) -> tuple[re.Pattern[str], ...]:
+    """Return the modules that a plugin may load. A plugin with interfaces also calls IPAM and uses shared/pod."""
+    if plugin == "host-local":
+        return PROTOCOL, IPAM, re.compile(r"shared\.net(\.liveness)?")
+    own = re.compile(rf"plugins(\.{plugin.replace('-', '_')})?")
+    of_main = (IPAM, POD) if "ipam" in SAMPLES[plugin].keys else ()
+    return PROTOCOL, KERNEL, own, *of_main, *MORE.get(plugin, ())
+
+
 # Parts that a plain attachment has no use for, and the verbs of its life that need them all the same.
 RARE: dict[str, list[str]] = {
     "shared.net.verify": ["CHECK"],
@@ -92,16 +92,7 @@ del sys.argv[0]
 exec(compile(open(sys.argv[0], "rb").read(), sys.argv[0], "exec"))
 """
 
-CONFIG: dict[str, Any] = {
-    "cniVersion": "1.1.0",
-    "name": "net",
-    "isGateway": True,
-    "ipam": {
-        "type": "host-local",
-        "ranges": [[{"subnet": "10.10.0.0/24"}], [{"subnet": "fd00:10::/64"}]],
-        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-    },
-}
+CONFIG: dict[str, Any] = {"cniVersion": "1.1.0", "name": "net"}
 
 
 def observed_by(version: str) -> tuple[str, ...]:
@@ -117,12 +108,13 @@ def loaded(answer: Answer) -> set[str]:
 def life(host: PretendHost, plugin: str, version: str, **more: Any) -> dict[str, Answer]:
     """Every verb once, in the order of an attachment's life, with the answer that each got."""
     netns = host.netns("pod")
-    own = {"type": plugin}
-    if plugin in CHAINED:
-        own |= {"prevResult": host.cni("bridge", "ADD", CONFIG, netns=netns).json, **CHAINED[plugin]}
+    sample = SAMPLES[plugin]
+    own: dict[str, Any] = {}
+    for before in sample.before:
+        own = {"prevResult": host.cni(before["type"], "ADD", CONFIG | before | own, netns=netns).json}
 
     def call(verb: str, **keys: Any) -> Answer:
-        config = CONFIG | own | more | keys
+        config = CONFIG | PLAIN.get(plugin, sample.keys) | own | more | keys
         return host.cni(plugin, verb, config, netns=netns, prefix=observed_by(version))
 
     answers = {verb: call(verb) for verb in ("VERSION", "STATUS", "ADD")}
@@ -130,24 +122,23 @@ def life(host: PretendHost, plugin: str, version: str, **more: Any) -> dict[str,
     answers["CHECK"] = call("CHECK", prevResult=result)
     answers["GC"] = call("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
     answers["DEL"] = call("DEL", prevResult=result)
-    if plugin in CHAINED:
-        assert host.cni("bridge", "DEL", CONFIG, netns=netns).status == 0
+    for before in reversed(sample.before):
+        assert host.cni(before["type"], "DEL", CONFIG | before, netns=netns).status == 0
     return answers
 
 
 @pytest.mark.parametrize("version", found())
-@pytest.mark.parametrize("plugin", OWN)
+@pytest.mark.parametrize("plugin", PLUGINS)
 def test_executable_loads_only_what_it_wants(host: PretendHost, plugin: str, version: str) -> None:
     for verb, answer in life(host, plugin, version).items():
         modules = loaded(answer)
         assert "shared.cni.plugin" in modules
-        allowed = (PROTOCOL, *OWN[plugin])
-        beyond = {name for name in modules - STANDARD if not any(pattern.fullmatch(name) for pattern in allowed)}
+        beyond = {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in allowed(plugin))}
         assert beyond == set(), f"{plugin} {verb} on Python {version} loads {', '.join(sorted(beyond))}"
 
 
 @pytest.mark.parametrize("version", found())
-@pytest.mark.parametrize("plugin", OWN)
+@pytest.mark.parametrize("plugin", PLUGINS)
 def test_the_log_is_one_module_more(host: PretendHost, plugin: str, version: str) -> None:
     without = life(host, plugin, version)
     host.drop_netns("pod")
@@ -178,8 +169,8 @@ def test_nf_tables_are_for_who_wants_them(host: PretendHost, key: str, version: 
             r"shared\.pod(\.filters)?|shared\.(masquerade|frames|hostports|admission)|shared\.iptables(\.variants)?"
         )
         mechanism, without = NFT_KEYS[key]
-        allowed = (PROTOCOL, *OWN["bridge"], NFT, either, re.compile(rf"shared\.{mechanism}"))
-        assert {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in allowed)} == set()
+        all_of_it = (*allowed("bridge"), NFT, either, re.compile(rf"shared\.{mechanism}"))
+        assert {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in all_of_it)} == set()
         others = {f"shared.{one}" for one, _ in NFT_KEYS.values()} - {f"shared.{mechanism}"}
         assert (f"shared.{mechanism}" in modules) == (verb not in without) and not others & modules
 

@@ -75,7 +75,7 @@ class Site:
         return named.pop()
 
     def names(self) -> set[str]:
-        code = "import sys; sys.path.insert(0, sys.argv[1]); from shared.launch import PLUGINS; print(*PLUGINS)"
+        code = "import sys; sys.path.insert(0, sys.argv[1]); from shared.executables import PLUGINS; print(*PLUGINS)"
         done = subprocess.run(
             [sys.executable, "-I", "-B", "-c", code, self.source], capture_output=True, text=True, check=True
         )
@@ -791,7 +791,7 @@ def test_tree_that_does_not_start_replaces_nothing(site: Site) -> None:
     assert (content(site.bin), site.trees()) == before
     (site.source / "plugins" / "loopback.py").write_text("\n")
     with (site.source / "shared" / "launch.py").open("a") as file:
-        file.write("\n\ndef main(tree, name):\n    raise SystemExit('does not serve')\n")
+        file.write("\n\ndef main(tree, name, plugins):\n    raise SystemExit('does not serve')\n")
     assert "does not serve" in site.refused()
     assert (content(site.bin), site.trees()) == before
     assert site.leftovers() == []

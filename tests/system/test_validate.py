@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from shared.cli.cnitool import run
 from shared.cli.config.validate import ERROR, findings
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 from tests.pretend import PretendHost
 
 IPAM = {"type": "host-local", "subnet": "10.1.0.0/24"}

@@ -32,8 +32,8 @@ BELOW = {
     "ipam": {*KERNEL, "shared.nft"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
-    "shared.build": {BASE, "shared.build", "shared.launch"},
-    "shared.cli": {*KERNEL, "shared.launch", "shared.runtime", "shared.cli"},
+    "shared.build": {BASE, "shared.build"},
+    "shared.cli": {*KERNEL, "shared.runtime", "shared.cli"},
 }
 BELOW_ONE = {
     "shared.runtime.pods": {"shared.net"},  # looks into the pod

@@ -11,7 +11,7 @@ import pytest
 
 from shared.cli.config import schema
 from shared.cni import errors
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

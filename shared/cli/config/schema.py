@@ -16,7 +16,7 @@ from typing import Any
 from shared.cli.terminal import readable, say
 from shared.cni import config
 from shared.cni.config import Config, Field
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 EVERY_PLUGIN = "pycni"  # the suite's own key, which every plugin accepts
@@ -84,7 +84,7 @@ def rows(keys: type[Config]) -> list[tuple[str, ...]]:
 
 def _rows(keys: type[Config], path: str, seen: set[type[Config]]) -> list[tuple[str, ...]]:
     out: list[tuple[str, ...]] = []
-    # the runtime's keys come last: an operator looks for those that a configuration file has
+    # The runtime's keys come last: an operator looks for the keys of a configuration file.
     for name, declared in sorted(keys.fields.items(), key=lambda item: item[0] in RUNTIMES):
         inner, suffix = inside(declared.kind.schema)
         place = f"{path}{name}"

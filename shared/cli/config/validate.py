@@ -27,7 +27,7 @@ from shared.cni.errors import CniError, InvalidConfig
 from shared.cni.log_config import Config as EveryPlugin
 from shared.cni.result import DNS_KEYS
 from shared.cni.versions import ROUTE_KEYS_1_1, SUPPORTED
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 from shared.runtime.conflist import OLDEST_VERSION, SUFFIXES, ConfigError, NetworkConfigList, load
 from shared.runtime.find import PluginNotFound, find
 

@@ -18,7 +18,7 @@ from shared.cli.doctor.node import Node
 from shared.cni import suite
 from shared.cni.errors import CniError
 from shared.cni.versions import SUPPORTED
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 from shared.net import owner
 from shared.runtime.attach import PluginError, execute
 from shared.runtime.find import PluginNotFound, find

@@ -16,7 +16,7 @@ from pyroute2 import IPRoute, NetlinkError
 from shared.cli import throwaway
 from shared.cli.throwaway import Failure
 from shared.cni.call import folded
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 from shared.net import sysctl
 from shared.net.netns import open_netns
 from shared.net.wire import IFA_F_NODAD, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_PROMISC, IFF_UP

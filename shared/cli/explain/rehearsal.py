@@ -21,7 +21,7 @@ from shared.cli.explain import changes as state
 from shared.cli.explain import filetap, mirror, story, wiretap
 from shared.cli.explain.recorder import Recorder, wrap
 from shared.cni import execute, plugin, suite
-from shared.launch import PLUGINS
+from shared.executables import PLUGINS
 from shared.net.netns import open_netns
 from shared.runtime import attach
 from shared.runtime.attach import PluginError

@@ -30,7 +30,7 @@ from shared.net.wire import (
 
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
 PLACES = {"host": "on the host", "pod": "in the pod", "elsewhere": "elsewhere"}
-SCOPES = {0: "", 253: "scope link", 254: "scope host"}
+SCOPES = {0: "", 253: "scope link", 254: "scope host", 255: ""}  # 255, nowhere: a deletion of any scope
 RTPROT_BOOT, RTN_UNICAST = 3, 1
 # conntrack(8)'s words for the direction of the first packet
 CONNECTION = (
@@ -180,6 +180,7 @@ def _route(rest: Rest, step: Step) -> list[str]:
     length = rest.take("dst_len", 0)
     words = [f"{rest.take('RTA_DST', '')}/{length}" if length else "default"]
     words += [f"via {rest.take('RTA_GATEWAY')}"] if "RTA_GATEWAY" in rest.left else []
+    words += [f"src {rest.take('RTA_PREFSRC')}"] if "RTA_PREFSRC" in rest.left else []
     words += [f"dev {rest.link('RTA_OIF')}"] if "RTA_OIF" in rest.left else []
     table = rest.take("table", 0)
     table = rest.take("RTA_TABLE", table)

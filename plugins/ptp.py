@@ -1,0 +1,130 @@
+"""ptp: a veth pair between the pod and the host, which routes to the pod and is its gateway."""
+
+from __future__ import annotations
+
+from shared import steps
+from shared.cni import delegate
+from shared.cni.errors import InternalError, InvalidNetns
+from shared.net import gateways, netns, sysctl, veth, wait
+from shared.net.netlink import Netlink
+from shared.pod import attachment, gateway, inside
+from shared.pod.attachment import Attachment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shared.cni.call import Call
+    from shared.cni.result import IP, Result
+    from shared.net.netlink import Message
+    from shared.net.netns import Netns
+    from shared.undo import Undo
+
+CONTAINER_INTERFACE = 1  # its place in the result: host veth, container veth
+
+
+class Config(attachment.Keys, attachment.MasqueradeKeys, attachment.MacKeys):
+    """ptp's keys."""
+
+
+def read(call: Call) -> Attachment:
+    """Return a call's configuration. Raise InvalidConfig before anything is touched."""
+    return Attachment(call, Config)
+
+
+def add(call: Call, undo: Undo) -> Result:
+    """Attach the pod: a veth pair, addresses by IPAM, routes on both ends. Answer when packets can pass."""
+    pod = read(call)
+    pod_netns = netns.open_netns(call.netns)
+    if pod_netns.is_own:  # CNI_NETNS_OVERRIDE: each end's gateway would be a local address, which the kernel refuses
+        raise InvalidNetns(f"CNI_NETNS {call.netns!r} is the host's own network namespace; ptp routes between two")
+    sysctl.require_visible()
+    host = Netlink()
+    steps.begin("veth")
+    port = veth.make(host, undo, pod.owner, pod_netns, mac=pod.own_mac, mtu=pod.keys.mtu)
+    result = pod.assign(undo, interface=CONTAINER_INTERFACE)
+    _require_gateways(pod, result.ips)
+    steps.begin("gateway")
+    _connect_host(host, pod, port, result.ips)
+    steps.begin("pod")
+    link, _ = inside.configure(
+        pod_netns, call.ifname, result, dad=False,
+        before_routes=lambda pod, link: gateway.replace_routes(pod, link, result.ips),
+    )  # fmt: skip
+    steps.begin("gateway")
+    pod.masquerade(undo, result)
+    port = wait.carrier(host, pod.owner.host_link)
+    if any(ip.address.version == 6 for ip in result.ips):
+        wait.link_local_settled(host, port["index"])
+        wait.addresses_local(host, port["index"], [one.address for one in gateway.addresses_of(result.ips)])
+    gateways.forward(host, gateway.addresses_of(result.ips))  # last: a call that fails leaves it as it was
+    steps.begin("result")
+    result.interfaces = [attachment.interface(port), attachment.interface(link, call.netns)]
+    return result
+
+
+def _require_gateways(pod: Attachment, ips: list[IP]) -> None:
+    """Raise InternalError for an address without a gateway that the host's end can have."""
+    for ip in ips:
+        if ip.gateway is None or ip.gateway.version != ip.address.version or ip.gateway == ip.address.address:
+            raise InternalError(
+                f'IPAM plugin {pod.ipam} returned {ip.address} with "gateway" {ip.gateway or "missing"}; ptp needs one'
+                " of the same family, other than the pod's address, for the host's end of the veth pair",
+                'set a gateway in "ipam"',
+            )
+
+
+def _connect_host(host: Netlink, pod: Attachment, port: Message, ips: list[IP]) -> None:
+    """Bring the host's end up, with the gateways' addresses and a route to each of the pod's."""
+    index, name = port["index"], port["IFLA_IFNAME"]
+    if any(ip.address.version == 6 for ip in ips):
+        if sysctl.read(f"ipv6/conf/{name}/disable_ipv6") is None:
+            from shared.net import readiness
+
+            raise InternalError("; ".join(readiness.ipv6(port["IFLA_MTU"])) or f"link {name} has no IPv6")
+        sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
+        # The kernel asks for the pod with the link-local address, and only once duplicate address detection is over.
+        sysctl.prefer(f"ipv6/conf/{name}/accept_dad", "0")
+    host.batch([veth.up_request(index, pod.owner), *gateway.end_requests(index, ips)])
+
+
+def check(call: Call) -> None:
+    """Raise InternalError that names all differences from the state that ADD left."""
+    pod = read(call)
+
+    def look(host: Netlink, pod_netns: Netns, link: Message | None, previous: Result) -> list[str]:
+        from shared.net import verify
+
+        own = verify.own_ips(previous, call)
+        problems = gateway.route_problems(pod_netns, link, own) if link else []
+        steps.begin("gateway")
+        port = veth.find(host, pod.owner, pod_netns, link)
+        problems += gateways.forwarding_problems(gateway.addresses_of(own))
+        if port is None:
+            return [*problems, f"the host's end of the veth pair, {pod.owner.host_link}, is missing"]
+        return problems + gateway.end_problems(host, port, own)
+
+    pod.check("veth", look)
+
+
+def delete(call: Call) -> None:
+    """Remove the pod's masquerading and the veth pair, then release the addresses."""
+    attachment.delete(call, veth.remove, lambda host, owner, netns: veth.remove_foreign(host, call, owner, netns))
+
+
+def gc(call: Call) -> None:
+    """Remove what this network's attachments that are not valid any more have left."""
+    attachment.collect(call, veth.is_left_behind)
+
+
+def status(call: Call) -> None:
+    """Raise PluginNotAvailable if an ADD could not succeed."""
+    pod = read(call)
+
+    def look() -> list[str]:
+        from shared.net import readiness
+
+        sysctl.require_visible()
+        networks = delegate.networks(call)
+        problems = readiness.ipv6(pod.keys.mtu) if readiness.has_ipv6(networks) else []
+        return [*problems, *readiness.forwarding(networks)]
+
+    pod.status(look)
