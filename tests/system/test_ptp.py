@@ -50,7 +50,7 @@ class Node(nodes.Node):
         return str(self.results[pod]["interfaces"][0]["name"])
 
     def routes(self, pod: str | None, link: str) -> set[str]:
-        """A link's routes as `destination via gateway src source scope`, but for the host's end's own and link-local ones."""
+        """Return a link's routes as `destination via gateway src source scope`, but for its own and link-local ones."""
         found = self.host.ip("-4", "route", "show", "dev", link, netns=pod)
         found += self.host.ip("-6", "route", "show", "dev", link, netns=pod)
         kept = [one for one in found if not one["dst"].startswith("fe80") and (pod or one.get("protocol") != "kernel")]
@@ -67,12 +67,12 @@ class Node(nodes.Node):
         return {f"{one['local']}/{one['prefixlen']}" for one in kept}
 
     def leases(self) -> set[str]:
-        """The addresses that are leased in the network."""
+        """Return the leased addresses of the network."""
         store = self.host.root / "var/lib/cni/networks/net"
         return {path.name for path in store.glob("*") if path.name[0].isdigit() or ":" in path.name}
 
     def source_at(self, pod: str, address: str) -> str:
-        """The address by which a server beyond the node sees a pod."""
+        """Return the address that a server beyond the node sees of a pod."""
         inside = ("ip", "netns", "exec", pod, "python3", "-c", CLIENT, address)
         return self.host.run(*inside).stdout.strip()
 
