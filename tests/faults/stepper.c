@@ -217,7 +217,7 @@ static int entered(pid_t pid)
 			return PTRACE_CONT;
 		has_begun = 1;
 	}
-	if (!strcmp(action, "child") && pid == root)
+	if (pid == root ? !strcmp(action, "child") : !strcmp(action, "own"))
 		return PTRACE_CONT;
 	if (!strcmp(action, "interrupt")) {
 		struct receiving *free = receiver(0);
@@ -232,7 +232,7 @@ static int entered(pid_t pid)
 	fflush(report);
 	if (seen != strike_at)
 		return PTRACE_CONT;
-	if (!strcmp(action, "error")) {
+	if (!strcmp(action, "error") || !strcmp(action, "own")) {
 		refuse(pid, error_number);
 	} else if (!strcmp(action, "spoil")) {
 		if (call->number == SYS_sendto)

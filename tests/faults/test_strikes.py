@@ -53,14 +53,12 @@ many = pytest.mark.parametrize("sample", [SAMPLE, pytest.param(0, marks=pytest.m
 def points(attachments: Attachments, verb: str, classes: int, sample: int, whose: str = "") -> Points:
     """Return the system calls of those classes in a call without a strike, or some of them.
 
-    The children's calls (`whose`) are counted on their own, the plugin's among all.
+    With `whose`, "plugin" or "child", only the calls of one side are counted, as the actions `own` and `child` do.
     """
     found = []
     for place, steps in enumerate(attachments.calls(verb, classes)):
-        counted = [step for step in steps if whose != "child" or step.startswith(whose)]
-        found += [
-            (place, number, step.partition(" ")[2]) for number, step in enumerate(counted, 1) if step.startswith(whose)
-        ]
+        counted = [step for step in steps if step.startswith(whose)]
+        found += [(place, number, step.partition(" ")[2]) for number, step in enumerate(counted, 1)]
     return sorted(random.sample(found, min(sample, len(found)))) if sample else found
 
 
@@ -159,10 +157,10 @@ def errors(attachments: Attachments, verb: str, sample: int) -> Iterator[tuple[i
     # iptables decides itself what to do if the kernel refuses half of its requests
     for place, number, name in points(attachments, verb, MESSAGE, sample, "plugin"):
         yield place, number, name, Strike("spoil", number, MESSAGE)
-        yield place, number, name, Strike("error", number, MESSAGE, NETWORK_ERRORS[number % 3])
+        yield place, number, name, Strike("own", number, MESSAGE, NETWORK_ERRORS[number % 3])
     for place, number, name in points(attachments, verb, ON_DISK, sample, "plugin"):
         for error in ON_DISK_ERRORS[number % 3 :: 3] if sample else ON_DISK_ERRORS:
-            yield place, number, name, Strike("error", number, ON_DISK, error)
+            yield place, number, name, Strike("own", number, ON_DISK, error)
 
 
 def row_of(strike: Strike) -> int:
@@ -237,11 +235,11 @@ def test_interrupted(attachments: Attachments, verb: str, sample: int, tally: Ta
         for times in range(1, 5)
     ]
     found += [
-        (place, Strike("error", number, RECEIVE, errno.ENOBUFS), f"ENOBUFS at {number} ({name})")
+        (place, Strike("own", number, RECEIVE, errno.ENOBUFS), f"ENOBUFS at {number} ({name})")
         for place, number, name in points(attachments, verb, RECEIVE, sample, "plugin")
     ]
     found += [
-        (place, Strike("error", number, CAN_BE_INTERRUPTED, errno.EINTR), f"EINTR at {number} ({name})")
+        (place, Strike("own", number, CAN_BE_INTERRUPTED, errno.EINTR), f"EINTR at {number} ({name})")
         for place, number, name in points(attachments, verb, CAN_BE_INTERRUPTED, sample, "plugin")
     ]
     for place, strike, what in found:
