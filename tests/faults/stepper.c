@@ -217,7 +217,7 @@ static int entered(pid_t pid)
 			return PTRACE_CONT;
 		has_begun = 1;
 	}
-	if (pid == root ? !strcmp(action, "child") : !strcmp(action, "own"))
+	if (pid == root ? !strcmp(action, "child") : !strcmp(action, "own") || !strcmp(action, "spoil"))
 		return PTRACE_CONT;
 	if (!strcmp(action, "interrupt")) {
 		struct receiving *free = receiver(0);

@@ -10,7 +10,7 @@ ACTION at the NUMBER-th call:
 - `none`
 - `plugin`, `tree` and `child` get SIGKILL (`child` counts the children's calls alone)
 - `error` and `own` make it fail with ERRNO (`own` counts the plugin's calls alone)
-- `spoil` makes the request in it one that the kernel does not know
+- `spoil` makes the request in it one that the kernel does not know, and counts the plugin's calls alone
 - `interrupt` lets the first NUMBER replies to dumps say that the dump was interrupted (NLM_F_DUMP_INTR)
 """
 
