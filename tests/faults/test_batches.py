@@ -308,7 +308,7 @@ elements = [ANY[4].element("tcp", str(port), to=("10.1.0.5", "80")) for port in 
 for name in ("c1", "c2"):
     registry.add(kernel, ruleset(), Owner("net", name, "eth0"), elements, replace=True)
 print(len(transactions), {*registry.holders(kernel, elements)})
-commit([part.remove() for name in ("c1", "c2") for part in registry._registered(kernel, ruleset(), f"net/{name}/eth0")[0]])
+commit([part.remove_request() for name in ("c1", "c2") for part in registry._registered(kernel, ruleset(), f"net/{name}/eth0")[0]])
 transactions.clear()
 registry.collect(kernel, ruleset(), "net", set())
 print(sum(map(bool, transactions)) < 9, {*registry.holders(kernel, elements)})

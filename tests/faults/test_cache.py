@@ -335,7 +335,7 @@ def test_plugins_are_not_asked_where_a_pod_cannot_be_told(node: Node) -> None:
     host.netns("early")
     host.run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", "early")
     told = node.cnitool("gc", "pods")
-    assert f"host link {link}: in use, but it cannot be told by which pod; plugins are not asked" in told.stderr
+    assert f"host link {link}: in use by an unknown pod, so plugins are not asked to clean up" in told.stderr
     assert link in {one["ifname"] for one in host.ip("link")}
     assert node.kept({"dead": DEAD["dead"]})["leases"] == []
     assert node.kept({"lost": DEAD["lost"]})["leases"] == [DEAD["lost"]]
