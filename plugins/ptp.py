@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared import steps
 from shared.cni import delegate
 from shared.cni.errors import InternalError, InvalidNetns
-from shared.net import gateways, netns, sysctl, veth, wait
+from shared.net import forwarding, netns, sysctl, veth, wait
 from shared.net.netlink import Netlink
 from shared.pod import attachment, gateway, inside
 from shared.pod.attachment import Attachment
@@ -55,7 +55,7 @@ def add(call: Call, undo: Undo) -> Result:
     if any(ip.address.version == 6 for ip in result.ips):
         wait.link_local_settled(host, port["index"])
         wait.addresses_local(host, port["index"], [one.address for one in gateway.addresses_of(result.ips)])
-    gateways.forward(host, gateway.addresses_of(result.ips))  # last: a call that fails leaves it as it was
+    forwarding.ensure(host, gateway.addresses_of(result.ips))  # last: a call that fails leaves it as it was
     steps.begin("result")
     result.interfaces = [attachment.interface(port), attachment.interface(link, call.netns)]
     return result
@@ -97,7 +97,7 @@ def check(call: Call) -> None:
         problems = gateway.route_problems(pod_netns, link, own) if link else []
         steps.begin("gateway")
         port = veth.find(host, pod.owner, pod_netns, link)
-        problems += gateways.forwarding_problems(gateway.addresses_of(own))
+        problems += forwarding.problems(gateway.addresses_of(own))
         if port is None:
             return [*problems, f"the host's end of the veth pair, {pod.owner.host_link}, is missing"]
         return problems + gateway.end_problems(host, port, own)

@@ -13,10 +13,29 @@ from shared.net.wire import AF_INET6, IFA_F_PERMANENT, RTM_GETADDR, RTM_GETROUTE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shared.cni.ip import Prefix
     from shared.net.netlink import Message, Netlink
 
 WHILE_HOST, ALWAYS = "1", "2"  # accept_ra: accept advertisements unless the link forwards, or always
 OFF = "0"
+
+
+def ensure(host: Netlink, prefixes: Iterable[Prefix]) -> None:
+    """Let the host forward packets of the prefixes' families. Raises InternalError if it cannot be made to."""
+    for version in {one.version for one in prefixes}:
+        if sysctl.read(sysctl.FORWARDING[version]) != "1":
+            turn_on(host, version)
+
+
+def problems(prefixes: Iterable[Prefix]) -> list[str]:
+    """Return a text for each family of the prefixes that the host does not forward."""
+    paths = [sysctl.FORWARDING[version] for version in sorted({one.version for one in prefixes})]
+    values = {path: sysctl.read(path) for path in paths}
+    return [
+        f"the host does not forward: sysctl net/{path} is {now}" for path, now in values.items() if now in ("0", None)
+    ]
 
 
 def turn_on(netlink: Netlink, version: int) -> None:

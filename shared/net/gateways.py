@@ -1,4 +1,4 @@
-"""Gateway addresses of pods on a bridge, or on the VLAN gateway port of one, and the host's forwarding."""
+"""Gateway addresses of pods on a bridge, or on the VLAN gateway port of one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import errno
 
 from shared.cni.errors import InternalError
 from shared.cni.ip import Prefix
-from shared.net import addresses, bridges, links, sysctl, wait
+from shared.net import addresses, bridges, forwarding, links, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from shared.cni.ip import Address
     from shared.cni.result import Result
     from shared.net.bridges import Ports
@@ -56,7 +54,7 @@ class Gateway:
         missing = [one for one in wanted if one not in have]
         for one in missing:
             _add(host, undo, self.link, one, bridge=self.bridge["index"], own=self.own, force=force, dad=self.dad)
-        forward(host, wanted)  # last: a call that fails leaves the host's forwarding as it was
+        forwarding.ensure(host, wanted)  # last: a call that fails leaves the host's forwarding as it was
         self.given = [one.address for one in missing]
 
     def await_ready(self, bridge: Message) -> None:
@@ -103,15 +101,6 @@ def _add(
     host.batch([addresses.add_request(index, prefix, dad=dad, tolerate=(errno.EEXIST,))])
 
 
-def forward(host: Netlink, prefixes: Iterable[Prefix]) -> None:
-    """Let the host forward packets of the prefixes' families. Raises InternalError if it cannot be made to."""
-    for version in {one.version for one in prefixes}:
-        if sysctl.read(sysctl.FORWARDING[version]) != "1":
-            from shared.net import forwarding
-
-            forwarding.turn_on(host, version)
-
-
 def of_result(result: Result, interface: int) -> list[Prefix]:
     """Return the gateways of an interface in a result, each with the length of its network."""
     own = (ip for ip in result.ips if ip.interface == interface)
@@ -124,7 +113,7 @@ def problems(host: Netlink, bridge: Message, wanted: list[Prefix], vlan_port: Vl
         return []
     link: Message | None = bridge
     name = bridge["IFLA_IFNAME"]
-    found = forwarding_problems(wanted)
+    found = forwarding.problems(wanted)
     if vlan_port:
         from shared.net import vlans
 
@@ -133,15 +122,6 @@ def problems(host: Netlink, bridge: Message, wanted: list[Prefix], vlan_port: Vl
         found += vlans.gateway_port_problems(host, bridge, name, link, native=vlan, keep=keep)
     have = addresses.of_link(host, link["index"]) if link else []
     return [*found, *(f"gateway address {one.address} is missing on {name}" for one in wanted if one not in have)]
-
-
-def forwarding_problems(prefixes: Iterable[Prefix]) -> list[str]:
-    """Return a text for each family of the prefixes that the host does not forward."""
-    paths = [sysctl.FORWARDING[version] for version in sorted({one.version for one in prefixes})]
-    values = {path: sysctl.read(path) for path in paths}
-    return [
-        f"the host does not forward: sysctl net/{path} is {now}" for path, now in values.items() if now in ("0", None)
-    ]
 
 
 def conflicting(existing: list[Prefix], gateway: Prefix) -> list[Prefix]:

@@ -22,7 +22,7 @@ TABLE: tuple[Mutant, ...] = (
         "a failed ADD leaves route_localnet as it was", "tests/system/test_route_localnet.py -k failed_add",
     ),
     Mutant(
-        "shared/net/gateways.py", ' if now in ("0", None)', " if ()",
+        "shared/net/forwarding.py", ' if now in ("0", None)', " if ()",
         "CHECK says that the host forwards no more", "tests/system/test_hidden_sysctls.py -k forwards",
     ),
     Mutant(
