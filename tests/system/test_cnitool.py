@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -322,7 +323,8 @@ def test_check_and_del_use_the_configuration_that_add_had(tool: Tool, change: st
 def test_status_and_version(tool: Tool) -> None:
     assert tool.good("status", "pods") == ""
     version = tool.good("version", "bridge", "host-local")
-    assert version.startswith("cnitool 0.1.0\n") and "\nbridge: CNI 0.1.0, " in version and ", 1.1.0\n" in version
+    release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert version.startswith(f"cnitool {release}\n") and "\nbridge: CNI 0.1.0, " in version and ", 1.1.0\n" in version
     small = {"type": "host-local", "subnet": "10.45.9.0/30"}
     tool.configure({**NETWORK, "plugins": [{**NETWORK["plugins"][0], "ipam": small}]})
     tool.good("add", "pods", tool.host.netns("web"))
