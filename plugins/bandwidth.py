@@ -5,8 +5,8 @@ from __future__ import annotations
 from shared import steps
 from shared.cni import config
 from shared.cni.config import field, integer, invalid, list_of, prefix, section
-from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import previous_result, readable_result, valid_attachments
+from shared.cni.errors import CniError, InternalError, PluginNotAvailable
+from shared.cni.plugin import readable_result, required_result, valid_attachments
 from shared.cni.result import Interface
 from shared.net import links, netns, peers, renamed, shaping
 from shared.net.netlink import Netlink
@@ -116,9 +116,7 @@ def _read_bucket(limits: Bandwidth, path: str, *names: str) -> Bucket | None:
 def add(call: Call, undo: Undo) -> Result:
     """Limit the pod. Return the previous result, with the ifb added if egress is limited."""
     attachment = Attachment(call)
-    result = previous_result(call)
-    if result is None:
-        raise InvalidConfig('invalid configuration: "prevResult" is required: another plugin must make the interface')
+    result = required_result(call)
     pod_netns = netns.open_netns(call.netns)
     host = Netlink()
     owner = Owner(call.network, call.container_id, call.ifname)

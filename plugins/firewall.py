@@ -14,7 +14,7 @@ from shared.admission.claims import FIREWALLD, IN_NFTABLES, IPTABLES, NFTABLES
 from shared.cni import config
 from shared.cni.config import boolean, choice, field
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import previous_result, readable_result, run_all, valid_attachments
+from shared.cni.plugin import previous_result, readable_result, required_result, run_all, valid_attachments
 from shared.net import netns, rules_lock
 from shared.net.owner import Owner
 
@@ -179,9 +179,7 @@ def add(call: Call, undo: Undo) -> Result:
     """Admit the pod's addresses. Return the previous result."""
     attachment = Attachment(call)
     netns.refuse_own(call.netns)
-    result = previous_result(call)
-    if result is None:
-        raise InvalidConfig('invalid configuration: "prevResult" is required: another plugin must make the interface')
+    result = required_result(call)
     place = attachment.choose_place()
     claim = attachment.make_claim(call, result, place)
     if not claim.addresses and not claim.text("port"):

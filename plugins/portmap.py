@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.cni import config
 from shared.cni.config import boolean, chain_name, choice, field, integer, invalid, list_of, section, text
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import previous_result, run_all, valid_attachments
+from shared.cni.plugin import previous_result, required_result, run_all, valid_attachments
 from shared.hostports import mappings
 from shared.hostports import nftables as hostports
 from shared.hostports.mappings import PortMapping
@@ -213,9 +213,7 @@ def _read_conditions(key: str, texts: list[str], *, by_iptables: bool) -> list[M
 def add(call: Call, undo: Undo) -> Result:
     """Map the ports. Return the result of the previous plugin."""
     attachment = Attachment(call)
-    result = previous_result(call)
-    if result is None:
-        raise InvalidConfig('invalid configuration: "prevResult" is required: another plugin must attach the pod first')
+    result = required_result(call)
     netns.open_netns(call.netns)
     links_here = _find_host_links(result)
     if attachment.mappings:

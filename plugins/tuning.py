@@ -6,7 +6,7 @@ from shared.cni import config, record
 from shared.cni.call import folded
 from shared.cni.config import absolute_path, boolean, field, integer, mac, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import previous_result, readable_result, valid_attachments
+from shared.cni.plugin import readable_result, required_result, valid_attachments
 from shared.net import link_attributes, links, netns, pod_sysctls, sysctl
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, file_name
@@ -145,9 +145,7 @@ def _require_room_for_ipv6(mtu: int, result: Result) -> None:
 def add(call: Call, undo: Undo) -> Result:
     """Set sysctls and attributes in the pod. Return the previous result with the new MAC and MTU."""
     attachment = Attachment(call)
-    result = previous_result(call)
-    if result is None:
-        raise InvalidConfig('invalid configuration: "prevResult" is required: another plugin must make the interface')
+    result = required_result(call)
     _require_room_for_ipv6(attachment.attributes.get("mtu", 0), result)
     host = Netlink() if attachment.mac else None
     pod_netns = netns.open_netns(call.netns)

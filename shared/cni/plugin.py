@@ -106,6 +106,14 @@ def previous_result(call: Call) -> Result | None:
     return None if raw is None else Result.from_json(raw, call.version, "prevResult")
 
 
+def required_result(call: Call) -> Result:
+    """Return prevResult. Raise InvalidConfig without one: a plugin before this one must make the interface."""
+    result = previous_result(call)
+    if result is None:
+        raise InvalidConfig('invalid configuration: "prevResult" is required: another plugin must make the interface')
+    return result
+
+
 def readable_result(call: Call) -> Result | None:
     """Return prevResult; None also if it is unreadable: DEL works without it."""
     try:
