@@ -78,7 +78,7 @@ def test_a_store_that_cannot_be_written(host: PretendHost, state: str, how: str)
     check = host_local(host, "CHECK", prevResult=PREVIOUS)
     assert check.status == 0, check
     missing = host_local(host, "CHECK", "c", prevResult=PREVIOUS)
-    assert missing.code == 999 and "failed to find" in missing.json["msg"]
+    assert missing.code == 999 and "has no lease in" in missing.json["msg"]
     nothing = host_local(host, "DEL", "c")
     assert (nothing.status, nothing.stdout) == (0, ""), nothing
     kept = host_local(host, "DEL")
@@ -109,7 +109,7 @@ def test_a_store_that_is_not_there(host: PretendHost, data_dir: str) -> None:
     before = files(host)
     keys = {**CONFIG["ipam"], "dataDir": data_dir}
     check = host_local(host, "CHECK", prevResult=PREVIOUS, ipam=keys)
-    assert check.code == 999 and "failed to find" in check.json["msg"], check
+    assert check.code == 999 and "has no lease in" in check.json["msg"], check
     assert host_local(host, "DEL", ipam=keys).status == 0
     assert host_local(host, "STATUS", ipam=keys).status == (1 if data_dir.startswith("/etc") else 0)
     assert files(host) == before
