@@ -219,6 +219,7 @@ class Leases(RuleBasedStateMachine):
     def keep(self, names: set[str]) -> None:
         self.files = {name: content for name, content in self.files.items() if name in names}
         self.bare = {name: content for name, content in self.bare.items() if name in names}
+        self.strange.intersection_update(self.files.values())
 
     # -- others' changes
 
@@ -227,6 +228,8 @@ class Leases(RuleBasedStateMachine):
         """Act as the reference's ADD, which never overwrites a file. `ifname` is empty for an old version."""
         if name in self.files:
             return
+        if not ifname and any(Lease(container, one).content in self.half for one in IFNAMES):
+            return  # the index entry of the killed call tells the ifname of such a file
         content = Lease(container, ifname).content
         (self.directory / name).write_bytes(content)
         (self.directory / name).chmod(0o600)
