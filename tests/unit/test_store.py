@@ -128,11 +128,11 @@ class Leases(RuleBasedStateMachine):
             free = all(not store.is_taken(name) for name in chosen)
             expected = all(not self.valid(self.files.get(name, b"")) for name in chosen)
             assert free == expected
-            for name in chosen:  # looking at a garbled file removes it
-                if not self.valid(self.files.get(name, b"")):
-                    self.files.pop(name, None)
             made = store.reserve(lease, [(number, Address.parse(name)) for number, name in enumerate(chosen)])
             assert made == expected, "an address was handed out twice, or a free one was not"
+            for name in chosen:  # a garbled file is removed if the store looks at it, which a taken address before it saves
+                if not self.valid(self.files.get(name, b"")) and not (self.directory / name).exists():
+                    self.files.pop(name, None)
             if made:
                 self.files |= dict.fromkeys(chosen, lease.content)
                 if lease.content not in self.strange:
