@@ -130,7 +130,9 @@ class Leases(RuleBasedStateMachine):
             assert free == expected
             made = store.reserve(lease, [(number, Address.parse(name)) for number, name in enumerate(chosen)])
             assert made == expected, "an address was handed out twice, or a free one was not"
-            for name in chosen:  # a garbled file is removed if the store looks at it, which a taken address before it saves
+            for (
+                name
+            ) in chosen:  # a garbled file is removed if the store looks at it, which a taken address before it saves
                 if not self.valid(self.files.get(name, b"")) and not (self.directory / name).exists():
                     self.files.pop(name, None)
             if made:
