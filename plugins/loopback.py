@@ -37,7 +37,7 @@ def _change(pod: Netlink, index: int, *, is_up: bool, alias: str) -> None:
 
 
 def add(call: Call, undo: Undo) -> Result:
-    """Bring `lo` up, whatever CNI_IFNAME says. Return prevResult, or `lo` with its first address of each family."""
+    """Bring `lo` up; CNI_IFNAME has no effect. Return prevResult, or `lo` with its first address of each family."""
     given = previous_result(call)
     with netns.open_netns(call.netns):
         steps.begin("lo")

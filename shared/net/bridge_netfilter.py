@@ -1,4 +1,4 @@
-"""Have bridged packets traverse iptables, or not. Imported by the calls whose configuration says which."""
+"""Have bridged packets traverse iptables, or not. A call imports this module only if its configuration has the key."""
 
 from __future__ import annotations
 

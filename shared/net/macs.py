@@ -11,8 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
 
-BEHIND = " behind "
-
 
 def require_free(netlink: Netlink, bridge: Message, key: str, mac: str, *, own: str) -> None:
     """Raise InvalidConfig if a MAC is that of the bridge, of a port, or of the link behind a port.
@@ -23,30 +21,30 @@ def require_free(netlink: Netlink, bridge: Message, key: str, mac: str, *, own: 
     If the holder is behind a port, wait for it to go. The kernel deletes the pair of a deleted pod some time after the
     pod (closed netlink sockets keep a namespace for an RCU grace period).
     """
-    holder = _holder(netlink, bridge, mac, own)
-    if BEHIND in holder:
+    holder, may_go = _find_holder(netlink, bridge, mac, own)
+    if may_go:
         from shared.net import wait  # a call that finds no holder does not need it
 
-        wait.links_change(lambda: not _holder(netlink, bridge, mac, own))
-        holder = _holder(netlink, bridge, mac, own)
+        wait.links_change(lambda: not _find_holder(netlink, bridge, mac, own)[0])
+        holder, _ = _find_holder(netlink, bridge, mac, own)
     if holder:
         raise invalid(key, mac, f"is the MAC of {holder}; choose another one, or leave it out to get a free one")
 
 
-def _holder(netlink: Netlink, bridge: Message, mac: str, own: str) -> str:
-    """Return the text that names the link with this MAC, empty if there is none."""
+def _find_holder(netlink: Netlink, bridge: Message, mac: str, own: str) -> tuple[str, bool]:
+    """Return the text that names the link with this MAC, empty if there is none, and True if it is in another pod."""
     name = bridge["IFLA_IFNAME"]
     if bridge.get("IFLA_ADDRESS") == mac:
-        return f"bridge {name}"
+        return f"bridge {name}", False
     for port in bridges.scan_ports(netlink, bridge["index"], list):
         port_name = port["IFLA_IFNAME"]
         alias = f" ({port['IFLA_IFALIAS']})" if port.get("IFLA_IFALIAS") else ""
         if port.get("IFLA_ADDRESS") == mac:
-            return f"port {port_name}{alias} of bridge {name}"
+            return f"port {port_name}{alias} of bridge {name}", False
         behind = _other_end(netlink, port) if port_name != own else None
         if behind and behind.get("IFLA_ADDRESS") == mac:
-            return f"link {behind['IFLA_IFNAME']}{BEHIND}port {port_name}{alias} of bridge {name}"
-    return ""
+            return f"link {behind['IFLA_IFNAME']} behind port {port_name}{alias} of bridge {name}", True
+    return "", False
 
 
 def _other_end(netlink: Netlink, port: Message) -> Message | None:

@@ -1,4 +1,4 @@
-"""Find attachments whose network was renamed: their objects have names that derive from the former name."""
+"""Find attachments of a renamed network: the names of their objects derive from its former name."""
 
 from __future__ import annotations
 
