@@ -330,8 +330,9 @@ def delete(call: Call) -> None:
 
 def gc(call: Call) -> None:
     """Delete the records of this network's attachments that are no longer valid: their pods are gone."""
-    valid = valid_attachments(call)
-    for path, recorded in record.listed(_read_data_dir(call)):
+    valid, directory = valid_attachments(call), _read_data_dir(call)
+    record.remove_unfinished(directory)
+    for path, recorded in record.listed(directory):
         owner = recorded.get("pycni")
         if not isinstance(owner, dict) or owner.get("network") != call.network:
             continue

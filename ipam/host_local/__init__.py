@@ -330,15 +330,17 @@ def gc(call: Call) -> None:
     if not store.exists():
         return
     with store:
+        kept = set()
         for name, lease, _ in list(store.survey(store.index.entries())):
             if lease is None:
                 store.is_taken(name)  # removes an empty or garbled file
                 continue
-            if is_hand_placed(lease):
-                continue
             alive = (lease.container_id, lease.ifname) in valid if lease.ifname else lease.container_id in containers
-            if not alive:
+            if alive or is_hand_placed(lease):
+                kept.add(lease.key)
+            else:
                 store.release_address(name)
+        store.forget_all_but(kept)
 
 
 def status(call: Call) -> None:

@@ -341,6 +341,14 @@ class Store(Files):
             raise self._failure("release", error) from None
         self.seal()
 
+    def forget_all_but(self, keys: set[str]) -> None:
+        """Remove the index entries of other keys. An ADD or DEL that was killed leaves an entry without a lease."""
+        try:
+            for key in self.index.entries().keys() - keys:
+                self.index.remove(key)
+        except OSError as error:
+            raise self._failure("release", error) from None
+
 
 class Look(Store):
     """A read-only view of the leases: it creates, repairs and removes nothing.

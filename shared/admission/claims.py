@@ -181,6 +181,7 @@ def _without_others(doomed: AbstractSet[Address], claim: Claim) -> AbstractSet[A
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]], remove: Callable[[Owner], object]) -> None:
     """Call `remove` for each attachment of a network that is not in `valid`, (container id, ifname)."""
+    record.remove_unfinished(RECORDS)
     for path, content in record.listed(RECORDS):
         claim = _claim(path, content)
         if claim and claim.owner.network == network and (claim.owner.container_id, claim.owner.ifname) not in valid:

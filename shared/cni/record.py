@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SIZE_LIMIT = 1 << 20  # bytes
 UNFINISHED = ".new"  # suffix of a file while it is written
+TRIES = 8  # of a write; each GC that runs meanwhile may end one
 S_IFMT, S_IFREG = 0o170000, 0o100000
 
 
@@ -36,24 +37,32 @@ def read(path: str) -> dict[str, Any]:
 
 def write(path: str, content: dict[str, Any]) -> None:
     """Create or replace the file, and create its directory for root alone. Raise IOFailure."""
-    unfinished = f"{path}{UNFINISHED}"
     try:
         make_directories(path.rpartition("/")[0])
-        _unlink_if_there(unfinished)
-        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
-        descriptor = posix.open(unfinished, flags, 0o600)
-        try:
-            data = dumps(content).encode()
-            while data:
-                data = data[posix.write(descriptor, data) :]
-            posix.rename(unfinished, path)
-        except OSError:
-            posix.unlink(unfinished)
-            raise
-        finally:
-            posix.close(descriptor)
+        for tries_left in range(TRIES - 1, -1, -1):
+            try:
+                return _write_whole(path, dumps(content).encode())
+            except FileNotFoundError:  # GC removed the unfinished file
+                if not tries_left:
+                    raise
     except OSError as error:
         raise IOFailure(f"cannot write {path}", str(error)) from None
+
+
+def _write_whole(path: str, data: bytes) -> None:
+    unfinished = f"{path}{UNFINISHED}"
+    _unlink_if_there(unfinished)
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    descriptor = posix.open(unfinished, flags, 0o600)
+    try:
+        while data:
+            data = data[posix.write(descriptor, data) :]
+        posix.rename(unfinished, path)
+    except OSError:
+        _unlink_if_there(unfinished)
+        raise
+    finally:
+        posix.close(descriptor)
 
 
 def mark(path: str) -> None:
@@ -80,19 +89,35 @@ def listed(directory: str) -> list[tuple[str, dict[str, Any]]]:
     return [(path, read(path)) for path in paths]
 
 
+def remove_unfinished(directory: str) -> None:
+    """Remove the files that killed calls did not write to their end. Raise IOFailure.
+
+    Only for GC: nothing else removes them if no DEL comes. A call that writes such a file now writes it again.
+    """
+    try:
+        for name in _entries(directory):
+            if name.endswith(f".json{UNFINISHED}"):
+                _unlink_if_there(f"{directory}/{name}")
+    except OSError as error:
+        raise IOFailure(f"cannot remove unfinished files in {directory}", str(error)) from None
+
+
 def names(directory: str) -> list[str]:
     """Return the sorted names of the files in a directory; none if it does not exist. Raise IOFailure."""
+    try:
+        return sorted(name for name in _entries(directory) if name.endswith(".json"))
+    except OSError as error:
+        raise IOFailure(f"cannot read {directory}", str(error)) from None
+
+
+def _entries(directory: str) -> list[str]:
     try:
         # use a descriptor: Python repeats open if a signal interrupts it, but not opendir
         descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise IOFailure(f"cannot read {directory}", str(error)) from None
     try:
-        return sorted(name for name in posix.listdir(descriptor) if name.endswith(".json"))
-    except OSError as error:
-        raise IOFailure(f"cannot read {directory}", str(error)) from None
+        return posix.listdir(descriptor)
     finally:
         posix.close(descriptor)
 

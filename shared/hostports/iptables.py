@@ -275,6 +275,7 @@ def evict(owner: Owner, addresses: Sequence[Address], delete_flows: DeleteFlows)
 def collect(network: str, valid: AbstractSet[tuple[str, str]], delete_flows: DeleteFlows) -> None:
     """Delete the host ports of a network's attachments that are not valid, and of dead ones of any network."""
     _collect_in_tables(network, valid, delete_flows)
+    hostport_records.remove_unfinished()
     for owner, mark, _ in hostport_records.read_all():
         if (owner.container_id, owner.ifname) in valid and owner.network == network:
             continue

@@ -45,6 +45,11 @@ def remove(owner: Owner) -> None:
         record.remove(path)
 
 
+def remove_unfinished() -> None:
+    """Remove the files that killed calls did not write to their end. Raise IOFailure."""
+    record.remove_unfinished(DIRECTORY)
+
+
 def read_all() -> Iterator[Known]:
     """Yield each attachment that has a file. Raise IOFailure if one cannot be read."""
     for path, content in record.listed(DIRECTORY):

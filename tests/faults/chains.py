@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.net.owner import Owner
 from tests.faults.state import state
 from tests.faults.stepper import REPORT, Strike
 from tests.plugins import BRIDGE, PORTS, SAMPLES, Keys
@@ -189,6 +190,23 @@ class Attachments:
         return [
             self.call(keys, "DEL", netns=ENDS[end], strike=strike if number == place else None)
             for number, keys in reversed(list(enumerate(self.chain.plugins)))
+        ]
+
+    def lose(self) -> None:
+        """Replace the pod's namespace by another without DEL, and wait until its links are gone."""
+        self.host.drop_netns("c1")
+        host_link = Owner(NETWORK, "c1", "eth0").host_link
+        self.host.run("sh", "-c", f"while ip link show {host_link} >/dev/null 2>&1; do sleep 0.01; done", timeout=30)
+        self.host.netns("c1")
+
+    def collect(self) -> list[Answer]:
+        """GC the struck plugins, with `kept` as the only valid attachment."""
+        valid = [{"containerID": "kept", "ifname": "eth0"}]
+        # its prevResult has no meaning for GC
+        self.result = None
+        return [
+            self.call(keys | {"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}, "GC")
+            for keys in reversed(self.chain.plugins)
         ]
 
     def calls(self, verb: str, classes: int) -> list[list[str]]:

@@ -105,6 +105,29 @@ def test_killed(attachments: Attachments, verb: str, sample: int, tally: Tally) 
 
 
 @many
+@pytest.mark.row(16)
+def test_killed_and_collected(attachments: Attachments, sample: int, tally: Tally) -> None:
+    """Nobody calls DEL for a pod whose ADD was killed: GC ends what it began."""
+    points_to_strike = list(strikes("ADD", attachments, sample))
+    attachments.lose()
+    attachments.collect()
+    before = keep_host_lines(attachments.state())
+    attachments.renew()
+    complaints: list[str] = []
+    for place, number, name, strike in points_to_strike:
+        attachments.add(strike, place)
+        attachments.lose()
+        point = f"{strike.action} at {number} ({name}) of {attachments.chain.plugins[place]['type']}"
+        found = [f"{point}: {answer}" for answer in attachments.collect() if answer.status or answer.stdout]
+        after = keep_host_lines(attachments.state())
+        found += [f"{point}: {what}" for what in attachments.differences(before, before | after)]
+        attachments.renew()
+        complaints += found
+        tally(16, 1, len(found))
+    assert not complaints, f"{len(complaints)} complaints:\n" + "\n".join(complaints[:60])
+
+
+@many
 @pytest.mark.row(1)
 def test_first_killed(first: Attachments, sample: int, tally: Tally) -> None:
     """No remaining part of the shared things disturbs the next pod."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,3 +80,30 @@ def test_no_link_is_followed(tmp_path: Path, name: str) -> None:
 def test_a_garbled_record_says_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
     assert record.read(str(tmp_path / "a.json")) == {}
+
+
+def test_unfinished_files_are_removed_by_gc_alone(tmp_path: Path) -> None:
+    record.remove_unfinished(str(tmp_path / "none"))
+    for name in ("a.json", "a.json.new", "b.json.new", "b.new", "c.json.newer"):
+        (tmp_path / name).write_text("{}")
+    record.remove_unfinished(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.new", "c.json.newer"]
+
+
+def test_a_write_outlives_the_removal_of_its_unfinished_file(tmp_path: Path) -> None:
+    """Each write succeeds, and the file is never another's, while GC removes unfinished files every millisecond."""
+    path, done = str(tmp_path / "a.json"), threading.Event()
+
+    def collect() -> None:
+        while not done.wait(0.001):
+            record.remove_unfinished(str(tmp_path))
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    try:
+        for number in range(300):
+            record.write(path, {"number": number})
+            assert record.read(path) == {"number": number}
+    finally:
+        done.set()
+        thread.join()
