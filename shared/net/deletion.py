@@ -36,8 +36,6 @@ def is_reported(request: Request, indexes: Iterable[int]) -> bool:
 
     The links must be in the thread's network namespace.
     """
-    if not handover.is_executable:
-        return False
     try:
         deletion = _Deletion(request, set(indexes))
     except OSError:  # EMFILE, ENOMEM

@@ -492,11 +492,7 @@ TABLE: tuple[Mutant, ...] = (
         "GC removes an old link without alias", "tests/system/test_gc_of_namesakes.py -k without",
     ),
     Mutant(
-        "shared/net/deletion.py", "                raise failure\n", "                return True\n",
-        "a refusal that the child gets is the call's error", "tests/system/test_deletion.py -k refusal",
-    ),
-    Mutant(
-        "shared/net/deletion.py", "return not self.waiting", "return True",
+        "shared/net/deletion.py", "reports are lost\n                return False\n", "reports are lost\n                return True\n",
         "a link whose end nobody reported is deleted by the call itself", "tests/system/test_deletion.py -k child_is_killed",
     ),
     Mutant(
