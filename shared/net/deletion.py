@@ -36,11 +36,16 @@ def is_reported(request: Request, indexes: Iterable[int]) -> bool:
 
     The links must be in the thread's network namespace.
     """
+    if not handover.is_executable:
+        return False
     try:
         deletion = _Deletion(request, set(indexes))
     except OSError:  # EMFILE, ENOMEM
         return False
-    return deletion.is_reported()
+    try:
+        return deletion.is_reported()
+    finally:
+        deletion.close()
 
 
 class _Deletion(Netlink):

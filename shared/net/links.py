@@ -155,37 +155,39 @@ def delete_all(netlink: Netlink, is_doomed: Callable[[Message], bool]) -> None:
                 found.append(link["index"])
         return found
 
+    def left() -> list[int]:
+        return sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))
+
     doomed = netlink.scan(RTM_GETLINK, None, doomed_of)
-    if not doomed or _are_deleted_together(netlink, doomed, taken):
+    if not doomed:
         return
-    # Another call may have moved some links to its own group, and older kernels cannot delete a group.
-    doomed = sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))
+    from shared.net import deletion
+
+    try:
+        request = _joint_request(netlink, doomed, taken)
+        if deletion.is_reported(request, doomed):
+            return
+        doomed = left()
+        if len(doomed) > 1:
+            netlink.batch([request])
+    except NetlinkError:
+        pass  # older kernels cannot delete a group
+    # Another call may have moved some links to its own group.
+    doomed = left()
     netlink.batch([_delete_request(index) for index in doomed])
 
 
-def _are_deleted_together(netlink: Netlink, members: list[int], taken: set[int]) -> bool:
-    """Delete a link, or put links into a group that no other link is in and delete that. Return True if all are gone.
-
-    False if some may be there still: the caller looks.
-    """
-    from shared.net import deletion
-
-    request = _delete_request(members[0])
+def _joint_request(netlink: Netlink, members: list[int], taken: set[int]) -> Request:
+    """Return the request that deletes these links. Put several into a group that no other link is in."""
+    if len(members) == 1:
+        return _delete_request(members[0])
     group = 0
     while group == 0 or group in taken:
         group = int.from_bytes(posix.urandom(4), "big")
-    try:
-        if len(members) > 1:
-            netlink.batch([
-                Request(RTM_NEWLINK, {"index": index, "IFLA_GROUP": group}, 0, (errno.ENODEV,)) for index in members
-            ])  # fmt: skip
-            request = Request(RTM_DELLINK, {"IFLA_GROUP": group})
-        if deletion.is_reported(request, members):
-            return True
-        netlink.batch([request])
-    except NetlinkError:
-        pass
-    return False
+    netlink.batch([
+        Request(RTM_NEWLINK, {"index": index, "IFLA_GROUP": group}, 0, (errno.ENODEV,)) for index in members
+    ])  # fmt: skip
+    return Request(RTM_DELLINK, {"IFLA_GROUP": group})
 
 
 def smallest_mtu(netlink: Netlink, bridge: str, uplinks: list[str]) -> int:

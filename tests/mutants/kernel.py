@@ -198,7 +198,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_links.py",
     ),
     Mutant(
-        "shared/net/links.py", "    doomed = sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))\n", "    netlink.scan(RTM_GETLINK, None, doomed_of)\n",
+        "shared/net/links.py", "return sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))", "return sorted(doomed)",
         "a link that has become another's in the meantime is not deleted", "tests/unit/test_links.py",
     ),
     Mutant(
