@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -37,6 +38,21 @@ for handover.is_executable in (False, True):
     except NetlinkError as error:
         print(error.errno, error)
 """
+# Is init of a process namespace, and serves a DEL: argv are the arguments of signal.signal, and the executable.
+# Prints the processes that are left, again and again, until init is the only one.
+INIT = """
+import signal, subprocess, sys, time
+from pathlib import Path
+signal.signal(signal.SIGCHLD, signal.Handlers[sys.argv[1]])
+print(subprocess.run(sys.argv[2:]).returncode, flush=True)
+def states():
+    paths = [path for path in Path("/proc").iterdir() if path.name.isdecimal() and path.name != "1"]
+    return [(path / "stat").read_text().rpartition(") ")[2][0] for path in paths]
+deadline = time.monotonic() + 20
+while (left := states()) and time.monotonic() < deadline:
+    time.sleep(0.01)
+print("".join(left))
+"""
 LIBRARY = """
 import posix
 from shared import handover
@@ -68,12 +84,14 @@ class Node(nodes.Node):
     def is_idle(self) -> bool:
         return self.processes() == FIRST_PROCESS
 
-    def traced(self, verb: str, pod: str, *injections: str, calls: str = "", **more: Any) -> tuple[Answer, list[str]]:
+    def traced(
+        self, verb: str, pod: str, keys: Mapping[str, Any] = {}, /, *, inject: str = "", calls: str = "", **more: Any
+    ) -> tuple[Answer, list[str]]:
         """Return the answer of a call, and the lines of its strace, with the process's number at the beginning."""
         names = f"trace=clone,clone3,fork,vfork,sendto{calls}"
-        inject = [word for one in injections for word in ("-e", f"inject={one}")]
-        prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", names, *inject)
-        return self.call(verb, pod, prefix=prefix, **more), self.host.run("cat", "/run/trace").stdout.splitlines()
+        injection = ("-e", f"inject={inject}") if inject else ()
+        prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", names, *injection)
+        return self.call(verb, pod, keys, prefix=prefix, **more), self.host.run("cat", "/run/trace").stdout.splitlines()
 
 
 def forks(lines: list[str]) -> int:
@@ -141,7 +159,7 @@ def test_gc_deletes_all_by_one_child(node: Node) -> None:
     pods = "abcde"
     for pod in pods:
         node.add(pod)
-    answer, lines = node.traced("GC", "", **{"cni.dev/valid-attachments": [{"containerID": "c", "ifname": "eth0"}]})
+    answer, lines = node.traced("GC", "", {"cni.dev/valid-attachments": [{"containerID": "c", "ifname": "eth0"}]})
     assert answer.status == 0 and forks(lines) == 1 and len(deletions(lines)) == 1
     assert [pod for pod in pods if node.is_there(node.link(pod))] == ["c"]
     for pod in "ab":
@@ -157,7 +175,7 @@ def test_a_refusal_is_the_calls_error(host: PretendHost) -> None:
 @pytest.mark.parametrize("error", ["EAGAIN", "ENOMEM"])
 def test_without_a_child_the_call_waits_itself(node: Node, error: str) -> None:
     node.add("a")
-    answer, lines = node.traced("DEL", "a", f"clone,clone3,fork,vfork:error={error}")
+    answer, lines = node.traced("DEL", "a", inject=f"clone,clone3,fork,vfork:error={error}")
     assert answer.status == 0 and len(set(deletions(lines))) == 1
     assert {line.split()[0] for line in lines} == set(deletions(lines))
     assert not node.is_there(node.link("a")) and node.leases() == set()
@@ -166,7 +184,7 @@ def test_without_a_child_the_call_waits_itself(node: Node, error: str) -> None:
 def test_without_a_second_socket_the_call_waits_itself(node: Node) -> None:
     node.add("a")
     for number in range(1, 9):
-        answer, _ = node.traced("DEL", "a", f"socket:error=EMFILE:when={number}", calls=",socket")
+        answer, _ = node.traced("DEL", "a", inject=f"socket:error=EMFILE:when={number}", calls=",socket")
         assert answer.status == 0 or answer.code, answer
         node.delete("a")
         assert not node.is_there(node.link("a"))
@@ -176,7 +194,7 @@ def test_without_a_second_socket_the_call_waits_itself(node: Node) -> None:
 def test_a_call_whose_child_is_killed_deletes_the_link(node: Node) -> None:
     """The child is killed when it closes descriptors, before it sends the request."""
     node.add("a")
-    answer, lines = node.traced("DEL", "a", "close_range:signal=SIGKILL", calls=",close_range")
+    answer, lines = node.traced("DEL", "a", inject="close_range:signal=SIGKILL", calls=",close_range")
     assert answer.status == 0 and forks(lines) == 1
     assert deletions(lines) == [lines[0].split()[0]]
     assert not node.is_there(node.link("a")) and node.leases() == set()
