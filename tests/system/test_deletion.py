@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -44,14 +46,14 @@ INIT = """
 import signal, subprocess, sys, time
 from pathlib import Path
 signal.signal(signal.SIGCHLD, signal.Handlers[sys.argv[1]])
-print(subprocess.run(sys.argv[2:]).returncode, flush=True)
+subprocess.run(sys.argv[2:])
 def states():
     paths = [path for path in Path("/proc").iterdir() if path.name.isdecimal() and path.name != "1"]
     return [(path / "stat").read_text().rpartition(") ")[2][0] for path in paths]
 deadline = time.monotonic() + 20
 while (left := states()) and time.monotonic() < deadline:
     time.sleep(0.01)
-print("".join(left))
+print("left:", *left)
 """
 LIBRARY = """
 import posix
@@ -85,12 +87,13 @@ class Node(nodes.Node):
         return self.processes() == FIRST_PROCESS
 
     def traced(
-        self, verb: str, pod: str, keys: Mapping[str, Any] = {}, /, *, inject: str = "", calls: str = "", **more: Any
-    ) -> tuple[Answer, list[str]]:
+        self, verb: str, pod: str, keys: Mapping[str, Any] = {}, /, *, inject: str = "", calls: str = "",
+        front: Sequence[str] = (), **more: Any,
+    ) -> tuple[Answer, list[str]]:  # fmt: skip
         """Return the answer of a call, and the lines of its strace, with the process's number at the beginning."""
         names = f"trace=clone,clone3,fork,vfork,sendto{calls}"
         injection = ("-e", f"inject={inject}") if inject else ()
-        prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", names, *injection)
+        prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", names, *injection, *front)
         return self.call(verb, pod, keys, prefix=prefix, **more), self.host.run("cat", "/run/trace").stdout.splitlines()
 
 
@@ -127,6 +130,20 @@ def test_one_child_sends_one_message(node: Node) -> None:
     ]
 
 
+def test_the_child_holds_nothing_else(node: Node) -> None:
+    """The runtime waits for the end of stdout and stderr; a lock is held until its last descriptor is closed."""
+    node.add("a", ipMasq=True)
+    _, lines = node.traced("DEL", "a", ipMasq=True, calls=",close_range,socket")
+    (child,) = deletions(lines)
+    closed: set[int] = set()
+    before_request = itertools.takewhile(lambda line: "RTM_DELLINK" not in line, lines)
+    for line in before_request:
+        if found := re.match(rf"{child} +close_range\((\d+), (\d+), 0\) += 0", line):
+            closed |= set(range(int(found[1]), int(found[2]) + 1))
+    kept = {int(line.split()[-1]) for line in lines if " socket(AF_NETLINK" in line}
+    assert set(range(1024)) - closed <= kept and closed
+
+
 def test_a_second_del_and_a_new_add_at_once(node: Node) -> None:
     for _ in range(10):
         first = node.add("a")
@@ -146,6 +163,25 @@ def test_no_child_is_left(node: Node) -> None:
     for pod in ("a", "b"):
         node.delete(pod, ipMasq=True)
     until(node.is_idle, seconds=1)
+
+
+@pytest.mark.parametrize("handling", ["SIG_IGN", "SIG_DFL"])
+def test_no_zombie_is_left(node: Node, handling: str) -> None:
+    """Some containers have an init that reaps nothing. Init of a machine reaps each child that ends."""
+    node.add("a", ipMasq=True)
+    init = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", INIT, handling)
+    answer = node.call("DEL", "a", ipMasq=True, prefix=init)
+    assert (answer.status, answer.stdout) == (0, "left:\n"), answer
+    assert not node.is_there(node.link("a")) and node.leases() == set()
+
+
+def test_undo_does_not_wait_either(node: Node) -> None:
+    """A failed ADD deletes the veth pair and the new bridge, each by a child."""
+    node.netns("a")
+    answer, lines = node.traced("ADD", "a", front=nodes.DEAF)
+    assert answer.status == 1 and len(deletions(lines)) == 2
+    assert lines[0].split()[0] not in deletions(lines)
+    assert not node.is_there(node.link("a")) and not node.is_there("cni0") and node.leases() == set()
 
 
 def test_a_call_without_a_link_forks_nothing(node: Node) -> None:
