@@ -222,10 +222,14 @@ def test_one_or_two_processes_for_each_family(node: Node) -> None:
 
 @pytest.mark.parametrize(("changes", "kept"), [
     (["-A CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT"], 0),
+    ([
+        "-A CNI-FORWARD -d 10.1.0.2/32 -m conntrack --ctstate DNAT -j ACCEPT",
+        "-A CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT",
+    ], 0),
     (["-A CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT", "-D CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT"], 0),
     (["-D CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT", "-A CNI-FORWARD -s 10.1.0.2/32 -p tcp -j ACCEPT"], 1),
     (["-A CNI-FORWARD -d 10.1.0.2/32 -p udp -j DROP"], 1),
-], ids=["twice", "in another order", "replaced", "beside another"])  # fmt: skip
+], ids=["twice", "twice beside host ports", "in another order", "replaced", "beside another"])  # fmt: skip
 def test_del_of_changed_rules(node: Node, changes: list[str], kept: int) -> None:
     """DEL deletes its own rules, however often they are there, and no other one."""
     node.host.run(*DROP)
