@@ -160,8 +160,20 @@ def _lookup_rules(maps: dict[int, Set], conditional: dict[int, Set]) -> list[Rul
     return rules
 
 
-def fixed_chains() -> tuple[Chain, ...]:
-    """Return the chains that do not depend on the mappings, each after the chains to which it leads."""
+_fixed_chains: list[Chain] = []
+
+
+def fixed_chains() -> Sequence[Chain]:
+    """Return the chains that do not depend on the mappings, each after the chains to which it leads.
+
+    To make them takes 1 ms. A process that forks workers does it before, and they are kept.
+    """
+    if not _fixed_chains:
+        _fixed_chains.extend(_make_fixed_chains())
+    return _fixed_chains
+
+
+def _make_fixed_chains() -> tuple[Chain, ...]:
     to_host = (
         Rule("to this host", is_local(), ct_label_set(ASKED), jump("hostports")),
         # redirected packets do not reach this rule
