@@ -36,7 +36,7 @@ NFT = re.compile(
     r"(\.(wire|expressions|former|labels|registry|ruleset|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
-POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside))?")
+POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside|port))?")
 # Modules that a plugin may load beyond the protocol, KERNEL and its own module.
 MORE: dict[str, tuple[re.Pattern[str], ...]] = {
     "bandwidth": (TC,),
