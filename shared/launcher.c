@@ -215,13 +215,13 @@ static void count_fall_back(void)
 
 static _Noreturn void execute_interpreter(void)
 {
-	char launcher[PLACE_BYTES + sizeof "/launcher"], details[MAX_ERROR_BYTES], flags[] = "-IS";
+	char launcher[PLACE_BYTES + sizeof "/launcher"], details[MAX_ERROR_BYTES];
 	const char *verb = getenv("CNI_COMMAND"), *missing = launcher;
 
 	snprintf(launcher, sizeof launcher, "%s/launcher", tree);
 	/* Without the file the interpreter would end with a text that is no answer. */
 	if (!access(launcher, R_OK)) {
-		char *arguments[] = { python, flags, launcher, plugin, NULL };
+		char flags[] = "-IS", *arguments[] = { python, flags, launcher, plugin, NULL };
 		execve(python, arguments, environ);
 		missing = python;
 	}
