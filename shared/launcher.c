@@ -146,6 +146,7 @@ static void pass_on_signal(int number)
 	errno = saved;
 }
 
+/* Signals are blocked meanwhile. */
 static void pass_on_signals(void)
 {
 	static const int numbers[] = { SIGTERM, SIGINT, SIGHUP };
@@ -153,8 +154,8 @@ static void pass_on_signals(void)
 
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
 		/* A signal that the caller ignores stays ignored, as nohup wants it. */
-		if (!sigaction(numbers[i], NULL, &inherited) && inherited.sa_handler != SIG_IGN)
-			sigaction(numbers[i], &passing, NULL);
+		if (!sigaction(numbers[i], &passing, &inherited) && inherited.sa_handler == SIG_IGN)
+			sigaction(numbers[i], &inherited, NULL);
 }
 
 static int send_go(int directory)

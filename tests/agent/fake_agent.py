@@ -134,19 +134,25 @@ class Worker:
         pass
 
 
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Follow the scripts, then wait for the end of standard input."""
     orders = json.loads(sys.argv[1])
     if orders.get("user"):
         os.makedirs(os.path.dirname(SOCKET), exist_ok=True)
-        os.chmod(os.path.dirname(SOCKET), 0o777)
+        os.chown(os.path.dirname(SOCKET), orders["user"], -1)
         os.setuid(orders["user"])
     listener = listen(orders.get("backlog", 8))
     held: list[Any] = fill(listener) if orders.get("full") else []
-    print("listening", flush=True)
+    say("listening")
     for script in orders["calls"]:
         held.append(Worker(listener.accept()[0]))
-        print(json.dumps(held[-1].follow(script)), flush=True)
+        say(json.dumps(held[-1].follow(script)))
     sys.stdin.read()
 
 

@@ -14,9 +14,19 @@ from typing import Any
 
 import pytest
 
-from tests.agent.launcher_node import BUILDS, CODE, INTERPRETER, SOURCE, STATUS, Node, compile_launcher, fill_in
+from tests.agent.launcher_node import (
+    BUILDS,
+    CODE,
+    INTERPRETER,
+    SOURCE,
+    STATUS,
+    WARNINGS,
+    Node,
+    compile_launcher,
+    fill_in,
+)
 from tests.faults import stepper
-from tests.pretend import PATH, TREE, PretendHost, until
+from tests.pretend import PATH, PretendHost, until
 
 FALL_BACK = f"-IS {CODE}/launcher bridge"
 TAKE: list[Any] = ["request", ["send", "T"], "go"]
@@ -179,7 +189,9 @@ def test_interpreter_inherits_everything(node: Node) -> None:
     (node.run / "pycni/fallbacks").touch()
     env = {"LOOK": "yes", "PATH": PATH, "CNI_ARGS": "a=b"}
     prepare = "import signal, os, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); signal.signal(signal.SIGPIPE, signal.SIG_DFL); "
-    prepare += "signal.signal(signal.SIGXFSZ, signal.SIG_DFL); signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}); "
+    prepare += (
+        "signal.signal(signal.SIGXFSZ, signal.SIG_DFL); signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}); "
+    )
     prepare += "os.execv('/run/interpreter' if sys.argv[1] == 'plain' else '/run/bridge', ['bridge'])"
     seen = []
     for how in ("plain", "declined", "gone", "no agent"):
@@ -285,7 +297,11 @@ def test_what_keeps_the_interpreter_from_starting(node: Node, verb: str | None, 
     assert done.json["msg"] == "pycni bridge cannot start: run install.sh again"
     assert done.json["details"] == f"{CODE}/launcher: No such file or directory (code {CODE})"
     (node.run / "code/launcher").touch()
-    for python, why in (("/run/a \"\\ file", "No such file"), ("/run", "Permission denied"), ("/run/code/launcher", "Permission")):
+    for python, why in (
+        ('/run/a "\\ file', "No such file"),
+        ("/run", "Permission denied"),
+        ("/run/code/launcher", "Permission"),
+    ):
         node.write("bridge", fill_in(node.program, python=python))
         done = node.call(env=env)
         assert (done.status, done.stderr, done.code) == (1, "", code), done
@@ -294,7 +310,9 @@ def test_what_keeps_the_interpreter_from_starting(node: Node, verb: str | None, 
     assert (done.status, done.stdout) == (1, "")
     done = node.call("sh", "-c", 'exec "$0" 0<&- 1>&- 2>&-', env=env)
     assert (done.status, done.stdout) == (1, "")
-    done = node.call("bash", "-c", 'set -o pipefail; "$0" | exec sh -c "sleep 0.05; exit 0" 0<&-; exit ${PIPESTATUS[0]}', env=env)
+    done = node.call(
+        "bash", "-c", 'set -o pipefail; "$0" | exec sh -c "sleep 0.05; exit 0" 0<&-; exit ${PIPESTATUS[0]}', env=env
+    )
     assert done.status == 1, "a reader that is gone does not change the status"
 
 
@@ -376,3 +394,61 @@ def test_strikes_at_each_system_call(programs: dict[str, Path], stepper_program:
         report = json.loads(host.python(ATTACK, "strike", scene, timeout=120))
         assert not report["faults"], report["faults"][:3]
         assert report["strikes"] > 100, report
+
+
+# -- what it is made of
+
+WARM = """socket connect getsockopt sendmsg poll recvfrom openat rt_sigprocmask sendmsg rt_sigaction rt_sigaction
+rt_sigaction rt_sigprocmask close poll recvfrom exit_group"""
+COLD = "socket connect openat access execve"
+
+
+def test_number_of_system_calls(programs: dict[str, Path]) -> None:
+    """Python's start makes some three hundred of them."""
+    with PretendHost() as host:
+        node = Node(host, programs["static"])
+        trace = ("strace", "-qq", "-o", "/run/trace", "--signal=none")
+        with node.agent(SERVE):
+            assert node.call(*trace).status == 3
+        assert own_calls(node) == WARM.split()
+        assert node.call(*trace).status == STATUS
+        assert own_calls(node)[:5] == COLD.split()
+        assert node.run.joinpath("trace").read_text().count("execve(") >= 2
+
+
+def own_calls(node: Node) -> list[str]:
+    """Return the calls from the first one of main on."""
+    calls = re.findall(r"^(\w+)\(", (node.run / "trace").read_text(), re.MULTILINE)
+    return calls[calls.index("socket") :]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["gcc", *WARNINGS, "-O2", "-fanalyzer", "-c", "-o", "/dev/null"],
+        [
+            "gcc",
+            *WARNINGS,
+            "-O0",
+            "-Wconversion",
+            "-Wshadow",
+            "-Wcast-qual",
+            "-Wstrict-prototypes",
+            "-c",
+            "-o",
+            "/dev/null",
+        ],
+        ["cppcheck", "-q", "--std=c11", "--enable=warning,style,performance,portability", "--error-exitcode=1"],
+    ],
+    ids=["analyzer", "warnings", "cppcheck"],
+)
+def test_checkers_find_nothing(command: list[str]) -> None:
+    done = subprocess.run([*command, SOURCE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
+
+
+def test_size_and_means() -> None:
+    """No function of the C library that allocates memory, no line that nobody needs."""
+    text = SOURCE.read_text()
+    assert text.count("\n") <= 250
+    assert not re.search(r"\b(?:malloc|calloc|realloc|strdup|asprintf|fopen|alloca)\b", text)

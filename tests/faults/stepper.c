@@ -42,6 +42,8 @@ static const struct call {
 	CALL(setns, OTHER) CALL(unshare, OTHER) CALL(mount, OTHER) CALL(umount2, OTHER)
 	CALL(recvfrom, RECEIVE) CALL(recvmsg, RECEIVE)
 	CALL(flock, WAIT) CALL(read, WAIT) CALL(wait4, WAIT)
+	CALL(execve, EVERY) CALL(socket, EVERY) CALL(connect, EVERY) CALL(ppoll, EVERY) CALL(close, EVERY)
+	CALL(rt_sigaction, EVERY) CALL(rt_sigprocmask, EVERY) CALL(exit_group, EVERY)
 #ifdef SYS_open
 	CALL(open, OPEN) CALL(creat, FILES) CALL(rename, FILES) CALL(link, FILES) CALL(symlink, FILES) CALL(unlink, FILES)
 	CALL(mkdir, FILES) CALL(rmdir, FILES) CALL(mknod, FILES) CALL(chmod, FILES) CALL(chown, FILES) CALL(utime, FILES)
