@@ -12,7 +12,7 @@ TABLE: tuple[Mutant, ...] = (
         "the compiler knows nothing of the names", f"{TESTS} status_is_passed_on",
     ),
     Mutant(
-        PATH, "return text[0] == '\\n' && *plugin", "return text[0] && *plugin",
+        PATH, "return *plugin && ", "return ",
         "a launcher that names nothing does nothing", f"{TESTS} names_nothing",
     ),
     Mutant(
