@@ -420,6 +420,8 @@ def test_number_of_system_calls(programs: dict[str, Path]) -> None:
 def own_calls(node: Node) -> list[str]:
     """Return the calls from the first one of main on."""
     calls = re.findall(r"^(\w+)\(", (node.run / "trace").read_text(), re.MULTILINE)
+    others = {"ppoll": "poll", "faccessat": "access"}  # on architectures without the older calls
+    calls = [others.get(call, call) for call in calls]
     return calls[calls.index("socket") :]
 
 
