@@ -25,7 +25,10 @@ def prepare() -> None:
     try:
         posix.mkdir(protocol.DIRECTORY, 0o700)
     except FileExistsError:
-        pass
+        _require_directory()
+
+
+def _require_directory() -> None:
     found = posix.lstat(protocol.DIRECTORY)
     if found.st_mode & S_IFMT != S_IFDIR:
         raise Unusable(f"{protocol.DIRECTORY} is not a directory: remove it")

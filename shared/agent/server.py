@@ -39,14 +39,18 @@ READ_BYTES = 1 << 16
 OPERATOR_ROOMS = ("agent", "build", "cli", "runtime")  # of `shared`, which calls have no use for
 
 
-def main(tree: str, plugins: dict[str, str], bin_dir: str) -> NoReturn:
-    """Run the agent of the installation in `tree`; `plugins` are the modules of its executables."""
+def main(tree: str, plugins: dict[str, str]) -> NoReturn:
+    """Run the agent of the installation in `tree`; `plugins` are the modules of its executables.
+
+    The running script is the file that an upgrade executes, and it is in the directory of the executables.
+    """
     suite.plugins, suite.tree = plugins, tree
     status = 1
     try:
+        program = sys.argv[0] if sys.argv[0].startswith("/") else f"{posix.getcwd()}/{sys.argv[0]}"
         _prepare_process()
         _load_all(tree)
-        server = Server(bin_dir, loads(posix.environ.pop(HANDED, b"{}")))
+        server = Server(program, loads(posix.environ.pop(HANDED, b"{}")))
         server.run()
         status = 0
     except (place.Unusable, ValueError, OSError) as error:
@@ -88,9 +92,9 @@ def _subdirectories(path: str) -> list[str]:
 class Server:
     """The agent's state."""
 
-    def __init__(self, bin_dir: str, handed: dict[str, Any]) -> None:
+    def __init__(self, program: str, handed: dict[str, Any]) -> None:
         """Take over the sockets and children of the agent before, or begin. Raise Unusable, ValueError, OSError."""
-        self.bin_dir = bin_dir
+        self.program = program
         self.settings = settings.read()
         if handed:
             self.lock = handed["lock"]
@@ -112,7 +116,9 @@ class Server:
         strangers = {process: BUSY if is_busy else IDLE for process, is_busy in handed.get("workers", ())}
         self.crew = Crew(self.settings.workers, self._make_worker, strangers)
         self.duties = Duties(
-            f"{bin_dir}/cnitool", is_wanted=self.settings.has_duties, predecessor=handed.get("duties", 0)
+            f"{program.rpartition('/')[0]}/cnitool",
+            is_wanted=self.settings.has_duties,
+            predecessor=handed.get("duties", 0),
         )
         self.rights = Rights("self")
         self.buffer = bytearray(protocol.REQUEST_BYTES)
@@ -263,11 +269,10 @@ class Server:
         }  # fmt: skip
         for descriptor in self._inherited(control):
             posix.set_inheritable(descriptor, True)
-        program = f"{self.bin_dir}/pycni-agent"
         try:
-            posix.execve(program, [program], {**posix.environ, HANDED: dumps(handed, "").encode()})
+            posix.execve(self.program, [self.program], {**posix.environ, HANDED: dumps(handed, "").encode()})
         except OSError as error:
-            complain(f"agent: {program} cannot be executed, the agent goes on as before: {error.strerror}")
+            complain(f"agent: {self.program} cannot be executed, the agent goes on as before: {error.strerror}")
         for descriptor in self._inherited(control):
             posix.set_inheritable(descriptor, False)
         self.duties.is_wanted = self.settings.has_duties
