@@ -22,6 +22,22 @@ def call(function: str, *arguments: int) -> int:
     return _slow_call(function, *arguments)
 
 
+def advise(start: int, length: int, advice: int) -> None:
+    """Call madvise(2) for memory of this process, whose addresses `call` would cut. Ignore errors."""
+    if _ctypes is not None:
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "madvise")  # type: ignore[arg-type]
+        _ctypes.call_function(address, (_long(start), _long(length), advice))
+
+
+def _long(value: int) -> object:
+    """Return an argument of the machine's size."""
+
+    class Long(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001
+        _type_ = "L"
+
+    return Long(value)
+
+
 def _slow_call(function: str, *arguments: int) -> int:
     import ctypes
     import os

@@ -6,7 +6,6 @@ import gc
 import posix
 from time import monotonic
 
-from shared.agent import warm_up
 from shared.agent.pause import Pause
 from shared.agent.worker import DISMISSAL, Worker
 from shared.signals import native as signal
@@ -66,7 +65,7 @@ class Crew:
             worker = self.make()
             worker.obey(server)
             gc.disable()
-            warm_up.touch()
+            worker.prepare()
             worker.report("ready")
             worker.run()
         except BaseException as error:  # noqa: BLE001  (it must not go on as a second server)

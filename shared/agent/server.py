@@ -20,6 +20,7 @@ from shared.agent.control import Control
 from shared.agent.counts import Counts
 from shared.agent.crew import BUSY, IDLE, Crew
 from shared.agent.duties import Duties
+from shared.agent.pages import Pages
 from shared.agent.worker import Worker
 from shared.cni import suite
 from shared.cni.fastjson import dumps, loads
@@ -121,7 +122,6 @@ class Server:
             predecessor=handed.get("duties", 0),
         )
         self.rights = Rights("self")
-        self.buffer = bytearray(protocol.REQUEST_BYTES)
         self.rest = b""  # a report that has not been read to its end
         self.stops_at = 0.0  # on the monotonic clock; 0: not stopping
         self.has_to_stop = self.has_to_upgrade = False
@@ -132,10 +132,11 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGTERM."""
-        warm_up.learn()
+        warm_up.play_all()
         gc.collect()
         gc.freeze()
         gc.enable()  # for the server alone
+        self.pages = Pages()
         signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
         for number in HANDLED:
             signal.signal(number, self._handle)
@@ -238,7 +239,7 @@ class Server:
         for descriptor in (self.reports, self.waking, self.wakeup, self.lock, *self.control.descriptors()):
             posix.close(descriptor)
         self.duties.close_pipe()
-        return Worker(self.listener, self.reporting, self.rights, self.buffer)
+        return Worker(self.listener, self.reporting, self.rights, self.pages)
 
     def _document(self) -> bytes:
         release, _, _ = suite.tree.rpartition("/")[2].rpartition("-")
