@@ -1,8 +1,9 @@
 """Learn which pages of memory calls write to, and copy them for a worker before its call comes.
 
 A forked process shares its parent's memory until it writes to it. Then each first write to a page is a page fault, 2 µs
-at least; a call has some hundreds. Each worker notes at its call's end which pages it has of its own. The next workers
-get these with a few system calls while they are idle. All workers are forked from one process, so addresses agree.
+at least; a call has some hundreds. Some workers note at their call's end which pages they have of their own. The other
+workers copy those that a quarter of the last calls wrote to, with a few system calls while they are idle. All workers
+are forked from one process, so their addresses agree.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ OWN = bytes((flags & (IS_PRESENT | IS_OF_FILE | IS_OWN)) == IS_PRESENT | IS_OWN 
 MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23  # from Linux 5.14; an older one refuses them
 SMALL_GAP = bytes(2)  # pages between two hot ones; to copy them is cheaper than another system call
 READ_BYTES = 1 << 16
+SAMPLE = 8  # one worker of so many copies nothing, and notes its pages
+NEWEST = 7  # the bit of the last noted call in a page's history of eight
+POPULAR = bytes(bin(history).count("1") >= 2 for history in range(256))
 
 
 class Pages:
@@ -41,11 +45,14 @@ class Pages:
                 self.writable.append((start, (end - start) // PAGE_BYTES))
             elif mode == b"r-xp" and name.startswith(b"/"):
                 self.code.append((start, end - start))
-        # One byte for each page, not 0 if calls write to it. All workers share this memory.
-        self.hot = mmap.mmap(-1, max(sum(count for _, count in self.writable), 1))
+        # One byte for each page: a bit for each of the last noted calls, 1 if it wrote to the page. Workers share it.
+        self.history = mmap.mmap(-1, max(sum(count for _, count in self.writable), 1))
+        self.has_copied = False
 
     def note(self) -> None:
-        """Note the pages that this worker has of its own. Ignore errors, as where /proc hides them."""
+        """Note the pages that this worker's call wrote to. Ignore errors, as where /proc hides them."""
+        if self.has_copied:
+            return
         try:
             file = posix.open("/proc/self/pagemap", posix.O_RDONLY | posix.O_CLOEXEC)
         except OSError:
@@ -53,19 +60,28 @@ class Pages:
         place = 0
         for start, count in self.writable:
             entries = posix.pread(file, count * ENTRY_BYTES, start // PAGE_BYTES * ENTRY_BYTES)
-            own = entries[FLAGS_BYTE::ENTRY_BYTES].translate(OWN)
-            before = int.from_bytes(self.hot[place : place + len(own)], "big")
-            self.hot[place : place + len(own)] = (before | int.from_bytes(own, "big")).to_bytes(len(own), "big")
+            own = int.from_bytes(entries[FLAGS_BYTE::ENTRY_BYTES].translate(OWN), "big")
+            before = int.from_bytes(self.history[place : place + count], "big")
+            older = before >> 1 & int.from_bytes(b"\x7f" * count, "big")
+            self.history[place : place + count] = (older | own << NEWEST).to_bytes(count, "big")
             place += count
 
-    def copy(self) -> None:
-        """Get the pages that calls write to, and those of code. Leave it to page faults on an older kernel."""
-        for start, length in self.code:
-            libc.advise(start, length, MADV_POPULATE_READ)
+    def copy(self, number: int) -> None:
+        """Get the pages that many calls write to, and those of code. An older kernel leaves it to page faults.
+
+        `number` counts the workers.
+        """
+        libc.advise(self.code, MADV_POPULATE_READ)
+        if number % SAMPLE:
+            ranges = [*self._hot_ranges()]
+            libc.advise(ranges, MADV_POPULATE_WRITE)
+            self.has_copied = bool(ranges)
+
+    def _hot_ranges(self) -> Iterator[tuple[int, int]]:
         place = 0
         for start, count in self.writable:
-            for first, length in _runs(self.hot[place : place + count]):
-                libc.advise(start + first * PAGE_BYTES, length * PAGE_BYTES, MADV_POPULATE_WRITE)
+            for first, length in _runs(self.history[place : place + count].translate(POPULAR)):
+                yield start + first * PAGE_BYTES, length * PAGE_BYTES
             place += count
 
 

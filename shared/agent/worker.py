@@ -67,12 +67,12 @@ class Worker:
     def _note_dismissal(self, _number: int, _frame: FrameType | None) -> None:
         self.is_dismissed = True
 
-    def prepare(self) -> None:
+    def prepare(self, number: int) -> None:
         """Make ready for a call that comes later. If one is waiting, it costs less without this."""
         waiting = select.poll()
         waiting.register(self.listener.fileno(), select.POLLIN)
         if not waiting.poll(0):
-            self.pages.copy()
+            self.pages.copy(number)
 
     def run(self) -> NoReturn:
         """Wait for calls, decline those that this worker cannot serve, serve one."""
