@@ -22,7 +22,7 @@ from typing import Any
 from tests.agent.running import PROGRAM, Agent, proportional_mib
 from tests.bench import cells
 from tests.bench.cells import FOUR, LOOPBACK, MASQ, PLAIN, POINT_TO_POINT, PORTS, Network, Suites
-from tests.bench.report import document, markdown, plot
+from tests.bench.report import clients_tables, document, plot, tables
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs/explanation/performance.md"
@@ -46,6 +46,7 @@ def arguments() -> argparse.Namespace:
         "--reference", type=Path, default=Path("/usr/lib/cni"), help="the reference (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, default=HERE / "out", help="directory of the files (default: %(default)s)")
+    parser.add_argument("--clients", action="store_true", help="measure containerd's pods instead of the plugins")
     parser.add_argument("--document", action="store_true", help=f"write the tables into {PAGE.name}, too")
     chosen = parser.parse_args()
     if chosen.rounds is not None and chosen.rounds < 1:
@@ -214,30 +215,42 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def measure(chosen: argparse.Namespace, dirs: dict[str, Path], missing: str) -> dict[str, Any]:
+    """Return the outcome: the content of bench.json."""
+    rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
+    python = interpreter(dirs["executed"] / "loopback")
+    served = f"It was not measured. {missing}" if missing else "It served every call."
+    plan: dict[str, Any] = {"rounds": rounds, "agent": served}
+    outcome: dict[str, Any] = {"about": about(dirs, python), "plan": plan}
+    if chosen.clients:
+        from tests.bench import clients
+
+        return outcome | {"rows": clients.measure(dirs, rounds)}
+    most = chosen.pods or (PODS[0] if chosen.quick else PODS[-1])
+    plan |= {"leases": LEASES, "pods": sorted({count for count in PODS if count < most} | {most})}
+    with Suites(dirs) as suites:
+        bench = Bench(suites, rounds, plan["pods"], python)
+        bench.run()
+        for suite in suites:
+            if suite.agent is not None:
+                plan["agent"] = describe_calls(suite.agent)
+    return outcome | {"rows": bench.rows, "memory": bench.memory}
+
+
 def main() -> None:
     chosen = arguments()
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/tmp") as scratch:
-        dirs, missing = bin_dirs(chosen, Path(scratch))
-        rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
-        most = chosen.pods or (PODS[0] if chosen.quick else PODS[-1])
-        pods = sorted({count for count in PODS if count < most} | {most})
-        python = interpreter(dirs["executed"] / "loopback")
-        with Suites(dirs) as suites:
-            bench = Bench(suites, rounds, pods, python)
-            bench.run()
-            served = " ".join(describe_calls(suite.agent) for suite in suites if suite.agent)
-        plan = {"rounds": rounds, "pods": pods, "leases": LEASES, "agent": served or f"It was not measured. {missing}"}
-        outcome: dict[str, Any] = {"about": about(dirs, python), "plan": plan}
-    outcome |= {"rows": bench.rows, "memory": bench.memory}
-    text = markdown(outcome)
+        outcome = measure(chosen, *bin_dirs(chosen, Path(scratch)))
+    name, title = ("clients", clients_tables) if chosen.clients else ("bench", tables)
+    text = title(outcome)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    (chosen.out / "bench.md").write_text(text)
-    (chosen.out / "bench.json").write_text(json.dumps(outcome, indent=1) + "\n")
-    plot(outcome, chosen.out / "bench.svg")
+    (chosen.out / f"{name}.md").write_text(text)
+    (chosen.out / f"{name}.json").write_text(json.dumps(outcome, indent=1) + "\n")
+    plot(outcome, chosen.out / f"{name}.svg")
     if chosen.document:
-        document(outcome, PAGE)
+        document(name, text, PAGE)
     print(text)
-    print(f"saved: {chosen.out}/bench.md, bench.json, bench.svg", file=sys.stderr)
+    print(f"saved: {chosen.out}/{name}.md, {name}.json, {name}.svg", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from tests.agent.running import Agent
 from tests.plugins import SAMPLES, Keys
-from tests.pretend import PATH, PretendHost
+from tests.pretend import PATH, PretendHost, run_installer
 
 STOPWATCH = str(Path(__file__).with_name("stopwatch.py"))
 NETWORK = "bench"
@@ -196,10 +196,5 @@ class Suites(list[Suite]):
 
 def install(into: Path, *options: str) -> tuple[Path | None, str]:
     """Install the suite below a directory of this run. Return its bin directory, or None and the reason."""
-    script = Path(__file__).resolve().parents[2] / "install.sh"
-    with PretendHost() as host:  # no systemd, no configuration
-        done = host.run(
-            str(script), "--bin-dir", f"{into}/bin", "--lib-dir", f"{into}/lib", *options, check=False, timeout=300
-        )
-    said = (done.stdout + done.stderr).strip()
-    return (None if done.returncode else into / "bin"), said
+    done = run_installer(into, *options)
+    return (None if done.returncode else into / "bin"), (done.stdout + done.stderr).strip()

@@ -113,19 +113,25 @@ def memory_table(memory: Rows) -> str:
     return table(["memory, MiB", *TITLES.values(), "target"], body)
 
 
-def tables(outcome: dict[str, Any]) -> str:
-    """Return the measurement in words and tables; `outcome` is the content of the saved JSON."""
+def introduction(outcome: dict[str, Any]) -> str:
+    """Say what was measured, and how."""
     plan, about = outcome["plan"], outcome["about"]
     return f"""\
 The reference is {about["reference"]}. The machine: {about["machine"]}.
 Each figure is the median of {plan["rounds"]} rounds in one run, in ms of wall time. The suites alternate call by call.
 The ratio is to the reference, with its 95 % bootstrap interval. Only ratios travel to another machine.
 
-The agent: {plan["agent"]}
+The agent: {plan["agent"]}"""
+
+
+def tables(outcome: dict[str, Any]) -> str:
+    """Return the measurement in words and tables; `outcome` is the content of the saved JSON."""
+    return f"""\
+{introduction(outcome)}
 
 {call_table(outcome["rows"])}
 
-{growth_table(outcome["rows"], plan)}
+{growth_table(outcome["rows"], outcome["plan"])}
 
 Memory of a call is the largest resident set of any one of its processes. PSS is the proportional set size, in which
 shared pages count for each process in part. `/bin/true` shows the method's own share.
@@ -134,15 +140,18 @@ shared pages count for each process in part. `/bin/true` shows the method's own 
 """
 
 
-def markdown(outcome: dict[str, Any]) -> str:
-    return f"# This suite against the reference, {outcome['about']['time']}\n\n{tables(outcome)}"
+def clients_tables(outcome: dict[str, Any]) -> str:
+    """Return the same of containerd's calls."""
+    return f"{introduction(outcome)}\n\n{call_table(outcome['rows'])}\n"
 
 
-def document(outcome: dict[str, Any], page: Path) -> None:
-    """Write the tables into a page, between `<!-- figures -->` and `<!-- end -->`."""
-    text = page.read_text(encoding="utf-8")
-    block = f"<!-- figures -->\n{tables(outcome)}<!-- end -->"
-    page.write_text(re.sub("<!-- figures -->.*<!-- end -->", lambda _: block, text, flags=re.DOTALL), encoding="utf-8")
+def document(name: str, text: str, page: Path) -> None:
+    """Write a text into a page, between `<!-- NAME -->` and `<!-- end -->`."""
+    block = f"<!-- {name} -->\n{text}<!-- end -->"
+    found = page.read_text(encoding="utf-8")
+    page.write_text(
+        re.sub(f"<!-- {name} -->.*?<!-- end -->", lambda _: block, found, flags=re.DOTALL), encoding="utf-8"
+    )
 
 
 def plot(outcome: dict[str, Any], path: Path) -> None:

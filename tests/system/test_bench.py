@@ -7,13 +7,14 @@ import subprocess
 from pathlib import Path
 
 from tests.bench.__main__ import NEEDED
-from tests.bench.report import CROWDED, document
+from tests.bench.report import CROWDED, clients_tables, document, tables
+from tests.clients.container_host import require
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def bench(bin_dir: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    few = ("--quick", "--rounds", "1", "--pods", "2")
+def bench(bin_dir: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    few = ("--quick", "--rounds", "1", "--pods", "2", *more)
     command = [
         f"{ROOT}/tests/bench/run",
         *few,
@@ -48,6 +49,15 @@ def test_a_short_run_writes_table_samples_and_plot(installed: Path, tmp_path: Pa
     assert set(outcome["memory"]["bridge ADD"]) == {"reference", "executed"}
 
 
+def test_pods_of_containerd(installed: Path, tmp_path: Path) -> None:
+    require("containerd", "runc")
+    done = bench(installed, tmp_path, "--clients")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "clients.json").read_text())["rows"]
+    assert set(rows) == {"RunPodSandbox", "StopPodSandbox", "RemovePodSandbox"}
+    assert all(set(suites) == {"reference", "executed"} for suites in rows.values())
+
+
 def test_the_page_gets_the_tables(tmp_path: Path) -> None:
     """The page in the documents has its place for them."""
     page = tmp_path / "page.md"
@@ -55,13 +65,15 @@ def test_the_page_gets_the_tables(tmp_path: Path) -> None:
     plan = {"rounds": 1, "leases": [], "pods": [2], "agent": "none"}
     rows = {f"{name} {verb}{setting}": {"reference": [2.0], "executed": [1.0], "agent": [0.5]}
             for name in CROWDED for verb in ("ADD", "DEL") for setting in ("", ", 2 pods")}  # fmt: skip
-    document({"about": {"reference": "it", "machine": "here"}, "plan": plan, "rows": rows, "memory": {}}, page)
+    outcome = {"about": {"reference": "it", "machine": "here"}, "plan": plan, "rows": rows, "memory": {}}
+    document("bench", tables(outcome), page)
+    document("clients", clients_tables(outcome), page)
     shown = " ".join(page.read_text().split())
     assert "| bridge ADD | 2.0 | 1.0 | 0.50 | 0.50–0.50 | ≤ 1.40: met | 0.5 | 0.25 | 0.25–0.25 | ≤ 0.45: met |" in shown
     assert (
         "| chain ADD | 2.0 | 1.0 | 0.50 | 0.50–0.50 | ≤ 0.60: met | 0.5 | 0.25 | 0.25–0.25 | ≤ 0.22: not met |" in shown
     )
-    assert page.read_text().count("<!-- figures -->") == page.read_text().count("<!-- end -->") == 1
+    assert shown.count("<!-- bench -->") == shown.count("<!-- clients -->") == 1 and shown.count("<!-- end -->") == 2
 
 
 def test_a_failing_plugin_ends_the_run(tmp_path: Path) -> None:
