@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -47,15 +48,22 @@ class Agent:
 
     def wait_until_ready(self) -> None:
         """Wait until the workers are warm. Fail with the agent's log if it ends before."""
+        self._wait(lambda: self.status()["workers"]["idle"] >= IDLE_WORKERS)
+
+    def wait_for_answer(self) -> None:
+        """Wait until the agent answers, with or without warm workers."""
+        self._wait(lambda: bool(self.status()))
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        def is_met() -> bool:
+            with suppress(OSError, ValueError):
+                return condition()
+            return False
+
         deadline = time.monotonic() + READY_SECONDS * PATIENCE
-        while not self.is_ready():
+        while not is_met():
             assert self.process.poll() is None and time.monotonic() < deadline, f"the agent is not ready: {self.log}"
             time.sleep(0.01)
-
-    def is_ready(self) -> bool:
-        with suppress(OSError, ValueError):
-            return bool(self.status()["workers"]["idle"] >= IDLE_WORKERS)
-        return False
 
     def status(self) -> Any:
         """Ask the control socket."""
