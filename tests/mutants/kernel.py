@@ -198,7 +198,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_links.py",
     ),
     Mutant(
-        "shared/net/links.py", "        doomed = sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))\n", "        netlink.scan(RTM_GETLINK, None, doomed_of)\n",
+        "shared/net/links.py", "return sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))", "return sorted(doomed)",
         "a link that has become another's in the meantime is not deleted", "tests/unit/test_links.py",
     ),
     Mutant(
@@ -206,7 +206,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_links.py",
     ),
     Mutant(
-        "shared/net/links.py", 'RTM_DELLINK, {"index": index}, 0, (errno.ENODEV,))', 'RTM_DELLINK, {"index": index}, 0)',
+        "shared/net/links.py", 'return Request(RTM_DELLINK, {"index": index}, 0, (errno.ENODEV,))', 'return Request(RTM_DELLINK, {"index": index})',
         "GC does not mind links that another GC deletes", "tests/unit/test_links.py",
     ),
     Mutant(
@@ -490,5 +490,21 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "shared/net/left_behind.py", "return _is_old(link) if known is None else known", "return bool(known)",
         "GC removes an old link without alias", "tests/system/test_gc_of_namesakes.py -k without",
+    ),
+    Mutant(
+        "shared/net/deletion.py", "reports are lost\n                return False\n", "reports are lost\n                return True\n",
+        "a link whose end nobody reported is deleted by the call itself", "tests/system/test_deletion.py -k child_is_killed",
+    ),
+    Mutant(
+        "shared/handover.py", "    if not is_executable or not _does_init_reap():\n", "    if not _does_init_reap():\n",
+        "only the executables fork", "tests/system/test_deletion.py -k library",
+    ),
+    Mutant(
+        "shared/handover.py", "    if not is_executable or not _does_init_reap():\n", "    if not is_executable:\n",
+        "no child becomes a zombie of an init that reaps nothing", "tests/system/test_deletion.py -k zombie",
+    ),
+    Mutant(
+        "shared/handover.py", "            _close_others([*needed, *(one.fileno() for one in _retained)])\n", "",
+        "the child holds no pipe and no lock", "tests/system/test_deletion.py -k holds",
     ),
 )  # fmt: skip
