@@ -435,7 +435,8 @@ def test_executable_that_is_no_longer_part_goes(site: Site) -> None:
         (site.bin / name).chmod(0o755)
     said = site.run().stdout
     assert all(
-        f"removed {site.bin}/{name}, no longer part of this installation" in said for name in ("former", "cnv-former", "old")
+        f"removed {site.bin}/{name}, no longer part of this installation" in said
+        for name in ("former", "cnv-former", "old")
     )
     assert {path.name for path in site.bin.iterdir()} == site.names()
 
