@@ -24,7 +24,7 @@ from shared.runtime.attach import PluginError, execute
 from shared.runtime.find import PluginNotFound, find
 
 VERSION_SECONDS = 5.0
-TOOLS = ("cnitool",)  # executables that are installed beside the plugins
+TOOLS = ("cnitool", "pycni-agent")  # executables that are installed beside the plugins
 
 
 def files(node: Node) -> Iterator[Finding]:
@@ -108,20 +108,15 @@ def _own_plugin(node: Node, kind: str) -> str:
     The executable may have another name than the plugin.
     """
     path = _path(node, kind)
-    launched = _launched(path) if path else None
+    launched = suite.launched(str(path)) if path else None
     plugin = launched[1] or kind if launched else ""
     return plugin if plugin in PLUGINS else ""
 
 
 def launched_tree(path: Path) -> Path | None:
     """Return the code that a launcher of this suite starts, None for any other file."""
-    launched = _launched(path)
+    launched = suite.launched(str(path))
     return Path(launched[0]) if launched else None
-
-
-def _launched(path: Path) -> tuple[str, str] | None:
-    with path.open("rb") as file:
-        return suite.launched(file.read(suite.LAUNCHER_BYTES))
 
 
 def answers(node: Node) -> Iterator[Finding]:
