@@ -46,6 +46,8 @@ def main(tree: str, plugins: dict[str, str]) -> NoReturn:
     The running script is the file that an upgrade executes, and it is in the directory of the executables.
     """
     suite.plugins, suite.tree = plugins, tree
+    if len(sys.argv) > 1:
+        posix._exit(_answer_argument(sys.argv[1]))
     status = 1
     try:
         program = sys.argv[0] if sys.argv[0].startswith("/") else f"{posix.getcwd()}/{sys.argv[0]}"
@@ -57,6 +59,21 @@ def main(tree: str, plugins: dict[str, str]) -> NoReturn:
     except (place.Unusable, ValueError, OSError) as error:
         complain(f"agent: {error}")
     posix._exit(status)
+
+
+def _answer_argument(argument: str) -> int:
+    """Print the release, or the usage. Return the exit status."""
+    if argument != "version":
+        complain(f"agent: unknown argument {argument}; it takes none, or `version`, and runs until SIGTERM")
+        return 2
+    posix.write(1, f"{_release()}\n".encode())
+    return 0
+
+
+def _release() -> str:
+    """Return the release, which the tree's name has before its digest."""
+    name = suite.tree.rpartition("/")[2]
+    return name.rpartition("-")[0] or name
 
 
 def _prepare_process() -> None:
@@ -242,9 +259,8 @@ class Server:
         return Worker(self.listener, self.reporting, self.rights, self.pages)
 
     def _document(self) -> bytes:
-        release, _, _ = suite.tree.rpartition("/")[2].rpartition("-")
         return self.counts.document(
-            release=release or suite.tree.rpartition("/")[2], tree=suite.tree, pid=posix.getpid(),
+            release=_release(), tree=suite.tree, pid=posix.getpid(),
             workers={"idle": self.crew.count(IDLE), "busy": self.crew.count(BUSY)},
             fallbacks=place.count_fallbacks(),
             duties={"pid": self.duties.process or None, "restarts": self.duties.restarts},
