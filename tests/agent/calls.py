@@ -60,7 +60,7 @@ class Calls:
     def begin(
         self, plugin: str, verb: str, *prefix: str, env: Mapping[str, str] | None = None, pod: str = "pod"
     ) -> subprocess.Popen[bytes]:
-        """Start a call, whose configuration is yet to be sent."""
+        """Start a call. Its configuration is yet to be sent."""
         variables = {
             "PATH": PATH, "CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": f"/run/netns/{pod}",
             "CNI_IFNAME": "eth0", "CNI_PATH": str(self.host.bin_dir),

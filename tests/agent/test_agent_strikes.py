@@ -100,6 +100,11 @@ class Struck:
         ]
         return max(counts)
 
+    def thaw(self) -> None:
+        """Let all frozen workers go on. One that strace has just left may stop a moment later."""
+        for worker in filter(is_stopped, self.calls.workers()):
+            os.kill(worker, signal.SIGCONT)
+
     def look(self, point: str, status: int | None, *, allowed: tuple[int, ...]) -> None:
         """DEL, executed or through a worker, and note everything that is left, and a wrong status."""
         if status not in allowed:
@@ -169,9 +174,7 @@ def test_worker_frozen_and_its_launcher_killed(struck: Struck, verb: str, sample
         process.kill()
         process.wait()
         detach(tracer)
-        for worker in filter(is_stopped, workers):
-            os.kill(worker, signal.SIGCONT)
-        until(lambda: struck.calls.busy() == 0 and not any(map(is_stopped, struck.calls.workers())))
+        until(lambda: struck.calls.busy() == 0 and not any(map(is_stopped, struck.calls.workers())), struck.thaw)
         struck.look(f"worker frozen at {number}", 0, allowed=(0,))
     settle(struck, tally, len(found))
 
