@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posix
 
+from shared import handover
 from shared.cni import plugin, suite
 
 TYPE_CHECKING = False
@@ -35,4 +36,5 @@ def main(tree: str, name: str, plugins: dict[str, str]) -> NoReturn:
     _hold_standard_descriptors()
     suite.plugins = plugins
     suite.tree = tree
-    posix._exit(plugin.serve(plugins[name]))
+    handover.is_executable = True
+    handover.leave(1 if plugin.serve(plugins[name]) else 0)

@@ -39,7 +39,8 @@ PATIENCE = float(os.environ.get("TEST_PATIENCE") or 1)
 # then waits for the end of its standard input: the host ends with the test process, however that ends, together with all
 # processes in it. Directories that the machine lacks are made on an overlay, never on the machine itself; the overlay's
 # own files lie in a first tmpfs on /run, which the second one covers. The kernel copies ip_forward from the machine
-# into a new namespace, hence the explicit 0.
+# into a new namespace, hence the explicit 0. The first process ignores SIGCHLD, so that ended orphans vanish, as init lets
+# them.
 FIRST_PROCESS = """
 set -e
 read -r pid rest </proc/self/stat
@@ -60,7 +61,7 @@ echo pretend >/proc/sys/kernel/hostname
 echo 0 >/proc/sys/net/ipv4/ip_forward
 ip link set lo up
 echo "$pid"
-exec cat
+exec env --ignore-signal=CHLD cat
 """
 
 

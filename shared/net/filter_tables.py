@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import posix
 
+from shared import handover
 from shared.net.netlink import Netlink, NetlinkError
 from shared.net.wire import (
     NETLINK_NETFILTER,
@@ -40,14 +41,11 @@ class Nfnetlink(Netlink):
     protocol = NETLINK_NETFILTER
 
 
-# Sockets stay open until exit: close() may wait until the kernel has freed the objects that other calls deleted.
-_open: list[Nfnetlink] = []
-
-
 def present() -> set[tuple[int, str]]:
     """Return the tables of ALL that the host has, and LEGACY if iptables-legacy may have rules."""
     try:
-        _open.append(kernel := Nfnetlink())
+        kernel = Nfnetlink()
+        handover.retain(kernel.socket)  # other calls may have deleted objects
         found = kernel.scan(NFT_MSG_GETTABLE, None, _known)
     except NetlinkError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):  # the kernel has no nf_tables

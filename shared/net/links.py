@@ -122,24 +122,28 @@ def set_down_if_exists(netlink: Netlink, name: str) -> None:
 
 
 def delete(netlink: Netlink, name: str) -> bool:
-    """Delete a link, and a veth's other end with it; return False if there was none.
+    """Delete a link, and a veth's other end with it; return False if there was none."""
+    link = get(netlink, name)
+    if link is None:
+        return False
+    from shared.net import deletion
 
-    The kernel answers after 10 to 25 ms, when the link no longer exists: it waits for RCU.
-    """
-    try:
-        netlink.request(RTM_DELLINK, {"IFLA_IFNAME": name})
-    except NetlinkError as error:
-        if error.errno == errno.ENODEV:
-            return False
-        raise
+    request = _delete_request(link["index"])
+    if not deletion.is_reported(request, (link["index"],)):
+        netlink.batch([request])
     return True
+
+
+def _delete_request(index: int) -> Request:
+    """Return the request that deletes a link if it exists. The kernel answers after 10 to 25 ms: it waits for RCU."""
+    return Request(RTM_DELLINK, {"index": index}, 0, (errno.ENODEV,))
 
 
 def delete_all(netlink: Netlink, is_doomed: Callable[[Message], bool]) -> None:
     """Delete the links for which `is_doomed` returns True, all at once.
 
-    Deleted one after the other, each link takes the 10 to 25 ms of `delete`. A group of links takes them once. Another
-    call may delete some of the links in the meantime. Raises NetlinkError if a link stays, after trying the others.
+    The kernel deletes a group of links as fast as one. Another call may delete some of the links in the meantime.
+    Raises NetlinkError if a link stays, after trying the others.
     """
     taken: set[int] = set()
 
@@ -151,26 +155,39 @@ def delete_all(netlink: Netlink, is_doomed: Callable[[Message], bool]) -> None:
                 found.append(link["index"])
         return found
 
+    def left() -> list[int]:
+        return sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))
+
     doomed = netlink.scan(RTM_GETLINK, None, doomed_of)
-    if len(doomed) > 1:
-        _delete_group(netlink, doomed, taken)
-        # Another call may have moved some links to its own group, and older kernels cannot delete a group.
-        doomed = sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))
-    netlink.batch([Request(RTM_DELLINK, {"index": index}, 0, (errno.ENODEV,)) for index in doomed])
+    if not doomed:
+        return
+    from shared.net import deletion
+
+    try:
+        request = _joint_request(netlink, doomed, taken)
+        if deletion.is_reported(request, doomed):
+            return
+        doomed = left()
+        if len(doomed) > 1:
+            netlink.batch([request])
+    except NetlinkError:
+        pass  # older kernels cannot delete a group
+    # Another call may have moved some links to its own group.
+    doomed = left()
+    netlink.batch([_delete_request(index) for index in doomed])
 
 
-def _delete_group(netlink: Netlink, members: list[int], taken: set[int]) -> None:
-    """Put links into a group that no other link is in, and delete the group."""
+def _joint_request(netlink: Netlink, members: list[int], taken: set[int]) -> Request:
+    """Return the request that deletes these links. Put several into a group that no other link is in."""
+    if len(members) == 1:
+        return _delete_request(members[0])
     group = 0
     while group == 0 or group in taken:
         group = int.from_bytes(posix.urandom(4), "big")
-    try:
-        netlink.batch([
-            Request(RTM_NEWLINK, {"index": index, "IFLA_GROUP": group}, 0, (errno.ENODEV,)) for index in members
-        ])  # fmt: skip
-        netlink.request(RTM_DELLINK, {"IFLA_GROUP": group}, 0, (errno.ENODEV,))
-    except NetlinkError:
-        return  # the caller deletes the links that are still there
+    netlink.batch([
+        Request(RTM_NEWLINK, {"index": index, "IFLA_GROUP": group}, 0, (errno.ENODEV,)) for index in members
+    ])  # fmt: skip
+    return Request(RTM_DELLINK, {"IFLA_GROUP": group})
 
 
 def smallest_mtu(netlink: Netlink, bridge: str, uplinks: list[str]) -> int:

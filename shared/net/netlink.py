@@ -48,6 +48,7 @@ ANSWER_SECONDS = 30  # for a request as a whole: all parts of its answer, and al
 TICK_SECONDS = 1  # between two looks of a wait at the time and at signals
 KERNEL = 0  # the port that no process can have (netlink_autobind() and netlink_bind() in net/netlink/af_netlink.c)
 SOL_NETLINK = 270  # linux/socket.h
+NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 RECEIVE_BYTES = 65536  # the first size of the receive buffer; a link with hundreds of alternative names needs more
 AT_ONCE = 64  # requests of a batch that are sent together: the socket's buffer holds as many refusals
 DUMP_TRIES = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared import signals, steps
 from shared.cni.errors import InternalError
 from shared.net import addresses, links, routes
-from shared.net.netlink import KERNEL, SOL_NETLINK
+from shared.net.netlink import KERNEL, NETLINK_ADD_MEMBERSHIP, SOL_NETLINK
 from shared.net.wire import IFF_LOWER_UP, NETLINK_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK
 from shared.sockets import native as socket
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from shared.cni.ip import Address
     from shared.net.netlink import Message, Netlink
 
-NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 CARRIER_SECONDS = 2.5
 DAD_SECONDS = 10.0
 GONE_SECONDS = 2.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 
+from shared import handover
 from shared.cni.ip import Address
 from shared.net import routes
 from shared.net.addresses import FAMILIES
@@ -36,6 +37,10 @@ class Conntrack(Netlink):
 
     protocol = NETLINK_NETFILTER
     tables = wire
+
+    def __init__(self) -> None:
+        super().__init__()
+        handover.retain(self.socket)  # closing it would wait for nf_tables, which have the same protocol
 
 
 class Removals:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from shared import handover
 from shared.cni.errors import UnsupportedField
 from shared.net.messages import decode
 from shared.net.netlink import Netlink, NetlinkError, Overrun, Request
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 ABSENT = (errno.ENOENT, errno.EINVAL)  # the kernel's answers if the object does not exist, and without nf_tables
 AT_ONCE = 16  # queries; the socket's buffer holds their answers
-_open: list[Netlink] = []
+DELETIONS = (wire.NFT_MSG_DELCHAIN, wire.NFT_MSG_DELRULE, wire.NFT_MSG_DELSETELEM)
 
 
 class NoNfTables(UnsupportedField):
@@ -36,8 +37,8 @@ class NoNfTables(UnsupportedField):
 class Nfnetlink(Netlink):
     """A socket to nf_tables in the thread's network namespace at the time of creation.
 
-    It stays open until exit unless it is closed: closing waits 10 ms until the kernel has freed deleted objects.
-    Without that, the kernel frees them while the call waits for something else. Raise NoNfTables.
+    It stays open until exit unless it is closed: closing waits 10 ms until the kernel has freed deleted objects. A
+    child waits for that in place of the call (shared/handover.py). Raise NoNfTables.
     """
 
     protocol = NETLINK_NETFILTER
@@ -50,7 +51,7 @@ class Nfnetlink(Netlink):
             if error.errno == errno.EPROTONOSUPPORT:
                 raise NoNfTables from None
             raise
-        _open.append(self)
+        handover.retain(self.socket)
 
     @classmethod
     def if_there(cls) -> Nfnetlink | None:
@@ -62,7 +63,7 @@ class Nfnetlink(Netlink):
 
     def close(self) -> None:
         """Close the socket."""
-        _open.remove(self)
+        handover.release(self.socket)
         super().close()
 
     def commit(self, requests: Sequence[Request], *, dry_run: bool = False) -> None:
@@ -85,6 +86,8 @@ class Nfnetlink(Netlink):
         self._send(batch if dry_run else [*batch, end_of_batch], acknowledge=False)
         failure = self._outcome(batch, first)
         if failure is None:
+            if any(one.kind in DELETIONS for one in requests):
+                handover.note_deletions(self.socket)
             return
         if failure.kind == wire.NFNL_MSG_BATCH_BEGIN and failure.errno == errno.EOPNOTSUPP:
             raise NoNfTables

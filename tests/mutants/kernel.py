@@ -198,7 +198,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_links.py",
     ),
     Mutant(
-        "shared/net/links.py", "        doomed = sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))\n", "        netlink.scan(RTM_GETLINK, None, doomed_of)\n",
+        "shared/net/links.py", "return sorted(set(doomed).intersection(netlink.scan(RTM_GETLINK, None, doomed_of)))", "return sorted(doomed)",
         "a link that has become another's in the meantime is not deleted", "tests/unit/test_links.py",
     ),
     Mutant(
@@ -206,7 +206,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_links.py",
     ),
     Mutant(
-        "shared/net/links.py", 'RTM_DELLINK, {"index": index}, 0, (errno.ENODEV,))', 'RTM_DELLINK, {"index": index}, 0)',
+        "shared/net/links.py", 'return Request(RTM_DELLINK, {"index": index}, 0, (errno.ENODEV,))', 'return Request(RTM_DELLINK, {"index": index})',
         "GC does not mind links that another GC deletes", "tests/unit/test_links.py",
     ),
     Mutant(
@@ -490,5 +490,13 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "shared/net/left_behind.py", "return _is_old(link) if known is None else known", "return bool(known)",
         "GC removes an old link without alias", "tests/system/test_gc_of_namesakes.py -k without",
+    ),
+    Mutant(
+        "shared/net/deletion.py", "reports are lost\n                return False\n", "reports are lost\n                return True\n",
+        "a link whose end nobody reported is deleted by the call itself", "tests/system/test_deletion.py -k child_is_killed",
+    ),
+    Mutant(
+        "shared/handover.py", "    if not is_executable:\n        return False\n", "",
+        "only the executables fork", "tests/system/test_deletion.py -k library",
     ),
 )  # fmt: skip

@@ -27,7 +27,7 @@ STANDARD = {
     "gc",  # to switch it off
     "struct",  # netlink headers; 20 lines around _struct
 }
-PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|launch|preload|libc|signals|sockets|steps|undo))?")
+PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|handover|launch|preload|libc|signals|sockets|steps|undo))?")
 KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc|shaping|subnets)\w+)?")
 TC = re.compile(r"shared\.net\.(tc_wire|qdisc|shaping)")
 # connection tracking and conditions only where there are any
@@ -83,9 +83,10 @@ NFT_KEYS = {
 # Executes a launcher and tells, at the only exit, what is in sys.modules that was not at the start.
 OBSERVER = """
 import posix, sys
-before, leave = set(sys.modules), posix._exit
+before, leave, process = set(sys.modules), posix._exit, posix.getpid()
 def tell(status):
-    posix.write(2, "\\n".join(["MODULES", *sorted(set(sys.modules) - before)]).encode())
+    if posix.getpid() == process:
+        posix.write(2, "\\n".join(["MODULES", *sorted(set(sys.modules) - before)]).encode())
     leave(status)
 posix._exit = tell
 del sys.argv[0]

@@ -78,7 +78,7 @@ def test_garbage_collection_deletes_all_at_once(host: PretendHost, plugin: str, 
     valid = [{"containerID": "stale7", "ifname": "eth0"}]
     kept = Owner("net", "stale7", "eth0").host_link if kind == "veth" else Owner("net", "stale7", "eth0").ifb
     config = {"cniVersion": "1.1.0", "name": "net", "type": plugin, "cni.dev/valid-attachments": valid}
-    prefix = ("strace", "-qq", "-v", "-s", "65536", "-o", "/run/trace", "-e", "trace=sendto,sendmsg")
+    prefix = ("strace", "-f", "-qq", "-v", "-s", "65536", "-o", "/run/trace", "-e", "trace=sendto,sendmsg")
     answer = host.cni(plugin, "GC", config, prefix=prefix)
     assert (answer.status, answer.stdout) == (0, ""), answer
     gone = before - links_of(host)

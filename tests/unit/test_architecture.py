@@ -31,6 +31,7 @@ BELOW = {
     "plugins": {*FILTERS, *MECHANISMS, "shared.pod"},
     "ipam": {*KERNEL, "shared.nft"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
+    "shared.agent": {*KERNEL, "shared.agent"},  # plugins and ipam by name only
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
     "shared.build": {BASE, "shared.build"},
     "shared.cli": {*KERNEL, "shared.runtime", "shared.cli"},

@@ -1,0 +1,89 @@
+"""Hand the waits of the kernel to a child process, which may outlive the call.
+
+The kernel answers some requests only when it has freed what they deleted: it waits 10 to 25 ms for RCU. Their effects
+are complete long before. A child sends such a request, or closes such a socket, and waits in the place of the call.
+The kernel finishes the work even if the child is killed.
+
+Only the executables fork, because they have one thread and exit at once: the child's next parent is the node's init
+process. In any other process, as in one that uses the library, nothing is handed over.
+"""
+
+from __future__ import annotations
+
+import posix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import NoReturn
+
+    from shared.sockets import native
+
+DESCRIPTORS = 1 << 10  # the child closes those below; a call has a few dozen
+
+is_executable = False  # launch sets it
+_retained: list[native.socket] = []
+_deleting: list[native.socket] = []  # those with deletions since the last fork
+
+
+def retain(socket: native.socket) -> None:
+    """Keep a netfilter socket open until the exit: closing one waits until the kernel has freed deleted objects."""
+    _retained.append(socket)
+
+
+def release(socket: native.socket) -> None:
+    """Forget a socket that was retained, before its owner closes it."""
+    _retained.remove(socket)
+
+
+def note_deletions(socket: native.socket) -> None:
+    """Note that a transaction deleted objects of nf_tables: the next close of any retained socket waits."""
+    _deleting.append(socket)
+
+
+def start(task: Callable[[], object], *needed: int) -> bool:
+    """Run a task in a child, with the retained sockets and the descriptors `needed`. Return False without a child.
+
+    The child closes all other descriptors: the runtime waits for the end of stdout and stderr, and a lock is held until
+    its last descriptor is closed. It ignores the task's errors.
+    """
+    if not is_executable:
+        return False
+    try:
+        child = posix.fork()
+    except OSError:  # EAGAIN: a limit of processes; ENOMEM
+        return False
+    if child == 0:
+        try:
+            _close_others([*needed, *(one.fileno() for one in _retained)])
+            task()
+        finally:
+            posix._exit(0)
+    _deleting.clear()  # the child closes the retained sockets last, unless it ends before the call
+    return True
+
+
+def _close_others(kept: Iterable[int]) -> None:
+    first = 0
+    for descriptor in (*sorted(kept), DESCRIPTORS):
+        if first < descriptor:
+            posix.closerange(first, descriptor)
+        first = descriptor + 1
+
+
+def leave(status: int) -> NoReturn:
+    """Exit. Let a child close the retained sockets if that takes time."""
+    if _deleting:
+        _hand_over_sockets()
+    posix._exit(status)
+
+
+def _hand_over_sockets() -> None:
+    """Start a child that keeps the retained sockets until this process has closed them."""
+    try:
+        reader, _writer = posix.pipe2(posix.O_CLOEXEC)
+    except OSError:  # EMFILE
+        return
+    if start(lambda: posix.read(reader, 1), reader):
+        for one in _retained:
+            one.close()  # the end of this process closes the pipe, and thereby ends the child
