@@ -7,7 +7,9 @@ import os
 import re
 import socket
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -273,17 +275,14 @@ def test_metrics_on_a_port(node: Node) -> None:
 def test_frozen_scrapers_stop_nobody(node: Node) -> None:
     duties = Duties(node.host, heal=False, collect=False)
     duties.metrics()
-    frozen = []
-    for _ in range(7):
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.connect(str(node.host.root / METRICS))
-        connection.sendall(b"GET /metrics HTTP/1.0\r\n")
-        frozen.append(connection)
-    duties.record(plugin="bridge", verb="ADD", code=0, seconds=1)
-    until(lambda: bool(only(duties.metrics(), "pycni_calls")))
-    assert duties.end() == 0
-    for connection in frozen:
-        connection.close()
+    with ExitStack() as frozen:
+        for _ in range(5):
+            connection = frozen.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            connection.connect(str(node.host.root / METRICS))
+            connection.sendall(b"GET /metrics HTTP/1.0\r\n")
+        duties.record(plugin="bridge", verb="ADD", code=0, seconds=1)
+        until(lambda: bool(only(duties.metrics(), "pycni_calls")))
+        assert duties.end() == 0
 
 
 # -- the process
@@ -337,7 +336,6 @@ def agents(node: Node) -> Iterator[Any]:
         made.bind(f"{directory}/control.sock")
         made.listen()
         listening.append(made)
-        import threading
 
         def serve() -> None:
             connection, _ = made.accept()

@@ -46,6 +46,7 @@ class _Bounded(ThreadingMixIn, BaseServer):
     """A server with a limited number of threads."""
 
     daemon_threads = True
+    request_queue_size = 64
     text: Callable[[], bytes]
 
     def __init__(self, place: Any, text: Callable[[], bytes]) -> None:
