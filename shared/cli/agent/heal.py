@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from shared.cli.agent.counts import Counts, Sayings, say
 from shared.cli.agent.events import Links, Rules
 from shared.cli.agent.pacing import Pacing
 from shared.cli.agent.reloads import Reloads
-from shared.cli.agent.repairs import Executables, Runner, Step
+from shared.cli.agent.repairs import Executables, Lost, Outcome, Runner, Step
 from shared.runtime.cache import Cache, CacheError
 
 LOOK_SECONDS = 60.0  # between two looks without an event
@@ -94,10 +95,8 @@ class Heal:
         else:
             steps = self._plan()
             self._tries = 0
-        try:
-            has_repaired = self._repair(steps)
-        finally:
-            self.runner.close()
+        has_repaired = self._repair(steps)
+        self.runner.close()
         self._read()  # the runner's own events
         now = time.monotonic()
         self.pacing.end([one for one in reasons if one != AGAIN], now, has_repaired=has_repaired)
@@ -118,16 +117,21 @@ class Heal:
     def _repair(self, steps: list[Step]) -> bool:
         """Repair steps, say and count it. Return True if something was missing."""
         has_repaired, self._busy = False, []
-        for outcome in repairs.repair(self.runner, steps):
-            step = outcome.step
-            if outcome.is_busy:
-                self._busy.append(step)
-                continue
-            for line in outcome.lines():
-                say(f"heal: {line}")
-            if outcome.made:
-                has_repaired = True
-                self.counts.repaired(step.network, step.plugin, len(outcome.made))
-            elif outcome.error and not outcome.is_gone:
-                self.counts.unrepaired(step.network, step.plugin)
+        with suppress(Lost):  # each step that it failed for has been told
+            for outcome in repairs.repair(self.runner, steps):
+                has_repaired |= self._tell(outcome)
         return has_repaired
+
+    def _tell(self, outcome: Outcome) -> bool:
+        """Say and count an outcome. Return True if something was repaired."""
+        step = outcome.step
+        if outcome.is_busy:
+            self._busy.append(step)
+            return False
+        for line in outcome.lines():
+            say(f"heal: {line}")
+        if outcome.made:
+            self.counts.repaired(step.network, step.plugin, len(outcome.made))
+        elif outcome.error and not outcome.is_gone:
+            self.counts.unrepaired(step.network, step.plugin)
+        return bool(outcome.made)

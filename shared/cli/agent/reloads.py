@@ -5,10 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from shared.cni.errors import CniError, InternalError
 from shared.dbus import bus
-from shared.dbus.bus import DRIVER, Bus, Value
+from shared.dbus.bus import DRIVER, Bus
+
+if TYPE_CHECKING:
+    from shared.dbus.bus import Value
 
 NAME = "org.fedoraproject.FirewallD1"
 RULES = (

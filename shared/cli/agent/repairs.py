@@ -27,6 +27,7 @@ from shared.runtime.find import PluginNotFound, find
 
 ANSWER_SECONDS = 60.0  # for one attachment and plugin
 LINE_BYTES = 1 << 20
+LOST_IN_A_ROW = 3
 RUNNER = "import sys; sys.path.insert(0, sys.argv[1]); from shared.cni.repair import main; main()"
 
 
@@ -147,7 +148,7 @@ def _steps(entry: Cached, executables: Executables) -> Iterator[Step]:
             )  # fmt: skip
 
 
-class Lost(Exception):
+class Lost(CacheError):
     """The runner ended or did not answer; the message says so."""
 
 
@@ -192,7 +193,7 @@ class Runner:
         if process is not None:
             if at_once:
                 process.kill()
-            with process, suppress(OSError):  # closes the pipes, then waits
+            with suppress(OSError), process:  # closes the pipes, then waits
                 pass
 
 
@@ -212,12 +213,20 @@ def _read_line(descriptor: int, limit: float) -> bytes:
 
 
 def repair(runner: Runner, steps: Iterable[Step]) -> Iterator[Outcome]:
-    """Repair one step after the other, and return the outcome of each."""
+    """Repair one step after the other, and return the outcome of each.
+
+    Raise Lost if the runner is lost several times in a row: it would be for all others, too.
+    """
+    lost = 0
     for step in steps:
         try:
             answer = runner.ask({"plugin": step.plugin, "environment": step.environment, "config": step.message})
+            lost = 0
         except Lost as error:
+            lost += 1
             yield Outcome(step, code=attach.INTERNAL_ERROR, error=str(error))
+            if lost == LOST_IN_A_ROW:
+                raise
             continue
         yield _outcome(step, answer)
 
