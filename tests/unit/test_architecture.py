@@ -37,6 +37,7 @@ BELOW = {
     "shared.cli": {*KERNEL, "shared.runtime", "shared.cli"},
 }
 BELOW_ONE = {
+    "shared.cni.repair": {"shared.net"},  # looks if the pod is still the one that ADD attached
     "shared.runtime.pods": {"shared.net"},  # looks into the pod
     "shared.runtime.presence": {"shared.net"},  # the same, and for the pod's link on the host, before an ADD
     # read rules as the suite's own types and numbers have them
