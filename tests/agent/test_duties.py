@@ -350,7 +350,7 @@ def agents(node: Node) -> Iterator[Any]:
         one.close()
 
 
-STATE = {
+STATE: dict[str, Any] = {
     "release": "0.2.0", "tree": "/opt/cni/lib/pycni/0.2.0-abc", "pid": 17, "since": 1764000000.0,
     "workers": {"idle": 4, "busy": 1},
     "calls": {"bridge": {"ADD": {"0": 5, "11": 1}}, "portmap": {"DEL": {"0": 2}}},

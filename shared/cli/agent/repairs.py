@@ -9,7 +9,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shared.cni import repair as repair_process
 from shared.cni import suite
 from shared.cni.errors import TryAgainLater, UnknownContainer
-from shared.executables import PLUGINS, TREE
+from shared.executables import PLUGINS
 from shared.runtime import attach, presence
 from shared.runtime.attach import PluginError
 from shared.runtime.cache import Cache, Cached, CacheError, Unreadable, converted
@@ -28,7 +28,6 @@ from shared.runtime.find import PluginNotFound, find
 ANSWER_SECONDS = 60.0  # for one attachment and plugin
 LINE_BYTES = 1 << 20
 LOST_IN_A_ROW = 3
-RUNNER = "import sys; sys.path.insert(0, sys.argv[1]); from shared.cni.repair import main; main()"
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,7 @@ class Runner:
         return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-IS", "-c", RUNNER, str(TREE)]
-        return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return subprocess.Popen(repair_process.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def close(self, *, at_once: bool = False) -> None:
         """End the runner after its last answer; with `at_once`, kill it."""
