@@ -39,19 +39,24 @@ REFERENCE_TABLES = tuple(Table(number, "cni_hostport") for number in (wire.NFPRO
 REFERENCE_CHAINS = ("hostports", "hostip_hostports", "masquerading")
 
 
-def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows) -> set[Flow]:
+def add(
+    kernel: Nfnetlink, owner: Owner, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows, *,
+    renew: bool = False,
+) -> set[Flow]:  # fmt: skip
     """Map an attachment's ports and return the UDP ports among them. Raise Taken if another container has a port.
 
     A runtime requests a container's ports once for each of its networks. A port that another attachment of the
     container has stays with that one. A hairpin element of the pod's address is left from a former pod: replace it. If
-    the holder of a port is dead by its mark, delete all its host ports and try again.
+    the holder of a port is dead by its mark, delete all its host ports and try again. With `renew`, replace the ports
+    that the attachment has already.
     """
-    rules, elements = ruleset(fixed_chains()), forwarding.elements
+    rules = ruleset(fixed_chains())
+    elements = _without_held(kernel, owner, forwarding.elements) if renew else forwarding.elements
     for tries_left in reversed(range(registry.TRIES)):
         try:
             registry.add(
                 kernel, rules, owner, elements, chains=forwarding.chains, replace_in=tuple(HAIRPIN.values()),
-                mark=mark,
+                renew=renew, mark=mark,
             )  # fmt: skip
         except registry.Registered:
             if not tries_left or not _is_of_another_namespace(kernel, owner, mark):
@@ -110,6 +115,13 @@ def problems(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding) -> list[st
 def try_out(kernel: Nfnetlink) -> None:
     """Raise NoNfTables or NetlinkError if the kernel cannot make the rules. Change nothing."""
     registry.try_out(kernel, ruleset(fixed_chains()))
+
+
+def delete_flows(flows: AbstractSet[Flow]) -> None:
+    """Delete the conntrack entries of UDP ports."""
+    from shared.nft import conntrack
+
+    conntrack.forget(flows)
 
 
 def is_guarded(kernel: Nfnetlink) -> bool:

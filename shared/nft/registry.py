@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import errno
 
+from shared.cni.digests import digest
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.net.netlink import NetlinkError, Request
-from shared.net.owner import Owner, digest
+from shared.net.owner import Owner
 from shared.net.wire import NLM_F_EXCL
 from shared.nft import labels, wire
 from shared.nft.ruleset import COMMENT_BYTES, IPV6_ADDR, Chain, Element, Set, Table, comment_of

@@ -15,11 +15,10 @@ from pathlib import Path
 from shared.cli.config import reading
 from shared.cli.doctor.findings import Finding, Severity, error, note, warning
 from shared.cli.doctor.node import Node
-from shared.cni import suite
+from shared.cni import digests, suite
 from shared.cni.errors import CniError
 from shared.cni.versions import SUPPORTED
 from shared.executables import PLUGINS
-from shared.net import owner
 from shared.runtime.attach import PluginError, execute
 from shared.runtime.find import PluginNotFound, find
 
@@ -142,7 +141,7 @@ def answers(node: Node) -> Iterator[Finding]:
 
 def interpreter(_: Node) -> Iterator[Finding]:
     """Report a Python without fast digests, as in FIPS mode."""
-    if not owner.has_fast_digests():
+    if not digests.has_fast_digests():
         version = sys.version.split()[0]
         what = f"Python {version} lacks BLAKE2 with short digests, as in FIPS mode; slower code computes the names"
         yield note(sys.executable, what, "nothing; for faster calls choose another Python: install.sh --python")
