@@ -68,7 +68,7 @@ class AgentNode:
 
         def is_there() -> bool:
             state = self.state()
-            return state["tree"] == str(self.tree()) and state["workers"]["idle"] == 4
+            return bool(state["tree"] == str(self.tree()) and state["workers"]["idle"] == 4)
 
         until(is_there)
 

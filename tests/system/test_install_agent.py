@@ -202,9 +202,6 @@ def test_unit_where_systemd_runs(node: AgentNode, tmp_path: Path) -> None:
     assert "started as pycni-agent.service" in node.install("--agent", path=path).stdout
     assert node.systemctl_calls() == ["daemon-reload", "enable", "start"]
     assert f'ExecStart="{node.site.bin}/pycni-agent"' in unit.read_text()
-    if shutil.which("systemd-analyze"):
-        said = node.host.run("systemd-analyze", "verify", f"/{UNIT}", check=False)
-        assert (said.returncode, said.stderr) == (0, "")
 
     node.install(path=path)
     assert node.systemctl_calls() == [], "the administrator has stopped it"
