@@ -1,4 +1,4 @@
-"""The agent's systemd unit: what it allows suffices for every call, and nothing gives workers mounts of their own."""
+"""The agent's systemd unit suffices for every call, and gives workers no mounts of their own."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def forbidden_calls(groups: list[str]) -> set[str]:
 
 
 def test_each_call_works_with_these_rights(node: AgentNode) -> None:
-    """Workers serve every call with the unit's capabilities; neither they nor the duties do what it forbids."""
+    """Workers serve every call with the unit's capabilities; neither they nor the duties do a thing that it forbids."""
     node.install("--agent")
     node.host.run("tee", "/etc/cni/pycni-agent.json", input="{}")
     unit = options()
