@@ -261,7 +261,7 @@ def test_attachments_that_are_passed_over(node: Node) -> None:
     assert "pods-b-eth0 is not JSON" in done.stderr
     assert {line.split()[1] for line in done.stdout.splitlines() if "repaired" in line} == {"a"}
     assert "1 attachment looked at" in done.stdout
-    assert not [line for line in node.state() if "pods/c/" in line or "pods/b/" in line]
+    assert not [line for line in state.state(node.host) if "pods/c/" in line or "pods/b/" in line]
 
 
 def test_json(node: Node) -> None:
