@@ -62,7 +62,7 @@ static int read_place(void)
 	plugin = string_after(text);
 	tree = string_after(plugin);
 	python = string_after(tree);
-	return text[0] == '\n' && *plugin && *tree == '/' && *python == '/';
+	return *plugin && *tree == '/' && *python == '/';
 }
 
 static void print(int descriptor, const char *text)

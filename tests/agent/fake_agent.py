@@ -6,6 +6,7 @@ A script is a list of steps:
 - `["send", TEXT, TIMES]` and `["status", NUMBER]` send messages, `descriptors` sends one with open files
 - `["write", TEXT]` writes to the call's standard output, `["read"]` reads its standard input
 - `end` waits until the launcher is gone or has passed on a signal
+- `["quiet", SECONDS]` notes if nothing came from the launcher meanwhile; `deaf` refuses its messages
 - `["sleep", SECONDS]` waits; `hold` leaves the connection open until the program's end
 
 As a program it takes a JSON document: {"calls": [SCRIPT, …], "full": true for a full queue, "user": NUMBER}. It prints
@@ -129,6 +130,12 @@ class Worker:
 
     def do_sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def do_quiet(self, seconds: float) -> None:
+        self.record["quiet"] = not select.select([self.connection], [], [], seconds)[0]
+
+    def do_deaf(self) -> None:
+        self.connection.shutdown(socket.SHUT_RD)
 
     def do_hold(self) -> None:
         pass

@@ -117,6 +117,7 @@ DECLINES: dict[str, list[Any]] = {
     "a long answer": ["request", ["send", "DT" * 4000], "hold"],
     "a flood": ["request", ["send", "D" * 200, 50], "hold"],
     "taken, and gone": ["request", ["send", "T"]],
+    "taken, and GO refused": ["request", "deaf", ["send", "T"], "hold"],
 }
 
 
@@ -168,12 +169,12 @@ def test_a_stopped_agent_holds_no_output(node: Node) -> None:
 
 
 def test_a_closed_standard_descriptor(node: Node) -> None:
-    with node.agent(["request"]) as agent:
+    """No other file may take its place in the call."""
+    with node.agent(SERVE):
         for number, closed in enumerate(("0<&-", "1>&-", "2>&-", "0<&- 1>&-", "0<&- 1>&- 2>&-"), 1):
             done = node.call("sh", "-c", f'exec "$0" {closed}')
             assert done.status == STATUS and len(node.executions()) == number, (closed, done)
-        assert node.call().status == STATUS  # the agent was there all the time, and heard of this call alone
-        assert agent.record()["request"]
+        assert node.call().status == 3
 
 
 def test_without_free_descriptors(node: Node) -> None:
@@ -276,12 +277,12 @@ def is_waiting(pid: int) -> bool:
 
 
 def test_ignored_signal_stays_ignored(node: Node) -> None:
-    with node.agent([*TAKE, ["write", "begun\n"], ["sleep", 0.3], ["status", 5], "end"]) as agent:
+    with node.agent([*TAKE, ["write", "begun\n"], ["quiet", 0.5], ["status", 5]]) as agent:
         process = node.begin("sh", "-c", 'trap "" HUP; exec "$0"')
         assert process.stdout and process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGHUP)
         assert process.wait(30) == 5
-        assert agent.record()["error"] == ""
+        assert agent.record()["quiet"]
 
 
 # -- the interpreter
@@ -419,6 +420,8 @@ def test_number_of_system_calls(programs: dict[str, Path]) -> None:
 def own_calls(node: Node) -> list[str]:
     """Return the calls from the first one of main on."""
     calls = re.findall(r"^(\w+)\(", (node.run / "trace").read_text(), re.MULTILINE)
+    others = {"ppoll": "poll", "faccessat": "access"}  # on architectures without the older calls
+    calls = [others.get(call, call) for call in calls]
     return calls[calls.index("socket") :]
 
 
