@@ -25,6 +25,7 @@ demo=no
 tools=no
 agent=""                              # yes, no; empty: as it is
 unit=/etc/systemd/system/pycni-agent.service
+run_dir=/run/pycni
 stop_seconds=70                       # the agent waits a minute for its calls
 lock_name=.pycni-lock
 new_tree=""                           # as long as no launcher names it
@@ -54,9 +55,9 @@ Installs the pycni plugins, or removes them with --uninstall. Run it as root; yo
 EOF
 }
 
-# A plugin takes the variable, cnitool and pycni-agent the argument.
+# A plugin takes the variable, cnitool the argument. The launcher's count of calls that found no agent takes no byte under this limit.
 version_of() { # EXECUTABLE
-    env -i CNI_COMMAND=VERSION "$1" version <<<'{"cniVersion": "1.0.0"}'
+    (ulimit -f 0 && exec env -i CNI_COMMAND=VERSION "$1" version) <<<'{"cniVersion": "1.0.0"}'
 }
 
 # VERSION needs little of the code. This script tries the rest without touching anything: the digests from which names derive, netlink, JSON, and every
@@ -72,13 +73,13 @@ rooms = [room.name for room in pkgutil.iter_modules(shared.__path__) if room.isp
 for package in (plugins, ipam, *(importlib.import_module(f"shared.{room}") for room in rooms)):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-from shared.cni import blake2, fastjson
-from shared.net import links, owner
+from shared.cni import blake2, digests, fastjson
+from shared.net import links
 from shared.net.netlink import Netlink
 
-if not owner.has_fast_digests():
+if not digests.has_fast_digests():
     print("it has no BLAKE2 of any size, as under FIPS: calls use slower code of the suite")
-if owner.digest(b"pycni") != blake2.hexdigest(b"pycni", owner.DIGEST_BYTES):
+if digests.digest(b"pycni") != blake2.hexdigest(b"pycni", digests.DIGEST_BYTES):
     sys.exit("its BLAKE2 gives wrong digests")
 if links.get(Netlink(), "lo") is None:
     sys.exit("it finds no link lo by netlink")
@@ -578,7 +579,7 @@ install_plugins() {
     for name in "${names[@]}"; do
         answer=$(launcher "$name" "$new/.text" 2>&1) || die "nothing is installed, cannot make $name: ${answer##*$'\n'}"
         install -o root -g root -m 0755 -- "$new/.text" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
-        [[ $name != cnitool || -n $tools_python ]] || continue
+        [[ $name != pycni-agent && ($name != cnitool || -n $tools_python) ]] || continue
         # Prove that this Python can run it, and that files in this directory can be executed, before anything is replaced.
         # Without stderr a program does not ask a running agent.
         answer=$(version_of "$new/$name" 2>&-) ||
@@ -642,30 +643,15 @@ install_tools() {
     printf '  tools   %s (%s)\n' "$lib_dir/tools" "${packages[*]}"
 }
 
-# An agent of another bin dir is none of this run's business. The launcher names the Python, since --uninstall chooses none.
+# An agent of another bin dir is none of this run's business.
 agent_pid() { # -> pid, empty if no agent of this bin dir runs
-    local file=$bin_dir/pycni-agent python
+    local number word
     pid=""
-    is_ours "$file" || return 0
-    read -r python <"$file"
-    python=${python#"#!"} python=${python% -IS}
-    pid=$(python_runs "$file" <<'EOF'
-import os
-import socket
-import struct
-import sys
-
-with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as agent:
-    agent.settimeout(5)
-    agent.connect("/run/pycni/control.sock")
-    pid, _, _ = struct.unpack("3i", agent.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-with open(f"/proc/{pid}/cmdline", "rb") as file:
-    words = map(os.fsdecode, file.read().split(b"\0")[:-1])
-paths = (os.path.join(f"/proc/{pid}/cwd", word) for word in words)
-if any(os.path.exists(path) and os.path.samefile(path, sys.argv[1]) for path in paths):
-    print(pid)
-EOF
-    ) || pid=""
+    { read -r number <"$run_dir/lock" && [[ -r /proc/$number/cmdline ]]; } 2>/dev/null || return 0
+    while IFS= read -r -d '' word; do
+        [[ $word == /* ]] || word=/proc/$number/cwd/$word
+        [[ ! $word -ef $bin_dir/pycni-agent ]] || pid=$number
+    done <"/proc/$number/cmdline"
 }
 
 unit_text() {
@@ -679,8 +665,9 @@ has_unit() { # of this bin dir
 }
 
 write_unit() { # TEXT
-    { printf '%s\n' "$1" >"$unit.new" && put_on_disk "${unit%/*}" && mv -fT -- "$unit.new" "$unit"; } 2>/dev/null ||
-        die "pycni is installed, its agent is not started: cannot write $unit"
+    { printf '%s\n' "$1" >"$unit.new"; } 2>/dev/null || die "pycni is installed, its agent is not started: cannot write $unit"
+    put_on_disk "${unit%/*}"
+    mv -fT -- "$unit.new" "$unit"
     run_systemctl daemon-reload
 }
 
@@ -691,7 +678,7 @@ run_systemctl() { # ARGUMENT...
 
 # No call fails while the agent starts or ends: a launcher that nobody answers starts Python. An administrator's `systemctl disable` holds.
 start_agent() {
-    local pid text
+    local pid text libraries
     agent_pid
     if [[ ! -d /run/systemd/system ]]; then
         [[ -n $pid ]] || printf '  agent   systemd does not run here: start %s/pycni-agent yourself, as root\n' "$bin_dir"
@@ -701,8 +688,11 @@ start_agent() {
         text=$(unit_text)
         if [[ ! -e $unit ]]; then
             write_unit "$text"
-            run_systemctl enable --now pycni-agent.service
-            printf '  agent   started as pycni-agent.service\n'
+            run_systemctl enable pycni-agent.service
+            if [[ -z $pid ]]; then
+                run_systemctl start pycni-agent.service
+                printf '  agent   started as pycni-agent.service\n'
+            fi
         elif [[ $(<"$unit") != "$text" ]]; then
             write_unit "$text"
             pid=""
@@ -712,10 +702,13 @@ start_agent() {
     if [[ -n $pid ]] && kill -HUP "$pid"; then
         printf '  agent   process %s goes on with this release\n' "$pid"
     fi
+    libraries=("$lib_dir"/tools/lib/python*/site-packages/prometheus_client)
+    ((${#libraries[@]})) || printf '  note    the agent has no metrics without its library: run install.sh --with-tools\n'
 }
 
 stop_agent() {
     local pid deadline=$((SECONDS + stop_seconds))
+    is_ours "$bin_dir/pycni-agent" || return 0
     if [[ -d /run/systemd/system ]] && has_unit; then
         systemctl --quiet disable --now pycni-agent.service || die "cannot stop pycni-agent.service"
         rm -f -- "$unit"
@@ -723,9 +716,11 @@ stop_agent() {
     fi
     agent_pid
     [[ -z $pid ]] || kill -TERM "$pid" || true
-    while [[ -n $pid && -e /proc/$pid ]] && ((SECONDS < deadline)); do
+    while [[ -n $pid ]] && ((SECONDS < deadline)); do
         sleep 0.1
+        agent_pid
     done
+    [[ -e $run_dir/agent.sock ]] || { rm -f -- "$run_dir/lock" && rmdir -- "$run_dir"; } 2>/dev/null || true
 }
 
 uninstall_plugins() {

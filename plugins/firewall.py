@@ -13,8 +13,15 @@ from shared.admission.backends import end as end_admission
 from shared.admission.claims import FIREWALLD, IN_NFTABLES, IPTABLES, NFTABLES
 from shared.cni import config
 from shared.cni.config import boolean, choice, field
-from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import previous_result, readable_result, required_result, run_all, valid_attachments
+from shared.cni.errors import CniError, InvalidConfig, PluginNotAvailable
+from shared.cni.plugin import (
+    compare,
+    readable_result,
+    required_result,
+    restore,
+    run_all,
+    valid_attachments,
+)
 from shared.net import netns, rules_lock
 from shared.net.owner import Owner
 
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
     from shared.admission.claims import Claim
     from shared.admission.restoration import Place
     from shared.cni.call import Call
-    from shared.cni.ip import Address
+    from shared.cni.plugin import Part
     from shared.cni.result import Result
     from shared.net.netlink import Message, Netlink
     from shared.undo import Undo
@@ -225,11 +232,27 @@ def _admit(claim: Claim, place: Place | None, *, renew: bool) -> None:
 
 def check(call: Call) -> None:
     """Raise InternalError that names each difference from the state that ADD left in its backend."""
+    compare(*_read_parts(call))
+
+
+def repair(call: Call) -> list[str]:
+    """Admit the pod again, with the backend that an ADD would use now. Return CHECK's texts for the lost rules."""
+    return restore(*_read_parts(call))
+
+
+def _read_parts(call: Call) -> tuple[str, list[Part]]:
+    """Return CHECK's message, and the attachment's rules."""
     attachment = Attachment(call)
     netns.refuse_own(call.netns)
-    result = previous_result(call)
-    if result is None:
-        return
+    found = f"interface {call.ifname} of {call.network} is not admitted as ADD left it"
+    result = required_result(call)
+    rules = (lambda: _find_problems(attachment, call, result), lambda: _readmit(attachment, call, result))
+    return f"{found}: the next GC or ADD of the network restores missing rules", [rules]
+
+
+def _find_problems(attachment: Attachment, call: Call, result: Result) -> list[str]:
+    """Return the differences from the claim, and a text for each packet filter that drops the pod's packets."""
+    from shared.admission import drops
     from shared.admission import nftables as admission
 
     noted = claims.find(attachment.owner)
@@ -242,37 +265,20 @@ def check(call: Call) -> None:
     problems = admission.Admission(claim).problems()
     if place:
         problems += place.problems(claim)
-    problems += _find_drops(attachment, claim, place)
-    if problems:
-        found = f"interface {call.ifname} of {call.network} is not admitted as ADD left it"
-        raise InternalError(f"{found}: the next GC or ADD of the network restores missing rules", "; ".join(problems))
+    return problems + drops.find(claim, place, attachment.keys.firewalldZone)
 
 
-def _find_drops(attachment: Attachment, claim: Claim, place: Place | None) -> list[str]:
-    """Return a message for each packet filter, other than the one that admitted the pod, that drops its packets."""
-    from shared.admission import firewalld
-    from shared.iptables import variants
+def _readmit(attachment: Attachment, call: Call, result: Result) -> None:
+    """Admit the pod again, with the backend that an ADD would use now."""
+    from shared.admission import restoration
 
-    found = []
-    if claim.backend != FIREWALLD and firewalld.is_running():
-        found = firewalld.Firewalld(attachment.keys.firewalldZone).dropped(claim.addresses, _find_link)
-    if variants.deciding():
-        from shared.admission import forwarding
-
-        known = place.note["variant"] if place and claim.backend == IPTABLES else ""
-        found += forwarding.dropped(claim.addresses, _find_link, known)
-    return found
-
-
-def _find_link(address: Address) -> str:
-    """Return the name of the link by which the host reaches an address, empty if no link leads there."""
-    from shared.net import links, routes
-    from shared.net.netlink import Netlink
-
-    host = Netlink()
-    route = routes.towards(host, address)
-    link = links.by_index(host, route["RTA_OIF"]) if route else None
-    return link["IFLA_IFNAME"] if link else ""
+    place = attachment.choose_place()
+    with rules_lock.hold(claims.RECORDS):
+        noted = claims.find(attachment.owner)
+        if noted is None or not noted.is_complete:
+            noted = attachment.make_claim(call, result, place)
+            noted.write()
+        restoration.readmit([noted], place)
 
 
 def delete(call: Call) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from shared.cni import config
 from shared.cni.config import boolean, chain_name, choice, field, integer, invalid, list_of, section, text
-from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import previous_result, required_result, run_all, valid_attachments
+from shared.cni.errors import CniError, InvalidConfig, PluginNotAvailable
+from shared.cni.plugin import compare, previous_result, required_result, restore, run_all, valid_attachments
 from shared.hostports import mappings
 from shared.hostports import nftables as hostports
 from shared.hostports.mappings import PortMapping
+from shared.hostports.nftables import delete_flows
 from shared.hostports.nftables_rules import Forwarding
 from shared.iptables import variants
 from shared.net import links, liveness, localnet, netns, renamed, sysctl
@@ -16,21 +17,18 @@ from shared.net.netlink import Netlink, TooLarge
 from shared.net.owner import Owner
 from shared.net.verify import own_ips
 from shared.nft.transaction import Nfnetlink
-from shared.undo import complain
+from shared.undo import Undo, complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
     from shared.cni.call import Call
     from shared.cni.ip import Address, Prefix
+    from shared.cni.plugin import Part
     from shared.cni.result import Result
     from shared.hostports.conditions import Match
     from shared.hostports.iptables_rules import Forwarding as Rules
     from shared.hostports.mappings import HostPort
     from shared.net.netlink import Message
-    from shared.nft.conntrack import Flow
-    from shared.undo import Undo
 
 CONDITIONS = {"conditionsV4": 4, "conditionsV6": 6}
 BY_MARKS = (("backend", ("iptables",)), ("snat", (True,)))
@@ -131,8 +129,8 @@ class Destination:
         self.pods = pods
         self.localnet = localnet
 
-    def map(self, undo: Undo) -> None:
-        """Add the rules. Raise Taken if another attachment has a port, with either backend.
+    def map(self, undo: Undo, *, renew: bool = False) -> None:
+        """Add the rules; with `renew` replace older ones. Raise Taken if another attachment has a port by any backend.
 
         If two calls map the same port with different backends at once, at least one of them detects the conflict and
         fails; possibly both.
@@ -144,34 +142,34 @@ class Destination:
         )
         require_free()
         try:
-            make(undo)
+            make(undo, renew=renew)
         except TooLarge as error:
             raise error.naming("runtimeConfig.portMappings", len(self.ports)) from None
         require_free()
 
-    def _map_by_iptables(self, undo: Undo) -> None:
+    def _map_by_iptables(self, undo: Undo, *, renew: bool) -> None:
         from shared.hostports import iptables
 
-        iptables.add(undo, self._iptables_rules(), self.attachment.mark, _delete_flows)
+        iptables.add(undo, self._iptables_rules(), self.attachment.mark, delete_flows, renew=renew)
 
-    def _map_by_nftables(self, undo: Undo) -> None:
+    def _map_by_nftables(self, undo: Undo, *, renew: bool) -> None:
         kernel = Nfnetlink()
         owner, forwarding = self.attachment.owner, self._nftables_rules()
-        hostports.evict(kernel, owner, [pod.address for pod in self.pods.values()], _delete_flows)
-        flows = hostports.add(kernel, owner, forwarding, self.attachment.mark, _delete_flows)
-        undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _delete_flows))
+        hostports.evict(kernel, owner, [pod.address for pod in self.pods.values()], delete_flows)
+        flows = hostports.add(kernel, owner, forwarding, self.attachment.mark, delete_flows, renew=renew)
+        undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, delete_flows))
         if flows:
-            _delete_flows(flows)
+            delete_flows(flows)
 
     def _require_free_of_nftables(self) -> None:
         if kernel := Nfnetlink.if_there():
-            hostports.require_free(kernel, self.ports, self.attachment.owner, _delete_flows)
+            hostports.require_free(kernel, self.ports, self.attachment.owner, delete_flows)
 
     def _require_free_of_iptables(self) -> None:
         if variants.with_rules(*variants.HOSTPORTS):
             from shared.hostports import iptables
 
-            iptables.require_free(self.ports, self.attachment.owner.container_id, _delete_flows)
+            iptables.require_free(self.ports, self.attachment.owner.container_id, delete_flows)
 
     def problems(self) -> list[str]:
         """Return the differences from the state that `map` leaves."""
@@ -265,29 +263,31 @@ def _set_localnet_back() -> None:
     iptables.set_localnet_back()
 
 
-def _delete_flows(flows: set[Flow]) -> None:
-    from shared.nft import conntrack
-
-    conntrack.forget(flows)
-
-
 def check(call: Call) -> None:
     """Raise InternalError that names each difference from the state that ADD leaves."""
+    compare(*_read_parts(call))
+
+
+def repair(call: Call) -> list[str]:
+    """Make again the rules and the switch that CHECK would miss. Return its texts for these."""
+    return restore(*_read_parts(call))
+
+
+def _read_parts(call: Call) -> tuple[str, list[Part]]:
+    """Return CHECK's message, and the attachment's rules and switch."""
     attachment = Attachment(call)
     netns.open_netns(call.netns)
     previous = previous_result(call)
+    found = f"host ports of {call.network} {call.ifname} are not as ADD made them: recreate the pod"
     if not attachment.mappings or previous is None:
-        return
+        return found, []
     host = Netlink()
     destination = attachment.resolve(host, previous, call)
-    problems = destination.problems()
+    parts: list[Part] = [(destination.problems, lambda: destination.map(Undo(), renew=True))]
     link = _find_localnet_link(host, destination, _find_host_links(previous))
-    if link and not localnet.is_on(link["IFLA_IFNAME"]):
-        path = localnet.switch(link["IFLA_IFNAME"])
-        problems.append(f"sysctl net/{path} is not 1: connections from 127.0.0.1 do not reach the pod")
-    if problems:
-        found = f"host ports of {call.network} {call.ifname} are not as ADD made them: recreate the pod"
-        raise InternalError(found, "; ".join(problems))
+    if link:
+        parts.append((lambda: localnet.problems(link), lambda: localnet.turn_on(link)))
+    return found, parts
 
 
 def delete(call: Call) -> None:
@@ -298,38 +298,20 @@ def delete(call: Call) -> None:
     pod_netns = netns.open_if_there(call.netns)
     own = Owner(call.network, call.container_id, call.ifname)
 
-    from shared.hostports import iptables
-
-    def delete_ports(owner: Owner) -> None:
-        run_all(lambda: _delete_from_nftables(owner), lambda: iptables.remove(owner, _delete_flows))
+    from shared.hostports import backends
 
     def delete_former() -> None:
-        run_all(*(lambda owner=owner: delete_ports(owner) for owner in renamed.former_owners(own, pod_netns)))
+        run_all(*(lambda owner=owner: backends.remove(owner) for owner in renamed.former_owners(own, pod_netns)))
 
-    run_all(lambda: delete_ports(own), delete_former, iptables.set_localnet_back)
-
-
-def _delete_from_nftables(owner: Owner) -> None:
-    if kernel := Nfnetlink.if_there():
-        hostports.remove(kernel, owner, _delete_flows)
-        hostports.remove_references(kernel, owner.container_id)
+    run_all(lambda: backends.remove(own), delete_former, _set_localnet_back)
 
 
 def gc(call: Call) -> None:
     """Delete the host ports of this network's attachments that are no longer valid, of every backend."""
     valid = valid_attachments(call)
-    from shared.hostports import iptables
+    from shared.hostports import backends
 
-    run_all(
-        lambda: _collect_in_nftables(call.network, valid),
-        lambda: iptables.collect(call.network, valid, _delete_flows),
-        iptables.set_localnet_back,
-    )
-
-
-def _collect_in_nftables(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    if kernel := Nfnetlink.if_there():
-        hostports.collect(kernel, network, valid, _delete_flows)
+    backends.collect(call.network, valid)
 
 
 def status(call: Call) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TREE = str(Path(__file__).resolve().parents[1])
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STATE_DIRECTORIES = ("var/lib/cni", "run/cni")
+TURNS = "/run/cni/.pycni/attachments/lock"  # each call leaves it
 ADMIN_FLAGS = {"UP", "LOOPBACK", "BROADCAST", "MULTICAST", "POINTOPOINT", "NOARP", "PROMISC", "ALLMULTI"}
 ROUTE_KEYS = ("type", "dst", "gateway", "via", "dev", "table", "protocol", "scope", "prefsrc", "metric", "metrics")
 CLONE_NEWPID = 0x20000000  # linux/sched.h
@@ -288,7 +289,12 @@ class PretendHost:
         return {
             "host": self._network(None),
             "pods": {name: self._network(name) for name in netns},
-            "files": {f"/{d}/{name}": text for d in STATE_DIRECTORIES for name, text in _files(self.root / d)},
+            "files": {
+                path: text
+                for d in STATE_DIRECTORIES
+                for name, text in _files(self.root / d)
+                if (path := f"/{d}/{name}") != TURNS
+            },
         }
 
     def _network(self, netns: str | None) -> dict[str, Any]:
@@ -323,7 +329,7 @@ def run_installer(directory: Path, *options: str) -> subprocess.CompletedProcess
     """Install this tree into `bin` and `lib` of a directory of the machine, from a host where no systemd runs."""
     directories = ("--bin-dir", f"{directory}/bin", "--lib-dir", f"{directory}/lib")
     with PretendHost() as host:
-        return host.run(f"{TREE}/install.sh", *directories, *options, check=False, timeout=300)
+        return host.run(f"{TREE}/install.sh", *directories, *options, check=False, timeout=60)
 
 
 def _tool(name: str) -> str:

@@ -27,7 +27,7 @@ class Lease:
         plain = f"{self.container_id}:{self.ifname}"
         if len(plain) <= LONGEST_KEY and "/" not in plain:
             return plain
-        from shared.net.owner import digest
+        from shared.cni.digests import digest
 
         return f"~:{digest(plain.encode())}"
 

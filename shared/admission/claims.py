@@ -13,10 +13,11 @@ from __future__ import annotations
 from time import CLOCK_BOOTTIME, clock_gettime_ns
 
 from shared.cni import record
+from shared.cni.digests import digest
 from shared.cni.ip import Address
 from shared.cni.plugin import run_all
 from shared.net import liveness, rules_lock
-from shared.net.owner import Owner, digest
+from shared.net.owner import Owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

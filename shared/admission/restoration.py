@@ -48,14 +48,19 @@ def restore(owner: Owner, place: Place | None, valid: AbstractSet[tuple[str, str
         found += [claim for claim in admission.unnoted(owner.network) if claims.is_alive(claim, valid)]
     own = (owner.container_id, owner.ifname)
     found = [claim for claim in found if (claim.owner.container_id, claim.owner.ifname) != own]
-    moved = [claim.moved(**(place.note if place else IN_NFTABLES)) for claim in found]
     try:
-        for old, new in zip(found, moved):
-            if old.text(claims.ZONE) not in ("", new.text(claims.ZONE)):
-                from_firewalld(lambda claim=old: claim.addresses, old.note, "")  # type: ignore[misc]
-            if new.note != old.note:
-                new.write()
-        restored = [admission.Admission(claim).restore for claim in moved if claim.is_complete]
-        run_all(*([lambda: place.admit(moved)] if place and moved else []), *restored)
+        readmit(found, place)
     except CniError as error:
         complain(f"firewall: not all pods of {owner.network} could be admitted again: {error}")
+
+
+def readmit(found: list[Claim], place: Place | None) -> None:
+    """Admit the pods of claims again, and note the place. Raise the first error; try each even if another fails."""
+    moved = [claim.moved(**(place.note if place else IN_NFTABLES)) for claim in found]
+    for old, new in zip(found, moved):
+        if old.text(claims.ZONE) not in ("", new.text(claims.ZONE)):
+            from_firewalld(lambda claim=old: claim.addresses, old.note, "")  # type: ignore[misc]
+        if new.note != old.note:
+            new.write()
+    restored = [admission.Admission(claim).restore for claim in moved if claim.is_complete]
+    run_all(*([lambda: place.admit(moved)] if place and moved else []), *restored)

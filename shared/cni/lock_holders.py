@@ -5,12 +5,27 @@ from __future__ import annotations
 import posix
 
 LIMIT = 1 << 22  # bytes of a file in /proc
+UNKNOWN = "an unknown process"
+RECORD_LOCK = "hhqqi"  # struct flock in linux/fcntl.h: type, whence, start, length, process
 
 
 def describe(descriptor: int) -> str:
     """Return a text such as "bridge (process 4711)" for the processes that hold an open file's lock."""
     names = [f"{_program(pid)} (process {pid})" for pid in _pids(descriptor)]
-    return " and ".join(names) or "an unknown process"
+    return " and ".join(names) or UNKNOWN
+
+
+def of_range(descriptor: int, start: int, length: int) -> str:
+    """Return a text for the process that has a record lock in a range of an open file."""
+    import fcntl
+    import struct
+
+    try:
+        found = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(RECORD_LOCK, fcntl.F_WRLCK, 0, start, length, 0))
+    except OSError:
+        return UNKNOWN
+    pid = struct.unpack(RECORD_LOCK, found)[-1]
+    return f"{_program(pid)} (process {pid})" if pid > 0 else UNKNOWN
 
 
 def are_foreign(descriptor: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posix
 
 from shared import signals, steps
+from shared.cni import turn
 from shared.cni.call import Call, folded
 from shared.cni.errors import (
     CniError,
@@ -25,8 +26,12 @@ from shared.undo import Undo, complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import ModuleType
+
+    # A part of an attachment: returns its differences from the state that ADD left, and makes it again as ADD made it.
+    # None: nothing can make it again.
+    Part = tuple[Callable[[], list[str]], Callable[[], object] | None]
 
 STDIN_LIMIT = 16 << 20  # bytes
 STDIN_SECONDS = 20.0
@@ -81,7 +86,7 @@ def _log(module: str, call: Call | None, failure: CniError | None) -> None:
 
 def _dispatch(call: Call, plugin: ModuleType) -> None:
     if call.command == "ADD":
-        with Undo() as undo:
+        with turn.take(call, plugin.__name__), Undo() as undo:
             result = plugin.add(call, undo)
             steps.begin(steps.ANSWER)
             text = dumps(result.to_json(call.version))
@@ -93,7 +98,8 @@ def _dispatch(call: Call, plugin: ModuleType) -> None:
             raise InvalidConfig('invalid configuration: "prevResult" is required for CHECK')
         plugin.check(call)
     elif call.command == "DEL":
-        plugin.delete(call)
+        with turn.take(call, plugin.__name__):
+            plugin.delete(call)
     elif call.command == "GC":
         plugin.gc(call)
     else:
@@ -139,6 +145,33 @@ def run_all(*tasks: Callable[[], object]) -> None:
         first, *others = problems
         first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
         raise first
+
+
+def compare(found: str, parts: Iterable[Part]) -> None:
+    """Serve CHECK: raise InternalError with the text `found` and all differences of the parts."""
+    _require_none(found, [problem for look, _ in parts for problem in look()])
+
+
+def restore(found: str, parts: Iterable[Part]) -> list[str]:
+    """Make the parts again that differ, in order. Return the differences that `compare` would have named.
+
+    Raise InternalError with the text `found` if a difference remains.
+    """
+    lost, left = [], []
+    for look, make in parts:
+        problems = look()
+        if problems and make:
+            make()
+            lost += problems
+            problems = look()
+        left += problems
+    _require_none(found, left)
+    return lost
+
+
+def _require_none(found: str, problems: list[str]) -> None:
+    if problems:
+        raise InternalError(found, "; ".join(problems))
 
 
 def failure(step: Callable[[], object]) -> list[str]:

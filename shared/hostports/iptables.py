@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from shared.hostports.iptables_rules import Forwarding
     from shared.hostports.mappings import HostPort
     from shared.hostports.nftables import DeleteFlows
-    from shared.iptables.programs import Lines
+    from shared.iptables.programs import Lines, Tables
     from shared.net.owner import Owner
     from shared.nft.conntrack import Flow
     from shared.undo import Undo
@@ -60,12 +60,12 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 
-def add(undo: Undo, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows) -> None:
-    """Map an attachment's ports. Raise Taken if another container has a port.
+def add(undo: Undo, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows, *, renew: bool = False) -> None:
+    """Map an attachment's ports; with `renew` replace its rules. Raise Taken if another container has a port.
 
     If the holder of a port is dead by its mark, delete all its host ports.
     """
-    from shared.iptables.programs import Refused, Tables
+    from shared.iptables.programs import Tables
     from shared.net import rules_lock
 
     owner = forwarding.owner
@@ -74,7 +74,7 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows
     def possible() -> list[Lines]:
         known = [table.lines() for table in tables]
         for table, lines in zip(tables, known):
-            _require_possible(table.version, lines[NAT], forwarding)
+            _require_possible(table.version, lines[NAT], forwarding, renew=renew)
         return known
 
     with rules_lock.hold(hostport_records.DIRECTORY):
@@ -86,16 +86,23 @@ def add(undo: Undo, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows
         undo.push(f"remove host ports of {owner.container_id}", lambda: remove(owner, delete_flows))
         hostport_records.write(owner, mark, {port.pod for port in forwarding.ports})
         for table, lines in zip(tables, known):
-            try:
-                table.change(lambda lines, version=table.version: _plan_rules(version, lines, forwarding), lines)  # type: ignore[misc]
-            except Refused as error:
-                matches = forwarding.conditions.get(table.version, ())
-                try_out({table.version: matches})
-                if trial_of(matches):
-                    error.details += f" (the kernel may lack a match of conditionsV{table.version})"
-                raise
+            _change(table, lines, forwarding, Deletion() if renew else None)
     if forwarding.flows:
         delete_flows(forwarding.flows)
+
+
+def _change(table: Tables, lines: Lines, forwarding: Forwarding, deletion: Deletion | None) -> None:
+    """Change the tables of one family. Raise Refused that names the key if the kernel may lack one of its matches."""
+    from shared.iptables.programs import Refused
+
+    try:
+        table.change(lambda lines: _plan_rules(table.version, lines, forwarding, deletion), lines)
+    except Refused as error:
+        matches = forwarding.conditions.get(table.version, ())
+        try_out({table.version: matches})
+        if trial_of(matches):
+            error.details += f" (the kernel may lack a match of conditionsV{table.version})"
+        raise
 
 
 def _without_dead(step: Callable[[], Result], delete_flows: DeleteFlows) -> Result:
@@ -110,31 +117,34 @@ def _without_dead(step: Callable[[], Result], delete_flows: DeleteFlows) -> Resu
             remove(holder, delete_flows)
 
 
-def _require_possible(version: int, lines: list[str], forwarding: Forwarding) -> None:
+def _require_possible(version: int, lines: list[str], forwarding: Forwarding, *, renew: bool) -> None:
     from shared.iptables.programs import COMMANDS
 
     external = forwarding.external
     if external and not any(line.startswith(f":{external} ") for line in lines):
         raise invalid("externalSetMarkChain", external, f"is no chain of table {NAT} of {COMMANDS[version]}")
     owner = forwarding.owner
-    if any(rule_lines.is_own(line, forwarding.chain, owner.ifname) for line in lines):
+    if not renew and any(rule_lines.is_own(line, forwarding.chain, owner.ifname) for line in lines):
         where = f"chain {forwarding.chain} of {COMMANDS[version]}"
         raise InternalError(f"{labels.of(owner)} is in {where} already: it was added before")
     rule_lines.require_free(version, lines, forwarding.ports, owner.container_id)
 
 
-def _plan_rules(version: int, found: Lines, forwarding: Forwarding) -> Lines:
-    """Return the commands that add the missing chains and rules."""
+def _plan_rules(version: int, found: Lines, forwarding: Forwarding, deletion: Deletion | None = None) -> Lines:
+    """Return the commands that add the missing chains and rules. `deletion` deletes the attachment's older rules."""
     lines = found[NAT]
-    _require_possible(version, lines, forwarding)
+    _require_possible(version, lines, forwarding, renew=deletion is not None)
     chain = forwarding.chain
+    own = [line for line in lines if rule_lines.is_own(line, chain, forwarding.owner.ifname)] if deletion else []
+    removal = deletion.commands(own, lines) if deletion else []
+    lines = [line for line in lines if line not in own]
     wanted = [rule for rule in forwarding.shared() if rule not in lines]
     entries, inside = forwarding.entries(version, is_at=False), forwarding.inside(version, is_at=False)
     first, first_inside = forwarding.entries(version, is_at=True), forwarding.inside(version, is_at=True)
     chains = {line[1:].partition(" ")[0] for line in lines if line.startswith(":")}
     every = [*forwarding.shared(), *entries, *first, *inside, *first_inside]
     needed = dict.fromkeys(rule.split(" ")[1] for rule in every)
-    commands = [f"-N {name}" for name in needed if name.startswith("CNI-") and name not in chains]
+    commands = [*removal, *(f"-N {name}" for name in needed if name.startswith("CNI-") and name not in chains)]
     if chain in chains and not any(rule_lines.leads_to(line, chain) for line in lines):
         commands.append(f"-F {chain}")  # another call was killed before it led to the chain
     commands += [rule_lines.appending_command(rule, lines) for rule in wanted]

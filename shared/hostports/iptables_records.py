@@ -8,11 +8,12 @@ from __future__ import annotations
 import posix
 
 from shared.cni import record
+from shared.cni.digests import digest
 from shared.cni.errors import IOFailure
 from shared.cni.ip import Address
 from shared.hostports.iptables_rules import interface_words
 from shared.net import liveness
-from shared.net.owner import Owner, digest
+from shared.net.owner import Owner
 from shared.net.reference_names import shortened
 
 TYPE_CHECKING = False

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from shared.cni.digests import digest
 from shared.cni.ip import Address
 from shared.cni.names import CHAIN_NAME_BYTES, is_chain_name
 from shared.hostports.mappings import LOCALHOST_6
 from shared.iptables.variants import HOSTPORTS
-from shared.net.owner import digest
 from shared.net.reference_names import container_digest, shortened
 
 TYPE_CHECKING = False

@@ -17,6 +17,7 @@ from shared.hostports.nftables_rules import (
 )
 from shared.net.netlink import NetlinkError, Request
 from shared.nft import labels, registry, wire
+from shared.nft.chains import is_whole
 from shared.nft.registry import INET, Conflict, Ruleset
 from shared.nft.ruleset import Chain, Element, Set, Table, comment_of
 
@@ -39,19 +40,24 @@ REFERENCE_TABLES = tuple(Table(number, "cni_hostport") for number in (wire.NFPRO
 REFERENCE_CHAINS = ("hostports", "hostip_hostports", "masquerading")
 
 
-def add(kernel: Nfnetlink, owner: Owner, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows) -> set[Flow]:
+def add(
+    kernel: Nfnetlink, owner: Owner, forwarding: Forwarding, mark: str, delete_flows: DeleteFlows, *,
+    renew: bool = False,
+) -> set[Flow]:  # fmt: skip
     """Map an attachment's ports and return the UDP ports among them. Raise Taken if another container has a port.
 
     A runtime requests a container's ports once for each of its networks. A port that another attachment of the
     container has stays with that one. A hairpin element of the pod's address is left from a former pod: replace it. If
-    the holder of a port is dead by its mark, delete all its host ports and try again.
+    the holder of a port is dead by its mark, delete all its host ports and try again. With `renew`, replace the ports
+    that the attachment has already.
     """
-    rules, elements = ruleset(fixed_chains()), forwarding.elements
+    rules = ruleset(fixed_chains())
+    elements = _without_held(kernel, owner, forwarding.elements) if renew else forwarding.elements
     for tries_left in reversed(range(registry.TRIES)):
         try:
             registry.add(
                 kernel, rules, owner, elements, chains=forwarding.chains, replace_in=tuple(HAIRPIN.values()),
-                mark=mark,
+                renew=renew, mark=mark,
             )  # fmt: skip
         except registry.Registered:
             if not tries_left or not _is_of_another_namespace(kernel, owner, mark):
@@ -112,9 +118,16 @@ def try_out(kernel: Nfnetlink) -> None:
     registry.try_out(kernel, ruleset(fixed_chains()))
 
 
+def delete_flows(flows: AbstractSet[Flow]) -> None:
+    """Delete the conntrack entries of UDP ports."""
+    from shared.nft import conntrack
+
+    conntrack.forget(flows)
+
+
 def is_guarded(kernel: Nfnetlink) -> bool:
     """Return True if the rules drop packets to and from 127.0.0.0/8 that arrive by another link than lo."""
-    return registry.is_whole(kernel, guard_chain())
+    return is_whole(kernel, guard_chain())
 
 
 def guard(kernel: Nfnetlink) -> None:

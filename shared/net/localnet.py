@@ -39,6 +39,14 @@ def is_on(link: str) -> bool:
     return sysctl.read(switch(link)) == "1"
 
 
+def problems(link: Message) -> list[str]:
+    """Return a text if the switch of a link is off."""
+    name = link["IFLA_IFNAME"]
+    if is_on(name):
+        return []
+    return [f"sysctl net/{switch(name)} is not 1: connections from 127.0.0.1 do not reach the pod"]
+
+
 def towards(host: Netlink, pod: Address, named: Sequence[str]) -> Message | None:
     """Return the link that leads to a pod, or None if there is none, or the host reaches other hosts through it.
 

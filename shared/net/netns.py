@@ -20,6 +20,7 @@ NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, on most architectures
 IOC_NONE = 0x20000000  # asm/ioctl.h: a bit that other architectures set in requests without data
 WITH_IOC_NONE = ("alpha", "mips", "ppc", "sparc")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+_open: list[Netns] = []  # the call's namespaces: an executable leaves their end to its exit
 SO_NETNS_COOKIE = 71  # asm/socket.h, on all architectures but parisc and sparc, which refuse this number
 
 
@@ -61,6 +62,8 @@ class Netns:
 
     def close(self) -> None:
         """Close the namespace: an open one cannot be deleted. An executable leaves that to its exit."""
+        if self in _open:
+            _open.remove(self)
         posix.close(self.descriptor)
         posix.close(self.home)
 
@@ -102,7 +105,15 @@ def open_netns(path: str) -> Netns:
         posix.close(descriptor)
         posix.close(home)
         raise HostNetns(f"CNI_NETNS {path!r} is the host's own network namespace, not a container's")
-    return Netns(path, descriptor, home, is_own=is_own)
+    found = Netns(path, descriptor, home, is_own=is_own)
+    _open.append(found)
+    return found
+
+
+def close_all() -> None:
+    """Close the namespaces that `open_netns` opened, in a process that goes on after the call."""
+    while _open:
+        _open[-1].close()
 
 
 def request_of_type(machine: str) -> int:

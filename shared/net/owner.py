@@ -5,13 +5,7 @@ With these names DEL, CHECK and GC find the objects without the pod's namespace 
 
 from __future__ import annotations
 
-try:
-    from _blake2 import blake2b
-except ImportError:
-    try:
-        from hashlib import blake2b
-    except ImportError:
-        blake2b = None  # type: ignore[assignment,misc]
+from shared.cni.digests import digest
 
 ALIAS_PREFIX = "pycni:"
 ALIAS_BYTES = 255  # IFALIASZ in linux/if.h, less the closing NUL
@@ -19,27 +13,7 @@ STAND_IN = "~"  # begins a digest in place of a name; container ids and networks
 LINK_PREFIX = "veth"
 IFB_PREFIX = "bwp"
 NETWORK_DIGITS = 3
-DIGEST_BYTES = 24
 FILE_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
-
-
-def digest(data: bytes) -> str:
-    """Return the data's BLAKE2b digest as 48 hexadecimal digits."""
-    try:
-        return blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
-    except (TypeError, ValueError):  # in a FIPS build, BLAKE2b is missing, forbidden, or of OpenSSL and takes no size
-        from shared.cni import blake2
-
-        return blake2.hexdigest(data, DIGEST_BYTES)
-
-
-def has_fast_digests() -> bool:
-    """Return True if this Python has BLAKE2 with sizes. Without it, `digest` takes fifty times as long."""
-    try:
-        blake2b(b"", digest_size=DIGEST_BYTES)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def file_name(name: str, suffix: str = "", *, spare: int = 0) -> str:

@@ -11,7 +11,7 @@ except ImportError:
         from hashlib import sha512
 
 
-from shared.net.owner import digest
+from shared.cni.digests import digest
 
 LONGEST_NAME = 100  # characters of a network or container id, so that a comment with both has at most 255 bytes
 COMMENT_BYTES = 255  # XT_MAX_COMMENT_LEN in linux/netfilter/xt_comment.h, less the closing NUL

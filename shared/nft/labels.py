@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shared.net.owner import Owner, digest
+from shared.cni.digests import digest
+from shared.net.owner import Owner
 
 LONGEST_BYTES = (24, 64, 15)  # of network, container id and ifname in a comment, which has 128 bytes
 DIGITS = 16  # of the digest that replaces the rest of a longer name

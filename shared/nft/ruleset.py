@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import sys
 
+from shared.cni.digests import digest
 from shared.cni.ip import Address
 from shared.cni.names import is_link_name
 from shared.net.messages import encode_structure
 from shared.net.netlink import Request
-from shared.net.owner import digest
 from shared.net.wire import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL
 from shared.nft import wire
 

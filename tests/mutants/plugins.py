@@ -74,7 +74,7 @@ TABLE: tuple[Mutant, ...] = (
         "a failing ADD removes the veth pair", "tests/system/test_bridge.py -k full_pool",
     ),
     Mutant(
-        "plugins/bridge.py", 'if port.get("IFLA_MASTER") != bridge_now["index"]:', "if False:",
+        "plugins/bridge.py", 'if end.get("IFLA_MASTER") != bridge_now["index"]:', "if False:",
         "an ADD whose bridge was replaced in the meantime fails", "tests/faults/test_failing_neighbours.py -k replaced",
     ),
     Mutant(
@@ -102,7 +102,7 @@ TABLE: tuple[Mutant, ...] = (
         "CHECK looks at the MAC check's rules", "tests/system/test_frames.py -k flushed",
     ),
     Mutant(
-        "shared/pod/attachment.py", "            problems += failure(lambda: delegate.forward(call))\n", "            delegate\n",
+        "shared/pod/attachment.py", "            parts.append((lambda: failure(lambda: delegate.forward(self.call)), None))\n", "            delegate\n",
         "CHECK asks the IPAM plugin", "tests/faults/test_truth.py -k names_everything",
     ),
     Mutant(
@@ -137,7 +137,7 @@ TABLE: tuple[Mutant, ...] = (
         "a second ADD leaves the first one's ifb", "tests/system/test_bandwidth.py -k add_twice",
     ),
     Mutant(
-        "plugins/bandwidth.py", '            if not ifb["flags"] & IFF_UP:\n', "            if False:\n",
+        "plugins/bandwidth.py", '        if not ifb["flags"] & IFF_UP:\n            problems', "        if False:\n            problems",
         "CHECK names an ifb that is down", "tests/system/test_bandwidth.py -k check_names",
     ),
     Mutant(
@@ -165,7 +165,7 @@ TABLE: tuple[Mutant, ...] = (
         "a pod that is admitted elsewhere leaves firewalld's zone", "tests/system/test_firewalld.py -k zone_is_another",
     ),
     Mutant(
-        "plugins/firewall.py", "    problems += _find_drops(attachment, claim, place)\n", "    _find_drops\n",
+        "plugins/firewall.py", "return problems + drops.find(", "return problems and drops.find(",
         "CHECK says that another packet filter drops the pod's packets", "tests/system/test_firewall_restored.py -k rules_that_let",
     ),
     Mutant(
@@ -189,7 +189,7 @@ TABLE: tuple[Mutant, ...] = (
         "route_localnet goes on where localhost's packets find a pod, and nowhere else", "tests/system/test_portmap.py -k let_through",
     ),
     Mutant(
-        "plugins/portmap.py", "        require_free()\n        try:\n            make(undo)", "        try:\n            make(undo)",
+        "plugins/portmap.py", "        require_free()\n        try:\n            make(undo", "        try:\n            make(undo",
         "a port that another backend has is refused", "tests/system/test_portmap_iptables.py -k port_that_the_other",
     ),
     Mutant(
@@ -198,19 +198,19 @@ TABLE: tuple[Mutant, ...] = (
         "of two that want a port by different backends at once not both get it", "tests/system/test_portmap_iptables.py -k not_both",
     ),
     Mutant(
-        "plugins/portmap.py", '        undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, _delete_flows))\n', "",
+        "plugins/portmap.py", '        undo.push(f"remove host ports of {owner.container_id}", lambda: hostports.remove(kernel, owner, delete_flows))\n', "",
         "a failing ADD removes its host ports", "tests/faults/test_hostports.py -k sysctl",
     ),
     Mutant(
-        "plugins/portmap.py", "        if flows:\n            _delete_flows(flows)\n", "", "UDP that goes on follows a new host port",
+        "plugins/portmap.py", "        if flows:\n            delete_flows(flows)\n", "", "UDP that goes on follows a new host port",
         "tests/system/test_portmap.py -k udp_that_goes_on",
     ),
     Mutant(
-        "plugins/portmap.py", 'if link and not localnet.is_on(link["IFLA_IFNAME"]):', "if False:",
+        "shared/net/localnet.py", "    if is_on(name):\n        return []", "    if name:\n        return []",
         "CHECK says that route_localnet is off", "tests/system/test_portmap.py -k check_names",
     ),
     Mutant(
-        "plugins/portmap.py", "        hostports.remove_references(kernel, owner.container_id)\n", "",
+        "shared/hostports/backends.py", "        hostports.remove_references(kernel, owner.container_id)\n", "",
         "DEL removes the reference's host ports", "tests/system/test_portmap.py -k reference",
     ),
     Mutant(
@@ -306,7 +306,7 @@ TABLE: tuple[Mutant, ...] = (
         "of several that ask for one MAC at once, one at most gets it", "tests/system/test_macs.py -k several",
     ),
     Mutant(
-        "plugins/tuning.py", "_require_free_mac(host, pod_netns, link, attachment)\n", "pass\n",
+        "plugins/tuning.py", 'if host and link.get("IFLA_ADDRESS") != attachment.mac:', "if False:",
         "tuning sets no MAC that another link on the bridge has", "tests/system/test_macs.py -k tuning",
     ),
     Mutant(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.cli.doctor import configuration
-from shared.net import owner
+from shared.cni import digests
 from tests.system.test_install import NOBODY, Site, make_site
 
 PYTHON = os.path.realpath("/usr/bin/python3")
@@ -125,9 +125,9 @@ def test_a_python_that_answers_version_alone(site: Site, file: str, text: str, s
 @pytest.mark.row("fips")
 def test_the_slower_digests_are_told(site: Site) -> None:
     assert "BLAKE2" not in site.run().stdout
-    path = site.source / "shared/net/owner.py"
+    path = site.source / "shared/cni/digests.py"
     path.write_text(
-        path.read_text().replace("\n\nALIAS_PREFIX", "\nblake2b = lambda data=b'': None\n\nALIAS_PREFIX", 1)
+        path.read_text().replace("\n\nDIGEST_BYTES", "\nblake2b = lambda data=b'': None\n\nDIGEST_BYTES", 1)
     )
     assert "it has no BLAKE2 of any size, as under FIPS" in site.run().stdout
 
@@ -136,6 +136,6 @@ def test_the_slower_digests_are_told(site: Site) -> None:
 def test_doctor_tells_the_slower_digests(monkeypatch: pytest.MonkeyPatch) -> None:
     node = object()
     assert list(configuration.interpreter(node)) == []  # type: ignore[arg-type]
-    monkeypatch.setattr(owner, "blake2b", None)
+    monkeypatch.setattr(digests, "blake2b", None)
     [finding] = configuration.interpreter(node)  # type: ignore[arg-type]
     assert "FIPS" in finding.what and finding.severity == 0

@@ -37,6 +37,7 @@ BELOW = {
     "shared.cli": {*KERNEL, "shared.runtime", "shared.cli"},
 }
 BELOW_ONE = {
+    "shared.cni.repair": {"shared.net"},  # looks if the pod is still the one that ADD attached
     "shared.runtime.pods": {"shared.net"},  # looks into the pod
     "shared.runtime.presence": {"shared.net"},  # the same, and for the pod's link on the host, before an ADD
     # read rules as the suite's own types and numbers have them
@@ -48,6 +49,9 @@ BELOW_ONE = {
     # tells rules with short labels from those of known attachments
     "shared.cli.leases.living": {"shared.nft", *MECHANISMS},
     "shared.cli.leases.pools": {"ipam"},  # reads and frees leases as host-local does
+    "shared.cli.agent.duties": {"shared.agent"},  # reads the agent's settings
+    "shared.cli.agent.events": {"shared.nft"},  # knows the suite's tables and the kernel's numbers
+    "shared.cli.agent.reloads": {"shared.dbus"},
     # read configurations and leases as the plugins do, by the plugins' own code
     "shared.cli.doctor.files": {"ipam"},
     "shared.cli.doctor.network": {"plugins", "ipam"},

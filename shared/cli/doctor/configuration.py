@@ -7,7 +7,7 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -15,11 +15,10 @@ from pathlib import Path
 from shared.cli.config import reading
 from shared.cli.doctor.findings import Finding, Severity, error, note, warning
 from shared.cli.doctor.node import Node
-from shared.cni import suite
+from shared.cni import digests, suite
 from shared.cni.errors import CniError
 from shared.cni.versions import SUPPORTED
 from shared.executables import PLUGINS
-from shared.net import owner
 from shared.runtime.attach import PluginError, execute
 from shared.runtime.find import PluginNotFound, find
 
@@ -115,16 +114,19 @@ def _own_plugin(node: Node, kind: str) -> str:
 
 def launched_tree(path: Path) -> Path | None:
     """Return the code that a launcher of this suite starts, None for any other file."""
-    launched = suite.launched(str(path))
+    try:
+        launched = suite.launched(str(path))
+    except OSError:
+        return None
     return Path(launched[0]) if launched else None
 
 
 def answers(node: Node) -> Iterator[Finding]:
     """Report executables without a valid answer to VERSION, and those without the network's version."""
     used = [(path, network) for network in node.networks for kind in network.types if (path := _path(node, kind))]
-    executables = _executables(node)
+    executed = executables(node.bin_dirs)
     with ThreadPoolExecutor() as pool:
-        for path, (versions, complaint) in zip(executables, pool.map(_ask, executables), strict=True):
+        for path, (versions, complaint) in zip(executed, pool.map(_ask, executed), strict=True):
             command = (
                 f"CNI_COMMAND=VERSION timeout 5 {shlex.quote(str(path))} </dev/null  # if that fails, install it again"
             )
@@ -142,15 +144,16 @@ def answers(node: Node) -> Iterator[Finding]:
 
 def interpreter(_: Node) -> Iterator[Finding]:
     """Report a Python without fast digests, as in FIPS mode."""
-    if not owner.has_fast_digests():
+    if not digests.has_fast_digests():
         version = sys.version.split()[0]
         what = f"Python {version} lacks BLAKE2 with short digests, as in FIPS mode; slower code computes the names"
         yield note(sys.executable, what, "nothing; for faster calls choose another Python: install.sh --python")
 
 
-def _executables(node: Node) -> list[Path]:
+def executables(bin_dirs: Sequence[Path]) -> list[Path]:
+    """Return the plugins' executables in these directories, of any suite."""
     found = []
-    for directory in node.bin_dirs:
+    for directory in bin_dirs:
         for path in sorted(directory.iterdir()) if directory.is_dir() else ():
             try:
                 is_file = stat.S_ISREG(path.stat().st_mode)
