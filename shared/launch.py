@@ -37,4 +37,4 @@ def main(tree: str, name: str, plugins: dict[str, str]) -> NoReturn:
     suite.plugins = plugins
     suite.tree = tree
     handover.is_executable = True
-    handover.leave(plugin.serve(plugins[name]))
+    handover.leave(1 if plugin.serve(plugins[name]) else 0)

@@ -28,8 +28,9 @@ def run(tree: str, arguments: list[str] | None = None) -> int:
     """Run a command and return the exit status."""
     options = parser().parse_args(arguments)
     command, options.tree = options.command, Path(tree)
-    if command.needs_tools:
+    if command.needs_tools or command.may_use_tools:
         _add_tools(options.tree)
+    if command.needs_tools:
         missing = [name for name in TOOLS if find_spec(name) is None]
         if missing:
             print(NO_TOOLS.format(command.name, " and ".join(missing)), file=sys.stderr)

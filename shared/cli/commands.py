@@ -12,13 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.cli import log_arguments
 from shared.cni.ip import Prefix
 from shared.executables import PLUGINS
 
 CONF_DIR = "/etc/cni/net.d"
 CACHE_DIR = "/var/lib/cni"
 LONGEST_SECONDS = 3600  # of a traffic measurement
-TOOLS = ("pyroute2", "netaddr", "rich", "shtab", "argparse_manpage")  # installed by `install.sh --with-tools`
+TOOLS = (
+    "pyroute2",
+    "netaddr",
+    "rich",
+    "shtab",
+    "argparse_manpage",
+    "prometheus_client",
+)  # installed by `install.sh --with-tools`
 
 PURPOSE = "attach network namespaces to CNI networks, and inspect a node's pod networks"
 DESCRIPTION = "Attach network namespaces to CNI networks, and show, check and explain the pod networks of a node."
@@ -44,6 +52,7 @@ the error."""
 
 DOCTOR_EPILOG = f"""doctor checks:
   - the configurations, and the plugins that they name
+  - the agent, if it is installed
   - the kernel's features, sysctls and packet filters
   - links, addresses, MTUs and routes on the host and in its pods
   - host-local's leases, and the runtime's cache in {CACHE_DIR}/results
@@ -85,6 +94,7 @@ class Command:
     help: str
     arguments: Callable[[Parser], None]
     needs_tools: bool = False
+    may_use_tools: bool = False
 
 
 def _none(_parser: argparse.ArgumentParser) -> None:
@@ -204,7 +214,9 @@ def _kubenet(parser: argparse.ArgumentParser) -> None:
         "--hairpin-mode", choices=("hairpin-veth", "promiscuous-bridge", "none"), default="hairpin-veth",
         help="how a pod reaches itself through the bridge (default: %(default)s; kubelet's was promiscuous-bridge)",
     )  # fmt: skip
-    parser.add_argument("--mtu", type=_positive, metavar="BYTES", help="default: the smallest of the node's links")
+    parser.add_argument(
+        "--mtu", type=log_arguments.positive, metavar="BYTES", help="default: the smallest of the node's links"
+    )
     parser.add_argument(
         "--bridge-nf-call-iptables", action="store_true", help="bridged packets traverse iptables; needs br_netfilter"
     )
@@ -285,50 +297,38 @@ def _show(parser: argparse.ArgumentParser) -> None:
     _cache_dir(parser)
 
 
+def _heal(parser: argparse.ArgumentParser) -> None:
+    _network_or_all(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only show the complaints of CHECK, change nothing")
+    _cache_dir(parser)
+    _json(parser)
+    _epilog(parser, """Attachments come from the runtime's cache. Each plugin of this suite creates again what ADD
+created and somebody deleted: rules, elements, bridge ports, routes, limits. It touches nothing that is there, and no
+pod that is gone. Plugins of others are passed over. The node agent does the same by itself.
+
+exit status: 0 all is in order now, 1 something is not: the lines say what""")  # fmt: skip
+
+
+def _agent(parser: Parser) -> None:
+    parser.actions = ("status", "run")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    helps = (
+        "show the running agent: workers, calls, duties; exit status 1 if none runs; the default",
+        "run the duties heal, collect and metrics until stdin ends; the agent itself executes this",
+    )
+    for name, text in zip(parser.actions, helps, strict=True):
+        action = actions.add_parser(name, help=text, description=text)
+        if name == "status":
+            _json(action)
+        else:
+            _cache_dir(action)
+        action.set_defaults(action=name)
+
+
 def _monitor(parser: argparse.ArgumentParser) -> None:
     _network_or_all(parser)
     _json(parser)
     _cache_dir(parser)
-
-
-def _log_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = """a line: time, verb, plugin, network, container, interface, milliseconds, longest steps, outcome
-
-examples:
-  cnitool log --errors --since 2h          failed calls of the last two hours
-  cnitool log --container 4f2a --slowest 3 the three slowest calls of a container, by the start of its id
-  cnitool log --histogram --verb ADD       the durations of ADDs, for each plugin
-  cnitool log --follow --json | jq .       new calls as they happen"""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the log (default: the one in /etc/cni/pycni.json)")
-    chosen = parser.add_argument_group("filters")
-    chosen.add_argument("--network", metavar="NAME", help="calls of this network")
-    chosen.add_argument("--container", metavar="ID", help="calls of containers with an id that begins with this")
-    chosen.add_argument("--ifname", metavar="NAME", help="calls for the interface of this name")
-    chosen.add_argument(
-        "--verb", type=str.upper, metavar="VERB", help="calls with this verb: ADD, DEL, CHECK, GC, STATUS or VERSION"
-    )
-    chosen.add_argument("--plugin", metavar="NAME", help="calls of this plugin")
-    chosen.add_argument("--errors", action="store_true", help="failed calls")
-    chosen.add_argument(
-        "--since",
-        metavar="WHEN",
-        help="calls since a time (2026-01-31T22:15, or 22:15 today) or of this age: 90s, 15m, 2h, 3d",
-    )
-    shown = parser.add_argument_group("output").add_mutually_exclusive_group()
-    shown.add_argument("--slowest", type=_positive, metavar="N", help="only the N slowest, the slowest first")
-    shown.add_argument("--histogram", action="store_true", help="a histogram of durations for each verb and plugin")
-    shown.add_argument(
-        "--follow", action="store_true", help="new calls as they happen; with --since earlier ones first"
-    )
-    parser.add_argument("--json", action="store_true", help="print the log's own lines, or the histogram as JSON")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -367,7 +367,9 @@ COMMANDS: tuple[Command, ...] = (
         "print changes of the links, addresses and routes of pods and their bridges as they happen, a line each;"
         " stop it with Ctrl-C or SIGTERM", _monitor, needs_tools=True,
     ),
-    Command("log", "log", "read the log of the plugins' calls: filter, follow, summarize", _log_arguments),
+    Command("heal", "agent.heal_command", "repair the networks of running pods after their rules were deleted", _heal),
+    Command("agent", "agent.command", "show the node agent, or run its duties", _agent, may_use_tools=True),
+    Command("log", "log", "read the log of the plugins' calls: filter, follow, summarize", log_arguments.declare),
 )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ TEXT_LIMIT = 4096  # characters of an error text, which may quote large input
 
 
 def serve(module: str) -> int:
-    """Answer the call in the environment and on stdin. Return the exit status, 0 or 1."""
+    """Answer the call in the environment and on stdin. Return the error's code, 0 for success."""
     signals.install()
     version = CURRENT
     call: Call | None = None
@@ -68,7 +68,7 @@ def serve(module: str) -> int:
     if failure is not None:
         _fail(version, failure)
     _log(module, call, failure)
-    return 0 if failure is None else 1
+    return 0 if failure is None else failure.code
 
 
 def _log(module: str, call: Call | None, failure: CniError | None) -> None:

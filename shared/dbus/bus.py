@@ -28,6 +28,7 @@ VARIABLE, DEFAULT = b"DBUS_SYSTEM_BUS_ADDRESS", b"/run/dbus/system_bus_socket"
 DRIVER = "org.freedesktop.DBus"  # the bus itself: its name as a destination and of its interface
 LINE_LIMIT = 1024  # bytes of the answer to authentication
 LIMIT = 1 << 20  # bytes of a message's fields, and of its body
+HEADER_BYTES = 16  # of a message, before its fields
 MESSAGES = 100  # to skip before the answer; the bus normally sends only NameAcquired
 METHOD_CALL, METHOD_RETURN, ERROR = 1, 2, 3
 NO_AUTO_START = 2  # a flag: the bus must not start the service if it does not run
@@ -135,18 +136,22 @@ class Bus:
     def _answer(self) -> Value:
         """Return the first value of the answer to the last call; skip other messages before it."""
         for _ in range(MESSAGES):
-            head = self._take(16)
-            order = ORDERS[head[:1]]
-            body_size, _, fields_size = struct.unpack_from(f"{order}III", head, 4)
-            if max(body_size, fields_size) > LIMIT:
-                raise ValueError(f"a message of {body_size + fields_size} bytes")
-            fields = _fields(order, self._take(fields_size + -fields_size % 8)[:fields_size])
-            value = _first(order, fields.get(SIGNATURE), self._take(body_size))
-            if head[1] in (METHOD_RETURN, ERROR) and fields.get(REPLY_SERIAL) == self._serial:
-                if head[1] == METHOD_RETURN:
+            kind, fields, value = self._message()
+            if kind in (METHOD_RETURN, ERROR) and fields.get(REPLY_SERIAL) == self._serial:
+                if kind == METHOD_RETURN:
                     return value
                 raise Refused(str(fields[ERROR_NAME]), value if isinstance(value, str) else "")
         raise ValueError(f"no answer among {MESSAGES} messages")
+
+    def _message(self) -> tuple[int, dict[int, str | int], Value]:
+        """Return the kind, fields and first value of the next message."""
+        head = self._take(HEADER_BYTES)
+        order = ORDERS[head[:1]]
+        body_size, _, fields_size = struct.unpack_from(f"{order}III", head, 4)
+        if max(body_size, fields_size) > LIMIT:
+            raise ValueError(f"a message of {body_size + fields_size} bytes")
+        fields = _fields(order, self._take(fields_size + -fields_size % 8)[:fields_size])
+        return head[1], fields, _first(order, fields.get(SIGNATURE), self._take(body_size))
 
     def _take(self, size: int) -> bytes:
         while len(self._received) < size:

@@ -242,7 +242,7 @@ TABLE: tuple[Mutant, ...] = (
         "the lib dir knows each bin dir that uses it", "tests/system/test_install.py -k another_bin_dir",
     ),
     Mutant(
-        "install.sh", "            die \"nothing is installed, $name does not start with $python: ${answer##*$'\\n'}\"", "            true",
+        "install.sh", '            die "nothing is installed, $name does not start with $python: $(version_of "$new/$name" 2>&1 | tail -n 1)"', "            true",
         "what does not start replaces nothing", "tests/system/test_install.py -k replaces_nothing",
     ),
     Mutant(

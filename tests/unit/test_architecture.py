@@ -31,6 +31,7 @@ BELOW = {
     "plugins": {*FILTERS, *MECHANISMS, "shared.pod"},
     "ipam": {*KERNEL, "shared.nft"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
+    "shared.agent": {*KERNEL, "shared.agent"},  # plugins and ipam by name only
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
     "shared.build": {BASE, "shared.build"},
     "shared.cli": {*KERNEL, "shared.runtime", "shared.cli"},
@@ -48,6 +49,9 @@ BELOW_ONE = {
     # tells rules with short labels from those of known attachments
     "shared.cli.leases.living": {"shared.nft", *MECHANISMS},
     "shared.cli.leases.pools": {"ipam"},  # reads and frees leases as host-local does
+    "shared.cli.agent.duties": {"shared.agent"},  # reads the agent's settings
+    "shared.cli.agent.events": {"shared.nft"},  # knows the suite's tables and the kernel's numbers
+    "shared.cli.agent.reloads": {"shared.dbus"},
     # read configurations and leases as the plugins do, by the plugins' own code
     "shared.cli.doctor.files": {"ipam"},
     "shared.cli.doctor.network": {"plugins", "ipam"},

@@ -1,0 +1,46 @@
+"""The events of the duties that somebody may count; by default nobody does."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any
+
+
+class Counts:
+    """Count nothing. shared/cli/agent/metrics.py counts for Prometheus."""
+
+    def call(self, record: dict[str, Any]) -> None:
+        """Count a plugin's call, as the call server reports it."""
+
+    def heal_pass(self, seconds: float) -> None:
+        """Count a pass over the attachments."""
+
+    def repaired(self, network: str, plugin: str, things: int) -> None:
+        """Count repaired things of an attachment."""
+
+    def unrepaired(self, network: str, plugin: str) -> None:
+        """Count a repair that failed."""
+
+    def collected(self, network: str) -> None:
+        """Count an attachment whose remains were deleted."""
+
+
+def say(text: str) -> None:
+    """Write a line to stderr, which is the agent's log. A reader that is gone stops no duty."""
+    with suppress(OSError):
+        os.write(2, f"pycni-agent: {text}\n".encode(errors="backslashreplace"))
+
+
+class Sayings:
+    """Lines that are said once as long as they hold, though each look finds them again."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(self, texts: list[str]) -> None:
+        """Say the texts that were not in the list before."""
+        for text in texts:
+            if text not in self._said:
+                say(text)
+        self._said = set(texts)

@@ -1,0 +1,96 @@
+"""cnitool agent run: the process of the duties.
+
+The call server starts it, sends it a line of JSON for each call, and ends it by closing its stdin. Each duty has a
+thread: the kernel's network namespace belongs to a thread, and no duty waits for another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.util import find_spec
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from shared.agent import settings
+from shared.cli.agent.counts import Counts, say
+from shared.cli.networks import Options, bin_dirs, conf_dir
+from shared.runtime.client import Client
+
+if TYPE_CHECKING:
+    from shared.agent.settings import Settings
+
+FALLBACKS = "/run/pycni/fallbacks"  # launchers append a byte for each call that they execute themselves
+
+
+def run(options: Options) -> int:
+    """Run the duties that are switched on until stdin ends. Return 1 if the settings are invalid."""
+    try:
+        chosen = settings.read()
+    except ValueError as error:
+        say(str(error))
+        return 1
+    counts = _tell(chosen)
+    if chosen.heal:
+        _start("heal", lambda: _heal(options, counts))
+    if chosen.collect:
+        _start("collect", lambda: _collect(options, chosen, counts))
+    for line in sys.stdin.buffer:
+        _count(counts, line)
+    os._exit(0)  # a duty may be in the middle of a look: nothing is lost, and nobody reads more
+
+
+def _count(counts: Counts, line: bytes) -> None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return
+    if isinstance(record, dict):
+        counts.call(record)
+
+
+def _start(name: str, duty: Callable[[], None]) -> None:
+    Thread(target=_guarded, args=(name, duty), name=name, daemon=True).start()
+
+
+def _guarded(name: str, duty: Callable[[], None]) -> None:
+    """Run a duty. If it fails, end the process: the call server starts it again."""
+    try:
+        duty()
+    except BaseException:  # noqa: BLE001  (the reason goes to the log, and the process ends)
+        say(f"{name}: {traceback.format_exc()}")
+    os._exit(1)
+
+
+def _heal(options: Options, counts: Counts) -> None:
+    from shared.cli.agent.heal import Heal
+
+    Heal(options.cache_dir, bin_dirs(), counts).run()
+
+
+def _collect(options: Options, chosen: Settings, counts: Counts) -> None:
+    from shared.cli.agent.collect import Collect
+
+    client = Client(bin_dirs(), cache_dir=options.cache_dir)
+    Collect(client, conf_dir(), chosen.graceSeconds, counts).run()
+
+
+def _tell(chosen: Settings) -> Counts:
+    """Return the counts, which are served if metrics are on and their library is installed."""
+    if not chosen.metrics:
+        return Counts()
+    if find_spec("prometheus_client") is None:
+        say("no metrics: they need prometheus_client; install with `./install.sh --with-tools`")
+        return Counts()
+    from shared.cli.agent import scraped
+    from shared.cli.agent.metrics import Metrics
+
+    metrics = Metrics(conf_dir(), FALLBACKS)
+    try:
+        scraped.serve(settings.METRICS_SOCKET if chosen.metrics == settings.UNIX else chosen.metrics, metrics.text)
+    except scraped.Refused as error:
+        say(str(error))
+    return metrics

@@ -1,0 +1,137 @@
+"""The duty `heal`: repair running pods after an event that may have cut them off, and every minute."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from shared.cli.agent import repairs
+from shared.cli.agent.counts import Counts, Sayings, say
+from shared.cli.agent.events import Links, Rules
+from shared.cli.agent.pacing import Pacing
+from shared.cli.agent.reloads import Reloads
+from shared.cli.agent.repairs import Executables, Lost, Outcome, Runner, Step
+from shared.runtime.cache import Cache, CacheError
+
+LOOK_SECONDS = 60.0  # between two looks without an event
+BUSY_SECONDS = 1.0  # until attachments are tried again that another call was using
+BUSY_TRIES = 30
+RELOAD, AGAIN = "firewalld", "attachments that other calls were using"
+
+
+class Readable(Protocol):
+    """Something to wait for."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+
+class Heal:
+    """Listen to the kernel and to firewalld, and repair the attachments in the runtime's cache."""
+
+    def __init__(self, cache_dir: Path | str, bin_dirs: Iterable[Path | str], counts: Counts) -> None:
+        self.cache, self.bin_dirs, self.counts = Cache(cache_dir), tuple(bin_dirs), counts
+        self.pacing, self.sayings, self.runner = Pacing(), Sayings(), Runner()
+        self.links, self.reloads = Links(), Reloads()
+        self.rules = self._listen_to_rules()
+        self._busy: list[Step] = []
+        self._tries = 0
+
+    def _listen_to_rules(self) -> Rules | None:
+        try:
+            return Rules(lambda: self.runner.pid)
+        except OSError as error:
+            say(f"heal: nf_tables tells no changes ({error.strerror}): rules are looked at every {LOOK_SECONDS:.0f} s")
+            return None
+
+    def run(self) -> None:
+        """Repair, listen and repair again, without end."""
+        while True:
+            self.reloads.connect()
+            self.look(every=True)
+            self._listen(time.monotonic() + LOOK_SECONDS)
+
+    def _listen(self, end: float) -> None:
+        """Serve events until a moment of the monotonic clock."""
+        while (now := time.monotonic()) < end:
+            due = self.pacing.due
+            self._wait(min(end, end if due is None else due) - now)
+            self._read()
+            due = self.pacing.due
+            if due is not None and due <= time.monotonic():
+                self.look()
+
+    def _wait(self, seconds: float) -> None:
+        poll = select.poll()
+        sources: list[Readable] = [self.links.socket, self.reloads]
+        if self.rules is not None:
+            sources.append(self.rules.socket)
+        for source in sources:
+            if source.fileno() >= 0:
+                poll.register(source.fileno(), select.POLLIN)
+        poll.poll(max(seconds, 0) * 1000)
+
+    def _read(self) -> None:
+        now = time.monotonic()
+        for reason in self.rules.read() if self.rules is not None else ():
+            self.pacing.note(reason, now)
+        for name, is_there in self.links.read():
+            if is_there:
+                self.pacing.note(f"link {name}", now)
+            else:
+                self.pacing.withdraw(f"link {name}")
+        if self.reloads.read():
+            self.pacing.note(RELOAD, now)
+
+    def look(self, *, every: bool = False) -> None:
+        """Repair the attachments for the reasons noted, those that were busy, or with `every` without a reason."""
+        begin, reasons = time.monotonic(), self.pacing.begin()
+        if reasons == [AGAIN] and not every:
+            steps = self._busy
+        else:
+            steps = self._plan()
+            self._tries = 0
+        has_repaired = self._repair(steps)
+        self.runner.close()
+        self._read()  # the runner's own events
+        now = time.monotonic()
+        self.pacing.end([one for one in reasons if one != AGAIN], now, has_repaired=has_repaired)
+        if self._busy and self._tries < BUSY_TRIES:
+            self._tries += 1
+            self.pacing.note(AGAIN, now + BUSY_SECONDS)
+        self.counts.heal_pass(now - begin)
+
+    def _plan(self) -> list[Step]:
+        try:
+            plan = repairs.plan(self.cache, Executables(self.bin_dirs))
+        except CacheError as error:
+            self.sayings.say([f"heal: {error}"])
+            return []
+        self.sayings.say([f"heal: {reason}" for reason in plan.skipped])
+        return plan.steps
+
+    def _repair(self, steps: list[Step]) -> bool:
+        """Repair steps, say and count it. Return True if something was missing."""
+        has_repaired, self._busy = False, []
+        with suppress(Lost):  # each step that it failed for has been told
+            for outcome in repairs.repair(self.runner, steps):
+                has_repaired |= self._tell(outcome)
+        return has_repaired
+
+    def _tell(self, outcome: Outcome) -> bool:
+        """Say and count an outcome. Return True if something was repaired."""
+        step = outcome.step
+        if outcome.is_busy:
+            self._busy.append(step)
+            return False
+        for line in outcome.lines():
+            say(f"heal: {line}")
+        if outcome.made:
+            self.counts.repaired(step.network, step.plugin, len(outcome.made))
+        elif outcome.error and not outcome.is_gone:
+            self.counts.unrepaired(step.network, step.plugin)
+        return bool(outcome.made)

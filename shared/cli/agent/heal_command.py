@@ -1,0 +1,92 @@
+"""cnitool heal: repair the attachments in the runtime's cache once, or show with --dry-run what CHECK misses."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from shared.cli.agent import repairs
+from shared.cli.agent.repairs import Executables, Outcome, Plan, Runner
+from shared.cli.networks import Options, bin_dirs, print_json, run_guarded, warn
+from shared.runtime.cache import Cache, CacheError
+
+BUSY_TRIES = 3  # of an attachment that another call is using
+BUSY_PAUSE_SECONDS = 1.0
+
+
+class Unrepaired(CacheError):
+    """Something is not in order; the message counts it."""
+
+
+def run(options: Options) -> int:
+    """Repair, or look. Return 1 if an attachment is not in order afterwards."""
+    return run_guarded(options, _heal)
+
+
+def _heal(options: Options) -> None:
+    plan = repairs.plan(Cache(options.cache_dir), Executables(bin_dirs()), options.network)
+    for reason in plan.skipped:
+        warn(reason)
+    found = _complaints(plan) if options.dry_run else _repaired(plan)
+    if options.json:
+        print_json(_document(plan, found))
+    elif options.dry_run:
+        _print([f"{one.step}: {one.error}" for one in found])
+    else:
+        _print([line for one in found for line in one.lines()])
+    wrong = [one for one in found if one.error and not one.is_gone]
+    if not options.json:
+        print(_summary(plan, found, wrong, is_trial=options.dry_run))
+    if wrong:
+        sys.stdout.flush()
+        raise SystemExit(1)
+
+
+def _complaints(plan: Plan) -> list[Outcome]:
+    return list(repairs.complaints(plan.steps))
+
+
+def _repaired(plan: Plan) -> list[Outcome]:
+    """Repair all steps; try those again that another call was using."""
+    runner, steps, found = Runner(), plan.steps, []
+    try:
+        for tries_left in reversed(range(BUSY_TRIES)):
+            outcomes = list(repairs.repair(runner, steps))
+            found += [one for one in outcomes if not (one.is_busy and tries_left)]
+            steps = [one.step for one in outcomes if one.is_busy]
+            if not steps:
+                break
+            time.sleep(BUSY_PAUSE_SECONDS)
+    finally:
+        runner.close()
+    return found
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _summary(plan: Plan, found: list[Outcome], wrong: list[Outcome], *, is_trial: bool) -> str:
+    looked = f"{plan.attachments} attachment{'s' if plan.attachments != 1 else ''} looked at"
+    if is_trial:
+        return f"{looked}: {len(wrong)} to repair" if wrong else f"{looked}: all in order"
+    made = sum(len(one.made) for one in found)
+    return f"{looked}: {made} repairs, {len(wrong)} failures" if made or wrong else f"{looked}: all in order"
+
+
+def _document(plan: Plan, found: list[Outcome]) -> dict[str, Any]:
+    return {
+        "attachments": plan.attachments,
+        "found": [
+            {
+                "network": one.step.network, "containerID": one.step.container_id, "ifname": one.step.ifname,
+                "plugin": one.step.plugin, "repaired": list(one.made), "code": one.code, "error": one.error,
+            }
+            for one in found
+            if one.made or one.error
+        ],
+        "skipped": plan.skipped,
+    }  # fmt: skip

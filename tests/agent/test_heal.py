@@ -1,0 +1,303 @@
+"""Running pods are repaired after a flush, a reload, a drop policy, a bridge that went down: by hand and by the duty."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent.duties import Duties, only
+from tests.faults import state
+from tests.firewalld import Firewalld
+from tests.pretend import PATH, PretendHost, read_line, until
+
+REACH = str(Path(__file__).with_name("reach.py"))
+PORT, FIRST_PORT = 7, 8000
+HOST4, HOST6, OUT4, OUT6 = "192.0.2.1", "fd00:2::1", "192.0.2.9", "fd00:2::9"
+OUTSIDE = f"""
+ip netns add out
+ip link add up0 type veth peer name eth0 netns out
+ip address add {HOST4}/24 dev up0
+ip address add {HOST6}/64 dev up0 nodad
+ip link set up0 up
+ip -n out link set lo up
+ip -n out address add {OUT4}/24 dev eth0
+ip -n out address add {OUT6}/64 dev eth0 nodad
+ip -n out link set eth0 up
+"""
+PLUGINS: list[dict[str, Any]] = [
+    {
+        "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True,
+        "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/16"}], [{"subnet": "fd00:1::/64"}]]},
+    },
+    {"type": "portmap", "capabilities": {"portMappings": True}},
+    {"type": "firewall", "admitHostPorts": True},
+    {
+        "type": "bandwidth", "ingressRate": 1_000_000_000, "ingressBurst": 100_000_000, "egressRate": 1_000_000_000,
+        "egressBurst": 100_000_000,
+    },
+]  # fmt: skip
+
+
+class Node:
+    """A pretend host with a neighbour outside, and pods that the runtime's cache remembers."""
+
+    def __init__(self, host: PretendHost) -> None:
+        self.host = host
+        host.run("mkdir", "-p", "/etc/cni/net.d")
+        host.run("sh", "-ec", OUTSIDE)
+        self.serve("out")
+        self.pods: dict[str, int] = {}
+        self.configure(PLUGINS)
+
+    def configure(self, plugins: list[dict[str, Any]]) -> None:
+        network = {"cniVersion": "1.1.0", "name": "pods", "plugins": plugins}
+        self.host.run("tee", "/etc/cni/net.d/pods.conflist", input=json.dumps(network))
+
+    def serve(self, *pods: str) -> None:
+        """Serve in pods from now on."""
+        process = self.host.popen(sys.executable, REACH, "serve", str(PORT), *(f"/run/netns/{pod}" for pod in pods))
+        assert read_line(process) == b"ready\n"
+
+    def runtime(self, verb: str, pod: str, **variables: str) -> Any:
+        argv = (f"{self.host.bin_dir}/cnitool", verb, "pods", f"/run/netns/{pod}", "--container-id", pod)
+        return self.host.run(*argv, env={"PATH": PATH, **variables}, check=False)
+
+    def attach(self, *pods: str) -> None:
+        for pod in pods:
+            number = self.pods[pod] = len(self.pods) + 1
+            self.host.netns(pod)
+            mapping = {"hostPort": FIRST_PORT + number, "containerPort": PORT, "protocol": "tcp"}
+            done = self.runtime("add", pod, CAP_ARGS=json.dumps({"portMappings": [mapping]}))
+            assert done.returncode == 0, done
+
+    def detach(self, *pods: str) -> None:
+        for pod in pods:
+            done = self.runtime("del", pod)
+            assert done.returncode == 0, done
+
+    def reached(self, pods: Iterable[str] = (), *, seconds: float = 1) -> set[str]:
+        """Return the pods that are reached by their host ports, and reach the neighbour, in both families."""
+        chosen = list(pods or self.pods)
+        questions: list[str] = []
+        for pod in chosen:
+            for address in (HOST4, HOST6):
+                questions += ["/run/netns/out", address, str(FIRST_PORT + self.pods[pod])]
+            for address in (OUT4, OUT6):
+                questions += [f"/run/netns/{pod}", address, str(PORT)]
+        out = self.host.run(sys.executable, REACH, "ask", str(seconds), *questions).stdout
+        answered = {int(word) for word in out.split()}
+        return {pod for place, pod in enumerate(chosen) if {4 * place + one for one in range(4)} <= answered}
+
+    def state(self) -> set[str]:
+        return state.state(self.host, self.pods)
+
+    def heal(self, *words: str, check: bool = True) -> str:
+        done = self.host.run(
+            f"{self.host.bin_dir}/cnitool", "heal", *words, env={"PATH": PATH}, check=False
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done
+        assert done.stderr == "", done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def node(host: PretendHost) -> Node:
+    """Return a node with three pods that packets reach."""
+    made = Node(host)
+    made.attach("a", "b", "c")
+    made.serve("a", "b", "c")
+    assert made.reached(seconds=5) == {"a", "b", "c"}
+    return made
+
+
+FLUSH = "nft flush ruleset"
+DAMAGES = {
+    "flush": FLUSH,
+    "table": "nft delete table inet pycni",
+    "drop": "for six in '' 6; do ip${six}tables -F; ip${six}tables -P FORWARD DROP; done",
+    "bridge": "ip link set cni0 down",
+    "bridge-gone": "ip link delete cni0",
+    "ports": "for port in $(ls /sys/class/net/cni0/brif); do ip link set $port nomaster; done",
+    "ports-down": "for port in $(ls /sys/class/net/cni0/brif); do ip link set $port down; done",
+}
+EACH = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+
+
+def differences(before: set[str], after: set[str]) -> list[str]:
+    return sorted(before ^ after)
+
+
+def damage_once(node: Node, damage: str) -> set[str]:
+    """Return the state that every repair must restore; a drop policy moves the pods to another backend, once."""
+    if damage == DAMAGES["drop"]:
+        node.host.run("sh", "-ec", damage)
+        node.heal()
+        assert node.reached(seconds=5) == {"a", "b", "c"}
+    return node.state()
+
+
+@pytest.mark.row(23)
+@EACH
+def test_by_hand(node: Node, damage: str) -> None:
+    before = damage_once(node, damage)
+    node.host.run("sh", "-ec", damage)
+    assert node.reached() == set()
+    complained = node.heal("--dry-run", check=False)
+    assert "3 attachments looked at" in complained and "all in order" not in complained
+    assert "repaired" in node.heal()
+    assert node.reached(seconds=5) == {"a", "b", "c"}
+    assert differences(before, node.state()) == []
+    assert node.heal() == node.heal("--dry-run") == "3 attachments looked at: all in order\n"
+
+
+@pytest.mark.row(23)
+@EACH
+def test_by_the_duty(node: Node, damage: str) -> None:
+    before = damage_once(node, damage)
+    duties = begin(node)
+    node.host.run("sh", "-ec", damage)
+    until(lambda: node.reached() == {"a", "b", "c"}, duties.require)
+    until(lambda: differences(before, node.state()) == [], duties.require)
+    duties.await_line("heal: pods a eth0: ", "repaired")
+    made = sum("repaired" in line for line in duties.said())
+    until(lambda: sum(only(duties.metrics(), "pycni_repairs_total").values()) == made)
+    assert duties.end() == 0
+
+
+def begin(node: Node, **settings: Any) -> Duties:
+    """Return the duties after their first look."""
+    duties = Duties(node.host, **{"collect": False, **settings})
+    until(lambda: passes(duties) == 1)
+    return duties
+
+
+def passes(duties: Duties) -> float:
+    return duties.metrics()["pycni_heal_pass_seconds_count"]
+
+
+def test_calls_of_this_suite_lead_to_no_pass(node: Node) -> None:
+    duties = begin(node)
+    for pod in "defg":
+        node.attach(pod)
+        node.detach(pod)
+    node.host.run("nft", "add table ip unrelated; add chain ip unrelated x; delete chain ip unrelated x")
+    node.host.run("ip", "link", "add", "other", "up", "type", "bridge")
+    node.host.run("ip", "link", "delete", "other")
+    node.host.run("sh", "-ec", FLUSH)  # the mark: all events before it have been read
+    until(lambda: node.reached(["a", "b", "c"]) == {"a", "b", "c"}, duties.require)
+    assert passes(duties) == 2, duties.said()
+
+
+@pytest.mark.row(23)
+def test_during_adds_and_dels(node: Node) -> None:
+    """Nothing is made for a pod that is gone, and nothing twice."""
+    before = node.state()
+    duties = begin(node)
+    stop = threading.Event()
+    errors: list[str] = []
+
+    def come_and_go(name: str) -> None:
+        number = 0
+        while not stop.is_set():
+            pod, number = f"{name}{number}", number + 1
+            try:
+                node.attach(pod)
+                node.detach(pod)
+            except AssertionError as error:
+                errors.append(str(error))
+            node.host.drop_netns(pod)
+            del node.pods[pod]
+
+    threads = [threading.Thread(target=come_and_go, args=(name,)) for name in ("x", "y")]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        node.host.run("sh", "-ec", FLUSH)
+        until(lambda: node.reached(["a", "b", "c"]) == {"a", "b", "c"}, duties.require)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    until(lambda: differences(before, node.state()) == [], duties.require)
+    assert [line for line in duties.said() if "cannot" in line] == []
+    assert duties.end() == 0
+    node.detach("a", "b", "c")
+    assert [line for line in node.state() if re.search(r"pods/|CNI-[0-9a-f]|8001", line)] == []
+
+
+@pytest.mark.row(23)
+def test_firewalld_reloads(host: PretendHost) -> None:
+    node = Node(host)
+    firewalld = Firewalld(host)
+    firewalld.run("--set-default-zone=drop")
+    node.configure([{"type": "bridge", "isDefaultGateway": True, "ipam": PLUGINS[0]["ipam"]}, {"type": "firewall"}])
+    node.attach("a", "b")
+    sources = firewalld.sources()
+    assert len(sources) == 4
+    duties = begin(node)
+    for damage in (lambda: firewalld.run("--reload"), lambda: restart(firewalld)):
+        damage()
+        until(lambda: firewalld.sources() == sources, duties.require)
+    assert duties.end() == 0
+
+
+def restart(firewalld: Firewalld) -> None:
+    firewalld.stop(firewalld.daemon)
+    firewalld.start()
+
+
+def test_attachments_that_are_passed_over(node: Node) -> None:
+    """A namespace that is gone, an entry that is cut, a plugin of others."""
+    node.host.run("truncate", "-s", "40", "/var/lib/cni/results/pods-b-eth0")
+    node.host.drop_netns("c")
+    node.host.run("sh", "-ec", FLUSH)
+    done = node.host.run(f"{node.host.bin_dir}/cnitool", "heal", env={"PATH": PATH})
+    assert "pods-b-eth0 is not JSON" in done.stderr
+    assert {line.split()[1] for line in done.stdout.splitlines() if "repaired" in line} == {"a"}
+    assert "1 attachment looked at" in done.stdout
+    elements = [line for line in state.state(node.host) if line.startswith("element")]
+    assert not [line for line in elements if "pods/c/" in line or "pods/b/" in line]
+    assert [line for line in elements if "pods/a/" in line]
+
+
+def test_json(node: Node) -> None:
+    node.host.run("sh", "-ec", FLUSH)
+    looked = json.loads(node.heal("--dry-run", "--json", check=False))
+    assert looked["attachments"] == 3 and {one["containerID"] for one in looked["found"]} == {"a", "b", "c"}
+    healed = json.loads(node.heal("pods", "--json"))
+    assert {one["plugin"] for one in healed["found"]} >= {"bridge", "portmap"}
+    assert json.loads(node.heal("--json")) == {"attachments": 3, "found": [], "skipped": []}
+
+
+def many(host: PretendHost, count: int) -> None:
+    """Flush the rules of many pods, take their bridge down, and wait until all are reached again."""
+    node = Node(host)
+    pods = [f"p{number}" for number in range(count)]
+    node.attach(*pods)
+    node.serve(*pods)
+    assert node.reached(seconds=10) == set(pods)
+    before = node.state()
+    duties = begin(node)
+    for damage in (FLUSH, DAMAGES["bridge"]):
+        node.host.run("sh", "-ec", damage)
+        until(lambda: node.reached(seconds=5) == set(pods), duties.require, seconds=60)
+        until(lambda: differences(before, node.state()) == [], duties.require)
+    assert duties.end() == 0
+
+
+@pytest.mark.row(23)
+def test_ten_pods(host: PretendHost) -> None:
+    many(host, 10)
+
+
+@pytest.mark.faults
+@pytest.mark.row(23)
+def test_two_hundred_pods(host: PretendHost) -> None:
+    many(host, 200)
