@@ -20,6 +20,7 @@ from shared.agent.control import Control
 from shared.agent.counts import Counts
 from shared.agent.crew import BUSY, IDLE, Crew
 from shared.agent.duties import Duties
+from shared.agent.pages import Pages
 from shared.agent.worker import Worker
 from shared.cni import suite
 from shared.cni.fastjson import dumps, loads
@@ -45,6 +46,8 @@ def main(tree: str, plugins: dict[str, str]) -> NoReturn:
     The running script is the file that an upgrade executes, and it is in the directory of the executables.
     """
     suite.plugins, suite.tree = plugins, tree
+    if len(sys.argv) > 1:
+        posix._exit(_answer_argument(sys.argv[1]))
     status = 1
     try:
         program = sys.argv[0] if sys.argv[0].startswith("/") else f"{posix.getcwd()}/{sys.argv[0]}"
@@ -56,6 +59,21 @@ def main(tree: str, plugins: dict[str, str]) -> NoReturn:
     except (place.Unusable, ValueError, OSError) as error:
         complain(f"agent: {error}")
     posix._exit(status)
+
+
+def _answer_argument(argument: str) -> int:
+    """Print the release, or the usage. Return the exit status."""
+    if argument != "version":
+        complain(f"agent: unknown argument {argument}; it takes none, or `version`, and runs until SIGTERM")
+        return 2
+    posix.write(1, f"{_release()}\n".encode())
+    return 0
+
+
+def _release() -> str:
+    """Return the release, which the tree's name has before its digest."""
+    name = suite.tree.rpartition("/")[2]
+    return name.rpartition("-")[0] or name
 
 
 def _prepare_process() -> None:
@@ -121,7 +139,6 @@ class Server:
             predecessor=handed.get("duties", 0),
         )
         self.rights = Rights("self")
-        self.buffer = bytearray(protocol.REQUEST_BYTES)
         self.rest = b""  # a report that has not been read to its end
         self.stops_at = 0.0  # on the monotonic clock; 0: not stopping
         self.has_to_stop = self.has_to_upgrade = False
@@ -132,10 +149,11 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGTERM."""
-        warm_up.learn()
+        warm_up.play_all()
         gc.collect()
         gc.freeze()
         gc.enable()  # for the server alone
+        self.pages = Pages()
         signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
         for number in HANDLED:
             signal.signal(number, self._handle)
@@ -238,12 +256,11 @@ class Server:
         for descriptor in (self.reports, self.waking, self.wakeup, self.lock, *self.control.descriptors()):
             posix.close(descriptor)
         self.duties.close_pipe()
-        return Worker(self.listener, self.reporting, self.rights, self.buffer)
+        return Worker(self.listener, self.reporting, self.rights, self.pages)
 
     def _document(self) -> bytes:
-        release, _, _ = suite.tree.rpartition("/")[2].rpartition("-")
         return self.counts.document(
-            release=release or suite.tree.rpartition("/")[2], tree=suite.tree, pid=posix.getpid(),
+            release=_release(), tree=suite.tree, pid=posix.getpid(),
             workers={"idle": self.crew.count(IDLE), "busy": self.crew.count(BUSY)},
             fallbacks=place.count_fallbacks(),
             duties={"pid": self.duties.process or None, "restarts": self.duties.restarts},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import posix
+import select
 from time import monotonic
 
 from shared import handover, libc, signals, sockets, steps
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from shared.agent.callers import Rights
+    from shared.agent.pages import Pages
 
 REQUEST_SECONDS = 1  # a caller that sends nothing for so long is dropped
 DISMISSAL = signal.SIGUSR1  # ends a worker, unless a call is in progress
@@ -40,11 +42,12 @@ class Dropped(Exception):
 class Worker:
     """A forked process that waits for a call."""
 
-    def __init__(self, listener: socket.socket, reports: int, rights: Rights, buffer: bytearray) -> None:
+    def __init__(self, listener: socket.socket, reports: int, rights: Rights, pages: Pages) -> None:
         self.listener = listener
         self.reports = reports
         self.rights = rights
-        self.buffer = buffer
+        self.pages = pages
+        self.buffer = bytearray(protocol.REQUEST_BYTES)
         self.is_dismissed = False
 
     def report(self, kind: str, text: str = "") -> None:
@@ -64,6 +67,13 @@ class Worker:
     def _note_dismissal(self, _number: int, _frame: FrameType | None) -> None:
         self.is_dismissed = True
 
+    def prepare(self, number: int) -> None:
+        """Make ready for a call that comes later. If one is waiting, it costs less without this."""
+        waiting = select.poll()
+        waiting.register(self.listener.fileno(), select.POLLIN)
+        if not waiting.poll(0):
+            self.pages.copy(number)
+
     def run(self) -> NoReturn:
         """Wait for calls, decline those that this worker cannot serve, serve one."""
         while True:
@@ -71,7 +81,7 @@ class Worker:
             began = monotonic()
             received: list[int] = []
             try:
-                request, umask = self._admit(connection)
+                request, umask = self._admit(connection, received)
                 self._take(connection, received)
                 self._serve(connection, request, received, umask, began)
             except callers.Refused as refusal:
@@ -86,11 +96,13 @@ class Worker:
             if self.is_dismissed:
                 posix._exit(0)
 
-    def _admit(self, connection: socket.socket) -> tuple[protocol.Request, int]:
+    def _admit(self, connection: socket.socket, received: list[int]) -> tuple[protocol.Request, int]:
         """Read a request that this worker can serve, and return it with the caller's umask. Raise Refused, Dropped."""
         limit = timeval(REQUEST_SECONDS, is_64_bit=socket.SO_RCVTIMEO == SO_RCVTIMEO_NEW)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        message = self._receive(connection, [])
+        message = self._receive(connection, received)
+        if received:  # they travel with GO, and not before
+            raise callers.Refused(UNREADABLE)
         try:
             request = protocol.Request(message)
         except protocol.Malformed:
@@ -165,6 +177,7 @@ class Worker:
         seconds = round(monotonic() - began, 6)
         record = {"plugin": name, "verb": verb if verb in NEEDS else "", "code": code, "seconds": seconds}
         self.report("done", dumps(record, ""))
+        self.pages.note()
         posix._exit(0)
 
 
