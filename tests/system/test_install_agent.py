@@ -248,6 +248,18 @@ def test_program_in_the_place_of_another(node: AgentNode, which: str) -> None:
     assert [path.name for path in node.site.bin.iterdir()] == [which] and node.site.trees() == set()
 
 
+def test_program_that_does_not_start_replaces_nothing(node: AgentNode) -> None:
+    node.install("--agent")
+    before = {path: path.read_bytes() for path in node.site.bin.iterdir()}, node.site.trees()
+    (node.site.source / "plugins" / "loopback.py").write_text("import no_such_module\n")
+    assert "no_such_module" in sentence(node.install(check=False))
+    script = node.site.source / "install.sh"
+    script.write_text(script.read_text().replace("\nmain(tree, name, $modules)\n", "\nraise SystemExit('no')\n"))
+    shutil.copy(Path(__file__).parents[2] / "plugins/loopback.py", node.site.source / "plugins")
+    assert "does not start" in sentence(node.install(check=False))
+    assert ({path: path.read_bytes() for path in node.site.bin.iterdir()}, node.site.trees()) == before
+
+
 def test_a_program_without_its_code_says_so(node: AgentNode) -> None:
     """The tree is gone: the answer is an error object as that of a text launcher."""
     node.install("--agent")
