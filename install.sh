@@ -623,7 +623,7 @@ install_plugins() {
 # Install the packages that pyproject.toml calls "tools", each file by its hash. Only the packages of the virtual environment are used, so that it can
 # be renamed. A package without a wheel is built with the packages in that environment: pip would fetch build tools without a hash.
 install_tools() {
-    local made file word packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
+    local made file word pid packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
     [[ -n $tools_python ]] || die "the plugins are installed, the tools are not: they need Python ${oldest_tools/, /.} or newer"
     while read -r word _; do
         [[ $word != *==* ]] || packages+=("$word")
@@ -641,6 +641,8 @@ install_tools() {
     [[ ! -e $lib_dir/tools ]] || mv -T -- "$lib_dir/tools" "$old" || die "cannot replace $lib_dir/tools"
     mv -T -- "$made/tools" "$lib_dir/tools" || die "cannot write to $lib_dir"
     printf '  tools   %s (%s)\n' "$lib_dir/tools" "${packages[*]}"
+    agent_pid                         # if it runs, it was started without these libraries
+    [[ -z $pid ]] || kill -HUP "$pid" || true
 }
 
 # An agent of another bin dir is none of this run's business.
@@ -703,7 +705,7 @@ start_agent() {
         printf '  agent   process %s goes on with this release\n' "$pid"
     fi
     libraries=("$lib_dir"/tools/lib/python*/site-packages/prometheus_client)
-    ((${#libraries[@]})) || printf '  note    the agent has no metrics without its library: run install.sh --with-tools\n'
+    [[ $tools == yes || ${#libraries[@]} != 0 ]] || printf '  note    the agent has no metrics without its library: run install.sh --with-tools\n'
 }
 
 stop_agent() {
@@ -817,8 +819,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 { sweep "$bin_dir" && sweep "$lib_dir"; } || die "cannot remove what an earlier run left in $bin_dir and $lib_dir"
 "${action}_plugins"
-[[ $tools == no ]] || install_tools
 [[ $action == uninstall || $agent != yes ]] || start_agent
+[[ $tools == no ]] || install_tools
 if [[ $demo == yes ]]; then
     clean_up
     [[ -n $tools_python ]] || die "the plugins are installed, the demo needs Python ${oldest_tools/, /.} or newer"

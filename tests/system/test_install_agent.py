@@ -70,13 +70,13 @@ def test_upgrade_with_a_running_agent(node: AgentNode) -> None:
         return [f"{answer}" for answer in answers if answer.status]
 
     with Watcher(failed_calls) as one, Watcher(failed_calls) as other:
-        for number in range(3):
+        for number in range(2):
             node.site.change(f"release {number}")
             node.install()
             node.await_release()
     assert one.complaints == other.complaints == []
     assert one.rounds > 0 and other.rounds > 0
-    assert len(node.site.trees()) == 4
+    assert len(node.site.trees()) == 3
     before = node.served()
     node.version("bridge")
     assert node.served() == before + 1
@@ -169,7 +169,7 @@ def test_killed_at_any_moment(node: AgentNode) -> None:
     node.install()
     seconds = time.monotonic() - began
     moments = random.Random(13)
-    for number in range(6):
+    for number in range(4):
         node.site.change(f"release {number}")
         run = node.host.popen(*node.site.argv("--no-agent" if number % 2 else "--agent"))
         time.sleep(moments.uniform(seconds * 0.3, seconds))
