@@ -166,7 +166,7 @@ _fixed_chains: list[Chain] = []
 def fixed_chains() -> Sequence[Chain]:
     """Return the chains that do not depend on the mappings, each after the chains to which it leads.
 
-    To make them takes 1 ms. A process that forks workers does it before, and they are kept.
+    Making them takes 1 ms. They are kept, for a process that repairs many pods, and for one that forks workers.
     """
     if not _fixed_chains:
         _fixed_chains.extend(_make_fixed_chains())
