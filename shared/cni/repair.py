@@ -4,12 +4,14 @@
 Its input and output are lines of JSON:
 
     {"plugin": "portmap", "environment": {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0",
-     "CNI_PATH": "/opt/cni/bin"}, "config": {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "prevResult": …}}
+     "CNI_PATH": "/opt/cni/bin"}, "config": {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "prevResult": …},
+     "cache": ["/var/lib/cni/results/net-c1-eth0", 1764360000000000000]}
 
     {"repaired": ["8080 in map hostports4 of table inet pycni is missing"]}
     {"error": {"code": 3, "msg": "CNI_NETNS '/run/netns/a' does not exist", "details": ""}}
 
-The configuration is that of CHECK: `prevResult` is the attachment's last result.
+The configuration is that of CHECK: `prevResult` is the attachment's last result. `cache` is the file that the result is
+from, and its time of modification in nanoseconds. It may be left out. Read each answer before the next request.
 """
 
 from __future__ import annotations
@@ -39,10 +41,13 @@ FOREVER_SECONDS = 1e9
 _last_seen: list[str] = []  # the attachment of the last repair, and its namespace's mark
 
 
-def run(module: ModuleType, environment: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
+def run(
+    module: ModuleType, environment: Mapping[str, str], config: Mapping[str, Any], cache: tuple[str, int] | None = None
+) -> list[str]:
     """Repair the part of a plugin in an attachment. Return the texts by which CHECK would have named the losses.
 
-    `environment` has the CNI_* variables of CHECK. A plugin without a function `repair` has nothing to repair.
+    `environment` has the CNI_* variables of CHECK. A plugin without a function `repair` has nothing to repair. `cache`
+    is the result's file and its time of modification: a runtime deletes it after DEL, and writes it after ADD.
 
     Raise UnknownContainer if the attachment was deleted, or its namespace is gone or another one. Raise TryAgainLater
     if another call is at work on it. Raise the error of CHECK if something is lost that cannot be made again.
@@ -56,12 +61,24 @@ def run(module: ModuleType, environment: Mapping[str, str], config: Mapping[str,
     try:
         with turn.take(call, module.__name__, seconds=turn.REPAIR_WAIT_SECONDS) as own:
             own.require_living()
+            if cache:
+                _require_unchanged(*cache)
             _require_same_pod(call)
             made: list[str] = repair(call)
             return made
     finally:
         netns.close_all()
         handover.close_all()
+
+
+def _require_unchanged(path: str, modified: int) -> None:
+    """Raise UnknownContainer unless the cached result is the present one: the names may be another ADD's by now."""
+    try:
+        is_present = posix.stat(path).st_mtime_ns == modified
+    except OSError:
+        is_present = False
+    if not is_present:
+        raise UnknownContainer(f"the cached result {path} was deleted, or is a new one")
 
 
 def _require_same_pod(call: Call) -> None:
@@ -125,7 +142,7 @@ def _answer(line: bytes) -> dict[str, Any]:
         if name is None:
             raise PluginNotAvailable(f"{request['plugin']} is no plugin of this suite")
         module = __import__(name, fromlist=("add",))
-        return {"repaired": run(module, request["environment"], request["config"])}
+        return {"repaired": run(module, request["environment"], request["config"], request.get("cache"))}
     except CniError as error:
         failure = error
     except (ValueError, TypeError, KeyError) as error:
