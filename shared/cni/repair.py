@@ -20,7 +20,7 @@ import json  # faster than the executables' own, and slower only to import
 import posix
 import sys
 
-from shared import handover, signals, steps
+from shared import signals, steps
 from shared.cni import suite, turn
 from shared.cni.call import Call
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable, UnknownContainer
@@ -68,7 +68,6 @@ def run(
             return made
     finally:
         netns.close_all()
-        handover.close_all()
 
 
 def _require_unchanged(path: str, modified: int) -> None:

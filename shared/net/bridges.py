@@ -13,7 +13,6 @@ from shared.net.wire import (
     IFF_UP,
     NLM_F_CREATE,
     NLM_F_EXCL,
-    RTM_DELLINK,
     RTM_GETLINK,
     RTM_NEWLINK,
 )
@@ -107,7 +106,9 @@ def _begin(netlink: Netlink, undo: Undo, name: str, mtu: int, own: Ports, **how:
 def _refuse_advertisements(netlink: Netlink, bridge: Message, *, is_new: bool) -> None:
     """Make a bridge ignore router advertisements, unless an old one has a route or an address from them."""
     name = bridge["IFLA_IFNAME"]
-    if not is_new and sysctl.read(f"ipv6/conf/{name}/accept_ra") not in ("0", None):
+    if not is_new:
+        if sysctl.read(f"ipv6/conf/{name}/accept_ra") in ("0", None):
+            return
         from shared.net import forwarding
 
         if bridge["index"] in forwarding.learned_links(netlink):
@@ -322,7 +323,7 @@ def remove_if_new(netlink: Netlink, name: str, uplinks: Ports) -> None:
     bridge = links.get(netlink, name)
     is_new = bridge is not None and bridge.get("IFLA_IFALIAS") == NEW_ALIAS
     if bridge is not None and is_new and not has_other_ports(netlink, bridge["index"], *uplinks):
-        netlink.request(RTM_DELLINK, {"index": bridge["index"]}, 0, (errno.ENODEV,))
+        links.delete_index(netlink, bridge["index"])
 
 
 def note_attached(netlink: Netlink, undo: Undo, bridge: Message, own: Ports) -> None:
@@ -344,7 +345,7 @@ def _remove_if_unfinished(netlink: Netlink, name: str, mac: str, own: Ports) -> 
     bridge = links.get(netlink, name)
     is_unfinished = bridge is not None and bridge["IFLA_ADDRESS"] == mac and not bridge["flags"] & IFF_UP
     if bridge is not None and is_unfinished and not has_other_ports(netlink, bridge["index"], *own):
-        netlink.request(RTM_DELLINK, {"index": bridge["index"]}, 0, (errno.ENODEV,))
+        links.delete_index(netlink, bridge["index"])
 
 
 def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, own: Ports) -> None:

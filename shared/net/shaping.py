@@ -24,7 +24,7 @@ from shared.net.tc_wire import (
     TC_U32_TERMINAL,
     TCA_EGRESS_REDIR,
 )
-from shared.net.wire import IFF_UP, NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK
+from shared.net.wire import NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ def limit_link(tc: TrafficControl, undo: Undo, link: Message, limit: Limit) -> N
 
 
 def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
-    """Create the attachment's ifb, with the MTU and queue length of a link, bring it up, and return it.
+    """Create the attachment's ifb, with the MTU and queue length of a link, and return it. It is down.
 
     Raises LinkExists if it exists, UnsupportedField if the kernel has no ifb.
     """
     message = {
-        "flags": IFF_UP, "change": IFF_UP, "IFLA_IFNAME": owner.ifb, "IFLA_ADDRESS": owner.ifb_mac,
-        "IFLA_MTU": link["IFLA_MTU"], "IFLA_TXQLEN": link["IFLA_TXQLEN"], "IFLA_LINKINFO": {"IFLA_INFO_KIND": "ifb"},
+        "IFLA_IFNAME": owner.ifb, "IFLA_ADDRESS": owner.ifb_mac, "IFLA_MTU": link["IFLA_MTU"],
+        "IFLA_TXQLEN": link["IFLA_TXQLEN"], "IFLA_LINKINFO": {"IFLA_INFO_KIND": "ifb"},
     }  # fmt: skip
     try:
         host.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
@@ -85,6 +85,12 @@ def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
     made = links.require(host, owner.ifb)
     host.request(RTM_NEWLINK, {"index": made["index"], "IFLA_IFALIAS": owner.alias})
     return made
+
+
+def limit_ifb(host: Netlink, tc: TrafficControl, ifb: Message, limit: Limit) -> None:
+    """Limit a new ifb, then bring it up. If it were up before, the kernel would wait for RCU in between."""
+    tc.batch(limit.requests(ifb["index"]))
+    links.set_up(host, ifb["index"])
 
 
 def redirect(tc: TrafficControl, undo: Undo, link: Message, ifb: Message) -> None:
