@@ -67,6 +67,7 @@ CONDITIONAL_OF = {
 VERSION_OF = {one.name: version for kind in (ANY, AT) for version, one in kind.items()}
 # Prefixes of chains that are named after their rules: chains of conditions, and chains that masquerade.
 PREFIXES = ("hostport", "hairpin")
+_fixed: list[Chain] = []  # it takes a millisecond to make them
 
 
 class Forwarding:
@@ -160,17 +161,11 @@ def _lookup_rules(maps: dict[int, Set], conditional: dict[int, Set]) -> list[Rul
     return rules
 
 
-_fixed_chains: list[Chain] = []
-
-
-def fixed_chains() -> Sequence[Chain]:
-    """Return the chains that do not depend on the mappings, each after the chains to which it leads.
-
-    To make them takes 1 ms. A process that forks workers does it before, and they are kept.
-    """
-    if not _fixed_chains:
-        _fixed_chains.extend(_make_fixed_chains())
-    return _fixed_chains
+def fixed_chains() -> list[Chain]:
+    """Return the chains that do not depend on the mappings, each after the chains to which it leads."""
+    if not _fixed:
+        _fixed.extend(_make_fixed_chains())
+    return _fixed
 
 
 def _make_fixed_chains() -> tuple[Chain, ...]:

@@ -511,8 +511,4 @@ TABLE: tuple[Mutant, ...] = (
         "shared/admission/iptables.py", "if count in (2, 3) else None", "",
         "DEL deletes rules that are there twice", "tests/system/test_firewall.py -k changed_rules",
     ),
-    Mutant(
-        "shared/net/gateways.py", "self.is_settled = has_link_local and", "self.is_settled =",
-        "ADD waits for a link-local address that the bridge gets with its carrier", "tests/system/test_neighbours.py tests/system/test_bridge.py",
-    ),
 )  # fmt: skip
