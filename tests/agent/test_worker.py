@@ -207,6 +207,20 @@ def test_descriptors_and_place_are_the_launchers(calls: Calls) -> None:
     process.kill()
 
 
+def test_nothing_of_the_callers_is_in_use_after_the_call(calls: Calls) -> None:
+    """The pod's namespace and the working directory can be unmounted as soon as the launcher has ended."""
+    host = calls.host
+    host.run("sh", "-ec", "mkdir /run/there; mount -t tmpfs tmpfs /run/there")
+    here = ("sh", "-c", 'cd /run/there; exec "$0"')
+    for number in range(12):
+        pod = host.netns(f"pod{number}")
+        for verb in ("ADD", "DEL"):
+            assert host.cni("loopback", verb, LOOPBACK, netns=pod, prefix=here).status == 0
+        host.run("umount", pod)
+    host.run("umount", "/run/there")
+    until(lambda: calls.counted() == (24, 0))
+
+
 def test_no_state_crosses_into_the_next_call(calls: Calls) -> None:
     """The environment, the working directory and the umask of a call end with it."""
     host = calls.host
