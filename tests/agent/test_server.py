@@ -16,6 +16,7 @@ import pytest
 from tests.agent.calls import BRIDGED, LOOPBACK, NO_DUTIES, SETTINGS, VERSION, Calls, ended
 from tests.agent.running import Agent, proportional_mib
 from tests.pretend import PretendHost, until
+from tests.pythons import found
 
 MEMORY_MIB = 40.0  # of the server with four idle workers
 FAILED_WORKERS = 12  # at most, within the first pauses; without pauses there are hundreds
@@ -197,6 +198,25 @@ def test_frozen_workers_do_not_stop_calls(calls: Calls) -> None:
         os.kill(worker, signal.SIGCONT)
     assert calls.counted() == (0, 1)
     calls.serve_until(lambda: calls.agent.taken() > 0)
+
+
+@pytest.mark.parametrize("version", found())
+def test_each_python_can_run_it(node_host: PretendHost, version: str) -> None:
+    (node_host.root / SETTINGS).write_text(NO_DUTIES)
+    text = Path(node_host.bin_dir, "pycni-agent").read_text()
+    (node_host.root / "run/bin").mkdir()
+    program = node_host.root / "run/bin/pycni-agent"
+    program.write_text(f"#!{found()[version]} -IBS\n{text.partition(chr(10))[2]}")
+    program.chmod(0o755)
+    with Agent(node_host, "/run/bin") as agent:
+        pod = node_host.netns("pod")
+        for verb in ("ADD", "DEL"):
+            assert node_host.cni("bridge", verb, BRIDGED, netns=pod).status == 0
+        until(lambda: agent.taken() == 2)
+        agent.signal(signal.SIGHUP)
+        until(lambda: agent.taken() == 2 and agent.status()["workers"]["idle"] == 4)
+        assert agent.stop() == 0
+        assert agent.log == ""
 
 
 # -- ends

@@ -15,7 +15,7 @@ import pytest
 from tests.agent.calls import BRIDGED, CALLER, LOOPBACK, VERSION, Calls, ended, inside, open_files
 from tests.faults.state import state
 from tests.plugins import SAMPLES
-from tests.pretend import PretendHost, until
+from tests.pretend import PATH, PretendHost, until
 
 FAULTS_OF_A_CALL = 400  # page faults; 230 to 330 before the workers have learnt the pages, 10 to 100 after that
 SYSTEM_CALLS_OF_A_CALL = 110  # of a worker, from the connection to its end, for an ADD of loopback; 85 were counted
@@ -222,8 +222,11 @@ def test_nothing_of_the_callers_is_in_use_after_the_call(calls: Calls) -> None:
 
 
 def test_no_state_crosses_into_the_next_call(calls: Calls) -> None:
-    """The environment, the working directory and the umask of a call end with it."""
+    """The environment of a call ends with it. The agent's own is not that of a call."""
     host = calls.host
+    calls.agent.kill()
+    calls.agent.process = host.popen(calls.agent.program, env={"PATH": PATH, "TRACEPARENT": "the agent's"})
+    calls.agent.wait_until_ready()
     config = LOOPBACK | {"pycni": {"log": "/run/pycni.log"}}
     host.netns("other")
     assert host.cni("loopback", "ADD", config, netns="/run/netns/other", env={"TRACEPARENT": "first"}).status == 0
