@@ -359,8 +359,8 @@ def test_the_duties_process_is_told_of_calls(dutiful: PretendHost) -> None:
         assert agent.status()["duties"]["pid"] is not None
         agent.signal(signal.SIGHUP)
         until(lambda: noted(dutiful, "started").count("agent run") == 2)
-        assert dutiful.cni("loopback", "VERSION", VERSION).status == 0
-        until(lambda: len(noted(dutiful, "calls")) == 2)
+        # a slow machine's launcher may execute a call while the agent starts anew
+        until(lambda: len(noted(dutiful, "calls")) > 1, lambda: dutiful.cni("loopback", "VERSION", VERSION))
         assert agent.stop() == 0
     (pid,) = noted(dutiful, "pid")
     assert dutiful.run("sh", "-c", f"kill -0 {pid}", check=False).returncode == 1, "it has ended with the agent"

@@ -14,7 +14,7 @@ TABLE: tuple[Mutant, ...] = (
         "a worker lends nobody its capabilities", "tests/agent/test_worker.py -k elsewhere",
     ),
     Mutant(
-        "shared/agent/callers.py", "    if user != 0:\n        raise Refused(\"not root\")\n", "",
+        "shared/agent/callers.py", '    if user != 0:\n        raise Refused("not root")\n', "",
         "a worker serves root alone", "tests/agent/test_worker.py -k another_user",
     ),
     Mutant(
