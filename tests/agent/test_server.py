@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.calls import BRIDGED, LOOPBACK, NO_DUTIES, SETTINGS, VERSION, Calls, ended
+from tests.agent.calls import BRIDGED, LOOPBACK, NO_DUTIES, SETTINGS, VERSION, Calls, ended, inside
 from tests.agent.running import Agent, proportional_mib
 from tests.pretend import PretendHost, until
 from tests.pythons import found
@@ -170,6 +170,19 @@ def test_workers_that_fail_are_forked_with_pauses(node_host: PretendHost) -> Non
     assert process.stderr is not None
     failed = process.stderr.read().decode().count("a worker failed: AttributeError")
     assert 0 < failed <= FAILED_WORKERS
+
+
+def test_a_fork_that_fails_is_tried_again(calls: Calls) -> None:
+    server = calls.agent.process.pid
+    forks = "?clone,?clone3,?fork"
+    strike = ("-e", f"trace={forks}", "-e", f"inject={forks}:error=EAGAIN:when=1")
+    (inner,) = inside([server])
+    tracer = calls.host.popen("strace", "-qq", "-o", "/run/forks", *strike, "-p", str(inner))
+    until(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{server}/status").read_text())
+    calls.serve_until(lambda: "no worker can be forked: Resource temporarily unavailable" in calls.agent.log)
+    until(lambda: calls.agent.status()["workers"]["idle"] == 4)
+    tracer.terminate()
+    tracer.wait()
 
 
 def test_killed_workers_are_replaced(calls: Calls) -> None:
