@@ -111,6 +111,7 @@ def test_hostile_callers_do_not_keep_workers(calls: Calls) -> None:
         assert caller.stdout is not None
         answers = json.loads(caller.stdout.readline())
         assert not {"\0", "\1"} & {*answers}, f"{kind}: a call has run: {answers}"
+        assert kind != "too early" or answers == ["D"]
     calls.serve_until(lambda: calls.agent.taken() > 0)
     assert all(caller.poll() is None for caller in callers.values())
     until(lambda: calls.busy() == 0)
@@ -208,17 +209,22 @@ def test_descriptors_and_place_are_the_launchers(calls: Calls) -> None:
 
 
 def test_nothing_of_the_callers_is_in_use_after_the_call(calls: Calls) -> None:
-    """The pod's namespace and the working directory can be unmounted as soon as the launcher has ended."""
+    """The pod's namespace and the working directory can be unmounted while the worker has yet to end."""
     host = calls.host
     host.run("sh", "-ec", "mkdir /run/there; mount -t tmpfs tmpfs /run/there")
+    workers = calls.idle_workers()
+    delay = ("-e", "trace=exit_group", "-e", "inject=exit_group:delay_enter=60000000")  # a minute
+    attached = [word for pid in inside(workers) for word in ("-p", str(pid))]
+    tracer = host.popen("strace", "-qq", "-o", "/run/trace", *delay, *attached)
+    until(lambda: all("TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text() for pid in workers))
     here = ("sh", "-c", 'cd /run/there; exec "$0"')
-    for number in range(12):
-        pod = host.netns(f"pod{number}")
-        for verb in ("ADD", "DEL"):
-            assert host.cni("loopback", verb, LOOPBACK, netns=pod, prefix=here).status == 0
-        host.run("umount", pod)
+    assert host.cni("loopback", "ADD", LOOPBACK, netns="/run/netns/pod", prefix=here).status == 0
+    until(lambda: calls.counted() == (1, 0))
+    assert not any(map(ended, workers))
+    host.run("umount", "/run/netns/pod")
     host.run("umount", "/run/there")
-    until(lambda: calls.counted() == (24, 0))
+    tracer.kill()
+    tracer.wait()
 
 
 def test_no_state_crosses_into_the_next_call(calls: Calls) -> None:
