@@ -17,7 +17,7 @@ from shared import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import NoReturn
 
     from shared.sockets import native
@@ -67,7 +67,7 @@ def start(task: Callable[[], object], *needed: int) -> bool:
         return False
     if child == 0:
         try:
-            _close_others([*needed, *(one.fileno() for one in _retained)])
+            close_others(*needed)
             task()
         finally:
             posix._exit(0)
@@ -90,9 +90,10 @@ def _does_init_reap() -> bool:
     return any(mask >> (signals.SIGCHLD - 1) & 1 for mask in masks)
 
 
-def _close_others(kept: Iterable[int]) -> None:
+def close_others(*needed: int) -> None:
+    """Close all descriptors but the retained sockets and those `needed`."""
     first = 0
-    for descriptor in (*sorted(kept), DESCRIPTORS):
+    for descriptor in (*sorted([*needed, *(one.fileno() for one in _retained)]), DESCRIPTORS):
         if first < descriptor:
             posix.closerange(first, descriptor)
         first = descriptor + 1

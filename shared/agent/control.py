@@ -25,11 +25,12 @@ class Control:
         listener.setblocking(False)
         self.listener = listener
         self.document = document
+        self.is_accepting = True
         self.clients: dict[int, tuple[socket.socket, float]] = {}  # by descriptor, the oldest first
 
     def descriptors(self) -> list[int]:
         """Return the descriptors to wait for."""
-        return [self.listener.fileno(), *self.clients]
+        return [*([self.listener.fileno()] if self.is_accepting else []), *self.clients]
 
     def handle(self, descriptor: int) -> None:
         """Handle a descriptor that can be read."""

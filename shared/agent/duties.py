@@ -34,22 +34,23 @@ class Duties:
         """Start the process if it is time to. A failure is a reason for a longer pause."""
         if self.process or not self.is_wanted or monotonic() < self.pause.until:
             return
-        reader, writer = posix.pipe2(posix.O_CLOEXEC)
+        reader = writer = -1
         try:
+            reader, writer = posix.pipe2(posix.O_CLOEXEC)
             self.process = posix.posix_spawn(
                 self.program, [self.program, "agent", "run"], posix.environ,
                 file_actions=[(posix.POSIX_SPAWN_DUP2, reader, 0)],
                 setsigmask=(), setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
             )  # fmt: skip
+            posix.set_blocking(writer, False)
+            self._stdin, self._began, writer = writer, monotonic(), -1
         except OSError as error:
-            posix.close(writer)
             complain(f"agent: {self.program} cannot be started: {error.strerror}; see install.sh --with-tools")
             self.pause.lengthen()
-        else:
-            posix.set_blocking(writer, False)
-            self._stdin, self._began = writer, monotonic()
         finally:
-            posix.close(reader)
+            for descriptor in (reader, writer):
+                if descriptor >= 0:
+                    posix.close(descriptor)
 
     def tell(self, line: bytes) -> None:
         """Write a call's record to the process, unless its pipe is full."""

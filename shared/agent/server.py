@@ -186,7 +186,8 @@ class Server:
         if self.has_to_stop and not self.stops_at:
             self._stop()
         if not self.stops_at:
-            if self.has_to_upgrade:
+            self.control.is_accepting = not self.has_to_upgrade
+            if self.has_to_upgrade and not self.control.clients:
                 self._hand_over()
             self.crew.fill()
             self.duties.start_if_due()
@@ -254,7 +255,8 @@ class Server:
 
     def _make_worker(self) -> Worker:
         """Return the worker that this process, just forked, becomes. Close all that is the server's alone."""
-        for descriptor in (self.reports, self.waking, self.wakeup, self.lock, *self.control.descriptors()):
+        control = (self.control.listener.fileno(), *self.control.clients)
+        for descriptor in (self.reports, self.waking, self.wakeup, self.lock, *control):
             posix.close(descriptor)
         self.duties.close_pipe()
         return Worker(self.listener, self.reporting, self.rights, self.pages)

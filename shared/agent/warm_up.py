@@ -9,7 +9,6 @@ from __future__ import annotations
 from shared import steps
 from shared.cni import suite
 from shared.cni.call import Call
-from shared.cni.errors import CniError
 from shared.cni.fastjson import dumps
 from shared.undo import Undo
 
@@ -30,10 +29,10 @@ def _play(name: str, module: str) -> None:
         "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "pycni", "CNI_NETNS": NOWHERE, "CNI_IFNAME": "eth0", "CNI_PATH": "/",
     }  # fmt: skip
     config = {"cniVersion": "1.0.0", "name": "pycni", "type": name}
-    call = Call(variables)
-    call.read_config(dumps(config).encode())
     try:
+        call = Call(variables)
+        call.read_config(dumps(config).encode())
         with Undo() as undo:
             __import__(module, fromlist=("add",)).add(call, undo)
-    except CniError:
+    except Exception:  # noqa: BLE001  (most raise CniError; without a play calls are slower, and no more)
         return

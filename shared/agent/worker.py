@@ -135,24 +135,32 @@ class Worker:
         return bytes(memoryview(self.buffer)[:length])
 
     def _take(self, connection: socket.socket, received: list[int]) -> None:
-        """Take the call, unless the caller has given up: raise Dropped. From now on this worker cannot be dismissed.
-
-        If GO does not come in time, shut down first, then look again: it comes by then, or can never be sent.
-        """
+        """Take the call, unless the caller has given up: raise Dropped. From now on this worker cannot be dismissed."""
         signal.signal(DISMISSAL, self._note_dismissal)
         if not _send(connection, protocol.TAKEN):  # the caller executes the call
             raise Dropped
         try:
-            message = self._receive(connection, received)
-        except Dropped:
-            connection.shutdown(socket.SHUT_RD)
-            message = self._receive(connection, received)
-        except callers.Refused:
+            message = self._receive_go(connection, received)
+        except callers.Refused:  # nothing but an exit status may be sent after TAKEN
             raise Dropped from None
         if message != protocol.GO or len(received) != protocol.DESCRIPTORS:
             raise Dropped
         self.report("taken")
         self.listener.close()
+
+    def _receive_go(self, connection: socket.socket, received: list[int]) -> bytes:
+        """Return the caller's message after TAKEN. Raise Refused, Dropped.
+
+        If it does not come in time, shut down first, then look again: it has come by then, or can never be sent.
+        """
+        try:
+            return self._receive(connection, received)
+        except Dropped:
+            try:
+                connection.shutdown(socket.SHUT_RD)
+            except OSError:  # ENOTCONN: the caller has left
+                raise Dropped from None
+            return self._receive(connection, received)
 
     def _serve(
         self, connection: socket.socket, request: protocol.Request, received: list[int], umask: int, began: float
@@ -171,7 +179,9 @@ class Worker:
         handover.is_executable = True
         name = request.plugin.decode()
         code = plugin.serve(suite.plugins[name])
-        posix.closerange(0, 3)  # the runtime waits until nobody can write to its pipes any more
+        # When the launcher ends, nothing may be in use: the caller's pipes and directory, the pod's namespace, locks.
+        handover.close_others(connection.fileno(), self.reports)
+        posix.chdir("/")
         _send(connection, b"\1" if code else b"\0")
         verb = request.environment.get(b"CNI_COMMAND", b"").decode(errors="replace")
         seconds = round(monotonic() - began, 6)

@@ -15,7 +15,7 @@ import pytest
 from tests.agent.calls import BRIDGED, CALLER, LOOPBACK, VERSION, Calls, ended, inside, open_files
 from tests.faults.state import state
 from tests.plugins import SAMPLES
-from tests.pretend import PretendHost, until
+from tests.pretend import PATH, PretendHost, until
 
 FAULTS_OF_A_CALL = 400  # page faults; 230 to 330 before the workers have learnt the pages, 10 to 100 after that
 SYSTEM_CALLS_OF_A_CALL = 110  # of a worker, from the connection to its end, for an ADD of loopback; 85 were counted
@@ -111,6 +111,7 @@ def test_hostile_callers_do_not_keep_workers(calls: Calls) -> None:
         assert caller.stdout is not None
         answers = json.loads(caller.stdout.readline())
         assert not {"\0", "\1"} & {*answers}, f"{kind}: a call has run: {answers}"
+        assert kind != "too early" or answers == ["D"]
     calls.serve_until(lambda: calls.agent.taken() > 0)
     assert all(caller.poll() is None for caller in callers.values())
     until(lambda: calls.busy() == 0)
@@ -207,9 +208,31 @@ def test_descriptors_and_place_are_the_launchers(calls: Calls) -> None:
     process.kill()
 
 
-def test_no_state_crosses_into_the_next_call(calls: Calls) -> None:
-    """The environment, the working directory and the umask of a call end with it."""
+def test_nothing_of_the_callers_is_in_use_after_the_call(calls: Calls) -> None:
+    """The pod's namespace and the working directory can be unmounted while the worker has yet to end."""
     host = calls.host
+    host.run("sh", "-ec", "mkdir /run/there; mount -t tmpfs tmpfs /run/there")
+    workers = calls.idle_workers()
+    delay = ("-e", "trace=exit_group", "-e", "inject=exit_group:delay_enter=60000000")  # a minute
+    attached = [word for pid in inside(workers) for word in ("-p", str(pid))]
+    tracer = host.popen("strace", "-qq", "-o", "/run/trace", *delay, *attached)
+    until(lambda: all("TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text() for pid in workers))
+    here = ("sh", "-c", 'cd /run/there; exec "$0"')
+    assert host.cni("loopback", "ADD", LOOPBACK, netns="/run/netns/pod", prefix=here).status == 0
+    until(lambda: calls.counted() == (1, 0))
+    assert not any(map(ended, workers))
+    host.run("umount", "/run/netns/pod")
+    host.run("umount", "/run/there")
+    tracer.kill()
+    tracer.wait()
+
+
+def test_no_state_crosses_into_the_next_call(calls: Calls) -> None:
+    """The environment of a call ends with it. The agent's own is not that of a call."""
+    host = calls.host
+    calls.agent.kill()
+    calls.agent.process = host.popen(calls.agent.program, env={"PATH": PATH, "TRACEPARENT": "the agent's"})
+    calls.agent.wait_until_ready()
     config = LOOPBACK | {"pycni": {"log": "/run/pycni.log"}}
     host.netns("other")
     assert host.cni("loopback", "ADD", config, netns="/run/netns/other", env={"TRACEPARENT": "first"}).status == 0
