@@ -6,7 +6,7 @@ from shared import steps
 from shared.cni import config
 from shared.cni.config import field, integer, invalid, list_of, prefix, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable
-from shared.cni.plugin import readable_result, required_result, valid_attachments
+from shared.cni.plugin import compare, readable_result, required_result, restore, valid_attachments
 from shared.cni.result import Interface
 from shared.net import links, netns, peers, renamed, shaping
 from shared.net.netlink import Netlink
@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.cni.call import Call
     from shared.cni.ip import Prefix
+    from shared.cni.plugin import Part
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
@@ -191,32 +192,64 @@ def _find_ifb(host: Netlink, owner: Owner) -> Message | None:
 
 def check(call: Call) -> None:
     """Raise InternalError that names each missing or different limit."""
+    compare(*_read_parts(call))
+
+
+def repair(call: Call) -> list[str]:
+    """Set the missing limits again, and create the ifb if it is missing. Return CHECK's texts for these."""
+    return restore(*_read_parts(call))
+
+
+def _read_parts(call: Call) -> tuple[str, list[Part]]:
+    """Return CHECK's message, and the limits of both directions."""
     attachment = Attachment(call)
     pod_netns = netns.open_netns(call.netns)
+    found = f"interface {call.ifname} of {call.network} is not limited as ADD left it: recreate the pod"
     if not attachment.ingress and not attachment.egress:
-        return
-    host = Netlink()
+        return found, []
+    host, tc = Netlink(), TrafficControl()
     owner = Owner(call.network, call.container_id, call.ifname)
-    problems: list[str] = []
-    tc = TrafficControl()
     link = _find_host_end(host, owner, pod_netns)
     if link is None:
-        problems.append(f"{call.ifname} in {call.netns} has no other end on the host")
-    elif attachment.ingress:
-        problems += attachment.ingress.problems(tc, link)
-    if attachment.egress:
-        ifb = _find_ifb(host, owner)
-        if ifb is None:
-            problems.append(f"ifb {owner.ifb} is missing")
-        else:
-            problems += attachment.egress.problems(tc, ifb)
-            if not ifb["flags"] & IFF_UP:
-                problems.append(f"ifb {ifb['IFLA_IFNAME']} is down")
-        if link is not None and (ifb and ifb["index"]) not in shaping.redirections(tc, link["index"]).values():
-            problems.append(f"{link['IFLA_IFNAME']} does not redirect the pod's packets to its ifb")
-    if problems:
-        found = f"interface {call.ifname} of {call.network} is not limited as ADD left it: recreate the pod"
-        raise InternalError(found, "; ".join(problems))
+        return found, [(lambda: [f"{call.ifname} in {call.netns} has no other end on the host"], None)]
+    parts: list[Part] = []
+    if ingress := attachment.ingress:
+        parts.append((lambda: ingress.problems(tc, link), lambda: limit_link(tc, Undo(), link, ingress)))
+    if egress := attachment.egress:
+        parts.append((
+            lambda: _find_egress_problems(host, tc, owner, link, egress),
+            lambda: _limit_egress_again(host, tc, owner, link, egress),
+        ))  # fmt: skip
+    return found, parts
+
+
+def _find_egress_problems(host: Netlink, tc: TrafficControl, owner: Owner, link: Message, limit: Limit) -> list[str]:
+    ifb = _find_ifb(host, owner)
+    if ifb is None:
+        problems = [f"ifb {owner.ifb} is missing"]
+    else:
+        problems = limit.problems(tc, ifb)
+        if not ifb["flags"] & IFF_UP:
+            problems.append(f"ifb {ifb['IFLA_IFNAME']} is down")
+    if not _is_redirected(tc, link, ifb):
+        problems.append(f"{link['IFLA_IFNAME']} does not redirect the pod's packets to its ifb")
+    return problems
+
+
+def _is_redirected(tc: TrafficControl, link: Message, ifb: Message | None) -> bool:
+    return ifb is not None and ifb["index"] in shaping.redirections(tc, link["index"]).values()
+
+
+def _limit_egress_again(host: Netlink, tc: TrafficControl, owner: Owner, link: Message, limit: Limit) -> None:
+    """Make the missing ones of the ifb, its limit, and the redirection to it."""
+    ifb = _find_ifb(host, owner) or shaping.add_ifb(host, Undo(), owner, link)
+    if not ifb["flags"] & IFF_UP:
+        links.set_up(host, ifb["index"])
+    if limit.problems(tc, ifb):
+        limit_link(tc, Undo(), ifb, limit)
+    if not _is_redirected(tc, link, ifb):
+        shaping.remove_stale_redirections(tc, link["index"])
+        shaping.redirect(tc, Undo(), link, ifb)
 
 
 def delete(call: Call) -> None:

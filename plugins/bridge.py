@@ -10,11 +10,11 @@ from shared.cni.errors import InternalError
 from shared.cni.ip import Prefix
 from shared.cni.names import is_link_name
 from shared.cni.plugin import supported
-from shared.net import announce, bridges, gateways, links, netns, sysctl, veth, wait
+from shared.net import announce, bridges, gateways, links, netns, sysctl, veth
 from shared.net.netlink import Netlink
-from shared.net.wire import IFF_UP
-from shared.pod import attachment, inside
+from shared.pod import attachment, inside, port
 from shared.pod.attachment import interface
+from shared.pod.port import CONTAINER_INTERFACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.cni.call import Call
+    from shared.cni.plugin import Part
     from shared.cni.result import Result
     from shared.net.bridges import Ports
-    from shared.net.netlink import Message, Request
+    from shared.net.netlink import Message
     from shared.net.netns import Netns
     from shared.undo import Undo
 
-CONTAINER_INTERFACE = 2  # its place in the result: bridge, host veth, container veth
 vlan_id = integer(1, 4094)
 
 
@@ -120,6 +120,11 @@ class Attachment(attachment.Attachment):
         uplinks = [links.own_name(uplink, host) for uplink in self.keys.uplinks]
         self._name_links(links.own_name(self.keys.bridge, host), uplinks)
 
+    def find_parts(self, host: Netlink, pod_netns: Netns, link: Message | None, previous: Result) -> list[Part]:
+        """Return the parts of the attachment on the host."""
+        self.use_own_names(host)
+        return port.Parts(host, pod_netns, link, previous, self).each()
+
     def _name_links(self, bridge: str, uplinks: list[str]) -> None:
         self.bridge = bridge
         self.vlan_link = f"{bridge}.{self.keys.vlan}" if self.keys.vlan and self.gateway else ""
@@ -143,7 +148,7 @@ def add(call: Call, undo: Undo) -> Result:
     sysctl.require_visible()
     host = Netlink()
     pod.use_own_names(host)
-    bridge, own = _connect(call, host, undo, pod, pod_netns)
+    bridge, own = _connect(host, undo, pod, pod_netns)
     result = pod.assign(
         undo, interface=CONTAINER_INTERFACE, is_gateway=pod.gateway, has_default_routes=keys.isDefaultGateway,
         keep=pod.frame_filters,
@@ -157,76 +162,42 @@ def add(call: Call, undo: Undo) -> Result:
     if pod.gateway:
         gateway.ensure(undo, gateways.of_result(result, CONTAINER_INTERFACE), force=keys.forceAddress)
     pod.masquerade(undo, result)
-    if (on := keys.bridgeNfCallIptables) is not None:
-        from shared.net import bridge_netfilter
-
-        bridge_netfilter.switch(host, undo, links.require(host, pod.bridge), on=on, own=own)
-    port = (links.require if keys.disableContainerInterface else wait.carrier)(host, pod.owner.host_link)
-    bridge_now = wait.gateway_carrier(host, pod.bridge)
-    if pod.gateway:
-        gateway.await_ready(bridge_now)
+    port.call_iptables(host, undo, pod, own)
+    end, bridge_now = port.await_ready(host, pod, gateway)
     announce_pod()
     announce.Announcement(gateway.link["IFLA_IFNAME"], gateway.link["IFLA_ADDRESS"], gateway.given).send()
     steps.begin("result")
-    if port.get("IFLA_MASTER") != bridge_now["index"]:
+    if end.get("IFLA_MASTER") != bridge_now["index"]:
         raise InternalError(f"bridge {pod.bridge} was replaced while the pod was attached to it")
     bridges.note_attached(host, undo, bridge_now, (*own, gateway.link["index"]))
-    result.interfaces = [interface(bridge_now), interface(port), interface(link, call.netns)]
+    result.interfaces = [interface(bridge_now), interface(end), interface(link, call.netns)]
     if pod.vlan_link and gateway.wanted:
         result.interfaces.append(interface(gateway.link))
     return result
 
 
-def _connect(call: Call, host: Netlink, undo: Undo, pod: Attachment, pod_netns: Netns) -> tuple[Message, Ports]:
+def _connect(host: Netlink, undo: Undo, pod: Attachment, pod_netns: Netns) -> tuple[Message, Ports]:
     """Create the veth pair, and the bridge if need be. Return the bridge and the indexes of its ports by this call."""
-    keys, mtu = pod.keys, _mtu(host, pod)
-    if keys.bridgeNfCallIptables:
+    if pod.keys.bridgeNfCallIptables:
         from shared.net import bridge_netfilter
 
         supported("bridgeNfCallIptables", bridge_netfilter.require)
-    uplinks = _uplinks(host, pod)
+    mtu, uplinks = port.find_mtu(host, pod), port.find_uplinks(host, pod)
     indexes = tuple(link["index"] for link in uplinks)
-    ipv6 = _has_to_enable_ipv6(call, host, pod, mtu)
+    ipv6 = port.has_to_enable_ipv6(host, pod, mtu)
     _require_free_mac(host, pod)
     undo.push(f"remove bridge {pod.bridge} if it is new", lambda: bridges.remove_if_new(host, pod.bridge, indexes))
     steps.begin("veth")
-    port = veth.make(host, undo, pod.owner, pod_netns, mac=pod.own_mac, mtu=mtu)
-    own = (port["index"], *indexes)
+    end = veth.make(host, undo, pod.owner, pod_netns, mac=pod.own_mac, mtu=mtu)
+    own = port.ports_of(end, uplinks)
     if pod.frame_filters:
         from shared import frames
 
         frames.install(host, undo, pod.owner, pod.own_mac, pod.frame_filters)
-    steps.begin("bridge")
-    bridge = bridges.attach(
-        host, undo, pod.bridge, lambda bridge: _join_requests(pod, port["index"], bridge), own=own, mtu=mtu,
-        vlan_filtering=bool(keys.vlan or pod.trunk), fdb_max_learned=keys.fdbMaxLearned, promisc=keys.promiscMode,
-        ipv6=ipv6, dad=keys.enabledad,
-    )  # fmt: skip
+    bridge = port.join(host, undo, pod, end, uplinks, mtu=mtu, ipv6=ipv6)
     _require_free_mac(host, pod)  # again: of two calls that ask for one MAC at once, at least one sees the other's port
-    if keys.fdbMaxLearned is not None:
-        from shared.net import learning
-
-        learning.limit(host, undo, bridge, keys.fdbMaxLearned, own)
-    if uplinks:
-        from shared.net import uplinks as joining
-
-        joining.join(host, undo, bridge, uplinks, own)
+    port.complete(host, undo, pod, bridge, uplinks, own)
     return bridge, own
-
-
-def _mtu(host: Netlink, pod: Attachment) -> int:
-    """Return the MTU in bytes for new links, 0: the kernel's default."""
-    mtu = pod.keys.mtu
-    return links.smallest_mtu(host, pod.bridge, pod.uplinks) if isinstance(mtu, str) else mtu
-
-
-def _uplinks(host: Netlink, pod: Attachment) -> list[Message]:
-    """Return the uplinks. Raise InvalidConfig for one that cannot be a port of the bridge."""
-    if not pod.uplinks:
-        return []
-    from shared.net import uplinks
-
-    return uplinks.require(host, pod.bridge, pod.uplinks)
 
 
 def _require_free_mac(host: Netlink, pod: Attachment) -> None:
@@ -238,72 +209,16 @@ def _require_free_mac(host: Netlink, pod: Attachment) -> None:
         macs.require_free(host, bridge, pod.mac_key, pod.mac, own=pod.owner.host_link)
 
 
-def _has_to_enable_ipv6(call: Call, host: Netlink, pod: Attachment, mtu: int) -> bool:
-    """Return True if the bridge needs IPv6, and the host's sysctls disable it there.
-
-    Raises InternalError if the pod gets an IPv6 address, as far as the IPAM plugin says, and can have none here.
-    """
-    if not bridges.is_ipv6_off(pod.bridge) and not 0 < mtu < bridges.LEAST_IPV6_MTU:
-        return False
-    from shared.net import readiness
-
-    if not readiness.has_ipv6(delegate.networks(call)):
-        return False
-    on_bridge = pod.gateway and not pod.vlan_link
-    readiness.require_ipv6(mtu, links.get(host, pod.bridge) if on_bridge else None)
-    return on_bridge
-
-
-def _join_requests(pod: Attachment, index: int, bridge: Message) -> list[Request]:
-    """Return requests that make the host's end a port of the bridge. It comes up last, when its VLANs are set."""
-    keys = pod.keys
-    requests = bridges.keep_mac_requests(bridge) if pod.gateway else []
-    requests += bridges.join_requests(
-        index, bridge["index"], alias=pod.owner.alias, hairpin=keys.hairpinMode, isolated=keys.portIsolation
-    )
-    if keys.vlan or pod.trunk:
-        from shared.net import vlans
-
-        requests += vlans.requests(
-            index, default=bridges.default_vlan(bridge), native=keys.vlan, trunk=pod.trunk,
-            keep_default=keys.preserveDefaultVlan,
-        )  # fmt: skip
-    if keys.macspoofchk:
-        from shared.net import learning
-
-        requests += learning.skip_link_local_requests(bridge)
-    return [*requests, links.flags_request(index, IFF_UP, IFF_UP)]
-
-
 def check(call: Call) -> None:
     """Raise InternalError with all differences from the state that ADD left."""
     pod = Attachment(call)
-    keys = pod.keys
+    pod.check("veth", pod.find_parts, is_up=not pod.keys.disableContainerInterface)
 
-    def look(host: Netlink, pod_netns: Netns, link: Message | None, previous: Result) -> list[str]:
-        from shared.net import bridge_state
 
-        steps.begin("bridge")
-        pod.use_own_names(host)
-        bridge = links.get(host, pod.bridge)
-        if bridge is None or links.kind(bridge) != "bridge":
-            problems = [f"bridge {pod.bridge} is missing"]
-        else:
-            problems = bridge_state.problems(
-                host, bridge, veth.find(host, pod.owner, pod_netns, link), port_name=pod.owner.host_link,
-                vlans=(keys.vlan, pod.trunk, keys.preserveDefaultVlan), uplinks=pod.uplinks,
-                most_learned=keys.fdbMaxLearned, skip_link_local=keys.macspoofchk,
-                calls_iptables=keys.bridgeNfCallIptables,
-            )  # fmt: skip
-            wanted = gateways.of_result(previous, CONTAINER_INTERFACE) if pod.gateway else []
-            problems += gateways.problems(host, bridge, wanted, pod.vlan_port)
-        if pod.frame_filters:
-            from shared import frames
-
-            problems += frames.problems(pod.owner, pod.own_mac, pod.frame_filters)
-        return problems
-
-    pod.check("veth", look, is_up=not keys.disableContainerInterface)
+def repair(call: Call) -> list[str]:
+    """Make again the port, the bridge, its gateway addresses and the rules that CHECK would miss. Return its texts."""
+    pod = Attachment(call)
+    return pod.repair("veth", pod.find_parts, is_up=not pod.keys.disableContainerInterface)
 
 
 def delete(call: Call) -> None:
@@ -333,7 +248,7 @@ def status(call: Call) -> None:
         pod.use_own_names(host)
         return readiness.problems(
             host, pod.bridge, lambda: delegate.networks(call), uplinks=pod.uplinks, vlan_link=pod.vlan_link,
-            mtu=_mtu(host, pod), filters_vlans=bool(keys.vlan or pod.trunk),
+            mtu=port.find_mtu(host, pod), filters_vlans=bool(keys.vlan or pod.trunk),
             limits_learning=keys.fdbMaxLearned is not None, is_gateway=pod.gateway, force=keys.forceAddress,
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from shared.pod.attachment import Attachment
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.cni.call import Call
+    from shared.cni.plugin import Part
     from shared.cni.result import IP, Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
@@ -51,11 +52,7 @@ def add(call: Call, undo: Undo) -> Result:
     )  # fmt: skip
     steps.begin("gateway")
     pod.masquerade(undo, result)
-    port = wait.carrier(host, pod.owner.host_link)
-    if any(ip.address.version == 6 for ip in result.ips):
-        wait.link_local_settled(host, port["index"])
-        wait.addresses_local(host, port["index"], [one.address for one in gateway.addresses_of(result.ips)])
-    forwarding.ensure(host, gateway.addresses_of(result.ips))  # last: a call that fails leaves it as it was
+    port = _await_host(host, port, result.ips)
     steps.begin("result")
     result.interfaces = [attachment.interface(port), attachment.interface(link, call.netns)]
     return result
@@ -86,23 +83,52 @@ def _connect_host(host: Netlink, pod: Attachment, port: Message, ips: list[IP]) 
     host.batch([veth.up_request(index, pod.owner), *gateway.end_requests(index, ips)])
 
 
+def _await_host(host: Netlink, port: Message, ips: list[IP]) -> Message:
+    """Wait until packets pass through the host's end, and let the host forward them. Return the end."""
+    port = wait.carrier(host, port["IFLA_IFNAME"])
+    if any(ip.address.version == 6 for ip in ips):
+        wait.link_local_settled(host, port["index"])
+        wait.addresses_local(host, port["index"], [one.address for one in gateway.addresses_of(ips)])
+    forwarding.ensure(host, gateway.addresses_of(ips))  # last: a call that fails leaves it as it was
+    return port
+
+
 def check(call: Call) -> None:
     """Raise InternalError that names all differences from the state that ADD left."""
     pod = read(call)
+    pod.check("veth", lambda *there: _find_parts(pod, *there))
 
-    def look(host: Netlink, pod_netns: Netns, link: Message | None, previous: Result) -> list[str]:
-        from shared.net import verify
 
-        own = verify.own_ips(previous, call)
-        problems = gateway.route_problems(pod_netns, link, own) if link else []
+def repair(call: Call) -> list[str]:
+    """Make again the addresses, routes and rules on the host that CHECK would miss. Return its texts for these."""
+    pod = read(call)
+    return pod.repair("veth", lambda *there: _find_parts(pod, *there))
+
+
+def _find_parts(pod: Attachment, host: Netlink, pod_netns: Netns, link: Message | None, previous: Result) -> list[Part]:
+    """Return the pod's routes, which only an ADD makes, and the host's end."""
+    from shared.net import verify
+
+    own = verify.own_ips(previous, pod.call)
+
+    def compare_routes() -> list[str]:
+        return gateway.route_problems(pod_netns, link, own) if link else []
+
+    def compare_host() -> list[str]:
         steps.begin("gateway")
         port = veth.find(host, pod.owner, pod_netns, link)
-        problems += forwarding.problems(gateway.addresses_of(own))
+        problems = forwarding.problems(gateway.addresses_of(own))
         if port is None:
             return [*problems, f"the host's end of the veth pair, {pod.owner.host_link}, is missing"]
         return problems + gateway.end_problems(host, port, own)
 
-    pod.check("veth", look)
+    def connect_again() -> None:
+        port = veth.find(host, pod.owner, pod_netns, link)
+        if port is not None:
+            _connect_host(host, pod, port, own)
+            _await_host(host, port, own)
+
+    return [(compare_routes, None), (compare_host, connect_again)]
 
 
 def delete(call: Call) -> None:

@@ -6,7 +6,7 @@ from shared.cni import config, record
 from shared.cni.call import folded
 from shared.cni.config import absolute_path, boolean, field, integer, mac, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import readable_result, required_result, valid_attachments
+from shared.cni.plugin import compare, readable_result, required_result, restore, valid_attachments
 from shared.net import link_attributes, links, netns, pod_sysctls, sysctl
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner, file_name
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.cni.call import Call
+    from shared.cni.plugin import Part
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
     from shared.undo import Undo
 
-MOST_ANNOUNCED = 1024  # addresses; a pod may have any number
 LEAST_MTU = 68  # bytes; ETH_MIN_MTU in linux/if_ether.h
 LEAST_IPV6_MTU = 1280  # bytes; IPV6_MIN_MTU in linux/ipv6.h
 
@@ -154,8 +154,10 @@ def add(call: Call, undo: Undo) -> Result:
         pod = Netlink()
         link = links.require(pod, call.ifname) if attachment.attributes else {}
         present = {path: sysctl.read(path) for path in attachment.sysctls}
-        if host:
-            _require_free_mac(host, pod_netns, link, attachment)
+        if host and link.get("IFLA_ADDRESS") != attachment.mac:
+            from shared.net import macs
+
+            macs.require_free_of_pod(host, pod_netns, link, attachment.owner, attachment.mac_key, attachment.mac)
         missing = [path for path, value in present.items() if value is None]
         if missing:
             raise InternalError(f"the kernel has no sysctl net/{missing[0]} in {call.netns}")
@@ -164,17 +166,22 @@ def add(call: Call, undo: Undo) -> Result:
         before = {**attributes, "sysctl": present}
         _record(undo, attachment, namespace, before)
         undo.push(f"set {call.ifname} back", lambda: _restore(pod_netns, call.ifname, before))
-        for path, value in attachment.sysctls.items():
-            sysctl.write(path, value)
-        if link:
-            link_attributes.write(pod, link, attachment.attributes)
-        if "mac" in attachment.attributes and link["flags"] & IFF_UP:
-            _announce(pod, link, attachment.mac)
+        _set(pod, link, attachment, attachment.attributes)
     for interface in result.interfaces:
         if interface.sandbox and interface.name == call.ifname:
             interface.mac = attachment.mac or interface.mac
             interface.mtu = attachment.attributes.get("mtu", interface.mtu)
     return result
+
+
+def _set(pod: Netlink, link: Message, attachment: Attachment, attributes: dict[str, Any]) -> None:
+    """Set the sysctls, and attributes of the link. Announce a new MAC."""
+    for path, value in attachment.sysctls.items():
+        sysctl.write(path, value)
+    if attributes:
+        link_attributes.write(pod, link, attributes)
+    if "mac" in attributes and link["flags"] & IFF_UP:
+        link_attributes.announce(pod, link, attachment.mac)
 
 
 def _record(undo: Undo, attachment: Attachment, namespace: str, before: dict[str, Any]) -> None:
@@ -187,30 +194,6 @@ def _record(undo: Undo, attachment: Attachment, namespace: str, before: dict[str
         }  # fmt: skip
         record.write(path, {**before, "pycni": mine})
         undo.push(f"remove {path}", lambda: record.remove(path))
-
-
-def _require_free_mac(host: Netlink, pod_netns: Netns, link: Message, attachment: Attachment) -> None:
-    """Raise InvalidConfig if another link on the bridge of the pod's veth pair has the new MAC."""
-    if link.get("IFLA_ADDRESS") == attachment.mac:
-        return
-    from shared.net import peers
-
-    port = peers.of_link(host, pod_netns, attachment.owner, link)
-    bridge = links.by_index(host, port["IFLA_MASTER"]) if port and port.get("IFLA_MASTER") else None
-    if port and bridge and links.kind(bridge) == "bridge":
-        from shared.net import macs
-
-        macs.require_free(host, bridge, attachment.mac_key, attachment.mac, own=port["IFLA_IFNAME"])
-
-
-def _announce(pod: Netlink, link: Message, mac: str) -> None:
-    """Announce the new MAC of a link to its neighbours."""
-    from shared.net import addresses, announce, wait
-
-    name = link["IFLA_IFNAME"]
-    if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:  # a driver may have needed the link down
-        wait.carrier(pod, name)
-    announce.Announcement(name, mac, addresses.usable(pod, link["index"], MOST_ANNOUNCED)).send()
 
 
 def _is_recorded(path: str, namespace: str) -> bool:
@@ -291,22 +274,40 @@ def _set_back_sysctls(before: Any, problems: list[str]) -> None:
 
 def check(call: Call) -> None:
     """Raise InternalError that names each difference from the configuration."""
+    compare(*_read_parts(call))
+
+
+def repair(call: Call) -> list[str]:
+    """Set the attributes and sysctls again that differ from the configuration. Return CHECK's texts for these."""
+    return restore(*_read_parts(call))
+
+
+def _read_parts(call: Call) -> tuple[str, list[Part]]:
+    """Return CHECK's message, and the attributes and sysctls."""
     attachment = Attachment(call)
-    with netns.open_netns(call.netns):
-        link = links.require(Netlink(), call.ifname)
-        have = link_attributes.read(link)
-        problems = [
+    pod_netns = netns.open_netns(call.netns)
+
+    def look() -> list[str]:
+        with pod_netns:
+            have = link_attributes.read(links.require(Netlink(), call.ifname))
+            now = {path: sysctl.read(path) for path in attachment.sysctls}
+        texts = [
             f"{name} of {call.ifname} is {'none' if have[name] == '' else have[name]}, not {value}"
             for name, value in attachment.attributes.items()
             if have[name] != value
         ]
-        for path, value in attachment.sysctls.items():
-            now = sysctl.read(path)
-            if now is None or now.split() != value.split():
-                problems.append(f"sysctl net/{path} is {now}, not {value}")
-    if problems:
-        found = f"interface {call.ifname} of {call.network} is not as ADD tuned it: recreate the pod"
-        raise InternalError(found, "; ".join(problems))
+        wrong = [path for path, value in attachment.sysctls.items() if (now[path] or "").split() != value.split()]
+        return texts + [f"sysctl net/{path} is {now[path]}, not {attachment.sysctls[path]}" for path in wrong]
+
+    def set_again() -> None:
+        with pod_netns:
+            pod = Netlink()
+            link = links.require(pod, call.ifname)
+            have = link_attributes.read(link)
+            _set(pod, link, attachment, {k: v for k, v in attachment.attributes.items() if have[k] != v})
+
+    found = f"interface {call.ifname} of {call.network} is not as ADD tuned it: recreate the pod"
+    return found, [(look, set_again)]
 
 
 def _read_data_dir(call: Call) -> str:

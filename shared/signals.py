@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
 
-SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
 native = _signal  # for the agent, which handles more signals than a call
+SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
 TICK = 1.0  # seconds
 SOONEST = 0.001  # seconds; a timer of 0 would be off, and the deadline may be over already
 

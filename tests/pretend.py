@@ -329,7 +329,7 @@ def run_installer(directory: Path, *options: str) -> subprocess.CompletedProcess
     """Install this tree into `bin` and `lib` of a directory of the machine, from a host where no systemd runs."""
     directories = ("--bin-dir", f"{directory}/bin", "--lib-dir", f"{directory}/lib")
     with PretendHost() as host:
-        return host.run(f"{TREE}/install.sh", *directories, *options, check=False, timeout=300)
+        return host.run(f"{TREE}/install.sh", *directories, *options, check=False, timeout=60)
 
 
 def _tool(name: str) -> str:

@@ -4,12 +4,14 @@
 Its input and output are lines of JSON:
 
     {"plugin": "portmap", "environment": {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0",
-     "CNI_PATH": "/opt/cni/bin"}, "config": {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "prevResult": …}}
+     "CNI_PATH": "/opt/cni/bin"}, "config": {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "prevResult": …},
+     "cache": ["/var/lib/cni/results/net-c1-eth0", 1764360000000000000]}
 
     {"repaired": ["8080 in map hostports4 of table inet pycni is missing"]}
     {"error": {"code": 3, "msg": "CNI_NETNS '/run/netns/a' does not exist", "details": ""}}
 
-The configuration is that of CHECK: `prevResult` is the attachment's last result.
+The configuration is that of CHECK: `prevResult` is the attachment's last result. `cache` is the file that the result is
+from, and its time of modification in nanoseconds. It may be left out. Read each answer before the next request.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from shared.cni.call import Call
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable, UnknownContainer
 from shared.cni.plugin import required_result
 from shared.cni.versions import of_plugin
-from shared.net import links, netns, peers, verify
+from shared.net import links, liveness, netns, peers, verify
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner
 
@@ -36,12 +38,16 @@ if TYPE_CHECKING:
 
 SCRIPT = "import sys; sys.path.insert(0, sys.argv[1]); from shared.cni.repair import main; main()"
 FOREVER_SECONDS = 1e9
+_last_seen: list[str] = []  # the attachment of the last repair, and its namespace's mark
 
 
-def run(module: ModuleType, environment: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
+def run(
+    module: ModuleType, environment: Mapping[str, str], config: Mapping[str, Any], cache: tuple[str, int] | None = None
+) -> list[str]:
     """Repair the part of a plugin in an attachment. Return the texts by which CHECK would have named the losses.
 
-    `environment` has the CNI_* variables of CHECK. A plugin without a function `repair` has nothing to repair.
+    `environment` has the CNI_* variables of CHECK. A plugin without a function `repair` has nothing to repair. `cache`
+    is the result's file and its time of modification: a runtime deletes it after DEL, and writes it after ADD.
 
     Raise UnknownContainer if the attachment was deleted, or its namespace is gone or another one. Raise TryAgainLater
     if another call is at work on it. Raise the error of CHECK if something is lost that cannot be made again.
@@ -55,6 +61,8 @@ def run(module: ModuleType, environment: Mapping[str, str], config: Mapping[str,
     try:
         with turn.take(call, module.__name__, seconds=turn.REPAIR_WAIT_SECONDS) as own:
             own.require_living()
+            if cache:
+                _require_unchanged(*cache)
             _require_same_pod(call)
             made: list[str] = repair(call)
             return made
@@ -63,11 +71,25 @@ def run(module: ModuleType, environment: Mapping[str, str], config: Mapping[str,
         handover.close_all()
 
 
+def _require_unchanged(path: str, modified: int) -> None:
+    """Raise UnknownContainer unless the cached result is the present one: the names may be another ADD's by now."""
+    try:
+        is_present = posix.stat(path).st_mtime_ns == modified
+    except OSError:
+        is_present = False
+    if not is_present:
+        raise UnknownContainer(f"the cached result {path} was deleted, or is a new one")
+
+
 def _require_same_pod(call: Call) -> None:
     """Raise CniError unless the interface that ADD made is still at the namespace's path.
 
-    Another pod may have the path by now. A veth's other end tells the attachment, another link its MAC.
+    Another pod may have the path by now. A veth's other end tells the attachment, another link its MAC. If the last
+    repair was of the same attachment and namespace, it has seen that already: a list has several plugins.
     """
+    seen = [call.network, call.container_id, call.ifname, liveness.mark(call.netns)]
+    if seen == _last_seen:
+        return
     result = required_result(call)
     owner = Owner(call.network, call.container_id, call.ifname)
     pod_netns = netns.open_netns(call.netns)
@@ -82,6 +104,7 @@ def _require_same_pod(call: Call) -> None:
         is_same = verify.own_mac(result, call) in ("", link.get("IFLA_ADDRESS"))
     if not is_same:
         raise UnknownContainer(f"{call.ifname} in {call.netns} is not the interface that ADD made")
+    _last_seen[:] = seen
 
 
 def command() -> list[str]:
@@ -119,7 +142,7 @@ def _answer(line: bytes) -> dict[str, Any]:
         if name is None:
             raise PluginNotAvailable(f"{request['plugin']} is no plugin of this suite")
         module = __import__(name, fromlist=("add",))
-        return {"repaired": run(module, request["environment"], request["config"])}
+        return {"repaired": run(module, request["environment"], request["config"], request.get("cache"))}
     except CniError as error:
         failure = error
     except (ValueError, TypeError, KeyError) as error:

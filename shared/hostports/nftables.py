@@ -17,6 +17,7 @@ from shared.hostports.nftables_rules import (
 )
 from shared.net.netlink import NetlinkError, Request
 from shared.nft import labels, registry, wire
+from shared.nft.chains import is_whole
 from shared.nft.registry import INET, Conflict, Ruleset
 from shared.nft.ruleset import Chain, Element, Set, Table, comment_of
 
@@ -126,7 +127,7 @@ def delete_flows(flows: AbstractSet[Flow]) -> None:
 
 def is_guarded(kernel: Nfnetlink) -> bool:
     """Return True if the rules drop packets to and from 127.0.0.0/8 that arrive by another link than lo."""
-    return registry.is_whole(kernel, guard_chain())
+    return is_whole(kernel, guard_chain())
 
 
 def guard(kernel: Nfnetlink) -> None:

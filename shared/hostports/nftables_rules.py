@@ -67,6 +67,7 @@ CONDITIONAL_OF = {
 VERSION_OF = {one.name: version for kind in (ANY, AT) for version, one in kind.items()}
 # Prefixes of chains that are named after their rules: chains of conditions, and chains that masquerade.
 PREFIXES = ("hostport", "hairpin")
+_fixed: list[Chain] = []  # it takes a millisecond to make them
 
 
 class Forwarding:
@@ -160,8 +161,14 @@ def _lookup_rules(maps: dict[int, Set], conditional: dict[int, Set]) -> list[Rul
     return rules
 
 
-def fixed_chains() -> tuple[Chain, ...]:
+def fixed_chains() -> list[Chain]:
     """Return the chains that do not depend on the mappings, each after the chains to which it leads."""
+    if not _fixed:
+        _fixed.extend(_make_fixed_chains())
+    return _fixed
+
+
+def _make_fixed_chains() -> tuple[Chain, ...]:
     to_host = (
         Rule("to this host", is_local(), ct_label_set(ASKED), jump("hostports")),
         # redirected packets do not reach this rule

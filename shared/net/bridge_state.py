@@ -16,6 +16,8 @@ def problems(
     port: Message | None,
     *,
     port_name: str,
+    hairpin: bool,
+    isolated: bool,
     vlans: tuple[int, list[int], bool],
     uplinks: list[str],
     most_learned: int | None,
@@ -33,7 +35,7 @@ def problems(
     if port is None:
         found.append(f"the host's end of the veth pair, {port_name}, is missing")
     else:
-        found += bridges.port_problems(bridge, port)
+        found += bridges.port_problems(bridge, port, hairpin=hairpin, isolated=isolated)
         native, trunk, keep = vlans
         if native or trunk:
             from shared.net import vlans as of_ports

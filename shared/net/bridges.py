@@ -40,14 +40,14 @@ NEW_ALIAS = "pycni: no pod attached yet"  # of a bridge between its creation by 
 
 def ensure(
     netlink: Netlink, undo: Undo, name: str, *, own: Ports, mtu: int, vlan_filtering: bool, promisc: bool, ipv6: bool,
-    dad: bool, fdb_max_learned: int | None = None,
+    dad: bool, fdb_max_learned: int | None = None, mac: str = "",
 ) -> Message:  # fmt: skip
     """Return the bridge of that name; create it if need be, and bring it up.
 
-    `mtu` in bytes (0: the kernel's default) and `fdb_max_learned` are for a new bridge. A new bridge gets a MAC that
-    does not change with its ports, and unless `dad` a link-local address that can be used at once. A bridge is new
-    until an ADD has set it up, even if the ADD that created it was killed. The bridge ignores router advertisements,
-    unless it is an old one with a route or an address from them.
+    `mtu` in bytes (0: the kernel's default), `fdb_max_learned` and `mac` (empty: a random one) are for a new bridge.
+    The MAC of a new bridge does not change with its ports, and unless `dad` it gets a link-local address that can be
+    used at once. A bridge is new until an ADD has set it up, even if the ADD that created it was killed. The bridge
+    ignores router advertisements, unless it is an old one with a route or an address from them.
 
     Undo does nothing if the bridge has ports by then that are not in `own`. A bridge that has begun to filter VLANs
     goes on: a concurrent call may need it. `remove_if_new` removes a new bridge that is up.
@@ -57,7 +57,7 @@ def ensure(
     """
     bridge = links.get(netlink, name)
     if bridge is None:
-        _begin(netlink, undo, name, mtu, own, vlan_filtering=vlan_filtering, fdb_max_learned=fdb_max_learned)
+        _begin(netlink, undo, name, mtu, own, vlan_filtering=vlan_filtering, fdb_max_learned=fdb_max_learned, mac=mac)
         bridge = links.require(netlink, name)
     is_new = bridge.get("IFLA_GROUP") == HALF_MADE_GROUP
     if links.kind(bridge) != "bridge":
@@ -204,10 +204,11 @@ def _disable_ipv6(bridge: Message) -> str:
 
 
 def create(
-    netlink: Netlink, name: str, mtu: int, *, vlan_filtering: bool = False, fdb_max_learned: int | None = None
-) -> str:
+    netlink: Netlink, name: str, mtu: int, *, vlan_filtering: bool = False, fdb_max_learned: int | None = None,
+    mac: str = "",
+) -> str:  # fmt: skip
     """Create a bridge, still down. Return its MAC, empty if a concurrent call was faster."""
-    mac = random_mac()
+    mac = mac or random_mac()
     data: Message = {"IFLA_BR_VLAN_FILTERING": 1} if vlan_filtering else {}
     if fdb_max_learned is not None:
         data["IFLA_BR_FDB_MAX_LEARNED"] = fdb_max_learned
@@ -363,9 +364,12 @@ def join_requests(index: int, bridge: int, *, alias: str, hairpin: bool, isolate
     return requests
 
 
-def port_problems(bridge: Message, port: Message) -> list[str]:
-    """Return a text if a link is not a port of the bridge, and one if it is down."""
+def port_problems(bridge: Message, port: Message, *, hairpin: bool = False, isolated: bool = False) -> list[str]:
+    """Return a text if a link is not a port of the bridge, is down, or lacks a wanted flag of ports."""
     name = port["IFLA_IFNAME"]
     is_member = port.get("IFLA_MASTER") == bridge["index"]
     found = [] if is_member else [f"link {name} is not a port of {bridge['IFLA_IFNAME']}"]
+    flags = port.get("IFLA_LINKINFO", {}).get("IFLA_INFO_SLAVE_DATA", {}) if is_member else {}
+    wanted = (("IFLA_BRPORT_MODE", hairpin, "hairpin mode"), ("IFLA_BRPORT_ISOLATED", isolated, "isolation"))
+    found += [f"port {name} is without {what}" for key, is_on, what in wanted if is_on and flags.get(key) == 0]
     return found if port["flags"] & IFF_UP else [*found, f"link {name} is down"]

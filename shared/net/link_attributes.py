@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from shared.net.netlink import Message
 
+MOST_ANNOUNCED = 1024  # addresses; a pod may have any number
 FLAGS = {"promisc": IFF_PROMISC, "allmulti": IFF_ALLMULTI}
 NUMBERS = {"mtu": "IFLA_MTU", "txQLen": "IFLA_TXQLEN"}
 
@@ -50,3 +51,13 @@ def write(pod: Netlink, link: Message, attributes: dict[str, Any]) -> None:
             finally:
                 links.set_up(pod, index)
     pod.batch(requests)
+
+
+def announce(pod: Netlink, link: Message, mac: str) -> None:
+    """Announce the new MAC of a link to its neighbours."""
+    from shared.net import addresses, announce, wait
+
+    name = link["IFLA_IFNAME"]
+    if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:  # a driver may have needed the link down
+        wait.carrier(pod, name)
+    announce.Announcement(name, mac, addresses.usable(pod, link["index"], MOST_ANNOUNCED)).send()

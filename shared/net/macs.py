@@ -10,6 +10,8 @@ from shared.net.wire import RTM_GETLINK
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
+    from shared.net.netns import Netns
+    from shared.net.owner import Owner
 
 
 def require_free(netlink: Netlink, bridge: Message, key: str, mac: str, *, own: str) -> None:
@@ -29,6 +31,16 @@ def require_free(netlink: Netlink, bridge: Message, key: str, mac: str, *, own: 
         holder, _ = _find_holder(netlink, bridge, mac, own)
     if holder:
         raise invalid(key, mac, f"is the MAC of {holder}; choose another one, or leave it out to get a free one")
+
+
+def require_free_of_pod(host: Netlink, pod_netns: Netns, link: Message, owner: Owner, key: str, mac: str) -> None:
+    """Raise InvalidConfig if another link on the bridge of a pod's veth pair has the MAC. `link` is the pod's."""
+    from shared.net import peers
+
+    port = peers.of_link(host, pod_netns, owner, link)
+    bridge = links.by_index(host, port["IFLA_MASTER"]) if port and port.get("IFLA_MASTER") else None
+    if port and bridge and links.kind(bridge) == "bridge":
+        require_free(host, bridge, key, mac, own=port["IFLA_IFNAME"])
 
 
 def _find_holder(netlink: Netlink, bridge: Message, mac: str, own: str) -> tuple[str, bool]:

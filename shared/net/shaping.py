@@ -166,6 +166,16 @@ def remove_limits(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
     present = qdisc.root(tc, index)
     if present is not None and present["handle"] == ROOT_HANDLE and _is_limit(tc, present):
         requests.append(removal_request(index, TC_H_ROOT, ROOT_HANDLE))
+    tc.batch([*requests, *_redirection_removals(tc, index, ifbs)])
+
+
+def remove_stale_redirections(tc: TrafficControl, index: int) -> None:
+    """Remove the redirections of a link to a deleted ifb: the packets would be dropped."""
+    tc.batch(_redirection_removals(tc, index, set()))
+
+
+def _redirection_removals(tc: TrafficControl, index: int, ifbs: set[int]) -> list[Request]:
+    requests = []
     filters = redirections(tc, index)
     for preference in (OWN_QDISC, STRANGERS_QDISC):
         if filters.get(preference) not in {0, *ifbs}:
@@ -175,7 +185,7 @@ def remove_limits(tc: TrafficControl, index: int, ifbs: set[int]) -> None:
         else:
             message = {"index": index, "parent": FILTERS, "info": _info(preference)}
             requests.append(Request(RTM_DELTFILTER, message, tolerate=GONE))
-    tc.batch(requests)
+    return requests
 
 
 def _is_limit(tc: TrafficControl, present: Message) -> bool:

@@ -26,7 +26,9 @@ from shared.net.netlink import NetlinkError, Request
 from shared.net.owner import Owner
 from shared.net.wire import NLM_F_EXCL
 from shared.nft import labels, wire
+from shared.nft.chains import is_whole, without_rules
 from shared.nft.ruleset import COMMENT_BYTES, IPV6_ADDR, Chain, Element, Set, Table, comment_of
+from shared.nft.transaction import elements as elements_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,11 +183,6 @@ def ensure(kernel: Nfnetlink, ruleset: Ruleset) -> None:
         except NetlinkError as error:
             if error.errno not in CONFLICTS or not tries_left:
                 raise
-
-
-def is_whole(kernel: Nfnetlink, chain: Chain) -> bool:
-    """Return True if the chain has exactly its rules, as their comments tell."""
-    return kernel.dump_rules(chain) == [rule.comment for rule in chain.rules]
 
 
 def missing(
@@ -366,13 +363,12 @@ def problems(
 ) -> list[str]:  # fmt: skip
     """Return a description of each difference from the state that `add` left."""
     name = labels.of(owner)
-    found = [
-        f"{chain} is missing or does not have its rules"
-        for chain in (*ruleset.chains, *chains)
-        if not is_whole(kernel, chain)
-    ]
     every = [*shared, *elements]
-    for element, now in zip(every, kernel.get_elements([element.query_request() for element in every])):
+    answers = kernel.get_all([element.query_request() for element in every])
+    torn = without_rules(kernel, [*ruleset.chains, *chains], answers)
+    found = [f"{chain} is missing or does not have its rules" for chain in torn]
+    for element, answer in zip(every, answers):
+        now = answer and elements_in(answer)[0]
         what = f"{element.of.show(element.key)} in {element.of}"
         if now is None:
             found.append(f"{what} is missing")

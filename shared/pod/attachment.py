@@ -13,7 +13,7 @@ call as an `Attachment`:
         …                                                      configure the pod, see shared/pod/inside.py
         pod.masquerade(undo, result)
 
-`Attachment.check` and `Attachment.status` serve CHECK and STATUS, `delete` and `collect` serve DEL and GC.
+`Attachment.check`, `repair` and `status` serve CHECK, a repair and STATUS, `delete` and `collect` serve DEL and GC.
 """
 
 from __future__ import annotations
@@ -23,11 +23,21 @@ from shared.cni import config, delegate
 from shared.cni.config import boolean, choice, field, integer, invalid, mac, obj, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable
 from shared.cni.ip import Address, Prefix
-from shared.cni.plugin import available, failure, previous_result, run_all, supported, valid_attachments
+from shared.cni.plugin import (
+    available,
+    compare,
+    failure,
+    previous_result,
+    restore,
+    run_all,
+    supported,
+    valid_attachments,
+)
 from shared.cni.result import Interface, Result, Route, dns_from_json
 from shared.net import filter_tables, links, netns, renamed
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner
+from shared.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,13 +46,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.cni.call import Call
+    from shared.cni.plugin import Part
     from shared.masquerade import Masquerading
     from shared.net.netlink import Message
     from shared.net.netns import Netns
-    from shared.undo import Undo
 
-    # CHECK: host, namespace of the pod, the pod's link (None: missing) and the previous result; returns problems
-    Look = Callable[[Netlink, Netns, "Message | None", Result], list[str]]
+    # CHECK: host, namespace of the pod, the pod's link (None: missing) and the previous result
+    FindParts = Callable[[Netlink, Netns, "Message | None", Result], list[Part]]
     # DEL: host, owner of the link, namespace of the pod (None: gone); returns True if it deleted a link
     Unlink = Callable[[Netlink, Owner, "Netns | None"], bool]
     # GC: a link of the host, the network, names of the links of valid attachments
@@ -198,12 +208,26 @@ class Attachment:
             own = [ip.address for ip in result.ips]
             supported("ipMasq", lambda: self._masquerading.add(undo, self.owner, own, self.exempt))
 
-    def check(self, kind: str, look: Look, *, is_up: bool = True) -> None:
+    def check(self, kind: str, parts_on_host: FindParts, *, is_up: bool = True) -> None:
         """Serve CHECK: raise InternalError with all differences from the state that ADD left.
 
         The pod's interface must be a link of `kind` with the demanded MAC, addresses and routes, and up if `is_up`.
-        `look(host, pod_netns, link, previous)` returns the problems that the plugin itself finds on the host.
+        `parts_on_host(host, pod_netns, link, previous)` returns the plugin's own parts.
         """
+        found, parts = self._find_parts(kind, parts_on_host, is_up=is_up)
+        if self.ipam:
+            parts.append((lambda: failure(lambda: delegate.forward(self.call)), None))
+        compare(found, parts)
+
+    def repair(self, kind: str, parts_on_host: FindParts, *, is_up: bool = True) -> list[str]:
+        """Make again the parts on the host that differ. Return CHECK's texts for these; IPAM is not asked.
+
+        Raise InternalError as CHECK does if a difference remains, as one inside the pod.
+        """
+        return restore(*self._find_parts(kind, parts_on_host, is_up=is_up))
+
+    def _find_parts(self, kind: str, parts_on_host: FindParts, *, is_up: bool) -> tuple[str, list[Part]]:
+        """Return CHECK's message, and the parts: the pod's own end, the plugin's, masquerading."""
         from shared.net import verify
 
         call = self.call
@@ -214,19 +238,23 @@ class Attachment:
             steps.begin("pod")
             inside = Netlink()
             link = links.get(inside, call.ifname)
-            problems = [] if link else [f"link {call.ifname} is missing in {call.netns}"]
-            if link:
-                if links.kind(link) != kind:
-                    problems.append(f"link {call.ifname} in {call.netns} is not a {kind}")
-                verify.link(link, call, problems, mac=self.mac or verify.own_mac(previous, call), is_up=is_up)
-                verify.layer_3(inside, link, call, previous, problems)
-        problems += look(host, pod_netns, link, previous)
+        mac = self.mac or verify.own_mac(previous, call)
+
+        def compare_inside() -> list[str]:
+            if link is None:
+                return [f"link {call.ifname} is missing in {call.netns}"]
+            problems = [] if links.kind(link) == kind else [f"link {call.ifname} in {call.netns} is not a {kind}"]
+            verify.link(link, call, problems, mac=mac, is_up=is_up)
+            verify.layer_3(inside, link, call, previous, problems)
+            return problems
+
+        parts = [(compare_inside, None), *parts_on_host(host, pod_netns, link, previous)]
         own = [ip.address for ip in verify.own_ips(previous, call)] if self.masquerades else []
-        problems += self._masquerading.problems(self.owner, own, self.exempt) if own else []
-        if self.ipam:
-            problems += failure(lambda: delegate.forward(call))
-        if problems:
-            raise InternalError(f"{call.network} {call.ifname} is not as it was made", "; ".join(problems))
+        if own:
+            rules, owner = self._masquerading, self.owner
+            look = lambda: rules.problems(owner, own, self.exempt)  # noqa: E731
+            parts.append((look, lambda: rules.add(Undo(), owner, own, self.exempt)))
+        return f"{call.network} {call.ifname} is not as it was made", parts
 
     def status(self, look: Callable[[], list[str]], *trials: tuple[str, Callable[[], object]]) -> None:
         """Serve STATUS: raise PluginNotAvailable if an ADD could not succeed.

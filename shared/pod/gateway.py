@@ -35,7 +35,8 @@ def end_requests(index: int, ips: Iterable[IP]) -> list[Request]:
 
     The end must come up before them.
     """
-    given = [addresses.add_request(index, one, dad=False) for one in addresses_of(ips)]
+    existing = (errno.EEXIST,)  # at a repair
+    given = [addresses.add_request(index, one, dad=False, tolerate=existing) for one in addresses_of(ips)]
     for network, _ in sorted(_to_pod(ips), key=str):
         request = routes.add_request(index, Route(network, None, {"scope": RT_SCOPE_HOST}), None)
         request.flags |= NLM_F_REPLACE  # a pod that nobody deleted may have had the address: its route must not win

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Calls:
     def begin(
         self, plugin: str, verb: str, *prefix: str, env: Mapping[str, str] | None = None, pod: str = "pod"
     ) -> subprocess.Popen[bytes]:
-        """Start a call, whose configuration is yet to be sent."""
+        """Start a call. Its configuration is yet to be sent."""
         variables = {
             "PATH": PATH, "CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": f"/run/netns/{pod}",
             "CNI_IFNAME": "eth0", "CNI_PATH": str(self.host.bin_dir),
@@ -104,6 +105,23 @@ class Calls:
         """Return the process ids of the workers, as the machine has them."""
         return self.agent.children()
 
+    def idle_workers(self) -> list[int]:
+        """Return the workers that have the listening socket open."""
+        inode = next(
+            line.split()[6]
+            for line in self.host.run("cat", "/proc/net/unix").stdout.splitlines()
+            if line.endswith("/run/pycni/agent.sock") and line.split()[3] == "00010000"
+        )
+        return [pid for pid in self.workers() if f"socket:[{inode}]" in open_files(pid)]
+
+
+def open_files(pid: int) -> list[str]:
+    """Return the open files of a process, none if it has ended."""
+    try:
+        return [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return []
+
 
 def ended(pid: int) -> bool:
     """Return True if a process is gone, or waits for its parent."""
@@ -111,3 +129,12 @@ def ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def inside(pids: Iterable[int]) -> list[int]:
+    """Return process ids as the host has them."""
+    found = []
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        found.append(int(next(line for line in lines if line.startswith("NSpid:")).split()[-1]))
+    return found

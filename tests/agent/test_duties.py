@@ -209,10 +209,10 @@ def test_metrics_equal_the_calls(node: Node) -> None:
         'pycni_calls_total{outcome="11",plugin="bridge",verb="ADD"}': 1,
         last: 1,
     }
-    seconds = {name: value for name, value in found.items() if re.match(r"pycni_call_seconds_.*bridge", name)}
-    assert seconds['pycni_call_seconds_bucket{le="0.005",plugin="bridge",verb="ADD"}'] == 1
-    assert seconds['pycni_call_seconds_bucket{le="0.25",plugin="bridge",verb="ADD"}'] == 2
-    assert seconds['pycni_call_seconds_count{plugin="bridge",verb="ADD"}'] == 3
+    durations = {name: value for name, value in found.items() if re.match(r"pycni_call_seconds_.*bridge", name)}
+    assert durations['pycni_call_seconds_bucket{le="0.005",plugin="bridge",verb="ADD"}'] == 1
+    assert durations['pycni_call_seconds_bucket{le="0.25",plugin="bridge",verb="ADD"}'] == 2
+    assert durations['pycni_call_seconds_count{plugin="bridge",verb="ADD"}'] == 3
     assert found["pycni_fallbacks_total"] == 3
     assert only(found, "pycni_addresses") == {
         'pycni_addresses{network="pods",ranges="10.1.0.1-10.1.0.254",state="used"}': 1,

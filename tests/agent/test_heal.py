@@ -37,7 +37,7 @@ PLUGINS: list[dict[str, Any]] = [
         "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/16"}], [{"subnet": "fd00:1::/64"}]]},
     },
     {"type": "portmap", "capabilities": {"portMappings": True}},
-    {"type": "firewall"},
+    {"type": "firewall", "admitHostPorts": True},
     {
         "type": "bandwidth", "ingressRate": 1_000_000_000, "ingressBurst": 100_000_000, "egressRate": 1_000_000_000,
         "egressBurst": 100_000_000,
@@ -139,6 +139,7 @@ def damage_once(node: Node, damage: str) -> set[str]:
     if damage == DAMAGES["drop"]:
         node.host.run("sh", "-ec", damage)
         node.heal()
+        assert node.reached(seconds=5) == {"a", "b", "c"}
     return node.state()
 
 
@@ -261,7 +262,9 @@ def test_attachments_that_are_passed_over(node: Node) -> None:
     assert "pods-b-eth0 is not JSON" in done.stderr
     assert {line.split()[1] for line in done.stdout.splitlines() if "repaired" in line} == {"a"}
     assert "1 attachment looked at" in done.stdout
-    assert not [line for line in node.state() if "pods/c/" in line or "pods/b/" in line]
+    elements = [line for line in state.state(node.host) if line.startswith("element")]
+    assert not [line for line in elements if "pods/c/" in line or "pods/b/" in line]
+    assert [line for line in elements if "pods/a/" in line]
 
 
 def test_json(node: Node) -> None:

@@ -34,7 +34,14 @@ class Trouble:
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.counts: Counter[str] = Counter()
-        self.ways: list[Callable[[], None]] = [self.kill, self.freeze, self.freeze_workers, self.reload, self.stop]
+        self.ways: list[Callable[[], None]] = [
+            self.kill,
+            self.freeze,
+            self.freeze_workers,
+            self.kill_worker,
+            self.reload,
+            self.stop,
+        ]
 
     def make(self) -> None:
         way = random.choice(self.ways)
@@ -61,6 +68,10 @@ class Trouble:
             for pid in workers:
                 send(pid, number)
             pause(LONGEST_FREEZE_SECONDS)
+
+    def kill_worker(self) -> None:
+        """Kill a worker, busy or idle, or the duties."""
+        send(random.choice(self.agent.children()), signal.SIGKILL)
 
     def reload(self) -> None:
         self.agent.signal(signal.SIGHUP)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.agent.calls import BRIDGED, CALLER, LOOPBACK, VERSION, Calls, ended
+from tests.agent.calls import BRIDGED, CALLER, LOOPBACK, VERSION, Calls, ended, inside, open_files
 from tests.faults.state import state
 from tests.plugins import SAMPLES
 from tests.pretend import PretendHost, until
@@ -180,31 +180,13 @@ def test_the_death_of_the_launcher_before_the_call_begins(calls: Calls) -> None:
 def test_the_death_of_a_worker_is_an_error(calls: Calls) -> None:
     before = set(calls.workers())
     process = calls.begin_taken("loopback", "ADD", LOOPBACK)
-    busy = before - set(idle_workers(calls))
+    busy = before - set(calls.idle_workers())
     assert len(busy) == 1
     os.kill(busy.pop(), signal.SIGKILL)
     assert process.wait(30) == 1
     assert process.stdout is not None
     assert json.loads(process.stdout.read())["code"] == 11
     assert calls.counted()[1] == 0
-
-
-def idle_workers(calls: Calls) -> list[int]:
-    """Return the workers that have the listening socket open."""
-    inode = next(
-        line.split()[6]
-        for line in calls.host.run("cat", "/proc/net/unix").stdout.splitlines()
-        if line.endswith("/run/pycni/agent.sock") and line.split()[3] == "00010000"
-    )
-    name = f"socket:[{inode}]"
-    return [pid for pid in calls.workers() if name in _open_files(pid)]
-
-
-def _open_files(pid: int) -> list[str]:
-    try:
-        return [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
-    except OSError:
-        return []
 
 
 def test_descriptors_and_place_are_the_launchers(calls: Calls) -> None:
@@ -214,13 +196,13 @@ def test_descriptors_and_place_are_the_launchers(calls: Calls) -> None:
         "loopback", "ADD", "sh", "-c", 'umask 027; cd /run/netns; exec "$0"', env={"MARK": "mine", "CNI_ARGS": "A=b"}
     )
     until(lambda: calls.busy() == 1)
-    (worker,) = before - set(idle_workers(calls))
+    (worker,) = before - set(calls.idle_workers())
     launcher = process.pid
     until(lambda: os.readlink(f"/proc/{worker}/cwd") == "/run/netns")
     for descriptor in range(3):
         assert os.readlink(f"/proc/{worker}/fd/{descriptor}") == os.readlink(f"/proc/{launcher}/fd/{descriptor}")
     assert "Umask:\t0027" in Path(f"/proc/{worker}/status").read_text()
-    kinds = sorted(re.sub(r"\d+", "N", name) for name in _open_files(worker))
+    kinds = sorted(re.sub(r"\d+", "N", name) for name in open_files(worker))
     assert kinds == ["pipe:[N]"] * 4 + ["socket:[N]"], "the standard descriptors, the reports, the connection"
     process.kill()
 
@@ -330,7 +312,7 @@ def test_system_calls_of_a_call(calls: Calls) -> None:
     """Count them in the worker, from the accepted connection on."""
     host = calls.host
     workers = calls.workers()
-    attached = [word for pid in _inside(workers) for word in ("-p", str(pid))]
+    attached = [word for pid in inside(workers) for word in ("-p", str(pid))]
     tracer = host.popen("strace", "-f", "-qq", "-o", "/run/trace", *attached)
     until(lambda: all("TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text() for pid in workers))
     assert host.cni("loopback", "ADD", LOOPBACK, netns="/run/netns/pod").status == 0
@@ -342,12 +324,3 @@ def test_system_calls_of_a_call(calls: Calls) -> None:
     own = [line for line in lines if line.split()[0] == server and "(" in line and "resumed>" not in line]
     assert len(own) <= SYSTEM_CALLS_OF_A_CALL, "\n".join(own)
     assert not any(re.search(r"\b(clone|fork|vfork|execve)\b", line) for line in own), "no process is started"
-
-
-def _inside(pids: list[int]) -> list[int]:
-    """Return the process ids as the host has them."""
-    found = []
-    for pid in pids:
-        line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid:"))
-        found.append(int(line.split()[-1]))
-    return found

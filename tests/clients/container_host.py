@@ -116,7 +116,7 @@ class ContainerHost(PretendHost):
         if self.agent is not None and self.agent.status()["workers"]["busy"]:
             return False
         running = self.run("pgrep", "-af", self.bin_dir, check=False).stdout.splitlines()
-        return all(PROGRAM in line for line in running)
+        return all(PROGRAM in line or "cnitool" in line for line in running)  # the agent and its duties
 
     def close(self) -> None:
         """End the host, then remove its groups, in which no process is left."""

@@ -74,7 +74,7 @@ TABLE: tuple[Mutant, ...] = (
         "a failing ADD removes the veth pair", "tests/system/test_bridge.py -k full_pool",
     ),
     Mutant(
-        "plugins/bridge.py", 'if port.get("IFLA_MASTER") != bridge_now["index"]:', "if False:",
+        "plugins/bridge.py", 'if end.get("IFLA_MASTER") != bridge_now["index"]:', "if False:",
         "an ADD whose bridge was replaced in the meantime fails", "tests/faults/test_failing_neighbours.py -k replaced",
     ),
     Mutant(
@@ -102,7 +102,7 @@ TABLE: tuple[Mutant, ...] = (
         "CHECK looks at the MAC check's rules", "tests/system/test_frames.py -k flushed",
     ),
     Mutant(
-        "shared/pod/attachment.py", "            problems += failure(lambda: delegate.forward(call))\n", "            delegate\n",
+        "shared/pod/attachment.py", "            parts.append((lambda: failure(lambda: delegate.forward(self.call)), None))\n", "            delegate\n",
         "CHECK asks the IPAM plugin", "tests/faults/test_truth.py -k names_everything",
     ),
     Mutant(
@@ -137,7 +137,7 @@ TABLE: tuple[Mutant, ...] = (
         "a second ADD leaves the first one's ifb", "tests/system/test_bandwidth.py -k add_twice",
     ),
     Mutant(
-        "plugins/bandwidth.py", '            if not ifb["flags"] & IFF_UP:\n', "            if False:\n",
+        "plugins/bandwidth.py", '        if not ifb["flags"] & IFF_UP:\n            problems', "        if False:\n            problems",
         "CHECK names an ifb that is down", "tests/system/test_bandwidth.py -k check_names",
     ),
     Mutant(
@@ -306,7 +306,7 @@ TABLE: tuple[Mutant, ...] = (
         "of several that ask for one MAC at once, one at most gets it", "tests/system/test_macs.py -k several",
     ),
     Mutant(
-        "plugins/tuning.py", "_require_free_mac(host, pod_netns, link, attachment)\n", "pass\n",
+        "plugins/tuning.py", 'if host and link.get("IFLA_ADDRESS") != attachment.mac:', "if False:",
         "tuning sets no MAC that another link on the bridge has", "tests/system/test_macs.py -k tuning",
     ),
     Mutant(

@@ -62,7 +62,7 @@ class Node:
         for plugin in self.chain:
             keys = self.keys(pod, plugin) | result
             answer = self.host.cni(plugin["type"], "ADD", keys, netns=f"/run/netns/{pod}", container_id=pod)
-            assert answer.status == 0, answer
+            assert answer.status == 0, (plugin["type"], answer.stdout, answer.stderr)
             result = {"prevResult": answer.json}
         self.results[pod] = result
         return result["prevResult"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,27 +14,19 @@ from tests.clients.container_host import require
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def bench(bin_dir: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def bench(bin_dir: Path, agent_dir: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     few = ("--quick", "--rounds", "1", "--pods", "2", *more)
-    command = [
-        f"{ROOT}/tests/bench/run",
-        *few,
-        "--bin-dir",
-        str(bin_dir),
-        "--agent-dir",
-        str(bin_dir),
-        "--out",
-        str(out),
-    ]
+    directories = ("--bin-dir", str(bin_dir), "--agent-dir", str(agent_dir), "--out", str(out))
+    command = [f"{ROOT}/tests/bench/run", *few, *directories]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_short_run_writes_table_samples_and_plot(installed: Path, tmp_path: Path) -> None:
-    done = bench(installed, tmp_path)
+def test_a_short_run_writes_table_samples_and_plot(installed: Path, installed_with_agent: Path, tmp_path: Path) -> None:
+    done = bench(installed, installed_with_agent, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "bench.md").read_text() in done.stdout
     assert (tmp_path / "bench.svg").read_text().rstrip().endswith("</svg>")
-    assert "The agent: It was not measured. There is no agent: " in done.stdout
+    assert re.search("The agent: It served [1-9][0-9]* calls, ", done.stdout), done.stdout
     outcome = json.loads((tmp_path / "bench.json").read_text())
     for row in (
         "loopback ADD",
@@ -45,14 +38,16 @@ def test_a_short_run_writes_table_samples_and_plot(installed: Path, tmp_path: Pa
         "chain ADD, 2 pods",
     ):
         found = {suite: len(samples) for suite, samples in outcome["rows"][row].items()}
-        assert found == {"reference": 1, "executed": 1}, row
+        assert found == {"reference": 1, "executed": 1, "agent": 1}, row
     assert set(outcome["memory"]["bridge ADD"]) == {"reference", "executed"}
+    assert outcome["memory"]["agent with 4 idle workers, PSS"].keys() == {"agent"}
 
 
 def test_pods_of_containerd(installed: Path, tmp_path: Path) -> None:
     require("containerd", "runc")
-    done = bench(installed, tmp_path, "--clients")
+    done = bench(installed, installed, tmp_path, "--clients")
     assert done.returncode == 0, done.stderr
+    assert "The agent: It was not measured. There is no agent: " in done.stdout
     rows = json.loads((tmp_path / "clients.json").read_text())["rows"]
     assert set(rows) == {"RunPodSandbox", "StopPodSandbox", "RemovePodSandbox"}
     assert all(set(suites) == {"reference", "executed"} for suites in rows.values())
@@ -82,7 +77,7 @@ def test_a_failing_plugin_ends_the_run(tmp_path: Path) -> None:
         plugin.write_text("#!/bin/sh\necho broken on purpose >&2\nexit 3\n")
         plugin.chmod(0o755)
     out = tmp_path / "out"
-    done = bench(tmp_path, out)
+    done = bench(tmp_path, tmp_path, out)
     assert done.returncode == 1
     assert "bench: executed, chain ADD" in done.stderr
     assert "exit status 3\n" in done.stderr

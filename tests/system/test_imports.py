@@ -33,10 +33,10 @@ TC = re.compile(r"shared\.net\.(tc_wire|qdisc|shaping)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(
     r"shared\.nft"
-    r"(\.(wire|expressions|former|labels|registry|ruleset|transaction))?"
+    r"(\.(wire|chains|expressions|former|labels|registry|ruleset|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
-POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside))?")
+POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside|port))?")
 # Modules that a plugin may load beyond the protocol, KERNEL and its own module.
 MORE: dict[str, tuple[re.Pattern[str], ...]] = {
     "bandwidth": (TC,),
