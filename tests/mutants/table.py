@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.mutants import cli, cni, ipam, kernel, plugins, rules, runtime
+from tests.mutants import agent, cli, cni, ipam, kernel, plugins, rules, runtime
 
 TABLE = (
-    *plugins.TABLE, *kernel.TABLE, *rules.TABLE, *ipam.TABLE, *cni.TABLE, *runtime.TABLE, *cli.TABLE,
+    *plugins.TABLE, *kernel.TABLE, *rules.TABLE, *ipam.TABLE, *cni.TABLE, *runtime.TABLE, *cli.TABLE, *agent.TABLE,
 )  # fmt: skip
