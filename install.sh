@@ -23,6 +23,10 @@ action=install
 force=no
 demo=no
 tools=no
+agent=""                              # yes, no; empty: as it is
+unit=/etc/systemd/system/pycni-agent.service
+run_dir=/run/pycni
+stop_seconds=70                       # the agent waits a minute for its calls
 lock_name=.pycni-lock
 new_tree=""                           # as long as no launcher names it
 
@@ -42,10 +46,18 @@ Installs the pycni plugins, or removes them with --uninstall. Run it as root; yo
                   cnitool needs 3.11: if PATH is older, the first newer one that is found runs cnitool
   --force         replace files of the same name that are not pycni's       (default: leave them, install nothing)
   --with-tools    also install, with pip, the libraries of cnitool's commands that show and explain; needs python3-venv
+  --agent         also install pycni-agent, which serves calls without starting Python and repairs pods' networks; a later run
+                  keeps it. Needs a C compiler once. Where systemd runs, it is started as pycni-agent.service
+  --no-agent      remove it again
   --demo          after installing, show two pods getting their network, in namespaces of their own
   --uninstall     remove the executables and their code; leases under /var/lib/cni stay
   --help          show this text
 EOF
+}
+
+# A plugin takes the variable, cnitool and pycni-agent the argument. The launcher's count of calls that found no agent takes no byte under this limit.
+version_of() { # EXECUTABLE
+    (ulimit -f 0 && exec env -i CNI_COMMAND=VERSION "$1" version) <<<'{"cniVersion": "1.0.0"}'
 }
 
 # VERSION needs little of the code. This script tries the rest without touching anything: the digests from which names derive, netlink, JSON, and every
@@ -266,7 +278,7 @@ EOF
     read -r -a names <<<"$facts"
 }
 
-# Fills a tree: copies, compiles, sets owner and mode; an existing one is repaired, each file by a rename. Prints the tree's path.
+# Fills a tree: copies, the launcher in the stage as well, compiles, sets owner and mode; an existing one is repaired, each file by a rename. Prints the tree's path.
 build_tree() { # STAGE
     python_runs "$source_dir" "$lib_dir" "$1" "$version" <<'EOF'
 import compileall
@@ -284,6 +296,7 @@ files = {
     for path in sorted((source / part).rglob("*.py"))
     if path.is_file()
 }
+files["launcher"] = (stage / "launcher").read_bytes()
 digest = hashlib.sha256(version.encode())
 for name, content in files.items():
     digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
@@ -331,67 +344,128 @@ print(final)
 EOF
 }
 
-cnitool_text() {
+# cnitool or pycni-agent.
+program_text() { # NAME PYTHON OLDEST MODULE ARGUMENTS
     cat <<EOF
-#!${tools_python:-$python} -IS
-$marker cnitool; the code is in $tree
+#!$2 -IS
+$marker $1; the code is in $tree
 import sys
 try:
-    if sys.version_info < ($oldest_tools):
-        raise ImportError("it needs Python ${oldest_tools/, /.} or newer")
+    if sys.version_info < ($3):
+        raise ImportError("it needs Python ${3/, /.} or newer")
     sys.path.insert(0, "$tree")
-    from shared.cli.cnitool import main
+    from $4 import main
 except Exception as error:
     version = sys.version.split()[0]
-    sys.exit("cnitool cannot start: %s: %s\n(code $tree, $python %s; run install.sh again)" % (type(error).__name__, error, version))
-main("$tree")
+    sys.exit("$1 cannot start: %s: %s\n(code $tree, $2 %s; run install.sh again)" % (type(error).__name__, error, version))
+main($5)
 EOF
 }
 
 # The launcher reports every error before the plugin's own code as the plugin would. Every Python must be able to parse the text, however old. If the
 # bundle is lost or garbled, the compiled files beside it are doubtful, too: the sources are used. Another Python has no bundle, and compiles files for
 # itself.
-launcher_text() { # NAME
+launcher_code() { # TREE NAME, as expressions of Python
     cat <<EOF
-#!$python -IS
-$marker $1; the code is in $tree
 import posix, sys
+tree, name = $1, $2
 try:
     if sys.version_info < ($oldest):
         raise ImportError("it needs Python ${oldest/, /.} or newer")
-    sys.path.insert(0, "$tree")
+    sys.path.insert(0, tree)
     import _imp, marshal
     from _frozen_importlib_external import MAGIC_NUMBER
     try:
-        bundle = posix.open("$tree/bundle." + sys.implementation.cache_tag, posix.O_RDONLY | posix.O_CLOEXEC)
+        bundle = posix.open(tree + "/bundle." + sys.implementation.cache_tag, posix.O_RDONLY | posix.O_CLOEXEC)
         head = posix.read(bundle, int(posix.read(bundle, 8)))
         if _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), head[8:]) != head[:8]:
             raise ValueError("the bundle is garbled")
     except (OSError, ValueError, MemoryError):
         if sys.implementation.cache_tag == "$cache_tag":
-            sys.pycache_prefix, sys.dont_write_bytecode = "$tree/none", True
+            sys.pycache_prefix, sys.dont_write_bytecode = tree + "/none", True
     else:
         preload, packages, orders, index = marshal.loads(head[8:])
         exec(preload)
-        preload(bundle, "$tree", packages, index, orders["$1"])
+        preload(bundle, tree, packages, index, orders[name])
     from shared.launch import main
 except BaseException as error:
-    why = "%s: %s (code $tree, Python %s)" % (type(error).__name__, error, sys.version.split()[0])
+    why = "%s: %s (code %s, Python %s)" % (type(error).__name__, error, tree, sys.version.split()[0])
     why = ascii(why)[1:-1].replace("\\\\", "/").replace('"', "'")
     code = 50 if posix.environ.get(b"CNI_COMMAND") == b"STATUS" else 999
-    answer = '{"cniVersion": "1.1.0", "code": %d, "msg": "pycni $1 cannot start: run install.sh again", "details": "%s"}\n'
+    answer = '{"cniVersion": "1.1.0", "code": %d, "msg": "pycni %s cannot start: run install.sh again", "details": "%s"}\n'
     try:
-        posix.write(1, (answer % (code, why)).encode())
+        posix.write(1, (answer % (code, name, why)).encode())
     finally:
         posix._exit(1)
-main("$tree", "$1", $modules)
+main(tree, name, $modules)
 EOF
 }
 
+launcher_text() { # NAME
+    printf '#!%s -IS\n%s %s; the code is in %s\n' "$python" "$marker" "$1" "$tree"
+    launcher_code "\"$tree\"" "\"$1\""
+}
+
+launcher() { # NAME FILE
+    case $1 in
+        cnitool) program_text "$1" "${tools_python:-$python}" "$oldest_tools" shared.cli.cnitool "\"$tree\"" >"$2" ;;
+        pycni-agent) program_text "$1" "$python" "$oldest" shared.agent.server "\"$tree\", $modules" >"$2" ;;
+        *) if [[ -n $program ]]; then fill_program "$@"; else launcher_text "$1" >"$2"; fi ;;
+    esac
+}
+
+# The launcher that asks the agent, a program: the one that a package brings, or compiled here. A warning of a newer compiler is no reason against it.
+make_program() { # STAGE -> program, empty if there is none, and then missing: the reason
+    local cc option flaw output="" source=$source_dir/shared/launcher
+    program=$source-$(uname -m) missing=""
+    [[ ! -f $program ]] || return 0
+    program=""
+    if ! cc=$(type -P cc); then
+        missing="there is no C compiler; install one (Debian: apt-get install gcc libc6-dev)"
+        return 0
+    fi
+    flaw_of "$cc"
+    missing=$flaw
+    [[ -z $missing ]] || return 0
+    for option in -static -O2; do
+        if output=$("$cc" -std=c11 -O2 "$option" -o "$1/program" "$source.c" 2>&1 </dev/null); then
+            program=$1/program
+            return 0
+        fi
+    done
+    missing="$cc cannot compile $source.c: ${output%%$'\n'*}"
+}
+
+# The program is the same for every plugin; a place in it takes the plugin's name and the paths. The file's last line tells readers the same.
+fill_program() { # NAME FILE
+    python_runs "$program" "$marker $1; the code is in $tree" "$1" "$tree" "$python" "$2" <<'EOF'
+import sys
+
+program, line, *words, target = sys.argv[1:]
+mark = b"@pycni-launcher@"
+place = mark.ljust(4096, b"\0")
+with open(program, "rb") as file:
+    code = file.read()
+filling = "\0".join(("\n" + line + "\n", *words, "")).encode().ljust(len(place), b"\0")
+if code.count(place) != 1 or code.count(mark) != 1:
+    sys.exit(program + " is no launcher of pycni")
+if len(filling) > len(place):
+    sys.exit("the paths are too long for a launcher")
+with open(target, "wb") as file:
+    file.write(code.replace(place, filling) + b"\n" + line.encode() + b"\n")
+EOF
+}
+
+# A program has its second line at the end.
 second_line() { # FILE -> second, empty where the file is not a regular one
+    local head
     second=""
     [[ -f $1 && ! -L $1 ]] || return 0
-    { read -r -n 4096 second && IFS= read -r -n 8192 second; } <"$1" || second=""
+    if IFS= read -r -N 4 head <"$1" && [[ $head == $'\x7fELF' ]]; then
+        IFS= read -r -n 8192 second < <(tail -n 1 -- "$1") || second=""
+    else
+        { read -r -n 4096 second && IFS= read -r -n 8192 second; } <"$1" || second=""
+    fi
 }
 
 is_ours() { # FILE
@@ -477,7 +551,9 @@ workspace() { # DIR -> made: an empty directory in it, so on the same file syste
 }
 
 install_plugins() {
-    local name foreign=() copies=() stage new answer made file plugin
+    local name foreign=() copies=() stage new answer made file plugin program="" missing=""
+    [[ -n $agent ]] || ! is_ours "$bin_dir/pycni-agent" || agent=yes
+    [[ $agent != yes ]] || names=(pycni-agent "${names[@]}")
     for name in "${names[@]}"; do
         file=$bin_dir/$name
         if [[ -d $file && ! -L $file ]]; then
@@ -494,18 +570,20 @@ install_plugins() {
     new=$made
     workspace "$lib_dir"
     stage=$made
+    # A program that finds no agent executes this file with its plugin's name.
+    launcher_code 'sys.argv[0][: -len("/launcher")]' 'sys.argv[1]' >"$stage/launcher" || die "nothing is installed, cannot write to $lib_dir"
+    [[ $agent != yes ]] || make_program "$stage"
     tree=$(build_tree "$stage") || die "nothing is installed, the code could not be put into $lib_dir: ${tree##*$'\n'}"
     tree=${tree##*$'\n'}
     in_use "$tree" || new_tree=$tree
     for name in "${names[@]}"; do
-        if [[ $name == cnitool ]]; then cnitool_text; else launcher_text "$name"; fi >"$new/.text" ||
-            die "nothing is installed, cannot write to $bin_dir"
+        answer=$(launcher "$name" "$new/.text" 2>&1) || die "nothing is installed, cannot make $name: ${answer##*$'\n'}"
         install -o root -g root -m 0755 -- "$new/.text" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
         [[ $name != cnitool || -n $tools_python ]] || continue
         # Prove that this Python can run it, and that files in this directory can be executed, before anything is replaced.
-        # A plugin takes the variable, cnitool the argument.
-        answer=$(env -i CNI_COMMAND=VERSION "$new/$name" version 2>&1 <<<'{"cniVersion": "1.0.0"}') ||
-            die "nothing is installed, $name does not start with $python: ${answer##*$'\n'}"
+        # Without stderr a program does not ask a running agent.
+        answer=$(version_of "$new/$name" 2>&-) ||
+            die "nothing is installed, $name does not start with $python: $(version_of "$new/$name" 2>&1 | tail -n 1)"
     done
     answer=$(python_runs "$tree" <<<"$proof") || die "nothing is installed, the code does not work with $python: ${answer##*$'\n'}"
     # An administrator's copies follow an upgrade as links do.
@@ -517,6 +595,7 @@ install_plugins() {
             copies+=("$name")
         fi
     done
+    [[ $agent != no ]] || stop_agent
     remember_bin_dir "$stage" || die "nothing is installed, cannot write to $lib_dir"
     put_on_disk "$lib_dir" "$bin_dir"
     new_tree=""                       # from here on launchers may name it
@@ -527,13 +606,14 @@ install_plugins() {
         plugin_of "$file"
         if is_ours "$file" && ! is_part "${file##*/}" && ! is_part "$plugin"; then
             rm -f -- "$file"
-            printf 'removed %s, no longer part of pycni\n' "$file"
+            printf 'removed %s, no longer part of this installation\n' "$file"
         fi
     done
     be_current "$tree" "$stage" || die "cannot write to $lib_dir"
     put_on_disk "$bin_dir" "$lib_dir"
     remove_superseded
     printf 'pycni %s is installed in %s: %s\n' "$version" "$bin_dir" "${names[*]}"
+    [[ -z $missing ]] || printf '  note    calls start Python, though there is an agent: %s, then run install.sh again\n' "$missing"
     ((!${#copies[@]})) || printf '  copies  %s, now of this release, too\n' "${copies[*]}"
     [[ -z $answer ]] || printf '  note    %s: %s\n' "$python" "${answer##*$'\n'}"
     [[ -n $tools_python ]] || printf '  note    cnitool needs Python %s or newer; install one, then run install.sh again\n' "${oldest_tools/, /.}"
@@ -543,7 +623,7 @@ install_plugins() {
 # Install the packages that pyproject.toml calls "tools", each file by its hash. Only the packages of the virtual environment are used, so that it can
 # be renamed. A package without a wheel is built with the packages in that environment: pip would fetch build tools without a hash.
 install_tools() {
-    local made file word packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
+    local made file word pid packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
     [[ -n $tools_python ]] || die "the plugins are installed, the tools are not: they need Python ${oldest_tools/, /.} or newer"
     while read -r word _; do
         [[ $word != *==* ]] || packages+=("$word")
@@ -561,10 +641,93 @@ install_tools() {
     [[ ! -e $lib_dir/tools ]] || mv -T -- "$lib_dir/tools" "$old" || die "cannot replace $lib_dir/tools"
     mv -T -- "$made/tools" "$lib_dir/tools" || die "cannot write to $lib_dir"
     printf '  tools   %s (%s)\n' "$lib_dir/tools" "${packages[*]}"
+    agent_pid                         # if it runs, it was started without these libraries
+    [[ -z $pid ]] || kill -HUP "$pid" || true
+}
+
+# An agent of another bin dir is none of this run's business.
+agent_pid() { # -> pid, empty if no agent of this bin dir runs
+    local number word
+    pid=""
+    { read -r number <"$run_dir/lock" && [[ -r /proc/$number/cmdline ]]; } 2>/dev/null || return 0
+    while IFS= read -r -d '' word; do
+        [[ $word == /* ]] || word=/proc/$number/cwd/$word
+        [[ ! $word -ef $bin_dir/pycni-agent ]] || pid=$number
+    done <"/proc/$number/cmdline"
+}
+
+unit_text() {
+    local text path=\"${bin_dir//%/%%}/pycni-agent\"
+    text=$(<"$source_dir/shared/agent/pycni-agent.service")
+    printf '%s\n' "${text//"/opt/cni/bin/pycni-agent"/"$path"}"
+}
+
+has_unit() { # of this bin dir
+    [[ -f $unit && $(<"$unit") == *"=\"${bin_dir//%/%%}/pycni-agent\""* ]]
+}
+
+write_unit() { # TEXT
+    { printf '%s\n' "$1" >"$unit.new"; } 2>/dev/null || die "pycni is installed, its agent is not started: cannot write $unit"
+    put_on_disk "${unit%/*}"
+    mv -fT -- "$unit.new" "$unit"
+    run_systemctl daemon-reload
+}
+
+run_systemctl() { # ARGUMENT...
+    local error
+    error=$(systemctl --quiet "$@" 2>&1) || die "pycni is installed, its agent is not started: systemctl $*: ${error##*$'\n'}"
+}
+
+# No call fails while the agent starts or ends: a launcher that nobody answers starts Python. An administrator's `systemctl disable` holds.
+start_agent() {
+    local pid text libraries
+    agent_pid
+    if [[ ! -d /run/systemd/system ]]; then
+        [[ -n $pid ]] || printf '  agent   systemd does not run here: start %s/pycni-agent yourself, as root\n' "$bin_dir"
+    elif [[ -e $unit || -L $unit ]] && ! has_unit; then
+        printf '  agent   %s is not of this installation and stays: start %s/pycni-agent yourself\n' "$unit" "$bin_dir"
+    else
+        text=$(unit_text)
+        if [[ ! -e $unit ]]; then
+            write_unit "$text"
+            run_systemctl enable pycni-agent.service
+            if [[ -z $pid ]]; then
+                run_systemctl start pycni-agent.service
+                printf '  agent   started as pycni-agent.service\n'
+            fi
+        elif [[ $(<"$unit") != "$text" ]]; then
+            write_unit "$text"
+            pid=""
+            run_systemctl try-restart pycni-agent.service # only a new process has the new limits
+        fi
+    fi
+    if [[ -n $pid ]] && kill -HUP "$pid"; then
+        printf '  agent   process %s goes on with this release\n' "$pid"
+    fi
+    libraries=("$lib_dir"/tools/lib/python*/site-packages/prometheus_client)
+    [[ $tools == yes || ${#libraries[@]} != 0 ]] || printf '  note    the agent has no metrics without its library: run install.sh --with-tools\n'
+}
+
+stop_agent() {
+    local pid deadline=$((SECONDS + stop_seconds))
+    is_ours "$bin_dir/pycni-agent" || return 0
+    if [[ -d /run/systemd/system ]] && has_unit; then
+        systemctl --quiet disable --now pycni-agent.service || die "cannot stop pycni-agent.service"
+        rm -f -- "$unit"
+        systemctl daemon-reload || true
+    fi
+    agent_pid
+    [[ -z $pid ]] || kill -TERM "$pid" || true
+    while [[ -n $pid ]] && ((SECONDS < deadline)); do
+        sleep 0.1
+        agent_pid
+    done
+    [[ -e $run_dir/agent.sock ]] || { rm -f -- "$run_dir/lock" && rmdir -- "$run_dir"; } 2>/dev/null || true
 }
 
 uninstall_plugins() {
     local file old removed=() links=() remaining=()
+    stop_agent
     for file in "$bin_dir"/*; do
         if [[ -L $file ]] && is_ours "$(realpath -- "$file" 2>/dev/null)"; then
             links+=("${file##*/}")
@@ -618,6 +781,8 @@ while (($#)); do
         --force) force=yes ;;
         --demo) demo=yes ;;
         --with-tools) tools=yes ;;
+        --agent) agent=yes ;;
+        --no-agent) agent=no ;;
         --uninstall) action=uninstall ;;
         --help | -h)
             usage
@@ -626,7 +791,7 @@ while (($#)); do
     esac
     shift
 done
-[[ $action == install || $demo$tools == nono ]] || die "--demo and --with-tools exclude --uninstall" 2
+[[ $action == install || $demo$tools$agent == nono ]] || die "--demo, --with-tools, --agent and --no-agent exclude --uninstall" 2
 clean_path --bin-dir "$bin_dir"
 bin_dir=$path
 clean_path --lib-dir "$lib_dir"
@@ -654,6 +819,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 { sweep "$bin_dir" && sweep "$lib_dir"; } || die "cannot remove what an earlier run left in $bin_dir and $lib_dir"
 "${action}_plugins"
+[[ $action == uninstall || $agent != yes ]] || start_agent
 [[ $tools == no ]] || install_tools
 if [[ $demo == yes ]]; then
     clean_up

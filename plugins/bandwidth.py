@@ -140,7 +140,7 @@ def _remove_stale_ifb(host: Netlink, owner: Owner) -> None:
     ifb = links.get(host, owner.ifb)
     link = _find_host_end(host, owner, None) if ifb else None
     if ifb and link and ifb["index"] not in shaping.redirections(TrafficControl(), link["index"]).values():
-        links.delete(host, owner.ifb)
+        links.delete_index(host, ifb["index"])
 
 
 def _find_host_end(host: Netlink, owner: Owner, pod_netns: Netns | None) -> Message | None:
@@ -270,7 +270,7 @@ def delete(call: Call) -> None:
         # Delete the redirection before the ifb: packets redirected to a deleted ifb are dropped.
         shaping.remove_limits(TrafficControl(), link["index"], {ifb["index"]} if ifb else set())
     if ifb is not None:
-        links.delete(host, ifb["IFLA_IFNAME"])
+        links.delete_index(host, ifb["index"])
 
 
 def gc(call: Call) -> None:

@@ -4,13 +4,16 @@ The kernel answers some requests only when it has freed what they deleted: it wa
 are complete long before. A child sends such a request, or closes such a socket, and waits in the place of the call.
 The kernel finishes the work even if the child is killed.
 
-Only the executables fork, because they have one thread and exit at once: the child's next parent is the node's init
-process. In any other process, as in one that uses the library, nothing is handed over.
+Only the executables fork, because they have one thread and exit at once. The child is then init's to reap, or that of
+the nearest ancestor that is a subreaper. Some containers run a program as init that reaps nothing: each child would
+stay as a zombie. Nothing is forked there, nor in any other process, such as one that uses the library.
 """
 
 from __future__ import annotations
 
 import posix
+
+from shared import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from shared.sockets import native
 
 DESCRIPTORS = 1 << 10  # the child closes those below; a call has a few dozen
+INIT_STATUS = "/proc/1/status"
+STATUS_BYTES = 1 << 14
+SIGNAL_MASKS = (b"SigBlk", b"SigIgn", b"SigCgt")
 
 is_executable = False  # launch sets it
 _retained: list[native.socket] = []
@@ -27,13 +33,18 @@ _deleting: list[native.socket] = []  # those with deletions since the last fork
 
 
 def retain(socket: native.socket) -> None:
-    """Keep a netfilter socket open until the exit: closing one waits until the kernel has freed deleted objects."""
-    _retained.append(socket)
+    """Keep a netfilter socket open until the exit: closing one waits until the kernel has freed deleted objects.
+
+    Only an executable keeps it. In any other process an open socket would keep its network namespace from ending.
+    """
+    if is_executable:
+        _retained.append(socket)
 
 
 def release(socket: native.socket) -> None:
-    """Forget a socket that was retained, before its owner closes it."""
-    _retained.remove(socket)
+    """Let go of a socket if it was retained, before its owner closes it."""
+    if socket in _retained:
+        _retained.remove(socket)
 
 
 def close_all() -> None:
@@ -46,7 +57,8 @@ def close_all() -> None:
 
 def note_deletions(socket: native.socket) -> None:
     """Note that a transaction deleted objects of nf_tables: the next close of any retained socket waits."""
-    _deleting.append(socket)
+    if socket in _retained:
+        _deleting.append(socket)
 
 
 def start(task: Callable[[], object], *needed: int) -> bool:
@@ -55,7 +67,7 @@ def start(task: Callable[[], object], *needed: int) -> bool:
     The child closes all other descriptors: the runtime waits for the end of stdout and stderr, and a lock is held until
     its last descriptor is closed. It ignores the task's errors.
     """
-    if not is_executable:
+    if not is_executable or not _does_init_reap():
         return False
     try:
         child = posix.fork()
@@ -69,6 +81,21 @@ def start(task: Callable[[], object], *needed: int) -> bool:
             posix._exit(0)
     _deleting.clear()  # the child closes the retained sockets last, unless it ends before the call
     return True
+
+
+def _does_init_reap() -> bool:
+    """Return True if init ignores SIGCHLD, handles it or waits for it: its ended children vanish then.
+
+    A program that does none of this, such as `sleep`, is not made to be init.
+    """
+    try:
+        descriptor = posix.open(INIT_STATUS, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:  # /proc is hidden
+        return False
+    lines = posix.read(descriptor, STATUS_BYTES).split(b"\n")
+    posix.close(descriptor)
+    masks = [int(line.partition(b":")[2], 16) for line in lines if line.startswith(SIGNAL_MASKS)]
+    return any(mask >> (signals.SIGCHLD - 1) & 1 for mask in masks)
 
 
 def _close_others(kept: Iterable[int]) -> None:

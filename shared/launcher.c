@@ -62,7 +62,7 @@ static int read_place(void)
 	plugin = string_after(text);
 	tree = string_after(plugin);
 	python = string_after(tree);
-	return text[0] == '\n' && *plugin && *tree == '/' && *python == '/';
+	return *plugin && *tree == '/' && *python == '/';
 }
 
 static void print(int descriptor, const char *text)
@@ -146,6 +146,7 @@ static void pass_on_signal(int number)
 	errno = saved;
 }
 
+/* Signals are blocked meanwhile. */
 static void pass_on_signals(void)
 {
 	static const int numbers[] = { SIGTERM, SIGINT, SIGHUP };
@@ -153,8 +154,8 @@ static void pass_on_signals(void)
 
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
 		/* A signal that the caller ignores stays ignored, as nohup wants it. */
-		if (!sigaction(numbers[i], NULL, &inherited) && inherited.sa_handler != SIG_IGN)
-			sigaction(numbers[i], &passing, NULL);
+		if (!sigaction(numbers[i], &passing, &inherited) && inherited.sa_handler == SIG_IGN)
+			sigaction(numbers[i], &inherited, NULL);
 }
 
 static int send_go(int directory)
@@ -215,13 +216,13 @@ static void count_fall_back(void)
 
 static _Noreturn void execute_interpreter(void)
 {
-	char launcher[PLACE_BYTES + sizeof "/launcher"], details[MAX_ERROR_BYTES], flags[] = "-IS";
+	char launcher[PLACE_BYTES + sizeof "/launcher"], details[MAX_ERROR_BYTES];
 	const char *verb = getenv("CNI_COMMAND"), *missing = launcher;
 
 	snprintf(launcher, sizeof launcher, "%s/launcher", tree);
 	/* Without the file the interpreter would end with a text that is no answer. */
 	if (!access(launcher, R_OK)) {
-		char *arguments[] = { python, flags, launcher, plugin, NULL };
+		char flags[] = "-IS", *arguments[] = { python, flags, launcher, plugin, NULL };
 		execve(python, arguments, environ);
 		missing = python;
 	}

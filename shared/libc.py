@@ -7,6 +7,10 @@ try:
 except ImportError:
     _ctypes = None  # type: ignore[assignment]
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def call(function: str, *arguments: int) -> int:
     """Call a C function with integer arguments. Raise OSError with its errno if it returns -1."""
@@ -20,6 +24,19 @@ def call(function: str, *arguments: int) -> int:
             return answer
     # the private call loses errno: repeat the call with the public module to get it
     return _slow_call(function, *arguments)
+
+
+def advise(ranges: Iterable[tuple[int, int]], advice: int) -> None:
+    """Call madvise(2) for memory of this process, each range an address and a number of bytes. Ignore errors."""
+    if _ctypes is None:
+        return
+
+    class Long(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001  (`call` cuts integers to 32 bits)
+        _type_ = "L"
+
+    address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "madvise")  # type: ignore[arg-type]
+    for start, length in ranges:
+        _ctypes.call_function(address, (Long(start), Long(length), advice))
 
 
 def _slow_call(function: str, *arguments: int) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 native = _signal  # for the agent, which handles more signals than a call
-SIGKILL = _signal.SIGKILL
+SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
 TICK = 1.0  # seconds
 SOONEST = 0.001  # seconds; a timer of 0 would be off, and the deadline may be over already
 

@@ -13,4 +13,10 @@ else:
     except (ImportError, AttributeError):
         import socket as native
 
-__all__ = ["native"]
+__all__ = ["accept", "native"]
+
+
+def accept(listener: native.socket) -> native.socket:
+    """Return the next connection of a listening socket. Raise OSError."""
+    descriptor, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+    return native.socket(listener.family, listener.type, listener.proto, descriptor)

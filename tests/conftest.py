@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from hypothesis import settings
 
 from tests.firewalld import Firewalld
 from tests.node import Network
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, run_installer
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE_BIN = "/usr/lib/cni"
@@ -23,20 +22,24 @@ settings.register_profile("suite", deadline=None, print_blob=True)
 settings.load_profile("suite")
 
 
+def install(directory: Path, *options: str) -> Path:
+    """Install this tree; return the bin directory."""
+    done = run_installer(directory, *options)
+    if done.returncode:
+        pytest.fail(f"install.sh: status {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
+    return directory / "bin"
+
+
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install this tree; return the bin directory."""
-    directory = tmp_path_factory.mktemp("installed")
-    bin_dir = directory / "bin"
-    done = subprocess.run(
-        [ROOT / "install.sh", "--bin-dir", bin_dir, "--lib-dir", directory / "lib"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        pytest.fail(f"install.sh: status {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
-    return bin_dir
+    return install(tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="session")
+def installed_with_agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install this tree and its agent; return the bin directory."""
+    return install(tmp_path_factory.mktemp("with-agent"), "--agent")
 
 
 @pytest.fixture

@@ -325,6 +325,13 @@ class PretendHost:
         }
 
 
+def run_installer(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Install this tree into `bin` and `lib` of a directory of the machine, from a host where no systemd runs."""
+    directories = ("--bin-dir", f"{directory}/bin", "--lib-dir", f"{directory}/lib")
+    with PretendHost() as host:
+        return host.run(f"{TREE}/install.sh", *directories, *options, check=False, timeout=60)
+
+
 def _tool(name: str) -> str:
     """Return the absolute path of a program, so that it is found with any environment of the command inside."""
     path = shutil.which(name, path=PATH)

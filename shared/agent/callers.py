@@ -66,11 +66,22 @@ def examine(connection: socket.socket, own: Rights) -> Rights:
         raise Refused("another group")
     if process == 0:
         raise Refused(PLACES["ns/pid"])
+    found = _look(process, connection)
+    for name, place in own.places.items():
+        if found.places[name] != place:
+            raise Refused(PLACES[name])
+    if own.capabilities & ~found.capabilities:
+        raise Refused("fewer capabilities")
+    return found
+
+
+def _look(process: int, connection: socket.socket) -> Rights:
+    """Return the rights of the caller, and not of another process to which its number has gone. Raise Refused."""
     handle = _handle(connection)
     try:
         found = Rights(str(process))
         if handle >= 0:
-            signal.pidfd_send_signal(handle, 0)  # its number has not gone to another process meanwhile
+            signal.pidfd_send_signal(handle, 0)
     except (ProcessLookupError, FileNotFoundError):
         raise Refused(GONE) from None
     except OSError as error:
@@ -78,11 +89,6 @@ def examine(connection: socket.socket, own: Rights) -> Rights:
     finally:
         if handle >= 0:
             posix.close(handle)
-    for name, place in own.places.items():
-        if found.places[name] != place:
-            raise Refused(PLACES[name])
-    if own.capabilities & ~found.capabilities:
-        raise Refused("fewer capabilities")
     return found
 
 

@@ -7,6 +7,7 @@ from time import monotonic
 
 from shared.agent.callers import CREDENTIALS_BYTES
 from shared.agent.protocol import CONTROL_BYTES
+from shared.sockets import accept
 from shared.sockets import native as socket
 
 TYPE_CHECKING = False
@@ -50,10 +51,9 @@ class Control:
 
     def _accept(self) -> None:
         try:
-            descriptor, _ = self.listener._accept()  # type: ignore[attr-defined]
+            client = accept(self.listener)
         except OSError:  # EAGAIN: it has left; EMFILE: the next look finds it again
             return
-        client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)
         client.setblocking(False)
         _, user, _ = memoryview(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS_BYTES)).cast("i")
         if user != posix.geteuid():
@@ -61,7 +61,7 @@ class Control:
             return
         if len(self.clients) >= MOST_CLIENTS:
             self._drop(next(iter(self.clients)))
-        self.clients[descriptor] = client, monotonic() + CLIENT_SECONDS
+        self.clients[client.fileno()] = client, monotonic() + CLIENT_SECONDS
 
     def _answer(self, client: socket.socket) -> None:
         try:

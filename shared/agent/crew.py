@@ -6,7 +6,6 @@ import gc
 import posix
 from time import monotonic
 
-from shared.agent import warm_up
 from shared.agent.pause import Pause
 from shared.agent.worker import DISMISSAL, Worker
 from shared.signals import native as signal
@@ -30,6 +29,7 @@ class Crew:
         self.make = make
         self.workers: dict[int, str] = {}
         self.strangers = strangers
+        self.forks = 0
         self.pause = Pause(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
     def count(self, *states: str) -> int:
@@ -45,6 +45,7 @@ class Crew:
         """Fork the workers that are missing, unless there is a pause."""
         while self.count(WARMING, IDLE) < self.wanted and monotonic() >= self.pause.until:
             server = posix.getpid()
+            self.forks += 1
             try:
                 process = posix.fork()
             except OSError as error:  # EAGAIN: a limit of processes; ENOMEM
@@ -66,7 +67,7 @@ class Crew:
             worker = self.make()
             worker.obey(server)
             gc.disable()
-            warm_up.touch()
+            worker.prepare(self.forks)
             worker.report("ready")
             worker.run()
         except BaseException as error:  # noqa: BLE001  (it must not go on as a second server)

@@ -1,16 +1,15 @@
-"""The messages between a launcher and a worker; shared/launcher.c has the same constants.
+"""The messages between a launcher and a worker, as shared/launcher.c has them.
 
-The launcher connects to SOCKET, of type SOCK_SEQPACKET, and sends one message of at most REQUEST_BYTES: MAGIC, the
-launcher's tree, the plugin's name, then each string of its environment. A NUL ends each of them. The message brings
-DESCRIPTORS: standard input, output and error, the working directory (O_PATH), and the writing end of a pipe.
+The launcher connects to SOCKET, of type SOCK_SEQPACKET. There are four messages:
 
-A worker answers with one byte, TAKEN or DECLINED, within ANSWER_SECONDS. After that time the launcher shuts down its
-receiving side: the worker's answer then fails with EPIPE, and the launcher executes the call. The worker starts the
-call only after TAKEN was sent, so a call runs exactly once.
+1. launcher: the request: MAGIC, the launcher's tree, the plugin's name, and its environment; each string with its NUL
+2. worker: TAKEN or DECLINED, within ANSWER_SECONDS
+3. launcher: GO, with DESCRIPTORS: standard input, output and error, and the working directory (O_PATH)
+4. worker: the exit status, one byte
 
-At the call's end the worker writes the exit status into the pipe, as one byte. The pipe's end without a byte means that
-the worker died. Once the call is taken, SIGTERM to the launcher shuts down its sending side. The worker handles this,
-and the end of the connection, like SIGTERM.
+The worker begins the call when it has GO. So the launcher alone decides who does the call, by sending GO, and a call
+runs exactly once. From then on SIGTERM to the launcher shuts down its sending side. The worker handles this, and the
+end of the connection, like SIGTERM. A connection that ends without a status means that the worker died.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ FALLBACKS = f"{DIRECTORY}/fallbacks"  # a launcher that executes its call append
 MAGIC = b"pycni 1"
 TAKEN = b"T"
 DECLINED = b"D"
-DESCRIPTORS = 5  # standard input, output and error, the working directory, the pipe for the exit status
+GO = b"G"
+DESCRIPTORS = 4  # standard input, output and error, the working directory
 ANSWER_SECONDS = 0.2  # the launcher waits this long for TAKEN
 REQUEST_BYTES = 1 << 18  # more than a socket's default send buffer holds
 

@@ -20,6 +20,7 @@ from shared.agent.control import Control
 from shared.agent.counts import Counts
 from shared.agent.crew import BUSY, IDLE, Crew
 from shared.agent.duties import Duties
+from shared.agent.pages import Pages
 from shared.agent.worker import Worker
 from shared.cni import suite
 from shared.cni.fastjson import dumps, loads
@@ -39,19 +40,40 @@ READ_BYTES = 1 << 16
 OPERATOR_ROOMS = ("agent", "build", "cli", "runtime")  # of `shared`, which calls have no use for
 
 
-def main(tree: str, plugins: dict[str, str], bin_dir: str) -> NoReturn:
-    """Run the agent of the installation in `tree`; `plugins` are the modules of its executables."""
+def main(tree: str, plugins: dict[str, str]) -> NoReturn:
+    """Run the agent of the installation in `tree`; `plugins` are the modules of its executables.
+
+    The running script is the file that an upgrade executes, and it is in the directory of the executables.
+    """
     suite.plugins, suite.tree = plugins, tree
+    if len(sys.argv) > 1:
+        posix._exit(_answer_argument(sys.argv[1]))
     status = 1
     try:
+        program = sys.argv[0] if sys.argv[0].startswith("/") else f"{posix.getcwd()}/{sys.argv[0]}"
         _prepare_process()
         _load_all(tree)
-        server = Server(bin_dir, loads(posix.environ.pop(HANDED, b"{}")))
+        server = Server(program, loads(posix.environ.pop(HANDED, b"{}")))
         server.run()
         status = 0
     except (place.Unusable, ValueError, OSError) as error:
         complain(f"agent: {error}")
     posix._exit(status)
+
+
+def _answer_argument(argument: str) -> int:
+    """Print the release, or the usage. Return the exit status."""
+    if argument != "version":
+        complain(f"agent: unknown argument {argument}; it takes none, or `version`, and runs until SIGTERM")
+        return 2
+    posix.write(1, f"{_release()}\n".encode())
+    return 0
+
+
+def _release() -> str:
+    """Return the release, which the tree's name has before its digest."""
+    name = suite.tree.rpartition("/")[2]
+    return name.rpartition("-")[0] or name
 
 
 def _prepare_process() -> None:
@@ -88,9 +110,9 @@ def _subdirectories(path: str) -> list[str]:
 class Server:
     """The agent's state."""
 
-    def __init__(self, bin_dir: str, handed: dict[str, Any]) -> None:
+    def __init__(self, program: str, handed: dict[str, Any]) -> None:
         """Take over the sockets and children of the agent before, or begin. Raise Unusable, ValueError, OSError."""
-        self.bin_dir = bin_dir
+        self.program = program
         self.settings = settings.read()
         if handed:
             self.lock = handed["lock"]
@@ -101,6 +123,7 @@ class Server:
         else:
             place.prepare()
             self.lock = place.lock()
+            place.sweep()
             self.listener, control = place.listen(protocol.SOCKET), place.listen(protocol.CONTROL_SOCKET)
             place.begin_count()
             self.reports, self.reporting = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
@@ -112,10 +135,11 @@ class Server:
         strangers = {process: BUSY if is_busy else IDLE for process, is_busy in handed.get("workers", ())}
         self.crew = Crew(self.settings.workers, self._make_worker, strangers)
         self.duties = Duties(
-            f"{bin_dir}/cnitool", is_wanted=self.settings.has_duties, predecessor=handed.get("duties", 0)
+            f"{program.rpartition('/')[0]}/cnitool",
+            is_wanted=self.settings.has_duties,
+            predecessor=handed.get("duties", 0),
         )
         self.rights = Rights("self")
-        self.buffer = bytearray(protocol.REQUEST_BYTES)
         self.rest = b""  # a report that has not been read to its end
         self.stops_at = 0.0  # on the monotonic clock; 0: not stopping
         self.has_to_stop = self.has_to_upgrade = False
@@ -126,10 +150,11 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGTERM."""
-        warm_up.learn()
+        warm_up.play_all()
         gc.collect()
         gc.freeze()
         gc.enable()  # for the server alone
+        self.pages = Pages()
         signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
         for number in HANDLED:
             signal.signal(number, self._handle)
@@ -232,12 +257,11 @@ class Server:
         for descriptor in (self.reports, self.waking, self.wakeup, self.lock, *self.control.descriptors()):
             posix.close(descriptor)
         self.duties.close_pipe()
-        return Worker(self.listener, self.reporting, self.rights, self.buffer)
+        return Worker(self.listener, self.reporting, self.rights, self.pages)
 
     def _document(self) -> bytes:
-        release, _, _ = suite.tree.rpartition("/")[2].rpartition("-")
         return self.counts.document(
-            release=release or suite.tree.rpartition("/")[2], tree=suite.tree, pid=posix.getpid(),
+            release=_release(), tree=suite.tree, pid=posix.getpid(),
             workers={"idle": self.crew.count(IDLE), "busy": self.crew.count(BUSY)},
             fallbacks=place.count_fallbacks(),
             duties={"pid": self.duties.process or None, "restarts": self.duties.restarts},
@@ -263,11 +287,10 @@ class Server:
         }  # fmt: skip
         for descriptor in self._inherited(control):
             posix.set_inheritable(descriptor, True)
-        program = f"{self.bin_dir}/pycni-agent"
         try:
-            posix.execve(program, [program], {**posix.environ, HANDED: dumps(handed, "").encode()})
+            posix.execve(self.program, [self.program], {**posix.environ, HANDED: dumps(handed, "").encode()})
         except OSError as error:
-            complain(f"agent: {program} cannot be executed, the agent goes on as before: {error.strerror}")
+            complain(f"agent: {self.program} cannot be executed, the agent goes on as before: {error.strerror}")
         for descriptor in self._inherited(control):
             posix.set_inheritable(descriptor, False)
         self.duties.is_wanted = self.settings.has_duties

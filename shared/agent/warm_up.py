@@ -1,8 +1,7 @@
-"""Touch the memory that calls use, before a call comes.
+"""Play calls that must fail, in the server, before workers are forked from it.
 
-A forked process shares its parent's memory until it writes to it: each first write to a page costs a page fault. Calls
-that must fail, and questions to the kernel, write to most of the pages that a real call does. They change nothing:
-no file, lock, link or line of a log.
+From Python 3.11, code becomes faster when it has run a few times: workers inherit that. A play changes nothing: it
+leaves no file, lock, link or line of a log, and a worker begins its call with the same state as without it.
 """
 
 from __future__ import annotations
@@ -15,21 +14,14 @@ from shared.cni.fastjson import dumps
 from shared.undo import Undo
 
 NOWHERE = "/proc/self/fd/pycni"  # a path that cannot exist
+TIMES = 12
 
 
-LESSONS = 12  # from Python 3.11, code becomes faster after a few runs
-
-
-def learn() -> None:
-    """Play in the server, so that all workers share what the interpreter learns about the code."""
-    for _ in range(LESSONS):
-        touch()
-
-
-def touch() -> None:
-    """Play a call of each plugin that fails."""
-    for name, module in suite.plugins.items():
-        _play(name, module)
+def play_all() -> None:
+    """Play an ADD of each plugin."""
+    for _ in range(TIMES):
+        for name, module in suite.plugins.items():
+            _play(name, module)
     del steps.begun[1:]
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import posix
+import select
 from time import monotonic
 
-from shared import handover, libc, signals, steps
+from shared import handover, libc, signals, sockets, steps
 from shared.agent import callers, protocol
 from shared.cni import plugin, suite
 from shared.cni.call import NEEDS
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from shared.agent.callers import Rights
+    from shared.agent.pages import Pages
 
 REQUEST_SECONDS = 1  # a caller that sends nothing for so long is dropped
 DISMISSAL = signal.SIGUSR1  # ends a worker, unless a call is in progress
@@ -40,11 +42,12 @@ class Dropped(Exception):
 class Worker:
     """A forked process that waits for a call."""
 
-    def __init__(self, listener: socket.socket, reports: int, rights: Rights, buffer: bytearray) -> None:
+    def __init__(self, listener: socket.socket, reports: int, rights: Rights, pages: Pages) -> None:
         self.listener = listener
         self.reports = reports
         self.rights = rights
-        self.buffer = buffer
+        self.pages = pages
+        self.buffer = bytearray(protocol.REQUEST_BYTES)
         self.is_dismissed = False
 
     def report(self, kind: str, text: str = "") -> None:
@@ -64,16 +67,22 @@ class Worker:
     def _note_dismissal(self, _number: int, _frame: FrameType | None) -> None:
         self.is_dismissed = True
 
+    def prepare(self, number: int) -> None:
+        """Make ready for a call that comes later. If one is waiting, it costs less without this."""
+        waiting = select.poll()
+        waiting.register(self.listener.fileno(), select.POLLIN)
+        if not waiting.poll(0):
+            self.pages.copy(number)
+
     def run(self) -> NoReturn:
         """Wait for calls, decline those that this worker cannot serve, serve one."""
         while True:
-            descriptor, _ = self.listener._accept()  # type: ignore[attr-defined]
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)
+            connection = sockets.accept(self.listener)
             began = monotonic()
             received: list[int] = []
             try:
                 request, umask = self._admit(connection, received)
-                self._take(connection)
+                self._take(connection, received)
                 self._serve(connection, request, received, umask, began)
             except callers.Refused as refusal:
                 _send(connection, protocol.DECLINED)
@@ -83,16 +92,21 @@ class Worker:
             for one in received:
                 posix.close(one)
             connection.close()
+            signal.signal(DISMISSAL, signal.SIG_DFL)
+            if self.is_dismissed:
+                posix._exit(0)
 
     def _admit(self, connection: socket.socket, received: list[int]) -> tuple[protocol.Request, int]:
         """Read a request that this worker can serve, and return it with the caller's umask. Raise Refused, Dropped."""
+        limit = timeval(REQUEST_SECONDS, is_64_bit=socket.SO_RCVTIMEO == SO_RCVTIMEO_NEW)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         message = self._receive(connection, received)
+        if received:  # they travel with GO, and not before
+            raise callers.Refused(UNREADABLE)
         try:
             request = protocol.Request(message)
         except protocol.Malformed:
             raise callers.Refused(UNREADABLE) from None
-        if len(received) != protocol.DESCRIPTORS:
-            raise callers.Refused(UNREADABLE)
         if request.tree.decode(errors="replace") != suite.tree:
             raise callers.Refused("another release")
         if request.plugin.decode(errors="replace") not in suite.plugins:
@@ -102,31 +116,40 @@ class Worker:
         return request, callers.examine(connection, self.rights).umask
 
     def _receive(self, connection: socket.socket, received: list[int]) -> bytes:
-        """Return the caller's message, and add its descriptors to `received`."""
-        limit = timeval(REQUEST_SECONDS, is_64_bit=socket.SO_RCVTIMEO == SO_RCVTIMEO_NEW)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        """Return the caller's next message, and add its descriptors to `received`. Raise Refused, Dropped."""
         try:
             length, parts, flags, _ = connection.recvmsg_into(
                 [self.buffer], socket.CMSG_LEN(4 * protocol.DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
             )
-        except OSError:  # EAGAIN: nothing came; ECONNRESET
+        except OSError:  # EAGAIN: nothing came in time; ECONNRESET
             raise Dropped from None
+        came: list[int] = []
         for level, kind, data in parts:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                received += memoryview(data[: len(data) // 4 * 4]).cast("i")
-        if not length and not received:
+                came += memoryview(data[: len(data) // 4 * 4]).cast("i")
+        received += came
+        if not length:
             raise Dropped
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise callers.Refused(UNREADABLE)
         return bytes(memoryview(self.buffer)[:length])
 
-    def _take(self, connection: socket.socket) -> None:
-        """Take the call: from here on this worker cannot be dismissed. Raise Dropped if the caller has given up."""
+    def _take(self, connection: socket.socket, received: list[int]) -> None:
+        """Take the call, unless the caller has given up: raise Dropped. From now on this worker cannot be dismissed.
+
+        If GO does not come in time, shut down first, then look again: it comes by then, or can never be sent.
+        """
         signal.signal(DISMISSAL, self._note_dismissal)
         if not _send(connection, protocol.TAKEN):  # the caller executes the call
-            signal.signal(DISMISSAL, signal.SIG_DFL)
-            if self.is_dismissed:
-                posix._exit(0)
+            raise Dropped
+        try:
+            message = self._receive(connection, received)
+        except Dropped:
+            connection.shutdown(socket.SHUT_RD)
+            message = self._receive(connection, received)
+        except callers.Refused:
+            raise Dropped from None
+        if message != protocol.GO or len(received) != protocol.DESCRIPTORS:
             raise Dropped
         self.report("taken")
         self.listener.close()
@@ -134,13 +157,13 @@ class Worker:
     def _serve(
         self, connection: socket.socket, request: protocol.Request, received: list[int], umask: int, began: float
     ) -> NoReturn:
-        """Serve the call, hand over its exit status, and end."""
+        """Serve the call, send its exit status, and end."""
         steps.begun[:] = [(steps.START, began)]
         _follow(connection)
         for standard, descriptor in enumerate(received[:3]):
             posix.dup2(descriptor, standard)
         posix.fchdir(received[3])
-        for descriptor in received[:4]:
+        for descriptor in received:
             posix.close(descriptor)
         posix.umask(umask)
         posix.environ.clear()
@@ -149,16 +172,17 @@ class Worker:
         name = request.plugin.decode()
         code = plugin.serve(suite.plugins[name])
         posix.closerange(0, 3)  # the runtime waits until nobody can write to its pipes any more
-        _finish(received[4], 1 if code else 0)
+        _send(connection, b"\1" if code else b"\0")
         verb = request.environment.get(b"CNI_COMMAND", b"").decode(errors="replace")
         seconds = round(monotonic() - began, 6)
         record = {"plugin": name, "verb": verb if verb in NEEDS else "", "code": code, "seconds": seconds}
         self.report("done", dumps(record, ""))
+        self.pages.note()
         posix._exit(0)
 
 
 def _send(connection: socket.socket, answer: bytes) -> bool:
-    """Answer the caller. Return False if it has left, or does not wait for the answer any more."""
+    """Send to the caller. Return False if it has left."""
     try:
         connection.send(answer, socket.MSG_DONTWAIT)
     except OSError:  # EPIPE, ECONNRESET
@@ -180,10 +204,3 @@ def _follow(connection: socket.socket) -> None:
     except OSError:  # ECONNRESET
         pass
     posix.kill(posix.getpid(), signal.SIGTERM)  # it came before
-
-
-def _finish(pipe: int, status: int) -> None:
-    try:
-        posix.write(pipe, bytes([status]))
-    except OSError:  # EPIPE: the launcher has been killed
-        return

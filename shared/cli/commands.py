@@ -46,6 +46,7 @@ the error."""
 
 DOCTOR_EPILOG = f"""doctor checks:
   - the configurations, and the plugins that they name
+  - the agent, if it is installed
   - the kernel's features, sysctls and packet filters
   - links, addresses, MTUs and routes on the host and in its pods
   - host-local's leases, and the runtime's cache in {CACHE_DIR}/results

@@ -137,12 +137,9 @@ def _look(call: Call, kind: str) -> str:
 def _own_module(path: str) -> str:
     """Return the module that an executable of this installation starts; empty if it must be executed."""
     try:
-        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-        text = posix.read(descriptor, suite.LAUNCHER_BYTES)
-        posix.close(descriptor)
+        tree, plugin = suite.launched(path) or ("", "")
     except OSError:
         return ""
-    tree, plugin = suite.launched(text) or ("", "")
     # the launcher of another installation, and a reference plugin of the same name, must be executed
     return suite.plugins.get(plugin, "") if tree == suite.tree else ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 plugins: dict[str, str] = {}  # executable: module
 tree = ""  # the directory that stands in each launcher
 
@@ -10,19 +12,34 @@ NODE_CONFIG = "/etc/cni/pycni.json"
 LOG_BYTES, LEAST_LOG_BYTES, LARGEST_LOG_BYTES = 10 << 20, 4096, 1 << 40
 LOGS_KEPT = 2
 
-LAUNCHER_BYTES = 8192  # the mark must be in the first bytes of a file
-MARK = b"\n# pycni launcher: "  # install.sh writes it, with plugin and tree, as the second line of a launcher
+LAUNCHER_BYTES = 8192  # the mark must be in the first bytes of a script, or in the last ones of a compiled program
+MARK = b"\n# pycni launcher: "  # install.sh writes it, with plugin and tree: a script's second line, a program's last
+ELF = b"\x7fELF"
 
 
-def launched(text: bytes) -> tuple[str, str] | None:
+def launched(path: str) -> tuple[str, str] | None:
     """Return the tree and the plugin that a launcher names, None for any other file.
 
-    `text` is the beginning of the file; its name is not evidence. The plugin is empty in launchers of release 0.1.0.
+    The file's name is not evidence. The plugin is empty in launchers of release 0.1.0. Raise OSError.
     """
-    first, mark, rest = text.partition(MARK)
+    first, mark, rest = _read_head(path).partition(MARK)
     line, end, _ = rest.partition(b"\n")
-    subject, place, path = line.rpartition(b"the code is in ")
+    subject, place, tree = line.rpartition(b"the code is in ")
     if b"\n" in first or not (mark and end and place):
         return None
     plugin = subject[:-2] if subject.endswith(b"; ") and b" " not in subject[:-2] else b""
-    return path.decode(errors="surrogateescape"), plugin.decode(errors="replace")
+    return tree.decode(errors="surrogateescape"), plugin.decode(errors="replace")
+
+
+def _read_head(path: str) -> bytes:
+    """Return the beginning of a script, or the last line of a compiled program with the newline before it."""
+    descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        head = posix.read(descriptor, LAUNCHER_BYTES)
+        if not head.startswith(ELF):
+            return head
+        length = posix.fstat(descriptor).st_size
+        tail = posix.pread(descriptor, LAUNCHER_BYTES, max(length - LAUNCHER_BYTES, 0))
+        return tail[tail.rfind(b"\n", 0, -1) :]
+    finally:
+        posix.close(descriptor)

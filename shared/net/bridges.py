@@ -13,7 +13,6 @@ from shared.net.wire import (
     IFF_UP,
     NLM_F_CREATE,
     NLM_F_EXCL,
-    RTM_DELLINK,
     RTM_GETLINK,
     RTM_NEWLINK,
 )
@@ -322,7 +321,7 @@ def remove_if_new(netlink: Netlink, name: str, uplinks: Ports) -> None:
     bridge = links.get(netlink, name)
     is_new = bridge is not None and bridge.get("IFLA_IFALIAS") == NEW_ALIAS
     if bridge is not None and is_new and not has_other_ports(netlink, bridge["index"], *uplinks):
-        netlink.request(RTM_DELLINK, {"index": bridge["index"]}, 0, (errno.ENODEV,))
+        links.delete_index(netlink, bridge["index"])
 
 
 def note_attached(netlink: Netlink, undo: Undo, bridge: Message, own: Ports) -> None:
@@ -344,7 +343,7 @@ def _remove_if_unfinished(netlink: Netlink, name: str, mac: str, own: Ports) -> 
     bridge = links.get(netlink, name)
     is_unfinished = bridge is not None and bridge["IFLA_ADDRESS"] == mac and not bridge["flags"] & IFF_UP
     if bridge is not None and is_unfinished and not has_other_ports(netlink, bridge["index"], *own):
-        netlink.request(RTM_DELLINK, {"index": bridge["index"]}, 0, (errno.ENODEV,))
+        links.delete_index(netlink, bridge["index"])
 
 
 def _set_back_unless_used(netlink: Netlink, before: Message, changed: int, own: Ports) -> None:

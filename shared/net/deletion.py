@@ -15,16 +15,13 @@ from shared.net import messages
 from shared.net.netlink import KERNEL, NETLINK_ADD_MEMBERSHIP, SOL_NETLINK, TICK_SECONDS, Netlink
 from shared.net.wire import AF_UNSPEC, NLMSG_ERROR, RTM_DELLINK, RTNLGRP_LINK
 
-try:
-    from _struct import unpack_from
-except ImportError:
-    from struct import unpack_from
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from shared.net.netlink import Request
+
+LINK_HEADER_BYTES = 16  # struct ifinfomsg in linux/rtnetlink.h
 
 
 def is_reported(request: Request, indexes: Iterable[int]) -> bool:
@@ -79,7 +76,9 @@ class _Deletion(Netlink):
                 if failure:
                     raise failure
                 return True
-            # Before its end, a port's link leaves its bridge, which is a message of AF_BRIDGE.
-            if kind == RTM_DELLINK and body[start] == AF_UNSPEC:
-                self.waiting.discard(unpack_from("=i", body, start + 4)[0])
+            if kind == RTM_DELLINK:
+                link = messages.decode(kind, body, start, start + LINK_HEADER_BYTES, self.tables)
+                # Before its end, a port's link leaves its bridge, which is a message of AF_BRIDGE.
+                if link["family"] == AF_UNSPEC:
+                    self.waiting.discard(link["index"])
         return False

@@ -124,14 +124,18 @@ def set_down_if_exists(netlink: Netlink, name: str) -> None:
 def delete(netlink: Netlink, name: str) -> bool:
     """Delete a link, and a veth's other end with it; return False if there was none."""
     link = get(netlink, name)
-    if link is None:
-        return False
+    if link is not None:
+        delete_index(netlink, link["index"])
+    return link is not None
+
+
+def delete_index(netlink: Netlink, index: int) -> None:
+    """Delete the link of that index if it exists."""
     from shared.net import deletion
 
-    request = _delete_request(link["index"])
-    if not deletion.is_reported(request, (link["index"],)):
+    request = _delete_request(index)
+    if not deletion.is_reported(request, (index,)):
         netlink.batch([request])
-    return True
 
 
 def _delete_request(index: int) -> Request:

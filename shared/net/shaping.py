@@ -67,24 +67,28 @@ def limit_link(tc: TrafficControl, undo: Undo, link: Message, limit: Limit) -> N
 def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
     """Create the attachment's ifb, with the MTU and queue length of a link, bring it up, and return it.
 
-    Raises LinkExists if it exists, UnsupportedField if the kernel has no ifb.
+    One datagram creates it and gives it its alias, so that a killed call leaves no ifb that GC cannot tell from another
+    network's. Raises LinkExists if it exists, UnsupportedField if the kernel has no ifb.
     """
+    exists = links.LinkExists(f"{owner.ifname} is limited already: its ifb {owner.ifb} exists")
+    if links.get(host, owner.ifb):
+        raise exists
     message = {
         "flags": IFF_UP, "change": IFF_UP, "IFLA_IFNAME": owner.ifb, "IFLA_ADDRESS": owner.ifb_mac,
         "IFLA_MTU": link["IFLA_MTU"], "IFLA_TXQLEN": link["IFLA_TXQLEN"], "IFLA_LINKINFO": {"IFLA_INFO_KIND": "ifb"},
     }  # fmt: skip
+    name = Request(RTM_NEWLINK, {"IFLA_IFNAME": owner.ifb, "IFLA_IFALIAS": owner.alias})
     try:
-        host.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
+        host.batch([Request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL), name])
     except NetlinkError as error:
         if error.errno == errno.EEXIST:
-            raise links.LinkExists(f"{owner.ifname} is limited already: its ifb {owner.ifb} exists") from None
+            raise exists from None
+        links.delete(host, owner.ifb)  # the kernel may have refused the alias alone
         if error.errno == errno.EOPNOTSUPP:
             raise UnsupportedField("this kernel has no ifb devices (CONFIG_IFB)", str(error)) from None
         raise
     undo.push(f"remove link {owner.ifb}", lambda: links.delete(host, owner.ifb))
-    made = links.require(host, owner.ifb)
-    host.request(RTM_NEWLINK, {"index": made["index"], "IFLA_IFALIAS": owner.alias})
-    return made
+    return links.require(host, owner.ifb)
 
 
 def redirect(tc: TrafficControl, undo: Undo, link: Message, ifb: Message) -> None:

@@ -93,7 +93,9 @@ def remove_foreign(host: Netlink, call: Call, owner: Owner, pod_netns: Netns | N
     end = peers.made_elsewhere(
         host, owner, pod_netns, readable_result(call), bridge, lambda found: delegate.holders(call, found)
     )
-    return end is not None and links.delete(host, end["IFLA_IFNAME"])
+    if end is not None:
+        links.delete_index(host, end["index"])
+    return end is not None
 
 
 def is_left_behind(link: Message, network: str, valid: AbstractSet[str]) -> bool:

@@ -105,7 +105,7 @@ def ensure_gateway_port(
 
     def remove() -> None:
         if not _members(netlink, bridge["index"], vlan) - {*own, port["index"]}:
-            links.delete(netlink, name)
+            links.delete_index(netlink, gateway["index"])
 
     if is_new:
         undo.push(f"remove link {name}", remove)

@@ -6,81 +6,67 @@ Run as `tests/bench/run log`; with --before, the executables of a version that h
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from tests.bench.__main__ import ROOT, install, interpreter
-from tests.bench.driver import Bench, Cell, Plan
-from tests.pretend import PATH, PretendHost
+from tests.bench.__main__ import Samples, installed
+from tests.bench.cells import LOOPBACK, PLAIN, Network, Suites
 
 LOG = "/run/bench.log"
-NETWORK = {"cniVersion": "1.0.0", "isGateway": True, "ipam": {"type": "host-local", "subnet": "10.64.0.0/14"}}
-LIVES = {"loopback": ("ADD", "DEL"), "bridge": ("ADD", "CHECK", "DEL")}
 
 
-def cells(variants: dict[str, str], plugin: str) -> list[Cell]:
-    """Return a network of each variant, so that all can take turns."""
-    made = []
-    for variant, bin_dir in variants.items():
-        name = f"{variant}-{plugin}"
-        config = NETWORK | {"name": name, "type": plugin, "bridge": f"br-{variant}"}
-        if variant == "on":
-            config["pycni"] = {"log": LOG}
-        made.append(Cell(variant, bin_dir, name, plugin, "", LIVES[plugin], config))
-    return made
+def logging(network: Network, variant: str) -> Network:
+    """Return the network of a variant."""
+    if variant != "on":
+        return network
+    return replace(network, plugins=tuple(keys | {"pycni": {"log": LOG}} for keys in network.plugins))
 
 
-def inside() -> None:
-    """Run in the pretend host: the plan from stdin, the samples to stdout."""
-    plan = Plan(**json.load(sys.stdin))
-    bench = Bench(plan)
-    bench.measure("log", [cells(plan.suites, plugin) for plugin in LIVES])
-    if not Path(LOG).stat().st_size:
+def measure(suites: Suites, rounds: int) -> Samples:
+    """Return the samples. Round -1 is the warm-up, which is not kept."""
+    rows: Samples = {}
+    for number in range(-1, rounds):
+        for network in (LOOPBACK, PLAIN):
+            for verb in ("ADD", "DEL"):
+                for suite in suites.in_turn(number):
+                    value = suite.run(verb, logging(network, suite.name), suite.pods[:1])
+                    if number >= 0:
+                        rows.setdefault(f"{network.row} {verb}", {}).setdefault(suite.name, []).append(value)
+    (on,) = (suite for suite in suites if suite.name == "on")
+    if not (on.host.root / LOG.lstrip("/")).stat().st_size:
         sys.exit("bench: nothing was logged")
-    json.dump(bench.samples.rows, sys.stdout)
+    return rows
 
 
-def table(rows: dict[str, dict[str, list[list[float]]]]) -> str:
-    """Return medians of wall time in ms, and of the differences between the calls of a round: wall and CPU time."""
-    lines = ["| call | variant | median, ms | more than off, ms | CPU more than off, ms |", "|---|---|---|---|---|"]
+def table(rows: Samples, variants: list[str]) -> str:
+    """Return medians of wall time in ms, and of the differences between the calls of a round."""
+    lines = ["| call | variant | median, ms | more than off, ms |", "|---|---|---|---|"]
     for row, samples in rows.items():
-        for variant, calls in samples.items():
-            wall, cpu = (
-                statistics.median(call[kind] - off[kind] for call, off in zip(calls, samples["off"], strict=True))
-                for kind in (0, 1)
-            )
-            median = statistics.median(call[0] for call in calls)
-            lines.append(f"| {row} | {variant} | {median:.2f} | {wall:+.3f} | {cpu:+.3f} |")
+        for variant in variants:
+            differences = [call - off for call, off in zip(samples[variant], samples["off"], strict=True)]
+            median = statistics.median(samples[variant])
+            lines.append(f"| {row} | {variant} | {median:.2f} | {statistics.median(differences):+.3f} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Install the suite, measure in a pretend host, print the table."""
+    """Install the suite, measure on pretend hosts, print the table."""
     parser = argparse.ArgumentParser(prog="tests/bench/run log", description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="calls of each kind and variant (default: %(default)s)")
     parser.add_argument("--bin-dir", type=Path, help="the executables (default: install the suite for the run)")
     parser.add_argument("--before", type=Path, help="the executables of a version without the log")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/tmp") as scratch:
-        bin_dir = (chosen.bin_dir or install(Path(scratch))).resolve()
-        before = {"before": str(chosen.before.resolve())} if chosen.before else {}
-        plan: dict[str, Any] = {
-            "suites": {**before, "off": str(bin_dir), "on": str(bin_dir)},
-            "python": interpreter(bin_dir / "loopback"), "rounds": chosen.rounds, "settle": 0.02, "lease_levels": [],
-            "pod_levels": [], "first_calls": 0, "peak_calls": 0, "disk": "", "disk_type": "",
-        }  # fmt: skip
-        with PretendHost(bin_dir) as host:
-            command = (sys.executable, "-P", "-m", "tests.bench.log", "inside")
-            driver = host.popen(*command, env={"PATH": PATH, "PYTHONPATH": str(ROOT)}, stderr=None)
-            stdout, _ = driver.communicate(json.dumps(plan).encode())
-    if driver.returncode != 0:
-        sys.exit(f"bench: the run ended early with status {driver.returncode}")
-    print(table(json.loads(stdout)))
+        bin_dir = installed(chosen.bin_dir, Path(scratch))
+        variants = {"before": chosen.before.resolve()} if chosen.before else {}
+        variants |= {"off": bin_dir, "on": bin_dir}
+        with Suites(variants) as suites:
+            rows = measure(suites, chosen.rounds)
+    print(table(rows, list(variants)))
 
 
 if __name__ == "__main__":
-    inside() if sys.argv[1:] == ["inside"] else main()
+    main()

@@ -3,57 +3,32 @@
 from __future__ import annotations
 
 import random
+import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-WALL, CPU = 0, 1  # the columns of a sample
-
-# Upper limits of ours/reference in wall time. CPU has none of its own: its ratio shall not be above that in wall time.
-TARGETS = {
-    "bridge ADD": 1.0, "bridge DEL": 1.05, "loopback ADD": 2.0, "loopback DEL": 2.0,
+TITLES = {"reference": "reference", "executed": "executed", "agent": "with the agent"}
+COLOURS = {"reference": "#9aa5b1", "executed": "#8fb3dd", "agent": "#2f6db3"}
+# Upper limits of the ratio to the reference: executed, with the agent. None: no target.
+TARGETS: dict[str, tuple[float | None, float | None]] = {
+    "loopback ADD": (None, 0.65), "loopback DEL": (None, 0.65),
+    "bridge ADD": (1.4, 0.45), "bridge DEL": (0.6, 0.2),
+    "masq ADD": (0.65, 0.25), "masq DEL": (0.25, 0.1),
+    "chain ADD": (0.6, 0.22), "chain DEL": (0.35, 0.15),
+    "10 × masq ADD": (None, 0.35), "10 × masq DEL": (None, 0.2),
 }  # fmt: skip
-# The same where the reference has two backends, against each.
-TARGETS |= {
-    f"{plugin} {verb}, {setting} ({backend})": target
-    for backend in ("iptables", "nftables")
-    for plugin, setting, targets in (
-        ("bridge", "ipMasq", {"ADD": 0.45, "DEL": 0.45}),
-        ("portmap", "two ports", {"ADD": 0.2, "DEL": 0.2}),
-        ("bridge", "ipMasq + portmap + firewall + bandwidth", {"ADD": 0.35, "DEL": 0.3}),
-    )
-    for verb, target in targets.items()
-}
-PEAK_TARGET = 1.0
-OWN_LEASE_TARGET = 1.2
-OWN_POD_TARGET = 1.15
-OWN_RULED_POD_TARGET = 1.2
-CROWDS = (("bridge", "ipMasq"), ("portmap", "two ports"), ("bridge", "ipMasq + portmap + firewall + bandwidth"))
+AGENT_TARGET_MIB = 40
+GROWTH_TARGET = 1.2  # of a suite against itself: many leases or pods, and few
+CROWDED = ("bridge", "masq", "portmap", "chain")
+MISSING = "–"
 
-Rows = dict[str, dict[str, list[list[float]]]]
+Rows = dict[str, dict[str, list[float]]]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One row: medians in ms as (wall, CPU), and the ratios with the 95 % interval of the one in wall time."""
-
-    row: str
-    reference: tuple[float, float] | None
-    ours: tuple[float, float]
-    ratio: tuple[float, float] | None = None
-    interval: tuple[float, float] | None = None
-
-
-def medians(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
-    return statistics.median(s[WALL] for s in samples), statistics.median(s[CPU] for s in samples)
-
-
-def interval_of_ratio(
-    over: Sequence[Sequence[float]], under: Sequence[Sequence[float]], draws: int = 1000
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the ratio of the wall medians.
+def interval_of_ratio(over: Sequence[float], under: Sequence[float], draws: int = 1000) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the ratio of the medians.
 
     Rounds are drawn whole, as they were measured.
     """
@@ -62,32 +37,16 @@ def interval_of_ratio(
     ratios = []
     for _ in range(draws):
         drawn = chance.choices(rounds, k=len(rounds))
-        medians_drawn = [statistics.median(samples[i][WALL] for i in drawn) for samples in (over, under)]
-        ratios.append(medians_drawn[0] / medians_drawn[1])
+        ratios.append(statistics.median(over[i] for i in drawn) / statistics.median(under[i] for i in drawn))
     ratios.sort()
     return ratios[int(draws * 0.025)], ratios[int(draws * 0.975) - 1]
 
 
-def lines(rows: Rows) -> list[Line]:
-    result = []
-    for row, suites in rows.items():
-        ours = medians(suites["ours"])
-        if "reference" not in suites:
-            result.append(Line(row, None, ours))
-            continue
-        reference = medians(suites["reference"])
-        ratio = (ours[WALL] / reference[WALL], ours[CPU] / reference[CPU])
-        result.append(Line(row, reference, ours, ratio, interval_of_ratio(suites["ours"], suites["reference"])))
-    return result
-
-
-def judged(value: float, limit: float) -> str:
+def verdict(value: float, target: float | None) -> str:
     """Judge the printed number, with two decimals."""
-    return "met" if round(value, 2) <= round(limit, 2) else "missed"
-
-
-def verdict(value: float, target: float) -> str:
-    return f"≤ {target:.2f}: {judged(value, target)}"
+    if target is None:
+        return ""
+    return f"≤ {target:.2f}: {'met' if round(value, 2) <= target else 'not met'}"
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -101,149 +60,126 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]])
 
 
-def call_table(measured: Sequence[Line]) -> str:
-    header = [
-        "call",
-        "reference wall ms",
-        "ours wall ms",
-        "ratio",
-        "95 %",
-        "reference CPU ms",
-        "ours CPU ms",
-        "ratio",
-        "target wall",
-        "CPU ≤ wall",
-    ]
-    body = []
-    for line in measured:
-        if line.reference is None or line.ratio is None or line.interval is None:
-            body.append([line.row, "–", f"{line.ours[WALL]:.1f}", "–", "–", "–", f"{line.ours[CPU]:.1f}", "–", "", ""])
-            continue
-        target = TARGETS.get(line.row)
-        body.append(
-            [
-                line.row,
-                f"{line.reference[WALL]:.1f}",
-                f"{line.ours[WALL]:.1f}",
-                f"{line.ratio[WALL]:.2f}",
-                f"{line.interval[0]:.2f}–{line.interval[1]:.2f}",
-                f"{line.reference[CPU]:.1f}",
-                f"{line.ours[CPU]:.1f}",
-                f"{line.ratio[CPU]:.2f}",
-                "" if target is None else verdict(line.ratio[WALL], target),
-                "" if target is None else judged(line.ratio[CPU], line.ratio[WALL]),
-            ]
-        )
-    return table(header, body)
+def call_table(rows: Rows) -> str:
+    header = ["call", "reference, ms"]
+    for suite in ("executed", "agent"):
+        header += [f"{TITLES[suite]}, ms", "ratio", "95 %", "target"]
+    return table(header, [call_line(row, suites) for row, suites in rows.items()])
 
 
-def growth(plan: dict[str, Any]) -> list[tuple[str, str, str, float]]:
-    """Return (label, row with much, row with little, target of ours) for each comparison of a suite with itself."""
-    few, many = (f"{count:,} pod{'s' if count > 1 else ''}" for count in plan["pod_levels"])
-    result = []
-    for verb in ("ADD", "DEL"):
-        for count in plan["lease_levels"]:
-            much = f"bridge {verb}, {count:,} leases"
-            result.append((f"{much} / none", much, f"bridge {verb}", OWN_LEASE_TARGET))
-    for verb in ("ADD", "DEL"):
-        much = f"bridge {verb}, {many}"
-        result.append((f"{much} / {few}", much, f"bridge {verb}, {few}", OWN_POD_TARGET))
-    for plugin, setting in CROWDS:
-        for verb in ("ADD", "DEL"):
-            much = f"{plugin} {verb}, {setting}, {many}"
-            result.append((f"{much} / {few}", much, f"{plugin} {verb}, {setting}, {few}", OWN_RULED_POD_TARGET))
-    return result
+def call_line(row: str, suites: dict[str, list[float]]) -> list[str]:
+    reference = suites.get("reference")
+    line = [row, f"{statistics.median(reference):.1f}" if reference else MISSING]
+    for suite, target in zip(("executed", "agent"), TARGETS.get(row, (None, None)), strict=True):
+        samples = suites.get(suite)
+        line.append(f"{statistics.median(samples):.1f}" if samples else MISSING)
+        if samples and reference:
+            ratio = statistics.median(samples) / statistics.median(reference)
+            low, high = interval_of_ratio(samples, reference)
+            line += [f"{ratio:.2f}", f"{low:.2f}–{high:.2f}", verdict(ratio, target)]
+        else:
+            line += [MISSING, MISSING, "" if target is None else f"≤ {target:.2f}: not measured"]
+    return line
 
 
 def growth_table(rows: Rows, plan: dict[str, Any]) -> str:
+    """Compare each suite with itself: with many leases or pods, and with few."""
+    pairs = [
+        (f"bridge {verb}, {count:,} leases", f"bridge {verb}") for verb in ("ADD", "DEL") for count in plan["leases"]
+    ]
+    for name in CROWDED:
+        pairs += [(f"{name} {verb}, {plan['pods'][-1]} pods", f"{name} {verb}") for verb in ("ADD", "DEL")]
     body = []
-    for label, much, little, target in growth(plan):
-        cells = [label]
-        ours = 0.0
-        for suite in ("reference", "ours"):
-            over, under = medians(rows[much][suite]), medians(rows[little][suite])
-            ours = over[WALL] / under[WALL]
-            cells += [f"{ours:.2f}", f"{over[CPU] / under[CPU]:.2f}"]
-        body.append([*cells, verdict(ours, target)])
-    return table(
-        ["a suite against itself", "reference wall", "reference CPU", "ours wall", "ours CPU", "target of ours, wall"],
-        body,
-    )
+    for much, little in pairs:
+        line = [f"{much} / without" if "leases" in much else f"{much} / 1 pod"]
+        for suite in TITLES:
+            if suite not in rows[much]:
+                line += [MISSING] * (1 if suite == "reference" else 2)
+                continue
+            ratio = statistics.median(rows[much][suite]) / statistics.median(rows[little][suite])
+            line += [f"{ratio:.2f}", *([verdict(ratio, GROWTH_TARGET)] if suite != "reference" else [])]
+        body.append(line)
+    return table(["a suite against itself", "reference", "executed", "target", "with the agent", "target"], body)
 
 
-def peak_table(peaks: dict[str, dict[str, list[int]]]) -> str:
+def memory_table(memory: Rows) -> str:
     body = []
-    for row, suites in peaks.items():
-        ours = statistics.median(suites["ours"]) / 1024
-        if "reference" in suites:
-            reference = statistics.median(suites["reference"]) / 1024
-            ratio = ours / reference
-            body.append([row, f"{reference:.1f}", f"{ours:.1f}", f"{ratio:.2f}", verdict(ratio, PEAK_TARGET)])
-        else:
-            body.append([row, "–", f"{ours:.1f}", "–", ""])
-    return table(["peak memory", "reference MiB", "ours MiB", "ratio", "target"], body)
+    for row, suites in memory.items():
+        medians = {suite: statistics.median(samples) for suite, samples in suites.items()}
+        judged = ""
+        if row.startswith("agent with"):
+            judged = f"≤ {AGENT_TARGET_MIB}: {'met' if medians['agent'] <= AGENT_TARGET_MIB else 'not met'}"
+        body.append([row, *(f"{medians[suite]:.1f}" if suite in medians else MISSING for suite in TITLES), judged])
+    return table(["memory, MiB", *TITLES.values(), "target"], body)
 
 
-def markdown(outcome: dict[str, Any]) -> str:
-    """Return the whole report; `outcome` is the content of the saved JSON."""
+def introduction(outcome: dict[str, Any]) -> str:
+    """Say what was measured, and how."""
     plan, about = outcome["plan"], outcome["about"]
     return f"""\
-# {about["ours"]} against {about["reference"]}
+The reference is {about["reference"]}. The machine: {about["machine"]}.
+Each figure is the median of {plan["rounds"]} rounds in one run, in ms of wall time. The suites alternate call by call.
+The ratio is to the reference, with its 95 % bootstrap interval. Only ratios travel to another machine.
 
-{about["machine"]}.
-Medians of {plan["rounds"]} rounds in one run ({plan["first_calls"]} for the row on first calls), the suites alternating
-call by call; ratio = ours / reference, with its 95 % bootstrap interval. CPU is user + system of the plugin and the
-children it waited for. Stores are on tmpfs unless the row says otherwise. Only the ratios travel to another machine.
+The agent: {plan["agent"]}"""
 
-{call_table(lines(outcome["rows"]))}
 
-{growth_table(outcome["rows"], plan)}
+def tables(outcome: dict[str, Any]) -> str:
+    """Return the measurement in words and tables; `outcome` is the content of the saved JSON."""
+    return f"""\
+{introduction(outcome)}
 
-Largest resident set of any one process of the call, medians of {plan["peak_calls"]} calls; /bin/true shows what
-the method itself adds. While a bridge plugin executes its IPAM plugin, the two are there at the same time.
+{call_table(outcome["rows"])}
 
-{peak_table(outcome["peaks"])}
+{growth_table(outcome["rows"], outcome["plan"])}
+
+Memory of a call is the largest resident set of any one of its processes. PSS is the proportional set size, in which
+shared pages count for each process in part. `/bin/true` shows the method's own share.
+
+{memory_table(outcome["memory"])}
 """
 
 
+def clients_tables(outcome: dict[str, Any]) -> str:
+    """Return the same of containerd's calls."""
+    return f"{introduction(outcome)}\n\n{call_table(outcome['rows'])}\n"
+
+
+def document(name: str, text: str, page: Path) -> None:
+    """Write a text into a page, between `<!-- NAME -->` and `<!-- end -->`."""
+    block = f"<!-- {name} -->\n{text}<!-- end -->"
+    found = page.read_text(encoding="utf-8")
+    page.write_text(
+        re.sub(f"<!-- {name} -->.*?<!-- end -->", lambda _: block, found, flags=re.DOTALL), encoding="utf-8"
+    )
+
+
 def plot(outcome: dict[str, Any], path: Path) -> None:
-    """Plot wall and CPU medians of both suites side by side, on a logarithmic scale, each with its ratio, as SVG."""
+    """Plot the medians of all suites side by side, on a logarithmic scale, each with its ratio, as SVG."""
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "bench"
     from matplotlib import pyplot
 
-    measured = lines(outcome["rows"])
-    about = outcome["about"]
-    places = range(len(measured))
-    figure, axes = pyplot.subplots(1, 2, sharey=True, figsize=(13, 1.5 + 0.36 * len(measured)), layout="constrained")
-    for column, axis, title in ((WALL, axes[0], "wall time"), (CPU, axes[1], "CPU time, user + system")):
-        # the interpreter's bare start has no reference: a bar of no length
-        reference = [line.reference[column] if line.reference else 0.0 for line in measured]
-        ours = [line.ours[column] for line in measured]
-        for shift, values, suite, color in ((-0.2, reference, "reference", "#9aa5b1"), (0.2, ours, "ours", "#2f6db3")):
-            axis.barh([place + shift for place in places], values, 0.38, label=f"{suite}: {about[suite]}", color=color)
-        for place, line in enumerate(measured):
-            if line.ratio is not None and line.reference is not None:
-                end = max(line.reference[column], line.ours[column])
-                axis.annotate(
-                    f"× {line.ratio[column]:.2f}",
-                    (end, place),
-                    (4, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=8,
-                )
-        axis.set_xscale("log")
-        axis.set_xlim(1, 2 * max(*ours, *reference))  # room for the ratio
-        axis.set_xlabel("median, ms (logarithmic); × = ours / reference")
-        axis.set_title(title)
-        axis.grid(axis="x", which="both", alpha=0.25)
-        axis.set_axisbelow(True)
-    axes[0].set_yticks(list(places), [line.row for line in measured])
-    axes[0].invert_yaxis()
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    rows: Rows = {row: suites for row, suites in outcome["rows"].items() if "reference" in suites}
+    figure, axis = pyplot.subplots(figsize=(10, 1.5 + 0.5 * len(rows)), layout="constrained")
+    for shift, suite in zip((-0.27, 0.0, 0.27), TITLES, strict=True):
+        places = [place for place, suites in enumerate(rows.values()) if suite in suites]
+        values = [statistics.median(suites[suite]) for suites in rows.values() if suite in suites]
+        shifted = [place + shift for place in places]
+        axis.barh(shifted, values, 0.26, label=TITLES[suite], color=COLOURS[suite])
+        for at, value, suites in zip(shifted, values, rows.values(), strict=False):
+            ratio = value / statistics.median(suites["reference"])
+            text = "" if suite == "reference" else f"× {ratio:.2f}"
+            axis.annotate(text, (value, at), (4, 0), textcoords="offset points", va="center", fontsize=7)
+    axis.set_xscale("log")
+    axis.margins(x=0.1)  # room for the ratio
+    axis.set_xlabel(f"median, ms (logarithmic); × = ratio to {outcome['about']['reference']}")
+    axis.grid(axis="x", which="both", alpha=0.25)
+    axis.set_axisbelow(True)
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.invert_yaxis()
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.agent.running import PROGRAM, Agent
 from tests.pretend import PATH, PATIENCE, PretendHost
 from tests.system.hostport_nodes import elements
 
@@ -70,6 +71,7 @@ class ContainerHost(PretendHost):
 
     def __init__(self, bin_dir: str | Path, state: Path) -> None:
         super().__init__(bin_dir)
+        self.agent: Agent | None = None
         self._group = f"pycni-tests-{self.first_pid}"
         self._hierarchy = -1
         (state / "cni").mkdir(parents=True, exist_ok=True)
@@ -97,6 +99,24 @@ class ContainerHost(PretendHost):
                 length = "/64" if ":" in address else "/24"
                 self.run("ip", *where, "address", "add", f"{address}{length}", "dev", link, "nodad")
             self.run("ip", *where, "link", "set", link, "up")
+
+    def start_agent(self) -> None:
+        """Start the agent if it is installed."""
+        if Path(self.bin_dir, PROGRAM).exists():
+            self.agent = Agent(self)
+
+    def assert_agent_served(self) -> None:
+        """Without this, a test of the agent would pass by the launchers' fallback."""
+        if self.agent is not None:
+            status = self.agent.status()
+            assert self.agent.taken() > 0 and status["fallbacks"] == 0, status
+
+    def is_idle(self) -> bool:
+        """Return True if no plugin runs, neither executed nor in a worker."""
+        if self.agent is not None and self.agent.status()["workers"]["busy"]:
+            return False
+        running = self.run("pgrep", "-af", self.bin_dir, check=False).stdout.splitlines()
+        return all(PROGRAM in line or "cnitool" in line for line in running)  # the agent and its duties
 
     def close(self) -> None:
         """End the host, then remove its groups, in which no process is left."""

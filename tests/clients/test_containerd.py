@@ -44,11 +44,13 @@ def network() -> dict[str, Any]:
 
 
 @pytest.fixture
-def node(installed: Path, tmp_path: Path, network: dict[str, Any]) -> Iterator[Node]:
-    with ContainerHost(installed, tmp_path) as host:
+def node(bin_dir: Path, tmp_path: Path, network: dict[str, Any]) -> Iterator[Node]:
+    with ContainerHost(bin_dir, tmp_path) as host:
         host.configure(network)
+        host.start_agent()
         with Containerd(host) as containerd:
             yield Node(host, containerd)
+            host.assert_agent_served()
 
 
 def test_a_pod(node: Node) -> None:
@@ -145,8 +147,7 @@ def test_containerd_is_killed_in_an_add(node: Node) -> None:
     node.host.wait_for("a lease", lambda: bool(node.host.leases()))
     node.containerd.kill()
     call.exception()  # however far it came
-    running = ("pgrep", "-f", node.host.bin_dir)
-    node.host.wait_for("the plugin's end", lambda: node.host.run(*running, check=False).returncode == 1)
+    node.host.wait_for("the plugin's end", node.host.is_idle)
     node.containerd.start()
     (pod,) = node.containerd.pods()
     assert node.host.kept() != node.empty

@@ -64,6 +64,7 @@ class Node(ContainerHost):
             "CONTAINERS_CONF": self.write("/run/containers.conf", CONFIG.format(bin_dir=bin_dir, conf_dir=CONF_DIR)),
             "CONTAINERS_STORAGE_CONF": self.write("/run/storage.conf", STORAGE),
         }
+        self.start_agent()
         self.empty = self.kept()
 
     def podman(self, *argv: str) -> str:
@@ -80,10 +81,11 @@ class Node(ContainerHost):
 
 
 @pytest.fixture
-def node(installed: Path, tmp_path: Path) -> Iterator[Node]:
-    with Node(installed, tmp_path) as node:
+def node(bin_dir: Path, tmp_path: Path) -> Iterator[Node]:
+    with Node(bin_dir, tmp_path) as node:
         node.podman("load", "--input", ARCHIVE)
         yield node
+        node.assert_agent_served()
 
 
 def test_a_container(node: Node) -> None:
@@ -122,15 +124,15 @@ def test_a_network_that_is_connected_later(node: Node) -> None:
 
 
 @pytest.mark.slow
-def test_reboot(installed: Path, tmp_path: Path) -> None:
+def test_reboot(bin_dir: Path, tmp_path: Path) -> None:
     """The host goes without a DEL: its leases, of the only address too, are free for the same container afterwards."""
-    with Node(installed, tmp_path) as node:
+    with Node(bin_dir, tmp_path) as node:
         node.podman("load", "--input", ARCHIVE)
         node.podman(*RUN, "--network", "back", IMAGE, *SERVER)
         node.podman("run", "--detach", "--name", "gone", "--network", "front", IMAGE)
         identity = node.podman("inspect", "--format", "{{.Id}}", "web")
         assert len(node.leases()) == 4
-    with Node(installed, tmp_path) as node:
+    with Node(bin_dir, tmp_path) as node:
         assert len(node.leases()) == 4
         node.podman("start", "web")
         assert node.podman("inspect", "--format", "{{.Id}}", "web") == identity

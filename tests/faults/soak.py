@@ -22,6 +22,7 @@ LONGEST = 0.08  # seconds until the kill; about as long as the longest call
 LIMIT = 120  # seconds for one call
 AHEAD = 20  # container ids that a worker may have begun to use by the time that GC comes to them
 NETWORK = "net"
+NO_ANSWER = "the worker of pycni-agent ended without an answer"  # it was killed, like the calls in KILLED
 ABSENT, WHOLE, UNKNOWN = "absent", "whole", "unknown"
 Json = dict[str, Any]
 
@@ -40,7 +41,10 @@ class Model:
 
     def complain(self, text: str) -> None:
         with self.lock:
-            self.violations.append(text[:1000])
+            if NO_ANSWER in text:
+                self.calls["no answer"] += 1
+            else:
+                self.violations.append(text[:1000])
 
     def take(self, container_id: str, result: Json) -> None:
         """Record the addresses of a new attachment; no other may have them."""

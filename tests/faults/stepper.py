@@ -9,6 +9,7 @@ ACTION at the NUMBER-th call:
 
 - `none`
 - `plugin`, `tree` and `child` get SIGKILL (`child` counts the children's calls alone)
+- `signal` sends the plugin the signal ERRNO
 - `error` and `own` make it fail with ERRNO (`own` counts the plugin's calls alone)
 - `spoil` makes the request in it one that the kernel does not know, and counts the plugin's calls alone
 - `interrupt` lets the first NUMBER replies to dumps say that the dump was interrupted (NLM_F_DUMP_INTR)
@@ -22,7 +23,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("stepper.c")
 REPORT = "/run/steps"
-MESSAGE, FILES, CONTENT, OTHER, RECEIVE, WAIT, OPEN = (1 << bit for bit in range(7))
+MESSAGE, FILES, CONTENT, OTHER, RECEIVE, WAIT, OPEN, EVERY = (1 << bit for bit in range(8))
 CHANGES = MESSAGE | FILES | CONTENT | OTHER  # calls that change state, or ask for it
 ON_DISK = FILES | CONTENT
 CAN_BE_INTERRUPTED = MESSAGE | CONTENT | RECEIVE | WAIT | OPEN

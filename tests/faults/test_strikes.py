@@ -107,7 +107,7 @@ def test_killed(attachments: Attachments, verb: str, sample: int, tally: Tally) 
 @many
 @pytest.mark.row(16)
 def test_killed_and_collected(attachments: Attachments, sample: int, tally: Tally) -> None:
-    """Nobody calls DEL for a pod whose ADD was killed: GC ends what it began."""
+    """Nobody calls DEL for the pod of a killed ADD: GC deletes the remains."""
     points_to_strike = list(strikes("ADD", attachments, sample))
     attachments.lose()
     attachments.collect()

@@ -70,6 +70,8 @@ def is_valid(tree: Path, path: str) -> bool:
     if path.endswith(".py"):
         ruff = str(tree / ".venv/bin/ruff")
         command = [ruff, "check", "--isolated", "--no-cache", "--quiet", "--select", FAULTS_OF_SYNTAX, path]
+    elif path.endswith(".c"):
+        command = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", path]
     else:
         command = ["bash", "-n", path]
     return subprocess.run(command, cwd=tree, capture_output=True, check=False).returncode == 0

@@ -218,7 +218,7 @@ TABLE: tuple[Mutant, ...] = (
         "the result is of the configuration's version", "tests/system/test_host_local.py -k versions_of_old",
     ),
     Mutant(
-        "shared/cni/record.py", "            posix.unlink(unfinished)\n            raise", "            raise",
+        "shared/cni/record.py", "        _unlink_if_there(unfinished)\n        raise", "        raise",
         "a record that cannot be written leaves no file", "tests/unit/test_record.py",
     ),
     Mutant(

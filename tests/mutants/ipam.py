@@ -6,7 +6,7 @@ from tests.mutants.mutant import Mutant
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
-        "ipam/host_local/__init__.py", "if is_hand_placed(lease):", "if False:",
+        "ipam/host_local/__init__.py", "if alive or is_hand_placed(lease):", "if alive:",
         "GC leaves leases that somebody placed by hand", "tests/system/test_host_local.py -k garbage_collection",
     ),
     Mutant(

@@ -496,7 +496,15 @@ TABLE: tuple[Mutant, ...] = (
         "a link whose end nobody reported is deleted by the call itself", "tests/system/test_deletion.py -k child_is_killed",
     ),
     Mutant(
-        "shared/handover.py", "    if not is_executable:\n        return False\n", "",
+        "shared/handover.py", "    if not is_executable or not _does_init_reap():\n", "    if not _does_init_reap():\n",
         "only the executables fork", "tests/system/test_deletion.py -k library",
+    ),
+    Mutant(
+        "shared/handover.py", "    if not is_executable or not _does_init_reap():\n", "    if not is_executable:\n",
+        "no child becomes a zombie of an init that reaps nothing", "tests/system/test_deletion.py -k zombie",
+    ),
+    Mutant(
+        "shared/handover.py", "            _close_others([*needed, *(one.fileno() for one in _retained)])\n", "",
+        "the child holds no pipe and no lock", "tests/system/test_deletion.py -k holds",
     ),
 )  # fmt: skip

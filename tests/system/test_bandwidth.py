@@ -733,6 +733,19 @@ def test_killed_at_any_message(node: Node, verb: str, call: str, keys: dict[str,
     assert (8 if verb == "ADD" else 5) < number < 99
 
 
+def test_killed_at_any_message_and_collected(node: Node) -> None:
+    """Nobody calls DEL: GC deletes the ifb at once, since it never lacks its alias."""
+    node.attach("a")
+    for number in range(1, 100):
+        status = node.call("ADD", "a", BOTH, prefix=injected("sendto", "signal=SIGKILL", number)).status
+        node.collect(**BOTH)
+        assert node.ifbs() == [], number
+        node.call("DEL", "a", BOTH)
+        if status == 0:
+            break
+    assert 8 < number < 99
+
+
 def test_no_program_and_a_cost_that_does_not_grow(node: Node) -> None:
     def counted(verb: str, pod: str) -> int:
         trace = (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -37,6 +40,21 @@ for handover.is_executable in (False, True):
     except NetlinkError as error:
         print(error.errno, error)
 """
+# Is init of a process namespace, and serves a DEL: argv are the arguments of signal.signal, and the executable.
+# Prints the processes that are left, again and again, until init is the only one.
+INIT = """
+import signal, subprocess, sys, time
+from pathlib import Path
+signal.signal(signal.SIGCHLD, signal.Handlers[sys.argv[1]])
+subprocess.run(sys.argv[2:])
+def states():
+    paths = [path for path in Path("/proc").iterdir() if path.name.isdecimal() and path.name != "1"]
+    return [(path / "stat").read_text().rpartition(") ")[2][0] for path in paths]
+deadline = time.monotonic() + 20
+while (left := states()) and time.monotonic() < deadline:
+    time.sleep(0.01)
+print("left:", *left)
+"""
 LIBRARY = """
 import posix
 from shared import handover
@@ -68,12 +86,15 @@ class Node(nodes.Node):
     def is_idle(self) -> bool:
         return self.processes() == FIRST_PROCESS
 
-    def traced(self, verb: str, pod: str, *injections: str, calls: str = "", **more: Any) -> tuple[Answer, list[str]]:
+    def traced(
+        self, verb: str, pod: str, keys: Mapping[str, Any] = {}, /, *, inject: str = "", calls: str = "",
+        front: Sequence[str] = (), **more: Any,
+    ) -> tuple[Answer, list[str]]:  # fmt: skip
         """Return the answer of a call, and the lines of its strace, with the process's number at the beginning."""
         names = f"trace=clone,clone3,fork,vfork,sendto{calls}"
-        inject = [word for one in injections for word in ("-e", f"inject={one}")]
-        prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", names, *inject)
-        return self.call(verb, pod, prefix=prefix, **more), self.host.run("cat", "/run/trace").stdout.splitlines()
+        injection = ("-e", f"inject={inject}") if inject else ()
+        prefix = ("strace", "-f", "-qq", "-o", "/run/trace", "-e", names, *injection, *front)
+        return self.call(verb, pod, keys, prefix=prefix, **more), self.host.run("cat", "/run/trace").stdout.splitlines()
 
 
 def forks(lines: list[str]) -> int:
@@ -109,6 +130,20 @@ def test_one_child_sends_one_message(node: Node) -> None:
     ]
 
 
+def test_the_child_holds_nothing_else(node: Node) -> None:
+    """The runtime waits for the end of stdout and stderr; a lock is held until its last descriptor is closed."""
+    node.add("a", ipMasq=True)
+    _, lines = node.traced("DEL", "a", ipMasq=True, calls=",close_range,socket")
+    (child,) = deletions(lines)
+    closed: set[int] = set()
+    before_request = itertools.takewhile(lambda line: "RTM_DELLINK" not in line, lines)
+    for line in before_request:
+        if found := re.match(rf"{child} +close_range\((\d+), (\d+), 0\) += 0", line):
+            closed |= set(range(int(found[1]), int(found[2]) + 1))
+    kept = {int(line.split()[-1]) for line in lines if " socket(AF_NETLINK" in line}
+    assert set(range(1024)) - closed <= kept and closed
+
+
 def test_a_second_del_and_a_new_add_at_once(node: Node) -> None:
     for _ in range(10):
         first = node.add("a")
@@ -130,6 +165,25 @@ def test_no_child_is_left(node: Node) -> None:
     until(node.is_idle, seconds=1)
 
 
+@pytest.mark.parametrize("handling", ["SIG_IGN", "SIG_DFL"])
+def test_no_zombie_is_left(node: Node, handling: str) -> None:
+    """Some containers have an init that reaps nothing. Init of a machine reaps each child that ends."""
+    node.add("a", ipMasq=True)
+    init = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", INIT, handling)
+    answer = node.call("DEL", "a", ipMasq=True, prefix=init)
+    assert (answer.status, answer.stdout) == (0, "left:\n"), answer
+    assert not node.is_there(node.link("a")) and node.leases() == set()
+
+
+def test_undo_does_not_wait_either(node: Node) -> None:
+    """A failed ADD deletes the veth pair and the new bridge, each by a child."""
+    node.netns("a")
+    answer, lines = node.traced("ADD", "a", front=nodes.DEAF)
+    assert answer.status == 1 and len(deletions(lines)) == 2
+    assert lines[0].split()[0] not in deletions(lines)
+    assert not node.is_there(node.link("a")) and not node.is_there("cni0") and node.leases() == set()
+
+
 def test_a_call_without_a_link_forks_nothing(node: Node) -> None:
     node.add("a", ipMasq=True)
     node.delete("a", ipMasq=True)
@@ -141,7 +195,7 @@ def test_gc_deletes_all_by_one_child(node: Node) -> None:
     pods = "abcde"
     for pod in pods:
         node.add(pod)
-    answer, lines = node.traced("GC", "", **{"cni.dev/valid-attachments": [{"containerID": "c", "ifname": "eth0"}]})
+    answer, lines = node.traced("GC", "", {"cni.dev/valid-attachments": [{"containerID": "c", "ifname": "eth0"}]})
     assert answer.status == 0 and forks(lines) == 1 and len(deletions(lines)) == 1
     assert [pod for pod in pods if node.is_there(node.link(pod))] == ["c"]
     for pod in "ab":
@@ -157,7 +211,7 @@ def test_a_refusal_is_the_calls_error(host: PretendHost) -> None:
 @pytest.mark.parametrize("error", ["EAGAIN", "ENOMEM"])
 def test_without_a_child_the_call_waits_itself(node: Node, error: str) -> None:
     node.add("a")
-    answer, lines = node.traced("DEL", "a", f"clone,clone3,fork,vfork:error={error}")
+    answer, lines = node.traced("DEL", "a", inject=f"clone,clone3,fork,vfork:error={error}")
     assert answer.status == 0 and len(set(deletions(lines))) == 1
     assert {line.split()[0] for line in lines} == set(deletions(lines))
     assert not node.is_there(node.link("a")) and node.leases() == set()
@@ -166,7 +220,7 @@ def test_without_a_child_the_call_waits_itself(node: Node, error: str) -> None:
 def test_without_a_second_socket_the_call_waits_itself(node: Node) -> None:
     node.add("a")
     for number in range(1, 9):
-        answer, _ = node.traced("DEL", "a", f"socket:error=EMFILE:when={number}", calls=",socket")
+        answer, _ = node.traced("DEL", "a", inject=f"socket:error=EMFILE:when={number}", calls=",socket")
         assert answer.status == 0 or answer.code, answer
         node.delete("a")
         assert not node.is_there(node.link("a"))
@@ -176,7 +230,7 @@ def test_without_a_second_socket_the_call_waits_itself(node: Node) -> None:
 def test_a_call_whose_child_is_killed_deletes_the_link(node: Node) -> None:
     """The child is killed when it closes descriptors, before it sends the request."""
     node.add("a")
-    answer, lines = node.traced("DEL", "a", "close_range:signal=SIGKILL", calls=",close_range")
+    answer, lines = node.traced("DEL", "a", inject="close_range:signal=SIGKILL", calls=",close_range")
     assert answer.status == 0 and forks(lines) == 1
     assert deletions(lines) == [lines[0].split()[0]]
     assert not node.is_there(node.link("a")) and node.leases() == set()

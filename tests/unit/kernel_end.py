@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pyroute2.netlink import nlmsg
 from pyroute2.netlink.rtnl import ifaddrmsg, ifinfmsg, rtmsg
 
-from shared.net.netlink import Netlink
+from shared.net.messages import timeval
+from shared.net.netlink import SO_RCVTIMEO_NEW, TICK_SECONDS, Netlink
 from shared.net.wire import MESSAGES, NLM_F_ACK, NLMSG_DONE, NLMSG_ERROR, RTM_GETLINK
 
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ class KernelEnd:
     def __enter__(self) -> Self:
         self.netlink: Any = self.of.__new__(self.of)
         mine, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # as the real socket has it: a request without an answer fails in the end, and does not hang
+        seconds = timeval(TICK_SECONDS, is_64_bit=socket.SO_RCVTIMEO == SO_RCVTIMEO_NEW)
+        mine.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
         end: Any = FromKernel(mine)
         self.netlink.socket = end
         self.netlink.sequence = 0

@@ -44,7 +44,7 @@ class Kernel:
     def __init__(self, *ports: dict[str, Any]) -> None:
         self.ports = ports
         self.links: dict[str, int] = {}
-        self.deleted: list[str] = []
+        self.deleted: list[int] = []
 
     def __call__(self, kind: int, sequence: int, request: bytes) -> list[bytes]:
         message = read_by_pyroute2(kind, request)
@@ -59,7 +59,7 @@ class Kernel:
                     return [by_pyroute2(RTM_NEWLINK, 0, sequence, {"index": index, "IFLA_IFNAME": name, **pair})]
             return [error(errno.ENODEV, sequence)]
         if kind == RTM_DELLINK and message["family"] != AF_BRIDGE:
-            self.deleted.append(message["IFLA_IFNAME"])
+            self.deleted.append(message["index"])
         elif kind == RTM_NEWLINK and "IFLA_IFNAME" in message:
             self.links = {"cni0.7": GATEWAY, message["IFLA_IFNAME"]: PORT}
         return []
@@ -103,7 +103,7 @@ def test_a_failing_add_leaves_the_gateway_port_to_others(ports: list[dict[str, A
         )
         for _, step in reversed(undo.steps):
             step()
-    assert kernel.deleted == (["cni0.7"] if is_deleted else [])
+    assert kernel.deleted == ([GATEWAY] if is_deleted else [])
 
 
 OURS, THEIRS = Owner("net", "c1", "eth0").host_link, "vethstranger"

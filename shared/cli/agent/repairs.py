@@ -111,8 +111,7 @@ class Executables:
 
 def _launched_plugin(path: Path) -> str:
     """Return the plugin that a launcher of this suite names, empty for other files."""
-    with path.open("rb") as file:
-        found = suite.launched(file.read(suite.LAUNCHER_BYTES))
+    found = suite.launched(str(path))
     return found[1] if found else ""
 
 

@@ -221,7 +221,7 @@ class _Plugin:
             yield Remark(ERROR, path, str(error))
             is_own = True
         else:
-            launched = suite.launched(_beginning(executable))
+            launched = suite.launched(str(executable))
             is_own, where = launched is not None, str(executable)
             plugin = launched[1] or kind if launched else kind
         if plugin in PLUGINS and is_own:
@@ -306,11 +306,6 @@ class _Plugin:
             for one in reading.ranges(self.network, self.raw):
                 if one.gateway not in one.subnet:
                     yield Remark(WARNING, "ipam", f"the gateway {one.gateway} is outside of its subnet {one.subnet}")
-
-
-def _beginning(executable: Path) -> bytes:
-    with executable.open("rb") as file:
-        return file.read(suite.LAUNCHER_BYTES)
 
 
 def _members(value: Any, path: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -23,6 +23,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from shared.cli import throwaway
+from shared.cli.demo import agent
 from shared.cli.demo.ping import ping
 from shared.cli.terminal import paint, print_heading, print_ok, print_table, readable, say
 from shared.cli.throwaway import Failure, expect
@@ -129,7 +130,9 @@ def demonstrate(bin_dir: Path) -> None:
 
     print_heading("Tear-down")
     for pod in both:
-        tear_down(pods, pod)
+        print_ok(f"{pod.name}: {tear_down(pods, pod):.0f} ms")
+    if agent.is_installed(bin_dir):
+        agent.compare(bin_dir, lambda: come_and_go(pods, both[0]))
     after = count(own_links)
     expect(ask(LOCALHOST) is None, f"host port {HOST_PORT} still answers")
 
@@ -244,16 +247,24 @@ def ask(address: str) -> str | None:
         return None
 
 
-def tear_down(pods: PodNetwork, pod: DemoPod) -> None:
-    """Detach the pod, check that its namespace is as before, and delete the namespace."""
+def come_and_go(pods: PodNetwork, pod: DemoPod) -> dict[str, float]:
+    """Set a pod up and tear it down again. Return the milliseconds of both."""
+    throwaway.new_netns(pod.netns)
+    started = time.monotonic()
+    pods.set_up(pod.sandbox)
+    return {"set-up": milliseconds_since(started), "tear-down": tear_down(pods, pod)}
+
+
+def tear_down(pods: PodNetwork, pod: DemoPod) -> float:
+    """Detach the pod, check that its namespace is as before, and delete it. Return the detaching's milliseconds."""
     started = time.monotonic()
     pods.tear_down(pod.sandbox)
     took = milliseconds_since(started)
     left = set(link_names(pod.netns)) - set(pod.links)
     expect(not left, f"{pod.name} still has {', '.join(left)}")
-    throwaway.execute("umount", str(pod.netns))
+    throwaway.execute("umount", "--lazy", str(pod.netns))  # as runtimes do
     pod.netns.unlink()
-    print_ok(f"{pod.name}: {took:.0f} ms")
+    return took
 
 
 def link_names(netns: Path | None = None) -> list[str]:

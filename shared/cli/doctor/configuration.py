@@ -7,7 +7,7 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from shared.runtime.attach import PluginError, execute
 from shared.runtime.find import PluginNotFound, find
 
 VERSION_SECONDS = 5.0
-TOOLS = ("cnitool",)  # executables that are installed beside the plugins
+TOOLS = ("cnitool", "pycni-agent")  # executables that are installed beside the plugins
 
 
 def files(node: Node) -> Iterator[Finding]:
@@ -107,28 +107,26 @@ def _own_plugin(node: Node, kind: str) -> str:
     The executable may have another name than the plugin.
     """
     path = _path(node, kind)
-    launched = _launched(path) if path else None
+    launched = suite.launched(str(path)) if path else None
     plugin = launched[1] or kind if launched else ""
     return plugin if plugin in PLUGINS else ""
 
 
 def launched_tree(path: Path) -> Path | None:
     """Return the code that a launcher of this suite starts, None for any other file."""
-    launched = _launched(path)
+    try:
+        launched = suite.launched(str(path))
+    except OSError:
+        return None
     return Path(launched[0]) if launched else None
-
-
-def _launched(path: Path) -> tuple[str, str] | None:
-    with path.open("rb") as file:
-        return suite.launched(file.read(suite.LAUNCHER_BYTES))
 
 
 def answers(node: Node) -> Iterator[Finding]:
     """Report executables without a valid answer to VERSION, and those without the network's version."""
     used = [(path, network) for network in node.networks for kind in network.types if (path := _path(node, kind))]
-    executables = _executables(node)
+    executed = executables(node.bin_dirs)
     with ThreadPoolExecutor() as pool:
-        for path, (versions, complaint) in zip(executables, pool.map(_ask, executables), strict=True):
+        for path, (versions, complaint) in zip(executed, pool.map(_ask, executed), strict=True):
             command = (
                 f"CNI_COMMAND=VERSION timeout 5 {shlex.quote(str(path))} </dev/null  # if that fails, install it again"
             )
@@ -152,9 +150,10 @@ def interpreter(_: Node) -> Iterator[Finding]:
         yield note(sys.executable, what, "nothing; for faster calls choose another Python: install.sh --python")
 
 
-def _executables(node: Node) -> list[Path]:
+def executables(bin_dirs: Sequence[Path]) -> list[Path]:
+    """Return the plugins' executables in these directories, of any suite."""
     found = []
-    for directory in node.bin_dirs:
+    for directory in bin_dirs:
         for path in sorted(directory.iterdir()) if directory.is_dir() else ():
             try:
                 is_file = stat.S_ISREG(path.stat().st_mode)
