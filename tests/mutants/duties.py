@@ -23,7 +23,7 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shared/cli/agent/collect.py", "    return entry.network, *entry.key, changed\n", "    return entry.network, *entry.key, 0\n",
-        "another ADD's entry is another suspect", "tests/agent/test_duties.py -k comes_back",
+        "another ADD's entry is another suspect", "tests/agent/test_duties.py -k dies_again",
     ),
     Mutant(
         "shared/cli/agent/events.py", 'b"").rstrip(b"\\0") in OWN or', 'b"") == b"nobody" or',
