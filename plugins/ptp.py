@@ -7,6 +7,7 @@ from shared.cni import delegate
 from shared.cni.errors import InternalError, InvalidNetns
 from shared.net import forwarding, netns, sysctl, veth, wait
 from shared.net.netlink import Netlink
+from shared.net.wire import IFF_UP
 from shared.pod import attachment, gateway, inside
 from shared.pod.attachment import Attachment
 
@@ -126,7 +127,9 @@ def _find_parts(pod: Attachment, host: Netlink, pod_netns: Netns, link: Message 
         port = veth.find(host, pod.owner, pod_netns, link)
         if port is not None:
             _connect_host(host, pod, port, own)
-            _await_host(host, port, own)
+            forwarding.ensure(host, gateway.addresses_of(own))
+            if link and link["flags"] & IFF_UP:  # else the pair has no carrier
+                _await_host(host, port, own)
 
     return [(compare_routes, None), (compare_host, connect_again)]
 

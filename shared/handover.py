@@ -47,14 +47,6 @@ def release(socket: native.socket) -> None:
         _retained.remove(socket)
 
 
-def close_all() -> None:
-    """Close the retained sockets, in a process that goes on after the call."""
-    for one in _retained:
-        one.close()
-    _retained.clear()
-    _deleting.clear()
-
-
 def note_deletions(socket: native.socket) -> None:
     """Note that a transaction deleted objects of nf_tables: the next close of any retained socket waits."""
     if socket in _retained:

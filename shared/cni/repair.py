@@ -19,8 +19,9 @@ from __future__ import annotations
 import json  # faster than the executables' own, and slower only to import
 import posix
 import sys
+from time import monotonic
 
-from shared import handover, signals, steps
+from shared import signals, steps
 from shared.cni import suite, turn
 from shared.cni.call import Call
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable, UnknownContainer
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 SCRIPT = "import sys; sys.path.insert(0, sys.argv[1]); from shared.cni.repair import main; main()"
 FOREVER_SECONDS = 1e9
-_last_seen: list[str] = []  # the attachment of the last repair, and its namespace's mark
+SEEN_SECONDS = 1.0
+_seen: dict[tuple[str, ...], float] = {}  # the last attachment, with its namespace's mark, and the time
 
 
 def run(
@@ -68,7 +70,6 @@ def run(
             return made
     finally:
         netns.close_all()
-        handover.close_all()
 
 
 def _require_unchanged(path: str, modified: int) -> None:
@@ -84,11 +85,12 @@ def _require_unchanged(path: str, modified: int) -> None:
 def _require_same_pod(call: Call) -> None:
     """Raise CniError unless the interface that ADD made is still at the namespace's path.
 
-    Another pod may have the path by now. A veth's other end tells the attachment, another link its MAC. If the last
-    repair was of the same attachment and namespace, it has seen that already: a list has several plugins.
+    Another pod may have the path by now. A veth's other end tells the attachment, another link its MAC. A repair of the
+    same attachment and namespace within the last second has seen that already: a list has several plugins.
     """
-    seen = [call.network, call.container_id, call.ifname, liveness.mark(call.netns)]
-    if seen == _last_seen:
+    now = monotonic()
+    seen = (call.network, call.container_id, call.ifname, liveness.mark(call.netns))
+    if now < _seen.get(seen, 0.0) + SEEN_SECONDS:
         return
     result = required_result(call)
     owner = Owner(call.network, call.container_id, call.ifname)
@@ -104,7 +106,8 @@ def _require_same_pod(call: Call) -> None:
         is_same = verify.own_mac(result, call) in ("", link.get("IFLA_ADDRESS"))
     if not is_same:
         raise UnknownContainer(f"{call.ifname} in {call.netns} is not the interface that ADD made")
-    _last_seen[:] = seen
+    _seen.clear()
+    _seen[seen] = now
 
 
 def command() -> list[str]:

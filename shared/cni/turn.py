@@ -116,7 +116,7 @@ class take:  # noqa: N801  (used like a function)
 def _open() -> int:
     """Return a descriptor of the file, which is created if it does not exist; -1 if that fails."""
     try:
-        descriptor = _open_or_create()
+        descriptor = open_or_create()
     except OSError:
         return -1
     try:
@@ -130,7 +130,8 @@ def _open() -> int:
     return -1
 
 
-def _open_or_create() -> int:
+def open_or_create() -> int:
+    """Return a descriptor of the file. Raise OSError if it can neither be opened nor created."""
     try:
         return posix.open(FILE, FLAGS)
     except FileNotFoundError:

@@ -507,4 +507,8 @@ TABLE: tuple[Mutant, ...] = (
         "shared/handover.py", "            _close_others([*needed, *(one.fileno() for one in _retained)])\n", "",
         "the child holds no pipe and no lock", "tests/system/test_deletion.py -k holds",
     ),
+    Mutant(
+        "shared/admission/iptables.py", "if count in (2, 3) else None", "",
+        "DEL deletes rules that are there twice", "tests/system/test_firewall.py -k changed_rules",
+    ),
 )  # fmt: skip

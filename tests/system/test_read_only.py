@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import Answer, PretendHost
+from tests.pretend import TURNS, Answer, PretendHost
 
 STORE = "/var/lib/cni/networks/net"
 CONFIG: dict[str, Any] = {"cniVersion": "1.1.0", "name": "net", "type": "host-local", "ipam": {"type": "host-local", "subnet": "10.1.0.0/29"}}  # fmt: skip
@@ -34,9 +34,14 @@ def files(host: PretendHost) -> dict[str, Any]:
             yield Path(folder)
             yield from (Path(folder, name) for name in (*directories, *names))
 
+    turns = host.root / TURNS[1:]
+    if not turns.exists():  # each call leaves this file, and DEL writes to it
+        host.run("sh", "-c", f"umask 77; mkdir -p {Path(TURNS).parent} && : >{TURNS}", check=False)
     found = {}
     for top in ("var/lib/cni", "run"):
         for path in every(host.root / top):
+            if path == turns:
+                continue
             held = path.lstat()
             found[str(path)] = (held.st_mode, held.st_ino, held.st_size, held.st_mtime_ns, held.st_nlink)
     return found

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.state import state
 from tests.firewalld import Firewalld
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, until
 from tests.system.firewall_node import OUTSIDE, SERVER
 from tests.system.hostport_nodes import elements
 from tests.system.repair_node import BRIDGE, CHAIN, FIREWALL, PORTMAP, Node, Repairs
@@ -179,6 +179,7 @@ def test_no_repair_without_the_pod(host: PretendHost, plugin: dict[str, Any]) ->
     for pod in "abc":
         node.add(pod)
     host.run("sh", "-ec", "ip -n b link set eth0 name old; ip netns delete a; nft flush ruleset")
+    until(lambda: len(host.ip("link", "show", "type", "veth")) == 2)  # the kernel deletes the pair of `a` later
     before = state(host, "bc")
     another = {**node.request("a", plugin), "config": node.request("a", plugin)["config"]}
     another["environment"]["CNI_NETNS"] = "/run/netns/c"

@@ -12,7 +12,7 @@ import os
 import posix
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from shared.cli import throwaway
 from shared.cli.explain import changes as state
 from shared.cli.explain import filetap, mirror, story, wiretap
 from shared.cli.explain.recorder import Recorder, wrap
-from shared.cni import execute, plugin, suite
+from shared.cni import execute, plugin, suite, turn
 from shared.executables import PLUGINS
 from shared.net.netns import open_netns
 from shared.runtime import attach
@@ -59,6 +59,8 @@ def rehearse(task: Mapping[str, Any]) -> dict[str, Any]:
     posix.environ.pop(SYSTEM_BUS.encode(), None)
     directories = mirror.hide_files(network, [TREE, *map(Path, task["bin_dirs"])])
     mirror.recreate(task["node"])
+    with suppress(OSError):  # calls go on without it
+        posix.close(turn.open_or_create())  # the node has it since its first call, so that it is none of the steps
     attachment = Attachment(**task["attachment"])
     throwaway.new_netns(Path(attachment.netns))
     pod = open_netns(attachment.netns)
