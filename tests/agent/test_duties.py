@@ -178,6 +178,19 @@ def test_an_attachment_that_comes_back_lives(pods: Node) -> None:
     assert looks.end() == ""
 
 
+def test_an_attachment_that_dies_again_is_looked_at_twice_again(pods: Node) -> None:
+    looks = Looks(pods)
+    looks.at(0)
+    pods.results["dead"] = pods.attach("dead")
+    age(pods, "dead")
+    pods.kill("dead")
+    looks.at(60)
+    assert leases(pods) == {"living", "dead"}
+    looks.at(120)
+    assert leases(pods) == {"living"}
+    looks.end()
+
+
 def test_looks_leave_no_descriptors(pods: Node) -> None:
     looks = Looks(pods)
     looks.at(0, 60)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.agent.duties import Duties, only
+from tests.agent.duties import SETTINGS, Duties, only
+from tests.agent.running import LOG, Agent
 from tests.faults import state
 from tests.firewalld import Firewalld
 from tests.pretend import PATH, PretendHost, read_line, until
@@ -197,6 +198,39 @@ def test_calls_of_this_suite_lead_to_no_pass(node: Node) -> None:
     assert passes(duties) == 2, duties.said()
 
 
+def test_calls_of_workers_lead_to_no_pass(node_host: PretendHost) -> None:
+    node = Node(node_host)
+    node_host.run("tee", SETTINGS, input='{"heal": false, "collect": false, "metrics": ""}')
+    with Agent(node_host) as agent:
+        node.attach("a")
+        node.serve("a")
+        duties = begin(node)
+        for pod in "bc":
+            node.attach(pod)
+            node.detach(pod)
+        assert agent.status()["calls"]["bridge"] == {"ADD": {"0": 3}, "DEL": {"0": 2}}
+        node.host.run("sh", "-ec", FLUSH)  # the mark: all events before it have been read
+        until(lambda: node.reached(["a"]) == {"a"}, duties.require)
+        assert passes(duties) == 2, duties.said()
+        assert duties.end() == 0
+
+
+@pytest.mark.row(23)
+def test_the_agent_heals(node_host: PretendHost) -> None:
+    """All processes as they are installed: workers, duties, and cnitool that asks them."""
+    node = Node(node_host)
+    with Agent(node_host) as agent:
+        node.attach("a", "b")
+        node.serve("a", "b")
+        node.host.run("sh", "-ec", FLUSH)
+        until(lambda: node.reached() == {"a", "b"})
+        shown = node.host.run(f"{node.host.bin_dir}/cnitool", "agent", env={"PATH": PATH}).stdout
+        assert re.search(rf"process {agent.status()['pid']},", shown)
+        assert re.search(r"bridge +ADD +2 +0", shown)
+        log = node.host.run("cat", LOG).stdout
+        assert "pycni-agent: heal: pods a eth0: bridge: repaired" in log
+
+
 @pytest.mark.row(23)
 def test_during_adds_and_dels(node: Node) -> None:
     """Nothing is made for a pod that is gone, and nothing twice."""
@@ -267,6 +301,23 @@ def test_attachments_that_are_passed_over(node: Node) -> None:
     elements = [line for line in state.state(node.host) if line.startswith("element")]
     assert not [line for line in elements if "pods/c/" in line or "pods/b/" in line]
     assert [line for line in elements if "pods/a/" in line]
+
+
+def test_a_drop_policy_alone(node: Node) -> None:
+    """Nothing is deleted when a policy changes."""
+    duties = begin(node)
+    node.host.run("sh", "-ec", "for six in '' 6; do ip${six}tables -P FORWARD DROP; done")
+    until(lambda: node.reached() == {"a", "b", "c"}, duties.require)
+    assert duties.end() == 0
+
+
+def test_a_plugin_of_another_suite_is_passed_over(node: Node) -> None:
+    """Only its name is known."""
+    node.host.run("mkdir", "/run/bin")
+    node.host.run("sh", "-ec", f"cp {node.host.bin_dir}/* /run/bin; echo '#!/bin/sh' >/run/bin/portmap")
+    node.host.run("sh", "-ec", FLUSH)
+    done = node.host.run("/run/bin/cnitool", "heal", env={"PATH": PATH})
+    assert {line.split()[3] for line in done.stdout.splitlines() if "repaired" in line} == {"bridge:", "firewall:"}
 
 
 def test_json(node: Node) -> None:

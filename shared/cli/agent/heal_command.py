@@ -1,4 +1,4 @@
-"""cnitool heal: repair the attachments in the runtime's cache once, or show with --dry-run what CHECK misses."""
+"""cnitool heal: repair the attachments in the runtime's cache once, or show CHECK's complaints with --dry-run."""
 
 from __future__ import annotations
 
@@ -70,11 +70,17 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _summary(plan: Plan, found: list[Outcome], wrong: list[Outcome], *, is_trial: bool) -> str:
-    looked = f"{plan.attachments} attachment{'s' if plan.attachments != 1 else ''} looked at"
+    looked = f"{_counted(plan.attachments, 'attachment')} looked at"
     if is_trial:
         return f"{looked}: {len(wrong)} to repair" if wrong else f"{looked}: all in order"
     made = sum(len(one.made) for one in found)
-    return f"{looked}: {made} repairs, {len(wrong)} failures" if made or wrong else f"{looked}: all in order"
+    if not made and not wrong:
+        return f"{looked}: all in order"
+    return f"{looked}: {_counted(made, 'repair')}, {_counted(len(wrong), 'failure')}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _document(plan: Plan, found: list[Outcome]) -> dict[str, Any]:

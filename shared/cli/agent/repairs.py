@@ -1,4 +1,4 @@
-"""Repair the attachments in the runtime's cache: let the suite's plugins create what is missing again.
+"""Repair the attachments in the runtime's cache: let the suite's plugins create missing things again.
 
 A runner process (shared/cni/repair.py) does the work, with one line of JSON for each attachment and plugin.
 """
@@ -223,7 +223,7 @@ class Runners:
 
     @property
     def pids(self) -> set[int]:
-        """Return the process ids of those that run."""
+        """Return the process ids of the running ones."""
         return {one.pid for one in self._all if one.pid}
 
     def close(self) -> None:
