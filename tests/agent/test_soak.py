@@ -16,7 +16,7 @@ import pytest
 from tests.agent.running import PROGRAM, Agent
 from tests.faults.plugin import Tally
 from tests.faults.test_soak import Soak
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, until
 
 LONGEST_FREEZE_SECONDS = 1.0  # a launcher waits 0.2 s for a worker
 LONGEST_PAUSE_SECONDS = 0.5
@@ -103,7 +103,8 @@ def test_soak_with_the_agent(host: PretendHost, tally: Tally) -> None:
             served = max(served, agent.taken())
             trouble.make()
         assert agent.stop() == 0, agent.log
-        running = host.run("pgrep", "-af", PROGRAM, check=False).stdout
-        assert running == "" and served > 0, (running, served, agent.log)
+        assert served > 0, agent.log
+        # a child that deletes links may outlive its call, and the agent
+        until(lambda: host.run("pgrep", "-f", PROGRAM, check=False).stdout == "")
         soak.finish(tally, 20)
         assert trouble.counts
