@@ -55,7 +55,7 @@ Installs the pycni plugins, or removes them with --uninstall. Run it as root; yo
 EOF
 }
 
-# A plugin takes the variable, cnitool the argument. The launcher's count of calls that found no agent takes no byte under this limit.
+# A plugin takes the variable, cnitool and pycni-agent the argument. The launcher's count of calls that found no agent takes no byte under this limit.
 version_of() { # EXECUTABLE
     (ulimit -f 0 && exec env -i CNI_COMMAND=VERSION "$1" version) <<<'{"cniVersion": "1.0.0"}'
 }
@@ -278,7 +278,7 @@ EOF
     read -r -a names <<<"$facts"
 }
 
-# Fills a tree: copies, adds the stage's launcher, compiles, sets owner and mode; an existing one is repaired, each file by a rename. Prints the tree's path.
+# Fills a tree: copies, the launcher in the stage as well, compiles, sets owner and mode; an existing one is repaired, each file by a rename. Prints the tree's path.
 build_tree() { # STAGE
     python_runs "$source_dir" "$lib_dir" "$1" "$version" <<'EOF'
 import compileall
@@ -296,6 +296,7 @@ files = {
     for path in sorted((source / part).rglob("*.py"))
     if path.is_file()
 }
+files["launcher"] = (stage / "launcher").read_bytes()
 digest = hashlib.sha256(version.encode())
 for name, content in files.items():
     digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
@@ -333,7 +334,6 @@ sys.path.insert(0, str(source))
 from shared.build import bundle
 
 put(bundle.build(tree, str(final)), tree / f"bundle.{sys.implementation.cache_tag}")
-put((stage / "launcher").read_bytes(), tree / "launcher")
 for path in (tree, *tree.rglob("*")):
     os.chown(path, 0, 0, follow_symlinks=False)
     path.chmod(0o755 if path.is_dir() else 0o644)
@@ -579,7 +579,7 @@ install_plugins() {
     for name in "${names[@]}"; do
         answer=$(launcher "$name" "$new/.text" 2>&1) || die "nothing is installed, cannot make $name: ${answer##*$'\n'}"
         install -o root -g root -m 0755 -- "$new/.text" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
-        [[ $name != pycni-agent && ($name != cnitool || -n $tools_python) ]] || continue
+        [[ $name != cnitool || -n $tools_python ]] || continue
         # Prove that this Python can run it, and that files in this directory can be executed, before anything is replaced.
         # Without stderr a program does not ask a running agent.
         answer=$(version_of "$new/$name" 2>&-) ||
@@ -623,7 +623,7 @@ install_plugins() {
 # Install the packages that pyproject.toml calls "tools", each file by its hash. Only the packages of the virtual environment are used, so that it can
 # be renamed. A package without a wheel is built with the packages in that environment: pip would fetch build tools without a hash.
 install_tools() {
-    local made file word packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
+    local made file word pid packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
     [[ -n $tools_python ]] || die "the plugins are installed, the tools are not: they need Python ${oldest_tools/, /.} or newer"
     while read -r word _; do
         [[ $word != *==* ]] || packages+=("$word")
@@ -641,6 +641,8 @@ install_tools() {
     [[ ! -e $lib_dir/tools ]] || mv -T -- "$lib_dir/tools" "$old" || die "cannot replace $lib_dir/tools"
     mv -T -- "$made/tools" "$lib_dir/tools" || die "cannot write to $lib_dir"
     printf '  tools   %s (%s)\n' "$lib_dir/tools" "${packages[*]}"
+    agent_pid                         # if it runs, it was started without these libraries
+    [[ -z $pid ]] || kill -HUP "$pid" || true
 }
 
 # An agent of another bin dir is none of this run's business.
@@ -703,7 +705,7 @@ start_agent() {
         printf '  agent   process %s goes on with this release\n' "$pid"
     fi
     libraries=("$lib_dir"/tools/lib/python*/site-packages/prometheus_client)
-    ((${#libraries[@]})) || printf '  note    the agent has no metrics without its library: run install.sh --with-tools\n'
+    [[ $tools == yes || ${#libraries[@]} != 0 ]] || printf '  note    the agent has no metrics without its library: run install.sh --with-tools\n'
 }
 
 stop_agent() {
@@ -817,8 +819,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 { sweep "$bin_dir" && sweep "$lib_dir"; } || die "cannot remove what an earlier run left in $bin_dir and $lib_dir"
 "${action}_plugins"
-[[ $tools == no ]] || install_tools
 [[ $action == uninstall || $agent != yes ]] || start_agent
+[[ $tools == no ]] || install_tools
 if [[ $demo == yes ]]; then
     clean_up
     [[ -n $tools_python ]] || die "the plugins are installed, the demo needs Python ${oldest_tools/, /.} or newer"

@@ -172,7 +172,7 @@ def _limit(host: Netlink, undo: Undo, owner: Owner, link: Message, attachment: A
         return None
     steps.begin("egress")
     ifb = shaping.add_ifb(host, undo, owner, link)
-    limit_link(tc, undo, ifb, attachment.egress)
+    shaping.limit_ifb(host, tc, ifb, attachment.egress)
     shaping.redirect(tc, undo, link, ifb)
     return ifb
 

@@ -117,7 +117,7 @@ def remove(addresses: Callable[[], AbstractSet[Address]], note: claims.Note) -> 
     from shared.iptables import variants
 
     having = variants.having(TABLE, CHAIN)
-    doomed = addresses() if having else ()
+    doomed: AbstractSet[Address] = addresses() if having else frozenset()
     ends = {f"-A {CHAIN} {rule}" for address in doomed for rule in _rules(address)}
     for version, variant in having:
         if not any(address.version == version for address in doomed):
@@ -130,7 +130,25 @@ def remove(addresses: Callable[[], AbstractSet[Address]], note: claims.Note) -> 
             if note and note.get("backend", claims.IPTABLES) == claims.IPTABLES and not note.get(claims.ZONE):
                 raise
             continue  # no note speaks of rules here, and without the program no suite could have added one
-        table.change(lambda lines: [f"-D{line.removeprefix('-A')}" for line in lines if line in ends])
+        table.change(
+            lambda lines: [f"-D{line.removeprefix('-A')}" for line in lines if line in ends],
+            _guess(version, variant, doomed),
+        )
+
+
+def _guess(version: int, variant: str, addresses: AbstractSet[Address]) -> list[str] | None:
+    """Return the lines of one address's rules if nf_tables have as many. None: ask iptables-save.
+
+    This spares a process. If the guess is wrong, iptables-restore refuses to delete the rules.
+    """
+    from shared.iptables import variants
+
+    own = [address for address in addresses if address.version == version]
+    if variant != variants.NFT or len(own) != 1:
+        return None
+    rules = _rules(own[0])
+    count = variants.mention(version, TABLE, CHAIN, [own[0].packed])
+    return [f"-A {CHAIN} {rule}" for rule in rules[:count]] if count in (2, 3) else None
 
 
 def _rules(address: Address) -> tuple[str, str, str]:

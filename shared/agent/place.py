@@ -56,12 +56,15 @@ def lock() -> int:
     return file
 
 
-def listen(path: str) -> socket.socket:
-    """Listen on a socket of the directory, which is locked; replace the socket of an agent that was killed.
+def sweep() -> None:
+    """Remove the files of an agent that was killed. Raise Unusable if there is something else in their place."""
+    _remove(protocol.SOCKET, S_IFSOCK)
+    _remove(protocol.CONTROL_SOCKET, S_IFSOCK)
+    _remove(protocol.FALLBACKS, S_IFREG)
 
-    Raise Unusable if there is something else.
-    """
-    _remove(path, S_IFSOCK)
+
+def listen(path: str) -> socket.socket:
+    """Listen on a socket of the directory. Raise Unusable."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     before = posix.umask(0o177)
     try:
@@ -76,7 +79,6 @@ def listen(path: str) -> socket.socket:
 
 def begin_count() -> None:
     """Create the file to which launchers add one byte for each call that they execute. Raise Unusable."""
-    _remove(protocol.FALLBACKS, S_IFREG)
     posix.close(_open(protocol.FALLBACKS, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL))
 
 

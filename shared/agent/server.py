@@ -123,6 +123,7 @@ class Server:
         else:
             place.prepare()
             self.lock = place.lock()
+            place.sweep()
             self.listener, control = place.listen(protocol.SOCKET), place.listen(protocol.CONTROL_SOCKET)
             place.begin_count()
             self.reports, self.reporting = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)

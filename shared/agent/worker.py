@@ -81,7 +81,7 @@ class Worker:
             began = monotonic()
             received: list[int] = []
             try:
-                request, umask = self._admit(connection)
+                request, umask = self._admit(connection, received)
                 self._take(connection, received)
                 self._serve(connection, request, received, umask, began)
             except callers.Refused as refusal:
@@ -96,11 +96,13 @@ class Worker:
             if self.is_dismissed:
                 posix._exit(0)
 
-    def _admit(self, connection: socket.socket) -> tuple[protocol.Request, int]:
+    def _admit(self, connection: socket.socket, received: list[int]) -> tuple[protocol.Request, int]:
         """Read a request that this worker can serve, and return it with the caller's umask. Raise Refused, Dropped."""
         limit = timeval(REQUEST_SECONDS, is_64_bit=socket.SO_RCVTIMEO == SO_RCVTIMEO_NEW)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        message = self._receive(connection, [])
+        message = self._receive(connection, received)
+        if received:  # they travel with GO, and not before
+            raise callers.Refused(UNREADABLE)
         try:
             request = protocol.Request(message)
         except protocol.Malformed:

@@ -67,7 +67,6 @@ CONDITIONAL_OF = {
 VERSION_OF = {one.name: version for kind in (ANY, AT) for version, one in kind.items()}
 # Prefixes of chains that are named after their rules: chains of conditions, and chains that masquerade.
 PREFIXES = ("hostport", "hairpin")
-_fixed: list[Chain] = []  # it takes a millisecond to make them
 
 
 class Forwarding:
@@ -161,11 +160,17 @@ def _lookup_rules(maps: dict[int, Set], conditional: dict[int, Set]) -> list[Rul
     return rules
 
 
-def fixed_chains() -> list[Chain]:
-    """Return the chains that do not depend on the mappings, each after the chains to which it leads."""
-    if not _fixed:
-        _fixed.extend(_make_fixed_chains())
-    return _fixed
+_fixed_chains: list[Chain] = []
+
+
+def fixed_chains() -> Sequence[Chain]:
+    """Return the chains that do not depend on the mappings, each after the chains to which it leads.
+
+    Making them takes 1 ms. They are kept, for a process that repairs many pods, and for one that forks workers.
+    """
+    if not _fixed_chains:
+        _fixed_chains.extend(_make_fixed_chains())
+    return _fixed_chains
 
 
 def _make_fixed_chains() -> tuple[Chain, ...]:

@@ -13,7 +13,7 @@ from shared.nft.transaction import Nfnetlink, NoNfTables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 NFT, LEGACY = "nft", "legacy"
 FAMILIES = {4: wire.NFPROTO_IPV4, 6: wire.NFPROTO_IPV6}
@@ -64,10 +64,10 @@ def with_rules(table: str, chain: str) -> list[tuple[int, str]]:
     return found
 
 
-def mention(version: int, table: str, chain: str, values: Iterable[bytes]) -> bool:
-    """Return True if a rule in nf_tables compares with one of these values, such as an address."""
+def mention(version: int, table: str, chain: str, values: Sequence[bytes]) -> int:
+    """Return the number of rules in nf_tables that compare with one of these values, such as an address."""
     found = Nfnetlink().dump_expressions(Chain(Table(FAMILIES[version], table), chain, ()))
-    return any(value in expressions for value in values for expressions in found)
+    return sum(any(value in expressions for value in values) for expressions in found)
 
 
 def _has_legacy(table: str, version: int) -> bool:

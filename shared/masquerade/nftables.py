@@ -39,6 +39,10 @@ CHAIN = Chain(
 PREFIX = "masq"
 RULESET = Ruleset(INET, "masquerade", tuple(MAPS.values()), (CHAIN,), (PREFIX,))
 MULTICAST = {4: Prefix(Address(4, 0xE0 << 24), 4), 6: Prefix(Address(6, 0xFF << 120), 8)}
+LAST_RULES = {
+    version: [Rule("multicast", address("daddr", groups), return_()), Rule("the rest", masquerade())]
+    for version, groups in MULTICAST.items()
+}
 
 
 def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> None:
@@ -100,7 +104,6 @@ def _chain(own: Prefix, exempt: Sequence[Prefix]) -> Chain:
         *([Rule("the node itself", is_local(), return_())] if exempt else []),
         Rule("the pod's network", address("daddr", own), return_()),
         *(Rule("exempt", address("daddr", one), return_()) for one in sorted(others, key=str)),
-        Rule("multicast", address("daddr", MULTICAST[own.version]), return_()),
-        Rule("the rest", masquerade()),
+        *LAST_RULES[own.version],
     ]
     return addressed(INET, PREFIX, rules)

@@ -22,7 +22,7 @@ from shared.net.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from shared.net.netlink import Message, Netlink, Read
 
@@ -106,12 +106,9 @@ def is_settled(netlink: Netlink, index: int) -> bool:
     return scan(netlink, index, settled)
 
 
-def is_link_local_settled(netlink: Netlink, index: int) -> bool:
-    """Return True if no IPv6 link-local address of a link is in duplicate address detection. Ignore failed ones."""
-    return scan(
-        netlink, index,
-        lambda states: not any(
-            flags & IFA_F_TENTATIVE and not flags & IFA_F_DADFAILED and prefix.address in LINK_LOCAL
-            for prefix, flags in states
-        ),
-    )  # fmt: skip
+def is_link_local_settled(states: Iterable[tuple[Prefix, int]]) -> bool:
+    """Return True if no IPv6 link-local address is in duplicate address detection. Ignore failed ones."""
+    return not any(
+        flags & IFA_F_TENTATIVE and not flags & IFA_F_DADFAILED and prefix.address in LINK_LOCAL
+        for prefix, flags in states
+    )

@@ -38,10 +38,10 @@ def prepare(netlink: Netlink, link: Message, own: list[Address]) -> Callable[[],
     The function works from any network namespace. If the sysctls cannot be set, it sends the announcements itself.
     """
     name, mac = link["IFLA_IFNAME"], link["IFLA_ADDRESS"]
-    for path in NOTIFY if own else ():
-        sysctl.prefer(path.format(name), "1")
+    paths = [path.format(name) for path in NOTIFY] if own else []
+    failed = [path for path in paths if not sysctl.prefer(path, "1")]
     # A kernel without IPv6 lacks the second: it reads as None.
-    if not own or any(sysctl.read(path.format(name)) == "0" for path in NOTIFY):
+    if not own or any(sysctl.read(path) == "0" for path in failed):
         return Announcement(name, mac, own).send
 
     def announce() -> None:

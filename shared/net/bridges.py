@@ -106,7 +106,9 @@ def _begin(netlink: Netlink, undo: Undo, name: str, mtu: int, own: Ports, **how:
 def _refuse_advertisements(netlink: Netlink, bridge: Message, *, is_new: bool) -> None:
     """Make a bridge ignore router advertisements, unless an old one has a route or an address from them."""
     name = bridge["IFLA_IFNAME"]
-    if not is_new and sysctl.read(f"ipv6/conf/{name}/accept_ra") not in ("0", None):
+    if not is_new:
+        if sysctl.read(f"ipv6/conf/{name}/accept_ra") in ("0", None):
+            return
         from shared.net import forwarding
 
         if bridge["index"] in forwarding.learned_links(netlink):

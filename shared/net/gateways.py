@@ -35,6 +35,7 @@ class Gateway:
         self.link = bridge
         self.wanted: list[Prefix] = []
         self.given: list[Address] = []
+        self.is_settled = False  # the link's link-local address
 
     def ensure(self, undo: Undo, wanted: list[Prefix], *, force: bool) -> None:
         """Give the link the gateway addresses that it lacks, and let the host forward. Create the port if need be.
@@ -50,7 +51,11 @@ class Gateway:
                 host, undo, self.bridge, name, vlan=vlan, keep_default=keep_default, own=self.own,
                 ipv6=any(one.version == 6 for one in wanted), dad=self.dad,
             )  # fmt: skip
-        have = addresses.of_link(host, self.link["index"])
+        states = addresses.scan(host, self.link["index"], list)
+        have = [prefix for prefix, _ in states]
+        # A link without a link-local address may get one when it gets carrier.
+        has_link_local = any(one.address in addresses.LINK_LOCAL for one in have)
+        self.is_settled = has_link_local and addresses.is_link_local_settled(states)
         missing = [one for one in wanted if one not in have]
         for one in missing:
             _add(host, undo, self.link, one, bridge=self.bridge["index"], own=self.own, force=force, dad=self.dad)
@@ -70,7 +75,7 @@ class Gateway:
                 wait.gateway_carrier(host, end["IFLA_IFNAME"])
         if self.dad:
             wait.addresses_settled(host, self.link["index"])
-        elif any(one.version == 6 for one in self.wanted):
+        elif not self.is_settled and any(one.version == 6 for one in self.wanted):
             wait.link_local_settled(host, self.link["index"])
         wait.addresses_local(host, self.link["index"], self.given)
 

@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
 HEADER_BYTES = 16  # struct nlmsghdr in linux/netlink.h
 ERROR_BYTES = 20  # struct nlmsgerr in linux/netlink.h: a number and the header of the refused message
+ATTRIBUTE_BYTES = 4  # struct nlattr in linux/netlink.h
 NLMSGERR_ATTR_MSG = 1  # linux/netlink.h
 NLA_TYPE_MASK = 0x3FFF
 
 NUMBERS = {"u8": "=B", "u16": "=H", "u32": "=I", "u64": "=Q", "s8": "=b", "s16": "=h", "s32": "=i", "s64": "=q",
            "be16": ">H", "be32": ">I", "be64": ">Q", "sbe32": ">i"}  # fmt: skip
+PADDING = (b"", bytes(3), bytes(2), bytes(1))  # to a multiple of 4 bytes, by a length's remainder
 
 
 def encode(kind: int, flags: int, sequence: int, message: Message, tables: ModuleType = wire) -> bytes:
@@ -47,20 +49,18 @@ def encode_structure(name: str, message: Message, structures: Structures) -> byt
     """Return the bytes of a structure of the tables: its fields, then its attributes."""
     fields, layout, attributes = structures[name]
     out = pack(layout, *[message.get(field, 0) for field in fields]) if layout else b""
-    out += bytes(-len(out) % 4)
+    out += PADDING[len(out) & 3]
     for key, value in message.items():
         if key in fields:
             continue
         number, kind = attributes[key]
         for one in value if isinstance(value, list) else (value,):
-            payload = _encode_value(kind, one, message, structures)
-            out += pack("=HH", 4 + len(payload), number) + payload + bytes(-len(payload) % 4)
+            payload = pack(NUMBERS[kind], one) if kind in NUMBERS else _encode_value(kind, one, message, structures)
+            out += pack("=HH", 4 + len(payload), number) + payload + PADDING[len(payload) & 3]
     return out
 
 
 def _encode_value(kind: str, value: Any, owner: Message, structures: Structures) -> bytes:
-    if kind in NUMBERS:
-        return pack(NUMBERS[kind], value)
     if kind == "asciiz":
         return str(value).encode() + b"\0"
     if kind == "ip":
@@ -90,19 +90,23 @@ def split(data: bytes) -> Iterator[Answer]:
         offset += (length + 3) & ~3
 
 
-def decode_error(flags: int, data: bytes, start: int, end: int) -> tuple[int, str]:
-    """Return the errno of an NLMSG_ERROR and the kernel's reason, which may be empty; 0 is an acknowledgement."""
+def decode_error(data: bytes, start: int, end: int) -> int:
+    """Return the errno of an NLMSG_ERROR, 0 for an acknowledgement, EBADMSG for a cut answer."""
+    return -int(unpack_from("=i", data, start)[0]) if end - start >= ERROR_BYTES else errno.EBADMSG
+
+
+def decode_reason(flags: int, data: bytes, start: int, end: int) -> str:
+    """Return the kernel's reason for an error, in words; empty if it gives none."""
     if end - start < ERROR_BYTES:
-        return errno.EBADMSG, "the answer is cut"
-    number = -int(unpack_from("=i", data, start)[0])
+        return "the answer is cut"
     reason = ""
-    if number and flags & NLM_F_ACK_TLVS:
+    if flags & NLM_F_ACK_TLVS:
         # struct nlmsgerr: the errno, then the refused message, of which a capped answer has the header alone
         refused = HEADER_BYTES if flags & NLM_F_CAPPED else int(unpack_from("=I", data, start + 4)[0])
         for attribute, value_start, value_end in _attributes(data, start + 4 + ((refused + 3) & ~3), end):
             if attribute == NLMSGERR_ATTR_MSG:
                 reason = data[value_start : value_end - 1].decode(errors="replace")
-    return number, reason
+    return reason
 
 
 def decode(kind: int, data: bytes, start: int, end: int, tables: ModuleType = wire) -> Message:
@@ -145,16 +149,20 @@ def _decode_structure(name: str, data: bytes, start: int, end: int, structures: 
     known = _by_number.get(name)
     if known is None:
         known = _by_number[name] = {number & NLA_TYPE_MASK: (key, kind) for key, (number, kind) in attributes.items()}
-    for number, value_start, value_end in _attributes(data, start, end):
-        if number in known:
-            key, kind = known[number]
-            value = _decode_value(kind, data, value_start, value_end, message, structures)
+    while start + ATTRIBUTE_BYTES <= end:  # as in _attributes, whose calls would take as long as all the rest
+        length, number = unpack_from("=HH", data, start)
+        if not ATTRIBUTE_BYTES <= length <= end - start:
+            break
+        if (of := known.get(number & NLA_TYPE_MASK)) is not None:
+            key, kind = of
+            value = _decode_value(kind, data, start + ATTRIBUTE_BYTES, start + length, message, structures)
             if key not in message:
                 message[key] = value
             elif isinstance(message[key], list):
                 message[key].append(value)
             else:
                 message[key] = [message[key], value]
+        start += (length + 3) & ~3
     return message
 
 
@@ -163,11 +171,11 @@ def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, i
 
     Stop at a length that is too small or runs past the end: the place of the next attribute is unknown.
     """
-    while start + 4 <= end:
+    while start + ATTRIBUTE_BYTES <= end:
         length, number = unpack_from("=HH", data, start)
-        if not 4 <= length <= end - start:
+        if not ATTRIBUTE_BYTES <= length <= end - start:
             return
-        yield number & NLA_TYPE_MASK, start + 4, start + length
+        yield number & NLA_TYPE_MASK, start + ATTRIBUTE_BYTES, start + length
         start += (length + 3) & ~3
 
 

@@ -52,6 +52,7 @@ NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 RECEIVE_BYTES = 65536  # the first size of the receive buffer; a link with hundreds of alternative names needs more
 AT_ONCE = 64  # requests of a batch that are sent together: the socket's buffer holds as many refusals
 DUMP_TRIES = 10
+ABSENT = (errno.ENODEV, errno.ENOENT)  # answers if the object of a query does not exist
 MESSAGE_PREFIXES = ("RTM_", "NFT_MSG_", "NFNL_MSG_", "IPCTNL_MSG_")
 
 
@@ -177,7 +178,7 @@ class Netlink:
         Some kinds need `flags`: NLM_F_ECHO to get an answer at all, NLM_F_ACK to get one if no object exists.
         Raises signals.Terminated after SIGTERM, like `dump` and `scan`.
         """
-        request = Request(kind, message, flags)
+        request = Request(kind, message, flags, ABSENT)
         return self._retry_read(lambda: self._get_one(request))
 
     def _retry_read(self, read: Callable[[], Read]) -> Read:
@@ -201,10 +202,9 @@ class Netlink:
                     continue
                 if got != NLMSG_ERROR:
                     return messages.decode(got, data, start, end, self.tables)
-                failure = self._refusal(request, answer_flags, data, start, end)
-                if failure is None or failure.errno in (errno.ENODEV, errno.ENOENT):
-                    return None
-                raise failure
+                if failure := self._refusal(request, answer_flags, data, start, end):
+                    raise failure
+                return None
             self._expect_time()
 
     def dump(self, kind: int, message: Message | None = None) -> list[Message]:
@@ -363,9 +363,10 @@ class Netlink:
 
     def _refusal(self, request: Request, flags: int, data: bytes, start: int, end: int) -> NetlinkError | None:
         """Return the error in an answer, or None if the request was done."""
-        number, reason = messages.decode_error(flags, data, start, end)
+        number = messages.decode_error(data, start, end)
         if number == 0 or number in request.tolerate:
             return None
+        reason = messages.decode_reason(flags, data, start, end)
         return NetlinkError(number, request.kind, request.message, reason, self.tables)
 
 

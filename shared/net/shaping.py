@@ -24,7 +24,7 @@ from shared.net.tc_wire import (
     TC_U32_TERMINAL,
     TCA_EGRESS_REDIR,
 )
-from shared.net.wire import IFF_UP, NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK
+from shared.net.wire import NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def limit_link(tc: TrafficControl, undo: Undo, link: Message, limit: Limit) -> N
 
 
 def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
-    """Create the attachment's ifb, with the MTU and queue length of a link, bring it up, and return it.
+    """Create the attachment's ifb, with the MTU and queue length of a link, and return it. It is down.
 
     One datagram creates it and gives it its alias, so that a killed call leaves no ifb that GC cannot tell from another
     network's. Raises LinkExists if it exists, UnsupportedField if the kernel has no ifb.
@@ -74,8 +74,8 @@ def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
     if links.get(host, owner.ifb):
         raise exists
     message = {
-        "flags": IFF_UP, "change": IFF_UP, "IFLA_IFNAME": owner.ifb, "IFLA_ADDRESS": owner.ifb_mac,
-        "IFLA_MTU": link["IFLA_MTU"], "IFLA_TXQLEN": link["IFLA_TXQLEN"], "IFLA_LINKINFO": {"IFLA_INFO_KIND": "ifb"},
+        "IFLA_IFNAME": owner.ifb, "IFLA_ADDRESS": owner.ifb_mac, "IFLA_MTU": link["IFLA_MTU"],
+        "IFLA_TXQLEN": link["IFLA_TXQLEN"], "IFLA_LINKINFO": {"IFLA_INFO_KIND": "ifb"},
     }  # fmt: skip
     name = Request(RTM_NEWLINK, {"IFLA_IFNAME": owner.ifb, "IFLA_IFALIAS": owner.alias})
     try:
@@ -89,6 +89,12 @@ def add_ifb(host: Netlink, undo: Undo, owner: Owner, link: Message) -> Message:
         raise
     undo.push(f"remove link {owner.ifb}", lambda: links.delete(host, owner.ifb))
     return links.require(host, owner.ifb)
+
+
+def limit_ifb(host: Netlink, tc: TrafficControl, ifb: Message, limit: Limit) -> None:
+    """Limit a new ifb, then bring it up. If it were up before, the kernel would wait for RCU in between."""
+    tc.batch(limit.requests(ifb["index"]))
+    links.set_up(host, ifb["index"])
 
 
 def redirect(tc: TrafficControl, undo: Undo, link: Message, ifb: Message) -> None:

@@ -71,9 +71,9 @@ def require(path: str, value: str) -> None:
     ensure(path, value)
 
 
-def prefer(path: str, value: str) -> None:
-    """Set a sysctl. Ignore a failure: everything works without it, though not as well."""
-    _write(path, value)
+def prefer(path: str, value: str) -> bool:
+    """Set a sysctl. Return False if that fails: everything works without it, though not as well."""
+    return _write(path, value) is None
 
 
 def refuse_advertisements(link: str) -> None:
@@ -84,7 +84,7 @@ def refuse_advertisements(link: str) -> None:
     """
     conf = f"ipv6/conf/{link}/"
     try:
-        ensure(f"{conf}accept_ra", "0")
+        write(f"{conf}accept_ra", "0")
     except InternalError:
         forwards = read(f"{conf}forwarding") != "0" and read(f"{conf}accept_ra") == "1"
         if read(f"{conf}disable_ipv6") == "0" and not forwards:

@@ -62,7 +62,7 @@ def link_local_settled(netlink: Netlink, index: int) -> None:
     """
 
     def is_settled() -> bool:
-        return addresses.is_link_local_settled(netlink, index)
+        return addresses.scan(netlink, index, addresses.is_link_local_settled)
 
     if not is_settled():
         steps.begin("dad")

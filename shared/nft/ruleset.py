@@ -11,6 +11,7 @@ Expressions come from expressions.py. The methods here build requests; Nfnetlink
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from shared.cni.digests import digest
@@ -36,6 +37,7 @@ DIGITS = 12  # of a digest in the name of a chain
 # The kernel allows longer comments, but nft cannot read its own listing of them (NFTNL_UDATA_COMMENT_MAXLEN).
 COMMENT_BYTES = 128
 CREATE = NLM_F_CREATE | NLM_F_EXCL
+ABSENT = (errno.ENOENT, errno.EINVAL)  # answers if the object of a query does not exist, and without nf_tables
 # BYTEORDER_HOST_ENDIAN (include/datatype.h of nftables) for a set's keys: without it nft does not show link names
 HOST_ORDER = bytes((wire.NFTNL_UDATA_SET_KEYBYTEORDER, 4)) + (1).to_bytes(4, sys.byteorder)
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132}
@@ -149,7 +151,7 @@ class Table:
 
     def query_request(self) -> Request:
         """Return the request that asks for the table."""
-        return Request(wire.NFT_MSG_GETTABLE, self._names())
+        return Request(wire.NFT_MSG_GETTABLE, self._names(), 0, ABSENT)
 
     def _names(self) -> Message:
         return {"nfgen_family": self.family, "NFTA_TABLE_NAME": self.name}
@@ -188,7 +190,7 @@ class Set:
 
     def query_request(self) -> Request:
         """Return the request that asks for the set."""
-        return Request(wire.NFT_MSG_GETSET, self._names())
+        return Request(wire.NFT_MSG_GETSET, self._names(), 0, ABSENT)
 
     def element(self, *key: str, to: Sequence[str] | Message = ()) -> Element:
         """Return the element with this key, and in a map with its value: fields as text, or a `verdict`.
@@ -261,7 +263,7 @@ class Element:
 
     def query_request(self) -> Request:
         """Return the request that asks for the element with this key."""
-        return Request(wire.NFT_MSG_GETSETELEM, self._message(self._key()))
+        return Request(wire.NFT_MSG_GETSETELEM, self._message(self._key()), 0, ABSENT)
 
     def _key(self) -> Message:
         return {"NFTA_SET_ELEM_KEY": {"NFTA_DATA_VALUE": self.key}}
@@ -341,7 +343,7 @@ class Chain:
 
     def query_request(self) -> Request:
         """Return the request that asks for the chain."""
-        return Request(wire.NFT_MSG_GETCHAIN, self._names())
+        return Request(wire.NFT_MSG_GETCHAIN, self._names(), 0, ABSENT)
 
     def rules_of(self) -> Message:
         """Return the part of a message that names a rule's chain."""

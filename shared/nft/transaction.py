@@ -10,7 +10,7 @@ from shared.net.messages import decode
 from shared.net.netlink import Netlink, NetlinkError, Overrun, Request
 from shared.net.wire import NETLINK_NETFILTER, NLM_F_ACK, NLMSG_ERROR
 from shared.nft import wire
-from shared.nft.ruleset import comment_of, elements_of
+from shared.nft.ruleset import ABSENT, comment_of, elements_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     Found = TypeVar("Found")
 
-ABSENT = (errno.ENOENT, errno.EINVAL)  # the kernel's answers if the object does not exist, and without nf_tables
 AT_ONCE = 16  # queries; the socket's buffer holds their answers
 DELETIONS = (wire.NFT_MSG_DELCHAIN, wire.NFT_MSG_DELRULE, wire.NFT_MSG_DELSETELEM)
 
@@ -139,8 +138,7 @@ class Nfnetlink(Netlink):
                 if kind != NLMSG_ERROR:
                     found[sequence] = decode(kind, data, start, end, wire)
                     continue
-                failure = self._refusal(requests[sequence - first], flags, data, start, end)
-                if failure and failure.errno not in ABSENT:
+                if failure := self._refusal(requests[sequence - first], flags, data, start, end):
                     raise failure
                 found[sequence] = None
         return [found[first + place] for place in range(len(requests))]

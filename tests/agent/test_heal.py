@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -54,6 +55,7 @@ class Node:
         host.run("sh", "-ec", OUTSIDE)
         self.serve("out")
         self.pods: dict[str, int] = {}
+        self.numbers = itertools.count(1)
         self.configure(PLUGINS)
 
     def configure(self, plugins: list[dict[str, Any]]) -> None:
@@ -71,7 +73,7 @@ class Node:
 
     def attach(self, *pods: str) -> None:
         for pod in pods:
-            number = self.pods[pod] = len(self.pods) + 1
+            number = self.pods[pod] = next(self.numbers)
             self.host.netns(pod)
             mapping = {"hostPort": FIRST_PORT + number, "containerPort": PORT, "protocol": "tcp"}
             done = self.runtime("add", pod, CAP_ARGS=json.dumps({"portMappings": [mapping]}))

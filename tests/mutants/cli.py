@@ -281,4 +281,56 @@ TABLE: tuple[Mutant, ...] = (
         "install.sh", "        elif [[ $part != . && -L $path ]]; then\n            ((", "        elif [[ $part != . && -L $path ]]; then\n            true || ((",
         "a symbolic link on the way is root's", "tests/system/test_interpreter.py -k link_of_another",
     ),
+    Mutant(
+        "install.sh", '    [[ -n $agent ]] || ! is_ours "$bin_dir/pycni-agent" || agent=yes\n', "",
+        "an installation with the agent keeps it", "tests/system/test_install_agent.py -k twice",
+    ),
+    Mutant(
+        "install.sh", "    [[ $agent != no ]] || stop_agent\n", "",
+        "the agent ends before its program is removed", "tests/system/test_install_agent.py -k twice",
+    ),
+    Mutant(
+        "install.sh", "&& [[ $head == $'\\x7fELF' ]]; then", "&& false; then",
+        "an agent's program is recognized by its last line", "tests/system/test_install_agent.py -k links_copies",
+    ),
+    Mutant(
+        "install.sh", 'if [[ -n $pid ]] && kill -HUP "$pid"; then', "if [[ -n $pid ]]; then",
+        "the running agent is told of an upgrade", "tests/system/test_install_agent.py -k upgrade_with",
+    ),
+    Mutant(
+        "install.sh", "[[ ! $word -ef $bin_dir/pycni-agent ]] || pid=$number", "pid=$number",
+        "an agent of another bin dir goes on", "tests/system/test_install_agent.py -k uninstall_ends",
+    ),
+    Mutant(
+        "install.sh", 'answer=$(version_of "$new/$name" 2>&-) ||', 'answer=$(version_of "$new/$name" 2>/dev/null) ||',
+        "no running agent answers in the place of a new program", "tests/system/test_install_agent.py -k twice",
+    ),
+    Mutant(
+        "install.sh", "(ulimit -f 0 && exec env", "(exec env",
+        "the proofs count for no calls that found no agent", "tests/system/test_install_agent.py -k twice",
+    ),
+    Mutant(
+        "install.sh", "    missing=$flaw\n", '    missing=""\n',
+        "no compiler that others can change is executed", "tests/system/test_install_agent.py -k without_a_compiler",
+    ),
+    Mutant(
+        "install.sh", "elif [[ -e $unit || -L $unit ]] && ! has_unit; then", "elif false; then",
+        "the unit of another agent stays", "tests/system/test_install_agent.py -k somebody_else",
+    ),
+    Mutant(
+        "shared/cni/suite.py", "        if not head.startswith(ELF):", "        if True:",
+        "a compiled host-local is called, not executed", "tests/system/test_install_agent.py -k own_ipam",
+    ),
+    Mutant(
+        "shared/cli/doctor/agent.py", '    if running["tree"] != str(tree):', "    if False:",
+        "doctor reports an agent of another release", "tests/system/test_doctor_agent.py -k each_state",
+    ),
+    Mutant(
+        "shared/cli/doctor/agent.py", '    if duties["restarts"] and not duties["pid"]:', "    if False:",
+        "doctor reports duties that fail", "tests/system/test_doctor_agent.py -k duties",
+    ),
+    Mutant(
+        "shared/agent/pycni-agent.service", "CAP_SYS_PTRACE ", "",
+        "the unit lets workers look at their callers", "tests/system/test_agent_unit.py -k each_call",
+    ),
 )  # fmt: skip

@@ -6,6 +6,34 @@ from tests.mutants.mutant import Mutant
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
+        "shared/cni/turn.py", "        if self.descriptor >= 0:\n            self._lock()", "        if self.descriptor >= 0:",
+        "a DEL waits for an ADD of the attachment that rolls back", "tests/system/test_turn.py -k rolls_back",
+    ),
+    Mutant(
+        "shared/cni/turn.py", 'f"ipam {names}" if module.startswith("ipam.") else names', "names",
+        "a plugin does not wait for the IPAM plugin that it executes", "tests/system/test_turn.py -k own_ipam",
+    ),
+    Mutant(
+        "shared/cni/repair.py", "            own.require_living()\n", "",
+        "an attachment whose DEL was killed is not repaired", "tests/system/test_turn.py -k deleted",
+    ),
+    Mutant(
+        "shared/cni/repair.py", "            _require_same_pod(call)\n", "",
+        "nothing is repaired for another pod at the namespace's path", "tests/system/test_repair.py -k without_the_pod",
+    ),
+    Mutant(
+        "shared/cni/plugin.py", "            make()\n            lost", "            lost",
+        "a repair makes what is lost", "tests/system/test_repair.py -k ptp",
+    ),
+    Mutant(
+        "shared/net/bridges.py", "    mac = mac or random_mac()\n", "    mac = random_mac()\n",
+        "a bridge that was deleted comes back with its MAC", "tests/system/test_repair.py -k test_the_chain",
+    ),
+    Mutant(
+        "shared/nft/chains.py", "        if generation and _whole.get(place) == generation:", "        if place in _whole:",
+        "a chain that was whole before a flush is compared again", "tests/system/test_repair.py -k test_the_chain",
+    ),
+    Mutant(
         "shared/cni/fastjson.py", "NESTING_LIMIT and _is_deep(value)", "NESTING_LIMIT and False",
         "deep JSON is code 6 on every Python", "tests/unit/test_fastjson.py -k deep",
     ),

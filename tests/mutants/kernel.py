@@ -507,4 +507,12 @@ TABLE: tuple[Mutant, ...] = (
         "shared/handover.py", "            _close_others([*needed, *(one.fileno() for one in _retained)])\n", "",
         "the child holds no pipe and no lock", "tests/system/test_deletion.py -k holds",
     ),
+    Mutant(
+        "shared/admission/iptables.py", "if count in (2, 3) else None", "",
+        "DEL deletes rules that are there twice", "tests/system/test_firewall.py -k changed_rules",
+    ),
+    Mutant(
+        "shared/net/gateways.py", "self.is_settled = has_link_local and", "self.is_settled =",
+        "ADD waits for a link-local address that the bridge gets with its carrier", "tests/system/test_neighbours.py tests/system/test_bridge.py",
+    ),
 )  # fmt: skip

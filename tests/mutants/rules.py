@@ -93,7 +93,7 @@ TABLE: tuple[Mutant, ...] = (
         "shared/admission/nftables.py", "names[0] != network or ", "", "pods of another network are not admitted by this one's GC", "tests/system/test_firewall_restored.py -k older_release",
     ),
     Mutant(
-        "shared/masquerade/nftables.py", '        Rule("multicast", address("daddr", MULTICAST[own.version]), return_()),\n', "", "multicast is not masqueraded",
+        "shared/masquerade/nftables.py", '[Rule("multicast", address("daddr", groups), return_()), Rule', "[Rule", "multicast is not masqueraded",
         "tests/system/test_masquerade.py -k multicast",
     ),
     Mutant(
@@ -188,7 +188,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_firewall.py -k administrator or same_rules",
     ),
     Mutant(
-        "shared/admission/iptables.py", "for line in lines if line in ends])", 'for line in lines if line.startswith(f"-A {CHAIN} -") and "CNI-" not in line.partition(CHAIN)[2]])',
+        "shared/admission/iptables.py", "for line in lines if line in ends],", 'for line in lines if line.startswith(f"-A {CHAIN} -") and "CNI-" not in line.partition(CHAIN)[2]],',
         "DEL leaves the rules of other pods", "tests/system/test_firewall.py -k hand_over",
     ),
     Mutant(

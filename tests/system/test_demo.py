@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ import sys
 from pathlib import Path
 from shared.cli.demo import command as demo
 demo.throwaway.hide = lambda directory: None
-demo.tear_down = lambda pods, pod: None
+demo.tear_down = lambda pods, pod: 0.0
 try:
     demo.demonstrate(Path(sys.argv[1]))
 except demo.Failure as failure:
@@ -185,3 +186,25 @@ def test_host_port_that_leads_nowhere(installed: Path, tmp_path: Path) -> None:
     done = run_demo(tmp_path)
     assert done.returncode == 1
     assert "FAILED: port 8080 of 127.0.0.1 does not lead host to pod1" in done.stderr
+
+
+def test_times_with_the_agent(tmp_path: Path) -> None:
+    """More pods are served by an agent in the demo's namespaces, which leaves nothing. One that fails is reported."""
+    before = touched()
+    directories = ("--bin-dir", f"{tmp_path}/bin", "--lib-dir", f"{tmp_path}/lib")
+    with PretendHost() as host:  # no systemd runs there
+        done = host.run(f"{TREE}/install.sh", *directories, "--agent", "--demo", check=False, timeout=300)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    _, heading, rest = done.stdout.partition("== The same with pycni-agent\n")
+    assert heading and re.search(r"^ +executed +with the agent\n +set-up +\d+\.\d ms +\d+\.\d ms\n +tear-down", rest)
+    assert "no call found no worker" in rest
+    assert done.stdout.splitlines()[-1].startswith("SUCCESS")
+    assert touched() == before
+
+    agent = tmp_path / "bin/pycni-agent"
+    agent.unlink()
+    agent.write_text("#!/bin/sh\necho 'not today' >&2\nexit 3\n")
+    agent.chmod(0o755)
+    done = run_demo(tmp_path / "bin")
+    assert done.returncode == 1 and "FAILED: pycni-agent does not start: not today" in done.stderr
+    assert touched() == before

@@ -202,17 +202,43 @@ def test_adds_at_once_with_iptables(host: PretendHost) -> None:
     assert "10.1.0." not in host.run("iptables-save").stdout
 
 
-def test_two_processes_for_each_family(node: Node) -> None:
+def programs_of(node: Node, verb: str) -> list[str]:
+    """Return the names of the iptables programs that a call for pod a executes."""
+    trace = ("strace", "-f", "-qq", "-e", "trace=execve", "-e", "status=successful", "-o", "/run/trace")
+    assert node.call(verb, "a", prefix=trace).status == 0
+    made = re.findall(r'execve\("[^"]*/([^"/]*)"', node.host.run("cat", "/run/trace").stdout)
+    return [name for name in made if "tables" in name]
+
+
+def test_one_or_two_processes_for_each_family(node: Node) -> None:
+    """DEL reads through netlink which rules there are."""
     node.host.run(*DROP)
     node.pod("a")
-    for command in ("ADD", "DEL"):
-        trace = ("strace", "-f", "-qq", "-e", "trace=execve", "-e", "status=successful", "-o", "/run/trace")
-        assert node.call(command, "a", prefix=trace).status == 0
-        made = re.findall(r'execve\("([^"]*)"', node.host.run("cat", "/run/trace").stdout)
-        assert [path.rpartition("/")[2] for path in made[-4:]] == [
-            "iptables-nft-save", "iptables-nft-restore", "ip6tables-nft-save", "ip6tables-nft-restore",
-        ]  # fmt: skip
-        assert len([path for path in made if "tables" in path]) == 4
+    of_add = ["iptables-nft-save", "iptables-nft-restore", "ip6tables-nft-save", "ip6tables-nft-restore"]
+    assert programs_of(node, "ADD") == of_add
+    assert programs_of(node, "DEL") == of_add[1::2]
+    assert node.pod_rules() == []
+
+
+@pytest.mark.parametrize(("changes", "kept"), [
+    (["-A CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT"], 0),
+    ([
+        "-A CNI-FORWARD -d 10.1.0.2/32 -m conntrack --ctstate DNAT -j ACCEPT",
+        "-A CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT",
+    ], 0),
+    (["-A CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT", "-D CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT"], 0),
+    (["-D CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT", "-A CNI-FORWARD -s 10.1.0.2/32 -p tcp -j ACCEPT"], 1),
+    (["-A CNI-FORWARD -d 10.1.0.2/32 -p udp -j DROP"], 1),
+], ids=["twice", "twice beside host ports", "in another order", "replaced", "beside another"])  # fmt: skip
+def test_del_of_changed_rules(node: Node, changes: list[str], kept: int) -> None:
+    """DEL deletes its own rules, however often they are there, and no other one."""
+    node.host.run(*DROP)
+    node.add("a")
+    for change in changes:
+        node.host.run("iptables", *change.split())
+    node.delete("a")
+    assert len([rule for rule in node.host.run("iptables-save").stdout.splitlines() if "10.1.0.2/32" in rule]) == kept
+    assert "fd00:" not in node.host.run("ip6tables-save").stdout
 
 
 def test_a_second_add_changes_nothing(node: Node) -> None:

@@ -42,7 +42,7 @@ MORE: dict[str, tuple[re.Pattern[str], ...]] = {
     "bandwidth": (TC,),
     "firewall": (
         NFT,
-        re.compile(r"shared\.admission(\.(backends|claims|iptables|nftables|isolation|firewalld|restoration))?"),
+        re.compile(r"shared\.admission(\.(backends|claims|drops|iptables|nftables|isolation|firewalld|restoration))?"),
         re.compile(r"shared\.(iptables|dbus)(\.(bus|variants))?"),
     ),
     "portmap": (NFT, re.compile(r"shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?")),

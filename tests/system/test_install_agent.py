@@ -70,13 +70,13 @@ def test_upgrade_with_a_running_agent(node: AgentNode) -> None:
         return [f"{answer}" for answer in answers if answer.status]
 
     with Watcher(failed_calls) as one, Watcher(failed_calls) as other:
-        for number in range(3):
+        for number in range(2):
             node.site.change(f"release {number}")
             node.install()
             node.await_release()
     assert one.complaints == other.complaints == []
     assert one.rounds > 0 and other.rounds > 0
-    assert len(node.site.trees()) == 4
+    assert len(node.site.trees()) == 3
     before = node.served()
     node.version("bridge")
     assert node.served() == before + 1
@@ -169,7 +169,7 @@ def test_killed_at_any_moment(node: AgentNode) -> None:
     node.install()
     seconds = time.monotonic() - began
     moments = random.Random(13)
-    for number in range(6):
+    for number in range(4):
         node.site.change(f"release {number}")
         run = node.host.popen(*node.site.argv("--no-agent" if number % 2 else "--agent"))
         time.sleep(moments.uniform(seconds * 0.3, seconds))
@@ -246,6 +246,18 @@ def test_program_in_the_place_of_another(node: AgentNode, which: str) -> None:
     shutil.copy("/bin/true", node.site.bin / which)
     assert f"{node.site.bin}/{which}" in sentence(node.install("--agent", check=False))
     assert [path.name for path in node.site.bin.iterdir()] == [which] and node.site.trees() == set()
+
+
+def test_program_that_does_not_start_replaces_nothing(node: AgentNode) -> None:
+    node.install("--agent")
+    before = {path: path.read_bytes() for path in node.site.bin.iterdir()}, node.site.trees()
+    (node.site.source / "plugins" / "loopback.py").write_text("import no_such_module\n")
+    assert "no_such_module" in sentence(node.install(check=False))
+    script = node.site.source / "install.sh"
+    script.write_text(script.read_text().replace("\nmain(tree, name, $modules)\n", "\nraise SystemExit('no')\n"))
+    shutil.copy(Path(__file__).parents[2] / "plugins/loopback.py", node.site.source / "plugins")
+    assert "does not start" in sentence(node.install(check=False))
+    assert ({path: path.read_bytes() for path in node.site.bin.iterdir()}, node.site.trees()) == before
 
 
 def test_a_program_without_its_code_says_so(node: AgentNode) -> None:

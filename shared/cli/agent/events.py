@@ -77,12 +77,12 @@ def _received(listening: socket.socket) -> Iterator[bytes | None]:
 class Rules:
     """The deletions in nf_tables by other programs.
 
-    `own_pid` returns the process id of the runner, whose deletions do not count.
+    `own_pids` returns the process ids of the runners: their deletions do not count.
     """
 
-    def __init__(self, own_pid: Callable[[], int]) -> None:
+    def __init__(self, own_pids: Callable[[], set[int]]) -> None:
         self.socket = _listen(NETLINK_NETFILTER, NFNLGRP_NFTABLES)
-        self.own_pid = own_pid
+        self.own_pids = own_pids
         self._touched: set[str] = set()  # by the transaction whose messages arrive
 
     def read(self) -> Iterator[str]:
@@ -114,7 +114,7 @@ class Rules:
 
     def _is_own(self, generation: dict[int, bytes]) -> bool:
         pid = int.from_bytes(generation.get(NFTA_GEN_PROC_PID, b""), "big")
-        return generation.get(NFTA_GEN_PROC_NAME, b"").rstrip(b"\0") in OWN or pid == self.own_pid() != 0
+        return generation.get(NFTA_GEN_PROC_NAME, b"").rstrip(b"\0") in OWN or pid in self.own_pids()
 
 
 def _drops_forwarded(attributes: dict[int, bytes]) -> bool:

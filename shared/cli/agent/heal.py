@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +13,7 @@ from shared.cli.agent.counts import Counts, Sayings, say
 from shared.cli.agent.events import Links, Rules
 from shared.cli.agent.pacing import Pacing
 from shared.cli.agent.reloads import Reloads
-from shared.cli.agent.repairs import Executables, Lost, Outcome, Runner, Step
+from shared.cli.agent.repairs import Executables, Lost, Outcome, Runners, Step
 from shared.runtime.cache import Cache, CacheError
 
 LOOK_SECONDS = 60.0  # between two looks without an event
@@ -35,7 +34,7 @@ class Heal:
 
     def __init__(self, cache_dir: Path | str, bin_dirs: Iterable[Path | str], counts: Counts) -> None:
         self.cache, self.bin_dirs, self.counts = Cache(cache_dir), tuple(bin_dirs), counts
-        self.pacing, self.sayings, self.runner = Pacing(), Sayings(), Runner()
+        self.pacing, self.sayings, self.runners = Pacing(), Sayings(), Runners()
         self.links, self.reloads = Links(), Reloads()
         self.rules = self._listen_to_rules()
         self._busy: list[Step] = []
@@ -43,7 +42,7 @@ class Heal:
 
     def _listen_to_rules(self) -> Rules | None:
         try:
-            return Rules(lambda: self.runner.pid)
+            return Rules(lambda: self.runners.pids)
         except OSError as error:
             say(f"heal: nf_tables tells no changes ({error.strerror}): rules are looked at every {LOOK_SECONDS:.0f} s")
             return None
@@ -96,8 +95,8 @@ class Heal:
             steps = self._plan()
             self._tries = 0
         has_repaired = self._repair(steps)
-        self.runner.close()
-        self._read()  # the runner's own events
+        self._read()  # the runners' own events
+        self.runners.close()
         now = time.monotonic()
         self.pacing.end([one for one in reasons if one != AGAIN], now, has_repaired=has_repaired)
         if self._busy and self._tries < BUSY_TRIES:
@@ -117,9 +116,11 @@ class Heal:
     def _repair(self, steps: list[Step]) -> bool:
         """Repair steps, say and count it. Return True if something was missing."""
         has_repaired, self._busy = False, []
-        with suppress(Lost):  # each step that it failed for has been told
-            for outcome in repairs.repair(self.runner, steps):
+        try:
+            for outcome in self.runners.repair(steps):
                 has_repaired |= self._tell(outcome)
+        except Lost as error:
+            say(f"heal: {error}")
         return has_repaired
 
     def _tell(self, outcome: Outcome) -> bool:

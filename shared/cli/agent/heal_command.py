@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from shared.cli.agent import repairs
-from shared.cli.agent.repairs import Executables, Outcome, Plan, Runner
+from shared.cli.agent.repairs import Executables, Outcome, Plan, Runners
 from shared.cli.networks import Options, bin_dirs, print_json, run_guarded, warn
 from shared.runtime.cache import Cache, CacheError
 
@@ -50,17 +50,17 @@ def _complaints(plan: Plan) -> list[Outcome]:
 
 def _repaired(plan: Plan) -> list[Outcome]:
     """Repair all steps; try those again that another call was using."""
-    runner, steps, found = Runner(), plan.steps, []
+    runners, steps, found = Runners(), plan.steps, []
     try:
         for tries_left in reversed(range(BUSY_TRIES)):
-            outcomes = list(repairs.repair(runner, steps))
+            outcomes = list(runners.repair(steps))
             found += [one for one in outcomes if not (one.is_busy and tries_left)]
             steps = [one.step for one in outcomes if one.is_busy]
             if not steps:
                 break
             time.sleep(BUSY_PAUSE_SECONDS)
     finally:
-        runner.close()
+        runners.close()
     return found
 
 

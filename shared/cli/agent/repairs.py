@@ -10,10 +10,13 @@ import os
 import select
 import subprocess
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from shared.cni import repair as repair_process
@@ -28,6 +31,9 @@ from shared.runtime.find import PluginNotFound, find
 ANSWER_SECONDS = 60.0  # for one attachment and plugin
 LINE_BYTES = 1 << 20
 LOST_IN_A_ROW = 3
+LOST = -1  # in place of an error code: the runner ended or did not answer
+MOST_RUNNERS = 4
+ATTACHMENTS_EACH = 20  # that are worth another runner, which takes 0.1 s to start
 
 
 @dataclass(frozen=True)
@@ -210,23 +216,61 @@ def _read_line(descriptor: int, limit: float) -> bytes:
     return found
 
 
-def repair(runner: Runner, steps: Iterable[Step]) -> Iterator[Outcome]:
-    """Repair one step after the other, and return the outcome of each.
+class Runners:
+    """Several runners, which repair different attachments at the same time."""
 
-    Raise Lost if the runner is lost several times in a row: it would be for all others, too.
-    """
+    def __init__(self, most: int = MOST_RUNNERS) -> None:
+        self._all = [Runner() for _ in range(max(1, min(most, os.cpu_count() or 1)))]
+
+    @property
+    def pids(self) -> set[int]:
+        """Return the process ids of those that run."""
+        return {one.pid for one in self._all if one.pid}
+
+    def close(self) -> None:
+        """End all of them after their last answers."""
+        for one in self._all:
+            one.close()
+
+    def repair(self, steps: Iterable[Step]) -> Iterator[Outcome]:
+        """Repair, and return the outcomes as they come; the steps of one attachment stay in order.
+
+        Raise Lost if the runners are lost several times in a row: they would be for all others, too.
+        """
+        attachments: dict[tuple[str, str, str], list[Step]] = {}
+        for step in steps:
+            attachments.setdefault((step.network, step.container_id, step.ifname), []).append(step)
+        waiting, found = deque(attachments.values()), SimpleQueue[Outcome | None]()
+        chosen = self._all[: 1 + len(attachments) // ATTACHMENTS_EACH]
+        for runner in chosen:
+            Thread(target=_work, args=(runner, waiting, found), daemon=True).start()
+        for _ in chosen:
+            yield from iter(found.get, None)
+        if waiting:
+            raise Lost(f"the process that repairs does not work: {len(waiting)} attachments are left")
+
+
+def _work(runner: Runner, waiting: deque[list[Step]], found: SimpleQueue[Outcome | None]) -> None:
+    """Repair attachments until none is waiting, or the runner is lost again and again."""
     lost = 0
-    for step in steps:
-        try:
-            answer = runner.ask({"plugin": step.plugin, "environment": step.environment, "config": step.message})
-            lost = 0
-        except Lost as error:
-            lost += 1
-            yield Outcome(step, code=attach.INTERNAL_ERROR, error=str(error))
-            if lost == LOST_IN_A_ROW:
-                raise
-            continue
-        yield _outcome(step, answer)
+    try:
+        while lost < LOST_IN_A_ROW:
+            for step in waiting.popleft():
+                outcome = _repair(runner, step)
+                lost = lost + 1 if outcome.code == LOST else 0
+                found.put(outcome)
+    except IndexError:  # all are done, by this runner or by another one
+        return
+    finally:
+        found.put(None)
+
+
+def _repair(runner: Runner, step: Step) -> Outcome:
+    try:
+        answer = runner.ask({"plugin": step.plugin, "environment": step.environment, "config": step.message})
+    except Lost as error:
+        return Outcome(step, code=LOST, error=str(error))
+    return _outcome(step, answer)
 
 
 def _outcome(step: Step, answer: dict[str, Any]) -> Outcome:

@@ -38,7 +38,7 @@ def compare(bin_dir: Path, turn: Callable[[], dict[str, float]]) -> None:
     rows = [[step, *(f"{median(times[step] for times in rounds):.1f} ms" for rounds in (executed, served))]
             for step in executed[0]]  # fmt: skip
     print_table(("", "executed", "with the agent"), rows)
-    say(f"(medians of {ROUNDS}; {missed or 'no'} calls found no worker of the agent)")
+    say(f"(medians of {ROUNDS} pods; {f'{missed} calls' if missed else 'no call'} found no worker of the agent)")
 
 
 @contextmanager
