@@ -16,6 +16,7 @@ from typing import Any, Self
 from tests.pretend import PATIENCE, PretendHost
 
 PROGRAM = "pycni-agent"
+DUTIES = b"cnitool"  # in their command
 CONTROL = "run/pycni/control.sock"
 LOG = "/run/pycni-agent.log"
 READY_SECONDS = 30
@@ -95,10 +96,19 @@ class Agent:
         calls = self.status()["calls"].values()
         return sum(count for verbs in calls for codes in verbs.values() for count in codes.values())
 
-    def children(self) -> list[int]:
-        """Return the pids of its children: workers, and the process of the duties."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in children.split()]
+    def children(self) -> dict[int, bytes]:
+        """Return the pids and the commands of its children: workers, and the process of the duties."""
+        found = {}
+        for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found[int(pid)] = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return found
+
+    def workers(self) -> list[int]:
+        return [pid for pid, command in self.children().items() if DUTIES not in command]
+
+    def duties(self) -> list[int]:
+        return [pid for pid, command in self.children().items() if DUTIES in command]
 
 
 def proportional_mib(pid: int) -> float:

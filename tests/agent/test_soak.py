@@ -63,7 +63,7 @@ class Trouble:
 
     def freeze_workers(self) -> None:
         """Stop the workers, busy and idle."""
-        workers = self.agent.children()
+        workers = self.agent.workers()
         for number in (signal.SIGSTOP, signal.SIGCONT):
             for pid in workers:
                 send(pid, number)
@@ -71,7 +71,7 @@ class Trouble:
 
     def kill_worker(self) -> None:
         """Kill a worker, busy or idle, or the duties."""
-        send(random.choice(self.agent.children()), signal.SIGKILL)
+        send(random.choice(list(self.agent.children())), signal.SIGKILL)
 
     def reload(self) -> None:
         self.agent.signal(signal.SIGHUP)
