@@ -19,14 +19,8 @@ from shared.executables import PLUGINS
 CONF_DIR = "/etc/cni/net.d"
 CACHE_DIR = "/var/lib/cni"
 LONGEST_SECONDS = 3600  # of a traffic measurement
-TOOLS = (
-    "pyroute2",
-    "netaddr",
-    "rich",
-    "shtab",
-    "argparse_manpage",
-    "prometheus_client",
-)  # installed by `install.sh --with-tools`
+# Installed by `install.sh --with-tools`; the agent's metrics alone need prometheus_client, too.
+TOOLS = ("pyroute2", "netaddr", "rich", "shtab", "argparse_manpage")
 
 PURPOSE = "attach network namespaces to CNI networks, and inspect a node's pod networks"
 DESCRIPTION = "Attach network namespaces to CNI networks, and show, check and explain the pod networks of a node."

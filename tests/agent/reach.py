@@ -1,7 +1,8 @@
 """Servers in pods, and packets from and to them, each by one process for any number of pods.
 
-    reach.py serve PORT NETNS…             accept connections in each namespace; print "ready" when all listen
-    reach.py ask SECONDS NETNS ADDRESS PORT…   print the questions that are answered, as indexes; a NETNS of "-" is here
+`serve PORT NETNS…` accepts connections in each namespace. It prints "ready" when all sockets listen.
+
+`ask SECONDS NETNS ADDRESS PORT…` prints the indexes of the answered questions. NETNS "-" is the script's own.
 
 Sockets keep the namespace in which they were made, so one thread enters one after the other.
 """

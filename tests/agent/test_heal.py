@@ -269,6 +269,23 @@ def test_attachments_that_are_passed_over(node: Node) -> None:
     assert [line for line in elements if "pods/a/" in line]
 
 
+def test_a_drop_policy_alone(node: Node) -> None:
+    """Nothing is deleted when a policy changes."""
+    duties = begin(node)
+    node.host.run("sh", "-ec", "for six in '' 6; do ip${six}tables -P FORWARD DROP; done")
+    until(lambda: node.reached() == {"a", "b", "c"}, duties.require)
+    assert duties.end() == 0
+
+
+def test_a_plugin_of_another_suite_is_passed_over(node: Node) -> None:
+    """Only its name is known."""
+    node.host.run("mkdir", "/run/bin")
+    node.host.run("sh", "-ec", f"cp {node.host.bin_dir}/* /run/bin; echo '#!/bin/sh' >/run/bin/portmap")
+    node.host.run("sh", "-ec", FLUSH)
+    done = node.host.run("/run/bin/cnitool", "heal", env={"PATH": PATH})
+    assert {line.split()[3] for line in done.stdout.splitlines() if "repaired" in line} == {"bridge:", "firewall:"}
+
+
 def test_json(node: Node) -> None:
     node.host.run("sh", "-ec", FLUSH)
     looked = json.loads(node.heal("--dry-run", "--json", check=False))

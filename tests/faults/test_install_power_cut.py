@@ -27,10 +27,9 @@ from pathlib import Path
 for path in sorted(Path(sys.argv[1]).iterdir()):
     if path.name.startswith("."):
         continue
-    try:
-        tree = path.read_text().splitlines()[1].partition("the code is in ")[2]
-    except IndexError:
-        tree = ""
+    content = path.read_bytes()
+    *_, line = content.splitlines()[: None if content.startswith(b"\x7fELF") else 2] or [b""]
+    tree = line.decode(errors="replace").partition("the code is in ")[2]
     done = subprocess.run([path, "version"], env={"CNI_COMMAND": "VERSION"}, stdin=subprocess.DEVNULL, capture_output=True)
     print(path.name, done.returncode, tree or "empty", sep="\\t")
 """
@@ -64,19 +63,16 @@ def mount(host: PretendHost, image: Path) -> None:
     host.run("mount", "-o", "loop,commit=1", str(image), DISK)
 
 
-def install(host: PretendHost, site: Site) -> None:
-    done = host.run(*site.argv(), timeout=120)
-    assert done.stderr == "", done
-
-
-def cut_power(site: Site, image: Path, releases: list[Release], seconds: float, number: int) -> Iterator[Path]:
+def cut_power(
+    site: Site, image: Path, releases: list[Release], seconds: float, number: int, options: tuple[str, ...]
+) -> Iterator[Path]:
     """Yield images of the disk at random moments during and after an upgrade."""
     with PretendHost() as host:
         with image.open("wb") as file:
             file.truncate(48 << 20)
         host.run("mkfs.ext4", "-q", str(image))
         mount(host, image)
-        install(host, site)
+        assert host.run(*site.argv(*options), timeout=120).stderr == ""
         releases[0].tree = tree_of(host)
         host.run("sync", "-f", DISK)
         site.change("newer")
@@ -95,11 +91,11 @@ def cut_power(site: Site, image: Path, releases: list[Release], seconds: float, 
 
 
 def tree_of(host: PretendHost) -> str:
-    return host.run("sed", "-n", "2s/.*the code is in //p", f"{DISK}/bin/bridge").stdout.strip()
+    return host.run("sed", "-n", "2s/.*the code is in //p", f"{DISK}/bin/cnitool").stdout.strip()
 
 
-def find_flaws(image: Path, releases: list[Release]) -> list[str]:
-    """Return the flaws of the next boot."""
+def find_flaws(image: Path, releases: list[Release], others: int) -> list[str]:
+    """Return the flaws of the next boot; `others` is the number of executables beside the plugins."""
     known = {release.tree: release.files for release in releases}
     with PretendHost() as host:
         mount(host, image)
@@ -113,7 +109,7 @@ def find_flaws(image: Path, releases: list[Release]) -> list[str]:
             root = host.root / tree.lstrip("/")
             lost = [path for path, text in known[tree].items() if not same(root / path, text)]
             found += [f"{name}: {len(lost)} files of {tree} differ, {lost[0]}"] if lost else []
-        if len(lines) != len(list((PROJECT / "plugins").glob("[a-z]*.py"))) + 2:  # with host-local and cnitool
+        if len(lines) != len(list((PROJECT / "plugins").glob("[a-z]*.py"))) + 1 + others:  # with host-local
             found.append(f"{len(lines)} executables")
     return found
 
@@ -125,11 +121,14 @@ def same(path: Path, text: bytes) -> bool:
 @pytest.mark.slow
 @pytest.mark.row(26)
 @pytest.mark.parametrize(("seconds", "number"), [SAMPLE, pytest.param(*ALL, marks=pytest.mark.faults)])
-def test_power_cut_after_install(tmp_path: Path, seconds: float, number: int, tally: Tally) -> None:
+@pytest.mark.parametrize("options", [(), ("--agent",)])
+def test_power_cut_after_install(
+    tmp_path: Path, seconds: float, number: int, options: tuple[str, ...], tally: Tally
+) -> None:
     site = make_site(tmp_path)
     site.bin, site.lib = Path(DISK, "bin"), Path(DISK, "lib")
     releases = [Release.of(site.source)]
-    images = list(cut_power(site, tmp_path / "disk", releases, seconds, number))
-    found = [[f"{cut.name}: {what}" for what in find_flaws(cut, releases)] for cut in images]
+    images = list(cut_power(site, tmp_path / "disk", releases, seconds, number, options))
+    found = [[f"{cut.name}: {what}" for what in find_flaws(cut, releases, 1 + len(options))] for cut in images]
     tally(26, len(found), sum(bool(complaints) for complaints in found))
     assert not any(found), "\n".join(line for complaints in found for line in complaints)

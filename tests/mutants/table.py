@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.mutants import cli, cni, ipam, kernel, launcher, plugins, rules, runtime
+from tests.mutants import cli, cni, duties, ipam, kernel, launcher, plugins, rules, runtime
 
 TABLE = (
     *plugins.TABLE, *kernel.TABLE, *rules.TABLE, *ipam.TABLE, *cni.TABLE, *runtime.TABLE, *cli.TABLE, *launcher.TABLE,
+    *duties.TABLE,
 )  # fmt: skip

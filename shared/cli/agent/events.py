@@ -59,7 +59,7 @@ def _listen(protocol: int, group: int) -> socket.socket:
 
 
 def _received(listening: socket.socket) -> Iterator[bytes | None]:
-    """Return the datagrams that are there, None for those that the kernel dropped."""
+    """Return the datagrams that are there, None for dropped ones."""
     while True:
         try:
             data, sender = listening.recvfrom(DATAGRAM_BYTES)

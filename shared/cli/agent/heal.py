@@ -87,7 +87,7 @@ class Heal:
             self.pacing.note(RELOAD, now)
 
     def look(self, *, every: bool = False) -> None:
-        """Repair the attachments for the reasons noted, those that were busy, or with `every` without a reason."""
+        """Repair the attachments for the noted reasons, or the busy ones; with `every`, all without a reason."""
         begin, reasons = time.monotonic(), self.pacing.begin()
         if reasons == [AGAIN] and not every:
             steps = self._busy

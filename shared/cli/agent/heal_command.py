@@ -1,4 +1,4 @@
-"""cnitool heal: repair the attachments in the runtime's cache once, or show with --dry-run what CHECK misses."""
+"""cnitool heal: repair the attachments in the runtime's cache once, or show CHECK's complaints with --dry-run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repair the attachments in the runtime's cache: let the suite's plugins create what is missing again.
+"""Repair the attachments in the runtime's cache: let the suite's plugins create missing things again.
 
 A runner process (shared/cni/repair.py) does the work, with one line of JSON for each attachment and plugin.
 """
@@ -111,8 +111,7 @@ class Executables:
 
 def _launched_plugin(path: Path) -> str:
     """Return the plugin that a launcher of this suite names, empty for other files."""
-    with path.open("rb") as file:
-        found = suite.launched(file.read(suite.LAUNCHER_BYTES))
+    found = suite.launched(str(path))
     return found[1] if found else ""
 
 
@@ -224,7 +223,7 @@ class Runners:
 
     @property
     def pids(self) -> set[int]:
-        """Return the process ids of those that run."""
+        """Return the process ids of the running ones."""
         return {one.pid for one in self._all if one.pid}
 
     def close(self) -> None:
