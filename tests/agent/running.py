@@ -16,7 +16,6 @@ from typing import Any, Self
 from tests.pretend import PATIENCE, PretendHost
 
 PROGRAM = "pycni-agent"
-DUTIES = b"cnitool"  # in their command
 CONTROL = "run/pycni/control.sock"
 LOG = "/run/pycni-agent.log"
 READY_SECONDS = 30
@@ -96,19 +95,22 @@ class Agent:
         calls = self.status()["calls"].values()
         return sum(count for verbs in calls for codes in verbs.values() for count in codes.values())
 
-    def children(self) -> dict[int, bytes]:
-        """Return the pids and the commands of its children: workers, and the process of the duties."""
-        found = {}
-        for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            with suppress(FileNotFoundError, ProcessLookupError):
-                found[int(pid)] = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return found
+    def children(self) -> list[int]:
+        """Return the pids of its children: workers, and the process of the duties."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
 
     def workers(self) -> list[int]:
-        return [pid for pid, command in self.children().items() if DUTIES not in command]
+        return [pid for pid in self.children() if not is_of_duties(pid)]
 
     def duties(self) -> list[int]:
-        return [pid for pid, command in self.children().items() if DUTIES in command]
+        return [pid for pid in self.children() if is_of_duties(pid)]
+
+
+def is_of_duties(pid: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return b"cnitool" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def proportional_mib(pid: int) -> float:
