@@ -1,4 +1,4 @@
-"""Row 20: the soak with the agent, which is killed, frozen, reloaded, upgraded and stopped at random."""
+"""Rows 20 and 29: the soak with the agent, which is killed, frozen, reloaded, upgraded and stopped at random."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def pause(longest: float = LONGEST_PAUSE_SECONDS) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.row(20)
+@pytest.mark.row(20, 29)
 def test_soak_with_the_agent(host: PretendHost, tmp_path_factory: pytest.TempPathFactory, tally: Tally) -> None:
     other = copy_release(tmp_path_factory.mktemp("release"))
     with Agent(host) as agent:
@@ -129,5 +129,5 @@ def test_soak_with_the_agent(host: PretendHost, tmp_path_factory: pytest.TempPat
         assert served > 0, agent.log
         # a child that deletes links may outlive its call, and the agent
         until(lambda: host.run("pgrep", "-f", PROGRAM, check=False).stdout == "")
-        soak.finish(tally, 20)
+        soak.finish(tally, 20, 29)
         assert trouble.counts
