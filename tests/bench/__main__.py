@@ -208,7 +208,8 @@ def agent_memory(agent: Agent) -> dict[str, float]:
 def describe_calls(agent: Agent) -> str:
     """Return the numbers of calls that workers served, and that fell back: their times are not those of the agent."""
     status = agent.status()
-    return f"It served {agent.taken():,} calls, and {status['fallbacks']} fell back to executables {status['reasons'] or ''}"
+    reasons = "".join(f"; {number} declined: {reason}" for reason, number in status["reasons"].items())
+    return f"it served {agent.taken():,} calls, and {status['fallbacks']:,} fell back to executables{reasons}."
 
 
 def progress(text: str) -> None:
@@ -219,7 +220,7 @@ def measure(chosen: argparse.Namespace, dirs: dict[str, Path], missing: str) -> 
     """Return the outcome: the content of bench.json."""
     rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
     python = interpreter(dirs["executed"] / "loopback")
-    served = f"It was not measured. {missing}" if missing else "It served every call."
+    served = f"it was not measured. {missing}" if missing else "it served every call."
     plan: dict[str, Any] = {"rounds": rounds, "agent": served}
     outcome: dict[str, Any] = {"about": about(dirs, python), "plan": plan}
     if chosen.clients:
