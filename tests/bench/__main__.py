@@ -220,7 +220,7 @@ def measure(chosen: argparse.Namespace, dirs: dict[str, Path], missing: str) -> 
     """Return the outcome: the content of bench.json."""
     rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
     python = interpreter(dirs["executed"] / "loopback")
-    served = f"it was not measured. {missing}" if missing else "it served every call."
+    served = f"it was not measured. {missing}" if missing else "it served the calls."
     plan: dict[str, Any] = {"rounds": rounds, "agent": served}
     outcome: dict[str, Any] = {"about": about(dirs, python), "plan": plan}
     if chosen.clients:
