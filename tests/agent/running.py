@@ -100,6 +100,18 @@ class Agent:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
 
+    def workers(self) -> list[int]:
+        return [pid for pid in self.children() if not is_of_duties(pid)]
+
+    def duties(self) -> list[int]:
+        return [pid for pid in self.children() if is_of_duties(pid)]
+
+
+def is_of_duties(pid: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return b"cnitool" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
 
 def proportional_mib(pid: int) -> float:
     """Return the proportional set size of a process."""

@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.agent.running import PROGRAM, Agent, proportional_mib
+from tests.agent.running import IDLE_WORKERS, PROGRAM, Agent, proportional_mib
 from tests.bench import cells
 from tests.bench.cells import FOUR, LOOPBACK, MASQ, PLAIN, POINT_TO_POINT, PORTS, Network, Suites
 from tests.bench.report import clients_tables, document, plot, tables
+from tests.pretend import until
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs/explanation/performance.md"
@@ -194,12 +195,11 @@ def network_of(count: int, number: int) -> Network:
 
 def agent_memory(agent: Agent) -> dict[str, float]:
     """Return proportional set sizes in MiB: of server and idle workers, of one worker, of the duties."""
-    agent.wait_until_ready()
-    children = agent.children()
-    duties = [proportional_mib(pid) for pid in children if b"cnitool" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    workers = [proportional_mib(pid) for pid in children if b"cnitool" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    until(lambda: len(agent.workers()) == IDLE_WORKERS)
+    workers = [proportional_mib(pid) for pid in agent.workers()]
+    duties = [proportional_mib(pid) for pid in agent.duties()]
     found = {
-        f"agent with {len(workers)} idle workers, PSS": proportional_mib(agent.process.pid) + sum(workers),
+        f"agent with {IDLE_WORKERS} idle workers, PSS": proportional_mib(agent.process.pid) + sum(workers),
         "one idle worker, PSS": max(workers),
     }
     return found | ({"duties, PSS": sum(duties)} if duties else {})
@@ -208,7 +208,8 @@ def agent_memory(agent: Agent) -> dict[str, float]:
 def describe_calls(agent: Agent) -> str:
     """Return the numbers of calls that workers served, and that fell back: their times are not those of the agent."""
     status = agent.status()
-    return f"It served {agent.taken():,} calls, and {status['fallbacks']} fell back to executables {status['reasons'] or ''}"
+    reasons = "".join(f"; {number} declined: {reason}" for reason, number in status["reasons"].items())
+    return f"it served {agent.taken():,} calls, and {status['fallbacks']:,} fell back to executables{reasons}."
 
 
 def progress(text: str) -> None:
@@ -219,7 +220,7 @@ def measure(chosen: argparse.Namespace, dirs: dict[str, Path], missing: str) -> 
     """Return the outcome: the content of bench.json."""
     rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
     python = interpreter(dirs["executed"] / "loopback")
-    served = f"It was not measured. {missing}" if missing else "It served every call."
+    served = f"it was not measured. {missing}" if missing else "it served the calls."
     plan: dict[str, Any] = {"rounds": rounds, "agent": served}
     outcome: dict[str, Any] = {"about": about(dirs, python), "plan": plan}
     if chosen.clients:

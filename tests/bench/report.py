@@ -174,7 +174,7 @@ def plot(outcome: dict[str, Any], path: Path) -> None:
             text = "" if suite == "reference" else f"× {ratio:.2f}"
             axis.annotate(text, (value, at), (4, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_xscale("log")
-    axis.margins(x=0.1)  # room for the ratio
+    axis.margins(x=0.1, y=0.01)  # room for the ratio
     axis.set_xlabel(f"median, ms (logarithmic); × = ratio to {outcome['about']['reference']}")
     axis.grid(axis="x", which="both", alpha=0.25)
     axis.set_axisbelow(True)

@@ -26,7 +26,7 @@ def test_a_short_run_writes_table_samples_and_plot(installed: Path, installed_wi
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "bench.md").read_text() in done.stdout
     assert (tmp_path / "bench.svg").read_text().rstrip().endswith("</svg>")
-    assert re.search("The agent: It served [1-9][0-9]* calls, ", done.stdout), done.stdout
+    assert re.search("The agent: it served [1-9][0-9]* calls, ", done.stdout), done.stdout
     outcome = json.loads((tmp_path / "bench.json").read_text())
     for row in (
         "loopback ADD",
@@ -47,7 +47,7 @@ def test_pods_of_containerd(installed: Path, tmp_path: Path) -> None:
     require("containerd", "runc")
     done = bench(installed, installed, tmp_path, "--clients")
     assert done.returncode == 0, done.stderr
-    assert "The agent: It was not measured. There is no agent: " in done.stdout
+    assert "The agent: it was not measured. There is no agent: " in done.stdout
     rows = json.loads((tmp_path / "clients.json").read_text())["rows"]
     assert set(rows) == {"RunPodSandbox", "StopPodSandbox", "RemovePodSandbox"}
     assert all(set(suites) == {"reference", "executed"} for suites in rows.values())
