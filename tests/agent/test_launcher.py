@@ -26,7 +26,7 @@ from tests.agent.launcher_node import (
     fill_in,
 )
 from tests.faults import stepper
-from tests.pretend import PATH, PretendHost, until
+from tests.pretend import PATH, PretendHost, read_line, until
 
 FALL_BACK = f"-IS {CODE}/launcher bridge"
 TAKE: list[Any] = ["request", ["send", "T"], "go"]
@@ -240,7 +240,7 @@ def test_signal_is_passed_on(node: Node, number: signal.Signals) -> None:
     """The launcher goes on waiting, however many come."""
     with node.agent([*TAKE, ["write", "begun\n"], "end", ["sleep", 0.1], ["status", 5]]) as agent:
         process = node.begin()
-        assert process.stdout and process.stdout.readline() == b"begun\n"
+        assert read_line(process) == b"begun\n"
         for _ in range(3):
             process.send_signal(number)
         assert agent.record()["ended"]
@@ -252,7 +252,7 @@ def test_signal_is_passed_on(node: Node, number: signal.Signals) -> None:
 def test_death_of_the_launcher_is_seen(node: Node, number: signal.Signals) -> None:
     with node.agent([*TAKE, ["write", "begun\n"], "end"]) as agent:
         process = node.begin()
-        assert process.stdout and process.stdout.readline() == b"begun\n"
+        assert read_line(process) == b"begun\n"
         process.send_signal(number)
         assert agent.record()["ended"] and process.wait(30) == -number
     assert node.executions() == []
@@ -279,7 +279,7 @@ def is_waiting(pid: int) -> bool:
 def test_ignored_signal_stays_ignored(node: Node) -> None:
     with node.agent([*TAKE, ["write", "begun\n"], ["quiet", 0.5], ["status", 5]]) as agent:
         process = node.begin("sh", "-c", 'trap "" HUP; exec "$0"')
-        assert process.stdout and process.stdout.readline() == b"begun\n"
+        assert read_line(process) == b"begun\n"
         process.send_signal(signal.SIGHUP)
         assert process.wait(30) == 5
         assert agent.record()["quiet"]

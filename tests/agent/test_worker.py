@@ -15,7 +15,7 @@ import pytest
 from tests.agent.calls import BRIDGED, CALLER, LOOPBACK, VERSION, Calls, ended, inside, open_files
 from tests.faults.state import state
 from tests.plugins import SAMPLES
-from tests.pretend import PATH, PretendHost, until
+from tests.pretend import PATH, PretendHost, read_line, until
 
 FAULTS_OF_A_CALL = 400  # page faults; 230 to 330 before the workers have learnt the pages, 10 to 100 after that
 SYSTEM_CALLS_OF_A_CALL = 110  # of a worker, from the connection to its end, for an ADD of loopback; 85 were counted
@@ -82,7 +82,7 @@ def test_values_that_name_the_callers_own_files_are_not_for_a_worker(calls: Call
 def test_other_requests_are_declined(calls: Calls, words: dict[str, str], reason: str) -> None:
     caller = calls.follow(("send", calls.request(**words)), ("receive",))
     assert caller.stdout is not None
-    assert json.loads(caller.stdout.readline()) == ["D"]
+    assert json.loads(read_line(caller)) == ["D"]
     until(lambda: calls.agent.status()["reasons"] == {reason: 1})
 
 
@@ -109,7 +109,7 @@ def test_hostile_callers_do_not_keep_workers(calls: Calls) -> None:
     }
     for kind, caller in callers.items():
         assert caller.stdout is not None
-        answers = json.loads(caller.stdout.readline())
+        answers = json.loads(read_line(caller))
         assert not {"\0", "\1"} & {*answers}, f"{kind}: a call has run: {answers}"
         assert kind != "too early" or answers == ["D"]
     calls.serve_until(lambda: calls.agent.taken() > 0)
@@ -124,7 +124,7 @@ def test_hostile_callers_do_not_keep_workers(calls: Calls) -> None:
 def test_a_worker_whose_caller_leaves_after_taken_waits_for_another(calls: Calls) -> None:
     caller = calls.follow(("send", calls.request()), ("receive",))
     assert caller.stdout is not None
-    assert json.loads(caller.stdout.readline()) == ["T"]
+    assert json.loads(read_line(caller)) == ["T"]
     before = sorted(calls.workers())
     caller.kill()
     caller.wait()

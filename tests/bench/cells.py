@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from tests.agent.running import Agent
 from tests.plugins import SAMPLES, Keys
-from tests.pretend import PATH, PretendHost, run_installer
+from tests.pretend import PATH, PretendHost, read_line, run_installer
 
 STOPWATCH = str(Path(__file__).with_name("stopwatch.py"))
 NETWORK = "bench"
@@ -83,7 +83,7 @@ class Suite:
         assert self._stopwatch.stdin and self._stopwatch.stdout
         self._stopwatch.stdin.write(json.dumps(job).encode() + b"\n")
         self._stopwatch.stdin.flush()
-        line = self._stopwatch.stdout.readline()
+        line = read_line(self._stopwatch, seconds=600)
         if not line:
             sys.exit(f"bench: {self.name}: the stopwatch ended with status {self._stopwatch.wait()}")
         return json.loads(line)

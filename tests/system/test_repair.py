@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.state import state
 from tests.firewalld import Firewalld
-from tests.pretend import PretendHost, until
+from tests.pretend import PretendHost, read_line, until
 from tests.system.firewall_node import OUTSIDE, SERVER
 from tests.system.hostport_nodes import elements
 from tests.system.repair_node import BRIDGE, CHAIN, FIREWALL, PORTMAP, Node, Repairs
@@ -48,7 +48,7 @@ class Wired(Node):
         for pod in "ab":
             self.add(pod)
             serve = host.popen("ip", "netns", "exec", pod, sys.executable, "-c", SERVER.replace("7)", "80)"))
-            assert serve.stdout and serve.stdout.readline() == b"ready\n"
+            assert read_line(serve) == b"ready\n"
         self.links = {
             link["ifalias"].split("/")[1]: link["ifname"]
             for link in host.ip("link", "show", "type", "veth")

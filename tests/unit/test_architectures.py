@@ -27,8 +27,9 @@ ARCHITECTURES = {
 LITERAL = re.compile(
     r"^([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*) = ([0-9A-Fa-fx, ]+?)  # (.*?\b(?:asm|linux)[\w/-]*\.h.*)$"
 )
-# The same on each of them, but include/linux/socket.h is the kernel's own, and SO_RCVTIMEO_NEW in no header of userspace.
-NOT_EXPORTED = {"SOL_NETLINK", "SO_RCVTIMEO_NEW"}
+# The same on each of them, but include/linux/socket.h is the kernel's own, SO_RCVTIMEO_NEW is in no header of userspace,
+# and SO_PEERPIDFD is newer than these headers.
+NOT_EXPORTED = {"SOL_NETLINK", "SO_PEERPIDFD", "SO_RCVTIMEO_NEW"}
 DIFFERENT = {"NS_GET_NSTYPE", "IOC_NONE"}  # request_of_type() knows how
 
 
