@@ -109,9 +109,11 @@ def leave(status: int) -> NoReturn:
 def _hand_over_sockets() -> None:
     """Start a child that keeps the retained sockets until this process has closed them."""
     try:
-        reader, _writer = posix.pipe2(posix.O_CLOEXEC)
+        reader, writer = posix.pipe2(posix.O_CLOEXEC)
     except OSError:  # EMFILE
         return
+    # The child may run later than the runtime, which finds nothing of the pod in use.
+    close_others(reader, writer)
     if start(lambda: posix.read(reader, 1), reader):
         for one in _retained:
             one.close()  # the end of this process closes the pipe, and thereby ends the child
