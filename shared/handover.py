@@ -68,6 +68,7 @@ def start(task: Callable[[], object], *needed: int) -> bool:
     if child == 0:
         try:
             close_others(*needed)
+            posix.chdir("/")  # the runtime may unmount its directory as soon as the call ends
             task()
         finally:
             posix._exit(0)

@@ -89,6 +89,7 @@ def _prepare_process() -> None:
         posix.close(null)
     posix.chdir("/")
     posix.umask(0o022)
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)  # `run` handles them; SIGHUP would end it before
 
 
 def _load_all(tree: str) -> None:
@@ -107,13 +108,24 @@ def _subdirectories(path: str) -> list[str]:
         return sorted(one.name for one in entries if one.is_dir() and not one.name.startswith(("_", ".")))
 
 
+def _read_settings(handed: dict[str, Any]) -> settings.Settings:
+    """Return the file's settings; during an upgrade those of the agent before if the file is invalid."""
+    try:
+        return settings.read()
+    except ValueError as error:
+        if not handed:
+            raise
+        complain(f"agent: {error}; the settings stay as they were")
+        return settings.parse(handed.get("settings", {}))
+
+
 class Server:
     """The agent's state."""
 
     def __init__(self, program: str, handed: dict[str, Any]) -> None:
         """Take over the sockets and children of the agent before, or begin. Raise Unusable, ValueError, OSError."""
         self.program = program
-        self.settings = settings.read()
+        self.settings = _read_settings(handed)
         if handed:
             self.lock = handed["lock"]
             self.listener, control = (
@@ -167,7 +179,8 @@ class Server:
 
     def _waits(self) -> bool:
         """Return True if a child has to end before the agent can."""
-        return bool(self.crew.count(BUSY) or self.duties.process)
+        # Idle ones are dismissed. One that stays has taken a call, though its report may not have been read.
+        return bool(self.crew.workers or self.crew.strangers or self.duties.process)
 
     def _turn(self) -> None:
         """Wait for something to happen, and see to it."""
@@ -275,8 +288,11 @@ class Server:
         Signals wait until the next release handles them. The idle workers stay until its own are ready.
         """
         self.has_to_upgrade = False
-        notify.send("RELOADING=1", f"MONOTONIC_USEC={int(monotonic() * 1_000_000)}")
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        if self.has_to_stop:  # it came last
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            return
+        notify.send("RELOADING=1", f"MONOTONIC_USEC={int(monotonic() * 1_000_000)}")
         self._read_reports()
         self.duties.stop()
         control = self.control.listener
@@ -286,6 +302,7 @@ class Server:
             "workers": [[process, state == BUSY] for process, state in
                         (*self.crew.workers.items(), *self.crew.strangers.items())],
             "counts": self.counts.handed(),
+            "settings": {name: getattr(self.settings, name) for name in settings.Settings.fields},
         }  # fmt: skip
         for descriptor in self._inherited(control):
             posix.set_inheritable(descriptor, True)

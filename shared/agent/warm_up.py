@@ -32,7 +32,7 @@ def _play(name: str, module: str) -> None:
     try:
         call = Call(variables)
         call.read_config(dumps(config).encode())
-        with Undo() as undo:
-            __import__(module, fromlist=("add",)).add(call, undo)
+        # not `with`: the end of a failed block ignores SIGTERM, and the kernel drops one that waits for the next agent
+        __import__(module, fromlist=("add",)).add(call, Undo())
     except Exception:  # noqa: BLE001  (most raise CniError; without a play calls are slower, and no more)
         return

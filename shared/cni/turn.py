@@ -3,8 +3,8 @@
 A runtime gives up on an ADD, and calls DEL while the ADD still rolls back. The two would undo each other's work. So
 ADD, DEL and a repair wait for each other.
 
-All attachments share one file of 65,536 slots of eight bytes, and a digest of the names selects the slot. A call locks
-its slot with a POSIX record lock, which ends with the process, and which no child inherits. The slot contains the
+All attachments share one file with slots of eight bytes: 65,536 for attachments, and as many for their IPAM plugins. A
+digest of the names selects the slot. A call locks its slot with a POSIX record lock, which ends with the process, and which no child inherits. The slot contains the
 digest of the attachment that DEL deleted last: no repair touches it until its next ADD.
 
 If the file cannot be opened, read or written, calls go on without an order, as on a full or read-only file system.
@@ -40,7 +40,7 @@ NONE = bytes(SLOT_BYTES)
 class take:  # noqa: N801  (used like a function)
     """Keep other calls for the attachment waiting. A DEL notes the deletion, an ADD removes that note.
 
-    An IPAM plugin has slots of its own, since the plugin that executes it has the attachment's.
+    An IPAM plugin has slots of its own, since the plugin that executes it holds the attachment's.
 
     Raise TryAgainLater, naming the holder, if another call has the slot for 25 seconds.
     """
@@ -49,16 +49,20 @@ class take:  # noqa: N801  (used like a function)
         names = f"{call.network}/{call.container_id}/{call.ifname}"
         self.command = call.command
         self.what = f"{call.ifname} of container {call.container_id} in network {call.network}"
-        subject = f"ipam {names}" if module.startswith("ipam.") else names
-        self.mark = bytes.fromhex(digest(subject.encode()))[:SLOT_BYTES]
-        self.place = int.from_bytes(self.mark, "big") % SLOTS * SLOT_BYTES
+        half = module.startswith("ipam.")  # of the file: its caller's slot must be another one
+        self.mark = bytes.fromhex(digest(names.encode()))[:SLOT_BYTES]
+        self.place = (int.from_bytes(self.mark, "big") % SLOTS + half * SLOTS) * SLOT_BYTES
         self.seconds = seconds
         self.descriptor = -1
 
     def __enter__(self) -> take:
         self.descriptor = _open()
         if self.descriptor >= 0:
-            self._lock()
+            try:
+                self._lock()
+            except BaseException:
+                posix.close(self.descriptor)  # __exit__ is not called
+                raise
             if self.command == "DEL":
                 self._note(self.mark)
             elif self.command == "ADD" and self.is_deleted():

@@ -39,6 +39,8 @@ for order, *words in json.loads(sys.argv[1]):
         send(words[0].encode("latin-1") * (words[2] if len(words) > 2 else 1), words[1] if len(words) > 1 else 0)
     elif order == "receive":
         answers.append(said())
+    elif order == "tell":
+        print(json.dumps(answers), flush=True)
 print(json.dumps(answers), flush=True)
 sys.stdin.read()
 """

@@ -15,7 +15,7 @@ import pytest
 
 from tests.agent.calls import BRIDGED, LOOPBACK, NO_DUTIES, SETTINGS, VERSION, Calls, ended, inside
 from tests.agent.running import IDLE_WORKERS, Agent, proportional_mib
-from tests.pretend import PretendHost, until
+from tests.pretend import PretendHost, read_line, until
 from tests.pythons import found
 
 MEMORY_MIB = 40.0  # of the server with four idle workers
@@ -265,6 +265,19 @@ def test_the_end_waits_for_calls_in_progress(calls: Calls) -> None:
     assert calls.agent.log == ""
 
 
+def test_the_end_waits_for_a_call_that_is_being_taken(calls: Calls) -> None:
+    """The worker has answered TAKEN, and the server does not know that yet."""
+    workers = calls.workers()
+    calls.agent.signal(signal.SIGSTOP)
+    caller = calls.follow(("send", calls.request()), ("receive",), ("tell",))
+    assert json.loads(read_line(caller)) == ["T"]
+    calls.agent.signal(signal.SIGTERM)
+    calls.agent.signal(signal.SIGCONT)
+    assert calls.agent.process.wait(30) == 0
+    assert all(map(ended, workers))
+    caller.kill()
+
+
 # -- upgrade
 
 
@@ -311,6 +324,29 @@ def test_an_upgrade_without_a_program_changes_nothing(node_host: PretendHost) ->
         until(lambda: agent.taken() == 1)
 
 
+def test_wrong_settings_do_not_end_a_running_agent(calls: Calls) -> None:
+    in_progress = calls.begin_taken("loopback", "ADD", LOOPBACK)
+    (calls.host.root / SETTINGS).write_text('{"wrokers": 2}')
+    calls.agent.signal(signal.SIGHUP)
+    until(lambda: "wrokers" in calls.agent.log)
+    assert "the settings stay as they were" in calls.agent.log
+    assert finish(in_progress) == 0
+    until(lambda: calls.agent.status()["workers"] == {"idle": IDLE_WORKERS, "busy": 0})
+    assert calls.agent.duties() == []
+
+
+def test_an_early_upgrade_does_not_end_the_agent(node_host: PretendHost) -> None:
+    """install.sh finds the agent by its lock, which has a process id long before the workers are there."""
+    (node_host.root / SETTINGS).write_text(NO_DUTIES)
+    lock = node_host.root / "run/pycni/lock"
+    process = node_host.popen(f"{node_host.bin_dir}/pycni-agent", stderr=subprocess.PIPE)
+    until(lambda: lock.exists() and bool(lock.read_text()))
+    process.send_signal(signal.SIGHUP)
+    until(lambda: node_host.cni("loopback", "VERSION", VERSION).status == 0 and process.poll() is None)
+    process.terminate()
+    assert process.wait(30) == 0
+
+
 # -- the service manager, the control socket
 
 
@@ -324,8 +360,11 @@ def test_systemd_is_told(node_host: PretendHost) -> None:
         process.send_signal(signal.SIGHUP)
         assert manager.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
         assert manager.recv(100) == b"READY=1"
-        process.terminate()
-        assert manager.recv(100) == b"STOPPING=1"
+        process.send_signal(signal.SIGHUP)
+        assert manager.recv(100).startswith(b"RELOADING=1")
+        process.terminate()  # it waits for the next release
+        received = [manager.recv(100), manager.recv(100)]
+        assert received == [b"READY=1", b"STOPPING=1"]
         assert process.wait(30) == 0
 
 

@@ -57,7 +57,7 @@ def test_workers_are_in_the_hosts_namespaces() -> None:
 
 def test_the_end_waits_for_calls() -> None:
     unit = options()
-    assert unit["KillMode"] == ["mixed"] and int(unit["TimeoutStopSec"][0]) > BUSY_SECONDS
+    assert unit["KillMode"] == ["process"] and int(unit["TimeoutStopSec"][0]) > BUSY_SECONDS
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from shared.cni import turn
+from shared.cni.call import Call
 from tests.node import Network
 from tests.pretend import PATH, TURNS, PretendHost, until
 from tests.system.repair_node import Repairs
@@ -179,3 +181,12 @@ def test_a_deleted_attachment_is_not_repaired(net: Network) -> None:
     assert repair()["error"]["code"] == 3
     net.add("a")
     assert repair() == {"repaired": []}
+
+
+def test_a_plugin_never_waits_for_its_own_ipam_plugin() -> None:
+    """Whatever the names are: the two have slots in different halves of the file."""
+    call = Call({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"})
+    for number in range(1000):
+        call.network = f"net{number}"
+        main, ipam = (turn.take(call, module) for module in ("plugins.bridge", "ipam.host_local"))
+        assert main.place < turn.SLOTS * turn.SLOT_BYTES <= ipam.place < 2 * turn.SLOTS * turn.SLOT_BYTES
