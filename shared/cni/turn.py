@@ -4,8 +4,9 @@ A runtime gives up on an ADD, and calls DEL while the ADD still rolls back. The 
 ADD, DEL and a repair wait for each other.
 
 All attachments share one file with slots of eight bytes: 65,536 for attachments, and as many for their IPAM plugins. A
-digest of the names selects the slot. A call locks its slot with a POSIX record lock, which ends with the process, and which no child inherits. The slot contains the
-digest of the attachment that DEL deleted last: no repair touches it until its next ADD.
+digest of the names selects the slot. A call locks its slot with a POSIX record lock, which ends with the process, and
+which no child inherits. The slot contains the digest of the attachment that DEL deleted last: no repair touches it
+until its next ADD.
 
 If the file cannot be opened, read or written, calls go on without an order, as on a full or read-only file system.
 """

@@ -184,7 +184,7 @@ def test_a_deleted_attachment_is_not_repaired(net: Network) -> None:
 
 
 def test_a_plugin_never_waits_for_its_own_ipam_plugin() -> None:
-    """Whatever the names are: the two have slots in different halves of the file."""
+    """The two have slots in different halves of the file, with all names."""
     call = Call({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"})
     for number in range(1000):
         call.network = f"net{number}"
