@@ -17,7 +17,8 @@ from tests.agent.duties import SETTINGS, Duties, only
 from tests.agent.running import LOG, Agent
 from tests.faults import state
 from tests.firewalld import Firewalld
-from tests.pretend import PATH, PretendHost, read_line, until
+from tests.pretend import PATH, TURNS, PretendHost, read_line, until
+from tests.system.pod_network import ROOT
 
 REACH = str(Path(__file__).with_name("reach.py"))
 PORT, FIRST_PORT = 7, 8000
@@ -45,6 +46,42 @@ PLUGINS: list[dict[str, Any]] = [
         "egressBurst": 100_000_000,
     },
 ]  # fmt: skip
+
+
+# Looks at each line; the first one only plans, and "repair" repairs by that plan.
+LOOKS = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from shared.cli.agent import repairs
+from shared.cli.agent.counts import Counts
+from shared.cli.agent.heal import Heal
+duty = Heal("/var/lib/cni", [sys.argv[1]], Counts())
+steps = duty._plan()
+print("ready", flush=True)
+for line in sys.stdin:
+    if line == "look\\n":
+        duty.look()
+        print(sorted(map(str, duty._busy)), flush=True)
+    else:
+        print(sorted({{one.code for one in repairs.Runners().repair(steps)}}), flush=True)
+"""
+# Has the slots of all attachments until its stdin ends.
+BUSY = "import fcntl, sys; held = open(sys.argv[1], 'r+'); fcntl.lockf(held, 2); print(flush=True); sys.stdin.read()"
+
+
+class Looks:
+    """The duty `heal` in a process of its own, which looks when a test says so."""
+
+    def __init__(self, node: Node) -> None:
+        argv = (sys.executable, "-I", "-B", "-W", "error", "-c", LOOKS, node.host.bin_dir)
+        self.process = node.host.popen(*argv)
+        assert read_line(self.process) == b"ready\n"
+
+    def ask(self, word: str) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n".encode())
+        self.process.stdin.flush()
+        return json.loads(read_line(self.process).replace(b"'", b'"'))
 
 
 class Node:
@@ -301,6 +338,28 @@ def test_attachments_that_are_passed_over(node: Node) -> None:
     elements = [line for line in state.state(node.host) if line.startswith("element")]
     assert not [line for line in elements if "pods/c/" in line or "pods/b/" in line]
     assert [line for line in elements if "pods/a/" in line]
+
+
+def test_a_plan_ends_with_its_result(node: Node) -> None:
+    """Another ADD of the same names came after the plan."""
+    looks = Looks(node)
+    node.host.run("touch", *(f"/var/lib/cni/results/pods-{pod}-eth0" for pod in "abc"))
+    node.host.run("sh", "-ec", FLUSH)
+    assert looks.ask("repair") == [3]
+    assert [line for line in node.state() if line.startswith("element")] == []
+
+
+def test_busy_attachments_are_planned_anew(node: Node) -> None:
+    node.host.run("sh", "-ec", FLUSH)
+    looks = Looks(node)
+    busy = node.host.popen(sys.executable, "-c", BUSY, TURNS)
+    assert read_line(busy) == b"\n"
+    assert len(looks.ask("look")) == 12
+    node.host.run("touch", *(f"/var/lib/cni/results/pods-{pod}-eth0" for pod in "abc"))
+    busy.kill()
+    busy.wait()
+    assert looks.ask("look") == []
+    assert node.reached(seconds=5) == {"a", "b", "c"}
 
 
 def test_a_drop_policy_alone(node: Node) -> None:

@@ -90,7 +90,7 @@ class Heal:
         """Repair the attachments for the noted reasons, or the busy ones; with `every`, all without a reason."""
         begin, reasons = time.monotonic(), self.pacing.begin()
         if reasons == [AGAIN] and not every:
-            steps = self._busy
+            steps = self._plan(self._busy)
         else:
             steps = self._plan()
             self._tries = 0
@@ -104,9 +104,10 @@ class Heal:
             self.pacing.note(AGAIN, now + BUSY_SECONDS)
         self.counts.heal_pass(now - begin)
 
-    def _plan(self) -> list[Step]:
+    def _plan(self, only: list[Step] | None = None) -> list[Step]:
+        executables = Executables(self.bin_dirs)
         try:
-            plan = repairs.plan(self.cache, Executables(self.bin_dirs))
+            plan = repairs.plan_again(only, self.cache, executables) if only else repairs.plan(self.cache, executables)
         except CacheError as error:
             self.sayings.say([f"heal: {error}"])
             return []

@@ -47,6 +47,14 @@ class Step:
     executable: Path
     message: dict[str, Any]
     environment: dict[str, str]
+    cache: tuple[str, int]  # the file that the message is from, and its time of modification in nanoseconds
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Return the runner's input."""
+        return {
+            "plugin": self.plugin, "environment": self.environment, "config": self.message, "cache": self.cache,
+        }  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.network} {self.container_id} {self.ifname}: {self.plugin}"
@@ -132,6 +140,14 @@ def plan(cache: Cache, executables: Executables, network: str = "") -> Plan:
     return made
 
 
+def plan_again(steps: Iterable[Step], cache: Cache, executables: Executables, network: str = "") -> Plan:
+    """Return the plan for the same steps by the present cache: an attachment may be another ADD's by now."""
+    wanted = {str(step) for step in steps}
+    made = plan(cache, executables, network)
+    made.steps = [step for step in made.steps if str(step) in wanted]
+    return made
+
+
 def _concerns(one: Unreadable, network: str) -> bool:
     return not network or bool(one.keys(network))
 
@@ -149,6 +165,7 @@ def _steps(entry: Cached, executables: Executables) -> Iterator[Step]:
                 entry.network, *entry.key, name, executable,
                 attach.request(entry.config, plugin, entry.attachment, result),
                 entry.attachment.environment("CHECK", executables.bin_dirs),
+                (str(entry.path), entry.modified),
             )  # fmt: skip
 
 
@@ -266,7 +283,7 @@ def _work(runner: Runner, waiting: deque[list[Step]], found: SimpleQueue[Outcome
 
 def _repair(runner: Runner, step: Step) -> Outcome:
     try:
-        answer = runner.ask({"plugin": step.plugin, "environment": step.environment, "config": step.message})
+        answer = runner.ask(step.request)
     except Lost as error:
         return Outcome(step, code=LOST, error=str(error))
     return _outcome(step, answer)
