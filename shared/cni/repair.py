@@ -24,7 +24,14 @@ from time import monotonic
 from shared import signals, steps
 from shared.cni import suite, turn
 from shared.cni.call import Call
-from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable, UnknownContainer
+from shared.cni.errors import (
+    CniError,
+    InternalError,
+    InvalidConfig,
+    PluginNotAvailable,
+    TryAgainLater,
+    UnknownContainer,
+)
 from shared.cni.plugin import required_result
 from shared.cni.versions import of_plugin
 from shared.net import links, liveness, netns, peers, verify
@@ -33,7 +40,7 @@ from shared.net.owner import Owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import ModuleType
     from typing import Any
 
@@ -52,7 +59,7 @@ def run(
     is the result's file and its time of modification: a runtime deletes it after DEL, and writes it after ADD.
 
     Raise UnknownContainer if the attachment was deleted, or its namespace is gone or another one. Raise TryAgainLater
-    if another call is at work on it. Raise the error of CHECK if something is lost that cannot be made again.
+    only if another call is at work on it. Raise the error of CHECK if something is lost that cannot be made again.
     """
     repair = getattr(module, "repair", None)
     if repair is None:
@@ -66,10 +73,17 @@ def run(
             if cache:
                 _require_unchanged(*cache)
             _require_same_pod(call)
-            made: list[str] = repair(call)
-            return made
+            return _made(repair, call)
     finally:
         netns.close_all()
+
+
+def _made(repair: Callable[[Call], list[str]], call: Call) -> list[str]:
+    """Repair, and return the texts. Another lock's shortage is an error like others: the attachment is not busy."""
+    try:
+        return repair(call)
+    except TryAgainLater as error:
+        raise InternalError(error.msg, error.details) from None
 
 
 def _require_unchanged(path: str, modified: int) -> None:
@@ -140,19 +154,25 @@ def main() -> None:
 def _answer(line: bytes) -> dict[str, Any]:
     steps.begun.clear()
     try:
-        request = json.loads(line)
-        name = suite.plugins.get(request["plugin"])
-        if name is None:
-            raise PluginNotAvailable(f"{request['plugin']} is no plugin of this suite")
-        module = __import__(name, fromlist=("add",))
-        return {"repaired": run(module, request["environment"], request["config"], request.get("cache"))}
+        return {"repaired": _serve(json.loads(line))}
     except CniError as error:
-        failure = error
+        return _described(error)
     except (ValueError, TypeError, KeyError) as error:
-        failure = InvalidConfig(f"the request is not of the protocol: {type(error).__name__}: {error}")
-    except OSError as error:
-        failure = InternalError(f"unexpected {type(error).__name__}: {error}")
-    return {"error": {"code": failure.code, "msg": failure.msg, "details": failure.details}}
+        return _described(InvalidConfig(f"the request is not of the protocol: {type(error).__name__}: {error}"))
+    except Exception as error:  # noqa: BLE001  (other attachments wait behind this one)
+        return _described(InternalError(f"unexpected {type(error).__name__}: {error}"))
+
+
+def _serve(request: Any) -> list[str]:
+    name = suite.plugins.get(request["plugin"])
+    if name is None:
+        raise PluginNotAvailable(f"{request['plugin']} is no plugin of this suite")
+    module = __import__(name, fromlist=("add",))
+    return run(module, request["environment"], request["config"], request.get("cache"))
+
+
+def _described(error: CniError) -> dict[str, Any]:
+    return {"error": {"code": error.code, "msg": error.msg, "details": error.details}}
 
 
 def _write(answer: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from shared.cli.agent.repairs import LOST, Lost, Runners, Step
+from shared.cni import repair as repair_process
 from tests.agent.duties import SETTINGS, Duties, only
 from tests.agent.running import LOG, Agent
 from tests.faults import state
@@ -52,7 +54,6 @@ PLUGINS: list[dict[str, Any]] = [
 LOOKS = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from shared.cli.agent import repairs
 from shared.cli.agent.counts import Counts
 from shared.cli.agent.heal import Heal
 duty = Heal("/var/lib/cni", [sys.argv[1]], Counts())
@@ -360,6 +361,38 @@ def test_busy_attachments_are_planned_anew(node: Node) -> None:
     busy.wait()
     assert looks.ask("look") == []
     assert node.reached(seconds=5) == {"a", "b", "c"}
+
+
+def test_one_bad_attachment_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runner ends at each step of the first attachment."""
+    script = 'import sys\nfor line in sys.stdin:\n if "bad" in line: sys.exit()\n print("{}", flush=True)'
+    monkeypatch.setattr(repair_process, "command", lambda: [sys.executable, "-ISc", script])
+    pods = ["bad"] * 5 + ["good"] * 2
+    steps = [
+        Step("pods", pod, "eth0", f"plugin{n}", Path("/none"), {}, {"ID": pod}, ("", 0)) for n, pod in enumerate(pods)
+    ]
+    runners = Runners()
+    assert [one.code for one in runners.repair(steps)] == [LOST] * 5 + [0, 0]
+    runners.close()
+
+
+def test_a_runner_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair_process, "command", lambda: ["/bin/false"])
+    steps = [Step("pods", f"c{n}", "eth0", "bridge", Path("/none"), {}, {}, ("", 0)) for n in range(9)]
+    with pytest.raises(Lost, match="6 attachments are left"):
+        list(Runners().repair(steps))
+
+
+def test_the_duty_changes_nothing_in_a_pod(host: PretendHost) -> None:
+    node = Node(host)
+    node.configure([PLUGINS[0], {"type": "tuning", "txQLen": 500}])
+    node.attach("a")
+    host.run("sh", "-ec", f"ip -n a link set eth0 txqueuelen 1000; {FLUSH}")
+    assert Looks(node).ask("look") == []
+    complained = node.heal("--dry-run", check=False)
+    assert "txQLen of eth0 is 1000, not 500" in complained and "1 to repair" in complained
+    assert node.heal().count("repaired") == 1
+    assert "all in order" in node.heal("--dry-run")
 
 
 def test_a_drop_policy_alone(node: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from tests.firewalld import Firewalld
 from tests.pretend import PretendHost, read_line, until
 from tests.system.firewall_node import OUTSIDE, SERVER
 from tests.system.hostport_nodes import elements
-from tests.system.repair_node import BRIDGE, CHAIN, FIREWALL, PORTMAP, Node, Repairs
+from tests.system.repair_node import BRIDGE, CHAIN, FIREWALL, PORTMAP, TUNING, Node, Repairs
 
 pytestmark = pytest.mark.row(23)
 PTP: dict[str, Any] = {
@@ -115,8 +116,18 @@ def test_the_chain(host: PretendHost) -> None:
         "ip link delete IFB",
         "ip link set IFB down",
         "ip netns exec a ip link set eth0 txqueuelen 1000",
-        "ip netns exec a sh -c 'echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_filter'",
     )
+
+
+def test_sysctls_stay_as_the_pod_set_them(host: PretendHost) -> None:
+    """The container runtime sets the pod's own sysctls after ADD; CHECK names the difference."""
+    node = Node(host, BRIDGE, TUNING)
+    node.add("a")
+    host.run("ip", "netns", "exec", "a", "sh", "-ec", "echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_filter")
+    host.run("ip", "-n", "a", "link", "set", "eth0", "txqueuelen", "1000")
+    assert node.repair(Repairs(host)) == ["txQLen of eth0 is 1000, not 500"]
+    assert node.each("CHECK", "a") == ["sysctl net/ipv4/conf/eth0/arp_filter is 0, not 1"]
+    assert node.repair(Repairs(host)) == []
 
 
 def test_a_chain_by_iptables(host: PretendHost) -> None:
@@ -203,6 +214,18 @@ def test_a_port_that_was_given_away(host: PretendHost) -> None:
     assert elements(host)["hostports4"] == ["net/b/eth0"]
 
 
+def test_a_shortage_is_no_busy_attachment(host: PretendHost) -> None:
+    """The slot is free; another call has the lock of the rules, and answers with code 11."""
+    node = Node(host, BRIDGE, {**PORTMAP, "backend": "iptables"})
+    node.add("a")
+    host.run("iptables", "-t", "nat", "-F")
+    repairs = Repairs(host, "import shared.net.rules_lock as lock; lock.LOCK_SECONDS = 0.1")
+    held = host.popen("flock", "/run/cni/.pycni/portmap/lock", "sh", "-c", "echo; exec sleep 600")
+    assert read_line(held) == b"\n"
+    answer = repairs.ask(node.request("a", node.chain[1]))
+    assert answer["error"]["code"] == 999 and "lock" in answer["error"]["msg"]
+
+
 def test_a_request_that_is_none(host: PretendHost) -> None:
     """The process answers with an error, and serves the next request."""
     node = Node(host)
@@ -214,6 +237,10 @@ def test_a_request_that_is_none(host: PretendHost) -> None:
         {"plugin": "bridge", "environment": {}, "config": []},
     ):
         assert repairs.ask(request)["error"]["msg"]
+    assert repairs.process.stdin
+    repairs.process.stdin.write(b"[" * 100_000 + b"\n")  # deeper than the parser goes
+    repairs.process.stdin.flush()
+    assert "RecursionError" in json.loads(read_line(repairs.process))["error"]["msg"]
     assert repairs.ask(node.request("a", {"type": "loopback"})) == {"repaired": []}
     assert repairs.ask(node.request("a", BRIDGE)) == {"repaired": []}
 

@@ -19,6 +19,7 @@ from shared.runtime.cache import Cache, CacheError
 LOOK_SECONDS = 60.0  # between two looks without an event
 BUSY_SECONDS = 1.0  # until attachments are tried again that another call was using
 BUSY_TRIES = 30
+INSIDE = ("tuning",)  # plugins whose repair changes something in the pod: only a repair by hand does that
 RELOAD, AGAIN = "firewalld", "attachments that other calls were using"
 
 
@@ -112,7 +113,7 @@ class Heal:
             self.sayings.say([f"heal: {error}"])
             return []
         self.sayings.say([f"heal: {reason}" for reason in plan.skipped])
-        return plan.steps
+        return [step for step in plan.steps if step.plugin not in INSIDE]
 
     def _repair(self, steps: list[Step]) -> bool:
         """Repair steps, say and count it. Return True if something was missing."""

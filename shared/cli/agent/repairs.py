@@ -267,18 +267,21 @@ class Runners:
 
 
 def _work(runner: Runner, waiting: deque[list[Step]], found: SimpleQueue[Outcome | None]) -> None:
-    """Repair attachments until none is waiting, or the runner is lost again and again."""
+    """Repair attachments until none is waiting, or the runner is lost with several in a row, at each of their steps."""
     lost = 0
     try:
         while lost < LOST_IN_A_ROW:
-            for step in waiting.popleft():
-                outcome = _repair(runner, step)
-                lost = lost + 1 if outcome.code == LOST else 0
-                found.put(outcome)
+            outcomes = [_put(_repair(runner, step), found) for step in waiting.popleft()]
+            lost = lost + 1 if all(one.code == LOST for one in outcomes) else 0
     except IndexError:  # all are done, by this runner or by another one
         return
     finally:
         found.put(None)
+
+
+def _put(outcome: Outcome, found: SimpleQueue[Outcome | None]) -> Outcome:
+    found.put(outcome)
+    return outcome
 
 
 def _repair(runner: Runner, step: Step) -> Outcome:
