@@ -226,6 +226,21 @@ def test_a_shortage_is_no_busy_attachment(host: PretendHost) -> None:
     assert answer["error"]["code"] == 999 and "lock" in answer["error"]["msg"]
 
 
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_an_address_that_was_given_away(host: PretendHost, backend: str) -> None:
+    """Another pod got the address, as after a lost lease: its masquerading stays."""
+    bridge = {**BRIDGE, "ipMasqBackend": backend}
+    node = Node(host, bridge)
+    repairs = Repairs(host)
+    node.add("a")
+    host.run("sh", "-ec", "rm -r /var/lib/cni/networks; nft flush ruleset")
+    node.add("b")
+    before = {line for line in state(host, "b") if "masq" in line.lower()}
+    assert node.results["a"]["prevResult"]["ips"] == node.results["b"]["prevResult"]["ips"] and before
+    repairs.ask(node.request("a", bridge))
+    assert before <= state(host, "b")
+
+
 def test_a_request_that_is_none(host: PretendHost) -> None:
     """The process answers with an error, and serves the next request."""
     node = Node(host)

@@ -39,6 +39,7 @@ class Heal:
         self.links, self.reloads = Links(), Reloads()
         self.rules = self._listen_to_rules()
         self._busy: list[Step] = []
+        self._made: set[str] = set()  # by the last pass
         self._tries = 0
 
     def _listen_to_rules(self) -> Rules | None:
@@ -116,25 +117,28 @@ class Heal:
         return [step for step in plan.steps if step.plugin not in INSIDE]
 
     def _repair(self, steps: list[Step]) -> bool:
-        """Repair steps, say and count it. Return True if something was missing."""
-        has_repaired, self._busy = False, []
+        """Repair steps, say and count it. Return True if something was missing.
+
+        The same things as in the last pass do not count: another program may delete them again and again.
+        """
+        before, self._made, self._busy = self._made, set(), []
         try:
             for outcome in self.runners.repair(steps):
-                has_repaired |= self._tell(outcome)
+                self._tell(outcome)
         except Lost as error:
             say(f"heal: {error}")
-        return has_repaired
+        return not self._made <= before
 
-    def _tell(self, outcome: Outcome) -> bool:
-        """Say and count an outcome. Return True if something was repaired."""
+    def _tell(self, outcome: Outcome) -> None:
+        """Say and count an outcome."""
         step = outcome.step
         if outcome.is_busy:
             self._busy.append(step)
-            return False
+            return
         for line in outcome.lines():
             say(f"heal: {line}")
         if outcome.made:
             self.counts.repaired(step.network, step.plugin, len(outcome.made))
         elif outcome.error and not outcome.is_gone:
             self.counts.unrepaired(step.network, step.plugin)
-        return bool(outcome.made)
+        self._made.update(f"{step}: {text}" for text in outcome.made)
