@@ -57,7 +57,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from shared.cli.agent.counts import Counts
 from shared.cli.agent.heal import Heal
 duty = Heal("/var/lib/cni", [sys.argv[1]], Counts())
-steps = duty._plan()
+steps = duty._plan([])
 print("ready", flush=True)
 for line in sys.stdin:
     if line == "look\\n":
@@ -65,7 +65,7 @@ for line in sys.stdin:
         pauses = {{reason: one[0] for reason, one in duty.pacing._pauses.items()}}
         print(json.dumps({{"busy": sorted(map(str, duty._busy)), "pauses": pauses}}), flush=True)
     else:
-        print(sorted({{one.code for one in repairs.Runners().repair(steps)}}), flush=True)
+        print(sorted({{one.code for one in duty.runners.repair(steps)}}), flush=True)
 """
 # Has the slots of all attachments until its stdin ends.
 BUSY = "import fcntl, sys; held = open(sys.argv[1], 'r+'); fcntl.lockf(held, 2); print(flush=True); sys.stdin.read()"
@@ -79,11 +79,18 @@ class Looks:
         self.process = node.host.popen(*argv)
         assert read_line(self.process) == b"ready\n"
 
+    def end(self) -> list[str]:
+        """Return the lines that it said."""
+        _, said = self.process.communicate(timeout=60)
+        return [str(line) for line in said.decode().splitlines()]
+
     def ask(self, word: str) -> Any:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{word}\n".encode())
         self.process.stdin.flush()
-        return json.loads(read_line(self.process))
+        line = read_line(self.process)
+        assert line, self.end()
+        return json.loads(line)
 
 
 class Node:
@@ -382,6 +389,30 @@ def test_a_runner_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [Step("pods", f"c{n}", "eth0", "bridge", Path("/none"), {}, {}, ("", 0)) for n in range(9)]
     with pytest.raises(Lost, match="6 attachments are left"):
         list(Runners().repair(steps))
+
+
+def test_another_pod_at_the_path_is_told_once(node: Node) -> None:
+    node.host.drop_netns("b")
+    node.host.netns("b")
+    added = (f"{node.host.bin_dir}/cnitool", "add", "pods", "/run/netns/b", "--container-id", "x")
+    node.host.run(*added, env={"PATH": PATH})
+    looks = Looks(node)
+    for _ in range(2):
+        looks.ask("look")
+    assert len([line for line in looks.end() if "pods b eth0: bridge: passed over: " in line and "pods/x" in line]) == 1
+    assert "pods b eth0: bridge: passed over" in node.heal()
+
+
+def test_the_rest_is_repaired_and_an_error_is_told_once(node: Node) -> None:
+    """A pod lost its address: a repair changes nothing inside, but makes its rules again."""
+    looks = Looks(node)
+    for _ in range(2):
+        node.host.run("sh", "-ec", f"ip -n a address flush dev eth0; {FLUSH}")
+        looks.ask("look")
+    said = [line for line in looks.end() if "pods a eth0: bridge" in line]
+    assert len([line for line in said if "cannot repair it" in line and "address" in line]) == 1
+    assert len([line for line in said if "repaired: " in line]) >= 2
+    assert [line for line in node.state() if line.startswith("element") and "pods/a/" in line]
 
 
 def test_what_is_deleted_again_and_again_waits(node: Node) -> None:

@@ -93,5 +93,5 @@ class Node:
         for pod in pods or self.results:
             for plugin in self.chain:
                 answer = repairs.ask(self.request(pod, plugin))
-                texts += answer.get("repaired", []) or ([json.dumps(answer)] if "error" in answer else [])
+                texts += answer["repaired"] + ([json.dumps(answer)] if "error" in answer else [])
         return texts

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shared.cni.repair import ANOTHER_CODE
 from tests.faults.state import state
 from tests.firewalld import Firewalld
 from tests.pretend import PretendHost, read_line, until
@@ -196,7 +197,7 @@ def test_no_repair_without_the_pod(host: PretendHost, plugin: dict[str, Any]) ->
     another["environment"]["CNI_NETNS"] = "/run/netns/c"
     answers = [repairs.ask(node.request(pod, plugin)) for pod in "ab"] + [repairs.ask(another)]
     errors = [answer["error"] for answer in answers]
-    assert [error["code"] for error in errors][:2] == [3, 999]
+    assert [error["code"] for error in errors] == [3, 999, ANOTHER_CODE]
     assert "eth0 is missing" in errors[1]["msg"] and "of net/c/eth0" in errors[2]["msg"]
     assert state(host, "bc") == before
 
@@ -210,7 +211,7 @@ def test_a_port_that_was_given_away(host: PretendHost) -> None:
     node.ports["b"] = node.ports["a"]
     node.add("b")
     answer = repairs.ask(node.request("a", PORTMAP))
-    assert "net/b/eth0" in answer["error"]["msg"]
+    assert "net/b/eth0" in answer["error"]["details"]
     assert elements(host)["hostports4"] == ["net/b/eth0"]
 
 
@@ -223,7 +224,7 @@ def test_a_shortage_is_no_busy_attachment(host: PretendHost) -> None:
     held = host.popen("flock", "/run/cni/.pycni/portmap/lock", "sh", "-c", "echo; exec sleep 600")
     assert read_line(held) == b"\n"
     answer = repairs.ask(node.request("a", node.chain[1]))
-    assert answer["error"]["code"] == 999 and "lock" in answer["error"]["msg"]
+    assert answer["error"]["code"] == 999 and "lock" in answer["error"]["details"]
 
 
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
@@ -239,6 +240,27 @@ def test_an_address_that_was_given_away(host: PretendHost, backend: str) -> None
     assert node.results["a"]["prevResult"]["ips"] == node.results["b"]["prevResult"]["ips"] and before
     repairs.ask(node.request("a", bridge))
     assert before <= state(host, "b")
+
+
+def test_a_pod_of_another_suites_plugin(host: PretendHost) -> None:
+    """Its result names no link of the host: the MAC tells the pod."""
+    node = Node(host, FIREWALL)
+    host.netns("a")
+    host.run("sh", "-ec", "ip link add other0 type veth peer name eth0 netns a; ip -n a link set eth0 up")
+    [inside] = json.loads(host.run("ip", "-n", "a", "-json", "link", "show", "eth0").stdout)
+    own = {"name": "eth0", "mac": inside["address"], "sandbox": "/run/netns/a"}
+    result = {"cniVersion": "1.1.0", "interfaces": [own], "ips": [{"address": "10.9.0.5/24", "interface": 0}]}
+    node.results["a"] = {"prevResult": result}
+    keys = node.keys("a", FIREWALL) | node.results["a"]
+    assert host.cni("firewall", "ADD", keys, netns="/run/netns/a", container_id="a").status == 0
+    host.run("nft", "flush", "ruleset")
+    repairs = Repairs(host)
+    assert repairs.ask(node.request("a", FIREWALL))["repaired"]
+    assert node.each("CHECK", "a") == []
+    host.run("nft", "flush", "ruleset")
+    host.run("ip", "-n", "a", "link", "set", "eth0", "address", "02:00:00:00:00:07")
+    again = Repairs(host)  # which has not seen the pod
+    assert again.ask(node.request("a", FIREWALL))["error"]["code"] == ANOTHER_CODE
 
 
 def test_a_request_that_is_none(host: PretendHost) -> None:

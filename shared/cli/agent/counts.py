@@ -38,9 +38,9 @@ class Sayings:
     def __init__(self) -> None:
         self._said: set[str] = set()
 
-    def say(self, texts: list[str]) -> None:
-        """Say the texts that were not in the list before."""
+    def say(self, texts: list[str], *, is_all: bool = True) -> None:
+        """Say the texts that were not in the list before. Without `is_all`, the others may hold still."""
         for text in texts:
             if text not in self._said:
                 say(text)
-        self._said = set(texts)
+        self._said = set(texts) if is_all else self._said.union(texts)

@@ -40,8 +40,8 @@ def _heal(options: Options) -> None:
     elif options.dry_run:
         _print([f"{one.step}: {one.error}" for one in found])
     else:
-        _print([line for one in found for line in one.lines()])
-    wrong = [one for one in found if one.error and not one.is_gone]
+        _print([line for one in found for line in (*one.repairs, one.complaint) if line])
+    wrong = [one for one in found if one.is_wrong]
     if not options.json:
         print(_summary(plan, found, wrong, is_trial=options.dry_run))
     if wrong:

@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The texts of a step: a text for each repaired thing, or the error."""
+    """The texts of a step: a text for each repaired thing, and the error."""
 
     step: Step
     made: tuple[str, ...] = ()
@@ -79,11 +79,22 @@ class Outcome:
         """Return True if the attachment's namespace is gone, or a DEL came first."""
         return self.code == UnknownContainer.code
 
-    def lines(self) -> Iterator[str]:
-        """Return a line of text for each repair or error."""
-        yield from (f"{self.step}: repaired: {text}" for text in self.made)
-        if self.error and not self.is_gone:
-            yield f"{self.step}: cannot repair it: {self.error}"
+    @property
+    def is_wrong(self) -> bool:
+        """Return True if something is not in order: neither is the attachment gone, nor is the interface another's."""
+        return bool(self.error) and not self.is_gone and self.code != repair_process.ANOTHER_CODE
+
+    @property
+    def repairs(self) -> list[str]:
+        """Return a line of text for each repair."""
+        return [f"{self.step}: repaired: {text}" for text in self.made]
+
+    @property
+    def complaint(self) -> str:
+        """Return a line of text for the error, empty without one, or if the attachment is gone."""
+        if not self.error or self.is_gone:
+            return ""
+        return f"{self.step}: {'cannot repair it' if self.is_wrong else 'passed over'}: {self.error}"
 
 
 @dataclass
@@ -293,12 +304,13 @@ def _repair(runner: Runner, step: Step) -> Outcome:
 
 
 def _outcome(step: Step, answer: dict[str, Any]) -> Outcome:
-    error, made = answer.get("error"), answer.get("repaired")
+    error, listed = answer.get("error"), answer.get("repaired")
+    made = tuple(map(str, listed if isinstance(listed, list) else ()))
     if isinstance(error, dict):
         texts = [str(error[key]) for key in ("msg", "details") if error.get(key)]
         code = error.get("code")
-        return Outcome(step, code=code if isinstance(code, int) else attach.INTERNAL_ERROR, error=": ".join(texts))
-    return Outcome(step, made=tuple(map(str, made if isinstance(made, list) else ())))
+        return Outcome(step, made, code if isinstance(code, int) else attach.INTERNAL_ERROR, ": ".join(texts))
+    return Outcome(step, made)
 
 
 def complaints(steps: Iterable[Step], limit: float = attach.TIME_LIMIT) -> Iterator[Outcome]:
