@@ -261,6 +261,20 @@ def test_calls_of_workers_lead_to_no_pass(node_host: PretendHost) -> None:
         assert duties.end() == 0
 
 
+def test_calls_without_a_worker_lead_to_no_pass(node_host: PretendHost) -> None:
+    """The launcher executes Python: the kernel would call that process python3."""
+    node = Node(node_host)
+    duties = begin(node)
+    node.attach("a")
+    node.serve("a")
+    for pod in "bcd":
+        node.attach(pod)
+        node.detach(pod)
+    node.host.run("sh", "-ec", FLUSH)  # the mark: all events before it have been read
+    until(lambda: node.reached(["a"]) == {"a"}, duties.require)
+    assert passes(duties) == 2, duties.said()
+
+
 @pytest.mark.row(23)
 def test_the_agent_heals(node_host: PretendHost) -> None:
     """All processes as they are installed: workers, duties, and cnitool that asks them."""
