@@ -168,6 +168,19 @@ def test_attachments_outside_the_cache(pods: Node) -> None:
     assert pods.pings("living", "10.1.0.1")
 
 
+def test_a_damaged_note_keeps_its_network_alone(pods: Node) -> None:
+    note = {"network": "pods", "containerID": "x", "ifname": "eth0", "addresses": 5}
+    pods.host.run("mkdir", "-p", "/run/cni/firewall")
+    pods.host.run("tee", "/run/cni/firewall/x.json", input=json.dumps(note))
+    looks = Looks(pods)
+    looks.at(0, 60, 120)
+    assert leases(pods) == {"living", "dead"}
+    pods.host.run("rm", "/run/cni/firewall/x.json")
+    looks.at(180, 240)
+    assert leases(pods) == {"living"}
+    assert looks.end().count("network pods counts as alive") == 1
+
+
 def test_an_attachment_that_comes_back_lives(pods: Node) -> None:
     looks = Looks(pods)
     looks.at(0)
@@ -331,6 +344,29 @@ def test_collects_by_itself(pods: Node) -> None:
     duties.await_line("collect", "pods dead eth0")
     until(lambda: duties.metrics().get('pycni_collected_total{network="pods"}') == 1)
     assert leases(pods) == {"living"}
+    assert duties.end() == 0
+
+
+@pytest.mark.parametrize("place", ["__init__", "_plan"])
+def test_a_duty_that_fails_ends_no_other(pods: Node, place: str) -> None:
+    broken = "import shared.cli.agent.collect as c, shared.cli.agent.duties as d, shared.cli.agent.heal as h; "
+    broken += (
+        f"c.LOOK_SECONDS = d.PAUSE_SECONDS = h.LOOK_SECONDS = 0.1; h.Heal.{place} = lambda *a: 1 / 0; sys.exit(run"
+    )
+    duties = Duties(pods.host, *CNITOOL[:-1], CODE.replace("sys.exit(run", broken), "agent", "run")
+    duties.await_line("heal: unexpected ZeroDivisionError")
+    duties.await_line("collect", "pods dead eth0")
+    until(lambda: duties.metrics().get('pycni_collected_total{network="pods"}') == 1)
+    assert duties.end() == 0
+    assert len([line for line in duties.said() if "ZeroDivisionError" in line]) == 1
+
+
+def test_a_damaged_library(node: Node) -> None:
+    """The metrics fail alone."""
+    damaged = CODE.replace("sys.exit(run", "sys.modules['prometheus_client'] = sys; sys.exit(run")
+    duties = Duties(node.host, *CNITOOL[:-1], damaged, "agent", "run")
+    duties.await_line("no metrics", "install.sh --with-tools")
+    duties.require()
     assert duties.end() == 0
 
 

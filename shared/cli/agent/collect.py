@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shared import steps
-from shared.cli.agent.counts import Counts, Sayings, say
+from shared.cli.agent.counts import Counts, Sayings, say, unexpected
 from shared.cli.agent.repairs import Executables
 from shared.cli.leases import living
 from shared.cli.leases.living import Census
@@ -60,7 +60,7 @@ class Collect:
                     troubles.append(f"{reason}; network {network.name} counts as alive")
                     break
                 else:
-                    self._collect(network, now, found, troubles)
+                    self._collect_guarded(network, now, found, troubles)
         except (CacheError, CniError, OSError) as error:
             troubles.append(str(error))
         self._suspected = found
@@ -78,6 +78,17 @@ class Collect:
             is_own = any(executables.own(str(plugin["type"])) for plugin in network.plugins)
             if is_own and not network.disable_gc:
                 yield network
+
+    def _collect_guarded(
+        self, network: NetworkConfigList, now: float, found: dict[Suspect, float], troubles: list[str]
+    ) -> None:
+        """Collect in a network. After an unexpected error, as for a damaged note, the others have their turn."""
+        try:
+            self._collect(network, now, found, troubles)
+        except (CacheError, CniError, OSError) as error:
+            troubles.append(f"{error}; network {network.name} counts as alive")
+        except Exception as error:  # noqa: BLE001  (one network's damage is no reason to leave the others)
+            troubles.append(f"unexpected {unexpected(error)}; network {network.name} counts as alive")
 
     def _collect(
         self, network: NetworkConfigList, now: float, found: dict[Suspect, float], troubles: list[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from contextlib import suppress
 from typing import Any
 
@@ -30,6 +31,12 @@ def say(text: str) -> None:
     """Write a line to stderr, which is the agent's log. A reader that is gone stops no duty."""
     with suppress(OSError):
         os.write(2, f"pycni-agent: {text}\n".encode(errors="backslashreplace"))
+
+
+def unexpected(error: Exception) -> str:
+    """Return the type, the text and the place of an exception."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    return f"{type(error).__name__}: {error}{''.join(f' ({one.filename}:{one.lineno})' for one in place)}"
 
 
 class Sayings:

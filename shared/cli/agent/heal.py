@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.cli.agent import repairs
-from shared.cli.agent.counts import Counts, Sayings, say
+from shared.cli.agent.counts import Counts, Sayings, say, unexpected
 from shared.cli.agent.events import Links, Rules
 from shared.cli.agent.pacing import Pacing
 from shared.cli.agent.reloads import Reloads
@@ -96,7 +96,7 @@ class Heal:
         is_all = every or reasons != [AGAIN]
         if is_all:
             self._tries = 0
-        has_repaired = self._repair(self._plan([] if is_all else self._busy), is_all=is_all)
+        has_repaired = self._repair([] if is_all else self._busy, is_all=is_all)
         self._read()  # the runners' own events
         self.runners.close()
         now = time.monotonic()
@@ -117,18 +117,20 @@ class Heal:
         self.sayings.say([f"heal: {reason}" for reason in plan.skipped])
         return [step for step in plan.steps if step.plugin not in INSIDE]
 
-    def _repair(self, steps: list[Step], *, is_all: bool) -> bool:
-        """Repair steps, say and count it. Return True if something was missing.
+    def _repair(self, only: list[Step], *, is_all: bool) -> bool:
+        """Plan and repair, say and count it. Return True if something was missing.
 
         The same things as in the last pass do not count: another program may delete them again and again.
         """
         before, self._busy, self._complaints = self._made, [], []
         self._made = set() if is_all else set(before)
         try:
-            for outcome in self.runners.repair(steps):
+            for outcome in self.runners.repair(self._plan(only)):
                 self._tell(outcome)
         except Lost as error:
             self._complaints.append(f"heal: {error}")
+        except Exception as error:  # noqa: BLE001  (the next look may succeed)
+            self._complaints.append(f"heal: unexpected {unexpected(error)}")
         self.errors.say(self._complaints, is_all=is_all)
         return not self._made <= before
 

@@ -200,7 +200,7 @@ class Runner:
         """Send a request and return the answer. Raise Lost; the next request starts another runner."""
         try:
             return self._ask(request)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # the last one for a result that is too deep
             self.close(at_once=True)
             raise Lost(str(error)) from error
 
