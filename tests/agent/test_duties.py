@@ -17,7 +17,7 @@ import pytest
 
 from tests.agent.duties import METRICS, Duties, only
 from tests.pretend import PretendHost, read_line, until
-from tests.system.pod_network import CNITOOL, CODE, ROOT, Node
+from tests.system.pod_network import CNITOOL, CODE, NETWORK, ROOT, Node
 
 OLD = "10 minutes ago"
 LOOKS = f"""
@@ -34,12 +34,21 @@ for line in sys.stdin:
 """
 
 
+# A plugin whose ADD passes the result on, and whose DEL is to be followed by a command.
+COMES_BACK = """
+import json, os, sys
+if os.environ["CNI_COMMAND"] == "ADD":
+    print(json.dumps(json.load(sys.stdin)["prevResult"]))
+    sys.exit()
+"""
+
+
 class Looks:
     """The duty `collect` in a process of its own, which looks when a test says so."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, bin_dir: str = "") -> None:
         self.node = node
-        argv = (sys.executable, "-I", "-B", "-W", "error", "-c", LOOKS, node.host.bin_dir)
+        argv = (sys.executable, "-I", "-B", "-W", "error", "-c", LOOKS, bin_dir or node.host.bin_dir)
         self.process = node.host.popen(*argv)
         assert read_line(self.process) == b"ready\n"
 
@@ -188,6 +197,22 @@ def test_an_attachment_that_comes_back_lives(pods: Node) -> None:
     looks.at(60, 1000)
     assert leases(pods) == {"living", "dead"}
     assert pods.pings("dead", "10.1.0.1")
+    assert looks.end() == ""
+
+
+@pytest.mark.parametrize("came", ["ip netns add dead", "touch /var/lib/cni/results/pods-dead-eth0"])
+def test_an_attachment_that_comes_back_during_its_del_keeps_the_rest(node: Node, came: str) -> None:
+    """The last plugin's DEL is the first one: an ADD begins in it."""
+    script = f"#!{sys.executable}\n{COMES_BACK}os.system({came!r})"
+    node.host.run("sh", "-ec", f"mkdir /run/bin; cp -P {node.host.bin_dir}/* /run/bin")
+    node.host.run("sh", "-ec", "cat >/run/bin/slow; chmod +x /run/bin/slow", input=script)
+    node.configure({**NETWORK, "plugins": [*NETWORK["plugins"], {"type": "slow"}]})
+    node.attach("dead", bin_dir="/run/bin")
+    age(node, "dead")
+    node.kill("dead")
+    looks = Looks(node, "/run/bin")
+    looks.at(0, 60)
+    assert leases(node) == {"dead"} and entry(node, "dead").exists()
     assert looks.end() == ""
 
 
