@@ -11,10 +11,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from shared.cli.leases import inhabited
+from shared.cli.leases.inhabited import Namespaces
+from shared.cni.errors import IOFailure
 from tests.agent.duties import METRICS, Duties, only
 from tests.pretend import PretendHost, read_line, until
 from tests.system.pod_network import CNITOOL, CODE, NETWORK, ROOT, Node
@@ -175,6 +178,21 @@ def test_attachments_outside_the_cache(pods: Node) -> None:
     assert leases(pods) == {"living"}
     assert looks.end().count("collect: pods dead eth0") == 1
     assert pods.pings("living", "10.1.0.1")
+
+
+def test_a_namespace_that_cannot_be_read_is_a_doubt(host: PretendHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attachment may live in it under another path."""
+
+    def refuse(_path: str) -> NoReturn:
+        raise IOFailure("too many open files")
+
+    held = f"/proc/{host.first_pid}/ns/net"
+    monkeypatch.setattr(inhabited, "paths", lambda: [held, "/none", "/etc/passwd"])
+    assert not Namespaces().home("eth9", set(), set(), guess=False)
+    monkeypatch.setattr(inhabited, "_inside", refuse)
+    assert "cannot be read" in Namespaces().home("eth9", set(), set(), guess=False)
+    monkeypatch.setattr(inhabited, "paths", lambda: ["/none", "/etc/passwd"])  # neither is a namespace
+    assert not Namespaces().home("eth9", set(), set(), guess=False)
 
 
 def test_a_damaged_note_keeps_its_network_alone(pods: Node) -> None:
