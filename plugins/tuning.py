@@ -278,10 +278,7 @@ def check(call: Call) -> None:
 
 
 def repair(call: Call) -> list[str]:
-    """Set the attributes again that differ from the configuration. Return CHECK's texts for these.
-
-    Leave the sysctls as they are: the container's own settings came after ADD's, and nothing tells the two apart.
-    """
+    """Set the attributes again that differ, and return CHECK's texts. The pod's own sysctls, set after ADD, stay."""
     return restore(*_read_parts(call, with_sysctls=False))
 
 
@@ -305,8 +302,7 @@ def _read_parts(call: Call, *, with_sysctls: bool = True) -> tuple[str, list[Par
 
     def set_again() -> None:
         with pod_netns:
-            pod = Netlink()
-            link = links.require(pod, call.ifname)
+            link = links.require(pod := Netlink(), call.ifname)
             have = link_attributes.read(link)
             _set_attributes(pod, link, {k: v for k, v in attachment.attributes.items() if have[k] != v})
 
