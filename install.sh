@@ -365,7 +365,7 @@ EOF
 # The launcher reports every error before the plugin's own code as the plugin would. Every Python must be able to parse the text, however old. If the
 # bundle is lost or garbled, the compiled files beside it are doubtful, too: the sources are used. Another Python has no bundle, and compiles files for
 # itself.
-launcher_code() { # TREE NAME, as expressions of Python
+launcher_code() { # TREE NAME [STATEMENTS], as expressions of Python
     cat <<EOF
 import posix, sys
 tree, name = $1, $2
@@ -397,9 +397,18 @@ except BaseException as error:
         posix.write(1, (answer % (code, name, why)).encode())
     finally:
         posix._exit(1)
-main(tree, name, $modules)
+${3-}main(tree, name, $modules)
 EOF
 }
+
+# The kernel calls a script by its file's name, but this process python3: the agent tells calls of this suite by that name.
+naming='try:
+    comm = posix.open("/proc/self/comm", posix.O_WRONLY | posix.O_CLOEXEC)
+    posix.write(comm, name[:15].encode())
+    posix.close(comm)
+except OSError:
+    pass
+'
 
 launcher_text() { # NAME
     printf '#!%s -IS\n%s %s; the code is in %s\n' "$python" "$marker" "$1" "$tree"
@@ -571,7 +580,7 @@ install_plugins() {
     workspace "$lib_dir"
     stage=$made
     # A program that finds no agent executes this file with its plugin's name.
-    launcher_code 'sys.argv[0][: -len("/launcher")]' 'sys.argv[1]' >"$stage/launcher" || die "nothing is installed, cannot write to $lib_dir"
+    launcher_code 'sys.argv[0][: -len("/launcher")]' 'sys.argv[1]' "$naming" >"$stage/launcher" || die "nothing is installed, cannot write to $lib_dir"
     [[ $agent != yes ]] || make_program "$stage"
     tree=$(build_tree "$stage") || die "nothing is installed, the code could not be put into $lib_dir: ${tree##*$'\n'}"
     tree=${tree##*$'\n'}

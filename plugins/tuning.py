@@ -166,7 +166,9 @@ def add(call: Call, undo: Undo) -> Result:
         before = {**attributes, "sysctl": present}
         _record(undo, attachment, namespace, before)
         undo.push(f"set {call.ifname} back", lambda: _restore(pod_netns, call.ifname, before))
-        _set(pod, link, attachment, attachment.attributes)
+        for path, value in attachment.sysctls.items():
+            sysctl.write(path, value)
+        _set_attributes(pod, link, attachment.attributes)
     for interface in result.interfaces:
         if interface.sandbox and interface.name == call.ifname:
             interface.mac = attachment.mac or interface.mac
@@ -174,14 +176,12 @@ def add(call: Call, undo: Undo) -> Result:
     return result
 
 
-def _set(pod: Netlink, link: Message, attachment: Attachment, attributes: dict[str, Any]) -> None:
-    """Set the sysctls, and attributes of the link. Announce a new MAC."""
-    for path, value in attachment.sysctls.items():
-        sysctl.write(path, value)
+def _set_attributes(pod: Netlink, link: Message, attributes: dict[str, Any]) -> None:
+    """Set attributes of the link. Announce a new MAC."""
     if attributes:
         link_attributes.write(pod, link, attributes)
     if "mac" in attributes and link["flags"] & IFF_UP:
-        link_attributes.announce(pod, link, attachment.mac)
+        link_attributes.announce(pod, link, attributes["mac"])
 
 
 def _record(undo: Undo, attachment: Attachment, namespace: str, before: dict[str, Any]) -> None:
@@ -278,33 +278,33 @@ def check(call: Call) -> None:
 
 
 def repair(call: Call) -> list[str]:
-    """Set the attributes and sysctls again that differ from the configuration. Return CHECK's texts for these."""
-    return restore(*_read_parts(call))
+    """Set the attributes again that differ, and return CHECK's texts. The pod's own sysctls, set after ADD, stay."""
+    return restore(*_read_parts(call, with_sysctls=False))
 
 
-def _read_parts(call: Call) -> tuple[str, list[Part]]:
+def _read_parts(call: Call, *, with_sysctls: bool = True) -> tuple[str, list[Part]]:
     """Return CHECK's message, and the attributes and sysctls."""
     attachment = Attachment(call)
+    sysctls = attachment.sysctls if with_sysctls else {}
     pod_netns = netns.open_netns(call.netns)
 
     def look() -> list[str]:
         with pod_netns:
             have = link_attributes.read(links.require(Netlink(), call.ifname))
-            now = {path: sysctl.read(path) for path in attachment.sysctls}
+            now = {path: sysctl.read(path) for path in sysctls}
         texts = [
             f"{name} of {call.ifname} is {'none' if have[name] == '' else have[name]}, not {value}"
             for name, value in attachment.attributes.items()
             if have[name] != value
         ]
-        wrong = [path for path, value in attachment.sysctls.items() if (now[path] or "").split() != value.split()]
-        return texts + [f"sysctl net/{path} is {now[path]}, not {attachment.sysctls[path]}" for path in wrong]
+        wrong = [path for path, value in sysctls.items() if (now[path] or "").split() != value.split()]
+        return texts + [f"sysctl net/{path} is {now[path]}, not {sysctls[path]}" for path in wrong]
 
     def set_again() -> None:
         with pod_netns:
-            pod = Netlink()
-            link = links.require(pod, call.ifname)
+            link = links.require(pod := Netlink(), call.ifname)
             have = link_attributes.read(link)
-            _set(pod, link, attachment, {k: v for k, v in attachment.attributes.items() if have[k] != v})
+            _set_attributes(pod, link, {k: v for k, v in attachment.attributes.items() if have[k] != v})
 
     found = f"interface {call.ifname} of {call.network} is not as ADD tuned it: recreate the pod"
     return found, [(look, set_again)]

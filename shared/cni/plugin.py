@@ -152,21 +152,35 @@ def compare(found: str, parts: Iterable[Part]) -> None:
     _require_none(found, [problem for look, _ in parts for problem in look()])
 
 
+class Unrestored(InternalError):
+    """A part of an attachment could not be made again; `made` are CHECK's texts for the things that could."""
+
+    def __init__(self, msg: str, details: str, made: list[str]) -> None:
+        super().__init__(msg, details)
+        self.made = made
+
+
 def restore(found: str, parts: Iterable[Part]) -> list[str]:
     """Make the parts again that differ, in order. Return the differences that `compare` would have named.
 
-    Raise InternalError with the text `found` if a difference remains.
+    A part that cannot be made keeps no other from its turn. Raise Unrestored with the text `found` if a difference or
+    an error remains.
     """
-    lost, left = [], []
+    made: list[str] = []
+    left: list[str] = []
     for look, make in parts:
-        problems = look()
-        if problems and make:
-            make()
-            lost += problems
+        try:
             problems = look()
-        left += problems
-    _require_none(found, left)
-    return lost
+            if problems and make:
+                left += failure(make)
+                problems, before = look(), problems
+                made += [problem for problem in before if problem not in problems]
+            left += problems
+        except (CniError, OSError) as error:
+            left.append(str(error))
+    if left:
+        raise Unrestored(found, "; ".join(left), made)
+    return made
 
 
 def _require_none(found: str, problems: list[str]) -> None:
@@ -175,11 +189,13 @@ def _require_none(found: str, problems: list[str]) -> None:
 
 
 def failure(step: Callable[[], object]) -> list[str]:
-    """Run a step. Return the text of its CniError in a list, which is empty if it raises none."""
+    """Run a step. Return the text of its CniError or OSError in a list, which is empty if it raises none."""
     try:
         step()
     except CniError as error:
         return [str(error)]
+    except OSError as error:
+        return [f"unexpected {type(error).__name__}: {error}"]
     return []
 
 

@@ -8,7 +8,7 @@ Its input and output are lines of JSON:
      "cache": ["/var/lib/cni/results/net-c1-eth0", 1764360000000000000]}
 
     {"repaired": ["8080 in map hostports4 of table inet pycni is missing"]}
-    {"error": {"code": 3, "msg": "CNI_NETNS '/run/netns/a' does not exist", "details": ""}}
+    {"error": {"code": 3, "msg": "CNI_NETNS '/run/netns/a' does not exist", "details": ""}, "repaired": []}
 
 The configuration is that of CHECK: `prevResult` is the attachment's last result. `cache` is the file that the result is
 from, and its time of modification in nanoseconds. It may be left out. Read each answer before the next request.
@@ -24,8 +24,15 @@ from time import monotonic
 from shared import signals, steps
 from shared.cni import suite, turn
 from shared.cni.call import Call
-from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable, UnknownContainer
-from shared.cni.plugin import required_result
+from shared.cni.errors import (
+    CniError,
+    InternalError,
+    InvalidConfig,
+    PluginNotAvailable,
+    TryAgainLater,
+    UnknownContainer,
+)
+from shared.cni.plugin import Unrestored, required_result
 from shared.cni.versions import of_plugin
 from shared.net import links, liveness, netns, peers, verify
 from shared.net.netlink import Netlink
@@ -33,14 +40,21 @@ from shared.net.owner import Owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import ModuleType
     from typing import Any
 
+ANOTHER_CODE = 100  # of the answer alone; the specification leaves codes from 100 on to plugins
 SCRIPT = "import sys; sys.path.insert(0, sys.argv[1]); from shared.cni.repair import main; main()"
 FOREVER_SECONDS = 1e9
 SEEN_SECONDS = 1.0
 _seen: dict[tuple[str, ...], float] = {}  # the last attachment, with its namespace's mark, and the time
+
+
+class AnotherInterface(CniError):
+    """The interface at the namespace's path is not the one that ADD made."""
+
+    code = ANOTHER_CODE
 
 
 def run(
@@ -51,8 +65,9 @@ def run(
     `environment` has the CNI_* variables of CHECK. A plugin without a function `repair` has nothing to repair. `cache`
     is the result's file and its time of modification: a runtime deletes it after DEL, and writes it after ADD.
 
-    Raise UnknownContainer if the attachment was deleted, or its namespace is gone or another one. Raise TryAgainLater
-    if another call is at work on it. Raise the error of CHECK if something is lost that cannot be made again.
+    Raise UnknownContainer if the attachment was deleted, or its namespace is gone. Raise AnotherInterface if the path
+    leads to another pod. Raise TryAgainLater
+    only if another call is at work on it. Raise the error of CHECK if something is lost that cannot be made again.
     """
     repair = getattr(module, "repair", None)
     if repair is None:
@@ -66,10 +81,17 @@ def run(
             if cache:
                 _require_unchanged(*cache)
             _require_same_pod(call)
-            made: list[str] = repair(call)
-            return made
+            return _made(repair, call)
     finally:
         netns.close_all()
+
+
+def _made(repair: Callable[[Call], list[str]], call: Call) -> list[str]:
+    """Repair, and return the texts. Another lock's shortage is an error like others: the attachment is not busy."""
+    try:
+        return repair(call)
+    except TryAgainLater as error:
+        raise InternalError(error.msg, error.details) from None
 
 
 def _require_unchanged(path: str, modified: int) -> None:
@@ -85,8 +107,9 @@ def _require_unchanged(path: str, modified: int) -> None:
 def _require_same_pod(call: Call) -> None:
     """Raise CniError unless the interface that ADD made is still at the namespace's path.
 
-    Another pod may have the path by now. A veth's other end tells the attachment, another link its MAC. A repair of the
-    same attachment and namespace within the last second has seen that already: a list has several plugins.
+    Another pod may have the path by now. A veth's other end tells the attachment, if it is this suite's or the result
+    names it; otherwise the MAC in the result tells it. A repair of the same attachment and namespace within the last
+    second has seen that already: a list has several plugins.
     """
     now = monotonic()
     seen = (call.network, call.container_id, call.ifname, liveness.mark(call.netns))
@@ -99,13 +122,20 @@ def _require_same_pod(call: Call) -> None:
         link = links.get(Netlink(), call.ifname)
     if link is None:
         raise InternalError(f"link {call.ifname} is missing in {call.netns}")
-    if links.kind(link) == "veth" and not pod_netns.is_own:
-        end = peers.of_link(Netlink(), pod_netns, owner, link)
-        is_same = end is not None and (peers.is_own(end, owner) or end["IFLA_IFNAME"] in peers.names(result))
+    is_veth = links.kind(link) == "veth" and not pod_netns.is_own
+    try:
+        end = peers.of_link(Netlink(), pod_netns, owner, link) if is_veth else None
+    except peers.Strange as error:
+        raise AnotherInterface(error.msg) from None
+    named = peers.names(result)
+    if end is not None and peers.is_own(end, owner):
+        is_same = True
+    elif is_veth and named:
+        is_same = end is not None and end["IFLA_IFNAME"] in named
     else:
         is_same = verify.own_mac(result, call) in ("", link.get("IFLA_ADDRESS"))
     if not is_same:
-        raise UnknownContainer(f"{call.ifname} in {call.netns} is not the interface that ADD made")
+        raise AnotherInterface(f"{call.ifname} in {call.netns} is not the interface that ADD made")
     _seen.clear()
     _seen[seen] = now
 
@@ -140,19 +170,26 @@ def main() -> None:
 def _answer(line: bytes) -> dict[str, Any]:
     steps.begun.clear()
     try:
-        request = json.loads(line)
-        name = suite.plugins.get(request["plugin"])
-        if name is None:
-            raise PluginNotAvailable(f"{request['plugin']} is no plugin of this suite")
-        module = __import__(name, fromlist=("add",))
-        return {"repaired": run(module, request["environment"], request["config"], request.get("cache"))}
+        return {"repaired": _serve(json.loads(line))}
     except CniError as error:
-        failure = error
+        return _described(error)
     except (ValueError, TypeError, KeyError) as error:
-        failure = InvalidConfig(f"the request is not of the protocol: {type(error).__name__}: {error}")
-    except OSError as error:
-        failure = InternalError(f"unexpected {type(error).__name__}: {error}")
-    return {"error": {"code": failure.code, "msg": failure.msg, "details": failure.details}}
+        return _described(InvalidConfig(f"the request is not of the protocol: {type(error).__name__}: {error}"))
+    except Exception as error:  # noqa: BLE001  (other attachments wait behind this one)
+        return _described(InternalError(f"unexpected {type(error).__name__}: {error}"))
+
+
+def _serve(request: Any) -> list[str]:
+    name = suite.plugins.get(request["plugin"])
+    if name is None:
+        raise PluginNotAvailable(f"{request['plugin']} is no plugin of this suite")
+    module = __import__(name, fromlist=("add",))
+    return run(module, request["environment"], request["config"], request.get("cache"))
+
+
+def _described(error: CniError) -> dict[str, Any]:
+    made = error.made if isinstance(error, Unrestored) else []
+    return {"error": {"code": error.code, "msg": error.msg, "details": error.details}, "repaired": made}
 
 
 def _write(answer: dict[str, Any]) -> None:

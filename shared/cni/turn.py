@@ -8,7 +8,8 @@ digest of the names selects the slot. A call locks its slot with a POSIX record 
 which no child inherits. The slot contains the digest of the attachment that DEL deleted last: no repair touches it
 until its next ADD.
 
-If the file cannot be opened, read or written, calls go on without an order, as on a full or read-only file system.
+If the file cannot be opened, read or written, calls go on without an order, as on a full or read-only file system. A
+repair is refused then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import posix
 from shared import signals
 from shared.cni import record
 from shared.cni.digests import digest
-from shared.cni.errors import TryAgainLater, UnknownContainer
+from shared.cni.errors import InternalError, TryAgainLater, UnknownContainer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class take:  # noqa: N801  (used like a function)
         self.place = (int.from_bytes(self.mark, "big") % SLOTS + half * SLOTS) * SLOT_BYTES
         self.seconds = seconds
         self.descriptor = -1
+        self.is_locked = False
 
     def __enter__(self) -> take:
         self.descriptor = _open()
@@ -62,7 +64,7 @@ class take:  # noqa: N801  (used like a function)
             try:
                 self._lock()
             except BaseException:
-                posix.close(self.descriptor)  # __exit__ is not called
+                posix.close(self.descriptor)  # a process that repairs many serves on
                 raise
             if self.command == "DEL":
                 self._note(self.mark)
@@ -84,7 +86,12 @@ class take:  # noqa: N801  (used like a function)
             return False
 
     def require_living(self) -> None:
-        """Raise UnknownContainer if a DEL of the attachment has begun since its last ADD."""
+        """Raise UnknownContainer if a DEL of the attachment has begun since its last ADD, InternalError without a lock.
+
+        A call must go on without an order. A repair need not, and could undo the work of a DEL.
+        """
+        if not self.is_locked:
+            raise InternalError(f"the turn of {self.what} cannot be taken: {FILE} must be a file that root can lock")
         if self.is_deleted():
             raise UnknownContainer(f"{self.what} was deleted, or its deletion has begun")
 
@@ -92,6 +99,7 @@ class take:  # noqa: N801  (used like a function)
         """Lock the slot. Do nothing if the file system has no locks."""
         try:
             fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, SLOT_BYTES, self.place)
+            self.is_locked = True
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: another process has it
             self._wait()
         except OSError:
@@ -101,6 +109,7 @@ class take:  # noqa: N801  (used like a function)
         try:
             with signals.interruptible(self.seconds):
                 fcntl.lockf(self.descriptor, fcntl.LOCK_EX, SLOT_BYTES, self.place)
+                self.is_locked = True
         except signals.DeadlineExpired:
             from shared.cni import lock_holders
 

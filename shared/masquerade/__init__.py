@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     class Masquerading(Protocol):
         """The functions of each module here."""
 
-        def add(self, undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix], /) -> None:
-            """Masquerade packets from the addresses, but for those to their own networks, groups and `exempt`."""
+        def add(
+            self, undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix], /, *,
+            replace: bool = True,
+        ) -> None:  # fmt: skip
+            """Masquerade packets from the addresses, but for those to their own networks, groups and `exempt`.
+
+            Take over an address from another attachment, unless `replace` is False.
+            """
 
         def remove(self, owner: Owner, /) -> None:
             """Remove the attachment's rules. Do nothing if there are none."""

@@ -31,11 +31,13 @@ def chain_of(network: str, container_id: str) -> str:
     return (PREFIX + container_digest(network, container_id))[:CHAIN_NAME_BYTES]
 
 
-def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> None:
+def add(
+    undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix], *, replace: bool = True
+) -> None:
     """Masquerade packets from the addresses, except to their own networks and to multicast groups.
 
-    If there are `exempt` networks, packets to them and to addresses of the node are excepted too. Take over an address
-    from another container: IPAM has leased it again.
+    If there are `exempt` networks, packets to them and to addresses of the node are excepted too. With `replace`,
+    take over an address from another container: IPAM has leased it again. Otherwise its rules stay, before these.
     """
     from shared.iptables.programs import Table
 
@@ -43,7 +45,7 @@ def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[
     undo.push("stop masquerading by iptables", lambda: remove(owner))
     for table in tables:
         wanted = _rules(owner, table.version, addresses, exempt)
-        own = [one.address for one in addresses if one.version == table.version]
+        own = [one.address for one in addresses if one.version == table.version] if replace else []
         table.change(lambda lines: _completion_commands(lines, owner, wanted, own))  # noqa: B023  (called at once)
 
 
@@ -161,10 +163,11 @@ def _rules(owner: Owner, version: int, addresses: Sequence[Prefix], exempt: Sequ
 def _completion_commands(lines: list[str], owner: Owner, wanted: list[str], addresses: Sequence[Address]) -> list[str]:
     """Return the commands that make the chain and the jumps to it, unless all wanted rules exist.
 
-    They also delete jumps from its addresses to the chains of former containers.
+    They also delete jumps from `addresses` to the chains of former containers.
     """
     chain = chain_of(owner.network, owner.container_id)
-    others = _eviction_commands([line for line in lines if not line.endswith(f" -j {chain}")], addresses)
+    foreign = [line for line in lines if not line.endswith(f" -j {chain}")]
+    others = _eviction_commands(foreign, addresses) if addresses else []
     if set(lines).issuperset(wanted):
         return others
     return [*others, *_deletion_commands(lines, {chain}), f"-N {chain}", *wanted]

@@ -45,16 +45,18 @@ LAST_RULES = {
 }
 
 
-def add(undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix]) -> None:
+def add(
+    undo: Undo, owner: Owner, addresses: Sequence[Prefix], exempt: Sequence[Prefix], *, replace: bool = True
+) -> None:
     """Masquerade packets from the addresses, except to their own networks and to multicast groups.
 
-    If there are `exempt` networks, packets to them and to addresses of the node are excepted too. Take over an address
-    from another attachment: IPAM has leased it again.
+    If there are `exempt` networks, packets to them and to addresses of the node are excepted too. With `replace`,
+    take over an address from another attachment: IPAM has leased it again. Otherwise raise Conflict for it.
     """
     kernel = Nfnetlink()
     elements, chains = _parts(addresses, exempt)
     try:
-        registry.add(kernel, RULESET, owner, elements, chains=chains, replace=True, renew=True)
+        registry.add(kernel, RULESET, owner, elements, chains=chains, replace=replace, renew=True)
     except TooLarge as error:
         raise error.naming("nonMasqueradeCIDRs", len(exempt)) from None
     undo.push("stop masquerading", lambda: registry.remove(kernel, RULESET, owner))

@@ -253,7 +253,7 @@ class Attachment:
         if own:
             rules, owner = self._masquerading, self.owner
             look = lambda: rules.problems(owner, own, self.exempt)  # noqa: E731
-            parts.append((look, lambda: rules.add(Undo(), owner, own, self.exempt)))
+            parts.append((look, lambda: rules.add(Undo(), owner, own, self.exempt, replace=False)))
         return f"{call.network} {call.ifname} is not as it was made", parts
 
     def status(self, look: Callable[[], list[str]], *trials: tuple[str, Callable[[], object]]) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +100,15 @@ def delete(
     prev_result: Result | None = None,
     *,
     limit: float = TIME_LIMIT,
+    before_each: Callable[[], object] = lambda: None,
 ) -> None:
     """Execute DEL of every plugin in reverse. Raise the first PluginError, and stop there.
 
     To continue could let a later plugin release an address to which an earlier one's rules still lead. DEL can be
-    repeated at any time.
+    repeated at any time. An exception of `before_each()` stops it, too.
     """
     for plugin in reversed(network.plugins):
+        before_each()
         _call(network, plugin, "DEL", attachment, bin_dirs, prev_result, limit)
 
 

@@ -18,7 +18,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Cached:
     config: NetworkConfigList | None
     result: Result | None
     path: Path
+    modified: int = field(default=0, compare=False)  # in nanoseconds, as before the content was read
 
     @property
     def key(self) -> tuple[str, str]:
@@ -122,15 +123,15 @@ class Cache:
     def load(self, network: str, attachment: Attachment) -> Cached | None:
         """Return an attachment's entry, None if there is none. Raise CacheError if it is unreadable."""
         path = self.path(network, attachment)
-        raw = _read(path)
+        raw, modified = _read(path)
         if raw is None:
             return None
         if raw.get("kind") == KIND:
-            entry = _entry(raw, path)
+            entry = _entry(raw, path, modified)
             # "a-b" and "c" make the same file name as "a" and "b-c"
             return entry if path == self.path(network, entry.attachment) and entry.network == network else None
         if isinstance(raw.get("cniVersion"), str):
-            return Cached(network, attachment, None, raw, path)
+            return Cached(network, attachment, None, raw, path, modified)
         raise CacheError(f"{path} is not a cached result: its kind is {raw.get('kind')!r}")
 
     def remove(self, network: str, attachment: Attachment) -> None:
@@ -189,7 +190,7 @@ class Cache:
 
     def _listed(self, path: Path) -> Cached | None:
         """Return the entry in a file, None if it is gone. Raise CacheError if it does not name its owner."""
-        raw = _read(path)
+        raw, modified = _read(path)
         if raw is None:
             return None
         if raw.get("kind") != KIND:
@@ -200,7 +201,7 @@ class Cache:
                 else f"of kind {raw.get('kind')!r}, not {KIND!r}"
             )
             raise CacheError(f"{path} does not name its attachment: it is {kind}")
-        entry = _entry(raw, path)
+        entry = _entry(raw, path, modified)
         if path != self.path(entry.network, entry.attachment):
             raise CacheError(
                 f"{path} names attachment {entry.network} {' '.join(entry.key)}, but its file name another"
@@ -282,28 +283,30 @@ def converted(result: Result, version: str) -> Result:
         raise CacheError(f"a cached result of version {own} cannot be converted to {version}: {error}") from error
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> tuple[dict[str, Any] | None, int]:
+    """Return a file's JSON and time of modification; None and 0 if there is no file. Raise CacheError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            held = os.fstat(descriptor)
+            if not stat.S_ISREG(held.st_mode):
                 raise CacheError(f"{path} is not a regular file")
             with open(descriptor, "rb", closefd=False) as file:
                 raw = json.loads(file.read())
         finally:
             os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return None, 0
     except OSError as error:
         raise CacheError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise CacheError(f"{path} is not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise CacheError(f"{path} is not a JSON object")
-    return raw
+    return raw, held.st_mtime_ns
 
 
-def _entry(raw: Mapping[str, Any], path: Path) -> Cached:
+def _entry(raw: Mapping[str, Any], path: Path, modified: int) -> Cached:
     try:
         result, ifname, network = raw.get("result"), raw["ifName"], raw["networkName"]
         attachment = Attachment(
@@ -318,7 +321,8 @@ def _entry(raw: Mapping[str, Any], path: Path) -> Cached:
     if not isinstance(network, str) or not isinstance(result, dict | None):
         raise CacheError(f"{path} is not a cached result: networkName or result is of the wrong type")
     config = _config(raw.get("config"))
-    return Cached(network, attachment, config if config and config.name == network else None, result, path)
+    own = config if config and config.name == network else None
+    return Cached(network, attachment, own, result, path, modified)
 
 
 def _text(value: object) -> str:

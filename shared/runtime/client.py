@@ -94,12 +94,17 @@ class Client:
         result = cache.converted(entry.result, network.cni_version)
         return attach.check(network, attachment, self.bin_dirs, result, limit=self.limit)
 
-    def delete(self, network: NetworkConfigList, attachment: Attachment) -> None:
+    def delete(
+        self, network: NetworkConfigList, attachment: Attachment, *, before_each: Callable[[], object] = lambda: None
+    ) -> None:
         """Execute DEL with the cached result, if it is readable, then remove the entry. Can be repeated.
 
-        As in libcni, networks before 0.4.0 get no prevResult.
+        As in libcni, networks before 0.4.0 get no prevResult. `before_each()` is called before each of these steps; its
+        exception stops them.
         """
-        attach.delete(network, attachment, self.bin_dirs, self._previous(network, attachment), limit=self.limit)
+        previous = self._previous(network, attachment)
+        attach.delete(network, attachment, self.bin_dirs, previous, limit=self.limit, before_each=before_each)
+        before_each()
         self.cache.remove(network.name, attachment)
 
     def _previous(self, network: NetworkConfigList, attachment: Attachment) -> Result | None:

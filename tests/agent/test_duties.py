@@ -11,13 +11,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from shared.cli.leases import inhabited
+from shared.cli.leases.inhabited import Namespaces
+from shared.cni.errors import IOFailure
 from tests.agent.duties import METRICS, Duties, only
 from tests.pretend import PretendHost, read_line, until
-from tests.system.pod_network import CNITOOL, CODE, ROOT, Node
+from tests.system.pod_network import CNITOOL, CODE, NETWORK, ROOT, Node
 
 OLD = "10 minutes ago"
 LOOKS = f"""
@@ -34,12 +37,21 @@ for line in sys.stdin:
 """
 
 
+# A plugin whose ADD passes the result on, and whose DEL is to be followed by a command.
+COMES_BACK = """
+import json, os, sys
+if os.environ["CNI_COMMAND"] == "ADD":
+    print(json.dumps(json.load(sys.stdin)["prevResult"]))
+    sys.exit()
+"""
+
+
 class Looks:
     """The duty `collect` in a process of its own, which looks when a test says so."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, bin_dir: str = "") -> None:
         self.node = node
-        argv = (sys.executable, "-I", "-B", "-W", "error", "-c", LOOKS, node.host.bin_dir)
+        argv = (sys.executable, "-I", "-B", "-W", "error", "-c", LOOKS, bin_dir or node.host.bin_dir)
         self.process = node.host.popen(*argv)
         assert read_line(self.process) == b"ready\n"
 
@@ -168,6 +180,34 @@ def test_attachments_outside_the_cache(pods: Node) -> None:
     assert pods.pings("living", "10.1.0.1")
 
 
+def test_a_namespace_that_cannot_be_read_is_a_doubt(host: PretendHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attachment may live in it under another path."""
+
+    def refuse(_path: str) -> NoReturn:
+        raise IOFailure("too many open files")
+
+    held = f"/proc/{host.first_pid}/ns/net"
+    monkeypatch.setattr(inhabited, "paths", lambda: [held, "/none", "/etc/passwd"])
+    assert not Namespaces().home("eth9", set(), set(), guess=False)
+    monkeypatch.setattr(inhabited, "_inside", refuse)
+    assert "cannot be read" in Namespaces().home("eth9", set(), set(), guess=False)
+    monkeypatch.setattr(inhabited, "paths", lambda: ["/none", "/etc/passwd"])  # neither is a namespace
+    assert not Namespaces().home("eth9", set(), set(), guess=False)
+
+
+def test_a_damaged_note_keeps_its_network_alone(pods: Node) -> None:
+    note = {"network": "pods", "containerID": "x", "ifname": "eth0", "addresses": 5}
+    pods.host.run("mkdir", "-p", "/run/cni/firewall")
+    pods.host.run("tee", "/run/cni/firewall/x.json", input=json.dumps(note))
+    looks = Looks(pods)
+    looks.at(0, 60, 120)
+    assert leases(pods) == {"living", "dead"}
+    pods.host.run("rm", "/run/cni/firewall/x.json")
+    looks.at(180, 240)
+    assert leases(pods) == {"living"}
+    assert looks.end().count("network pods counts as alive") == 1
+
+
 def test_an_attachment_that_comes_back_lives(pods: Node) -> None:
     looks = Looks(pods)
     looks.at(0)
@@ -175,6 +215,22 @@ def test_an_attachment_that_comes_back_lives(pods: Node) -> None:
     looks.at(60, 1000)
     assert leases(pods) == {"living", "dead"}
     assert pods.pings("dead", "10.1.0.1")
+    assert looks.end() == ""
+
+
+@pytest.mark.parametrize("came", ["ip netns add dead", "touch /var/lib/cni/results/pods-dead-eth0"])
+def test_an_attachment_that_comes_back_during_its_del_keeps_the_rest(node: Node, came: str) -> None:
+    """The last plugin's DEL is the first one: an ADD begins in it."""
+    script = f"#!{sys.executable}\n{COMES_BACK}os.system({came!r})"
+    node.host.run("sh", "-ec", f"mkdir /run/bin; cp -P {node.host.bin_dir}/* /run/bin")
+    node.host.run("sh", "-ec", "cat >/run/bin/slow; chmod +x /run/bin/slow", input=script)
+    node.configure({**NETWORK, "plugins": [*NETWORK["plugins"], {"type": "slow"}]})
+    node.attach("dead", bin_dir="/run/bin")
+    age(node, "dead")
+    node.kill("dead")
+    looks = Looks(node, "/run/bin")
+    looks.at(0, 60)
+    assert leases(node) == {"dead"} and entry(node, "dead").exists()
     assert looks.end() == ""
 
 
@@ -331,6 +387,29 @@ def test_collects_by_itself(pods: Node) -> None:
     duties.await_line("collect", "pods dead eth0")
     until(lambda: duties.metrics().get('pycni_collected_total{network="pods"}') == 1)
     assert leases(pods) == {"living"}
+    assert duties.end() == 0
+
+
+@pytest.mark.parametrize("place", ["__init__", "_plan"])
+def test_a_duty_that_fails_ends_no_other(pods: Node, place: str) -> None:
+    broken = "import shared.cli.agent.collect as c, shared.cli.agent.duties as d, shared.cli.agent.heal as h; "
+    broken += (
+        f"c.LOOK_SECONDS = d.PAUSE_SECONDS = h.LOOK_SECONDS = 0.1; h.Heal.{place} = lambda *a: 1 / 0; sys.exit(run"
+    )
+    duties = Duties(pods.host, *CNITOOL[:-1], CODE.replace("sys.exit(run", broken), "agent", "run")
+    duties.await_line("heal: unexpected ZeroDivisionError")
+    duties.await_line("collect", "pods dead eth0")
+    until(lambda: duties.metrics().get('pycni_collected_total{network="pods"}') == 1)
+    assert duties.end() == 0
+    assert len([line for line in duties.said() if "ZeroDivisionError" in line]) == 1
+
+
+def test_a_damaged_library(node: Node) -> None:
+    """The metrics fail alone."""
+    damaged = CODE.replace("sys.exit(run", "sys.modules['prometheus_client'] = sys; sys.exit(run")
+    duties = Duties(node.host, *CNITOOL[:-1], damaged, "agent", "run")
+    duties.await_line("no metrics", "install.sh --with-tools")
+    duties.require()
     assert duties.end() == 0
 
 

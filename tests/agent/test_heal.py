@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
+from shared.cli.agent.repairs import LOST, Lost, Runners, Step
+from shared.cni import repair as repair_process
 from tests.agent.duties import SETTINGS, Duties, only
 from tests.agent.running import LOG, Agent
 from tests.faults import state
 from tests.firewalld import Firewalld
-from tests.pretend import PATH, PretendHost, read_line, until
+from tests.pretend import PATH, TURNS, PretendHost, read_line, until
+from tests.system.pod_network import ROOT
 
 REACH = str(Path(__file__).with_name("reach.py"))
 PORT, FIRST_PORT = 7, 8000
@@ -45,6 +48,49 @@ PLUGINS: list[dict[str, Any]] = [
         "egressBurst": 100_000_000,
     },
 ]  # fmt: skip
+
+
+# Looks at each line; the first one only plans, and "repair" repairs by that plan.
+LOOKS = f"""
+import json, sys
+sys.path.insert(0, {str(ROOT)!r})
+from shared.cli.agent.counts import Counts
+from shared.cli.agent.heal import Heal
+duty = Heal("/var/lib/cni", [sys.argv[1]], Counts())
+steps = duty._plan([])
+print("ready", flush=True)
+for line in sys.stdin:
+    if line == "look\\n":
+        duty.look()
+        pauses = {{reason: one[0] for reason, one in duty.pacing._pauses.items()}}
+        print(json.dumps({{"busy": sorted(map(str, duty._busy)), "pauses": pauses}}), flush=True)
+    else:
+        print(sorted({{one.code for one in duty.runners.repair(steps)}}), flush=True)
+"""
+# Has the slots of all attachments until its stdin ends.
+BUSY = "import fcntl, sys; held = open(sys.argv[1], 'r+'); fcntl.lockf(held, 2); print(flush=True); sys.stdin.read()"
+
+
+class Looks:
+    """The duty `heal` in a process of its own, which looks when a test says so."""
+
+    def __init__(self, node: Node) -> None:
+        argv = (sys.executable, "-I", "-B", "-W", "error", "-c", LOOKS, node.host.bin_dir)
+        self.process = node.host.popen(*argv)
+        assert read_line(self.process) == b"ready\n"
+
+    def end(self) -> list[str]:
+        """Return the lines that it said."""
+        _, said = self.process.communicate(timeout=60)
+        return [str(line) for line in said.decode().splitlines()]
+
+    def ask(self, word: str) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n".encode())
+        self.process.stdin.flush()
+        line = read_line(self.process)
+        assert line, self.end()
+        return json.loads(line)
 
 
 class Node:
@@ -215,6 +261,20 @@ def test_calls_of_workers_lead_to_no_pass(node_host: PretendHost) -> None:
         assert duties.end() == 0
 
 
+def test_calls_without_a_worker_lead_to_no_pass(node_host: PretendHost) -> None:
+    """The launcher executes Python: the kernel would call that process python3."""
+    node = Node(node_host)
+    duties = begin(node)
+    node.attach("a")
+    node.serve("a")
+    for pod in "bcd":
+        node.attach(pod)
+        node.detach(pod)
+    node.host.run("sh", "-ec", FLUSH)  # the mark: all events before it have been read
+    until(lambda: node.reached(["a"]) == {"a"}, duties.require)
+    assert passes(duties) == 2, duties.said()
+
+
 @pytest.mark.row(23)
 def test_the_agent_heals(node_host: PretendHost) -> None:
     """All processes as they are installed: workers, duties, and cnitool that asks them."""
@@ -301,6 +361,93 @@ def test_attachments_that_are_passed_over(node: Node) -> None:
     elements = [line for line in state.state(node.host) if line.startswith("element")]
     assert not [line for line in elements if "pods/c/" in line or "pods/b/" in line]
     assert [line for line in elements if "pods/a/" in line]
+
+
+def test_a_plan_ends_with_its_result(node: Node) -> None:
+    """Another ADD of the same names came after the plan."""
+    looks = Looks(node)
+    node.host.run("touch", *(f"/var/lib/cni/results/pods-{pod}-eth0" for pod in "abc"))
+    node.host.run("sh", "-ec", FLUSH)
+    assert looks.ask("repair") == [3]
+    assert [line for line in node.state() if line.startswith("element")] == []
+
+
+def test_busy_attachments_are_planned_anew(node: Node) -> None:
+    node.host.run("sh", "-ec", FLUSH)
+    looks = Looks(node)
+    busy = node.host.popen(sys.executable, "-c", BUSY, TURNS)
+    assert read_line(busy) == b"\n"
+    assert len(looks.ask("look")["busy"]) == 12
+    node.host.run("touch", *(f"/var/lib/cni/results/pods-{pod}-eth0" for pod in "abc"))
+    busy.kill()
+    busy.wait()
+    assert looks.ask("look")["busy"] == []
+    assert node.reached(seconds=5) == {"a", "b", "c"}
+
+
+def test_one_bad_attachment_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runner ends at each step of the first attachment."""
+    script = 'import sys\nfor line in sys.stdin:\n if "bad" in line: sys.exit()\n print("{}", flush=True)'
+    monkeypatch.setattr(repair_process, "command", lambda: [sys.executable, "-ISc", script])
+    pods = ["bad"] * 5 + ["good"] * 2
+    steps = [
+        Step("pods", pod, "eth0", f"plugin{n}", Path("/none"), {}, {"ID": pod}, ("", 0)) for n, pod in enumerate(pods)
+    ]
+    runners = Runners()
+    assert [one.code for one in runners.repair(steps)] == [LOST] * 5 + [0, 0]
+    runners.close()
+
+
+def test_a_runner_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair_process, "command", lambda: ["/bin/false"])
+    steps = [Step("pods", f"c{n}", "eth0", "bridge", Path("/none"), {}, {}, ("", 0)) for n in range(9)]
+    with pytest.raises(Lost, match="6 attachments are left"):
+        list(Runners().repair(steps))
+
+
+def test_another_pod_at_the_path_is_told_once(node: Node) -> None:
+    node.host.drop_netns("b")
+    node.host.netns("b")
+    added = (f"{node.host.bin_dir}/cnitool", "add", "pods", "/run/netns/b", "--container-id", "x")
+    node.host.run(*added, env={"PATH": PATH})
+    looks = Looks(node)
+    for _ in range(2):
+        looks.ask("look")
+    assert len([line for line in looks.end() if "pods b eth0: bridge: passed over: " in line and "pods/x" in line]) == 1
+    assert "pods b eth0: bridge: passed over" in node.heal()
+
+
+def test_the_rest_is_repaired_and_an_error_is_told_once(node: Node) -> None:
+    """A pod lost its address: a repair changes nothing inside, but makes its rules again."""
+    looks = Looks(node)
+    for _ in range(2):
+        node.host.run("sh", "-ec", f"ip -n a address flush dev eth0; {FLUSH}")
+        looks.ask("look")
+    said = [line for line in looks.end() if "pods a eth0: bridge" in line]
+    assert len([line for line in said if "cannot repair it" in line and "address" in line]) == 1
+    assert len([line for line in said if "repaired: " in line]) >= 2
+    assert [line for line in node.state() if line.startswith("element") and "pods/a/" in line]
+
+
+def test_what_is_deleted_again_and_again_waits(node: Node) -> None:
+    """A pass that makes the same things as the last one has repaired nothing for long."""
+    looks = Looks(node)
+    for pause in (0, 1):
+        node.host.run("sh", "-ec", FLUSH)
+        assert looks.ask("look")["pauses"].get("table pycni", 0) == pause
+    assert node.reached(seconds=5) == {"a", "b", "c"}
+
+
+def test_the_duty_changes_nothing_in_a_pod(host: PretendHost) -> None:
+    node = Node(host)
+    node.configure([PLUGINS[0], {"type": "tuning", "txQLen": 500}])
+    node.attach("a")
+    host.run("sh", "-ec", f"ip -n a link set eth0 txqueuelen 1000; {FLUSH}")
+    assert Looks(node).ask("look")["busy"] == []
+    complained = node.heal("--dry-run", check=False)
+    assert "txQLen of eth0 is 1000, not 500" in complained and "1 to repair" in complained
+    assert node.heal().count("repaired") == 1
+    assert "all in order" in node.heal("--dry-run")
 
 
 def test_a_drop_policy_alone(node: Node) -> None:

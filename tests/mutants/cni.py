@@ -6,7 +6,39 @@ from tests.mutants.mutant import Mutant
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
-        "shared/cni/turn.py", "                self._lock()\n", "                pass\n",
+        "shared/cni/repair.py", "                _require_unchanged(*cache)\n", "                pass\n",
+        "nothing is repaired by the result of an earlier ADD", "tests/agent/test_heal.py -k plan_ends",
+    ),
+    Mutant(
+        "shared/cni/repair.py", "    elif is_veth and named:\n", "    elif is_veth:\n",
+        "a pod whose result names no link of the host is known by its MAC", "tests/system/test_repair.py -k another_suites",
+    ),
+    Mutant(
+        "shared/cni/repair.py", "    except Exception as error:  # noqa: BLE001", "    except OSError as error:  # noqa: BLE001",
+        "an odd request does not end the process that repairs", "tests/system/test_repair.py -k that_is_none",
+    ),
+    Mutant(
+        "shared/cni/plugin.py", "        except (CniError, OSError) as error:\n            left.append(str(error))\n", "        except OSError as error:\n            left.append(str(error))\n",
+        "a part that cannot be made keeps no other from its turn", "tests/unit/test_tasks.py -k keeps_no_other",
+    ),
+    Mutant(
+        "shared/cni/turn.py", "        if not self.is_locked:\n", "        if False:\n",
+        "nothing is repaired without a lock", "tests/system/test_turn.py -k no_repair_without",
+    ),
+    Mutant(
+        "shared/cni/turn.py", "                posix.close(self.descriptor)  # a process", "                pass  # a process",
+        "a busy attachment costs no descriptor", "tests/system/test_turn.py -k no_descriptor",
+    ),
+    Mutant(
+        "plugins/tuning.py", "restore(*_read_parts(call, with_sysctls=False))", "restore(*_read_parts(call))",
+        "the pod's own sysctls stay", "tests/system/test_repair.py -k sysctls_stay",
+    ),
+    Mutant(
+        "shared/pod/attachment.py", "self.exempt, replace=False)", "self.exempt)",
+        "a repair takes no address from another pod", "tests/system/test_repair.py -k address_that_was",
+    ),
+    Mutant(
+        "shared/cni/turn.py", "            try:\n                self._lock()\n", "            try:\n                pass\n",
         "a DEL waits for an ADD of the attachment that rolls back", "tests/system/test_turn.py -k rolls_back",
     ),
     Mutant(
@@ -22,7 +54,7 @@ TABLE: tuple[Mutant, ...] = (
         "nothing is repaired for another pod at the namespace's path", "tests/system/test_repair.py -k without_the_pod",
     ),
     Mutant(
-        "shared/cni/plugin.py", "            make()\n            lost", "            lost",
+        "shared/cni/plugin.py", "left += failure(make)", "pass",
         "a repair makes what is lost", "tests/system/test_repair.py -k ptp",
     ),
     Mutant(

@@ -6,6 +6,42 @@ from tests.mutants.mutant import Mutant
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
+        "shared/cli/agent/heal.py", 'INSIDE = ("tuning",)', "INSIDE = ()",
+        "the duty changes nothing in a pod", "tests/agent/test_heal.py -k nothing_in_a_pod",
+    ),
+    Mutant(
+        "shared/cli/agent/heal.py", "return not self._made <= before", "return bool(self._made)",
+        "things that are deleted again and again wait longer", "tests/agent/test_heal.py -k again_waits",
+    ),
+    Mutant(
+        "shared/cli/agent/heal.py", "repairs.plan_again(only, self.cache, executables) if only else repairs.plan(self.cache, executables)", "repairs.Plan(steps=only) if only else repairs.plan(self.cache, executables)",
+        "a busy attachment is planned anew", "tests/agent/test_heal.py -k planned_anew",
+    ),
+    Mutant(
+        "shared/cli/agent/repairs.py", "all(one.code == LOST for one in outcomes)", "LOST",
+        "one bad attachment stops no other", "tests/agent/test_heal.py -k one_bad",
+    ),
+    Mutant(
+        "shared/cli/agent/duties.py", "except Exception as error:  # noqa: BLE001  (the other", "except KeyError as error:  # noqa: BLE001  (the other",
+        "a duty that fails begins anew", "tests/agent/test_duties.py -k ends_no_other",
+    ),
+    Mutant(
+        "shared/cli/agent/collect.py", "        except Exception as error:  # noqa", "        except KeyError as error:  # noqa",
+        "a damaged note stops no look", "tests/agent/test_duties.py -k damaged_note",
+    ),
+    Mutant(
+        "shared/runtime/attach.py", "        before_each()\n        _call(", "        _call(",
+        "an attachment that comes back during its DEL keeps the rest", "tests/agent/test_duties.py -k during_its_del",
+    ),
+    Mutant(
+        "shared/cli/leases/inhabited.py", "found[held] = None\n", "pass\n",
+        "a namespace that cannot be read is a doubt", "tests/agent/test_duties.py -k doubt",
+    ),
+    Mutant(
+        "install.sh", '\' "$naming" >"$stage/launcher"', '\' >"$stage/launcher"',
+        "a call without a worker has its plugin's name", "tests/agent/test_heal.py -k without_a_worker",
+    ),
+    Mutant(
         "shared/cli/agent/collect.py", "if before is None or age < self.grace or suspect in self._tried:", "if age < self.grace or suspect in self._tried:",
         "one look is not enough to call an attachment dead", "tests/agent/test_duties.py -k second_look",
     ),

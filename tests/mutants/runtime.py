@@ -30,7 +30,7 @@ TABLE: tuple[Mutant, ...] = (
         "DEL goes in reverse", "tests/system/test_pods.py -k delete_runs_in_reverse",
     ),
     Mutant(
-        "shared/runtime/attach.py", "    for plugin in reversed(network.plugins):\n        _call(", "    for plugin in reversed(network.plugins):\n        with contextlib.suppress(PluginError):\n            _call(",
+        "shared/runtime/attach.py", "        before_each()\n        _call(", "        before_each()\n        with contextlib.suppress(PluginError):\n            _call(",
         "no address is released while an earlier step's rules may lead to it", "tests/system/test_pods.py -k delete_runs_in_reverse",
     ),
     Mutant(
@@ -106,7 +106,7 @@ TABLE: tuple[Mutant, ...] = (
         "DEL removes what a killed ADD left of the cache", "tests/system/test_client.py -k killed_add",
     ),
     Mutant(
-        "shared/runtime/cache.py", "if not stat.S_ISREG(os.fstat(descriptor).st_mode):", "if False:",
+        "shared/runtime/cache.py", "if not stat.S_ISREG(held.st_mode):", "if False:",
         "a FIFO in the cache hinders nobody", "tests/system/test_client.py -k no_regular_file",
     ),
     Mutant(
@@ -122,7 +122,7 @@ TABLE: tuple[Mutant, ...] = (
         "an attachment that cannot be remembered is taken back", "tests/system/test_client.py -k cannot_be_remembered",
     ),
     Mutant(
-        "shared/runtime/client.py", "        attach.delete(network, attachment, self.bin_dirs, self._previous(network, attachment), limit=self.limit)\n        self.cache.remove(network.name, attachment)\n", "        previous = self._previous(network, attachment)\n        self.cache.remove(network.name, attachment)\n        attach.delete(network, attachment, self.bin_dirs, previous, limit=self.limit)\n",
+        "shared/runtime/client.py", "        previous = self._previous(network, attachment)\n", "        previous = self._previous(network, attachment)\n        self.cache.remove(network.name, attachment)\n",
         "a DEL that fails forgets nothing", "tests/system/test_client.py -k failing_del",
     ),
     Mutant(

@@ -26,8 +26,9 @@ CHAIN = (BRIDGE, PORTMAP, FIREWALL, BANDWIDTH, TUNING)
 class Repairs:
     """The process that repairs attachments on a host."""
 
-    def __init__(self, host: PretendHost) -> None:
-        self.process = host.popen(sys.executable, "-IS", "-c", repair.SCRIPT, TREE, env={"PATH": PATH}, stderr=None)
+    def __init__(self, host: PretendHost, preparation: str = "pass") -> None:
+        script = repair.SCRIPT.replace("main()", f"{preparation}; main()")
+        self.process = host.popen(sys.executable, "-IS", "-c", script, TREE, env={"PATH": PATH}, stderr=None)
 
     def ask(self, request: dict[str, Any]) -> Any:
         """Return the answer to a request."""
@@ -92,5 +93,5 @@ class Node:
         for pod in pods or self.results:
             for plugin in self.chain:
                 answer = repairs.ask(self.request(pod, plugin))
-                texts += answer.get("repaired", []) or ([json.dumps(answer)] if "error" in answer else [])
+                texts += answer["repaired"] + ([json.dumps(answer)] if "error" in answer else [])
         return texts

@@ -254,7 +254,7 @@ def test_program_that_does_not_start_replaces_nothing(node: AgentNode) -> None:
     (node.site.source / "plugins" / "loopback.py").write_text("import no_such_module\n")
     assert "no_such_module" in sentence(node.install(check=False))
     script = node.site.source / "install.sh"
-    script.write_text(script.read_text().replace("\nmain(tree, name, $modules)\n", "\nraise SystemExit('no')\n"))
+    script.write_text(script.read_text().replace("\n${3-}main(tree, name, $modules)\n", "\nraise SystemExit('no')\n"))
     shutil.copy(Path(__file__).parents[2] / "plugins/loopback.py", node.site.source / "plugins")
     assert "does not start" in sentence(node.install(check=False))
     assert ({path: path.read_bytes() for path in node.site.bin.iterdir()}, node.site.trees()) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from shared.cni.repair import ANOTHER_CODE
 from tests.faults.state import state
 from tests.firewalld import Firewalld
 from tests.pretend import PretendHost, read_line, until
 from tests.system.firewall_node import OUTSIDE, SERVER
 from tests.system.hostport_nodes import elements
-from tests.system.repair_node import BRIDGE, CHAIN, FIREWALL, PORTMAP, Node, Repairs
+from tests.system.repair_node import BRIDGE, CHAIN, FIREWALL, PORTMAP, TUNING, Node, Repairs
 
 pytestmark = pytest.mark.row(23)
 PTP: dict[str, Any] = {
@@ -115,8 +117,18 @@ def test_the_chain(host: PretendHost) -> None:
         "ip link delete IFB",
         "ip link set IFB down",
         "ip netns exec a ip link set eth0 txqueuelen 1000",
-        "ip netns exec a sh -c 'echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_filter'",
     )
+
+
+def test_sysctls_stay_as_the_pod_set_them(host: PretendHost) -> None:
+    """The container runtime sets the pod's own sysctls after ADD; CHECK names the difference."""
+    node = Node(host, BRIDGE, TUNING)
+    node.add("a")
+    host.run("ip", "netns", "exec", "a", "sh", "-ec", "echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_filter")
+    host.run("ip", "-n", "a", "link", "set", "eth0", "txqueuelen", "1000")
+    assert node.repair(Repairs(host)) == ["txQLen of eth0 is 1000, not 500"]
+    assert node.each("CHECK", "a") == ["sysctl net/ipv4/conf/eth0/arp_filter is 0, not 1"]
+    assert node.repair(Repairs(host)) == []
 
 
 def test_a_chain_by_iptables(host: PretendHost) -> None:
@@ -185,7 +197,7 @@ def test_no_repair_without_the_pod(host: PretendHost, plugin: dict[str, Any]) ->
     another["environment"]["CNI_NETNS"] = "/run/netns/c"
     answers = [repairs.ask(node.request(pod, plugin)) for pod in "ab"] + [repairs.ask(another)]
     errors = [answer["error"] for answer in answers]
-    assert [error["code"] for error in errors][:2] == [3, 999]
+    assert [error["code"] for error in errors] == [3, 999, ANOTHER_CODE]
     assert "eth0 is missing" in errors[1]["msg"] and "of net/c/eth0" in errors[2]["msg"]
     assert state(host, "bc") == before
 
@@ -199,8 +211,56 @@ def test_a_port_that_was_given_away(host: PretendHost) -> None:
     node.ports["b"] = node.ports["a"]
     node.add("b")
     answer = repairs.ask(node.request("a", PORTMAP))
-    assert "net/b/eth0" in answer["error"]["msg"]
+    assert "net/b/eth0" in answer["error"]["details"]
     assert elements(host)["hostports4"] == ["net/b/eth0"]
+
+
+def test_a_shortage_is_no_busy_attachment(host: PretendHost) -> None:
+    """The slot is free; another call has the lock of the rules, and answers with code 11."""
+    node = Node(host, BRIDGE, {**PORTMAP, "backend": "iptables"})
+    node.add("a")
+    host.run("iptables", "-t", "nat", "-F")
+    repairs = Repairs(host, "import shared.net.rules_lock as lock; lock.LOCK_SECONDS = 0.1")
+    held = host.popen("flock", "/run/cni/.pycni/portmap/lock", "sh", "-c", "echo; exec sleep 600")
+    assert read_line(held) == b"\n"
+    answer = repairs.ask(node.request("a", node.chain[1]))
+    assert answer["error"]["code"] == 999 and "lock" in answer["error"]["details"]
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_an_address_that_was_given_away(host: PretendHost, backend: str) -> None:
+    """Another pod got the address, as after a lost lease: its masquerading stays."""
+    bridge = {**BRIDGE, "ipMasqBackend": backend}
+    node = Node(host, bridge)
+    repairs = Repairs(host)
+    node.add("a")
+    host.run("sh", "-ec", "rm -r /var/lib/cni/networks; nft flush ruleset")
+    node.add("b")
+    before = {line for line in state(host, "b") if "masq" in line.lower()}
+    assert node.results["a"]["prevResult"]["ips"] == node.results["b"]["prevResult"]["ips"] and before
+    repairs.ask(node.request("a", bridge))
+    assert before <= state(host, "b")
+
+
+def test_a_pod_of_another_suites_plugin(host: PretendHost) -> None:
+    """Its result names no link of the host: the MAC tells the pod."""
+    node = Node(host, FIREWALL)
+    host.netns("a")
+    host.run("sh", "-ec", "ip link add other0 type veth peer name eth0 netns a; ip -n a link set eth0 up")
+    [inside] = json.loads(host.run("ip", "-n", "a", "-json", "link", "show", "eth0").stdout)
+    own = {"name": "eth0", "mac": inside["address"], "sandbox": "/run/netns/a"}
+    result = {"cniVersion": "1.1.0", "interfaces": [own], "ips": [{"address": "10.9.0.5/24", "interface": 0}]}
+    node.results["a"] = {"prevResult": result}
+    keys = node.keys("a", FIREWALL) | node.results["a"]
+    assert host.cni("firewall", "ADD", keys, netns="/run/netns/a", container_id="a").status == 0
+    host.run("nft", "flush", "ruleset")
+    repairs = Repairs(host)
+    assert repairs.ask(node.request("a", FIREWALL))["repaired"]
+    assert node.each("CHECK", "a") == []
+    host.run("nft", "flush", "ruleset")
+    host.run("ip", "-n", "a", "link", "set", "eth0", "address", "02:00:00:00:00:07")
+    again = Repairs(host)  # which has not seen the pod
+    assert again.ask(node.request("a", FIREWALL))["error"]["code"] == ANOTHER_CODE
 
 
 def test_a_request_that_is_none(host: PretendHost) -> None:
@@ -214,6 +274,10 @@ def test_a_request_that_is_none(host: PretendHost) -> None:
         {"plugin": "bridge", "environment": {}, "config": []},
     ):
         assert repairs.ask(request)["error"]["msg"]
+    assert repairs.process.stdin
+    repairs.process.stdin.write(b"[" * 100_000 + b"\n")  # deeper than the parser goes
+    repairs.process.stdin.flush()
+    assert "RecursionError" in json.loads(read_line(repairs.process))["error"]["msg"]
     assert repairs.ask(node.request("a", {"type": "loopback"})) == {"repaired": []}
     assert repairs.ask(node.request("a", BRIDGE)) == {"repaired": []}
 

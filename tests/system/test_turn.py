@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from shared.cni import turn
 from shared.cni.call import Call
 from tests.node import Network
-from tests.pretend import PATH, TURNS, PretendHost, until
+from tests.pretend import PATH, TREE, TURNS, PretendHost, read_line, until
 from tests.system.repair_node import Repairs
 
 BIN = "/run/plugins"
@@ -138,8 +140,6 @@ def take(host: PretendHost, pod: str, module: str = "plugins.bridge") -> str:
 def test_the_holder_is_named(host: PretendHost) -> None:
     """The message has the holder's program and process; a plugin and an IPAM plugin have slots of their own."""
     script = ("python3", "-c", TAKE, "a", "plugins.bridge")
-    from tests.pretend import TREE, read_line
-
     holder = host.popen(*script, env={"PATH": PATH, "PYTHONPATH": TREE})
     assert read_line(holder) == b"taken\n"
     code, _, message = take(host, "a").partition(" ")
@@ -152,9 +152,10 @@ def test_the_holder_is_named(host: PretendHost) -> None:
     assert take(host, "a") == "taken"
 
 
-@pytest.mark.parametrize(
-    "spoil", ["mount -t tmpfs -o ro tmpfs /run/cni", "chmod 644 {0}", "rm {0}; mkdir {0}", "rm {0}; ln -s /run/x {0}"]
-)
+SPOILT = ["mount -t tmpfs -o ro tmpfs /run/cni", "chmod 644 {0}", "rm {0}; mkdir {0}", "rm {0}; ln -s /run/x {0}"]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
 def test_calls_go_on_without_the_file(net: Network, spoil: str) -> None:
     """The file system is read-only, or the file is one that others could lock, or no file."""
     net.add("a")
@@ -164,15 +165,43 @@ def test_calls_go_on_without_the_file(net: Network, spoil: str) -> None:
     assert not (net.host.root / "run/x").exists()
 
 
+def repair_of_a(net: Network, repairs: Repairs) -> Any:
+    """Return the answer to a repair of the pod `a`."""
+    environment = {"CNI_CONTAINERID": "a", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0", "CNI_PATH": "/none"}
+    config = {**net.config, "prevResult": net.results["a"]}
+    return repairs.ask({"plugin": "bridge", "environment": environment, "config": config})
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_no_repair_without_the_file(net: Network, spoil: str) -> None:
+    """It would not wait for a DEL."""
+    net.add("a")
+    net.host.run("sh", "-ec", spoil.format(TURNS))
+    net.host.run("ip", "link", "set", net.config["bridge"], "down")
+    error = repair_of_a(net, Repairs(net.host))["error"]
+    assert error["code"] == 999 and TURNS in error["msg"]
+    assert "UP" not in net.host.ip("link", "show", net.config["bridge"])[0]["flags"]
+
+
+def test_a_busy_attachment_costs_no_descriptor(net: Network) -> None:
+    repairs = Repairs(net.host)
+    net.add("a")
+    assert repair_of_a(net, repairs) == {"repaired": []}
+    open_files = f"/proc/{repairs.process.pid}/fd"
+    before = len(os.listdir(open_files))
+    holder = net.host.popen(sys.executable, "-c", TAKE, "a", "bridge", env={"PATH": PATH, "PYTHONPATH": TREE})
+    assert read_line(holder) == b"taken\n"
+    assert [repair_of_a(net, repairs)["error"]["code"] for _ in range(3)] == [11, 11, 11]
+    assert len(os.listdir(open_files)) == before
+
+
 def test_a_deleted_attachment_is_not_repaired(net: Network) -> None:
     """A new ADD ends that."""
     repairs = Repairs(net.host)
     net.add("a")
-    environment = {"CNI_CONTAINERID": "a", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0", "CNI_PATH": "/none"}
 
     def repair() -> Any:
-        config = {**net.config, "prevResult": net.results["a"]}
-        return repairs.ask({"plugin": "bridge", "environment": environment, "config": config})
+        return repair_of_a(net, repairs)
 
     assert repair() == {"repaired": []}
     take(net.host, "a")  # a DEL that was killed

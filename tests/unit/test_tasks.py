@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from shared.cni.errors import CniError, IOFailure, TryAgainLater
-from shared.cni.plugin import run_all
+from shared.cni.plugin import Unrestored, restore, run_all
 
 
 def failing(done: list[str], name: str, error: Exception | None = None) -> Callable[[], None]:
@@ -46,3 +46,25 @@ def test_a_defect_is_no_failure_of_one_step() -> None:
     """Only errors that a step can meet are collected."""
     with pytest.raises(KeyError):
         run_all(failing([], "one", KeyError("x")))
+
+
+def test_a_part_that_cannot_be_made_keeps_no_other_from_its_turn() -> None:
+    """The repairs that succeeded are told with the failure."""
+    missing = {"first", "second", "third", "fourth"}
+
+    def look(name: str) -> list[str]:
+        if name == "third":
+            raise IOFailure("no look")
+        return sorted(missing & {name})
+
+    def make(name: str) -> None:
+        if name == "first":
+            raise TryAgainLater("no room")
+        missing.discard(name)
+
+    names = ("first", "second", "third", "fourth")
+    with pytest.raises(Unrestored) as caught:
+        restore("not as made", [(lambda name=name: look(name), lambda name=name: make(name)) for name in names])  # type: ignore[misc]
+    assert caught.value.made == ["second", "fourth"]
+    assert str(caught.value) == "not as made: no room; first; no look"
+    assert restore("not as made", [(lambda: look("second"), None)]) == []

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shared import steps
-from shared.cli.agent.counts import Counts, Sayings, say
+from shared.cli.agent.counts import Counts, Sayings, say, unexpected
 from shared.cli.agent.repairs import Executables
 from shared.cli.leases import living
 from shared.cli.leases.living import Census
@@ -28,6 +28,10 @@ from shared.runtime.conflist import ConfigError, NetworkConfigList
 LOOK_SECONDS = 60.0
 
 Suspect = tuple[str, str, str, int]  # network, container id, ifname, the cache entry's modification time or 0
+
+
+class CameBack(Exception):
+    """A dead attachment lives again: an ADD of the same names has begun."""
 
 
 class Collect:
@@ -60,7 +64,7 @@ class Collect:
                     troubles.append(f"{reason}; network {network.name} counts as alive")
                     break
                 else:
-                    self._collect(network, now, found, troubles)
+                    self._collect_guarded(network, now, found, troubles)
         except (CacheError, CniError, OSError) as error:
             troubles.append(str(error))
         self._suspected = found
@@ -79,6 +83,17 @@ class Collect:
             if is_own and not network.disable_gc:
                 yield network
 
+    def _collect_guarded(
+        self, network: NetworkConfigList, now: float, found: dict[Suspect, float], troubles: list[str]
+    ) -> None:
+        """Collect in a network. After an unexpected error, as for a damaged note, the others have their turn."""
+        try:
+            self._collect(network, now, found, troubles)
+        except (CacheError, CniError, OSError) as error:
+            troubles.append(f"{error}; network {network.name} counts as alive")
+        except Exception as error:  # noqa: BLE001  (one network's damage is no reason to leave the others)
+            troubles.append(f"unexpected {unexpected(error)}; network {network.name} counts as alive")
+
     def _collect(
         self, network: NetworkConfigList, now: float, found: dict[Suspect, float], troubles: list[str]
     ) -> None:
@@ -93,23 +108,39 @@ class Collect:
                 continue
             try:
                 self._delete(network, suspect, entry)
+            except CameBack:
+                continue
             except (PluginError, CacheError) as error:
                 troubles.append(f"{_shown(suspect)}: its remains cannot be deleted: {error}")
 
     def _delete(self, network: NetworkConfigList, suspect: Suspect, entry: Cached | None) -> None:
-        """Call DEL for a dead attachment unless it has come back. Raise PluginError, CacheError."""
+        """Call DEL for a dead attachment. Look before each plugin. Raise CameBack, PluginError, CacheError."""
         if entry is not None:
-            if presence.evidence(network.name, entry.attachment, entry.result) or _suspect(entry) != suspect:
-                return
-            self.client.delete(entry.config or network, entry.attachment)
+            self.client.delete(
+                entry.config or network, entry.attachment, before_each=lambda: _require_dead(entry, suspect)
+            )
         else:
             lost = Attachment(suspect[1], "", suspect[2] or living.IFNAME)
-            if presence.host_link(network.name, lost):
-                return
+            self._require_lost(network, lost)
             self._tried.add(suspect)
-            attach.delete(network, lost, self.client.bin_dirs, limit=self.client.limit)
+            attach.delete(
+                network, lost, self.client.bin_dirs, limit=self.client.limit,
+                before_each=lambda: self._require_lost(network, lost),
+            )  # fmt: skip
         say(f"collect: {_shown(suspect)}: its namespace and its link are gone; its remains are deleted")
         self.counts.collected(network.name)
+
+    def _require_lost(self, network: NetworkConfigList, lost: Attachment) -> None:
+        """Raise CameBack if an attachment outside the cache has a link, or an entry by now."""
+        if presence.host_link(network.name, lost) or self.client.cache.path(network.name, lost).exists():
+            raise CameBack
+
+
+def _require_dead(entry: Cached, suspect: Suspect) -> None:
+    """Raise CameBack if an attachment has a namespace or a link, or another ADD's entry."""
+    is_gone = presence.of_namespace(entry.attachment.netns) == presence.GONE
+    if not is_gone or presence.host_link(entry.network, entry.attachment, entry.result) or _suspect(entry) != suspect:
+        raise CameBack
 
 
 def _doubts(network: str, unreadable: Iterable[Unreadable]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from contextlib import suppress
 from typing import Any
 
@@ -32,15 +33,21 @@ def say(text: str) -> None:
         os.write(2, f"pycni-agent: {text}\n".encode(errors="backslashreplace"))
 
 
+def unexpected(error: Exception) -> str:
+    """Return the type, the text and the place of an exception."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    return f"{type(error).__name__}: {error}{''.join(f' ({one.filename}:{one.lineno})' for one in place)}"
+
+
 class Sayings:
     """Lines that are said once as long as they hold, though each look finds them again."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
 
-    def say(self, texts: list[str]) -> None:
-        """Say the texts that were not in the list before."""
+    def say(self, texts: list[str], *, is_all: bool = True) -> None:
+        """Say the texts that were not in the list before. Without `is_all`, the others may hold still."""
         for text in texts:
             if text not in self._said:
                 say(text)
-        self._said = set(texts)
+        self._said = set(texts) if is_all else self._said.union(texts)

@@ -9,20 +9,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
+import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from shared.agent import settings
-from shared.cli.agent.counts import Counts, say
+from shared.cli.agent.counts import Counts, Sayings, say, unexpected
 from shared.cli.networks import Options, bin_dirs, conf_dir
 from shared.runtime.client import Client
 
 if TYPE_CHECKING:
     from shared.agent.settings import Settings
 
+PAUSE_SECONDS = 60.0  # until a duty that failed begins anew
 FALLBACKS = "/run/pycni/fallbacks"  # launchers append a byte for each call that they execute themselves
 
 
@@ -57,12 +57,14 @@ def _start(name: str, duty: Callable[[], None]) -> None:
 
 
 def _guarded(name: str, duty: Callable[[], None]) -> None:
-    """Run a duty. If it fails, end the process: the call server starts it again."""
-    try:
-        duty()
-    except BaseException:  # noqa: BLE001  (the reason goes to the log, and the process ends)
-        say(f"{name}: {traceback.format_exc()}")
-    os._exit(1)
+    """Run a duty without end. If it fails, say it once, and begin it anew after a pause; the others go on."""
+    sayings = Sayings()
+    while True:
+        try:
+            duty()
+        except Exception as error:  # noqa: BLE001  (the other duties share the process)
+            sayings.say([f"{name}: unexpected {unexpected(error)}; it begins anew after {PAUSE_SECONDS:.0f} s"])
+        time.sleep(PAUSE_SECONDS)
 
 
 def _heal(options: Options, counts: Counts) -> None:
@@ -82,13 +84,14 @@ def _tell(chosen: Settings) -> Counts:
     """Return the counts, which are served if metrics are on and their library is installed."""
     if not chosen.metrics:
         return Counts()
-    if find_spec("prometheus_client") is None:
-        say("no metrics: they need prometheus_client; install with `./install.sh --with-tools`")
-        return Counts()
-    from shared.cli.agent import scraped
-    from shared.cli.agent.metrics import Metrics
+    try:
+        from shared.cli.agent import scraped
+        from shared.cli.agent.metrics import Metrics
 
-    metrics = Metrics(conf_dir(), FALLBACKS)
+        metrics = Metrics(conf_dir(), FALLBACKS)
+    except Exception as error:  # noqa: BLE001  (a library that is damaged, or another one of its name)
+        say(f"no metrics: they need prometheus_client ({error}); install it with `./install.sh --with-tools`")
+        return Counts()
     try:
         scraped.serve(settings.METRICS_SOCKET if chosen.metrics == settings.UNIX else chosen.metrics, metrics.text)
     except scraped.Refused as error:

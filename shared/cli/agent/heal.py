@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.cli.agent import repairs
-from shared.cli.agent.counts import Counts, Sayings, say
+from shared.cli.agent.counts import Counts, Sayings, say, unexpected
 from shared.cli.agent.events import Links, Rules
 from shared.cli.agent.pacing import Pacing
 from shared.cli.agent.reloads import Reloads
@@ -19,6 +19,7 @@ from shared.runtime.cache import Cache, CacheError
 LOOK_SECONDS = 60.0  # between two looks without an event
 BUSY_SECONDS = 1.0  # until attachments are tried again that another call was using
 BUSY_TRIES = 30
+INSIDE = ("tuning",)  # plugins whose repair changes something in the pod: only a repair by hand does that
 RELOAD, AGAIN = "firewalld", "attachments that other calls were using"
 
 
@@ -34,10 +35,13 @@ class Heal:
 
     def __init__(self, cache_dir: Path | str, bin_dirs: Iterable[Path | str], counts: Counts) -> None:
         self.cache, self.bin_dirs, self.counts = Cache(cache_dir), tuple(bin_dirs), counts
-        self.pacing, self.sayings, self.runners = Pacing(), Sayings(), Runners()
+        self.pacing, self.runners = Pacing(), Runners()
+        self.sayings, self.errors = Sayings(), Sayings()  # for reasons to skip an attachment, for its errors
         self.links, self.reloads = Links(), Reloads()
         self.rules = self._listen_to_rules()
         self._busy: list[Step] = []
+        self._made: set[str] = set()  # by the last pass
+        self._complaints: list[str] = []  # of the running pass
         self._tries = 0
 
     def _listen_to_rules(self) -> Rules | None:
@@ -89,12 +93,10 @@ class Heal:
     def look(self, *, every: bool = False) -> None:
         """Repair the attachments for the noted reasons, or the busy ones; with `every`, all without a reason."""
         begin, reasons = time.monotonic(), self.pacing.begin()
-        if reasons == [AGAIN] and not every:
-            steps = self._busy
-        else:
-            steps = self._plan()
+        is_all = every or reasons != [AGAIN]
+        if is_all:
             self._tries = 0
-        has_repaired = self._repair(steps)
+        has_repaired = self._repair([] if is_all else self._busy, is_all=is_all)
         self._read()  # the runners' own events
         self.runners.close()
         now = time.monotonic()
@@ -102,37 +104,48 @@ class Heal:
         if self._busy and self._tries < BUSY_TRIES:
             self._tries += 1
             self.pacing.note(AGAIN, now + BUSY_SECONDS)
-        self.counts.heal_pass(now - begin)
+        if is_all:
+            self.counts.heal_pass(now - begin)
 
-    def _plan(self) -> list[Step]:
+    def _plan(self, only: list[Step]) -> list[Step]:
+        executables = Executables(self.bin_dirs)
         try:
-            plan = repairs.plan(self.cache, Executables(self.bin_dirs))
+            plan = repairs.plan_again(only, self.cache, executables) if only else repairs.plan(self.cache, executables)
         except CacheError as error:
             self.sayings.say([f"heal: {error}"])
             return []
         self.sayings.say([f"heal: {reason}" for reason in plan.skipped])
-        return plan.steps
+        return [step for step in plan.steps if step.plugin not in INSIDE]
 
-    def _repair(self, steps: list[Step]) -> bool:
-        """Repair steps, say and count it. Return True if something was missing."""
-        has_repaired, self._busy = False, []
+    def _repair(self, only: list[Step], *, is_all: bool) -> bool:
+        """Plan and repair, say and count it. Return True if something was missing.
+
+        The same things as in the last pass do not count: another program may delete them again and again.
+        """
+        before, self._busy, self._complaints = self._made, [], []
+        self._made = set() if is_all else set(before)
         try:
-            for outcome in self.runners.repair(steps):
-                has_repaired |= self._tell(outcome)
+            for outcome in self.runners.repair(self._plan(only)):
+                self._tell(outcome)
         except Lost as error:
-            say(f"heal: {error}")
-        return has_repaired
+            self._complaints.append(f"heal: {error}")
+        except Exception as error:  # noqa: BLE001  (the next look may succeed)
+            self._complaints.append(f"heal: unexpected {unexpected(error)}")
+        self.errors.say(self._complaints, is_all=is_all)
+        return not self._made <= before
 
-    def _tell(self, outcome: Outcome) -> bool:
-        """Say and count an outcome. Return True if something was repaired."""
+    def _tell(self, outcome: Outcome) -> None:
+        """Say and count an outcome."""
         step = outcome.step
         if outcome.is_busy:
             self._busy.append(step)
-            return False
-        for line in outcome.lines():
+            return
+        for line in outcome.repairs:
             say(f"heal: {line}")
+        if outcome.complaint:
+            self._complaints.append(f"heal: {outcome.complaint}")
         if outcome.made:
             self.counts.repaired(step.network, step.plugin, len(outcome.made))
-        elif outcome.error and not outcome.is_gone:
+        if outcome.is_wrong:
             self.counts.unrepaired(step.network, step.plugin)
-        return bool(outcome.made)
+        self._made.update(f"{step}: {text}" for text in outcome.made)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from shared.cli.agent import repairs
-from shared.cli.agent.repairs import Executables, Outcome, Plan, Runners
+from shared.cli.agent.repairs import Executables, Outcome, Plan, Runners, Step
 from shared.cli.networks import Options, bin_dirs, print_json, run_guarded, warn
 from shared.runtime.cache import Cache, CacheError
 
@@ -26,17 +26,22 @@ def run(options: Options) -> int:
 
 
 def _heal(options: Options) -> None:
-    plan = repairs.plan(Cache(options.cache_dir), Executables(bin_dirs()), options.network)
+    cache, executables = Cache(options.cache_dir), Executables(bin_dirs())
+    plan = repairs.plan(cache, executables, options.network)
     for reason in plan.skipped:
         warn(reason)
-    found = _complaints(plan) if options.dry_run else _repaired(plan)
+    found = (
+        _complaints(plan)
+        if options.dry_run
+        else _repaired(plan, lambda busy: repairs.plan_again(busy, cache, executables, options.network))
+    )
     if options.json:
         print_json(_document(plan, found))
     elif options.dry_run:
         _print([f"{one.step}: {one.error}" for one in found])
     else:
-        _print([line for one in found for line in one.lines()])
-    wrong = [one for one in found if one.error and not one.is_gone]
+        _print([line for one in found for line in (*one.repairs, one.complaint) if line])
+    wrong = [one for one in found if one.is_wrong]
     if not options.json:
         print(_summary(plan, found, wrong, is_trial=options.dry_run))
     if wrong:
@@ -48,17 +53,18 @@ def _complaints(plan: Plan) -> list[Outcome]:
     return list(repairs.complaints(plan.steps))
 
 
-def _repaired(plan: Plan) -> list[Outcome]:
-    """Repair all steps; try those again that another call was using."""
+def _repaired(plan: Plan, plan_again: Callable[[list[Step]], Plan]) -> list[Outcome]:
+    """Repair all steps; plan those anew that another call was using."""
     runners, steps, found = Runners(), plan.steps, []
     try:
         for tries_left in reversed(range(BUSY_TRIES)):
             outcomes = list(runners.repair(steps))
             found += [one for one in outcomes if not (one.is_busy and tries_left)]
-            steps = [one.step for one in outcomes if one.is_busy]
-            if not steps:
+            busy = [one.step for one in outcomes if one.is_busy]
+            if not busy:
                 break
             time.sleep(BUSY_PAUSE_SECONDS)
+            steps = plan_again(busy).steps
     finally:
         runners.close()
     return found

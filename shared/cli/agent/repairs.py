@@ -47,6 +47,14 @@ class Step:
     executable: Path
     message: dict[str, Any]
     environment: dict[str, str]
+    cache: tuple[str, int]  # the file that the message is from, and its time of modification in nanoseconds
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Return the runner's input."""
+        return {
+            "plugin": self.plugin, "environment": self.environment, "config": self.message, "cache": self.cache,
+        }  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.network} {self.container_id} {self.ifname}: {self.plugin}"
@@ -54,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The texts of a step: a text for each repaired thing, or the error."""
+    """The texts of a step: a text for each repaired thing, and the error."""
 
     step: Step
     made: tuple[str, ...] = ()
@@ -71,11 +79,22 @@ class Outcome:
         """Return True if the attachment's namespace is gone, or a DEL came first."""
         return self.code == UnknownContainer.code
 
-    def lines(self) -> Iterator[str]:
-        """Return a line of text for each repair or error."""
-        yield from (f"{self.step}: repaired: {text}" for text in self.made)
-        if self.error and not self.is_gone:
-            yield f"{self.step}: cannot repair it: {self.error}"
+    @property
+    def is_wrong(self) -> bool:
+        """Return True if something is not in order: neither is the attachment gone, nor is the interface another's."""
+        return bool(self.error) and not self.is_gone and self.code != repair_process.ANOTHER_CODE
+
+    @property
+    def repairs(self) -> list[str]:
+        """Return a line of text for each repair."""
+        return [f"{self.step}: repaired: {text}" for text in self.made]
+
+    @property
+    def complaint(self) -> str:
+        """Return a line of text for the error, empty without one, or if the attachment is gone."""
+        if not self.error or self.is_gone:
+            return ""
+        return f"{self.step}: {'cannot repair it' if self.is_wrong else 'passed over'}: {self.error}"
 
 
 @dataclass
@@ -132,6 +151,14 @@ def plan(cache: Cache, executables: Executables, network: str = "") -> Plan:
     return made
 
 
+def plan_again(steps: Iterable[Step], cache: Cache, executables: Executables, network: str = "") -> Plan:
+    """Return the plan for the same steps by the present cache: an attachment may be another ADD's by now."""
+    wanted = {str(step) for step in steps}
+    made = plan(cache, executables, network)
+    made.steps = [step for step in made.steps if str(step) in wanted]
+    return made
+
+
 def _concerns(one: Unreadable, network: str) -> bool:
     return not network or bool(one.keys(network))
 
@@ -149,6 +176,7 @@ def _steps(entry: Cached, executables: Executables) -> Iterator[Step]:
                 entry.network, *entry.key, name, executable,
                 attach.request(entry.config, plugin, entry.attachment, result),
                 entry.attachment.environment("CHECK", executables.bin_dirs),
+                (str(entry.path), entry.modified),
             )  # fmt: skip
 
 
@@ -172,7 +200,7 @@ class Runner:
         """Send a request and return the answer. Raise Lost; the next request starts another runner."""
         try:
             return self._ask(request)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # the last one for a result that is too deep
             self.close(at_once=True)
             raise Lost(str(error)) from error
 
@@ -250,35 +278,39 @@ class Runners:
 
 
 def _work(runner: Runner, waiting: deque[list[Step]], found: SimpleQueue[Outcome | None]) -> None:
-    """Repair attachments until none is waiting, or the runner is lost again and again."""
+    """Repair attachments until none is waiting, or the runner is lost with several in a row, at each of their steps."""
     lost = 0
     try:
         while lost < LOST_IN_A_ROW:
-            for step in waiting.popleft():
-                outcome = _repair(runner, step)
-                lost = lost + 1 if outcome.code == LOST else 0
-                found.put(outcome)
+            outcomes = [_put(_repair(runner, step), found) for step in waiting.popleft()]
+            lost = lost + 1 if all(one.code == LOST for one in outcomes) else 0
     except IndexError:  # all are done, by this runner or by another one
         return
     finally:
         found.put(None)
 
 
+def _put(outcome: Outcome, found: SimpleQueue[Outcome | None]) -> Outcome:
+    found.put(outcome)
+    return outcome
+
+
 def _repair(runner: Runner, step: Step) -> Outcome:
     try:
-        answer = runner.ask({"plugin": step.plugin, "environment": step.environment, "config": step.message})
+        answer = runner.ask(step.request)
     except Lost as error:
         return Outcome(step, code=LOST, error=str(error))
     return _outcome(step, answer)
 
 
 def _outcome(step: Step, answer: dict[str, Any]) -> Outcome:
-    error, made = answer.get("error"), answer.get("repaired")
+    error, listed = answer.get("error"), answer.get("repaired")
+    made = tuple(map(str, listed if isinstance(listed, list) else ()))
     if isinstance(error, dict):
         texts = [str(error[key]) for key in ("msg", "details") if error.get(key)]
         code = error.get("code")
-        return Outcome(step, code=code if isinstance(code, int) else attach.INTERNAL_ERROR, error=": ".join(texts))
-    return Outcome(step, made=tuple(map(str, made if isinstance(made, list) else ())))
+        return Outcome(step, made, code if isinstance(code, int) else attach.INTERNAL_ERROR, ": ".join(texts))
+    return Outcome(step, made)
 
 
 def complaints(steps: Iterable[Step], limit: float = attach.TIME_LIMIT) -> Iterator[Outcome]:

@@ -34,16 +34,20 @@ class Namespaces:
         self.paths = tuple(paths)
 
     @cached_property
-    def links(self) -> dict[Identity, Links]:
-        """Return the links of each namespace."""
-        found: dict[Identity, Links] = {}
+    def links(self) -> dict[Identity, Links | None]:
+        """Return the links of each namespace, None for one that cannot be read."""
+        found: dict[Identity, Links | None] = {}
         own = identity(OWN)
         for path in (*self.paths, *paths()):
             held = identity(path)
-            if held is None or held == own or held in found:
+            if held is None or held == own or found.get(held) is not None:
                 continue
-            with suppress(CniError):  # deleted in the meantime, or no network namespace
+            try:
                 found[held] = _inside(path)
+            except CniError:
+                # otherwise it was deleted in the meantime, or is no namespace
+                if identity(path) == held and own is not None and held[0] == own[0]:
+                    found[held] = None
         return found
 
     def home(self, ifname: str, addresses: set[Address], taken: set[Place], *, guess: bool) -> str:
@@ -51,9 +55,13 @@ class Namespaces:
 
         It has one of the addresses. With `guess`, an interface without addresses is enough, and any interface if no
         addresses are known. Interfaces in `taken` belong to other attachments. Without `ifname` the name does not
-        matter.
+        matter. A namespace that cannot be read may have the interface.
         """
+        doubt = ""
         for held, inside in self.links.items():
+            if inside is None:
+                doubt = f"net:[{held[1]}] cannot be read, and may have its interface"
+                continue
             for name, present in inside.items():
                 if name == "lo" or ifname not in ("", name) or (held, name) in taken:
                     continue
@@ -61,7 +69,7 @@ class Namespaces:
                     return f"{name} in net:[{held[1]}] has {min(map(str, addresses & present))}"
                 if guess and not (addresses and present):
                     return f"{name} in net:[{held[1]}] may be its interface"
-        return ""
+        return doubt
 
 
 def paths() -> Iterator[str]:
