@@ -114,7 +114,7 @@ def _hand_over_sockets() -> None:
     except OSError:  # EMFILE
         return
     # The child may run later than the runtime, which finds nothing of the pod in use.
-    close_others(reader, writer)
+    close_others(0, 1, 2, reader, writer)
     if start(lambda: posix.read(reader, 1), reader):
         for one in _retained:
             one.close()  # the end of this process closes the pipe, and thereby ends the child
