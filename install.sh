@@ -290,11 +290,19 @@ from py_compile import PycInvalidationMode
 
 source, lib, stage = map(Path, sys.argv[1:4])
 version = sys.argv[4]
+
+
+def sources(part):
+    """Yield the files of a part. A Python at work in the source may replace its compiled files: pass them over."""
+    for directory, directories, names in os.walk(source / part):
+        directories[:] = [name for name in directories if name != "__pycache__"]
+        yield from (path for name in names if (path := Path(directory, name)).suffix == ".py" and path.is_file())
+
+
 files = {
     str(path.relative_to(source)): path.read_bytes()
     for part in ("plugins", "ipam", "shared")
-    for path in sorted((source / part).rglob("*.py"))
-    if path.is_file()
+    for path in sorted(sources(part))
 }
 files["launcher"] = (stage / "launcher").read_bytes()
 digest = hashlib.sha256(version.encode())

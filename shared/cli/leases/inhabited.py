@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from functools import cached_property
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 PLACES = ("/run/netns", "/var/run/netns", "/run/docker/netns")  # directories where runtimes keep namespaces by name
 MOUNTS = (("", "/proc/self/mountinfo"), ("/proc/1/root", "/proc/1/mountinfo"))  # of this program, of the node
 LINK_LOCAL = (Prefix.parse("fe80::/10"), Prefix.parse("169.254.0.0/16"))  # every link may have them
+
+TRIES, PAUSE_SECONDS = 5, 0.05  # to enter a namespace
 
 Identity = tuple[int, int]  # device and inode
 Place = tuple[Identity, str]  # a link in a namespace
@@ -42,12 +45,10 @@ class Namespaces:
             held = identity(path)
             if held is None or held == own or found.get(held) is not None:
                 continue
-            try:
-                found[held] = _inside(path)
-            except CniError:
-                # otherwise it was deleted in the meantime, or is no namespace
-                if identity(path) == held and own is not None and held[0] == own[0]:
-                    found[held] = None
+            if own is not None and held[0] == own[0]:  # otherwise it is no namespace
+                inside = _inside_or_none(path, held)
+                if inside is not None or identity(path) == held:
+                    found[held] = inside
         return found
 
     def home(self, ifname: str, addresses: set[Address], taken: set[Place], *, guess: bool) -> str:
@@ -92,6 +93,18 @@ def identity(path: str) -> Identity | None:
     except (OSError, ValueError):
         return None
     return held.st_dev, held.st_ino
+
+
+def _inside_or_none(path: str, held: Identity) -> Links | None:
+    """Return the links of a namespace, None if it cannot be entered. Try again while it may be ending."""
+    for _ in range(TRIES):
+        try:
+            return _inside(path)
+        except CniError:
+            if identity(path) != held:  # deleted in the meantime
+                return None
+            time.sleep(PAUSE_SECONDS)
+    return None
 
 
 def _inside(path: str) -> Links:
