@@ -34,7 +34,7 @@ TABLE: tuple[Mutant, ...] = (
         "an attachment that comes back during its DEL keeps the rest", "tests/agent/test_duties.py -k during_its_del",
     ),
     Mutant(
-        "shared/cli/leases/inhabited.py", "found[held] = None\n", "pass\n",
+        "shared/cli/leases/inhabited.py", "if inside is not None or identity(path) == held:", "if inside is not None:",
         "a namespace that cannot be read is a doubt", "tests/agent/test_duties.py -k doubt",
     ),
     Mutant(
