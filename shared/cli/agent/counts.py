@@ -1,4 +1,4 @@
-"""The events of the duties that somebody may count; by default nobody does."""
+"""Count the events of the duties, and write their log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Counts:
-    """Count nothing. shared/cli/agent/metrics.py counts for Prometheus."""
+    """Ignore all events. The metrics for Prometheus replace this class (shared/cli/agent/metrics.py)."""
 
     def call(self, record: dict[str, Any]) -> None:
         """Count a plugin's call, as the call server reports it."""
@@ -28,7 +28,7 @@ class Counts:
 
 
 def say(text: str) -> None:
-    """Write a line to stderr, which is the agent's log. A reader that is gone stops no duty."""
+    """Write a line to stderr, which is the agent's log. Ignore a closed stderr."""
     with suppress(OSError):
         os.write(2, f"pycni-agent: {text}\n".encode(errors="backslashreplace"))
 
@@ -40,13 +40,13 @@ def unexpected(error: Exception) -> str:
 
 
 class Sayings:
-    """Lines that are said once as long as they hold, though each look finds them again."""
+    """Write each line once, as long as every look finds it again."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
 
     def say(self, texts: list[str], *, is_all: bool = True) -> None:
-        """Say the texts that were not in the list before. Without `is_all`, the others may hold still."""
+        """Write the texts that are new. With `is_all`, a text that is missing now is new if it comes back."""
         for text in texts:
             if text not in self._said:
                 say(text)

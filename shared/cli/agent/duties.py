@@ -40,7 +40,7 @@ def run(options: Options) -> int:
         _start("collect", lambda: _collect(options, chosen, counts))
     for line in sys.stdin.buffer:
         _count(counts, line)
-    os._exit(0)  # a duty may be in the middle of a look: nothing is lost, and nobody reads more
+    os._exit(0)  # without waiting for the duties, which lose nothing
 
 
 def _count(counts: Counts, line: bytes) -> None:
@@ -57,7 +57,7 @@ def _start(name: str, duty: Callable[[], None]) -> None:
 
 
 def _guarded(name: str, duty: Callable[[], None]) -> None:
-    """Run a duty without end. If it fails, say it once, and begin it anew after a pause; the others go on."""
+    """Run a duty without end. If it fails, report the error once, and start the duty again after a pause."""
     sayings = Sayings()
     while True:
         try:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 DEBOUNCE_SECONDS = 0.1  # events of one change arrive together
-SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 60.0  # between passes for a reason that leads to nothing
+SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 60.0  # of a pause
 
 
 class Pacing:
     """The reasons for the next pass.
 
-    A reason whose pass repaired nothing waits longer the next time: twice as long each time, up to LONGEST_SECONDS. It
-    begins anew after a pass that repaired something, and after a rest of twice its pause.
+    If a pass repairs nothing, its reasons get a pause. The pause begins at SHORTEST_SECONDS and doubles each time, up
+    to LONGEST_SECONDS. A pass that repairs something removes it, and so does a rest of the pause's length after it.
     """
 
     def __init__(self) -> None:
