@@ -10,6 +10,7 @@ from shared.signals import native as signal
 from shared.undo import complain
 
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0  # pauses before a new start
+MOST_RECORDS_BYTES = 1 << 16
 STEADY_SECONDS = 60.0  # a process that ran for so long has not failed at its start
 
 
@@ -25,6 +26,7 @@ class Duties:
         self.pause = Pause(FIRST_SECONDS, LONGEST_SECONDS)
         self._began = monotonic()
         self._stdin = -1
+        self._records = b""
 
     def deadline(self) -> float | None:
         """Return the moment of the next start; None if it is not to be started."""
@@ -52,11 +54,16 @@ class Duties:
                 if descriptor >= 0:
                     posix.close(descriptor)
 
-    def tell(self, line: bytes) -> None:
-        """Write a call's record to the process, unless its pipe is full."""
-        if self._stdin >= 0:
+    def note_call(self, record: bytes) -> None:
+        """Note a call's record for `tell`; it is lost if the process does not read."""
+        if self._stdin >= 0 and len(self._records) < MOST_RECORDS_BYTES:
+            self._records += record + b"\n"
+
+    def tell(self) -> None:
+        """Write the noted records to the process, as far as its pipe takes them."""
+        if self._records:
             try:
-                posix.write(self._stdin, line)
+                self._records = self._records[posix.write(self._stdin, self._records) :]
             except OSError:  # EAGAIN; EPIPE: it has ended
                 return
 
@@ -86,4 +93,4 @@ class Duties:
         """Close the process's input, which tells it that there is no agent any more."""
         if self._stdin >= 0:
             posix.close(self._stdin)
-            self._stdin = -1
+            self._stdin, self._records = -1, b""

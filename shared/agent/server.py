@@ -202,7 +202,9 @@ class Server:
             self.control.is_accepting = not self.has_to_upgrade
             if self.has_to_upgrade and not self.control.clients:
                 self._hand_over()
-            self.crew.fill()
+            if self.crew.is_due():
+                self.crew.fill()
+                self.duties.tell()  # its work waits for the same moment
             self.duties.start_if_due()
 
     def _milliseconds(self) -> float | None:
@@ -264,7 +266,7 @@ class Server:
             self.counts.add_declined(text.decode())
         elif kind == b"done":
             self.counts.add_call(loads(text))
-            self.duties.tell(text + b"\n")
+            self.duties.note_call(text)
 
     def _make_worker(self) -> Worker:
         """Return the worker that this process, just forked, becomes. Close all that is the server's alone."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from shared.agent.pages import Pages
 
 REQUEST_SECONDS = 1  # a caller that sends nothing for so long is dropped
+REST_MILLISECONDS = 20  # without a call
 DISMISSAL = signal.SIGUSR1  # ends a worker, unless a call is in progress
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SO_RCVTIMEO_NEW = 66  # asm-generic/socket.h
@@ -68,10 +69,10 @@ class Worker:
         self.is_dismissed = True
 
     def prepare(self, number: int) -> None:
-        """Make ready for a call that comes later. If one is waiting, it costs less without this."""
+        """Make ready for a call, unless one comes soon: it would wait for this, and so would those beside it."""
         waiting = select.poll()
         waiting.register(self.listener.fileno(), select.POLLIN)
-        if not waiting.poll(0):
+        if not waiting.poll(REST_MILLISECONDS):
             self.pages.copy(number)
 
     def run(self) -> NoReturn:

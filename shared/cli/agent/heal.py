@@ -17,6 +17,7 @@ from shared.cli.agent.repairs import Executables, Lost, Outcome, Runners, Step
 from shared.runtime.cache import Cache, CacheError
 
 LOOK_SECONDS = 60.0  # between two looks without an event
+SETTLE_SECONDS = 0.1  # an ADD changes links and rules a few times: all of them are read at once
 BUSY_SECONDS = 1.0  # until attachments are tried again that another call was using
 BUSY_TRIES = 30
 INSIDE = ("tuning",)  # plugins whose repair changes something in the pod: only a repair by hand does that
@@ -76,7 +77,8 @@ class Heal:
         for source in sources:
             if source.fileno() >= 0:
                 poll.register(source.fileno(), select.POLLIN)
-        poll.poll(max(seconds, 0) * 1000)
+        if poll.poll(max(seconds, 0) * 1000):
+            time.sleep(SETTLE_SECONDS)
 
     def _read(self) -> None:
         now = time.monotonic()
