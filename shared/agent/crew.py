@@ -43,14 +43,18 @@ class Crew:
         others = sum(state == BUSY for state in self.strangers.values()) if BUSY in states else 0
         return others + sum(state in states for state in self.workers.values())
 
+    def _lacking(self) -> int:
+        """Return the number of workers to fork: beside a call, one more than half of the wanted idle ones must do."""
+        is_serving = BUSY in self.workers.values()
+        wanted = min(self.wanted, self.wanted // 2 + 1) if is_serving else self.wanted
+        return wanted - self.count(WARMING, IDLE)
+
     def deadline(self) -> float | None:
-        """Return the moment at which workers are to be forked; None if there are enough, or a call must end first."""
-        available = self.count(WARMING, IDLE)
-        if available >= self.wanted:
+        """Return the moment at which workers are to be forked; None if there are enough."""
+        if self._lacking() <= 0:
             return None
-        if available <= self.wanted // 2:
-            return self.pause.until
-        return None if self._is_serving() else max(self.pause.until, self.rests_at)
+        is_urgent = self.count(WARMING, IDLE) <= self.wanted // 2
+        return self.pause.until if is_urgent else max(self.pause.until, self.rests_at)
 
     def is_due(self) -> bool:
         """Return True if workers are to be forked now."""
@@ -58,9 +62,8 @@ class Crew:
         return moment is not None and monotonic() >= moment
 
     def fill(self) -> None:
-        """Fork the workers that are missing, beside a call half of them, unless one cannot be forked."""
-        wanted = self.wanted // 2 + 1 if self._is_serving() else self.wanted
-        while self.count(WARMING, IDLE) < wanted and monotonic() >= self.pause.until:
+        """Fork the workers that are lacking, unless one cannot be forked."""
+        while self._lacking() > 0 and monotonic() >= self.pause.until:
             server = posix.getpid()
             self.forks += 1
             try:
@@ -91,9 +94,6 @@ class Crew:
             complain(f"agent: a worker failed: {type(error).__name__}: {error}")
         finally:
             posix._exit(status)
-
-    def _is_serving(self) -> bool:
-        return BUSY in self.workers.values()
 
     def note_ready(self, process: int) -> None:
         """Note that a worker waits for calls. Once all do, dismiss those of another release."""

@@ -142,6 +142,18 @@ def test_more_calls_at_once_than_workers(calls: Calls) -> None:
     until(lambda: calls.agent.status()["workers"] == {"idle": IDLE_WORKERS, "busy": 0})
 
 
+def test_no_worker_is_forked_beside_a_call(calls: Calls) -> None:
+    """A fork beside a call makes it slower. But half of the idle workers must be there for others."""
+    process = calls.begin_taken("loopback", "ADD", LOOPBACK)
+    calls.busy()  # the server has had a turn since it knows of the call
+    assert len(calls.workers()) == IDLE_WORKERS
+    assert calls.host.cni("loopback", "VERSION", VERSION).status == 0
+    until(lambda: calls.agent.status()["workers"] == {"idle": IDLE_WORKERS // 2 + 1, "busy": 1})
+    assert len(calls.workers()) == IDLE_WORKERS // 2 + 2
+    assert finish(process) == 0
+    until(lambda: calls.agent.status()["workers"] == {"idle": IDLE_WORKERS, "busy": 0})
+
+
 def test_memory(calls: Calls) -> None:
     for _ in range(24):  # workers learn which pages to copy
         assert calls.host.cni("loopback", "ADD", LOOPBACK, netns="/run/netns/pod").status == 0

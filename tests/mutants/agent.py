@@ -50,6 +50,10 @@ TABLE: tuple[Mutant, ...] = (
         "workers that fail are forked with pauses", "tests/agent/test_server.py -k with_pauses",
     ),
     Mutant(
+        "shared/agent/crew.py", "        is_serving = BUSY in self.workers.values()\n", "        is_serving = False\n",
+        "no worker is forked beside a call", "tests/agent/test_server.py -k beside_a_call",
+    ),
+    Mutant(
         "shared/agent/server.py", "            place.sweep()\n", "",
         "a killed agent's sockets are replaced", "tests/agent/test_server.py -k killed_agent",
     ),
