@@ -220,10 +220,13 @@ def add_veth(
 ) -> None:
     """Create a veth pair with `peer` in `peer_netns` (None: here too); `mtu` in bytes, 0 for the default.
 
+    Both ends have one transmit queue. By default the kernel gives them one for each processor and switches all but one
+    off, for which it waits twice for RCU.
+
     Raises LinkExists if either name is taken.
     """
-    host_end: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac}
-    peer_end: Message = {"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac}
+    host_end: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac, "IFLA_NUM_TX_QUEUES": 1}
+    peer_end: Message = {"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac, "IFLA_NUM_TX_QUEUES": 1}
     if mtu:
         host_end["IFLA_MTU"] = peer_end["IFLA_MTU"] = mtu
     if peer_netns is not None:
