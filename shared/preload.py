@@ -117,10 +117,10 @@ class Bundle:
         except OSError:
             return None
         try:
-            run = self.read(bundle, self.later.pop(name)) if name in self.later else None
+            run: Run | None = self.read(bundle, self.later.pop(name)) if name in self.later else None
             if run:
-                code: CodeType = run[1].pop()[1]
-                self.execute(run)
+                code = dict(run[1])[name]
+                self.execute(run, name)
                 return code
             if self.places is None:
                 self.places = self.read(bundle, self.index) or {}
@@ -144,15 +144,15 @@ class Bundle:
             return None
         return loads(data)  # noqa: S302  (root's own file, as a .pyc is)
 
-    def execute(self, run: Run) -> None:
-        """Load the modules of a run, in order, that are not there yet."""
+    def execute(self, run: Run, imported: str = "") -> None:
+        """Load the modules of a run, in order, that are not there yet; leave `imported` to the import system."""
         natives, modules = run
         present = set(sys.modules)
         for name, file in natives:
             if name not in present:
                 load_native(name, file)
         for name, code in modules:
-            if name not in present:
+            if name not in present and name != imported:
                 module = sys.modules.get(name) or self.place(name, is_package=is_package(code))
                 exec(code, module.__dict__)  # noqa: S102
 

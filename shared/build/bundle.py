@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 LAUNCH = "shared.launch"
 NOWHERE = (0, 0, b"")
-# Parts that many calls import later, each after the modules that are loaded by then in most of them.
+# Parts that many calls import later: the import that loads one, its modules, and those that most calls have by then.
 LATER = {
-    "ipam.host_local": ("plugins.bridge",),
-    "shared.admission.nftables": ("plugins.firewall",),
-    "shared.hostports.iptables": ("plugins.portmap",),
-    "shared.libc": ("plugins.bridge",),
-    "shared.masquerade.nftables": ("plugins.bridge", "ipam.host_local"),
-    "shared.net.deletion": ("plugins.bridge",),
+    "ipam": (("ipam.host_local",), ("plugins.bridge",)),
+    "shared.admission.nftables": (("shared.admission.nftables", "shared.nft.former"), ("plugins.firewall",)),
+    "shared.hostports.iptables": (("shared.hostports.iptables",), ("plugins.portmap",)),
+    "shared.libc": (("shared.libc",), ("plugins.bridge",)),
+    "shared.masquerade": (("shared.masquerade.nftables",), ("plugins.bridge", "ipam.host_local")),
+    "shared.net.deletion": (("shared.net.deletion",), ("plugins.bridge",)),
+    "shared.net.rules_lock": (("shared.net.rules_lock", "shared.nft.former"), ("plugins.portmap",)),
 }
 OPERATOR_TIER = ("shared/build/", "shared/cli/", "shared/executables.py", "shared/runtime/")
 
@@ -167,7 +168,7 @@ def build(tree: Path, final: str) -> bytes:
         return list(own.items()), [(name, modules[name]) for name in names]
 
     runs = {name: run(order_of((LAUNCH, plugin), modules)) for name, plugin in PLUGINS.items()}
-    later = {name: run(order_of((name,), modules, (LAUNCH, *before))) for name, before in LATER.items()}
+    later = {name: run(order_of(imports, modules, (LAUNCH, *before))) for name, (imports, before) in LATER.items()}
     libraries = {name: file for of_module in natives.values() for name, file in of_module.items() if file}
     return _lay_out(modules, runs, later, libraries)
 
