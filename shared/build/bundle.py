@@ -28,12 +28,13 @@ NOWHERE = (0, 0, b"")
 # Parts that many calls import later: the import that loads one, its modules, and those that most calls have by then.
 LATER = {
     "ipam": (("ipam.host_local",), ("plugins.bridge",)),
-    "shared.admission.nftables": (("shared.admission.nftables", "shared.nft.former"), ("plugins.firewall",)),
+    "shared.admission.nftables": (("shared.admission.nftables",), ("plugins.firewall", "shared.nft.registry")),
     "shared.hostports.iptables": (("shared.hostports.iptables",), ("plugins.portmap",)),
     "shared.libc": (("shared.libc",), ("plugins.bridge",)),
-    "shared.masquerade": (("shared.masquerade.nftables",), ("plugins.bridge", "ipam.host_local")),
+    "shared.masquerade": (("shared.masquerade.nftables",), ("plugins.bridge", "shared.nft.registry")),
     "shared.net.deletion": (("shared.net.deletion",), ("plugins.bridge",)),
-    "shared.net.rules_lock": (("shared.net.rules_lock", "shared.nft.former"), ("plugins.portmap",)),
+    "shared.net.rules_lock": (("shared.net.rules_lock",), ("plugins.portmap",)),
+    "shared.nft": (("shared.nft.registry", "shared.nft.former"), ("plugins.bridge", "ipam.host_local")),
 }
 OPERATOR_TIER = ("shared/build/", "shared/cli/", "shared/executables.py", "shared/runtime/")
 
