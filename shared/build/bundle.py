@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 
 LAUNCH = "shared.launch"
 NOWHERE = (0, 0, b"")
+# Modules that nearly each ADD and DEL of a plugin imports later.
+EXTRA = {"firewall": ("shared.iptables.variants", "shared.net.filter_tables", "shared.net.netlink")}
 # Parts that many calls import later: the import that loads one, its modules, and those that most calls have by then.
 LATER = {
     "ipam": (("ipam.host_local",), ("plugins.bridge",)),
-    "shared.admission.nftables": (("shared.admission.nftables",), ("plugins.firewall", "shared.nft.registry")),
+    "shared.admission.nftables": (
+        ("shared.admission.nftables",),
+        ("plugins.firewall", *EXTRA["firewall"], "shared.nft.registry"),
+    ),
     "shared.hostports.iptables": (("shared.hostports.iptables",), ("plugins.portmap",)),
     "shared.libc": (("shared.libc",), ("plugins.bridge",)),
     "shared.masquerade": (("shared.masquerade.nftables",), ("plugins.bridge", "shared.nft.registry")),
@@ -168,7 +173,7 @@ def build(tree: Path, final: str) -> bytes:
         own = {native: file for name in names for native, file in natives[name].items()}
         return list(own.items()), [(name, modules[name]) for name in names]
 
-    runs = {name: run(order_of((LAUNCH, plugin), modules)) for name, plugin in PLUGINS.items()}
+    runs = {name: run(order_of((LAUNCH, plugin, *EXTRA.get(name, ())), modules)) for name, plugin in PLUGINS.items()}
     later = {name: run(order_of(imports, modules, (LAUNCH, *before))) for name, (imports, before) in LATER.items()}
     libraries = {name: file for of_module in natives.values() for name, file in of_module.items() if file}
     return _lay_out(modules, runs, later, libraries)
