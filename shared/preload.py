@@ -67,9 +67,7 @@ class Bundle:
         """Create an empty module and set it as attribute of its package."""
         module = sys.modules[name] = Module(name)
         parent, _, child = name.rpartition(".")
-        module.__package__ = parent
         if is_package:
-            module.__package__ = name
             module.__path__ = [self.directory(name)]
         if parent:
             setattr(sys.modules.get(parent) or self.place(parent, is_package=True), child, module)
