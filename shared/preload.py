@@ -175,10 +175,11 @@ def preload(
     bundle: int, tree: str, executable: str, runs: dict[str, Place], index: Place, later: dict[str, Place],
     libraries: dict[str, str],
 ) -> None:  # fmt: skip
-    """Load the modules of an executable, and let others be imported from the bundle."""
+    """Load the modules of an executable, if need be for its verb, and let others be imported from the bundle."""
     finder = Bundle(tree, index, later, libraries)
     sys.meta_path.insert(0, finder)
-    run: Run | None = finder.read(bundle, runs[executable])
+    verb = posix.environ.get(b"CNI_COMMAND", b"").decode(errors="replace")
+    run: Run | None = finder.read(bundle, runs.get(f"{executable} {verb}") or runs[executable])
     if run:
         finder.execute(run)
     posix.close(bundle)

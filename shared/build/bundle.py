@@ -25,14 +25,19 @@ if TYPE_CHECKING:
 
 LAUNCH = "shared.launch"
 NOWHERE = (0, 0, b"")
-# Modules that nearly each ADD and DEL of a plugin imports later.
-EXTRA = {"firewall": ("shared.iptables.variants", "shared.net.filter_tables", "shared.net.netlink")}
+# Modules that nearly each call of an executable imports later, or nearly each of a verb.
+FIREWALL = ("shared.iptables.variants", "shared.net.filter_tables", "shared.net.netlink")
+EXTRA = {
+    "bridge ADD": ("shared.net.announce", "shared.net.gateways", "shared.pod.inside", "shared.pod.port"),
+    "bridge DEL": ("shared.net.deletion",),
+    "firewall": FIREWALL,
+}
 # Parts that many calls import later: the import that loads one, its modules, and those that most calls have by then.
 LATER = {
-    "ipam": (("ipam.host_local",), ("plugins.bridge",)),
+    "ipam": (("ipam.host_local", "shared.net.liveness"), ("plugins.bridge",)),
     "shared.admission.nftables": (
         ("shared.admission.nftables",),
-        ("plugins.firewall", *EXTRA["firewall"], "shared.nft.registry"),
+        ("plugins.firewall", *FIREWALL, "shared.nft.registry"),
     ),
     "shared.hostports.iptables": (("shared.hostports.iptables",), ("plugins.portmap",)),
     "shared.libc": (("shared.libc",), ("plugins.bridge",)),
@@ -173,7 +178,9 @@ def build(tree: Path, final: str) -> bytes:
         own = {native: file for name in names for native, file in natives[name].items()}
         return list(own.items()), [(name, modules[name]) for name in names]
 
-    runs = {name: run(order_of((LAUNCH, plugin, *EXTRA.get(name, ())), modules)) for name, plugin in PLUGINS.items()}
+    runs = {name: run(order_of((LAUNCH, plugin), modules)) for name, plugin in PLUGINS.items()}
+    for name, extra in EXTRA.items():
+        runs[name] = run(order_of((LAUNCH, PLUGINS[name.partition(" ")[0]], *extra), modules))
     later = {name: run(order_of(imports, modules, (LAUNCH, *before))) for name, (imports, before) in LATER.items()}
     libraries = {name: file for of_module in natives.values() for name, file in of_module.items() if file}
     return _lay_out(modules, runs, later, libraries)
