@@ -372,7 +372,7 @@ EOF
 
 # The launcher reports every error before the plugin's own code as the plugin would. Every Python must be able to parse the text, however old. If the
 # bundle is lost or garbled, the compiled files beside it are doubtful, too: the sources are used. Another Python has no bundle, and compiles files for
-# itself.
+# itself. A text in quotes costs a call nothing: it is compiled if it is executed.
 launcher_code() { # TREE NAME [STATEMENTS], as expressions of Python
     cat <<EOF
 import posix, sys
@@ -392,19 +392,21 @@ try:
         if sys.implementation.cache_tag == "$cache_tag":
             sys.pycache_prefix, sys.dont_write_bytecode = tree + "/none", True
     else:
-        preload, packages, orders, index = marshal.loads(head[8:])
-        exec(preload)
-        preload(bundle, tree, packages, index, orders[name])
+        code, *places = marshal.loads(head[8:])
+        exec(code)
+        preload(bundle, tree, name, *places)
     from shared.launch import main
 except BaseException as error:
-    why = "%s: %s (code %s, Python %s)" % (type(error).__name__, error, tree, sys.version.split()[0])
-    why = ascii(why)[1:-1].replace("\\\\", "/").replace('"', "'")
-    code = 50 if posix.environ.get(b"CNI_COMMAND") == b"STATUS" else 999
-    answer = '{"cniVersion": "1.1.0", "code": %d, "msg": "pycni %s cannot start: run install.sh again", "details": "%s"}\n'
-    try:
-        posix.write(1, (answer % (code, name, why)).encode())
-    finally:
-        posix._exit(1)
+    exec(r"""
+why = "%s: %s (code %s, Python %s)" % (type(error).__name__, error, tree, sys.version.split()[0])
+why = ascii(why)[1:-1].replace("\\\\", "/").replace('"', "'")
+code = 50 if posix.environ.get(b"CNI_COMMAND") == b"STATUS" else 999
+answer = '{"cniVersion": "1.1.0", "code": %d, "msg": "pycni %s cannot start: run install.sh again", "details": "%s"}\n'
+try:
+    posix.write(1, (answer % (code, name, why)).encode())
+finally:
+    posix._exit(1)
+""")
 ${3-}main(tree, name, $modules)
 EOF
 }

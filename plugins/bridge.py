@@ -10,11 +10,10 @@ from shared.cni.errors import InternalError
 from shared.cni.ip import Prefix
 from shared.cni.names import is_link_name
 from shared.cni.plugin import supported
-from shared.net import announce, bridges, gateways, links, netns, sysctl, veth
+from shared.net import links, netns, sysctl, veth
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, port
+from shared.pod import attachment
 from shared.pod.attachment import interface
-from shared.pod.port import CONTAINER_INTERFACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,6 +121,8 @@ class Attachment(attachment.Attachment):
 
     def find_parts(self, host: Netlink, pod_netns: Netns, link: Message | None, previous: Result) -> list[Part]:
         """Return the parts of the attachment on the host."""
+        from shared.pod import port
+
         self.use_own_names(host)
         return port.Parts(host, pod_netns, link, previous, self).each()
 
@@ -142,6 +143,11 @@ read = Attachment  # for validate, which touches nothing
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod to the bridge. Return when its port forwards, and the gateway reaches it."""
+    # not for DEL
+    from shared.net import announce, bridges, gateways
+    from shared.pod import inside, port
+    from shared.pod.port import CONTAINER_INTERFACE
+
     pod = Attachment(call)
     keys = pod.keys
     pod_netns = netns.open_netns(call.netns)
@@ -178,6 +184,9 @@ def add(call: Call, undo: Undo) -> Result:
 
 def _connect(host: Netlink, undo: Undo, pod: Attachment, pod_netns: Netns) -> tuple[Message, Ports]:
     """Create the veth pair, and the bridge if need be. Return the bridge and the indexes of its ports by this call."""
+    from shared.net import bridges
+    from shared.pod import port
+
     if pod.keys.bridgeNfCallIptables:
         from shared.net import bridge_netfilter
 
@@ -241,6 +250,7 @@ def status(call: Call) -> None:
 
     def look() -> list[str]:
         from shared.net import readiness
+        from shared.pod import port
 
         steps.begin("bridge")
         sysctl.require_visible()

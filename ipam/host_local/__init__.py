@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipam.host_local import resolv
 from ipam.host_local.lease import Lease, is_hand_placed
 from ipam.host_local.ranges import Range, RangeSet
 from ipam.host_local.store import Look, Store, Unwritable
@@ -166,7 +165,11 @@ def add(call: Call, undo: Undo) -> Result:
     from shared.net import liveness
 
     pool = Pool(call)
-    dns = resolv.read(pool.resolv_conf) if pool.resolv_conf else {}
+    dns: dict[str, Any] = {}
+    if pool.resolv_conf:
+        from ipam.host_local import resolv
+
+        dns = resolv.read(pool.resolv_conf)
     mark = liveness.mark(call.netns)
     with pool.store as store:
         if store.leased(pool.lease) and store.is_lost(pool.lease):

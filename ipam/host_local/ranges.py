@@ -19,15 +19,15 @@ class Range:
 
         Raises ValueError with the error in the subnet, the start or the end.
         """
-        if subnet.address != subnet.first:
+        first, last = subnet.first, subnet.last
+        if subnet.address != first:
             raise ValueError(f"has host bits set: the network of {subnet} is {subnet.network}")
         if subnet.length > subnet.address.bits - 2:
             raise ValueError("is too small to allocate from: a prefix must leave two host bits")
-        last_host = subnet.last if subnet.version == 6 else Address(4, subnet.last.value - 1)
         self.subnet = subnet
-        self.start = start or subnet.first + 1
-        self.end = end or last_host
-        self.gateway = gateway or subnet.first + 1
+        self.start = start or first + 1
+        self.end = end or (last if subnet.version == 6 else Address(4, last.value - 1))
+        self.gateway = gateway or first + 1
         for name, bound in (("rangeStart", self.start), ("rangeEnd", self.end)):
             if bound not in subnet:
                 raise ValueError(f"has {name} {bound} outside of it")

@@ -9,13 +9,43 @@ import ast
 import importlib
 import marshal
 import sys
+from importlib.machinery import ExtensionFileLoader, PathFinder
 from pathlib import Path
 from types import CodeType, ModuleType
 
 from shared.executables import PLUGINS
-from shared.preload import Bundle, digest
+from shared.preload import PACKAGES, Bundle, digest
 
-PACKAGES = ("shared", "plugins", "ipam")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from shared.preload import Place, Run
+
+LAUNCH = "shared.launch"
+NOWHERE = (0, 0, b"")
+# Modules that nearly each call of an executable imports later, or nearly each of a verb.
+FIREWALL = ("shared.iptables.variants", "shared.net.filter_tables", "shared.net.netlink")
+EXTRA = {
+    "bridge ADD": ("shared.net.announce", "shared.net.gateways", "shared.pod.inside", "shared.pod.port"),
+    "bridge DEL": ("shared.net.deletion",),
+    "firewall": FIREWALL,
+}
+# Parts that many calls import later: the import that loads one, its modules, and those that most calls have by then.
+LATER = {
+    "ipam": (("ipam.host_local", "shared.net.liveness"), ("plugins.bridge",)),
+    "shared.admission.nftables": (
+        ("shared.admission.nftables",),
+        ("plugins.firewall", *FIREWALL, "shared.nft.registry"),
+    ),
+    "shared.hostports.iptables": (("shared.hostports.iptables",), ("plugins.portmap",)),
+    "shared.libc": (("shared.libc",), ("plugins.bridge",)),
+    "shared.masquerade": (("shared.masquerade.nftables",), ("plugins.bridge", "shared.nft.registry")),
+    "shared.net.deletion": (("shared.net.deletion",), ("plugins.bridge",)),
+    "shared.net.rules_lock": (("shared.net.rules_lock",), ("plugins.portmap",)),
+    "shared.nft": (("shared.nft.registry", "shared.nft.former"), ("plugins.bridge", "ipam.host_local")),
+}
 OPERATOR_TIER = ("shared/build/", "shared/cli/", "shared/executables.py", "shared/runtime/")
 
 
@@ -55,25 +85,57 @@ class Leaner(ast.NodeTransformer):
         return None if node.module == "__future__" else node
 
 
-def compiled(source: str, filename: str) -> CodeType:
-    """Compile a module's lean code."""
-    tree = ast.fix_missing_locations(Leaner().visit(ast.parse(source)))
-    code: CodeType = compile(tree, filename, "exec", dont_inherit=True, optimize=2)
-    return code
+class Natives(ast.NodeVisitor):
+    """Find the modules in C that a module imports when it is loaded: names with the files, empty for built-in ones."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        """Pass over a function: it imports when it is called."""
+
+    def visit_Import(self, node: ast.Import) -> None:
+        """Look at each name."""
+        for alias in node.names:
+            self.look(alias.name)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        """Look at the module."""
+        self.look(node.module or "")
+
+    def look(self, name: str) -> None:
+        """Find one module."""
+        spec = PathFinder.find_spec(name) if "." not in name else None
+        if name in sys.builtin_module_names:
+            self.found[name] = ""
+        elif spec and isinstance(spec.loader, ExtensionFileLoader):
+            self.found[name] = spec.loader.path
+
+
+def lean(source: str) -> ast.Module:
+    """Parse a module's source, and remove the parts that a call does not need."""
+    tree: ast.Module = ast.fix_missing_locations(Leaner().visit(ast.parse(source)))
+    return tree
+
+
+def natives_of(tree: ast.Module) -> dict[str, str]:
+    """Return the modules in C that a module imports, see Natives."""
+    natives = Natives()
+    natives.visit(tree)
+    return natives.found
 
 
 class Recording(Bundle):
     """Import modules from their compiled code and record the order in which they finish."""
 
-    def __init__(self, packages: list[str], modules: dict[str, bytes]) -> None:
-        super().__init__("", packages, dict.fromkeys(modules, (0, 0, b"")))
+    def __init__(self, modules: dict[str, CodeType]) -> None:
+        super().__init__("", NOWHERE, {}, {})
         self.modules = modules
         self.finished: list[str] = []
 
-    def load(self, name: str) -> CodeType:
+    def load(self, name: str) -> CodeType | None:
         """Return the code of a module."""
-        code: CodeType = marshal.loads(self.modules[name])  # noqa: S302
-        return code
+        return self.modules.get(name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code, then record its name."""
@@ -81,14 +143,17 @@ class Recording(Bundle):
         self.finished.append(module.__name__)
 
 
-def order_for(plugin: str, packages: list[str], modules: dict[str, bytes]) -> list[str]:
-    """Return the modules that every call of a plugin needs, each after its own imports."""
+def order_of(imports: Iterable[str], modules: dict[str, CodeType], before: Iterable[str] = ()) -> list[str]:
+    """Return the modules that the imports load after those of `before`, each after its own imports."""
     for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
         del sys.modules[name]
-    recording = Recording(packages, modules)
+    recording = Recording(modules)
     sys.meta_path.insert(0, recording)
-    importlib.import_module("shared.launch")
-    importlib.import_module(plugin)
+    for name in before:
+        importlib.import_module(name)
+    recording.finished.clear()
+    for name in imports:
+        importlib.import_module(name)
     sys.meta_path.remove(recording)
     return recording.finished
 
@@ -96,32 +161,50 @@ def order_for(plugin: str, packages: list[str], modules: dict[str, bytes]) -> li
 def build(tree: Path, final: str) -> bytes:
     """Return the bundle's content for the running interpreter.
 
-    It consists of eight digits, a head of as many bytes, and the modules' code. The head is its own digest and,
-    marshalled, the code of shared.preload, the packages, the orders by executable and the index.
+    It consists of eight digits, a head of as many bytes, and marshalled objects: the runs, the modules' code and the
+    index. The head is its own digest and, marshalled, the code of shared.preload and its arguments.
     """
-    packages: list[str] = []
-    modules: dict[str, bytes] = {}
+    modules: dict[str, CodeType] = {}
+    natives: dict[str, dict[str, str]] = {}
     for path in sorted(path for package in PACKAGES for path in (tree / package).rglob("*.py")):
         relative = path.relative_to(tree).as_posix()
         if not relative.startswith(OPERATOR_TIER):
-            source = path.read_text(encoding="utf-8")
             name = relative.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-            modules[name] = marshal.dumps(compiled(source, f"{final}/{relative}"))
-            if relative.endswith("__init__.py"):
-                packages.append(name)
-    orders = {executable: order_for(plugin, packages, modules) for executable, plugin in PLUGINS.items()}
-    preload = marshal.loads(modules["shared.preload"])  # noqa: S302
+            syntax = lean(path.read_text(encoding="utf-8"))
+            natives[name] = natives_of(syntax)
+            modules[name] = compile(syntax, f"{final}/{relative}", "exec", dont_inherit=True, optimize=2)
+
+    def run(names: list[str]) -> Run:
+        own = {native: file for name in names for native, file in natives[name].items()}
+        return list(own.items()), [(name, modules[name]) for name in names]
+
+    runs = {name: run(order_of((LAUNCH, plugin), modules)) for name, plugin in PLUGINS.items()}
+    for name, extra in EXTRA.items():
+        runs[name] = run(order_of((LAUNCH, PLUGINS[name.partition(" ")[0]], *extra), modules))
+    later = {name: run(order_of(imports, modules, (LAUNCH, *before))) for name, (imports, before) in LATER.items()}
+    libraries = {name: file for of_module in natives.values() for name, file in of_module.items() if file}
+    return _lay_out(modules, runs, later, libraries)
+
+
+def _lay_out(
+    modules: dict[str, CodeType], runs: dict[str, Run], later: dict[str, Run], libraries: dict[str, str]
+) -> bytes:
     length = 0
-    while True:  # the index holds offsets that depend on its own length
-        offset = 8 + length
-        index = {}
-        for name, code in modules.items():
-            index[name] = (len(code), offset, digest(code))
-            offset += len(code)
-        body = marshal.dumps((preload, packages, orders, index))
+    while True:  # the head's length depends on the offsets, and these on the length
+        content = bytearray()
+
+        def put(value: Any, content: bytearray = content, start: int = 8 + length) -> Place:
+            data = marshal.dumps(value)
+            offset = start + len(content)
+            content.extend(data)
+            return len(data), offset, digest(data)
+
+        places = [{name: put(run) for name, run in group.items()} for group in (runs, later)]
+        index = put({name: put(code) for name, code in modules.items()})
+        body = marshal.dumps((modules["shared.preload"], places[0], index, places[1], libraries))
         head = digest(body) + body
         if len(head) == length:
-            return b"%08d" % length + head + b"".join(modules.values())
+            return b"%08d" % length + head + content
         length = len(head)
 
 

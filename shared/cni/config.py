@@ -106,7 +106,8 @@ class Config:
         """Raise Invalid, with the path, for the first key with an unusable value."""
         folded = {key.lower(): key for key in raw}
         for name, declared in self.fields.items():
-            setattr(self, name, declared.read(name, raw, folded))
+            is_absent = not declared.required and name.lower() not in folded  # as most keys are in most calls
+            self.__dict__[name] = declared.default if is_absent else declared.read(name, raw, folded)
 
     @classmethod
     def read(cls, raw: dict[str, Any]) -> Any:

@@ -29,8 +29,6 @@ class _Scanning:
 
 
 def _native(settings: type = _Scanning) -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[str], str]]:
-    import _json
-
     return _json.make_scanner(settings), _json.encode_basestring_ascii  # type: ignore[arg-type]
 
 
@@ -41,6 +39,8 @@ def _public() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[str], st
 
 
 try:
+    import _json
+
     _scan, _quote = _native()
 except Exception:  # noqa: BLE001  (the private module is absent, or its interface has changed)
     _scan, _quote = _public()

@@ -93,13 +93,13 @@ class Prefix:
     @property
     def first(self) -> Address:
         """The network's own address: all host bits zero."""
-        mask = (1 << self.address.bits) - (1 << (self.address.bits - self.length))
-        return Address(self.version, self.address.value & mask)
+        host_bits = self.address.bits - self.length
+        return Address(self.version, self.address.value >> host_bits << host_bits)
 
     @property
     def last(self) -> Address:
         """All host bits one: the broadcast address of an IPv4 network."""
-        return self.first + ((1 << (self.address.bits - self.length)) - 1)
+        return Address(self.version, self.address.value | (1 << (self.address.bits - self.length)) - 1)
 
     @property
     def network(self) -> Prefix:
@@ -107,7 +107,8 @@ class Prefix:
         return Prefix(self.first, self.length)
 
     def __contains__(self, address: Address) -> bool:
-        return address.version == self.version and self.first.value <= address.value <= self.last.value
+        own = self.address
+        return address.version == own.version and (address.value ^ own.value) >> (own.bits - self.length) == 0
 
     def overlaps(self, other: Prefix) -> bool:
         """Return True if the two networks share an address."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 NAME_CHARACTERS = ALPHANUMERIC | frozenset("_.-")
+NO_LINK_CHARACTERS = frozenset("/:% ")
 LONGEST_NAME = 131_072  # bytes: MAX_ARG_STRLEN in linux/binfmts.h, more than an environment variable can hold
 CHAIN_NAME_BYTES = 28  # XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h, less the closing NUL
 LINK_NAME_BYTES = 15  # IFNAMSIZ in linux/if.h, less the closing NUL
@@ -30,5 +31,6 @@ def is_link_name(value: str) -> bool:
         0 < len(value) <= LINK_NAME_BYTES
         and value.isascii()
         and value not in (".", "..")
-        and not any(character in "/:%" or character.isspace() or not character.isprintable() for character in value)
+        and value.isprintable()
+        and NO_LINK_CHARACTERS.isdisjoint(value)
     )

@@ -18,7 +18,6 @@ import fcntl
 import posix
 
 from shared import signals
-from shared.cni import record
 from shared.cni.digests import digest
 from shared.cni.errors import InternalError, TryAgainLater, UnknownContainer
 
@@ -149,5 +148,7 @@ def open_or_create() -> int:
     try:
         return posix.open(FILE, FLAGS)
     except FileNotFoundError:
+        from shared.cni import record
+
         record.make_directories(FILE.rpartition("/")[0])
         return posix.open(FILE, FLAGS | posix.O_CREAT, 0o600)

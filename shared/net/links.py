@@ -220,14 +220,13 @@ def add_veth(
 ) -> None:
     """Create a veth pair with `peer` in `peer_netns` (None: here too); `mtu` in bytes, 0 for the default.
 
-    Each end gets one queue. Without these attributes, kernels from 5.13 allocate queues for each processor, then switch
-    off all but one, and wait for an RCU grace period for each end. All other changes of links wait meanwhile.
+    Both ends have one transmit queue. By default the kernel gives them one for each processor and switches all but one
+    off, for which it waits twice for RCU.
 
     Raises LinkExists if either name is taken.
     """
-    queues = {"IFLA_NUM_TX_QUEUES": 1, "IFLA_NUM_RX_QUEUES": 1}
-    host_end: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac, **queues}
-    peer_end: Message = {"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac, **queues}
+    host_end: Message = {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac, "IFLA_NUM_TX_QUEUES": 1}
+    peer_end: Message = {"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac, "IFLA_NUM_TX_QUEUES": 1}
     if mtu:
         host_end["IFLA_MTU"] = peer_end["IFLA_MTU"] = mtu
     if peer_netns is not None:

@@ -13,9 +13,9 @@ from shared.net import wire
 from shared.net.wire import AF_BRIDGE, NLM_F_ACK_TLVS, NLM_F_CAPPED
 
 try:
-    from _struct import calcsize, pack, unpack_from
+    from _struct import Struct, calcsize, pack, unpack_from
 except ImportError:
-    from struct import calcsize, pack, unpack_from
+    from struct import Struct, calcsize, pack, unpack_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 HEADER_BYTES = 16  # struct nlmsghdr in linux/netlink.h
 ERROR_BYTES = 20  # struct nlmsgerr in linux/netlink.h: a number and the header of the refused message
 ATTRIBUTE_BYTES = 4  # struct nlattr in linux/netlink.h
+unpack_attribute = Struct("=HH").unpack_from  # its length and number
 NLMSGERR_ATTR_MSG = 1  # linux/netlink.h
 NLA_TYPE_MASK = 0x3FFF
 
@@ -150,7 +151,7 @@ def _decode_structure(name: str, data: bytes, start: int, end: int, structures: 
     if known is None:
         known = _by_number[name] = {number & NLA_TYPE_MASK: (key, kind) for key, (number, kind) in attributes.items()}
     while start + ATTRIBUTE_BYTES <= end:  # as in _attributes, whose calls would take as long as all the rest
-        length, number = unpack_from("=HH", data, start)
+        length, number = unpack_attribute(data, start)
         if not ATTRIBUTE_BYTES <= length <= end - start:
             break
         if (of := known.get(number & NLA_TYPE_MASK)) is not None:
@@ -172,7 +173,7 @@ def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, i
     Stop at a length that is too small or runs past the end: the place of the next attribute is unknown.
     """
     while start + ATTRIBUTE_BYTES <= end:
-        length, number = unpack_from("=HH", data, start)
+        length, number = unpack_attribute(data, start)
         if not ATTRIBUTE_BYTES <= length <= end - start:
             return
         yield number & NLA_TYPE_MASK, start + ATTRIBUTE_BYTES, start + length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.cni import delegate
 from shared.cni.plugin import readable_result
-from shared.net import links, sysctl, wait
+from shared.net import links, sysctl
 from shared.net.netlink import Netlink, Request
 from shared.net.owner import is_host_link
 from shared.net.wire import IFF_UP, RTM_NEWLINK
@@ -40,6 +40,8 @@ def make(host: Netlink, undo: Undo, owner: Owner, pod_netns: Netns, *, mac: str,
     try:
         create()
     except links.LinkExists:
+        from shared.net import wait
+
         if _has_link(pod_netns, owner.ifname) or not wait.gone(host, owner.host_link):
             raise
         # the attachment's namespace was deleted, and the kernel has not come to the link yet

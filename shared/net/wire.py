@@ -211,8 +211,7 @@ _link: dict[str, tuple[int, str]] = {
     "IFLA_MASTER": (10, "u32"), "IFLA_TXQLEN": (13, "u32"), "IFLA_OPERSTATE": (16, "u8"),
     "IFLA_LINKINFO": (18, "link/ifinfo"), "IFLA_IFALIAS": (20, "asciiz"), "IFLA_AF_SPEC": (26, "af_spec"),
     "IFLA_GROUP": (27, "u32"), "IFLA_NET_NS_FD": (28, "u32"), "IFLA_EXT_MASK": (29, "u32"),
-    "IFLA_NUM_TX_QUEUES": (31, "u32"), "IFLA_NUM_RX_QUEUES": (32, "u32"), "IFLA_LINK_NETNSID": (37, "s32"),
-    "IFLA_IF_NETNSID": (46, "u32"),
+    "IFLA_NUM_TX_QUEUES": (31, "u32"), "IFLA_LINK_NETNSID": (37, "s32"), "IFLA_IF_NETNSID": (46, "u32"),
 }
 
 STRUCTURES["link"] = (("family", "ifi_type", "index", "flags", "change"), "=BxHiII", _link)

@@ -34,7 +34,7 @@ from shared.cni.plugin import (
     valid_attachments,
 )
 from shared.cni.result import Interface, Result, Route, dns_from_json
-from shared.net import filter_tables, links, netns, renamed
+from shared.net import filter_tables, links, netns
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner
 from shared.undo import Undo
@@ -344,6 +344,8 @@ def _remove_filters(host: Netlink, owner: Owner) -> None:
 def _former_owners(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     """Return the attachment under the names that it had before its network was renamed, as far as that can be seen."""
     if pod_netns is not None:
+        from shared.net import renamed
+
         return renamed.former_owners(own, pod_netns)
     tables = filter_tables.present()
     if not tables:

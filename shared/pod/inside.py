@@ -39,13 +39,17 @@ def configure(
         has_ipv6 = any(address.version == 6 for address in own)
         _set_ipv6_sysctls(ifname, has_addresses=bool(own), has_ipv6=has_ipv6, dad=dad)
         given = [addresses.add_request(index, ip.address, dad=dad) for ip in result.ips]
-        inside.batch([*given, links.flags_request(index, IFF_UP, IFF_UP)])
+        requests = [*given, links.flags_request(index, IFF_UP, IFF_UP)]
+        if before_routes or (dad and has_ipv6):
+            inside.batch(requests)
+            requests = []
         if dad and has_ipv6:
             wait.addresses_settled(inside, index)
         if before_routes:
             before_routes(inside, link)
         gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
-        inside.batch([routes.add_request(index, route, gateways.get(route.dst.version)) for route in result.routes])
+        requests += [routes.add_request(index, route, gateways.get(route.dst.version)) for route in result.routes]
+        inside.batch(requests)
         # The kernel may report the carrier up to a second late if both ends of a veth pair have the same index. Until
         # then the link has no IPv6 multicast route, and answers no neighbour solicitation.
         wait.carrier(inside, ifname)

@@ -234,7 +234,7 @@ TABLE: tuple[Mutant, ...] = (
         "explain lets no executed plugin touch the node", "tests/system/test_explain.py -k executed_plugin_can_touch",
     ),
     Mutant(
-        "install.sh", '    code = 50 if posix.environ.get(b"CNI_COMMAND") == b"STATUS" else 999\n', "    code = 999\n",
+        "install.sh", 'code = 50 if posix.environ.get(b"CNI_COMMAND") == b"STATUS" else 999\n', "code = 999\n",
         "STATUS of a plugin that cannot start says that no ADD can succeed", "tests/system/test_launcher.py -k keeps_a_plugin and recursion",
     ),
     Mutant(

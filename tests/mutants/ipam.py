@@ -202,7 +202,7 @@ TABLE: tuple[Mutant, ...] = (
         "the gateway's address is not given out", "tests/unit/test_ranges.py -k next_free",
     ),
     Mutant(
-        "ipam/host_local/ranges.py", "Address(4, subnet.last.value - 1)", "subnet.last",
+        "ipam/host_local/ranges.py", "Address(4, last.value - 1)", "last",
         "the broadcast address is not given out", "tests/unit/test_ranges.py -k whole_subnet",
     ),
     Mutant(

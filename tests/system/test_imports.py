@@ -73,6 +73,11 @@ RARE: dict[str, list[str]] = {
     "shared.cni.execute": [],
     "shared.cni.log": [],
     "shared.cni.log_config": [],
+    "shared.cni.record": ["ADD"],  # the node's first call makes a directory
+    "shared.net.announce": ["ADD"],
+    "shared.net.renamed": [],
+    "shared.pod.port": ["STATUS", "ADD", "CHECK"],
+    "ipam.host_local.resolv": [],
 }
 # The keys that load a part of nf_tables, which, and the verbs that do without it.
 NFT_KEYS = {

@@ -141,10 +141,10 @@ def test_new_veth_pair(name: str, mac: str, peer: str, peer_mac: str, mtu: int, 
     netns = None if descriptor is None else Netns("/run/netns/pod", descriptor, -1)
     with KernelEnd() as kernel:
         links.add_veth(kernel.netlink, name=name, mac=mac, peer=peer, peer_mac=peer_mac, mtu=mtu, peer_netns=netns)
-    both = {"IFLA_NUM_TX_QUEUES": 1, "IFLA_NUM_RX_QUEUES": 1, **({"IFLA_MTU": mtu} if mtu else {})}
+    more = {"IFLA_NUM_TX_QUEUES": 1} | ({"IFLA_MTU": mtu} if mtu else {})
     inside = {} if descriptor is None else {"IFLA_NET_NS_FD": descriptor}
     wanted = attached(
-        {"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac, **both, **inside}, IFLA_IFNAME=name, IFLA_ADDRESS=mac, **both
+        {"IFLA_IFNAME": peer, "IFLA_ADDRESS": peer_mac, **more, **inside}, IFLA_IFNAME=name, IFLA_ADDRESS=mac, **more
     )
     flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK
     assert kernel.requests == [by_pyroute2(RTM_NEWLINK, flags, 1, wanted)]
