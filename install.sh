@@ -26,6 +26,8 @@ tools=no
 agent=""                              # yes, no; empty: as it is
 unit=/etc/systemd/system/pycni-agent.service
 run_dir=/run/pycni
+without_libc="-Os -ffreestanding -nostdlib -static -fno-pie -fno-stack-protector -U_FORTIFY_SOURCE -fno-asynchronous-unwind-tables"
+without_libc+=" -Wl,-z,noseparate-code -Wl,--build-id=none"
 stop_seconds=70                       # the agent waits a minute for its calls
 lock_name=.pycni-lock
 new_tree=""                           # as long as no launcher names it
@@ -434,8 +436,9 @@ launcher() { # NAME FILE
 }
 
 # The launcher that asks the agent, a program: the one that a package brings, or compiled here. A warning of a newer compiler is no reason against it.
+# The best is without libc (shared/launcher_bare.h), which not every machine and compiler can do.
 make_program() { # STAGE -> program, empty if there is none, and then missing: the reason
-    local cc option flaw output="" source=$source_dir/shared/launcher
+    local cc options words flaw output="" source=$source_dir/shared/launcher
     program=$source-$(uname -m) missing=""
     [[ ! -f $program ]] || return 0
     program=""
@@ -446,8 +449,9 @@ make_program() { # STAGE -> program, empty if there is none, and then missing: t
     flaw_of "$cc"
     missing=$flaw
     [[ -z $missing ]] || return 0
-    for option in -static -O2; do
-        if output=$("$cc" -std=c11 -O2 "$option" -o "$1/program" "$source.c" 2>&1 </dev/null); then
+    for options in "$without_libc" "-O2 -static" -O2; do
+        read -ra words <<<"$options"
+        if output=$("$cc" -std=c11 "${words[@]}" -o "$1/program" "$source.c" 2>&1 </dev/null); then
             program=$1/program
             return 0
         fi

@@ -18,18 +18,20 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#if !__STDC_HOSTED__
+#include "launcher_bare.h" /* libc's start takes longer than all that is done here */
+#endif
+
 #define SOCKET_PATH "/run/pycni/agent.sock"
 #define FALLBACKS_PATH "/run/pycni/fallbacks" /* the agent reads its length */
 #define MAGIC "pycni 1"                       /* with the version of this protocol */
-#define JSON_ERROR "{\"cniVersion\": \"1.1.0\", \"code\": %d, \"msg\": \"pycni %s%s\", \"details\": \"%s\"}"
 
 enum {
 	TAKEN = 'T',
@@ -44,8 +46,8 @@ enum {
 };
 
 /* install.sh writes "\n# pycni launcher: …\n", the plugin, the directory of the code and the interpreter here, each with
- * its NUL. The compiler must not use the text that is here before, hence volatile. */
-static const volatile char place[PLACE_BYTES] = "@pycni-launcher@";
+ * its NUL. The last four bytes stay NUL, so that each of four strings has an end. */
+static const char place[PLACE_BYTES + 4] = "@pycni-launcher@";
 
 static char *plugin, *tree, *python;
 static volatile sig_atomic_t connection; /* sig_atomic_t: the signal handler reads it */
@@ -55,11 +57,9 @@ static char *string_after(char *string) { return string + strlen(string) + 1; }
 /* Returns 0 if install.sh has not filled in the place. */
 static int read_place(void)
 {
-	static char text[PLACE_BYTES + 4]; /* the last four bytes stay NUL, so that each of four strings has an end */
+	volatile uintptr_t start = (uintptr_t)place; /* volatile: the compiler must not use the text that is here before */
 
-	for (size_t i = 0; i < PLACE_BYTES; i++)
-		text[i] = place[i];
-	plugin = string_after(text);
+	plugin = string_after((char *)start); /* iovec and execve want no const; nothing writes there */
 	tree = string_after(plugin);
 	python = string_after(tree);
 	return *plugin && *tree == '/' && *python == '/';
@@ -73,14 +73,18 @@ static void print(int descriptor, const char *text)
 }
 
 /* Prints the error object of the CNI specification and ends. */
-static _Noreturn void fail(int code, const char *message, char *details)
+static _Noreturn void fail(const char *code, const char *message, char *details)
 {
 	static char answer[2 * MAX_ERROR_BYTES];
+	const char *const parts[] = { "{\"cniVersion\": \"1.1.0\", \"code\": ", code, ", \"msg\": \"pycni ", plugin, message,
+				      "\", \"details\": \"", details, "\"}\n" };
+	char *end = answer;
 
 	for (char *c = details; *c; c++)
 		if (*c == '"' || *c == '\\')
 			*c = '\''; /* a JSON string would end there */
-	snprintf(answer, sizeof answer, JSON_ERROR "\n", code, plugin, message, details);
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+		end = stpcpy(end, parts[i]);
 	print(STDOUT_FILENO, answer);
 	_exit(1);
 }
@@ -97,16 +101,14 @@ static int connect_to_worker(void)
 	if (connection <= STDERR_FILENO)
 		return 0;
 	/* The socket does not block: if the queue for the workers is full, the interpreter is faster. */
-	if (connect(connection, (struct sockaddr *)&address, sizeof address))
-		return 0;
-	return !getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &listener, &length) && listener.uid == 0;
+	return !connect(connection, (struct sockaddr *)&address, sizeof address) &&
+	       !getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &listener, &length) && listener.uid == 0;
 }
 
 /* Returns 0 if the environment is too large for one message. */
 static int send_request(void)
 {
-	static char magic[] = MAGIC;
-	char *head[] = { magic, tree, plugin };
+	char magic[] = MAGIC, *head[] = { magic, tree, plugin };
 	struct iovec parts[MAX_PARTS]; /* the kernel gathers the strings, so nothing is copied or allocated here */
 	struct msghdr message = { .msg_iov = parts };
 
@@ -150,12 +152,10 @@ static void pass_on_signal(int number)
 static void pass_on_signals(void)
 {
 	static const int numbers[] = { SIGTERM, SIGINT, SIGHUP };
-	struct sigaction passing = { .sa_handler = pass_on_signal }, inherited;
 
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-		/* A signal that the caller ignores stays ignored, as nohup wants it. */
-		if (!sigaction(numbers[i], &passing, &inherited) && inherited.sa_handler == SIG_IGN)
-			sigaction(numbers[i], &inherited, NULL);
+		if (signal(numbers[i], pass_on_signal) == SIG_IGN)
+			signal(numbers[i], SIG_IGN); /* a signal that the caller ignores stays ignored, as nohup wants it */
 }
 
 static int send_go(int directory)
@@ -216,18 +216,19 @@ static void count_fall_back(void)
 
 static _Noreturn void execute_interpreter(void)
 {
-	char launcher[PLACE_BYTES + sizeof "/launcher"], details[MAX_ERROR_BYTES];
-	const char *verb = getenv("CNI_COMMAND"), *missing = launcher;
+	char launcher[PLACE_BYTES + sizeof "/launcher"], details[MAX_ERROR_BYTES], *missing = launcher, **verb = environ;
 
-	snprintf(launcher, sizeof launcher, "%s/launcher", tree);
+	stpcpy(stpcpy(launcher, tree), "/launcher");
 	/* Without the file the interpreter would end with a text that is no answer. */
 	if (!access(launcher, R_OK)) {
 		char flags[] = "-IS", *arguments[] = { python, flags, launcher, plugin, NULL };
 		execve(python, arguments, environ);
 		missing = python;
 	}
-	snprintf(details, sizeof details, "%s: %s (code %s)", missing, strerror(errno), tree);
-	fail(verb && !strcmp(verb, "STATUS") ? 50 : 999, " cannot start: run install.sh again", details);
+	stpcpy(stpcpy(stpcpy(stpcpy(stpcpy(stpcpy(details, missing), ": "), strerror(errno)), " (code "), tree), ")");
+	while (*verb && strcmp(*verb, "CNI_COMMAND=STATUS"))
+		verb++;
+	fail(*verb ? "50" : "999", " cannot start: run install.sh again", details);
 }
 
 int main(void)
@@ -241,7 +242,7 @@ int main(void)
 		int status = receive_byte(FOREVER);
 		if (status != NOTHING)
 			_exit(status);
-		fail(11, ": the worker of pycni-agent ended without an answer", advice);
+		fail("11", ": the worker of pycni-agent ended without an answer", advice);
 	}
 	count_fall_back();
 	execute_interpreter();

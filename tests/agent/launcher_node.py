@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,12 +16,18 @@ from tests.agent.fake_agent import SOCKET
 from tests.pretend import PATH, PATIENCE, TREE, Answer, PretendHost, read_line
 
 SOURCE = Path(TREE, "shared/launcher.c")
+BARE_SOURCE = Path(TREE, "shared/launcher_bare.h")
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-Wpedantic")
+WITHOUT_LIBC = " ".join(
+    re.findall(r'^without_libc\+?="(.*)"$', Path(TREE, "install.sh").read_text(), re.MULTILINE)
+).split()
 BUILDS = {
-    "static": ("-O2", "-static"),
-    "dynamic": ("-O2",),
-    "sanitized": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    **({"bare": WITHOUT_LIBC} if platform.machine() in ("x86_64", "aarch64") else {}),
+    "static": ["-O2", "-static"],
+    "dynamic": ["-O2"],
+    "sanitized": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
 }
+INSTALLED = next(iter(BUILDS))  # the build that install.sh makes on this machine
 MARKER, PLACE_BYTES = b"@pycni-launcher@", 4096
 CODE, INTERPRETER, RAN, FALLBACKS = "/run/code", "/run/interpreter", "/run/ran", "/run/pycni/fallbacks"
 STATUS = 7  # of the interpreter
@@ -41,7 +49,8 @@ def compile_launcher(directory: Path, build: str) -> Path:
     """
     program = directory / build
     text = SOURCE.read_text().replace("ANSWER_MILLISECONDS = 200,", f"ANSWER_MILLISECONDS = {ANSWER_MILLISECONDS},")
-    subprocess.run(["gcc", *WARNINGS, *BUILDS[build], "-o", program, "-x", "c", "-"], input=text, text=True, check=True)
+    command = ["gcc", *WARNINGS, *BUILDS[build], f"-iquote{SOURCE.parent}", "-o", str(program), "-x", "c", "-"]
+    subprocess.run(command, input=text, text=True, check=True)
     return program
 
 

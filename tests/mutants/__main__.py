@@ -26,6 +26,7 @@ ENVIRONMENTS = ".venv*"
 SECONDS = 600  # for the tests of one mutant; a mutant that makes them hang is noticed, too
 NOT_RUN = "not run"
 DEAD, ALIVE, BROKEN, INVALID = "dead", "ALIVE", "tests did not run", "no valid code"
+GCC = ("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only")
 FAULTS_OF_SYNTAX = "E9,F821,F823"  # ruff's codes: code that does not compile, names that do not exist
 
 
@@ -71,7 +72,9 @@ def is_valid(tree: Path, path: str) -> bool:
         ruff = str(tree / ".venv/bin/ruff")
         command = [ruff, "check", "--isolated", "--no-cache", "--quiet", "--select", FAULTS_OF_SYNTAX, path]
     elif path.endswith(".c"):
-        command = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", path]
+        command = [*GCC, path]
+    elif path.endswith("_bare.h"):
+        command = [*GCC, "-ffreestanding", path.replace("_bare.h", ".c")]  # which includes it then
     else:
         command = ["bash", "-n", path]
     return subprocess.run(command, cwd=tree, capture_output=True, check=False).returncode == 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-PATH = "shared/launcher.c"
-TESTS = "tests/agent/test_launcher.py -k static and"
+PATH, BARE = "shared/launcher.c", "shared/launcher_bare.h"
+TESTS = "tests/agent/test_launcher.py -k bare and"
 TABLE: tuple[Mutant, ...] = (
     Mutant(
-        PATH, "static const volatile char place", "static const char place",
-        "the compiler knows nothing of the names", f"{TESTS} status_is_passed_on",
+        PATH, "volatile uintptr_t start", "uintptr_t start",
+        "the compiler knows nothing of the names", "tests/agent/test_launcher.py -k number_of_system_calls and static",
     ),
     Mutant(
         PATH, "return *plugin && ", "return ",
@@ -60,7 +60,7 @@ TABLE: tuple[Mutant, ...] = (
         "SIGHUP is passed on, too", f"{TESTS} signal_is_passed_on",
     ),
     Mutant(
-        PATH, " && inherited.sa_handler == SIG_IGN)", " && 0)",
+        PATH, "if (signal(numbers[i], pass_on_signal) == SIG_IGN)", "if (signal(numbers[i], pass_on_signal) == SIG_ERR)",
         "an ignored signal stays ignored", f"{TESTS} ignored",
     ),
     Mutant(
@@ -116,7 +116,31 @@ TABLE: tuple[Mutant, ...] = (
         "an error object is JSON with any path", f"{TESTS} keeps_the_interpreter",
     ),
     Mutant(
-        PATH, 'strcmp(verb, "STATUS") ? 50 : 999', 'strcmp(verb, "STATUS") ? 999 : 999',
+        PATH, '*verb ? "50" : "999"', '*verb ? "999" : "999"',
         "STATUS says that the plugin is not available", f"{TESTS} keeps_the_interpreter",
+    ),
+    Mutant(
+        BARE, "if (result < 0)\n		last_error", "if (result > 0)\n		last_error",
+        "a failed call without libc has its error", f"{TESTS} keeps_the_interpreter",
+    ),
+    Mutant(
+        BARE, "#define END_HANDLER_FLAG 0x04000000", "#define END_HANDLER_FLAG 0",
+        "a signal's handler returns", f"{TESTS} signal_is_passed_on",
+    ),
+    Mutant(
+        BARE, "SA_RESTART | END_HANDLER_FLAG", "SA_RESETHAND | END_HANDLER_FLAG",
+        "each signal is passed on", f"{TESTS} signal_is_passed_on",
+    ),
+    Mutant(
+        BARE, "milliseconds < 0 ? NULL : &time", "&time",
+        "a long call is waited for", f"{TESTS} long_call",
+    ),
+    Mutant(
+        BARE, "(intptr_t)*stack + 2", "(intptr_t)*stack + 3",
+        "the whole environment is sent", f"{TESTS} whole_call",
+    ),
+    Mutant(
+        BARE, "		*--end = (char)('0' + number % 10);", "		*end = (char)('0' + number % 10);",
+        "an error without words has its number", "tests/agent/test_launcher.py -k words_of_errors",
     ),
 )  # fmt: skip
