@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-DEBOUNCE_SECONDS = 0.1  # events of one change arrive together
+DEBOUNCE_SECONDS = 0.3  # events of one change arrive together, those of a DEL even on a busy node
 SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 60.0  # of a pause
 
 
