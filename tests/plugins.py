@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 Keys = dict[str, Any]
 RANGES = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]
@@ -17,10 +20,16 @@ PORTS: list[Keys] = [
 
 @dataclass(frozen=True)
 class Sample:
-    """A plugin's keys, its type among them, and the plugins before it in a chain, which make its prevResult."""
+    """A plugin's keys, its type among them, and the plugins before it in a chain, which make its prevResult.
+
+    `links` are shell commands that create the host's links which the keys name. `needs` is the marker of the feature
+    that a kernel may lack (tests/kernel/features.py).
+    """
 
     keys: Keys
     before: tuple[Keys, ...] = ()
+    links: str = ":"
+    needs: str = ""
 
 
 SAMPLES: dict[str, Sample] = {
@@ -47,3 +56,13 @@ SAMPLES: dict[str, Sample] = {
         (BRIDGE,),
     ),
 }  # fmt: skip
+
+
+def params(names: Iterable[str] = SAMPLES) -> list[Any]:
+    """Return pytest's parameters for plugins, with the markers of the features that they need."""
+    return [marked(name, SAMPLES[name].needs) for name in names]
+
+
+def marked(parameter: str, needs: str) -> Any:
+    """Return pytest's parameter with the marker of the feature that it needs, if any."""
+    return pytest.param(parameter, marks=[getattr(pytest.mark, needs)] if needs else [])

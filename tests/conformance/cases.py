@@ -982,7 +982,6 @@ def hand_over_cases() -> dict[str, list[Step]]:
     return cases
 
 
-VLAN = "ip link add probe type bridge vlan_filtering 1"
 VLAN_CASES = {
     "bridge/vlan": life(br(vlan=7)),
     "bridge/vlan without ipam": [add(no_ipam(vlan=7)), delete(no_ipam(vlan=7))],
@@ -1009,4 +1008,4 @@ GROUPS = {
     "hand-over": hand_over_cases,
 }
 CASES = tuple(Case(f"{group}/{name}", steps) for group, make in GROUPS.items() for name, steps in make().items())
-CASES += tuple(Case(name, steps, needs=VLAN) for name, steps in VLAN_CASES.items())
+CASES += tuple(Case(name, steps, needs="kernel_vlan") for name, steps in VLAN_CASES.items())
