@@ -57,6 +57,8 @@ NFT_MESSAGES: Messages = {
         nftsocket.nft_set_elem_list_msg, ("NFT_MSG_NEWSETELEM", "NFT_MSG_GETSETELEM", "NFT_MSG_DELSETELEM"),
     ),
 }  # fmt: skip
+# The IFLA_INFO_DATA of links that a plugin makes on top of another link: few calls need it.
+KINDS = ("macvlan", "ipvlan", "vlan", "vrf")
 CONNTRACK_MESSAGES: Messages = {
     "conntrack": (nfctsocket.nfct_msg, ("IPCTNL_MSG_CT_NEW", "IPCTNL_MSG_CT_GET", "IPCTNL_MSG_CT_DELETE")),
 }
@@ -71,6 +73,8 @@ SPOKEN = frozenset(
     IFLA_BR_NF_CALL_IPTABLES IFLA_BR_NF_CALL_IP6TABLES
     IFLA_BRPORT_STATE IFLA_BRPORT_MODE IFLA_BRPORT_ISOLATED IFLA_BRIDGE_VLAN_INFO
     IFA_ADDRESS IFA_LOCAL IFA_BROADCAST IFA_FLAGS
+    IFLA_MACVLAN_MODE IFLA_MACVLAN_BC_QUEUE_LEN IFLA_IPVLAN_MODE IFLA_IPVLAN_FLAGS IFLA_VLAN_ID IFLA_VLAN_FLAGS
+    IFLA_VRF_TABLE
     RTA_DST RTA_OIF RTA_GATEWAY RTA_PREFSRC RTA_MULTIPATH RTA_PRIORITY RTA_METRICS RTA_TABLE RTAX_MTU RTAX_ADVMSS
 
     TCA_KIND TCA_OPTIONS TCA_TBF_PARMS TCA_TBF_RATE64 TCA_TBF_BURST TCA_U32_CLASSID TCA_U32_SEL TCA_U32_ACT
@@ -158,14 +162,15 @@ TC_BY_HAND = {
     # linux/if_ether.h
     "ETH_P_ALL": 3, "ETH_P_IP": 0x0800, "ETH_P_IPV6": 0x86DD,
 }  # fmt: skip
+_info_data = ifinfmsg.ifinfmsg.ifinfo.data_map
 ATTRIBUTES_BY_HAND = {
     # linux/pkt_sched.h: rates beyond 32 bits, and the burst in bytes
     sched_tbf.options: ((4, "TCA_TBF_RATE64", "uint64"), (6, "TCA_TBF_BURST", "uint32")),
     # linux/if_link.h: struct br_boolopt_multi, bits and which of them to set; the limit of learned MACs (Linux 6.8)
-    ifinfmsg.ifinfmsg.ifinfo.data_map["bridge"]: (
-        (46, "IFLA_BR_MULTI_BOOLOPT", "hex"),
-        (49, "IFLA_BR_FDB_MAX_LEARNED", "uint32"),
-    ),
+    _info_data["bridge"]: ((46, "IFLA_BR_MULTI_BOOLOPT", "hex"), (49, "IFLA_BR_FDB_MAX_LEARNED", "uint32")),
+    # the same: the packets that wait for broadcast (Linux 5.12); the flags private and vepa
+    _info_data["macvlan"]: ((7, "IFLA_MACVLAN_BC_QUEUE_LEN", "uint32"),),
+    _info_data["ipvlan"]: ((2, "IFLA_IPVLAN_FLAGS", "uint16"),),
 }
 ROUTE_BY_HAND = {
     # linux/if_bridge.h: the place of a bit
@@ -353,6 +358,8 @@ def _conntrack_constants() -> dict[str, int]:
 
 
 def _dict(name: str, annotation: str, rows: list[str]) -> str:
+    if not rows:
+        return f"{name}: {annotation} = {{}}"
     lines, line = [], "   "
     for row in rows:
         if len(line) + len(row) + 2 > LINE_WIDTH:
@@ -362,10 +369,12 @@ def _dict(name: str, annotation: str, rows: list[str]) -> str:
     return "\n".join([f"{name}: {annotation} = {{", *lines, line, "}"])
 
 
-def _text(messages: Messages, constants: dict[str, int]) -> str:
+def _text(messages: Messages, constants: dict[str, int], kinds: tuple[str, ...] = ()) -> str:
     tables = Tables()
     for name, (message, _) in messages.items():
         tables.add(name, message)
+    for kind in kinds:
+        tables.add(f"info_data/{kind}", _info_data[kind])
     parts = [
         '"""Netlink numbers and layouts, generated from pyroute2: `python -m shared.build.wire_tables`."""',
         "# ruff: noqa\n# fmt: off\nfrom __future__ import annotations",
@@ -380,7 +389,7 @@ def _text(messages: Messages, constants: dict[str, int]) -> str:
         rows = [f'"{attribute}": ({number}, "{kind}")' for attribute, (number, kind) in attributes.items()]
         variable = f"_{name.replace('/', '_')}"
         kind = "dict[str, tuple[int, str]]"
-        parts.append(_dict(variable, kind, rows) if rows else f"{variable}: {kind} = {{}}")
+        parts.append(_dict(variable, kind, rows))
         parts.append(f'STRUCTURES["{name}"] = ({names!r}, "{layout}", {variable})'.replace("'", '"'))
     return "\n\n".join(parts) + "\n"
 
@@ -389,6 +398,7 @@ def generate() -> dict[str, str]:
     """Return the generated files: path in the tree, and text."""
     return {
         "shared/net/wire.py": _text(ROUTE_MESSAGES, _route_constants()),
+        "shared/net/kinds_wire.py": _text({}, {}, KINDS),
         "shared/net/tc_wire.py": _text(TC_MESSAGES, _tc_constants()),
         "shared/nft/wire.py": _text(NFT_MESSAGES, _nft_constants()),
         "shared/nft/conntrack_wire.py": _text(CONNTRACK_MESSAGES, _conntrack_constants()),
