@@ -16,6 +16,11 @@ PORTS: list[Keys] = [
     {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
     {"hostPort": 8081, "containerPort": 81, "protocol": "udp"},
 ]
+# a link of the host with an address, and its other end in place of a LAN
+UP0 = (
+    "ip link add up0 type veth peer name up0p; ip address add 10.7.0.250/24 dev up0;"
+    " ip address add fd00:7::fa/64 dev up0 nodad; ip link set up0 up; ip link set up0p up"
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ SAMPLES: dict[str, Sample] = {
     "firewall": Sample({"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"}, (BRIDGE,)),
     "host-local": Sample({"type": "host-local", "ipam": IPAM}),
     "loopback": Sample({"type": "loopback"}),
+    "macvlan": Sample({"type": "macvlan", "master": "up0", "hostAccess": True, "ipam": IPAM}, links=UP0),
     "portmap": Sample(
         {"type": "portmap", "conditionsV4": ["!", "-i", "x"], "runtimeConfig": {"portMappings": PORTS}}, (BRIDGE,)
     ),

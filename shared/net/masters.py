@@ -8,7 +8,7 @@ from shared.net import links
 from shared.net.addresses import FAMILIES
 from shared.net.messages import next_hops
 from shared.net.routes import RT_TABLE_MAIN
-from shared.net.wire import IFF_LOOPBACK, IFF_UP, RTM_GETLINK, RTM_GETROUTE, RTN_UNICAST
+from shared.net.wire import IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP, RTM_GETLINK, RTM_GETROUTE, RTN_UNICAST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,6 +80,21 @@ def require_up(master: Message) -> None:
     if not master["flags"] & IFF_UP:
         name = master["IFLA_IFNAME"]
         raise InternalError(f'"master": link {name} is down, so that nothing would pass', f"ip link set {name} up")
+
+
+def problems(host: Netlink, wanted: str, master: Message | None) -> list[str]:
+    """Return CHECK's problems of the master. `master` is the one that the pod's link has now, None without a link.
+
+    A master that was renamed serves on. `wanted` is its name in the configuration, empty for none.
+    """
+    named = links.get(host, wanted) if wanted else None
+    if master is None:
+        return [f"master {wanted} is missing"] if wanted and named is None else []
+    if named is not None and named["index"] != master["index"]:
+        return [f"the pod's link is on {master['IFLA_IFNAME']}, not on {wanted}"]
+    if not master["flags"] & IFF_UP:
+        return [f"master {master['IFLA_IFNAME']} is down"]
+    return [] if master["flags"] & IFF_LOWER_UP else [f"master {master['IFLA_IFNAME']} has no carrier"]
 
 
 def objection(netlink: Netlink, master: Message, kind: str) -> str:

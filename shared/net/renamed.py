@@ -16,7 +16,8 @@ def former_owners(owner: Owner, pod_netns: Netns | None) -> list[Owner]:
     """Return the owner under each former name that the network had when the pod's interface was created.
 
     A container has an interface name only once, so another network's attachment with this name is the same attachment.
-    The former name is in the alias of the host link, which a pod cannot change. A deleted pod has no link any more.
+    The former name is in the alias of the host link, which a pod cannot change. A deleted pod has no link any more. The
+    alias of a link in the pod counts as well (shared/net/sublinks.py): with a forged one, a pod loses its own address.
     """
     if pod_netns is None or pod_netns.is_own or liveness.is_link(owner.host_link):
         return []
@@ -24,7 +25,12 @@ def former_owners(owner: Owner, pod_netns: Netns | None) -> list[Owner]:
         host = Netlink()
     except OSError:  # without netlink sockets the host has no such links
         return []
+    with pod_netns:
+        inside = links.get(Netlink(), owner.ifname)
     found = []
+    made_for = parse_alias(inside.get("IFLA_IFALIAS", "")) if inside else None
+    if made_for and made_for[1:] == (owner.container_id, owner.ifname):
+        found.append(Owner(*made_for))
     for link in host.dump(RTM_GETLINK):
         made_for = parse_alias(link.get("IFLA_IFALIAS", ""))
         if made_for and made_for[1:] == (owner.container_id, owner.ifname) and links.kind(link) == "veth":

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import config, delegate
-from shared.cni.config import boolean, choice, field, integer, invalid, mac, obj, section
+from shared.cni.config import boolean, choice, field, integer, invalid, link_name, mac, obj, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable
 from shared.cni.ip import Address, Prefix
 from shared.cni.plugin import (
@@ -111,6 +111,17 @@ class MacKeys(config.Config):
 
     args: Args | None = field(section(Args), None, "see args.cni")
     runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
+
+
+class MasterKeys(config.Config):
+    """The keys of a plugin whose link is made on another one, its master."""
+
+    master: str = field(
+        link_name, "",
+        "link that the pod's one is made on; by default, in a list the first suitable interface of the result before,"
+        " else that of the default route with the lowest metric",
+    )  # fmt: skip
+    linkInContainer: bool = field(boolean, False, "the master is a link of the pod")
 
 
 class Attachment:
@@ -231,7 +242,7 @@ class Attachment:
         from shared.net import verify
 
         call = self.call
-        previous = previous_result(call) or Result()
+        previous = self.previous()
         pod_netns = netns.open_netns(call.netns)
         host = Netlink()
         with pod_netns:
@@ -255,6 +266,10 @@ class Attachment:
             look = lambda: rules.problems(owner, own, self.exempt)  # noqa: E731
             parts.append((look, lambda: rules.add(Undo(), owner, own, self.exempt, replace=False)))
         return f"{call.network} {call.ifname} is not as it was made", parts
+
+    def previous(self) -> Result:
+        """Return the result that CHECK and a repair compare the attachment with."""
+        return previous_result(self.call) or Result()
 
     def status(self, look: Callable[[], list[str]], *trials: tuple[str, Callable[[], object]]) -> None:
         """Serve STATUS: raise PluginNotAvailable if an ADD could not succeed.
@@ -281,6 +296,7 @@ def _wanted_mac(call: Call, keys: MacKeys) -> tuple[str, str]:
         "runtimeConfig.mac": keys.runtimeConfig and keys.runtimeConfig.mac,
         "args.cni.mac": keys.args and keys.args.cni and keys.args.cni.mac,
         "CNI_ARGS MAC": call.args(EnvironmentArgs).MAC,
+        "mac": getattr(keys, "mac", ""),
     }
     return next(((key, wanted) for key, wanted in asked.items() if wanted), ("", ""))
 
@@ -353,21 +369,28 @@ def _former_owners(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     return filters.of_other_networks(own, tables)
 
 
-def collect(call: Call, is_left_behind: IsLeftBehind) -> None:
+def collect(
+    call: Call, is_left_behind: IsLeftBehind | None, *more: Callable[[AbstractSet[tuple[str, str]]], object]
+) -> None:
     """Serve GC: remove links, packet filters and leases of this network's attachments that are not valid any more.
 
     `is_left_behind(link, network, names)` returns True for a link of the host to delete; `names` are the host links of
-    the valid attachments.
+    the valid attachments. It is None for a plugin without links there. Each of `more` gets the valid attachments,
+    (container id, ifname).
     """
     valid = valid_attachments(call)
-    names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
     steps.begin("del")
-    host = Netlink()
     run_all(
-        lambda: links.delete_all(host, lambda link: is_left_behind(link, call.network, names)),
+        *([lambda: _collect_links(call.network, valid, is_left_behind)] if is_left_behind else []),
+        *(lambda one=one: one(valid) for one in more),
         lambda: _collect_filters(call.network, valid),
         lambda: _collect_leases(call),
     )
+
+
+def _collect_links(network: str, valid: AbstractSet[tuple[str, str]], is_left_behind: IsLeftBehind) -> None:
+    names = {Owner(network, container_id, ifname).host_link for container_id, ifname in valid}
+    links.delete_all(Netlink(), lambda link: is_left_behind(link, network, names))
 
 
 def _collect_leases(call: Call) -> None:
