@@ -48,12 +48,17 @@ SAMPLES: dict[str, Sample] = {
     "bridge": Sample(BRIDGE),
     "firewall": Sample({"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"}, (BRIDGE,)),
     "host-local": Sample({"type": "host-local", "ipam": IPAM}),
+    # of a link of its own, which can serve no macvlan beside
+    "ipvlan": Sample(
+        {"type": "ipvlan", "master": "up1", "ipam": IPAM}, links=UP0.replace("up0", "up1"), needs="kernel_ipvlan"
+    ),
     "loopback": Sample({"type": "loopback"}),
     "macvlan": Sample({"type": "macvlan", "master": "up0", "hostAccess": True, "ipam": IPAM}, links=UP0),
     "portmap": Sample(
         {"type": "portmap", "conditionsV4": ["!", "-i", "x"], "runtimeConfig": {"portMappings": PORTS}}, (BRIDGE,)
     ),
     "ptp": Sample({"type": "ptp", "mtu": 1400, "ipam": IPAM | {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
+    "vlan": Sample({"type": "vlan", "master": "up0", "vlanId": 100, "ipam": IPAM}, links=UP0, needs="kernel_8021q"),
     "tuning": Sample(
         {
             "type": "tuning", "mac": "02:00:00:00:00:09", "mtu": 1400, "promisc": True,
@@ -62,6 +67,11 @@ SAMPLES: dict[str, Sample] = {
         (BRIDGE,),
     ),
 }  # fmt: skip
+
+
+def links(samples: Iterable[Sample]) -> str:
+    """Return shell commands that create the links of the host for several samples, some of which share them."""
+    return "\n".join(dict.fromkeys(sample.links for sample in samples))
 
 
 def params(names: Iterable[str] = SAMPLES) -> list[Any]:

@@ -148,7 +148,7 @@ class Attachment:
             self.dns = dns_from_json(keys.dns)
         except ValueError as error:
             raise invalid("dns", keys.dns, str(error)) from None
-        self.mac_key, self.mac = _wanted_mac(call, keys) if isinstance(keys, MacKeys) else ("", "")
+        self.mac_key, self.mac = wanted_mac(call, keys) if isinstance(keys, MacKeys) else ("", "")
 
     @property
     def own_mac(self) -> str:
@@ -169,8 +169,11 @@ class Attachment:
         is_gateway: bool = False,
         has_default_routes: bool = False,
         keep: AbstractSet[str] = frozenset(),
+        given: Result | None = None,
     ) -> Result:
         """Have the IPAM plugin assign addresses. Return a result with them, its routes and DNS settings.
+
+        Without an IPAM plugin, the result is `given`, empty by default.
 
         `interface` is the place of the pod's interface among the result's, which the caller fills in. If `is_gateway`,
         an address without a gateway gets the first one of its network. If `has_default_routes`, each family without a
@@ -180,7 +183,7 @@ class Attachment:
         replaces itself (names of shared/pod/filters.py, besides masquerading).
         Raises InternalError if the IPAM plugin returns no address.
         """
-        result = delegate.add(self.call, undo) if self.ipam else Result()
+        result = delegate.add(self.call, undo) if self.ipam else given or Result()
         self._remove_former_filters(result, keep)
         if self.ipam and not result.ips:
             raise InternalError(f"IPAM plugin {self.ipam} returned missing IP config")
@@ -290,7 +293,7 @@ class Attachment:
             delegate.forward(self.call)
 
 
-def _wanted_mac(call: Call, keys: MacKeys) -> tuple[str, str]:
+def wanted_mac(call: Call, keys: MacKeys) -> tuple[str, str]:
     """Return the first key that demands a MAC, and the MAC; two empty texts if none does."""
     asked: dict[str, Any] = {
         "runtimeConfig.mac": keys.runtimeConfig and keys.runtimeConfig.mac,

@@ -1,4 +1,4 @@
-"""Find the master of a pod's link (macvlan, ipvlan, vlan), and make the link on it.
+"""Find the master of a pod's link (macvlan, ipvlan, vlan), make the link on it, and serve the verbs of such plugins.
 
 The kernel refuses a master that serves links of another kind. These are often in another pod: its error does not tell.
 """
@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import errno
 
+from shared import steps
+from shared.cni import delegate
 from shared.cni.errors import InternalError
-from shared.cni.plugin import previous_result
-from shared.net import links, masters, sublinks, uppers
+from shared.cni.plugin import failure, previous_result
+from shared.net import links, masters, sublinks, sysctl, uppers
 from shared.net.netlink import Netlink, NetlinkError
 from shared.net.wire import IFF_LOWER_UP
+from shared.pod import attachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.cni.call import Call
+    from shared.cni.plugin import Part
+    from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
     from shared.net.uppers import IsWanted, Upper
@@ -74,3 +82,58 @@ class Master:
     def has_carrier(self) -> bool:
         """Return True if the master had carrier: only then the pod's link gets it."""
         return bool(self.link["flags"] & IFF_LOWER_UP)
+
+
+def check(pod: Attachment, kind: str, find_differences: Callable[[Message], list[str]]) -> None:
+    """Serve CHECK: raise InternalError with all differences from the state that ADD left.
+
+    `find_differences(link)` returns those of the pod's link that the plugin knows.
+    """
+
+    def find_parts(host: Netlink, pod_netns: Netns, link: Message | None, _previous: Result) -> list[Part]:
+        if link is None or links.kind(link) != kind:
+            return []
+        netlink = host
+        if pod.keys.linkInContainer:
+            with pod_netns:
+                netlink = Netlink()
+        master = links.by_index(netlink, link.get("IFLA_LINK", 0))
+        return [(lambda: find_differences(link) + masters.problems(netlink, pod.keys.master, master), None)]
+
+    pod.check(kind, find_parts)
+
+
+def delete(call: Call, kind: str) -> None:
+    """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist."""
+    attachment.delete(
+        call, lambda _host, owner, pod_netns: sublinks.remove(owner, pod_netns, kind),
+        lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, kind),
+    )  # fmt: skip
+
+
+def collect(call: Call, kind: str) -> None:
+    """Serve GC: remove what this network's attachments that are not valid any more have left."""
+    unlink = lambda owner, pod_netns: sublinks.remove(owner, pod_netns, kind)  # noqa: E731
+    attachment.collect(call, None, lambda valid: sublinks.collect(call.network, kind, valid, unlink))
+
+
+def status(pod: Attachment, kind: str) -> None:
+    """Serve STATUS: raise PluginNotAvailable if an ADD could not succeed, or nothing would pass."""
+
+    def look() -> list[str]:
+        from shared.net import readiness
+
+        steps.begin("link")
+        sysctl.require_visible()
+        found = failure(lambda: sublinks.require_kind(kind))
+        if not pod.keys.linkInContainer:
+            found += failure(lambda: _require_usable(pod))
+        return found + (readiness.ipv6(pod.keys.mtu) if readiness.has_ipv6(delegate.networks(pod.call)) else [])
+
+    pod.status(look)
+
+
+def _require_usable(pod: Attachment) -> None:
+    master = masters.find(Netlink(), pod.keys.master, previous_result(pod.call))
+    masters.require_mtu(master, pod.keys.mtu)
+    masters.require_up(master)

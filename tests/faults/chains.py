@@ -129,6 +129,8 @@ class Attachments:
                 found.append(keys | {"runtimeConfig": {"portMappings": ports}})
             elif "mac" in keys:
                 found.append(keys | {"mac": f"02:00:00:00:{shift >> 8:02x}:{shift & 255:02x}"})
+            elif "vlanId" in keys:  # which one pod can have
+                found.append(keys | {"vlanId": keys["vlanId"] + 1})
             else:
                 found.append(keys)
         return found

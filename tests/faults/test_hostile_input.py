@@ -13,7 +13,7 @@ from tests.faults import batch, hostile_calls, hostile_documents, hostile_keys
 from tests.faults.batch import Call, Outcome
 from tests.faults.hostile_cases import EVERY, Case
 from tests.kernel.features import has
-from tests.plugins import SAMPLES
+from tests.plugins import SAMPLES, links
 from tests.pretend import PATIENCE, PretendHost
 
 CODES = {*range(1, 9), 11, 50, 51, 999}
@@ -37,7 +37,7 @@ def test_every_case_is_answered_and_touches_nothing(host: PretendHost) -> None:
     table = [*hostile_documents.cases(), *hostile_keys.cases(), *hostile_calls.cases()]
     batch.make_pods(host, 2)
     host.run("sh", "-c", MAKE_HOSTILE_PATHS, sys.executable)
-    host.run("sh", "-ec", "\n".join(sample.links for sample in SAMPLES.values()))
+    host.run("sh", "-ec", links(SAMPLES.values()))
     lacking = {name for name, sample in SAMPLES.items() if not has(sample.needs)}
     for plugin, config in EVERY.items():  # the things that stay for good exist before: the bridge, addresses of lo
         if plugin in lacking:
