@@ -70,7 +70,8 @@ def add(call: Call, undo: Undo) -> Result:
 def _require_same_mode(pod: Attachment, below: Master) -> None:
     """Raise InvalidConfig if the master's other links have another mode or flag: a new link would change theirs."""
     # the kernel makes a link on an ipvlan on the link below that one
-    own = uppers.Upper(below.link, "") if links.kind(below.link) == KIND else None
+    path = below.pod_netns.path if below.in_pod else ""
+    own = uppers.Upper(below.link, path) if links.kind(below.link) == KIND else None
     other = own or below.find_upper(lambda _, link: links.kind(link) == KIND)
     if other is None:
         return
@@ -101,7 +102,7 @@ def _route_through_link(result: Result) -> None:
 
 def _configure(pod_netns: Netns, ifname: str, result: Result, below: Master) -> Message:
     """Give the link its addresses and routes. Raise InternalError that names the pod that has one of the addresses."""
-    own = {ip.address.address for ip in result.ips}
+    own = [ip.address.address for ip in result.ips]
 
     def configure() -> Message:
         with pod_netns:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tests.conformance.compare import Case, Step
@@ -996,6 +997,61 @@ VLAN_CASES = {
     "hand-over/vlan": [add(c), check(c, by=1), add(c, pod="b", by=1), delete(c, by=1), delete(c, pod="b")],
 }
 
+UPLINK = "ip link add up0 type veth peer name up0p; ip link set up0 up; ip link set up0p up; "
+
+
+def _sublink_cases(plugin: str, keys: Config, mistakes: Config) -> dict[str, list[Step]]:
+    """Return cases of a plugin whose link is on up0: both families, some versions, mistakes, masters that go."""
+
+    def on_up0(*sets: Any, **more: Any) -> dict[str, Any]:
+        return net(plugin, **{"master": "up0", "ipam": pool(*(sets or (V4, V6))), **keys, **more})
+
+    def played(steps: list[Step]) -> list[Step]:
+        return [replace(steps[0], before=UPLINK + steps[0].before), *steps[1:]]
+
+    one = on_up0()
+    cases: dict[str, list[Step]] = {
+        "version 0.4.0": life(on_up0(cniVersion="0.4.0")),
+        "version 1.0.0": life(on_up0()),
+        "mtu": life(on_up0(mtu=1400)),
+        "DEL twice": [add(one), delete(one), delete(one)],
+        "DEL netns gone": [add(one), delete(one, before="drop a")],
+        "CHECK link down": [add(one), check(one, fails=True, before="pod a ip link set eth0 down")],
+        "ADD IPAM missing": refused(on_up0(ipam={"type": "absent"})),
+        **{f"invalid: {name}": refused(on_up0(**more)) for name, more in mistakes.items()},
+    }
+    return {name: played(steps) for name, steps in cases.items()}
+
+
+def vlan_cases() -> dict[str, list[Step]]:
+    """vlan: a life in some versions, mistakes, a VLAN in use."""
+    mistakes = {
+        "vlanId 4095": {"vlanId": 4095},
+        "mtu above the master's": {"mtu": 1501},
+        "no such master": {"master": "none"},
+    }
+    cases = _sublink_cases("vlan", {"vlanId": 100}, mistakes)
+    one = net("vlan", master="up0", vlanId=100, ipam=pool(V4))
+    return cases | {"VLAN in use": [add(one, before=UPLINK), add(one, pod="b", fails=True)]}
+
+
+def ipvlan_cases() -> dict[str, list[Step]]:
+    """ipvlan: a life in some versions and each mode, mistakes, a chain."""
+    mistakes = {"mode": {"mode": "l4"}, "no such master": {"master": "none"}}
+    cases = _sublink_cases("ipvlan", {}, mistakes)
+    routed = {mode: net("ipvlan", master="up0", mode=mode, ipam=pool(V4)) for mode in ("l3", "l3s")}
+    given = {"cniVersion": "1.0.0", "interfaces": [{"name": "up0"}], "ips": [{"address": "10.1.0.9/24"}]}
+    chained = net("ipvlan", prevResult=given)
+    return (
+        cases
+        | {
+            f"mode {mode}": [add(config, before=UPLINK), check(config), delete(config)]
+            for mode, config in routed.items()
+        }
+        | {"chained": [add(chained, before=UPLINK), delete(chained)]}
+    )
+
+
 GROUPS = {
     "loopback": loopback_cases,
     "host-local": host_local_cases,
@@ -1005,7 +1061,14 @@ GROUPS = {
     "tuning": tuning_cases,
     "bandwidth": bandwidth_cases,
     "ptp": ptp_cases,
+    "ipvlan": ipvlan_cases,
+    "vlan": vlan_cases,
     "hand-over": hand_over_cases,
 }
-CASES = tuple(Case(f"{group}/{name}", steps) for group, make in GROUPS.items() for name, steps in make().items())
+NEEDS = {"ipvlan": "kernel_ipvlan", "vlan": "kernel_8021q"}
+CASES = tuple(
+    Case(f"{group}/{name}", steps, needs=NEEDS.get(group, ""))
+    for group, make in GROUPS.items()
+    for name, steps in make().items()
+)
 CASES += tuple(Case(name, steps, needs="kernel_vlan") for name, steps in VLAN_CASES.items())

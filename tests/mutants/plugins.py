@@ -6,6 +6,34 @@ from tests.mutants.mutant import Mutant
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
+        "plugins/vlan.py", "if not pod.keys.master and previous_result(call) is None:", "if False:",
+        "vlan needs a master, and takes none by itself", "tests/system/test_vlan.py -k cannot_be_used",
+    ),
+    Mutant(
+        "plugins/vlan.py", ', "IFLA_VLAN_FLAGS": LOOSE}', "}", "routes survive the master's fall",
+        "tests/system/test_vlan.py -k falls",
+    ),
+    Mutant(
+        "shared/net/uppers.py", "        if monotonic() >= deadline:", "        if True:",
+        "ADD waits for the VLAN of a dead pod", "tests/system/test_vlan.py -k vlan_that_is_in_use",
+    ),
+    Mutant(
+        "plugins/ipvlan.py", "        _require_same_mode(pod, below)\n", "", "a pod keeps its mode when the next one wants another",
+        "tests/system/test_ipvlan.py -k one_mode",
+    ),
+    Mutant(
+        "plugins/ipvlan.py", "    if mac:\n", "    if False:\n", "ipvlan refuses a MAC",
+        "tests/system/test_ipvlan.py -k cannot_be_used",
+    ),
+    Mutant(
+        "plugins/ipvlan.py", "        _route_through_link(result)\n", "        pass\n", "modes l3 and l3s have no gateways",
+        "tests/system/test_ipvlan.py -k host_routes",
+    ),
+    Mutant(
+        "shared/pod/master.py", "        other = self.find_upper(lambda _, link: masters", "        other = (lambda _: None)(lambda _, link: masters",
+        "a busy master's other link is named, in whichever pod", "tests/system/test_ipvlan.py -k serves_other",
+    ),
+    Mutant(
         "shared/net/pod_sysctls.py", "if path in HOST_WIDE:", "if path in ():", "sysctls of the host are refused",
         "tests/system/test_tuning.py -k refused",
     ),

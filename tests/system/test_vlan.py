@@ -138,7 +138,7 @@ def test_a_vlan_in_a_namespace_that_has_only_processes(node: Node) -> None:
 
 
 @pytest.mark.parametrize(("keys", "words"), [
-    ({"master": ...}, '"master" is required'),
+    ({"master": ...}, '"master" is required, unless'),
     ({"master": ""}, '"master" is required'),
     ({"master": "none"}, '"master": "none" is not a link of this host'),
     ({"vlanId": 4095}, '"vlanId": 4095'),
