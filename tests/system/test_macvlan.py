@@ -87,8 +87,13 @@ def test_macs(node: Node) -> None:
     """The key before none, CNI_ARGS before the key, the runtime before both; without one the same each time."""
     key, run = {"mac": "02:00:00:00:00:01"}, {"runtimeConfig": {"mac": "02:00:00:00:00:03"}}
     assert node.add("a", key)["interfaces"][0]["mac"] == "02:00:00:00:00:01"
-    assert node.add("b", key, args="IgnoreUnknown=1;MAC=02:00:00:00:00:02")["interfaces"][0]["mac"] == "02:00:00:00:00:02"
-    assert node.add("c", {**key, **run}, args="IgnoreUnknown=1;MAC=02:00:00:00:00:02")["interfaces"][0]["mac"] == "02:00:00:00:00:03"
+    assert (
+        node.add("b", key, args="IgnoreUnknown=1;MAC=02:00:00:00:00:02")["interfaces"][0]["mac"] == "02:00:00:00:00:02"
+    )
+    assert (
+        node.add("c", {**key, **run}, args="IgnoreUnknown=1;MAC=02:00:00:00:00:02")["interfaces"][0]["mac"]
+        == "02:00:00:00:00:03"
+    )
     first = node.add("d")["interfaces"]
     node.delete("d")
     assert node.add("d")["interfaces"] == first
@@ -172,7 +177,11 @@ def test_a_configuration_that_cannot_be_used(node: Node, keys: dict[str, Any], w
 
 def test_a_master_that_is_in_use(node: Node) -> None:
     """The error names the bridge, or says why the link is no master."""
-    node.host.run("sh", "-ec", "ip link add br0 type bridge; ip link add up1 master br0 type veth peer name x1; ip link set up1 up")
+    node.host.run(
+        "sh",
+        "-ec",
+        "ip link add br0 type bridge; ip link add up1 master br0 type veth peer name x1; ip link set up1 up",
+    )
     node.refused("a", 999, '"master": link up1 is a port of br0, of kind bridge', master="up1")
     node.refused("a", 999, '"master": link lo is not an Ethernet link', master="lo")
 
