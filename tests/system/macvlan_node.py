@@ -20,7 +20,7 @@ ip netns exec lan sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad'
 ip link set up0 up
 ip -n lan link set lo up
 ip -n lan link set eth0 up
-while ! ip link show up0 | grep -q 'state UP'; do sleep 0.05; done
+until ip link show up0 | grep -q 'state UP' && ip -n lan link show eth0 | grep -q 'state UP'; do sleep 0.05; done
 """
 
 
