@@ -46,6 +46,7 @@ SAMPLES: dict[str, Sample] = {
         (BRIDGE,),
     ),
     "bridge": Sample(BRIDGE),
+    "dummy": Sample({"type": "dummy", "ipam": IPAM}, needs="kernel_dummy"),
     "firewall": Sample({"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"}, (BRIDGE,)),
     "host-local": Sample({"type": "host-local", "ipam": IPAM}),
     # of a link of its own, which can serve no macvlan beside

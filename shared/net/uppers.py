@@ -50,12 +50,17 @@ def find(below: Message, home: int, near: str, is_wanted: IsWanted) -> Upper | N
     identity = posix.fstat(home).st_ino
 
     def look(netlink: Netlink, inode: int) -> Message | None:
-        found = [link for link in netlink.dump(RTM_GETLINK) if link.get("IFLA_LINK") == below["index"]]
+        own = below["index"] if inode == identity else 0  # elsewhere, another link may have this index
+        found = [
+            link
+            for link in netlink.dump(RTM_GETLINK)
+            if link.get("IFLA_LINK") == below["index"] and link["index"] != own
+        ]
         if not found:
             return None
         # the kernel gives the other namespace its number here, at the latest when it shows a link that leads there
         number = None if inode == identity else (netlink.get(RTM_GETNSID, {"NETNSA_FD": home}) or {}).get("NETNSA_NSID")
-        on_it = (link for link in found if link.get("IFLA_LINK_NETNSID") == number and link["index"] != below["index"])
+        on_it = (link for link in found if link.get("IFLA_LINK_NETNSID") == number)
         return next((link for link in on_it if is_wanted(netlink, link)), None)
 
     own = posix.stat(netns.OWN).st_ino

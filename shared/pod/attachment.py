@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import config, delegate
-from shared.cni.config import boolean, choice, field, integer, invalid, link_name, mac, obj, section
+from shared.cni.config import boolean, choice, field, integer, invalid, mac, obj, section, unset_link_name
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable
 from shared.cni.ip import Address, Prefix
 from shared.cni.plugin import (
@@ -117,7 +117,7 @@ class MasterKeys(config.Config):
     """The keys of a plugin whose link is made on another one, its master."""
 
     master: str = field(
-        link_name, "",
+        unset_link_name, "",
         "link that the pod's one is made on; by default, in a list the first suitable interface of the result before,"
         " else that of the default route with the lowest metric",
     )  # fmt: skip

@@ -861,6 +861,67 @@ def ptp_cases() -> dict[str, list[Step]]:
     }
 
 
+UP0 = "ip link add up0 type veth peer name up0p; ip link set up0 up; ip link set up0p up"
+
+
+def macvlan_cases() -> dict[str, list[Step]]:
+    """macvlan: both families, every version, modes, MACs, masters that cannot be used, lost pieces."""
+
+    def on(*sets: Any, **keys: Any) -> dict[str, Any]:
+        return {**net("macvlan", master="up0", ipam=pool(*(sets or (V4, V6)))), **keys}
+
+    def life_on(config: dict[str, Any], **keys: Any) -> list[Step]:
+        first, *others = life(config, **keys)
+        return [replace(first, before=UP0), *others]
+
+    def failing(config: dict[str, Any]) -> list[Step]:
+        return [add(config, before=UP0, fails=True)]
+
+    dual = on()
+    default = {key: value for key, value in dual.items() if key != "master"}
+    route = f"{UP0}; ip address add 10.5.0.1/24 dev up0; ip route add default via 10.5.0.2"
+    losses = {
+        "link down": "pod a ip link set eth0 down",
+        "link gone": "pod a ip link del eth0",
+        "address": "pod a ip addr del 10.1.0.2/24 dev eth0",
+    }
+    mistakes: dict[str, dict[str, Any]] = {
+        "mode unknown": {"mode": "source"}, "mtu above the master's": {"mtu": 9000}, "mtu negative": {"mtu": -1},
+        "mtu that is text": {"mtu": "1400"}, "master missing": {"master": "none"},
+        "mac that is none": {"mac": "zz"}, "ipam plugin missing": {"ipam": {"type": "absent"}},
+    }  # fmt: skip
+    return {
+        **{f"version {v}": life_on(on(cniVersion=v)) for v in VERSIONS},
+        "VERSION": [version("macvlan", {"cniVersion": "1.0.0"})],
+        "IPv4 only": life_on(on(V4)),
+        "IPv6 only": life_on(on(V6)),
+        "routes": life_on(on(ipam=pool(V4, V6, routes=[{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]))),
+        "no ipam": [add(c := on(ipam={}), before=UP0), delete(c)],
+        **{f"mode {mode}": life_on(on(mode=mode)) for mode in ("", "bridge", "private", "vepa", "passthru")},
+        "mtu": life_on(on(mtu=1400)),
+        "mac": life_on(on(mac=MAC)),
+        "CNI_ARGS MAC over mac": life_on(on(mac=MAC), args=f"IgnoreUnknown=1;MAC={MAC2}"),
+        "runtimeConfig.mac over both": life_on(
+            on(mac=MAC, runtimeConfig={"mac": MAC3}), args=f"IgnoreUnknown=1;MAC={MAC2}"
+        ),
+        "master of the default route": [add(default, before=route), check(default), delete(default)],
+        "no default route": [add(default, before=UP0, fails=True)],
+        "master lo": [add(on(master="lo"), fails=True)],
+        "dns": life_on(on(dns={"nameservers": ["10.1.0.1"], "search": ["example.org"]})),
+        "several pods": [add(dual, before=UP0), add(dual, pod="b"), check(dual), delete(dual), check(dual, pod="b")],
+        "kubelet": life_on(dual, args=K8S),
+        "ADD twice": [add(dual, before=UP0), add(dual, fails=True)],
+        "ADD netns gone": [add(dual, before=f"{UP0}; drop a", fails=True)],
+        "DEL twice": [add(dual, before=UP0), delete(dual), delete(dual)],
+        "DEL of nothing": [delete(dual, before=UP0)],
+        "DEL netns gone": [add(dual, before=UP0), delete(dual, before="drop a")],
+        "DEL netns empty": [add(dual, before=UP0), delete(dual, pod="", id="c-a")],
+        "DEL master gone": [add(dual, before=UP0), delete(dual, before="ip link del up0", fails=True)],
+        **{f"CHECK {one}": [add(dual, before=UP0), check(dual, fails=True, before=losses[one])] for one in losses},
+        **{f"invalid: {name}": failing({**dual, **keys}) for name, keys in mistakes.items()},
+    }
+
+
 def hand_over_cases() -> dict[str, list[Step]]:
     """Return the cases in which one suite begins and the other takes over on the same bridge and store.
 
@@ -1061,6 +1122,7 @@ GROUPS = {
     "tuning": tuning_cases,
     "bandwidth": bandwidth_cases,
     "ptp": ptp_cases,
+    "macvlan": macvlan_cases,
     "ipvlan": ipvlan_cases,
     "vlan": vlan_cases,
     "hand-over": hand_over_cases,

@@ -365,4 +365,48 @@ TABLE: tuple[Mutant, ...] = (
         "shared/pod/gateway.py", "            if ip.address.length < ip.address.address.bits:\n", "            if True:\n",
         "an address without a network gets no route to itself", "tests/system/test_ptp.py -k without_a_network",
     ),
+    Mutant(
+        "plugins/macvlan.py", 'choice(*MODES),\n        "bridge"', 'choice(*MODES),\n        "vepa"',
+        "pods on one master reach each other by default", "tests/system/test_macvlan.py -k packets_pass",
+    ),
+    Mutant(
+        "plugins/macvlan.py", "        host_access.remove(Netlink(), owner, access)\n", "        pass\n",
+        "DEL removes the host's access", "tests/system/test_macvlan.py -k host_reaches",
+    ),
+    Mutant(
+        "plugins/macvlan.py", "    announce_pod()\n", "",
+        "neighbours learn that an address went to another pod", "tests/system/test_macvlan.py -k another_pod",
+    ),
+    Mutant(
+        "shared/net/host_access.py", '        if not _has_routes(host, link["index"]):\n', "        if True:\n",
+        "the host's link stays for the other pods", "tests/system/test_macvlan.py -k host_reaches",
+    ),
+    Mutant(
+        "shared/net/host_access.py", '_remove_request(link["index"], route.dst, _metric(owner))', '_remove_request(link["index"], route.dst)',
+        "a late DEL leaves the route of the address's next pod", "tests/system/test_macvlan.py -k dead_pod",
+    ),
+    Mutant(
+        "shared/net/host_access.py", "        copies = _copies(had) if has_ipv6 else []\n", "        copies: list[Prefix] = []\n",
+        "pods reach the host's IPv6 addresses", "tests/system/test_macvlan.py -k host_reaches",
+    ),
+    Mutant(
+        "shared/net/sublinks.py", "    if links.get(inside, owner.ifname) is not None:\n", "    if False:\n",
+        "a second ADD leaves the first one's note", "tests/system/test_macvlan.py -k adding_twice",
+    ),
+    Mutant(
+        "shared/net/sublinks.py", "    if not is_found:\n", "    if False:\n",
+        "DEL finds the link without the namespace", "tests/system/test_macvlan.py -k 'test_delete and empty'",
+    ),
+    Mutant(
+        "shared/net/sublinks.py", "    return links.kind(link) == kind and any(marks)", "    return links.kind(link) == kind",
+        "DEL leaves another attachment's link", "tests/system/test_macvlan.py -k others_alone",
+    ),
+    Mutant(
+        "shared/net/masters.py", "    return min(bests, key=lambda one: one[0])[1]", "    return bests[0][1] or bests[1][1]",
+        "the default route with the lowest metric names the master", "tests/system/test_macvlan.py -k default_route",
+    ),
+    Mutant(
+        "plugins/dummy.py", "    if not pod.ipam:\n", "    if False:\n",
+        "ipam is required", "tests/system/test_dummy.py -k without_ipam",
+    ),
 )  # fmt: skip

@@ -16,13 +16,12 @@ ip address add 10.1.0.1/24 dev up0
 ip address add fd00:1::1/64 dev up0 nodad
 ip -n lan address add 10.1.0.254/24 dev eth0
 ip -n lan address add fd00:1::fe/64 dev eth0 nodad
+ip netns exec lan sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad'
 ip link set up0 up
 ip -n lan link set lo up
 ip -n lan link set eth0 up
-while ! ip link show up0 | grep -q 'state UP'; do sleep 0.05; done
+until ip link show up0 | grep -q 'state UP' && ip -n lan link show eth0 | grep -q 'state UP'; do sleep 0.05; done
 """
-# The first addresses of both ranges are those of the node, the last ones those of the machine in the LAN.
-IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
 
 
 class Node(nodes.Node):
