@@ -28,7 +28,7 @@ FLAGS = {"bridge": 0, "private": 1, "vepa": 2}  # IPVLAN_F_* in linux/if_link.h
 LOCK = "/run/cni/ipvlan"
 
 
-class Config(attachment.Keys, attachment.MasterKeys):
+class Config(attachment.Keys, master.MasterKeys):
     """ipvlan's keys."""
 
     mode: str = field(choice(*MODES), "l2", "l2: the pod's frames pass; l3, l3s: the host routes its packets")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -10,10 +11,13 @@ import pytest
 from tests.node import V4, V6, host_local, sysctl
 from tests.pretend import until
 from tests.system.macvlan_node import Node
+from tests.system.router import SEND
 
 ROUTES = [{"dst": "0.0.0.0/0", "gw": "10.1.0.254"}, {"dst": "::/0", "gw": "fd00:1::fe"}]
 LAN = ("10.1.0.254", "fd00:1::fe")
 HOST = ("10.1.0.1", "fd00:1::1")
+
+REPEAT = "".join(f"    {line}\n" for line in [*SEND.strip().splitlines(), "time.sleep(0.5)"])
 
 
 def test_the_pod_gets_its_own_link(node: Node) -> None:
@@ -439,6 +443,26 @@ def test_ipv6_that_is_impossible(node: Node) -> None:
     node.refused("a", 999, "its MTU is 1000 bytes and IPv6 needs 1280", mtu=1000)
     assert node.call("STATUS", "", mtu=1000).code == 50
     node.add("b", mtu=1000, ipam=host_local(V4))
+
+
+def test_addresses_by_router_advertisements(node: Node) -> None:
+    """slaac: ADD waits for them and returns them, beside those of IPAM; without a router it says so, and leaves nothing."""
+    router = ("ip", "netns", "exec", "lan", sys.executable, "-c", f"import time\nwhile True:\n{REPEAT}", "1800", "1800")
+    node.host.popen(*router)
+    for pod, keys in (("a", {"slaac": True}), ("b", {"slaac": True, "ipam": ...})):
+        result = node.add(pod, keys)
+        (by_router,) = [ip["address"] for ip in result["ips"] if ip["address"].startswith("2001:db8:1:")]
+        assert len(result["ips"]) == (3 if pod == "a" else 1)
+        assert by_router.endswith("/64")
+        assert "2001:db8:1::/64" in {route["dst"] for route in node.host.ip("-6", "route", netns=pod)}
+        assert node.check(pod, keys) == ""
+    assert "2001:db8:1::/64" not in {route["dst"] for route in node.host.ip("-6", "route", netns=node_of(node, "c"))}
+
+
+def node_of(node: Node, pod: str) -> str:
+    """Attach a pod that refuses router advertisements; return its name."""
+    node.add(pod)
+    return pod
 
 
 @pytest.mark.row(21)
