@@ -10,6 +10,7 @@ import pytest
 
 from tests.node import V4, V6, host_local, sysctl
 from tests.pretend import until
+from tests.system import pod_network
 from tests.system.macvlan_node import Node
 from tests.system.router import SEND
 
@@ -494,3 +495,32 @@ def test_the_references_pod_of_another_container(node: Node, reference_bin: str,
     result["interfaces"][0]["mac"] = "02:00:00:00:00:55"
     node.delete("b", keys, netns="/run/netns/a", **({"prevResult": result} if is_known else {}))
     assert node.names("a") == ["lo", "eth0"]
+
+
+def test_cnitool_knows_it(node: Node) -> None:
+    """validate has no complaint, show draws pods at their master in each form, doctor finds nothing."""
+    plugin = {key: value for key, value in node.config.items() if key not in ("cniVersion", "name")}
+    tool = pod_network.Node(node.host)
+    tool.configure({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]})
+    tool.attach("web1", "web")
+    node.add("other", name="elsewhere", ipam=host_local("10.1.0.128/25"))
+    assert tool.cnitool("validate", "--bin-dir", node.host.bin_dir).stdout == ""
+    shown = tool.show()
+    (master,) = shown["masters"]
+    assert master["name"] == "up0" and shown["unlinked"] == shown["unbridged"] == []
+    pods = {port["pod"]["network"]: port for port in master["ports"]}
+    assert (pods["pods"]["kind"], pods["pods"]["pod"]["name"]) == ("macvlan", "web")
+    assert pods["pods"]["pod"]["addresses"] == ["10.1.0.2/24", "fd00:1::2/64"]
+    assert pods["elsewhere"]["pod"]["containerID"] == "other"
+    tree = tool.cnitool("show").stdout
+    assert "master" in tree and "pods/web1/eth0" in tree and "up0" in tree
+    assert "master up0" in (drawn := picture(tool)) and "macvlan → eth0" in drawn
+    assert "master0 ---" in tool.cnitool("show", "--mermaid").stdout
+    node.host.run("ip", "-n", "web1", "link", "set", "lo", "up")
+    healthy = tool.cnitool("doctor", "--bin-dir", node.host.bin_dir, check=False)
+    assert healthy.returncode == 0 and "0 errors, 0 warnings" in healthy.stdout, healthy.stdout
+
+
+def picture(tool: pod_network.Node) -> str:
+    tool.cnitool("show", "--svg", "/run/network.svg")
+    return (tool.host.root / "run/network.svg").read_text()
