@@ -221,7 +221,7 @@ def test_a_collection_and_a_status(node: Node) -> None:
 @needed
 @pytest.mark.parametrize("first", ["ours", "reference"])
 def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
-    """Each suite deletes what the other has made."""
+    """Each suite deletes the other's link."""
     other = {"bin_dir": reference_bin, "cniVersion": "1.0.0"}
     one, two = ({}, other) if first == "ours" else (other, {})
     node.add("a", **one)
