@@ -97,7 +97,8 @@ def test_a_master_that_falls_is_renamed_or_moves(node: Node) -> None:
     node.host.run("ip", "netns", "add", "away")
     node.host.run("ip", "link", "set", "up9", "netns", "away")
     node.host.run("ip", "-n", "away", "link", "set", "up9", "up")
-    assert node.reaches("a") and "up0" in node.check("a")
+    until(lambda: node.reaches("a"))
+    assert node.check("a") == "master up0 is missing"
     node.delete("a")
     assert node.is_clean() and node.names("a") == ["lo"]
 
