@@ -7,15 +7,13 @@ from shared.cni.config import invalid
 from shared.cni.plugin import failure
 from shared.net import netns, sublinks, sysctl
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside
+from shared.pod import attachment, inside, master
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.cni.call import Call
     from shared.cni.result import Result
-    from shared.net.netns import Netns
-    from shared.net.owner import Owner
     from shared.undo import Undo
 
 KIND = "dummy"
@@ -55,19 +53,12 @@ def check(call: Call) -> None:
 
 def delete(call: Call) -> None:
     """Remove the pod's link, then release the addresses."""
-    attachment.delete(
-        call, lambda _host, owner, pod_netns: sublinks.remove(owner, pod_netns, KIND),
-        lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, KIND),
-    )  # fmt: skip
+    master.delete(call, KIND)
 
 
 def gc(call: Call) -> None:
-    """Remove the remains of this network's attachments that are not valid any more."""
-
-    def remove(owner: Owner, pod_netns: Netns | None) -> bool:
-        return sublinks.remove(owner, pod_netns, KIND)
-
-    attachment.collect(call, None, lambda valid: sublinks.collect(call.network, KIND, valid, remove))
+    """Remove what this network's attachments that are not valid any more have left."""
+    master.collect(call, KIND)
 
 
 def status(call: Call) -> None:

@@ -27,7 +27,7 @@ MODES = {"l2": 0, "l3": 1, "l3s": 2}  # enum ipvlan_mode in linux/if_link.h
 FLAGS = {"bridge": 0, "private": 1, "vepa": 2}  # IPVLAN_F_* in linux/if_link.h
 
 
-class Config(attachment.Keys, attachment.MasterKeys):
+class Config(attachment.Keys, master.MasterKeys):
     """ipvlan's keys."""
 
     mode: str = field(choice(*MODES), "l2", "l2: the pod's frames pass; l3, l3s: the host routes its packets")

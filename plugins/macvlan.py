@@ -5,16 +5,13 @@ from __future__ import annotations
 import errno
 
 from shared import steps
-from shared.cni import delegate
 from shared.cni.config import boolean, choice, field, integer, invalid, mac
 from shared.cni.errors import InternalError
-from shared.cni.plugin import failure, previous_result
+from shared.cni.plugin import previous_result
 from shared.cni.result import IP
-from shared.net import links, masters, netns, placements, sublinks, sysctl
+from shared.net import links, netns, placements, sublinks, sysctl
 from shared.net.netlink import Netlink, NetlinkError
-from shared.net.wire import IFF_LOWER_UP
-from shared.pod import attachment, inside
-from shared.pod.master import Master
+from shared.pod import attachment, inside, master
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +29,7 @@ KIND = "macvlan"
 MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}  # MACVLAN_MODE_* in linux/if_link.h
 
 
-class Config(attachment.MasterKeys, attachment.Keys, attachment.MacKeys):
+class Config(master.MasterKeys, attachment.Keys, attachment.MacKeys):
     """macvlan's keys."""
 
     mode: str = field(
@@ -84,51 +81,56 @@ def add(call: Call, undo: Undo) -> Result:
     host = Netlink()
     before = previous_result(call)
     steps.begin("link")
-    master = Master(host, pod, pod_netns)
+    below = master.Master(host, pod, pod_netns)
     data = {"IFLA_MACVLAN_MODE": MODES[keys.mode]}
     if keys.bcqueuelen:
         data["IFLA_MACVLAN_BC_QUEUE_LEN"] = keys.bcqueuelen
-    _make(undo, pod, master, data)
+    _make(undo, pod, below, data)
     result = pod.assign(undo, interface=0)
     steps.begin("pod")
-    link, announce_pod = _configure(pod, pod_netns, master.link, result)
+    link, announce_pod = _configure(pod, pod_netns, below, result)
     if keys.hostAccess:
-        _give_host_access(host, undo, pod, pod_netns, master.link, result)
+        from shared.net import host_access
+
+        steps.begin("host access")
+        own = [ip.address.address for ip in result.ips]
+        host_access.give_noted(host, undo, pod.owner, pod_netns, below.link, own)
     announce_pod()
     steps.begin("result")
     result.interfaces = [attachment.interface(link, call.netns)]
     return result.after(before) if before else result
 
 
-def _make(undo: Undo, pod: Attachment, master: Master, data: Message) -> None:
+def _make(undo: Undo, pod: Attachment, below: master.Master, data: Message) -> None:
     """Create the pod's link. In mode passthru it has its master's MAC, unless the configuration demands one."""
     try:
-        master.make(undo, KIND, data, mac=pod.mac if pod.keys.mode == "passthru" else pod.own_mac)
+        below.make(undo, KIND, data, mac=pod.mac if pod.keys.mode == "passthru" else pod.own_mac)
     except NetlinkError as error:
-        other = master.find_upper(lambda _, link: links.kind(link) == KIND) if error.errno == errno.EINVAL else None
+        other = below.find_upper(lambda _, link: links.kind(link) == KIND) if error.errno == errno.EINVAL else None
         if other is None:
             raise
         raise InternalError(
-            f'"mode": {pod.keys.mode} is impossible on {master.name}, which has {other}: a link of mode passthru must'
+            f'"mode": {pod.keys.mode} is impossible on {below.name}, which has {other}: a link of mode passthru must'
             " be the only one", str(error),
         ) from None  # fmt: skip
 
 
 def _configure(
-    pod: Attachment, pod_netns: Netns, master: Message, result: Result
+    pod: Attachment, pod_netns: Netns, below: master.Master, result: Result
 ) -> tuple[Message, Callable[[], None]]:
     """Configure the pod's end. Wait for addresses by router advertisements if the configuration demands them."""
     keys = pod.keys
     try:
         link, announce_pod = inside.configure(
-            pod_netns, pod.owner.ifname, result, dad=keys.enabledad, has_carrier=bool(master["flags"] & IFF_LOWER_UP),
+            pod_netns, pod.owner.ifname, result, dad=keys.enabledad, has_carrier=below.has_carrier,
             advertisements=True if keys.slaac else False if pod.ipam else None,
         )  # fmt: skip
     except NetlinkError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        name = master["IFLA_IFNAME"]
-        raise invalid(pod.mac_key or "mac", pod.own_mac, f"is the MAC of {name} or of another link on it") from None
+        raise invalid(
+            pod.mac_key or "mac", pod.own_mac, f"is the MAC of {below.name} or of another link on it"
+        ) from None
     if keys.slaac:
         from shared.net import slaac
 
@@ -136,98 +138,56 @@ def _configure(
     return link, announce_pod
 
 
-def _give_host_access(
-    host: Netlink, undo: Undo, pod: Attachment, pod_netns: Netns, master: Message, result: Result
-) -> None:
-    from shared.net import host_access
-
-    steps.begin("host access")
-    own = [ip.address.address for ip in result.ips]
-    noted = host_access.noted(master, own)
-    placements.write(pod.owner, KIND, pod_netns, **noted)
-    undo.push("remove host access", lambda: host_access.remove(host, pod.owner, noted[host_access.KEY]))
-    host_access.give(host, pod.owner, master, own)
-
-
 def check(call: Call) -> None:
     """Raise InternalError with all differences from the state that ADD left."""
     pod = Attachment(call)
-    pod.check(KIND, lambda host, _netns, *there: _find_parts(pod, host, *there))
+    pod.check(KIND, lambda *there: _find_parts(pod, *there))
 
 
 def repair(call: Call) -> list[str]:
     """Make again the host's access to the pod, if CHECK would miss it. Return CHECK's texts."""
     pod = Attachment(call)
-    return pod.repair(KIND, lambda host, _netns, *there: _find_parts(pod, host, *there))
+    return pod.repair(KIND, lambda *there: _find_parts(pod, *there))
 
 
-def _find_parts(pod: Attachment, host: Netlink, link: Message | None, previous: Result) -> list[Part]:
+def _find_parts(pod: Attachment, host: Netlink, pod_netns: Netns, link: Message | None, previous: Result) -> list[Part]:
     """Return the master and the mode, which only an ADD can change, and the host's access."""
-    from shared.net import verify
-
     keys = pod.keys
-    master = links.by_index(host, link["IFLA_LINK"]) if link and not keys.linkInContainer else None
+    names = {number: mode for mode, number in MODES.items()}
 
-    def compare_master() -> list[str]:
-        wanted = {number: mode for mode, number in MODES.items()}
-        mode = wanted.get(sublinks.read_data(link).get("IFLA_MACVLAN_MODE", 0), "unknown") if link else keys.mode
-        problems = [] if mode == keys.mode else [f"link {pod.owner.ifname} has mode {mode}, not {keys.mode}"]
-        if keys.linkInContainer:
-            return problems
-        return problems + masters.problems(host, keys.master, master)
+    def compare_mode(link: Message) -> list[str]:
+        mode = names.get(sublinks.read_data(link).get("IFLA_MACVLAN_MODE", 0), "unknown")
+        return [] if mode == keys.mode else [f"link {pod.owner.ifname} has mode {mode}, not {keys.mode}"]
 
-    parts: list[Part] = [(compare_master, None)]
-    if keys.hostAccess and master is not None:
-        from shared.net import host_access
+    parts = master.find_parts(pod, KIND, compare_mode, host, pod_netns, link)
+    below = links.by_index(host, link.get("IFLA_LINK", 0)) if link and keys.hostAccess else None
+    if below is not None:
+        from shared.net import host_access, verify
 
         own = [ip.address.address for ip in verify.own_ips(previous, pod.call)]
-        look = lambda: host_access.problems(host, pod.owner, master, own)  # noqa: E731
-        parts.append((look, lambda: host_access.give(host, pod.owner, master, own)))
+        look = lambda: host_access.problems(host, pod.owner, below, own)  # noqa: E731
+        parts.append((look, lambda: host_access.give(host, pod.owner, below, own)))
     return parts
 
 
 def delete(call: Call) -> None:
-    """Remove the pod's link and the host's access to it, then release the addresses. The master need not exist."""
-    attachment.delete(
-        call, lambda _host, owner, pod_netns: _unlink(owner, pod_netns),
-        lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, KIND),
-    )  # fmt: skip
+    """Remove the pod's link and the host's access to it, then release the addresses."""
+    master.delete(call, KIND, _unlink)
 
 
-def _unlink(owner: Owner, pod_netns: Netns | None) -> bool:
-    """Remove the host's access, then the pod's link and the note of both. Return True if there was a link."""
-    access = placements.read(owner).get("hostAccess")
-    if access is not None:
+def _unlink(owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
+    if "hostAccess" in placements.read(owner):
         from shared.net import host_access
 
-        host_access.remove(Netlink(), owner, access)
-    return sublinks.remove(owner, pod_netns, KIND)
+        host_access.remove(Netlink(), owner)
+    return sublinks.remove(owner, pod_netns, kind)
 
 
 def gc(call: Call) -> None:
-    """Remove the remains of this network's attachments that are not valid any more."""
-    attachment.collect(call, None, lambda valid: sublinks.collect(call.network, KIND, valid, _unlink))
+    """Remove what this network's attachments that are not valid any more have left."""
+    master.collect(call, KIND, _unlink)
 
 
 def status(call: Call) -> None:
     """Raise PluginNotAvailable if an ADD could not succeed, or nothing would pass."""
-    pod = Attachment(call)
-
-    def look() -> list[str]:
-        from shared.net import readiness
-
-        steps.begin("link")
-        sysctl.require_visible()
-        found = failure(lambda: sublinks.require_kind(KIND))
-        if not pod.keys.linkInContainer:
-            found += failure(lambda: _require_master(pod))
-        return found + (readiness.ipv6(pod.keys.mtu) if readiness.has_ipv6(delegate.networks(call)) else [])
-
-    pod.status(look)
-
-
-def _require_master(pod: Attachment) -> None:
-    host = Netlink()
-    master = masters.find(host, pod.keys.master, None)
-    masters.require_mtu(master, pod.keys.mtu)
-    masters.require_up(master)
+    master.status(Attachment(call), KIND)

@@ -27,7 +27,7 @@ VLAN_FLAG_LOOSE_BINDING = 4  # linux/if_vlan.h
 LOOSE = {"flags": VLAN_FLAG_LOOSE_BINDING, "mask": VLAN_FLAG_LOOSE_BINDING}
 
 
-class Config(attachment.Keys, attachment.MasterKeys):
+class Config(attachment.Keys, master.MasterKeys):
     """vlan's keys."""
 
     vlanId: int = field(integer(0, 4094), 0, "VLAN; 0: frames with a priority tag, which belong to no VLAN")

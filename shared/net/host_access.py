@@ -32,20 +32,32 @@ from shared.net.wire import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
     from shared.net.netlink import Message
+    from shared.net.netns import Netns
     from shared.net.owner import Owner
+    from shared.undo import Undo
 
+KIND = "macvlan"
 KEY = "hostAccess"  # of a note: the link, and the pod's addresses
 MODE_BRIDGE = 4  # MACVLAN_MODE_BRIDGE in linux/if_link.h
 PREFIX = "hostmv-"  # of the link's name; the master's index follows
 
 
+def give_noted(
+    host: Netlink, undo: Undo, owner: Owner, pod_netns: Netns, master: Message, own: Sequence[Address]
+) -> None:
+    """Note the link and the pod's addresses for `remove`, and `give` access to them. Undo removes it."""
+    access = {"link": _name(master), "addresses": [str(address) for address in own]}
+    placements.write(owner, KIND, pod_netns, **{KEY: access})
+    undo.push("remove host access", lambda: remove(host, owner))
+    give(host, owner, master, own)
+
+
 def give(host: Netlink, owner: Owner, master: Message, own: Sequence[Address]) -> None:
     """Create the master's link on the host if it does not exist, and its routes to the pod's addresses.
 
-    The attachment's note must have `noted(master, own)`, so that `remove` finds them. Return when packets can pass.
+    Return when packets can pass.
     """
     has_ipv6 = any(address.version == 6 for address in own)
     with rules_lock.hold(placements.DIRECTORY):
@@ -61,11 +73,6 @@ def give(host: Netlink, owner: Owner, master: Message, own: Sequence[Address]) -
     if has_ipv6:
         wait.link_local_settled(host, index)
         wait.addresses_local(host, index, [one.address for one in copies])
-
-
-def noted(master: Message, own: Sequence[Address]) -> dict[str, Any]:
-    """Return the keys of a note with the link and the addresses, for `remove`."""
-    return {KEY: {"link": _name(master), "addresses": [str(address) for address in own]}}
 
 
 def _name(master: Message) -> str:
@@ -85,7 +92,7 @@ def _ensure_link(host: Netlink, master: Message, *, ipv6: bool) -> Message:
         host.request(
             RTM_NEWLINK,
             {"IFLA_IFNAME": name, "IFLA_LINK": master["index"], "IFLA_ADDRESS": mac,
-             "IFLA_LINKINFO": {"IFLA_INFO_KIND": "macvlan", "IFLA_INFO_DATA": data}},
+             "IFLA_LINKINFO": {"IFLA_INFO_KIND": KIND, "IFLA_INFO_DATA": data}},
             NLM_F_CREATE | NLM_F_EXCL,
         )  # fmt: skip
         link = links.require(host, name)
@@ -149,14 +156,15 @@ def _remove_request(index: int, dst: Prefix, metric: int = 0) -> Request:
     return Request(RTM_DELROUTE, body, tolerate=(errno.ESRCH,))
 
 
-def remove(host: Netlink, owner: Owner, access: object) -> None:
-    """Remove the attachment's routes, and the link with the last ones. `access` is the note's KEY, of any form."""
+def remove(host: Netlink, owner: Owner) -> None:
+    """Remove the routes in the attachment's note, and the link with the last ones."""
+    access = placements.read(owner).get(KEY)
     name = access.get("link") if isinstance(access, dict) else None
     if not isinstance(name, str) or not name.startswith(PREFIX):
         return
     with rules_lock.hold(placements.DIRECTORY, only_removes=True):
         link = links.get(host, name)
-        if link is None or links.kind(link) != "macvlan":
+        if link is None or links.kind(link) != KIND:
             return
         listed = access["addresses"] if isinstance(access, dict) else []
         own = _routes(owner, [Address.parse(one) for one in listed])

@@ -22,17 +22,15 @@ def former_owners(owner: Owner, pod_netns: Netns | None) -> list[Owner]:
     if pod_netns is None or pod_netns.is_own or liveness.is_link(owner.host_link):
         return []
     try:
+        with pod_netns:
+            inside = links.get(Netlink(), owner.ifname)
         host = Netlink()
     except OSError:  # without netlink sockets the host has no such links
         return []
-    with pod_netns:
-        inside = links.get(Netlink(), owner.ifname)
+    ends = [link for link in host.dump(RTM_GETLINK) if links.kind(link) == "veth"]
     found = []
-    made_for = parse_alias(inside.get("IFLA_IFALIAS", "")) if inside else None
-    if made_for and made_for[1:] == (owner.container_id, owner.ifname):
-        found.append(Owner(*made_for))
-    for link in host.dump(RTM_GETLINK):
+    for link in [*ends, inside] if inside else ends:
         made_for = parse_alias(link.get("IFLA_IFALIAS", ""))
-        if made_for and made_for[1:] == (owner.container_id, owner.ifname) and links.kind(link) == "veth":
+        if made_for and made_for[1:] == (owner.container_id, owner.ifname):
             found.append(Owner(*made_for))
     return [one for one in found if one.network != owner.network]

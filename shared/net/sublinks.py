@@ -180,11 +180,11 @@ def remove_foreign(call: Call, owner: Owner, pod_netns: Netns | None, kind: str)
 
 
 def collect(
-    network: str, kind: str, valid: AbstractSet[tuple[str, str]], unlink: Callable[[Owner, Netns | None], object]
+    network: str, kind: str, valid: AbstractSet[tuple[str, str]], unlink: Callable[[Owner, Netns | None, str], object]
 ) -> None:
     """Serve GC: call `unlink` for the network's attachments that are not in `valid`, (container id, ifname)."""
     left = placements.left_behind(network, kind, valid)
-    run_all(*(lambda owner=owner: unlink(owner, None) for owner in left))
+    run_all(*(lambda owner=owner: unlink(owner, None, kind) for owner in left))
 
 
 def require_kind(kind: str) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import config, delegate
-from shared.cni.config import boolean, choice, field, integer, invalid, mac, obj, section, unset_link_name
+from shared.cni.config import boolean, choice, field, integer, invalid, mac, obj, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable
 from shared.cni.ip import Address, Prefix
 from shared.cni.plugin import (
@@ -111,17 +111,6 @@ class MacKeys(config.Config):
 
     args: Args | None = field(section(Args), None, "see args.cni")
     runtimeConfig: RuntimeConfig | None = field(section(RuntimeConfig), None, "see runtimeConfig")
-
-
-class MasterKeys(config.Config):
-    """The keys of a plugin whose link is made on another one, its master."""
-
-    master: str = field(
-        unset_link_name, "",
-        "link that the pod's one is made on; by default, in a list the first suitable interface of the result before,"
-        " else that of the default route with the lowest metric",
-    )  # fmt: skip
-    linkInContainer: bool = field(boolean, False, "the master is a link of the pod")
 
 
 class Attachment:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from shared.net import addresses, announce, links, routes, sysctl, wait
-from shared.net.netlink import Netlink, NetlinkError
+from shared.net.netlink import Netlink, NetlinkError, Request
 from shared.net.wire import IFF_UP
 
 TYPE_CHECKING = False
@@ -44,12 +44,7 @@ def configure(
         has_ipv6 = any(address.version == 6 for address in own)
         _set_ipv6_sysctls(ifname, has_addresses=bool(own), has_ipv6=has_ipv6, dad=dad or bool(advertisements))
         given = [addresses.add_request(index, ip.address, dad=dad, tolerate=(errno.EEXIST,)) for ip in result.ips]
-        try:
-            inside.batch([*given, links.flags_request(index, IFF_UP, IFF_UP)])
-        except NetlinkError:
-            if has_ipv6:
-                _explain_ipv6(link)
-            raise
+        _bring_up(inside, link, given, has_ipv6=has_ipv6)
         if dad and has_ipv6:
             wait.addresses_settled(inside, index)
         if before_routes:
@@ -64,11 +59,16 @@ def configure(
     return link, announce_pod
 
 
-def _explain_ipv6(link: Message) -> None:
-    """Raise InternalError if the link can have no IPv6 addresses: the kernel only says EINVAL."""
-    from shared.net import readiness
+def _bring_up(inside: Netlink, link: Message, given: list[Request], *, has_ipv6: bool) -> None:
+    """Give the link its addresses, and bring it up. Say why it can have no IPv6: the kernel only says EINVAL."""
+    try:
+        inside.batch([*given, links.flags_request(link["index"], IFF_UP, IFF_UP)])
+    except NetlinkError:
+        if has_ipv6:
+            from shared.net import readiness
 
-    readiness.require_ipv6(link["IFLA_MTU"], None)
+            readiness.require_ipv6(link["IFLA_MTU"], None)
+        raise
 
 
 def _set_advertisements(ifname: str, *, accepted: bool) -> None:

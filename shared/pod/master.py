@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 
 from shared import steps
-from shared.cni import delegate
+from shared.cni import config, delegate
+from shared.cni.config import boolean, field, unset_link_name
 from shared.cni.errors import InternalError
 from shared.cni.plugin import failure, previous_result
 from shared.net import links, masters, sublinks, sysctl, uppers
@@ -22,12 +23,25 @@ if TYPE_CHECKING:
 
     from shared.cni.call import Call
     from shared.cni.plugin import Part
-    from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
+    from shared.net.owner import Owner
     from shared.net.uppers import IsWanted, Upper
     from shared.pod.attachment import Attachment
     from shared.undo import Undo
+
+    Unlink = Callable[[Owner, "Netns | None", str], bool]  # returns True if there was a link
+
+
+class MasterKeys(config.Config):
+    """The keys of a plugin whose link is made on another one, its master."""
+
+    master: str = field(
+        unset_link_name, "",
+        "link that the pod's one is made on; by default, in a list the first suitable interface of the result before,"
+        " else that of the default route with the lowest metric",
+    )  # fmt: skip
+    linkInContainer: bool = field(boolean, False, "the master is a link of the pod")
 
 
 class Master:
@@ -84,36 +98,48 @@ class Master:
         return bool(self.link["flags"] & IFF_LOWER_UP)
 
 
-def check(pod: Attachment, kind: str, find_differences: Callable[[Message], list[str]]) -> None:
-    """Serve CHECK: raise InternalError with all differences from the state that ADD left.
+def find_parts(
+    pod: Attachment, kind: str, find_differences: Callable[[Message], list[str]], host: Netlink, pod_netns: Netns,
+    link: Message | None,
+) -> list[Part]:  # fmt: skip
+    """Return the part of CHECK that the plugin adds: the master and the link on it, which only an ADD can change.
 
     `find_differences(link)` returns those of the pod's link that the plugin knows.
     """
+    netlink = host
+    if pod.keys.linkInContainer:
+        with pod_netns:
+            netlink = Netlink()
 
-    def find_parts(host: Netlink, pod_netns: Netns, link: Message | None, _previous: Result) -> list[Part]:
-        if link is None or links.kind(link) != kind:
+    def compare() -> list[str]:
+        if link is None:
+            return masters.problems(netlink, pod.keys.master, None)
+        if links.kind(link) != kind:
             return []
-        netlink = host
-        if pod.keys.linkInContainer:
-            with pod_netns:
-                netlink = Netlink()
-        master = links.by_index(netlink, link.get("IFLA_LINK", 0))
-        return [(lambda: find_differences(link) + masters.problems(netlink, pod.keys.master, master), None)]
+        below = links.by_index(netlink, link.get("IFLA_LINK", 0))
+        return find_differences(link) + masters.problems(netlink, pod.keys.master, below)
 
-    pod.check(kind, find_parts)
+    return [(compare, None)]
 
 
-def delete(call: Call, kind: str) -> None:
-    """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist."""
+def check(pod: Attachment, kind: str, find_differences: Callable[[Message], list[str]]) -> None:
+    """Serve CHECK: raise InternalError with all differences from the state that ADD left."""
+    pod.check(kind, lambda *there: find_parts(pod, kind, find_differences, *there[:3]))
+
+
+def delete(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
+    """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist.
+
+    `unlink` removes the link that this suite made, and what else the plugin has made for it.
+    """
     attachment.delete(
-        call, lambda _host, owner, pod_netns: sublinks.remove(owner, pod_netns, kind),
+        call, lambda _host, owner, pod_netns: unlink(owner, pod_netns, kind),
         lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, kind),
     )  # fmt: skip
 
 
-def collect(call: Call, kind: str) -> None:
+def collect(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
     """Serve GC: remove what this network's attachments that are not valid any more have left."""
-    unlink = lambda owner, pod_netns: sublinks.remove(owner, pod_netns, kind)  # noqa: E731
     attachment.collect(call, None, lambda valid: sublinks.collect(call.network, kind, valid, unlink))
 
 

@@ -28,7 +28,11 @@ STANDARD = {
     "struct",  # netlink headers; 20 lines around _struct
 }
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|handover|launch|preload|libc|signals|sockets|steps|undo))?")
-KERNEL = re.compile(r"shared\.net(\.(?!tc_wire|qdisc|shaping|subnets)\w+)?")
+KERNEL = re.compile(
+    r"shared\.net(\.(?!tc_wire|qdisc|shaping|subnets|kinds_wire|sublinks|masters|uppers|placements|host_access|slaac)\w+)?"
+)
+# links in pods that nothing on the host leads to
+SUBLINKS = re.compile(r"shared\.(pod\.master|net\.(kinds_wire|sublinks|masters|uppers|placements))")
 TC = re.compile(r"shared\.net\.(tc_wire|qdisc|shaping)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(
@@ -40,6 +44,10 @@ POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside|port))?")
 # Modules that a plugin may load beyond the protocol, KERNEL and its own module.
 MORE: dict[str, tuple[re.Pattern[str], ...]] = {
     "bandwidth": (TC,),
+    "dummy": (SUBLINKS,),
+    "ipvlan": (SUBLINKS,),
+    "macvlan": (SUBLINKS, re.compile(r"shared\.net\.host_access")),
+    "vlan": (SUBLINKS,),
     "firewall": (
         NFT,
         re.compile(r"shared\.admission(\.(backends|claims|drops|iptables|nftables|isolation|firewalld|restoration))?"),

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
 
 from tests.node import V4, V6, host_local, sysctl
 from tests.pretend import until
+from tests.system import pod_network
 from tests.system.macvlan_node import Node
+from tests.system.router import SEND
 
 ROUTES = [{"dst": "0.0.0.0/0", "gw": "10.1.0.254"}, {"dst": "::/0", "gw": "fd00:1::fe"}]
 LAN = ("10.1.0.254", "fd00:1::fe")
 HOST = ("10.1.0.1", "fd00:1::1")
+
+REPEAT = "".join(f"    {line}\n" for line in [*SEND.strip().splitlines(), "time.sleep(0.5)"])
 
 
 def test_the_pod_gets_its_own_link(node: Node) -> None:
@@ -441,6 +446,26 @@ def test_ipv6_that_is_impossible(node: Node) -> None:
     node.add("b", mtu=1000, ipam=host_local(V4))
 
 
+def test_addresses_by_router_advertisements(node: Node) -> None:
+    """slaac: ADD waits for them and returns them, beside those of IPAM; without a router it says so, and leaves nothing."""
+    router = ("ip", "netns", "exec", "lan", sys.executable, "-c", f"import time\nwhile True:\n{REPEAT}", "1800", "1800")
+    node.host.popen(*router)
+    for pod, keys in (("a", {"slaac": True}), ("b", {"slaac": True, "ipam": ...})):
+        result = node.add(pod, keys)
+        (by_router,) = [ip["address"] for ip in result["ips"] if ip["address"].startswith("2001:db8:1:")]
+        assert len(result["ips"]) == (3 if pod == "a" else 1)
+        assert by_router.endswith("/64")
+        assert "2001:db8:1::/64" in {route["dst"] for route in node.host.ip("-6", "route", netns=pod)}
+        assert node.check(pod, keys) == ""
+    assert "2001:db8:1::/64" not in {route["dst"] for route in node.host.ip("-6", "route", netns=node_of(node, "c"))}
+
+
+def node_of(node: Node, pod: str) -> str:
+    """Attach a pod that refuses router advertisements; return its name."""
+    node.add(pod)
+    return pod
+
+
 @pytest.mark.row(21)
 def test_duplicate_addresses(node: Node) -> None:
     """With enabledad, an IPv6 address that a machine in the LAN has is refused."""
@@ -470,3 +495,32 @@ def test_the_references_pod_of_another_container(node: Node, reference_bin: str,
     result["interfaces"][0]["mac"] = "02:00:00:00:00:55"
     node.delete("b", keys, netns="/run/netns/a", **({"prevResult": result} if is_known else {}))
     assert node.names("a") == ["lo", "eth0"]
+
+
+def test_cnitool_knows_it(node: Node) -> None:
+    """validate has no complaint, show draws pods at their master in each form, doctor finds nothing."""
+    plugin = {key: value for key, value in node.config.items() if key not in ("cniVersion", "name")}
+    tool = pod_network.Node(node.host)
+    tool.configure({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]})
+    tool.attach("web1", "web")
+    node.add("other", name="elsewhere", ipam=host_local("10.1.0.128/25"))
+    assert tool.cnitool("validate", "--bin-dir", node.host.bin_dir).stdout == ""
+    shown = tool.show()
+    (master,) = shown["masters"]
+    assert master["name"] == "up0" and shown["unlinked"] == shown["unbridged"] == []
+    pods = {port["pod"]["network"]: port for port in master["ports"]}
+    assert (pods["pods"]["kind"], pods["pods"]["pod"]["name"]) == ("macvlan", "web")
+    assert pods["pods"]["pod"]["addresses"] == ["10.1.0.2/24", "fd00:1::2/64"]
+    assert pods["elsewhere"]["pod"]["containerID"] == "other"
+    tree = tool.cnitool("show").stdout
+    assert "master" in tree and "pods/web1/eth0" in tree and "up0" in tree
+    assert "master up0" in (drawn := picture(tool)) and "macvlan → eth0" in drawn
+    assert "master0 ---" in tool.cnitool("show", "--mermaid").stdout
+    node.host.run("ip", "-n", "web1", "link", "set", "lo", "up")
+    healthy = tool.cnitool("doctor", "--bin-dir", node.host.bin_dir, check=False)
+    assert healthy.returncode == 0 and "0 errors, 0 warnings" in healthy.stdout, healthy.stdout
+
+
+def picture(tool: pod_network.Node) -> str:
+    tool.cnitool("show", "--svg", "/run/network.svg")
+    return (tool.host.root / "run/network.svg").read_text()
