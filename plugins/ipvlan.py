@@ -7,7 +7,7 @@ import errno
 from shared import steps
 from shared.cni.config import choice, field, invalid
 from shared.cni.plugin import previous_result
-from shared.net import addresses, links, netns, rules_lock, sublinks, sysctl, uppers
+from shared.net import addresses, links, netns, placements, rules_lock, sublinks, sysctl, uppers
 from shared.net.netlink import Netlink
 from shared.pod import attachment, inside, master
 from shared.pod.attachment import Attachment
@@ -25,7 +25,6 @@ KIND = "ipvlan"
 POD_INTERFACE = 0  # its place in the result
 MODES = {"l2": 0, "l3": 1, "l3s": 2}  # enum ipvlan_mode in linux/if_link.h
 FLAGS = {"bridge": 0, "private": 1, "vepa": 2}  # IPVLAN_F_* in linux/if_link.h
-LOCK = "/run/cni/ipvlan"
 
 
 class Config(attachment.Keys, master.MasterKeys):
@@ -55,7 +54,7 @@ def add(call: Call, undo: Undo) -> Result:
     sysctl.require_visible()
     steps.begin("link")
     below = Master(Netlink(), pod, pod_netns)
-    with rules_lock.hold(LOCK):
+    with rules_lock.hold(placements.DIRECTORY):
         _require_same_mode(pod, below)
         below.make(undo, KIND, {"IFLA_IPVLAN_MODE": MODES[pod.keys.mode], "IFLA_IPVLAN_FLAGS": FLAGS[pod.keys.flag]})
     result = pod.assign(undo, interface=POD_INTERFACE, given=previous_result(call))
@@ -144,7 +143,7 @@ def delete(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Remove what this network's attachments that are not valid any more have left."""
+    """Remove the remains of this network's attachments that are not valid any more."""
     master.collect(call, KIND)
 
 

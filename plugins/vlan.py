@@ -93,7 +93,7 @@ def delete(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Remove what this network's attachments that are not valid any more have left."""
+    """Remove the remains of this network's attachments that are not valid any more."""
     master.collect(call, KIND)
 
 

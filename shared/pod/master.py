@@ -130,7 +130,7 @@ def check(pod: Attachment, kind: str, find_differences: Callable[[Message], list
 def delete(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
     """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist.
 
-    `unlink` removes the link that this suite made, and what else the plugin has made for it.
+    `unlink` removes the link that this suite made, and everything else that the plugin made for it.
     """
     attachment.delete(
         call, lambda _host, owner, pod_netns: unlink(owner, pod_netns, kind),
@@ -139,7 +139,7 @@ def delete(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
 
 
 def collect(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
-    """Serve GC: remove what this network's attachments that are not valid any more have left."""
+    """Serve GC: remove the remains of attachments of this network that are not valid any more."""
     attachment.collect(call, None, lambda valid: sublinks.collect(call.network, kind, valid, unlink))
 
 
