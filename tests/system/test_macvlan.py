@@ -258,7 +258,7 @@ def test_delete(node: Node, how: dict[str, Any]) -> None:
     node.delete("none", netns="")
     node.add("a")
     for _ in range(2):
-        node.delete("a", how)
+        node.delete("a", **how)
     assert node.names("a") == ["lo"] and node.is_clean()
 
 
