@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 Keys = dict[str, Any]
 RANGES = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]
@@ -13,14 +16,25 @@ PORTS: list[Keys] = [
     {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
     {"hostPort": 8081, "containerPort": 81, "protocol": "udp"},
 ]
+# a link of the host with an address, and its other end in place of a LAN
+UP0 = (
+    "ip link add up0 type veth peer name up0p; ip address add 10.7.0.250/24 dev up0;"
+    " ip address add fd00:7::fa/64 dev up0 nodad; ip link set up0 up; ip link set up0p up"
+)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A plugin's keys, its type among them, and the plugins before it in a chain, which make its prevResult."""
+    """A plugin's keys, its type among them, and the plugins before it in a chain, which make its prevResult.
+
+    `links` are shell commands that create the host's links which the keys name. `needs` is the marker of the feature
+    that a kernel may lack (tests/kernel/features.py).
+    """
 
     keys: Keys
     before: tuple[Keys, ...] = ()
+    links: str = ":"
+    needs: str = ""
 
 
 SAMPLES: dict[str, Sample] = {
@@ -32,13 +46,20 @@ SAMPLES: dict[str, Sample] = {
         (BRIDGE,),
     ),
     "bridge": Sample(BRIDGE),
+    "dummy": Sample({"type": "dummy", "ipam": IPAM}, needs="kernel_dummy"),
     "firewall": Sample({"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"}, (BRIDGE,)),
     "host-local": Sample({"type": "host-local", "ipam": IPAM}),
+    # of a link of its own, which can serve no macvlan beside
+    "ipvlan": Sample(
+        {"type": "ipvlan", "master": "up1", "ipam": IPAM}, links=UP0.replace("up0", "up1"), needs="kernel_ipvlan"
+    ),
     "loopback": Sample({"type": "loopback"}),
+    "macvlan": Sample({"type": "macvlan", "master": "up0", "hostAccess": True, "ipam": IPAM}, links=UP0),
     "portmap": Sample(
         {"type": "portmap", "conditionsV4": ["!", "-i", "x"], "runtimeConfig": {"portMappings": PORTS}}, (BRIDGE,)
     ),
     "ptp": Sample({"type": "ptp", "mtu": 1400, "ipam": IPAM | {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
+    "vlan": Sample({"type": "vlan", "master": "up0", "vlanId": 100, "ipam": IPAM}, links=UP0, needs="kernel_8021q"),
     "tuning": Sample(
         {
             "type": "tuning", "mac": "02:00:00:00:00:09", "mtu": 1400, "promisc": True,
@@ -47,3 +68,18 @@ SAMPLES: dict[str, Sample] = {
         (BRIDGE,),
     ),
 }  # fmt: skip
+
+
+def links(samples: Iterable[Sample]) -> str:
+    """Return shell commands that create the links of the host for several samples, some of which share them."""
+    return "\n".join(dict.fromkeys(sample.links for sample in samples))
+
+
+def params(names: Iterable[str] = SAMPLES) -> list[Any]:
+    """Return pytest's parameters for plugins, with the markers of the features that they need."""
+    return [marked(name, SAMPLES[name].needs) for name in names]
+
+
+def marked(parameter: str, needs: str) -> Any:
+    """Return pytest's parameter with the marker of the feature that it needs, if any."""
+    return pytest.param(parameter, marks=[getattr(pytest.mark, needs)] if needs else [])

@@ -90,6 +90,17 @@ class Result:
         out["dns"] = self.dns
         return out if version == versions.CURRENT else versions.downgrade(out, version)
 
+    def after(self, before: Result) -> Result:
+        """Return the result of the list so far: that of the plugins `before`, then this one."""
+        for ip in self.ips:
+            if ip.interface is not None:
+                ip.interface += len(before.interfaces)
+        before.interfaces += self.interfaces
+        before.ips += self.ips
+        before.routes += self.routes
+        before.dns = self.dns or before.dns
+        return before
+
     @classmethod
     def from_json(cls, raw: Any, version: str, what: str = "result") -> Result:
         """Read a result of any version. Raise DecodingFailure naming the member that is wrong.

@@ -119,6 +119,12 @@ def links_change(condition: Callable[[], bool]) -> bool:
     return True
 
 
+def addresses_change(condition: Callable[[], bool], seconds: float, failure: str) -> None:
+    """Wait until a condition about IPv6 addresses holds. Raise InternalError with `failure` if it does not in time."""
+    steps.begin("dad")
+    _until(condition, RTNLGRP_IPV6_IFADDR, seconds, failure)
+
+
 def _until(condition: Callable[[], bool], group: int, seconds: float, failure: str) -> None:
     if condition():
         return

@@ -137,7 +137,7 @@ class Attachment:
             self.dns = dns_from_json(keys.dns)
         except ValueError as error:
             raise invalid("dns", keys.dns, str(error)) from None
-        self.mac_key, self.mac = _wanted_mac(call, keys) if isinstance(keys, MacKeys) else ("", "")
+        self.mac_key, self.mac = wanted_mac(call, keys) if isinstance(keys, MacKeys) else ("", "")
 
     @property
     def own_mac(self) -> str:
@@ -158,8 +158,11 @@ class Attachment:
         is_gateway: bool = False,
         has_default_routes: bool = False,
         keep: AbstractSet[str] = frozenset(),
+        given: Result | None = None,
     ) -> Result:
         """Have the IPAM plugin assign addresses. Return a result with them, its routes and DNS settings.
+
+        Without an IPAM plugin, the result is `given`, empty by default.
 
         `interface` is the place of the pod's interface among the result's, which the caller fills in. If `is_gateway`,
         an address without a gateway gets the first one of its network. If `has_default_routes`, each family without a
@@ -169,7 +172,7 @@ class Attachment:
         replaces itself (names of shared/pod/filters.py, besides masquerading).
         Raises InternalError if the IPAM plugin returns no address.
         """
-        result = delegate.add(self.call, undo) if self.ipam else Result()
+        result = delegate.add(self.call, undo) if self.ipam else given or Result()
         self._remove_former_filters(result, keep)
         if self.ipam and not result.ips:
             raise InternalError(f"IPAM plugin {self.ipam} returned missing IP config")
@@ -231,7 +234,7 @@ class Attachment:
         from shared.net import verify
 
         call = self.call
-        previous = previous_result(call) or Result()
+        previous = self.previous()
         pod_netns = netns.open_netns(call.netns)
         host = Netlink()
         with pod_netns:
@@ -256,6 +259,10 @@ class Attachment:
             parts.append((look, lambda: rules.add(Undo(), owner, own, self.exempt, replace=False)))
         return f"{call.network} {call.ifname} is not as it was made", parts
 
+    def previous(self) -> Result:
+        """Return the result that CHECK and a repair compare the attachment with."""
+        return previous_result(self.call) or Result()
+
     def status(self, look: Callable[[], list[str]], *trials: tuple[str, Callable[[], object]]) -> None:
         """Serve STATUS: raise PluginNotAvailable if an ADD could not succeed.
 
@@ -275,12 +282,13 @@ class Attachment:
             delegate.forward(self.call)
 
 
-def _wanted_mac(call: Call, keys: MacKeys) -> tuple[str, str]:
+def wanted_mac(call: Call, keys: MacKeys) -> tuple[str, str]:
     """Return the first key that demands a MAC, and the MAC; two empty texts if none does."""
     asked: dict[str, Any] = {
         "runtimeConfig.mac": keys.runtimeConfig and keys.runtimeConfig.mac,
         "args.cni.mac": keys.args and keys.args.cni and keys.args.cni.mac,
         "CNI_ARGS MAC": call.args(EnvironmentArgs).MAC,
+        "mac": getattr(keys, "mac", ""),
     }
     return next(((key, wanted) for key, wanted in asked.items() if wanted), ("", ""))
 
@@ -355,21 +363,28 @@ def _former_owners(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     return filters.of_other_networks(own, tables)
 
 
-def collect(call: Call, is_left_behind: IsLeftBehind) -> None:
+def collect(
+    call: Call, is_left_behind: IsLeftBehind | None, *more: Callable[[AbstractSet[tuple[str, str]]], object]
+) -> None:
     """Serve GC: remove links, packet filters and leases of this network's attachments that are not valid any more.
 
     `is_left_behind(link, network, names)` returns True for a link of the host to delete; `names` are the host links of
-    the valid attachments.
+    the valid attachments. It is None for a plugin without links there. Each of `more` gets the valid attachments,
+    (container id, ifname).
     """
     valid = valid_attachments(call)
-    names = {Owner(call.network, container_id, ifname).host_link for container_id, ifname in valid}
     steps.begin("del")
-    host = Netlink()
     run_all(
-        lambda: links.delete_all(host, lambda link: is_left_behind(link, call.network, names)),
+        *([lambda: _collect_links(call.network, valid, is_left_behind)] if is_left_behind else []),
+        *(lambda one=one: one(valid) for one in more),
         lambda: _collect_filters(call.network, valid),
         lambda: _collect_leases(call),
     )
+
+
+def _collect_links(network: str, valid: AbstractSet[tuple[str, str]], is_left_behind: IsLeftBehind) -> None:
+    names = {Owner(network, container_id, ifname).host_link for container_id, ifname in valid}
+    links.delete_all(Netlink(), lambda link: is_left_behind(link, network, names))
 
 
 def _collect_leases(call: Call) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
 from shared.net import addresses, announce, links, routes, sysctl, wait
-from shared.net.netlink import Netlink
+from shared.net.netlink import Netlink, NetlinkError, Request
 from shared.net.wire import IFF_UP
 
 TYPE_CHECKING = False
@@ -16,14 +18,16 @@ if TYPE_CHECKING:
 
 
 def configure(
-    pod_netns: Netns, ifname: str, result: Result, *, dad: bool, is_up: bool = True,
+    pod_netns: Netns, ifname: str, result: Result, *, dad: bool, is_up: bool = True, has_carrier: bool = True,
+    advertisements: bool | None = False,
     before_routes: Callable[[Netlink, Message], None] | None = None,
 ) -> tuple[Message, Callable[[], None]]:  # fmt: skip
     """Give the pod's link the result's addresses, bring it up, and add the result's routes.
 
     If `dad`, wait for IPv6 duplicate address detection; otherwise the addresses skip it. A link that is not to be up
-    gets no address. `before_routes(inside, link)` runs in the pod's namespace when the link is up and has its
-    addresses. A route without a gateway goes through that of the first address of its family.
+    gets no address. Wait for the carrier if the link `has_carrier`. Routers' `advertisements` are refused (False),
+    accepted, or left to the namespace's defaults (None). `before_routes(inside, link)` runs in the pod's namespace when
+    the link is up and has its addresses. A route without a gateway has that of the first address of its family.
 
     Return the link when it has carrier and answers on its addresses, and the function that announces these.
     """
@@ -32,16 +36,17 @@ def configure(
         link = links.require(inside, ifname)
         index = link["index"]
         own = [ip.address.address for ip in result.ips]
-        sysctl.refuse_advertisements(ifname)
+        if advertisements is not None:
+            _set_advertisements(ifname, accepted=advertisements)
         announce_pod = announce.prepare(inside, link, own)
         if not is_up:
             return link, announce_pod
         has_ipv6 = any(address.version == 6 for address in own)
-        _set_ipv6_sysctls(ifname, has_addresses=bool(own), has_ipv6=has_ipv6, dad=dad)
-        given = [addresses.add_request(index, ip.address, dad=dad) for ip in result.ips]
-        requests = [*given, links.flags_request(index, IFF_UP, IFF_UP)]
+        _set_ipv6_sysctls(ifname, has_addresses=bool(own), has_ipv6=has_ipv6, dad=dad or bool(advertisements))
+        requests = [addresses.add_request(index, ip.address, dad=dad, tolerate=(errno.EEXIST,)) for ip in result.ips]
+        requests.append(links.flags_request(index, IFF_UP, IFF_UP))
         if before_routes or (dad and has_ipv6):
-            inside.batch(requests)
+            _change(inside, link, requests, has_ipv6=has_ipv6)
             requests = []
         if dad and has_ipv6:
             wait.addresses_settled(inside, index)
@@ -49,12 +54,35 @@ def configure(
             before_routes(inside, link)
         gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
         requests += [routes.add_request(index, route, gateways.get(route.dst.version)) for route in result.routes]
-        inside.batch(requests)
+        _change(inside, link, requests, has_ipv6=has_ipv6)
         # The kernel may report the carrier up to a second late if both ends of a veth pair have the same index. Until
         # then the link has no IPv6 multicast route, and answers no neighbour solicitation.
-        wait.carrier(inside, ifname)
+        if has_carrier:
+            wait.carrier(inside, ifname)
         wait.addresses_local(inside, index, own)
     return link, announce_pod
+
+
+def _change(inside: Netlink, link: Message, requests: list[Request], *, has_ipv6: bool) -> None:
+    """Send the requests. Say why the link can have no IPv6: the kernel only says EINVAL."""
+    try:
+        inside.batch(requests)
+    except NetlinkError:
+        if has_ipv6:
+            from shared.net import readiness
+
+            readiness.require_ipv6(link["IFLA_MTU"], None)
+        raise
+
+
+def _set_advertisements(ifname: str, *, accepted: bool) -> None:
+    if accepted:
+        for name in ("lo", ifname):
+            sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
+        sysctl.write(f"ipv6/conf/{ifname}/accept_ra", "1")
+    else:
+        sysctl.refuse_advertisements(ifname)
+    sysctl.prefer(f"ipv6/conf/{ifname}/autoconf", str(int(accepted)))
 
 
 def _set_ipv6_sysctls(ifname: str, *, has_addresses: bool, has_ipv6: bool, dad: bool) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.agent.calls import BRIDGED, CALLER, LOOPBACK, VERSION, Calls, ended, inside, open_files
 from tests.faults.state import state
-from tests.plugins import SAMPLES
+from tests.plugins import SAMPLES, params
 from tests.pretend import PATH, PretendHost, read_line, until
 
 FAULTS_OF_A_CALL = 400  # page faults; 230 to 330 before the workers have learnt the pages, 10 to 100 after that
@@ -264,6 +264,7 @@ def lived(host: PretendHost, plugin: str) -> list[object]:
     """Return everything that a plugin answers and leaves, from VERSION to DEL, with its lines in the log."""
     netns = "/run/netns/pod"
     sample = SAMPLES[plugin]
+    host.run("sh", "-ec", sample.links)
     common = {"cniVersion": "1.1.0", "name": "net", "pycni": {"log": "/run/pycni.log"}}
     own: dict[str, Any] = {}
     for before in sample.before:
@@ -294,7 +295,7 @@ def _comparable(seen: list[object]) -> list[str]:
     return [NUMBERS.sub("N", one) for one in text]
 
 
-@pytest.mark.parametrize("plugin", SAMPLES)
+@pytest.mark.parametrize("plugin", params())
 def test_answers_are_those_of_an_executable(calls: Calls, installed_with_agent: Path, plugin: str) -> None:
     by_workers = lived(calls.host, plugin)
     until(lambda: calls.busy() == 0)

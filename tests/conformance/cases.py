@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tests.conformance.compare import Case, Step
@@ -860,6 +861,67 @@ def ptp_cases() -> dict[str, list[Step]]:
     }
 
 
+UP0 = "ip link add up0 type veth peer name up0p; ip link set up0 up; ip link set up0p up"
+
+
+def macvlan_cases() -> dict[str, list[Step]]:
+    """macvlan: both families, every version, modes, MACs, masters that cannot be used, lost pieces."""
+
+    def on(*sets: Any, **keys: Any) -> dict[str, Any]:
+        return {**net("macvlan", master="up0", ipam=pool(*(sets or (V4, V6)))), **keys}
+
+    def life_on(config: dict[str, Any], **keys: Any) -> list[Step]:
+        first, *others = life(config, **keys)
+        return [replace(first, before=UP0), *others]
+
+    def failing(config: dict[str, Any]) -> list[Step]:
+        return [add(config, before=UP0, fails=True)]
+
+    dual = on()
+    default = {key: value for key, value in dual.items() if key != "master"}
+    route = f"{UP0}; ip address add 10.5.0.1/24 dev up0; ip route add default via 10.5.0.2"
+    losses = {
+        "link down": "pod a ip link set eth0 down",
+        "link gone": "pod a ip link del eth0",
+        "address": "pod a ip addr del 10.1.0.2/24 dev eth0",
+    }
+    mistakes: dict[str, dict[str, Any]] = {
+        "mode unknown": {"mode": "source"}, "mtu above the master's": {"mtu": 9000}, "mtu negative": {"mtu": -1},
+        "mtu that is text": {"mtu": "1400"}, "master missing": {"master": "none"},
+        "mac that is none": {"mac": "zz"}, "ipam plugin missing": {"ipam": {"type": "absent"}},
+    }  # fmt: skip
+    return {
+        **{f"version {v}": life_on(on(cniVersion=v)) for v in VERSIONS},
+        "VERSION": [version("macvlan", {"cniVersion": "1.0.0"})],
+        "IPv4 only": life_on(on(V4)),
+        "IPv6 only": life_on(on(V6)),
+        "routes": life_on(on(ipam=pool(V4, V6, routes=[{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]))),
+        "no ipam": [add(c := on(ipam={}), before=UP0), delete(c)],
+        **{f"mode {mode}": life_on(on(mode=mode)) for mode in ("", "bridge", "private", "vepa", "passthru")},
+        "mtu": life_on(on(mtu=1400)),
+        "mac": life_on(on(mac=MAC)),
+        "CNI_ARGS MAC over mac": life_on(on(mac=MAC), args=f"IgnoreUnknown=1;MAC={MAC2}"),
+        "runtimeConfig.mac over both": life_on(
+            on(mac=MAC, runtimeConfig={"mac": MAC3}), args=f"IgnoreUnknown=1;MAC={MAC2}"
+        ),
+        "master of the default route": [add(default, before=route), check(default), delete(default)],
+        "no default route": [add(default, before=UP0, fails=True)],
+        "master lo": [add(on(master="lo"), fails=True)],
+        "dns": life_on(on(dns={"nameservers": ["10.1.0.1"], "search": ["example.org"]})),
+        "several pods": [add(dual, before=UP0), add(dual, pod="b"), check(dual), delete(dual), check(dual, pod="b")],
+        "kubelet": life_on(dual, args=K8S),
+        "ADD twice": [add(dual, before=UP0), add(dual, fails=True)],
+        "ADD netns gone": [add(dual, before=f"{UP0}; drop a", fails=True)],
+        "DEL twice": [add(dual, before=UP0), delete(dual), delete(dual)],
+        "DEL of nothing": [delete(dual, before=UP0)],
+        "DEL netns gone": [add(dual, before=UP0), delete(dual, before="drop a")],
+        "DEL netns empty": [add(dual, before=UP0), delete(dual, pod="", id="c-a")],
+        "DEL master gone": [add(dual, before=UP0), delete(dual, before="ip link del up0", fails=True)],
+        **{f"CHECK {one}": [add(dual, before=UP0), check(dual, fails=True, before=losses[one])] for one in losses},
+        **{f"invalid: {name}": failing({**dual, **keys}) for name, keys in mistakes.items()},
+    }
+
+
 def hand_over_cases() -> dict[str, list[Step]]:
     """Return the cases in which one suite begins and the other takes over on the same bridge and store.
 
@@ -982,7 +1044,6 @@ def hand_over_cases() -> dict[str, list[Step]]:
     return cases
 
 
-VLAN = "ip link add probe type bridge vlan_filtering 1"
 VLAN_CASES = {
     "bridge/vlan": life(br(vlan=7)),
     "bridge/vlan without ipam": [add(no_ipam(vlan=7)), delete(no_ipam(vlan=7))],
@@ -997,6 +1058,61 @@ VLAN_CASES = {
     "hand-over/vlan": [add(c), check(c, by=1), add(c, pod="b", by=1), delete(c, by=1), delete(c, pod="b")],
 }
 
+UPLINK = "ip link add up0 type veth peer name up0p; ip link set up0 up; ip link set up0p up; "
+
+
+def _sublink_cases(plugin: str, keys: Config, mistakes: Config) -> dict[str, list[Step]]:
+    """Return cases of a plugin whose link is on up0: both families, some versions, mistakes, masters that go."""
+
+    def on_up0(*sets: Any, **more: Any) -> dict[str, Any]:
+        return net(plugin, **{"master": "up0", "ipam": pool(*(sets or (V4, V6))), **keys, **more})
+
+    def played(steps: list[Step]) -> list[Step]:
+        return [replace(steps[0], before=UPLINK + steps[0].before), *steps[1:]]
+
+    one = on_up0()
+    cases: dict[str, list[Step]] = {
+        "version 0.4.0": life(on_up0(cniVersion="0.4.0")),
+        "version 1.0.0": life(on_up0()),
+        "mtu": life(on_up0(mtu=1400)),
+        "DEL twice": [add(one), delete(one), delete(one)],
+        "DEL netns gone": [add(one), delete(one, before="drop a")],
+        "CHECK link down": [add(one), check(one, fails=True, before="pod a ip link set eth0 down")],
+        "ADD IPAM missing": refused(on_up0(ipam={"type": "absent"})),
+        **{f"invalid: {name}": refused(on_up0(**more)) for name, more in mistakes.items()},
+    }
+    return {name: played(steps) for name, steps in cases.items()}
+
+
+def vlan_cases() -> dict[str, list[Step]]:
+    """vlan: a life in some versions, mistakes, a VLAN in use."""
+    mistakes = {
+        "vlanId 4095": {"vlanId": 4095},
+        "mtu above the master's": {"mtu": 1501},
+        "no such master": {"master": "none"},
+    }
+    cases = _sublink_cases("vlan", {"vlanId": 100}, mistakes)
+    one = net("vlan", master="up0", vlanId=100, ipam=pool(V4))
+    return cases | {"VLAN in use": [add(one, before=UPLINK), add(one, pod="b", fails=True)]}
+
+
+def ipvlan_cases() -> dict[str, list[Step]]:
+    """ipvlan: a life in some versions and each mode, mistakes, a chain."""
+    mistakes = {"mode": {"mode": "l4"}, "no such master": {"master": "none"}}
+    cases = _sublink_cases("ipvlan", {}, mistakes)
+    routed = {mode: net("ipvlan", master="up0", mode=mode, ipam=pool(V4)) for mode in ("l3", "l3s")}
+    given = {"cniVersion": "1.0.0", "interfaces": [{"name": "up0"}], "ips": [{"address": "10.1.0.9/24"}]}
+    chained = net("ipvlan", prevResult=given)
+    return (
+        cases
+        | {
+            f"mode {mode}": [add(config, before=UPLINK), check(config), delete(config)]
+            for mode, config in routed.items()
+        }
+        | {"chained": [add(chained, before=UPLINK), delete(chained)]}
+    )
+
+
 GROUPS = {
     "loopback": loopback_cases,
     "host-local": host_local_cases,
@@ -1006,7 +1122,15 @@ GROUPS = {
     "tuning": tuning_cases,
     "bandwidth": bandwidth_cases,
     "ptp": ptp_cases,
+    "macvlan": macvlan_cases,
+    "ipvlan": ipvlan_cases,
+    "vlan": vlan_cases,
     "hand-over": hand_over_cases,
 }
-CASES = tuple(Case(f"{group}/{name}", steps) for group, make in GROUPS.items() for name, steps in make().items())
-CASES += tuple(Case(name, steps, needs=VLAN) for name, steps in VLAN_CASES.items())
+NEEDS = {"ipvlan": "kernel_ipvlan", "vlan": "kernel_8021q"}
+CASES = tuple(
+    Case(f"{group}/{name}", steps, needs=NEEDS.get(group, ""))
+    for group, make in GROUPS.items()
+    for name, steps in make().items()
+)
+CASES += tuple(Case(name, steps, needs="kernel_vlan") for name, steps in VLAN_CASES.items())

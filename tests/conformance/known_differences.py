@@ -266,6 +266,45 @@ KNOWN = (
         "DEL finds the host's end of the pair by its name, without the netns",
         ["ptp/ipMasq, netns empty"],
     ),
+    # macvlan
+    *(
+        Known(f"macvlan ADD: {where}", reason, ["macvlan/version 1.0.0"], everywhere=True)
+        for where, reason in (
+            ("directory /run/cni/links: absent -> there", "DEL and GC find the pods' links without their namespaces"),
+            ("file /run/cni/links/*: absent -> *", "a note of the pod's namespace, for the same"),
+            ("pod ? link eth? ipv6 ndisc_notify: 0 -> 1", "the same for IPv6"),
+            ("pod ? link eth? ipv6 accept_ra: 1 -> 0", "no pod takes a router's advertisements (CVE-2020-10749)"),
+            (
+                "pod ? link eth? ipv6 accept_dad: 1 -> 0",
+                "no ADD waits for duplicate address detection, but for enabledad",
+            ),
+            ("pod ? link eth? address *:*: scope global -> scope global nodad", "IPv6 addresses are usable at once"),
+        )
+    ),
+    Known("macvlan ADD: code: 999 -> 7", "the configuration lacks a master", ["macvlan/no default route"]),
+    Known(
+        "macvlan ADD: pod a link eth0 kind: macvlan -> absent",
+        "a failed ADD leaves nothing",
+        ["macvlan/invalid: ipam plugin missing"],
+    ),
+    Known(
+        "macvlan CHECK: pod a link eth0 address *:*: absent -> *",
+        "IPv6 addresses stay on a link that is set down",
+        ["macvlan/CHECK link down"],
+    ),
+    Known(
+        "macvlan DEL: pod a link eth0 kind: macvlan -> absent",
+        "DEL finds the pod's link without the netns",
+        ["macvlan/DEL netns empty"],
+    ),
+    *(
+        Known(
+            f"macvlan DEL: {where}",
+            "DEL does not need the master, and releases the addresses",
+            ["macvlan/DEL master gone"],
+        )
+        for where in ("status: 1 -> 0", "file /var/lib/cni/networks/net/*: * -> absent")
+    ),
     # portmap
     Known(
         "portmap CHECK: status: 1 -> 0",

@@ -12,13 +12,12 @@ from tests.conformance.__main__ import cell
 from tests.conformance.cases import CASES
 from tests.conformance.compare import compare, play_names
 from tests.conformance.known_differences import KNOWN, Known
+from tests.plugins import marked
 
 PLAYED = {name: (case, ours_first) for case in CASES for name, ours_first in play_names(case)}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.kernel_vlan if case.needs else ()) for n, (case, _) in PLAYED.items()]
-)
+@pytest.mark.parametrize("name", [marked(name, case.needs) for name, (case, _) in PLAYED.items()])
 def test_same_as_the_reference(name: str, installed: Path, reference_bin: str) -> None:
     """Answers, kernel and store are the reference's, but for the listed differences, all of which show."""
     case, ours_first = PLAYED[name]

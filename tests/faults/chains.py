@@ -26,6 +26,7 @@ class Chain:
     plugins: tuple[Keys, ...]
     before: tuple[Keys, ...] = ()
     links: str = ":"
+    needs: str = ""  # as in a sample
 
 
 def iptables(keys: Keys) -> Keys:
@@ -38,7 +39,7 @@ def masqueraded(keys: Keys) -> Keys:
 
 
 CHAINS: dict[str, Chain] = {
-    **{name: Chain((sample.keys,), sample.before) for name, sample in SAMPLES.items()},
+    **{name: Chain((sample.keys,), sample.before, sample.links, sample.needs) for name, sample in SAMPLES.items()},
     "bridge, layer 2": Chain(({"type": "bridge", "bridge": "br0"},)),
     "bridge, ipMasq": Chain((masqueraded(BRIDGE),)),
     "bridge, iptables": Chain((iptables(masqueraded(BRIDGE)),)),
@@ -128,6 +129,8 @@ class Attachments:
                 found.append(keys | {"runtimeConfig": {"portMappings": ports}})
             elif "mac" in keys:
                 found.append(keys | {"mac": f"02:00:00:00:{shift >> 8:02x}:{shift & 255:02x}"})
+            elif "vlanId" in keys:  # which one pod can have
+                found.append(keys | {"vlanId": keys["vlanId"] + 1})
             else:
                 found.append(keys)
         return found

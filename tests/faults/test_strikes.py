@@ -17,6 +17,7 @@ from tests.faults import stepper
 from tests.faults.chains import CHAINS, ENDS, Attachments
 from tests.faults.plugin import Tally
 from tests.faults.stepper import CAN_BE_INTERRUPTED, CHANGES, MESSAGE, ON_DISK, RECEIVE, Strike
+from tests.plugins import marked
 from tests.pretend import Answer, PretendHost
 
 SAMPLE = 2  # of each plugin, with each verb
@@ -31,7 +32,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stepper.compiled(tmp_path_factory.mktemp("stepper"))
 
 
-@pytest.fixture(params=CHAINS)
+@pytest.fixture(params=[marked(name, chain.needs) for name, chain in CHAINS.items()])
 def attachments(request: pytest.FixtureRequest, host: PretendHost, program: Path) -> Attachments:
     """Return attachments on a host where another pod has the same, and everything that pods share is there."""
     found = Attachments(host, CHAINS[request.param], program)
@@ -39,7 +40,7 @@ def attachments(request: pytest.FixtureRequest, host: PretendHost, program: Path
     return found
 
 
-@pytest.fixture(params=CHAINS)
+@pytest.fixture(params=[marked(name, chain.needs) for name, chain in CHAINS.items()])
 def first(request: pytest.FixtureRequest, host: PretendHost, program: Path) -> Attachments:
     """Return attachments on a host where each pod is the first."""
     found = Attachments(host, CHAINS[request.param], program)

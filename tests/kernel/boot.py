@@ -20,8 +20,17 @@ TRIES = 2
 STARTED = b"started\n"  # the first that `inside` prints
 MACHINE = (
     *("-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", "1024"),
-    *("-display", "none", "-nodefaults", "-no-reboot", "-net", "none"),
+    *("-display", "none", "-nodefaults", "-no-reboot"),
 )  # fmt: skip
+# Two network cards with PCI addresses, whose wires meet in a hub that nothing else is plugged into.
+CARDS = tuple(
+    word
+    for number in range(2)
+    for word in (
+        *("-netdev", f"hubport,id=card{number},hubid=0"),
+        *("-device", f"virtio-net-pci,netdev=card{number},romfile=,mac=52:54:00:00:00:0{number}"),
+    )
+)
 ARGUMENTS = "console=ttyS0 quiet panic=-1 mitigations=off"
 INSIDE = Path("/mnt")  # where the share is in there
 REPORTS, RELEASE = "reports", "release"  # files in the share: the tests' reports, the kernel's `uname -r`
@@ -74,7 +83,7 @@ def run(argv: Sequence[str], write: Callable[[bytes], object], *, share: Path, l
 def _qemu(kernel: Image, initramfs: Path, console: Path, share: Path) -> list[str]:
     shares = {"root": (Path("/"), ",readonly=on"), "share": (share, "")}
     return [
-        *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *MACHINE),
+        *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *MACHINE, *CARDS),
         *("-kernel", str(kernel.vmlinuz), "-initrd", str(initramfs)),
         *("-append", f"{ARGUMENTS} tree={ROOT} modules={kernel.modules}"),
         *("-serial", f"file:{console}", "-serial", "stdio"),

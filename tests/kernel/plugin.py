@@ -16,18 +16,15 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kernel import boot
+from tests.kernel.features import FEATURES, has
 from tests.kernel.image import ROOT
-from tests.pretend import PretendHost
 
-# What a test's marker says that it needs, and how a pretend host is asked for it.
-FEATURES = {"kernel_vlan": "ip link add probe type bridge vlan_filtering 1"}
 LIMIT = 900  # seconds for all of those tests
 
 DIRECTORY = "STOCK_KERNEL_DIRECTORY"  # by this variable pytest's workers find the boot's output
@@ -56,12 +53,6 @@ class Told:
             self.kernel = f"{(share / boot.RELEASE).read_text().strip()}, up for {seconds:.0f} s"
 
 
-@cache
-def _has(feature: str) -> bool:
-    with PretendHost() as host:
-        return host.run("sh", "-c", FEATURES[feature], check=False).returncode == 0
-
-
 def _worker(config: pytest.Config) -> str:
     return str(getattr(config, "workerinput", {}).get("workerid", ""))
 
@@ -82,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if boot.is_running():
         return
     for item in items:
-        if any(item.get_closest_marker(feature) and not _has(feature) for feature in FEATURES):
+        if any(item.get_closest_marker(feature) and not has(feature) for feature in FEATURES):
             item.stash[ELSEWHERE] = True
     items.sort(key=lambda item: ELSEWHERE in item.stash)
 

@@ -6,6 +6,34 @@ from tests.mutants.mutant import Mutant
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
+        "plugins/vlan.py", "if not pod.keys.master and previous_result(call) is None:", "if False:",
+        "vlan needs a master, and takes none by itself", "tests/system/test_vlan.py -k cannot_be_used",
+    ),
+    Mutant(
+        "plugins/vlan.py", ', "IFLA_VLAN_FLAGS": LOOSE}', "}", "routes survive the master's fall",
+        "tests/system/test_vlan.py -k falls",
+    ),
+    Mutant(
+        "shared/net/uppers.py", "        if monotonic() >= deadline:", "        if True:",
+        "ADD waits for the VLAN of a dead pod", "tests/system/test_vlan.py -k vlan_that_is_in_use",
+    ),
+    Mutant(
+        "plugins/ipvlan.py", "        _require_same_mode(pod, below)\n", "", "a pod keeps its mode when the next one wants another",
+        "tests/system/test_ipvlan.py -k one_mode",
+    ),
+    Mutant(
+        "plugins/ipvlan.py", "    if mac:\n", "    if False:\n", "ipvlan refuses a MAC",
+        "tests/system/test_ipvlan.py -k cannot_be_used",
+    ),
+    Mutant(
+        "plugins/ipvlan.py", "        _route_through_link(result)\n", "        pass\n", "modes l3 and l3s have no gateways",
+        "tests/system/test_ipvlan.py -k host_routes",
+    ),
+    Mutant(
+        "shared/pod/master.py", "        other = self.find_upper(lambda _, link: masters", "        other = (lambda _: None)(lambda _, link: masters",
+        "a busy master's other link is named, in whichever pod", "tests/system/test_ipvlan.py -k serves_other",
+    ),
+    Mutant(
         "shared/net/pod_sysctls.py", "if path in HOST_WIDE:", "if path in ():", "sysctls of the host are refused",
         "tests/system/test_tuning.py -k refused",
     ),
@@ -336,5 +364,45 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "shared/pod/gateway.py", "            if ip.address.length < ip.address.address.bits:\n", "            if True:\n",
         "an address without a network gets no route to itself", "tests/system/test_ptp.py -k without_a_network",
+    ),
+    Mutant(
+        "plugins/macvlan.py", 'choice(*MODES), "bridge",', 'choice(*MODES), "vepa",',
+        "pods on one master reach each other by default", "tests/system/test_macvlan.py -k packets_pass",
+    ),
+    Mutant(
+        "plugins/macvlan.py", "        host_access.remove(Netlink(), owner)\n", "        pass\n",
+        "DEL removes the host's access", "tests/system/test_macvlan.py -k host_reaches",
+    ),
+    Mutant(
+        "shared/net/host_access.py", '        if not _has_routes(host, link["index"]):\n', "        if True:\n",
+        "the host's link stays for the other pods", "tests/system/test_macvlan.py -k host_reaches",
+    ),
+    Mutant(
+        "shared/net/host_access.py", '_remove_request(link["index"], route.dst, _metric(owner))', '_remove_request(link["index"], route.dst)',
+        "a late DEL leaves the route of the address's next pod", "tests/system/test_macvlan.py -k dead_pod",
+    ),
+    Mutant(
+        "shared/net/host_access.py", "        copies = _copies(had) if has_ipv6 else []\n", "        copies: list[Prefix] = []\n",
+        "pods reach the host's IPv6 addresses", "tests/system/test_macvlan.py -k host_reaches",
+    ),
+    Mutant(
+        "shared/net/sublinks.py", "    if links.get(inside, owner.ifname) is not None:\n", "    if False:\n",
+        "a second ADD leaves the first one's note", "tests/system/test_macvlan.py -k adding_twice",
+    ),
+    Mutant(
+        "shared/net/sublinks.py", "    if not is_found:\n", "    if False:\n",
+        "DEL finds the link without the namespace", "tests/system/test_macvlan.py -k empty",
+    ),
+    Mutant(
+        "shared/net/sublinks.py", "    return links.kind(link) == kind and any(marks)", "    return links.kind(link) == kind",
+        "DEL leaves another attachment's link", "tests/system/test_macvlan.py -k others_alone",
+    ),
+    Mutant(
+        "shared/net/masters.py", "    return min(bests, key=lambda one: one[0])[1]", "    return bests[0][1] or bests[1][1]",
+        "the default route with the lowest metric names the master", "tests/system/test_macvlan.py -k default_route",
+    ),
+    Mutant(
+        "plugins/dummy.py", "    if not pod.ipam:\n", "    if False:\n",
+        "ipam is required", "tests/system/test_dummy.py -k without_ipam",
     ),
 )  # fmt: skip

@@ -60,7 +60,7 @@ def test_every_outcome_is_reported() -> None:
     image()
     with tempfile.TemporaryDirectory(dir=CACHE) as directory:
         Path(directory, "conftest.py").write_text(
-            "from tests.kernel import plugin\nplugin.FEATURES = {'kernel_vlan': 'false'}\n"
+            "from tests.kernel import features\nfeatures.FEATURES['kernel_vlan'] = 'false'\n"
         )
         Path(directory, "test_outcomes.py").write_text(TESTS.format(release=platform.release()))
         done = subprocess.run(

@@ -11,7 +11,7 @@ import pytest
 
 from shared.net.owner import Owner
 from tests.conftest import ROOT
-from tests.plugins import SAMPLES
+from tests.plugins import SAMPLES, params
 from tests.pretend import PATH, Answer, PretendHost
 
 OWN = "/proc/self/ns/net"
@@ -46,6 +46,9 @@ class Own:
         config = {"cniVersion": "1.1.0", "name": "net", "type": plugin, **keys}
         prefix = ("ip", "netns", "exec", self.inside) if self.inside else ()
         return self.host.cni(plugin, verb, config, **{"netns": self.path, **how}, env=env, prefix=prefix)
+
+    def run(self, script: str) -> None:
+        self.host.run(*(("ip", "netns", "exec", self.inside) if self.inside else ()), "sh", "-ec", script)
 
     def links(self) -> dict[str, dict[str, Any]]:
         return {link["ifname"]: link for link in self.host.ip("address", netns=self.inside or None)}
@@ -93,9 +96,10 @@ def test_bridge_has_both_ends_here(own: Own) -> None:
     assert after == before
 
 
-@pytest.mark.parametrize("plugin", OTHERS)
+@pytest.mark.parametrize("plugin", params(OTHERS))
 def test_every_verb(own: Own, plugin: str) -> None:
     keys = dict(OTHERS[plugin])
+    own.run(SAMPLES[plugin].links)
     if plugin in CHAINED:
         keys["prevResult"] = own.call("bridge", "ADD", **BRIDGE).json
     before = own.state()

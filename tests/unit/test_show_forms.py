@@ -13,7 +13,7 @@ from rich.console import Console
 from shared.cli.view.mermaid import CLASSES, flowchart
 from shared.cli.view.picture import PAGE, svg
 from shared.cli.view.show import as_document, as_tree
-from shared.cli.view.topology import Bridge, Node, Pod, Port, Traffic, Uplink, amounts, shortened
+from shared.cli.view.topology import Bridge, Master, Node, Pod, Port, Traffic, Uplink, amounts, shortened
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = 'a"]-->b`;#&<i>\\é'
@@ -74,6 +74,9 @@ STRANGE = Node(
         Bridge(name="docker0", kind="bridge", state="no carrier"),
     ),
     unbridged=(port(6, pod(6)),),
+    masters=(
+        Master(name="eth9", mtu=1500, ports=(Port(name="net9", kind="macvlan", mtu=1500, pod=pod(9, ifname="net9")),)),
+    ),
     unlinked=(pod(7, network="macvlan", ifname="net1"), pod(8, gone=True)),
 )
 NODES = {"none": Node(host="node7", time="now"), "3": node(3), "200": node(200), "strange": STRANGE}
@@ -91,7 +94,7 @@ def text_of(shown: Node) -> str:
 
 
 def all_ports(shown: Node) -> list[Port]:
-    return [one for bridge in shown.bridges for one in bridge.ports] + list(shown.unbridged)
+    return [one for link in (*shown.bridges, *shown.masters) for one in link.ports] + list(shown.unbridged)
 
 
 def test_the_tree_has_a_line_for_each(shown: Node) -> None:
@@ -168,7 +171,7 @@ def test_the_flowchart_is_mermaid(shown: Node) -> None:
             kinds.append(kind["kind"])
     assert sorted(kinds) == sorted(CLASSES) and {box["kind"] for box in boxes.values()} <= set(kinds)
     assert {end for edge in edges for end in edge} | {"host"} == set(boxes)
-    things = len(shown.uplinks) + len(shown.bridges) + len(all_ports(shown)) + len(shown.unlinked)
+    things = len(shown.uplinks) + len(shown.bridges) + len(shown.masters) + len(all_ports(shown)) + len(shown.unlinked)
     assert len(edges) == things and len(boxes) == things + 1
     labels = " ".join(box["label"] for box in boxes.values())
     assert all(address in labels for one in shown.pods for address in one.addresses)

@@ -22,7 +22,7 @@ CLASSES = {
 
 
 def flowchart(node: Node) -> str:
-    """Return the chart's text: host, uplinks and bridges, and the pod behind each port."""
+    """Return the chart's text: host, uplinks, bridges and masters, and the pod behind each port."""
     lines = ["flowchart LR", _box("host", "host", [node.host, node.time])]
     for number, uplink in enumerate(node.uplinks):
         lines.append(_box(f"uplink{number}", _class(uplink, "uplink"), _facts(uplink, uplink.gateways)))
@@ -33,6 +33,11 @@ def flowchart(node: Node) -> str:
         lines.append(f"    host --- bridge{number}")
         for port in bridge.ports:
             lines += _port(f"pod{next(numbers)}", f"bridge{number}", port, node)
+    for number, master in enumerate(node.masters):
+        lines.append(_box(f"master{number}", _class(master, "uplink"), _facts(master)))
+        lines.append(f"    host --- master{number}")
+        for port in master.ports:
+            lines += _port(f"pod{next(numbers)}", f"master{number}", port, node)
     for port in node.unbridged:
         lines += _port(f"pod{next(numbers)}", "host", port, node)
     for pod in node.unlinked:

@@ -16,7 +16,7 @@ from shared.net import links as net_links
 from shared.net.netlink import Netlink
 from shared.net.netns import open_netns
 from shared.net.owner import parse_alias
-from shared.net.wire import RTM_GETADDR, RTM_GETLINK
+from shared.net.wire import RTM_GETADDR, RTM_GETLINK, RTM_GETNSID
 
 if TYPE_CHECKING:
     from shared.net.netlink import Message
@@ -54,10 +54,14 @@ class KernelLink:
 
 @dataclass(frozen=True)
 class View:
-    """A namespace's links, and its addresses beyond link scope, by the link's index."""
+    """A namespace's links, and its addresses beyond link scope, by the link's index.
+
+    `host` is the host's id in this namespace, None in that of the host itself.
+    """
 
     links: dict[int, KernelLink]
     addresses: dict[int, tuple[str, ...]]
+    host: int | None = None
 
 
 @contextmanager
@@ -111,7 +115,8 @@ def view_inside(path: str) -> View:
     # KiB.
     with closing(open_netns(path)) as netns, netns, closing(Netlink()) as netlink:
         links = netlink.scan(RTM_GETLINK, None, lambda stream: {one["index"]: _link(one) for one in stream})
-        return View(links, netlink.scan(RTM_GETADDR, None, _addresses))
+        number = netlink.get(RTM_GETNSID, {"NETNSA_FD": netns.home})
+        return View(links, netlink.scan(RTM_GETADDR, None, _addresses), number["NETNSA_NSID"] if number else None)
 
 
 def _link(message: Message) -> KernelLink:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from shared.cli.view.topology import Bridge, Link, Node, Pod, Port, amounts
+from shared.cli.view.topology import ON_MASTERS, Bridge, Link, Node, Pod, Port, amounts
 
 PAGE = 1360  # width
 MARGIN = 32
@@ -41,6 +41,7 @@ LEGEND = {
     "unknown": "owner not known",
     "trouble": "not up, or gone",
 }
+COLOUR_OF = {"bridge": "bridge", "master": "uplink"}
 SANS = "system-ui, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif"
 MONO = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
 STYLE = f"""
@@ -76,7 +77,9 @@ def svg(node: Node) -> str:
     picture.head()
     picture.host()
     for bridge in node.bridges:
-        picture.bridge(bridge)
+        picture.shared(bridge, "bridge")
+    for master in node.masters:
+        picture.shared(master, "master")
     picture.others("Pods' links on no bridge", [picture.port(port) for port in node.unbridged])
     picture.others("Cached attachments without a link on the host", [picture.unlinked(pod) for pod in node.unlinked])
     return picture.finish()
@@ -94,7 +97,7 @@ class Picture:
         self.wires = ET.SubElement(self.root, "g", {"class": "wire"})  # below all boxes
         self.y = 0.0
         self.trunk = 0.0  # the start of the line from the host to the bridges
-        ports = [port for bridge in node.bridges for port in bridge.ports] + list(node.unbridged)
+        ports = [port for one in (*node.bridges, *node.masters) for port in one.ports] + list(node.unbridged)
         self.busiest = max((_sum(port) for port in ports if port.pod), default=0.0)
 
     def head(self) -> None:
@@ -145,15 +148,19 @@ class Picture:
         self.trunk = self.y
         self.y += DROP
 
-    def bridge(self, bridge: Bridge) -> None:
-        """Draw a bridge as a bar above its ports."""
+    def shared(self, bridge: Bridge, word: str) -> None:
+        """Draw a bridge, or the master of pods' links, as a bar above its ports."""
         x, middle = float(MARGIN + RAIL), self.y + BAR / 2
         self._wire(MARGIN + RAIL / 2, self.trunk, MARGIN + RAIL / 2, middle, x, middle)
         self._box(
-            x, self.y, PAGE - MARGIN - x, BAR, "bridge" if bridge.state == "up" or not bridge.ports else "trouble"
+            x,
+            self.y,
+            PAGE - MARGIN - x,
+            BAR,
+            COLOUR_OF[word] if bridge.state == "up" or not bridge.ports else "trouble",
         )
-        self._text(x + 16, middle + 5, "name", f"bridge {bridge.name}")
-        at = x + 32 + len(f"bridge {bridge.name}") * WIDTHS["name"]
+        self._text(x + 16, middle + 5, "name", f"{word} {bridge.name}")
+        at = x + 32 + len(f"{word} {bridge.name}") * WIDTHS["name"]
         pods = sum(port.pod is not None for port in bridge.ports)
         facts = [f"mtu {bridge.mtu}", bridge.state, *(text for text, _ in self._traffic(bridge)), _counted(pods, "pod")]
         right = " · ".join(facts)
@@ -184,7 +191,8 @@ class Picture:
             kind, link = "device", (f"mtu {port.mtu}{state}", "small")
         else:
             lines, kind = self._pod(pod), "pod" if pod.container_id else "unknown"
-            link = (f"{port.name} → {pod.ifname or '?'}{state}", "small")
+            name = port.kind if port.kind in ON_MASTERS else port.name
+            link = (f"{name} → {pod.ifname or '?'}{state}", "small")
         share = _sum(port) / self.busiest if self.busiest and pod else 0.0
         tip = _tip(pod, f"{port.name} {port.mac} mtu {port.mtu} {port.state}")
         return Card("trouble" if state else kind, (*lines, link, *self._traffic(port)), tip, share)

@@ -105,11 +105,8 @@ def as_tree(node: Node) -> Tree:
         whole.add(line)
     if not node.uplinks:
         whole.add(_line([("no default route", "yellow")]))
-    for bridge, line in zip(
-        node.bridges, _aligned([("bridge", "dim"), *_facts(bridge, node)] for bridge in node.bridges), strict=True
-    ):
-        branch = whole.add(line)
-        _add_ports(branch, bridge.ports, node)
+    _add_shared(whole, "bridge", node.bridges, node)
+    _add_shared(whole, "master", node.masters, node)
     for title, ports in (("pods' links on no bridge", node.unbridged),):
         if ports:
             _add_ports(whole.add(Text(title, "dim")), ports, node)
@@ -120,6 +117,13 @@ def as_tree(node: Node) -> Tree:
     if not node.pods:
         whole.add(Text(f"no pods of network {node.network}" if node.network else "no pods", "dim"))
     return whole
+
+
+def _add_shared(whole: Tree, word: str, links: Sequence[Bridge], node: Node) -> None:
+    """Add links of the host, each with its ports."""
+    lines = _aligned([(word, "dim"), *_facts(link, node)] for link in links)
+    for link, line in zip(links, lines, strict=True):
+        _add_ports(whole.add(line), link.ports, node)
 
 
 def _add_ports(branch: Tree, ports: Sequence[Port], node: Node) -> None:

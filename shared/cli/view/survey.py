@@ -20,7 +20,7 @@ from shared.cli.view.namespaces import (
     view,
     view_inside,
 )
-from shared.cli.view.topology import Bridge, Node, Pod, Port, Traffic, Uplink
+from shared.cli.view.topology import ON_MASTERS, Bridge, Master, Node, Pod, Port, Traffic, Uplink
 from shared.cni.errors import CniError
 from shared.runtime import presence
 from shared.runtime.cache import Cache, Cached
@@ -48,6 +48,7 @@ def read_node(network: str, seconds: float, cache: Cache, advance: Advance) -> N
             time.sleep(max(0.0, seconds - (time.monotonic() - started)))
             seconds, after = time.monotonic() - started, _read_counters(ip)
     survey = Survey(host, _traffic(before, after, seconds), behind)
+    on_masters = pods.on_masters(host.links)
     node = Node(
         host=printable(os.uname().nodename),
         time=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -55,6 +56,7 @@ def read_node(network: str, seconds: float, cache: Cache, advance: Advance) -> N
         network=network,
         uplinks=survey.uplinks(gateways),
         bridges=survey.bridges(),
+        masters=survey.masters(on_masters),
         unbridged=survey.unbridged(),
         unlinked=pods.without_link(),
     )
@@ -86,6 +88,12 @@ class Survey:
             Bridge(**self._facts(link), ports=tuple(ports.get(link.index, ())))
             for link in self.links.values()
             if link.kind == "bridge"
+        )
+
+    def masters(self, on_masters: Mapping[int, list[Port]]) -> tuple[Master, ...]:
+        """Return the links below pods' links."""
+        return tuple(
+            Master(**self._facts(self.links[index]), ports=tuple(ports)) for index, ports in on_masters.items()
         )
 
     def unbridged(self) -> tuple[Port, ...]:
@@ -168,6 +176,28 @@ class Pods:
             return pod
         network, container_id, ifname = link.owner
         return replace(pod, network=network, container_id=container_id, ifname=ifname, owner_from="alias")
+
+    def on_masters(self, links: Mapping[int, KernelLink]) -> dict[int, list[Port]]:
+        """Return the pods' links that were made on links of the host, by the index of that one."""
+        found: dict[int, list[Port]] = {}
+        paths = [*named_paths(), *(entry.attachment.netns for entry in self.entries.values())]
+        for path in {_identity(path): path for path in reversed(paths)}.values():
+            inner = _view_inside(path)
+            if inner is None or inner.host is None:
+                continue
+            for link in inner.links.values():
+                below = links.get(link.peer or 0)
+                if below and link.kind in ON_MASTERS and link.netnsid == inner.host:
+                    found.setdefault(below.index, []).append(self._on_master(link, path, inner))
+        return found
+
+    def _on_master(self, link: KernelLink, path: str, inner: View) -> Port:
+        addresses = inner.addresses.get(link.index, ())
+        pod = replace(
+            self.owner(link, path, link.name), addresses=addresses, addresses_from="namespace", netns=printable(path),
+            ifname=link.name,
+        )  # fmt: skip
+        return Port(name=link.name, kind=link.kind, state=link.state, mtu=link.mtu, mac=link.mac, pod=pod)
 
     def without_link(self) -> tuple[Pod, ...]:
         """Return the cached attachments without a link on the host: their plugin creates none, or it is gone."""
@@ -289,9 +319,11 @@ def _limit_to(node: Node, network: str) -> Node:
         return tuple(port for port in ports if port.pod and port.pod.network == network)
 
     bridges = (replace(bridge, ports=mine(bridge.ports)) for bridge in node.bridges)
+    masters = (replace(master, ports=mine(master.ports)) for master in node.masters)
     return replace(
         node,
         bridges=tuple(bridge for bridge in bridges if bridge.ports),
+        masters=tuple(master for master in masters if master.ports),
         unbridged=mine(node.unbridged),
         unlinked=tuple(pod for pod in node.unlinked if pod.network == network),
     )

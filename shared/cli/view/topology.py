@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rich.filesize import decimal
 
+ON_MASTERS = ("macvlan", "ipvlan", "vlan")  # kinds of pods' links that are made on a link of the host
 SHORT_ID = 13  # characters of a container id that identify it
 
 
@@ -81,6 +82,11 @@ class Bridge(Link):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Master(Bridge):
+    """A link with pods' links on it (macvlan, ipvlan, vlan). The names of these ports are those in the pods."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Node:
     """The whole network. `seconds` is the time of the traffic measurement, 0 for totals."""
 
@@ -90,13 +96,14 @@ class Node:
     network: str = ""
     uplinks: tuple[Uplink, ...] = ()
     bridges: tuple[Bridge, ...] = ()
+    masters: tuple[Master, ...] = ()
     unbridged: tuple[Port, ...] = ()  # pods' links that are not ports of a bridge
     unlinked: tuple[Pod, ...] = ()  # cached attachments without a link on the host
 
     @property
     def pods(self) -> list[Pod]:
         """Return all attachments, including those of unknown owners."""
-        ports = [port for bridge in self.bridges for port in bridge.ports] + list(self.unbridged)
+        ports = [port for one in (*self.bridges, *self.masters) for port in one.ports] + list(self.unbridged)
         return [port.pod for port in ports if port.pod] + list(self.unlinked)
 
 

@@ -1,0 +1,199 @@
+"""Create links on top of another one (macvlan, ipvlan, vlan) in a pod, find them there and delete them.
+
+The kernel creates such a link in the pod's namespace, so that no temporary name appears on the host. It ignores an
+alias in that request, and before Linux 6.15 it refuses a name that a link of the host has. So a link begins with the
+name that the attachment's host link would have. One further request gives it its own name and its alias: a link with
+its own name always tells its attachment, and a half-made one is found by its first name.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from shared.cni import delegate
+from shared.cni.errors import UnsupportedField
+from shared.cni.plugin import readable_result, run_all
+from shared.net import kinds_wire, links, netns, placements
+from shared.net.links import LinkExists
+from shared.net.messages import decode_part, encode_structure
+from shared.net.netlink import Netlink, NetlinkError
+from shared.net.wire import NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
+    from typing import Any
+
+    from shared.cni.call import Call
+    from shared.net.netlink import Message
+    from shared.net.netns import Netns
+    from shared.net.owner import Owner
+    from shared.undo import Undo
+
+LEASES = 64  # of a pod: the leases of so many addresses are looked up
+
+
+def make(
+    host: Netlink, undo: Undo, owner: Owner, pod_netns: Netns, kind: str, *, master: Message | None = None,
+    in_pod: bool = False, mtu: int = 0, mac: str = "", data: Message | None = None, **note: Any,
+) -> Message:  # fmt: skip
+    """Create the pod's link, which is down, with its alias. Return it; undo deletes it.
+
+    `master` is the link below it, of the host, or of the pod if `in_pod`. `mtu` is in bytes, 0 for the kernel's
+    default. `data` is the IFLA_INFO_DATA of the kind, with the names of kinds_wire.py. `note` has the keys that the
+    note of the attachment gets (shared/net/placements.py).
+
+    Raises LinkExists if the pod has a link of that name, and UnsupportedField if the kernel has no links of that kind.
+    Raises NetlinkError if it refuses the link: the errno is for the caller to explain, as EBUSY for a master in use.
+    """
+    info: Message = {"IFLA_INFO_KIND": kind}
+    if data:
+        info["IFLA_INFO_DATA"] = encode_structure(f"info_data/{kind}", data, kinds_wire.STRUCTURES)
+    message: Message = {"IFLA_IFNAME": owner.host_link, "IFLA_NET_NS_FD": pod_netns.descriptor, "IFLA_LINKINFO": info}
+    if master is not None:
+        message["IFLA_LINK"] = master["index"]
+    if mac:
+        message["IFLA_ADDRESS"] = mac
+    if mtu:
+        message["IFLA_MTU"] = mtu
+    with pod_netns:
+        inside = Netlink()
+    if links.get(inside, owner.ifname) is not None:
+        raise LinkExists(f"link {owner.ifname} already exists in {pod_netns.path}")
+    undo.push("remove the note of the link", lambda: placements.remove(owner))
+    placements.write(owner, kind, pod_netns, **note)
+    undo.push(f"remove half-made link {owner.host_link}", lambda: _remove_in(pod_netns, owner.host_link))
+    origin = inside if in_pod else host
+    try:
+        _create(origin, message, kind)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST or not _remove_in(pod_netns, owner.host_link):
+            raise
+        _create(origin, message, kind)  # a killed ADD of this attachment had left it
+    return _give_name(inside, undo, owner, pod_netns, mac)
+
+
+def _create(origin: Netlink, message: Message, kind: str) -> None:
+    try:
+        origin.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno == errno.EOPNOTSUPP and "device type" in error.msg:
+            raise UnsupportedField(f"the kernel has no links of kind {kind}", f"try modprobe {kind}; {error}") from None
+        raise
+
+
+def _give_name(inside: Netlink, undo: Undo, owner: Owner, pod_netns: Netns, mac: str) -> Message:
+    """Give the new link its own name and its alias, and return it."""
+    link = links.require(inside, owner.host_link)
+    undo.push(f"remove link {owner.ifname}", lambda: _remove_index(pod_netns, link["index"]))
+    message: Message = {"index": link["index"], "IFLA_IFNAME": owner.ifname, "IFLA_IFALIAS": owner.alias}
+    if mac and link["IFLA_ADDRESS"] != mac:  # a macvlan of mode passthru begins with its master's
+        message["IFLA_ADDRESS"] = mac
+    inside.request(RTM_NEWLINK, message)
+    return links.require(inside, owner.ifname)
+
+
+def read_data(link: Message) -> Message:
+    """Return the IFLA_INFO_DATA of a link of one of these kinds, with the names of kinds_wire.py."""
+    data = link.get("IFLA_LINKINFO", {}).get("IFLA_INFO_DATA", b"")
+    return decode_part(f"info_data/{links.kind(link)}", data, kinds_wire)
+
+
+def is_own(link: Message, owner: Owner, kind: str) -> bool:
+    """Return True if a pod's link is of the kind, and `make` created it for the attachment."""
+    marks = (link["IFLA_IFNAME"] == owner.host_link, link.get("IFLA_IFALIAS") == owner.alias)
+    return links.kind(link) == kind and any(marks)
+
+
+def find(inside: Netlink, owner: Owner, kind: str) -> Message | None:
+    """Return the attachment's link, which may be half-made; None if the pod has none. Call it in the pod's namespace.
+
+    A link of the same name that another attachment or another program made does not count.
+    """
+    for name in (owner.ifname, owner.host_link):
+        link = links.get(inside, name)
+        if link is not None and is_own(link, owner, kind):
+            return link
+    return None
+
+
+def remove(owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
+    """Delete the attachment's link and its note. Return True if there was a link.
+
+    The link is in the pod's namespace, or in the noted one if that is unknown (None) or does not have it. Without a
+    namespace there is no link either: the kernel deletes both.
+    """
+    is_found = pod_netns is not None and _remove_own(pod_netns, owner, kind)
+    if not is_found:
+        noted = placements.open_noted(placements.read(owner))
+        is_found = noted is not None and _remove_own(noted, owner, kind)
+    placements.remove(owner)
+    return is_found
+
+
+def _remove_own(pod_netns: Netns, owner: Owner, kind: str) -> bool:
+    with pod_netns:
+        link = find(Netlink(), owner, kind)
+    if link is not None:
+        _remove_index(pod_netns, link["index"])
+    return link is not None
+
+
+def _remove_in(pod_netns: Netns, name: str) -> bool:
+    with pod_netns:
+        return links.delete(Netlink(), name)
+
+
+def _remove_index(pod_netns: Netns, index: int) -> None:
+    with pod_netns:
+        links.delete_index(Netlink(), index)
+
+
+def remove_foreign(call: Call, owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
+    """Delete the link that another suite made for the attachment. Return True if there was one.
+
+    The path can lead to another pod by now. So the link's MAC must be that in the result. Without a result, its
+    addresses must be leased to no other container.
+    """
+    if pod_netns is None:
+        return False
+    from shared.net import addresses, verify
+
+    result = readable_result(call)
+    mac = verify.own_mac(result, call) if result else ""
+    with pod_netns:
+        inside = Netlink()
+        link = links.get(inside, owner.ifname)
+        if (
+            link is None
+            or links.kind(link) != kind
+            or link.get("IFLA_IFALIAS")
+            or mac not in ("", link["IFLA_ADDRESS"])
+        ):
+            return False
+        own = [] if mac else addresses.usable(inside, link["index"], LEASES)
+    if not delegate.holders(call, own) <= {owner.container_id}:
+        return False
+    _remove_index(pod_netns, link["index"])
+    return True
+
+
+def collect(
+    network: str, kind: str, valid: AbstractSet[tuple[str, str]], unlink: Callable[[Owner, Netns | None, str], object]
+) -> None:
+    """Serve GC: call `unlink` for the network's attachments that are not in `valid`, (container id, ifname)."""
+    left = placements.left_behind(network, kind, valid)
+    run_all(*(lambda owner=owner: unlink(owner, None, kind) for owner in left))
+
+
+def require_kind(kind: str) -> None:
+    """Raise UnsupportedField if the kernel has no links of the kind. It looks for the module, and loads it."""
+    trial = netns.create_temporary()
+    try:
+        with trial:
+            _create(Netlink(), {"IFLA_LINKINFO": {"IFLA_INFO_KIND": kind}}, kind)
+    except NetlinkError:  # there is no master
+        pass
+    finally:
+        trial.close()

@@ -1,0 +1,165 @@
+"""Find the master of a pod's link (macvlan, ipvlan, vlan), make the link on it, and serve the verbs of such plugins.
+
+The kernel refuses a master that serves links of another kind. These are often in another pod: its error does not tell.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from shared import steps
+from shared.cni import config, delegate
+from shared.cni.config import boolean, field, unset_link_name
+from shared.cni.errors import InternalError
+from shared.cni.plugin import failure, previous_result
+from shared.net import links, masters, sublinks, sysctl, uppers
+from shared.net.netlink import Netlink, NetlinkError
+from shared.net.wire import IFF_LOWER_UP
+from shared.pod import attachment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.cni.call import Call
+    from shared.cni.plugin import Part
+    from shared.net.netlink import Message
+    from shared.net.netns import Netns
+    from shared.net.owner import Owner
+    from shared.net.uppers import IsWanted, Upper
+    from shared.pod.attachment import Attachment
+    from shared.undo import Undo
+
+    Unlink = Callable[[Owner, "Netns | None", str], bool]  # returns True if there was a link
+
+
+class MasterKeys(config.Config):
+    """The keys of a plugin whose link is made on another one, its master."""
+
+    master: str = field(
+        unset_link_name, "",
+        "link that the pod's one is made on; by default, in a list the first suitable interface of the result before,"
+        " else that of the default route with the lowest metric",
+    )  # fmt: skip
+    linkInContainer: bool = field(boolean, False, "the master is a link of the pod")
+
+
+class Master:
+    """The link below a pod's link. `netlink` is of its namespace, the host's or, with linkInContainer, the pod's."""
+
+    def __init__(self, host: Netlink, pod: Attachment, pod_netns: Netns) -> None:
+        """Look it up as the configuration says. Raise InvalidConfig if there is none."""
+        self.pod = pod
+        self.pod_netns = pod_netns
+        self.in_pod: bool = pod.keys.linkInContainer
+        self.host = self.netlink = host
+        if self.in_pod:
+            with pod_netns:
+                self.netlink = Netlink()
+        self.link = masters.find(self.netlink, pod.keys.master, previous_result(pod.call), in_pod=self.in_pod)
+        self.name: str = self.link["IFLA_IFNAME"]
+
+    def make(self, undo: Undo, kind: str, data: Message, *, mac: str = "") -> Message:
+        """Create the pod's link on the master. Return it; undo deletes it.
+
+        Raise InvalidConfig for an MTU above the master's, InternalError for a master that serves another kind of links.
+        """
+        masters.require_mtu(self.link, self.pod.keys.mtu)
+        try:
+            return sublinks.make(
+                self.host, undo, self.pod.owner, self.pod_netns, kind, master=self.link, in_pod=self.in_pod,
+                mtu=self.pod.keys.mtu, mac=mac, data=data,
+            )  # fmt: skip
+        except NetlinkError as error:
+            reason = self._objection(kind) if error.errno in (errno.EBUSY, errno.EINVAL, errno.EOPNOTSUPP) else ""
+            if not reason:
+                raise
+            raise InternalError(f'"master": {reason}', str(error)) from None
+
+    def _objection(self, kind: str) -> str:
+        """Return the reason why the kernel refuses links of a kind on the master, empty if it cannot be seen."""
+        driver = masters.TAKERS.get(kind)
+        if driver is None:  # the kernel gives its reasons
+            return ""
+        reason = masters.objection(self.netlink, self.link, kind)
+        if reason:
+            return reason
+        other = self.find_upper(lambda _, link: masters.TAKERS.get(links.kind(link)) not in (None, driver))
+        return f"link {self.name} is the master of {other}, of kind {links.kind(other.link)}" if other else ""
+
+    def find_upper(self, is_wanted: IsWanted) -> Upper | None:
+        """Return the first wanted link on top of the master, in any namespace that can be seen."""
+        home = self.pod_netns.descriptor if self.in_pod else self.pod_netns.home
+        return uppers.find(self.link, home, self.pod_netns.path, is_wanted)
+
+    @property
+    def has_carrier(self) -> bool:
+        """Return True if the master had carrier: only then the pod's link gets it."""
+        return bool(self.link["flags"] & IFF_LOWER_UP)
+
+
+def find_parts(
+    pod: Attachment, kind: str, find_differences: Callable[[Message], list[str]], host: Netlink, pod_netns: Netns,
+    link: Message | None,
+) -> list[Part]:  # fmt: skip
+    """Return the part of CHECK that the plugin adds: the master and the link on it, which only an ADD can change.
+
+    `find_differences(link)` returns those of the pod's link that the plugin knows.
+    """
+    netlink = host
+    if pod.keys.linkInContainer:
+        with pod_netns:
+            netlink = Netlink()
+
+    def compare() -> list[str]:
+        if link is None:
+            return masters.problems(netlink, pod.keys.master, None)
+        if links.kind(link) != kind:
+            return []
+        below = links.by_index(netlink, link.get("IFLA_LINK", 0))
+        return find_differences(link) + masters.problems(netlink, pod.keys.master, below)
+
+    return [(compare, None)]
+
+
+def check(pod: Attachment, kind: str, find_differences: Callable[[Message], list[str]]) -> None:
+    """Serve CHECK: raise InternalError with all differences from the state that ADD left."""
+    pod.check(kind, lambda *there: find_parts(pod, kind, find_differences, *there[:3]))
+
+
+def delete(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
+    """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist.
+
+    `unlink` removes the link that this suite made, and everything else that the plugin made for it.
+    """
+    attachment.delete(
+        call, lambda _host, owner, pod_netns: unlink(owner, pod_netns, kind),
+        lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, kind),
+    )  # fmt: skip
+
+
+def collect(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
+    """Serve GC: remove the remains of attachments of this network that are not valid any more."""
+    attachment.collect(call, None, lambda valid: sublinks.collect(call.network, kind, valid, unlink))
+
+
+def status(pod: Attachment, kind: str) -> None:
+    """Serve STATUS: raise PluginNotAvailable if an ADD could not succeed, or nothing would pass."""
+
+    def look() -> list[str]:
+        from shared.net import readiness
+
+        steps.begin("link")
+        sysctl.require_visible()
+        found = failure(lambda: sublinks.require_kind(kind))
+        if not pod.keys.linkInContainer:
+            found += failure(lambda: _require_usable(pod))
+        return found + (readiness.ipv6(pod.keys.mtu) if readiness.has_ipv6(delegate.networks(pod.call)) else [])
+
+    pod.status(look)
+
+
+def _require_usable(pod: Attachment) -> None:
+    master = masters.find(Netlink(), pod.keys.master, previous_result(pod.call))
+    masters.require_mtu(master, pod.keys.mtu)
+    masters.require_up(master)
