@@ -114,9 +114,9 @@ def decode(kind: int, data: bytes, start: int, end: int, tables: ModuleType = wi
     return _decode_structure(tables.MESSAGES[kind], data, start, end, tables.STRUCTURES)
 
 
-def decode_part(structure: str, data: bytes) -> Message:
+def decode_part(structure: str, data: bytes, tables: ModuleType = wire) -> Message:
     """Return the content of an attribute that `decode` leaves as bytes because few calls need it."""
-    return _decode_structure(structure, data, 0, len(data), wire.STRUCTURES)
+    return _decode_structure(structure, data, 0, len(data), tables.STRUCTURES)
 
 
 def next_hops(data: bytes) -> Iterator[Message]:
