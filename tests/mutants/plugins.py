@@ -214,7 +214,7 @@ TABLE: tuple[Mutant, ...] = (
         "DEL removes the reference's host ports", "tests/system/test_portmap.py -k reference",
     ),
     Mutant(
-        "plugins/tuning.py", 'if _recorded_namespace(recorded) not in ("", namespace):', "if False:",
+        "plugins/tuning.py", 'if attachment_records.namespace(recorded) not in ("", namespace):', "if False:",
         "a record of a namespace that is lost is not set back in the next one", "tests/system/test_tuning.py -k lost_namespace",
     ),
     Mutant(
