@@ -9,10 +9,10 @@ from shared.cni.config import field, integer, invalid, link_name
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable, TryAgainLater
 from shared.cni.plugin import previous_result, required_result, valid_attachments
 from shared.cni.result import Route
-from shared.net import addresses, link_routes, links, netns, routes, sysctl, tables, vrfs, wait
+from shared.net import link_routes, links, netns, routes, tables, vrfs
 from shared.net.netlink import Netlink
 from shared.net.policy_rules import Rules
-from shared.net.wire import IFF_UP, RTPROT_KERNEL
+from shared.net.wire import IFF_UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def add(call: Call, undo: Undo) -> Result:
             raise InternalError(f"{there}, and cannot join {keys.vrfname}")
         if not master:
             undo.push(f"take {call.ifname} out of {keys.vrfname}", lambda: _leave(pod_netns, keys.vrfname, link))
-            _move(inside, link, vrf["index"], routes.RT_TABLE_MAIN, vrfs.table(vrf))
-        _add_missing_routes(inside, link, result, call, vrfs.table(vrf))
+            vrfs.join(inside, link, vrf)
+        _add_missing_routes(inside, link, result, call, tables.of_vrf(vrf))
     return result
 
 
@@ -67,13 +67,13 @@ def _find_or_create(inside: Netlink, undo: Undo, pod_netns: Netns, keys: Config,
     """Return the VRF, up. Raise InvalidConfig if its table is another one, or something else uses it."""
     vrf = vrfs.find(inside, keys.vrfname)
     if vrf is not None:
-        if keys.table not in (0, vrfs.table(vrf)):
-            raise invalid("table", keys.table, f"is not the table of VRF {keys.vrfname}, which is {vrfs.table(vrf)}")
+        if keys.table not in (0, tables.of_vrf(vrf)):
+            raise invalid("table", keys.table, f"is not the table of VRF {keys.vrfname}, which is {tables.of_vrf(vrf)}")
         if not vrf["flags"] & IFF_UP:
             links.set_up(inside, vrf["index"])
         return vrf
     taken = tables.users(inside, Rules(), but=link["index"] if keys.table else 0)
-    if keys.table in taken:
+    if keys.table and keys.table in taken:
         raise invalid("table", keys.table, f"is in use by {taken[keys.table]} in {pod_netns.path}")
     undo.push(f"remove VRF {keys.vrfname}", lambda: _delete_vrf(pod_netns, keys.vrfname))
     return vrfs.create(inside, keys.vrfname, keys.table or tables.free(taken, FIRST_TABLE)[0])
@@ -84,38 +84,13 @@ def _delete_vrf(pod_netns: Netns, name: str) -> None:
         vrfs.delete_if_empty(Netlink(), name)
 
 
-def _move(inside: Netlink, link: Message, vrf: int, source: int, target: int) -> None:
-    """Put a link into a VRF, or take it out (0), with its addresses and routes.
-
-    The kernel takes the link down and up. It removes all routes that it did not make itself: those of the table
-    `source` are added to `target`, the others to their own tables.
-    """
-    index, name = link["index"], link["IFLA_IFNAME"]
-    sysctl.prefer(f"ipv6/conf/{name}/keep_addr_on_down", "1")
-    before = [one for one in addresses.of_link(inside, index) if one.address not in addresses.LINK_LOCAL]
-    own = [route for route in link_routes.of_link(inside, index) if route["proto"] != RTPROT_KERNEL]
-    vrfs.set_master(inside, index, vrf)
-    left = set(before) - set(addresses.of_link(inside, index))
-    inside.batch([addresses.add_request(index, one, dad=False) for one in before if one in left])
-    if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:
-        wait.carrier(inside, name)  # before that, IPv6 has no routes to the link's networks
-    if any(one.version == 6 for one in before):
-        wait.addresses_settled(inside, index)
-    wait.addresses_local(inside, index, [one.address for one in before])
-    inside.batch([
-        request
-        for route in own
-        for request in link_routes.add_requests([route], target if tables.of_route(route) == source else 0)
-    ])  # fmt: skip
-
-
 def _leave(pod_netns: Netns, name: str, link: Message) -> None:
     """Undo ADD: take the link out of the VRF, with its addresses and routes."""
     with pod_netns:
         inside = Netlink()
         vrf, now = links.get(inside, name), links.by_index(inside, link["index"])
         if vrf and now and now.get("IFLA_MASTER") == vrf["index"]:
-            _move(inside, now, 0, vrfs.table(vrf), routes.RT_TABLE_MAIN)
+            vrfs.leave(inside, now, vrf)
 
 
 def _add_missing_routes(inside: Netlink, link: Message, result: Result, call: Call, table: int) -> None:
@@ -156,8 +131,8 @@ def _find_problems(inside: Netlink, keys: Config, call: Call, result: Result | N
     problems: list[str] = []
     if link.get("IFLA_MASTER") != vrf["index"]:
         problems.append(f"link {call.ifname} is not in VRF {keys.vrfname}")
-    if keys.table not in (0, vrfs.table(vrf)):
-        problems.append(f"VRF {keys.vrfname} has table {vrfs.table(vrf)}, not {keys.table}")
+    if keys.table not in (0, tables.of_vrf(vrf)):
+        problems.append(f"VRF {keys.vrfname} has table {tables.of_vrf(vrf)}, not {keys.table}")
     if not vrf["flags"] & IFF_UP:
         problems.append(f"VRF {keys.vrfname} is down")
     if result is not None:

@@ -8,6 +8,7 @@ from shared.cni.errors import TryAgainLater
 from shared.cni.lock import Foreign, Wait
 from shared.net import links, policy_rules
 from shared.net.addresses import FAMILIES
+from shared.net.messages import decode_part
 from shared.net.wire import RTM_GETLINK, RTM_GETROUTE
 
 TYPE_CHECKING = False
@@ -69,13 +70,15 @@ def _with_routes(stream: Iterator[Message], but: int) -> dict[int, str]:
 
 
 def _with_vrfs(stream: Iterator[Message]) -> dict[int, str]:
-    return {_vrf_table(link): f"VRF {link['IFLA_IFNAME']}" for link in stream if links.kind(link) == "vrf"}
+    return {of_vrf(link): f"VRF {link['IFLA_IFNAME']}" for link in stream if links.kind(link) == "vrf"}
 
 
-def _vrf_table(link: Message) -> int:
-    from shared.net import vrfs
+def of_vrf(vrf: Message) -> int:
+    """Return the table of a VRF."""
+    from shared.net import kinds_wire
 
-    return vrfs.table(link)
+    data = vrf["IFLA_LINKINFO"].get("IFLA_INFO_DATA", b"")
+    return int(decode_part("info_data/vrf", data, kinds_wire).get("IFLA_VRF_TABLE", 0))
 
 
 def free(taken: dict[int, str], first: int, count: int = 1) -> list[int]:

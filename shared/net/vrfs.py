@@ -5,22 +5,16 @@ from __future__ import annotations
 import errno
 
 from shared.cni.errors import InternalError, UnsupportedField
-from shared.net import kinds_wire, links
-from shared.net.messages import decode_part, encode_structure
+from shared.net import addresses, kinds_wire, link_routes, links, routes, sysctl, tables, wait
+from shared.net.messages import encode_structure
 from shared.net.netlink import NetlinkError, Request
-from shared.net.wire import IFF_UP, NLM_F_CREATE, NLM_F_EXCL, RTM_GETLINK, RTM_NEWLINK
+from shared.net.wire import IFF_UP, NLM_F_CREATE, NLM_F_EXCL, RTM_GETLINK, RTM_NEWLINK, RTPROT_KERNEL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
 
 KIND = "vrf"
-
-
-def table(vrf: Message) -> int:
-    """Return a VRF's routing table."""
-    data = vrf["IFLA_LINKINFO"].get("IFLA_INFO_DATA", b"")
-    return int(decode_part(f"info_data/{KIND}", data, kinds_wire).get("IFLA_VRF_TABLE", 0))
 
 
 def find(netlink: Netlink, name: str) -> Message | None:
@@ -45,6 +39,41 @@ def create(netlink: Netlink, name: str, of: int) -> Message:
             raise UnsupportedField("the kernel has no VRFs (CONFIG_NET_VRF)", f"try modprobe vrf; {error}") from None
         raise
     return links.require(netlink, name)
+
+
+def join(inside: Netlink, link: Message, vrf: Message) -> None:
+    """Put a link into a VRF, with its addresses and routes."""
+    _move(inside, link, vrf["index"], routes.RT_TABLE_MAIN, tables.of_vrf(vrf))
+
+
+def leave(inside: Netlink, link: Message, vrf: Message) -> None:
+    """Take a link out of a VRF, with its addresses and routes."""
+    _move(inside, link, 0, tables.of_vrf(vrf), routes.RT_TABLE_MAIN)
+
+
+def _move(inside: Netlink, link: Message, vrf: int, source: int, target: int) -> None:
+    """Put a link into a VRF, or take it out (0), with its addresses and routes.
+
+    The kernel takes the link down and up. It removes all routes that it did not make itself: those of the table
+    `source` are added to `target`, the others to their own tables.
+    """
+    index, name = link["index"], link["IFLA_IFNAME"]
+    sysctl.prefer(f"ipv6/conf/{name}/keep_addr_on_down", "1")
+    before = [one for one in addresses.of_link(inside, index) if one.address not in addresses.LINK_LOCAL]
+    own = [route for route in link_routes.of_link(inside, index) if route["proto"] != RTPROT_KERNEL]
+    set_master(inside, index, vrf)
+    left = set(before) - set(addresses.of_link(inside, index))
+    inside.batch([addresses.add_request(index, one, dad=False) for one in before if one in left])
+    if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:
+        wait.carrier(inside, name)  # before that, IPv6 has no routes to the link's networks
+    if any(one.version == 6 for one in before):
+        wait.addresses_settled(inside, index)
+    wait.addresses_local(inside, index, [one.address for one in before])
+    inside.batch([
+        request
+        for route in own
+        for request in link_routes.add_requests([route], target if tables.of_route(route) == source else 0)
+    ])  # fmt: skip
 
 
 def set_master(netlink: Netlink, link: int, vrf: int) -> None:
