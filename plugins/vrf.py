@@ -51,12 +51,7 @@ def add(call: Call, undo: Undo) -> Result:
         inside = Netlink()
         link = links.require(inside, call.ifname)
         vrf = _find_or_create(inside, undo, pod_netns, keys, link)
-        master = link.get("IFLA_MASTER", 0)
-        if master not in (0, vrf["index"]):
-            other = links.by_index(inside, master) or {"IFLA_IFNAME": master}
-            there = f"link {call.ifname} is in {other['IFLA_IFNAME']} already"
-            raise InternalError(f"{there}, and cannot join {keys.vrfname}")
-        if not master:
+        if not link.get("IFLA_MASTER"):
             undo.push(f"take {call.ifname} out of {keys.vrfname}", lambda: _leave(pod_netns, keys.vrfname, link))
             vrfs.join(inside, link, vrf)
         _add_missing_routes(inside, link, result, call, tables.of_vrf(vrf))
@@ -64,12 +59,20 @@ def add(call: Call, undo: Undo) -> Result:
 
 
 def _find_or_create(inside: Netlink, undo: Undo, pod_netns: Netns, keys: Config, link: Message) -> Message:
-    """Return the VRF, up. Raise InvalidConfig if its table is another one, or something else uses it."""
+    """Return the VRF, up. Raise InvalidConfig if its table is another one, or something else uses it.
+
+    Raise InternalError if the link is a port of another one.
+    """
     vrf = vrfs.find(inside, keys.vrfname)
+    master = link.get("IFLA_MASTER", 0)
+    if master not in (0, vrf and vrf["index"]):
+        other = (links.by_index(inside, master) or {}).get("IFLA_IFNAME", master)
+        raise InternalError(f"link {link['IFLA_IFNAME']} is in {other} already, and cannot join {keys.vrfname}")
     if vrf is not None:
         if keys.table not in (0, tables.of_vrf(vrf)):
             raise invalid("table", keys.table, f"is not the table of VRF {keys.vrfname}, which is {tables.of_vrf(vrf)}")
         if not vrf["flags"] & IFF_UP:
+            undo.push(f"set VRF {keys.vrfname} down", lambda: _set_down(pod_netns, keys.vrfname))
             links.set_up(inside, vrf["index"])
         return vrf
     taken = tables.users(inside, Rules(), but=link["index"] if keys.table else 0)
@@ -77,6 +80,11 @@ def _find_or_create(inside: Netlink, undo: Undo, pod_netns: Netns, keys: Config,
         raise invalid("table", keys.table, f"is in use by {taken[keys.table]} in {pod_netns.path}")
     undo.push(f"remove VRF {keys.vrfname}", lambda: _delete_vrf(pod_netns, keys.vrfname))
     return vrfs.create(inside, keys.vrfname, keys.table or tables.free(taken, FIRST_TABLE)[0])
+
+
+def _set_down(pod_netns: Netns, name: str) -> None:
+    with pod_netns:
+        links.set_down_if_exists(Netlink(), name)
 
 
 def _delete_vrf(pod_netns: Netns, name: str) -> None:

@@ -54,8 +54,8 @@ def leave(inside: Netlink, link: Message, vrf: Message) -> None:
 def _move(inside: Netlink, link: Message, vrf: int, source: int, target: int) -> None:
     """Put a link into a VRF, or take it out (0), with its addresses and routes.
 
-    The kernel takes the link down and up. It removes all routes that it did not make itself: those of the table
-    `source` are added to `target`, the others to their own tables.
+    The kernel takes the link down and up, and removes routes that it did not make itself: those of the table `source`
+    are added to `target`, the others to their own tables. An IPv6 route with further next hops would stay in `source`.
     """
     index, name = link["index"], link["IFLA_IFNAME"]
     sysctl.prefer(f"ipv6/conf/{name}/keep_addr_on_down", "1")
@@ -69,11 +69,10 @@ def _move(inside: Netlink, link: Message, vrf: int, source: int, target: int) ->
     if any(one.version == 6 for one in before):
         wait.addresses_settled(inside, index)
     wait.addresses_local(inside, index, [one.address for one in before])
-    inside.batch([
-        request
-        for route in own
-        for request in link_routes.add_requests([route], target if tables.of_route(route) == source else 0)
-    ])  # fmt: skip
+    moved = [route for route in own if tables.of_route(route) == source]
+    inside.batch(link_routes.add_requests([route for route in own if route not in moved]))
+    inside.batch(link_routes.add_requests(moved, target))
+    inside.batch(link_routes.delete_requests(moved))
 
 
 def set_master(netlink: Netlink, link: int, vrf: int) -> None:

@@ -924,7 +924,7 @@ SECOND_NETWORK = fixed(
 
 
 def sbr_cases() -> dict[str, list[Step]]:
-    """Return sbr's cases behind bridge: rules, tables and routes of the pod, mistakes, and what is gone at DEL."""
+    """Return sbr's cases behind bridge: rules, tables and routes of the pod, mistakes, and a DEL that finds nothing."""
     routes = [{"dst": "10.8.0.0/16", "gw": "10.1.0.77"}, {"dst": "10.9.0.0/16"}]
 
     def chain(ipam: Config = SECOND_NETWORK, top: Config | None = None, **keys: Any) -> list[Step]:
@@ -958,7 +958,7 @@ def sbr_cases() -> dict[str, list[Step]]:
 
 
 def vrf_cases() -> dict[str, list[Step]]:
-    """Return vrf's cases behind bridge: the VRF and its table, mistakes, and what is gone at DEL."""
+    """Return vrf's cases behind bridge: the VRF and its table, mistakes, and a DEL that finds nothing."""
 
     def chain(top: Config | None = None, **keys: Any) -> list[Step]:
         link, config = br(ipam=SECOND_NETWORK, **(top or {})), net("vrf", vrfname="blue", **keys, **(top or {}))

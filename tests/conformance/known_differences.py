@@ -412,6 +412,22 @@ KNOWN = (
         "DEL succeeds if the namespace is gone, and creates no file in its place",
         ["sbr/DEL netns *"],
     ),
+    # vrf
+    *(
+        Known(
+            f"vrf *: pod a {fact}: absent -> *",
+            "IPv6 addresses stay on an interface that leaves its VRF",
+            ["vrf/version *"],
+            everywhere=True,
+        )
+        for fact in ("link eth0 address *:*", "route *:* dev eth0")
+    ),
+    Known("vrf DEL: status: 1 -> 0", "DEL succeeds if the interface is gone", ["vrf/DEL interface gone"]),
+    Known(
+        "vrf DEL: pod a link blue kind: * -> absent",
+        "DEL deletes the empty VRF even if the interface is gone",
+        ["vrf/DEL interface gone"],
+    ),
     # bandwidth
     Known(
         "bandwidth ADD: host link * filter 1 u32 action 2: * -> absent",

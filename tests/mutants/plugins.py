@@ -227,14 +227,6 @@ TABLE: tuple[Mutant, ...] = (
         "DEL sets back what ADD changed, and nothing else", "tests/system/test_tuning.py -k only_what_is_asked",
     ),
     Mutant(
-        "plugins/tuning.py", 'if not isinstance(owner, dict) or owner.get("network") != call.network:', "if not isinstance(owner, dict):",
-        "GC leaves the records of other networks", "tests/system/test_tuning.py -k gc",
-    ),
-    Mutant(
-        "plugins/tuning.py", '(owner.get("containerID"), owner.get("ifname")) not in valid', 'owner.get("containerID") not in {one for one, _ in valid}',
-        "GC tells the interfaces of a container apart", "tests/system/test_tuning.py -k gc",
-    ),
-    Mutant(
         "plugins/tuning.py", '        undo.push(f"set {call.ifname} back", lambda: _restore(pod_netns, call.ifname, before))\n', "",
         "a failing ADD sets back what it changed", "tests/system/test_tuning.py -k fails_late",
     ),
