@@ -11,15 +11,15 @@ from shared.net import addresses, attachment_records, links, netns, source_routi
 from shared.net.netlink import Netlink, NetlinkError
 from shared.net.policy_rules import Rules
 from shared.net.source_routing import Plan
+from shared.net.wire import RTM_NEWROUTE
 from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from shared.cni.call import Call
     from shared.cni.ip import Address
     from shared.cni.result import IP, Result
+    from shared.net.netlink import Message
     from shared.net.netns import Netns
     from shared.undo import Undo
 
@@ -68,7 +68,7 @@ def add(call: Call, undo: Undo) -> Result:
         with tables.hold(pod_netns):
             steps.begin("rules")
             if (former := _recorded(path, namespace)) is not None:
-                source_routing.take_back(inside, rules, index, former, is_moved=keys.table is None)
+                source_routing.revert(inside, rules, index, former)
             if not pod_netns.is_own:  # a rule from an address that the pod got just now is left over
                 source_routing.remove_unrecorded(rules, {ip.address.address for ip in ips})
             plan = source_routing.plan(inside, rules, index, ips, result.routes, keys)
@@ -121,7 +121,7 @@ def check(call: Call) -> None:
 
 
 def delete(call: Call) -> None:
-    """Remove the rules, and the routes in their tables, if the pod's namespace still exists; delete the record."""
+    """Undo ADD if the pod's namespace still exists, and delete the record. The main table has its routes again."""
     path = attachment_records.path(RECORDS, call)
     pod_netns = netns.open_if_there(call.netns)
     if pod_netns is not None:
@@ -131,13 +131,23 @@ def delete(call: Call) -> None:
             inside, rules = Netlink(), Rules()
             link = links.get(inside, call.ifname)
             if plan is not None:
-                source_routing.remove(inside, rules, link["index"] if link else 0, plan)
+                _give_back(inside, rules, link, plan)
             elif not pod_netns.is_own:  # among the host's rules, none tells that it is the attachment's
                 source_routing.remove_unrecorded(rules, _find_sources(inside, link, call))
     record.remove(path)
 
 
-def _find_sources(inside: Netlink, link: Any, call: Call) -> set[Address]:
+def _give_back(inside: Netlink, rules: Rules, link: Message | None, plan: Plan) -> None:
+    """Undo ADD. Complain about routes that cannot be added again: the pod can have changed its interface."""
+    try:
+        source_routing.revert(inside, rules, link["index"] if link else 0, plan)
+    except NetlinkError as error:
+        if error.kind != RTM_NEWROUTE:
+            raise
+        complain(f"sbr: cannot restore a route: {error}")
+
+
+def _find_sources(inside: Netlink, link: Message | None, call: Call) -> set[Address]:
     """Return the addresses of the interface, in the kernel and in the result."""
     from shared.net import verify
 

@@ -13,6 +13,7 @@ from shared.net import link_routes, links, netns, routes, tables, vrfs
 from shared.net.netlink import Netlink
 from shared.net.policy_rules import Rules
 from shared.net.wire import IFF_UP
+from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _find_problems(inside: Netlink, keys: Config, call: Call, result: Result | N
 
 
 def delete(call: Call) -> None:
-    """Take the interface out of the VRF, and delete the VRF if it is empty. Do nothing if either is gone."""
+    """Take the interface out of the VRF with its routes, and delete an empty VRF. Do nothing if either is gone."""
     name: str = Config.read({"vrfname": folded(call.config, "vrfname")}).vrfname
     pod_netns = netns.open_if_there(call.netns)
     if pod_netns is None:
@@ -166,7 +167,12 @@ def delete(call: Call) -> None:
 def _take_out(inside: Netlink, name: str, ifname: str) -> None:
     vrf, link = links.get(inside, name), links.get(inside, ifname)
     if vrf and link and links.kind(vrf) == vrfs.KIND and link.get("IFLA_MASTER") == vrf["index"]:
-        vrfs.set_master(inside, link["index"], 0)
+        try:
+            vrfs.leave(inside, link, vrf)
+        except InternalError as error:  # the pod can have changed its interface; that it left counts
+            if (links.by_index(inside, link["index"]) or {}).get("IFLA_MASTER"):
+                raise
+            complain(f"vrf: cannot restore {ifname}: {error}")
     vrfs.delete_if_empty(inside, name)
 
 

@@ -94,6 +94,12 @@ def add_requests(routes: Iterable[Message], table: int = 0) -> list[Request]:
     return [Request(RTM_NEWROUTE, body, NLM_F_CREATE, PRESENT) for body in bodies]
 
 
+def without_rest(routes: Iterable[Message]) -> list[Message]:
+    """Return routes with the members that `add_requests` needs, to be recorded."""
+    names = (*COPIED, "table", "RTA_TABLE", "flags")
+    return [{name: route[name] for name in names if name in route} for route in routes]
+
+
 def _body(route: Message, table: int) -> Message:
     body = {name: route[name] for name in COPIED if route.get(name)}
     return {**body, **_place(table), "flags": route["flags"] & RTNH_F_ONLINK}

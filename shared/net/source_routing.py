@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shared.net.policy_rules import Rules
 
 FIRST_TABLE = 100  # as in the reference
+IPV6_PRIORITY = 1024  # IP6_RT_PRIO_USER in linux/ipv6_route.h: of a route without one
 
 
 class Plan:
@@ -40,6 +41,8 @@ class Plan:
         return {
             "rules": [[str(source), table, priority] for source, table, priority in self.rules],
             "routes": [[str(dst), gateway and str(gateway), table] for dst, gateway, table in self.keys],
+            "moved": link_routes.without_rest(self.moved),
+            "hints": self.hints,
         }
 
     @classmethod
@@ -51,6 +54,7 @@ class Plan:
             plan.keys = [
                 (Prefix.parse(dst), via and Address.parse(via), int(table)) for dst, via, table in raw["routes"]
             ]
+            plan.moved, plan.hints = list(raw["moved"]), list(raw["hints"])
         except (KeyError, TypeError, ValueError):
             return None
         return plan
@@ -140,6 +144,7 @@ def _hints(index: int, networks: list[Prefix], present: list[Prefix]) -> list[Me
             "family": FAMILIES[network.version], "dst_len": network.length, "table": routes.RT_TABLE_MAIN,
             "proto": RTPROT_BOOT, "scope": RT_SCOPE_LINK, "type": RTN_UNICAST, "flags": 0,
             "RTA_DST": str(network.first), "RTA_OIF": index, "RTA_PREFSRC": str(source),
+            **({"RTA_PRIORITY": IPV6_PRIORITY} if network.version == 6 else {}),
         }
         for network, source in wanted.items()
         if network not in present
@@ -154,35 +159,23 @@ def apply(inside: Netlink, rules: Rules, plan: Plan) -> None:
     inside.batch(link_routes.delete_requests(plan.moved))
 
 
-def remove(inside: Netlink, rules: Rules, index: int, plan: Plan) -> None:
-    """Delete the plan's rules, all equal ones, and the routes through the link in its own tables."""
+def revert(inside: Netlink, rules: Rules, index: int, plan: Plan) -> None:
+    """Delete the plan's rules, all equal ones, and its routes; the main table gets back the routes that moved.
+
+    `index` is 0 if the link is gone. Tolerate a plan that `apply` made in part. Raises NetlinkError if a route cannot
+    be added again, after all else is done.
+    """
     doomed = {(source, table) for source, table, _ in plan.rules}
     rules.remove(lambda rule: (policy_rules.source(rule), policy_rules.table(rule)) in doomed)
     if index:
-        inside.batch(link_routes.delete_requests(_own_routes(inside, index, plan)))
-
-
-def _own_routes(inside: Netlink, index: int, plan: Plan) -> list[Message]:
-    return [route for route in link_routes.of_link(inside, index) if link_routes.key(route) in plan.keys]
+        own = [route for route in link_routes.of_link(inside, index) if link_routes.key(route) in plan.keys]
+        inside.batch(link_routes.delete_requests(own + plan.hints))
+        inside.batch(link_routes.add_requests([route for route in plan.moved if route["RTA_OIF"] == index]))
 
 
 def remove_unrecorded(rules: Rules, sources: set[Address]) -> None:
     """Delete the rules for packets from these addresses, as the reference does at the end of its attachments."""
     rules.remove(lambda rule: policy_rules.source(rule) in sources and policy_rules.table(rule) not in tables.RESERVED)
-
-
-def revert(inside: Netlink, rules: Rules, index: int, plan: Plan) -> None:
-    """Undo `apply` of the same call: the main table has its routes again."""
-    inside.batch(link_routes.delete_requests(plan.hints))
-    inside.batch(link_routes.add_requests(plan.moved))
-    remove(inside, rules, index, plan)
-
-
-def take_back(inside: Netlink, rules: Rules, index: int, plan: Plan, *, is_moved: bool) -> None:
-    """Undo an earlier ADD of the attachment. If `is_moved`, move the routes back to the main table."""
-    if is_moved:
-        inside.batch(link_routes.add_requests(_own_routes(inside, index, plan), routes.RT_TABLE_MAIN))
-    remove(inside, rules, index, plan)
 
 
 def problems(inside: Netlink, rules: Rules, index: int, ips: list[IP], plan: Plan | None) -> list[str]:

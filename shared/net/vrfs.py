@@ -42,16 +42,16 @@ def create(netlink: Netlink, name: str, of: int) -> Message:
 
 
 def join(inside: Netlink, link: Message, vrf: Message) -> None:
-    """Put a link into a VRF, with its addresses and routes."""
-    _move(inside, link, vrf["index"], routes.RT_TABLE_MAIN, tables.of_vrf(vrf))
+    """Put a link into a VRF, with its addresses and routes. Wait until the addresses can be used."""
+    _move(inside, link, vrf["index"], routes.RT_TABLE_MAIN, tables.of_vrf(vrf), is_joining=True)
 
 
 def leave(inside: Netlink, link: Message, vrf: Message) -> None:
     """Take a link out of a VRF, with its addresses and routes."""
-    _move(inside, link, 0, tables.of_vrf(vrf), routes.RT_TABLE_MAIN)
+    _move(inside, link, 0, tables.of_vrf(vrf), routes.RT_TABLE_MAIN, is_joining=False)
 
 
-def _move(inside: Netlink, link: Message, vrf: int, source: int, target: int) -> None:
+def _move(inside: Netlink, link: Message, vrf: int, source: int, target: int, *, is_joining: bool) -> None:
     """Put a link into a VRF, or take it out (0), with its addresses and routes.
 
     The kernel takes the link down and up, and removes routes that it did not make itself: those of the table `source`
@@ -66,9 +66,10 @@ def _move(inside: Netlink, link: Message, vrf: int, source: int, target: int) ->
     inside.batch([addresses.add_request(index, one, dad=False) for one in before if one in left])
     if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:
         wait.carrier(inside, name)  # before that, IPv6 has no routes to the link's networks
-    if any(one.version == 6 for one in before):
-        wait.addresses_settled(inside, index)
-    wait.addresses_local(inside, index, [one.address for one in before])
+    if is_joining:
+        if any(one.version == 6 for one in before):
+            wait.addresses_settled(inside, index)
+        wait.addresses_local(inside, index, [one.address for one in before])
     moved = [route for route in own if tables.of_route(route) == source]
     inside.batch(link_routes.add_requests([route for route in own if route not in moved]))
     inside.batch(link_routes.add_requests(moved, target))

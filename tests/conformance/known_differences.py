@@ -408,6 +408,12 @@ KNOWN = (
         everywhere=True,
     ),
     Known(
+        "sbr DEL: pod a route * dev eth0: absent -> *",
+        "DEL gives the main table its routes back",
+        ["sbr/version *"],
+        everywhere=True,
+    ),
+    Known(
         "sbr DEL: status: 1 -> 0",
         "DEL succeeds if the namespace is gone, and creates no file in its place",
         ["sbr/DEL netns *"],
@@ -416,11 +422,11 @@ KNOWN = (
     *(
         Known(
             f"vrf *: pod a {fact}: absent -> *",
-            "IPv6 addresses stay on an interface that leaves its VRF",
+            "addresses and routes stay on an interface that leaves its VRF",
             ["vrf/version *"],
             everywhere=True,
         )
-        for fact in ("link eth0 address *:*", "route *:* dev eth0")
+        for fact in ("link eth0 address *:*", "route * dev eth0")
     ),
     Known("vrf DEL: status: 1 -> 0", "DEL succeeds if the interface is gone", ["vrf/DEL interface gone"]),
     Known(

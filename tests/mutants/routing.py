@@ -54,7 +54,7 @@ TABLE: tuple[Mutant, ...] = (
         "a link-scope route gets no gateway", "tests/unit/test_wire.py -k own_gateway",
     ),
     Mutant(
-        "plugins/sbr.py", "is_moved=keys.table is None)", "is_moved=False)",
+        "plugins/sbr.py", "                source_routing.revert(inside, rules, index, former)\n", "                pass\n",
         "a repeated ADD keeps the routes", f"{SBR} -k repeated",
     ),
     Mutant(
@@ -111,11 +111,11 @@ TABLE: tuple[Mutant, ...] = (
         "addSourceHints keeps the routes to the networks", f"{SBR} -k hints",
     ),
     Mutant(
-        "shared/net/source_routing.py", "    inside.batch(link_routes.delete_requests(plan.moved))\n\n\ndef remove", "\n\ndef remove",
+        "shared/net/source_routing.py", "    inside.batch(link_routes.delete_requests(plan.moved))\n", "",
         "the main table has none of the interface's routes left", f"{SBR} -k packets_leave",
     ),
     Mutant(
-        "shared/net/source_routing.py", "    inside.batch(link_routes.add_requests(plan.moved))\n    remove", "    remove",
+        "shared/net/source_routing.py", '        inside.batch(link_routes.add_requests([route for route in plan.moved if route["RTA_OIF"] == index]))\n', "",
         "a failed ADD gives the main table its routes back", f"{SBR} -k failed_add",
     ),
     Mutant(

@@ -188,6 +188,7 @@ def test_del_needs_neither_namespace_nor_result(node: Node, gone: str) -> None:
         assert not (node.host.root / "run/netns/a").exists()
     elif gone != "path":
         assert node.rules() == [] and node.routes("100") == node.routes("101") == set()
+        assert node.routes() == (set() if gone == "link" else {"10.2.0.0/24 10.2.0.5", "fd00:2::/64"})
         assert node.router("10.1.0.5") == "router11"
 
 

@@ -43,7 +43,9 @@ class Node(TwoNetworks):
 @needs_vrf
 def test_the_interface_keeps_addresses_and_routes_in_its_vrf(node: Node) -> None:
     """Also link-scope routes, IPv6, and those of a table of their own; other interfaces' routes stay."""
-    result = node.second(SECOND | {"routes": ROUTES}, **BLUE)
+    node.attach("eth1", SECOND | {"routes": ROUTES})
+    before = node.routes()
+    result = node.add("a", BLUE, ifname="eth1")
     assert result == node.config["prevResult"] and node.vrfs() == {"blue": 1}
     assert node.addresses_of("eth1") == {"10.2.0.5/24", "fd00:2::5/64"}
     assert {
@@ -64,6 +66,7 @@ def test_the_interface_keeps_addresses_and_routes_in_its_vrf(node: Node) -> None
     for _ in range(2):
         node.delete("a", BLUE, ifname="eth1")
         assert node.vrfs() == {} and node.addresses_of("eth1") == {"10.2.0.5/24", "fd00:2::5/64"}
+        assert node.routes() == before and node.routes("77") == {"10.10.0.0/16 10.2.0.1"}
 
 
 @needs_vrf
