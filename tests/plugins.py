@@ -48,7 +48,7 @@ SAMPLES: dict[str, Sample] = {
         {"type": "portmap", "conditionsV4": ["!", "-i", "x"], "runtimeConfig": {"portMappings": PORTS}}, (BRIDGE,)
     ),
     "ptp": Sample({"type": "ptp", "mtu": 1400, "ipam": IPAM | {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
-    "sbr": Sample({"type": "sbr", "gateways": ["10.7.0.1", "fd00:7::1"], "addSourceHints": True}, (BRIDGE,)),
+    "sbr": Sample({"type": "sbr", "gateways": ["10.7.0.254", "fd00:7::254"], "addSourceHints": True}, (BRIDGE,)),
     "static": Sample({
         "type": "static",
         "ipam": {
