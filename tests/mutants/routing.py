@@ -51,7 +51,7 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shared/net/routes.py", '(gateway if extra.get("scope", RT_SCOPE_UNIVERSE) < RT_SCOPE_LINK else None)', "gateway",
-        "a link-scope route gets no gateway", "tests/unit/test_wire.py -k own_gateway",
+        "a link-scope route gets no gateway", "tests/unit/test_wire.py -k test_route",
     ),
     Mutant(
         "plugins/sbr.py", "                source_routing.revert(inside, rules, index, former)\n", "                pass\n",
