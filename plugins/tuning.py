@@ -6,10 +6,10 @@ from shared.cni import config, record
 from shared.cni.call import folded
 from shared.cni.config import absolute_path, boolean, field, integer, mac, section
 from shared.cni.errors import CniError, InternalError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import compare, readable_result, required_result, restore, valid_attachments
-from shared.net import link_attributes, links, netns, pod_sysctls, sysctl
+from shared.cni.plugin import compare, readable_result, required_result, restore
+from shared.net import attachment_records, link_attributes, links, netns, pod_sysctls, sysctl
 from shared.net.netlink import Netlink
-from shared.net.owner import Owner, file_name
+from shared.net.owner import Owner
 from shared.net.wire import IFF_UP
 from shared.undo import complain
 
@@ -89,8 +89,9 @@ class Attachment:
             self.sysctls = {pod_sysctls.path_of(key, call.ifname): value for key, value in named.items()}
         except config.Invalid as error:  # with the interface's name a key can become a host-wide sysctl
             raise config.invalid(f"sysctl{error.path}", error.value, error.reason) from None
+        self.call = call
         self.owner = Owner(call.network, call.container_id, call.ifname)
-        self.record = record_path(keys.dataDir, call)
+        self.record = attachment_records.path(keys.dataDir, call)
 
 
 read = Attachment  # for validate, which touches nothing
@@ -115,12 +116,6 @@ def _choose_attributes(keys: Config, arguments: Attributes | None, mac: str) -> 
     if mtu < LEAST_MTU:
         raise config.invalid("mtu", mtu, f"must be 0 or at least {LEAST_MTU}, the least that a link can have")
     return attributes
-
-
-def record_path(directory: str, call: Call) -> str:
-    """Return the reference's path for the former values, or one with a digest if the name would be too long."""
-    name = file_name(f"{call.container_id}_{call.ifname}", ".json", spare=len(record.UNFINISHED))
-    return f"{directory}/{name}"
 
 
 def _refuse_duplicates(call: Call) -> None:
@@ -186,30 +181,20 @@ def _set_attributes(pod: Netlink, link: Message, attributes: dict[str, Any]) -> 
 
 def _record(undo: Undo, attachment: Attachment, namespace: str, before: dict[str, Any]) -> None:
     """Record the former values. Keep the record of an earlier ADD: DEL must restore the values from before it."""
-    path, owner = attachment.record, attachment.owner
+    path = attachment.record
     is_recorded = _is_recorded(path, namespace)
     if not is_recorded and (attachment.attributes or attachment.sysctls):
-        mine = {
-            "network": owner.network, "containerID": owner.container_id, "ifname": owner.ifname, "namespace": namespace,
-        }  # fmt: skip
-        record.write(path, {**before, "pycni": mine})
+        record.write(path, {**before, **attachment_records.marks(attachment.call, namespace)})
         undo.push(f"remove {path}", lambda: record.remove(path))
 
 
 def _is_recorded(path: str, namespace: str) -> bool:
     """Return True if the file records former values of this namespace. Delete a record of another, lost one."""
     recorded = record.read(path)
-    if _recorded_namespace(recorded) not in ("", namespace):
+    if attachment_records.namespace(recorded) not in ("", namespace):
         record.remove(path)
         return False
     return bool(recorded)
-
-
-def _recorded_namespace(recorded: dict[str, Any]) -> str:
-    """Return the identity of the namespace that ADD tuned. It is empty in records of other suites and of 0.1.0."""
-    own = recorded.get("pycni")
-    found = own.get("namespace") if isinstance(own, dict) else None
-    return found if isinstance(found, str) else ""
 
 
 def _is_tuned(call: Call, recorded: dict[str, Any], pod_netns: Netns) -> bool:
@@ -219,7 +204,7 @@ def _is_tuned(call: Call, recorded: dict[str, Any], pod_netns: Netns) -> bool:
     """
     from shared.net import peers
 
-    if namespace := _recorded_namespace(recorded):
+    if namespace := attachment_records.namespace(recorded):
         return namespace == pod_netns.identity()
     host, owner = Netlink(), Owner(call.network, call.container_id, call.ifname)
     end = peers.attempt(lambda: peers.of_pod(host, pod_netns, owner))
@@ -318,7 +303,7 @@ def _read_data_dir(call: Call) -> str:
 
 def delete(call: Call) -> None:
     """Restore the former values if the pod's namespace still exists, and delete the record."""
-    path = record_path(_read_data_dir(call), call)
+    path = attachment_records.path(_read_data_dir(call), call)
     before = record.read(path)
     pod_netns = netns.open_if_there(call.netns)
     if before and pod_netns is not None:
@@ -331,14 +316,7 @@ def delete(call: Call) -> None:
 
 def gc(call: Call) -> None:
     """Delete the records of this network's attachments that are no longer valid: their pods are gone."""
-    valid, directory = valid_attachments(call), _read_data_dir(call)
-    record.remove_unfinished(directory)
-    for path, recorded in record.listed(directory):
-        owner = recorded.get("pycni")
-        if not isinstance(owner, dict) or owner.get("network") != call.network:
-            continue
-        if (owner.get("containerID"), owner.get("ifname")) not in valid:
-            record.remove(path)
+    attachment_records.collect(_read_data_dir(call), call)
 
 
 def status(call: Call) -> None:

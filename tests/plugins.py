@@ -60,6 +60,14 @@ SAMPLES: dict[str, Sample] = {
     ),
     "ptp": Sample({"type": "ptp", "mtu": 1400, "ipam": IPAM | {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
     "vlan": Sample({"type": "vlan", "master": "up0", "vlanId": 100, "ipam": IPAM}, links=UP0, needs="kernel_8021q"),
+    "sbr": Sample({"type": "sbr", "gateways": ["10.7.0.254", "fd00:7::254"], "addSourceHints": True}, (BRIDGE,)),
+    "static": Sample({
+        "type": "static",
+        "ipam": {
+            "type": "static", "routes": [{"dst": "0.0.0.0/0"}], "dns": {"nameservers": ["10.7.0.1"]},
+            "addresses": [{"address": "10.7.0.5/24", "gateway": "10.7.0.1"}, {"address": "fd00:7::5/64"}],
+        },
+    }),
     "tuning": Sample(
         {
             "type": "tuning", "mac": "02:00:00:00:00:09", "mtu": 1400, "promisc": True,
@@ -67,6 +75,7 @@ SAMPLES: dict[str, Sample] = {
         },
         (BRIDGE,),
     ),
+    "vrf": Sample({"type": "vrf", "vrfname": "blue", "table": 10}, (BRIDGE,), needs="kernel_vrf"),
 }  # fmt: skip
 
 

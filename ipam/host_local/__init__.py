@@ -11,7 +11,7 @@ from shared.cni.config import absolute_path, address, field, invalid, list_of, o
 from shared.cni.errors import InternalError, InvalidConfig, IOFailure, PluginNotAvailable, TryAgainLater
 from shared.cni.ip import Address, Prefix
 from shared.cni.plugin import previous_result, valid_attachments
-from shared.cni.result import IP, Result, route_from_json
+from shared.cni.result import IP, Result, routes_from_config
 from shared.cni.versions import at_least
 
 TYPE_CHECKING = False
@@ -122,13 +122,7 @@ class Pool:
             *(keys.runtimeConfig.ips if keys.runtimeConfig else ()),
         ]
         self.requested = list(dict.fromkeys(requested))
-        self.routes = []
-        for number, raw in enumerate(ipam.routes):
-            try:
-                self.routes.append(route_from_json(raw))
-            except (ValueError, KeyError, TypeError):
-                reason = 'must have "dst" in CIDR notation and "gw" an address'
-                raise invalid(f"ipam.routes[{number}]", raw, reason) from None
+        self.routes = routes_from_config("ipam.routes", ipam.routes)
         if len(call.network) > DIRECTORY_NAME_BYTES:
             raise invalid(
                 "name", call.network, f"is longer than {DIRECTORY_NAME_BYTES} bytes: no directory can have it"

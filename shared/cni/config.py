@@ -212,6 +212,18 @@ prefix = Kind(_prefix, {"type": "string", "format": "cidr"})
 absolute_path = Kind(_absolute_path, {"type": "string", "pattern": "^/"}, empty_is_unset=True)
 
 
+def _gateways(value: Any) -> dict[int, Address]:
+    found: dict[int, Address] = {}
+    for one in list_of(address).parse(value):
+        if one.version in found:
+            raise ValueError(f"must have one address per family, and has two of IPv{one.version}")
+        found[one.version] = one
+    return found
+
+
+gateways = Kind(_gateways, {"type": "array", "items": address.schema, "maxItems": 2})  # by family
+
+
 def integer(lowest: int, highest: int) -> Kind:
     """Return the kind of whole numbers between two bounds, both included."""
 

@@ -164,6 +164,20 @@ def route_from_json(raw: Json) -> Route:
     return Route(Prefix.parse(raw["dst"]), _optional_address(raw.get("gw")), extra)
 
 
+def routes_from_config(key: str, raws: list[Json]) -> list[Route]:
+    """Read the routes of an IPAM configuration. Raise InvalidConfig that names the element of `key`."""
+    routes = []
+    for number, raw in enumerate(raws):
+        try:
+            routes.append(route_from_json(raw))
+        except (ValueError, KeyError, TypeError):
+            from shared.cni.config import invalid
+
+            reason = 'must have "dst" in CIDR notation and "gw" an address'
+            raise invalid(f"{key}[{number}]", raw, reason) from None
+    return routes
+
+
 def dns_from_json(raw: Any) -> Json:
     """Read DNS settings, without null and empty members. Raise ValueError."""
     if raw is None:

@@ -40,10 +40,11 @@ LAST_SMALL_TABLE = 255  # the header's table field is one byte; RTA_TABLE takes 
 def add_request(index: int, route: Route, gateway: Address | None) -> Request:
     """Return a request that adds a route through a link, via `gateway` if the route has none of its own.
 
-    Leave out NLM_F_EXCL, as the reference does: a second gateway to a destination becomes another next hop.
+    A route that its scope restricts to the link or the host gets none. Leave out NLM_F_EXCL, as the reference does: a
+    second gateway to a destination becomes another next hop.
     """
-    via = route.gw or gateway
     extra = route.extra
+    via = route.gw or (gateway if extra.get("scope", RT_SCOPE_UNIVERSE) < RT_SCOPE_LINK else None)
     default_scope = RT_SCOPE_LINK if via is None and route.dst.version == 4 else RT_SCOPE_UNIVERSE
     table = extra.get("table", RT_TABLE_MAIN)
     body: Message = {

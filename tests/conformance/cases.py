@@ -922,6 +922,126 @@ def macvlan_cases() -> dict[str, list[Step]]:
     }
 
 
+def fixed(*addresses: Any, **keys: Any) -> dict[str, Any]:
+    """Return an ipam section of static: an address, or an object, for each."""
+    given = [{"address": one} if isinstance(one, str) else one for one in addresses]
+    return {"type": "static", **({"addresses": given} if given else {}), **keys}
+
+
+def static_cases() -> dict[str, list[Step]]:
+    """Return static's cases on its own: every source of addresses, and mistakes."""
+
+    def only(*addresses: Any, top: Config | None = None, **keys: Any) -> dict[str, Any]:
+        return net("static", ipam=fixed(*addresses, **keys), **(top or {}))
+
+    one, two = "10.1.0.5/24", {"address": "10.2.0.5/24", "gateway": "10.2.0.1"}
+    dual = only(two, {"address": "fd00:1::5/64", "gateway": "fd00:1::1"})
+    dns = {"nameservers": ["9.9.9.9"], "domain": "x.org", "search": ["a"], "options": ["ndots:1"]}
+    by_args, by_runtime = {"args": {"cni": {"ips": ["10.4.0.5/24"]}}}, {"runtimeConfig": {"ips": ["10.5.0.5/24"]}}
+    return {
+        **{f"version {v}": life({**dual, "cniVersion": v}) for v in VERSIONS},
+        "VERSION": [version("static", {"cniVersion": "1.0.0"})],
+        "routes": life(only(one, routes=[{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16", "gw": "10.1.0.77"}])),
+        "dns": life(only(one, dns=dns)),
+        "several": life(only(one, two, "fd00:2::5/64")),
+        "invalid: several, old version": refused({**only(one, two), "cniVersion": "0.2.0"}),
+        "IP in CNI_ARGS": life(only(one, two), args="IP=10.3.0.5/24"),
+        "IPs in CNI_ARGS": [add(only(one), args="IP=10.3.0.5/24, fd00:3::5/64")],
+        "GATEWAY in CNI_ARGS": [add(only(one), args="IP=10.3.0.5/24,10.7.0.5/24;GATEWAY=10.3.0.1,10.7.0.1")],
+        "GATEWAY without IP": [add(only(one, two), args="GATEWAY=10.1.0.1")],
+        "GATEWAY of no network": [add(only(one), args="IP=10.3.0.5/24;GATEWAY=10.9.0.1")],
+        "CNI_ARGS alone": life(only(), args="IP=10.3.0.5/24;GATEWAY=10.3.0.1"),
+        "args.cni.ips": life(only(one, top=by_args), args="IP=10.3.0.5/24"),
+        "runtimeConfig ips": life(only(one, top=by_runtime), args="IP=10.3.0.5/24"),
+        "runtimeConfig ips beside args": life(only(one, top={**by_args, **by_runtime})),
+        "runtimeConfig ips alone": life(only(top=by_runtime)),
+        "host bits of IPv4 in IPv6": [add(only("::ffff:10.1.0.5/120"), fails=False)],
+        "DEL of nothing": [delete(only(one), pod="", id="x")],
+        "CHECK other gateway": [
+            check(only(two), fails=True, previous={"cniVersion": "1.0.0", "ips": [{**two, "gateway": "10.2.0.9"}]})
+        ],
+        "CHECK address missing": [
+            check(only(one), previous={"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.5/24"}]})
+        ],
+        "unusable: network": [add(only("10.1.0.0/24"))],
+        "unusable: broadcast": [add(only("10.1.0.255/24"))],
+        "unusable: gateway outside": [add(only({"address": one, "gateway": "10.9.0.1"}))],
+        "unusable: twice": [add(only(one, one))],
+        "unusable: no address": [add(only())],
+        "plain address": refused(only(one, top={"runtimeConfig": {"ips": ["10.1.0.9"]}})),
+        "invalid: plain address in addresses": refused(only("10.1.0.5")),
+        "invalid: prefix": refused(only("10.1.0.5/33")),
+        "invalid: no ipam": refused(net("static")),
+        "IP in CNI_ARGS invalid": refused(only(one), args="IP=10.1.0"),
+        "GATEWAY in CNI_ARGS invalid": refused(only(one), args="GATEWAY=ten"),
+        "unknown CNI_ARGS": refused(only(one), args="FOO=1"),
+        "unknown CNI_ARGS ignored": [add(only(one), args=K8S)],
+        "behind bridge": life(br(ipam=fixed({"address": one, "gateway": "10.1.0.1"}), isGateway=True)),
+    }
+
+
+SECOND_NETWORK = fixed(
+    {"address": "10.1.0.5/24", "gateway": "10.1.0.1"}, {"address": "fd00:1::5/64", "gateway": "fd00:1::1"}
+)
+
+
+def sbr_cases() -> dict[str, list[Step]]:
+    """Return sbr's cases behind bridge: rules, tables and routes of the pod, mistakes, and a DEL that finds nothing."""
+    routes = [{"dst": "10.8.0.0/16", "gw": "10.1.0.77"}, {"dst": "10.9.0.0/16"}]
+
+    def chain(ipam: Config = SECOND_NETWORK, top: Config | None = None, **keys: Any) -> list[Step]:
+        link, config = br(ipam=ipam, **(top or {})), net("sbr", **(top or {}))
+        checks = [check(config)] if link["cniVersion"] in WITH_CHECK else []
+        return [add(link), add(config, previous=True, **keys), *checks, delete(config), delete(link)]
+
+    return {
+        **{f"version {v}": chain(top={"cniVersion": v}) for v in VERSIONS},
+        "VERSION": [version("sbr", {"cniVersion": "1.0.0"})],
+        "IPv4 only": chain(fixed({"address": "10.1.0.5/24", "gateway": "10.1.0.1"})),
+        "routes": chain({**SECOND_NETWORK, "routes": routes}),
+        "default routes": chain({**SECOND_NETWORK, "routes": [{"dst": "0.0.0.0/0"}]}),
+        "no gateway": chain(fixed("10.1.0.5/24")),
+        "two of a network": chain(fixed(
+            {"address": "10.1.0.5/24", "gateway": "10.1.0.1"}, {"address": "10.1.0.6/24", "gateway": "10.1.0.1"}
+        )),
+        "two networks": chain(fixed(
+            {"address": "10.1.0.5/24", "gateway": "10.1.0.1"}, {"address": "10.2.0.6/24", "gateway": "10.2.0.1"}
+        )),
+        "table in use": chain(before="pod a ip rule add from 10.77.0.1 lookup 100"),
+        "invalid: prevResult absent": [add(net("sbr"), fails=True)],
+        "no address": [
+            add(no_ipam()), add(net("sbr"), previous=True, fails=True), delete(net("sbr")), delete(no_ipam()),
+        ],
+        "DEL twice": [*chain()[:-1], delete(net("sbr"))],
+        "DEL netns empty": [add(c := br(ipam=SECOND_NETWORK)), add(s := net("sbr"), previous=True),
+                            delete(s, pod="", id="c-a", fails=True), delete(c)],
+        "DEL netns gone": [delete(net("sbr"), pod="gone", fails=True)],
+    }  # fmt: skip
+
+
+def vrf_cases() -> dict[str, list[Step]]:
+    """Return vrf's cases behind bridge: the VRF and its table, mistakes, and a DEL that finds nothing."""
+
+    def chain(top: Config | None = None, **keys: Any) -> list[Step]:
+        link, config = br(ipam=SECOND_NETWORK, **(top or {})), net("vrf", vrfname="blue", **keys, **(top or {}))
+        checks = [check(config)] if link["cniVersion"] in WITH_CHECK else []
+        return [add(link), add(config, previous=True), *checks, delete(config), delete(link)]
+
+    blue = net("vrf", vrfname="blue")
+    return {
+        **{f"version {v}": chain({"cniVersion": v}) for v in VERSIONS[VERSIONS.index("0.3.1") :]},
+        "VERSION": [version("vrf", {"cniVersion": "1.0.0"})],
+        "table": chain(table=77),
+        "invalid: vrfname absent": [*chain()[:1], add(net("vrf"), previous=True, fails=True)],
+        "DEL twice": [*chain()[:-1], delete(blue)],
+        "DEL interface gone": [*chain()[:2], delete(blue, before="pod a ip link del eth0", fails=True)],
+        "DEL netns gone": [*chain()[:2], delete(blue, before="drop a")],
+        "CHECK not in the VRF": [
+            *chain()[:2], check(blue, before="pod a ip link set eth0 nomaster", fails=True), delete(blue),
+        ],
+    }  # fmt: skip
+
+
 def hand_over_cases() -> dict[str, list[Step]]:
     """Return the cases in which one suite begins and the other takes over on the same bridge and store.
 
@@ -1125,9 +1245,13 @@ GROUPS = {
     "macvlan": macvlan_cases,
     "ipvlan": ipvlan_cases,
     "vlan": vlan_cases,
+    "static": static_cases,
+    "sbr": sbr_cases,
+    "vrf": vrf_cases,
     "hand-over": hand_over_cases,
 }
-NEEDS = {"ipvlan": "kernel_ipvlan", "vlan": "kernel_8021q"}
+# by group: the feature that a kernel may lack (tests/kernel/features.py)
+NEEDS = {"ipvlan": "kernel_ipvlan", "vlan": "kernel_8021q", "vrf": "kernel_vrf"}
 CASES = tuple(
     Case(f"{group}/{name}", steps, needs=NEEDS.get(group, ""))
     for group, make in GROUPS.items()

@@ -276,7 +276,7 @@ for ns in "$@"; do
     echo "== $ns"
     run() {{ if [ "$ns" = host ]; then "$@"; else nsenter --net="/run/netns/$ns" -- "$@"; fi; }}
     run sh -c '
-        for what in "-d addr" "route show table all" "-6 route show table all"; do ip -j $what; echo; echo ==; done
+        for what in "-d addr" "route show table all" "-6 route show table all" rule "-6 rule"; do ip -j $what; echo; echo ==; done
         bridge -j vlan; echo; echo ==
         cd /proc/sys/net; grep -sH "" {" ".join(f"ipv[46]/conf/*/{key}" for key in SYSCTLS.split())}; echo; echo =='
 done
@@ -291,10 +291,12 @@ class State:
         self.root = host.root
         parts = re.split(r"^== (\S+)\n", host.run("sh", "-c", LOOK, "look", "host", *pods).stdout, flags=re.MULTILINE)
         self.looks: dict[str, tuple[Any, Any, Any, str]] = {}
+        self.rules: dict[str, list[Any]] = {}
         for place, text in zip(parts[1::2], parts[2::2], strict=True):
-            links, routes, routes6, vlans, sysctls, *_ = text.split("\n==\n")
+            links, routes, routes6, rules, rules6, vlans, sysctls, *_ = text.split("\n==\n")
             where = place if place == "host" else f"pod {place}"
             self.looks[where] = json.loads(links or "[]"), [*read(routes), *read(routes6)], read(vlans), sysctls
+            self.rules[where] = [*read(rules), *read(rules6)]
         #: random names of host veths → their pod's interface, by the peer's ifindex as the pod shows it
         indexes = {link["ifindex"]: link["ifname"] for link in self.looks["host"][0]}
         self.roles = {name: "veth-stray" for name in indexes.values() if VETH.fullmatch(name)}
@@ -358,6 +360,8 @@ class State:
                     facts[f"{where} link {known[name]} {family} {key}"] = value
                 elif name == "all" and key == "forwarding":
                     facts[f"{where} forwarding {family}"] = value
+        for where, rules in self.rules.items():
+            facts.update((f"{where} rule {one['priority']} from {one['src']}", str(one.get("table"))) for one in rules)
         facts.update(self.file_facts())
         facts.update(self.traffic)
         return facts
@@ -374,7 +378,9 @@ class State:
             yield f"{name} mac", link["address"]
         port, bridge = info.get("info_slave_data", {}), info.get("info_data", {})
         yield from ((f"{name} port {key}", str(port[key])) for key in ("hairpin", "isolated") if key in port)
-        yield from ((f"{name} {key}", str(bridge[key])) for key in ("vlan_filtering", "stp_state") if key in bridge)
+        yield from (
+            (f"{name} {key}", str(bridge[key])) for key in ("vlan_filtering", "stp_state", "table") if key in bridge
+        )
         for address in link["addr_info"]:
             if address["scope"] != "link" or address["family"] == "inet":
                 words = [f"scope {address['scope']}", *(["nodad"] if address.get("nodad") else [])]
@@ -407,4 +413,5 @@ def route_facts(where: str, route: Mapping[str, Any], known: Mapping[str, str]) 
     ]
     words += [f"metrics {json.dumps(route['metrics'])}"] if "metrics" in route else []
     name = f"{where} route {route['dst']}" + (f" metric {route['metric']}" if "metric" in route else "")
+    name += f" table {route['table']}" if "table" in route else ""
     yield f"{name} {words.pop(0)}", " ".join(words)

@@ -95,6 +95,7 @@ KNOWN = (
             "bridge/mac in CNI_ARGS, unknown to ipam",
             "bridge/mac invalid",
             "bridge/mac is multicast",
+            "static/*in CNI_ARGS invalid",
             "hand-over/the other's ipam refuses:ours-first",
         ],
     ),
@@ -165,7 +166,7 @@ KNOWN = (
         "*: * /var/lib/cni/networks*: * -> absent",
         "where nothing was ever leased, DEL makes no store",
         [
-            "*/DEL of nothing",
+            "host-local/DEL of nothing",
             "hand-over/the other's ipam refuses:reference-first",
         ],
     ),
@@ -409,6 +410,68 @@ KNOWN = (
         "bridge ADD: host link cni0 vlan_filtering: 0 -> 1",
         "a bridge that was there before keeps VLANs apart as soon as a pod is put into one; the reference's never does",
         ["bridge/vlan on a bridge without"],
+    ),
+    # static
+    Known(
+        "static ADD: status: 0 -> 1",
+        "an address or gateway that a pod cannot use is refused by name, and so is a call without any address",
+        ["static/unusable: *", "static/host bits of IPv4 in IPv6"],
+    ),
+    Known(
+        "static ADD: status: 1 -> 0",
+        "a plain address has the length and the gateway of the configured network that holds it, as podman needs",
+        ["static/plain address"],
+    ),
+    Known(
+        "static CHECK: status: 0 -> 1",
+        "CHECK names an address that the result does not have; the reference compares gateways alone",
+        ["static/CHECK address missing"],
+    ),
+    # sbr
+    Known(
+        "sbr ADD: * /run/cni/sbr*: absent -> *",
+        "a record of the rules and tables, by which DEL finds them without the link and the result",
+        ["sbr/version *"],
+        everywhere=True,
+    ),
+    Known(
+        "sbr ADD: pod a route *:* dev eth0: * -> absent",
+        "the table of an IPv4 address has no IPv6 routes",
+        ["sbr/version *"],
+        everywhere=True,
+    ),
+    Known(
+        "sbr DEL: pod a route * table * dev eth0: * -> absent",
+        "DEL deletes the routes of the tables, too",
+        ["sbr/version *"],
+        everywhere=True,
+    ),
+    Known(
+        "sbr DEL: pod a route * dev eth0: absent -> *",
+        "DEL gives the main table its routes back",
+        ["sbr/version *"],
+        everywhere=True,
+    ),
+    Known(
+        "sbr DEL: status: 1 -> 0",
+        "DEL succeeds if the namespace is gone, and creates no file in its place",
+        ["sbr/DEL netns *"],
+    ),
+    # vrf
+    *(
+        Known(
+            f"vrf *: pod a {fact}: absent -> *",
+            "addresses and routes stay on an interface that leaves its VRF",
+            ["vrf/version *"],
+            everywhere=True,
+        )
+        for fact in ("link eth0 address *:*", "route * dev eth0")
+    ),
+    Known("vrf DEL: status: 1 -> 0", "DEL succeeds if the interface is gone", ["vrf/DEL interface gone"]),
+    Known(
+        "vrf DEL: pod a link blue kind: * -> absent",
+        "DEL deletes the empty VRF even if the interface is gone",
+        ["vrf/DEL interface gone"],
     ),
     # bandwidth
     Known(

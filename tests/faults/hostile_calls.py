@@ -6,7 +6,19 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tests.faults.hostile_cases import ALL_VERBS, ATTACHED, CHAINED, CONFIGS, EVERY, IPAM, Case, case, having, shown
+from tests.faults.hostile_cases import (
+    ALL_VERBS,
+    ATTACHED,
+    CHAINED,
+    CONFIGS,
+    EVERY,
+    IPAM,
+    OF_IPAM,
+    Case,
+    case,
+    having,
+    shown,
+)
 
 NAMES = (
     "../x", "..", ".", "/x", "x/y", "-x", ".x", "_x", " x", "x ", "x\n", "\nx", "x\ty", "x\x7f", "x\x85", "x\u2028", "ö", "x٣", "٣x", "ｘ",
@@ -83,7 +95,7 @@ def cases() -> Iterator[Case]:
         if plugin != "loopback":
             yield from _cni_args(plugin)
             yield from _attachments(plugin)
-        if plugin != "host-local":
+        if plugin not in OF_IPAM:
             yield from _namespaces(plugin)
     yield from _ipam_types()
 
@@ -177,7 +189,7 @@ def _previous_results(plugin: str) -> Iterator[Case]:
 
 
 def _cni_args(plugin: str) -> Iterator[Case]:
-    key = "IP" if plugin == "host-local" else "MAC"
+    key = "IP" if plugin in OF_IPAM else "MAC"
     bad = (
         "x", "=", "=x", ";", ";;x", "x=1", "x=1;IgnoreUnknown=0", "IgnoreUnknown=yes", "IgnoreUnknown=", "IgnoreUnknown=١", "IgnoreUnknown",
         f"{key}=x", f"{key}=\udcff", f"{key}=\n", f"{key}={'x' * 300}", f"IgnoreUnknown=1;{key}=1", f"IgnoreUnknown=1;{key}", f"{key}",

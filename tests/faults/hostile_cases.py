@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shared.executables import PLUGINS
 from tests.faults.batch import Call
 from tests.plugins import SAMPLES
 
@@ -32,7 +33,12 @@ BEHIND: dict[str, Any] = HEADER | {
 CHAINED: dict[str, dict[str, Any]] = {
     **{name: BEHIND | {"type": name} for name, sample in SAMPLES.items() if sample.before},
     "firewall": BEHIND | {"type": "firewall", "backend": "nftables"},
+    "vrf": BEHIND | {"type": "vrf", "vrfname": "blue"},
 }
+# those that assign addresses, and do not open the pod's namespace
+OF_IPAM = {name for name, module in PLUGINS.items() if module.startswith("ipam.")}
+# those that change the interface at each ADD, which the pods of these cases do not have
+CHANGING = {"sbr", "vrf"}
 EVERY = CONFIGS | CHAINED
 FULL: dict[str, Any] = {
     **CONFIGS["bridge"],

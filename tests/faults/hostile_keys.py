@@ -9,7 +9,19 @@ from typing import Any
 from shared.cli.config import schema
 from shared.cni.config import Config, Kind
 from shared.executables import PLUGINS
-from tests.faults.hostile_cases import ALL_VERBS, ATTACHED, CHAINED, CONFIGS, HEADER, IPAM, Case, case, having, shown
+from tests.faults.hostile_cases import (
+    ALL_VERBS,
+    ATTACHED,
+    CHAINED,
+    CONFIGS,
+    HEADER,
+    IPAM,
+    OF_IPAM,
+    Case,
+    case,
+    having,
+    shown,
+)
 
 WRONG: tuple[Any, ...] = ("", "a text", True, 0, 1.5, [], [None], {"a": 1})
 WRONG_NUMBERS: tuple[Any, ...] = (-1, 65536, 2**31, 2**32, 2**63, 2**64, -(2**63), 10**30)
@@ -20,6 +32,7 @@ NEIGHBOURS: dict[str, dict[str, Any]] = {
     "ranges": {"subnet": "10.7.0.0/24"},
     "ipRanges": {"subnet": "10.9.0.0/24"},
     "portMappings": PORT,
+    "addresses": {"address": "10.8.0.5/24"},
 }
 AT_LAYER_2 = {name: {key: value for key, value in config.items() if key != "ipam"} for name, config in CONFIGS.items()}
 BEHIND: dict[str, Any] = HEADER | {
@@ -31,8 +44,10 @@ BEHIND: dict[str, Any] = HEADER | {
 BASES: dict[str, dict[str, Any]] = {
     **AT_LAYER_2,
     "host-local": CONFIGS["host-local"],
+    "static": CONFIGS["static"],
     **{name: BEHIND | {"type": name} for name in CHAINED},
     "portmap": BEHIND | {"type": "portmap", "runtimeConfig": {"portMappings": [PORT]}},
+    "vrf": BEHIND | {"type": "vrf", "vrfname": "blue"},
 }
 DECLARED = {name: (keys, BASES[name]) for name in PLUGINS if (keys := schema.keys_of(name))}
 
@@ -211,6 +226,14 @@ OF_OTHERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "sysctl": ({"net.ipv4.conf/../../kernel.x": "1"}, {"kernel.hostname": "x"}, {"net.x": 1}, {"net.ipv4.ip_forward\n": "1"}, {"": "1"}),
         "dataDir": ("relative", "/a/../b", "/x\0y"),
     },
+    "static": {
+        "ipam.addresses[].address": ("10.8.0.0/24", "10.8.0.255/24", "224.0.0.1/24", "10.8.0.5", "10.8.0.5/33", "fd00::/64"),
+        "ipam.addresses[].gateway": (*ADDRESSES, "10.9.0.1"),
+        "ipam.gateways": (["10.8.0.1", "10.8.0.2"], ["x"], ["10.8.0.0/24"]),
+        "runtimeConfig.ips": (["10.9.0.9"], ["10.9.0.0/24"], ["x; reboot"], [""]),
+    },
+    "sbr": {"table": (253, 254, 255), "gateways": (["10.8.0.1", "10.8.0.2"], ["x"], ["10.8.0.0/24"])},
+    "vrf": {"table": (253, 254, 255), "vrfname": ("", "a/b", "..", "x" * 16, "a b", "a%d")},
 }  # fmt: skip
 
 
@@ -234,7 +257,7 @@ def _values_behind() -> Iterator[Case]:
 
 def _values_of_main_plugins() -> Iterator[Case]:
     for plugin, base in AT_LAYER_2.items():
-        keys = schema.keys_of(plugin) if plugin != "host-local" else None
+        keys = schema.keys_of(plugin) if plugin not in OF_IPAM else None
         for key, values in OF_MAIN_PLUGINS.items():
             for value in values if keys and key.partition(".")[0] in keys.fields else ():
                 config = holding(key, value, base)

@@ -22,6 +22,8 @@ LOOK = rf"""
 ip -j -d address; printf '{SEPARATOR}'
 ip -j -4 route show table all; printf '{SEPARATOR}'
 ip -j -6 route show table all; printf '{SEPARATOR}'
+ip -j -4 rule; printf '{SEPARATOR}'
+ip -j -6 rule; printf '{SEPARATOR}'
 tc -j qdisc; printf '{SEPARATOR}'
 for link in $(tc qdisc | sed -n 's/^qdisc \(ingress\|clsact\) .* dev \([^ ]*\) .*/\2/p'); do
     echo "$link $(tc filter show dev $link ingress | tr '\n' ' ')"
@@ -42,8 +44,19 @@ def state(host: PretendHost, netns: Iterable[str] = ()) -> set[str]:
 
 
 def _network(text: str) -> Iterator[str]:
-    links, routes4, routes6, qdiscs, filters, ruleset, sysctls = text.split(SEPARATOR)
-    for link in _parsed(links):
+    links, routes4, routes6, rules4, rules6, qdiscs, filters, ruleset, sysctls = text.split(SEPARATOR)
+    yield from _addressing(_parsed(links), _parsed(routes4) + _parsed(routes6), _parsed(rules4) + _parsed(rules6))
+    for qdisc in _parsed(qdiscs):
+        qdisc["options"].pop("direct_packets_stat", None)  # counts packets
+        if qdisc["kind"] not in ("noqueue", "pfifo_fast", "fq_codel", "mq"):
+            yield f"qdisc {qdisc['dev']} {qdisc['kind']} {qdisc['handle']} {qdisc['options']}"
+    yield from (f"filter {line}" for line in filters.splitlines())
+    yield from _rules(json.loads(ruleset)["nftables"])
+    yield from (f"sysctl {line}" for line in sysctls.splitlines())
+
+
+def _addressing(links: list[Any], routes: list[Any], rules: list[Any]) -> Iterator[str]:
+    for link in links:
         yield _link(link)
         for address in link["addr_info"]:
             # lo keeps its own when it goes down again
@@ -53,16 +66,12 @@ def _network(text: str) -> Iterator[str]:
                 and address["local"] != "::1"
             ):
                 yield f"address {link['ifname']} {address['local']}/{address['prefixlen']}"
-    for route in _parsed(routes4) + _parsed(routes6):
+    for route in routes:
         if route.get("table") != "local" and not route["dst"].startswith(("fe80:", "ff00:")):
             yield "route " + " ".join(f"{key} {route[key]}" for key in ROUTE_KEYS if key in route)
-    for qdisc in _parsed(qdiscs):
-        qdisc["options"].pop("direct_packets_stat", None)  # counts packets
-        if qdisc["kind"] not in ("noqueue", "pfifo_fast", "fq_codel", "mq"):
-            yield f"qdisc {qdisc['dev']} {qdisc['kind']} {qdisc['handle']} {qdisc['options']}"
-    yield from (f"filter {line}" for line in filters.splitlines())
-    yield from _rules(json.loads(ruleset)["nftables"])
-    yield from (f"sysctl {line}" for line in sysctls.splitlines())
+    for rule in rules:
+        if "l3mdev" not in rule:  # the kernel adds it with the first VRF, and keeps it
+            yield f"rule {rule['priority']} from {rule['src']} {rule.get('table')}"
 
 
 def _parsed(text: str) -> list[dict[str, Any]]:

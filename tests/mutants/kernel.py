@@ -409,7 +409,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_bridge.py -k duplicate_in_the_segment",
     ),
     Mutant(
-        "shared/net/routes.py", "via = route.gw or gateway", "via = gateway or route.gw", "a route's own gateway wins", "tests/unit/test_wire.py -k own_gateway",
+        "shared/net/routes.py", "via = route.gw or (gateway if", "via = gateway or (route.gw if", "a route's own gateway wins", "tests/unit/test_wire.py -k own_gateway",
     ),
     Mutant(
         "shared/net/routes.py", '                if hop.get("RTA_OIF") == index:\n', "                if True:\n", "CHECK takes no other link's route for the pod's",

@@ -242,7 +242,7 @@ TABLE: tuple[Mutant, ...] = (
         "DEL removes the reference's host ports", "tests/system/test_portmap.py -k reference",
     ),
     Mutant(
-        "plugins/tuning.py", 'if _recorded_namespace(recorded) not in ("", namespace):', "if False:",
+        "plugins/tuning.py", 'if attachment_records.namespace(recorded) not in ("", namespace):', "if False:",
         "a record of a namespace that is lost is not set back in the next one", "tests/system/test_tuning.py -k lost_namespace",
     ),
     Mutant(
@@ -253,14 +253,6 @@ TABLE: tuple[Mutant, ...] = (
         "plugins/tuning.py", "        attributes = {name: value for name, value in now.items() if name in attachment.attributes}",
         "        attributes = now",
         "DEL sets back what ADD changed, and nothing else", "tests/system/test_tuning.py -k only_what_is_asked",
-    ),
-    Mutant(
-        "plugins/tuning.py", 'if not isinstance(owner, dict) or owner.get("network") != call.network:', "if not isinstance(owner, dict):",
-        "GC leaves the records of other networks", "tests/system/test_tuning.py -k gc",
-    ),
-    Mutant(
-        "plugins/tuning.py", '(owner.get("containerID"), owner.get("ifname")) not in valid', 'owner.get("containerID") not in {one for one, _ in valid}',
-        "GC tells the interfaces of a container apart", "tests/system/test_tuning.py -k gc",
     ),
     Mutant(
         "plugins/tuning.py", '        undo.push(f"set {call.ifname} back", lambda: _restore(pod_netns, call.ifname, before))\n', "",

@@ -413,13 +413,14 @@ def test_reference_plugins_are_told_by_what_they_changed(node: PretendHost, refe
     assert "net.ipv4.ip_forward = 1 (was 0)" in found
 
 
-def test_ipam_plugin_that_is_executed(node: PretendHost, reference_bin: str) -> None:
-    static = {**V4_ONLY, "ipam": {"type": "static", "addresses": [{"address": "10.1.0.7/24"}]}}
-    told = story(node, network(static), bin_dirs=(node.bin_dir, reference_bin))
-    assert {"plugin": "static", "command": "ADD", "executed": True} in told["calls"]
+def test_ipam_plugin_that_is_executed(node: PretendHost, reference_bin: str, tmp_path: Path) -> None:
+    (tmp_path / "fixed").symlink_to(f"{reference_bin}/static")
+    fixed = {**V4_ONLY, "ipam": {"type": "fixed", "addresses": [{"address": "10.1.0.7/24"}]}}
+    told = story(node, network(fixed), bin_dirs=(node.bin_dir, str(tmp_path)))
+    assert {"plugin": "fixed", "command": "ADD", "executed": True} in told["calls"]
     assert "address 10.1.0.7/24 on eth0, broadcast 10.1.0.255" in texts(told, where="pod")
-    shown = explain(node, network(static), bin_dirs=(node.bin_dir, reference_bin)).stdout
-    assert "static ADD  changes nothing, not recorded: the steps are its changes" in shown
+    shown = explain(node, network(fixed), bin_dirs=(node.bin_dir, str(tmp_path))).stdout
+    assert "fixed ADD  changes nothing, not recorded: the steps are its changes" in shown
 
 
 # -- for a person

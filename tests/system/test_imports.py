@@ -29,17 +29,19 @@ STANDARD = {
 }
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|handover|launch|preload|libc|signals|sockets|steps|undo))?")
 KERNEL = re.compile(
-    r"shared\.net(\.(?!tc_wire|qdisc|shaping|subnets|kinds_wire|sublinks|masters|uppers|placements|host_access|slaac)\w+)?"
+    r"shared\.net(\.(?!tc_wire|qdisc|shaping|subnets|kinds_wire|sublinks|masters|uppers|placements|host_access|slaac"
+    r"|rule_wire|policy_rules|tables|link_routes)\w+)?"
 )
 # links in pods that nothing on the host leads to
 SUBLINKS = re.compile(r"shared\.(pod\.master|net\.(kinds_wire|sublinks|masters|uppers|placements))")
+RULES = re.compile(r"shared\.net\.(rule_wire|policy_rules|tables|link_routes)")
 TC = re.compile(r"shared\.net\.(tc_wire|qdisc|shaping)")
 # connection tracking and conditions only where there are any
 NFT = re.compile(
     r"shared\.nft"
     r"(\.(wire|chains|expressions|former|labels|registry|ruleset|transaction))?"
 )
-IPAM = re.compile(r"ipam(\.host_local(\.\w+)?)?")
+IPAM = re.compile(r"ipam(\.host_local(\.\w+)?|\.static)?")
 POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside|port))?")
 # Modules that a plugin may load beyond the protocol, KERNEL and its own module.
 MORE: dict[str, tuple[re.Pattern[str], ...]] = {
@@ -53,6 +55,8 @@ MORE: dict[str, tuple[re.Pattern[str], ...]] = {
         re.compile(r"shared\.admission(\.(backends|claims|drops|iptables|nftables|isolation|firewalld|restoration))?"),
         re.compile(r"shared\.(iptables|dbus)(\.(bus|variants))?"),
     ),
+    "sbr": (RULES,),
+    "vrf": (RULES,),
     "portmap": (NFT, re.compile(r"shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?")),
 }
 # Plain configurations of plugins with rare parts in their samples.
@@ -64,6 +68,8 @@ PLAIN: dict[str, dict[str, Any]] = {
 
 def allowed(plugin: str) -> tuple[re.Pattern[str], ...]:
     """Return the modules that a plugin may load. A plugin with interfaces also calls IPAM and uses shared/pod."""
+    if plugin == "static":
+        return PROTOCOL, IPAM
     if plugin == "host-local":
         return PROTOCOL, IPAM, re.compile(r"shared\.net(\.liveness)?")
     own = re.compile(rf"plugins(\.{plugin.replace('-', '_')})?")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shared.executables import PLUGINS
 from shared.net.owner import Owner
 from tests.conftest import ROOT
 from tests.plugins import SAMPLES, params
@@ -25,7 +26,7 @@ BRIDGE: dict[str, Any] = {
 OTHERS: dict[str, dict[str, Any]] = {
     name: {key: value for key, value in sample.keys.items() if key != "type"}
     for name, sample in SAMPLES.items()
-    if name not in ("bridge", "host-local")
+    if name != "bridge" and PLUGINS[name].startswith("plugins.")
 }
 CHAINED = [name for name in OTHERS if SAMPLES[name].before]
 

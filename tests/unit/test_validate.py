@@ -28,7 +28,7 @@ class Node:
         self.conf_dir, self.own, self.foreign = (directory / name for name in ("net.d", "own", "foreign"))
         for bin_dir, content, names in (
             (self.own, OWN, PLUGINS),
-            (self.foreign, "\x7fELF", (*PLUGINS, "sbr")),
+            (self.foreign, "\x7fELF", (*PLUGINS, "foreign-cni")),
         ):
             bin_dir.mkdir()
             for name in names:
@@ -136,7 +136,7 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     ({"type": "absent"}, ["type error plugin absent not found", "type note absent is not a plugin of this suite"]),
     (bridge(ipam={"type": "dhcp", "what": 1}), ["ipam.type error plugin dhcp not found", "ipam.type note"]),
     ({"type": "../bridge"}, ["type error .* not a file name", "type note"]),
-    ({"type": "sbr", "anything": 1}, ["type note .*only the general checks"]),
+    ({"type": "foreign-cni", "anything": 1}, ["type note .*only the general checks"]),
     ({"type": "portmap"}, ["capabilities.portMappings warning"]),
     ({"type": "portmap", "capabilities": {"portMappings": True}}, []),
     ({"type": "bandwidth"}, ["capabilities.bandwidth warning"]),
@@ -246,7 +246,7 @@ def test_exit_status_and_output(
     monkeypatch.setenv("NETCONFPATH", str(node.conf_dir))
     path = node.write_list(GOOD)
     assert (run("/nowhere", ["validate", str(path)]), capsys.readouterr().out) == (0, "")
-    node.write_list({"type": "sbr"})
+    node.write_list({"type": "foreign-cni"})
     assert run("/nowhere", ["validate"]) == 0 and ": plugins[0].type: note: " in capsys.readouterr().out
     node.write_list(bridge(isGatway=True))
     assert run("/nowhere", ["validate"]) == 1

@@ -134,6 +134,8 @@ FEATURES = (
     Feature("VLAN links", "CONFIG_VLAN_8021Q", "8021q", _is_type("vlan")),
     Feature("dummy links", "CONFIG_DUMMY", "dummy", _is_type("dummy")),
     Feature("tap links", "CONFIG_TUN", "tun", _is_type("tap")),
+    Feature("routing rules", "CONFIG_IP_MULTIPLE_TABLES", "", _is_type("sbr")),
+    Feature("IPv6 routing rules", "CONFIG_IPV6_MULTIPLE_TABLES", "", _is_type("sbr")),
     Feature("VRFs", "CONFIG_NET_VRF", "vrf", _is_type("vrf")),
 )
 

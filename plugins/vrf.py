@@ -1,0 +1,191 @@
+"""vrf: puts the pod's interface into a VRF, with its addresses and routes. Other interfaces' routes do not see it."""
+
+from __future__ import annotations
+
+from shared import steps
+from shared.cni import config
+from shared.cni.call import folded
+from shared.cni.config import field, integer, invalid, link_name
+from shared.cni.errors import CniError, InternalError, PluginNotAvailable, TryAgainLater
+from shared.cni.plugin import previous_result, required_result, valid_attachments
+from shared.cni.result import Route
+from shared.net import link_routes, links, netns, routes, tables, vrfs
+from shared.net.netlink import Netlink
+from shared.net.policy_rules import Rules
+from shared.net.wire import IFF_UP
+from shared.undo import complain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shared.cni.call import Call
+    from shared.cni.result import Result
+    from shared.net.netlink import Message
+    from shared.net.netns import Netns
+    from shared.undo import Undo
+
+FIRST_TABLE = 1  # as in the reference
+DELETE_LOCK_SECONDS = 5.0  # a DEL goes on without the lock: a process in the pod could hold it for ever
+
+
+class Config(config.Config):
+    """vrf's keys."""
+
+    vrfname: str = field(link_name, None, "name of the VRF in the pod; created if it does not exist", required=True)
+    table: int = field(integer(0, tables.LAST), 0, "routing table of the VRF; 0: one that nothing uses")
+
+
+def read(call: Call) -> Config:
+    """Return a call's configuration. Raise InvalidConfig before anything is touched."""
+    keys: Config = Config.read(call.config)
+    if keys.table and keys.table in tables.RESERVED:
+        raise invalid("table", keys.table, "is the kernel's: choose another one")
+    return keys
+
+
+def add(call: Call, undo: Undo) -> Result:
+    """Put the interface into the VRF, which is created if needed. Return prevResult."""
+    keys = read(call)
+    result = required_result(call)
+    pod_netns = netns.open_netns(call.netns)
+    with pod_netns, tables.hold(pod_netns):
+        steps.begin("vrf")
+        inside = Netlink()
+        link = links.require(inside, call.ifname)
+        vrf = _find_or_create(inside, undo, pod_netns, keys, link)
+        if not link.get("IFLA_MASTER"):
+            undo.push(f"take {call.ifname} out of {keys.vrfname}", lambda: _leave(pod_netns, keys.vrfname, link))
+            vrfs.join(inside, link, vrf)
+        _add_missing_routes(inside, link, result, call, tables.of_vrf(vrf))
+    return result
+
+
+def _find_or_create(inside: Netlink, undo: Undo, pod_netns: Netns, keys: Config, link: Message) -> Message:
+    """Return the VRF, up. Raise InvalidConfig if its table is another one, or something else uses it.
+
+    Raise InternalError if the link is a port of another one.
+    """
+    vrf = vrfs.find(inside, keys.vrfname)
+    master = link.get("IFLA_MASTER", 0)
+    if master not in (0, vrf and vrf["index"]):
+        other = (links.by_index(inside, master) or {}).get("IFLA_IFNAME", master)
+        raise InternalError(f"link {link['IFLA_IFNAME']} is in {other} already, and cannot join {keys.vrfname}")
+    if vrf is not None:
+        if keys.table not in (0, tables.of_vrf(vrf)):
+            raise invalid("table", keys.table, f"is not the table of VRF {keys.vrfname}, which is {tables.of_vrf(vrf)}")
+        if not vrf["flags"] & IFF_UP:
+            undo.push(f"set VRF {keys.vrfname} down", lambda: _set_down(pod_netns, keys.vrfname))
+            links.set_up(inside, vrf["index"])
+        return vrf
+    taken = tables.users(inside, Rules(), but=link["index"] if keys.table else 0)
+    if keys.table and keys.table in taken:
+        raise invalid("table", keys.table, f"is in use by {taken[keys.table]} in {pod_netns.path}")
+    undo.push(f"remove VRF {keys.vrfname}", lambda: _delete_vrf(pod_netns, keys.vrfname))
+    return vrfs.create(inside, keys.vrfname, keys.table or tables.free(taken, FIRST_TABLE)[0])
+
+
+def _set_down(pod_netns: Netns, name: str) -> None:
+    with pod_netns:
+        links.set_down_if_exists(Netlink(), name)
+
+
+def _delete_vrf(pod_netns: Netns, name: str) -> None:
+    with pod_netns:
+        vrfs.delete_if_empty(Netlink(), name)
+
+
+def _leave(pod_netns: Netns, name: str, link: Message) -> None:
+    """Undo ADD: take the link out of the VRF, with its addresses and routes."""
+    with pod_netns:
+        inside = Netlink()
+        vrf, now = links.get(inside, name), links.by_index(inside, link["index"])
+        if vrf and now and now.get("IFLA_MASTER") == vrf["index"]:
+            vrfs.leave(inside, now, vrf)
+
+
+def _add_missing_routes(inside: Netlink, link: Message, result: Result, call: Call, table: int) -> None:
+    """Add the result's routes that the VRF's table lacks: the plugin before may not have made all of them."""
+    from shared.net import verify
+
+    index, own = link["index"], verify.own_ips(result, call)
+    families = {ip.address.version for ip in own}
+    gateways = {ip.address.version: ip.gateway for ip in reversed(own) if ip.gateway}
+    present = {link_routes.destination(route) for route in link_routes.of_link(inside, index)}
+    inside.batch([
+        routes.add_request(
+            index, Route(one.dst, one.gw, {"table": table, **one.extra}), gateways.get(one.dst.version)
+        )
+        for one in result.routes
+        if one.dst.version in families and one.dst.network not in present
+    ])  # fmt: skip
+
+
+def check(call: Call) -> None:
+    """Raise InternalError that names each difference from the state that ADD left."""
+    keys = read(call)
+    result = previous_result(call)
+    pod_netns = netns.open_netns(call.netns)
+    with pod_netns:
+        problems = _find_problems(Netlink(), keys, call, result)
+    if problems:
+        raise InternalError(f"{call.network} {call.ifname} is not in its VRF as ADD left it", "; ".join(problems))
+
+
+def _find_problems(inside: Netlink, keys: Config, call: Call, result: Result | None) -> list[str]:
+    from shared.net import verify
+
+    vrf, link = vrfs.find(inside, keys.vrfname), links.get(inside, call.ifname)
+    missing = [name for name, there in ((keys.vrfname, vrf), (call.ifname, link)) if there is None]
+    if vrf is None or link is None:
+        return [f"link {name} is missing in {call.netns}" for name in missing]
+    problems: list[str] = []
+    if link.get("IFLA_MASTER") != vrf["index"]:
+        problems.append(f"link {call.ifname} is not in VRF {keys.vrfname}")
+    if keys.table not in (0, tables.of_vrf(vrf)):
+        problems.append(f"VRF {keys.vrfname} has table {tables.of_vrf(vrf)}, not {keys.table}")
+    if not vrf["flags"] & IFF_UP:
+        problems.append(f"VRF {keys.vrfname} is down")
+    if result is not None:
+        verify.layer_3(inside, link, call, result, problems)
+    return problems
+
+
+def delete(call: Call) -> None:
+    """Take the interface out of the VRF with its routes, and delete an empty VRF. Do nothing if either is gone."""
+    name: str = Config.read({"vrfname": folded(call.config, "vrfname")}).vrfname
+    pod_netns = netns.open_if_there(call.netns)
+    if pod_netns is None:
+        return
+    with pod_netns:
+        steps.begin("vrf")
+        try:
+            with tables.hold(pod_netns, DELETE_LOCK_SECONDS):
+                _take_out(Netlink(), name, call.ifname)
+        except TryAgainLater:
+            _take_out(Netlink(), name, call.ifname)
+
+
+def _take_out(inside: Netlink, name: str, ifname: str) -> None:
+    vrf, link = links.get(inside, name), links.get(inside, ifname)
+    if vrf and link and links.kind(vrf) == vrfs.KIND and link.get("IFLA_MASTER") == vrf["index"]:
+        try:
+            vrfs.leave(inside, link, vrf)
+        except InternalError as error:  # the pod can have changed its interface; that it left counts
+            if (links.by_index(inside, link["index"]) or {}).get("IFLA_MASTER"):
+                raise
+            complain(f"vrf: cannot restore {ifname}: {error}")
+    vrfs.delete_if_empty(inside, name)
+
+
+def gc(call: Call) -> None:
+    """Raise InvalidConfig if the list of valid attachments is missing. All state is in the pods."""
+    valid_attachments(call)
+
+
+def status(call: Call) -> None:
+    """Raise PluginNotAvailable if the kernel has no VRFs. Try one in a temporary namespace."""
+    keys = read(call)
+    try:
+        with netns.create_temporary():
+            vrfs.create(Netlink(), keys.vrfname, keys.table or FIRST_TABLE)
+    except (CniError, OSError) as error:
+        raise PluginNotAvailable("a pod's interface cannot get a VRF", str(error)) from None

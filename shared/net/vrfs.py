@@ -1,0 +1,91 @@
+"""Find, create and delete VRFs: links that give a routing table of their own to the links in them."""
+
+from __future__ import annotations
+
+import errno
+
+from shared.cni.errors import InternalError, UnsupportedField
+from shared.net import addresses, kinds_wire, link_routes, links, routes, sysctl, tables, wait
+from shared.net.messages import encode_structure
+from shared.net.netlink import NetlinkError, Request
+from shared.net.wire import IFF_UP, NLM_F_CREATE, NLM_F_EXCL, RTM_GETLINK, RTM_NEWLINK, RTPROT_KERNEL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shared.net.netlink import Message, Netlink
+
+KIND = "vrf"
+
+
+def find(netlink: Netlink, name: str) -> Message | None:
+    """Return the VRF of that name, or None. Raise InternalError if another kind of link has the name."""
+    link = links.get(netlink, name)
+    if link is not None and links.kind(link) != KIND:
+        raise InternalError(f"link {name} is not a VRF, but {links.kind(link) or 'hardware'}: choose another vrfname")
+    return link
+
+
+def create(netlink: Netlink, name: str, of: int) -> Message:
+    """Create a VRF for a table, up. Raises UnsupportedField if the kernel has no VRFs."""
+    data = encode_structure(f"info_data/{KIND}", {"IFLA_VRF_TABLE": of}, kinds_wire.STRUCTURES)
+    body: Message = {
+        "flags": IFF_UP, "change": IFF_UP, "IFLA_IFNAME": name,
+        "IFLA_LINKINFO": {"IFLA_INFO_KIND": KIND, "IFLA_INFO_DATA": data},
+    }  # fmt: skip
+    try:
+        netlink.request(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            raise UnsupportedField("the kernel has no VRFs (CONFIG_NET_VRF)", f"try modprobe vrf; {error}") from None
+        raise
+    return links.require(netlink, name)
+
+
+def join(inside: Netlink, link: Message, vrf: Message) -> None:
+    """Put a link into a VRF, with its addresses and routes. Wait until the addresses can be used."""
+    _move(inside, link, vrf["index"], routes.RT_TABLE_MAIN, tables.of_vrf(vrf), is_joining=True)
+
+
+def leave(inside: Netlink, link: Message, vrf: Message) -> None:
+    """Take a link out of a VRF, with its addresses and routes."""
+    _move(inside, link, 0, tables.of_vrf(vrf), routes.RT_TABLE_MAIN, is_joining=False)
+
+
+def _move(inside: Netlink, link: Message, vrf: int, source: int, target: int, *, is_joining: bool) -> None:
+    """Put a link into a VRF, or take it out (0), with its addresses and routes.
+
+    The kernel takes the link down and up, and removes routes that it did not make itself: those of the table `source`
+    are added to `target`, the others to their own tables. An IPv6 route with further next hops would stay in `source`.
+    """
+    index, name = link["index"], link["IFLA_IFNAME"]
+    sysctl.prefer(f"ipv6/conf/{name}/keep_addr_on_down", "1")
+    before = [one for one in addresses.of_link(inside, index) if one.address not in addresses.LINK_LOCAL]
+    own = [route for route in link_routes.of_link(inside, index) if route["proto"] != RTPROT_KERNEL]
+    set_master(inside, index, vrf)
+    left = set(before) - set(addresses.of_link(inside, index))
+    inside.batch([addresses.add_request(index, one, dad=False) for one in before if one in left])
+    if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:
+        wait.carrier(inside, name)  # before that, IPv6 has no routes to the link's networks
+    if is_joining:
+        if any(one.version == 6 for one in before):
+            wait.addresses_settled(inside, index)
+        wait.addresses_local(inside, index, [one.address for one in before])
+    moved = [route for route in own if tables.of_route(route) == source]
+    inside.batch(link_routes.add_requests([route for route in own if route not in moved]))
+    inside.batch(link_routes.add_requests(moved, target))
+    inside.batch(link_routes.delete_requests(moved))
+
+
+def set_master(netlink: Netlink, link: int, vrf: int) -> None:
+    """Put a link into a VRF, or take it out (0). The kernel takes the link down and up for that."""
+    netlink.batch([Request(RTM_NEWLINK, {"index": link, "IFLA_MASTER": vrf}, 0, () if vrf else (errno.ENODEV,))])
+
+
+def delete_if_empty(netlink: Netlink, name: str) -> None:
+    """Delete the VRF of that name if it exists and no link is in it."""
+    vrf = links.get(netlink, name)
+    if vrf is None or links.kind(vrf) != KIND:
+        return
+    index = vrf["index"]
+    if not netlink.scan(RTM_GETLINK, None, lambda stream: any(link.get("IFLA_MASTER") == index for link in stream)):
+        links.delete_index(netlink, index)
