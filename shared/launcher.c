@@ -214,7 +214,8 @@ static void count_fall_back(void)
 	close(file);
 }
 
-static _Noreturn void execute_interpreter(void)
+/* `command` are the words of a command line, with a NULL at the end; a call has none. */
+static _Noreturn void execute_interpreter(char **command)
 {
 	char launcher[PLACE_BYTES + sizeof "/launcher"], details[MAX_ERROR_BYTES];
 	const char *verb = getenv("CNI_COMMAND"), *missing = launcher;
@@ -222,7 +223,9 @@ static _Noreturn void execute_interpreter(void)
 	snprintf(launcher, sizeof launcher, "%s/launcher", tree);
 	/* Without the file the interpreter would end with a text that is no answer. */
 	if (!access(launcher, R_OK)) {
-		char flags[] = "-IS", *arguments[] = { python, flags, launcher, plugin, NULL };
+		char flags[] = "-IS", *arguments[MAX_PARTS] = { python, flags, launcher, plugin };
+		for (size_t i = 4; *command && i < MAX_PARTS - 1; i++)
+			arguments[i] = *command++;
 		execve(python, arguments, environ);
 		missing = python;
 	}
@@ -230,12 +233,16 @@ static _Noreturn void execute_interpreter(void)
 	fail(verb && !strcmp(verb, "STATUS") ? 50 : 999, " cannot start: run install.sh again", details);
 }
 
-int main(void)
+int main(int count, char **words)
 {
+	char *none[] = { NULL };
+
 	if (!read_place()) {
 		print(STDERR_FILENO, "pycni: this launcher names no plugin; install.sh makes the executables of it\n");
 		return 1;
 	}
+	if (count > 1 && !getenv("CNI_COMMAND"))
+		execute_interpreter(words + 1); /* `dhcp daemon`, which is no call */
 	if (connect_to_worker() && send_request() && receive_byte(ANSWER_MILLISECONDS) == TAKEN && hand_over()) {
 		char advice[] = "The call may be half done: a DEL removes its traces. See the log of pycni-agent.";
 		int status = receive_byte(FOREVER);
@@ -244,5 +251,5 @@ int main(void)
 		fail(11, ": the worker of pycni-agent ended without an answer", advice);
 	}
 	count_fall_back();
-	execute_interpreter();
+	execute_interpreter(none);
 }

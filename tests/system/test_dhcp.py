@@ -1,0 +1,239 @@
+"""dhcp: leases of a real server, as long as the pod lives, through restarts, refusals and silence."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.pretend import until
+from tests.system.dhcp_node import Node
+
+ROUTER = "--dhcp-option=option:router,10.9.0.1"
+# A lease is renewed after a second, and rebound after four if its server is silent.
+SOON = ("--dhcp-option-force=option:T1,1", "--dhcp-option-force=option:T2,4")
+
+
+def with_ipam(**keys: Any) -> dict[str, Any]:
+    return {"ipam": {"type": "dhcp", **keys}}
+
+
+def test_a_pod_gets_a_lease(node: Node) -> None:
+    """Address, routes, MTU and DNS settings of the server; a CHECK that agrees; a RELEASE at DEL."""
+    node.serve(
+        ROUTER, "--dhcp-option=option:dns-server,10.9.0.53,10.9.0.54", "--dhcp-option=option:domain-name,lan.example",
+        "--dhcp-option=option:domain-search,a.example,b.a.example", "--dhcp-option=option:mtu,1400",
+    )  # fmt: skip
+    node.start()
+    result = node.add("a")
+    (address,) = node.leases()
+    assert result["ips"] == [{"address": f"{address}/24", "gateway": "10.9.0.1", "interface": 2}]
+    assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.9.0.1"}]
+    assert result["dns"] == {
+        "nameservers": ["10.9.0.53", "10.9.0.54"], "domain": "lan.example", "search": ["a.example", "b.a.example"],
+    }  # fmt: skip
+    assert [one.get("mtu") for one in result["interfaces"]] == [1500, 1500, 1400]
+    assert node.on_link("a") == {f"{address}/24"}
+    assert node.routes("a") == {("default", "10.9.0.1")}
+    assert node.pings("a", "10.9.0.1")
+    assert node.check("a") == ""
+    node.delete("a")
+    node.delete("a")
+    assert node.heard("DHCPRELEASE") == 1
+    assert node.leases() == set()
+    assert node.records() == []
+
+
+def test_routes_of_the_server(node: Node) -> None:
+    """Option 121 excludes 3 and 33; the router 0.0.0.0 means the link; `priority` is the routes' metric."""
+    node.serve(
+        ROUTER, "--dhcp-option=121,10.50.0.0/16,10.9.0.2,10.60.0.0/16,0.0.0.0", "--dhcp-option=33,10.70.0.0,10.9.0.3"
+    )
+    node.start()
+    result = node.add("a", with_ipam(priority=77))
+    assert node.routes("a") == {("10.50.0.0/16", "10.9.0.2"), ("10.60.0.0/16", None)}
+    assert {route["priority"] for route in result["routes"]} == {77}
+    assert "gateway" not in result["ips"][0]
+    node.serve(ROUTER, "--dhcp-option=33,10.70.0.0,10.9.0.3")
+    node.add("b")
+    assert node.routes("b") == {("default", "10.9.0.1"), ("10.0.0.0/8", "10.9.0.3")}
+
+
+def test_the_default_route_can_be_suppressed(node: Node) -> None:
+    """Both ways: the gateway is suppressed; the options that a server sends unasked are not used."""
+    node.serve("--dhcp-option-force=option:router,10.9.0.1", "--dhcp-option=33,10.70.0.0,10.9.0.3")
+    node.start()
+    for pod, keys in (
+        ("a", {"suppress": ["gateway"]}),
+        ("b", {"request": [{"skipDefault": True, "option": "static-routes"}]}),
+    ):
+        result = node.add(pod, with_ipam(**keys))
+        assert node.routes(pod) == {("10.0.0.0/8", "10.9.0.3")}
+        assert "gateway" not in result["ips"][0]
+
+
+def test_what_a_client_tells_the_server(node: Node) -> None:
+    """Option 61 as the reference sends it; options by name and number, also from CNI_ARGS; BROADCAST on demand."""
+    node.serve()
+    node.start()
+    provide = [{"option": "host-name", "fromArg": "K8S_POD_NAME"}, {"option": "60", "value": "pods"}]
+    node.add("a", with_ipam(provide=provide, broadcast=True), args="IgnoreUnknown=1;K8S_POD_NAME=web-0")
+    log = node.server_log.read_text()
+    assert "client provides name: web-0" in log and "vendor class: pods" in log
+    assert "broadcast response" in log
+    (line,) = (node.host.root / "run/lan.leases").read_text().splitlines()
+    assert line.split()[3:] == ["web-0", "00:" + b"a/net/eth0".hex(":")]
+    node.delete("a")
+    node.add("b", with_ipam(clientId="mac"))
+    (line,) = (node.host.root / "run/lan.leases").read_text().splitlines()
+    assert line.split()[4] == "01:" + node.results["b"]["interfaces"][2]["mac"]
+
+
+def test_no_server_answers(node: Node) -> None:
+    """The error says what was seen, within the runtime's time; nothing is left."""
+    node.start("-resendtimeout", "2s")
+    answer = node.refused("a", 11, r"\d DISCOVERs sent, 0 replies")
+    assert "no lease on link eth0 within 2 seconds" in answer.json["msg"]
+    assert node.records() == []
+
+
+def test_without_the_daemon(node: Node) -> None:
+    """ADD and CHECK fail, STATUS has code 50, DEL and GC succeed."""
+    node.refused("a", 999, "the dhcp daemon does not run at /run/cni/dhcp.sock: the socket does not exist")
+    node.results["a"] = {"cniVersion": "1.1.0", "ips": []}
+    assert "does not run" in node.check("a")
+    assert node.call("STATUS", "").code == 50
+    node.delete("a")
+    node.collect()
+
+
+def test_a_lease_survives_restarts(node: Node) -> None:
+    """The next daemon renews it, after SIGTERM and SIGKILL. It sends no DISCOVER."""
+    node.serve(ROUTER)
+    node.start()
+    node.add("a")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        before = node.heard("DHCPACK")
+        node.stop(number)
+        assert "does not run" in node.check("a")
+        node.start()
+        until(lambda: node.heard("DHCPACK") > before)  # noqa: B023  (called here)
+        assert node.check("a") == ""
+    assert node.heard("DHCPDISCOVER") == 1
+    node.delete("a")
+    assert node.leases() == set()
+
+
+def test_a_lease_is_renewed_and_rebound(node: Node) -> None:
+    """It is renewed at T1. A server under another address, which knows the lease, gets the broadcast at T2."""
+    node.serve(*SOON)
+    node.start()
+    node.add("a")
+    until(lambda: node.heard("DHCPREQUEST") >= 3)
+    assert node.heard("DHCPDISCOVER") == 1
+    assert node.check("a") == ""
+
+
+def test_a_refused_lease_leaves_the_link(node: Node) -> None:
+    """NAK: the server has other addresses now. The new one is on the link, and CHECK tells the difference."""
+    node.serve(ROUTER, *SOON)
+    node.start()
+    result = node.add("a")
+    old = result["ips"][0]["address"]
+    node.silence()
+    (node.host.root / "run/lan.leases").unlink()
+    node.serve(ROUTER, addresses="10.9.0.100,10.9.0.110")
+    until(lambda: node.on_link("a") not in (set(), {old}))
+    (new,) = node.on_link("a")
+    assert new.startswith("10.9.0.1") and node.routes("a") == {("default", "10.9.0.1")}
+    assert f"the server leases {new} now, and ADD's result has {old}" in node.check("a")
+    node.await_log("was refused by the server (NAK)")
+    node.delete("a")
+    assert node.leases() == set()
+
+
+def test_a_delete_without_the_daemon_is_made_up_for(node: Node) -> None:
+    """DEL, and GC, succeed; the next daemon releases the lease, though the link is gone."""
+    node.serve()
+    node.start()
+    node.add("a")
+    node.add("b")
+    node.stop()
+    node.delete("a")
+    node.collect()
+    assert len(node.leases()) == 2
+    node.start()
+    until(lambda: node.leases() == set())
+    until(lambda: node.records() == [])
+
+
+def test_a_pod_that_dies_without_delete(node: Node) -> None:
+    """Its lease is released, through its link, which lives as long as the daemon needs it."""
+    node.serve()
+    node.start()
+    node.add("a")
+    node.kill("a")
+    until(lambda: node.leases() == set())
+    node.await_log("the pod is gone without a DEL")
+    until(lambda: node.records() == [])
+
+
+def test_a_link_that_is_deleted(node: Node) -> None:
+    """The lease is released through the bridge."""
+    node.serve()
+    node.start()
+    node.add("a")
+    node.host.run("ip", "-n", "a", "link", "delete", "eth0")
+    until(lambda: node.leases() == set())
+
+
+def test_garbage_collection(node: Node) -> None:
+    """GC releases the leases that are not valid, and no others."""
+    node.serve()
+    node.start()
+    kept = node.add("a")["ips"][0]["address"].partition("/")[0]
+    node.add("b")
+    node.collect("a")
+    assert node.leases() == {kept}
+    assert node.check("a") == ""
+
+
+def test_a_runtime_that_gives_up(node: Node) -> None:
+    """The daemon ends an ADD whose plugin is killed, and keeps nothing."""
+    node.start()
+    node.netns("a")
+    config = json.dumps({**node.config})
+    environment = {
+        "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "a", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0",
+        "CNI_PATH": node.host.bin_dir, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    }  # fmt: skip
+    process = node.host.popen(f"{node.host.bin_dir}/bridge", env=environment)
+    assert process.stdin
+    process.stdin.write(config.encode())
+    process.stdin.close()
+    until(lambda: node.records() != [])
+    process.kill()
+    until(lambda: node.records() == [])
+
+
+def test_the_reference_plugin_learns_whose_daemon_it_is(node: Node, reference_bin: str) -> None:
+    node.start()
+    answer = node.call("ADD", "a", {"type": "dhcp", "cniVersion": "1.0.0"}, bin_dir=reference_bin)
+    assert "This dhcp daemon is pycni's" in answer.json["msg"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"daemonSocketPath": "/" + "x" * 120}, "ipam.daemonSocketPath"),
+        ({"provide": [{"option": "nonsense", "value": "1"}]}, r"ipam.provide\[0\].option"),
+        ({"provide": [{"option": "53", "value": "1"}]}, r"ipam.provide\[0\].option.* belongs to the protocol"),
+        ({"provide": [{"option": 12, "value": "x" * 256}]}, r"ipam.provide\[0\].* exceeds 255 bytes"),
+        ({"request": [{"option": "255"}]}, r"ipam.request\[0\].option"),
+        ({"suppress": ["routes"]}, r"ipam.suppress\[0\]"),
+    ],
+)
+def test_keys_are_validated(node: Node, keys: dict[str, Any], words: str) -> None:
+    node.refused("a", 7, words, with_ipam(**keys))
