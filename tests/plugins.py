@@ -21,6 +21,7 @@ class Sample:
 
     keys: Keys
     before: tuple[Keys, ...] = ()
+    is_served: bool = False  # a daemon and a server on the network must run: tests/dhcp_lan.py
 
 
 SAMPLES: dict[str, Sample] = {
@@ -32,6 +33,7 @@ SAMPLES: dict[str, Sample] = {
         (BRIDGE,),
     ),
     "bridge": Sample(BRIDGE),
+    "dhcp": Sample({"type": "dhcp", "ipam": {"type": "dhcp"}}, is_served=True),
     "firewall": Sample({"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"}, (BRIDGE,)),
     "host-local": Sample({"type": "host-local", "ipam": IPAM}),
     "loopback": Sample({"type": "loopback"}),

@@ -997,7 +997,21 @@ VLAN_CASES = {
     "hand-over/vlan": [add(c), check(c, by=1), add(c, pod="b", by=1), delete(c, by=1), delete(c, pod="b")],
 }
 
+
+def dhcp_cases() -> dict[str, list[Step]]:
+    """Return the calls of dhcp without its daemon. The system tests cover those with it."""
+    alone = net("dhcp", ipam={"type": "dhcp"})
+    bridged = net("bridge", bridge="cni0", ipam={"type": "dhcp"})
+    return {
+        "VERSION": [version("dhcp", {"cniVersion": "1.0.0"})],
+        "no daemon": [add(bridged, fails=True)],
+        "DEL without daemon": [delete(alone, fails=True)],
+        "an option that is none": [add(net("dhcp", ipam={"type": "dhcp", "request": [{"option": "x"}]}), fails=True)],
+    }
+
+
 GROUPS = {
+    "dhcp": dhcp_cases,
     "loopback": loopback_cases,
     "host-local": host_local_cases,
     "bridge": bridge_cases,

@@ -38,7 +38,7 @@ def masqueraded(keys: Keys) -> Keys:
 
 
 CHAINS: dict[str, Chain] = {
-    **{name: Chain((sample.keys,), sample.before) for name, sample in SAMPLES.items()},
+    **{name: Chain((sample.keys,), sample.before) for name, sample in SAMPLES.items() if not sample.is_served},
     "bridge, layer 2": Chain(({"type": "bridge", "bridge": "br0"},)),
     "bridge, ipMasq": Chain((masqueraded(BRIDGE),)),
     "bridge, iptables": Chain((iptables(masqueraded(BRIDGE)),)),

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
-import sys
+import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
+from tests import dhcp_lan
 from tests import node as nodes
 from tests.pretend import PretendHost, until
-
-ROOT = Path(__file__).resolve().parents[2]
-LAN = """
-ip link add br0 type bridge
-ip link set br0 up
-ip netns add lan
-ip link add uplink up master br0 type veth peer name eth0 netns lan
-ip -n lan address add 10.9.0.1/24 dev eth0
-ip -n lan link set eth0 up
-"""
-DAEMON = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-from shared.cli.cnitool import main
-main({str(ROOT)!r})
-"""
-LEASES = "/run/lan.leases"
-SERVER = (
-    "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--user=root",
-    "--pid-file=", "--no-ping", "--log-dhcp", "--log-facility=-", "--dhcp-authoritative",
-)  # fmt: skip
 
 
 class Node(nodes.Node):
@@ -43,21 +23,15 @@ class Node(nodes.Node):
 
     def __init__(self, host: PretendHost) -> None:
         super().__init__(host)
-        host.run("sh", "-ec", LAN)
+        dhcp_lan.make(host)
         self.daemon: subprocess.Popen[bytes] | None = None
         self.server: subprocess.Popen[bytes] | None = None
-        self.log = host.root / "run/dhcp.log"
-        self.server_log = host.root / "run/dnsmasq.log"
+        self.log = host.root / dhcp_lan.DAEMON_LOG
+        self.server_log = host.root / dhcp_lan.SERVER_LOG
 
-    def start(self, *arguments: str) -> None:
+    def start(self, *options: str) -> None:
         """Start the daemon, and wait until it serves."""
-        assert self.daemon is None or self.daemon.poll() is not None
-        with open(self.log, "ab") as log:
-            begin = log.tell()
-            self.daemon = self.host.popen(
-                sys.executable, "-c", DAEMON, "dhcp", "-timeout", "1s", *arguments, stderr=log
-            )
-        self.await_log("serving", begin)
+        self.daemon = dhcp_lan.start_daemon(self.host, *options)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the daemon."""
@@ -65,14 +39,27 @@ class Node(nodes.Node):
         self.daemon.send_signal(number)
         self.daemon.wait(30)
 
-    def serve(self, *options: str, addresses: str = "10.9.0.10,10.9.0.20", lease: str = "1h") -> None:
-        """Start the server on the LAN with these options of dnsmasq's, in place of the one before."""
+    def serve_lan(self, *options: str, **keys: str) -> None:
+        """Start the server on the LAN, in place of the one before."""
         self.silence()
-        arguments = (*SERVER, f"--dhcp-range={addresses},255.255.255.0,{lease}", f"--dhcp-leasefile={LEASES}", *options)
-        with open(self.server_log, "ab") as log:
-            begin = log.tell()
-            self.server = self.host.popen("ip", "netns", "exec", "lan", *arguments, stderr=log)
-        until(lambda: b"sockets bound exclusively" in self._tail(begin) or b"DHCP, IP range" in self._tail(begin))
+        self.server = dhcp_lan.serve(self.host, *options, **keys)
+
+    def serve_short(self) -> None:
+        """Start a server whose leases last three seconds: BusyBox's, as those of dnsmasq last two minutes at least."""
+        self.silence()
+        (self.host.root / "run/udhcpd.conf").write_text(dhcp_lan.SHORT)
+        (self.host.root / "run/udhcpd.leases").touch()
+        self.server = self.host.popen("ip", "netns", "exec", "lan", "busybox", "udhcpd", "-f", "/run/udhcpd.conf")
+
+    def serve_beside(self, address: str, addresses: str, *options: str) -> None:
+        """Start another server on the LAN, under an address of its own."""
+        self.host.run("sh", "-ec", dhcp_lan.BESIDE.format(address=address))
+        dhcp_lan.serve(self.host, *options, addresses=addresses, netns="beside")
+
+    def seconds_left(self, pod: str) -> float:
+        """Return the seconds until a pod's lease of three seconds expires, as the daemon stored it."""
+        (file,) = (self.host.root / "var/lib/cni/dhcp/leases").glob("*.json")
+        return float(json.loads(file.read_text())["lease"]["obtained"]) + dhcp_lan.SHORT_SECONDS - time.time()
 
     def silence(self) -> None:
         """End the server."""
@@ -80,9 +67,6 @@ class Node(nodes.Node):
             self.server.terminate()
             self.server.wait(30)
             self.server = None
-
-    def _tail(self, begin: int) -> bytes:
-        return self.server_log.read_bytes()[begin:]
 
     def await_log(self, words: str, begin: int = 0) -> None:
         """Wait until the daemon's log has these words."""
@@ -100,7 +84,7 @@ class Node(nodes.Node):
 
     def leases(self) -> set[str]:
         """Return the addresses that the server has leased."""
-        path = self.host.root / LEASES[1:]
+        path = self.host.root / dhcp_lan.LEASES
         return {line.split()[2] for line in path.read_text().splitlines()} if path.exists() else set()
 
     def records(self) -> list[str]:

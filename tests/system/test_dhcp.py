@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.pretend import until
+from tests.conftest import ROOT
+from tests.pretend import PretendHost, run_installer, until
 from tests.system.dhcp_node import Node
 
 ROUTER = "--dhcp-option=option:router,10.9.0.1"
 # A lease is renewed after a second, and rebound after four if its server is silent.
 SOON = ("--dhcp-option-force=option:T1,1", "--dhcp-option-force=option:T2,4")
+
+# Listens at /run/s, and becomes the program in its arguments, as systemd does for a socket unit.
+ACTIVATION = """
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("/run/s")
+listener.listen()
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 def with_ipam(**keys: Any) -> dict[str, Any]:
@@ -22,7 +37,7 @@ def with_ipam(**keys: Any) -> dict[str, Any]:
 
 def test_a_pod_gets_a_lease(node: Node) -> None:
     """Address, routes, MTU and DNS settings of the server; a CHECK that agrees; a RELEASE at DEL."""
-    node.serve(
+    node.serve_lan(
         ROUTER, "--dhcp-option=option:dns-server,10.9.0.53,10.9.0.54", "--dhcp-option=option:domain-name,lan.example",
         "--dhcp-option=option:domain-search,a.example,b.a.example", "--dhcp-option=option:mtu,1400",
     )  # fmt: skip
@@ -48,7 +63,7 @@ def test_a_pod_gets_a_lease(node: Node) -> None:
 
 def test_routes_of_the_server(node: Node) -> None:
     """Option 121 excludes 3 and 33; the router 0.0.0.0 means the link; `priority` is the routes' metric."""
-    node.serve(
+    node.serve_lan(
         ROUTER, "--dhcp-option=121,10.50.0.0/16,10.9.0.2,10.60.0.0/16,0.0.0.0", "--dhcp-option=33,10.70.0.0,10.9.0.3"
     )
     node.start()
@@ -56,14 +71,14 @@ def test_routes_of_the_server(node: Node) -> None:
     assert node.routes("a") == {("10.50.0.0/16", "10.9.0.2"), ("10.60.0.0/16", None)}
     assert {route["priority"] for route in result["routes"]} == {77}
     assert "gateway" not in result["ips"][0]
-    node.serve(ROUTER, "--dhcp-option=33,10.70.0.0,10.9.0.3")
+    node.serve_lan(ROUTER, "--dhcp-option=33,10.70.0.0,10.9.0.3")
     node.add("b")
     assert node.routes("b") == {("default", "10.9.0.1"), ("10.0.0.0/8", "10.9.0.3")}
 
 
 def test_the_default_route_can_be_suppressed(node: Node) -> None:
     """Both ways: the gateway is suppressed; the options that a server sends unasked are not used."""
-    node.serve("--dhcp-option-force=option:router,10.9.0.1", "--dhcp-option=33,10.70.0.0,10.9.0.3")
+    node.serve_lan("--dhcp-option-force=option:router,10.9.0.1", "--dhcp-option=33,10.70.0.0,10.9.0.3")
     node.start()
     for pod, keys in (
         ("a", {"suppress": ["gateway"]}),
@@ -76,7 +91,7 @@ def test_the_default_route_can_be_suppressed(node: Node) -> None:
 
 def test_what_a_client_tells_the_server(node: Node) -> None:
     """Option 61 as the reference sends it; options by name and number, also from CNI_ARGS; BROADCAST on demand."""
-    node.serve()
+    node.serve_lan()
     node.start()
     provide = [{"option": "host-name", "fromArg": "K8S_POD_NAME"}, {"option": "60", "value": "pods"}]
     node.add("a", with_ipam(provide=provide, broadcast=True), args="IgnoreUnknown=1;K8S_POD_NAME=web-0")
@@ -111,7 +126,7 @@ def test_without_the_daemon(node: Node) -> None:
 
 def test_a_lease_survives_restarts(node: Node) -> None:
     """The next daemon renews it, after SIGTERM and SIGKILL. It sends no DISCOVER."""
-    node.serve(ROUTER)
+    node.serve_lan(ROUTER)
     node.start()
     node.add("a")
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -128,7 +143,7 @@ def test_a_lease_survives_restarts(node: Node) -> None:
 
 def test_a_lease_is_renewed_and_rebound(node: Node) -> None:
     """It is renewed at T1. A server under another address, which knows the lease, gets the broadcast at T2."""
-    node.serve(*SOON)
+    node.serve_lan(*SOON)
     node.start()
     node.add("a")
     until(lambda: node.heard("DHCPREQUEST") >= 3)
@@ -138,13 +153,13 @@ def test_a_lease_is_renewed_and_rebound(node: Node) -> None:
 
 def test_a_refused_lease_leaves_the_link(node: Node) -> None:
     """NAK: the server has other addresses now. The new one is on the link, and CHECK tells the difference."""
-    node.serve(ROUTER, *SOON)
+    node.serve_lan(ROUTER, *SOON)
     node.start()
     result = node.add("a")
     old = result["ips"][0]["address"]
     node.silence()
     (node.host.root / "run/lan.leases").unlink()
-    node.serve(ROUTER, addresses="10.9.0.100,10.9.0.110")
+    node.serve_lan(ROUTER, addresses="10.9.0.100,10.9.0.110")
     until(lambda: node.on_link("a") not in (set(), {old}))
     (new,) = node.on_link("a")
     assert new.startswith("10.9.0.1") and node.routes("a") == {("default", "10.9.0.1")}
@@ -156,7 +171,7 @@ def test_a_refused_lease_leaves_the_link(node: Node) -> None:
 
 def test_a_delete_without_the_daemon_is_made_up_for(node: Node) -> None:
     """DEL, and GC, succeed; the next daemon releases the lease, though the link is gone."""
-    node.serve()
+    node.serve_lan()
     node.start()
     node.add("a")
     node.add("b")
@@ -171,7 +186,7 @@ def test_a_delete_without_the_daemon_is_made_up_for(node: Node) -> None:
 
 def test_a_pod_that_dies_without_delete(node: Node) -> None:
     """Its lease is released, through its link, which lives as long as the daemon needs it."""
-    node.serve()
+    node.serve_lan()
     node.start()
     node.add("a")
     node.kill("a")
@@ -182,7 +197,7 @@ def test_a_pod_that_dies_without_delete(node: Node) -> None:
 
 def test_a_link_that_is_deleted(node: Node) -> None:
     """The lease is released through the bridge."""
-    node.serve()
+    node.serve_lan()
     node.start()
     node.add("a")
     node.host.run("ip", "-n", "a", "link", "delete", "eth0")
@@ -191,7 +206,7 @@ def test_a_link_that_is_deleted(node: Node) -> None:
 
 def test_garbage_collection(node: Node) -> None:
     """GC releases the leases that are not valid, and no others."""
-    node.serve()
+    node.serve_lan()
     node.start()
     kept = node.add("a")["ips"][0]["address"].partition("/")[0]
     node.add("b")
@@ -237,3 +252,76 @@ def test_the_reference_plugin_learns_whose_daemon_it_is(node: Node, reference_bi
 )
 def test_keys_are_validated(node: Node, keys: dict[str, Any], words: str) -> None:
     node.refused("a", 7, words, with_ipam(**keys))
+
+
+def test_a_lease_expires(node: Node) -> None:
+    """Address and routes leave the link, CHECK tells what was tried, and they come back with the server."""
+    node.serve_short()
+    node.start()
+    address = node.add("a")["ips"][0]["address"]
+    assert node.check("a") == ""
+    node.silence()
+    until(lambda: node.on_link("a") == set())
+    assert node.routes("a") == set()
+    assert re.search(r"the lease of [\d.]+ expired; since then .*\d DISCOVERs? sent", node.check("a"))
+    node.serve_short()
+    until(lambda: node.on_link("a") == {address})
+    assert node.check("a") == "" and node.routes("a") == {("default", "10.9.0.1")}
+
+
+def test_an_expired_lease_of_a_daemon_that_was_down(node: Node) -> None:
+    node.serve_short()
+    node.start()
+    node.add("a")
+    node.stop()
+    node.silence()
+    until(lambda: node.seconds_left("a") < 0)
+    assert node.on_link("a") != set()
+    node.start()
+    until(lambda: node.on_link("a") == set())
+
+
+def test_two_servers(node: Node) -> None:
+    """A pod gets its lease of one of them, and the other one does not disturb the renewal."""
+    node.serve_lan(ROUTER, *SOON)
+    node.serve_beside("10.9.0.2", "10.9.0.100,10.9.0.110", *SOON)
+    node.start()
+    address = node.add("a")["ips"][0]["address"]
+    until(lambda: node.heard("DHCPACK") >= 3)
+    assert node.on_link("a") == {address}
+    assert node.check("a") == ""
+
+
+def test_a_macvlan_link(node: Node) -> None:
+    """The plugin is called for any link; without the daemon's help, the lease leaves through the link's master."""
+    node.serve_lan()
+    node.start()
+    node.netns("a")
+    node.host.run("ip", "link", "add", "eth0", "netns", "a", "link", "br0", "type", "macvlan", "mode", "bridge")
+    node.add("a", {"type": "dhcp"})
+    assert node.check("a", {"type": "dhcp"}) == ""
+    node.host.run("ip", "-n", "a", "link", "delete", "eth0")
+    until(lambda: node.leases() == set())
+    node.await_log("released to 10.9.0.1 through br0")
+
+
+def test_the_command_of_the_reference(tmp_path: Path) -> None:
+    """`dhcp daemon` serves the socket that systemd passes, and ends with its pid file."""
+    assert run_installer(tmp_path).returncode == 0
+    (tmp_path / "lib/tools").symlink_to(ROOT / ".venv")
+    with PretendHost(tmp_path / "bin") as host:
+        daemon = host.popen("python3", "-c", ACTIVATION, f"{tmp_path}/bin/dhcp", "daemon", "-pidfile=/run/dhcp.pid")
+        until((host.root / "run/dhcp.pid").exists)
+        config = {"cniVersion": "1.1.0", "name": "net", "type": "dhcp", "ipam": {"daemonSocketPath": "/run/s"}}
+        assert host.cni("dhcp", "STATUS", config).status == 0
+        daemon.terminate()
+        assert daemon.wait(30) == 0
+        assert not (host.root / "run/dhcp.pid").exists()
+        done = host.run(f"{tmp_path}/bin/dhcp", "daemons", check=False)
+        assert done.returncode == 2 and "the only one is `dhcp daemon`" in done.stderr
+
+
+def test_one_daemon_only(node: Node) -> None:
+    node.start()
+    with pytest.raises(AssertionError, match="another dhcp daemon holds"):
+        node.start()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shared.executables import PLUGINS
+from tests import dhcp_lan
 from tests.plugins import PORTS, SAMPLES
 from tests.pretend import Answer, PretendHost
 from tests.pythons import found
@@ -58,6 +59,8 @@ def allowed(plugin: str) -> tuple[re.Pattern[str], ...]:
     """Return the modules that a plugin may load. A plugin with interfaces also calls IPAM and uses shared/pod."""
     if plugin == "host-local":
         return PROTOCOL, IPAM, re.compile(r"shared\.net(\.liveness)?")
+    if plugin == "dhcp":
+        return PROTOCOL, KERNEL, re.compile(r"ipam(\.dhcp)?|shared\.dhcp(\.\w+)?")
     own = re.compile(rf"plugins(\.{plugin.replace('-', '_')})?")
     of_main = (IPAM, POD) if "ipam" in SAMPLES[plugin].keys else ()
     return PROTOCOL, KERNEL, own, *of_main, *MORE.get(plugin, ())
@@ -110,6 +113,8 @@ def life(host: PretendHost, plugin: str, version: str, **more: Any) -> dict[str,
     """Every verb once, in the order of an attachment's life, with the answer that each got."""
     netns = host.netns("pod")
     sample = SAMPLES[plugin]
+    if sample.is_served:
+        dhcp_lan.prepare(host, "pod")
     own: dict[str, Any] = {}
     for before in sample.before:
         own = {"prevResult": host.cni(before["type"], "ADD", CONFIG | before | own, netns=netns).json}

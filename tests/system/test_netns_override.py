@@ -25,7 +25,7 @@ BRIDGE: dict[str, Any] = {
 OTHERS: dict[str, dict[str, Any]] = {
     name: {key: value for key, value in sample.keys.items() if key != "type"}
     for name, sample in SAMPLES.items()
-    if name not in ("bridge", "host-local")
+    if name not in ("bridge", "dhcp", "host-local")
 }
 CHAINED = [name for name in OTHERS if SAMPLES[name].before]
 

@@ -138,6 +138,12 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         rebinding = lease.rebinding_in
         await (self._rebind() if rebinding is not None and rebinding <= 0 else self._renew())
 
+    def count_anew(self) -> None:
+        """Forget the messages that belong to a lost lease."""
+        for counts in (self.sent, self.heard):
+            counts.clear()
+        self.objections.clear()
+
     def summary(self) -> str:
         """Return the numbers of messages, such as `3 DISCOVERs sent, 0 replies`, and the objections."""
         sent = [f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in self.sent.items()]

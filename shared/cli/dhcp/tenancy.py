@@ -105,6 +105,8 @@ class Tenancy:
             self.say(f"{self.problem}; its address and routes are removed")
             self._change(None)
             self.lease = None
+            if self._client:
+                self._client.count_anew()
         else:
             content = self.wish.read(lease)
             is_new = self._content is None or self._content.address != content.address
