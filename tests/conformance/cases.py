@@ -1006,7 +1006,7 @@ def dhcp_cases() -> dict[str, list[Step]]:
         "VERSION": [version("dhcp", {"cniVersion": "1.0.0"})],
         "no daemon": [add(bridged, fails=True)],
         "DEL without daemon": [delete(alone, fails=True)],
-        "an option that is none": [add(net("dhcp", ipam={"type": "dhcp", "request": [{"option": "x"}]}), fails=True)],
+        "invalid: an option": [add(net("dhcp", ipam={"type": "dhcp", "request": [{"option": "x"}]}), fails=True)],
     }
 
 

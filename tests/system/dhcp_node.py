@@ -56,8 +56,8 @@ class Node(nodes.Node):
         self.host.run("sh", "-ec", dhcp_lan.BESIDE.format(address=address))
         dhcp_lan.serve(self.host, *options, addresses=addresses, netns="beside")
 
-    def seconds_left(self, pod: str) -> float:
-        """Return the seconds until a pod's lease of three seconds expires, as the daemon stored it."""
+    def seconds_left(self) -> float:
+        """Return the seconds until the only lease, of three seconds, expires, as the daemon stored it."""
         (file,) = (self.host.root / "var/lib/cni/dhcp/leases").glob("*.json")
         return float(json.loads(file.read_text())["lease"]["obtained"]) + dhcp_lan.SHORT_SECONDS - time.time()
 

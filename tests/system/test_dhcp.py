@@ -275,7 +275,7 @@ def test_an_expired_lease_of_a_daemon_that_was_down(node: Node) -> None:
     node.add("a")
     node.stop()
     node.silence()
-    until(lambda: node.seconds_left("a") < 0)
+    until(lambda: node.seconds_left() < 0)
     assert node.on_link("a") != set()
     node.start()
     until(lambda: node.on_link("a") == set())
