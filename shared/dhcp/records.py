@@ -1,7 +1,7 @@
 """The leases on disk: one file for each attachment.
 
-    /var/lib/cni/dhcp/leases/KEY.json      a lease that the daemon keeps; it alone writes there
-    /var/lib/cni/dhcp/released/KEY.json    a lease to be given back
+`/var/lib/cni/dhcp/leases/KEY.json` is a lease that the daemon keeps; it alone writes there.
+`/var/lib/cni/dhcp/released/KEY.json` is a lease to be given back.
 
 A DEL that finds no daemon moves the file, and the daemon gives the lease back when it runs again.
 """

@@ -15,7 +15,7 @@ from tests.pretend import PretendHost, until
 
 
 class Node(nodes.Node):
-    """A node whose pods are bridged to the LAN, and get their addresses there."""
+    """A node with pods that are bridged to the LAN, and get their addresses there."""
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {
         **nodes.Node.DEFAULTS, "type": "bridge", "bridge": "br0", "ipam": {"type": "dhcp"},
@@ -45,7 +45,7 @@ class Node(nodes.Node):
         self.server = dhcp_lan.serve(self.host, *options, **keys)
 
     def serve_short(self) -> None:
-        """Start a server whose leases last three seconds: BusyBox's, as those of dnsmasq last two minutes at least."""
+        """Start a server with leases of three seconds: BusyBox's, since those of dnsmasq last two minutes at least."""
         self.silence()
         (self.host.root / "run/udhcpd.conf").write_text(dhcp_lan.SHORT)
         (self.host.root / "run/udhcpd.leases").touch()

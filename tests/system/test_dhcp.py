@@ -56,8 +56,8 @@ def test_a_pod_gets_a_lease(node: Node) -> None:
     assert node.check("a") == ""
     node.delete("a")
     node.delete("a")
+    until(lambda: node.leases() == set())
     assert node.heard("DHCPRELEASE") == 1
-    assert node.leases() == set()
     assert node.records() == []
 
 
@@ -107,7 +107,7 @@ def test_what_a_client_tells_the_server(node: Node) -> None:
 
 
 def test_no_server_answers(node: Node) -> None:
-    """The error says what was seen, within the runtime's time; nothing is left."""
+    """The error has the numbers of messages, and comes within the runtime's time. Nothing is left."""
     node.start("-resendtimeout", "2s")
     answer = node.refused("a", 11, r"\d DISCOVERs sent, 0 replies")
     assert "no lease on link eth0 within 2 seconds" in answer.json["msg"]
@@ -129,6 +129,7 @@ def test_a_lease_survives_restarts(node: Node) -> None:
     node.serve_lan(ROUTER)
     node.start()
     node.add("a")
+    discovers = node.heard("DHCPDISCOVER")
     for number in (signal.SIGTERM, signal.SIGKILL):
         before = node.heard("DHCPACK")
         node.stop(number)
@@ -136,18 +137,19 @@ def test_a_lease_survives_restarts(node: Node) -> None:
         node.start()
         until(lambda: node.heard("DHCPACK") > before)  # noqa: B023  (called here)
         assert node.check("a") == ""
-    assert node.heard("DHCPDISCOVER") == 1
+    assert node.heard("DHCPDISCOVER") == discovers
     node.delete("a")
-    assert node.leases() == set()
+    until(lambda: node.leases() == set())
 
 
-def test_a_lease_is_renewed_and_rebound(node: Node) -> None:
-    """It is renewed at T1. A server under another address, which knows the lease, gets the broadcast at T2."""
+def test_a_lease_is_renewed(node: Node) -> None:
+    """It is renewed at T1, again and again, without a DISCOVER."""
     node.serve_lan(*SOON)
     node.start()
     node.add("a")
+    discovers = node.heard("DHCPDISCOVER")
     until(lambda: node.heard("DHCPREQUEST") >= 3)
-    assert node.heard("DHCPDISCOVER") == 1
+    assert node.heard("DHCPDISCOVER") == discovers
     assert node.check("a") == ""
 
 
@@ -166,7 +168,7 @@ def test_a_refused_lease_leaves_the_link(node: Node) -> None:
     assert f"the server leases {new} now, and ADD's result has {old}" in node.check("a")
     node.await_log("was refused by the server (NAK)")
     node.delete("a")
-    assert node.leases() == set()
+    until(lambda: node.leases() == set())
 
 
 def test_a_delete_without_the_daemon_is_made_up_for(node: Node) -> None:
@@ -211,12 +213,12 @@ def test_garbage_collection(node: Node) -> None:
     kept = node.add("a")["ips"][0]["address"].partition("/")[0]
     node.add("b")
     node.collect("a")
-    assert node.leases() == {kept}
+    until(lambda: node.leases() == {kept})
     assert node.check("a") == ""
 
 
 def test_a_runtime_that_gives_up(node: Node) -> None:
-    """The daemon ends an ADD whose plugin is killed, and keeps nothing."""
+    """The daemon ends the ADD of a killed plugin, and keeps nothing."""
     node.start()
     node.netns("a")
     config = json.dumps({**node.config})
@@ -255,7 +257,7 @@ def test_keys_are_validated(node: Node, keys: dict[str, Any], words: str) -> Non
 
 
 def test_a_lease_expires(node: Node) -> None:
-    """Address and routes leave the link, CHECK tells what was tried, and they come back with the server."""
+    """Address and routes leave the link, CHECK has the numbers of messages. Both come back with the server."""
     node.serve_short()
     node.start()
     address = node.add("a")["ips"][0]["address"]
@@ -325,3 +327,21 @@ def test_one_daemon_only(node: Node) -> None:
     node.start()
     with pytest.raises(AssertionError, match="another dhcp daemon holds"):
         node.start()
+
+
+def test_a_lease_is_rebound(node: Node) -> None:
+    """At T2 any server may renew it: here one with the leases of the first, under another address."""
+    node.serve_lan(ROUTER, *SOON)
+    node.start()
+    address = node.add("a")["ips"][0]["address"]
+    discovers = node.heard("DHCPDISCOVER")
+    node.silence()
+    node.host.run("ip", "-n", "lan", "address", "del", "10.9.0.1/24", "dev", "eth0")
+    node.host.run("ip", "-n", "lan", "address", "add", "10.9.0.3/24", "dev", "eth0")
+    before = node.heard("DHCPACK")
+    node.serve_lan(ROUTER, *SOON)
+    until(lambda: node.heard("DHCPACK") > before)
+    assert node.heard("DHCPDISCOVER") == discovers
+    assert node.on_link("a") == {address} and node.check("a") == ""
+    node.delete("a")
+    until(lambda: node.leases() == set())

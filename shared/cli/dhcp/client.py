@@ -252,7 +252,7 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         self._again = asyncio.create_task(self.reset(delay=pause))
 
     async def reset(self, delay: float = 0.0, signal: Any = None) -> None:
-        """Begin anew. A server whose offer is not confirmed comes last then."""
+        """Begin anew. A server that did not confirm its offer comes last then."""
         await asyncio.sleep(delay)
         if self.state is State.OFF:
             return

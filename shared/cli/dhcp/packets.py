@@ -66,7 +66,7 @@ class Answer(ReceivedDHCPMessage):  # type: ignore[misc]
 
 
 def decode(frame: bytes) -> Answer | None:
-    """Return a server's message. Return None for any other frame, whatever its bytes are."""
+    """Return a server's message. Return None for any other frame, also for garbage."""
     try:
         if frame[ETHERNET_BYTES] != 0x45 or frame[OPTIONS_AT - 4 : OPTIONS_AT] != COOKIE:
             return None

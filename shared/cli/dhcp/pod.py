@@ -74,7 +74,10 @@ class Pod:
                 inside.batch([Request(RTM_NEWLINK, {"index": link["index"], "IFLA_MTU": mtu})])
 
     def replace(self, old: Content | None, new: Content | None) -> None:
-        """Remove what the old content gave the link, and give it the new. Raise CniError if the kernel refuses."""
+        """Remove the old content's address and routes from the link, and add the new ones.
+
+        Raises CniError if the kernel refuses.
+        """
         with self.inside:
             inside = Netlink()
             link = links.get(inside, self.ifname)

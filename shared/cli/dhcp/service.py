@@ -68,7 +68,7 @@ class Service:
             await asyncio.gather(*(one.end(release=False) for one in self.tenancies.values()))
 
     def _restore(self) -> None:
-        """Resume the stored leases whose pods are there. Leave the others to be given back."""
+        """Resume the stored leases of pods that are there. Leave the others to be given back."""
         for file, stored in record.listed(self.settings.host_prefix + records.LEASES):
             name = os.path.basename(file).removesuffix(".json")
             try:
@@ -117,7 +117,7 @@ class Service:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _look(self) -> None:
-        """Give leases back: of pods whose namespace or link is gone, and those that a DEL left without the daemon."""
+        """Give leases back: of pods that are gone, and those that a DEL left without the daemon."""
         for name, tenancy in list(self.tenancies.items()):
             if tenancy.result() is None and not tenancy.has_ended():
                 continue  # an ADD waits, or the lease is lost

@@ -67,7 +67,7 @@ class Tenancy:
         self._start(lease.ip if lease else "")
 
     async def acquire(self, seconds: float, former_address: str) -> Content:
-        """Return the content of a new lease. Raise TryAgainLater with what was seen if none comes in time."""
+        """Return the content of a new lease. If none comes in time, raise TryAgainLater with the messages seen."""
         self._acquired = asyncio.get_running_loop().create_future()
         self._start(former_address)
         done, _ = await asyncio.wait({self._acquired}, timeout=seconds)
