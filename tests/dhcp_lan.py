@@ -10,7 +10,7 @@ from tests.pretend import PretendHost, until
 
 ROOT = Path(__file__).resolve().parents[1]
 LAN = """
-ip link add br0 type bridge
+ip link show br0 >/dev/null 2>&1 || ip link add br0 type bridge
 ip link set br0 up
 ip netns add lan
 ip link add uplink up master br0 type veth peer name eth0 netns lan

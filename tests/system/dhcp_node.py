@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from tests import dhcp_lan
 from tests import node as nodes
-from tests.pretend import PretendHost, until
+from tests.pretend import PATH, PretendHost, until
 
 
 class Node(nodes.Node):
@@ -38,6 +38,18 @@ class Node(nodes.Node):
         assert self.daemon
         self.daemon.send_signal(number)
         self.daemon.wait(30)
+
+    def begin_add(self, pod: str) -> subprocess.Popen[bytes]:
+        """Start an ADD; return it when the daemon is at work for it."""
+        names = {"COMMAND": "ADD", "CONTAINERID": pod, "NETNS": self.netns(pod), "IFNAME": "eth0"}
+        environment = {f"CNI_{name}": value for name, value in names.items()}
+        environment |= {"CNI_PATH": self.host.bin_dir, "PATH": PATH}
+        plugin = self.host.popen(f"{self.host.bin_dir}/{self.config['type']}", env=environment)
+        assert plugin.stdin
+        plugin.stdin.write(json.dumps(self.config).encode())
+        plugin.stdin.close()
+        until(lambda: self.records() != [])
+        return plugin
 
     def serve_lan(self, *options: str, **keys: str) -> None:
         """Start the server on the LAN, in place of the one before."""

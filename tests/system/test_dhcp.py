@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from pathlib import Path
@@ -220,18 +219,7 @@ def test_garbage_collection(node: Node) -> None:
 def test_a_runtime_that_gives_up(node: Node) -> None:
     """The daemon ends the ADD of a killed plugin, and keeps nothing."""
     node.start()
-    node.netns("a")
-    config = json.dumps({**node.config})
-    environment = {
-        "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "a", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0",
-        "CNI_PATH": node.host.bin_dir, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-    }  # fmt: skip
-    process = node.host.popen(f"{node.host.bin_dir}/bridge", env=environment)
-    assert process.stdin
-    process.stdin.write(config.encode())
-    process.stdin.close()
-    until(lambda: node.records() != [])
-    process.kill()
+    node.begin_add("a").kill()
     until(lambda: node.records() == [])
 
 
@@ -281,6 +269,29 @@ def test_an_expired_lease_of_a_daemon_that_was_down(node: Node) -> None:
     assert node.on_link("a") != set()
     node.start()
     until(lambda: node.on_link("a") == set())
+
+
+def test_a_pod_that_dies_without_a_lease(node: Node) -> None:
+    """The daemon lets go of its namespace, though the lease expired before."""
+    node.serve_short()
+    node.start()
+    node.add("a")
+    node.silence()
+    until(lambda: node.on_link("a") == set())
+    node.kill("a")
+    until(lambda: node.records() == [])
+
+
+def test_a_daemon_that_dies_during_an_add(node: Node) -> None:
+    """The next daemon asks for no lease that nobody waits for."""
+    node.start()
+    plugin = node.begin_add("a")
+    node.stop(signal.SIGKILL)
+    plugin.kill()
+    node.serve_lan()
+    node.start()
+    until(lambda: node.records() == [])
+    assert node.heard("DHCPDISCOVER") == 0
 
 
 def test_two_servers(node: Node) -> None:

@@ -79,6 +79,8 @@ class Service:
                 os.replace(file, self._file(name, records.RELEASED))
 
     def _resume(self, name: str, stored: dict[str, Any]) -> None:
+        if not stored["wasLeased"]:
+            raise UnknownContainer("its ADD did not come to an end")
         pod = self._find_pod(stored)
         try:
             tenancy = self._tenancy(name, _request_of(stored), pod)
@@ -119,11 +121,12 @@ class Service:
     async def _look(self) -> None:
         """Give leases back: of pods that are gone, and those that a DEL left without the daemon."""
         for name, tenancy in list(self.tenancies.items()):
-            if tenancy.result() is None and not tenancy.has_ended():
-                continue  # an ADD waits, or the lease is lost
+            if self._turn(name).locked():
+                continue  # a request is at work
             if tenancy.has_ended() or (tenancy.was_visible and not tenancy.pod.is_visible()):
                 tenancy.say("the pod is gone without a DEL")
                 await self._release(name)
+        self._turns = {name: turn for name, turn in self._turns.items() if turn.locked() or name in self.tenancies}
         for file, stored in record.listed(self.settings.host_prefix + records.RELEASED):
             name = os.path.basename(file).removesuffix(".json")
             if name in self.tenancies and self.tenancies[name].is_of(stored):

@@ -39,6 +39,7 @@ class Tenancy:
         self._pauses = pauses
         self._client: Client | None = None
         self._acquired: asyncio.Future[Content] | None = None
+        self._was_leased = False
         self._content: Content | None = None  # of the lease that the link has
         self._task: asyncio.Task[None] | None = None
         link = pod.link() or {}
@@ -57,6 +58,7 @@ class Tenancy:
 
     def resume(self, lease: PodLease | None, *, mac: str, way_out: str) -> None:
         """Go on with a stored lease. Its MAC and its way out remain, as long as the pod has no other ones."""
+        self._was_leased = True
         self.mac, self.way_out = self.mac or mac, self.way_out or way_out
         with suppress(ValueError):
             if lease:
@@ -110,7 +112,7 @@ class Tenancy:
         else:
             content = self.wish.read(lease)
             is_new = self._content is None or self._content.address != content.address
-            self.lease, self.problem = lease, ""
+            self.lease, self.problem, self._was_leased = lease, "", True
             if is_new:
                 self.say(f"{content.address} leased from {lease.server_id} for {lease.lease_time} seconds")
             self._change(content)
@@ -138,7 +140,7 @@ class Tenancy:
         """Store the lease. The pod keeps it even if that fails."""
         content = {
             **self.request, "identity": self.pod.identity, "mac": self.mac, "wayOut": self.way_out,
-            "lease": self.lease.to_json() if self.lease else None,
+            "lease": self.lease.to_json() if self.lease else None, "wasLeased": self._was_leased,
         }  # fmt: skip
         try:
             self._store(content)
@@ -154,10 +156,6 @@ class Tenancy:
         if self._content:
             answer["address"] = str(self._content.address)
         return answer
-
-    def result(self) -> Content | None:
-        """Return the content of the valid lease, None without one."""
-        return self._content if self.lease else None
 
     def is_of(self, stored: dict[str, Any]) -> bool:
         """Return True if a stored lease is of this pod, and not of an earlier one of its name."""
