@@ -65,7 +65,7 @@ def serve(host: PretendHost, *options: str, addresses: str = ADDRESSES, netns: s
     with open(path, "ab") as log:
         begin = log.tell()
         server = host.popen("ip", "netns", "exec", netns, *arguments, stderr=log)
-    until(lambda: b"DHCP, IP range" in path.read_bytes()[begin:])
+    until(lambda: b"DHCP, " in path.read_bytes()[begin:])
     return server
 
 

@@ -39,7 +39,7 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shared/cli/dhcp/client.py", "        await self._run_hooks(Trigger.UNBOUND)\n        self._lease = None\n", "        self._lease = None\n",
-        "a refused lease leaves the link", "tests/system/test_dhcp.py -k expires",
+        "a refused lease leaves the link", "tests/system/test_dhcp.py -k refused_lease",
     ),
     Mutant(
         "shared/cli/dhcp/tenancy.py", "                self.pod.replace(old, content)\n", "                pass\n",

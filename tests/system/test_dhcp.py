@@ -160,6 +160,9 @@ def test_a_refused_lease_leaves_the_link(node: Node) -> None:
     old = result["ips"][0]["address"]
     node.silence()
     (node.host.root / "run/lan.leases").unlink()
+    node.serve_lan(ROUTER, addresses="10.9.0.100,static")  # no address for this client
+    until(lambda: node.on_link("a") == set())
+    assert "was refused by the server (NAK)" in node.check("a")
     node.serve_lan(ROUTER, addresses="10.9.0.100,10.9.0.110")
     until(lambda: node.on_link("a") not in (set(), {old}))
     (new,) = node.on_link("a")
@@ -183,6 +186,23 @@ def test_a_delete_without_the_daemon_is_made_up_for(node: Node) -> None:
     node.start()
     until(lambda: node.leases() == set())
     until(lambda: node.records() == [])
+
+
+def test_a_delete_of_a_living_pod_is_made_up_for(node: Node) -> None:
+    """The next daemon takes the address off the link, then releases the lease."""
+    node.serve_lan()
+    node.start()
+    node.netns("a")
+    node.host.run(
+        "ip", "link", "add", "port", "up", "master", "br0", "type", "veth", "peer", "name", "eth0", "netns", "a"
+    )
+    result = node.add("a", {"type": "dhcp"})
+    node.host.run("ip", "-n", "a", "address", "add", result["ips"][0]["address"], "dev", "eth0")
+    node.stop()
+    node.delete("a", {"type": "dhcp"})
+    node.start()
+    until(lambda: node.leases() == set())
+    assert node.on_link("a") == set()
 
 
 def test_a_pod_that_dies_without_delete(node: Node) -> None:
