@@ -57,6 +57,7 @@ def test_a_pod_gets_a_lease(node: Node) -> None:
     node.delete("a")
     until(lambda: node.leases() == set())
     assert node.heard("DHCPRELEASE") == 1
+    node.await_log("released to 10.9.0.1 through eth0")
     assert node.records() == []
 
 
