@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+import sys
 
 from shared import handover
 from shared.cni import plugin, suite
@@ -28,6 +29,16 @@ def _hold_standard_descriptors() -> None:
                 posix.open("/", posix.O_RDONLY)
 
 
+def _run_command(tree: str, module: str) -> None:
+    """Run the command line if the plugin has commands, such as `dhcp daemon`. A runtime's call has none."""
+    command = getattr(__import__(module, fromlist=("command",)), "command", None)
+    words = sys.argv[1:]
+    if sys.argv[0] == f"{tree}/launcher":  # a program's, with the plugin's name
+        words = words[1:]
+    if command and words:
+        handover.leave(command(tree, words))
+
+
 def main(tree: str, name: str, plugins: dict[str, str]) -> NoReturn:
     """Run plugin `name` of the installation in `tree`; `plugins` are the modules of its executables.
 
@@ -37,4 +48,6 @@ def main(tree: str, name: str, plugins: dict[str, str]) -> NoReturn:
     suite.plugins = plugins
     suite.tree = tree
     handover.is_executable = True
+    if len(sys.argv) > 1 and b"CNI_COMMAND" not in posix.environ:
+        _run_command(tree, plugins[name])
     handover.leave(1 if plugin.serve(plugins[name]) else 0)

@@ -10,7 +10,6 @@
  *
  * The worker begins when it has received GO. So the sending of GO alone decides who does the call: if it succeeds, the
  * launcher never executes the interpreter; if it fails, or the launcher never gets there, the worker has not begun.
- *
  * Descriptors travel with GO and not earlier: a runtime reads a plugin's output until nobody holds the other end. An agent
  * that is stopped would hold it, unread in its queue, long after the launcher has executed the interpreter instead. */
 #define _GNU_SOURCE /* environ, O_PATH, struct ucred */
@@ -214,14 +213,15 @@ static void count_fall_back(void)
 	close(file);
 }
 
-static _Noreturn void execute_interpreter(void)
+static _Noreturn void execute_interpreter(int count, char **words)
 {
 	char launcher[PLACE_BYTES + sizeof "/launcher"], details[MAX_ERROR_BYTES], *missing = launcher, **verb = environ;
 
 	stpcpy(stpcpy(launcher, tree), "/launcher");
 	/* Without the file the interpreter would end with a text that is no answer. */
 	if (!access(launcher, R_OK)) {
-		char flags[] = "-IS", *arguments[] = { python, flags, launcher, plugin, NULL };
+		char flags[] = "-IS", *arguments[MAX_PARTS] = { python, flags, launcher, plugin };
+		memcpy(arguments + 4, words, (size_t)(count < MAX_PARTS - 4 ? count : 0) * sizeof *words);
 		execve(python, arguments, environ);
 		missing = python;
 	}
@@ -231,12 +231,14 @@ static _Noreturn void execute_interpreter(void)
 	fail(*verb ? "50" : "999", " cannot start: run install.sh again", details);
 }
 
-int main(void)
+int main(int count, char **words)
 {
 	if (!read_place()) {
 		print(STDERR_FILENO, "pycni: this launcher names no plugin; install.sh makes the executables of it\n");
 		return 1;
 	}
+	if (!getenv("CNI_COMMAND") && count > 1)
+		execute_interpreter(count - 1, words + 1); /* `dhcp daemon`, which is no call */
 	if (connect_to_worker() && send_request() && receive_byte(ANSWER_MILLISECONDS) == TAKEN && hand_over()) {
 		char advice[] = "The call may be half done: a DEL removes its traces. See the log of pycni-agent.";
 		int status = receive_byte(FOREVER);
@@ -245,5 +247,5 @@ int main(void)
 		fail("11", ": the worker of pycni-agent ended without an answer", advice);
 	}
 	count_fall_back();
-	execute_interpreter();
+	execute_interpreter(0, words);
 }

@@ -35,6 +35,7 @@ class Sample:
     before: tuple[Keys, ...] = ()
     links: str = ":"
     needs: str = ""
+    is_served: bool = False  # a daemon and a server on the network must run: tests/dhcp_lan.py
 
 
 SAMPLES: dict[str, Sample] = {
@@ -47,6 +48,7 @@ SAMPLES: dict[str, Sample] = {
     ),
     "bridge": Sample(BRIDGE),
     "dummy": Sample({"type": "dummy", "ipam": IPAM}, needs="kernel_dummy"),
+    "dhcp": Sample({"type": "dhcp", "ipam": {"type": "dhcp"}}, is_served=True),
     "firewall": Sample({"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"}, (BRIDGE,)),
     "host-local": Sample({"type": "host-local", "ipam": IPAM}),
     # of a link of its own, which can serve no macvlan beside

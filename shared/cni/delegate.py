@@ -31,6 +31,11 @@ def ipam_type(call: Call) -> str:
     return _resolve(call)[0]
 
 
+def needs_link(call: Call) -> bool:
+    """Return True if the IPAM plugin releases leases through the pod's link, as any suite's DHCP client does."""
+    return _named(call) == "dhcp"
+
+
 def add(call: Call, undo: Undo) -> Result:
     """Return the IPAM plugin's result; `undo` releases the addresses."""
     steps.begin("ipam")

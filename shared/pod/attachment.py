@@ -306,7 +306,7 @@ def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> 
     `unlink_foreign` deletes a link that another suite made.
 
     Neither the pod nor the keys that made the filters need to exist any more. As long as a filter or the link is left,
-    the address is not released: its next pod would get them.
+    the address is not released: its next pod would get them. A DHCP client's lease is released before the link goes.
     """
     ipam = delegate.ipam_type(call)
     pod_netns = netns.open_if_there(call.netns)
@@ -328,14 +328,19 @@ def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> 
             unlink_foreign(host, own, pod_netns)
 
     try:
-        run_all(lambda: _remove_filters(host, own), disconnect)
+        run_all(lambda: _remove_filters(host, own), *_leases_by_link(call), disconnect)
     except CniError as error:
         left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
         error.details = "; ".join(filter(None, [error.details, left]))
         raise
     if ipam:
-        calls = [call, *(call.of_network(owner.network) for owner in former)]
+        calls = [call] * (not delegate.needs_link(call)) + [call.of_network(owner.network) for owner in former]
         run_all(*(lambda one=one: delegate.forward(one) for one in calls))
+
+
+def _leases_by_link(call: Call) -> list[Callable[[], None]]:
+    """Return the step that releases leases, if that needs the pod's link: before the link is deleted."""
+    return [lambda: delegate.forward(call)] if delegate.needs_link(call) else []
 
 
 def _remove_filters(host: Netlink, owner: Owner) -> None:
@@ -375,6 +380,7 @@ def collect(
     valid = valid_attachments(call)
     steps.begin("del")
     run_all(
+        *_leases_by_link(call),
         *([lambda: _collect_links(call.network, valid, is_left_behind)] if is_left_behind else []),
         *(lambda one=one: one(valid) for one in more),
         lambda: _collect_filters(call.network, valid),
@@ -388,7 +394,7 @@ def _collect_links(network: str, valid: AbstractSet[tuple[str, str]], is_left_be
 
 
 def _collect_leases(call: Call) -> None:
-    if delegate.ipam_type(call):
+    if delegate.ipam_type(call) and not delegate.needs_link(call):
         delegate.forward(call)
 
 

@@ -1232,8 +1232,20 @@ def ipvlan_cases() -> dict[str, list[Step]]:
         | {"chained": [add(chained, before=UPLINK), delete(chained)]}
     )
 
+def dhcp_cases() -> dict[str, list[Step]]:
+    """Return the calls of dhcp without its daemon. The system tests cover those with it."""
+    alone = net("dhcp", ipam={"type": "dhcp"})
+    bridged = net("bridge", bridge="cni0", ipam={"type": "dhcp"})
+    return {
+        "VERSION": [version("dhcp", {"cniVersion": "1.0.0"})],
+        "no daemon": [add(bridged, fails=True)],
+        "DEL without daemon": [delete(alone, fails=True)],
+        "invalid: an option": [add(net("dhcp", ipam={"type": "dhcp", "request": [{"option": "x"}]}), fails=True)],
+    }
+
 
 GROUPS = {
+    "dhcp": dhcp_cases,
     "loopback": loopback_cases,
     "host-local": host_local_cases,
     "bridge": bridge_cases,

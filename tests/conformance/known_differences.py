@@ -199,6 +199,7 @@ KNOWN = (
         "bridge ADD: * link * kind: * -> absent",
         "a failed ADD leaves nothing that it made",
         [
+            "dhcp/no daemon",
             "bridge/two IPv4 sets, isGateway",
             "bridge/forceAddress",
             "bridge/gateway's prefix changed",
@@ -234,6 +235,8 @@ KNOWN = (
         ["bridge/dns of ipam", "bridge/ipam static"],
     ),
     Known("bridge CHECK: status: 1 -> 0", "CHECK works without ipam", ["bridge/no ipam, CHECK"]),
+    # dhcp
+    Known("dhcp DEL: status: 1 -> 0", "the next daemon releases the lease", ["dhcp/DEL without daemon"]),
     # ptp
     *(
         Known(f"ptp ADD: {where}", reason, ["ptp/version 1.0.0"], everywhere=True)

@@ -39,7 +39,11 @@ def masqueraded(keys: Keys) -> Keys:
 
 
 CHAINS: dict[str, Chain] = {
-    **{name: Chain((sample.keys,), sample.before, sample.links, sample.needs) for name, sample in SAMPLES.items()},
+    **{
+        name: Chain((sample.keys,), sample.before, sample.links, sample.needs)
+        for name, sample in SAMPLES.items()
+        if not sample.is_served
+    },
     "bridge, layer 2": Chain(({"type": "bridge", "bridge": "br0"},)),
     "bridge, ipMasq": Chain((masqueraded(BRIDGE),)),
     "bridge, iptables": Chain((iptables(masqueraded(BRIDGE)),)),

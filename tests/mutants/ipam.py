@@ -6,6 +6,50 @@ from tests.mutants.mutant import Mutant
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
+        "shared/cni/delegate.py", 'return _named(call) == "dhcp"', "return False",
+        "a DHCP lease is released through the pod's link", "tests/system/test_dhcp.py -k gets_a_lease",
+    ),
+    Mutant(
+        "ipam/dhcp.py", "    except channel.NoDaemon:\n        records.give_up(records.key(", "    except channel.NoDaemon:\n        str(records.key(",
+        "a DEL without the daemon leaves the lease to the next one", "tests/system/test_dhcp.py -k made_up_for",
+    ),
+    Mutant(
+        "ipam/dhcp.py", "if leased and leased not in had:", "if False:",
+        "CHECK names the address that the server gave instead", "tests/system/test_dhcp.py -k refused_lease",
+    ),
+    Mutant(
+        "ipam/dhcp.py", 'return b"\\0" + given', 'return b"\\1" + given',
+        "option 61 is the reference's", "tests/system/test_dhcp.py -k tells_the_server",
+    ),
+    Mutant(
+        "ipam/dhcp.py", "*(() if is_alone else USED)", "*USED",
+        "skipDefault excludes the options that are used by default", "tests/system/test_dhcp.py -k suppressed",
+    ),
+    Mutant(
+        "shared/cli/dhcp/content.py", "    found = classless or [*_classful", "    found = [*classless, *_classful",
+        "option 121 excludes 33 and 3", "tests/system/test_dhcp.py -k routes_of_the_server",
+    ),
+    Mutant(
+        "shared/cli/dhcp/service.py", "        self._restore()\n", "",
+        "the next daemon renews the stored leases", "tests/system/test_dhcp.py -k survives",
+    ),
+    Mutant(
+        "shared/cli/dhcp/service.py", "(tenancy.was_visible and not tenancy.pod.is_visible())", "False",
+        "the lease of a pod that died without DEL is released", "tests/system/test_dhcp.py -k dies_without",
+    ),
+    Mutant(
+        "shared/cli/dhcp/client.py", "        await self._run_hooks(Trigger.UNBOUND)\n        self._lease = None\n", "        self._lease = None\n",
+        "a refused lease leaves the link", "tests/system/test_dhcp.py -k refused_lease",
+    ),
+    Mutant(
+        "shared/cli/dhcp/tenancy.py", "                self.pod.replace(old, content)\n", "                pass\n",
+        "another address of the server is put on the link", "tests/system/test_dhcp.py -k refused_lease",
+    ),
+    Mutant(
+        "shared/cli/dhcp/service.py", "        working.cancel()\n", "",
+        "the daemon ends an ADD whose plugin is gone", "tests/system/test_dhcp.py -k gives_up",
+    ),
+    Mutant(
         "ipam/host_local/__init__.py", "if alive or is_hand_placed(lease):", "if alive:",
         "GC leaves leases that somebody placed by hand", "tests/system/test_host_local.py -k garbage_collection",
     ),

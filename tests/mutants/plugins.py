@@ -58,12 +58,14 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS says that sysctls are hidden", "tests/system/test_hidden_sysctls.py -k tuning",
     ),
     Mutant(
-        "shared/pod/attachment.py", "        run_all(lambda: _remove_filters(host, own), disconnect)\n",
-        "        ipam and delegate.forward(call)\n        run_all(lambda: _remove_filters(host, own), disconnect)\n",
+        "shared/pod/attachment.py",
+        "        run_all(lambda: _remove_filters(host, own), *_leases_by_link(call), disconnect)\n",
+        "        ipam and delegate.forward(call)\n"
+        "        run_all(lambda: _remove_filters(host, own), *_leases_by_link(call), disconnect)\n",
         "DEL releases the address when rules and link are gone, not before", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "shared/pod/attachment.py", "run_all(lambda: _remove_filters(host, own), disconnect)", "(_remove_filters(host, own), disconnect())",
+        "shared/pod/attachment.py", "run_all(lambda: _remove_filters(host, own), *_leases_by_link(call), disconnect)", "(_remove_filters(host, own), disconnect())",
         "DEL deletes the link even if the rules cannot be removed", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(

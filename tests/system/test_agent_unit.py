@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shared.agent.server import BUSY_SECONDS
+from tests import dhcp_lan
 from tests.conftest import ROOT
 from tests.kernel.features import has
 from tests.plugins import BRIDGE, PORTS, SAMPLES, Sample, links
@@ -71,6 +72,8 @@ def life(node: AgentNode, sample: Sample, pod: str) -> int:
     """Call a plugin, and those before it in a list, with each verb; return the number of calls."""
     netns, result, calls = node.host.netns(pod), None, 0
     chain = (*sample.before, sample.keys)
+    if sample.is_served:
+        dhcp_lan.prepare(node.host, pod)
     common = {"cniVersion": "1.1.0", "name": "net"}
     for verb in ("STATUS", "ADD", "CHECK", "GC", "DEL"):
         for keys in reversed(chain) if verb == "DEL" else chain:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shared.executables import PLUGINS
+from tests import dhcp_lan
 from tests.plugins import PORTS, SAMPLES
 from tests.pretend import Answer, PretendHost
 from tests.pythons import found
@@ -72,6 +73,8 @@ def allowed(plugin: str) -> tuple[re.Pattern[str], ...]:
         return PROTOCOL, IPAM
     if plugin == "host-local":
         return PROTOCOL, IPAM, re.compile(r"shared\.net(\.liveness)?")
+    if plugin == "dhcp":
+        return PROTOCOL, KERNEL, re.compile(r"ipam(\.dhcp)?|shared\.dhcp(\.\w+)?")
     own = re.compile(rf"plugins(\.{plugin.replace('-', '_')})?")
     of_main = (IPAM, POD) if "ipam" in SAMPLES[plugin].keys else ()
     return PROTOCOL, KERNEL, own, *of_main, *MORE.get(plugin, ())
@@ -137,6 +140,8 @@ def life(host: PretendHost, plugin: str, version: str, **more: Any) -> dict[str,
     netns = host.netns("pod")
     sample = SAMPLES[plugin]
     host.run("sh", "-c", sample.links, check=False)  # a second life finds them
+    if sample.is_served:
+        dhcp_lan.prepare(host, "pod")
     own: dict[str, Any] = {}
     for before in sample.before:
         own = {"prevResult": host.cni(before["type"], "ADD", CONFIG | before | own, netns=netns).json}

@@ -29,12 +29,13 @@ BELOW = {
     **{mechanism: {*FILTERS, mechanism} for mechanism in MECHANISMS},
     "shared.pod": {*FILTERS, *MECHANISMS, "shared.pod"},
     "plugins": {*FILTERS, *MECHANISMS, "shared.pod"},
-    "ipam": {*KERNEL, "shared.nft"},
+    "shared.dhcp": {*KERNEL, "shared.dhcp"},
+    "ipam": {*KERNEL, "shared.nft", "shared.dhcp"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
     "shared.agent": {*KERNEL, "shared.agent"},  # plugins and ipam by name only
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
     "shared.build": {BASE, "shared.build"},
-    "shared.cli": {*KERNEL, "shared.runtime", "shared.cli"},
+    "shared.cli": {*KERNEL, "shared.dhcp", "shared.runtime", "shared.cli"},
 }
 BELOW_ONE = {
     "shared.cni.repair": {"shared.net"},  # looks if the pod is still the one that ADD attached

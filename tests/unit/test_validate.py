@@ -134,7 +134,7 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     (bridge(ipam={"type": "host-local"}, capabilities={"ipRanges": True}), ["ipam.ranges note the runtime"]),
     # the installed plugins
     ({"type": "absent"}, ["type error plugin absent not found", "type note absent is not a plugin of this suite"]),
-    (bridge(ipam={"type": "dhcp", "what": 1}), ["ipam.type error plugin dhcp not found", "ipam.type note"]),
+    (bridge(ipam={"type": "whereabouts", "what": 1}), ["ipam.type error plugin whereabouts not found", "ipam.type note"]),
     ({"type": "../bridge"}, ["type error .* not a file name", "type note"]),
     ({"type": "foreign-cni", "anything": 1}, ["type note .*only the general checks"]),
     ({"type": "portmap"}, ["capabilities.portMappings warning"]),

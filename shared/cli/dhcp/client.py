@@ -1,0 +1,274 @@
+"""Extend pyroute2's DHCP client where it falls short for pods.
+
+The state machine is pyroute2's. Added are: options in each message, a lease that goes on after a restart, servers that
+refuse, lie or do not confirm, and counts for error texts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import floor
+from time import time
+from typing import Any
+
+from pyroute2.dhcp import messages
+from pyroute2.dhcp.client import AsyncDHCPClient, ClientConfig
+from pyroute2.dhcp.enums.bootp import Flag
+from pyroute2.dhcp.enums.dhcp import MessageType, Option
+from pyroute2.dhcp.fsm import State, state_guard
+from pyroute2.dhcp.hooks import Trigger
+from pyroute2.dhcp.xids import Xid
+
+from shared.cli.dhcp import content, packets
+from shared.cli.dhcp.content import Content
+from shared.cli.dhcp.packets import Answer, PodLease, PodSocket
+
+FIRST_PAUSE_SECONDS = 4.0  # before a message is sent again; RFC 2131, section 4.1
+PATIENT_PAUSE_SECONDS = 8.0  # the longest pause while an ADD waits: a port with STP forwards after 30 seconds
+REQUEST_SECONDS = 8  # for a server to confirm its offer
+RENEWAL_PAUSE_SECONDS = 60.0  # the least pause between renewals of a long lease; RFC 2131, section 4.4.5
+LONGEST_REFUSAL_SECONDS = 60.0  # the longest pause before a client asks again that servers refuse
+MESSAGE_BYTES = 1472  # of the largest answer: an Ethernet frame's, less IPv4 and UDP
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A client's identity, and its demands: the plugin's request, in the daemon's terms."""
+
+    ifname: str
+    client_id: bytes
+    provide: dict[int, bytes]
+    request: tuple[int, ...]
+    priority: int | None
+    without_gateway: bool
+    broadcast: bool
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Wish:
+        """Read a request. Raise KeyError, TypeError, ValueError or AttributeError if it is garbled."""
+        return cls(
+            ifname=str(raw["ifname"]),
+            client_id=bytes.fromhex(raw["clientID"]),
+            provide={int(number): bytes.fromhex(value) for number, value in raw["provide"].items()},
+            request=tuple(map(int, raw["request"])),
+            priority=raw["priority"],
+            without_gateway=bool(raw["withoutGateway"]),
+            broadcast=bool(raw["broadcast"]),
+        )
+
+    def read(self, lease: PodLease) -> Content:
+        """Return the lease's content. Raise ValueError if no pod can use it."""
+        return content.read(
+            lease.ip, lease.raw, self.request, priority=self.priority, without_gateway=self.without_gateway
+        )
+
+    def identify(self, mac: str) -> dict[int, bytes]:
+        """Return option 61."""
+        return {Option.CLIENT_ID: self.client_id or b"\1" + bytes.fromhex(mac.replace(":", ""))}
+
+
+Report = Callable[[Trigger, PodLease], None]
+
+
+class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
+    """Acquire a lease and keep it. `report(trigger, lease)` is called when it changes."""
+
+    _lease: PodLease | None
+    _state_watchdog: asyncio.Task[None] | None
+
+    def __init__(self, wish: Wish, pod_socket: PodSocket, report: Report, *, pauses: tuple[float, float]) -> None:
+        """Take the first and the longest pause, in seconds, before a message is sent again."""
+        super().__init__(
+            ClientConfig(
+                interface=wish.ifname, lease_type=PodLease, requested_parameters=wish.request,
+                timeouts={State.REQUESTING: REQUEST_SECONDS}, retransmission=self._pauses, release=False,
+                handle_signals=False, vendor_id=None, host_name=None,
+            )
+        )  # fmt: skip
+        self._sock = pod_socket
+        self.wish = wish
+        self.report = report
+        self.pauses = pauses
+        self.sent: Counter[str] = Counter()
+        self.heard: Counter[str] = Counter()
+        self.objections: list[str] = []  # to answers that were not used
+        self.is_patient = True  # an ADD waits
+        self.former_address = ""  # to ask for again
+        self._chosen = ""  # the server whose offer is requested
+        self._avoided: set[str] = set()  # servers that did not confirm an offer, until another one had a chance
+        self._refusals = 0
+        self._requested_at = 0.0
+        self._again: asyncio.Task[None] | None = None
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Stop without a RELEASE. Close the socket."""
+        self._stop_again()
+        self.lease_timers.cancel()
+        self.state = State.OFF  # both tasks end
+        await asyncio.gather(*filter(None, (self._sender_task, self._receiver_task)), return_exceptions=True)
+        await asyncio.sleep(0)  # the loop forgets the socket before another one gets its number
+        await self._sock.__aexit__()
+
+    def _stop_again(self) -> None:
+        if self._again:
+            self._again.cancel()
+            self._again = None
+
+    async def run(self, lease: PodLease | None) -> None:
+        """Resume a lease, or acquire one. Return or raise OSError when the link is down or gone."""
+        if lease and not lease.expired:
+            await self._resume(lease)
+        else:
+            await self.bootstrap()
+        tasks = (self._sender_task, self._receiver_task)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _resume(self, lease: PodLease) -> None:
+        """Go on with a lease that the pod has, and renew it at once."""
+        self._state = State.BOUND
+        self._lease = lease
+        timers = {"renewal": self._renew, "rebinding": self._rebind, "expiration": self._expire_lease}
+        self.lease_timers.arm(lease=lease, **timers)
+        rebinding = lease.rebinding_in
+        await (self._rebind() if rebinding is not None and rebinding <= 0 else self._renew())
+
+    def count_anew(self) -> None:
+        """Forget the messages that belong to a lost lease."""
+        for counts in (self.sent, self.heard):
+            counts.clear()
+        self.objections.clear()
+
+    def summary(self) -> str:
+        """Return the numbers of messages, such as `3 DISCOVERs sent, 0 replies`, and the objections."""
+        sent = [f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in self.sent.items()]
+        heard = [f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in self.heard.items()]
+        counts = f"{', '.join(sent) or 'nothing'} sent, {', '.join(heard) + ' received' if heard else '0 replies'}"
+        return "; ".join([counts, *dict.fromkeys(self.objections[-3:])])
+
+    def _pauses(self) -> Iterator[float]:
+        """Yield the seconds until the present message is sent again."""
+        pause, longest = min(FIRST_PAUSE_SECONDS, self.pauses[0]), self.pauses[1]
+        while True:
+            if self.state in (State.RENEWING, State.REBINDING) and self._lease:
+                left = self._lease.rebinding_in if self.state is State.RENEWING else self._lease.expiration_in
+                least = min(RENEWAL_PAUSE_SECONDS, self._lease.lease_time / 10)
+                yield max((left or 0) / 2, least)
+            else:
+                limit = min(longest, PATIENT_PAUSE_SECONDS) if self.is_patient else longest
+                yield min(pause, limit) * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
+                pause = min(pause * 2, longest)
+
+    async def _send_message(self, msg: messages.SentDHCPMessage) -> None:
+        """Send a message, with the same options each time: RFC 2131, section 4.3.1."""
+        kind = MessageType(msg.message_type)
+        msg.dhcp["secs"] = min(floor(time() - self.last_state_change), 0xFFFF)
+        msg.dhcp["xid"] = self.xid.for_state(self.state)
+        if msg.ip_src == "0.0.0.0":  # noqa: S104  (a message from the leased address asks for no broadcast)
+            msg.dhcp["flags"] = Flag.BROADCAST if self.wish.broadcast else Flag.UNICAST
+        raw = {**self.wish.provide, Option.MAX_MSG_SIZE: MESSAGE_BYTES.to_bytes(2, "big")}
+        if kind == MessageType.DISCOVER and self.former_address:
+            raw[Option.REQUESTED_IP] = bytes(map(int, self.former_address.split(".")))
+        packets.carry(msg, {**raw, **self.wish.identify(self._sock.l2addr)})
+        self._requested_at = time()
+        self.sent[kind.name] += 1
+        await self._sock.put(msg)
+
+    async def _process_msg(self, msg: Answer) -> None:
+        if not self.xid.matches(msg.xid):
+            self.objections.append(f"{msg.kind.name} for another transaction")
+            return
+        self.heard[msg.kind.name] += 1
+        await super()._process_msg(msg)
+
+    async def _run_hooks(self, trigger: Trigger) -> None:
+        """Report a change. pyroute2 would drop a hook's exception."""
+        if self._lease:
+            self.report(trigger, self._lease)
+
+    @state_guard(State.SELECTING)  # type: ignore[untyped-decorator]
+    async def offer_received(self, msg: Answer) -> None:
+        """Request the first usable offer, of a server that did not let this client down before."""
+        server = msg.dhcp["options"].get("server_id")
+        try:
+            self.wish.read(self._lease_of(msg))
+        except ValueError as error:
+            self._object(msg, error)
+            return
+        if server in self._avoided:
+            self._avoided.discard(server)
+            return
+        self._chosen = server
+        await super().offer_received(msg)
+
+    @state_guard(State.REQUESTING, State.REBOOTING, State.REBINDING, State.RENEWING)  # type: ignore[untyped-decorator]
+    async def ack_received(self, msg: Answer) -> None:
+        """Take the lease if a pod can use it."""
+        if self.state is State.REQUESTING and msg.dhcp["options"].get("server_id") != self._chosen:
+            return
+        trigger = {State.RENEWING: Trigger.RENEWED, State.REBINDING: Trigger.REBOUND}.get(self.state, Trigger.BOUND)
+        try:
+            lease = self._lease_of(msg)
+            self.wish.read(lease)
+        except ValueError as error:
+            self._object(msg, error)
+            return
+        self._refusals = 0
+        self._avoided.clear()
+        self._stop_again()
+        self.lease = lease  # arms the timers
+        await self.transition(to=State.BOUND)
+        self.report(trigger, lease)
+
+    def _lease_of(self, msg: Answer) -> PodLease:
+        """Return the lease in an answer. It begins when the request was sent: RFC 2131, section 4.4.1."""
+        return packets.lease(msg.dhcp["yiaddr"], msg.raw, self.wish.ifname, msg.eth_src, self._requested_at)
+
+    def _object(self, msg: Answer, error: ValueError) -> None:
+        self.objections.append(f"{msg.kind.name} from {msg.ip_src} not used: {error}")
+
+    @state_guard(State.REQUESTING, State.REBOOTING, State.RENEWING, State.REBINDING)  # type: ignore[untyped-decorator]
+    async def nak_received(self, msg: Answer) -> None:
+        """Give the address up, and ask for another one: at once, and later if servers refuse again and again."""
+        server = msg.dhcp["options"].get("server_id")
+        if self.state is State.REQUESTING and server != self._chosen:
+            return
+        if self.state is State.RENEWING and self._lease and server != self._lease.server_id:
+            return
+        self.objections.append(f"{server} refused (NAK)")
+        self.lease_timers.cancel()
+        await self._run_hooks(Trigger.UNBOUND)
+        self._lease = None
+        self._refusals += 1
+        if server:
+            self._avoided.add(server)
+        await self._sendq.put(None)  # stops the refused request
+        pause = 0.0 if self._refusals == 1 else min(2.0 ** (self._refusals - 2), LONGEST_REFUSAL_SECONDS)
+        self._again = asyncio.create_task(self.reset(delay=pause))
+
+    async def reset(self, delay: float = 0.0, signal: Any = None) -> None:
+        """Begin anew. A server that did not confirm its offer comes last then."""
+        await asyncio.sleep(delay)
+        if self.state is State.OFF:
+            return
+        if self.state is State.REQUESTING and self._chosen:
+            self.objections.append(f"{self._chosen} offered a lease and did not confirm it")
+            self._avoided.add(self._chosen)
+        if asyncio.current_task() is self._state_watchdog:
+            self._state_watchdog = None  # the change of state would cancel this task
+        self._again = None
+        await super().reset(signal=signal)
+
+
+async def send_release(pod_socket: PodSocket, wish: Wish, mac: str, lease: PodLease) -> None:
+    """Send a RELEASE through an open socket: from the leased address and the pod's MAC, to the lease's server."""
+    message = messages.release(lease)
+    message.eth_src = mac
+    message.dhcp["xid"] = Xid()
+    packets.carry(message, wish.identify(mac))
+    await pod_socket.put(message)

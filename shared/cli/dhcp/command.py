@@ -1,0 +1,99 @@
+"""cnitool dhcp: run the daemon, as `dhcp daemon` does."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+from contextlib import suppress
+
+from shared.cli.commands import UsageError
+from shared.cli.dhcp.service import Service, Settings
+from shared.cli.networks import Options
+from shared.cni import record
+from shared.dhcp import channel, records
+
+FIRST_PASSED = 3  # SD_LISTEN_FDS_START in sd_listen_fds(3)
+
+
+def run(options: Options) -> int:
+    """Run the daemon until SIGTERM or SIGINT. The leases stay: the next daemon renews them."""
+    settings = Settings(
+        options.host_prefix + (options.socket_path or channel.SOCKET_PATH), options.host_prefix, options.broadcast,
+        options.timeout, options.resend_max, options.resend_timeout,
+    )  # fmt: skip
+    if not 0 < settings.resend_timeout < channel.ACQUIRE_SECONDS:
+        raise UsageError(f"-resendtimeout must be less than {channel.ACQUIRE_SECONDS:.0f}s, which the plugin waits")
+    lock = _lock(settings.host_prefix + records.DIRECTORY)
+    listener = _passed_socket() or _listen(settings.socket_path)
+    listener.setblocking(False)
+    if options.pidfile:
+        with open(options.pidfile, "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+    say(f"serving {listener.getsockname()}")
+    try:
+        asyncio.run(_serve(Service(settings, say), listener))
+    finally:
+        os.close(lock)
+        if options.pidfile:
+            with suppress(OSError):
+                os.unlink(options.pidfile)
+    return 0
+
+
+def say(text: str) -> None:
+    """Write a line to stderr. Ignore a closed stderr."""
+    with suppress(OSError):
+        os.write(2, f"dhcp: {text}\n".encode(errors="backslashreplace"))
+
+
+async def _serve(service: Service, listener: socket.socket) -> None:
+    task = asyncio.ensure_future(service.serve(listener))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _lock(directory: str) -> int:
+    """Return the descriptor of the daemon's lock. Raise UsageError if another daemon keeps these leases."""
+    record.make_directories(directory)
+    lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"another dhcp daemon holds {directory}/lock; stop it first") from None
+    return lock
+
+
+def _passed_socket() -> socket.socket | None:
+    """Return the socket that systemd listens on for this service, None without one."""
+    passed = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
+    if not passed[0]:
+        return None
+    if passed != ("1", str(os.getpid())):
+        raise UsageError(f"LISTEN_FDS={passed[0]} LISTEN_PID={passed[1]}: expected one socket for this process")
+    os.set_inheritable(FIRST_PASSED, False)
+    return socket.socket(fileno=FIRST_PASSED)
+
+
+def _listen(path: str) -> socket.socket:
+    """Listen at a path, for root alone. Replace a socket that no process listens on; the lock is held."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.connect(path)
+        raise UsageError(f"another program serves {path}; stop it, or choose another -socketpath")
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    except OSError as error:
+        raise UsageError(f"-socketpath {path}: {error.strerror}") from None
+    finally:
+        os.umask(mask)
+    listener.listen(socket.SOMAXCONN)
+    return listener

@@ -1,0 +1,177 @@
+"""Extend pyroute2's DHCP messages and socket: raw options, a network namespace, hostile packets."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from socket import AF_PACKET, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
+from typing import TYPE_CHECKING, Any, Self
+
+from pyroute2.dhcp.dhcp4msg import dhcp4msg
+from pyroute2.dhcp.dhcp4socket import AsyncDHCP4Socket
+from pyroute2.dhcp.enums.bootp import MessageType as Direction
+from pyroute2.dhcp.enums.dhcp import MessageType, Option
+from pyroute2.dhcp.leases import Lease
+from pyroute2.dhcp.messages import ReceivedDHCPMessage, SentDHCPMessage
+from pyroute2.ext import bpf
+from pyroute2.ext.rawsocket import ETH_P_ALL, SO_ATTACH_FILTER
+
+from shared.net import links
+from shared.net.netlink import Netlink
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+LOG = logging.getLogger(__name__)
+
+LEAST_BYTES = 300  # of a BOOTP message (RFC 1542, section 2.1): some relays drop shorter ones
+ETHERNET_BYTES, IPV4_BYTES, UDP_BYTES = 14, 20, 8
+OPTIONS_AT = ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES + 240  # with the fixed fields and the cookie
+COOKIE = b"\x63\x82\x53\x63"
+FOREVER = -1  # a lease time of 2**32 - 1, as pyroute2 reads it
+Raw = dict[int, bytes]
+
+
+class Message(dhcp4msg):  # type: ignore[misc]  # pyroute2 has no types
+    """A message that carries options as bytes, besides those that pyroute2 can encode."""
+
+    raw: Raw
+    buf: bytes
+
+    def encode(self) -> Message:
+        """Encode the message, with the raw options before its end."""
+        super().encode()
+        added: bytes = b"".join(bytes([number, len(value)]) + value for number, value in self.raw.items())
+        self.buf = (self.buf[:-1] + added + bytes([Option.END])).ljust(LEAST_BYTES, b"\0")
+        return self
+
+
+def carry(message: SentDHCPMessage, raw: Raw) -> None:
+    """Add options to a message."""
+    carrier = Message(dict(message.dhcp))
+    carrier.raw = raw
+    message.dhcp = carrier
+
+
+@dataclass
+class Answer(ReceivedDHCPMessage):  # type: ignore[misc]
+    """A server's message, with its options as bytes."""
+
+    raw: Raw = field(default_factory=dict)
+
+    @property
+    def kind(self) -> MessageType:
+        """Return the message's type; a decoded answer has one."""
+        return MessageType(self.raw[Option.MESSAGE_TYPE][0])
+
+
+def decode(frame: bytes) -> Answer | None:
+    """Return a server's message. Return None for any other frame, also for garbage."""
+    try:
+        if frame[ETHERNET_BYTES] != 0x45 or frame[OPTIONS_AT - 4 : OPTIONS_AT] != COOKIE:
+            return None
+        length = int.from_bytes(frame[ETHERNET_BYTES + 2 : ETHERNET_BYTES + 4], "big")
+        frame = frame[: ETHERNET_BYTES + length]  # Ethernet pads short frames
+        raw = split(frame[OPTIONS_AT:])
+        found = AsyncDHCP4Socket._decode_msg(frame)  # noqa: SLF001
+        answer = Answer(**vars(found), raw=raw)
+        is_answer = answer.dhcp["op"] == Direction.BOOTREPLY and answer.xid is not None and answer.kind
+    except Exception as error:  # noqa: BLE001  (anybody on the network can send any bytes)
+        LOG.debug("unreadable: %s", error)
+        return None
+    return answer if is_answer else None
+
+
+def split(data: bytes) -> Raw:
+    """Return the options of a message. Join the parts of a long one (RFC 3396). Raise IndexError for a cut option."""
+    found: Raw = {}
+    place = 0
+    while place < len(data) and data[place] != Option.END:
+        if data[place] == Option.PAD:
+            place += 1
+            continue
+        number, length = data[place], data[place + 1]
+        value = data[place + 2 : place + 2 + length]
+        if len(value) < length:
+            raise IndexError(number)
+        found[number] = found.get(number, b"") + value
+        place += 2 + length
+    return found
+
+
+class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
+    """A packet socket on a link of a network namespace, opened from outside. `l2addr` is the MAC that it sends with."""
+
+    def __init__(self, inside: AbstractContextManager[Any], ifname: str) -> None:
+        super().__init__(ifname)
+        self.inside = inside
+        self.l2addr = ""
+
+    async def __aenter__(self) -> Self:
+        """Open the socket. Raise InternalError without the link, OSError if it is down."""
+        with self.inside:  # nothing here may await: all tasks share the thread's namespace
+            self.l2addr = str(links.require(Netlink(), self.ifname)["IFLA_ADDRESS"])
+            socket.__init__(self, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)  # protocol 0: nothing arrives before the bind
+            self.setblocking(False)
+            code, self.fprog = bpf.compile(self.bpf)
+            self.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, code)
+            self.bind((self.ifname, ETH_P_ALL))
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        """Close the socket."""
+        self.close()
+
+    async def get(self) -> Answer:
+        """Return the next message of a server for this link's MAC."""
+        while True:
+            answer = decode(await self.loop.sock_recv(self, 4096))
+            if answer and answer.dhcp["chaddr"] == self.l2addr:
+                return answer
+
+
+@dataclass
+class PodLease(Lease):  # type: ignore[misc]
+    """A lease with its options as bytes. The daemon stores it itself."""
+
+    raw: Raw = field(default_factory=dict)
+
+    def dump(self) -> None:
+        """Do nothing."""
+
+    @classmethod
+    def load(cls, interface: str) -> None:
+        """Return None: a client begins without a lease, or resumes one that it is given."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the lease as it is stored."""
+        return {
+            "address": self.ip, "serverMAC": self.server_mac, "obtained": self.obtained,
+            "options": {str(number): value.hex() for number, value in self.raw.items()},
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any], interface: str) -> PodLease:
+        """Return a stored lease. Raise ValueError, KeyError or TypeError if it is garbled."""
+        raw = {int(number): bytes.fromhex(value) for number, value in stored["options"].items()}
+        return lease(stored["address"], raw, interface, str(stored["serverMAC"]), float(stored["obtained"]))
+
+
+def lease(address: str, raw: Raw, interface: str, server_mac: str, obtained: float) -> PodLease:
+    """Return a lease from a server's options, with times that make sense. Raise ValueError without a usable one."""
+    times = {number: int.from_bytes(raw[number], "big") for number in (51, 58, 59) if len(raw.get(number, b"")) == 4}
+    if not times.get(Option.LEASE_TIME):
+        raise ValueError("no lease time (option 51)")
+    renewal, rebinding = times.get(Option.RENEWAL_TIME), times.get(Option.REBINDING_TIME)
+    if not renewal or not rebinding or not renewal < rebinding < times[Option.LEASE_TIME]:
+        times = {Option.LEASE_TIME: times[Option.LEASE_TIME]}
+    options: dict[str, Any] = {
+        Option(number).name.lower(): FOREVER if value >= 1 << 31 else value for number, value in times.items()
+    }
+    if len(raw.get(Option.SERVER_ID, b"")) != 4:
+        raise ValueError("no server identifier (option 54)")
+    options["server_id"] = ".".join(map(str, raw[Option.SERVER_ID]))
+    return PodLease(
+        ack=dhcp4msg({"yiaddr": address, "options": options}), interface=interface, server_mac=server_mac,
+        obtained=obtained, raw=raw,
+    )  # fmt: skip

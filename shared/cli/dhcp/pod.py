@@ -1,0 +1,102 @@
+"""A pod's link as the daemon sees it: whether it is there, the addresses that a lease gives it, the way out of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from shared.cni.errors import CniError
+from shared.net import addresses, announce, links, netns, routes
+from shared.net.netlink import Netlink, Request
+from shared.net.netns import Netns
+from shared.net.wire import RTM_DELROUTE, RTM_NEWLINK
+
+if TYPE_CHECKING:
+    from shared.cli.dhcp.content import Content
+
+PRESENT = (errno.EEXIST,)
+ABSENT = (errno.ESRCH, errno.ENODEV, errno.ENETUNREACH, errno.EHOSTUNREACH)
+
+
+def adopt(path: str, descriptor: int) -> Netns:
+    """Return the namespace of a descriptor, which another process opened at `path`."""
+    return Netns(path, descriptor, os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC))
+
+
+class Pod:
+    """The link `ifname` in an open network namespace."""
+
+    def __init__(self, inside: Netns, ifname: str, host_prefix: str) -> None:
+        self.inside = inside
+        self.ifname = ifname
+        self.path = host_prefix + inside.path
+        self.identity = inside.identity()
+
+    def close(self) -> None:
+        """Close the namespace: while it is open, it and its links stay."""
+        self.inside.close()
+
+    def is_visible(self) -> bool:
+        """Return True if the namespace is at its path, also as this process sees it."""
+        with suppress(OSError):
+            seen, own = os.stat(self.path), os.fstat(self.inside.descriptor)
+            return (seen.st_dev, seen.st_ino) == (own.st_dev, own.st_ino)
+        return False
+
+    def link(self) -> dict[str, Any] | None:
+        """Return the link, None without it."""
+        with self.inside:
+            return links.get(Netlink(), self.ifname)
+
+    def way_out(self) -> str:
+        """Return the host's link to the network beyond the pod's: a veth's bridge, or a macvlan's master.
+
+        Return an empty text if there is none. A RELEASE can leave through it when the pod's link is gone.
+        """
+        link = self.link()
+        if not link or "IFLA_LINK_NETNSID" not in link:
+            return ""
+        host = Netlink()
+        outer = links.by_index(host, link.get("IFLA_LINK", 0))
+        if outer and links.kind(link) == "veth":
+            is_pair = links.kind(outer) == "veth" and outer.get("IFLA_LINK") == link["index"]
+            outer = links.by_index(host, outer["IFLA_MASTER"]) if is_pair and outer.get("IFLA_MASTER") else None
+        return str(outer["IFLA_IFNAME"]) if outer else ""
+
+    def set_mtu(self, mtu: int) -> None:
+        """Lower the link's MTU to a server's. The master's MTU, which it began with, is the most that it can have."""
+        with self.inside:
+            inside = Netlink()
+            link = links.get(inside, self.ifname)
+            if link and mtu < link["IFLA_MTU"]:
+                inside.batch([Request(RTM_NEWLINK, {"index": link["index"], "IFLA_MTU": mtu})])
+
+    def replace(self, old: Content | None, new: Content | None) -> None:
+        """Remove the old content's address and routes from the link, and add the new ones.
+
+        Raises CniError if the kernel refuses.
+        """
+        with self.inside:
+            inside = Netlink()
+            link = links.get(inside, self.ifname)
+            if link is None:
+                return
+            index = link["index"]
+            if old:
+                _withdraw(inside, index, old)
+            if new:
+                given = [routes.add_request(index, route, None) for route in new.routes]
+                for request in given:
+                    request.tolerate = PRESENT
+                inside.batch([addresses.add_request(index, new.address, dad=False, tolerate=PRESENT), *given])
+                announce.Announcement(self.ifname, link["IFLA_ADDRESS"], [new.address.address]).send()
+
+
+def _withdraw(inside: Netlink, index: int, content: Content) -> None:
+    for route in content.routes:
+        added = routes.add_request(index, route, None)
+        with suppress(CniError):  # the pod may have changed its routes
+            inside.batch([Request(RTM_DELROUTE, added.message, 0, ABSENT)])
+    addresses.remove(inside, index, content.address)

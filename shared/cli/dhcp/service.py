@@ -1,0 +1,335 @@
+"""Answer the dhcp plugins, and look after the leases: restore them at the start, give back those of dead pods."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from shared.cli.dhcp.client import Wish
+from shared.cli.dhcp.pod import Pod, adopt
+from shared.cli.dhcp.tenancy import GARBLED, Tenancy, give_back, stored_lease
+from shared.cni import record
+from shared.cni.errors import CniError, InternalError, InvalidConfig, InvalidNetns, TryAgainLater, UnknownContainer
+from shared.cni.names import is_link_name, is_name
+from shared.dhcp import records
+from shared.net import netns
+
+WATCH_SECONDS = 2.0  # between two looks at the pods' namespaces and at leases to be given back
+REQUEST_SECONDS = 10.0  # for a plugin to send its request
+REQUEST_BYTES = 1 << 20
+STRANGER = b"HTTP/1.0 501 This dhcp daemon is pycni's, and the dhcp plugin is another suite's\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The daemon's command line; times in seconds."""
+
+    socket_path: str
+    host_prefix: str = ""
+    broadcast: bool = False
+    timeout: float = 10.0  # until a message is sent again
+    resend_max: float = 62.0  # the longest pause between two sendings
+    resend_timeout: float = 45.0  # for an ADD, below the 50 seconds that the plugin waits
+
+
+class Service:
+    """The leases of a node, by their keys."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.say = say
+        self.tenancies: dict[str, Tenancy] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._connections: set[asyncio.Task[None]] = set()
+        self._unreachable: set[str] = set()  # files of leases that could not be given back yet
+
+    def _file(self, name: str, directory: str = records.LEASES) -> str:
+        return self.settings.host_prefix + records.path(name, directory)
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Restore the stored leases, then answer plugins until cancelled. The leases stay."""
+        loop = asyncio.get_running_loop()
+        self._restore()
+        watch = asyncio.create_task(self._watch())
+        try:
+            while True:
+                connection, _ = await loop.sock_accept(listener)
+                task = asyncio.create_task(self._answer(connection))
+                self._connections.add(task)
+                task.add_done_callback(self._connections.discard)
+        finally:
+            watch.cancel()
+            await asyncio.gather(*(one.end(release=False) for one in self.tenancies.values()))
+
+    def _restore(self) -> None:
+        """Resume the stored leases of pods that are there. Leave the others to be given back."""
+        for file, stored in record.listed(self.settings.host_prefix + records.LEASES):
+            name = os.path.basename(file).removesuffix(".json")
+            try:
+                self._resume(name, stored)
+            except (CniError, OSError, *GARBLED) as error:
+                self.say(f"{file}: {error}; the lease is given back")
+                record.make_directories(self.settings.host_prefix + records.RELEASED)
+                os.replace(file, self._file(name, records.RELEASED))
+
+    def _resume(self, name: str, stored: dict[str, Any]) -> None:
+        if not stored["wasLeased"]:
+            raise UnknownContainer("its ADD did not come to an end")
+        pod = self._find_pod(stored)
+        try:
+            tenancy = self._tenancy(name, _request_of(stored), pod)
+            tenancy.resume(stored_lease(stored), mac=str(stored["mac"]), way_out=str(stored["wayOut"]))
+        except BaseException:
+            pod.close()
+            raise
+
+    def _find_pod(self, stored: dict[str, Any]) -> Pod:
+        """Return the pod of a stored lease. Raise CniError if its namespace or its link is gone."""
+        found = netns.open_netns(self.settings.host_prefix + str(stored["netns"]))
+        found.path = str(stored["netns"])
+        pod = Pod(found, str(stored["ifname"]), self.settings.host_prefix)
+        link = pod.link()
+        if pod.identity == stored["identity"] and link and link.get("IFLA_ADDRESS") == stored["mac"]:
+            return pod
+        pod.close()
+        raise UnknownContainer(f"the pod of {stored['network']} {stored['containerID']} is gone")
+
+    def _tenancy(self, name: str, request: dict[str, Any], pod: Pod) -> Tenancy:
+        settings = self.settings
+        file = self._file(name)
+        tenancy = Tenancy(
+            request, pod, self.say, lambda content: record.write(file, content),
+            pauses=(settings.timeout, settings.resend_max), broadcast=settings.broadcast,
+        )  # fmt: skip
+        self.tenancies[name] = tenancy
+        return tenancy
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except Exception as error:  # noqa: BLE001  (the leases of other pods need this loop)
+                self.say(f"unexpected {type(error).__name__}: {error}")
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _look(self) -> None:
+        """Give leases back: of pods that are gone, and those that a DEL left without the daemon."""
+        for name, tenancy in list(self.tenancies.items()):
+            if self._turn(name).locked():
+                continue  # a request is at work
+            if tenancy.has_ended() or (tenancy.was_visible and not tenancy.pod.is_visible()):
+                tenancy.say("the pod is gone without a DEL")
+                await self._release(name)
+        self._turns = {name: turn for name, turn in self._turns.items() if turn.locked() or name in self.tenancies}
+        for file, stored in record.listed(self.settings.host_prefix + records.RELEASED):
+            name = os.path.basename(file).removesuffix(".json")
+            if name in self.tenancies and self.tenancies[name].is_of(stored):
+                await self._release(name)
+                record.remove(file)
+            else:
+                await self._give_back(file, stored)
+
+    async def _give_back(self, file: str, stored: dict[str, Any]) -> None:
+        """Send the RELEASE of a stored lease, and remove its file. Keep it if no link leads to the server now."""
+        lease = stored_lease(stored)
+        pod: Pod | None = None
+        try:
+            wish = Wish.from_json(stored)
+            with suppress(CniError):
+                pod = self._find_pod(stored)
+        except GARBLED:
+            record.remove(file)
+            return
+        try:
+            with suppress(CniError, ValueError):
+                if pod and lease:
+                    pod.replace(wish.read(lease), None)
+            mac, way_out = str(stored["mac"]), str(stored["wayOut"])
+            if lease is None or lease.expired or await give_back(wish, lease, mac, pod, way_out, self.say):
+                record.remove(file)
+            elif file not in self._unreachable:
+                self._unreachable.add(file)
+                self.say(f"{lease.ip} cannot be released now: no link leads to its server; it expires by itself")
+        finally:
+            if pod:
+                pod.close()
+
+    async def _release(self, name: str) -> None:
+        """End a tenancy, and give its lease back."""
+        tenancy = self.tenancies.pop(name, None)
+        if tenancy is None:
+            return
+        tenancy.save()
+        if await tenancy.end(release=True):
+            record.remove(self._file(name))
+        else:
+            record.make_directories(self.settings.host_prefix + records.RELEASED)
+            with suppress(FileNotFoundError):
+                os.replace(self._file(name), self._file(name, records.RELEASED))
+
+    async def _answer(self, connection: socket.socket) -> None:
+        """Serve one connection."""
+        descriptors: list[int] = []
+        try:
+            with connection:
+                connection.setblocking(False)
+                try:
+                    async with asyncio.timeout(REQUEST_SECONDS):
+                        line = await _receive(connection, descriptors)
+                    if line.startswith(b"CONNECT "):
+                        await asyncio.get_running_loop().sock_sendall(connection, STRANGER)
+                        return
+                    answer = {"result": await self._serve(line, descriptors, connection)}
+                except CniError as error:
+                    kind = type(error).__name__
+                    answer = {"error": {"kind": kind, "msg": error.msg, "details": error.details}}
+                await asyncio.get_running_loop().sock_sendall(connection, json.dumps(answer).encode() + b"\n")
+        except (OSError, TimeoutError):
+            return  # the plugin is gone
+        except Exception as error:  # noqa: BLE001  (one request must not end the others' daemon)
+            self.say(f"unexpected {type(error).__name__}: {error}")
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    async def _serve(self, line: bytes, descriptors: list[int], connection: socket.socket) -> dict[str, Any]:
+        """Return the answer to a request. Raise CniError."""
+        try:
+            request = json.loads(line)
+            operation = request["op"]
+            if operation == "status":
+                return {"leases": len(self.tenancies)}
+            if operation == "gc":
+                return await self._collect(str(request["network"]), {(one, two) for one, two in request["valid"]})
+            name = _key(request)
+            if operation == "look":
+                return self._describe(name)
+            if operation == "release":
+                async with self._turn(name):
+                    await self._release(name)
+                return {}
+            if operation == "acquire" and descriptors:
+                Wish.from_json(request)
+                wanted = _request_of(request)
+                return await self._while_connected(connection, name, self._acquire(name, wanted, descriptors.pop()))
+        except GARBLED as error:
+            raise InvalidConfig("the dhcp daemon cannot read the request", f"{type(error).__name__}: {error}") from None
+        raise InvalidConfig(f"the dhcp daemon does not know the request {str(request)[:80]!r}")
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        """Return the lock for an attachment: its requests wait for each other."""
+        return self._turns.setdefault(name, asyncio.Lock())
+
+    async def _while_connected(
+        self, connection: socket.socket, name: str, work: Awaitable[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the result of `work`. If the plugin goes away meanwhile, give up, and give the lease back."""
+        working = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(_wait_readable(connection))  # a plugin sends one line: what comes is the end
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)  # the loop forgets the socket before it is closed
+        if working.done():
+            return working.result()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        async with self._turn(name):
+            await self._release(name)
+        raise InternalError("the plugin went away")
+
+    async def _acquire(self, name: str, request: dict[str, Any], descriptor: int) -> dict[str, Any]:
+        async with self._turn(name):
+            pod = Pod(adopt(request["netns"], descriptor), request["ifname"], self.settings.host_prefix)
+            if pod.link() is None:
+                pod.close()
+                raise InvalidNetns(f"there is no link {request['ifname']} in {request['netns']}")
+            former = self.tenancies.pop(name, None)
+            address = await self._former_address(name, former)
+            tenancy = self._tenancy(name, request, pod)
+            if not tenancy.was_visible:
+                tenancy.say(f"{pod.path} is not visible here: a pod that dies without DEL keeps its lease")
+            tenancy.save()
+            try:
+                content = await tenancy.acquire(self.settings.resend_timeout, address)
+            except TryAgainLater as error:
+                tenancy.say(str(error))
+                await self._release(name)
+                raise
+            return content.to_json()
+
+    async def _former_address(self, name: str, former: Tenancy | None) -> str:
+        """Return the address that the attachment had, to ask for it again. Forget that lease."""
+        file = self._file(name, records.RELEASED)
+        stored = stored_lease(record.read(file))
+        record.remove(file)
+        lease = former.lease if former else stored
+        if former:
+            await former.end(release=False)
+        return lease.ip if lease else ""
+
+    def _describe(self, name: str) -> dict[str, Any]:
+        tenancy = self.tenancies.get(name)
+        if tenancy is None:
+            return {"problems": ["the daemon has no lease for it"]}
+        return tenancy.describe()
+
+    async def _collect(self, network: str, valid: set[tuple[str, str]]) -> dict[str, Any]:
+        """Give back the leases of a network's attachments that are not valid. Pass over those in an ADD."""
+        for name, tenancy in list(self.tenancies.items()):
+            held = (tenancy.request["containerID"], tenancy.request["ifname"])
+            if tenancy.request["network"] == network and held not in valid and not self._turn(name).locked():
+                await self._release(name)
+        return {}
+
+
+REQUEST_KEYS = (
+    "network", "containerID", "ifname", "netns", "clientID", "provide", "request", "priority", "withoutGateway",
+    "broadcast",
+)  # fmt: skip
+
+
+def _request_of(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a request, or of a stored lease, that make a tenancy. Raise KeyError without one."""
+    return {key: raw[key] for key in REQUEST_KEYS}
+
+
+def _key(request: dict[str, Any]) -> str:
+    """Return the key of the request's attachment. Raise KeyError, TypeError or ValueError."""
+    network, container_id, ifname = request["network"], request["containerID"], request["ifname"]
+    if not (is_name(network) and is_name(container_id) and is_link_name(ifname)):
+        raise ValueError("a name is invalid")
+    return records.key(network, container_id, ifname)
+
+
+async def _wait_readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def note() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(connection, note)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(connection)
+
+
+async def _receive(connection: socket.socket, descriptors: list[int]) -> bytes:
+    """Return a plugin's line, and add the descriptors with it. Raise OSError if the line has no end."""
+    data = b""
+    while b"\n" not in data:
+        await _wait_readable(connection)
+        part, received, _, _ = socket.recv_fds(connection, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+        descriptors += received
+        data += part
+        if not part or len(data) > REQUEST_BYTES:
+            raise ConnectionResetError("no request came")
+    return data

@@ -1,0 +1,95 @@
+"""A LAN with a DHCP server, dnsmasq, beyond a bridge of a pretend host, and this tree's dhcp daemon on the host."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.pretend import PretendHost, until
+
+ROOT = Path(__file__).resolve().parents[1]
+LAN = """
+ip link show br0 >/dev/null 2>&1 || ip link add br0 type bridge
+ip link set br0 up
+ip netns add lan
+ip link add uplink up master br0 type veth peer name eth0 netns lan
+ip -n lan address add 10.9.0.1/24 dev eth0
+ip -n lan link set eth0 up
+"""
+DAEMON = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from shared.cli.cnitool import main
+main({str(ROOT)!r})
+"""
+LEASES = "run/lan.leases"
+SERVER_LOG, DAEMON_LOG = "run/dnsmasq.log", "run/dhcp.log"
+SERVER = (
+    "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--user=root",
+    "--pid-file=", "--no-ping", "--log-dhcp", "--log-facility=-", "--dhcp-authoritative",
+)  # fmt: skip
+SHORT_SECONDS = 3
+SHORT = f"""
+start 10.9.0.50
+end 10.9.0.60
+interface eth0
+lease_file /run/udhcpd.leases
+pidfile /run/udhcpd.pid
+min_lease 1
+offer_time 2
+option subnet 255.255.255.0
+option router 10.9.0.1
+option lease {SHORT_SECONDS}
+"""
+# Another host on the LAN.
+BESIDE = """
+ip netns add beside
+ip link add uplink2 up master br0 type veth peer name eth0 netns beside
+ip -n beside address add {address}/24 dev eth0
+ip -n beside link set eth0 up
+"""
+ADDRESSES = "10.9.0.10,10.9.0.20"
+
+
+def make(host: PretendHost) -> None:
+    """Create the bridge br0 and the network behind it."""
+    host.run("sh", "-ec", LAN)
+
+
+def serve(host: PretendHost, *options: str, addresses: str = ADDRESSES, netns: str = "lan") -> subprocess.Popen[bytes]:
+    """Start a server with these options of dnsmasq's; wait until it listens."""
+    store = f"--dhcp-leasefile=/{LEASES}{netns.removeprefix('lan')}"
+    arguments = (*SERVER, f"--dhcp-range={addresses},255.255.255.0,1h", store, *options)
+    path = host.root / SERVER_LOG
+    with open(path, "ab") as log:
+        begin = log.tell()
+        server = host.popen("ip", "netns", "exec", netns, *arguments, stderr=log)
+    until(lambda: b"DHCP, " in path.read_bytes()[begin:])
+    return server
+
+
+def start_daemon(host: PretendHost, *options: str) -> subprocess.Popen[bytes]:
+    """Start the daemon; wait until it serves."""
+    path = host.root / DAEMON_LOG
+    with open(path, "ab") as log:
+        begin = log.tell()
+        daemon = host.popen(sys.executable, "-c", DAEMON, "dhcp", "-timeout", "1s", *options, stderr=log)
+
+    def is_serving() -> bool:
+        assert daemon.poll() is None, path.read_text()
+        return b"serving" in path.read_bytes()[begin:]
+
+    until(is_serving)
+    return daemon
+
+
+def prepare(host: PretendHost, pod: str) -> None:
+    """Give a pod a link to the LAN, so that the plugin can be called alone; start the programs that it needs."""
+    if not (host.root / LEASES).exists():
+        make(host)
+        serve(host)
+        start_daemon(host)
+    host.run(
+        "ip", "link", "add", f"port-{pod}", "up", "master", "br0", "type", "veth", "peer", "name", "eth0", "netns", pod
+    )
