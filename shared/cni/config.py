@@ -199,6 +199,7 @@ boolean = Kind(_boolean, {"type": "boolean"})
 text = Kind(_text, {"type": "string"})
 obj = Kind(_object, {"type": "object"})
 link_name = Kind(_link_name, {"type": "string", "minLength": 1, "maxLength": LINK_NAME_BYTES})
+unset_link_name = Kind(_link_name, link_name.schema, empty_is_unset=True)
 chain_name = Kind(
     _chain_name,
     {"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", "maxLength": CHAIN_NAME_BYTES},
