@@ -37,6 +37,14 @@ class Sample:
     needs: str = ""
 
 
+# Two devices: in the tests of faults another pod has the second. Devices that exist, or are lent, stay.
+DEVICES = """
+for n in 0 1; do
+    ip link show far$n >/dev/null 2>&1 || ip link add far$n address 02:00:00:00:f0:0$n type veth \\
+        peer name dev$n address 02:00:00:00:d0:0$n
+    ip link set far$n up
+done
+"""
 SAMPLES: dict[str, Sample] = {
     "bandwidth": Sample(
         {
@@ -47,6 +55,7 @@ SAMPLES: dict[str, Sample] = {
     ),
     "bridge": Sample(BRIDGE),
     "firewall": Sample({"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"}, (BRIDGE,)),
+    "host-device": Sample({"type": "host-device", "device": "dev0", "mtu": 1400, "ipam": IPAM}, links=DEVICES),
     "host-local": Sample({"type": "host-local", "ipam": IPAM}),
     "loopback": Sample({"type": "loopback"}),
     "macvlan": Sample({"type": "macvlan", "master": "up0", "hostAccess": True, "ipam": IPAM}, links=UP0),
@@ -54,6 +63,7 @@ SAMPLES: dict[str, Sample] = {
         {"type": "portmap", "conditionsV4": ["!", "-i", "x"], "runtimeConfig": {"portMappings": PORTS}}, (BRIDGE,)
     ),
     "ptp": Sample({"type": "ptp", "mtu": 1400, "ipam": IPAM | {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
+    "tap": Sample({"type": "tap", "multiQueue": True, "owner": 1000, "group": 0, "mac": "02:00:00:00:00:09", "ipam": IPAM}),
     "tuning": Sample(
         {
             "type": "tuning", "mac": "02:00:00:00:00:09", "mtu": 1400, "promisc": True,
