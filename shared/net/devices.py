@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posix
 
+from shared.cni import record
 from shared.cni.config import Kind, absolute_path
 from shared.cni.errors import InternalError
 from shared.cni.names import NAME_CHARACTERS
@@ -123,6 +124,6 @@ def _link_names(directory: str) -> list[str]:
 
 def _entries(directory: str) -> list[str]:
     try:
-        return sorted(posix.listdir(directory))
+        return sorted(record.entries(directory))
     except OSError:
         return []

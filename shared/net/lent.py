@@ -145,9 +145,7 @@ class Record:
 def are_there() -> bool:
     """Return True if there may be a record, whole or not."""
     try:
-        return any(name != lock.NAME for name in posix.listdir(DIRECTORY))
-    except FileNotFoundError:
-        return False
+        return any(name != lock.NAME for name in record.entries(DIRECTORY))
     except OSError as error:
         raise IOFailure(f"cannot read {DIRECTORY}", str(error)) from None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import posix
 
+from shared.cni import record
 from shared.cni.errors import CniError, InternalError
 from shared.cni.names import is_link_name
 from shared.cni.plugin import readable_result
@@ -265,7 +266,7 @@ def _open_pod(kept: Record, pod_netns: Netns | None) -> Netns | None:
 def _of_processes(inode: str) -> list[str]:
     """Return the paths of a namespace in /proc, one for each process in it."""
     found = []
-    for process in posix.listdir("/proc"):
+    for process in record.entries("/proc"):
         path = f"/proc/{process}/ns/net"
         try:
             if process.isdigit() and posix.readlink(path) == inode:
