@@ -418,7 +418,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_host_device.py -k test_device_in_the_pod",
     ),
     Mutant(
-        "shared/net/lent.py", "LEAST_MARKS = 2", "LEAST_MARKS = 3", "a device that came home is known by its MAC and alias",
+        "shared/net/lent.py", "LEAST_MARKS = 2", "LEAST_MARKS = 3", "a device that came home is known by two of its marks",
         "tests/system/test_host_device.py -k nobody_gave_back",
     ),
     Mutant(

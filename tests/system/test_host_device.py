@@ -310,6 +310,7 @@ def test_a_virtual_device_dies_with_its_pod(node: Node) -> None:
 def test_the_next_pod_gets_a_device_that_nobody_gave_back(node: Node) -> None:
     """The kernel has brought it home as dev7, and no DEL came: the next ADD restores it first."""
     node.add("p")
+    node.host.run("ip", "-n", "p", "link", "set", "eth0", "address", "02:00:00:00:00:42")
     node.bring("p", "eth0", "dev7")
     node.host.drop_netns("p")
     node.add("q")
