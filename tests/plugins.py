@@ -38,6 +38,14 @@ class Sample:
     is_served: bool = False  # a daemon and a server on the network must run: tests/dhcp_lan.py
 
 
+# Two devices: in the tests of faults another pod has the second. Devices that exist, or are lent, stay.
+DEVICES = """
+for n in 0 1; do
+    ip link show far$n >/dev/null 2>&1 || ip link add far$n address 02:00:00:00:f0:0$n type veth \\
+        peer name dev$n address 02:00:00:00:d0:0$n
+    ip link set far$n up
+done
+"""
 SAMPLES: dict[str, Sample] = {
     "bandwidth": Sample(
         {
@@ -50,6 +58,7 @@ SAMPLES: dict[str, Sample] = {
     "dummy": Sample({"type": "dummy", "ipam": IPAM}, needs="kernel_dummy"),
     "dhcp": Sample({"type": "dhcp", "ipam": {"type": "dhcp"}}, is_served=True),
     "firewall": Sample({"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"}, (BRIDGE,)),
+    "host-device": Sample({"type": "host-device", "device": "dev0", "mtu": 1400, "ipam": IPAM}, links=DEVICES),
     "host-local": Sample({"type": "host-local", "ipam": IPAM}),
     # of a link of its own, which can serve no macvlan beside
     "ipvlan": Sample(
@@ -70,6 +79,7 @@ SAMPLES: dict[str, Sample] = {
             "addresses": [{"address": "10.7.0.5/24", "gateway": "10.7.0.1"}, {"address": "fd00:7::5/64"}],
         },
     }),
+    "tap": Sample({"type": "tap", "multiQueue": True, "owner": 1000, "group": 0, "mac": "02:00:00:00:00:09", "ipam": IPAM}),
     "tuning": Sample(
         {
             "type": "tuning", "mac": "02:00:00:00:00:09", "mtu": 1400, "promisc": True,

@@ -48,3 +48,11 @@ SPOKEN = frozenset(
     CTA_PROTO_NUM CTA_PROTO_SRC_PORT CTA_PROTO_DST_PORT
     """.split()  # noqa: SIM905  (as a list of strings it would be a page)
 )
+# of links that host-device moves, and of taps
+SPOKEN_OF_DEVICES = frozenset(
+    """
+    IFLA_ADDRESS IFLA_IFNAME IFLA_MTU IFLA_MASTER IFLA_LINKINFO IFLA_INFO_KIND IFLA_NET_NS_FD IFLA_IFALIAS IFLA_TXQLEN
+    IFLA_PROP_LIST IFLA_ALT_IFNAME
+    IFLA_TUN_OWNER IFLA_TUN_GROUP IFLA_TUN_TYPE IFLA_TUN_PERSIST IFLA_TUN_MULTI_QUEUE
+    """.split()  # noqa: SIM905
+)

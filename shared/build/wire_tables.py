@@ -9,16 +9,16 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from pyroute2 import netlink
-from pyroute2.netlink import nfnetlink, nlmsg_atoms, rtnl
+from pyroute2.netlink import nfnetlink, rtnl
 from pyroute2.netlink.nfnetlink import nfctsocket, nftsocket
 from pyroute2.netlink.rtnl import fibmsg, ifaddrmsg, ifinfmsg, nsidmsg, rtmsg, tcmsg
 from pyroute2.netlink.rtnl.tcmsg import act_mirred, cls_u32, sched_htb, sched_tbf
 from pyroute2.netlink.rtnl.tcmsg.common import tc_actions
 
-from shared.build.spoken import SPOKEN
+from shared.build.spoken import SPOKEN, SPOKEN_OF_DEVICES
+from shared.build.structures import EXPRESSION, ByHand, ByKind, Tables
 
 LINE_WIDTH = 118
 TREE = Path(__file__).resolve().parents[2]
@@ -33,6 +33,11 @@ ROUTE_MESSAGES: Messages = {
     "nsid": (nsidmsg.nsidmsg, ("RTM_NEWNSID", "RTM_GETNSID")),
     # of nf_tables: a call without packet filters asks with it whether there are any
     "nft_table": (nftsocket.nft_table_msg, ("NFT_MSG_NEWTABLE", "NFT_MSG_GETTABLE")),
+}
+# of links that host-device moves and of taps: a few calls need more of a link than all others
+DEVICE_MESSAGES: Messages = {
+    "device": (ifinfmsg.ifinfmsg, ("RTM_NEWLINK", "RTM_GETLINK", "RTM_SETLINK", "RTM_NEWLINKPROP", "RTM_DELLINKPROP")),
+    "tun": (ifinfmsg.ifinfmsg.ifinfo.data_map["tun"], ()),
 }
 TC_MESSAGES: Messages = {
     "tc": (
@@ -91,8 +96,9 @@ NFT_CONSTANTS: Constants = (
 )  # fmt: skip
 CONNTRACK_CONSTANTS: Constants = ((nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FILTER_FLAG_CTA_PROTO_DST_PORT")),)
 RULE_CONSTANTS: Constants = ((rtnl, RULE_MESSAGES["rule"][1]),)
+DEVICE_CONSTANTS: Constants = ((rtnl, DEVICE_MESSAGES["device"][1]),)
 TC_CONSTANTS: Constants = ((rtnl, (*TC_MESSAGES["tc"][1], "TC_H_ROOT", "TC_H_INGRESS", "TC_H_CLSACT")),)
-_expression = nftsocket.nft_contains_expr.nft_expr
+_expression = EXPRESSION
 # Numbers that pyroute2 keeps inside a class, by name or as a name's value.
 NFT_NAMED: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
     ({number.value: number.name for number in nftsocket.Cmp}, ("NFT_CMP_",)),
@@ -123,7 +129,7 @@ TC_BY_HAND = {
     "ETH_P_ALL": 3, "ETH_P_IP": 0x0800, "ETH_P_IPV6": 0x86DD,
 }  # fmt: skip
 _info_data = ifinfmsg.ifinfmsg.ifinfo.data_map
-ATTRIBUTES_BY_HAND = {
+ATTRIBUTES_BY_HAND: ByHand = {
     # linux/pkt_sched.h: rates beyond 32 bits, and the burst in bytes
     sched_tbf.options: ((4, "TCA_TBF_RATE64", "uint64"), (6, "TCA_TBF_BURST", "uint32")),
     # linux/if_link.h: struct br_boolopt_multi, bits and which of them to set; the limit of learned MACs (Linux 6.8)
@@ -160,17 +166,9 @@ NFT_BY_HAND = {
     "NF_CT_STATE_INVALID": 1, "NF_CT_STATE_ESTABLISHED": 2, "NF_CT_STATE_RELATED": 4, "NF_CT_STATE_NEW": 8,
 }  # fmt: skip
 
-# pyroute2's atoms by the names that the codec knows; everything else without a structure is bytes.
-ATOMS = {
-    "uint8": "u8", "uint16": "u16", "uint32": "u32", "uint64": "u64",
-    "int8": "s8", "int16": "s16", "int32": "s32", "int64": "s64",
-    "be16": "be16", "be32": "be32", "be64": "be64", "sbe32": "sbe32",
-    "asciiz": "asciiz", "string": "asciiz", "l2addr": "l2addr", "lladdr": "l2addr",
-    "ipaddr": "ip", "ip4addr": "ip", "ip6addr": "ip", "target": "ip", "flag": "flag",
-}  # fmt: skip
 # Attributes with a layout that depends on an attribute before them: the codec's name for their kind, and the layouts
 # that the suite uses; others stay bytes.
-BY_KIND: dict[str, tuple[str, dict[str, type]]] = {
+BY_KIND: ByKind = {
     "IFLA_INFO_DATA": ("info_data", {kind: ifinfmsg.ifinfmsg.ifinfo.data_map[kind] for kind in ("bridge", "veth")}),
     "IFLA_INFO_SLAVE_DATA": ("info_slave_data", {"bridge": ifinfmsg.ifinfmsg.ifinfo.bridge_slave_data}),
     "IFLA_AF_SPEC": ("af_spec", {"bridge": ifinfmsg.ifinfmsg.af_spec_bridge, "inet": ifinfmsg.ifinfmsg.af_spec_inet}),
@@ -178,99 +176,6 @@ BY_KIND: dict[str, tuple[str, dict[str, type]]] = {
     "TCA_ACT_OPTIONS": ("act_options", {"mirred": act_mirred.options}),
     "NFTA_EXPR_DATA": ("expr", {name: getattr(_expression, f"nft_{name}") for name in RULE_EXPRESSIONS}),
 }
-# The attributes of BY_KIND that have the flag NLA_F_NESTED.
-NESTED = frozenset(["TCA_ACT_OPTIONS"])
-# Structures with fields in both byte orders stay bytes: the codec cannot write them.
-UNWRITTEN = frozenset(["TCA_U32_SEL"])
-# Values and verdicts: pyroute2 repeats them for sets and for each expression.
-DATA = ("nfta_data", "data_attributes")
-# pyroute2's atoms again, for classes with one field, by its layout.
-FIELDS = {"B": "u8", "H": "u16", "I": "u32", "i": "s32", "Q": "u64", ">I": "be32", ">i": "sbe32"}
-
-
-class Tables:
-    """Collect the structures reachable from the messages, each once, in the order of discovery."""
-
-    def __init__(self) -> None:
-        self.structures: dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]] = {}
-
-    def add(self, name: str, message: type) -> str:
-        """Add a structure and all nested ones. Return its name."""
-        if name in self.structures:
-            return name
-        names, layout = _header(message)
-        attributes: dict[str, tuple[int, str]] = {}
-        self.structures[name] = (names, layout, attributes)
-        known = _numbered(getattr(message, "nla_map", ()))
-        for number, attribute, kind in (*known, *ATTRIBUTES_BY_HAND.get(message, ())):
-            if attribute not in SPOKEN:
-                continue
-            nested, resolved = self._resolve(name, message, attribute, kind)
-            attributes[attribute] = (number | (netlink.NLA_F_NESTED if nested else 0), resolved)
-        return name
-
-    def _resolve(self, owner: str, message: type, attribute: str, kind: str) -> tuple[bool, str]:
-        known = self._known(attribute) or ATOMS.get(kind)
-        if known:
-            return attribute in NESTED, known
-        held = getattr(message, kind.removeprefix("*"), None)
-        if not isinstance(held, type):  # RTA_MULTIPATH is not made of attributes
-            return False, "bytes"
-        if kind.startswith("*"):
-            return False, self._list(f"{owner}/list", held)
-        if kind in DATA:
-            return False, self.add("data", held)
-        return bool(getattr(held, "nla_flags", 0) & netlink.NLA_F_NESTED), self._held(owner, kind, held)
-
-    def _known(self, attribute: str) -> str:
-        """Return the codec's kind of an attribute with a layout of its own or by context; else ""."""
-        if attribute == "VETH_INFO_PEER":
-            return self.add("link", ifinfmsg.ifinfmsg)
-        if attribute in BY_KIND:
-            kind, held = BY_KIND[attribute]
-            for name, structure in held.items():
-                self.add(f"{kind}/{name}", structure)
-            return kind
-        if attribute in UNWRITTEN:
-            return "bytes"
-        if attribute == "NFTA_RULE_EXPRESSIONS":
-            # Rules are encoded before, since a chain's name can derive from the bytes of its rules. They are not
-            # decoded, since a rule's comment identifies it.
-            self._list("expressions", _expression)
-            return "bytes"
-        return ""
-
-    def _list(self, name: str, element: type) -> str:
-        """Add a list structure: all its attributes are alike (NFTA_LIST_ELEM in linux/netfilter/nf_tables.h)."""
-        self.structures[name] = ((), "", {"NFTA_LIST_ELEM": (1, self._held(name, element.__name__, element))})
-        return name
-
-    def _held(self, owner: str, kind: str, held: type) -> str:
-        for base in held.__mro__[1:]:
-            if base.__name__ in ATOMS and getattr(nlmsg_atoms, base.__name__, None) is base:
-                return ATOMS[base.__name__]
-        fields = list(getattr(held, "fields", ()))
-        if [name for name, _ in fields] == ["value"]:
-            return FIELDS.get(fields[0][1], "bytes")
-        if getattr(held, "nla_map", ()) or fields:
-            return self.add(f"{owner}/{kind}", held)
-        return "bytes"
-
-
-def _header(message: type) -> tuple[tuple[str, ...], str]:
-    """Return the names of the fields before the attributes, and their struct layout in one byte order."""
-    fields = [(str(name), str(layout)) for name, layout in getattr(message, "fields", ())]
-    names = tuple(name for name, layout in fields if "x" not in layout)
-    order = ">" if any(layout[0] in "!>" for _, layout in fields) else "="
-    if order == ">" and any(len(layout) == 1 and layout not in "Bbx" for _, layout in fields):
-        raise ValueError(f"{message.__name__} has fields in both byte orders")
-    return names, order + "".join(layout.lstrip("!>") for _, layout in fields) if fields else ""
-
-
-def _numbered(nla_map: Any) -> list[tuple[int, str, str]]:
-    """Return an attribute map's rows with numbers; pyroute2 gives them explicitly or by position."""
-    rows = [row if isinstance(row[0], int) else (number, *row) for number, row in enumerate(nla_map)]
-    return [(int(row[0]), str(row[1]), str(row[2])) for row in rows if row[2] != "none"]
 
 
 def _found(sources: Constants) -> dict[str, int]:
@@ -333,8 +238,10 @@ def _dict(name: str, annotation: str, rows: list[str]) -> str:
     return "\n".join([f"{name}: {annotation} = {{", *lines, line, "}"])
 
 
-def _text(messages: Messages, constants: dict[str, int], kinds: tuple[str, ...] = ()) -> str:
-    tables = Tables()
+def _text(
+    messages: Messages, constants: dict[str, int], kinds: tuple[str, ...] = (), *, spoken: frozenset[str] = SPOKEN
+) -> str:
+    tables = Tables(spoken, ATTRIBUTES_BY_HAND, BY_KIND)
     for name, (message, _) in messages.items():
         tables.add(name, message)
     for kind in kinds:
@@ -362,6 +269,7 @@ def generate() -> dict[str, str]:
     """Return the generated files: path in the tree, and text."""
     return {
         "shared/net/wire.py": _text(ROUTE_MESSAGES, _route_constants()),
+        "shared/net/device_wire.py": _text(DEVICE_MESSAGES, _found(DEVICE_CONSTANTS), spoken=SPOKEN_OF_DEVICES),
         "shared/net/kinds_wire.py": _text({}, {}, KINDS),
         "shared/net/rule_wire.py": _text(RULE_MESSAGES, {**_found(RULE_CONSTANTS), **RULE_BY_HAND}),
         "shared/net/tc_wire.py": _text(TC_MESSAGES, _tc_constants()),

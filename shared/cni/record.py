@@ -95,7 +95,7 @@ def remove_unfinished(directory: str) -> None:
     Only for GC: nothing else removes them if no DEL comes. A call that writes such a file now writes it again.
     """
     try:
-        for name in _entries(directory):
+        for name in entries(directory):
             if name.endswith(f".json{UNFINISHED}"):
                 _unlink_if_there(f"{directory}/{name}")
     except OSError as error:
@@ -105,12 +105,13 @@ def remove_unfinished(directory: str) -> None:
 def names(directory: str) -> list[str]:
     """Return the sorted names of the files in a directory; none if it does not exist. Raise IOFailure."""
     try:
-        return sorted(name for name in _entries(directory) if name.endswith(".json"))
+        return sorted(name for name in entries(directory) if name.endswith(".json"))
     except OSError as error:
         raise IOFailure(f"cannot read {directory}", str(error)) from None
 
 
-def _entries(directory: str) -> list[str]:
+def entries(directory: str) -> list[str]:
+    """Return the names of all files in a directory, none if it does not exist. Raise OSError."""
     try:
         # use a descriptor: Python repeats open if a signal interrupts it, but not opendir
         descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)

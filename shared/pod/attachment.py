@@ -211,10 +211,11 @@ class Attachment:
             own = [ip.address for ip in result.ips]
             supported("ipMasq", lambda: self._masquerading.add(undo, self.owner, own, self.exempt))
 
-    def check(self, kind: str, parts_on_host: FindParts, *, is_up: bool = True) -> None:
+    def check(self, kind: str | None, parts_on_host: FindParts, *, is_up: bool = True) -> None:
         """Serve CHECK: raise InternalError with all differences from the state that ADD left.
 
-        The pod's interface must be a link of `kind` with the demanded MAC, addresses and routes, and up if `is_up`.
+        The pod's interface must be a link of `kind` (None: any) with the demanded MAC, addresses and routes, and up if
+        `is_up`.
         `parts_on_host(host, pod_netns, link, previous)` returns the plugin's own parts.
         """
         found, parts = self._find_parts(kind, parts_on_host, is_up=is_up)
@@ -222,14 +223,14 @@ class Attachment:
             parts.append((lambda: failure(lambda: delegate.forward(self.call)), None))
         compare(found, parts)
 
-    def repair(self, kind: str, parts_on_host: FindParts, *, is_up: bool = True) -> list[str]:
+    def repair(self, kind: str | None, parts_on_host: FindParts, *, is_up: bool = True) -> list[str]:
         """Make again the parts on the host that differ. Return CHECK's texts for these; IPAM is not asked.
 
         Raise InternalError as CHECK does if a difference remains, as one inside the pod.
         """
         return restore(*self._find_parts(kind, parts_on_host, is_up=is_up))
 
-    def _find_parts(self, kind: str, parts_on_host: FindParts, *, is_up: bool) -> tuple[str, list[Part]]:
+    def _find_parts(self, kind: str | None, parts_on_host: FindParts, *, is_up: bool) -> tuple[str, list[Part]]:
         """Return CHECK's message, and the parts: the pod's own end, the plugin's, masquerading."""
         from shared.net import verify
 
@@ -246,7 +247,9 @@ class Attachment:
         def compare_inside() -> list[str]:
             if link is None:
                 return [f"link {call.ifname} is missing in {call.netns}"]
-            problems = [] if links.kind(link) == kind else [f"link {call.ifname} in {call.netns} is not a {kind}"]
+            problems = []
+            if kind not in (None, links.kind(link)):
+                problems.append(f"link {call.ifname} in {call.netns} is not a {kind}")
             verify.link(link, call, problems, mac=mac, is_up=is_up)
             verify.layer_3(inside, link, call, previous, problems)
             return problems

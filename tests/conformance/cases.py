@@ -1042,6 +1042,50 @@ def vrf_cases() -> dict[str, list[Step]]:
     }  # fmt: skip
 
 
+def host_device_cases() -> dict[str, list[Step]]:
+    """host-device: every version, by name and MAC, with and without addresses, mistakes, and the way home."""
+    make = f"ip link add dev0 address {MAC} type veth peer name far0; ip link set far0 up; ip link set dev0 up"
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+
+    def lent(*sets: Any, **keys: Any) -> dict[str, Any]:
+        return net("host-device", **{"device": "dev0", "ipam": pool(*(sets or (V4, V6)), routes=routes), **keys})
+
+    def first(config: dict[str, Any], **keys: Any) -> Step:
+        return add(config, before=make, **keys)
+
+    dual, bare = lent(), net("host-device", device="dev0")
+    by_mac = {key: value for key, value in lent(hwaddr=MAC).items() if key != "device"}
+    mistakes: dict[str, dict[str, Any]] = {
+        "no device": {key: value for key, value in dual.items() if key != "device"},
+        "hwaddr that is text": {**by_mac, "hwaddr": "x"},
+        "kernelpath elsewhere": {**by_mac, "hwaddr": "", "kernelpath": "/etc"},
+        "pciBusID that is a list": lent(pciBusID=["0000:01:00.0"]),
+        "ipam plugin missing": lent(ipam={"type": "absent"}),
+    }
+    losses = {
+        "address": "pod a ip addr del 10.1.0.2/24 dev eth0",
+        "route": "pod a ip route del default",
+    }
+    return {
+        **{f"version {v}": [first(c := lent(cniVersion=v)), *life(c)[1:]] for v in VERSIONS},
+        "VERSION": [version("host-device", {"cniVersion": "1.0.0"})],
+        "by MAC": [first(by_mac), check(by_mac), delete(by_mac)],
+        "without ipam": [first(bare), check(bare), delete(bare)],
+        "other ifname": [first(dual, ifname="net1"), check(dual, ifname="net1"), delete(dual, ifname="net1")],
+        "dns": [first(c := lent(dns={"nameservers": ["10.1.0.1"], "search": ["example.org"]})), delete(c)],
+        "kubelet": [first(dual, args=K8S), delete(dual, args=K8S)],
+        "two pods": [first(dual), add(dual, pod="b", fails=True), delete(dual)],
+        "after another": [first(dual), delete(dual), add(dual, pod="b"), check(dual, pod="b"), delete(dual, pod="b")],
+        "device missing": [add(dual, fails=True)],
+        "name taken in the pod": [add(bare, before=f"{make}; pod a ip link add eth0 type ifb", fails=True)],
+        "ADD twice": [first(dual), add(dual, fails=True)],
+        "ADD netns gone": [add(dual, before=f"{make}; ip netns del a", fails=True)],
+        "DEL netns empty": [first(dual), delete(dual, pod="", id="c-a")],
+        **{f"CHECK {name}": [first(dual), check(dual, fails=True, before=loss)] for name, loss in losses.items()},
+        **{f"invalid: {name}": [first(keys, fails=True)] for name, keys in mistakes.items()},
+    }
+
+
 def hand_over_cases() -> dict[str, list[Step]]:
     """Return the cases in which one suite begins and the other takes over on the same bridge and store.
 
@@ -1260,6 +1304,7 @@ GROUPS = {
     "static": static_cases,
     "sbr": sbr_cases,
     "vrf": vrf_cases,
+    "host-device": host_device_cases,
     "hand-over": hand_over_cases,
 }
 # by group: the feature that a kernel may lack (tests/kernel/features.py)

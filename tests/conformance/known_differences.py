@@ -309,6 +309,38 @@ KNOWN = (
         )
         for where in ("status: 1 -> 0", "file /var/lib/cni/networks/net/*: * -> absent")
     ),
+    # host-device
+    *(
+        Known(f"host-device ADD: pod ? link * {where}", reason, ["host-device/version 1.0.0"], everywhere=True)
+        for where, reason in (
+            ("ipv4 arp_notify: 0 -> 1", "the kernel announces the pod's addresses when its MAC is set"),
+            ("ipv6 ndisc_notify: 0 -> 1", "the same for IPv6"),
+            ("ipv6 accept_ra: 1 -> 0", "no pod takes a router's advertisements (CVE-2020-10749)"),
+            ("ipv6 accept_dad: 1 -> 0", "IPv6 addresses are usable at once"),
+            ("address *:*: scope global -> scope global nodad", "the same"),
+        )
+    ),
+    Known(
+        "host-device DEL: host link dev0 flags:  -> UP",
+        "DEL restores the state of the device",
+        ["host-device/version 1.0.0"],
+        everywhere=True,
+    ),
+    Known(
+        "host-device ADD: * link dev0 kind: *",
+        "a device that cannot get its name in the pod stays on the host",
+        ["host-device/name taken in the pod"],
+    ),
+    Known(
+        "host-device ADD: * link * kind: *",
+        "a failed ADD brings the device home",
+        ["host-device/invalid: ipam plugin missing"],
+    ),
+    Known(
+        "host-device DEL: *",
+        "DEL finds the device by its record, without CNI_NETNS, and releases the addresses",
+        ["host-device/DEL netns empty"],
+    ),
     # portmap
     Known(
         "portmap CHECK: status: 1 -> 0",

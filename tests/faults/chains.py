@@ -47,7 +47,9 @@ CHAINS: dict[str, Chain] = {
     "bridge, layer 2": Chain(({"type": "bridge", "bridge": "br0"},)),
     "bridge, ipMasq": Chain((masqueraded(BRIDGE),)),
     "bridge, iptables": Chain((iptables(masqueraded(BRIDGE)),)),
-    "bridge, uplinks": Chain((BRIDGE | {"uplinks": ["up0"]},), links="ip link add up0 type ifb; ip link set up0 up"),
+    "bridge, uplinks": Chain(
+        (BRIDGE | {"uplinks": ["up0"]},), links="ip link add up0 type ifb 2>/dev/null || :; ip link set up0 up"
+    ),
     "bridge, spoof check": Chain((BRIDGE | {"macspoofchk": True, "promiscMode": True},)),
     "portmap, iptables": Chain((iptables(PORTMAP),), (BRIDGE,)),
     "firewall, iptables": Chain((iptables(FIREWALL),), (BRIDGE,)),
@@ -131,6 +133,8 @@ class Attachments:
             if keys["type"] == "portmap":
                 ports = [{**port, "hostPort": port["hostPort"] + shift} for port in PORTS]
                 found.append(keys | {"runtimeConfig": {"portMappings": ports}})
+            elif keys["type"] == "host-device":
+                found.append(keys | {"device": "dev1"})
             elif "mac" in keys:
                 found.append(keys | {"mac": f"02:00:00:00:{shift >> 8:02x}:{shift & 255:02x}"})
             elif "vlanId" in keys:  # which one pod can have
@@ -140,12 +144,13 @@ class Attachments:
         return found
 
     def renew(self) -> None:
-        """Make a new namespace for the pod, with the plugins before the struck ones."""
+        """Make a new namespace for the pod, with the plugins before the struck ones, and the host's links if lost."""
         if (self.host.root / "run/netns/c1").exists():
             for keys in reversed(self.chain.before):
                 self._must(self.call(keys, "DEL"))
             self.host.drop_netns("c1")
         self.host.netns("c1")
+        self.host.run("sh", "-ec", self.chain.links)  # a virtual device that was lent dies with the pod
         self.result = None
         for keys in self.chain.before:
             self._must(self.call(keys | ALWAYS_THE_SAME, "ADD"))

@@ -189,7 +189,7 @@ def _previous_results(plugin: str) -> Iterator[Case]:
 
 
 def _cni_args(plugin: str) -> Iterator[Case]:
-    key = "IP" if plugin in OF_IPAM else "MAC"
+    key = "IP" if plugin in (*OF_IPAM, "host-device") else "MAC"  # host-device asks IPAM alone
     bad = (
         "x", "=", "=x", ";", ";;x", "x=1", "x=1;IgnoreUnknown=0", "IgnoreUnknown=yes", "IgnoreUnknown=", "IgnoreUnknown=١", "IgnoreUnknown",
         f"{key}=x", f"{key}=\udcff", f"{key}=\n", f"{key}={'x' * 300}", f"IgnoreUnknown=1;{key}=1", f"IgnoreUnknown=1;{key}", f"{key}",

@@ -181,6 +181,13 @@ OF_MAIN_PLUGINS: dict[str, tuple[Any, ...]] = {
     "runtimeConfig.mac": MACS,
     "args.cni.mac": ("02", "02:00:00:00:00: 1"),
     "vlanTrunk": TRUNKS,
+    "device": LINK_NAMES,
+    "hwaddr": MACS,
+    "kernelpath": ("/etc", "/sys/devices", "/sys/devices/../class/net/lo", "relative", "/sys/devices/x\0y"),
+    "pciBusID": (["0000:01:00.0"], "..", "../net", "a/b", "0000:01:00.0,0000:01:00.1", "\ud800", "x" * 300),
+    "runtimeConfig.deviceID": ("..", "a/b", "x y", "\n"),
+    "owner": (-1, 2**32 - 1, "0", True, 1.5),
+    "group": (-1, 2**32 - 1, "0"),
     "dns": ({"nameservers": "x"}, {"domain": 1}, {"search": [1]}, {"options": {}}),
 }
 OF_HOST_LOCAL: dict[str, tuple[Any, ...]] = {
@@ -259,9 +266,17 @@ def _values_of_main_plugins() -> Iterator[Case]:
     for plugin, base in AT_LAYER_2.items():
         keys = schema.keys_of(plugin) if plugin not in OF_IPAM else None
         for key, values in OF_MAIN_PLUGINS.items():
-            for value in values if keys and key.partition(".")[0] in keys.fields else ():
+            for value in values if keys and _is_declared(keys, key) else ():
                 config = holding(key, value, base)
                 yield case(plugin, "ADD", f"{key} = {shown(value)}", config, 7, says=key.rpartition(".")[2])
+
+
+def _is_declared(keys: type[Config], path: str) -> bool:
+    """Return True if a class of keys, or a section of it, has the key."""
+    name, _, rest = path.partition(".")
+    if name not in keys.fields or not rest:
+        return name in keys.fields
+    return _is_declared(keys.fields[name].kind.schema["config"], rest)
 
 
 def _contradictions_of_bridge() -> Iterator[Case]:

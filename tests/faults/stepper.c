@@ -39,7 +39,7 @@ static const struct call {
 	CALL(renameat2, FILES) CALL(linkat, FILES) CALL(symlinkat, FILES) CALL(unlinkat, FILES) CALL(mkdirat, FILES)
 	CALL(mknodat, FILES) CALL(fchmod, FILES) CALL(fchmodat, FILES) CALL(fchown, FILES) CALL(fchownat, FILES)
 	CALL(utimensat, FILES) CALL(fsync, FILES) CALL(fdatasync, FILES)
-	CALL(setns, OTHER) CALL(unshare, OTHER) CALL(mount, OTHER) CALL(umount2, OTHER)
+	CALL(setns, OTHER) CALL(unshare, OTHER) CALL(mount, OTHER) CALL(umount2, OTHER) CALL(ioctl, OTHER)
 	CALL(recvfrom, RECEIVE) CALL(recvmsg, RECEIVE)
 	CALL(flock, WAIT) CALL(read, WAIT) CALL(wait4, WAIT)
 	CALL(execve, EVERY) CALL(socket, EVERY) CALL(connect, EVERY) CALL(ppoll, EVERY) CALL(close, EVERY)

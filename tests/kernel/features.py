@@ -10,6 +10,8 @@ PAIR = "ip link add probe type veth peer name probe1"
 # The command runs on a pretend host of its own, and succeeds if the kernel has the feature.
 FEATURES = {
     "kernel_8021q": f"{PAIR} && ip link add link probe name probe.1 type vlan id 1",
+    # network cards that tests may move: those of the machine that tests/kernel boots
+    "kernel_cards": "grep -q ' tree=.* modules=' /proc/cmdline",
     "kernel_dummy": "ip link add probe type dummy",
     "kernel_ipvlan": f"{PAIR} && ip link add link probe name probe2 type ipvlan mode l2",
     "kernel_vlan": "ip link add probe type bridge vlan_filtering 1",

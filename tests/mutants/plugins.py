@@ -398,5 +398,107 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "plugins/dummy.py", "    if not pod.ipam:\n", "    if False:\n",
         "ipam is required", "tests/system/test_dummy.py -k without_ipam",
+        "shared/net/taps.py", "if number is not None:", "if number:", "owner and group 0 are root's, not everybody's",
+        "tests/system/test_tap.py -k rights",
+    ),
+    Mutant(
+        "shared/net/taps.py", " | (IFF_MULTI_QUEUE if multi_queue else 0)", "", "several programs may open a tap of several queues",
+        "tests/system/test_tap.py -k queues",
+    ),
+    Mutant(
+        "shared/net/taps.py", "        before_persistent()\n", "", "a tap has its MAC, MTU and alias",
+        "tests/system/test_tap.py -k lose_no_other_key",
+    ),
+    Mutant(
+        "shared/net/taps.py", "        return alias == owner.alias or (", "        return True or (",
+        "DEL leaves another attachment's tap", "tests/system/test_tap.py -k leaves_another",
+    ),
+    Mutant(
+        "shared/net/taps.py", ' and link["IFLA_ADDRESS"] in macs', "", "DEL leaves another suite's tap with another MAC than the result's",
+        "tests/system/test_tap.py -k another_suite",
+    ),
+    Mutant(
+        "shared/net/taps.py", " and liveness.is_link(name)", "", "a refusal of the kernel is not told as a name that is taken",
+        "tests/unit/test_taps.py",
+    ),
+    Mutant(
+        "plugins/tap.py", 'change["IFLA_MASTER"] =', 'change["IFLA_MTU"] =', "the tap is a port of the pod's bridge",
+        "tests/system/test_tap.py -k bridge_in_the_pod",
+    ),
+    Mutant(
+        "plugins/tap.py", "wrong = [key for key, value in wanted.items() if have[key] != value]", "wrong: list[str] = []",
+        "CHECK names other rights", "tests/system/test_tap.py -k rights",
+    ),
+    Mutant(
+        "shared/pod/attachment.py", '        "mac": getattr(keys, "mac", ""),\n', "", "the key `mac` counts",
+        "tests/system/test_tap.py -k macs",
+    ),
+    Mutant(
+        "shared/pod/inside.py", "        if has_carrier:\n", "        if True:\n", "a tap that nobody has opened is no error",
+        "tests/system/test_tap.py -k without_ipam",
+    ),
+    Mutant(
+        "shared/net/moved.py", "        _settle(host, lent.read_all())\n        link = wanted", "        link = wanted",
+        "an ADD restores a device that came home without DEL", "tests/system/test_host_device.py -k nobody_gave_back",
+    ),
+    Mutant(
+        "shared/net/moved.py", "link = kept.find(host) or _fetch(host, kept, pod_netns)", "link = kept.find(host)",
+        "DEL fetches the device from its pod", "tests/system/test_host_device.py -k test_device_in_the_pod",
+    ),
+    Mutant(
+        "shared/net/moved.py", "for path in (kept.netns, *_of_processes(inode)):", "for path in (kept.netns,):",
+        "DEL reaches a namespace that only a process has", "tests/system/test_host_device.py -k unmounted",
+    ),
+    Mutant(
+        "shared/net/moved.py", "found is not None and found.identity() == kept.namespace", "found is not None and ()",
+        "DEL without CNI_NETNS uses the recorded path", "tests/system/test_host_device.py -k unnamed",
+    ),
+    Mutant(
+        "shared/net/moved.py", "if holder is None or holder[", 'if not holder or holder["index"] or holder[',
+        "a name that is taken on the host is left alone", "tests/system/test_host_device.py -k without_its_name",
+    ),
+    Mutant(
+        "shared/net/moved.py", ' elif master := link.get("IFLA_MASTER"):'.lstrip(), "elif master := 0:",
+        "a port of a bridge stays", "tests/system/test_host_device.py -k device_in_use",
+    ),
+    Mutant(
+        "shared/net/moved.py", " or any(kept.name == name for kept in lent.read_all())", "",
+        "DEL leaves another attachment's device", "tests/system/test_host_device.py -k another_attachments",
+    ),
+    Mutant(
+        "shared/net/moved.py", "    if kept.up:\n", "    if True:\n", "a device that was down is down again",
+        "tests/system/test_host_device.py -k was_down",
+    ),
+    Mutant(
+        "shared/net/moved.py", "                link_attributes.write(host, link, {name: value})", "                pass",
+        "the device gets its MAC and MTU again", "tests/system/test_host_device.py -k test_return",
+    ),
+    Mutant(
+        "shared/net/moved.py", ", **message})", "})", "the device's alias in the pod is its name on the host",
+        "tests/system/test_host_device.py -k test_device_in_the_pod",
+    ),
+    Mutant(
+        "shared/net/lent.py", "LEAST_MARKS = 2", "LEAST_MARKS = 3", "a device that came home is known by two of its marks",
+        "tests/system/test_host_device.py -k nobody_gave_back",
+    ),
+    Mutant(
+        "shared/net/lent.py", "            record.remove_unfinished(DIRECTORY)\n", "",
+        "DEL removes an unfinished record", "tests/system/test_host_device.py -k unfinished",
+    ),
+    Mutant(
+        "shared/net/devices.py", 'if name.startswith("virtio")', "if ()", "the link of a virtio device is found",
+        "tests/system/test_host_device.py -k ways_to_name_it",
+    ),
+    Mutant(
+        "plugins/host_device.py", "address=chosen or keys.pciBusID", "address=keys.pciBusID or chosen",
+        "deviceID replaces pciBusID", "tests/system/test_host_device.py -k ways_to_name_it",
+    ),
+    Mutant(
+        "plugins/host_device.py", "    announce_pod()\n", "", "neighbours learn the device's MAC",
+        "tests/system/test_host_device.py -k new_place",
+    ),
+    Mutant(
+        "plugins/host_device.py", "    if wanted.is_passed_through():\n        result", "    if ():\n        result",
+        "a device of DPDK has no link to move", "tests/system/test_host_device.py -k dpdk",
     ),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.net import netns
+from shared.net import netns, taps
 
 ROOT = Path(__file__).resolve().parents[2]
 # Debian's architectures, each with its headers' directory and uname(2)'s name for such a machine.
@@ -90,3 +90,13 @@ def test_literals(architecture: str, tmp_path: Path) -> None:
 def test_type_of_a_namespace(architecture: str, tmp_path: Path) -> None:
     (request,) = numbers(architecture, [("NS_GET_NSTYPE", "linux/nsfs.h")], tmp_path)
     assert netns.request_of_type(ARCHITECTURES[architecture][1]) == request
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.row("architectures")
+def test_requests_for_taps(architecture: str, tmp_path: Path) -> None:
+    names = ["TUNSETIFF", "TUNSETPERSIST", "TUNSETOWNER", "TUNSETGROUP"]
+    wanted = [("_IOC_WRITE", "linux/ioctl.h"), *((name, "linux/if_tun.h") for name in names)]
+    _, *found = numbers(architecture, wanted, tmp_path)
+    machine = ARCHITECTURES[architecture][1]
+    assert [taps.request_of(getattr(taps, name), machine) for name in names] == found

@@ -1,0 +1,315 @@
+"""tap: programs open it with the rights of the configuration, frames pass, and DEL, GC and failures leave nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+
+from tests import node as nodes
+from tests.node import DEAF, host_local
+from tests.pretend import TREE, read_line
+
+# Opens the pod's tap as user argv[1] and group argv[2], with the flags argv[3:], and answers each ARP request with its
+# own MAC. It prints `ready`, or the error of the kernel.
+PROGRAM = """
+import fcntl, os, struct, sys
+user, group, *flags = map(int, sys.argv[1:])
+tap = os.open("/dev/net/tun", os.O_RDWR)
+os.setgroups([]), os.setgid(group), os.setuid(user)
+try:
+    fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", b"eth0", 0x1002 | sum(flags)))
+except OSError as error:
+    sys.exit(print(error.strerror, flush=True))
+print("ready", flush=True)
+while True:
+    frame = os.read(tap, 2000)
+    if frame[12:14] == bytes.fromhex("0806"):
+        sender, target, own = frame[22:32], frame[38:42], bytes.fromhex("020000000099")
+        os.write(tap, sender[:6] + own + frame[12:20] + bytes.fromhex("0002") + own + target + sender)
+"""
+IFF_MULTI_QUEUE, IFF_VNET_HDR = 0x0100, 0x4000
+OWNER, GROUP, STRANGER = 1234, 5678, 4321
+
+
+class Node(nodes.Node):
+    """A node with a dual-stack network of taps."""
+
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {**nodes.Node.DEFAULTS, "type": "tap", "ipam": host_local()}
+
+    def tap(self, pod: str, name: str = "eth0") -> dict[str, Any]:
+        """Return a pod's tap as the kernel has it."""
+        (found,) = self.host.ip("address", "show", name, netns=pod)
+        return found
+
+    def open(self, pod: str, user: int, group: int, *flags: int) -> tuple[Any, str]:
+        """Start a program that opens the pod's tap; return it and its first line."""
+        inside = ("ip", "netns", "exec", pod, "python3", "-c", PROGRAM, *map(str, (user, group, *flags)))
+        process = self.host.popen(*inside)
+        return process, read_line(process).decode().strip()
+
+    def leases(self) -> list[str]:
+        store = self.host.root / "var/lib/cni/networks/net"
+        return sorted(path.name for path in store.glob("*") if path.name[0] in "1f")
+
+
+def test_result_and_link(node: Node) -> None:
+    result = node.add("p", mtu=1400)
+    found = node.tap("p")
+    assert result["interfaces"] == [{"name": "eth0", "mac": found["address"], "mtu": 1400, "sandbox": "/run/netns/p"}]
+    assert {ip["interface"] for ip in result["ips"]} == {0}
+    addresses = {f"{one['local']}/{one['prefixlen']}" for one in found["addr_info"] if one["scope"] == "global"}
+    assert addresses == {ip["address"] for ip in result["ips"]}
+    data = found["linkinfo"]["info_data"]
+    assert found["linkinfo"]["info_kind"] == "tun" and found["mtu"] == 1400 and "UP" in found["flags"]
+    assert data == {
+        "type": "tap", "pi": False, "vnet_hdr": False, "multi_queue": False, "persist": True,
+    }, data  # fmt: skip
+    assert node.check("p") == ""
+
+
+def test_no_iproute2(node: Node) -> None:
+    """The call makes the tap itself, by one request to the kernel."""
+    trace = ("strace", "-f", "-o", "/run/trace", "-e", "trace=execve,ioctl")
+    node.add("p", owner=1, group=2, prefix=trace)
+    lines = (node.host.root / "run/trace").read_text().splitlines()
+    executed = [line for line in lines if "execve(" in line and " = 0" in line]
+    assert not [line for line in executed if '/ip"' in line]
+    assert sum("TUNSETIFF" in line for line in lines) == 1
+
+
+def test_frames_pass(node: Node) -> None:
+    node.add("p", owner=OWNER)
+    process, line = node.open("p", OWNER, 0)
+    assert line == "ready"
+    assert not node.pings("p", "10.1.0.77")
+    neighbours = node.host.ip("neighbour", netns="p")
+    assert [one["lladdr"] for one in neighbours if one["dst"] == "10.1.0.77"] == ["02:00:00:00:00:99"]
+    process.kill()
+
+
+@pytest.mark.parametrize(
+    ("keys", "user", "group", "words"),
+    [
+        ({"owner": OWNER}, OWNER, 1, "ready"),
+        ({"owner": OWNER}, STRANGER, 1, "Operation not permitted"),
+        ({"group": GROUP}, STRANGER, GROUP, "ready"),
+        ({"group": GROUP}, STRANGER, 1, "Operation not permitted"),
+        ({"owner": OWNER, "group": GROUP}, OWNER, GROUP, "ready"),
+        ({"owner": OWNER, "group": GROUP}, OWNER, 1, "Operation not permitted"),
+        ({"owner": 0}, STRANGER, 1, "Operation not permitted"),
+        ({"group": 0}, STRANGER, 1, "Operation not permitted"),
+        ({"group": 0}, STRANGER, 0, "ready"),
+    ],
+)  # fmt: skip
+def test_rights(node: Node, keys: dict[str, int], user: int, group: int, words: str) -> None:
+    node.add("p", keys)
+    assert node.open("p", user, group)[1] == words
+    assert node.check("p", keys) == ""
+    assert node.check("p", keys | {"owner": 99}).startswith("owner of eth0 is ")
+
+
+def test_owner_and_group_lose_no_other_key(node: Node) -> None:
+    """The reference drops `mac` and `mtu` then."""
+    keys = {"owner": OWNER, "group": GROUP, "mac": "02:00:00:00:00:42", "mtu": 1300}
+    node.add("p", keys)
+    found = node.tap("p")
+    assert (found["address"], found["mtu"], found["linkinfo"]["info_data"]["vnet_hdr"]) == (keys["mac"], 1300, False)
+
+
+def test_queues(node: Node) -> None:
+    node.add("p", multiQueue=True)
+    assert [node.open("p", 0, 0, IFF_MULTI_QUEUE)[1] for _ in range(2)] == ["ready", "ready"]
+    node.add("q")
+    assert node.open("q", 0, 0, IFF_MULTI_QUEUE)[1] == "Invalid argument"
+    assert node.open("q", 0, 0, IFF_VNET_HDR)[1] == "ready"
+    assert node.check("p", multiQueue=True) == ""
+    assert node.check("q", multiQueue=True) == "multiQueue of eth0 is False, not True"
+
+
+def test_macs(node: Node) -> None:
+    own = "02:00:00:00:00:0{}"
+    layers: list[dict[str, Any]] = [
+        {"mac": own.format(1)},
+        {"args": f"IgnoreUnknown=1;MAC={own.format(2)}"},
+        {"runtimeConfig": {"mac": own.format(3)}},
+    ]
+    given: dict[str, Any] = {}
+    for number, layer in enumerate(layers, 1):
+        given |= layer
+        assert node.add(f"p{number}", **given)["interfaces"][0]["mac"] == own.format(number)
+    assert node.check("p3", **given) == ""
+
+
+def test_bridge_in_the_pod(node: Node) -> None:
+    node.netns("p")
+    node.host.run("ip", "-n", "p", "link", "add", "br0", "type", "bridge")
+    node.host.run("ip", "link", "add", "elsewhere", "type", "bridge")
+    node.add("p", ipam=..., bridge="br0")
+    assert node.tap("p")["master"] == "br0"
+    assert node.check("p", ipam=..., bridge="br0") == ""
+    node.host.run("ip", "-n", "p", "link", "set", "eth0", "nomaster")
+    assert node.check("p", ipam=..., bridge="br0") == "link eth0 is not a port of bridge br0"
+    node.delete("p", bridge="br0")
+    node.refused("p", 999, "must be a bridge in the pod, /run/netns/p: there is none", bridge="elsewhere")
+    node.refused("p", 999, "it is a link of kind tun", bridge="t0", prefix=(
+        "sh", "-c", 'ip -n p tuntap add t0 mode tap; "$0"; status=$?; ip -n p link del t0; exit $status',
+    ))  # fmt: skip
+
+
+def test_selinux_context_without_selinux(node: Node) -> None:
+    node.refused("p", 2, '"selinuxContext" needs SELinux, which is not enabled here', selinuxContext="a:b:c:s0")
+    answer = node.call("STATUS", "", selinuxContext="a:b:c:s0")
+    assert answer.code == 50 and "selinuxContext" in answer.json["msg"]
+
+
+LABELLED = """
+import sys
+from shared.cni import suite
+from shared.net import taps
+suite.tree = sys.argv[1]
+taps.require_selinux = lambda: None
+taps._set_exec_label = lambda context: None
+taps.create_labelled("eth0", "a:b:c:s0", multi_queue=True, owner=0, group=5678)
+try:
+    taps.create_labelled("eth0", "a:b:c:s0", multi_queue=True, owner=None, group=None)
+except taps.InternalError as error:
+    print(error)
+"""
+
+
+def test_a_process_of_its_own_creates_a_labelled_tap(node: Node) -> None:
+    """No kernel here labels it; the rest is real."""
+    said = node.host.python(LABELLED, TREE)
+    assert said.startswith("no tap eth0 could be created as a:b:c:s0: link eth0 already exists")
+    (found,) = node.host.ip("link", "show", "eth0")
+    data = found["linkinfo"]["info_data"]
+    assert (data["multi_queue"], data["persist"]) == (True, True) and "group" in data and "user" in data
+
+
+@pytest.mark.parametrize(
+    ("hide", "words"),
+    [
+        ("mount -t tmpfs tmpfs /dev/net", "/dev/net/tun cannot be opened: No such file or directory.*modprobe tun"),
+        (
+            "mount -t tmpfs tmpfs /dev/net; mknod /dev/net/tun c 10 201",
+            "/dev/net/tun cannot be opened: No such device.*modprobe tun",
+        ),
+    ],
+)
+def test_without_the_module(node: Node, hide: str, words: str) -> None:
+    node.host.run("sh", "-ec", hide)
+    node.refused("p", 999, words)
+    answer = node.call("STATUS", "")
+    assert answer.code == 50 and "/dev/net/tun" in answer.json["msg"]
+
+
+@pytest.mark.parametrize("kind", ["veth", "tuntap"])
+def test_a_name_that_is_taken(node: Node, kind: str) -> None:
+    node.netns("p")
+    made = ("tuntap", "add", "eth0", "mode", "tap") if kind == "tuntap" else ("link", "add", "eth0", "type", kind)
+    node.host.run("ip", "-n", "p", *made)
+    node.refused("p", 999, "link eth0 already exists in /run/netns/p")
+
+
+def test_the_host_has_a_link_of_that_name(node: Node) -> None:
+    node.host.run("ip", "tuntap", "add", "eth0", "mode", "tap")
+    node.add("p")
+    node.delete("p")
+    assert node.links("tun") == ["eth0"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"owner": -1}, '"owner": -1 must be'),
+        ({"group": 2**32 - 1}, '"group": 4294967295 must be'),
+        ({"owner": "root"}, '"owner": "root" must be'),
+        ({"mtu": 67}, '"mtu": 67 must be'),
+        ({"mtu": 65535}, "IFLA_MTU=65535"),
+        ({"mac": "01:00:00:00:00:00"}, '"mac": "01:00:00:00:00:00" must be'),
+        ({"bridge": "a/b"}, '"bridge": "a/b" must be'),
+    ],
+)
+def test_values_that_cannot_be_used(node: Node, keys: dict[str, Any], words: str) -> None:
+    node.refused("p", 999 if "IFLA" in words else 7, words, keys)
+
+
+def test_without_ipam(node: Node) -> None:
+    result = node.add("p", ipam=...)
+    assert "ips" not in result and "UP" in node.tap("p")["flags"]
+    assert node.check("p", ipam=...) == ""
+    node.delete("p", ipam=...)
+
+
+def test_a_failing_add_leaves_nothing(node: Node) -> None:
+    node.netns("p")
+    before = node.host.snapshot(["p"])["pods"]
+    assert node.call("ADD", "p", prefix=DEAF).status == 1
+    assert (node.host.snapshot(["p"])["pods"], node.leases()) == (before, [])
+
+
+@pytest.mark.parametrize("inside", ["", "link set eth0 name tap7", "link set eth0 address 02:00:00:00:00:77"])
+def test_delete(node: Node, inside: str) -> None:
+    """The alias leads to a tap that the pod has renamed; DEL comes twice, and without the namespace."""
+    node.add("p")
+    node.add("q")
+    if inside:
+        node.host.run("ip", "-n", "p", *inside.split())
+    for _ in range(2):
+        node.delete("p")
+        assert [link["ifname"] for link in node.host.ip("link", netns="p")] == ["lo"]
+    node.delete("q", netns="")
+    assert node.leases() == []
+    node.host.drop_netns("q")
+    node.delete("q")
+
+
+def test_delete_leaves_another_attachments_tap(node: Node) -> None:
+    node.add("p")
+    node.results["q"] = node.results["p"]
+    node.delete("q", netns="/run/netns/p")
+    node.delete("p", ifname="net1", name="other")
+    assert node.tap("p")
+
+
+def test_a_tap_of_another_suite(node: Node) -> None:
+    """Its name and its MAC in the result identify it."""
+    node.add("p")
+    node.host.run("ip", "-n", "p", "link", "set", "eth0", "alias", "")
+    stranger = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/x"}]}
+    node.delete("p", prevResult=stranger)
+    assert node.tap("p")
+    node.delete("p", prevResult=node.results["p"])
+    assert [link["ifname"] for link in node.host.ip("link", netns="p")] == ["lo"]
+
+
+def test_a_collection(node: Node) -> None:
+    node.add("p")
+    node.add("q")
+    node.host.drop_netns("p")
+    node.collect("q")
+    assert sorted(node.leases()) == sorted(node.addresses("q"))
+    assert node.check("q") == ""
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        ("link set eth0 down", "link eth0 is down in /run/netns/p"),
+        ("address del 10.1.0.2/24 dev eth0", "address 10.1.0.2/24 is missing on eth0"),
+        ("link set eth0 address 02:00:00:00:00:77", "link eth0 has MAC 02:00:00:00:00:77"),
+        ("link del eth0", "link eth0 is missing in /run/netns/p"),
+    ],
+)
+def test_check_names_each_loss(node: Node, loss: str, words: str) -> None:
+    node.add("p")
+    node.host.run("ip", "-n", "p", *loss.split())
+    assert words in node.check("p")
+
+
+def test_status(node: Node) -> None:
+    assert node.call("STATUS", "").status == 0
+    node.add("p", ipam=host_local("10.2.0.0/30"), name="full")
+    assert node.call("STATUS", "", ipam=host_local("10.2.0.0/30"), name="full").code == 50
