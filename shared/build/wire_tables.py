@@ -14,9 +14,11 @@ from typing import Any
 from pyroute2 import netlink
 from pyroute2.netlink import nfnetlink, nlmsg_atoms, rtnl
 from pyroute2.netlink.nfnetlink import nfctsocket, nftsocket
-from pyroute2.netlink.rtnl import ifaddrmsg, ifinfmsg, nsidmsg, rtmsg, tcmsg
+from pyroute2.netlink.rtnl import fibmsg, ifaddrmsg, ifinfmsg, nsidmsg, rtmsg, tcmsg
 from pyroute2.netlink.rtnl.tcmsg import act_mirred, cls_u32, sched_htb, sched_tbf
 from pyroute2.netlink.rtnl.tcmsg.common import tc_actions
+
+from shared.build.spoken import SPOKEN
 
 LINE_WIDTH = 118
 TREE = Path(__file__).resolve().parents[2]
@@ -57,56 +59,13 @@ NFT_MESSAGES: Messages = {
         nftsocket.nft_set_elem_list_msg, ("NFT_MSG_NEWSETELEM", "NFT_MSG_GETSETELEM", "NFT_MSG_DELSETELEM"),
     ),
 }  # fmt: skip
+# Rules that choose a routing table (fib_rules.h)
+RULE_MESSAGES: Messages = {"rule": (fibmsg.fibmsg, ("RTM_NEWRULE", "RTM_DELRULE", "RTM_GETRULE"))}
 # The IFLA_INFO_DATA of links that a plugin makes on top of another link: few calls need it.
 KINDS = ("macvlan", "ipvlan", "vlan", "vrf")
 CONNTRACK_MESSAGES: Messages = {
     "conntrack": (nfctsocket.nfct_msg, ("IPCTNL_MSG_CT_NEW", "IPCTNL_MSG_CT_GET", "IPCTNL_MSG_CT_DELETE")),
 }
-# The attributes that are spoken: a link alone has sixty, and a call that reads five links pays for decoding each.
-SPOKEN = frozenset(
-    """
-    IFLA_ADDRESS IFLA_IFNAME IFLA_MTU IFLA_LINK IFLA_MASTER IFLA_OPERSTATE IFLA_LINKINFO IFLA_NET_NS_FD IFLA_IFALIAS
-    IFLA_AF_SPEC AF_INET6 IFLA_INET6_CACHEINFO IFLA_EXT_MASK IFLA_LINK_NETNSID IFLA_IF_NETNSID IFLA_TXQLEN IFLA_GROUP
-    NETNSA_NSID NETNSA_FD
-    IFLA_INFO_KIND IFLA_INFO_DATA IFLA_INFO_SLAVE_KIND IFLA_INFO_SLAVE_DATA VETH_INFO_PEER
-    IFLA_BR_VLAN_FILTERING IFLA_BR_VLAN_DEFAULT_PVID IFLA_BR_MULTI_BOOLOPT IFLA_BR_FDB_MAX_LEARNED
-    IFLA_BR_NF_CALL_IPTABLES IFLA_BR_NF_CALL_IP6TABLES
-    IFLA_BRPORT_STATE IFLA_BRPORT_MODE IFLA_BRPORT_ISOLATED IFLA_BRIDGE_VLAN_INFO
-    IFA_ADDRESS IFA_LOCAL IFA_BROADCAST IFA_FLAGS
-    IFLA_MACVLAN_MODE IFLA_MACVLAN_BC_QUEUE_LEN IFLA_IPVLAN_MODE IFLA_IPVLAN_FLAGS IFLA_VLAN_ID IFLA_VLAN_FLAGS
-    IFLA_VRF_TABLE
-    RTA_DST RTA_OIF RTA_GATEWAY RTA_PREFSRC RTA_MULTIPATH RTA_PRIORITY RTA_METRICS RTA_TABLE RTAX_MTU RTAX_ADVMSS
-
-    TCA_KIND TCA_OPTIONS TCA_TBF_PARMS TCA_TBF_RATE64 TCA_TBF_BURST TCA_U32_CLASSID TCA_U32_SEL TCA_U32_ACT
-    TCA_ACT_PRIO_1 TCA_ACT_KIND TCA_ACT_OPTIONS TCA_MIRRED_PARMS
-    TCA_HTB_PARMS TCA_HTB_INIT TCA_HTB_DIRECT_QLEN TCA_HTB_RATE64 TCA_HTB_CEIL64
-
-    NFTA_TABLE_NAME
-    NFTA_CHAIN_TABLE NFTA_CHAIN_NAME NFTA_CHAIN_HOOK NFTA_CHAIN_TYPE NFTA_HOOK_HOOKNUM NFTA_HOOK_PRIORITY
-    NFTA_CHAIN_POLICY NFTA_CHAIN_USE
-    NFTA_RULE_TABLE NFTA_RULE_CHAIN NFTA_RULE_HANDLE NFTA_RULE_EXPRESSIONS NFTA_RULE_USERDATA
-    NFTA_SET_TABLE NFTA_SET_NAME NFTA_SET_FLAGS NFTA_SET_KEY_TYPE NFTA_SET_KEY_LEN NFTA_SET_DATA_TYPE NFTA_SET_DATA_LEN
-    NFTA_SET_ID NFTA_SET_USERDATA
-    NFTA_SET_ELEM_LIST_TABLE NFTA_SET_ELEM_LIST_SET NFTA_SET_ELEM_LIST_ELEMENTS
-    NFTA_SET_ELEM_KEY NFTA_SET_ELEM_DATA NFTA_SET_ELEM_USERDATA
-    NFTA_DATA_VALUE NFTA_DATA_VERDICT NFTA_VERDICT_CODE NFTA_VERDICT_CHAIN
-    NFTA_EXPR_NAME NFTA_EXPR_DATA
-    NFTA_BITWISE_SREG NFTA_BITWISE_DREG NFTA_BITWISE_LEN NFTA_BITWISE_MASK NFTA_BITWISE_XOR
-    NFTA_CMP_SREG NFTA_CMP_OP NFTA_CMP_DATA
-    NFTA_CT_DREG NFTA_CT_KEY NFTA_CT_SREG
-    NFTA_FIB_DREG NFTA_FIB_RESULT NFTA_FIB_FLAGS
-    NFTA_IMMEDIATE_DREG NFTA_IMMEDIATE_DATA
-    NFTA_LOOKUP_SET NFTA_LOOKUP_SREG NFTA_LOOKUP_DREG NFTA_LOOKUP_FLAGS
-    NFTA_META_DREG NFTA_META_KEY NFTA_META_SREG
-    NFTA_NAT_TYPE NFTA_NAT_FAMILY NFTA_NAT_REG_ADDR_MIN NFTA_NAT_REG_PROTO_MIN
-    NFTA_PAYLOAD_DREG NFTA_PAYLOAD_BASE NFTA_PAYLOAD_OFFSET NFTA_PAYLOAD_LEN
-    NFTA_RANGE_SREG NFTA_RANGE_OP NFTA_RANGE_FROM_DATA NFTA_RANGE_TO_DATA
-
-    CTA_TUPLE_ORIG CTA_ID CTA_ZONE CTA_FILTER CTA_TUPLE_IP CTA_TUPLE_PROTO CTA_FILTER_ORIG_FLAGS
-    CTA_IP_V4_SRC CTA_IP_V4_DST CTA_IP_V6_SRC CTA_IP_V6_DST
-    CTA_PROTO_NUM CTA_PROTO_SRC_PORT CTA_PROTO_DST_PORT
-    """.split()  # noqa: SIM905  (as a list of strings it would be a page)
-)
 # Expressions of rules whose NFTA_EXPR_DATA is spoken.
 RULE_EXPRESSIONS = (
     "bitwise", "cmp", "ct", "fib", "immediate", "lookup", "masq", "meta", "nat", "payload", "range",
@@ -131,6 +90,7 @@ NFT_CONSTANTS: Constants = (
     (nfctsocket, ("IPS_SRC_NAT", "IPS_DST_NAT")),
 )  # fmt: skip
 CONNTRACK_CONSTANTS: Constants = ((nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FILTER_FLAG_CTA_PROTO_DST_PORT")),)
+RULE_CONSTANTS: Constants = ((rtnl, RULE_MESSAGES["rule"][1]),)
 TC_CONSTANTS: Constants = ((rtnl, (*TC_MESSAGES["tc"][1], "TC_H_ROOT", "TC_H_INGRESS", "TC_H_CLSACT")),)
 _expression = nftsocket.nft_contains_expr.nft_expr
 # Numbers that pyroute2 keeps inside a class, by name or as a name's value.
@@ -175,6 +135,10 @@ ATTRIBUTES_BY_HAND = {
 ROUTE_BY_HAND = {
     # linux/if_bridge.h: the place of a bit
     "BR_BOOLOPT_NO_LL_LEARN": 0,
+}
+RULE_BY_HAND = {
+    # linux/fib_rules.h: the action that looks up a table
+    "FR_ACT_TO_TBL": 1,
 }
 NFT_BY_HAND = {
     # linux/netfilter/nfnetlink.h: in pyroute2 bare numbers in its code
@@ -399,6 +363,7 @@ def generate() -> dict[str, str]:
     return {
         "shared/net/wire.py": _text(ROUTE_MESSAGES, _route_constants()),
         "shared/net/kinds_wire.py": _text({}, {}, KINDS),
+        "shared/net/rule_wire.py": _text(RULE_MESSAGES, {**_found(RULE_CONSTANTS), **RULE_BY_HAND}),
         "shared/net/tc_wire.py": _text(TC_MESSAGES, _tc_constants()),
         "shared/nft/wire.py": _text(NFT_MESSAGES, _nft_constants()),
         "shared/nft/conntrack_wire.py": _text(CONNTRACK_MESSAGES, _conntrack_constants()),
