@@ -288,7 +288,7 @@ KNOWN = (
             "IPv6 addresses stay on a link that is set down",
             [f"{plugin}/CHECK link down"],
         )
-        for plugin in ("ipvlan", "vlan")
+        for plugin in ("macvlan", "ipvlan", "vlan")
     ),
     Known(
         "ipvlan ADD: result.ips.?.gateway: * -> absent",
@@ -296,15 +296,13 @@ KNOWN = (
         ["ipvlan/mode l3", "ipvlan/mode l3s"],
     ),
     Known("macvlan ADD: code: 999 -> 7", "the configuration lacks a master", ["macvlan/no default route"]),
-    Known(
-        "macvlan ADD: pod a link eth0 kind: macvlan -> absent",
-        "a failed ADD leaves nothing",
-        ["macvlan/invalid: ipam plugin missing"],
-    ),
-    Known(
-        "macvlan CHECK: pod a link eth0 address *:*: absent -> *",
-        "IPv6 addresses stay on a link that is set down",
-        ["macvlan/CHECK link down"],
+    *(
+        Known(
+            f"{plugin} ADD: pod a link eth0 kind: {plugin} -> absent",
+            "a failed ADD leaves nothing",
+            [f"{plugin}/invalid: ipam plugin missing"],
+        )
+        for plugin in ("macvlan", "ipvlan", "vlan")
     ),
     Known(
         "macvlan DEL: pod a link eth0 kind: macvlan -> absent",
