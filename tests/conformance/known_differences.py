@@ -291,6 +291,12 @@ KNOWN = (
         for plugin in ("macvlan", "ipvlan", "vlan")
     ),
     Known(
+        "vlan ADD: pod ? link eth? ipv4 arp_notify: 0 -> 1",
+        "addresses are announced, so that neighbours replace the MAC that they remember",
+        ["vlan/version 1.0.0"],
+        everywhere=True,
+    ),
+    Known(
         "ipvlan ADD: result.ips.?.gateway: * -> absent",
         "the host routes in modes l3 and l3s, so that there is no gateway",
         ["ipvlan/mode l3", "ipvlan/mode l3s"],
