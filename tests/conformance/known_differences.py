@@ -292,7 +292,7 @@ KNOWN = (
     ),
     Known(
         "vlan ADD: pod ? link eth? ipv4 arp_notify: 0 -> 1",
-        "addresses are announced, so that neighbours replace the MAC that they remember",
+        "the kernel announces the pod's addresses when its MAC is set",
         ["vlan/version 1.0.0"],
         everywhere=True,
     ),
