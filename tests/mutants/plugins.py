@@ -374,10 +374,6 @@ TABLE: tuple[Mutant, ...] = (
         "DEL removes the host's access", "tests/system/test_macvlan.py -k host_reaches",
     ),
     Mutant(
-        "plugins/macvlan.py", "    announce_pod()\n", "",
-        "neighbours learn that an address went to another pod", "tests/system/test_macvlan.py -k another_pod",
-    ),
-    Mutant(
         "shared/net/host_access.py", '        if not _has_routes(host, link["index"]):\n', "        if True:\n",
         "the host's link stays for the other pods", "tests/system/test_macvlan.py -k host_reaches",
     ),

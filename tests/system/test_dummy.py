@@ -62,7 +62,7 @@ def test_delete(node: Node) -> None:
         node.add("a")
         node.refused("a", 999, "link eth0 already exists in /run/netns/a")
         for _ in range(2):
-            node.delete("a", how)
+            node.delete("a", **how)
         assert node.names("a") == ["lo"] and node.leases() == set()
     node.add("a")
     node.add("b")

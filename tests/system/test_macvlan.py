@@ -122,6 +122,7 @@ def test_the_link_of_the_default_route(node: Node) -> None:
     index = {name: node.host.ip("link", "show", name)[0]["ifindex"] for name in ("up0", "up1")}
     for pod, route, master in (
         ("a", "-6 route add default via fd00:1::fe dev up0 metric 512", "up0"),
+        ("d", "route add default via 10.9.0.2 dev up1 metric 600", "up0"),
         ("b", "route add default metric 100 nexthop via 10.9.0.2 dev up1 nexthop via 10.1.0.254 dev up0", "up1"),
         ("c", "route add default via 10.1.0.254 dev up0 metric 50", "up0"),
     ):
@@ -258,7 +259,7 @@ def test_delete(node: Node, how: dict[str, Any]) -> None:
     node.delete("none", netns="")
     node.add("a")
     for _ in range(2):
-        node.delete("a", how)
+        node.delete("a", **how)
     assert node.names("a") == ["lo"] and node.is_clean()
 
 
