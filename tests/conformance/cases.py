@@ -1242,7 +1242,7 @@ def _sublink_cases(plugin: str, keys: Config, mistakes: Config) -> dict[str, lis
         "DEL twice": [add(one), delete(one), delete(one)],
         "DEL netns gone": [add(one), delete(one, before="drop a")],
         "CHECK link down": [add(one), check(one, fails=True, before="pod a ip link set eth0 down")],
-        "ADD IPAM missing": refused(on_up0(ipam={"type": "absent"})),
+        "invalid: ipam plugin missing": refused(on_up0(ipam={"type": "absent"})),
         **{f"invalid: {name}": refused(on_up0(**more)) for name, more in mistakes.items()},
     }
     return {name: played(steps) for name, steps in cases.items()}

@@ -270,9 +270,10 @@ KNOWN = (
         "DEL finds the host's end of the pair by its name, without the netns",
         ["ptp/ipMasq, netns empty"],
     ),
-    # macvlan
+    # macvlan, ipvlan, vlan
     *(
-        Known(f"macvlan ADD: {where}", reason, ["macvlan/version 1.0.0"], everywhere=True)
+        Known(f"{plugin} ADD: {where}", reason, [f"{plugin}/version 1.0.0"], everywhere=True)
+        for plugin in ("macvlan", "ipvlan", "vlan")
         for where, reason in (
             ("directory /run/cni/links: absent -> there", "DEL and GC find the pods' links without their namespaces"),
             ("file /run/cni/links/*: absent -> *", "a note of the pod's namespace, for the same"),
@@ -285,16 +286,33 @@ KNOWN = (
             ("pod ? link eth? address *:*: scope global -> scope global nodad", "IPv6 addresses are usable at once"),
         )
     ),
-    Known("macvlan ADD: code: 999 -> 7", "the configuration lacks a master", ["macvlan/no default route"]),
-    Known(
-        "macvlan ADD: pod a link eth0 kind: macvlan -> absent",
-        "a failed ADD leaves nothing",
-        ["macvlan/invalid: ipam plugin missing"],
+    *(
+        Known(
+            f"{plugin} CHECK: pod a link eth0 address *:*: absent -> *",
+            "IPv6 addresses stay on a link that is set down",
+            [f"{plugin}/CHECK link down"],
+        )
+        for plugin in ("macvlan", "ipvlan", "vlan")
     ),
     Known(
-        "macvlan CHECK: pod a link eth0 address *:*: absent -> *",
-        "IPv6 addresses stay on a link that is set down",
-        ["macvlan/CHECK link down"],
+        "vlan ADD: pod ? link eth? ipv4 arp_notify: 0 -> 1",
+        "the kernel announces the pod's addresses when its MAC is set",
+        ["vlan/version 1.0.0"],
+        everywhere=True,
+    ),
+    Known(
+        "ipvlan ADD: result.ips.?.gateway: * -> absent",
+        "the host routes in modes l3 and l3s, so that there is no gateway",
+        ["ipvlan/mode l3", "ipvlan/mode l3s"],
+    ),
+    Known("macvlan ADD: code: 999 -> 7", "the configuration lacks a master", ["macvlan/no default route"]),
+    *(
+        Known(
+            f"{plugin} ADD: pod a link eth0 kind: {plugin} -> absent",
+            "a failed ADD leaves nothing",
+            [f"{plugin}/invalid: ipam plugin missing"],
+        )
+        for plugin in ("macvlan", "ipvlan", "vlan")
     ),
     Known(
         "macvlan DEL: pod a link eth0 kind: macvlan -> absent",

@@ -219,8 +219,9 @@ def test_a_collection_and_a_status(node: Node) -> None:
 @pytest.mark.parametrize("first", ["ours", "reference"])
 def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
     """Each suite deletes the other's link."""
-    other = {"bin_dir": reference_bin, "cniVersion": "1.0.0"}
-    one, two = ({}, other) if first == "ours" else (other, {})
+    same: dict[str, Any] = {"cniVersion": "1.0.0"}
+    other = {**same, "bin_dir": reference_bin}
+    one, two = (same, other) if first == "ours" else (other, same)
     node.add("a", **one)
     node.delete("a", prevResult=node.results["a"], **two)
     assert node.names("a") == ["lo"] and node.leases() == set()
