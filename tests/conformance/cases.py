@@ -1276,6 +1276,7 @@ def ipvlan_cases() -> dict[str, list[Step]]:
         | {"chained": [add(chained, before=UPLINK), delete(chained)]}
     )
 
+
 def dhcp_cases() -> dict[str, list[Step]]:
     """Return the calls of dhcp without its daemon. The system tests cover those with it."""
     alone = net("dhcp", ipam={"type": "dhcp"})

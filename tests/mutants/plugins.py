@@ -398,6 +398,8 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "plugins/dummy.py", "    if not pod.ipam:\n", "    if False:\n",
         "ipam is required", "tests/system/test_dummy.py -k without_ipam",
+    ),
+    Mutant(
         "shared/net/taps.py", "if number is not None:", "if number:", "owner and group 0 are root's, not everybody's",
         "tests/system/test_tap.py -k rights",
     ),
