@@ -45,6 +45,7 @@ BELOW_ONE = {
     "shared.cli.explain.nft_words": {"shared.nft"},
     "shared.cli.explain.nft_expressions": {"shared.nft"},
     "shared.cli.config.reading": {"ipam"},  # has host-local read a configuration, and tells its ranges
+    "shared.agent.warm_up": {"shared.hostports"},  # makes the rules that are the same in each call
     "shared.cli.demo.agent": {"shared.agent"},  # writes the agent's settings
     # find the remains of attachments: leases, rules, notes
     "shared.cli.leases.traces": {"ipam", "shared.nft", *MECHANISMS},
