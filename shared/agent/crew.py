@@ -43,10 +43,13 @@ class Crew:
         others = sum(state == BUSY for state in self.strangers.values()) if BUSY in states else 0
         return others + sum(state in states for state in self.workers.values())
 
+    def is_serving(self) -> bool:
+        """Return True if a call is in progress."""
+        return BUSY in self.workers.values()
+
     def _lacking(self) -> int:
         """Return the number of workers to fork: beside a call, one more than half of the wanted idle ones must do."""
-        is_serving = BUSY in self.workers.values()
-        wanted = min(self.wanted, self.wanted // 2 + 1) if is_serving else self.wanted
+        wanted = min(self.wanted, self.wanted // 2 + 1) if self.is_serving() else self.wanted
         return wanted - self.count(WARMING, IDLE)
 
     def deadline(self) -> float | None:

@@ -202,9 +202,11 @@ class Server:
             self.control.is_accepting = not self.has_to_upgrade
             if self.has_to_upgrade and not self.control.clients:
                 self._hand_over()
-            if self.crew.is_due():
+            is_due = self.crew.is_due()
+            if is_due:
                 self.crew.fill()
-                self.duties.tell()  # its work waits for the same moment
+            if is_due or not self.crew.is_serving():  # a call beside the duties' work would be slower
+                self.duties.tell()
             self.duties.start_if_due()
 
     def _milliseconds(self) -> float | None:

@@ -25,8 +25,8 @@ IDLE_WORKERS = 4  # the default
 class Agent:
     """The agent of a host's bin directory. A context manager: it runs, and its workers are warm."""
 
-    def __init__(self, host: PretendHost, bin_dir: str | Path = "") -> None:
-        self.host = host
+    def __init__(self, host: PretendHost, bin_dir: str | Path = "", *, idle: int = IDLE_WORKERS) -> None:
+        self.host, self.idle = host, idle
         self.program = f"{bin_dir or host.bin_dir}/{PROGRAM}"
         self.start()
         try:
@@ -48,7 +48,7 @@ class Agent:
 
     def wait_until_ready(self) -> None:
         """Wait until the workers are warm. Fail with the agent's log if it ends before."""
-        self._wait(lambda: self.status()["workers"]["idle"] >= IDLE_WORKERS)
+        self._wait(lambda: self.status()["workers"]["idle"] >= self.idle)
 
     def wait_for_answer(self) -> None:
         """Wait until the agent answers, with or without warm workers."""

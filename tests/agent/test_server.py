@@ -431,6 +431,18 @@ def test_the_duties_process_is_told_of_calls(dutiful: PretendHost) -> None:
     assert dutiful.run("sh", "-c", f"kill -0 {pid}", check=False).returncode == 1, "it has ended with the agent"
 
 
+def test_the_duties_process_is_told_of_the_last_call(dutiful: PretendHost) -> None:
+    """A single worker is replaced while it serves, so that nothing is forked after its call."""
+    (dutiful.root / SETTINGS).write_text('{"workers": 1}')
+    agent = Agent(dutiful, "/run/bin", idle=1)
+    try:
+        until(lambda: noted(dutiful, "started") == ["agent run"])
+        assert dutiful.cni("loopback", "VERSION", VERSION).status == 0
+        until(lambda: len(noted(dutiful, "calls")) == agent.taken() == 1)
+    finally:
+        agent.kill()
+
+
 def test_a_failing_duties_process_is_started_again(dutiful: PretendHost) -> None:
     (dutiful.root / "run/duties/fails").touch()
     with Agent(dutiful, "/run/bin") as agent:

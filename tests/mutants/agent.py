@@ -50,7 +50,7 @@ TABLE: tuple[Mutant, ...] = (
         "workers that fail are forked with pauses", "tests/agent/test_server.py -k with_pauses",
     ),
     Mutant(
-        "shared/agent/crew.py", "        is_serving = BUSY in self.workers.values()\n", "        is_serving = False\n",
+        "shared/agent/crew.py", "        return BUSY in self.workers.values()", "        return False",
         "no worker is forked beside a call", "tests/agent/test_server.py -k beside_a_call",
     ),
     Mutant(
