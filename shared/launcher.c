@@ -10,6 +10,7 @@
  *
  * The worker begins when it has received GO. So the sending of GO alone decides who does the call: if it succeeds, the
  * launcher never executes the interpreter; if it fails, or the launcher never gets there, the worker has not begun.
+ *
  * Descriptors travel with GO and not earlier: a runtime reads a plugin's output until nobody holds the other end. An agent
  * that is stopped would hold it, unread in its queue, long after the launcher has executed the interpreter instead. */
 #define _GNU_SOURCE /* environ, O_PATH, struct ucred */
@@ -221,7 +222,8 @@ static _Noreturn void execute_interpreter(int count, char **words)
 	/* Without the file the interpreter would end with a text that is no answer. */
 	if (!access(launcher, R_OK)) {
 		char flags[] = "-IS", *arguments[MAX_PARTS] = { python, flags, launcher, plugin };
-		memcpy(arguments + 4, words, (size_t)(count < MAX_PARTS - 4 ? count : 0) * sizeof *words);
+		for (int i = 0; i < count && i < MAX_PARTS - 5; i++)
+			arguments[4 + i] = words[i];
 		execve(python, arguments, environ);
 		missing = python;
 	}
@@ -237,8 +239,8 @@ int main(int count, char **words)
 		print(STDERR_FILENO, "pycni: this launcher names no plugin; install.sh makes the executables of it\n");
 		return 1;
 	}
-	if (!getenv("CNI_COMMAND") && count > 1)
-		execute_interpreter(count - 1, words + 1); /* `dhcp daemon`, which is no call */
+	if (count > 1)
+		execute_interpreter(count - 1, words + 1); /* `dhcp daemon`: a call has no arguments */
 	if (connect_to_worker() && send_request() && receive_byte(ANSWER_MILLISECONDS) == TAKEN && hand_over()) {
 		char advice[] = "The call may be half done: a DEL removes its traces. See the log of pycni-agent.";
 		int status = receive_byte(FOREVER);

@@ -9,7 +9,7 @@
 
 enum { MASK_BYTES = 8 }; /* of the kernel's signal mask; libc's type is longer */
 
-int main(void);
+int main(int count, char **words);
 char **environ;
 static int last_error;
 #undef errno
@@ -124,7 +124,7 @@ static _Noreturn void exit_bare(int status)
 __attribute__((used)) static _Noreturn void start_bare(char **stack)
 {
 	environ = stack + (intptr_t)*stack + 2;
-	_exit(main());
+	_exit(main((int)(intptr_t)*stack, stack + 1));
 }
 
 /* -- strings; volatile, since compilers replace such loops by calls of memcpy, memset and strlen: of this very function */
