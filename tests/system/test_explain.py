@@ -434,7 +434,8 @@ def test_story_for_a_person(node: PretendHost) -> None:
     lines = [bridge_mac.sub("MAC", line[12:]) for line in done.stdout.splitlines() if re.match(r" {0,3}\d+  \w", line)]
     assert lines == [bridge_mac.sub("MAC", text) for text in texts(told)]
     assert re.search(
-        r"create veth veth\w+ on the host, net7 in the pod \(MAC [\w:]+\), MAC [\w:]+, MTU 1400", done.stdout
+        r"create veth veth\w+ on the host, net7 in the pod \(MAC [\w:]+\), MAC [\w:]+, MTU 1400, transmit queues 1",
+        done.stdout,
     )
     for line in (
         "host  net.ipv4.ip_forward = 1 (was 0)",

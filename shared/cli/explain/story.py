@@ -85,8 +85,9 @@ def _new_link(rest: Rest, step: Step) -> list[str]:
         place = PLACES.get(rest.names.get("IFLA_NET_NS_FD", step["where"]), "elsewhere")
         peer.take("IFLA_NET_NS_FD")
         other_end = f"{peer.take('IFLA_IFNAME', 'its other end')} {place}"
-        if peer.left.get("IFLA_MTU") == rest.left.get("IFLA_MTU"):
-            peer.take("IFLA_MTU")
+        for same in ("IFLA_MTU", "IFLA_NUM_TX_QUEUES"):
+            if peer.left.get(same) == rest.left.get(same):
+                peer.take(same)
         about = ", ".join([*_link_attributes(peer), *peer.words()])
         told.append(f"{other_end} ({about})" if about else other_end)
     if "IFLA_MASTER" in rest.left:
@@ -116,12 +117,13 @@ def _port(info: Rest) -> list[str]:
     return [*told, *port.words()]
 
 
+LINK_WORDS = {
+    "IFLA_ADDRESS": "MAC", "IFLA_MTU": "MTU", "IFLA_TXQLEN": "queue length", "IFLA_NUM_TX_QUEUES": "transmit queues",
+}  # fmt: skip
+
+
 def _link_attributes(rest: Rest) -> list[str]:
-    told = [
-        f"{word} {rest.take(name)}"
-        for name, word in (("IFLA_ADDRESS", "MAC"), ("IFLA_MTU", "MTU"), ("IFLA_TXQLEN", "queue length"))
-        if name in rest.left
-    ]
+    told = [f"{word} {rest.take(name)}" for name, word in LINK_WORDS.items() if name in rest.left]
     if "IFLA_IFALIAS" in rest.left:
         told.append(f"alias {json.dumps(rest.take('IFLA_IFALIAS'))}")
     for bit, yes, no in ((IFF_UP, "up", "down"), (IFF_PROMISC, "promiscuous", "not promiscuous")):
