@@ -449,8 +449,6 @@ KNOWN = (
         "bridge ADD: host link * vlans: 1 Egress Untagged, 7 PVID Egress Untagged -> 7 PVID Egress Untagged",
         "a port that is put into a VLAN hears VLAN 1 no more; the reference at hand has no preserveDefaultVlan",
         [
-            "bridge/vlan",
-            "bridge/vlan without ipam",
             "bridge/vlan, isGateway",
             "bridge/vlan on a bridge without",
             "hand-over/vlan:*",
