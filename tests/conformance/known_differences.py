@@ -69,6 +69,7 @@ KNOWN = (
         "an invalid configuration has a code of its own",
         [
             "*/invalid: *",
+            "*/ipam plugin missing",
             "host-local/IPv4 mapped subnet",
             "host-local/IP in CNI_ARGS outside",
             "host-local/IP in CNI_ARGS is *",
