@@ -1245,15 +1245,13 @@ def _sublink_cases(plugin: str, keys: Config, mistakes: Config) -> dict[str, lis
 
 
 def vlan_cases() -> dict[str, list[Step]]:
-    """vlan: a life, mistakes, a VLAN in use."""
+    """vlan: a life and mistakes."""
     mistakes = {
         "vlanId 4095": {"vlanId": 4095},
         "mtu above the master's": {"mtu": 1501},
         "no such master": {"master": "none"},
     }
-    cases = _sublink_cases("vlan", {"vlanId": 100}, mistakes)
-    one = net("vlan", master="up0", vlanId=100, ipam=pool(V4))
-    return cases | {"VLAN in use": [add(one, before=UPLINK), add(one, pod="b", fails=True)]}
+    return _sublink_cases("vlan", {"vlanId": 100}, mistakes)
 
 
 def ipvlan_cases() -> dict[str, list[Step]]:
