@@ -69,6 +69,7 @@ KNOWN = (
         "an invalid configuration has a code of its own",
         [
             "*/invalid: *",
+            "*/ipam plugin missing",
             "host-local/IPv4 mapped subnet",
             "host-local/IP in CNI_ARGS outside",
             "host-local/IP in CNI_ARGS is *",
@@ -449,8 +450,6 @@ KNOWN = (
         "bridge ADD: host link * vlans: 1 Egress Untagged, 7 PVID Egress Untagged -> 7 PVID Egress Untagged",
         "a port that is put into a VLAN hears VLAN 1 no more; the reference at hand has no preserveDefaultVlan",
         [
-            "bridge/vlan",
-            "bridge/vlan without ipam",
             "bridge/vlan, isGateway",
             "bridge/vlan on a bridge without",
             "hand-over/vlan:*",
