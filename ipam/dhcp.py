@@ -45,7 +45,8 @@ def _option(value: Any) -> int:
     return value
 
 
-option = config.Kind(_option, {"anyOf": [{"type": "string"}, {"type": "integer"}]}, empty_is_unset=True)
+FORMS = [{"type": "string", "pattern": "^[0-9a-z-]+$"}, {"type": "integer", "minimum": 1, "maximum": 254}]
+option = config.Kind(_option, {"anyOf": FORMS}, empty_is_unset=True)
 
 
 class ProvideConfig(config.Config):

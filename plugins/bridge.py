@@ -12,7 +12,7 @@ from shared.cni.names import is_link_name
 from shared.cni.plugin import supported
 from shared.net import links, netns, sysctl, veth
 from shared.net.netlink import Netlink
-from shared.pod import attachment
+from shared.pod import attachment, removal
 from shared.pod.attachment import interface
 
 TYPE_CHECKING = False
@@ -233,14 +233,14 @@ def repair(call: Call) -> list[str]:
 def delete(call: Call) -> None:
     """Remove the pod's packet filters and the veth pair, then release the addresses."""
     bridge = folded(call.config, "bridge") or Config.fields["bridge"].default
-    attachment.delete(
+    removal.delete(
         call, veth.remove, lambda host, owner, pod_netns: veth.remove_foreign(host, call, owner, pod_netns, bridge)
     )
 
 
 def gc(call: Call) -> None:
     """Remove the remains of this network's attachments that are not valid any more."""
-    attachment.collect(call, veth.is_left_behind)
+    removal.collect(call, veth.is_left_behind)
 
 
 def status(call: Call) -> None:

@@ -12,7 +12,7 @@ from shared.cni.result import Interface
 from shared.net import links, moved, netns, sysctl, wait
 from shared.net.devices import Wanted, bus_address, kernel_path
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside
+from shared.pod import attachment, inside, removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def check(call: Call) -> None:
 def delete(call: Call) -> None:
     """Move the device home, wherever it is, with its name and settings, and release the addresses."""
     device, hwaddr = (folded(call.config, key) for key in ("device", "hwaddr"))
-    attachment.delete(
+    removal.delete(
         call,
         lambda _host, owner, pod_netns: moved.give_back(owner, pod_netns),
         lambda _host, owner, pod_netns: moved.give_back_foreign(call, owner, pod_netns, device, hwaddr),
@@ -120,7 +120,7 @@ def delete(call: Call) -> None:
 
 def gc(call: Call) -> None:
     """Move home the devices of this network's attachments that are not valid any more, and release their addresses."""
-    attachment.collect(call, None, lambda valid: moved.collect(call.network, valid))
+    removal.collect(call, None, lambda valid: moved.collect(call.network, valid))
 
 
 def status(call: Call) -> None:

@@ -8,7 +8,7 @@ from shared.cni.errors import InternalError, InvalidNetns
 from shared.net import forwarding, netns, sysctl, veth, wait
 from shared.net.netlink import Netlink
 from shared.net.wire import IFF_UP
-from shared.pod import attachment, gateway, inside
+from shared.pod import attachment, gateway, inside, removal
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
@@ -136,12 +136,12 @@ def _find_parts(pod: Attachment, host: Netlink, pod_netns: Netns, link: Message 
 
 def delete(call: Call) -> None:
     """Remove the pod's masquerading and the veth pair, then release the addresses."""
-    attachment.delete(call, veth.remove, lambda host, owner, netns: veth.remove_foreign(host, call, owner, netns))
+    removal.delete(call, veth.remove, lambda host, owner, netns: veth.remove_foreign(host, call, owner, netns))
 
 
 def gc(call: Call) -> None:
     """Remove what this network's attachments that are not valid any more have left."""
-    attachment.collect(call, veth.is_left_behind)
+    removal.collect(call, veth.is_left_behind)
 
 
 def status(call: Call) -> None:

@@ -9,7 +9,7 @@ from shared.cni.errors import InternalError
 from shared.net import links, netns, sysctl, taps
 from shared.net.netlink import Netlink
 from shared.net.wire import RTM_NEWLINK
-from shared.pod import attachment, inside
+from shared.pod import attachment, inside, removal
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
@@ -120,12 +120,12 @@ def _find_parts(pod: Attachment, _host: Netlink, pod_netns: Netns, link: Message
 
 def delete(call: Call) -> None:
     """Remove the tap, if the pod's namespace still exists, and release the addresses."""
-    attachment.delete(call, lambda _host, owner, pod_netns: taps.remove(pod_netns, owner, call))
+    removal.delete(call, lambda _host, owner, pod_netns: taps.remove(pod_netns, owner, call))
 
 
 def gc(call: Call) -> None:
     """Release what this network's attachments that are not valid any more have left. Their taps went with the pods."""
-    attachment.collect(call, None)
+    removal.collect(call, None)
 
 
 def status(call: Call) -> None:

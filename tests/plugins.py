@@ -71,7 +71,7 @@ SAMPLES: dict[str, Sample] = {
     ),
     "ptp": Sample({"type": "ptp", "mtu": 1400, "ipam": IPAM | {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
     "vlan": Sample({"type": "vlan", "master": "up0", "vlanId": 100, "ipam": IPAM}, links=UP0, needs="kernel_8021q"),
-    "sbr": Sample({"type": "sbr", "gateways": ["10.7.0.254", "fd00:7::254"], "addSourceHints": True}, (BRIDGE,)),
+    "sbr": Sample({"type": "sbr", "gateways": ["10.7.0.1", "fd00:7::1"], "addSourceHints": True}, (BRIDGE,)),
     "static": Sample({
         "type": "static",
         "ipam": {

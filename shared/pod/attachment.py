@@ -1,4 +1,4 @@
-"""Serve the verbs of a plugin that gives a pod an interface: keys, IPAM, masquerading, and the frames of the verbs.
+"""Serve the verbs of a plugin that gives a pod an interface: keys, IPAM, masquerading.
 
 A main plugin declares its keys as a subclass of `Keys`, `MasqueradeKeys` and `MacKeys`, and reads a
 call as an `Attachment`:
@@ -13,7 +13,7 @@ call as an `Attachment`:
         …                                                      configure the pod, see shared/pod/inside.py
         pod.masquerade(undo, result)
 
-`Attachment.check`, `repair` and `status` serve CHECK, a repair and STATUS, `delete` and `collect` serve DEL and GC.
+`Attachment.check`, `repair` and `status` serve CHECK, a repair and STATUS. shared/pod/removal.py serves DEL and GC.
 """
 
 from __future__ import annotations
@@ -23,16 +23,7 @@ from shared.cni import config, delegate
 from shared.cni.config import boolean, choice, field, integer, invalid, mac, obj, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable
 from shared.cni.ip import Address, Prefix
-from shared.cni.plugin import (
-    available,
-    compare,
-    failure,
-    previous_result,
-    restore,
-    run_all,
-    supported,
-    valid_attachments,
-)
+from shared.cni.plugin import available, compare, failure, previous_result, restore, supported
 from shared.cni.result import Interface, Result, Route, dns_from_json
 from shared.net import filter_tables, links, netns
 from shared.net.netlink import Netlink
@@ -53,10 +44,6 @@ if TYPE_CHECKING:
 
     # CHECK: host, namespace of the pod, the pod's link (None: missing) and the previous result
     FindParts = Callable[[Netlink, Netns, "Message | None", Result], list[Part]]
-    # DEL: host, owner of the link, namespace of the pod (None: gone); returns True if it deleted a link
-    Unlink = Callable[[Netlink, Owner, "Netns | None"], bool]
-    # GC: a link of the host, the network, names of the links of valid attachments
-    IsLeftBehind = Callable[[Message, str, AbstractSet[str]], bool]
 
 DEFAULT_ROUTES = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 LEAST_MTU = 68  # bytes; ETH_MIN_MTU in linux/if_ether.h
@@ -299,110 +286,3 @@ def wanted_mac(call: Call, keys: MacKeys) -> tuple[str, str]:
 def interface(link: Message, sandbox: str = "") -> Interface:
     """Return a link as a result lists it; `sandbox` is the path of its network namespace, empty for the host's."""
     return Interface(link["IFLA_IFNAME"], link.get("IFLA_ADDRESS", ""), sandbox, link["IFLA_MTU"])
-
-
-def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> None:
-    """Serve DEL: remove the pod's packet filters and its link, then release the addresses.
-
-    `unlink(host, owner, pod_netns)` deletes the link that this suite made for `owner`, and returns True if there was
-    one. If there was none, it is called for the names that the attachment had before its network was renamed, and then
-    `unlink_foreign` deletes a link that another suite made.
-
-    Neither the pod nor the keys that made the filters need to exist any more. As long as a filter or the link is left,
-    the address is not released: its next pod would get them. A DHCP client's lease is released before the link goes.
-    """
-    ipam = delegate.ipam_type(call)
-    pod_netns = netns.open_if_there(call.netns)
-    steps.begin("del")
-    host = Netlink()
-    own = Owner(call.network, call.container_id, call.ifname)
-    former: list[Owner] = []
-
-    def disconnect() -> None:
-        if unlink(host, own, pod_netns):
-            return
-        former.extend(_former_owners(own, pod_netns))
-        for owner in former:
-            run_all(
-                lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
-                lambda owner=owner: unlink(host, owner, pod_netns),  # type: ignore[misc]
-            )
-        if unlink_foreign:
-            unlink_foreign(host, own, pod_netns)
-
-    try:
-        run_all(lambda: _remove_filters(host, own), *_leases_by_link(call), disconnect)
-    except CniError as error:
-        left = "the address stays leased: its rules or its link may be there still; repeat DEL" if ipam else ""
-        error.details = "; ".join(filter(None, [error.details, left]))
-        raise
-    if ipam:
-        calls = [call] * (not delegate.needs_link(call)) + [call.of_network(owner.network) for owner in former]
-        run_all(*(lambda one=one: delegate.forward(one) for one in calls))
-
-
-def _leases_by_link(call: Call) -> list[Callable[[], None]]:
-    """Return the step that releases leases, if that needs the pod's link: before the link is deleted."""
-    return [lambda: delegate.forward(call)] if delegate.needs_link(call) else []
-
-
-def _remove_filters(host: Netlink, owner: Owner) -> None:
-    """Remove an attachment's packet filters. Load nothing of them if the host has no tables."""
-    tables = filter_tables.present()
-    if filter_tables.OF_BRIDGES & tables:
-        links.set_down_if_exists(host, owner.host_link)  # without the rules that check it, the pod could send any frame
-    if tables:
-        from shared.pod import filters
-
-        filters.remove(owner, tables)
-
-
-def _former_owners(own: Owner, pod_netns: Netns | None) -> list[Owner]:
-    """Return the attachment under the names that it had before its network was renamed, as far as that can be seen."""
-    if pod_netns is not None:
-        from shared.net import renamed
-
-        return renamed.former_owners(own, pod_netns)
-    tables = filter_tables.present()
-    if not tables:
-        return []
-    from shared.pod import filters
-
-    return filters.of_other_networks(own, tables)
-
-
-def collect(
-    call: Call, is_left_behind: IsLeftBehind | None, *more: Callable[[AbstractSet[tuple[str, str]]], object]
-) -> None:
-    """Serve GC: remove links, packet filters and leases of this network's attachments that are not valid any more.
-
-    `is_left_behind(link, network, names)` returns True for a link of the host to delete; `names` are the host links of
-    the valid attachments. It is None for a plugin without links there. Each of `more` gets the valid attachments,
-    (container id, ifname).
-    """
-    valid = valid_attachments(call)
-    steps.begin("del")
-    run_all(
-        *_leases_by_link(call),
-        *([lambda: _collect_links(call.network, valid, is_left_behind)] if is_left_behind else []),
-        *(lambda one=one: one(valid) for one in more),
-        lambda: _collect_filters(call.network, valid),
-        lambda: _collect_leases(call),
-    )
-
-
-def _collect_links(network: str, valid: AbstractSet[tuple[str, str]], is_left_behind: IsLeftBehind) -> None:
-    names = {Owner(network, container_id, ifname).host_link for container_id, ifname in valid}
-    links.delete_all(Netlink(), lambda link: is_left_behind(link, network, names))
-
-
-def _collect_leases(call: Call) -> None:
-    if delegate.ipam_type(call) and not delegate.needs_link(call):
-        delegate.forward(call)
-
-
-def _collect_filters(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    if tables := filter_tables.present():
-        from shared.pod import filters
-
-        filters.collect(network, valid, tables)

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shared.cni.ip import Address
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
@@ -27,7 +28,7 @@ def configure(
     If `dad`, wait for IPv6 duplicate address detection; otherwise the addresses skip it. A link that is not to be up
     gets no address. Wait for the carrier if the link `has_carrier`. Routers' `advertisements` are refused (False),
     accepted, or left to the namespace's defaults (None). `before_routes(inside, link)` runs in the pod's namespace when
-    the link is up and has its addresses. A route without a gateway has that of the first address of its family.
+    the link is up and has its addresses.
 
     Return the link when it has carrier and answers on its addresses, and the function that announces these.
     """
@@ -52,15 +53,25 @@ def configure(
             wait.addresses_settled(inside, index)
         if before_routes:
             before_routes(inside, link)
-        gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
-        requests += [routes.add_request(index, route, gateways.get(route.dst.version)) for route in result.routes]
+        requests += _route_requests(index, result)
         _change(inside, link, requests, has_ipv6=has_ipv6)
-        # The kernel may report the carrier up to a second late if both ends of a veth pair have the same index. Until
-        # then the link has no IPv6 multicast route, and answers no neighbour solicitation.
-        if has_carrier:
-            wait.carrier(inside, ifname)
-        wait.addresses_local(inside, index, own)
+        _wait_for_answers(inside, link, own, has_carrier=has_carrier)
     return link, announce_pod
+
+
+def _route_requests(index: int, result: Result) -> list[Request]:
+    """Return requests for the routes. A route without a gateway has that of the first address of its family."""
+    gateways = {ip.address.version: ip.gateway for ip in reversed(result.ips) if ip.gateway}
+    return [routes.add_request(index, route, gateways.get(route.dst.version)) for route in result.routes]
+
+
+def _wait_for_answers(inside: Netlink, link: Message, own: list[Address], *, has_carrier: bool) -> None:
+    """Wait until the link answers on its own addresses."""
+    # The kernel may report the carrier up to a second late if both ends of a veth pair have the same index. Until
+    # then the link has no IPv6 multicast route, and answers no neighbour solicitation.
+    if has_carrier:
+        wait.carrier(inside, link["IFLA_IFNAME"])
+    wait.addresses_local(inside, link["index"], own)
 
 
 def _change(inside: Netlink, link: Message, requests: list[Request], *, has_ipv6: bool) -> None:

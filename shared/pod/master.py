@@ -15,7 +15,7 @@ from shared.cni.plugin import failure, previous_result
 from shared.net import links, masters, sublinks, sysctl, uppers
 from shared.net.netlink import Netlink, NetlinkError
 from shared.net.wire import IFF_LOWER_UP
-from shared.pod import attachment
+from shared.pod import removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def delete(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
 
     `unlink` removes the link that this suite made, and everything else that the plugin made for it.
     """
-    attachment.delete(
+    removal.delete(
         call, lambda _host, owner, pod_netns: unlink(owner, pod_netns, kind),
         lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, kind),
     )  # fmt: skip
@@ -140,7 +140,7 @@ def delete(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
 
 def collect(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
     """Serve GC: remove the remains of attachments of this network that are not valid any more."""
-    attachment.collect(call, None, lambda valid: sublinks.collect(call.network, kind, valid, unlink))
+    removal.collect(call, None, lambda valid: sublinks.collect(call.network, kind, valid, unlink))
 
 
 def status(pod: Attachment, kind: str) -> None:

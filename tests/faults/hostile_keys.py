@@ -33,6 +33,7 @@ NEIGHBOURS: dict[str, dict[str, Any]] = {
     "ipRanges": {"subnet": "10.9.0.0/24"},
     "portMappings": PORT,
     "addresses": {"address": "10.8.0.5/24"},
+    "provide": {"option": 12},
 }
 AT_LAYER_2 = {name: {key: value for key, value in config.items() if key != "ipam"} for name, config in CONFIGS.items()}
 BEHIND: dict[str, Any] = HEADER | {

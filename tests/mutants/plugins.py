@@ -58,18 +58,18 @@ TABLE: tuple[Mutant, ...] = (
         "STATUS says that sysctls are hidden", "tests/system/test_hidden_sysctls.py -k tuning",
     ),
     Mutant(
-        "shared/pod/attachment.py",
+        "shared/pod/removal.py",
         "        run_all(lambda: _remove_filters(host, own), *_leases_by_link(call), disconnect)\n",
         "        ipam and delegate.forward(call)\n"
         "        run_all(lambda: _remove_filters(host, own), *_leases_by_link(call), disconnect)\n",
         "DEL releases the address when rules and link are gone, not before", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "shared/pod/attachment.py", "run_all(lambda: _remove_filters(host, own), *_leases_by_link(call), disconnect)", "(_remove_filters(host, own), disconnect())",
+        "shared/pod/removal.py", "run_all(lambda: _remove_filters(host, own), *_leases_by_link(call), disconnect)", "(_remove_filters(host, own), disconnect())",
         "DEL deletes the link even if the rules cannot be removed", "tests/system/test_delete_order.py -k iptables_that_fails",
     ),
     Mutant(
-        "shared/pod/attachment.py", "        links.set_down_if_exists(host, owner.host_link)", "        pass",
+        "shared/pod/removal.py", "        links.set_down_if_exists(host, owner.host_link)", "        pass",
         "DEL silences a port before its MAC check goes", "tests/system/test_frames.py -k killed_at_any_message",
     ),
     Mutant(
@@ -436,7 +436,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_tap.py -k macs",
     ),
     Mutant(
-        "shared/pod/inside.py", "        if has_carrier:\n", "        if True:\n", "a tap that nobody has opened is no error",
+        "shared/pod/inside.py", "    if has_carrier:\n", "    if True:\n", "a tap that nobody has opened is no error",
         "tests/system/test_tap.py -k without_ipam",
     ),
     Mutant(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.executables import PLUGINS
 from tests.conftest import ROOT
 from tests.plugins import SAMPLES
 from tests.pretend import PATH, PretendHost
@@ -83,7 +84,7 @@ def test_configurations(node: PretendHost, installed: Path, page: Path) -> None:
         bridge = {"type": "bridge", "isGateway": True, "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}}
         sample = SAMPLES.get(given.get("type"))
         before = [bridge] if sample is None or sample.before else []
-        if given.get("type") == "host-local":
+        if PLUGINS.get(given.get("type"), "").startswith("ipam."):
             before, given = [], {**bridge, "ipam": given}
         whole = given if "plugins" in given else {"cniVersion": "1.0.0", "name": "pods", "plugins": [*before, given]}
         node.run("tee", LIST, input=json.dumps(whole))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.node import host_local
-from tests.pretend import PretendHost, until
+from tests.pretend import PretendHost, read_line, until
 from tests.system import macvlan_node
 
 needed = pytest.mark.kernel_8021q
@@ -136,7 +136,7 @@ def test_a_vlan_that_is_in_use(node: Node) -> None:
 @needed
 def test_a_vlan_in_a_namespace_that_has_only_processes(node: Node) -> None:
     with node.host.popen("unshare", "--net", "sh", "-c", "echo ready; exec cat") as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == b"ready\n"
+        assert read_line(holder) == b"ready\n"
         pid = node.host.run("pgrep", "-n", "cat").stdout.strip()
         node.host.run("ip", "link", "add", "link", "up0", "name", "v", "type", "vlan", "id", "100")
         node.host.run("ip", "link", "set", "v", "netns", pid)
