@@ -521,6 +521,11 @@ KNOWN = (
         )
         for fact in ("link eth0 address *:*", "route * dev eth0")
     ),
+    Known(
+        "vrf CHECK: status: 0 -> 1",
+        "CHECK names an interface that is not in its VRF any more",
+        ["vrf/not in the VRF, netns gone"],
+    ),
     Known("vrf DEL: status: 1 -> 0", "DEL succeeds if the interface is gone", ["vrf/DEL interface gone"]),
     Known(
         "vrf DEL: pod a link blue kind: * -> absent",
