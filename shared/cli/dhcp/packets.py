@@ -100,12 +100,17 @@ def split(data: bytes) -> Raw:
 
 
 class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
-    """A packet socket on a link of a network namespace, opened from outside. `l2addr` is the MAC that it sends with."""
+    """A packet socket on a link of a network namespace, opened from outside.
+
+    `l2addr` is the MAC that it sends with, `unreadable` the number of messages to a client's port that no client can
+    read.
+    """
 
     def __init__(self, inside: AbstractContextManager[Any], ifname: str) -> None:
         super().__init__(ifname)
         self.inside = inside
         self.l2addr = ""
+        self.unreadable = 0
 
     async def __aenter__(self) -> Self:
         """Open the socket. Raise InternalError without the link, OSError if it is down."""
@@ -126,7 +131,9 @@ class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
         """Return the next message of a server for this link's MAC."""
         while True:
             answer = decode(await self.loop.sock_recv(self, 4096))
-            if answer and answer.dhcp["chaddr"] == self.l2addr:
+            if answer is None:
+                self.unreadable += 1
+            elif answer.dhcp["chaddr"] == self.l2addr:
                 return answer
 
 
