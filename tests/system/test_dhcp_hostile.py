@@ -57,6 +57,10 @@ def answers(request, kind):
         yield (offer if kind == 1 else ack).replace(bytes([10, 9, 0, 77]), bytes(4))
     elif evil == "no lease time":
         yield reply(request, 2 if kind == 1 else 5, {{54: "0a090001", 1: "ffffff00"}})
+    elif evil == "none, but overload":
+        packed = reply(request, 2 if kind == 1 else 5, {{52: "03"}})
+        sname, file = (bytes.fromhex(text) for text in ("36040a090001" "03040a090001" "ff", "330400000e10" "0104ffffff00" "ff"))
+        yield packed[:44] + sname.ljust(64, b"\\0") + file.ljust(128, b"\\0") + packed[236:]
     elif evil == "another server confirms":
         yield reply(request, 5, OPTIONS | {{54: "0a0900fe"}}) if kind == 3 else offer
 
@@ -108,6 +112,15 @@ def test_a_hostile_server_alone(daemon: Node, evil: str) -> None:
     server.wait()
     daemon.serve_lan()
     daemon.add("a")
+    assert daemon.check("a") == ""
+
+
+def test_options_in_other_fields(daemon: Node) -> None:
+    """Option 52: a server may put options into the fields `file` and `sname`."""
+    begin(daemon, "none, but overload")
+    result = daemon.add("a")
+    assert [ip["address"] for ip in result["ips"]] == ["10.9.0.77/24"]
+    assert daemon.routes("a") == {("default", "10.9.0.1")}
     assert daemon.check("a") == ""
 
 
