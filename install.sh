@@ -25,6 +25,8 @@ demo=no
 tools=no
 agent=""                              # yes, no; empty: as it is
 unit=/etc/systemd/system/pycni-agent.service
+dhcp=""                               # yes, no; empty: as it is
+dhcp_unit=/etc/systemd/system/cni-dhcp # .service, .socket
 run_dir=/run/pycni
 without_libc="-Os -ffreestanding -nostdlib -static -fno-pie -fno-stack-protector -U_FORTIFY_SOURCE -fno-asynchronous-unwind-tables"
 without_libc+=" -Wl,-z,noseparate-code -Wl,--build-id=none"
@@ -51,6 +53,9 @@ Installs the pycni plugins, or removes them with --uninstall. Run it as root; yo
   --agent         also install pycni-agent, which serves calls without starting Python and repairs pods' networks; a later run
                   keeps it. Needs a C compiler once. Where systemd runs, it is started as pycni-agent.service
   --no-agent      remove it again
+  --dhcp          where systemd runs, also start the daemon of the plugin dhcp, as cni-dhcp.socket; a later run keeps it.
+                  It needs --with-tools once
+  --no-dhcp       remove it again; leases stay, and the next daemon renews them
   --demo          after installing, show two pods getting their network, in namespaces of their own
   --uninstall     remove the executables and their code; leases under /var/lib/cni stay
   --help          show this text
@@ -576,6 +581,7 @@ workspace() { # DIR -> made: an empty directory in it, so on the same file syste
 install_plugins() {
     local name foreign=() copies=() stage new answer made file plugin program="" missing=""
     [[ -n $agent ]] || ! is_ours "$bin_dir/pycni-agent" || agent=yes
+    [[ -n $dhcp ]] || ! has_unit "$dhcp_unit.service" dhcp || dhcp=yes
     [[ $agent != yes ]] || names=(pycni-agent "${names[@]}")
     for name in "${names[@]}"; do
         file=$bin_dir/$name
@@ -619,6 +625,7 @@ install_plugins() {
         fi
     done
     [[ $agent != no ]] || stop_agent
+    [[ $dhcp != no ]] || stop_dhcp
     remember_bin_dir "$stage" || die "nothing is installed, cannot write to $lib_dir"
     put_on_disk "$lib_dir" "$bin_dir"
     new_tree=""                       # from here on launchers may name it
@@ -679,47 +686,47 @@ agent_pid() { # -> pid, empty if no agent of this bin dir runs
     done <"/proc/$number/cmdline"
 }
 
-unit_text() {
-    local text path=\"${bin_dir//%/%%}/pycni-agent\"
-    text=$(<"$source_dir/shared/agent/pycni-agent.service")
-    printf '%s\n' "${text//"/opt/cni/bin/pycni-agent"/"$path"}"
+unit_text() { # FILE EXECUTABLE
+    local text path=\"${bin_dir//%/%%}/$2\"
+    text=$(<"$source_dir/$1")
+    printf '%s\n' "${text//"/opt/cni/bin/$2"/"$path"}"
 }
 
-has_unit() { # of this bin dir
-    [[ -f $unit && $(<"$unit") == *"=\"${bin_dir//%/%%}/pycni-agent\""* ]]
+has_unit() { # UNIT EXECUTABLE: of this bin dir
+    [[ -f $1 && $(<"$1") == *"=\"${bin_dir//%/%%}/$2\""* ]]
 }
 
-write_unit() { # TEXT
-    { printf '%s\n' "$1" >"$unit.new"; } 2>/dev/null || die "pycni is installed, its agent is not started: cannot write $unit"
-    put_on_disk "${unit%/*}"
-    mv -fT -- "$unit.new" "$unit"
+write_unit() { # UNIT TEXT
+    { printf '%s\n' "$2" >"$1.new"; } 2>/dev/null || die "pycni is installed, its $served is not started: cannot write $1"
+    put_on_disk "${1%/*}"
+    mv -fT -- "$1.new" "$1"
     run_systemctl daemon-reload
 }
 
 run_systemctl() { # ARGUMENT...
     local error
-    error=$(systemctl --quiet "$@" 2>&1) || die "pycni is installed, its agent is not started: systemctl $*: ${error##*$'\n'}"
+    error=$(systemctl --quiet "$@" 2>&1) || die "pycni is installed, its $served is not started: systemctl $*: ${error##*$'\n'}"
 }
 
 # No call fails while the agent starts or ends: a launcher that nobody answers starts Python. An administrator's `systemctl disable` holds.
 start_agent() {
-    local pid text libraries
+    local pid text libraries served=agent
     agent_pid
     if [[ ! -d /run/systemd/system ]]; then
         [[ -n $pid ]] || printf '  agent   systemd does not run here: start %s/pycni-agent yourself, as root\n' "$bin_dir"
-    elif [[ -e $unit || -L $unit ]] && ! has_unit; then
+    elif [[ -e $unit || -L $unit ]] && ! has_unit "$unit" pycni-agent; then
         printf '  agent   %s is not of this installation and stays: start %s/pycni-agent yourself\n' "$unit" "$bin_dir"
     else
-        text=$(unit_text)
+        text=$(unit_text shared/agent/pycni-agent.service pycni-agent)
         if [[ ! -e $unit ]]; then
-            write_unit "$text"
+            write_unit "$unit" "$text"
             run_systemctl enable pycni-agent.service
             if [[ -z $pid ]]; then
                 run_systemctl start pycni-agent.service
                 printf '  agent   started as pycni-agent.service\n'
             fi
         elif [[ $(<"$unit") != "$text" ]]; then
-            write_unit "$text"
+            write_unit "$unit" "$text"
             pid=""
             run_systemctl try-restart pycni-agent.service # only a new process has the new limits
         fi
@@ -734,7 +741,7 @@ start_agent() {
 stop_agent() {
     local pid deadline=$((SECONDS + stop_seconds))
     is_ours "$bin_dir/pycni-agent" || return 0
-    if [[ -d /run/systemd/system ]] && has_unit; then
+    if [[ -d /run/systemd/system ]] && has_unit "$unit" pycni-agent; then
         systemctl --quiet disable --now pycni-agent.service || die "cannot stop pycni-agent.service"
         rm -f -- "$unit"
         systemctl daemon-reload || true
@@ -748,9 +755,43 @@ stop_agent() {
     [[ -e $run_dir/agent.sock ]] || { rm -f -- "$run_dir/lock" && rmdir -- "$run_dir"; } 2>/dev/null || true
 }
 
+# systemd holds the socket, so no call fails while the daemon starts again. The socket's file is the last: if it is there, both units are.
+start_dhcp() {
+    local kind text is_new="" stranger="" served="dhcp daemon"
+    for kind in service socket; do
+        [[ ! -e $dhcp_unit.$kind && ! -L $dhcp_unit.$kind ]] || has_unit "$dhcp_unit.service" dhcp || stranger=$dhcp_unit.$kind
+    done
+    if [[ ! -d /run/systemd/system ]]; then
+        printf '  dhcp    systemd does not run here: start %s/dhcp daemon yourself, as root\n' "$bin_dir"
+    elif [[ -n $stranger ]]; then
+        printf '  dhcp    %s is not of this installation and stays: start %s/dhcp daemon yourself\n' "$stranger" "$bin_dir"
+    else
+        [[ -e $dhcp_unit.socket ]] || is_new=yes
+        for kind in service socket; do
+            text=$(unit_text "shared/cli/dhcp/cni-dhcp.$kind" dhcp)
+            [[ -e $dhcp_unit.$kind && $(<"$dhcp_unit.$kind") == "$text" ]] || write_unit "$dhcp_unit.$kind" "$text"
+        done
+        if [[ -n $is_new ]]; then
+            run_systemctl enable --now cni-dhcp.socket
+            printf '  dhcp    cni-dhcp.socket starts the daemon when a plugin asks for it\n'
+        else
+            run_systemctl try-restart cni-dhcp.service # a running daemon is of the release before
+        fi
+    fi
+    [[ -d $lib_dir/tools ]] || printf '  note    the dhcp daemon does not start without its library: run install.sh --with-tools\n'
+}
+
+stop_dhcp() {
+    [[ -d /run/systemd/system ]] && has_unit "$dhcp_unit.service" dhcp || return 0
+    systemctl --quiet disable --now cni-dhcp.socket cni-dhcp.service || die "cannot stop cni-dhcp.service"
+    rm -f -- "$dhcp_unit".{socket,service}
+    systemctl daemon-reload || true
+}
+
 uninstall_plugins() {
     local file old removed=() links=() remaining=()
     stop_agent
+    stop_dhcp
     for file in "$bin_dir"/*; do
         if [[ -L $file ]] && is_ours "$(realpath -- "$file" 2>/dev/null)"; then
             links+=("${file##*/}")
@@ -806,6 +847,8 @@ while (($#)); do
         --with-tools) tools=yes ;;
         --agent) agent=yes ;;
         --no-agent) agent=no ;;
+        --dhcp) dhcp=yes ;;
+        --no-dhcp) dhcp=no ;;
         --uninstall) action=uninstall ;;
         --help | -h)
             usage
@@ -814,7 +857,8 @@ while (($#)); do
     esac
     shift
 done
-[[ $action == install || $demo$tools$agent == nono ]] || die "--demo, --with-tools, --agent and --no-agent exclude --uninstall" 2
+[[ $action == install || $demo$tools$agent$dhcp == nono ]] ||
+    die "--demo, --with-tools, --agent, --no-agent, --dhcp and --no-dhcp exclude --uninstall" 2
 clean_path --bin-dir "$bin_dir"
 bin_dir=$path
 clean_path --lib-dir "$lib_dir"
@@ -844,6 +888,7 @@ trap 'exit 143' TERM
 "${action}_plugins"
 [[ $action == uninstall || $agent != yes ]] || start_agent
 [[ $tools == no ]] || install_tools
+[[ $action == uninstall || $dhcp != yes ]] || start_dhcp
 if [[ $demo == yes ]]; then
     clean_up
     [[ -n $tools_python ]] || die "the plugins are installed, the demo needs Python ${oldest_tools/, /.} or newer"

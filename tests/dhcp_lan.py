@@ -24,6 +24,7 @@ from shared.cli.cnitool import main
 main({str(ROOT)!r})
 """
 LEASES = "run/lan.leases"
+RELEASED = "var/lib/cni/dhcp/released"
 SERVER_LOG, DAEMON_LOG = "run/dnsmasq.log", "run/dhcp.log"
 SERVER = (
     "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--user=root",
@@ -84,12 +85,22 @@ def start_daemon(host: PretendHost, *options: str) -> subprocess.Popen[bytes]:
     return daemon
 
 
+def run(host: PretendHost, *options: str) -> None:
+    """Start the network, its server, and the daemon with these options."""
+    make(host)
+    serve(host)
+    start_daemon(host, *options)
+
+
 def prepare(host: PretendHost, pod: str) -> None:
     """Give a pod a link to the LAN, so that the plugin can be called alone; start the programs that it needs."""
     if not (host.root / LEASES).exists():
-        make(host)
-        serve(host)
-        start_daemon(host)
+        run(host)
     host.run(
         "ip", "link", "add", f"port-{pod}", "up", "master", "br0", "type", "veth", "peer", "name", "eth0", "netns", pod
     )
+
+
+def await_releases(host: PretendHost) -> None:
+    """Wait until the daemon has made up for each DEL that did not reach it."""
+    until(lambda: not [*(host.root / RELEASED).glob("*")])

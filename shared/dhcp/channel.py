@@ -8,6 +8,7 @@ tells the daemon that nobody waits for the answer.
 from __future__ import annotations
 
 import errno
+import sys
 
 from shared import signals
 from shared.cni import errors
@@ -35,7 +36,8 @@ class NoDaemon(InternalError):
 def ask(path: str, request: dict[str, Any], *, descriptor: int = -1, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
     """Return the daemon's answer. Raise NoDaemon, or the error that the daemon answers."""
     connection = _connect(path)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _packed(descriptor))] if descriptor >= 0 else []
+    passed = descriptor.to_bytes(4, sys.byteorder, signed=True)  # an int of C
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)] if descriptor >= 0 else []
     data = b""
     try:
         with signals.interruptible(seconds):
@@ -73,12 +75,6 @@ def _connect(path: str) -> socket.socket:
 
 
 REMEDY = "start it with `dhcp daemon`, or set ipam.daemonSocketPath to its socket"
-
-
-def _packed(descriptor: int) -> bytes:
-    from struct import pack
-
-    return pack("i", descriptor)
 
 
 def _read(path: str, data: bytes) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from shared.net.owner import Owner
+from tests import dhcp_lan
 from tests.faults.state import state
 from tests.faults.stepper import REPORT, Strike
 from tests.plugins import BRIDGE, PORTS, SAMPLES, Keys
 from tests.pretend import Answer, PretendHost
 
 NETWORK = "net"
+DHCP_SOCKET = "/run/dhcp.sock"
 ALWAYS_THE_SAME: Keys = {"args": {"cni": {"ips": ["10.7.0.100", "fd00:7::100"]}}}
 BANDWIDTH, FIREWALL, PORTMAP, TUNING = (SAMPLES[name].keys for name in ("bandwidth", "firewall", "portmap", "tuning"))
 
@@ -27,6 +29,7 @@ class Chain:
     before: tuple[Keys, ...] = ()
     links: str = ":"
     needs: str = ""  # as in a sample
+    is_served: bool = False  # the same
 
 
 def iptables(keys: Keys) -> Keys:
@@ -56,6 +59,10 @@ CHAINS: dict[str, Chain] = {
     "bandwidth, subnets": Chain((BANDWIDTH | {"shapedSubnets": ["10.9.0.0/24", "fd00:9::/64"]},), (BRIDGE,)),
     "ptp, ipMasq": Chain((masqueraded(SAMPLES["ptp"].keys),)),
     "ptp, iptables": Chain((iptables(masqueraded(SAMPLES["ptp"].keys)),)),
+    # of a socket outside of /run/cni, which a cold host has not
+    "dhcp": Chain(
+        ({"type": "dhcp", "ipam": {"type": "dhcp", "daemonSocketPath": DHCP_SOCKET}},), (BRIDGE,), is_served=True
+    ),
     "sample chain": Chain((masqueraded(BRIDGE), PORTMAP, BANDWIDTH, FIREWALL, TUNING)),
 }
 ENDS: dict[str, str | None] = {
@@ -83,6 +90,8 @@ class Attachments:
         self.is_cold = False
         self.stays: set[str] = set()
         self.goes: set[str] = set()
+        if chain.is_served:
+            dhcp_lan.run(host, "-socketpath", DHCP_SOCKET)
         host.run("sh", "-ec", chain.links)
 
     def warm_up(self) -> None:
@@ -240,6 +249,8 @@ class Attachments:
 
     def state(self) -> set[str]:
         """Return the state of the host and of the pods."""
+        if self.chain.is_served:
+            dhcp_lan.await_releases(self.host)
         return state(self.host, ("c1",) if self.is_cold else ("c1", "kept"))
 
     def _must(self, answer: Answer) -> None:

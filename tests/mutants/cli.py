@@ -314,7 +314,7 @@ TABLE: tuple[Mutant, ...] = (
         "no compiler that others can change is executed", "tests/system/test_install_agent.py -k without_a_compiler",
     ),
     Mutant(
-        "install.sh", "elif [[ -e $unit || -L $unit ]] && ! has_unit; then", "elif false; then",
+        "install.sh", 'elif [[ -e $unit || -L $unit ]] && ! has_unit "$unit" pycni-agent; then', "elif false; then",
         "the unit of another agent stays", "tests/system/test_install_agent.py -k somebody_else",
     ),
     Mutant(
@@ -332,5 +332,13 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "shared/agent/pycni-agent.service", "CAP_SYS_PTRACE ", "",
         "the unit lets workers look at their callers", "tests/system/test_agent_unit.py -k each_call",
+    ),
+    Mutant(
+        "install.sh", "    stop_agent\n    stop_dhcp\n", "    stop_agent\n",
+        "--uninstall removes the units of the dhcp daemon", "tests/system/test_install_dhcp.py -k come_and_go",
+    ),
+    Mutant(
+        "shared/cli/doctor/dhcp.py", "                yield error(network.path, what, START)\n", "                break\n",
+        "doctor reports a dhcp network without a daemon", "tests/system/test_dhcp.py -k doctor",
     ),
 )  # fmt: skip

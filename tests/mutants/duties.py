@@ -97,4 +97,8 @@ TABLE: tuple[Mutant, ...] = (
         "shared/cli/agent/scraped.py", "    _require_private(path.parent)\n", "",
         "metrics are not served in a directory of others", "tests/agent/test_duties.py -k planted",
     ),
+    Mutant(
+        "shared/cli/agent/duties.py", '        refusals = Sayings()\n        _start("dhcp", lambda: _dhcp(refusals))', '        _start("dhcp", lambda: _dhcp(Sayings()))',
+        "another dhcp daemon is named once", "tests/agent/test_dhcp_duty.py -k left_alone",
+    ),
 )  # fmt: skip

@@ -269,4 +269,12 @@ TABLE: tuple[Mutant, ...] = (
         "ipam/host_local/store.py", "            for name in self.leased(lease):\n                self._unlink(name)\n            self.index.remove(lease.key)\n", "            names = self.leased(lease)\n            self.index.remove(lease.key)\n            for name in names:\n                self._unlink(name)\n",
         "the index knows of a lease until it is gone", "tests/unit/test_store.py -k leases_of_its_own",
     ),
+    Mutant(
+        "shared/cli/dhcp/client.py", "        if not self.xid.matches(msg.xid):", "        if False:",
+        "an answer for another transaction is not used", "tests/system/test_dhcp_hostile.py -k alone",
+    ),
+    Mutant(
+        "shared/cli/dhcp/packets.py", "                self.unreadable += 1\n", "                pass\n",
+        "an ADD that fails counts the messages that no client can read", "tests/system/test_dhcp_hostile.py -k noise",
+    ),
 )  # fmt: skip

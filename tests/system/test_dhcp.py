@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.pretend import PretendHost, run_installer, until
 from tests.system.dhcp_node import Node
+from tests.system.pod_network import CNITOOL, CONF_DIR
 
 ROUTER = "--dhcp-option=option:router,10.9.0.1"
 # A lease is renewed after a second, and rebound after four if its server is silent.
@@ -353,6 +355,22 @@ def test_the_command_of_the_reference(tmp_path: Path) -> None:
         assert not (host.root / "run/dhcp.pid").exists()
         done = host.run(f"{tmp_path}/bin/dhcp", "daemons", check=False)
         assert done.returncode == 2 and "the only one is `dhcp daemon`" in done.stderr
+
+
+def test_doctor_misses_the_daemon(node: Node) -> None:
+    network = {"cniVersion": "1.0.0", "name": "net", "plugins": [node.config]}
+    node.host.run("mkdir", "-p", CONF_DIR)
+    node.host.run("tee", f"{CONF_DIR}/10-net.conflist", input=json.dumps(network))
+
+    def found() -> list[str]:
+        done = node.host.run(*CNITOOL, "doctor", "--json", "--bin-dir", node.host.bin_dir, check=False)
+        findings = json.loads(done.stdout)["findings"]
+        return [one["what"] for one in findings if one["check"] == "dhcp" and one["where"].endswith("10-net.conflist")]
+
+    (missing,) = found()
+    assert "does not answer at /run/cni/dhcp.sock: No such file or directory" in missing
+    node.start()
+    assert found() == []
 
 
 def test_one_daemon_only(node: Node) -> None:

@@ -465,3 +465,13 @@ def test_help_is_enough(node: PretendHost) -> None:
     assert done.returncode == 0
     for word in ("CONFLIST", "--json", "--bin-dir", "--ifname", "--del", "Exit status", "without changing the node"):
         assert word in done.stdout
+
+
+def test_a_lease_of_dhcp_is_made_up(node: PretendHost) -> None:
+    """No rehearsal reaches a daemon or a server, whether they run or not."""
+    dhcp = {**BRIDGE, "isDefaultGateway": False, "ipam": {"type": "dhcp"}}
+    told = story(node, network(dhcp), "--del")
+    (step,) = texts(told, what="dhcp", operation="acquire")
+    assert step == "lease an address through the dhcp daemon at /run/cni/dhcp.sock; here 192.0.2.2/24 stands for it"
+    assert texts(told, what="dhcp", operation="release") != []
+    assert [ip["address"] for ip in told["result"]["ips"]] == ["192.0.2.2/24"]

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from shared.agent import settings
 from shared.cli.agent.counts import Counts, Sayings, say, unexpected
+from shared.cli.commands import UsageError
 from shared.cli.networks import Options, bin_dirs, conf_dir
+from shared.dhcp import channel
 from shared.runtime.client import Client
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ def run(options: Options) -> int:
         _start("heal", lambda: _heal(options, counts))
     if chosen.collect:
         _start("collect", lambda: _collect(options, chosen, counts))
+    if chosen.dhcp:
+        refusals = Sayings()
+        _start("dhcp", lambda: _dhcp(refusals))
     for line in sys.stdin.buffer:
         _count(counts, line)
     os._exit(0)  # without waiting for the duties, which lose nothing
@@ -78,6 +83,20 @@ def _collect(options: Options, chosen: Settings, counts: Counts) -> None:
 
     client = Client(bin_dirs(), cache_dir=options.cache_dir)
     Collect(client, conf_dir(), chosen.graceSeconds, counts).run()
+
+
+def _dhcp(refusals: Sayings) -> None:
+    """Run the dhcp daemon. Return without its library, or if another daemon is at work."""
+    try:
+        from shared.cli.dhcp import command
+        from shared.cli.dhcp.service import Settings as DaemonSettings
+    except ImportError as error:
+        refusals.say([f"no dhcp: it needs pyroute2 ({error}); install it with `./install.sh --with-tools`"])
+        return
+    try:
+        command.serve(DaemonSettings(channel.SOCKET_PATH), lambda text: say(f"dhcp: {text}"))
+    except UsageError as error:
+        refusals.say([f"dhcp: {error}; the duty begins when that one has ended"])
 
 
 def _tell(chosen: Settings) -> Counts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import floor
@@ -32,6 +32,7 @@ PATIENT_PAUSE_SECONDS = 8.0  # the longest pause while an ADD waits: a port with
 REQUEST_SECONDS = 8  # for a server to confirm its offer
 RENEWAL_PAUSE_SECONDS = 60.0  # the least pause between renewals of a long lease; RFC 2131, section 4.4.5
 LONGEST_REFUSAL_SECONDS = 60.0  # the longest pause before a client asks again that servers refuse
+OBJECTIONS = 3  # that error texts have
 MESSAGE_BYTES = 1472  # of the largest answer: an Ethernet frame's, less IPv4 and UDP
 
 
@@ -95,7 +96,7 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         self.pauses = pauses
         self.sent: Counter[str] = Counter()
         self.heard: Counter[str] = Counter()
-        self.objections: list[str] = []  # to answers that were not used
+        self.objections: deque[str] = deque(maxlen=OBJECTIONS)  # to answers that were not used
         self.is_patient = True  # an ADD waits
         self.former_address = ""  # to ask for again
         self._chosen = ""  # the server whose offer is requested
@@ -140,16 +141,17 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
 
     def count_anew(self) -> None:
         """Forget the messages that belong to a lost lease."""
-        for counts in (self.sent, self.heard):
+        for counts in (self.sent, self.heard, self.objections):
             counts.clear()
-        self.objections.clear()
+        self._sock.unreadable = 0
 
     def summary(self) -> str:
         """Return the numbers of messages, such as `3 DISCOVERs sent, 0 replies`, and the objections."""
         sent = [f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in self.sent.items()]
-        heard = [f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in self.heard.items()]
+        received = self.heard + Counter({"unreadable message": self._sock.unreadable})
+        heard = [f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in received.items()]
         counts = f"{', '.join(sent) or 'nothing'} sent, {', '.join(heard) + ' received' if heard else '0 replies'}"
-        return "; ".join([counts, *dict.fromkeys(self.objections[-3:])])
+        return "; ".join([counts, *dict.fromkeys(self.objections)])
 
     def _pauses(self) -> Iterator[float]:
         """Yield the seconds until the present message is sent again."""
@@ -210,6 +212,7 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
     async def ack_received(self, msg: Answer) -> None:
         """Take the lease if a pod can use it."""
         if self.state is State.REQUESTING and msg.dhcp["options"].get("server_id") != self._chosen:
+            self._object(msg, f"the request was for the offer of {self._chosen}")
             return
         trigger = {State.RENEWING: Trigger.RENEWED, State.REBINDING: Trigger.REBOUND}.get(self.state, Trigger.BOUND)
         try:
@@ -229,14 +232,15 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         """Return the lease in an answer. It begins when the request was sent: RFC 2131, section 4.4.1."""
         return packets.lease(msg.dhcp["yiaddr"], msg.raw, self.wish.ifname, msg.eth_src, self._requested_at)
 
-    def _object(self, msg: Answer, error: ValueError) -> None:
-        self.objections.append(f"{msg.kind.name} from {msg.ip_src} not used: {error}")
+    def _object(self, msg: Answer, reason: object) -> None:
+        self.objections.append(f"{msg.kind.name} from {msg.ip_src} not used: {reason}")
 
     @state_guard(State.REQUESTING, State.REBOOTING, State.RENEWING, State.REBINDING)  # type: ignore[untyped-decorator]
     async def nak_received(self, msg: Answer) -> None:
         """Give the address up, and ask for another one: at once, and later if servers refuse again and again."""
         server = msg.dhcp["options"].get("server_id")
         if self.state is State.REQUESTING and server != self._chosen:
+            self._object(msg, f"the request was for the offer of {self._chosen}")
             return
         if self.state is State.RENEWING and self._lease and server != self._lease.server_id:
             return

@@ -7,7 +7,8 @@ import fcntl
 import os
 import signal
 import socket
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from shared.cli.commands import UsageError
 from shared.cli.dhcp.service import Service, Settings
@@ -26,21 +27,24 @@ def run(options: Options) -> int:
     )  # fmt: skip
     if not 0 < settings.resend_timeout < channel.ACQUIRE_SECONDS:
         raise UsageError(f"-resendtimeout must be less than {channel.ACQUIRE_SECONDS:.0f}s, which the plugin waits")
-    lock = _lock(settings.host_prefix + records.DIRECTORY)
-    listener = _passed_socket() or _listen(settings.socket_path)
-    listener.setblocking(False)
-    if options.pidfile:
-        with open(options.pidfile, "w", encoding="ascii") as file:
-            file.write(f"{os.getpid()}\n")
-    say(f"serving {listener.getsockname()}")
-    try:
-        asyncio.run(_serve(Service(settings, say), listener))
-    finally:
-        os.close(lock)
-        if options.pidfile:
-            with suppress(OSError):
-                os.unlink(options.pidfile)
+    serve(settings, say, is_main=True, pidfile=options.pidfile)
     return 0
+
+
+def serve(
+    settings: Settings, say: Callable[[str], None], *, is_main: bool = False, pidfile: str = ""
+) -> None:  # fmt: skip
+    """Keep the leases and answer plugins. Raise UsageError if another daemon does.
+
+    With `is_main`, take the socket that systemd passes, and end at SIGTERM or SIGINT. Otherwise a thread runs this for
+    as long as its process lives.
+    """
+    with _holding_leases(settings.host_prefix + records.DIRECTORY):
+        listener = (_passed_socket() if is_main else None) or _listen(settings.socket_path)
+        with listener, _writing_pid(pidfile):
+            listener.setblocking(False)
+            say(f"serving {listener.getsockname()}")
+            asyncio.run(_serve(Service(settings, say), listener, is_main=is_main))
 
 
 def say(text: str) -> None:
@@ -49,23 +53,41 @@ def say(text: str) -> None:
         os.write(2, f"dhcp: {text}\n".encode(errors="backslashreplace"))
 
 
-async def _serve(service: Service, listener: socket.socket) -> None:
+async def _serve(service: Service, listener: socket.socket, *, is_main: bool) -> None:
     task = asyncio.ensure_future(service.serve(listener))
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT) if is_main else ():
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with suppress(asyncio.CancelledError):
         await task
 
 
-def _lock(directory: str) -> int:
-    """Return the descriptor of the daemon's lock. Raise UsageError if another daemon keeps these leases."""
+@contextmanager
+def _writing_pid(path: str) -> Iterator[None]:
+    """Write the process id to a file, if one is wanted, and remove the file at the end."""
+    if path:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        if path:
+            with suppress(OSError):
+                os.unlink(path)
+
+
+@contextmanager
+def _holding_leases(directory: str) -> Iterator[None]:
+    """Hold the daemon's lock. Raise UsageError if another daemon keeps these leases."""
     record.make_directories(directory)
     lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"another dhcp daemon holds {directory}/lock; stop it first") from None
-    return lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another dhcp daemon holds {directory}/lock; stop it first") from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def _passed_socket() -> socket.socket | None:
@@ -88,12 +110,10 @@ def _listen(path: str) -> socket.socket:
         raise UsageError(f"another program serves {path}; stop it, or choose another -socketpath")
     with suppress(FileNotFoundError):
         os.unlink(path)
-    mask = os.umask(0o177)
+    os.fchmod(listener.fileno(), 0o600)  # before the bind: the file has this mode from its beginning
     try:
         listener.bind(path)
     except OSError as error:
         raise UsageError(f"-socketpath {path}: {error.strerror}") from None
-    finally:
-        os.umask(mask)
     listener.listen(socket.SOMAXCONN)
     return listener

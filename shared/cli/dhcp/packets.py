@@ -27,6 +27,9 @@ LOG = logging.getLogger(__name__)
 LEAST_BYTES = 300  # of a BOOTP message (RFC 1542, section 2.1): some relays drop shorter ones
 ETHERNET_BYTES, IPV4_BYTES, UDP_BYTES = 14, 20, 8
 OPTIONS_AT = ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES + 240  # with the fixed fields and the cookie
+SNAME_AT, FILE_AT, COOKIE_AT = OPTIONS_AT - 196, OPTIONS_AT - 132, OPTIONS_AT - 4
+OVERLOAD = 52
+OVERLOADED = ((1, FILE_AT, COOKIE_AT), (2, SNAME_AT, FILE_AT))  # bits of option 52, in the order of RFC 3396, section 5
 COOKIE = b"\x63\x82\x53\x63"
 FOREVER = -1  # a lease time of 2**32 - 1, as pyroute2 reads it
 Raw = dict[int, bytes]
@@ -73,6 +76,8 @@ def decode(frame: bytes) -> Answer | None:
         length = int.from_bytes(frame[ETHERNET_BYTES + 2 : ETHERNET_BYTES + 4], "big")
         frame = frame[: ETHERNET_BYTES + length]  # Ethernet pads short frames
         raw = split(frame[OPTIONS_AT:])
+        if OVERLOAD in raw:
+            frame = unfold(frame, raw)
         found = AsyncDHCP4Socket._decode_msg(frame)  # noqa: SLF001
         answer = Answer(**vars(found), raw=raw)
         is_answer = answer.dhcp["op"] == Direction.BOOTREPLY and answer.xid is not None and answer.kind
@@ -80,6 +85,21 @@ def decode(frame: bytes) -> Answer | None:
         LOG.debug("unreadable: %s", error)
         return None
     return answer if is_answer else None
+
+
+def unfold(frame: bytes, raw: Raw) -> bytes:
+    """Add the options in the fields `file` and `sname` to `raw`. Return the frame with all options in their field."""
+    (bits,) = raw.pop(OVERLOAD)
+    for bit, begin, end in OVERLOADED:
+        if bits & bit:
+            for number, value in split(frame[begin:end]).items():
+                raw[number] = raw.get(number, b"") + value
+    pieces = [
+        bytes([number, len(part := value[place : place + 255])]) + part
+        for number, value in raw.items()
+        for place in range(0, len(value), 255)
+    ]
+    return frame[:SNAME_AT].ljust(COOKIE_AT, b"\0") + COOKIE + b"".join(pieces) + bytes([Option.END])
 
 
 def split(data: bytes) -> Raw:
@@ -100,12 +120,17 @@ def split(data: bytes) -> Raw:
 
 
 class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
-    """A packet socket on a link of a network namespace, opened from outside. `l2addr` is the MAC that it sends with."""
+    """A packet socket on a link of a network namespace, opened from outside.
+
+    `l2addr` is the MAC that it sends with, `unreadable` the number of messages to a client's port that no client can
+    read.
+    """
 
     def __init__(self, inside: AbstractContextManager[Any], ifname: str) -> None:
         super().__init__(ifname)
         self.inside = inside
         self.l2addr = ""
+        self.unreadable = 0
 
     async def __aenter__(self) -> Self:
         """Open the socket. Raise InternalError without the link, OSError if it is down."""
@@ -126,7 +151,9 @@ class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
         """Return the next message of a server for this link's MAC."""
         while True:
             answer = decode(await self.loop.sock_recv(self, 4096))
-            if answer and answer.dhcp["chaddr"] == self.l2addr:
+            if answer is None:
+                self.unreadable += 1
+            elif answer.dhcp["chaddr"] == self.l2addr:
                 return answer
 
 

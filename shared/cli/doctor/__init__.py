@@ -14,7 +14,7 @@ from rich.console import Console
 
 from shared.cli import networks
 from shared.cli.commands import CACHE_DIR
-from shared.cli.doctor import agent, configuration, kernel, state, switches, wiring
+from shared.cli.doctor import agent, configuration, dhcp, kernel, state, switches, wiring
 from shared.cli.doctor.findings import Finding, error, print_json, print_text, status
 from shared.cli.doctor.node import Node
 
@@ -29,6 +29,7 @@ CHECKS: tuple[tuple[str, Callable[[Node], Iterable[Finding]]], ...] = (
     ("plugins", configuration.answers),
     ("python", configuration.interpreter),
     ("agent", agent.state),
+    ("dhcp", dhcp.daemon),
     ("kernel", kernel.features),
     ("backends", kernel.backends),
     ("sysctls", switches.visible),

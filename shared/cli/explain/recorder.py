@@ -82,4 +82,4 @@ class Recorder:
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
     """Replace a function by `around`, which gets the original as its first argument."""
     real = getattr(owner, name)
-    setattr(owner, name, lambda *arguments: around(real, *arguments))
+    setattr(owner, name, lambda *arguments, **keywords: around(real, *arguments, **keywords))

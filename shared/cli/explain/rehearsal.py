@@ -20,7 +20,10 @@ from shared.cli import throwaway
 from shared.cli.explain import changes as state
 from shared.cli.explain import filetap, mirror, story, wiretap
 from shared.cli.explain.recorder import Recorder, wrap
+from shared.cli.explain.story import EXAMPLE_LEASE
 from shared.cni import execute, plugin, suite, turn
+from shared.cni.versions import CURRENT
+from shared.dhcp import channel
 from shared.executables import PLUGINS
 from shared.net.netns import open_netns
 from shared.runtime import attach
@@ -31,6 +34,10 @@ from shared.runtime.conflist import parse
 TREE = Path(__file__).resolve().parents[3]
 FUNCTIONS = ("add", "delete")
 STREAMS = (0, 1)
+LEASE = {
+    "ips": [{"address": EXAMPLE_LEASE, "gateway": "192.0.2.1"}],
+    "routes": [{"dst": "0.0.0.0/0", "gw": "192.0.2.1"}],
+}
 SYSTEM_BUS = "DBUS_SYSTEM_BUS_ADDRESS"  # names a daemon outside: the usual path is hidden with /run
 
 
@@ -104,6 +111,13 @@ def _listen(recorder: Recorder) -> None:
                 return real(executable, verb, message, *rest)
 
     wrap(attach, "execute", run)
+
+    def ask(_real: Callable[..., Any], path: str, request: Mapping[str, Any], **_limits: Any) -> dict[str, Any]:
+        """Answer as a dhcp daemon that no rehearsal can reach."""
+        recorder.record("host", "dhcp", path=path, operation=request["op"])
+        return {"cniVersion": CURRENT, **LEASE} if request["op"] == "acquire" else {}
+
+    wrap(channel, "ask", ask)
 
 
 def _recording(recorder: Recorder, name: str) -> Callable[..., Any]:

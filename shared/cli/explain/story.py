@@ -260,7 +260,17 @@ def _other(step: Step) -> str:
     return ", ".join([step["what"], *told])
 
 
+EXAMPLE_LEASE = "192.0.2.2/24"  # of TEST-NET-1 (RFC 5737)
+
+
+def _dhcp(step: Step) -> str:
+    if step["operation"] != "acquire":
+        return f"give the lease back through the dhcp daemon at {step['path']}"
+    return f"lease an address through the dhcp daemon at {step['path']}; here {EXAMPLE_LEASE} stands for it"
+
+
 FILES: dict[str, Callable[[Step], str]] = {
+    "dhcp": _dhcp,
     "sysctl": _sysctl,
     "file": _file,
     "mkdir": lambda step: f"create directory {step['path']} ({step['mode']})",
