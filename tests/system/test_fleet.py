@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.executables import PLUGINS
+from tests.agent.running import Agent
 from tests.node import host_local
 from tests.plugins import Keys
 from tests.pretend import PATH, PretendHost, until
@@ -98,7 +102,7 @@ class Fleet(Tool):
         return [link["ifname"] for link in self.host.ip("link", netns=pod)]
 
     def reached(self, pod: str) -> set[str]:
-        """Return the networks whose machine answers the pod in both families."""
+        """Return the networks with a machine that answers the pod in both families."""
         inside = ("ip", "netns", "exec", pod, "ping", "-n", "-c1", "-W2")
         return {
             network
@@ -233,3 +237,19 @@ def test_shipped_networks(host: PretendHost, file: str) -> None:
     assert [link["ifname"] for link in host.ip("link", netns="web")] == ["lo"]
     assert not list((host.root / "var/lib/cni/networks" / name).glob("1[01]*"))
     assert "8080" not in host.run("nft", "list", "ruleset").stdout
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_bare_execution_names_the_reference_release(host: PretendHost, plugin: str) -> None:
+    """nerdctl executes firewall like this, and isolates its networks if this release is 1.1.0 or later."""
+    done = host.run(f"{host.bin_dir}/{plugin}", env={"PATH": PATH, "CNI_PATH": host.bin_dir})
+    first, second = done.stderr.splitlines()
+    assert re.fullmatch(rf"CNI {plugin} plugin v1\.[1-9]\d*\.\d+\+pycni", first) and done.stdout == ""
+    assert second.startswith("CNI protocol versions supported: ") and second.endswith(", 1.1.0")
+
+
+def test_a_bare_execution_with_the_agent(installed_with_agent: Path) -> None:
+    with PretendHost(installed_with_agent) as host, Agent(host) as agent:
+        done = host.run(f"{host.bin_dir}/firewall", env={"PATH": PATH})
+        assert done.stderr.startswith("CNI firewall plugin v1.") and done.stdout == ""
+        until(lambda: agent.taken() == 1)
