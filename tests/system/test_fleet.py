@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +88,11 @@ class Fleet(Tool):
         where = (network, f"/run/netns/{pod}", "--container-id", pod)
         return self.say(verb, *where, status=status, CNI_IFNAME=IFNAMES[network])
 
-    def attach(self, pod: str) -> dict[str, Any]:
-        """Make a pod and attach it to all networks. Return their results."""
+    def attach(self, pod: str, networks: Iterable[str] = IFNAMES) -> None:
+        """Make a pod and attach it to networks."""
         self.host.netns(pod)
-        return {network: json.loads(self.call("add", network, pod)) for network in IFNAMES}
+        for network in networks:
+            self.call("add", network, pod)
 
     def state(self, pod: str) -> tuple[Any, ...]:
         """Return the pod's links, addresses, routes and rules, and what the node keeps for pods."""
@@ -163,7 +164,8 @@ def test_networks_are_collected_apart(fleet: Fleet) -> None:
     """The other pod keeps all of its networks, and an attachment in one network none of those in others."""
     fleet.attach("kept")
     before = fleet.remains()
-    fleet.attach("a")
+    # one pod alone can have a VLAN of a master
+    fleet.attach("a", [one for one in IFNAMES if fleet.plugins[one] is not VLAN])
     fleet.host.drop_netns("a")
     for network in IFNAMES:
         fleet.say("gc", network)
