@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EACCES, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV
+
 from shared import steps
 from shared.cni import config, record
 from shared.cni.config import boolean, field, integer, invalid
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 RECORDS = "/run/cni/sbr"
 LAST_PRIORITY = 32765  # before the rules for main and default
+# No route can be added: the interface is down, or lost the address, the way to the gateway, or IPv6.
+CHANGED_BY_POD = (EACCES, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV)
 
 
 class Config(config.Config):
@@ -138,11 +142,14 @@ def delete(call: Call) -> None:
 
 
 def _give_back(inside: Netlink, rules: Rules, link: Message | None, plan: Plan) -> None:
-    """Undo ADD. Complain about routes that cannot be added again: the pod can have changed its interface."""
+    """Undo ADD. Complain about routes that cannot be added again since the pod changed its interface.
+
+    Raise NetlinkError for any other reason: the record is still there for the next DEL.
+    """
     try:
         source_routing.revert(inside, rules, link["index"] if link else 0, plan)
     except NetlinkError as error:
-        if error.kind != RTM_NEWROUTE:
+        if error.kind != RTM_NEWROUTE or error.errno not in CHANGED_BY_POD:
             raise
         complain(f"sbr: cannot restore a route: {error}")
 

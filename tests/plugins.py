@@ -16,10 +16,11 @@ PORTS: list[Keys] = [
     {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
     {"hostPort": 8081, "containerPort": 81, "protocol": "udp"},
 ]
-# a link of the host with an address, and its other end in place of a LAN
+# a link of the host with an address, and its other end in place of a LAN; commands that may run again
 UP0 = (
-    "ip link add up0 type veth peer name up0p; ip address add 10.7.0.250/24 dev up0;"
-    " ip address add fd00:7::fa/64 dev up0 nodad; ip link set up0 up; ip link set up0p up"
+    "ip link show up0 >/dev/null 2>&1 || { ip link add up0 type veth peer name up0p;"
+    " ip address add 10.7.0.250/24 dev up0; ip address add fd00:7::fa/64 dev up0 nodad;"
+    " ip link set up0 up; ip link set up0p up; }"
 )
 
 

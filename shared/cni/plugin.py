@@ -21,7 +21,7 @@ from shared.cni.errors import (
 from shared.cni.fastjson import dumps, loads
 from shared.cni.result import Result
 from shared.cni.suite import NODE_CONFIG
-from shared.cni.versions import CURRENT, of_plugin
+from shared.cni.versions import CURRENT, REFERENCE, of_plugin
 from shared.undo import Undo, complain
 
 TYPE_CHECKING = False
@@ -45,9 +45,13 @@ def serve(module: str) -> int:
     call: Call | None = None
     failure: CniError | None = None
     supported = of_plugin(module)
+    environment = {key.decode(): value.decode(errors="surrogateescape") for key, value in posix.environ.items()
+                   if key.startswith(b"CNI_") and key.isascii()}  # fmt: skip
+    if not (environment.get("CNI_COMMAND") or environment.get("CNI_CONTAINERID")):
+        _introduce(module, supported)
+        return 0
     try:
-        call = Call({key.decode(): value.decode(errors="surrogateescape") for key, value in posix.environ.items()
-                     if key.startswith(b"CNI_") and key.isascii()})  # fmt: skip
+        call = Call(environment)
         if call.command == "VERSION":
             _write(dumps({"cniVersion": _asked_version(supported), "supportedVersions": list(supported)}))
         else:
@@ -69,6 +73,16 @@ def serve(module: str) -> int:
         _fail(version, failure)
     _log(module, call, failure)
     return 0 if failure is None else failure.code
+
+
+def _introduce(module: str, supported: tuple[str, ...]) -> None:
+    """Answer an execution that is no call, as the reference does: nerdctl looks for features by this release."""
+    name = module.rpartition(".")[2].replace("_", "-")
+    text = f"CNI {name} plugin v{REFERENCE}+pycni\nCNI protocol versions supported: {', '.join(supported)}\n"
+    try:
+        posix.write(2, text.encode())
+    except OSError:  # stderr is closed
+        return
 
 
 def _log(module: str, call: Call | None, failure: CniError | None) -> None:

@@ -15,6 +15,7 @@ SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 # By module: the first version that a plugin supports, if it does not support all.
 FIRST = {"plugins.bandwidth": "0.3.0", "plugins.firewall": "0.4.0", "plugins.vrf": "0.3.1"}
 CURRENT = SUPPORTED[-1]
+REFERENCE = "1.9.1"  # the release of the reference plugins whose keys the plugins have
 
 INTERFACE_KEYS_1_1 = ("mtu", "socketPath", "pciID")
 ROUTE_KEYS_1_1 = ("mtu", "advmss", "priority", "table", "scope")

@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.agent.running import IDLE_WORKERS, PROGRAM, Agent, proportional_mib
 from tests.bench import cells
-from tests.bench.cells import FOUR, LOOPBACK, MASQ, PLAIN, POINT_TO_POINT, PORTS, Network, Suites
+from tests.bench.cells import FOUR, LINKED, LOOPBACK, MASQ, PLAIN, POINT_TO_POINT, PORTS, Network, Suites
 from tests.bench.report import clients_tables, document, plot, tables
 from tests.pretend import until
 
@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, help=f"calls of each kind and suite (default: {ROUNDS}; with --quick {QUICK_ROUNDS})"
     )
-    parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds and pods")
+    parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds, pods and plugins")
     parser.add_argument("--pods", type=int, help="how many pods are many (default: 200; with --quick 50)")
     parser.add_argument("--bin-dir", type=Path, help="executables to measure (default: install the suite for the run)")
     parser.add_argument("--agent-dir", type=Path, help="the same, installed with --agent (default: install it, too)")
@@ -113,8 +113,8 @@ def release(directory: Path) -> str:
 class Bench:
     """One run: the suites, and the samples so far."""
 
-    def __init__(self, suites: Suites, rounds: int, pods: list[int], python: str) -> None:
-        self.suites, self.rounds, self.pods, self.python = suites, rounds, pods, python
+    def __init__(self, suites: Suites, rounds: int, pods: list[int], python: str, linked: list[Network]) -> None:
+        self.suites, self.rounds, self.pods, self.python, self.linked = suites, rounds, pods, python, linked
         self.rows: Samples = {}
         self.memory: Samples = {}
 
@@ -123,6 +123,10 @@ class Bench:
             suite.populate(FOUR, 0, 1)
         self.measure("one pod", [LOOPBACK, PLAIN, MASQ, POINT_TO_POINT, PORTS, FOUR], is_bare_too=True)
         self.measure("at once", [replace(MASQ, row=f"{cells.AT_ONCE} × masq")], at_once=cells.AT_ONCE)
+        if self.linked:
+            for suite in self.suites:
+                suite.host.run("sh", "-ec", cells.LINKS)
+            self.measure("plugins of other links", self.linked)
         self.measure("leases", [self.leases(count) for count in LEASES])
         self.peaks()
         for before, count in zip([1, *self.pods], self.pods, strict=False):
@@ -141,7 +145,7 @@ class Bench:
             progress(f"{title}: round {number + 1} of {self.rounds}")
             for network in networks:
                 for verb in ("ADD", "DEL"):
-                    for suite in self.suites.in_turn(number):
+                    for suite in (one for one in self.suites.in_turn(number) if one.has(network)):
                         value = suite.run(verb, network, suite.pods[:at_once])
                         if number >= 0:
                             self.note(row_of(network, verb), suite.name, value)
@@ -195,7 +199,8 @@ def network_of(count: int, number: int) -> Network:
 
 def agent_memory(agent: Agent) -> dict[str, float]:
     """Return proportional set sizes in MiB: of server and idle workers, of one worker, of the duties."""
-    until(lambda: len(agent.workers()) == IDLE_WORKERS)
+    at_rest = {"idle": IDLE_WORKERS, "busy": 0}  # a worker may be on its way out
+    until(lambda: bool(agent.status()["workers"] == at_rest and len(agent.workers()) == IDLE_WORKERS))
     workers = [proportional_mib(pid) for pid in agent.workers()]
     duties = [proportional_mib(pid) for pid in agent.duties()]
     found = {
@@ -230,7 +235,7 @@ def measure(chosen: argparse.Namespace, dirs: dict[str, Path], missing: str) -> 
     most = chosen.pods or (PODS[0] if chosen.quick else PODS[-1])
     plan |= {"leases": LEASES, "pods": sorted({count for count in PODS if count < most} | {most})}
     with Suites(dirs) as suites:
-        bench = Bench(suites, rounds, plan["pods"], python)
+        bench = Bench(suites, rounds, plan["pods"], python, [] if chosen.quick else LINKED)
         bench.run()
         for suite in suites:
             if suite.agent is not None:

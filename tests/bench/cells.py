@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.agent.running import Agent
-from tests.plugins import SAMPLES, Keys
+from tests.plugins import SAMPLES, Keys, links
 from tests.pretend import PATH, PretendHost, read_line, run_installer
 
 STOPWATCH = str(Path(__file__).with_name("stopwatch.py"))
@@ -55,6 +55,18 @@ PORTS = Network("portmap", (BRIDGE, PORTMAP), timed="portmap")
 FOUR = Network("chain", CHAIN)
 
 
+def of_links(name: str, keys: Keys, number: int) -> Network:
+    """Return the network of a plugin of its own links, with a store and addresses of its own."""
+    ipam = IPAM | {"dataDir": f"{STORE}-{name}"} | ranges(f"10.{number}.0.0/16")
+    return Network(name, ({"type": name, **keys, "ipam": ipam},))
+
+
+LINKED = [
+    of_links("macvlan", {"master": "up0"}, 80), of_links("host-device", {"device": "dev0"}, 81), of_links("tap", {}, 82),
+]  # fmt: skip
+LINKS = links(SAMPLES[one.row] for one in LINKED)
+
+
 @dataclass
 class Pod:
     """A namespace and its attachment, if it has one."""
@@ -87,6 +99,10 @@ class Suite:
         if not line:
             sys.exit(f"bench: {self.name}: the stopwatch ended with status {self._stopwatch.wait()}")
         return json.loads(line)
+
+    def has(self, network: Network) -> bool:
+        """Return True if the suite has each plugin of a network."""
+        return all((self.bin_dir / str(keys["type"])).exists() for keys in network.plugins)
 
     def make_pod(self, name: str) -> Pod:
         self.ask(netns=f"/run/netns/{name}")

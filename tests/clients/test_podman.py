@@ -44,10 +44,30 @@ driver = "vfs"
 graphroot = "/var/lib/containers/storage"
 runroot = "/run/containers/storage"
 """
-# `back` has room for one container.
+# `back` has room for one container. `lan` is the network of the client, which reaches the container without the host.
+IN_LAN, IN_LAN_6 = "192.0.2.100", "fd00:2::100"
+LAN = {
+    "cniVersion": "1.0.0",
+    "name": "lan",
+    "plugins": [
+        {
+            "type": "macvlan",
+            "master": "out",
+            "ipam": {
+                "type": "host-local",
+                "ranges": [
+                    [{"subnet": "192.0.2.0/24", "rangeStart": IN_LAN, "gateway": HOST}],
+                    [{"subnet": "fd00:2::/64", "rangeStart": IN_LAN_6, "gateway": HOST_6}],
+                ],
+            },
+        },
+        {"type": "sbr"},
+    ],
+}
 NETWORKS = (
     chain("front", 0, "cni-front"),
     chain("back", 1, "cni-back", rangeStart="10.44.1.7", rangeEnd="10.44.1.7"),
+    LAN,
 )
 RUN = ("run", "--detach", "--name", "web", "--hostname", "web", "--publish", f"9090:{PORT}")
 
@@ -109,6 +129,18 @@ def test_two_networks(node: Node) -> None:
         (front,) = {lease.partition("/")[2] for lease in node.leases() if lease.startswith("front/10.")}
         for at in (front, "10.44.1.7"):
             assert node.answer(at, PORT) == "web"
+    node.podman("rm", "--force", "--time", "0", "web")
+    node.assert_nothing_left()
+
+
+@pytest.mark.slow
+def test_bridge_and_macvlan(node: Node) -> None:
+    """The published port answers by way of the bridge, and the LAN reaches the container's own address in it."""
+    node.podman(*RUN, "--network", "front", "--network", "lan", IMAGE, *SERVER)
+    assert node.answer(IN_LAN, PORT, "client") == node.answer(IN_LAN_6, PORT, "client") == "web"
+    assert node.is_serving()
+    node.podman("network", "disconnect", "lan", "web")
+    assert node.is_serving() and not any(lease.startswith("lan/") for lease in node.leases())
     node.podman("rm", "--force", "--time", "0", "web")
     node.assert_nothing_left()
 

@@ -152,8 +152,8 @@ def _variables(plugin: str) -> Iterator[Case]:
         for variable in variables:
             for what, value in (("missing", None), ("empty", "")):
                 yield case(plugin, verb, f"{variable} {what}", config, 4, env={variable: value}, says=variable)
-    nothing = dict.fromkeys(("CNI_COMMAND", *NEEDS["ADD"], "PATH"))
-    yield case(plugin, "ADD", "no environment", config, 4, env=nothing, says="CNI_COMMAND")
+    alone = dict.fromkeys({"CNI_COMMAND", *NEEDS["ADD"], "PATH"} - {"CNI_CONTAINERID"})
+    yield case(plugin, "ADD", "container id alone", config, 4, env=alone, says="CNI_COMMAND")
     yield case(plugin, "ADD", "variables for Python", config, may_succeed=True, env=FOR_PYTHON)
     other = {"CNI_X": "\udcff", "X\u00e9": "\udcfe"}
     yield case(plugin, "ADD", "other bytes in the environment", config, may_succeed=True, env=other)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def bench(bin_dir: Path, agent_dir: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    few = ("--quick", "--rounds", "1", "--pods", "2", *more)
+    few = ("--rounds", "1", "--pods", "2", *more)
     directories = ("--bin-dir", str(bin_dir), "--agent-dir", str(agent_dir), "--out", str(out))
     command = [f"{ROOT}/tests/bench/run", *few, *directories]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -33,12 +33,15 @@ def test_a_short_run_writes_table_samples_and_plot(installed: Path, installed_wi
         "bridge DEL, 10,000 leases",
         "masq ADD",
         "ptp ADD",
+        "macvlan ADD",
+        "host-device DEL",
         "portmap DEL",
         "10 × masq DEL",
         "chain ADD, 2 pods",
     ):
         found = {suite: len(samples) for suite, samples in outcome["rows"][row].items()}
         assert found == {"reference": 1, "executed": 1, "agent": 1}, row
+    assert set(outcome["rows"]["tap ADD"]) == {"executed", "agent"}  # which the compared release lacks
     assert set(outcome["memory"]["bridge ADD"]) == {"reference", "executed"}
     assert outcome["memory"]["agent with 4 idle workers, PSS"].keys() == {"agent"}
 

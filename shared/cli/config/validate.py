@@ -35,9 +35,10 @@ NOTE, WARNING, ERROR = "note", "warning", "error"
 EXIT_STATUS = {NOTE: 0, WARNING: 1, ERROR: 2}
 STYLES = {NOTE: "2", WARNING: "33", ERROR: "31"}
 
-# The specification's keys: those of a list, and those of a plugin by the path to their object.
+# The specification's keys: those of a list, and those of a plugin by the path to their object. nerdctl marks its lists.
 LIST_KEYS = (
     "cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins", "args",
+    "nerdctlID", "nerdctlLabels",
 )  # fmt: skip
 PLUGIN_KEYS = {
     "": (
