@@ -29,6 +29,7 @@ DIRECTORY = "/run/cni/.pycni/devices"
 LOCK_SECONDS = 25.0  # less than a runtime waits for a call
 LEAST_MARKS = 2  # of a virtual device: index, MAC, alias
 CLASS = "/sys/class/net"
+PORT_BYTES = 16  # at most, of a port's number in sysfs
 
 
 class locked:  # noqa: N801  (used like a function)
@@ -66,15 +67,12 @@ class Record:
     @classmethod
     def of(cls, link: Message, owner: Owner, pod_netns: Netns) -> Record:
         """Describe a device of the host, and the attachment that is about to get it."""
-        name = link["IFLA_IFNAME"]
         content = {
             "network": owner.network, "containerID": owner.container_id, "ifname": owner.ifname,
             "netns": pod_netns.path, "namespace": pod_netns.identity(), "mark": liveness.mark(pod_netns.path),
-            "name": name, "altnames": alternative_names(link), "alias": link.get("IFLA_IFALIAS", ""),
-            "kind": links.kind(link), "path": bus_path(name), "index": link["index"],
-            "up": bool(link["flags"] & IFF_UP), "attributes": link_attributes.read(link),
+            **describe(link),
         }  # fmt: skip
-        return cls(f"{DIRECTORY}/{owner.host_link}-{name}.json", content)
+        return cls(f"{DIRECTORY}/{owner.host_link}-{content['name']}.json", content)
 
     def write(self, **news: Any) -> None:
         """Write the record to disk, with newer members. Raise IOFailure."""
@@ -127,8 +125,16 @@ class Record:
     def _find_among(self, stream: Iterator[Message]) -> Message | None:
         if not self.path_on_bus:
             return self._find_by_marks(stream)
-        same = [one for one in stream if not links.kind(one) and bus_path(one["IFLA_IFNAME"]) == self.path_on_bus]
-        return self._find_by_marks(iter(same)) or (same[0] if len(same) == 1 else None)
+        same = [one for one in stream if self._is_port(one)]
+        return self._find_by_marks(iter(same)) or next((one for one in same if self._is_certain(one)), None)
+
+    def _is_port(self, link: Message) -> bool:
+        """Return True if a host link is hardware at the same place. A device on a bus may have several ports."""
+        return not links.kind(link) and bus_path(link["IFLA_IFNAME"]) == self.path_on_bus and port(link) == self.port
+
+    def _is_certain(self, link: Message) -> bool:
+        """Return True if the hardware itself tells a link at the same place from those of other ports."""
+        return bool(own_mac(link) == self.ownMac and (self.ownMac or self.port))
 
     def _find_by_marks(self, stream: Iterator[Message]) -> Message | None:
         return next((one for one in stream if self._has_marks(one)), None)
@@ -140,6 +146,16 @@ class Record:
             link.get("IFLA_IFALIAS", "") == self.name,
         )
         return bool(links.kind(link) == self.kind and sum(marks) >= LEAST_MARKS)
+
+
+def describe(link: Message) -> dict[str, Any]:
+    """Return the part of a record that is about the device, which is on the host."""
+    name = link["IFLA_IFNAME"]
+    return {
+        "name": name, "altnames": alternative_names(link), "alias": link.get("IFLA_IFALIAS", ""),
+        "kind": links.kind(link), "path": bus_path(name), "port": port(link), "ownMac": own_mac(link),
+        "index": link["index"], "up": bool(link["flags"] & IFF_UP), "attributes": link_attributes.read(link),
+    }  # fmt: skip
 
 
 def are_there() -> bool:
@@ -158,7 +174,10 @@ def read_all() -> list[Record]:
 
 
 def _is_whole(content: dict[str, Any]) -> bool:
-    texts = ("network", "containerID", "ifname", "netns", "namespace", "mark", "name", "alias", "kind", "path")
+    texts = (
+        "network", "containerID", "ifname", "netns", "namespace", "mark",
+        "name", "alias", "kind", "path", "port", "ownMac",
+    )  # fmt: skip
     attributes = content.get("attributes")
     return (
         all(isinstance(content.get(name), str) for name in texts)
@@ -173,6 +192,28 @@ def alternative_names(link: Message) -> list[str]:
     """Return a link's alternative names, read with the tables of shared/net/device_wire.py."""
     names = link.get("IFLA_PROP_LIST", {}).get("IFLA_ALT_IFNAME", [])
     return names if isinstance(names, list) else [names]
+
+
+def own_mac(link: Message) -> str:
+    """Return the digits of the hardware's permanent MAC, empty if it has none. Linux before 5.6 tells none."""
+    return str(link.get("IFLA_PERM_ADDRESS", b"").hex())
+
+
+def port(link: Message) -> str:
+    """Return number and name of a host link's port, which tell it from others on the same hardware.
+
+    Empty: the port is the first one, and has no name.
+    """
+    number = ""
+    try:
+        descriptor = posix.open(f"{CLASS}/{link['IFLA_IFNAME']}/dev_port", posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            number = posix.read(descriptor, PORT_BYTES).decode().strip()
+        finally:
+            posix.close(descriptor)
+    except OSError:  # without sysfs, or the link has gone
+        pass
+    return " ".join(one for one in (number, link.get("IFLA_PHYS_PORT_NAME", "")) if one not in ("", "0"))
 
 
 def bus_path(name: str) -> str:

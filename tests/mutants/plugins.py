@@ -484,6 +484,14 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_host_device.py -k nobody_gave_back",
     ),
     Mutant(
+        "shared/net/lent.py", " and port(link) == self.port", "", "another port of a lent card stays as it is",
+        "tests/unit/test_lent.py -k another_port",
+    ),
+    Mutant(
+        "shared/net/lent.py", " and (self.ownMac or self.port)", "", "a port that nothing tells from others stays as it is",
+        "tests/unit/test_lent.py -k another_port",
+    ),
+    Mutant(
         "shared/net/lent.py", "            record.remove_unfinished(DIRECTORY)\n", "",
         "DEL removes an unfinished record", "tests/system/test_host_device.py -k unfinished",
     ),
