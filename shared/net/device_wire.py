@@ -24,8 +24,9 @@ STRUCTURES: dict[str, tuple[tuple[str, ...], str, dict[str, tuple[int, str]]]] =
 _device: dict[str, tuple[int, str]] = {
     "IFLA_ADDRESS": (1, "l2addr"), "IFLA_IFNAME": (3, "asciiz"), "IFLA_MTU": (4, "u32"), "IFLA_MASTER": (10, "u32"),
     "IFLA_TXQLEN": (13, "u32"), "IFLA_LINKINFO": (18, "device/ifinfo"), "IFLA_IFALIAS": (20, "asciiz"),
-    "IFLA_NET_NS_FD": (28, "u32"), "IFLA_PHYS_PORT_NAME": (38, "asciiz"), "IFLA_PROP_LIST": (32820, "device/proplist"),
-    "IFLA_ALT_IFNAME": (53, "asciiz"), "IFLA_PERM_ADDRESS": (54, "bytes"),
+    "IFLA_NET_NS_FD": (28, "u32"), "IFLA_LINK_NETNSID": (37, "s32"), "IFLA_PHYS_PORT_NAME": (38, "asciiz"),
+    "IFLA_PROP_LIST": (32820, "device/proplist"), "IFLA_ALT_IFNAME": (53, "asciiz"),
+    "IFLA_PERM_ADDRESS": (54, "bytes"),
 }
 
 STRUCTURES["device"] = (("family", "ifi_type", "index", "flags", "change"), "=BxHiII", _device)

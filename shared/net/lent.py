@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = "/run/cni/.pycni/devices"
 LOCK_SECONDS = 25.0  # less than a runtime waits for a call
+NOWHERE = -1  # in place of a namespace's number
 LEAST_MARKS = 2  # of a virtual device: index, MAC, alias
 CLASS = "/sys/class/net"
 PORT_BYTES = 16  # at most, of a port's number in sysfs
@@ -92,6 +93,11 @@ class Record:
         return f"{self.ifname} of container {self.containerID} in network {self.network}"
 
     @property
+    def is_identity_unique(self) -> bool:
+        """Return True if no other namespace can have the identity of the pod's."""
+        return not str(self.content["namespace"]).endswith(":")
+
+    @property
     def is_hardware(self) -> bool:
         """Return True if the kernel moves the device to the initial namespace when its namespace is deleted."""
         return not self.kind
@@ -119,8 +125,24 @@ class Record:
         index = self.content.get("podIndex")
         if index:
             link = netlink.get(RTM_GETLINK, {"index": index})
-            return link if link and links.kind(link) == self.kind else None
+            return link if link and self._is_at_index(link) else None
         return netlink.scan(RTM_GETLINK, None, self._find_by_marks)
+
+    def _is_at_index(self, link: Message) -> bool:
+        """Return True if the pod's link with the device's index may be the device.
+
+        If the namespace may be another one (Netns.identity), the link also needs the MAC or the alias.
+        """
+        marks = link.get("IFLA_ADDRESS", "") == self.attributes["mac"], link.get("IFLA_IFALIAS", "") == self.name
+        return links.kind(link) == self.kind and (self.is_identity_unique or any(marks))
+
+    def leads_there(self, link: Message) -> bool:
+        """Return True if the pod's link leads to the namespace to which the device led when it was lent.
+
+        A device has no record of that if its call was killed. Hardware leads to none.
+        """
+        found = link.get("IFLA_LINK_NETNSID", NOWHERE)
+        return bool(found == self.content.get("leadsTo", found))
 
     def _find_among(self, stream: Iterator[Message]) -> Message | None:
         if not self.path_on_bus:

@@ -15,7 +15,7 @@ from shared.cni import record
 from shared.cni.errors import CniError, InternalError
 from shared.cni.names import is_link_name
 from shared.cni.plugin import readable_result
-from shared.net import device_wire, lent, link_attributes, links, netns
+from shared.net import device_wire, lent, link_attributes, links, liveness, netns
 from shared.net.device_wire import RTM_DELLINKPROP, RTM_NEWLINKPROP, RTM_SETLINK
 from shared.net.lent import Record
 from shared.net.netlink import Netlink, NetlinkError
@@ -70,7 +70,8 @@ def take(undo: Undo, owner: Owner, pod_netns: Netns, wanted: Wanted, *, mtu: int
         undo.push(f"return {kept.name} to the host", lambda: _give_back_locked(host, kept, pod_netns))
         message: Message = {"IFLA_IFALIAS": kept.name, **({"IFLA_MTU": mtu} if mtu else {})}
         _move(host, link, pod, pod_netns.descriptor, owner.ifname, message)
-        kept.write(podIndex=links.require(pod, owner.ifname)["index"])
+        link = links.require(pod, owner.ifname)
+        kept.write(podIndex=link["index"], leadsTo=link.get("IFLA_LINK_NETNSID", lent.NOWHERE))
 
 
 def _require_movable(host: Netlink, link: Message) -> None:
@@ -97,7 +98,7 @@ def _why_missing(wanted: Wanted) -> str:
 
 def _await_return(host: Netlink, wanted: Wanted) -> Message | None:
     """Return the device if a deleted namespace had it. The kernel brings hardware home some time after the deletion."""
-    from shared.net import liveness, wait
+    from shared.net import wait
 
     for kept in lent.read_all():
         if not wanted.is_in(kept) or not liveness.is_lost(kept.mark) or _open_pod(kept, None):
@@ -234,7 +235,18 @@ def _fetch(host: Netlink, kept: Record, pod_netns: Netns | None) -> Message | No
     with there:
         pod = Devices()
     link = kept.find_in_pod(pod)
-    return _move_home(host, pod, link, kept.name) if link else None
+    if link is None:
+        return None
+    if not kept.leads_there(link) and not _is_hosts(link, there):
+        complain(f"device {kept.name} was deleted in {kept.netns}: the link in its place is the pod's own, and stays")
+        return None
+    return _move_home(host, pod, link, kept.name)
+
+
+def _is_hosts(link: Message, pod_netns: Netns) -> bool:
+    from shared.net import provenance
+
+    return provenance.is_hosts(link, pod_netns)
 
 
 def _move_home(host: Netlink, pod: Netlink, link: Message, name: str) -> Message:
@@ -251,8 +263,10 @@ def _move_home(host: Netlink, pod: Netlink, link: Message, name: str) -> Message
 def _open_pod(kept: Record, pod_netns: Netns | None) -> Netns | None:
     """Return the namespace that got the device: the call's, the recorded path's, or that of a process. None: deleted.
 
-    A path may lead to another pod's namespace by now.
+    A path may lead to another pod's namespace by now, and before Linux 5.14 the identity alone does not tell the two.
     """
+    if not kept.is_identity_unique and liveness.mark(kept.netns) != kept.mark:
+        return None
     if pod_netns is not None and pod_netns.identity() == kept.namespace:
         return pod_netns
     inode = f"net:[{kept.namespace.split(':')[1]}]"
@@ -310,6 +324,9 @@ def give_back_foreign(call: Call, owner: Owner, pod_netns: Netns | None, device:
     if isinstance(mac, str):
         macs.add(mac.lower())
     if name != device and link.get("IFLA_ADDRESS") not in macs:
+        return False
+    if not _is_hosts(link, pod_netns):
+        complain(f"link {owner.ifname} stays in {pod_netns.path}: the pod may have made it itself")
         return False
     _move_home(Devices(), pod, link, name)
     return True

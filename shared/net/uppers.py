@@ -103,11 +103,11 @@ def _paths(near: str) -> Iterator[str]:
     directory = near.rpartition("/")[0]
     if not near.startswith("/proc/"):
         yield from (f"{directory}/{name}" for name in _names(directory))
-    yield from _mounted()
+    yield from mounted()
     yield from (f"/proc/{name}/ns/net" for name in _names("/proc") if name.isdigit())
 
 
-def _mounted() -> Iterator[str]:
+def mounted() -> Iterator[str]:
     """Yield the mount points of network namespaces. Their root is net:[<inode>] (proc_pid_mountinfo(5))."""
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:

@@ -484,6 +484,22 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_host_device.py -k nobody_gave_back",
     ),
     Mutant(
+        "shared/net/moved.py", "if not kept.leads_there(link) and not _is_hosts(link, there):", "if ():",
+        "DEL leaves a link that the pod made in the place of the device", "tests/system/test_host_device.py -k its_own_link",
+    ),
+    Mutant(
+        "shared/net/moved.py", "    if not _is_hosts(link, pod_netns):\n", "    if ():\n",
+        "DEL without a record leaves a link that the pod made", "tests/system/test_host_device.py -k its_own_link",
+    ),
+    Mutant(
+        "shared/net/moved.py", "kept.leads_there(link) and not _is_hosts(link, there)", "kept.leads_there(link)",
+        "a device comes home whose other end has moved", "tests/system/test_host_device.py -k both_ends",
+    ),
+    Mutant(
+        "shared/net/moved.py", "if not kept.is_identity_unique and liveness", "if () and liveness",
+        "DEL leaves the pod that has the number of the old namespace", "tests/system/test_host_device.py -k number_of_the_old",
+    ),
+    Mutant(
         "shared/net/lent.py", " and port(link) == self.port", "", "another port of a lent card stays as it is",
         "tests/unit/test_lent.py -k another_port",
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ import pytest
 
 from tests import node as nodes
 from tests.node import DEAF, host_local
-from tests.pretend import PretendHost, until
+from tests.pretend import TREE, PretendHost, until
 
 MAC = "02:00:00:00:d0:01"
 # dev0 is the pod's device, and `far` has the other end. dev0 has what an administrator gives a device.
@@ -353,6 +354,94 @@ def test_a_renamed_network(node: Node) -> None:
     node.add("p")
     node.delete("p", name="renamed")
     assert node.device("dev0") == node.at_home and node.records() == []
+
+
+# In place of the executable: the plugin on a kernel that tells no cookies of namespaces.
+WITHOUT_COOKIES = """
+import sys
+from shared.net import netns
+netns.SO_NETNS_COOKIE = 0xFFFF
+from shared.cni.plugin import serve
+sys.exit(serve("plugins.host_device"))
+"""
+OLD_KERNEL: dict[str, Any] = {"prefix": (sys.executable, "-c", WITHOUT_COOKIES), "env": {"PYTHONPATH": TREE}}
+
+
+def test_return_without_cookies(node: Node) -> None:
+    node.add("p", **OLD_KERNEL)
+    assert node.records()[0]["namespace"].endswith(":")
+    node.host.run("ip", "-n", "p", "link", "set", "eth0", "address", "02:00:00:00:00:42")
+    node.delete("p", **OLD_KERNEL)
+    assert node.is_whole()
+
+
+@pytest.mark.parametrize("end", ["/run/netns/p", "", "/run/netns/q"])
+def test_a_new_namespace_with_the_number_of_the_old_one(node: Node, end: str) -> None:
+    """Its link has the index of the device, which died with its pod: it stays."""
+    node.add("p", ipam=..., **OLD_KERNEL)
+    node.host.drop_netns("p")
+    (path,) = (node.host.root / RECORDS).glob("*.json")
+    node.netns("q")
+    kept = json.loads(path.read_text())
+    kept["namespace"] = node.host.run("stat", "-Lc", "%d:%i:", "/run/netns/q").stdout.strip()
+    path.write_text(json.dumps(kept))
+    node.host.run(
+        "sh", "-ec", f"ip -n q link add index {kept['podIndex']} name eth0 type veth peer name far0 netns far"
+    )
+    node.serve("q", "print('ready', flush=True); input()")
+    node.delete("p", netns=end, ipam=..., **OLD_KERNEL)
+    assert node.names("q") == {"eth0"} and (node.names(), node.records()) == (set(), [])
+
+
+# Makes the pair in the pod; with another word than "", its other end is in a namespace of the pod's own making.
+FORGE = """
+import ctypes, os, signal, subprocess, sys
+index, elsewhere = sys.argv[1:]
+ready, done = os.pipe()
+child = os.fork()
+if child == 0:
+    ctypes.CDLL(None).unshare(0x40000000)
+    os.write(done, b"x")
+    signal.pause()
+os.read(ready, 1)
+where = ["netns", str(child)] if elsewhere else []
+pair = ["ip", "link", "add", "index", index, "name", "eth0", "type", "veth", "peer", "name", "evil", "index", "99", *where]
+subprocess.run(pair, check=True)
+subprocess.run(["ip", "link", "set", "eth0", "alias", "dev0"], check=True)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("elsewhere", ["", "elsewhere"])
+@pytest.mark.parametrize("verb", ["DEL", "GC"])
+def test_a_pod_does_not_move_its_own_link_to_the_host(node: Node, verb: str, elsewhere: str) -> None:
+    """The pod has deleted the device, and its own link has the index and the alias. DEL comes twice."""
+    node.add("p")
+    (kept,) = node.records()
+    node.host.run("ip", "-n", "p", "link", "del", "eth0")
+    node.serve("p", FORGE, str(kept["podIndex"]), elsewhere)
+    if verb == "GC":
+        node.collect()
+    else:
+        answer = node.call("DEL", "p")
+        assert answer.status == 0 and "the link in its place is the pod's own, and stays" in answer.stderr
+    answer = node.call("DEL", "p")
+    assert answer.status == 0 and "the pod may have made it itself" in answer.stderr
+    assert (node.names(), node.records(), node.leases()) == (set(), [], [])
+    assert "eth0" in node.names("p")
+
+
+@pytest.mark.parametrize("first", ["p", "q"])
+def test_both_ends_of_a_pair_are_lent(node: Node, first: str) -> None:
+    """The other end of each device moves while it is lent."""
+    node.host.run("sh", "-ec", "ip link add a0 type veth peer name b0; ip link set a0 up; ip link set b0 up")
+    devices = {"p": "a0", "q": "b0"}
+    for pod, device in devices.items():
+        node.add(pod, device=device, ipam=...)
+    for pod in sorted(devices, reverse=first == "q"):
+        node.delete(pod, device=devices[pod], ipam=...)
+    assert node.names() == {"dev0", "a0", "b0"} and node.records() == []
 
 
 def test_records_that_are_garbled(node: Node) -> None:
