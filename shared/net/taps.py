@@ -118,6 +118,7 @@ def remove(pod_netns: Netns | None, owner: Owner, call: Call | None) -> bool:
     """Delete the attachment's tap by its alias, under any name. Return True if there was one.
 
     A tap without alias is of another suite: it must have the interface's name, and the MAC in the call's result.
+    Without a result it stays: it may be the one that made ADD fail.
     """
     if pod_netns is None:
         return False
@@ -136,8 +137,8 @@ def _is_own(link: Message, owner: Owner, call: Call | None) -> bool:
         made_for = parse_alias(alias)
         return alias == owner.alias or (made_for is not None and made_for[1:] == (owner.container_id, owner.ifname))
     previous = readable_result(call) if call else None
-    macs = {one.mac.lower() for one in previous.interfaces if one.sandbox} if previous else {link["IFLA_ADDRESS"]}
-    return link["IFLA_IFNAME"] == owner.ifname and link["IFLA_ADDRESS"] in macs
+    macs = {one.mac.lower() for one in previous.interfaces if one.sandbox} if previous else set()
+    return link["IFLA_IFNAME"] == owner.ifname and link.get("IFLA_ADDRESS") in macs
 
 
 def rights(link: Message) -> dict[str, Any]:

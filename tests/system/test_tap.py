@@ -285,6 +285,16 @@ def test_a_tap_of_another_suite(node: Node) -> None:
     assert [link["ifname"] for link in node.host.ip("link", netns="p")] == ["lo"]
 
 
+def test_delete_leaves_the_tap_that_made_add_fail(node: Node) -> None:
+    """The runtime then calls DEL without a result. The pod also has a link of kind tun without a MAC."""
+    node.netns("p")
+    for name, mode in (("eth0", "tap"), ("tun0", "tun")):
+        node.host.run("ip", "-n", "p", "tuntap", "add", name, "mode", mode)
+    node.refused("p", 999, "link eth0 already exists in /run/netns/p")
+    node.delete("p")
+    assert {link["ifname"] for link in node.host.ip("link", netns="p")} == {"lo", "eth0", "tun0"}
+
+
 def test_a_collection(node: Node) -> None:
     node.add("p")
     node.add("q")
