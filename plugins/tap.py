@@ -6,7 +6,7 @@ from shared import steps
 from shared.cni import delegate
 from shared.cni.config import boolean, field, integer, mac, text, unset_link_name
 from shared.cni.errors import InternalError
-from shared.net import links, netns, sysctl, taps
+from shared.net import links, netns, placements, sysctl, taps
 from shared.net.netlink import Netlink
 from shared.net.wire import RTM_NEWLINK
 from shared.pod import attachment, inside, removal
@@ -69,14 +69,18 @@ def _make(pod: Attachment, undo: Undo, pod_netns: Netns) -> None:
         def describe() -> None:
             inside_pod.request(RTM_NEWLINK, change)
 
+        if links.get(inside_pod, name):
+            raise links.LinkExists(f"link {name} already exists in {pod_netns.path}")
+        undo.push("remove the note of the tap", lambda: placements.remove(pod.owner))
+        placements.write(pod.owner, taps.KIND, pod_netns)
         try:
             if keys.selinuxContext:
                 taps.create_labelled(name, keys.selinuxContext, **rights)
-                undo.push(f"remove tap {name}", lambda: taps.remove(pod_netns, pod.owner, None))
+                undo.push(f"remove tap {name}", lambda: taps.remove_in(pod_netns, pod.owner, None))
                 describe()
             else:
                 taps.create(name, before_persistent=describe, **rights)
-                undo.push(f"remove tap {name}", lambda: taps.remove(pod_netns, pod.owner, None))
+                undo.push(f"remove tap {name}", lambda: taps.remove_in(pod_netns, pod.owner, None))
         except taps.NameTaken as error:
             raise links.LinkExists(f"{error.msg} in {pod_netns.path}") from None
 
@@ -119,13 +123,13 @@ def _find_parts(pod: Attachment, _host: Netlink, pod_netns: Netns, link: Message
 
 
 def delete(call: Call) -> None:
-    """Remove the tap, if the pod's namespace still exists, and release the addresses."""
+    """Remove the tap, if its namespace still exists, and release the addresses."""
     removal.delete(call, lambda _host, owner, pod_netns: taps.remove(pod_netns, owner, call))
 
 
 def gc(call: Call) -> None:
-    """Release what this network's attachments that are not valid any more have left. Their taps went with the pods."""
-    removal.collect(call, None)
+    """Remove what this network's attachments that are not valid any more have left."""
+    removal.collect(call, None, lambda valid: taps.collect(call.network, valid))
 
 
 def status(call: Call) -> None:

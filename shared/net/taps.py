@@ -12,8 +12,8 @@ import posix
 import sys
 
 from shared.cni.errors import InternalError, UnsupportedField
-from shared.cni.plugin import readable_result
-from shared.net import device_wire, links, liveness
+from shared.cni.plugin import readable_result, run_all
+from shared.net import device_wire, links, liveness, placements
 from shared.net.messages import decode_part
 from shared.net.netlink import Netlink
 from shared.net.netns import WITH_IOC_NONE
@@ -23,6 +23,7 @@ from shared.net.wire import RTM_GETLINK
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
     from typing import Any
 
     from shared.cni.call import Call
@@ -115,13 +116,31 @@ def create_labelled(name: str, context: str, *, multi_queue: bool, owner: int | 
 
 
 def remove(pod_netns: Netns | None, owner: Owner, call: Call | None) -> bool:
+    """Delete the attachment's tap and its note. Return True if there was a tap.
+
+    The tap is in the pod's namespace, or in the noted one (shared/net/placements.py) if that is unknown (None) or does
+    not have it.
+    """
+    is_found = pod_netns is not None and remove_in(pod_netns, owner, call)
+    if not is_found:
+        noted = placements.open_noted(placements.read(owner))
+        is_found = noted is not None and remove_in(noted, owner, None)
+    placements.remove(owner)
+    return is_found
+
+
+def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    """Serve GC: delete the taps of the network's attachments that are not in `valid`, (container id, ifname)."""
+    left = placements.left_behind(network, KIND, valid)
+    run_all(*(lambda owner=owner: remove(None, owner, None) for owner in left))
+
+
+def remove_in(pod_netns: Netns, owner: Owner, call: Call | None) -> bool:
     """Delete the attachment's tap by its alias, under any name. Return True if there was one.
 
     A tap without alias is of another suite: it must have the interface's name, and the MAC in the call's result.
     Without a result it stays: it may be the one that made ADD fail.
     """
-    if pod_netns is None:
-        return False
     with pod_netns:
         pod = Netlink()
         for link in pod.dump(RTM_GETLINK):

@@ -420,6 +420,14 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_tap.py -k another_suite",
     ),
     Mutant(
+        "plugins/tap.py", "        placements.write(pod.owner, taps.KIND, pod_netns)\n", "",
+        "DEL finds the tap without CNI_NETNS", "tests/system/test_tap.py -k test_delete",
+    ),
+    Mutant(
+        "plugins/tap.py", ", lambda valid: taps.collect(call.network, valid)", "", "GC deletes taps of living namespaces",
+        "tests/system/test_tap.py -k collection",
+    ),
+    Mutant(
         "shared/net/taps.py", " and liveness.is_link(name)", "", "a refusal of the kernel is not told as a name that is taken",
         "tests/unit/test_taps.py",
     ),

@@ -49,6 +49,10 @@ class Node(nodes.Node):
         process = self.host.popen(*inside)
         return process, read_line(process).decode().strip()
 
+    def notes(self) -> list[str]:
+        """Return the files that tell where a tap is."""
+        return [path.name for path in (self.host.root / "run/cni/links").glob("*")]
+
     def leases(self) -> list[str]:
         store = self.host.root / "var/lib/cni/networks/net"
         return sorted(path.name for path in store.glob("*") if path.name[0] in "1f")
@@ -247,12 +251,12 @@ def test_a_failing_add_leaves_nothing(node: Node) -> None:
     node.netns("p")
     before = node.host.snapshot(["p"])["pods"]
     assert node.call("ADD", "p", prefix=DEAF).status == 1
-    assert (node.host.snapshot(["p"])["pods"], node.leases()) == (before, [])
+    assert (node.host.snapshot(["p"])["pods"], node.leases(), node.notes()) == (before, [], [])
 
 
 @pytest.mark.parametrize("inside", ["", "link set eth0 name tap7", "link set eth0 address 02:00:00:00:00:77"])
 def test_delete(node: Node, inside: str) -> None:
-    """The alias leads to a tap that the pod has renamed; DEL comes twice, and without the namespace."""
+    """The alias leads to a tap that the pod has renamed; DEL comes twice, and to an empty CNI_NETNS."""
     node.add("p")
     node.add("q")
     if inside:
@@ -261,7 +265,8 @@ def test_delete(node: Node, inside: str) -> None:
         node.delete("p")
         assert [link["ifname"] for link in node.host.ip("link", netns="p")] == ["lo"]
     node.delete("q", netns="")
-    assert node.leases() == []
+    assert [link["ifname"] for link in node.host.ip("link", netns="q")] == ["lo"]
+    assert (node.leases(), node.notes()) == ([], [])
     node.host.drop_netns("q")
     node.delete("q")
 
@@ -298,10 +303,20 @@ def test_delete_leaves_the_tap_that_made_add_fail(node: Node) -> None:
 def test_a_collection(node: Node) -> None:
     node.add("p")
     node.add("q")
+    node.add("r")
     node.host.drop_netns("p")
     node.collect("q")
-    assert sorted(node.leases()) == sorted(node.addresses("q"))
+    assert [link["ifname"] for link in node.host.ip("link", netns="r")] == ["lo"]
+    assert sorted(node.leases()) == sorted(node.addresses("q")) and len(node.notes()) == 1
     assert node.check("q") == ""
+
+
+def test_another_add_leaves_the_note(node: Node) -> None:
+    """It fails, since the tap exists; DEL still finds that tap without CNI_NETNS."""
+    node.add("p")
+    node.refused("p", 999, "link eth0 already exists in /run/netns/p")
+    node.delete("p", netns="")
+    assert [link["ifname"] for link in node.host.ip("link", netns="p")] == ["lo"] and node.notes() == []
 
 
 @pytest.mark.parametrize(
