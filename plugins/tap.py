@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import delegate
-from shared.cni.config import boolean, field, integer, mac, text, unset_link_name
+from shared.cni.config import boolean, field, integer, mac, unset_link_name
 from shared.cni.errors import InternalError
 from shared.net import links, netns, placements, sysctl, taps
 from shared.net.netlink import Netlink
@@ -30,7 +30,7 @@ class Config(attachment.Keys, attachment.MacKeys):
     multiQueue: bool = field(boolean, False, "several programs, or threads of one, may open the tap at a time")
     owner: int | None = field(integer(0, MOST_ID), None, "number of the user who may open the tap, besides root")
     group: int | None = field(integer(0, MOST_ID), None, "number of the group that may open the tap")
-    selinuxContext: str = field(text, "", "SELinux context of the tap")
+    selinuxContext: str = field(taps.selinux_context, "", "SELinux context of the tap")
     bridge: str = field(unset_link_name, "", "bridge in the pod, of which the tap becomes a port")
     mac: str = field(mac, "", "MAC of the interface")
 
@@ -65,24 +65,21 @@ def _make(pod: Attachment, undo: Undo, pod_netns: Netns) -> None:
         if keys.bridge:
             change["IFLA_MASTER"] = _require_bridge(inside_pod, pod)["index"]
         rights = {"multi_queue": keys.multiQueue, "owner": keys.owner, "group": keys.group}
-
-        def describe() -> None:
-            inside_pod.request(RTM_NEWLINK, change)
-
         if links.get(inside_pod, name):
             raise links.LinkExists(f"link {name} already exists in {pod_netns.path}")
         undo.push("remove the note of the tap", lambda: placements.remove(pod.owner))
         placements.write(pod.owner, taps.KIND, pod_netns)
+        remove = lambda: taps.remove_in(pod_netns, pod.owner, None)  # noqa: E731
+        if keys.selinuxContext:
+            undo.push(f"remove tap {name}", remove)  # the process that creates it may not answer
+            change["index"] = taps.create_labelled(inside_pod, pod.owner.host_link, keys.selinuxContext, **rights)
+            inside_pod.request(RTM_NEWLINK, change)
+            return
         try:
-            if keys.selinuxContext:
-                taps.create_labelled(name, keys.selinuxContext, **rights)
-                undo.push(f"remove tap {name}", lambda: taps.remove_in(pod_netns, pod.owner, None))
-                describe()
-            else:
-                taps.create(name, before_persistent=describe, **rights)
-                undo.push(f"remove tap {name}", lambda: taps.remove_in(pod_netns, pod.owner, None))
+            taps.create(name, before_persistent=lambda: inside_pod.request(RTM_NEWLINK, change), **rights)
         except taps.NameTaken as error:
             raise links.LinkExists(f"{error.msg} in {pod_netns.path}") from None
+        undo.push(f"remove tap {name}", remove)
 
 
 def _require_bridge(netlink: Netlink, pod: Attachment) -> Message:

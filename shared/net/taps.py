@@ -11,6 +11,7 @@ import fcntl
 import posix
 import sys
 
+from shared.cni.config import Kind
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.plugin import readable_result, run_all
 from shared.net import device_wire, links, liveness, placements
@@ -46,6 +47,15 @@ SECONDS = 20.0  # for a process with another SELinux context
 SCRIPT = "import sys; sys.path.insert(0, sys.argv[1]); from shared.net import taps; taps.main(sys.argv[2:])"
 NAME_TAKEN = (errno.EBUSY, errno.EINVAL)  # by a tap, and by a link of another kind
 NO_MODULE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
+
+
+def _selinux_context(value: Any) -> str:
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("must be an SELinux context, such as system_u:object_r:container_file_t:s0")
+    return value
+
+
+selinux_context = Kind(_selinux_context, {"type": "string", "pattern": "^[!-~]+$"}, empty_is_unset=True)
 
 
 class NameTaken(InternalError):
@@ -90,20 +100,28 @@ def open_device() -> int:
         raise InternalError(f"{DEVICE} cannot be opened: {error.strerror}", advice) from None
 
 
-def create_labelled(name: str, context: str, *, multi_queue: bool, owner: int | None, group: int | None) -> None:
-    """Create a persistent tap as `create`, labelled with an SELinux context.
+def create_labelled(
+    pod: Netlink, name: str, context: str, *, multi_queue: bool, owner: int | None, group: int | None
+) -> int:
+    """Create a persistent tap as `create`, labelled with an SELinux context. Return its index.
 
-    The kernel labels a tap with the context of the process that creates it, so that a child process does it.
-    Raise UnsupportedField without SELinux, and InternalError if the policy forbids it.
+    The kernel labels a tap with the context of the process that creates it, so that a child process does it. A killed
+    call leaves that tap without alias: `name` must be the attachment's own, its host link's. An older one is deleted.
+
+    Raise UnsupportedField without SELinux, and InternalError if the policy forbids it or the process does not answer.
     """
+    from shared import signals
     from shared.cni import execute, suite
 
     require_selinux()
+    links.delete(pod, name)
     numbers = ["-" if number is None else str(number) for number in (owner, group)]
-    argv = [sys.executable, "-IS", "-c", SCRIPT, suite.tree, name, str(int(multi_queue)), *numbers]
+    argv = [sys.executable, "-IS", "-c", SCRIPT, suite.tree, name, str(int(multi_queue)), *numbers, str(posix.getpid())]
     try:
         _set_exec_label(context)
         status, output = execute.run(argv, b"", {}, seconds=SECONDS, with_stderr=True)
+    except signals.DeadlineExpired:
+        raise InternalError(f'"selinuxContext": no tap was created as {context} within {SECONDS:.0f} seconds') from None
     except OSError as error:
         raise InternalError(f'"selinuxContext": the kernel refuses {context!r}', str(error.strerror)) from None
     finally:
@@ -111,8 +129,9 @@ def create_labelled(name: str, context: str, *, multi_queue: bool, owner: int | 
     if status:
         advice = "the policy must allow this context to execute Python and to create taps; see ausearch -m avc"
         raise InternalError(
-            f"no tap {name} could be created as {context}", f"{output.decode(errors='replace')}; {advice}"
+            f'"selinuxContext": no tap could be created as {context}', f"{output.decode(errors='replace')}; {advice}"
         )
+    return int(links.require(pod, name)["index"])
 
 
 def remove(pod_netns: Netns | None, owner: Owner, call: Call | None) -> bool:
@@ -136,22 +155,23 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
 
 
 def remove_in(pod_netns: Netns, owner: Owner, call: Call | None) -> bool:
-    """Delete the attachment's tap by its alias, under any name. Return True if there was one.
+    """Delete the attachment's tap by its alias, under any name, and a half-made one. Return True if there was one.
 
     A tap without alias is of another suite: it must have the interface's name, and the MAC in the call's result.
     Without a result it stays: it may be the one that made ADD fail.
     """
     with pod_netns:
         pod = Netlink()
-        for link in pod.dump(RTM_GETLINK):
-            if links.kind(link) == KIND and _is_own(link, owner, call):
-                links.delete_index(pod, link["index"])
-                return True
-    return False
+        own = [one for one in pod.dump(RTM_GETLINK) if links.kind(one) == KIND and _is_own(one, owner, call)]
+        for link in own:
+            links.delete_index(pod, link["index"])
+    return bool(own)
 
 
 def _is_own(link: Message, owner: Owner, call: Call | None) -> bool:
     alias = link.get("IFLA_IFALIAS", "")
+    if link["IFLA_IFNAME"] == owner.host_link:
+        return True
     if alias.startswith(ALIAS_PREFIX):
         made_for = parse_alias(alias)
         return alias == owner.alias or (made_for is not None and made_for[1:] == (owner.container_id, owner.ifname))
@@ -187,10 +207,16 @@ def require_selinux() -> None:
 
 def main(words: list[str]) -> None:
     """Create the tap that the words name, for `create_labelled`."""
-    name, multi_queue, *numbers = words
+    name, multi_queue, *numbers, caller = words
     owner, group = (None if number == "-" else int(number) for number in numbers)
+
+    def require_caller() -> None:
+        """Raise InternalError if the call was killed. A new SELinux context ends PR_SET_PDEATHSIG, see prctl(2)."""
+        if posix.getppid() != int(caller):
+            raise InternalError("the call that wants the tap has ended")
+
     try:
-        create(name, multi_queue=multi_queue == "1", owner=owner, group=group, before_persistent=lambda: None)
+        create(name, multi_queue=multi_queue == "1", owner=owner, group=group, before_persistent=require_caller)
     except InternalError as error:
         sys.exit(str(error))
 

@@ -420,6 +420,22 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_tap.py -k another_suite",
     ),
     Mutant(
+        "plugins/tap.py", '            undo.push(f"remove tap {name}", remove)  #', "            #",
+        "a process that hangs leaves no tap with an SELinux context", "tests/system/test_tap.py -k failing_process",
+    ),
+    Mutant(
+        "shared/net/taps.py", "    links.delete(pod, name)\n", "", "the labelled tap of a killed ADD is replaced",
+        "tests/system/test_tap.py -k labelled_tap_of_a_killed",
+    ),
+    Mutant(
+        "shared/net/taps.py", '    if link["IFLA_IFNAME"] == owner.host_link:\n', "    if ():\n",
+        "DEL deletes the labelled tap of a killed ADD", "tests/system/test_tap.py -k labelled_tap_of_a_killed",
+    ),
+    Mutant(
+        "shared/net/taps.py", "before_persistent=require_caller", "before_persistent=lambda: None",
+        "a killed call gets no labelled tap", "tests/system/test_tap.py -k no_labelled_tap",
+    ),
+    Mutant(
         "plugins/tap.py", "        placements.write(pod.owner, taps.KIND, pod_netns)\n", "",
         "DEL finds the tap without CNI_NETNS", "tests/system/test_tap.py -k test_delete",
     ),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
 
+from shared.net.owner import Owner
 from tests import node as nodes
 from tests.node import DEAF, host_local
 from tests.pretend import TREE, read_line
@@ -168,6 +170,8 @@ def test_selinux_context_without_selinux(node: Node) -> None:
     assert answer.code == 50 and "selinuxContext" in answer.json["msg"]
 
 
+# In place of the executable: the plugin on a node that seems to have SELinux. No kernel here labels the tap; the rest is
+# real.
 LABELLED = """
 import sys
 from shared.cni import suite
@@ -175,21 +179,68 @@ from shared.net import taps
 suite.tree = sys.argv[1]
 taps.require_selinux = lambda: None
 taps._set_exec_label = lambda context: None
-taps.create_labelled("eth0", "a:b:c:s0", multi_queue=True, owner=0, group=5678)
-try:
-    taps.create_labelled("eth0", "a:b:c:s0", multi_queue=True, owner=None, group=None)
-except taps.InternalError as error:
-    print(error)
+{}
+from shared.cni.plugin import serve
+sys.exit(serve("plugins.tap") and 1)
 """
+HANGS = 'taps.SECONDS, taps.SCRIPT = 3, taps.SCRIPT + "; import time; time.sleep(600)"'
+FAILS = "taps.SCRIPT = taps.SCRIPT.replace('taps.main', 'taps.DEVICE = \"/dev/null\"; taps.main')"
+
+
+def labelled(more: str = "") -> dict[str, Any]:
+    """Return the arguments of a call with an SELinux context."""
+    prefix = (sys.executable, "-c", LABELLED.format(more), TREE)
+    return {"selinuxContext": "a:b:c:s0", "prefix": prefix, "env": {"PYTHONPATH": TREE}}
 
 
 def test_a_process_of_its_own_creates_a_labelled_tap(node: Node) -> None:
-    """No kernel here labels it; the rest is real."""
-    said = node.host.python(LABELLED, TREE)
-    assert said.startswith("no tap eth0 could be created as a:b:c:s0: link eth0 already exists")
-    (found,) = node.host.ip("link", "show", "eth0")
+    node.add("p", multiQueue=True, owner=0, group=5678, mtu=1400, **labelled())
+    found = node.tap("p")
     data = found["linkinfo"]["info_data"]
     assert (data["multi_queue"], data["persist"]) == (True, True) and "group" in data and "user" in data
+    assert found["mtu"] == 1400 and found["address"] == node.results["p"]["interfaces"][0]["mac"]
+    node.refused("p", 999, "link eth0 already exists in /run/netns/p", **labelled())
+    node.delete("p")
+    assert [link["ifname"] for link in node.host.ip("link", netns="p")] == ["lo"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (HANGS, '"selinuxContext": no tap was created as a:b:c:s0 within 3 seconds'),
+        (FAILS, '"selinuxContext": no tap could be created as a:b:c:s0 /dev/null refuses a tap'),
+    ],
+)
+def test_a_failing_process_leaves_no_labelled_tap(node: Node, trouble: str, words: str) -> None:
+    """One that hangs has created the tap before, unless the machine is slow."""
+    node.refused("p", 999, words, **labelled(trouble))
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_a_labelled_tap_of_a_killed_call(node: Node, verb: str) -> None:
+    """It has the name that the attachment's host link would have, and no alias."""
+    node.netns("p")
+    node.host.run("ip", "-n", "p", "tuntap", "add", Owner("net", "p", "eth0").host_link, "mode", "tap")
+    if verb == "ADD":
+        node.add("p", **labelled())
+        assert {link["ifname"] for link in node.host.ip("link", netns="p")} == {"lo", "eth0"}
+    node.delete("p")
+    assert [link["ifname"] for link in node.host.ip("link", netns="p")] == ["lo"]
+
+
+ORPHAN = """
+import os
+from shared.net import taps
+try:
+    taps.main(["eth0", "0", "-", "-", str(os.getppid() + 1)])
+except SystemExit as ending:
+    print(ending)
+"""
+
+
+def test_no_labelled_tap_for_a_killed_call(node: Node) -> None:
+    assert node.host.python(ORPHAN) == "the call that wants the tap has ended\n"
+    assert node.links("tun") == []
 
 
 @pytest.mark.parametrize(
@@ -234,6 +285,9 @@ def test_the_host_has_a_link_of_that_name(node: Node) -> None:
         ({"mtu": 65535}, "IFLA_MTU=65535"),
         ({"mac": "01:00:00:00:00:00"}, '"mac": "01:00:00:00:00:00" must be'),
         ({"bridge": "a/b"}, '"bridge": "a/b" must be'),
+        ({"selinuxContext": "\n"}, '"selinuxContext": .* must be an SELinux context'),
+        ({"selinuxContext": "a b"}, '"selinuxContext": .* must be an SELinux context'),
+        ({"selinuxContext": "\ud800"}, '"selinuxContext": .* must be an SELinux context'),
     ],
 )
 def test_values_that_cannot_be_used(node: Node, keys: dict[str, Any], words: str) -> None:
