@@ -14,7 +14,7 @@ import posix
 from shared.cni import record
 from shared.cni.errors import CniError, InternalError
 from shared.cni.names import is_link_name
-from shared.cni.plugin import readable_result
+from shared.cni.plugin import readable_result, run_all
 from shared.net import device_wire, lent, link_attributes, links, liveness, netns
 from shared.net.device_wire import RTM_DELLINKPROP, RTM_NEWLINKPROP, RTM_SETLINK
 from shared.net.lent import Record
@@ -208,17 +208,38 @@ def _free_name(host: Netlink, name: str, link: Message | None = None) -> str:
 
 def _give_back_locked(host: Netlink, kept: Record, pod_netns: Netns | None) -> None:
     with lent.locked():
-        _give_back(host, kept, pod_netns)
+        _give_back(host, [kept], pod_netns)
 
 
-def _give_back(host: Netlink, kept: Record, pod_netns: Netns | None) -> None:
-    """Bring a device home from wherever it is, and restore it. Remove the record unless the device may come yet."""
-    link = kept.find(host) or _fetch(host, kept, pod_netns)
-    if link is None and kept.is_hardware and kept.is_plugged:
-        from shared.net import wait
+def _give_back(host: Netlink, records: list[Record], pod_netns: Netns | None) -> None:
+    """Bring devices home from wherever they are, and restore them. Remove the record unless the device may come yet.
 
-        if wait.links_change(lambda: bool(kept.find(host))):  # the kernel brings it some time after a deletion
-            link = kept.find(host)
+    The kernel brings hardware some time after it deleted the namespace: wait for all of it at once, as other calls wait
+    for the lock.
+    """
+    coming: list[Record] = []
+
+    def fetch(kept: Record) -> None:
+        link = kept.find(host) or _fetch(host, kept, pod_netns)
+        if link is None and kept.is_hardware and kept.is_plugged:
+            coming.append(kept)
+        else:
+            _finish(host, link, kept)
+
+    run_all(*(lambda kept=kept: fetch(kept) for kept in records), lambda: _await_all(host, coming))
+
+
+def _await_all(host: Netlink, coming: list[Record]) -> None:
+    if not coming:
+        return
+    from shared.net import wait
+
+    wait.links_change(lambda: all(kept.find(host) for kept in coming))
+    run_all(*(lambda kept=kept: _finish(host, kept.find(host), kept) for kept in coming))
+
+
+def _finish(host: Netlink, link: Message | None, kept: Record) -> None:
+    """Restore a device that is at home, and remove its record, also if the device (None) no longer exists."""
     if link is not None:
         _restore(host, link, kept)
     elif kept.is_hardware and kept.is_plugged:
@@ -300,8 +321,7 @@ def give_back(owner: Owner, pod_netns: Netns | None) -> bool:
     host = Devices()
     with lent.locked():
         own = [kept for kept in lent.read_all() if kept.is_of(owner.container_id, owner.ifname)]
-        for kept in own:
-            _give_back(host, kept, pod_netns)
+        _give_back(host, own, pod_netns)
     return bool(own)
 
 
@@ -339,9 +359,8 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     host = Devices()
     with lent.locked():
         _settle(host, lent.read_all())
-        for kept in lent.read_all():
-            if kept.network == network and (kept.containerID, kept.ifname) not in valid:
-                _give_back(host, kept, None)
+        left = [kept for kept in lent.read_all() if kept.network == network]
+        _give_back(host, [kept for kept in left if (kept.containerID, kept.ifname) not in valid], None)
 
 
 def require_known(wanted: Wanted) -> None:

@@ -472,6 +472,10 @@ TABLE: tuple[Mutant, ...] = (
         "DEL fetches the device from its pod", "tests/system/test_host_device.py -k test_device_in_the_pod",
     ),
     Mutant(
+        "shared/net/moved.py", "            coming.append(kept)\n", "            _await_all(host, [kept])\n",
+        "GC waits once for all devices", "tests/system/test_host_device.py -k waits_once",
+    ),
+    Mutant(
         "shared/net/moved.py", "for path in (kept.netns, *_of_processes(inode)):", "for path in (kept.netns,):",
         "DEL reaches a namespace that only a process has", "tests/system/test_host_device.py -k unmounted",
     ),

@@ -350,6 +350,24 @@ def test_a_collection(node: Node, place: str) -> None:
     assert node.is_whole()
 
 
+def test_a_collection_waits_once_for_all_devices(node: Node) -> None:
+    """Hardware may be in a namespace that nobody finds: the kernel brings it later, or never."""
+    node.add("p", ipam=...)
+    (path,) = (node.host.root / RECORDS).glob("*.json")
+    kept = json.loads(path.read_text())
+    node.host.drop_netns("p")
+    path.unlink()
+    timers = []
+    for number in range(3):
+        lost = {"name": f"card{number}", "kind": "", "path": "/sys/devices/system", "port": "", "ownMac": ""}
+        path.with_name(f"{number}.json").write_text(json.dumps(kept | lost))
+        trace = ("strace", "-f", "-o", "/run/trace", "-e", "trace=setitimer")
+        answer = node.call("GC", "", {"cni.dev/valid-attachments": []}, ipam=..., prefix=trace)
+        assert answer.status == 0 and answer.stderr.count("a later call restores it") == number + 1
+        timers.append((node.host.root / "run/trace").read_text().count("setitimer("))
+    assert timers[0] > 0 and set(timers) == {timers[0]} and len(node.records()) == 3
+
+
 def test_a_renamed_network(node: Node) -> None:
     node.add("p")
     node.delete("p", name="renamed")
