@@ -10,24 +10,28 @@ from __future__ import annotations
 import posix
 
 from shared.cni import lock, record
-from shared.cni.errors import IOFailure
+from shared.cni.errors import InternalError, IOFailure
+from shared.cni.names import is_link_name
 from shared.net import link_attributes, links, liveness
 from shared.net.netlink import Netlink
+from shared.net.owner import Owner, is_host_link
 from shared.net.wire import IFF_UP, RTM_GETLINK
+from shared.undo import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
     from types import TracebackType
     from typing import Any
 
     from shared.net.netlink import Message
     from shared.net.netns import Netns
-    from shared.net.owner import Owner
 
 DIRECTORY = "/run/cni/.pycni/devices"
 LOCK_SECONDS = 25.0  # less than a runtime waits for a call
 NOWHERE = -1  # in place of a namespace's number
+IDENTITY_COLONS = 2  # of Netns.identity()
 LEAST_MARKS = 2  # of a virtual device: index, MAC, alias
 CLASS = "/sys/class/net"
 PORT_BYTES = 16  # at most, of a port's number in sysfs
@@ -189,10 +193,41 @@ def are_there() -> bool:
 
 
 def read_all() -> list[Record]:
-    """Return all records, without unreadable ones. Raise IOFailure."""
+    """Return all records, without garbled ones. Raise IOFailure."""
     if not posix.access(DIRECTORY, posix.F_OK):
         return []
     return [Record(path, content) for path, content in record.listed(DIRECTORY) if _is_whole(content)]
+
+
+def garbled() -> list[str]:
+    """Return the paths of the records that are unreadable or not whole. Raise IOFailure."""
+    return [path for path, content in record.listed(DIRECTORY) if not _is_whole(content)]
+
+
+def remove_garbled(owner: Owner, *, is_home: bool) -> None:
+    """Remove the attachment's garbled record, for DEL. `is_home` is True if the device is known to be at home.
+
+    Otherwise raise InternalError unless a link of the host has the device's name, which is in the name of the file.
+    """
+    prefix = f"{DIRECTORY}/{owner.host_link}-"
+    for path in [one for one in garbled() if one.startswith(prefix)]:
+        name = path[len(prefix) : -len(".json")]
+        if not is_home and not liveness.is_link(name):
+            raise InternalError(
+                f"the record of device {name} is garbled ({path}), and no link of the host has that name",
+                f"find the device, rename it to {name}, and repeat DEL; or remove the record",
+            )
+        record.remove(path)
+
+
+def collect_garbled(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    """Remove the garbled records of the network's attachments that are not in `valid`, (container id, ifname)."""
+    keep = {Owner(network, *one).host_link for one in valid}
+    for path in garbled():
+        link, _, name = path.rpartition("/")[2].partition("-")
+        if is_host_link(link, network) and link not in keep:
+            complain(f"removed the garbled record {path}: device {name[: -len('.json')]} may have another name now")
+            record.remove(path)
 
 
 def _is_whole(content: dict[str, Any]) -> bool:
@@ -203,8 +238,12 @@ def _is_whole(content: dict[str, Any]) -> bool:
     attributes = content.get("attributes")
     return (
         all(isinstance(content.get(name), str) for name in texts)
-        and isinstance(content.get("index"), int)
+        and is_link_name(content["name"])
+        and content["namespace"].count(":") == IDENTITY_COLONS
+        and isinstance(content.get("up"), bool)
+        and all(isinstance(one, int) for one in (content.get("index"), content.get("podIndex", 0)))
         and isinstance(content.get("altnames"), list)
+        and all(isinstance(one, str) for one in content["altnames"])
         and isinstance(attributes, dict)
         and isinstance(attributes.get("mac"), str)
     )

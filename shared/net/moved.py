@@ -59,7 +59,7 @@ def take(undo: Undo, owner: Owner, pod_netns: Netns, wanted: Wanted, *, mtu: int
         _settle(host, lent.read_all())
         link = wanted.find(host) or _await_return(host, wanted)
         if link is None:
-            raise InternalError(_why_missing(wanted))
+            raise _missing(wanted)
         _require_movable(host, link)
         with pod_netns:
             pod = Devices()
@@ -89,11 +89,14 @@ def _require_movable(host: Netlink, link: Message) -> None:
         raise InternalError(f"device {name} cannot be moved into a pod: {reason}")
 
 
-def _why_missing(wanted: Wanted) -> str:
+def _missing(wanted: Wanted) -> InternalError:
+    """Return the error for a device that is not on the host."""
     for kept in lent.read_all():
         if wanted.is_in(kept):
-            return f"{wanted} is lent to {kept.holder} ({kept.netns})"
-    return f"there is no {wanted} on the host"
+            return InternalError(f"{wanted} is lent to {kept.holder} ({kept.netns})")
+    garbled = ", ".join(lent.garbled())
+    hint = f"it may be lent: the names of these garbled records end with that of their device: {garbled}"
+    return InternalError(f"there is no {wanted} on the host", hint if garbled else "")
 
 
 def _await_return(host: Netlink, wanted: Wanted) -> Message | None:
@@ -330,7 +333,15 @@ def give_back_foreign(call: Call, owner: Owner, pod_netns: Netns | None, device:
 
     The path may lead to another pod by now. So the name must be that of the configuration (`device`), or the MAC that
     of the configuration (`mac`) or of the call's result. Return True if there was one.
+
+    Raise InternalError if the attachment has a garbled record, and its device cannot be found.
     """
+    is_found = _fetch_foreign(call, owner, pod_netns, device, mac)
+    lent.remove_garbled(owner, is_home=is_found)
+    return is_found
+
+
+def _fetch_foreign(call: Call, owner: Owner, pod_netns: Netns | None, device: object, mac: object) -> bool:
     if pod_netns is None or pod_netns.is_own:
         return False
     with pod_netns:
@@ -361,6 +372,7 @@ def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
         _settle(host, lent.read_all())
         left = [kept for kept in lent.read_all() if kept.network == network]
         _give_back(host, [kept for kept in left if (kept.containerID, kept.ifname) not in valid], None)
+        lent.collect_garbled(network, valid)
 
 
 def require_known(wanted: Wanted) -> None:
@@ -370,5 +382,5 @@ def require_known(wanted: Wanted) -> None:
     host = Devices()
     link = wanted.find(host)
     if link is None:
-        raise InternalError(f"there is no {wanted} on the host")
+        raise _missing(wanted)
     _require_movable(host, link)

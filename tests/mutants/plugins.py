@@ -528,6 +528,18 @@ TABLE: tuple[Mutant, ...] = (
         "DEL leaves the pod that has the number of the old namespace", "tests/system/test_host_device.py -k number_of_the_old",
     ),
     Mutant(
+        "shared/net/lent.py", "        if not is_home and not liveness.is_link(name):\n", "        if ():\n",
+        "DEL names a garbled record of a device that it cannot find", "tests/system/test_host_device.py -k garbled_record_of",
+    ),
+    Mutant(
+        "shared/net/lent.py", '        and isinstance(content.get("up"), bool)\n', "",
+        "a record without the state is garbled", "tests/system/test_host_device.py -k garbled_record_of",
+    ),
+    Mutant(
+        "shared/net/moved.py", "        lent.collect_garbled(network, valid)\n", "", "GC removes garbled records",
+        "tests/system/test_host_device.py -k removes_garbled",
+    ),
+    Mutant(
         "shared/net/lent.py", " and port(link) == self.port", "", "another port of a lent card stays as it is",
         "tests/unit/test_lent.py -k another_port",
     ),

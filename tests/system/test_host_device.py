@@ -470,7 +470,46 @@ def test_records_that_are_garbled(node: Node) -> None:
         node.delete("q")
         node.collect("p")
     node.delete("p")  # as one that another suite has lent: by its alias and the configuration
-    assert node.names() == {"dev0"}
+    assert node.names() == {"dev0"} and not path.exists()
+
+
+GARBLED = ("", "{", "[]", '{"name": 1}', "up", "podIndex", "altnames", "namespace")
+
+
+def garble(node: Node, how: str) -> Path:
+    """Replace the only record by a text, or leave a member out. Return its path."""
+    (path,) = (node.host.root / RECORDS).glob("*.json")
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | {how: [0]}) if how in whole else how)
+    return path
+
+
+@pytest.mark.parametrize("how", GARBLED)
+def test_a_garbled_record_of_a_device_that_came_home(node: Node, how: str) -> None:
+    """Nothing leads to the device: DEL fails until somebody has renamed it."""
+    node.add("p")
+    path = garble(node, how)
+    node.bring("p", "eth0", "dev7")
+    node.refused("q", 999, f"there is no device dev0 on the host it may be lent.*{path.name}")
+    assert path.name in node.call("STATUS", "").json["msg"]
+    node.collect("p")
+    for end in ("/run/netns/p", ""):
+        answer = node.call("DEL", "p", netns=end)
+        assert answer.code == 999 and "the record of device dev0 is garbled" in answer.json["msg"], answer
+    assert len(node.leases()) == 2 and path.exists()
+    node.host.run("ip", "link", "set", "dev7", "name", "dev0")
+    node.delete("p")
+    assert node.leases() == [] and not path.exists()
+
+
+def test_a_collection_removes_garbled_records(node: Node) -> None:
+    node.add("p")
+    path = garble(node, "{")
+    node.collect(name="other")
+    assert path.exists()
+    answer = node.call("GC", "", {"cni.dev/valid-attachments": []})
+    assert answer.status == 0 and f"removed the garbled record /{RECORDS}/{path.name}" in answer.stderr
+    assert not path.exists()
 
 
 def test_records_that_are_unfinished(node: Node) -> None:
