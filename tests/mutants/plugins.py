@@ -528,6 +528,10 @@ TABLE: tuple[Mutant, ...] = (
         "DEL leaves the pod that has the number of the old namespace", "tests/system/test_host_device.py -k number_of_the_old",
     ),
     Mutant(
+        "shared/net/lent.py", "self.is_identity_unique or any(marks)", "True", "a link has the number of the old one, and no more",
+        "tests/system/test_host_device.py -k number_of_the_old",
+    ),
+    Mutant(
         "shared/net/lent.py", "        if not is_home and not liveness.is_link(name):\n", "        if ():\n",
         "DEL names a garbled record of a device that it cannot find", "tests/system/test_host_device.py -k garbled_record_of",
     ),

@@ -394,18 +394,23 @@ def test_return_without_cookies(node: Node) -> None:
 
 
 @pytest.mark.parametrize("end", ["/run/netns/p", "", "/run/netns/q"])
-def test_a_new_namespace_with_the_number_of_the_old_one(node: Node, end: str) -> None:
-    """Its link has the index of the device, which died with its pod: it stays."""
+@pytest.mark.parametrize("told_by", ["path", "MAC"])
+def test_a_new_namespace_with_the_number_of_the_old_one(node: Node, end: str, told_by: str) -> None:
+    """Its link has the index of the device, which died with its pod: it stays. The alias or the path may be the same."""
     node.add("p", ipam=..., **OLD_KERNEL)
     node.host.drop_netns("p")
     (path,) = (node.host.root / RECORDS).glob("*.json")
     node.netns("q")
     kept = json.loads(path.read_text())
     kept["namespace"] = node.host.run("stat", "-Lc", "%d:%i:", "/run/netns/q").stdout.strip()
+    if told_by == "MAC":
+        kept["netns"] = "/run/netns/q"
+        kept["mark"] = node.host.python("from shared.net import liveness; print(liveness.mark('/run/netns/q'))").strip()
     path.write_text(json.dumps(kept))
     node.host.run(
         "sh", "-ec", f"ip -n q link add index {kept['podIndex']} name eth0 type veth peer name far0 netns far"
     )
+    node.host.run("ip", "-n", "q", "link", "set", "eth0", "alias", "dev0" if told_by == "path" else "")
     node.serve("q", "print('ready', flush=True); input()")
     node.delete("p", netns=end, ipam=..., **OLD_KERNEL)
     assert node.names("q") == {"eth0"} and (node.names(), node.records()) == (set(), [])
