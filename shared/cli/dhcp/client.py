@@ -169,7 +169,7 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
     async def _send_message(self, msg: messages.SentDHCPMessage) -> None:
         """Send a message, with the same options each time: RFC 2131, section 4.3.1."""
         kind = MessageType(msg.message_type)
-        msg.dhcp["secs"] = min(floor(time() - self.last_state_change), 0xFFFF)
+        msg.dhcp["secs"] = min(max(floor(time() - self.last_state_change), 0), 0xFFFF)  # the clock may be set back
         msg.dhcp["xid"] = self.xid.for_state(self.state)
         if msg.ip_src == "0.0.0.0":  # noqa: S104  (a message from the leased address asks for no broadcast)
             msg.dhcp["flags"] = Flag.BROADCAST if self.wish.broadcast else Flag.UNICAST

@@ -42,6 +42,8 @@ class Tenancy:
         self._was_leased = False
         self._content: Content | None = None  # of the lease that the link has
         self._task: asyncio.Task[None] | None = None
+        self._is_link_gone = False
+        self._trouble = ""  # the last line about a client that failed
         link = pod.link() or {}
         self.mac = str(link.get("IFLA_ADDRESS", ""))
         self.way_out = pod.way_out()
@@ -83,21 +85,30 @@ class Tenancy:
 
     def has_ended(self) -> bool:
         """Return True if the link is gone, so that nothing can keep the lease."""
-        return self._task is not None and self._task.done()
+        return self._is_link_gone
 
     async def _run(self, former_address: str) -> None:
-        """Run a client as long as the link exists. A link that is down, or goes down, ends the client alone."""
-        while self.pod.link():
-            client = Client(self.wish, PodSocket(self.pod.inside, self.wish.ifname), self._note, pauses=self._pauses)
-            client.former_address = former_address or (self.lease.ip if self.lease else "")
-            client.is_patient = self._acquired is not None and not self._acquired.done()
+        """Run a client as long as the link exists. A link that goes down, or any error, ends the client alone."""
+        while True:
             try:
-                async with client:
-                    self._client = client
-                    await client.run(self.lease)
-            except (OSError, CniError) as error:
-                self.say(f"{error}; trying again as long as link {self.wish.ifname} exists")
+                if self.pod.link() is None:
+                    break
+                await self._run_client(former_address)
+            except Exception as error:  # noqa: BLE001  (a living pod keeps its lease, whatever ended the client)
+                trouble = f"{type(error).__name__}: {error}; trying again as long as link {self.wish.ifname} exists"
+                if trouble != self._trouble:
+                    self.say(trouble)
+                self._trouble = trouble
             await asyncio.sleep(LINK_SECONDS)
+        self._is_link_gone = True
+
+    async def _run_client(self, former_address: str) -> None:
+        client = Client(self.wish, PodSocket(self.pod.inside, self.wish.ifname), self._note, pauses=self._pauses)
+        client.former_address = former_address or (self.lease.ip if self.lease else "")
+        client.is_patient = self._acquired is not None and not self._acquired.done()
+        async with client:
+            self._client = client
+            await client.run(self.lease)
 
     def _note(self, trigger: Trigger, lease: PodLease) -> None:
         """Take a change of the lease: put it on the link, store it, and say it."""
