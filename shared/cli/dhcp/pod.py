@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from shared.cni.errors import CniError
@@ -20,9 +21,20 @@ PRESENT = (errno.EEXIST,)
 ABSENT = (errno.ESRCH, errno.ENODEV, errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
-def adopt(path: str, descriptor: int) -> Netns:
-    """Return the namespace of a descriptor, which another process opened at `path`."""
-    return Netns(path, descriptor, os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC))
+class PodNetns(Netns):
+    """A pod's open namespace. All of them share one descriptor of the daemon's own: a daemon has many pods."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        super().__init__(path, descriptor, _home())
+
+    def close(self) -> None:
+        """Close the namespace: an open one cannot be deleted."""
+        os.close(self.descriptor)
+
+
+@cache
+def _home() -> int:
+    return os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC)
 
 
 class Pod:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.cli.dhcp.client import Wish
-from shared.cli.dhcp.pod import Pod, adopt
+from shared.cli.dhcp.pod import Pod, PodNetns
 from shared.cli.dhcp.tenancy import GARBLED, Tenancy, give_back, stored_lease
 from shared.cni import record
 from shared.cni.errors import CniError, InternalError, InvalidConfig, InvalidNetns, TryAgainLater, UnknownContainer
@@ -21,6 +21,7 @@ from shared.dhcp import records
 from shared.net import netns
 
 WATCH_SECONDS = 2.0  # between two looks at the pods' namespaces and at leases to be given back
+ACCEPT_SECONDS = 1.0  # until another try, after a connection that could not be accepted
 REQUEST_SECONDS = 10.0  # for a plugin to send its request
 REQUEST_BYTES = 1 << 20
 STRANGER = b"HTTP/1.0 501 This dhcp daemon is pycni's, and the dhcp plugin is another suite's\r\n\r\n"
@@ -54,18 +55,26 @@ class Service:
 
     async def serve(self, listener: socket.socket) -> None:
         """Restore the stored leases, then answer plugins until cancelled. The leases stay."""
-        loop = asyncio.get_running_loop()
         self._restore()
         watch = asyncio.create_task(self._watch())
         try:
             while True:
-                connection, _ = await loop.sock_accept(listener)
-                task = asyncio.create_task(self._answer(connection))
-                self._connections.add(task)
-                task.add_done_callback(self._connections.discard)
+                await self._accept(listener)
         finally:
             watch.cancel()
             await asyncio.gather(*(one.end(release=False) for one in self.tenancies.values()))
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Accept one connection, and begin to answer it. Wait if the kernel has no descriptor left."""
+        try:
+            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: the leases must be renewed all the same
+            self.say(f"no connection can be accepted: {error}; trying again")
+            await asyncio.sleep(ACCEPT_SECONDS)
+            return
+        task = asyncio.create_task(self._answer(connection))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
     def _restore(self) -> None:
         """Resume the stored leases of pods that are there. Leave the others to be given back."""
@@ -92,8 +101,9 @@ class Service:
     def _find_pod(self, stored: dict[str, Any]) -> Pod:
         """Return the pod of a stored lease. Raise CniError if its namespace or its link is gone."""
         found = netns.open_netns(self.settings.host_prefix + str(stored["netns"]))
-        found.path = str(stored["netns"])
-        pod = Pod(found, str(stored["ifname"]), self.settings.host_prefix)
+        own = PodNetns(str(stored["netns"]), os.dup(found.descriptor))
+        found.close()
+        pod = Pod(own, str(stored["ifname"]), self.settings.host_prefix)
         link = pod.link()
         if pod.identity == stored["identity"] and link and link.get("IFLA_ADDRESS") == stored["mac"]:
             return pod
@@ -245,7 +255,7 @@ class Service:
 
     async def _acquire(self, name: str, request: dict[str, Any], descriptor: int) -> dict[str, Any]:
         async with self._turn(name):
-            pod = Pod(adopt(request["netns"], descriptor), request["ifname"], self.settings.host_prefix)
+            pod = Pod(PodNetns(request["netns"], descriptor), request["ifname"], self.settings.host_prefix)
             if pod.link() is None:
                 pod.close()
                 raise InvalidNetns(f"there is no link {request['ifname']} in {request['netns']}")
