@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from shared.cni.errors import CniError
+from shared.cni.errors import CniError, InvalidNetns, UnknownContainer
 from shared.net import addresses, announce, links, netns, routes
 from shared.net.netlink import Netlink, Request
 from shared.net.netns import Netns
@@ -35,6 +35,37 @@ class PodNetns(Netns):
 @cache
 def _home() -> int:
     return os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def find(stored: dict[str, Any], host_prefix: str) -> Pod:
+    """Return the pod of a stored lease. Raise UnknownContainer only if its namespace or its link is certainly gone.
+
+    Any other CniError, or an OSError, says that the pod cannot be reached now. The daemon may not see a path that the
+    plugin sees, so only a path that it saw at ADD proves that a pod is gone. The link's MAC proves nothing: tuning, or
+    the pod itself, may have changed it.
+    """
+    gone = UnknownContainer(f"the pod of {stored['network']} {stored['containerID']} is gone")
+    path, identity = str(stored["netns"]), str(stored["identity"])
+    try:
+        seen = os.stat(host_prefix + path)
+    except (FileNotFoundError, NotADirectoryError):
+        seen = None
+    if seen is None or not identity.startswith(f"{seen.st_dev}:{seen.st_ino}:"):
+        raise gone if stored.get("wasVisible", True) else InvalidNetns(f"{path} is not visible here")
+    opened = netns.open_netns(host_prefix + path)
+    try:
+        pod = Pod(PodNetns(path, os.dup(opened.descriptor)), str(stored["ifname"]), host_prefix)
+    finally:
+        opened.close()
+    try:
+        is_there = pod.identity == identity and pod.link() is not None
+    except BaseException:
+        pod.close()
+        raise
+    if not is_there:
+        pod.close()
+        raise gone
+    return pod
 
 
 class Pod:

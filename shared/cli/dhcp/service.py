@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.cli.dhcp.client import Wish
-from shared.cli.dhcp.pod import Pod, PodNetns
+from shared.cli.dhcp.pod import Pod, PodNetns, find
 from shared.cli.dhcp.tenancy import GARBLED, Tenancy, give_back, stored_lease
 from shared.cni import record
 from shared.cni.errors import CniError, InternalError, InvalidConfig, InvalidNetns, TryAgainLater, UnknownContainer
 from shared.cni.names import is_link_name, is_name
 from shared.dhcp import records
-from shared.net import netns
 
 WATCH_SECONDS = 2.0  # between two looks at the pods' namespaces and at leases to be given back
 ACCEPT_SECONDS = 1.0  # until another try, after a connection that could not be accepted
@@ -48,14 +47,13 @@ class Service:
         self.tenancies: dict[str, Tenancy] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._connections: set[asyncio.Task[None]] = set()
-        self._unreachable: set[str] = set()  # files of leases that could not be given back yet
+        self._said: dict[str, str] = {}  # the last line about a file that stays
 
     def _file(self, name: str, directory: str = records.LEASES) -> str:
         return self.settings.host_prefix + records.path(name, directory)
 
     async def serve(self, listener: socket.socket) -> None:
-        """Restore the stored leases, then answer plugins until cancelled. The leases stay."""
-        self._restore()
+        """Keep the leases, the stored ones first, and answer plugins until cancelled. The leases stay."""
         watch = asyncio.create_task(self._watch())
         try:
             while True:
@@ -77,38 +75,55 @@ class Service:
         task.add_done_callback(self._connections.discard)
 
     def _restore(self) -> None:
-        """Resume the stored leases of pods that are there. Leave the others to be given back."""
-        for file, stored in record.listed(self.settings.host_prefix + records.LEASES):
-            name = os.path.basename(file).removesuffix(".json")
+        """Resume the stored leases of pods that are there. Leave those of pods that are gone to be given back."""
+        for name in self._names(records.LEASES):
+            if name in self.tenancies or self._turn(name).locked():
+                continue
             try:
-                self._resume(name, stored)
-            except (CniError, OSError, *GARBLED) as error:
-                self.say(f"{file}: {error}; the lease is given back")
-                record.make_directories(self.settings.host_prefix + records.RELEASED)
-                os.replace(file, self._file(name, records.RELEASED))
+                self._restore_one(name)
+            except Exception as error:  # noqa: BLE001  (the other pods keep their leases all the same)
+                self._say_once(name, f"{self._file(name)}: {error}; trying again as long as the lease is valid")
+
+    def _restore_one(self, name: str) -> None:
+        """Resume a stored lease. Raise CniError or OSError if that may be possible later."""
+        file = self._file(name)
+        stored = record.read(file)
+        try:
+            self._resume(name, stored)
+        except (CniError, OSError, *GARBLED) as error:
+            lease = stored_lease(stored)
+            if isinstance(error, (UnknownContainer, *GARBLED)) or (lease and lease.expired):
+                if os.path.lexists(file):  # a DEL may have moved it
+                    self.say(f"{file}: {error}; the lease is given back")
+                    self._give_up(name)
+                return
+            raise
+
+    def _give_up(self, name: str) -> None:
+        """Leave a stored lease to be given back. Raise OSError."""
+        record.make_directories(self.settings.host_prefix + records.RELEASED)
+        with suppress(FileNotFoundError):
+            os.replace(self._file(name), self._file(name, records.RELEASED))
+
+    def _names(self, directory: str) -> list[str]:
+        """Return the keys of the stored leases in a directory."""
+        try:
+            return [name.removesuffix(".json") for name in record.names(self.settings.host_prefix + directory)]
+        except CniError as error:
+            self._say_once(directory, str(error))
+            return []
 
     def _resume(self, name: str, stored: dict[str, Any]) -> None:
         if not stored["wasLeased"]:
             raise UnknownContainer("its ADD did not come to an end")
-        pod = self._find_pod(stored)
+        request, lease = _request_of(stored), stored_lease(stored)
+        mac, way_out = str(stored["mac"]), str(stored["wayOut"])
+        pod = find(stored, self.settings.host_prefix)
         try:
-            tenancy = self._tenancy(name, _request_of(stored), pod)
-            tenancy.resume(stored_lease(stored), mac=str(stored["mac"]), way_out=str(stored["wayOut"]))
+            self._tenancy(name, request, pod).resume(lease, mac=mac, way_out=way_out)
         except BaseException:
             pod.close()
             raise
-
-    def _find_pod(self, stored: dict[str, Any]) -> Pod:
-        """Return the pod of a stored lease. Raise CniError if its namespace or its link is gone."""
-        found = netns.open_netns(self.settings.host_prefix + str(stored["netns"]))
-        own = PodNetns(str(stored["netns"]), os.dup(found.descriptor))
-        found.close()
-        pod = Pod(own, str(stored["ifname"]), self.settings.host_prefix)
-        link = pod.link()
-        if pod.identity == stored["identity"] and link and link.get("IFLA_ADDRESS") == stored["mac"]:
-            return pod
-        pod.close()
-        raise UnknownContainer(f"the pod of {stored['network']} {stored['containerID']} is gone")
 
     def _tenancy(self, name: str, request: dict[str, Any], pod: Pod) -> Tenancy:
         settings = self.settings
@@ -129,7 +144,8 @@ class Service:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _look(self) -> None:
-        """Give leases back: of pods that are gone, and those that a DEL left without the daemon."""
+        """Restore leases, and give back those of pods that are gone, and those that a DEL left without the daemon."""
+        self._restore()
         for name, tenancy in list(self.tenancies.items()):
             if self._turn(name).locked():
                 continue  # a request is at work
@@ -137,13 +153,26 @@ class Service:
                 tenancy.say("the pod is gone without a DEL")
                 await self._release(name)
         self._turns = {name: turn for name, turn in self._turns.items() if turn.locked() or name in self.tenancies}
-        for file, stored in record.listed(self.settings.host_prefix + records.RELEASED):
-            name = os.path.basename(file).removesuffix(".json")
-            if name in self.tenancies and self.tenancies[name].is_of(stored):
-                await self._release(name)
-                record.remove(file)
-            else:
-                await self._give_back(file, stored)
+        for name in self._names(records.RELEASED):
+            file = self._file(name, records.RELEASED)
+            try:
+                await self._settle(name, file)
+            except Exception as error:  # noqa: BLE001  (the other leases must be given back all the same)
+                self._say_once(file, f"{file}: {type(error).__name__}: {error}")
+
+    def _say_once(self, subject: str, text: str) -> None:
+        if self._said.get(subject) != text:
+            self._said[subject] = text
+            self.say(text)
+
+    async def _settle(self, name: str, file: str) -> None:
+        """Give a lease back that a DEL left to the daemon."""
+        stored = record.read(file)
+        if name in self.tenancies and self.tenancies[name].is_of(stored):
+            await self._release(name)
+            record.remove(file)
+        else:
+            await self._give_back(file, stored)
 
     async def _give_back(self, file: str, stored: dict[str, Any]) -> None:
         """Send the RELEASE of a stored lease, and remove its file. Keep it if no link leads to the server now."""
@@ -151,8 +180,9 @@ class Service:
         pod: Pod | None = None
         try:
             wish = Wish.from_json(stored)
-            with suppress(CniError):
-                pod = self._find_pod(stored)
+            mac, way_out = str(stored["mac"]), str(stored["wayOut"])
+            with suppress(UnknownContainer, InvalidNetns):
+                pod = find(stored, self.settings.host_prefix)
         except GARBLED:
             record.remove(file)
             return
@@ -160,12 +190,10 @@ class Service:
             with suppress(CniError, ValueError):
                 if pod and lease:
                     pod.replace(wish.read(lease), None)
-            mac, way_out = str(stored["mac"]), str(stored["wayOut"])
             if lease is None or lease.expired or await give_back(wish, lease, mac, pod, way_out, self.say):
                 record.remove(file)
-            elif file not in self._unreachable:
-                self._unreachable.add(file)
-                self.say(f"{lease.ip} cannot be released now: no link leads to its server; it expires by itself")
+            else:
+                self._say_once(file, f"{lease.ip} cannot be released now: no link leads to its server; it may expire")
         finally:
             if pod:
                 pod.close()
@@ -174,14 +202,13 @@ class Service:
         """End a tenancy, and give its lease back."""
         tenancy = self.tenancies.pop(name, None)
         if tenancy is None:
+            self._give_up(name)  # perhaps its pod could not be reached
             return
         tenancy.save()
         if await tenancy.end(release=True):
             record.remove(self._file(name))
         else:
-            record.make_directories(self.settings.host_prefix + records.RELEASED)
-            with suppress(FileNotFoundError):
-                os.replace(self._file(name), self._file(name, records.RELEASED))
+            self._give_up(name)
 
     async def _answer(self, connection: socket.socket) -> None:
         """Serve one connection."""
@@ -286,7 +313,7 @@ class Service:
     def _describe(self, name: str) -> dict[str, Any]:
         tenancy = self.tenancies.get(name)
         if tenancy is None:
-            return {"problems": ["the daemon has no lease for it"]}
+            return {"problems": [self._said.get(name) or "the daemon has no lease for it"]}
         return tenancy.describe()
 
     async def _collect(self, network: str, valid: set[tuple[str, str]]) -> dict[str, Any]:

@@ -151,6 +151,7 @@ class Tenancy:
         """Store the lease. The pod keeps it even if that fails."""
         content = {
             **self.request, "identity": self.pod.identity, "mac": self.mac, "wayOut": self.way_out,
+            "wasVisible": self.was_visible,
             "lease": self.lease.to_json() if self.lease else None, "wasLeased": self._was_leased,
         }  # fmt: skip
         try:
