@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from shared.cli.dhcp.client import Wish
 from shared.cli.dhcp.pod import Pod, PodNetns, find
@@ -45,7 +46,7 @@ class Service:
         self.settings = settings
         self.say = say
         self.tenancies: dict[str, Tenancy] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those in use
         self._connections: set[asyncio.Task[None]] = set()
         self._said: dict[str, str] = {}  # the last line about a file that stays
 
@@ -146,33 +147,42 @@ class Service:
     async def _look(self) -> None:
         """Restore leases, and give back those of pods that are gone, and those that a DEL left without the daemon."""
         self._restore()
-        for name, tenancy in list(self.tenancies.items()):
-            if self._turn(name).locked():
-                continue  # a request is at work
-            if tenancy.has_ended() or (tenancy.was_visible and not tenancy.pod.is_visible()):
-                tenancy.say("the pod is gone without a DEL")
-                await self._release(name)
-        self._turns = {name: turn for name, turn in self._turns.items() if turn.locked() or name in self.tenancies}
+        for name in list(self.tenancies):
+            if not self._turn(name).locked():  # no request is at work
+                await self._attempt(name, self._release_of_dead(name))
         for name in self._names(records.RELEASED):
-            file = self._file(name, records.RELEASED)
-            try:
-                await self._settle(name, file)
-            except Exception as error:  # noqa: BLE001  (the other leases must be given back all the same)
-                self._say_once(file, f"{file}: {type(error).__name__}: {error}")
+            if not self._turn(name).locked():
+                file = self._file(name, records.RELEASED)
+                await self._attempt(file, self._settle(name, file))
+
+    async def _attempt(self, subject: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  (the other leases must be given back all the same)
+            self._say_once(subject, f"{subject}: {type(error).__name__}: {error}")
 
     def _say_once(self, subject: str, text: str) -> None:
         if self._said.get(subject) != text:
             self._said[subject] = text
             self.say(text)
 
+    async def _release_of_dead(self, name: str) -> None:
+        async with self._turn(name):
+            tenancy = self.tenancies.get(name)
+            if tenancy and (tenancy.has_ended() or (tenancy.was_visible and not tenancy.pod.is_visible())):
+                tenancy.say("the pod is gone without a DEL")
+                await self._release(name)
+
     async def _settle(self, name: str, file: str) -> None:
         """Give a lease back that a DEL left to the daemon."""
-        stored = record.read(file)
-        if name in self.tenancies and self.tenancies[name].is_of(stored):
-            await self._release(name)
-            record.remove(file)
-        else:
-            await self._give_back(file, stored)
+        async with self._turn(name):
+            stored = record.read(file)
+            if name in self.tenancies and self.tenancies[name].is_of(stored):
+                self.tenancies[name].save()  # in the place of the file
+                record.remove(file)
+                await self._release(name)
+            else:
+                await self._give_back(file, stored)
 
     async def _give_back(self, file: str, stored: dict[str, Any]) -> None:
         """Send the RELEASE of a stored lease, and remove its file. Keep it if no link leads to the server now."""
@@ -199,7 +209,7 @@ class Service:
                 pod.close()
 
     async def _release(self, name: str) -> None:
-        """End a tenancy, and give its lease back."""
+        """End a tenancy, and give its lease back. The caller has the turn."""
         tenancy = self.tenancies.pop(name, None)
         if tenancy is None:
             self._give_up(name)  # perhaps its pod could not be reached
@@ -318,10 +328,14 @@ class Service:
 
     async def _collect(self, network: str, valid: set[tuple[str, str]]) -> dict[str, Any]:
         """Give back the leases of a network's attachments that are not valid. Pass over those in an ADD."""
-        for name, tenancy in list(self.tenancies.items()):
-            held = (tenancy.request["containerID"], tenancy.request["ifname"])
-            if tenancy.request["network"] == network and held not in valid and not self._turn(name).locked():
-                await self._release(name)
+        for name in {*self.tenancies, *self._names(records.LEASES)}:
+            if self._turn(name).locked():
+                continue
+            async with self._turn(name):
+                tenancy = self.tenancies.get(name)
+                owner = tenancy.request if tenancy else record.read(self._file(name))
+                if owner.get("network") == network and (owner.get("containerID"), owner.get("ifname")) not in valid:
+                    await self._release(name)
         return {}
 
 
