@@ -93,6 +93,11 @@ class Pod:
         with self.inside:
             return links.get(Netlink(), self.ifname)
 
+    def require_link(self) -> None:
+        """Raise InvalidNetns without the link."""
+        if self.link() is None:
+            raise InvalidNetns(f"there is no link {self.ifname} in {self.inside.path}")
+
     def way_out(self) -> str:
         """Return the host's link to the network beyond the pod's: a veth's bridge, or a macvlan's master.
 

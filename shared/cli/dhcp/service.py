@@ -121,20 +121,20 @@ class Service:
         mac, way_out = str(stored["mac"]), str(stored["wayOut"])
         pod = find(stored, self.settings.host_prefix)
         try:
-            self._tenancy(name, request, pod).resume(lease, mac=mac, way_out=way_out)
+            tenancy = self._tenancy(name, request, pod)
+            tenancy.resume(lease, mac=mac, way_out=way_out)
         except BaseException:
             pod.close()
             raise
+        self.tenancies[name] = tenancy
 
     def _tenancy(self, name: str, request: dict[str, Any], pod: Pod) -> Tenancy:
         settings = self.settings
         file = self._file(name)
-        tenancy = Tenancy(
+        return Tenancy(
             request, pod, self.say, lambda content: record.write(file, content),
             pauses=(settings.timeout, settings.resend_max), broadcast=settings.broadcast,
         )  # fmt: skip
-        self.tenancies[name] = tenancy
-        return tenancy
 
     async def _watch(self) -> None:
         while True:
@@ -264,7 +264,7 @@ class Service:
             if operation == "acquire" and descriptors:
                 Wish.from_json(request)
                 wanted = _request_of(request)
-                return await self._while_connected(connection, name, self._acquire(name, wanted, descriptors.pop()))
+                return await self._while_connected(connection, self._acquire(name, wanted, descriptors))
         except GARBLED as error:
             raise InvalidConfig("the dhcp daemon cannot read the request", f"{type(error).__name__}: {error}") from None
         raise InvalidConfig(f"the dhcp daemon does not know the request {str(request)[:80]!r}")
@@ -273,10 +273,8 @@ class Service:
         """Return the lock for an attachment: its requests wait for each other."""
         return self._turns.setdefault(name, asyncio.Lock())
 
-    async def _while_connected(
-        self, connection: socket.socket, name: str, work: Awaitable[dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Return the result of `work`. If the plugin goes away meanwhile, give up, and give the lease back."""
+    async def _while_connected(self, connection: socket.socket, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        """Return the result of `work`. If the plugin goes away meanwhile, cancel it."""
         working = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_wait_readable(connection))  # a plugin sends one line: what comes is the end
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -285,30 +283,39 @@ class Service:
         if working.done():
             return working.result()
         working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        async with self._turn(name):
-            await self._release(name)
+        await asyncio.gather(working, return_exceptions=True)  # it gives back the lease that it has, and no other one
         raise InternalError("the plugin went away")
 
-    async def _acquire(self, name: str, request: dict[str, Any], descriptor: int) -> dict[str, Any]:
+    async def _acquire(self, name: str, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Return a new lease's content. Give it back if the plugin goes away meanwhile, or if there is any error."""
         async with self._turn(name):
-            pod = Pod(PodNetns(request["netns"], descriptor), request["ifname"], self.settings.host_prefix)
-            if pod.link() is None:
-                pod.close()
-                raise InvalidNetns(f"there is no link {request['ifname']} in {request['netns']}")
-            former = self.tenancies.pop(name, None)
-            address = await self._former_address(name, former)
+            tenancy, address = await self._begin(name, request, PodNetns(request["netns"], descriptors.pop()))
+            try:
+                content = await tenancy.acquire(self.settings.resend_timeout, address)
+            except BaseException as error:
+                if isinstance(error, TryAgainLater):
+                    tenancy.say(str(error))
+                await self._release(name)
+                raise
+            return content.to_json()
+
+    async def _begin(self, name: str, request: dict[str, Any], opened: PodNetns) -> tuple[Tenancy, str]:
+        """Return a new tenancy in the place of a former one, and the address of that one."""
+        try:
+            pod = Pod(opened, request["ifname"], self.settings.host_prefix)
+            pod.require_link()
+            address = await self._former_address(name, self.tenancies.pop(name, None))
             tenancy = self._tenancy(name, request, pod)
             if not tenancy.was_visible:
                 tenancy.say(f"{pod.path} is not visible here: a pod that dies without DEL keeps its lease")
             tenancy.save()
-            try:
-                content = await tenancy.acquire(self.settings.resend_timeout, address)
-            except TryAgainLater as error:
-                tenancy.say(str(error))
-                await self._release(name)
-                raise
-            return content.to_json()
+        except BaseException:
+            opened.close()
+            if name not in self.tenancies:
+                self._give_up(name)  # the former lease
+            raise
+        self.tenancies[name] = tenancy
+        return tenancy, address
 
     async def _former_address(self, name: str, former: Tenancy | None) -> str:
         """Return the address that the attachment had, to ask for it again. Forget that lease."""

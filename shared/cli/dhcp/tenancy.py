@@ -178,19 +178,21 @@ class Tenancy:
 
         The address leaves the link before the RELEASE: the server may lease it to another host at once.
         """
-        lease = self.lease
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        is_done = True
-        if release:
+        lease, content = self.lease, self._content
+        try:
+            if self._task:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+            self.lease = self._content = None
+            if not release:
+                return True
             with suppress(CniError, OSError):
-                self.pod.replace(self._content, None)
+                self.pod.replace(content, None)
             if lease and not lease.expired:
-                is_done = await give_back(self.wish, lease, self.mac, self.pod, self.way_out, self.say)
-        self.lease = self._content = None
-        self.pod.close()
-        return is_done
+                return await give_back(self.wish, lease, self.mac, self.pod, self.way_out, self.say)
+            return True
+        finally:
+            self.pod.close()
 
 
 ADVICE = (
