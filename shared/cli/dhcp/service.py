@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from shared.cli.dhcp.client import Wish
+from shared.cli.dhcp.packets import PodLease
 from shared.cli.dhcp.pod import Pod, PodNetns, find
 from shared.cli.dhcp.tenancy import GARBLED, Tenancy, give_back, stored_lease
 from shared.cni import record
@@ -61,7 +62,7 @@ class Service:
                 await self._accept(listener)
         finally:
             watch.cancel()
-            await asyncio.gather(*(one.end(release=False) for one in self.tenancies.values()))
+            await asyncio.gather(*(one.end(release=False, withdraw=False) for one in self.tenancies.values()))
 
     async def _accept(self, listener: socket.socket) -> None:
         """Accept one connection, and begin to answer it. Wait if the kernel has no descriptor left."""
@@ -200,13 +201,34 @@ class Service:
             with suppress(CniError, ValueError):
                 if pod and lease:
                     pod.replace(wish.read(lease), None)
-            if lease is None or lease.expired or await give_back(wish, lease, mac, pod, way_out, self.say):
+            successor = self._successor(wish, mac, lease)
+            if successor and successor.lease is None:
+                return  # until its ADD has come to an end
+            if lease is None or lease.expired or successor:
+                record.remove(file)
+            elif await give_back(wish, lease, mac, pod, way_out, self.say):
                 record.remove(file)
             else:
                 self._say_once(file, f"{lease.ip} cannot be released now: no link leads to its server; it may expire")
         finally:
             if pod:
                 pod.close()
+
+    def _successor(self, wish: Wish, mac: str, lease: PodLease | None) -> Tenancy | None:
+        """Return a living tenancy that has the lease, too, or may get it in its ADD.
+
+        A server knows a lease by its client id and address alone: a RELEASE would take it from the living pod.
+        """
+        if lease is None:
+            return None
+        client_id, given = wish.identify(mac), (lease.server_id, lease.ip)
+        for tenancy in self.tenancies.values():
+            had = tenancy.lease and (tenancy.lease.server_id, tenancy.lease.ip)
+            if had in (None, given) and tenancy.wish.identify(tenancy.mac) == client_id:
+                if had:
+                    tenancy.say(f"{lease.ip} stays leased: another pod had it with the same client id")
+                return tenancy
+        return None
 
     async def _release(self, name: str) -> None:
         """End a tenancy, and give its lease back. The caller has the turn."""
@@ -215,7 +237,9 @@ class Service:
             self._give_up(name)  # perhaps its pod could not be reached
             return
         tenancy.save()
-        if await tenancy.end(release=True):
+        successor = self._successor(tenancy.wish, tenancy.mac, tenancy.lease)
+        is_done = await tenancy.end(release=successor is None, withdraw=True)
+        if is_done and not (successor and successor.lease is None):
             record.remove(self._file(name))
         else:
             self._give_up(name)
@@ -324,7 +348,7 @@ class Service:
         record.remove(file)
         lease = former.lease if former else stored
         if former:
-            await former.end(release=False)
+            await former.end(release=False, withdraw=False)
         return lease.ip if lease else ""
 
     def _describe(self, name: str) -> dict[str, Any]:

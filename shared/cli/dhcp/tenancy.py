@@ -173,9 +173,10 @@ class Tenancy:
         """Return True if a stored lease is of this pod, and not of an earlier one of its name."""
         return bool(stored.get("identity") == self.pod.identity)
 
-    async def end(self, *, release: bool) -> bool:
-        """End the task, and give the lease back if `release`. Return False if it should be tried again later.
+    async def end(self, *, release: bool, withdraw: bool) -> bool:
+        """End the task, take the address off the link if `withdraw`, and give the lease back if `release`.
 
+        Return False if the last should be tried again later.
         The address leaves the link before the RELEASE: the server may lease it to another host at once.
         """
         lease, content = self.lease, self._content
@@ -184,11 +185,10 @@ class Tenancy:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
             self.lease = self._content = None
-            if not release:
-                return True
-            with suppress(CniError, OSError):
-                self.pod.replace(content, None)
-            if lease and not lease.expired:
+            if withdraw:
+                with suppress(CniError, OSError):
+                    self.pod.replace(content, None)
+            if release and lease and not lease.expired:
                 return await give_back(self.wish, lease, self.mac, self.pod, self.way_out, self.say)
             return True
         finally:
