@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
+from shared.cli.dhcp import requests
 from shared.cli.dhcp.client import Wish
 from shared.cli.dhcp.packets import PodLease
 from shared.cli.dhcp.pod import Pod, PodNetns, find
 from shared.cli.dhcp.tenancy import GARBLED, Tenancy, give_back, stored_lease
 from shared.cni import record
 from shared.cni.errors import CniError, InternalError, InvalidConfig, InvalidNetns, TryAgainLater, UnknownContainer
-from shared.cni.names import is_link_name, is_name
 from shared.dhcp import records
 
 WATCH_SECONDS = 2.0  # between two looks at the pods' namespaces and at leases to be given back
 ACCEPT_SECONDS = 1.0  # until another try, after a connection that could not be accepted
 REQUEST_SECONDS = 10.0  # for a plugin to send its request
-REQUEST_BYTES = 1 << 20
 STRANGER = b"HTTP/1.0 501 This dhcp daemon is pycni's, and the dhcp plugin is another suite's\r\n\r\n"
 
 
@@ -118,7 +117,7 @@ class Service:
     def _resume(self, name: str, stored: dict[str, Any]) -> None:
         if not stored["wasLeased"]:
             raise UnknownContainer("its ADD did not come to an end")
-        request, lease = _request_of(stored), stored_lease(stored)
+        request, lease = requests.kept_of(stored), stored_lease(stored)
         mac, way_out = str(stored["mac"]), str(stored["wayOut"])
         pod = find(stored, self.settings.host_prefix)
         try:
@@ -204,9 +203,7 @@ class Service:
             successor = self._successor(wish, mac, lease)
             if successor and successor.lease is None:
                 return  # until its ADD has come to an end
-            if lease is None or lease.expired or successor:
-                record.remove(file)
-            elif await give_back(wish, lease, mac, pod, way_out, self.say):
+            if lease is None or lease.expired or successor or await give_back(wish, lease, mac, pod, way_out, self.say):
                 record.remove(file)
             else:
                 self._say_once(file, f"{lease.ip} cannot be released now: no link leads to its server; it may expire")
@@ -252,22 +249,31 @@ class Service:
                 connection.setblocking(False)
                 try:
                     async with asyncio.timeout(REQUEST_SECONDS):
-                        line = await _receive(connection, descriptors)
+                        line = await requests.receive(connection, descriptors)
                     if line.startswith(b"CONNECT "):
                         await asyncio.get_running_loop().sock_sendall(connection, STRANGER)
                         return
-                    answer = {"result": await self._serve(line, descriptors, connection)}
+                    answer = {"result": await self._work(line, descriptors, connection)}
                 except CniError as error:
                     kind = type(error).__name__
                     answer = {"error": {"kind": kind, "msg": error.msg, "details": error.details}}
                 await asyncio.get_running_loop().sock_sendall(connection, json.dumps(answer).encode() + b"\n")
         except (OSError, TimeoutError):
             return  # the plugin is gone
-        except Exception as error:  # noqa: BLE001  (one request must not end the others' daemon)
-            self.say(f"unexpected {type(error).__name__}: {error}")
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    async def _work(self, line: bytes, descriptors: list[int], connection: socket.socket) -> dict[str, Any]:
+        """Return the answer to a request. Raise CniError, also for an error that is the daemon's own."""
+        try:
+            return await self._serve(line, descriptors, connection)
+        except CniError:
+            raise
+        except Exception as error:  # noqa: BLE001  (one request must not end the others' daemon)
+            reason = f"{type(error).__name__}: {error}"
+            self.say(f"unexpected {reason}")
+            raise InternalError("the dhcp daemon met an error; its log says more", reason) from None
 
     async def _serve(self, line: bytes, descriptors: list[int], connection: socket.socket) -> dict[str, Any]:
         """Return the answer to a request. Raise CniError."""
@@ -278,7 +284,7 @@ class Service:
                 return {"leases": len(self.tenancies)}
             if operation == "gc":
                 return await self._collect(str(request["network"]), {(one, two) for one, two in request["valid"]})
-            name = _key(request)
+            name = requests.key(request)
             if operation == "look":
                 return self._describe(name)
             if operation == "release":
@@ -287,7 +293,7 @@ class Service:
                 return {}
             if operation == "acquire" and descriptors:
                 Wish.from_json(request)
-                wanted = _request_of(request)
+                wanted = requests.kept_of(request)
                 return await self._while_connected(connection, self._acquire(name, wanted, descriptors))
         except GARBLED as error:
             raise InvalidConfig("the dhcp daemon cannot read the request", f"{type(error).__name__}: {error}") from None
@@ -300,7 +306,7 @@ class Service:
     async def _while_connected(self, connection: socket.socket, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
         """Return the result of `work`. If the plugin goes away meanwhile, cancel it."""
         working = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(_wait_readable(connection))  # a plugin sends one line: what comes is the end
+        gone = asyncio.ensure_future(requests.wait_readable(connection))  # a plugin sends one line, and then its end
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)  # the loop forgets the socket before it is closed
@@ -368,50 +374,3 @@ class Service:
                 if owner.get("network") == network and (owner.get("containerID"), owner.get("ifname")) not in valid:
                     await self._release(name)
         return {}
-
-
-REQUEST_KEYS = (
-    "network", "containerID", "ifname", "netns", "clientID", "provide", "request", "priority", "withoutGateway",
-    "broadcast",
-)  # fmt: skip
-
-
-def _request_of(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return the parts of a request, or of a stored lease, that make a tenancy. Raise KeyError without one."""
-    return {key: raw[key] for key in REQUEST_KEYS}
-
-
-def _key(request: dict[str, Any]) -> str:
-    """Return the key of the request's attachment. Raise KeyError, TypeError or ValueError."""
-    network, container_id, ifname = request["network"], request["containerID"], request["ifname"]
-    if not (is_name(network) and is_name(container_id) and is_link_name(ifname)):
-        raise ValueError("a name is invalid")
-    return records.key(network, container_id, ifname)
-
-
-async def _wait_readable(connection: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def note() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(connection, note)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(connection)
-
-
-async def _receive(connection: socket.socket, descriptors: list[int]) -> bytes:
-    """Return a plugin's line, and add the descriptors with it. Raise OSError if the line has no end."""
-    data = b""
-    while b"\n" not in data:
-        await _wait_readable(connection)
-        part, received, _, _ = socket.recv_fds(connection, 65536, 1, socket.MSG_CMSG_CLOEXEC)
-        descriptors += received
-        data += part
-        if not part or len(data) > REQUEST_BYTES:
-            raise ConnectionResetError("no request came")
-    return data
