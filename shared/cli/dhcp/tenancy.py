@@ -66,8 +66,7 @@ class Tenancy:
             if lease:
                 self._content, self.lease = self.wish.read(lease), lease
                 self.problem = ""
-        if lease and lease.expired:
-            self._note(Trigger.EXPIRED, lease)
+        self._take_expiry()
         self._start(lease.ip if lease else "")
 
     async def acquire(self, seconds: float, former_address: str) -> Content:
@@ -93,6 +92,7 @@ class Tenancy:
             try:
                 if self.pod.link() is None:
                     break
+                self._take_expiry()
                 await self._run_client(former_address)
             except Exception as error:  # noqa: BLE001  (a living pod keeps its lease, whatever ended the client)
                 trouble = f"{type(error).__name__}: {error}; trying again as long as link {self.wish.ifname} exists"
@@ -101,6 +101,11 @@ class Tenancy:
                 self._trouble = trouble
             await asyncio.sleep(LINK_SECONDS)
         self._is_link_gone = True
+
+    def _take_expiry(self) -> None:
+        """Take the lease off the link if it expired without a client: a link that went down ended it."""
+        if self.lease and self.lease.expired:
+            self._note(Trigger.EXPIRED, self.lease)
 
     async def _run_client(self, former_address: str) -> None:
         client = Client(self.wish, PodSocket(self.pod.inside, self.wish.ifname), self._note, pauses=self._pauses)
@@ -113,6 +118,8 @@ class Tenancy:
     def _note(self, trigger: Trigger, lease: PodLease) -> None:
         """Take a change of the lease: put it on the link, store it, and say it."""
         if trigger in (Trigger.UNBOUND, Trigger.EXPIRED):
+            if self.lease is None:
+                return  # noted before
             cause = "expired" if trigger is Trigger.EXPIRED else "was refused by the server (NAK)"
             self.problem = f"the lease of {lease.ip} {cause}"
             self.say(f"{self.problem}; its address and routes are removed")
@@ -161,6 +168,7 @@ class Tenancy:
 
     def describe(self) -> dict[str, Any]:
         """Return CHECK's answer."""
+        self._take_expiry()
         problem = self.problem
         if problem and self._client:
             problem = f"{problem}; since then {self._client.summary()}"
