@@ -211,8 +211,12 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
     @state_guard(State.REQUESTING, State.REBOOTING, State.REBINDING, State.RENEWING)  # type: ignore[untyped-decorator]
     async def ack_received(self, msg: Answer) -> None:
         """Take the lease if a pod can use it."""
-        if self.state is State.REQUESTING and msg.dhcp["options"].get("server_id") != self._chosen:
+        server = msg.dhcp["options"].get("server_id")
+        if self.state is State.REQUESTING and server != self._chosen:
             self._object(msg, f"the request was for the offer of {self._chosen}")
+            return
+        if self.state is State.RENEWING and self._lease and server != self._lease.server_id:
+            self._object(msg, f"the request was to {self._lease.server_id}, which gave the lease")
             return
         trigger = {State.RENEWING: Trigger.RENEWED, State.REBINDING: Trigger.REBOUND}.get(self.state, Trigger.BOUND)
         try:
