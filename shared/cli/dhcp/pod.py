@@ -8,8 +8,9 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from shared.cni.errors import CniError, InvalidNetns, UnknownContainer
-from shared.net import addresses, announce, links, netns, routes
+from shared.cni.errors import CniError, InternalError, InvalidNetns, UnknownContainer
+from shared.net import addresses, announce, links, netns, routes, sysctl
+from shared.net.bridges import LEAST_IPV6_MTU
 from shared.net.netlink import Netlink, Request
 from shared.net.netns import Netns
 from shared.net.wire import RTM_DELROUTE, RTM_NEWLINK
@@ -114,8 +115,13 @@ class Pod:
         return str(outer["IFLA_IFNAME"]) if outer else ""
 
     def set_mtu(self, mtu: int) -> None:
-        """Lower the link's MTU to a server's. The master's MTU, which it began with, is the most that it can have."""
+        """Lower the link's MTU to a server's. The master's MTU, which it began with, is the most that it can have.
+
+        Raises CniError if the link cannot have it. Below 1280 bytes the kernel would delete the IPv6 addresses.
+        """
         with self.inside:
+            if mtu < LEAST_IPV6_MTU and sysctl.read(f"ipv6/conf/{self.ifname}/disable_ipv6") == "0":
+                raise InternalError(f"IPv6, which link {self.ifname} has, needs {LEAST_IPV6_MTU} bytes")
             inside = Netlink()
             link = links.get(inside, self.ifname)
             if link and mtu < link["IFLA_MTU"]:

@@ -142,7 +142,7 @@ class Tenancy:
         if self._acquired and not self._acquired.done():
             if content:
                 if content.mtu:
-                    self.pod.set_mtu(content.mtu)
+                    self._lower_mtu(content.mtu)
                 self._content = content
                 self._acquired.set_result(content)  # the main plugin configures the link
             return
@@ -153,6 +153,12 @@ class Tenancy:
             except (CniError, OSError) as error:
                 self.problem = f"{content.address if content else 'the removal of an address'}: {error}"
                 self.say(self.problem)
+
+    def _lower_mtu(self, mtu: int) -> None:
+        try:
+            self.pod.set_mtu(mtu)
+        except (CniError, OSError) as error:
+            self.say(f"the server's MTU of {mtu} bytes is not used: {error}")
 
     def save(self) -> None:
         """Store the lease. The pod keeps it even if that fails."""
