@@ -71,7 +71,8 @@ class Node(nodes.Node):
     def seconds_left(self) -> float:
         """Return the seconds until the only lease, of three seconds, expires, as the daemon stored it."""
         (file,) = (self.host.root / "var/lib/cni/dhcp/leases").glob("*.json")
-        return float(json.loads(file.read_text())["lease"]["obtained"]) + dhcp_lan.SHORT_SECONDS - time.time()
+        obtained = float(json.loads(file.read_text())["lease"]["obtained"])
+        return obtained + dhcp_lan.SHORT_SECONDS - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def silence(self) -> None:
         """End the server."""

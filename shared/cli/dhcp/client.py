@@ -177,7 +177,7 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         if kind == MessageType.DISCOVER and self.former_address:
             raw[Option.REQUESTED_IP] = bytes(map(int, self.former_address.split(".")))
         packets.carry(msg, {**raw, **self.wish.identify(self._sock.l2addr)})
-        self._requested_at = time()
+        self._requested_at = packets.now()
         self.sent[kind.name] += 1
         await self._sock.put(msg)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, field
 from socket import AF_PACKET, IPPROTO_UDP, PACKET_OUTGOING, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 from typing import TYPE_CHECKING, Any, Self
@@ -202,11 +203,26 @@ class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
             await asyncio.sleep(max(self._window + 1 - self.loop.time(), 0))
 
 
+def now() -> float:
+    """Return the seconds since the boot, also those of suspension. The wall clock may be set at any time."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Return the identity of this boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
 @dataclass
 class PodLease(Lease):  # type: ignore[misc]
-    """A lease with its options as bytes. The daemon stores it itself."""
+    """A lease with its options as bytes. `obtained` is a time since the boot. The daemon stores it itself."""
 
     raw: Raw = field(default_factory=dict)
+
+    def _seconds_til_timer(self, value: int) -> float | None:
+        """Return the seconds until a time of the lease, None for a time that never comes."""
+        return None if value == FOREVER else self.obtained + value - now()
 
     def dump(self) -> None:
         """Do nothing."""
@@ -218,15 +234,19 @@ class PodLease(Lease):  # type: ignore[misc]
     def to_json(self) -> dict[str, Any]:
         """Return the lease as it is stored."""
         return {
-            "address": self.ip, "serverMAC": self.server_mac, "obtained": self.obtained,
+            "address": self.ip, "serverMAC": self.server_mac, "obtained": self.obtained, "boot": boot_id(),
             "options": {str(number): value.hex() for number, value in self.raw.items()},
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, stored: dict[str, Any], interface: str) -> PodLease:
-        """Return a stored lease. Raise ValueError, KeyError or TypeError if it is garbled."""
+        """Return a stored lease. Raise ValueError, KeyError or TypeError if it is garbled.
+
+        The age of a lease of another boot is unknown. It counts as new: the server knows better, and is asked at once.
+        """
         raw = {int(number): bytes.fromhex(value) for number, value in stored["options"].items()}
-        return lease(stored["address"], raw, interface, str(stored["serverMAC"]), float(stored["obtained"]))
+        obtained = float(stored["obtained"]) if stored.get("boot") == boot_id() else now()
+        return lease(stored["address"], raw, interface, str(stored["serverMAC"]), obtained)
 
 
 def lease(address: str, raw: Raw, interface: str, server_mac: str, obtained: float) -> PodLease:

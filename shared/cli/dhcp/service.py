@@ -207,6 +207,8 @@ class Service:
                 record.remove(file)
             else:
                 self._say_once(file, f"{lease.ip} cannot be released now: no link leads to its server; it may expire")
+                if (known := lease.to_json()) != stored["lease"]:
+                    record.write(file, {**stored, "lease": known})  # a lease of another boot expires from now on
         finally:
             if pod:
                 pod.close()
