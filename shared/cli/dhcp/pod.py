@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from shared.cni.errors import CniError, InternalError, InvalidNetns, UnknownContainer
-from shared.net import addresses, announce, links, netns, routes, sysctl
+from shared.cli.dhcp.placing import Placing
+from shared.cni.errors import InternalError, InvalidNetns, UnknownContainer
+from shared.net import links, netns, sysctl
 from shared.net.bridges import LEAST_IPV6_MTU
 from shared.net.netlink import Netlink, Request
 from shared.net.netns import Netns
-from shared.net.wire import RTM_DELROUTE, RTM_NEWLINK
+from shared.net.wire import RTM_NEWLINK
 
 if TYPE_CHECKING:
     from shared.cli.dhcp.content import Content
-
-PRESENT = (errno.EEXIST,)
-ABSENT = (errno.ESRCH, errno.ENODEV, errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 class PodNetns(Netns):
@@ -77,6 +74,7 @@ class Pod:
         self.ifname = ifname
         self.path = host_prefix + inside.path
         self.identity = inside.identity()
+        self._placing = Placing()
 
     def close(self) -> None:
         """Close the namespace: while it is open, it and its links stay."""
@@ -128,29 +126,10 @@ class Pod:
                 inside.batch([Request(RTM_NEWLINK, {"index": link["index"], "IFLA_MTU": mtu})])
 
     def replace(self, old: Content | None, new: Content | None) -> None:
-        """Remove the old content's address and routes from the link, and add the new ones.
-
-        Raises CniError if the kernel refuses.
-        """
+        """Change the link from the old content to the new one. Raise CniError if the kernel refuses."""
         with self.inside:
             inside = Netlink()
             link = links.get(inside, self.ifname)
             if link is None:
                 return
-            index = link["index"]
-            if old:
-                _withdraw(inside, index, old)
-            if new:
-                given = [routes.add_request(index, route, None) for route in new.routes]
-                for request in given:
-                    request.tolerate = PRESENT
-                inside.batch([addresses.add_request(index, new.address, dad=False, tolerate=PRESENT), *given])
-                announce.Announcement(self.ifname, link["IFLA_ADDRESS"], [new.address.address]).send()
-
-
-def _withdraw(inside: Netlink, index: int, content: Content) -> None:
-    for route in content.routes:
-        added = routes.add_request(index, route, None)
-        with suppress(CniError):  # the pod may have changed its routes
-            inside.batch([Request(RTM_DELROUTE, added.message, 0, ABSENT)])
-    addresses.remove(inside, index, content.address)
+            self._placing.replace(inside, link, old, new)
