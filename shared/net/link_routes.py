@@ -109,9 +109,12 @@ def _place(table: int) -> Message:
     return {"table": table} if table <= LAST_SMALL_TABLE else {"RTA_TABLE": table}
 
 
-def delete_requests(routes: Iterable[Message]) -> list[Request]:
-    """Return requests that delete these routes from their tables. Tolerate absent ones."""
-    names = ("family", "dst_len", "tos", "RTA_DST", "RTA_OIF", "RTA_GATEWAY", "RTA_PRIORITY")
+def delete_requests(routes: Iterable[Message], further: Iterable[str] = ()) -> list[Request]:
+    """Return requests that delete these routes from their tables. Tolerate absent ones.
+
+    A route that is equal but for the members in `further` stays.
+    """
+    names = ("family", "dst_len", "tos", "RTA_DST", "RTA_OIF", "RTA_GATEWAY", "RTA_PRIORITY", *further)
     bodies = [
         {**{name: route[name] for name in names if route.get(name)}, **_place(tables.of_route(route))}
         for route in routes
