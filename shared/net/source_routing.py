@@ -136,7 +136,7 @@ def _default(index: int, gateway: Address, table: int) -> Message:
 
 def _has_hint(route: Message) -> bool:
     """Return True if a route to neighbours of the link says the source address. The kernel adds such ones for IPv4."""
-    return "RTA_PREFSRC" in route and "RTA_GATEWAY" not in route
+    return "RTA_PREFSRC" in route and link_routes.gateway(route) is None
 
 
 def _hints(index: int, networks: list[Prefix], present: list[Prefix]) -> list[Message]:
