@@ -187,15 +187,15 @@ class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
     async def get(self) -> Answer:
         """Return the next message of a server for this link's MAC."""
         while True:
-            await self._pace()
+            await self.pace()
             answer = decode(await self.loop.sock_recv(self, 4096))
             if answer is None:
                 self.unreadable += 1
             elif answer.dhcp["chaddr"] == self.l2addr:
                 return answer
 
-    async def _pace(self) -> None:
-        """Wait if too many frames came within a second. The kernel drops those that its buffer cannot take."""
+    async def pace(self) -> None:
+        """Wait if too many frames came within a second. The kernel drops the rest when its buffer is full."""
         if self.loop.time() - self._window >= 1:
             self._window, self._frames = self.loop.time(), 0
         self._frames += 1
