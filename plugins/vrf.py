@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from shared import steps
-from shared.cni import config
+from shared.cni import config, record
 from shared.cni.call import folded
 from shared.cni.config import field, integer, invalid, link_name
-from shared.cni.errors import CniError, InternalError, PluginNotAvailable, TryAgainLater
-from shared.cni.plugin import previous_result, required_result, valid_attachments
+from shared.cni.errors import CniError, InternalError, IOFailure, PluginNotAvailable, TryAgainLater
+from shared.cni.plugin import previous_result, required_result
 from shared.cni.result import Route
-from shared.net import link_routes, links, netns, routes, tables, vrfs
+from shared.net import attachment_records, link_routes, links, netns, routes, tables, vrfs
 from shared.net.netlink import Netlink
 from shared.net.policy_rules import Rules
 from shared.net.wire import IFF_UP
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 FIRST_TABLE = 1  # as in the reference
+RECORDS = "/run/cni/vrf"  # of DELs that are at work
 DELETE_LOCK_SECONDS = 5.0  # a DEL goes on without the lock: a process in the pod could hold it for ever
 
 
@@ -51,6 +52,7 @@ def add(call: Call, undo: Undo) -> Result:
         steps.begin("vrf")
         inside = Netlink()
         link = links.require(inside, call.ifname)
+        record.remove(attachment_records.path(RECORDS, call))  # of a killed DEL
         vrf = _find_or_create(inside, undo, pod_netns, keys, link)
         if not link.get("IFLA_MASTER"):
             undo.push(f"take {call.ifname} out of {keys.vrfname}", lambda: _leave(pod_netns, keys.vrfname, link))
@@ -99,7 +101,7 @@ def _leave(pod_netns: Netns, name: str, link: Message) -> None:
         inside = Netlink()
         vrf, now = links.get(inside, name), links.by_index(inside, link["index"])
         if vrf and now and now.get("IFLA_MASTER") == vrf["index"]:
-            vrfs.leave(inside, now, vrf)
+            vrfs.leave(inside, now, vrfs.belongings(inside, now, tables.of_vrf(vrf)))
 
 
 def _add_missing_routes(inside: Netlink, link: Message, result: Result, call: Call, table: int) -> None:
@@ -152,33 +154,56 @@ def _find_problems(inside: Netlink, keys: Config, call: Call, result: Result | N
 def delete(call: Call) -> None:
     """Take the interface out of the VRF with its routes, and delete an empty VRF. Do nothing if either is gone."""
     name: str = Config.read({"vrfname": folded(call.config, "vrfname")}).vrfname
+    path = attachment_records.path(RECORDS, call)
     pod_netns = netns.open_if_there(call.netns)
-    if pod_netns is None:
-        return
-    with pod_netns:
-        steps.begin("vrf")
-        try:
-            with tables.hold(pod_netns, DELETE_LOCK_SECONDS):
-                _take_out(Netlink(), name, call.ifname)
-        except TryAgainLater:
-            _take_out(Netlink(), name, call.ifname)
+    if pod_netns is not None:
+        namespace = pod_netns.identity()
+        with pod_netns:
+            steps.begin("vrf")
+            try:
+                with tables.hold(pod_netns, DELETE_LOCK_SECONDS):
+                    _take_out(name, call, path, namespace)
+            except TryAgainLater:
+                _take_out(name, call, path, namespace)
+    record.remove(path)
 
 
-def _take_out(inside: Netlink, name: str, ifname: str) -> None:
-    vrf, link = links.get(inside, name), links.get(inside, ifname)
-    if vrf and link and links.kind(vrf) == vrfs.KIND and link.get("IFLA_MASTER") == vrf["index"]:
-        try:
-            vrfs.leave(inside, link, vrf)
-        except InternalError as error:  # the pod can have changed its interface; that it left counts
-            if (links.by_index(inside, link["index"]) or {}).get("IFLA_MASTER"):
-                raise
-            complain(f"vrf: cannot restore {ifname}: {error}")
+def _take_out(name: str, call: Call, path: str, namespace: str) -> None:
+    """Take the interface out of the VRF. Finish a DEL that was killed after that."""
+    inside = Netlink()
+    vrf, link = links.get(inside, name), links.get(inside, call.ifname)
+    try:
+        if vrf and link and links.kind(vrf) == vrfs.KIND and link.get("IFLA_MASTER") == vrf["index"]:
+            kept = vrfs.belongings(inside, link, tables.of_vrf(vrf))
+            _note(path, {**kept, **attachment_records.marks(call, namespace)})
+            vrfs.leave(inside, link, kept)
+        elif link and not link.get("IFLA_MASTER") and (found := _recorded(path, namespace, link["index"])):
+            vrfs.restore(inside, link, found)
+    except InternalError as error:  # the pod can have changed its interface; that it left counts
+        if link and (links.by_index(inside, link["index"]) or {}).get("IFLA_MASTER"):
+            raise
+        complain(f"vrf: cannot restore {call.ifname}: {error}")
     vrfs.delete_if_empty(inside, name)
 
 
+def _note(path: str, content: Message) -> None:
+    """Record what the interface has: a DEL that is killed now is finished by the next one."""
+    try:
+        record.write(path, content)
+    except IOFailure as error:
+        complain(f"vrf: {error}: if this DEL is killed, routes are lost")
+
+
+def _recorded(path: str, namespace: str, index: int) -> Message | None:
+    """Return the belongings that a killed DEL recorded for the link in the namespace, None without such a record."""
+    found = record.read(path)
+    is_of_link = attachment_records.namespace(found) == namespace and found.get("index") == index
+    return found if is_of_link and {"source", "isUp", "addresses", "routes"} <= found.keys() else None
+
+
 def gc(call: Call) -> None:
-    """Raise InvalidConfig if the list of valid attachments is missing. All state is in the pods."""
-    valid_attachments(call)
+    """Delete the records of this network's attachments that are no longer valid: their pods are gone."""
+    attachment_records.collect(RECORDS, call)
 
 
 def status(call: Call) -> None:

@@ -70,12 +70,13 @@ def serve(host: PretendHost, *options: str, addresses: str = ADDRESSES, netns: s
     return server
 
 
-def start_daemon(host: PretendHost, *options: str) -> subprocess.Popen[bytes]:
-    """Start the daemon; wait until it serves."""
+def start_daemon(host: PretendHost, *options: str, prelude: str = "") -> subprocess.Popen[bytes]:
+    """Start the daemon; wait until it serves. The prelude is Python that it executes before."""
     path = host.root / DAEMON_LOG
+    script = DAEMON.replace("main(", f"{prelude}\nmain(")
     with open(path, "ab") as log:
         begin = log.tell()
-        daemon = host.popen(sys.executable, "-c", DAEMON, "dhcp", "-timeout", "1s", *options, stderr=log)
+        daemon = host.popen(sys.executable, "-c", script, "dhcp", "-timeout", "1s", *options, stderr=log)
 
     def is_serving() -> bool:
         assert daemon.poll() is None, path.read_text()

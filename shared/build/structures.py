@@ -25,7 +25,7 @@ ATOMS = {
 # The attributes of BY_KIND that have the flag NLA_F_NESTED.
 NESTED = frozenset(["TCA_ACT_OPTIONS"])
 # Structures with fields in both byte orders stay bytes: the codec cannot write them.
-UNWRITTEN = frozenset(["TCA_U32_SEL"])
+UNWRITTEN = frozenset(["TCA_U32_SEL", "RTA_VIA"])
 # Values and verdicts: pyroute2 repeats them for sets and for each expression.
 DATA = ("nfta_data", "data_attributes")
 # pyroute2's atoms again, for classes with one field, by its layout.

@@ -141,11 +141,12 @@ def _unlink_if_there(path: str) -> None:
         return
     except OSError:
         # a read-only file system refuses to unlink even a file that does not exist
-        if _is_there(path):
+        if is_there(path):
             raise
 
 
-def _is_there(path: str) -> bool:
+def is_there(path: str) -> bool:
+    """Return True if there is a file, or if that cannot be known."""
     try:
         posix.lstat(path)
     except FileNotFoundError:

@@ -14,8 +14,21 @@ if TYPE_CHECKING:
 
 
 def path(directory: str, call: Call) -> str:
-    """Return the path of the attachment's record, with a digest if the name would be too long."""
-    name = file_name(f"{call.container_id}_{call.ifname}", ".json", spare=len(record.UNFINISHED))
+    """Return the path of the attachment's record, with a digest if the name would be too long. Raise IOFailure.
+
+    The name is the reference's, which two attachments may share: `a_b` with `c`, and `a` with `b_c`. The second one has
+    a record under a name that no others share: neither part can contain a colon.
+    """
+    shared, own = (_path(directory, call, separator) for separator in "_:")
+    if record.is_there(own):
+        return own
+    owner = record.read(shared).get("pycni")
+    mine = {"containerID": call.container_id, "ifname": call.ifname}
+    return own if isinstance(owner, dict) and {name: owner.get(name) for name in mine} != mine else shared
+
+
+def _path(directory: str, call: Call, separator: str) -> str:
+    name = file_name(f"{call.container_id}{separator}{call.ifname}", ".json", spare=len(record.UNFINISHED))
     return f"{directory}/{name}"
 
 

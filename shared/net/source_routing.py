@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shared.net.policy_rules import Rules
 
 FIRST_TABLE = 100  # as in the reference
+HINT = ("proto", "RTA_PREFSRC")  # besides the destination: the kernel may have made a route to it
 IPV6_PRIORITY = 1024  # IP6_RT_PRIO_USER in linux/ipv6_route.h: of a route without one
 
 
@@ -67,10 +68,12 @@ def plan(inside: Netlink, rules: Rules, index: int, ips: list[IP], given: list[R
     """
     made = Plan()
     networks = [ip.address for ip in ips]
-    main: list[Message] = []
+    present: list[Message] = []
+    if keys.table is None or keys.addSourceHints:
+        present = [one for one in link_routes.of_link(inside, index) if tables.of_route(one) == routes.RT_TABLE_MAIN]
+    main = present if keys.table is None else []
     chosen = [keys.table] * len(ips)
     if keys.table is None:
-        main = [one for one in link_routes.of_link(inside, index) if tables.of_route(one) == routes.RT_TABLE_MAIN]
         chosen = tables.free(tables.users(inside, rules), FIRST_TABLE, len(ips))
     priorities = {version: keys.priority or policy_rules.next_priority(rules.all(), version) for version in FAMILIES}
     for ip, table in zip(ips, chosen):
@@ -90,7 +93,7 @@ def plan(inside: Netlink, rules: Rules, index: int, ips: list[IP], given: list[R
     made.moved = main
     if keys.addSourceHints:
         made.moved = [route for route in main if not _has_hint(route)]
-        made.hints = _hints(index, networks, [link_routes.destination(route) for route in main if _has_hint(route)])
+        made.hints = _hints(index, networks, [link_routes.destination(route) for route in present if _has_hint(route)])
     made.keys = [link_routes.key(route) for route in made.routes]
     return made
 
@@ -133,7 +136,7 @@ def _default(index: int, gateway: Address, table: int) -> Message:
 
 def _has_hint(route: Message) -> bool:
     """Return True if a route to neighbours of the link says the source address. The kernel adds such ones for IPv4."""
-    return "RTA_PREFSRC" in route and "RTA_GATEWAY" not in route
+    return "RTA_PREFSRC" in route and link_routes.gateway(route) is None
 
 
 def _hints(index: int, networks: list[Prefix], present: list[Prefix]) -> list[Message]:
@@ -169,7 +172,7 @@ def revert(inside: Netlink, rules: Rules, index: int, plan: Plan) -> None:
     rules.remove(lambda rule: (policy_rules.source(rule), policy_rules.table(rule)) in doomed)
     if index:
         own = [route for route in link_routes.of_link(inside, index) if link_routes.key(route) in plan.keys]
-        inside.batch(link_routes.delete_requests(own + plan.hints))
+        inside.batch(link_routes.delete_requests(own) + link_routes.delete_requests(plan.hints, HINT))
         inside.batch(link_routes.add_requests([route for route in plan.moved if route["RTA_OIF"] == index]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from shared.cni.errors import InternalError, UnsupportedField
+from shared.cni.ip import Prefix
 from shared.net import addresses, kinds_wire, link_routes, links, routes, sysctl, tables, wait
 from shared.net.messages import encode_structure
 from shared.net.netlink import NetlinkError, Request
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
 
 KIND = "vrf"
+PRESENT = (errno.EEXIST,)
 
 
 def find(netlink: Netlink, name: str) -> Message | None:
@@ -43,37 +45,56 @@ def create(netlink: Netlink, name: str, of: int) -> Message:
 
 def join(inside: Netlink, link: Message, vrf: Message) -> None:
     """Put a link into a VRF, with its addresses and routes. Wait until the addresses can be used."""
-    _move(inside, link, vrf["index"], routes.RT_TABLE_MAIN, tables.of_vrf(vrf), is_joining=True)
+    kept = belongings(inside, link, routes.RT_TABLE_MAIN)
+    _change_master(inside, link, vrf["index"])
+    restore(inside, link, kept, tables.of_vrf(vrf), is_joining=True)
 
 
-def leave(inside: Netlink, link: Message, vrf: Message) -> None:
-    """Take a link out of a VRF, with its addresses and routes."""
-    _move(inside, link, 0, tables.of_vrf(vrf), routes.RT_TABLE_MAIN, is_joining=False)
+def leave(inside: Netlink, link: Message, kept: Message) -> None:
+    """Take a link out of its VRF, with its `belongings`."""
+    _change_master(inside, link, 0)
+    restore(inside, link, kept)
 
 
-def _move(inside: Netlink, link: Message, vrf: int, source: int, target: int, *, is_joining: bool) -> None:
-    """Put a link into a VRF, or take it out (0), with its addresses and routes.
+def belongings(inside: Netlink, link: Message, source: int) -> Message:
+    """Return a link's addresses and routes, to be moved from the table `source`; in the form of a record."""
+    index = link["index"]
+    own = [route for route in link_routes.of_link(inside, index) if route["proto"] != RTPROT_KERNEL]
+    return {
+        "index": index, "source": source, "isUp": link["IFLA_OPERSTATE"] == links.IF_OPER_UP,
+        "addresses": [str(one) for one in addresses.of_link(inside, index) if one.address not in addresses.LINK_LOCAL],
+        "routes": link_routes.without_rest(own),
+    }  # fmt: skip
+
+
+def restore(
+    inside: Netlink, link: Message, kept: Message, target: int = routes.RT_TABLE_MAIN, *, is_joining: bool = False
+) -> None:
+    """Give a link its belongings back after a change of its VRF. Tolerate those that it has.
 
     The kernel takes the link down and up, and removes routes that it did not make itself: those of the table `source`
     are added to `target`, the others to their own tables. An IPv6 route with further next hops would stay in `source`.
     """
-    index, name = link["index"], link["IFLA_IFNAME"]
-    sysctl.prefer(f"ipv6/conf/{name}/keep_addr_on_down", "1")
-    before = [one for one in addresses.of_link(inside, index) if one.address not in addresses.LINK_LOCAL]
-    own = [route for route in link_routes.of_link(inside, index) if route["proto"] != RTPROT_KERNEL]
-    set_master(inside, index, vrf)
+    index, own = link["index"], kept["routes"]
+    before = [Prefix.parse(one) for one in kept["addresses"]]
     left = set(before) - set(addresses.of_link(inside, index))
-    inside.batch([addresses.add_request(index, one, dad=False) for one in before if one in left])
-    if link["IFLA_OPERSTATE"] == links.IF_OPER_UP:
-        wait.carrier(inside, name)  # before that, IPv6 has no routes to the link's networks
+    inside.batch([addresses.add_request(index, one, dad=False, tolerate=PRESENT) for one in before if one in left])
+    if kept["isUp"]:
+        wait.carrier(inside, link["IFLA_IFNAME"])  # before that, IPv6 has no routes to the link's networks
     if is_joining:
         if any(one.version == 6 for one in before):
             wait.addresses_settled(inside, index)
         wait.addresses_local(inside, index, [one.address for one in before])
-    moved = [route for route in own if tables.of_route(route) == source]
+    moved = [route for route in own if tables.of_route(route) == kept["source"]]
     inside.batch(link_routes.add_requests([route for route in own if route not in moved]))
     inside.batch(link_routes.add_requests(moved, target))
     inside.batch(link_routes.delete_requests(moved))
+
+
+def _change_master(inside: Netlink, link: Message, vrf: int) -> None:
+    name = link["IFLA_IFNAME"]
+    sysctl.prefer(f"ipv6/conf/{name}/keep_addr_on_down", "1")
+    set_master(inside, link["index"], vrf)
 
 
 def set_master(netlink: Netlink, link: int, vrf: int) -> None:

@@ -278,13 +278,17 @@ STRUCTURES["address"] = (("family", "prefixlen", "flags", "scope", "index"), "=B
 _route: dict[str, tuple[int, str]] = {
     "RTA_DST": (1, "ip"), "RTA_OIF": (4, "u32"), "RTA_GATEWAY": (5, "ip"), "RTA_PRIORITY": (6, "u32"),
     "RTA_PREFSRC": (7, "ip"), "RTA_METRICS": (8, "route/metrics"), "RTA_MULTIPATH": (9, "bytes"),
-    "RTA_TABLE": (15, "u32"),
+    "RTA_TABLE": (15, "u32"), "RTA_VIA": (18, "bytes"), "RTA_ENCAP_TYPE": (21, "u16"),
 }
 
 STRUCTURES["route"] = (("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags"), "=BBBBBBBBI", _route)
 
 _route_metrics: dict[str, tuple[int, str]] = {
-    "RTAX_MTU": (2, "u32"), "RTAX_ADVMSS": (8, "u32"),
+    "RTAX_LOCK": (1, "u32"), "RTAX_MTU": (2, "u32"), "RTAX_WINDOW": (3, "u32"), "RTAX_RTT": (4, "u32"),
+    "RTAX_RTTVAR": (5, "u32"), "RTAX_SSTHRESH": (6, "u32"), "RTAX_CWND": (7, "u32"), "RTAX_ADVMSS": (8, "u32"),
+    "RTAX_REORDERING": (9, "u32"), "RTAX_HOPLIMIT": (10, "u32"), "RTAX_INITCWND": (11, "u32"),
+    "RTAX_FEATURES": (12, "u32"), "RTAX_RTO_MIN": (13, "u32"), "RTAX_INITRWND": (14, "u32"),
+    "RTAX_QUICKACK": (15, "u32"), "RTAX_CC_ALGO": (16, "asciiz"),
 }
 
 STRUCTURES["route/metrics"] = ((), "", _route_metrics)

@@ -489,6 +489,12 @@ KNOWN = (
         everywhere=True,
     ),
     Known(
+        "vrf DEL: * /run/cni/vrf*: absent -> *",
+        "the directory of the records by which the next DEL finishes a killed one",
+        ["vrf/version *"],
+        everywhere=True,
+    ),
+    Known(
         "sbr ADD: pod a route *:* dev eth0: * -> absent",
         "the table of an IPv4 address has no IPv6 routes",
         ["sbr/version *"],

@@ -266,7 +266,7 @@ TABLE: tuple[Mutant, ...] = (
         "no symbolic link is read as a record", "tests/unit/test_record.py",
     ),
     Mutant(
-        "shared/cni/record.py", "        if _is_there(path):\n            raise", "        raise",
+        "shared/cni/record.py", "        if is_there(path):\n            raise", "        raise",
         "DEL of nothing succeeds on a read-only file system", "tests/system/test_read_only.py -k read_only_run and others and tuning",
     ),
     Mutant(

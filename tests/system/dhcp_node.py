@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from tests import dhcp_lan
@@ -29,9 +30,9 @@ class Node(nodes.Node):
         self.log = host.root / dhcp_lan.DAEMON_LOG
         self.server_log = host.root / dhcp_lan.SERVER_LOG
 
-    def start(self, *options: str) -> None:
-        """Start the daemon, and wait until it serves."""
-        self.daemon = dhcp_lan.start_daemon(self.host, *options)
+    def start(self, *options: str, prelude: str = "") -> None:
+        """Start the daemon, and wait until it serves. The prelude is Python that it executes before."""
+        self.daemon = dhcp_lan.start_daemon(self.host, *options, prelude=prelude)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the daemon."""
@@ -68,10 +69,21 @@ class Node(nodes.Node):
         self.host.run("sh", "-ec", dhcp_lan.BESIDE.format(address=address))
         dhcp_lan.serve(self.host, *options, addresses=addresses, netns="beside")
 
+    def record(self) -> Path:
+        """Return the file of the only kept lease."""
+        (file,) = (self.host.root / "var/lib/cni/dhcp/leases").glob("*.json")
+        return file
+
+    def change_record(self, **members: Any) -> None:
+        """Change members of the only kept lease, while no daemon runs; those of `lease` are added to it."""
+        stored = json.loads(self.record().read_text())
+        stored["lease"] |= members.pop("lease", {})
+        self.record().write_text(json.dumps(stored | members))
+
     def seconds_left(self) -> float:
         """Return the seconds until the only lease, of three seconds, expires, as the daemon stored it."""
-        (file,) = (self.host.root / "var/lib/cni/dhcp/leases").glob("*.json")
-        return float(json.loads(file.read_text())["lease"]["obtained"]) + dhcp_lan.SHORT_SECONDS - time.time()
+        obtained = float(json.loads(self.record().read_text())["lease"]["obtained"])
+        return obtained + dhcp_lan.SHORT_SECONDS - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def silence(self) -> None:
         """End the server."""

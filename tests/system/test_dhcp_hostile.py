@@ -14,7 +14,7 @@ from tests.system.dhcp_node import Node
 
 # Answers each DISCOVER and REQUEST as a kind of evil says, until its stdin ends.
 SERVER = f"""
-import random, socket, struct, sys
+import random, socket, struct, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 evil = sys.argv[1]
 OPTIONS = {{54: "0a090001", 51: "00000e10", 1: "ffffff00", 3: "0a090001"}}
@@ -61,16 +61,24 @@ def answers(request, kind):
         packed = reply(request, 2 if kind == 1 else 5, {{52: "03"}})
         sname, file = (bytes.fromhex(text) for text in ("36040a090001" "03040a090001" "ff", "330400000e10" "0104ffffff00" "ff"))
         yield packed[:44] + sname.ljust(64, b"\\0") + file.ljust(128, b"\\0") + packed[236:]
+    elif evil == "another server renews" and data[:6] != b"\\xff" * 6:
+        yield reply(request, 5, OPTIONS | {{54: "0a0900fe"}})
     elif evil == "another server confirms":
         yield reply(request, 5, OPTIONS | {{54: "0a0900fe"}}) if kind == 3 else offer
 
 print("ready", flush=True)
+while evil == "for others":  # and from the pod itself
+    for mac in (bytes(6), bytes.fromhex(sys.argv[2])):
+        link.send(frame(reply(bytes(28) + mac + bytes(10), 2, OPTIONS, b"evil")[:236]))
+    time.sleep(0.01)
 while True:
     data = link.recv(4096)
     if data[23:24] != b"\\x11" or data[36:38] != b"\\x00\\x43":
         continue
     request = data[42:]
     kind = request[request.index(b"\\x35\\x01", 240) + 2]
+    if evil == "another server renews" and request[12:16] != bytes(4):
+        print("rebinding" if data[:6] == b"\\xff" * 6 else "renewing", flush=True)
     for payload in answers(request, kind):
         link.send(frame(payload))
 """
@@ -95,9 +103,9 @@ def daemon(node: Node) -> Iterator[Node]:
     assert "unexpected" not in node.log.read_text() and "Traceback" not in node.log.read_text()
 
 
-def begin(node: Node, evil: str) -> subprocess.Popen[bytes]:
-    """Start an evil server on the LAN."""
-    server = node.host.popen("ip", "netns", "exec", "lan", sys.executable, "-c", SERVER, evil)
+def begin(node: Node, evil: str, *words: str, netns: str = "lan") -> subprocess.Popen[bytes]:
+    """Start an evil server on the LAN, or in a pod."""
+    server = node.host.popen("ip", "netns", "exec", netns, sys.executable, "-c", SERVER, evil, *words)
     assert read_line(server) == b"ready\n"
     return server
 
@@ -132,4 +140,27 @@ def test_noise_beside_a_lease(daemon: Node) -> None:
     begin(daemon, "another transaction")
     before = daemon.heard("DHCPACK")
     until(lambda: daemon.heard("DHCPACK") >= before + 2)
+    assert daemon.on_link("a") == {address} and daemon.check("a") == ""
+
+
+def test_frames_that_are_for_no_client(daemon: Node) -> None:
+    """Frames for other MACs, and frames of the pod itself, are not even counted."""
+    plugin = daemon.begin_add("a")
+    (link,) = daemon.host.ip("link", "show", "eth0", netns="a")
+    mac = link["address"].replace(":", "")
+    begin(daemon, "for others", "02" * 6)
+    begin(daemon, "for others", mac, netns="a")
+    assert plugin.stdout
+    answer = plugin.stdout.read().decode()
+    assert "0 replies" in answer and "unreadable" not in answer
+
+
+def test_a_renewal_by_another_server(daemon: Node) -> None:
+    """It is not used: the lease is rebound instead, which asks all servers."""
+    daemon.serve_lan("--dhcp-option-force=option:T1,1", "--dhcp-option-force=option:T2,4")
+    address = daemon.add("a")["ips"][0]["address"]
+    daemon.silence()
+    server = begin(daemon, "another server renews")
+    assert read_line(server) == b"renewing\n"
+    assert read_line(server) == b"rebinding\n"
     assert daemon.on_link("a") == {address} and daemon.check("a") == ""

@@ -215,3 +215,36 @@ def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
 def test_status(node: Node) -> None:
     assert node.call("STATUS", "").status == 0
     assert node.call("STATUS", "", table=255).code == 7
+
+
+def lines(node: Node, *words: str) -> list[str]:
+    """Return the routes of eth1, as `ip` writes them, but for the table."""
+    shown = node.host.run("ip", "-n", "a", "route", "show", "dev", "eth1", *words).stdout
+    return sorted(" ".join(line.split()) for line in shown.splitlines())
+
+
+def test_routes_are_copied_whole(node: Node) -> None:
+    """A gateway of the other family, and metrics; into the table and back."""
+    node.attach("eth1", SECOND)
+    for words in (
+        "10.50.0.0/16 via inet6 fd00:2::1", "10.51.0.0/16 via 10.2.0.1 mtu lock 1400 initcwnd 20",
+        "10.52.0.0/16 via 10.2.0.1 quickack 1 congctl reno",
+    ):  # fmt: skip
+        node.host.run("ip", "-n", "a", "route", "add", *words.split(), "dev", "eth1")
+    before = lines(node)
+    node.add("a", ifname="eth1")
+    assert [line for line in lines(node, "table", "100") if not line.startswith("default")] == before
+    assert node.check("a", ifname="eth1") == ""
+    node.delete("a", ifname="eth1")
+    assert lines(node) == before
+
+
+def test_a_second_add_with_table_and_hints_leaves_the_connected_route(node: Node) -> None:
+    keys = {"table": 5001, "gateways": ["10.2.0.1"], "addSourceHints": True}
+    node.second(**keys)
+    before = node.routes()
+    assert "10.2.0.0/24 10.2.0.5" in before
+    node.add("a", keys, ifname="eth1")
+    assert node.routes() == before
+    node.delete("a", keys, ifname="eth1")
+    assert node.routes() == {"10.2.0.0/24 10.2.0.5", "fd00:2::/64"}

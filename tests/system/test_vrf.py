@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.node import DEAF
 from tests.system.two_networks import SECOND, TwoNetworks, static
 
@@ -146,3 +148,44 @@ def test_refused_before_anything_is_touched(node: Node) -> None:
     node.refused("a", 7, '"table": 253 is the kernel', BLUE, table=253)
     node.refused("a", 7, '"prevResult" is required', BLUE, prevResult=None)
     assert node.call("DEL", "gone", BLUE, netns="/run/netns/gone").status == 0
+
+
+# Writes the record of a DEL that left the VRF, and was killed before it restored the routes.
+RECORD = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+from shared.cni import record
+from shared.net import links, netns, vrfs
+from shared.net.netlink import Netlink
+pod = netns.open_netns("/run/netns/a")
+namespace = pod.identity()
+with pod:
+    inside = Netlink()
+    kept = vrfs.belongings(inside, links.require(inside, "eth1"), 1)
+for route in kept["routes"]:  # as they were in the VRF
+    route.update(table=1, RTA_TABLE=1)
+marks = {"network": "net", "containerID": "a", "ifname": "eth1", "namespace": namespace}
+record.write("/run/cni/vrf/a_eth1.json", {**kept, "pycni": marks})
+"""
+
+
+def test_a_killed_delete_is_finished_by_the_next(node: Node) -> None:
+    """The interface has left, and the routes of the record are missing: they come back, once."""
+    node.attach("eth1", SECOND | {"routes": ROUTES[2:3]})
+    node.host.run("ip", "-n", "a", "route", "add", "10.50.0.0/16", "via", "inet6", "fd00:2::1", "dev", "eth1")
+    before = node.routes()
+    node.host.run(sys.executable, "-c", RECORD, str(ROOT))
+    for route in ("10.9.0.0/16", "10.50.0.0/16"):
+        node.host.run("ip", "-n", "a", "route", "del", route, "dev", "eth1")
+    node.delete("a", BLUE, ifname="eth1")
+    assert node.routes() == before and not list(node.host.root.glob("run/cni/vrf/*"))
+    node.host.run("ip", "-n", "a", "route", "del", "10.9.0.0/16", "dev", "eth1")
+    node.delete("a", BLUE, ifname="eth1")
+    assert node.routes() == before - {"10.9.0.0/16"}
+
+
+def test_gc_deletes_the_records_of_lost_pods(node: Node) -> None:
+    node.attach("eth1", SECOND)
+    node.host.run(sys.executable, "-c", RECORD, str(ROOT))
+    node.collect("a", **BLUE)
+    assert not list(node.host.root.glob("run/cni/vrf/*"))

@@ -169,7 +169,7 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
     async def _send_message(self, msg: messages.SentDHCPMessage) -> None:
         """Send a message, with the same options each time: RFC 2131, section 4.3.1."""
         kind = MessageType(msg.message_type)
-        msg.dhcp["secs"] = min(floor(time() - self.last_state_change), 0xFFFF)
+        msg.dhcp["secs"] = min(max(floor(time() - self.last_state_change), 0), 0xFFFF)  # the clock may be set back
         msg.dhcp["xid"] = self.xid.for_state(self.state)
         if msg.ip_src == "0.0.0.0":  # noqa: S104  (a message from the leased address asks for no broadcast)
             msg.dhcp["flags"] = Flag.BROADCAST if self.wish.broadcast else Flag.UNICAST
@@ -177,7 +177,7 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         if kind == MessageType.DISCOVER and self.former_address:
             raw[Option.REQUESTED_IP] = bytes(map(int, self.former_address.split(".")))
         packets.carry(msg, {**raw, **self.wish.identify(self._sock.l2addr)})
-        self._requested_at = time()
+        self._requested_at = packets.now()
         self.sent[kind.name] += 1
         await self._sock.put(msg)
 
@@ -211,8 +211,12 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
     @state_guard(State.REQUESTING, State.REBOOTING, State.REBINDING, State.RENEWING)  # type: ignore[untyped-decorator]
     async def ack_received(self, msg: Answer) -> None:
         """Take the lease if a pod can use it."""
-        if self.state is State.REQUESTING and msg.dhcp["options"].get("server_id") != self._chosen:
+        server = msg.dhcp["options"].get("server_id")
+        if self.state is State.REQUESTING and server != self._chosen:
             self._object(msg, f"the request was for the offer of {self._chosen}")
+            return
+        if self.state is State.RENEWING and self._lease and server != self._lease.server_id:
+            self._object(msg, f"the request was to {self._lease.server_id}, which gave the lease")
             return
         trigger = {State.RENEWING: Trigger.RENEWED, State.REBINDING: Trigger.REBOUND}.get(self.state, Trigger.BOUND)
         try:

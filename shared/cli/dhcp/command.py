@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -39,12 +40,20 @@ def serve(
     With `is_main`, take the socket that systemd passes, and end at SIGTERM or SIGINT. Otherwise a thread runs this for
     as long as its process lives.
     """
+    _allow_many_files()
     with _holding_leases(settings.host_prefix + records.DIRECTORY):
         listener = (_passed_socket() if is_main else None) or _listen(settings.socket_path)
         with listener, _writing_pid(pidfile):
             listener.setblocking(False)
             say(f"serving {listener.getsockname()}")
             asyncio.run(_serve(Service(settings, say), listener, is_main=is_main))
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files as far as it goes: each lease takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def say(text: str) -> None:

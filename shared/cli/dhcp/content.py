@@ -14,6 +14,7 @@ from shared.cni.versions import CURRENT
 from shared.net.wire import RT_SCOPE_LINK
 
 LEAST_MTU = 68  # bytes; RFC 2132, section 5.1, and the kernel
+LEAST_LENGTH = 8  # bits of a netmask; a shorter one would lead all traffic to the link
 LONGEST_NAME = 255  # of a domain; RFC 1035, section 2.3.4
 CLASS_LENGTHS = ((0x80, 8), (0xC0, 16), (0xE0, 24))  # first bytes below the first number have that prefix length
 
@@ -54,9 +55,12 @@ def read(
     if len(mask) != 4:
         raise ValueError("no subnet mask (option 1)")
     length = f"{int.from_bytes(mask, 'big'):032b}".rstrip("0")
-    if "0" in length or not own.value or own.value >> 28 >= 0xE or own.value >> 24 == 127:
+    prefix = Prefix(own, len(length))
+    is_unicast = own.value and own.value >> 28 < 0xE and own.value >> 24 != 127
+    is_host = prefix.length > 30 or own not in (prefix.first, prefix.last)
+    if "0" in length or len(length) < LEAST_LENGTH or not is_unicast or not is_host:
         raise ValueError(f"{address} with the mask {_dotted(mask)} is no address of a host")
-    content = Content(Prefix(own, len(length)))
+    content = Content(prefix)
     content.routes = list(_routes(options, without_gateway=without_gateway))
     default = next((route for route in content.routes if not route.dst.length), None)
     content.gateway = default.gw if default else None

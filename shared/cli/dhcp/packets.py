@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from dataclasses import dataclass, field
-from socket import AF_PACKET, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
+from socket import AF_PACKET, IPPROTO_UDP, PACKET_OUTGOING, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 from typing import TYPE_CHECKING, Any, Self
 
 from pyroute2.dhcp.dhcp4msg import dhcp4msg
@@ -14,6 +16,7 @@ from pyroute2.dhcp.enums.dhcp import MessageType, Option
 from pyroute2.dhcp.leases import Lease
 from pyroute2.dhcp.messages import ReceivedDHCPMessage, SentDHCPMessage
 from pyroute2.ext import bpf
+from pyroute2.ext.bpf import BPF
 from pyroute2.ext.rawsocket import ETH_P_ALL, SO_ATTACH_FILTER
 
 from shared.net import links
@@ -32,7 +35,40 @@ OVERLOAD = 52
 OVERLOADED = ((1, FILE_AT, COOKIE_AT), (2, SNAME_AT, FILE_AT))  # bits of option 52, in the order of RFC 3396, section 5
 COOKIE = b"\x63\x82\x53\x63"
 FOREVER = -1  # a lease time of 2**32 - 1, as pyroute2 reads it
+FRAMES_PER_SECOND = 100  # that a client reads: each takes half a millisecond of all clients' time
+CLIENT_PORT = 68
+ETHERTYPE_IPV4 = 0x0800
+FRAGMENT = 0x1FFF  # the bits of a fragment's place
+DIRECTION, HAS_VLAN_TAG = -0x1000 + 4, -0x1000 + 48  # SKF_AD_PKTTYPE, SKF_AD_VLAN_TAG_PRESENT in linux/filter.h
+BYTE, HALF, WORD = BPF.LD + BPF.B, BPF.LD + BPF.H, BPF.LD + BPF.W
+EQUAL, HAS_BIT = BPF.JMP + BPF.JEQ + BPF.K, BPF.JMP + BPF.JSET + BPF.K
 Raw = dict[int, bytes]
+
+
+def answers_to(mac: str) -> list[list[int]]:
+    """Return a BPF program that takes a server's messages to the client with this MAC, and no others.
+
+    Each client of a LAN hears all broadcasts, and a pod could send answers to itself.
+    """
+    udp, bootp = ETHERNET_BYTES, ETHERNET_BYTES + UDP_BYTES  # plus the length of the IPv4 header, in X
+    client = bytes.fromhex(mac.replace(":", ""))
+    tests = (  # load, place, comparison, value, and the result that the frame must have
+        (BYTE + BPF.ABS, DIRECTION, EQUAL, PACKET_OUTGOING, False),
+        (BYTE + BPF.ABS, HAS_VLAN_TAG, EQUAL, 0, True),
+        (HALF + BPF.ABS, 12, EQUAL, ETHERTYPE_IPV4, True),
+        (BYTE + BPF.ABS, ETHERNET_BYTES + 9, EQUAL, IPPROTO_UDP, True),
+        (HALF + BPF.ABS, ETHERNET_BYTES + 6, HAS_BIT, FRAGMENT, False),
+        (HALF + BPF.IND, udp + 2, EQUAL, CLIENT_PORT, True),
+        (BYTE + BPF.IND, bootp, EQUAL, Direction.BOOTREPLY, True),
+        (WORD + BPF.IND, bootp + 28, EQUAL, int.from_bytes(client[:4], "big", signed=True), True),
+        (HALF + BPF.IND, bootp + 32, EQUAL, int.from_bytes(client[4:], "big"), True),
+    )
+    program: list[list[int]] = [[BPF.LDX + BPF.B + BPF.MSH, 0, 0, ETHERNET_BYTES]]
+    for number, (load, place, comparison, value, wanted) in enumerate(tests):
+        refuse = 2 * (len(tests) - number) - 1  # instructions between the comparison and the refusal
+        program.append([load, 0, 0, place])
+        program.append([comparison, *((0, refuse) if wanted else (refuse, 0)), value])
+    return [*program, [BPF.RET + BPF.K, 0, 0, 0xFFFF], [BPF.RET + BPF.K, 0, 0, 0]]
 
 
 class Message(dhcp4msg):  # type: ignore[misc]  # pyroute2 has no types
@@ -122,8 +158,7 @@ def split(data: bytes) -> Raw:
 class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
     """A packet socket on a link of a network namespace, opened from outside.
 
-    `l2addr` is the MAC that it sends with, `unreadable` the number of messages to a client's port that no client can
-    read.
+    `l2addr` is the MAC that it sends with, `unreadable` the number of messages to it that no client can read.
     """
 
     def __init__(self, inside: AbstractContextManager[Any], ifname: str) -> None:
@@ -131,6 +166,8 @@ class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
         self.inside = inside
         self.l2addr = ""
         self.unreadable = 0
+        self._window = 0.0  # the loop's time when the present second of the frames began
+        self._frames = 0  # in that second
 
     async def __aenter__(self) -> Self:
         """Open the socket. Raise InternalError without the link, OSError if it is down."""
@@ -138,7 +175,7 @@ class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
             self.l2addr = str(links.require(Netlink(), self.ifname)["IFLA_ADDRESS"])
             socket.__init__(self, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)  # protocol 0: nothing arrives before the bind
             self.setblocking(False)
-            code, self.fprog = bpf.compile(self.bpf)
+            code, self.fprog = bpf.compile(answers_to(self.l2addr))
             self.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, code)
             self.bind((self.ifname, ETH_P_ALL))
         return self
@@ -150,18 +187,42 @@ class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
     async def get(self) -> Answer:
         """Return the next message of a server for this link's MAC."""
         while True:
+            await self.pace()
             answer = decode(await self.loop.sock_recv(self, 4096))
             if answer is None:
                 self.unreadable += 1
             elif answer.dhcp["chaddr"] == self.l2addr:
                 return answer
 
+    async def pace(self) -> None:
+        """Wait if too many frames came within a second. The kernel drops the rest when its buffer is full."""
+        if self.loop.time() - self._window >= 1:
+            self._window, self._frames = self.loop.time(), 0
+        self._frames += 1
+        if self._frames > FRAMES_PER_SECOND:
+            await asyncio.sleep(max(self._window + 1 - self.loop.time(), 0))
+
+
+def now() -> float:
+    """Return the seconds since the boot, also those of suspension. The wall clock may be set at any time."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Return the identity of this boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
 
 @dataclass
 class PodLease(Lease):  # type: ignore[misc]
-    """A lease with its options as bytes. The daemon stores it itself."""
+    """A lease with its options as bytes. `obtained` is a time since the boot. The daemon stores it itself."""
 
     raw: Raw = field(default_factory=dict)
+
+    def _seconds_til_timer(self, value: int) -> float | None:
+        """Return the seconds until a time of the lease, None for a time that never comes."""
+        return None if value == FOREVER else self.obtained + value - now()
 
     def dump(self) -> None:
         """Do nothing."""
@@ -173,15 +234,19 @@ class PodLease(Lease):  # type: ignore[misc]
     def to_json(self) -> dict[str, Any]:
         """Return the lease as it is stored."""
         return {
-            "address": self.ip, "serverMAC": self.server_mac, "obtained": self.obtained,
+            "address": self.ip, "serverMAC": self.server_mac, "obtained": self.obtained, "boot": boot_id(),
             "options": {str(number): value.hex() for number, value in self.raw.items()},
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, stored: dict[str, Any], interface: str) -> PodLease:
-        """Return a stored lease. Raise ValueError, KeyError or TypeError if it is garbled."""
+        """Return a stored lease. Raise ValueError, KeyError or TypeError if it is garbled.
+
+        The age of a lease of another boot is unknown. It counts as new: the server knows better, and is asked at once.
+        """
         raw = {int(number): bytes.fromhex(value) for number, value in stored["options"].items()}
-        return lease(stored["address"], raw, interface, str(stored["serverMAC"]), float(stored["obtained"]))
+        obtained = float(stored["obtained"]) if stored.get("boot") == boot_id() else now()
+        return lease(stored["address"], raw, interface, str(stored["serverMAC"]), obtained)
 
 
 def lease(address: str, raw: Raw, interface: str, server_mac: str, obtained: float) -> PodLease:

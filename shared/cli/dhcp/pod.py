@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from shared.cni.errors import CniError
-from shared.net import addresses, announce, links, netns, routes
+from shared.cli.dhcp.placing import Placing
+from shared.cni.errors import InternalError, InvalidNetns, UnknownContainer
+from shared.net import links, netns, sysctl
+from shared.net.bridges import LEAST_IPV6_MTU
 from shared.net.netlink import Netlink, Request
 from shared.net.netns import Netns
-from shared.net.wire import RTM_DELROUTE, RTM_NEWLINK
+from shared.net.wire import RTM_NEWLINK
 
 if TYPE_CHECKING:
     from shared.cli.dhcp.content import Content
 
-PRESENT = (errno.EEXIST,)
-ABSENT = (errno.ESRCH, errno.ENODEV, errno.ENETUNREACH, errno.EHOSTUNREACH)
+
+class PodNetns(Netns):
+    """A pod's open namespace. All of them share one descriptor of the daemon's own: a daemon has many pods."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        super().__init__(path, descriptor, _home())
+
+    def close(self) -> None:
+        """Close the namespace: an open one cannot be deleted."""
+        os.close(self.descriptor)
 
 
-def adopt(path: str, descriptor: int) -> Netns:
-    """Return the namespace of a descriptor, which another process opened at `path`."""
-    return Netns(path, descriptor, os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC))
+@cache
+def _home() -> int:
+    return os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def find(stored: dict[str, Any], host_prefix: str) -> Pod:
+    """Return the pod of a stored lease. Raise UnknownContainer only if its namespace or its link is certainly gone.
+
+    Any other CniError, or an OSError, says that the pod cannot be reached now. The daemon may not see a path that the
+    plugin sees, so only a path that it saw at ADD proves that a pod is gone. The link's MAC proves nothing: tuning, or
+    the pod itself, may have changed it.
+    """
+    gone = UnknownContainer(f"the pod of {stored['network']} {stored['containerID']} is gone")
+    path, identity = str(stored["netns"]), str(stored["identity"])
+    try:
+        seen = os.stat(host_prefix + path)
+    except (FileNotFoundError, NotADirectoryError):
+        seen = None
+    if seen is None or not identity.startswith(f"{seen.st_dev}:{seen.st_ino}:"):
+        raise gone if stored.get("wasVisible", True) else InvalidNetns(f"{path} is not visible here")
+    opened = netns.open_netns(host_prefix + path)
+    try:
+        pod = Pod(PodNetns(path, os.dup(opened.descriptor)), str(stored["ifname"]), host_prefix)
+    finally:
+        opened.close()
+    try:
+        is_there = pod.identity == identity and pod.link() is not None
+    except BaseException:
+        pod.close()
+        raise
+    if not is_there:
+        pod.close()
+        raise gone
+    return pod
 
 
 class Pod:
@@ -33,6 +74,7 @@ class Pod:
         self.ifname = ifname
         self.path = host_prefix + inside.path
         self.identity = inside.identity()
+        self._placing = Placing()
 
     def close(self) -> None:
         """Close the namespace: while it is open, it and its links stay."""
@@ -50,6 +92,11 @@ class Pod:
         with self.inside:
             return links.get(Netlink(), self.ifname)
 
+    def require_link(self) -> None:
+        """Raise InvalidNetns without the link."""
+        if self.link() is None:
+            raise InvalidNetns(f"there is no link {self.ifname} in {self.inside.path}")
+
     def way_out(self) -> str:
         """Return the host's link to the network beyond the pod's: a veth's bridge, or a macvlan's master.
 
@@ -66,37 +113,23 @@ class Pod:
         return str(outer["IFLA_IFNAME"]) if outer else ""
 
     def set_mtu(self, mtu: int) -> None:
-        """Lower the link's MTU to a server's. The master's MTU, which it began with, is the most that it can have."""
+        """Lower the link's MTU to a server's. The master's MTU, which it began with, is the most that it can have.
+
+        Raises CniError if the link cannot have it. Below 1280 bytes the kernel would delete the IPv6 addresses.
+        """
         with self.inside:
+            if mtu < LEAST_IPV6_MTU and sysctl.read(f"ipv6/conf/{self.ifname}/disable_ipv6") == "0":
+                raise InternalError(f"IPv6, which link {self.ifname} has, needs {LEAST_IPV6_MTU} bytes")
             inside = Netlink()
             link = links.get(inside, self.ifname)
             if link and mtu < link["IFLA_MTU"]:
                 inside.batch([Request(RTM_NEWLINK, {"index": link["index"], "IFLA_MTU": mtu})])
 
     def replace(self, old: Content | None, new: Content | None) -> None:
-        """Remove the old content's address and routes from the link, and add the new ones.
-
-        Raises CniError if the kernel refuses.
-        """
+        """Change the link from the old content to the new one. Raise CniError if the kernel refuses."""
         with self.inside:
             inside = Netlink()
             link = links.get(inside, self.ifname)
             if link is None:
                 return
-            index = link["index"]
-            if old:
-                _withdraw(inside, index, old)
-            if new:
-                given = [routes.add_request(index, route, None) for route in new.routes]
-                for request in given:
-                    request.tolerate = PRESENT
-                inside.batch([addresses.add_request(index, new.address, dad=False, tolerate=PRESENT), *given])
-                announce.Announcement(self.ifname, link["IFLA_ADDRESS"], [new.address.address]).send()
-
-
-def _withdraw(inside: Netlink, index: int, content: Content) -> None:
-    for route in content.routes:
-        added = routes.add_request(index, route, None)
-        with suppress(CniError):  # the pod may have changed its routes
-            inside.batch([Request(RTM_DELROUTE, added.message, 0, ABSENT)])
-    addresses.remove(inside, index, content.address)
+            self._placing.replace(inside, link, old, new)

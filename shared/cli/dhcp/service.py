@@ -10,19 +10,20 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
+from shared.cli.dhcp import requests
 from shared.cli.dhcp.client import Wish
-from shared.cli.dhcp.pod import Pod, adopt
+from shared.cli.dhcp.packets import PodLease
+from shared.cli.dhcp.pod import Pod, PodNetns, find
 from shared.cli.dhcp.tenancy import GARBLED, Tenancy, give_back, stored_lease
 from shared.cni import record
 from shared.cni.errors import CniError, InternalError, InvalidConfig, InvalidNetns, TryAgainLater, UnknownContainer
-from shared.cni.names import is_link_name, is_name
 from shared.dhcp import records
-from shared.net import netns
 
 WATCH_SECONDS = 2.0  # between two looks at the pods' namespaces and at leases to be given back
+ACCEPT_SECONDS = 1.0  # until another try, after a connection that could not be accepted
 REQUEST_SECONDS = 10.0  # for a plugin to send its request
-REQUEST_BYTES = 1 << 20
 STRANGER = b"HTTP/1.0 501 This dhcp daemon is pycni's, and the dhcp plugin is another suite's\r\n\r\n"
 
 
@@ -45,70 +46,95 @@ class Service:
         self.settings = settings
         self.say = say
         self.tenancies: dict[str, Tenancy] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those in use
         self._connections: set[asyncio.Task[None]] = set()
-        self._unreachable: set[str] = set()  # files of leases that could not be given back yet
+        self._said: dict[str, str] = {}  # the last line about a file that stays
 
     def _file(self, name: str, directory: str = records.LEASES) -> str:
         return self.settings.host_prefix + records.path(name, directory)
 
     async def serve(self, listener: socket.socket) -> None:
-        """Restore the stored leases, then answer plugins until cancelled. The leases stay."""
-        loop = asyncio.get_running_loop()
-        self._restore()
+        """Keep the leases, the stored ones first, and answer plugins until cancelled. The leases stay."""
         watch = asyncio.create_task(self._watch())
         try:
             while True:
-                connection, _ = await loop.sock_accept(listener)
-                task = asyncio.create_task(self._answer(connection))
-                self._connections.add(task)
-                task.add_done_callback(self._connections.discard)
+                await self._accept(listener)
         finally:
             watch.cancel()
-            await asyncio.gather(*(one.end(release=False) for one in self.tenancies.values()))
+            await asyncio.gather(*(one.end(release=False, withdraw=False) for one in self.tenancies.values()))
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Accept one connection, and begin to answer it. Wait if the kernel has no descriptor left."""
+        try:
+            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: the leases must be renewed all the same
+            self.say(f"no connection can be accepted: {error}; trying again")
+            await asyncio.sleep(ACCEPT_SECONDS)
+            return
+        task = asyncio.create_task(self._answer(connection))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
     def _restore(self) -> None:
-        """Resume the stored leases of pods that are there. Leave the others to be given back."""
-        for file, stored in record.listed(self.settings.host_prefix + records.LEASES):
-            name = os.path.basename(file).removesuffix(".json")
+        """Resume the stored leases of pods that are there. Leave those of pods that are gone to be given back."""
+        for name in self._names(records.LEASES):
+            if name in self.tenancies or self._turn(name).locked():
+                continue
             try:
-                self._resume(name, stored)
-            except (CniError, OSError, *GARBLED) as error:
-                self.say(f"{file}: {error}; the lease is given back")
-                record.make_directories(self.settings.host_prefix + records.RELEASED)
-                os.replace(file, self._file(name, records.RELEASED))
+                self._restore_one(name)
+            except Exception as error:  # noqa: BLE001  (the other pods keep their leases all the same)
+                self._say_once(name, f"{self._file(name)}: {error}; trying again as long as the lease is valid")
+
+    def _restore_one(self, name: str) -> None:
+        """Resume a stored lease. Raise CniError or OSError if that may be possible later."""
+        file = self._file(name)
+        stored = record.read(file)
+        try:
+            self._resume(name, stored)
+        except (CniError, OSError, *GARBLED) as error:
+            lease = stored_lease(stored)
+            if isinstance(error, (UnknownContainer, *GARBLED)) or (lease and lease.expired):
+                if os.path.lexists(file):  # a DEL may have moved it
+                    self.say(f"{file}: {error}; the lease is given back")
+                    self._give_up(name)
+                return
+            raise
+
+    def _give_up(self, name: str) -> None:
+        """Leave a stored lease to be given back. Raise OSError."""
+        record.make_directories(self.settings.host_prefix + records.RELEASED)
+        with suppress(FileNotFoundError):
+            os.replace(self._file(name), self._file(name, records.RELEASED))
+
+    def _names(self, directory: str) -> list[str]:
+        """Return the keys of the stored leases in a directory."""
+        try:
+            return [name.removesuffix(".json") for name in record.names(self.settings.host_prefix + directory)]
+        except CniError as error:
+            self._say_once(directory, str(error))
+            return []
 
     def _resume(self, name: str, stored: dict[str, Any]) -> None:
         if not stored["wasLeased"]:
             raise UnknownContainer("its ADD did not come to an end")
-        pod = self._find_pod(stored)
+        request, lease = requests.kept_of(stored), stored_lease(stored)
+        mac, way_out = str(stored["mac"]), str(stored["wayOut"])
+        pod = find(stored, self.settings.host_prefix)
         try:
-            tenancy = self._tenancy(name, _request_of(stored), pod)
-            tenancy.resume(stored_lease(stored), mac=str(stored["mac"]), way_out=str(stored["wayOut"]))
+            tenancy = self._tenancy(name, request, pod)
+            tenancy.resume(lease, mac=mac, way_out=way_out)
         except BaseException:
             pod.close()
             raise
-
-    def _find_pod(self, stored: dict[str, Any]) -> Pod:
-        """Return the pod of a stored lease. Raise CniError if its namespace or its link is gone."""
-        found = netns.open_netns(self.settings.host_prefix + str(stored["netns"]))
-        found.path = str(stored["netns"])
-        pod = Pod(found, str(stored["ifname"]), self.settings.host_prefix)
-        link = pod.link()
-        if pod.identity == stored["identity"] and link and link.get("IFLA_ADDRESS") == stored["mac"]:
-            return pod
-        pod.close()
-        raise UnknownContainer(f"the pod of {stored['network']} {stored['containerID']} is gone")
+        self.tenancies[name] = tenancy
 
     def _tenancy(self, name: str, request: dict[str, Any], pod: Pod) -> Tenancy:
         settings = self.settings
         file = self._file(name)
-        tenancy = Tenancy(
+        return Tenancy(
             request, pod, self.say, lambda content: record.write(file, content),
             pauses=(settings.timeout, settings.resend_max), broadcast=settings.broadcast,
         )  # fmt: skip
-        self.tenancies[name] = tenancy
-        return tenancy
 
     async def _watch(self) -> None:
         while True:
@@ -119,19 +145,42 @@ class Service:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _look(self) -> None:
-        """Give leases back: of pods that are gone, and those that a DEL left without the daemon."""
-        for name, tenancy in list(self.tenancies.items()):
-            if self._turn(name).locked():
-                continue  # a request is at work
-            if tenancy.has_ended() or (tenancy.was_visible and not tenancy.pod.is_visible()):
+        """Restore leases, and give back those of pods that are gone, and those that a DEL left without the daemon."""
+        self._restore()
+        for name in list(self.tenancies):
+            if not self._turn(name).locked():  # no request is at work
+                await self._attempt(name, self._release_of_dead(name))
+        for name in self._names(records.RELEASED):
+            if not self._turn(name).locked():
+                file = self._file(name, records.RELEASED)
+                await self._attempt(file, self._settle(name, file))
+
+    async def _attempt(self, subject: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  (the other leases must be given back all the same)
+            self._say_once(subject, f"{subject}: {type(error).__name__}: {error}")
+
+    def _say_once(self, subject: str, text: str) -> None:
+        if self._said.get(subject) != text:
+            self._said[subject] = text
+            self.say(text)
+
+    async def _release_of_dead(self, name: str) -> None:
+        async with self._turn(name):
+            tenancy = self.tenancies.get(name)
+            if tenancy and (tenancy.has_ended() or (tenancy.was_visible and not tenancy.pod.is_visible())):
                 tenancy.say("the pod is gone without a DEL")
                 await self._release(name)
-        self._turns = {name: turn for name, turn in self._turns.items() if turn.locked() or name in self.tenancies}
-        for file, stored in record.listed(self.settings.host_prefix + records.RELEASED):
-            name = os.path.basename(file).removesuffix(".json")
+
+    async def _settle(self, name: str, file: str) -> None:
+        """Give a lease back that a DEL left to the daemon."""
+        async with self._turn(name):
+            stored = record.read(file)
             if name in self.tenancies and self.tenancies[name].is_of(stored):
-                await self._release(name)
+                self.tenancies[name].save()  # in the place of the file
                 record.remove(file)
+                await self._release(name)
             else:
                 await self._give_back(file, stored)
 
@@ -141,8 +190,9 @@ class Service:
         pod: Pod | None = None
         try:
             wish = Wish.from_json(stored)
-            with suppress(CniError):
-                pod = self._find_pod(stored)
+            mac, way_out = str(stored["mac"]), str(stored["wayOut"])
+            with suppress(UnknownContainer, InvalidNetns):
+                pod = find(stored, self.settings.host_prefix)
         except GARBLED:
             record.remove(file)
             return
@@ -150,28 +200,48 @@ class Service:
             with suppress(CniError, ValueError):
                 if pod and lease:
                     pod.replace(wish.read(lease), None)
-            mac, way_out = str(stored["mac"]), str(stored["wayOut"])
-            if lease is None or lease.expired or await give_back(wish, lease, mac, pod, way_out, self.say):
+            successor = self._successor(wish, mac, lease)
+            if successor and successor.lease is None:
+                return  # until its ADD has come to an end
+            if lease is None or lease.expired or successor or await give_back(wish, lease, mac, pod, way_out, self.say):
                 record.remove(file)
-            elif file not in self._unreachable:
-                self._unreachable.add(file)
-                self.say(f"{lease.ip} cannot be released now: no link leads to its server; it expires by itself")
+            else:
+                self._say_once(file, f"{lease.ip} cannot be released now: no link leads to its server; it may expire")
+                if (known := lease.to_json()) != stored["lease"]:
+                    record.write(file, {**stored, "lease": known})  # a lease of another boot expires from now on
         finally:
             if pod:
                 pod.close()
 
+    def _successor(self, wish: Wish, mac: str, lease: PodLease | None) -> Tenancy | None:
+        """Return a living tenancy that has the lease, too, or may get it in its ADD.
+
+        A server knows a lease by its client id and address alone: a RELEASE would take it from the living pod.
+        """
+        if lease is None:
+            return None
+        client_id, given = wish.identify(mac), (lease.server_id, lease.ip)
+        for tenancy in self.tenancies.values():
+            had = tenancy.lease and (tenancy.lease.server_id, tenancy.lease.ip)
+            if had in (None, given) and tenancy.wish.identify(tenancy.mac) == client_id:
+                if had:
+                    tenancy.say(f"{lease.ip} stays leased: another pod had it with the same client id")
+                return tenancy
+        return None
+
     async def _release(self, name: str) -> None:
-        """End a tenancy, and give its lease back."""
+        """End a tenancy, and give its lease back. The caller has the turn."""
         tenancy = self.tenancies.pop(name, None)
         if tenancy is None:
+            self._give_up(name)  # perhaps its pod could not be reached
             return
         tenancy.save()
-        if await tenancy.end(release=True):
+        successor = self._successor(tenancy.wish, tenancy.mac, tenancy.lease)
+        is_done = await tenancy.end(release=successor is None, withdraw=True)
+        if is_done and not (successor and successor.lease is None):
             record.remove(self._file(name))
         else:
-            record.make_directories(self.settings.host_prefix + records.RELEASED)
-            with suppress(FileNotFoundError):
-                os.replace(self._file(name), self._file(name, records.RELEASED))
+            self._give_up(name)
 
     async def _answer(self, connection: socket.socket) -> None:
         """Serve one connection."""
@@ -181,22 +251,31 @@ class Service:
                 connection.setblocking(False)
                 try:
                     async with asyncio.timeout(REQUEST_SECONDS):
-                        line = await _receive(connection, descriptors)
+                        line = await requests.receive(connection, descriptors)
                     if line.startswith(b"CONNECT "):
                         await asyncio.get_running_loop().sock_sendall(connection, STRANGER)
                         return
-                    answer = {"result": await self._serve(line, descriptors, connection)}
+                    answer = {"result": await self._work(line, descriptors, connection)}
                 except CniError as error:
                     kind = type(error).__name__
                     answer = {"error": {"kind": kind, "msg": error.msg, "details": error.details}}
                 await asyncio.get_running_loop().sock_sendall(connection, json.dumps(answer).encode() + b"\n")
         except (OSError, TimeoutError):
             return  # the plugin is gone
-        except Exception as error:  # noqa: BLE001  (one request must not end the others' daemon)
-            self.say(f"unexpected {type(error).__name__}: {error}")
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    async def _work(self, line: bytes, descriptors: list[int], connection: socket.socket) -> dict[str, Any]:
+        """Return the answer to a request. Raise CniError, also for an error that is the daemon's own."""
+        try:
+            return await self._serve(line, descriptors, connection)
+        except CniError:
+            raise
+        except Exception as error:  # noqa: BLE001  (one request must not end the others' daemon)
+            reason = f"{type(error).__name__}: {error}"
+            self.say(f"unexpected {reason}")
+            raise InternalError("the dhcp daemon met an error; its log says more", reason) from None
 
     async def _serve(self, line: bytes, descriptors: list[int], connection: socket.socket) -> dict[str, Any]:
         """Return the answer to a request. Raise CniError."""
@@ -207,7 +286,7 @@ class Service:
                 return {"leases": len(self.tenancies)}
             if operation == "gc":
                 return await self._collect(str(request["network"]), {(one, two) for one, two in request["valid"]})
-            name = _key(request)
+            name = requests.key(request)
             if operation == "look":
                 return self._describe(name)
             if operation == "release":
@@ -216,8 +295,8 @@ class Service:
                 return {}
             if operation == "acquire" and descriptors:
                 Wish.from_json(request)
-                wanted = _request_of(request)
-                return await self._while_connected(connection, name, self._acquire(name, wanted, descriptors.pop()))
+                wanted = requests.kept_of(request)
+                return await self._while_connected(connection, self._acquire(name, wanted, descriptors))
         except GARBLED as error:
             raise InvalidConfig("the dhcp daemon cannot read the request", f"{type(error).__name__}: {error}") from None
         raise InvalidConfig(f"the dhcp daemon does not know the request {str(request)[:80]!r}")
@@ -226,42 +305,49 @@ class Service:
         """Return the lock for an attachment: its requests wait for each other."""
         return self._turns.setdefault(name, asyncio.Lock())
 
-    async def _while_connected(
-        self, connection: socket.socket, name: str, work: Awaitable[dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Return the result of `work`. If the plugin goes away meanwhile, give up, and give the lease back."""
+    async def _while_connected(self, connection: socket.socket, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        """Return the result of `work`. If the plugin goes away meanwhile, cancel it."""
         working = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(_wait_readable(connection))  # a plugin sends one line: what comes is the end
+        gone = asyncio.ensure_future(requests.wait_readable(connection))  # a plugin sends one line, and then its end
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)  # the loop forgets the socket before it is closed
         if working.done():
             return working.result()
         working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        async with self._turn(name):
-            await self._release(name)
+        await asyncio.gather(working, return_exceptions=True)  # it gives back the lease that it has, and no other one
         raise InternalError("the plugin went away")
 
-    async def _acquire(self, name: str, request: dict[str, Any], descriptor: int) -> dict[str, Any]:
+    async def _acquire(self, name: str, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Return a new lease's content. Give it back if the plugin goes away meanwhile, or if there is any error."""
         async with self._turn(name):
-            pod = Pod(adopt(request["netns"], descriptor), request["ifname"], self.settings.host_prefix)
-            if pod.link() is None:
-                pod.close()
-                raise InvalidNetns(f"there is no link {request['ifname']} in {request['netns']}")
-            former = self.tenancies.pop(name, None)
-            address = await self._former_address(name, former)
+            tenancy, address = await self._begin(name, request, PodNetns(request["netns"], descriptors.pop()))
+            try:
+                content = await tenancy.acquire(self.settings.resend_timeout, address)
+            except BaseException as error:
+                if isinstance(error, TryAgainLater):
+                    tenancy.say(str(error))
+                await self._release(name)
+                raise
+            return content.to_json()
+
+    async def _begin(self, name: str, request: dict[str, Any], opened: PodNetns) -> tuple[Tenancy, str]:
+        """Return a new tenancy in the place of a former one, and the address of that one."""
+        try:
+            pod = Pod(opened, request["ifname"], self.settings.host_prefix)
+            pod.require_link()
+            address = await self._former_address(name, self.tenancies.pop(name, None))
             tenancy = self._tenancy(name, request, pod)
             if not tenancy.was_visible:
                 tenancy.say(f"{pod.path} is not visible here: a pod that dies without DEL keeps its lease")
             tenancy.save()
-            try:
-                content = await tenancy.acquire(self.settings.resend_timeout, address)
-            except TryAgainLater as error:
-                tenancy.say(str(error))
-                await self._release(name)
-                raise
-            return content.to_json()
+        except BaseException:
+            opened.close()
+            if name not in self.tenancies:
+                self._give_up(name)  # the former lease
+            raise
+        self.tenancies[name] = tenancy
+        return tenancy, address
 
     async def _former_address(self, name: str, former: Tenancy | None) -> str:
         """Return the address that the attachment had, to ask for it again. Forget that lease."""
@@ -270,66 +356,23 @@ class Service:
         record.remove(file)
         lease = former.lease if former else stored
         if former:
-            await former.end(release=False)
+            await former.end(release=False, withdraw=False)
         return lease.ip if lease else ""
 
     def _describe(self, name: str) -> dict[str, Any]:
         tenancy = self.tenancies.get(name)
         if tenancy is None:
-            return {"problems": ["the daemon has no lease for it"]}
+            return {"problems": [self._said.get(name) or "the daemon has no lease for it"]}
         return tenancy.describe()
 
     async def _collect(self, network: str, valid: set[tuple[str, str]]) -> dict[str, Any]:
         """Give back the leases of a network's attachments that are not valid. Pass over those in an ADD."""
-        for name, tenancy in list(self.tenancies.items()):
-            held = (tenancy.request["containerID"], tenancy.request["ifname"])
-            if tenancy.request["network"] == network and held not in valid and not self._turn(name).locked():
-                await self._release(name)
+        for name in {*self.tenancies, *self._names(records.LEASES)}:
+            if self._turn(name).locked():
+                continue
+            async with self._turn(name):
+                tenancy = self.tenancies.get(name)
+                owner = tenancy.request if tenancy else record.read(self._file(name))
+                if owner.get("network") == network and (owner.get("containerID"), owner.get("ifname")) not in valid:
+                    await self._release(name)
         return {}
-
-
-REQUEST_KEYS = (
-    "network", "containerID", "ifname", "netns", "clientID", "provide", "request", "priority", "withoutGateway",
-    "broadcast",
-)  # fmt: skip
-
-
-def _request_of(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return the parts of a request, or of a stored lease, that make a tenancy. Raise KeyError without one."""
-    return {key: raw[key] for key in REQUEST_KEYS}
-
-
-def _key(request: dict[str, Any]) -> str:
-    """Return the key of the request's attachment. Raise KeyError, TypeError or ValueError."""
-    network, container_id, ifname = request["network"], request["containerID"], request["ifname"]
-    if not (is_name(network) and is_name(container_id) and is_link_name(ifname)):
-        raise ValueError("a name is invalid")
-    return records.key(network, container_id, ifname)
-
-
-async def _wait_readable(connection: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def note() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(connection, note)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(connection)
-
-
-async def _receive(connection: socket.socket, descriptors: list[int]) -> bytes:
-    """Return a plugin's line, and add the descriptors with it. Raise OSError if the line has no end."""
-    data = b""
-    while b"\n" not in data:
-        await _wait_readable(connection)
-        part, received, _, _ = socket.recv_fds(connection, 65536, 1, socket.MSG_CMSG_CLOEXEC)
-        descriptors += received
-        data += part
-        if not part or len(data) > REQUEST_BYTES:
-            raise ConnectionResetError("no request came")
-    return data

@@ -42,6 +42,8 @@ class Tenancy:
         self._was_leased = False
         self._content: Content | None = None  # of the lease that the link has
         self._task: asyncio.Task[None] | None = None
+        self._is_link_gone = False
+        self._trouble = ""  # the last line about a client that failed
         link = pod.link() or {}
         self.mac = str(link.get("IFLA_ADDRESS", ""))
         self.way_out = pod.way_out()
@@ -64,8 +66,7 @@ class Tenancy:
             if lease:
                 self._content, self.lease = self.wish.read(lease), lease
                 self.problem = ""
-        if lease and lease.expired:
-            self._note(Trigger.EXPIRED, lease)
+        self._take_expiry()
         self._start(lease.ip if lease else "")
 
     async def acquire(self, seconds: float, former_address: str) -> Content:
@@ -83,25 +84,42 @@ class Tenancy:
 
     def has_ended(self) -> bool:
         """Return True if the link is gone, so that nothing can keep the lease."""
-        return self._task is not None and self._task.done()
+        return self._is_link_gone
 
     async def _run(self, former_address: str) -> None:
-        """Run a client as long as the link exists. A link that is down, or goes down, ends the client alone."""
-        while self.pod.link():
-            client = Client(self.wish, PodSocket(self.pod.inside, self.wish.ifname), self._note, pauses=self._pauses)
-            client.former_address = former_address or (self.lease.ip if self.lease else "")
-            client.is_patient = self._acquired is not None and not self._acquired.done()
+        """Run a client as long as the link exists. A link that goes down, or any error, ends the client alone."""
+        while True:
             try:
-                async with client:
-                    self._client = client
-                    await client.run(self.lease)
-            except (OSError, CniError) as error:
-                self.say(f"{error}; trying again as long as link {self.wish.ifname} exists")
+                if self.pod.link() is None:
+                    break
+                self._take_expiry()
+                await self._run_client(former_address)
+            except Exception as error:  # noqa: BLE001  (a living pod keeps its lease, whatever ended the client)
+                trouble = f"{type(error).__name__}: {error}; trying again as long as link {self.wish.ifname} exists"
+                if trouble != self._trouble:
+                    self.say(trouble)
+                self._trouble = trouble
             await asyncio.sleep(LINK_SECONDS)
+        self._is_link_gone = True
+
+    def _take_expiry(self) -> None:
+        """Take the lease off the link if it expired without a client: a link that went down ended it."""
+        if self.lease and self.lease.expired:
+            self._note(Trigger.EXPIRED, self.lease)
+
+    async def _run_client(self, former_address: str) -> None:
+        client = Client(self.wish, PodSocket(self.pod.inside, self.wish.ifname), self._note, pauses=self._pauses)
+        client.former_address = former_address or (self.lease.ip if self.lease else "")
+        client.is_patient = self._acquired is not None and not self._acquired.done()
+        async with client:
+            self._client = client
+            await client.run(self.lease)
 
     def _note(self, trigger: Trigger, lease: PodLease) -> None:
         """Take a change of the lease: put it on the link, store it, and say it."""
         if trigger in (Trigger.UNBOUND, Trigger.EXPIRED):
+            if self.lease is None:
+                return  # noted before
             cause = "expired" if trigger is Trigger.EXPIRED else "was refused by the server (NAK)"
             self.problem = f"the lease of {lease.ip} {cause}"
             self.say(f"{self.problem}; its address and routes are removed")
@@ -124,7 +142,7 @@ class Tenancy:
         if self._acquired and not self._acquired.done():
             if content:
                 if content.mtu:
-                    self.pod.set_mtu(content.mtu)
+                    self._lower_mtu(content.mtu)
                 self._content = content
                 self._acquired.set_result(content)  # the main plugin configures the link
             return
@@ -136,10 +154,17 @@ class Tenancy:
                 self.problem = f"{content.address if content else 'the removal of an address'}: {error}"
                 self.say(self.problem)
 
+    def _lower_mtu(self, mtu: int) -> None:
+        try:
+            self.pod.set_mtu(mtu)
+        except (CniError, OSError) as error:
+            self.say(f"the server's MTU of {mtu} bytes is not used: {error}")
+
     def save(self) -> None:
         """Store the lease. The pod keeps it even if that fails."""
         content = {
             **self.request, "identity": self.pod.identity, "mac": self.mac, "wayOut": self.way_out,
+            "wasVisible": self.was_visible,
             "lease": self.lease.to_json() if self.lease else None, "wasLeased": self._was_leased,
         }  # fmt: skip
         try:
@@ -149,6 +174,7 @@ class Tenancy:
 
     def describe(self) -> dict[str, Any]:
         """Return CHECK's answer."""
+        self._take_expiry()
         problem = self.problem
         if problem and self._client:
             problem = f"{problem}; since then {self._client.summary()}"
@@ -161,24 +187,26 @@ class Tenancy:
         """Return True if a stored lease is of this pod, and not of an earlier one of its name."""
         return bool(stored.get("identity") == self.pod.identity)
 
-    async def end(self, *, release: bool) -> bool:
-        """End the task, and give the lease back if `release`. Return False if it should be tried again later.
+    async def end(self, *, release: bool, withdraw: bool) -> bool:
+        """End the task, take the address off the link if `withdraw`, and give the lease back if `release`.
 
+        Return False if the last should be tried again later.
         The address leaves the link before the RELEASE: the server may lease it to another host at once.
         """
-        lease = self.lease
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        is_done = True
-        if release:
-            with suppress(CniError, OSError):
-                self.pod.replace(self._content, None)
-            if lease and not lease.expired:
-                is_done = await give_back(self.wish, lease, self.mac, self.pod, self.way_out, self.say)
-        self.lease = self._content = None
-        self.pod.close()
-        return is_done
+        lease, content = self.lease, self._content
+        try:
+            if self._task:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+            self.lease = self._content = None
+            if withdraw:
+                with suppress(CniError, OSError):
+                    self.pod.replace(content, None)
+            if release and lease and not lease.expired:
+                return await give_back(self.wish, lease, self.mac, self.pod, self.way_out, self.say)
+            return True
+        finally:
+            self.pod.close()
 
 
 ADVICE = (
