@@ -94,7 +94,7 @@ def add(call: Call, undo: Undo) -> Result:
 
         steps.begin("host access")
         own = [ip.address.address for ip in result.ips]
-        host_access.give_noted(host, undo, pod.owner, pod_netns, below.link, own)
+        host_access.give_noted(host, undo, pod.owner, (pod_netns, link), below.link, own)
     announce_pod()
     steps.begin("result")
     result.interfaces = [attachment.interface(link, call.netns)]
@@ -161,12 +161,13 @@ def _find_parts(pod: Attachment, host: Netlink, pod_netns: Netns, link: Message 
 
     parts = master.find_parts(pod, KIND, compare_mode, host, pod_netns, link)
     below = links.by_index(host, link.get("IFLA_LINK", 0)) if link and keys.hostAccess else None
-    if below is not None:
+    if link and below:
         from shared.net import host_access, verify
 
         own = [ip.address.address for ip in verify.own_ips(previous, pod.call)]
-        look = lambda: host_access.problems(host, pod.owner, below, own)  # noqa: E731
-        parts.append((look, lambda: host_access.give(host, pod.owner, below, own)))
+        end = (pod_netns, link)
+        look = lambda: host_access.problems(host, pod.owner, end, below, own)  # noqa: E731
+        parts.append((look, lambda: host_access.give(host, pod.owner, end, below, own)))
     return parts
 
 

@@ -32,6 +32,11 @@ def write(owner: Owner, kind: str, pod_netns: Netns, **keys: Any) -> None:
     record.write(_path(owner), {**dict(names), "kind": kind, "netns": liveness.mark(pod_netns.path), **keys})
 
 
+def extend(owner: Owner, **keys: Any) -> None:
+    """Add keys of the plugin to the attachment's note. Raise IOFailure."""
+    record.write(_path(owner), {**read(owner), **keys})
+
+
 def read(owner: Owner) -> dict[str, Any]:
     """Return the attachment's note, empty if there is none. Raise IOFailure."""
     return record.read(_path(owner))

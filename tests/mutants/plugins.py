@@ -376,8 +376,20 @@ TABLE: tuple[Mutant, ...] = (
         "a late DEL leaves the route of the address's next pod", "tests/system/test_macvlan.py -k dead_pod",
     ),
     Mutant(
-        "shared/net/host_access.py", "        copies = _copies(had) if has_ipv6 else []\n", "        copies: list[Prefix] = []\n",
+        "shared/net/host_access.py", "list(globals_) if _has_ipv6(own) else []", "[]",
         "pods reach the host's IPv6 addresses", "tests/system/test_macvlan.py -k host_reaches",
+    ),
+    Mutant(
+        "shared/net/host_access.py", '        sysctl.ensure(f"ipv4/conf/{name}/arp_filter", "1")\n', "",
+        "the LAN gets one answer for the host's address", "tests/system/test_macvlan.py -k lan_knows",
+    ),
+    Mutant(
+        "shared/net/host_access.py", '        Neighbours().write(link["index"], pod[1]["IFLA_ADDRESS"], own)\n', "",
+        "the host asks the LAN for no pod", "tests/system/test_macvlan.py -k lan_knows",
+    ),
+    Mutant(
+        "shared/net/neighbours.py", "for one in of if one in has]", "for one in of]",
+        "a late DEL leaves the neighbour of the address's next pod", "tests/system/test_macvlan.py -k dead_pod",
     ),
     Mutant(
         "shared/net/sublinks.py", "    if links.get(inside, owner.ifname) is not None:\n", "    if False:\n",

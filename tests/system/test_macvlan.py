@@ -351,6 +351,37 @@ def test_the_host_reaches_pods(node: Node) -> None:
 
 
 @pytest.mark.row(21)
+def test_the_lan_knows_the_host_by_the_masters_mac(node: Node) -> None:
+    """With hostAccess too: after packets between host and pod, when the LAN asks anew, and after the last pod's DEL."""
+    strict = ("ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter", "ipv4/conf/up0/rp_filter")
+    node.host.run("sh", "-ec", "; ".join(f"echo 0 >/proc/sys/net/{path}" for path in strict))
+    # the LAN takes the last one of several answers
+    node.host.run("ip", "netns", "exec", "lan", "sh", "-c", "echo 0 >/proc/sys/net/ipv4/neigh/eth0/locktime")
+    (master,) = node.host.ip("link", "show", "up0")
+
+    def known() -> set[str]:
+        return {node.host.ip("neigh", "show", address, netns="lan")[0]["lladdr"] for address in HOST}
+
+    def ask() -> set[str]:
+        node.host.run("ip", "-n", "lan", "neigh", "flush", "dev", "eth0")
+        for address in HOST:
+            node.host.run("ip", "netns", "exec", "lan", "ping", "-n", "-c3", "-i0.2", "-W1", address)
+        return known()
+
+    assert ask() == {master["address"]}
+    node.add("a", hostAccess=True)
+    for address in HOST:
+        assert node.pings("a", address)
+    for address in node.addresses("a"):
+        assert node.answers(address)
+    assert known() == {master["address"]}
+    assert ask() == {master["address"]}
+    node.delete("a")
+    assert known() == {master["address"]}
+    assert all(node.pings("lan", address) for address in HOST)
+
+
+@pytest.mark.row(21)
 def test_host_access_to_the_address_of_a_dead_pod(node: Node) -> None:
     """The route of a pod that nobody deleted gives way, and its late DEL leaves that of the new pod."""
     access = {"hostAccess": True, "ipam": host_local(V4)}
@@ -367,7 +398,8 @@ LOSSES = {
     "ip link del LINK": "link LINK, which lets the host reach pods on up0, is missing",
     "ip route del 10.1.0.2 dev LINK": "route to 10.1.0.2/32 is missing on LINK",
     "ip -6 route del fd00:1::2 dev LINK": "route to fd00:1::2/128 is missing on LINK",
-    "ip address del fd00:1::1/128 dev LINK": "address fd00:1::1 is missing on LINK",
+    "ip neigh del 10.1.0.2 dev LINK": "neighbour 10.1.0.2 with MAC",
+    "ip -n a neigh del fd00:1::1 dev eth0": "neighbour fd00:1::1 with MAC",
 }  # fmt: skip
 
 
