@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 
-from shared.cni import delegate
 from shared.cni.errors import UnsupportedField
 from shared.cni.plugin import readable_result, run_all
 from shared.net import kinds_wire, links, netns, placements
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from shared.net.owner import Owner
     from shared.undo import Undo
 
-LEASES = 64  # of a pod: the leases of so many addresses are looked up
+MASTERS_MAC = ("ipvlan", "vlan")  # kinds of links that have their master's MAC by default
 
 
 def make(
@@ -153,15 +152,17 @@ def _remove_index(pod_netns: Netns, index: int) -> None:
 def remove_foreign(call: Call, owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
     """Delete the link that another suite made for the attachment. Return True if there was one.
 
-    The path can lead to another pod by now. So the link's MAC must be that in the result. Without a result, its
-    addresses must be leased to no other container.
+    Runtimes call DEL after an ADD that failed because the pod has a link of that name, and the path can lead to another
+    pod by now. So the link must have the MAC in the result, or one of its addresses if that MAC is also the master's.
+    Without a result, no link is deleted: runtimes keep that of each ADD that succeeded.
     """
-    if pod_netns is None:
+    result = readable_result(call)
+    if pod_netns is None or result is None:
         return False
     from shared.net import addresses, verify
 
-    result = readable_result(call)
-    mac = verify.own_mac(result, call) if result else ""
+    mac = verify.own_mac(result, call)
+    own = {ip.address for ip in verify.own_ips(result, call)}
     with pod_netns:
         inside = Netlink()
         link = links.get(inside, owner.ifname)
@@ -172,9 +173,8 @@ def remove_foreign(call: Call, owner: Owner, pod_netns: Netns | None, kind: str)
             or mac not in ("", link["IFLA_ADDRESS"])
         ):
             return False
-        own = [] if mac else addresses.usable(inside, link["index"], LEASES)
-    if not delegate.holders(call, own) <= {owner.container_id}:
-        return False
+        if (not mac or kind in MASTERS_MAC) and not addresses.found(inside, link["index"], own):
+            return False
     _remove_index(pod_netns, link["index"])
     return True
 

@@ -292,6 +292,20 @@ def test_delete_leaves_others_alone(node: Node) -> None:
     assert "eth0" in node.names("c")
 
 
+@pytest.mark.row(15)
+@pytest.mark.parametrize(
+    "ipam", [..., {"type": "static", "addresses": [{"address": "10.1.0.7/24"}]}], ids=["none", "static"]
+)
+def test_delete_after_a_refused_add(node: Node, ipam: Any) -> None:
+    """The link that made ADD refuse stays: another program made it."""
+    node.netns("a")
+    node.host.run("ip", "link", "add", "link", "up0", "netns", "a", "name", "eth0", "type", "macvlan", "mode", "bridge")
+    node.host.run("ip", "-n", "a", "address", "add", "10.1.0.7/24", "dev", "eth0")
+    node.refused("a", 999, "link eth0 already exists", ipam=ipam)
+    node.delete("a", ipam=ipam)
+    assert node.names("a") == ["lo", "eth0"]
+
+
 @pytest.mark.row(24)
 def test_a_renamed_network(node: Node) -> None:
     """DEL under the new name finds the link and the lease of the old one."""
