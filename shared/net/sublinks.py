@@ -105,18 +105,6 @@ def is_own(link: Message, owner: Owner, kind: str) -> bool:
     return links.kind(link) == kind and any(marks)
 
 
-def find(inside: Netlink, owner: Owner, kind: str) -> Message | None:
-    """Return the attachment's link, which may be half-made; None if the pod has none. Call it in the pod's namespace.
-
-    A link of the same name that another attachment or another program made does not count.
-    """
-    for name in (owner.ifname, owner.host_link):
-        link = links.get(inside, name)
-        if link is not None and is_own(link, owner, kind):
-            return link
-    return None
-
-
 def remove(owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
     """Delete the attachment's link and its note. Return True if there was a link.
 
@@ -132,11 +120,17 @@ def remove(owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
 
 
 def _remove_own(pod_netns: Netns, owner: Owner, kind: str) -> bool:
+    """Delete all links of the attachment in a namespace, under any names: the pod may have renamed one."""
+    found: set[int] = set()
+
+    def is_doomed(link: Message) -> bool:
+        if is_own(link, owner, kind):
+            found.add(link["index"])
+        return link["index"] in found
+
     with pod_netns:
-        link = find(Netlink(), owner, kind)
-    if link is not None:
-        _remove_index(pod_netns, link["index"])
-    return link is not None
+        links.delete_all(Netlink(), is_doomed)
+    return bool(found)
 
 
 def _remove_in(pod_netns: Netns, name: str) -> bool:

@@ -306,6 +306,16 @@ def test_delete_after_a_refused_add(node: Node, ipam: Any) -> None:
     assert node.names("a") == ["lo", "eth0"]
 
 
+@pytest.mark.row(3, 16)
+@pytest.mark.parametrize("verb", ["DEL", "GC"])
+def test_a_link_that_the_pod_has_renamed(node: Node, verb: str) -> None:
+    """It keeps its alias: with its address, it would otherwise stay beside the address's next pod."""
+    node.add("a")
+    node.host.run("sh", "-ec", "ip -n a link set eth0 down; ip -n a link set eth0 name wan0; ip -n a link set wan0 up")
+    node.delete("a") if verb == "DEL" else node.collect()
+    assert node.names("a") == ["lo"] and node.is_clean()
+
+
 @pytest.mark.row(24)
 def test_a_renamed_network(node: Node) -> None:
     """DEL under the new name finds the link and the lease of the old one."""
