@@ -8,6 +8,8 @@ are not valid any more. The note is written before the link is created, and remo
 
 from __future__ import annotations
 
+import posix
+
 from shared.cni import record
 from shared.cni.digests import digest
 from shared.net import liveness, netns
@@ -47,11 +49,45 @@ def remove(owner: Owner) -> None:
     record.remove(_path(owner))
 
 
-def open_noted(note: dict[str, Any]) -> Netns | None:
-    """Open the namespace in a note; return None if it is gone, or its path leads to another one."""
+def namespaces(note: dict[str, Any], known: Netns | None) -> Iterator[Netns]:
+    """Yield the namespaces that may have the link of a note: the `known` one, if any, then the noted one.
+
+    Processes can keep a namespace alive when its path leads nowhere, or to another one. Raises netns.Unopened if a
+    namespace may be there and cannot be opened.
+    """
+    if known is not None:
+        yield known
+    noted = _open_noted(note)
+    if noted is not None:
+        yield noted
+    elif known is None or str(posix.fstat(known.descriptor).st_ino) != _inode(note):
+        yield from _of_processes(note)
+
+
+def _mark(note: dict[str, Any]) -> str:
     mark = note.get("netns")
-    path = mark.partition(" ")[2] if isinstance(mark, str) else ""
+    return mark if isinstance(mark, str) else ""
+
+
+def _inode(note: dict[str, Any]) -> str:
+    """Return the inode number of the noted namespace; empty without one."""
+    return _mark(note).partition(" ")[0].partition(":")[2].partition(":")[0]
+
+
+def _open_noted(note: dict[str, Any]) -> Netns | None:
+    """Open the namespace at the noted path; return None if it is gone, or the path leads to another one."""
+    mark = _mark(note)
+    path = mark.partition(" ")[2]
     return netns.open_if_there(path) if path and liveness.mark(path) == mark else None
+
+
+def _of_processes(note: dict[str, Any]) -> Iterator[Netns]:
+    """Yield the noted namespace if a process is in it."""
+    inode = _inode(note)
+    opened = (netns.open_if_there(path) for path in netns.of_processes(inode)) if inode else iter(())
+    found = next(filter(None, opened), None)
+    if found is not None:
+        yield found
 
 
 def left_behind(network: str, kind: str, valid: AbstractSet[tuple[str, str]]) -> Iterator[Owner]:

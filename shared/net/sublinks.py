@@ -109,12 +109,10 @@ def remove(owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
     """Delete the attachment's link and its note. Return True if there was a link.
 
     The link is in the pod's namespace, or in the noted one if that is unknown (None) or does not have it. Without a
-    namespace there is no link either: the kernel deletes both.
+    namespace there is no link either: the kernel deletes both. The note stays if one of them cannot be looked at.
     """
-    is_found = pod_netns is not None and _remove_own(pod_netns, owner, kind)
-    if not is_found:
-        noted = placements.open_noted(placements.read(owner))
-        is_found = noted is not None and _remove_own(noted, owner, kind)
+    note = placements.read(owner)
+    is_found = any(_remove_own(one, owner, kind) for one in placements.namespaces(note, pod_netns))
     placements.remove(owner)
     return is_found
 

@@ -396,8 +396,16 @@ TABLE: tuple[Mutant, ...] = (
         "a second ADD leaves the first one's note", "tests/system/test_macvlan.py -k adding_twice",
     ),
     Mutant(
-        "shared/net/sublinks.py", "    if not is_found:\n", "    if False:\n",
+        "shared/net/placements.py", "    noted = _open_noted(note)\n", "    noted = None\n",
         "DEL finds the link without the namespace", "tests/system/test_macvlan.py -k empty",
+    ),
+    Mutant(
+        "shared/net/placements.py", "        yield from _of_processes(note)\n", "        pass\n",
+        "DEL finds the link in a namespace without a path", "tests/system/test_macvlan.py -k only_processes",
+    ),
+    Mutant(
+        "shared/net/netns.py", "    except Unopened:\n        raise\n", "",
+        "a namespace that cannot be opened may be there", "tests/unit/test_netns.py",
     ),
     Mutant(
         "shared/net/sublinks.py", "    return links.kind(link) == kind and any(marks)", "    return links.kind(link) == kind",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.node import V4, V6, host_local, sysctl
-from tests.pretend import until
+from tests.pretend import read_line, until
 from tests.system import pod_network
 from tests.system.macvlan_node import Node
 from tests.system.router import SEND
@@ -261,6 +261,21 @@ def test_delete(node: Node, how: dict[str, Any]) -> None:
     for _ in range(2):
         node.delete("a", **how)
     assert node.names("a") == ["lo"] and node.is_clean()
+
+
+@pytest.mark.row(3)
+@pytest.mark.parametrize("how", [{}, {"netns": ""}], ids=["netns", "empty"])
+def test_delete_in_a_namespace_that_only_processes_have(node: Node, how: dict[str, Any]) -> None:
+    """Its path is unmounted, and a process of the pod lives on: the address must not stay on its link."""
+    node.add("a")
+    with node.host.popen("ip", "netns", "exec", "a", "sh", "-c", "echo ready; exec cat") as holder:
+        assert read_line(holder) == b"ready\n"
+        pid = node.host.run("pgrep", "-n", "cat").stdout.strip()
+        node.host.run("ip", "netns", "del", "a")
+        node.delete("a", **how)
+        links = json.loads(node.host.run("nsenter", "-t", pid, "-n", "ip", "-j", "link").stdout)
+        holder.kill()
+    assert [link["ifname"] for link in links] == ["lo"] and node.is_clean()
 
 
 def test_delete_after_the_pod(node: Node) -> None:
