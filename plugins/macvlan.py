@@ -9,9 +9,9 @@ from shared.cni.config import boolean, choice, field, integer, invalid, mac
 from shared.cni.errors import InternalError
 from shared.cni.plugin import previous_result
 from shared.cni.result import IP
-from shared.net import links, netns, placements, sublinks, sysctl
+from shared.net import links, netns, sublinks, sysctl
 from shared.net.netlink import Netlink, NetlinkError
-from shared.pod import attachment, inside, master
+from shared.pod import attachment, inside, master, removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
-    from shared.net.owner import Owner
     from shared.undo import Undo
 
 KIND = "macvlan"
@@ -173,20 +172,12 @@ def _find_parts(pod: Attachment, host: Netlink, pod_netns: Netns, link: Message 
 
 def delete(call: Call) -> None:
     """Remove the pod's link and the host's access to it, then release the addresses."""
-    master.delete(call, KIND, _unlink)
-
-
-def _unlink(owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
-    if "hostAccess" in placements.read(owner):
-        from shared.net import host_access
-
-        host_access.remove(Netlink(), owner)
-    return sublinks.remove(owner, pod_netns, kind)
+    master.delete(call, KIND)
 
 
 def gc(call: Call) -> None:
     """Remove what this network's attachments that are not valid any more have left."""
-    master.collect(call, KIND, _unlink)
+    removal.collect(call, None)
 
 
 def status(call: Call) -> None:

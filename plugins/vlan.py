@@ -9,7 +9,7 @@ from shared.cni.config import field, integer, invalid
 from shared.cni.plugin import previous_result
 from shared.net import links, masters, netns, sublinks, sysctl, uppers
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master
+from shared.pod import attachment, inside, master, removal
 from shared.pod.attachment import Attachment
 from shared.pod.master import Master
 
@@ -94,7 +94,7 @@ def delete(call: Call) -> None:
 
 def gc(call: Call) -> None:
     """Remove the remains of this network's attachments that are not valid any more."""
-    master.collect(call, KIND)
+    removal.collect(call, None)
 
 
 def status(call: Call) -> None:

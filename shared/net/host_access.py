@@ -20,6 +20,7 @@ from shared.net import addresses, kinds_wire, links, placements, routes, rules_l
 from shared.net.messages import encode_structure
 from shared.net.neighbours import Neighbours
 from shared.net.netlink import Netlink, Request
+from shared.net.placements import HOST_ACCESS
 from shared.net.wire import (
     IFF_LOWER_UP,
     IFF_UP,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     Pod = tuple[Netns, Message]  # its namespace, and its link
 
 KIND = "macvlan"
-KEY = "hostAccess"  # of a note: the link, and the pod's addresses and MAC
 MODE_BRIDGE = 4  # MACVLAN_MODE_BRIDGE in linux/if_link.h
 PREFIX = "hostmv-"  # of the link's name; the master's index follows
 
@@ -53,7 +53,9 @@ PREFIX = "hostmv-"  # of the link's name; the master's index follows
 def give_noted(host: Netlink, undo: Undo, owner: Owner, pod: Pod, master: Message, own: Sequence[Address]) -> None:
     """Note the link, the pod's addresses and its MAC for `remove`, and `give` access to them. Undo removes it."""
     listed = [str(address) for address in own]
-    placements.extend(owner, **{KEY: {"link": _name(master), "addresses": listed, "mac": pod[1]["IFLA_ADDRESS"]}})
+    placements.extend(
+        owner, **{HOST_ACCESS: {"link": _name(master), "addresses": listed, "mac": pod[1]["IFLA_ADDRESS"]}}
+    )
     undo.push("remove host access", lambda: remove(host, owner))
     give(host, owner, pod, master, own)
 
@@ -165,7 +167,7 @@ def _remove_request(index: int, dst: Prefix, metric: int = 0) -> Request:
 
 def remove(host: Netlink, owner: Owner) -> None:
     """Remove the routes in the attachment's note, and the link with the last ones."""
-    access = placements.read(owner).get(KEY)
+    access = placements.read(owner).get(HOST_ACCESS)
     name = access.get("link") if isinstance(access, dict) else None
     if not isinstance(name, str) or not name.startswith(PREFIX):
         return

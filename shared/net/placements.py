@@ -13,7 +13,7 @@ import posix
 from shared.cni import record
 from shared.cni.digests import digest
 from shared.net import liveness, netns
-from shared.net.owner import Owner
+from shared.net.owner import LINK_NOTES, Owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from shared.net.netns import Netns
 
-DIRECTORY = "/run/cni/links"
+DIRECTORY = LINK_NOTES
 NETWORK_DIGITS = 12  # of a digest in a note's name, by which a network's notes are found without reading files
 NAMES = ("network", "containerID", "ifname")
+HOST_ACCESS = "hostAccess"  # key with the link of the host, and the pod's addresses and MAC (shared/net/host_access.py)
 
 
 def write(owner: Owner, kind: str, pod_netns: Netns, **keys: Any) -> None:
@@ -90,21 +91,26 @@ def _of_processes(note: dict[str, Any]) -> Iterator[Netns]:
         yield found
 
 
-def left_behind(network: str, kind: str, valid: AbstractSet[tuple[str, str]]) -> Iterator[Owner]:
-    """Yield the network's attachments with links of a kind that are not in `valid`, (container id, ifname).
+def left_behind(network: str, valid: AbstractSet[tuple[str, str]]) -> Iterator[Owner]:
+    """Yield the network's attachments with noted links that are not in `valid`, (container id, ifname).
 
     Only for GC: it also removes the notes that killed calls did not write to their end.
     """
     record.remove_unfinished(DIRECTORY)
-    prefix = f"{digest(network.encode())[:NETWORK_DIGITS]}-"
+    for owner in _owners(f"{digest(network.encode())[:NETWORK_DIGITS]}-"):
+        if owner.network == network and (owner.container_id, owner.ifname) not in valid:
+            yield owner
+
+
+def _owners(prefix: str = "") -> Iterator[Owner]:
+    """Yield the attachments of the notes with names that begin with the prefix."""
     for name in record.names(DIRECTORY):
         note = record.read(f"{DIRECTORY}/{name}") if name.startswith(prefix) else {}
         names = [note.get(key) for key in NAMES]
-        if note.get("kind") != kind or names[0] != network or not all(isinstance(one, str) for one in names):
-            continue
-        owner = Owner(*names)  # type: ignore[arg-type]
-        if _path(owner) == f"{DIRECTORY}/{name}" and (owner.container_id, owner.ifname) not in valid:
-            yield owner
+        if all(isinstance(one, str) for one in names):
+            owner = Owner(*names)  # type: ignore[arg-type]
+            if _path(owner) == f"{DIRECTORY}/{name}":
+                yield owner
 
 
 def _path(owner: Owner) -> str:

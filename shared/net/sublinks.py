@@ -20,7 +20,6 @@ from shared.net.wire import NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from collections.abc import Set as AbstractSet
     from typing import Any
 
@@ -106,13 +105,19 @@ def is_own(link: Message, owner: Owner, kind: str) -> bool:
 
 
 def remove(owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
-    """Delete the attachment's link and its note. Return True if there was a link.
+    """Delete the attachment's link, the host's access to it and its note. Return True if there was a link.
 
+    `kind` is that of a link without a note: the network's type may have changed since ADD.
     The link is in the pod's namespace, or in the noted one if that is unknown (None) or does not have it. Without a
     namespace there is no link either: the kernel deletes both. The note stays if one of them cannot be looked at.
     """
     note = placements.read(owner)
-    is_found = any(_remove_own(one, owner, kind) for one in placements.namespaces(note, pod_netns))
+    if placements.HOST_ACCESS in note:
+        from shared.net import host_access
+
+        host_access.remove(Netlink(), owner)
+    noted = note.get("kind", kind)
+    is_found = any(_remove_own(one, owner, noted) for one in placements.namespaces(note, pod_netns))
     placements.remove(owner)
     return is_found
 
@@ -171,12 +176,10 @@ def remove_foreign(call: Call, owner: Owner, pod_netns: Netns | None, kind: str)
     return True
 
 
-def collect(
-    network: str, kind: str, valid: AbstractSet[tuple[str, str]], unlink: Callable[[Owner, Netns | None, str], object]
-) -> None:
-    """Serve GC: call `unlink` for the network's attachments that are not in `valid`, (container id, ifname)."""
-    left = placements.left_behind(network, kind, valid)
-    run_all(*(lambda owner=owner: unlink(owner, None, kind) for owner in left))
+def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    """Serve GC: delete the noted links of the network's attachments not in `valid`, (container id, ifname)."""
+    left = placements.left_behind(network, valid)
+    run_all(*(lambda owner=owner: remove(owner, None, "") for owner in left))
 
 
 def require_kind(kind: str) -> None:

@@ -25,12 +25,9 @@ if TYPE_CHECKING:
     from shared.cni.plugin import Part
     from shared.net.netlink import Message
     from shared.net.netns import Netns
-    from shared.net.owner import Owner
     from shared.net.uppers import IsWanted, Upper
     from shared.pod.attachment import Attachment
     from shared.undo import Undo
-
-    Unlink = Callable[[Owner, "Netns | None", str], bool]  # returns True if there was a link
 
 
 class MasterKeys(config.Config):
@@ -127,20 +124,12 @@ def check(pod: Attachment, kind: str, find_differences: Callable[[Message], list
     pod.check(kind, lambda *there: find_parts(pod, kind, find_differences, *there[:3]))
 
 
-def delete(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
-    """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist.
-
-    `unlink` removes the link that this suite made, and everything else that the plugin made for it.
-    """
+def delete(call: Call, kind: str) -> None:
+    """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist."""
     removal.delete(
-        call, lambda _host, owner, pod_netns: unlink(owner, pod_netns, kind),
+        call, lambda _host, owner, pod_netns: sublinks.remove(owner, pod_netns, kind),
         lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, kind),
     )  # fmt: skip
-
-
-def collect(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
-    """Serve GC: remove the remains of attachments of this network that are not valid any more."""
-    removal.collect(call, None, lambda valid: sublinks.collect(call.network, kind, valid, unlink))
 
 
 def status(pod: Attachment, kind: str) -> None:

@@ -364,8 +364,12 @@ TABLE: tuple[Mutant, ...] = (
         "pods on one master reach each other by default", "tests/system/test_macvlan.py -k packets_pass",
     ),
     Mutant(
-        "plugins/macvlan.py", "        host_access.remove(Netlink(), owner)\n", "        pass\n",
+        "shared/net/sublinks.py", "        host_access.remove(Netlink(), owner)\n", "        pass\n",
         "DEL removes the host's access", "tests/system/test_macvlan.py -k host_reaches",
+    ),
+    Mutant(
+        "shared/net/sublinks.py", '    noted = note.get("kind", kind)\n', "    noted = kind\n",
+        "DEL finds the link of a network's former type", "tests/system/test_macvlan.py -k type_has_changed",
     ),
     Mutant(
         "shared/net/host_access.py", '        if not _has_routes(host, link["index"]):\n', "        if True:\n",

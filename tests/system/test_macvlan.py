@@ -332,6 +332,16 @@ def test_a_link_that_the_pod_has_renamed(node: Node, verb: str) -> None:
 
 
 @pytest.mark.row(24)
+@pytest.mark.parametrize("verb", ["DEL", "GC"])
+@pytest.mark.parametrize("kind", ["ipvlan", "bridge"])
+def test_a_network_of_which_the_type_has_changed(node: Node, kind: str, verb: str) -> None:
+    """The plugin that serves the network by now deletes the link, the host's access and the lease."""
+    node.add("a", hostAccess=True)
+    node.delete("a", type=kind) if verb == "DEL" else node.collect(type=kind)
+    assert node.names("a") == ["lo"] and node.is_clean()
+
+
+@pytest.mark.row(24)
 def test_a_renamed_network(node: Node) -> None:
     """DEL under the new name finds the link and the lease of the old one."""
     node.add("a")
