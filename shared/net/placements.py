@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from shared.net.netns import Netns
 
 DIRECTORY = LINK_NOTES
-NETWORK_DIGITS = 12  # of a digest in a note's name, by which a network's notes are found without reading files
+NETWORK_DIGITS = 12  # of a digest in a note's name
 NAMES = ("network", "containerID", "ifname")
 HOST_ACCESS = "hostAccess"  # key with the link of the host, and the pod's addresses and MAC (shared/net/host_access.py)
 
@@ -94,23 +94,35 @@ def _of_processes(note: dict[str, Any]) -> Iterator[Netns]:
 def left_behind(network: str, valid: AbstractSet[tuple[str, str]]) -> Iterator[Owner]:
     """Yield the network's attachments with noted links that are not in `valid`, (container id, ifname).
 
+    Also yield those of other networks with a deleted namespace: a network that was renamed or removed has no GC.
     Only for GC: it also removes the notes that killed calls did not write to their end.
     """
     record.remove_unfinished(DIRECTORY)
-    for owner in _owners(f"{digest(network.encode())[:NETWORK_DIGITS]}-"):
-        if owner.network == network and (owner.container_id, owner.ifname) not in valid:
+    for owner, note in _all():
+        is_valid = (owner.container_id, owner.ifname) in valid
+        if not is_valid if owner.network == network else _is_deleted(note):
             yield owner
 
 
-def _owners(prefix: str = "") -> Iterator[Owner]:
-    """Yield the attachments of the notes with names that begin with the prefix."""
-    for name in record.names(DIRECTORY):
-        note = record.read(f"{DIRECTORY}/{name}") if name.startswith(prefix) else {}
+def former_owners(owner: Owner) -> list[Owner]:
+    """Return the attachment under the name of each other network with a note of it: the network was renamed."""
+    same = (one for one, _ in _all() if (one.container_id, one.ifname) == (owner.container_id, owner.ifname))
+    return [one for one in same if one.network != owner.network]
+
+
+def _is_deleted(note: dict[str, Any]) -> bool:
+    """Return True if the noted path leads to no namespace or to another one, and no process is in the noted one."""
+    return liveness.is_lost(_mark(note)) and next(_of_processes(note), None) is None
+
+
+def _all() -> Iterator[tuple[Owner, dict[str, Any]]]:
+    """Yield all attachments with noted links, and the notes."""
+    for path, note in record.listed(DIRECTORY):
         names = [note.get(key) for key in NAMES]
         if all(isinstance(one, str) for one in names):
             owner = Owner(*names)  # type: ignore[arg-type]
-            if _path(owner) == f"{DIRECTORY}/{name}":
-                yield owner
+            if _path(owner) == path:
+                yield owner, note
 
 
 def _path(owner: Owner) -> str:

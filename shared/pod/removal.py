@@ -31,9 +31,9 @@ def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> 
     """Serve DEL: remove the pod's packet filters and its link, then release the addresses.
 
     `unlink(host, owner, pod_netns)` deletes the link that this suite made for `owner`, and returns True if there was
-    one. Another plugin may have made the link, if the network's `type` has changed since ADD. If there was none, both are
-    tried for the names that the attachment had before its network was renamed, and then `unlink_foreign` deletes a link
-    that another suite made.
+    one. If the network's `type` has changed since ADD, a note may tell the link. If there was none, both are tried for
+    the names that the attachment had before its network was renamed. Then `unlink_foreign` deletes a link that another
+    suite made.
 
     Neither the pod nor the keys that made the filters need to exist any more. As long as a filter or the link is left,
     the address is not released: its next pod would get them. A DHCP client's lease is released before the link goes.
@@ -102,16 +102,20 @@ def _remove_filters(host: Netlink, owner: Owner) -> None:
 
 def _former_owners(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     """Return the attachment under the names that it had before its network was renamed, as far as that can be seen."""
+    found: list[Owner] = []
+    if posix.access(LINK_NOTES, posix.F_OK):
+        from shared.net import placements
+
+        found += placements.former_owners(own)
     if pod_netns is not None:
         from shared.net import renamed
 
-        return renamed.former_owners(own, pod_netns)
-    tables = filter_tables.present()
-    if not tables:
-        return []
-    from shared.pod import filters
+        found += renamed.former_owners(own, pod_netns)
+    elif tables := filter_tables.present():
+        from shared.pod import filters
 
-    return filters.of_other_networks(own, tables)
+        found += filters.of_other_networks(own, tables)
+    return list({one.network: one for one in found}.values())
 
 
 def collect(

@@ -349,6 +349,32 @@ def test_a_renamed_network(node: Node) -> None:
     assert node.names("a") == ["lo"] and node.leases() == set()
 
 
+@pytest.mark.row(24)
+def test_a_renamed_network_of_a_deleted_pod(node: Node) -> None:
+    """DEL under the new name finds the host's access, the note and the lease of the old one; GC all but the lease."""
+    for name in ("DEL", "GC"):
+        node.add("a", hostAccess=True)
+        node.host.drop_netns("a")
+        if name == "DEL":
+            node.delete("a", name="other", netns="")
+            assert node.leases() == set()
+        else:
+            node.collect(name="other")
+        assert node.notes() == node.links("macvlan") == []
+
+
+@pytest.mark.row(16)
+def test_a_collection_leaves_other_networks(node: Node) -> None:
+    """Their pods that live, also in a namespace without a path."""
+    node.add("a", hostAccess=True)
+    with node.host.popen("ip", "netns", "exec", "a", "sh", "-c", "echo ready; exec cat") as holder:
+        assert read_line(holder) == b"ready\n"
+        node.host.run("ip", "netns", "del", "a")
+        node.collect(name="other")
+        assert len(node.notes()) == len(node.links("macvlan")) == 1 and node.answers("10.1.0.2")
+        holder.kill()
+
+
 @pytest.mark.row(1)
 def test_a_half_made_link(node: Node) -> None:
     """A killed ADD leaves a link under its first name: DEL removes it, and so does the next ADD."""
