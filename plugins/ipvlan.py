@@ -53,10 +53,10 @@ def add(call: Call, undo: Undo) -> Result:
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     steps.begin("link")
-    below = Master(Netlink(), pod, pod_netns)
+    below = Master(Netlink(), pod, pod_netns, KIND)
     with rules_lock.hold(placements.DIRECTORY):
         _require_same_mode(pod, below)
-        below.make(undo, KIND, {"IFLA_IPVLAN_MODE": MODES[pod.keys.mode], "IFLA_IPVLAN_FLAGS": FLAGS[pod.keys.flag]})
+        below.make(undo, {"IFLA_IPVLAN_MODE": MODES[pod.keys.mode], "IFLA_IPVLAN_FLAGS": FLAGS[pod.keys.flag]})
     result = pod.assign(undo, interface=POD_INTERFACE, given=previous_result(call))
     if pod.keys.mode != "l2":
         _route_through_link(result)
@@ -68,7 +68,7 @@ def add(call: Call, undo: Undo) -> Result:
 
 def _require_same_mode(pod: Attachment, below: Master) -> None:
     """Raise InvalidConfig if the master's other links have another mode or flag: a new link would change theirs."""
-    # the kernel makes a link on an ipvlan on the link below that one
+    # the kernel makes a link on an ipvlan on the link below that one, which is in another namespace here
     path = below.pod_netns.path if below.in_pod else ""
     own = uppers.Upper(below.link, path) if links.kind(below.link) == KIND else None
     other = own or below.find_upper(lambda _, link: links.kind(link) == KIND)

@@ -80,7 +80,9 @@ def add(call: Call, undo: Undo) -> Result:
     host = Netlink()
     before = previous_result(call)
     steps.begin("link")
-    below = master.Master(host, pod, pod_netns)
+    below = master.Master(host, pod, pod_netns, KIND)
+    if keys.hostAccess and links.kind(below.link) == KIND:
+        raise invalid("hostAccess", True, f"is impossible: the link below {below.name} is in another network namespace")
     data = {"IFLA_MACVLAN_MODE": MODES[keys.mode]}
     if keys.bcqueuelen:
         data["IFLA_MACVLAN_BC_QUEUE_LEN"] = keys.bcqueuelen
@@ -103,7 +105,7 @@ def add(call: Call, undo: Undo) -> Result:
 def _make(undo: Undo, pod: Attachment, below: master.Master, data: Message) -> None:
     """Create the pod's link. In mode passthru it has its master's MAC, unless the configuration demands one."""
     try:
-        below.make(undo, KIND, data, mac=pod.mac if pod.keys.mode == "passthru" else pod.own_mac)
+        below.make(undo, data, mac=pod.mac if pod.keys.mode == "passthru" else pod.own_mac)
     except NetlinkError as error:
         other = below.find_upper(lambda _, link: links.kind(link) == KIND) if error.errno == errno.EINVAL else None
         if other is None:

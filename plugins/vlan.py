@@ -47,7 +47,7 @@ def add(call: Call, undo: Undo) -> Result:
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     steps.begin("link")
-    below = Master(Netlink(), pod, pod_netns)
+    below = Master(Netlink(), pod, pod_netns, KIND)
     masters.require_up(below.link)
     _make(undo, pod, below)
     result = pod.assign(undo, interface=POD_INTERFACE)
@@ -64,7 +64,7 @@ def _make(undo: Undo, pod: Attachment, below: Master) -> None:
     """Create the link. Raise InternalError that names the holder if the VLAN is in use, in whichever pod."""
     vlan = pod.keys.vlanId
     uppers.when_free(
-        lambda: below.make(undo, KIND, {"IFLA_VLAN_ID": vlan, "IFLA_VLAN_FLAGS": LOOSE}),
+        lambda: below.make(undo, {"IFLA_VLAN_ID": vlan, "IFLA_VLAN_FLAGS": LOOSE}),
         errno.EEXIST,
         lambda: below.find_upper(lambda _, link: _vlan(link) == vlan),
         f"VLAN {vlan} on {below.name}",

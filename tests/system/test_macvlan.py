@@ -149,6 +149,34 @@ def test_a_master_in_the_pod(node: Node) -> None:
     assert node.names("a") == ["lo", "in1", "in0"] and node.is_clean()
 
 
+def test_a_master_that_is_a_macvlan_itself(node: Node) -> None:
+    """The kernel takes the link below it: CHECK is content, a repair makes no second link, and DEL leaves nothing."""
+    node.host.run("sh", "-ec", "ip link add link up0 name m1 type macvlan mode bridge; ip link set m1 up;"
+                               "ip link add up1 type veth peer name x1; ip link set up1 up; ip link set x1 up")  # fmt: skip
+    keys = {"master": "m1", "hostAccess": True}
+    node.add("a", keys)
+    assert node.check("a", keys) == "" and node.answers("10.1.0.2") and node.pings("lan", "10.1.0.2")
+    assert "not on up1" in node.check("a", keys, master="up1")
+    assert node.call("STATUS", "", keys).status == 0
+    (index,) = (link["ifindex"] for link in node.host.ip("link", "show", "up0"))
+    assert sorted(node.links("macvlan")) == [f"hostmv-{index:x}", "m1"]
+    node.delete("a", keys)
+    assert node.links("macvlan") == ["m1"] and node.notes() == []
+
+
+def test_a_master_in_the_pod_that_is_a_macvlan(node: Node) -> None:
+    """Its link below is on the host, where the index of the master in the pod belongs to another link."""
+    under, keys = {"name": "under", "ipam": ...}, {"linkInContainer": True, "master": "net0"}
+    node.add("a", under, ifname="net0")
+    node.add("a", keys)
+    assert node.check("a", keys) == ""
+    node.host.run("sh", "-ec", "ip -n a link add in0 type veth peer name in1")
+    assert "not on in0" in node.check("a", keys, master="in0")
+    node.delete("a", keys)
+    node.delete("a", under, ifname="net0")
+    assert node.names("a") == ["lo", "in1", "in0"] and node.is_clean()
+
+
 def test_in_a_list(node: Node) -> None:
     """Without `master`, the first interface of the result that is on the host; the pod's own is added to the result."""
     before = {
