@@ -35,15 +35,14 @@ class Config(attachment.Keys, master.MasterKeys):
 
 def read(call: Call) -> Attachment:
     """Return a call's configuration. Raise InvalidConfig before anything is touched."""
-    pod = Attachment(call, Config)
-    if not pod.keys.master and previous_result(call) is None:
-        raise invalid("master", None, "is required, unless a plugin before this one made the link")
-    return pod
+    return Attachment(call, Config)
 
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a VLAN of the master, addresses by IPAM, routes. Answer when packets can pass."""
     pod = read(call)
+    if not pod.keys.master and previous_result(call) is None:
+        raise invalid("master", None, "is required, unless a plugin before this one made the link")
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     steps.begin("link")

@@ -152,7 +152,14 @@ def status(pod: Attachment, kind: str) -> None:
 
 
 def _require_usable(pod: Attachment, kind: str) -> None:
+    """Raise CniError if the master cannot be used.
+
+    Without the key `master`, a plugin before this one may make it: runtimes call STATUS without a result.
+    """
+    previous = previous_result(pod.call)
+    if not pod.keys.master and previous is None:
+        return
     host = Netlink()
-    master = masters.real(host, masters.find(host, pod.keys.master, previous_result(pod.call)), kind)
+    master = masters.real(host, masters.find(host, pod.keys.master, previous), kind)
     masters.require_mtu(master, pod.keys.mtu)
     masters.require_up(master)

@@ -221,6 +221,7 @@ def test_a_collection_and_a_status(node: Node) -> None:
     node.collect("b", vlanId=101)
     assert node.names("a") == ["lo"] and node.names("b") == ["lo", "eth0"]
     assert node.leases() == {"10.1.0.3", "fd00:1::3"} and len(node.notes()) == 1
+    assert node.call("STATUS", "", master=...).status == 0  # a plugin before it may make the master
     node.host.run("ip", "link", "del", "up0")
     assert node.call("STATUS", "").code == 50
 
