@@ -109,7 +109,8 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, below: Master) -> 
             # the kernel announces the addresses that a link has when it comes up, and no MAC can be set for that
             links.set_down(within, links.require(within, ifname)["index"])
         # its operational state stays unknown
-        return inside.configure(pod_netns, ifname, result, dad=False, has_carrier=False)[0]
+        refused = False if result.ips else None
+        return inside.configure(pod_netns, ifname, result, dad=False, has_carrier=False, advertisements=refused)[0]
 
     def has_address(within: Netlink, link: Message) -> bool:
         if links.kind(link) != KIND or sublinks.is_own(link, below.pod.owner, KIND):

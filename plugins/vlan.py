@@ -52,7 +52,8 @@ def add(call: Call, undo: Undo) -> Result:
     result = pod.assign(undo, interface=POD_INTERFACE)
     steps.begin("pod")
     link, announce_pod = inside.configure(
-        pod_netns, call.ifname, result, dad=False, has_carrier=below.has_carrier
+        pod_netns, call.ifname, result, dad=False, has_carrier=below.has_carrier,
+        advertisements=False if pod.ipam else None,
     )  # fmt: skip
     announce_pod()
     result.interfaces = [attachment.interface(link, call.netns)]
