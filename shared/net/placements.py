@@ -58,7 +58,7 @@ def namespaces(note: dict[str, Any], known: Netns | None) -> Iterator[Netns]:
     """
     if known is not None:
         yield known
-    noted = _open_noted(note)
+    noted = open_noted(note)
     if noted is not None:
         yield noted
     elif known is None or str(posix.fstat(known.descriptor).st_ino) != _inode(note):
@@ -75,7 +75,7 @@ def _inode(note: dict[str, Any]) -> str:
     return _mark(note).partition(" ")[0].partition(":")[2].partition(":")[0]
 
 
-def _open_noted(note: dict[str, Any]) -> Netns | None:
+def open_noted(note: dict[str, Any]) -> Netns | None:
     """Open the namespace at the noted path; return None if it is gone, or the path leads to another one."""
     mark = _mark(note)
     path = mark.partition(" ")[2]
@@ -91,14 +91,17 @@ def _of_processes(note: dict[str, Any]) -> Iterator[Netns]:
         yield found
 
 
-def left_behind(network: str, valid: AbstractSet[tuple[str, str]]) -> Iterator[Owner]:
-    """Yield the network's attachments with noted links that are not in `valid`, (container id, ifname).
+def left_behind(network: str, kind: str, valid: AbstractSet[tuple[str, str]]) -> Iterator[Owner]:
+    """Yield the network's attachments with links of a kind (empty: any) that are not in `valid`.
 
+    `valid` has pairs of container id and ifname.
     Also yield those of other networks with a deleted namespace: a network that was renamed or removed has no GC.
     Only for GC: it also removes the notes that killed calls did not write to their end.
     """
     record.remove_unfinished(DIRECTORY)
     for owner, note in _all():
+        if kind not in ("", note.get("kind")):
+            continue
         is_valid = (owner.container_id, owner.ifname) in valid
         if not is_valid if owner.network == network else _is_deleted(note):
             yield owner

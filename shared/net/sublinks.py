@@ -178,7 +178,7 @@ def remove_foreign(call: Call, owner: Owner, pod_netns: Netns | None, kind: str)
 
 def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
     """Serve GC: delete the noted links of the network's attachments not in `valid`, (container id, ifname)."""
-    left = placements.left_behind(network, valid)
+    left = placements.left_behind(network, "", valid)
     run_all(*(lambda owner=owner: remove(owner, None, "") for owner in left))
 
 

@@ -400,7 +400,7 @@ TABLE: tuple[Mutant, ...] = (
         "a second ADD leaves the first one's note", "tests/system/test_macvlan.py -k adding_twice",
     ),
     Mutant(
-        "shared/net/placements.py", "    noted = _open_noted(note)\n", "    noted = None\n",
+        "shared/net/placements.py", "    noted = open_noted(note)\n", "    noted = None\n",
         "DEL finds the link without the namespace", "tests/system/test_macvlan.py -k empty",
     ),
     Mutant(
