@@ -42,8 +42,7 @@ def add(call: Call, undo: Undo) -> Result:
     steps.begin("pod")
     link, _ = inside.configure(pod_netns, call.ifname, result, dad=False, has_carrier=False)
     steps.begin("result")
-    result.interfaces = [attachment.interface(link, call.netns)]
-    return result
+    return pod.complete(result, attachment.interface(link, call.netns))
 
 
 def check(call: Call) -> None:

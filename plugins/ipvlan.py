@@ -62,7 +62,10 @@ def add(call: Call, undo: Undo) -> Result:
         _route_through_link(result)
     steps.begin("pod")
     link = _configure(pod_netns, call.ifname, result, below)
-    result.interfaces = [attachment.interface(link, call.netns)]
+    own = attachment.interface(link, call.netns)
+    if pod.ipam:
+        return pod.complete(result, own)
+    result.interfaces = [own]  # it has the addresses of the result before
     return result
 
 

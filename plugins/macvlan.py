@@ -7,7 +7,6 @@ import errno
 from shared import steps
 from shared.cni.config import boolean, choice, field, integer, invalid, mac
 from shared.cni.errors import InternalError
-from shared.cni.plugin import previous_result
 from shared.cni.result import IP
 from shared.net import links, netns, sublinks, sysctl
 from shared.net.netlink import Netlink, NetlinkError
@@ -78,7 +77,6 @@ def add(call: Call, undo: Undo) -> Result:
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     host = Netlink()
-    before = previous_result(call)
     steps.begin("link")
     below = master.Master(host, pod, pod_netns, KIND)
     if keys.hostAccess and links.kind(below.link) == KIND:
@@ -98,8 +96,7 @@ def add(call: Call, undo: Undo) -> Result:
         host_access.give_noted(host, undo, pod.owner, (pod_netns, link), below.link, own)
     announce_pod()
     steps.begin("result")
-    result.interfaces = [attachment.interface(link, call.netns)]
-    return result.after(before) if before else result
+    return pod.complete(result, attachment.interface(link, call.netns))
 
 
 def _make(undo: Undo, pod: Attachment, below: master.Master, data: Message) -> None:

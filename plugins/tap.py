@@ -50,8 +50,7 @@ def add(call: Call, undo: Undo) -> Result:
     result = pod.assign(undo, interface=0)
     steps.begin("pod")
     link, _ = inside.configure(pod_netns, call.ifname, result, dad=False, has_carrier=False)
-    result.interfaces = [attachment.interface(link, call.netns)]
-    return result
+    return pod.complete(result, attachment.interface(link, call.netns))
 
 
 def _make(pod: Attachment, undo: Undo, pod_netns: Netns) -> None:

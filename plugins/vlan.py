@@ -56,8 +56,7 @@ def add(call: Call, undo: Undo) -> Result:
         advertisements=False if pod.ipam else None,
     )  # fmt: skip
     announce_pod()
-    result.interfaces = [attachment.interface(link, call.netns)]
-    return result
+    return pod.complete(result, attachment.interface(link, call.netns))
 
 
 def _make(undo: Undo, pod: Attachment, below: Master) -> None:
