@@ -80,7 +80,9 @@ def add(call: Call, undo: Undo) -> Result:
     moved.take(undo, pod.owner, pod_netns, wanted, mtu=pod.keys.mtu)
     result = pod.assign(undo, interface=0)
     steps.begin("pod")
-    link, announce_pod = inside.configure(pod_netns, call.ifname, result, dad=False, has_carrier=False)
+    link, announce_pod = inside.configure(
+        pod_netns, call.ifname, result, dad=False, has_carrier=False, advertisements=False if pod.ipam else None
+    )
     _await_carrier(pod_netns, call.ifname)
     announce_pod()
     own = attachment.interface(link, call.netns)

@@ -49,7 +49,9 @@ def add(call: Call, undo: Undo) -> Result:
     _make(pod, undo, pod_netns)
     result = pod.assign(undo, interface=0)
     steps.begin("pod")
-    link, _ = inside.configure(pod_netns, call.ifname, result, dad=False, has_carrier=False)
+    link, _ = inside.configure(
+        pod_netns, call.ifname, result, dad=False, has_carrier=False, advertisements=False if pod.ipam else None
+    )
     return pod.complete(result, attachment.interface(link, call.netns))
 
 

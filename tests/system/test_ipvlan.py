@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.node import host_local, sysctl
+from tests.node import host_local
 from tests.pretend import until
 from tests.system import macvlan_node
 
@@ -174,15 +174,6 @@ def test_delete_needs_neither_master_nor_namespace(node: Node, loss: str) -> Non
         assert node.is_clean()
     if loss in ("name", "twice"):
         assert node.names("a") == ["lo"]
-
-
-@needed
-def test_without_ipam(node: Node) -> None:
-    """Layer 2: the pod gets the link without addresses; router advertisements are the pod's to heed."""
-    assert "ips" not in node.add("a", ipam=...)
-    assert sysctl(node.host, "ipv6/conf/eth0/accept_ra", "a") == "1"
-    node.add("b")
-    assert sysctl(node.host, "ipv6/conf/eth0/accept_ra", "b") == "0"
 
 
 @needed

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.node import host_local, sysctl
+from tests.node import host_local
 from tests.pretend import PretendHost, read_line, until
 from tests.system import macvlan_node
 
@@ -159,15 +159,6 @@ def test_a_configuration_that_cannot_be_used(host: PretendHost, keys: dict[str, 
 @needed
 def test_links_that_can_be_no_master(node: Node) -> None:
     node.refused("a", 999, "VLANs not supported on device", master="lo")
-
-
-@needed
-def test_without_ipam(node: Node) -> None:
-    """Layer 2: the pod gets the link without addresses; router advertisements are the pod's to heed."""
-    assert "ips" not in node.add("a", LAYER_2)
-    assert sysctl(node.host, "ipv6/conf/eth0/accept_ra", "a") == "1"
-    node.add("b", vlanId=101)
-    assert sysctl(node.host, "ipv6/conf/eth0/accept_ra", "b") == "0"
 
 
 @needed
