@@ -8,7 +8,7 @@ from shared import steps
 from shared.cni.config import boolean, choice, field, integer, invalid, mac
 from shared.cni.errors import InternalError
 from shared.cni.result import IP
-from shared.net import links, netns, sublinks, sysctl
+from shared.net import links, netns, placements, sublinks, sysctl
 from shared.net.netlink import Netlink, NetlinkError
 from shared.pod import attachment, inside, master, removal
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 KIND = "macvlan"
+BY_ROUTER = "slaac"  # key of the link's note: the addresses by router advertisements
 MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}  # MACVLAN_MODE_* in linux/if_link.h
 
 
@@ -63,7 +64,8 @@ class Attachment(attachment.Attachment):
         """Return the result without addresses by router advertisements, which routers may change."""
         previous = super().previous()
         if self.keys.slaac:
-            previous.ips = [ip for ip in previous.ips if ip.gateway or ip.address.version == 4]
+            by_router = placements.read(self.owner).get(BY_ROUTER, ())
+            previous.ips = [ip for ip in previous.ips if str(ip.address) not in by_router]
         return previous
 
 
@@ -132,7 +134,9 @@ def _configure(
     if keys.slaac:
         from shared.net import slaac
 
-        result.ips += [IP(address, None, 0) for address in slaac.await_addresses(pod_netns, link)]
+        by_router = slaac.await_addresses(pod_netns, link)
+        placements.extend(pod.owner, **{BY_ROUTER: [str(address) for address in by_router]})
+        result.ips += [IP(address, None, 0) for address in by_router]
     return link, announce_pod
 
 

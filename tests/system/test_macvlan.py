@@ -593,6 +593,11 @@ def test_addresses_by_router_advertisements(node: Node) -> None:
         assert by_router.endswith("/64")
         assert "2001:db8:1::/64" in {route["dst"] for route in node.host.ip("-6", "route", netns=pod)}
         assert node.check(pod, keys) == ""
+    keys = {"slaac": True, "ipam": {"type": "static", "addresses": [{"address": "fd00:1::50/64"}]}}
+    node.add("s", keys)
+    for lost, words in (("2001:db8:1::/64", ""), ("fd00:1::50/64", "address fd00:1::50/64 is missing on eth0")):
+        node.host.run("ip", "-n", "s", "address", "flush", "dev", "eth0", "to", lost)
+        assert node.check("s", keys) == words
     assert "2001:db8:1::/64" not in {route["dst"] for route in node.host.ip("-6", "route", netns=node_of(node, "c"))}
 
 
