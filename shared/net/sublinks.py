@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from shared.net.owner import Owner
     from shared.undo import Undo
 
+MODULES = {"vlan": "8021q"}  # with other names than the kinds that they have
 MASTERS_MAC = ("ipvlan", "vlan")  # kinds of links that have their master's MAC by default
 
 
@@ -77,7 +78,8 @@ def _create(origin: Netlink, message: Message, kind: str) -> None:
         origin.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno == errno.EOPNOTSUPP and "device type" in error.msg:
-            raise UnsupportedField(f"the kernel has no links of kind {kind}", f"try modprobe {kind}; {error}") from None
+            advice = f"try modprobe {MODULES.get(kind, kind)}; {error}"
+            raise UnsupportedField(f"the kernel has no links of kind {kind}", advice) from None
         raise
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from tests.kernel.features import has
 from tests.node import host_local
 from tests.pretend import PretendHost, read_line, until
 from tests.system import macvlan_node
@@ -154,6 +155,12 @@ def test_a_vlan_in_a_namespace_that_has_only_processes(node: Node) -> None:
 ])  # fmt: skip
 def test_a_configuration_that_cannot_be_used(host: PretendHost, keys: dict[str, Any], words: str) -> None:
     Plain(host).refused("a", 7, words, keys)
+
+
+def test_a_kernel_without_vlans(host: PretendHost) -> None:
+    """STATUS names the module that is missing."""
+    answer = Plain(host).call("STATUS", "")
+    assert answer.status == 0 if has("kernel_8021q") else "try modprobe 8021q" in answer.json["msg"]
 
 
 @needed
