@@ -70,8 +70,9 @@ def give(host: Netlink, owner: Owner, pod: Pod, master: Message, own: Sequence[A
         had = addresses.of_link(host, master["index"])
         host.batch(_route_requests(link["index"], owner, own, had))
         Neighbours().write(link["index"], pod[1]["IFLA_ADDRESS"], own)
-    inside, wanted = _inside(pod), _neighbours(had, own)
-    inside.write(pod[1]["index"], link["IFLA_ADDRESS"], wanted)
+    wanted = _neighbours(had, own)
+    if wanted:
+        _inside(pod).write(pod[1]["index"], link["IFLA_ADDRESS"], wanted)
     if master["flags"] & IFF_LOWER_UP:
         wait.carrier(host, link["IFLA_IFNAME"])
 

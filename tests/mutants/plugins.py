@@ -372,11 +372,11 @@ TABLE: tuple[Mutant, ...] = (
         "DEL finds the link of a network's former type", "tests/system/test_macvlan.py -k type_has_changed",
     ),
     Mutant(
-        "shared/net/host_access.py", '        if not _has_routes(host, link["index"]):\n', "        if True:\n",
+        "shared/net/host_access.py", "        if _has_routes(host, index):\n", "        if False:\n",
         "the host's link stays for the other pods", "tests/system/test_macvlan.py -k host_reaches",
     ),
     Mutant(
-        "shared/net/host_access.py", '_remove_request(link["index"], route.dst, _metric(owner))', '_remove_request(link["index"], route.dst)',
+        "shared/net/host_access.py", "_remove_request(index, route.dst, _metric(owner))", "_remove_request(index, route.dst)",
         "a late DEL leaves the route of the address's next pod", "tests/system/test_macvlan.py -k dead_pod",
     ),
     Mutant(
@@ -418,6 +418,14 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "shared/net/masters.py", "    return min(bests, key=lambda one: one[0])[1]", "    return bests[0][1] or bests[1][1]",
         "the default route with the lowest metric names the master", "tests/system/test_macvlan.py -k default_route",
+    ),
+    Mutant(
+        "shared/net/masters.py", '    return links.by_index(netlink, master.get("IFLA_LINK", 0)) or master', "    return master",
+        "a macvlan on a macvlan is on the link below", "tests/system/test_macvlan.py -k macvlan_itself",
+    ),
+    Mutant(
+        "shared/pod/attachment.py", "        return result.after(before) if before else result", "        return result",
+        "the result before is carried on", "tests/system/test_result_before.py -k macvlan",
     ),
     Mutant(
         "plugins/dummy.py", "    if not pod.ipam:\n", "    if False:\n",
