@@ -90,13 +90,13 @@ def add(call: Call, undo: Undo) -> Result:
     result = pod.assign(undo, interface=0)
     steps.begin("pod")
     link, announce_pod = _configure(pod, pod_netns, below, result)
+    announce_pod()  # it sets the MAC, for which the kernel deletes the link's neighbour entries
     if keys.hostAccess:
         from shared.net import host_access
 
         steps.begin("host access")
         own = [ip.address.address for ip in result.ips]
         host_access.give_noted(host, undo, pod.owner, (pod_netns, link), below.link, own)
-    announce_pod()
     steps.begin("result")
     return pod.complete(result, attachment.interface(link, call.netns))
 

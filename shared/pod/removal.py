@@ -45,17 +45,15 @@ def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> 
     own = Owner(call.network, call.container_id, call.ifname)
     former: list[Owner] = []
 
-    def remove_link(owner: Owner) -> bool:
-        return any([unlink(host, owner, pod_netns), _remove_noted(owner, pod_netns)])
-
     def disconnect() -> None:
-        if remove_link(own):
+        if any([unlink(host, own, pod_netns), _remove_noted(own, pod_netns)]):
             return
         former.extend(_former_owners(own, pod_netns))
         for owner in former:
             run_all(
                 lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
-                lambda owner=owner: remove_link(owner),  # type: ignore[misc]
+                lambda owner=owner: unlink(host, owner, pod_netns),  # type: ignore[misc]
+                lambda owner=owner: _remove_noted(owner, pod_netns),  # type: ignore[misc]
             )
         if unlink_foreign:
             unlink_foreign(host, own, pod_netns)

@@ -43,7 +43,7 @@ NFT = re.compile(
     r"(\.(wire|chains|expressions|former|labels|registry|ruleset|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?|\.static)?")
-POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside|port))?")
+POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside|port|removal))?")
 # Modules that a plugin may load beyond the protocol, KERNEL and its own module.
 MORE: dict[str, tuple[re.Pattern[str], ...]] = {
     "bandwidth": (TC,),
