@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.plugins import SAMPLES, params
 from tests.pretend import PretendHost
 
 PLUGINS = ("dummy", "host-device", "ipvlan", "macvlan", "tap", "vlan")
-BEFORE = {
+BEFORE: dict[str, Any] = {
     "cniVersion": "1.1.0",
     "interfaces": [{"name": "x", "mac": "02:00:00:00:00:77", "sandbox": "/run/netns/a"}],
     "ips": [{"address": "10.9.0.1/24", "interface": 0}],
