@@ -7,7 +7,7 @@ from shared.cni.config import invalid
 from shared.cni.plugin import failure
 from shared.net import netns, sublinks, sysctl
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master
+from shared.pod import attachment, inside, master, removal
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
@@ -42,8 +42,7 @@ def add(call: Call, undo: Undo) -> Result:
     steps.begin("pod")
     link, _ = inside.configure(pod_netns, call.ifname, result, dad=False, has_carrier=False)
     steps.begin("result")
-    result.interfaces = [attachment.interface(link, call.netns)]
-    return result
+    return pod.complete(result, attachment.interface(link, call.netns))
 
 
 def check(call: Call) -> None:
@@ -58,7 +57,7 @@ def delete(call: Call) -> None:
 
 def gc(call: Call) -> None:
     """Remove what this network's attachments that are not valid any more have left."""
-    master.collect(call, KIND)
+    removal.collect(call, None)
 
 
 def status(call: Call) -> None:

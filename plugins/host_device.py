@@ -70,8 +70,7 @@ def add(call: Call, undo: Undo) -> Result:
     extra = {"pciID": address} if address else {}
     if wanted.is_passed_through():
         result = pod.assign(undo, interface=0)
-        result.interfaces = [Interface(call.ifname, sandbox=call.netns, extra=extra)]
-        return result
+        return pod.complete(result, Interface(call.ifname, sandbox=call.netns, extra=extra))
     if pod_netns.is_own:  # CNI_NETNS_OVERRIDE
         raise InvalidNetns(
             f"CNI_NETNS {call.netns!r} is the host's own network namespace, which has its devices already"
@@ -81,12 +80,14 @@ def add(call: Call, undo: Undo) -> Result:
     moved.take(undo, pod.owner, pod_netns, wanted, mtu=pod.keys.mtu)
     result = pod.assign(undo, interface=0)
     steps.begin("pod")
-    link, announce_pod = inside.configure(pod_netns, call.ifname, result, dad=False, has_carrier=False)
+    link, announce_pod = inside.configure(
+        pod_netns, call.ifname, result, dad=False, has_carrier=False, advertisements=False if pod.ipam else None
+    )
     _await_carrier(pod_netns, call.ifname)
     announce_pod()
-    result.interfaces = [attachment.interface(link, call.netns)]
-    result.interfaces[0].extra = extra
-    return result
+    own = attachment.interface(link, call.netns)
+    own.extra = extra
+    return pod.complete(result, own)
 
 
 def _await_carrier(pod_netns: Netns, ifname: str) -> None:

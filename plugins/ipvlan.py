@@ -9,7 +9,7 @@ from shared.cni.config import choice, field, invalid
 from shared.cni.plugin import previous_result
 from shared.net import addresses, links, netns, placements, rules_lock, sublinks, sysctl, uppers
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master
+from shared.pod import attachment, inside, master, removal
 from shared.pod.attachment import Attachment
 from shared.pod.master import Master
 
@@ -53,22 +53,25 @@ def add(call: Call, undo: Undo) -> Result:
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     steps.begin("link")
-    below = Master(Netlink(), pod, pod_netns)
+    below = Master(Netlink(), pod, pod_netns, KIND)
     with rules_lock.hold(placements.DIRECTORY):
         _require_same_mode(pod, below)
-        below.make(undo, KIND, {"IFLA_IPVLAN_MODE": MODES[pod.keys.mode], "IFLA_IPVLAN_FLAGS": FLAGS[pod.keys.flag]})
+        below.make(undo, {"IFLA_IPVLAN_MODE": MODES[pod.keys.mode], "IFLA_IPVLAN_FLAGS": FLAGS[pod.keys.flag]})
     result = pod.assign(undo, interface=POD_INTERFACE, given=previous_result(call))
     if pod.keys.mode != "l2":
         _route_through_link(result)
     steps.begin("pod")
     link = _configure(pod_netns, call.ifname, result, below)
-    result.interfaces = [attachment.interface(link, call.netns)]
+    own = attachment.interface(link, call.netns)
+    if pod.ipam:
+        return pod.complete(result, own)
+    result.interfaces = [own]  # it has the addresses of the result before
     return result
 
 
 def _require_same_mode(pod: Attachment, below: Master) -> None:
     """Raise InvalidConfig if the master's other links have another mode or flag: a new link would change theirs."""
-    # the kernel makes a link on an ipvlan on the link below that one
+    # the kernel makes a link on an ipvlan on the link below that one, which is in another namespace here
     path = below.pod_netns.path if below.in_pod else ""
     own = uppers.Upper(below.link, path) if links.kind(below.link) == KIND else None
     other = own or below.find_upper(lambda _, link: links.kind(link) == KIND)
@@ -109,7 +112,8 @@ def _configure(pod_netns: Netns, ifname: str, result: Result, below: Master) -> 
             # the kernel announces the addresses that a link has when it comes up, and no MAC can be set for that
             links.set_down(within, links.require(within, ifname)["index"])
         # its operational state stays unknown
-        return inside.configure(pod_netns, ifname, result, dad=False, has_carrier=False)[0]
+        refused = False if result.ips else None
+        return inside.configure(pod_netns, ifname, result, dad=False, has_carrier=False, advertisements=refused)[0]
 
     def has_address(within: Netlink, link: Message) -> bool:
         if links.kind(link) != KIND or sublinks.is_own(link, below.pod.owner, KIND):
@@ -144,7 +148,7 @@ def delete(call: Call) -> None:
 
 def gc(call: Call) -> None:
     """Remove the remains of this network's attachments that are not valid any more."""
-    master.collect(call, KIND)
+    removal.collect(call, None)
 
 
 def status(call: Call) -> None:

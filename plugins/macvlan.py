@@ -7,11 +7,10 @@ import errno
 from shared import steps
 from shared.cni.config import boolean, choice, field, integer, invalid, mac
 from shared.cni.errors import InternalError
-from shared.cni.plugin import previous_result
 from shared.cni.result import IP
 from shared.net import links, netns, placements, sublinks, sysctl
 from shared.net.netlink import Netlink, NetlinkError
-from shared.pod import attachment, inside, master
+from shared.pod import attachment, inside, master, removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
-    from shared.net.owner import Owner
     from shared.undo import Undo
 
 KIND = "macvlan"
+BY_ROUTER = "slaac"  # key of the link's note: the addresses by router advertisements
 MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}  # MACVLAN_MODE_* in linux/if_link.h
 
 
@@ -65,7 +64,8 @@ class Attachment(attachment.Attachment):
         """Return the result without addresses by router advertisements, which routers may change."""
         previous = super().previous()
         if self.keys.slaac:
-            previous.ips = [ip for ip in previous.ips if ip.gateway or ip.address.version == 4]
+            by_router = placements.read(self.owner).get(BY_ROUTER, ())
+            previous.ips = [ip for ip in previous.ips if str(ip.address) not in by_router]
         return previous
 
 
@@ -79,9 +79,10 @@ def add(call: Call, undo: Undo) -> Result:
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     host = Netlink()
-    before = previous_result(call)
     steps.begin("link")
-    below = master.Master(host, pod, pod_netns)
+    below = master.Master(host, pod, pod_netns, KIND)
+    if keys.hostAccess and links.kind(below.link) == KIND:
+        raise invalid("hostAccess", True, f"is impossible: the link below {below.name} is in another network namespace")
     data = {"IFLA_MACVLAN_MODE": MODES[keys.mode]}
     if keys.bcqueuelen:
         data["IFLA_MACVLAN_BC_QUEUE_LEN"] = keys.bcqueuelen
@@ -89,22 +90,21 @@ def add(call: Call, undo: Undo) -> Result:
     result = pod.assign(undo, interface=0)
     steps.begin("pod")
     link, announce_pod = _configure(pod, pod_netns, below, result)
+    announce_pod()  # it sets the MAC, for which the kernel deletes the link's neighbour entries
     if keys.hostAccess:
         from shared.net import host_access
 
         steps.begin("host access")
         own = [ip.address.address for ip in result.ips]
-        host_access.give_noted(host, undo, pod.owner, pod_netns, below.link, own)
-    announce_pod()
+        host_access.give_noted(host, undo, pod.owner, (pod_netns, link), below.link, own)
     steps.begin("result")
-    result.interfaces = [attachment.interface(link, call.netns)]
-    return result.after(before) if before else result
+    return pod.complete(result, attachment.interface(link, call.netns))
 
 
 def _make(undo: Undo, pod: Attachment, below: master.Master, data: Message) -> None:
     """Create the pod's link. In mode passthru it has its master's MAC, unless the configuration demands one."""
     try:
-        below.make(undo, KIND, data, mac=pod.mac if pod.keys.mode == "passthru" else pod.own_mac)
+        below.make(undo, data, mac=pod.mac if pod.keys.mode == "passthru" else pod.own_mac)
     except NetlinkError as error:
         other = below.find_upper(lambda _, link: links.kind(link) == KIND) if error.errno == errno.EINVAL else None
         if other is None:
@@ -134,7 +134,9 @@ def _configure(
     if keys.slaac:
         from shared.net import slaac
 
-        result.ips += [IP(address, None, 0) for address in slaac.await_addresses(pod_netns, link)]
+        by_router = slaac.await_addresses(pod_netns, link)
+        placements.extend(pod.owner, **{BY_ROUTER: [str(address) for address in by_router]})
+        result.ips += [IP(address, None, 0) for address in by_router]
     return link, announce_pod
 
 
@@ -161,31 +163,24 @@ def _find_parts(pod: Attachment, host: Netlink, pod_netns: Netns, link: Message 
 
     parts = master.find_parts(pod, KIND, compare_mode, host, pod_netns, link)
     below = links.by_index(host, link.get("IFLA_LINK", 0)) if link and keys.hostAccess else None
-    if below is not None:
+    if link and below:
         from shared.net import host_access, verify
 
         own = [ip.address.address for ip in verify.own_ips(previous, pod.call)]
-        look = lambda: host_access.problems(host, pod.owner, below, own)  # noqa: E731
-        parts.append((look, lambda: host_access.give(host, pod.owner, below, own)))
+        end = (pod_netns, link)
+        look = lambda: host_access.problems(host, pod.owner, end, below, own)  # noqa: E731
+        parts.append((look, lambda: host_access.give(host, pod.owner, end, below, own)))
     return parts
 
 
 def delete(call: Call) -> None:
     """Remove the pod's link and the host's access to it, then release the addresses."""
-    master.delete(call, KIND, _unlink)
-
-
-def _unlink(owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
-    if "hostAccess" in placements.read(owner):
-        from shared.net import host_access
-
-        host_access.remove(Netlink(), owner)
-    return sublinks.remove(owner, pod_netns, kind)
+    master.delete(call, KIND)
 
 
 def gc(call: Call) -> None:
     """Remove what this network's attachments that are not valid any more have left."""
-    master.collect(call, KIND, _unlink)
+    removal.collect(call, None)
 
 
 def status(call: Call) -> None:

@@ -49,9 +49,10 @@ def add(call: Call, undo: Undo) -> Result:
     _make(pod, undo, pod_netns)
     result = pod.assign(undo, interface=0)
     steps.begin("pod")
-    link, _ = inside.configure(pod_netns, call.ifname, result, dad=False, has_carrier=False)
-    result.interfaces = [attachment.interface(link, call.netns)]
-    return result
+    link, _ = inside.configure(
+        pod_netns, call.ifname, result, dad=False, has_carrier=False, advertisements=False if pod.ipam else None
+    )
+    return pod.complete(result, attachment.interface(link, call.netns))
 
 
 def _make(pod: Attachment, undo: Undo, pod_netns: Netns) -> None:

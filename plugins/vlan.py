@@ -9,7 +9,7 @@ from shared.cni.config import field, integer, invalid
 from shared.cni.plugin import previous_result
 from shared.net import links, masters, netns, sublinks, sysctl, uppers
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master
+from shared.pod import attachment, inside, master, removal
 from shared.pod.attachment import Attachment
 from shared.pod.master import Master
 
@@ -35,36 +35,35 @@ class Config(attachment.Keys, master.MasterKeys):
 
 def read(call: Call) -> Attachment:
     """Return a call's configuration. Raise InvalidConfig before anything is touched."""
-    pod = Attachment(call, Config)
-    if not pod.keys.master and previous_result(call) is None:
-        raise invalid("master", None, "is required, unless a plugin before this one made the link")
-    return pod
+    return Attachment(call, Config)
 
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a VLAN of the master, addresses by IPAM, routes. Answer when packets can pass."""
     pod = read(call)
+    if not pod.keys.master and previous_result(call) is None:
+        raise invalid("master", None, "is required, unless a plugin before this one made the link")
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     steps.begin("link")
-    below = Master(Netlink(), pod, pod_netns)
+    below = Master(Netlink(), pod, pod_netns, KIND)
     masters.require_up(below.link)
     _make(undo, pod, below)
     result = pod.assign(undo, interface=POD_INTERFACE)
     steps.begin("pod")
     link, announce_pod = inside.configure(
-        pod_netns, call.ifname, result, dad=False, has_carrier=below.has_carrier
+        pod_netns, call.ifname, result, dad=False, has_carrier=below.has_carrier,
+        advertisements=False if pod.ipam else None,
     )  # fmt: skip
     announce_pod()
-    result.interfaces = [attachment.interface(link, call.netns)]
-    return result
+    return pod.complete(result, attachment.interface(link, call.netns))
 
 
 def _make(undo: Undo, pod: Attachment, below: Master) -> None:
     """Create the link. Raise InternalError that names the holder if the VLAN is in use, in whichever pod."""
     vlan = pod.keys.vlanId
     uppers.when_free(
-        lambda: below.make(undo, KIND, {"IFLA_VLAN_ID": vlan, "IFLA_VLAN_FLAGS": LOOSE}),
+        lambda: below.make(undo, {"IFLA_VLAN_ID": vlan, "IFLA_VLAN_FLAGS": LOOSE}),
         errno.EEXIST,
         lambda: below.find_upper(lambda _, link: _vlan(link) == vlan),
         f"VLAN {vlan} on {below.name}",
@@ -94,7 +93,7 @@ def delete(call: Call) -> None:
 
 def gc(call: Call) -> None:
     """Remove the remains of this network's attachments that are not valid any more."""
-    master.collect(call, KIND)
+    removal.collect(call, None)
 
 
 def status(call: Call) -> None:

@@ -13,7 +13,7 @@ from types import ModuleType
 from pyroute2 import netlink
 from pyroute2.netlink import nfnetlink, rtnl
 from pyroute2.netlink.nfnetlink import nfctsocket, nftsocket
-from pyroute2.netlink.rtnl import fibmsg, ifaddrmsg, ifinfmsg, nsidmsg, rtmsg, tcmsg
+from pyroute2.netlink.rtnl import fibmsg, ifaddrmsg, ifinfmsg, ndmsg, nsidmsg, rtmsg, tcmsg
 from pyroute2.netlink.rtnl.tcmsg import act_mirred, cls_u32, sched_htb, sched_tbf
 from pyroute2.netlink.rtnl.tcmsg.common import tc_actions
 
@@ -66,6 +66,7 @@ NFT_MESSAGES: Messages = {
 }  # fmt: skip
 # Rules that choose a routing table (fib_rules.h)
 RULE_MESSAGES: Messages = {"rule": (fibmsg.fibmsg, ("RTM_NEWRULE", "RTM_DELRULE", "RTM_GETRULE"))}
+NEIGHBOUR_MESSAGES: Messages = {"neighbour": (ndmsg.ndmsg, ("RTM_NEWNEIGH", "RTM_DELNEIGH", "RTM_GETNEIGH"))}
 # The IFLA_INFO_DATA of links that a plugin makes on top of another link: few calls need it.
 KINDS = ("macvlan", "ipvlan", "vlan", "vrf")
 CONNTRACK_MESSAGES: Messages = {
@@ -96,6 +97,7 @@ NFT_CONSTANTS: Constants = (
 )  # fmt: skip
 CONNTRACK_CONSTANTS: Constants = ((nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FILTER_FLAG_CTA_PROTO_DST_PORT")),)
 RULE_CONSTANTS: Constants = ((rtnl, RULE_MESSAGES["rule"][1]),)
+NEIGHBOUR_CONSTANTS: Constants = ((rtnl, NEIGHBOUR_MESSAGES["neighbour"][1]), (ndmsg, ("NUD_PERMANENT",)))
 DEVICE_CONSTANTS: Constants = ((rtnl, DEVICE_MESSAGES["device"][1]),)
 TC_CONSTANTS: Constants = ((rtnl, (*TC_MESSAGES["tc"][1], "TC_H_ROOT", "TC_H_INGRESS", "TC_H_CLSACT")),)
 _expression = EXPRESSION
@@ -272,6 +274,7 @@ def generate() -> dict[str, str]:
         "shared/net/device_wire.py": _text(DEVICE_MESSAGES, _found(DEVICE_CONSTANTS), spoken=SPOKEN_OF_DEVICES),
         "shared/net/kinds_wire.py": _text({}, {}, KINDS),
         "shared/net/rule_wire.py": _text(RULE_MESSAGES, {**_found(RULE_CONSTANTS), **RULE_BY_HAND}),
+        "shared/net/neighbour_wire.py": _text(NEIGHBOUR_MESSAGES, _found(NEIGHBOUR_CONSTANTS)),
         "shared/net/tc_wire.py": _text(TC_MESSAGES, _tc_constants()),
         "shared/nft/wire.py": _text(NFT_MESSAGES, _nft_constants()),
         "shared/nft/conntrack_wire.py": _text(CONNTRACK_MESSAGES, _conntrack_constants()),

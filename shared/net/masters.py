@@ -41,6 +41,17 @@ def find(netlink: Netlink, wanted: str, previous: Result | None, *, in_pod: bool
     return link
 
 
+def real(netlink: Netlink, master: Message, kind: str) -> Message:
+    """Return the link that the kernel makes a link of a kind on: for a macvlan on a macvlan, that below the master.
+
+    The same holds for ipvlan. Return the master if the link below it is in another network namespace.
+    """
+    driver = TAKERS.get(kind)
+    if driver is None or TAKERS.get(links.kind(master)) != driver or "IFLA_LINK_NETNSID" in master:
+        return master
+    return links.by_index(netlink, master.get("IFLA_LINK", 0)) or master
+
+
 def _of_result(previous: Result | None, *, in_pod: bool) -> str:
     """Return the first interface of the result that is in the pod, or that is on the host; empty if there is none."""
     named = (one.name for one in previous.interfaces if bool(one.sandbox) == in_pod) if previous else iter(())
@@ -82,19 +93,38 @@ def require_up(master: Message) -> None:
         raise InternalError(f'"master": link {name} is down, so that nothing would pass', f"ip link set {name} up")
 
 
-def problems(host: Netlink, wanted: str, master: Message | None) -> list[str]:
-    """Return CHECK's problems of the master. `master` is the one that the pod's link has now, None without a link.
+def problems(netlink: Netlink, wanted: str, link: Message | None, *, in_pod: bool) -> list[str]:
+    """Return CHECK's problems of the master of the pod's link, None if that is missing.
 
-    A master that was renamed serves on. `wanted` is its name in the configuration, empty for none.
+    A master that was renamed serves on. `wanted` is its name in the configuration, empty for none. `netlink` is of the
+    namespace that the master is in, the pod's if `in_pod`.
     """
-    named = links.get(host, wanted) if wanted else None
+    named = links.get(netlink, wanted) if wanted else None
+    if link is None:
+        return _missing(wanted, named)
+    master = links.by_index(netlink, link.get("IFLA_LINK", 0))
+    if in_pod and "IFLA_LINK_NETNSID" in link:  # on a link of another namespace, as the master itself is
+        if named is not None and _below(named) != _below(link):
+            return [f"the pod's link is on a link of another network namespace, not on {wanted}"]
+        master = named
+    elif named is not None:
+        named = real(netlink, named, links.kind(link))
     if master is None:
-        return [f"master {wanted} is missing"] if wanted and named is None else []
+        return _missing(wanted, named)
     if named is not None and named["index"] != master["index"]:
         return [f"the pod's link is on {master['IFLA_IFNAME']}, not on {wanted}"]
     if not master["flags"] & IFF_UP:
         return [f"master {master['IFLA_IFNAME']} is down"]
     return [] if master["flags"] & IFF_LOWER_UP else [f"master {master['IFLA_IFNAME']} has no carrier"]
+
+
+def _missing(wanted: str, named: Message | None) -> list[str]:
+    return [f"master {wanted} is missing"] if wanted and named is None else []
+
+
+def _below(link: Message) -> tuple[int, int]:
+    """Return the place of the link below a link: its index, and the number of its network namespace."""
+    return link.get("IFLA_LINK", 0), link.get("IFLA_LINK_NETNSID", -1)
 
 
 def objection(netlink: Netlink, master: Message, kind: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import posix
 import sys
@@ -11,6 +12,7 @@ from shared.cni.errors import InvalidNetns, UnknownContainer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 OWN = "/proc/thread-self/ns/net"
@@ -20,12 +22,17 @@ NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, on most architectures
 IOC_NONE = 0x20000000  # asm/ioctl.h: a bit that other architectures set in requests without data
 WITH_IOC_NONE = ("alpha", "mips", "ppc", "sparc")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)  # errors that tell nothing about the namespace
 _open: list[Netns] = []  # the call's namespaces: an executable leaves their end to its exit
 SO_NETNS_COOKIE = 71  # asm/socket.h, on all architectures but parisc and sparc, which refuse this number
 
 
 class HostNetns(InvalidNetns):
     """The path leads to the namespace of the plugin itself."""
+
+
+class Unopened(InvalidNetns):
+    """The path cannot be opened now: there may be a namespace."""
 
 
 class Netns:
@@ -81,7 +88,8 @@ def open_netns(path: str) -> Netns:
     """Open the network namespace at `path`.
 
     Raises UnknownContainer if the path does not exist, InvalidNetns if it is no network namespace. Raises HostNetns if
-    it is the namespace of the call itself, unless CNI_NETNS_OVERRIDE=1 or TRUE is in the environment.
+    it is the namespace of the call itself, unless CNI_NETNS_OVERRIDE=1 or TRUE is in the environment. Raises Unopened
+    if the node lacks descriptors or memory.
     """
     steps.begin("netns")
     try:
@@ -90,12 +98,13 @@ def open_netns(path: str) -> Netns:
     except (FileNotFoundError, NotADirectoryError):
         raise UnknownContainer(f"CNI_NETNS {path!r} does not exist") from None
     except (OSError, ValueError) as error:
-        raise InvalidNetns(f"CNI_NETNS {path!r} cannot be opened", str(error)) from None
+        kind = Unopened if getattr(error, "errno", 0) in PASSING else InvalidNetns
+        raise kind(f"CNI_NETNS {path!r} cannot be opened", str(error)) from None
     try:
-        kind = fcntl.ioctl(descriptor, request_of_type(posix.uname().machine))
+        found_type = fcntl.ioctl(descriptor, request_of_type(posix.uname().machine))
     except OSError:
-        kind = 0
-    if kind != CLONE_NEWNET:
+        found_type = 0
+    if found_type != CLONE_NEWNET:
         posix.close(descriptor)
         raise InvalidNetns(f"CNI_NETNS {path!r} is not a network namespace")
     home = posix.open(OWN, posix.O_RDONLY | posix.O_CLOEXEC)
@@ -125,14 +134,29 @@ def open_if_there(path: str) -> Netns | None:
     """Open a namespace for DEL; return None if the path leads to no pod, so that nothing is left to do there.
 
     A deleted namespace leaves an empty file at its old mount point. A path with a process id can lead to the host's own
-    namespace if another process has that id by now.
+    namespace if another process has that id by now. Raises Unopened if the path may lead to a pod.
     """
     if not path:
         return None
     try:
         return open_netns(path)
+    except Unopened:
+        raise
     except (UnknownContainer, InvalidNetns):
         return None
+
+
+def of_processes(inode: str) -> Iterator[str]:
+    """Yield the paths of a namespace in /proc, one for each process in it. It may be mounted nowhere any more."""
+    from shared.cni import record
+
+    for process in record.entries("/proc"):
+        path = f"/proc/{process}/ns/net"
+        try:
+            if process.isdigit() and posix.readlink(path) == f"net:[{inode}]":
+                yield path
+        except OSError:  # the process has ended
+            continue
 
 
 def refuse_own(path: str) -> None:

@@ -13,6 +13,7 @@ STAND_IN = "~"  # begins a digest in place of a name; container ids and networks
 LINK_PREFIX = "veth"
 IFB_PREFIX = "bwp"
 NETWORK_DIGITS = 3
+LINK_NOTES = "/run/cni/links"  # directory of shared/net/placements.py: without it, no link in a pod is noted
 FILE_NAME_BYTES = 255  # NAME_MAX in linux/limits.h
 
 

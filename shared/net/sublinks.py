@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 
-from shared.cni import delegate
 from shared.cni.errors import UnsupportedField
 from shared.cni.plugin import readable_result, run_all
 from shared.net import kinds_wire, links, netns, placements
@@ -21,7 +20,6 @@ from shared.net.wire import NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from collections.abc import Set as AbstractSet
     from typing import Any
 
@@ -31,7 +29,8 @@ if TYPE_CHECKING:
     from shared.net.owner import Owner
     from shared.undo import Undo
 
-LEASES = 64  # of a pod: the leases of so many addresses are looked up
+MODULES = {"vlan": "8021q"}  # with other names than the kinds that they have
+MASTERS_MAC = ("ipvlan", "vlan")  # kinds of links that have their master's MAC by default
 
 
 def make(
@@ -79,7 +78,8 @@ def _create(origin: Netlink, message: Message, kind: str) -> None:
         origin.request(RTM_NEWLINK, message, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno == errno.EOPNOTSUPP and "device type" in error.msg:
-            raise UnsupportedField(f"the kernel has no links of kind {kind}", f"try modprobe {kind}; {error}") from None
+            advice = f"try modprobe {MODULES.get(kind, kind)}; {error}"
+            raise UnsupportedField(f"the kernel has no links of kind {kind}", advice) from None
         raise
 
 
@@ -106,38 +106,36 @@ def is_own(link: Message, owner: Owner, kind: str) -> bool:
     return links.kind(link) == kind and any(marks)
 
 
-def find(inside: Netlink, owner: Owner, kind: str) -> Message | None:
-    """Return the attachment's link, which may be half-made; None if the pod has none. Call it in the pod's namespace.
-
-    A link of the same name that another attachment or another program made does not count.
-    """
-    for name in (owner.ifname, owner.host_link):
-        link = links.get(inside, name)
-        if link is not None and is_own(link, owner, kind):
-            return link
-    return None
-
-
 def remove(owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
-    """Delete the attachment's link and its note. Return True if there was a link.
+    """Delete the attachment's link, the host's access to it and its note. Return True if there was a link.
 
+    `kind` is that of a link without a note: the network's type may have changed since ADD.
     The link is in the pod's namespace, or in the noted one if that is unknown (None) or does not have it. Without a
-    namespace there is no link either: the kernel deletes both.
+    namespace there is no link either: the kernel deletes both. The note stays if one of them cannot be looked at.
     """
-    is_found = pod_netns is not None and _remove_own(pod_netns, owner, kind)
-    if not is_found:
-        noted = placements.open_noted(placements.read(owner))
-        is_found = noted is not None and _remove_own(noted, owner, kind)
+    note = placements.read(owner)
+    if placements.HOST_ACCESS in note:
+        from shared.net import host_access
+
+        host_access.remove(Netlink(), owner)
+    noted = note.get("kind", kind)
+    is_found = any(_remove_own(one, owner, noted) for one in placements.namespaces(note, pod_netns))
     placements.remove(owner)
     return is_found
 
 
 def _remove_own(pod_netns: Netns, owner: Owner, kind: str) -> bool:
+    """Delete all links of the attachment in a namespace, under any names: the pod may have renamed one."""
+    found: set[int] = set()
+
+    def is_doomed(link: Message) -> bool:
+        if is_own(link, owner, kind):
+            found.add(link["index"])
+        return link["index"] in found
+
     with pod_netns:
-        link = find(Netlink(), owner, kind)
-    if link is not None:
-        _remove_index(pod_netns, link["index"])
-    return link is not None
+        links.delete_all(Netlink(), is_doomed)
+    return bool(found)
 
 
 def _remove_in(pod_netns: Netns, name: str) -> bool:
@@ -153,15 +151,17 @@ def _remove_index(pod_netns: Netns, index: int) -> None:
 def remove_foreign(call: Call, owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
     """Delete the link that another suite made for the attachment. Return True if there was one.
 
-    The path can lead to another pod by now. So the link's MAC must be that in the result. Without a result, its
-    addresses must be leased to no other container.
+    Runtimes call DEL after an ADD that failed because the pod has a link of that name, and the path can lead to another
+    pod by now. So the link must have the MAC in the result, or one of its addresses if that MAC is also the master's.
+    Without a result, no link is deleted: runtimes keep that of each ADD that succeeded.
     """
-    if pod_netns is None:
+    result = readable_result(call)
+    if pod_netns is None or result is None:
         return False
     from shared.net import addresses, verify
 
-    result = readable_result(call)
-    mac = verify.own_mac(result, call) if result else ""
+    mac = verify.own_mac(result, call)
+    own = {ip.address for ip in verify.own_ips(result, call)}
     with pod_netns:
         inside = Netlink()
         link = links.get(inside, owner.ifname)
@@ -172,19 +172,16 @@ def remove_foreign(call: Call, owner: Owner, pod_netns: Netns | None, kind: str)
             or mac not in ("", link["IFLA_ADDRESS"])
         ):
             return False
-        own = [] if mac else addresses.usable(inside, link["index"], LEASES)
-    if not delegate.holders(call, own) <= {owner.container_id}:
-        return False
+        if (not mac or kind in MASTERS_MAC) and not addresses.found(inside, link["index"], own):
+            return False
     _remove_index(pod_netns, link["index"])
     return True
 
 
-def collect(
-    network: str, kind: str, valid: AbstractSet[tuple[str, str]], unlink: Callable[[Owner, Netns | None, str], object]
-) -> None:
-    """Serve GC: call `unlink` for the network's attachments that are not in `valid`, (container id, ifname)."""
-    left = placements.left_behind(network, kind, valid)
-    run_all(*(lambda owner=owner: unlink(owner, None, kind) for owner in left))
+def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    """Serve GC: delete the noted links of the network's attachments not in `valid`, (container id, ifname)."""
+    left = placements.left_behind(network, "", valid)
+    run_all(*(lambda owner=owner: remove(owner, None, "") for owner in left))
 
 
 def require_kind(kind: str) -> None:

@@ -174,6 +174,12 @@ class Attachment:
             result.dns = self.dns
         return result
 
+    def complete(self, result: Result, *interfaces: Interface) -> Result:
+        """Return the result of the list so far: that of the plugins before, then this one's with its interfaces."""
+        result.interfaces = list(interfaces)
+        before = previous_result(self.call)
+        return result.after(before) if before else result
+
     def _remove_former_filters(self, result: Result, keep: AbstractSet[str]) -> None:
         """Remove older filters of the attachment, which is new, and of its addresses.
 

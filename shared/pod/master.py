@@ -25,12 +25,9 @@ if TYPE_CHECKING:
     from shared.cni.plugin import Part
     from shared.net.netlink import Message
     from shared.net.netns import Netns
-    from shared.net.owner import Owner
     from shared.net.uppers import IsWanted, Upper
     from shared.pod.attachment import Attachment
     from shared.undo import Undo
-
-    Unlink = Callable[[Owner, "Netns | None", str], bool]  # returns True if there was a link
 
 
 class MasterKeys(config.Config):
@@ -45,10 +42,13 @@ class MasterKeys(config.Config):
 
 
 class Master:
-    """The link below a pod's link. `netlink` is of its namespace, the host's or, with linkInContainer, the pod's."""
+    """The link below a pod's link. `netlink` is of its namespace, the host's or, with linkInContainer, the pod's.
 
-    def __init__(self, host: Netlink, pod: Attachment, pod_netns: Netns) -> None:
-        """Look it up as the configuration says. Raise InvalidConfig if there is none."""
+    `name` is that of the link in the configuration, `link` the one that the kernel takes in its place.
+    """
+
+    def __init__(self, host: Netlink, pod: Attachment, pod_netns: Netns, kind: str) -> None:
+        """Look it up as the configuration says, for a link of a kind. Raise InvalidConfig if there is none."""
         self.pod = pod
         self.pod_netns = pod_netns
         self.in_pod: bool = pod.keys.linkInContainer
@@ -56,10 +56,12 @@ class Master:
         if self.in_pod:
             with pod_netns:
                 self.netlink = Netlink()
-        self.link = masters.find(self.netlink, pod.keys.master, previous_result(pod.call), in_pod=self.in_pod)
-        self.name: str = self.link["IFLA_IFNAME"]
+        found = masters.find(self.netlink, pod.keys.master, previous_result(pod.call), in_pod=self.in_pod)
+        self.name: str = found["IFLA_IFNAME"]
+        self.kind = kind
+        self.link = masters.real(self.netlink, found, kind)
 
-    def make(self, undo: Undo, kind: str, data: Message, *, mac: str = "") -> Message:
+    def make(self, undo: Undo, data: Message, *, mac: str = "") -> Message:
         """Create the pod's link on the master. Return it; undo deletes it.
 
         Raise InvalidConfig for an MTU above the master's, InternalError for a master that serves another kind of links.
@@ -67,21 +69,21 @@ class Master:
         masters.require_mtu(self.link, self.pod.keys.mtu)
         try:
             return sublinks.make(
-                self.host, undo, self.pod.owner, self.pod_netns, kind, master=self.link, in_pod=self.in_pod,
+                self.host, undo, self.pod.owner, self.pod_netns, self.kind, master=self.link, in_pod=self.in_pod,
                 mtu=self.pod.keys.mtu, mac=mac, data=data,
             )  # fmt: skip
         except NetlinkError as error:
-            reason = self._objection(kind) if error.errno in (errno.EBUSY, errno.EINVAL, errno.EOPNOTSUPP) else ""
+            reason = self._objection() if error.errno in (errno.EBUSY, errno.EINVAL, errno.EOPNOTSUPP) else ""
             if not reason:
                 raise
             raise InternalError(f'"master": {reason}', str(error)) from None
 
-    def _objection(self, kind: str) -> str:
-        """Return the reason why the kernel refuses links of a kind on the master, empty if it cannot be seen."""
-        driver = masters.TAKERS.get(kind)
+    def _objection(self) -> str:
+        """Return the reason why the kernel refuses such links on the master, empty if it cannot be seen."""
+        driver = masters.TAKERS.get(self.kind)
         if driver is None:  # the kernel gives its reasons
             return ""
-        reason = masters.objection(self.netlink, self.link, kind)
+        reason = masters.objection(self.netlink, self.link, self.kind)
         if reason:
             return reason
         other = self.find_upper(lambda _, link: masters.TAKERS.get(links.kind(link)) not in (None, driver))
@@ -106,18 +108,16 @@ def find_parts(
 
     `find_differences(link)` returns those of the pod's link that the plugin knows.
     """
-    netlink = host
-    if pod.keys.linkInContainer:
+    netlink, in_pod = host, pod.keys.linkInContainer
+    if in_pod:
         with pod_netns:
             netlink = Netlink()
 
     def compare() -> list[str]:
-        if link is None:
-            return masters.problems(netlink, pod.keys.master, None)
-        if links.kind(link) != kind:
+        if link is not None and links.kind(link) != kind:
             return []
-        below = links.by_index(netlink, link.get("IFLA_LINK", 0))
-        return find_differences(link) + masters.problems(netlink, pod.keys.master, below)
+        differences = find_differences(link) if link else []
+        return differences + masters.problems(netlink, pod.keys.master, link, in_pod=in_pod)
 
     return [(compare, None)]
 
@@ -127,20 +127,12 @@ def check(pod: Attachment, kind: str, find_differences: Callable[[Message], list
     pod.check(kind, lambda *there: find_parts(pod, kind, find_differences, *there[:3]))
 
 
-def delete(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
-    """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist.
-
-    `unlink` removes the link that this suite made, and everything else that the plugin made for it.
-    """
+def delete(call: Call, kind: str) -> None:
+    """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist."""
     removal.delete(
-        call, lambda _host, owner, pod_netns: unlink(owner, pod_netns, kind),
+        call, lambda _host, owner, pod_netns: sublinks.remove(owner, pod_netns, kind),
         lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, kind),
     )  # fmt: skip
-
-
-def collect(call: Call, kind: str, unlink: Unlink = sublinks.remove) -> None:
-    """Serve GC: remove the remains of attachments of this network that are not valid any more."""
-    removal.collect(call, None, lambda valid: sublinks.collect(call.network, kind, valid, unlink))
 
 
 def status(pod: Attachment, kind: str) -> None:
@@ -153,13 +145,21 @@ def status(pod: Attachment, kind: str) -> None:
         sysctl.require_visible()
         found = failure(lambda: sublinks.require_kind(kind))
         if not pod.keys.linkInContainer:
-            found += failure(lambda: _require_usable(pod))
+            found += failure(lambda: _require_usable(pod, kind))
         return found + (readiness.ipv6(pod.keys.mtu) if readiness.has_ipv6(delegate.networks(pod.call)) else [])
 
     pod.status(look)
 
 
-def _require_usable(pod: Attachment) -> None:
-    master = masters.find(Netlink(), pod.keys.master, previous_result(pod.call))
+def _require_usable(pod: Attachment, kind: str) -> None:
+    """Raise CniError if the master cannot be used.
+
+    Without the key `master`, a plugin before this one may make it: runtimes call STATUS without a result.
+    """
+    previous = previous_result(pod.call)
+    if not pod.keys.master and previous is None:
+        return
+    host = Netlink()
+    master = masters.real(host, masters.find(host, pod.keys.master, previous), kind)
     masters.require_mtu(master, pod.keys.mtu)
     masters.require_up(master)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import posix
+
 from shared import steps
 from shared.cni import delegate
 from shared.cni.errors import CniError
 from shared.cni.plugin import run_all, valid_attachments
 from shared.net import filter_tables, links, netns
 from shared.net.netlink import Netlink
-from shared.net.owner import Owner
+from shared.net.owner import LINK_NOTES, Owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +31,9 @@ def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> 
     """Serve DEL: remove the pod's packet filters and its link, then release the addresses.
 
     `unlink(host, owner, pod_netns)` deletes the link that this suite made for `owner`, and returns True if there was
-    one. If there was none, it is called for the names that the attachment had before its network was renamed, and then
-    `unlink_foreign` deletes a link that another suite made.
+    one. If the network's `type` has changed since ADD, a note may tell the link. If there was none, both are tried for
+    the names that the attachment had before its network was renamed. Then `unlink_foreign` deletes a link that another
+    suite made.
 
     Neither the pod nor the keys that made the filters need to exist any more. As long as a filter or the link is left,
     the address is not released: its next pod would get them. A DHCP client's lease is released before the link goes.
@@ -43,13 +46,14 @@ def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> 
     former: list[Owner] = []
 
     def disconnect() -> None:
-        if unlink(host, own, pod_netns):
+        if any([unlink(host, own, pod_netns), _remove_noted(own, pod_netns)]):
             return
         former.extend(_former_owners(own, pod_netns))
         for owner in former:
             run_all(
                 lambda owner=owner: _remove_filters(host, owner),  # type: ignore[misc]
                 lambda owner=owner: unlink(host, owner, pod_netns),  # type: ignore[misc]
+                lambda owner=owner: _remove_noted(owner, pod_netns),  # type: ignore[misc]
             )
         if unlink_foreign:
             unlink_foreign(host, own, pod_netns)
@@ -63,6 +67,19 @@ def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> 
     if ipam:
         calls = [call] * (not delegate.needs_link(call)) + [call.of_network(owner.network) for owner in former]
         run_all(*(lambda one=one: delegate.forward(one) for one in calls))
+
+
+def _remove_noted(owner: Owner, pod_netns: Netns | None) -> bool:
+    """Delete an attachment's link in the pod that its note tells. Return True if there was one."""
+    if not posix.access(LINK_NOTES, posix.F_OK):
+        return False
+    from shared.net import placements
+
+    if not placements.read(owner):
+        return False
+    from shared.net import sublinks
+
+    return sublinks.remove(owner, pod_netns, "")
 
 
 def _leases_by_link(call: Call) -> list[Callable[[], None]]:
@@ -83,16 +100,20 @@ def _remove_filters(host: Netlink, owner: Owner) -> None:
 
 def _former_owners(own: Owner, pod_netns: Netns | None) -> list[Owner]:
     """Return the attachment under the names that it had before its network was renamed, as far as that can be seen."""
+    found: list[Owner] = []
+    if posix.access(LINK_NOTES, posix.F_OK):
+        from shared.net import placements
+
+        found += placements.former_owners(own)
     if pod_netns is not None:
         from shared.net import renamed
 
-        return renamed.former_owners(own, pod_netns)
-    tables = filter_tables.present()
-    if not tables:
-        return []
-    from shared.pod import filters
+        found += renamed.former_owners(own, pod_netns)
+    elif tables := filter_tables.present():
+        from shared.pod import filters
 
-    return filters.of_other_networks(own, tables)
+        found += filters.of_other_networks(own, tables)
+    return list({one.network: one for one in found}.values())
 
 
 def collect(
@@ -109,6 +130,7 @@ def collect(
     run_all(
         *_leases_by_link(call),
         *([lambda: _collect_links(call.network, valid, is_left_behind)] if is_left_behind else []),
+        lambda: _collect_noted(call.network, valid),
         *(lambda one=one: one(valid) for one in more),
         lambda: _collect_filters(call.network, valid),
         lambda: _collect_leases(call),
@@ -118,6 +140,13 @@ def collect(
 def _collect_links(network: str, valid: AbstractSet[tuple[str, str]], is_left_behind: IsLeftBehind) -> None:
     names = {Owner(network, container_id, ifname).host_link for container_id, ifname in valid}
     links.delete_all(Netlink(), lambda link: is_left_behind(link, network, names))
+
+
+def _collect_noted(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
+    if posix.access(LINK_NOTES, posix.F_OK):
+        from shared.net import sublinks
+
+        sublinks.collect(network, valid)
 
 
 def _collect_leases(call: Call) -> None:

@@ -364,28 +364,52 @@ TABLE: tuple[Mutant, ...] = (
         "pods on one master reach each other by default", "tests/system/test_macvlan.py -k packets_pass",
     ),
     Mutant(
-        "plugins/macvlan.py", "        host_access.remove(Netlink(), owner)\n", "        pass\n",
+        "shared/net/sublinks.py", "        host_access.remove(Netlink(), owner)\n", "        pass\n",
         "DEL removes the host's access", "tests/system/test_macvlan.py -k host_reaches",
     ),
     Mutant(
-        "shared/net/host_access.py", '        if not _has_routes(host, link["index"]):\n', "        if True:\n",
+        "shared/net/sublinks.py", '    noted = note.get("kind", kind)\n', "    noted = kind\n",
+        "DEL finds the link of a network's former type", "tests/system/test_macvlan.py -k type_has_changed",
+    ),
+    Mutant(
+        "shared/net/host_access.py", "        if _has_routes(host, index):\n", "        if False:\n",
         "the host's link stays for the other pods", "tests/system/test_macvlan.py -k host_reaches",
     ),
     Mutant(
-        "shared/net/host_access.py", '_remove_request(link["index"], route.dst, _metric(owner))', '_remove_request(link["index"], route.dst)',
+        "shared/net/host_access.py", "_remove_request(index, route.dst, _metric(owner))", "_remove_request(index, route.dst)",
         "a late DEL leaves the route of the address's next pod", "tests/system/test_macvlan.py -k dead_pod",
     ),
     Mutant(
-        "shared/net/host_access.py", "        copies = _copies(had) if has_ipv6 else []\n", "        copies: list[Prefix] = []\n",
+        "shared/net/host_access.py", "list(globals_) if _has_ipv6(own) else []", "[]",
         "pods reach the host's IPv6 addresses", "tests/system/test_macvlan.py -k host_reaches",
+    ),
+    Mutant(
+        "shared/net/host_access.py", '        sysctl.ensure(f"ipv4/conf/{name}/arp_filter", "1")\n', "",
+        "the LAN gets one answer for the host's address", "tests/system/test_macvlan.py -k lan_knows",
+    ),
+    Mutant(
+        "shared/net/host_access.py", '        Neighbours().write(link["index"], pod[1]["IFLA_ADDRESS"], own)\n', "",
+        "the host asks the LAN for no pod", "tests/system/test_macvlan.py -k lan_knows",
+    ),
+    Mutant(
+        "shared/net/neighbours.py", "for one in of if one in has]", "for one in of]",
+        "a late DEL leaves the neighbour of the address's next pod", "tests/system/test_macvlan.py -k dead_pod",
     ),
     Mutant(
         "shared/net/sublinks.py", "    if links.get(inside, owner.ifname) is not None:\n", "    if False:\n",
         "a second ADD leaves the first one's note", "tests/system/test_macvlan.py -k adding_twice",
     ),
     Mutant(
-        "shared/net/sublinks.py", "    if not is_found:\n", "    if False:\n",
+        "shared/net/placements.py", "    noted = open_noted(note)\n", "    noted = None\n",
         "DEL finds the link without the namespace", "tests/system/test_macvlan.py -k empty",
+    ),
+    Mutant(
+        "shared/net/placements.py", "        yield from _of_processes(note)\n", "        pass\n",
+        "DEL finds the link in a namespace without a path", "tests/system/test_macvlan.py -k only_processes",
+    ),
+    Mutant(
+        "shared/net/netns.py", "    except Unopened:\n        raise\n", "",
+        "a namespace that cannot be opened may be there", "tests/unit/test_netns.py",
     ),
     Mutant(
         "shared/net/sublinks.py", "    return links.kind(link) == kind and any(marks)", "    return links.kind(link) == kind",
@@ -394,6 +418,14 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "shared/net/masters.py", "    return min(bests, key=lambda one: one[0])[1]", "    return bests[0][1] or bests[1][1]",
         "the default route with the lowest metric names the master", "tests/system/test_macvlan.py -k default_route",
+    ),
+    Mutant(
+        "shared/net/masters.py", '    return links.by_index(netlink, master.get("IFLA_LINK", 0)) or master', "    return master",
+        "a macvlan on a macvlan is on the link below", "tests/system/test_macvlan.py -k macvlan_itself",
+    ),
+    Mutant(
+        "shared/pod/attachment.py", "        return result.after(before) if before else result", "        return result",
+        "the result before is carried on", "tests/system/test_result_before.py -k macvlan",
     ),
     Mutant(
         "plugins/dummy.py", "    if not pod.ipam:\n", "    if False:\n",

@@ -31,7 +31,7 @@ STANDARD = {
 PROTOCOL = re.compile(r"shared(\.(cni(\.\w+)?|handover|launch|preload|libc|signals|sockets|steps|undo))?")
 KERNEL = re.compile(
     r"shared\.net(\.(?!tc_wire|qdisc|shaping|subnets|kinds_wire|sublinks|masters|uppers|placements|host_access|slaac"
-    r"|rule_wire|policy_rules|tables|link_routes)\w+)?"
+    r"|neighbours|neighbour_wire|rule_wire|policy_rules|tables|link_routes)\w+)?"
 )
 # links in pods that nothing on the host leads to
 SUBLINKS = re.compile(r"shared\.(pod\.master|net\.(kinds_wire|sublinks|masters|uppers|placements))")
@@ -43,13 +43,13 @@ NFT = re.compile(
     r"(\.(wire|chains|expressions|former|labels|registry|ruleset|transaction))?"
 )
 IPAM = re.compile(r"ipam(\.host_local(\.\w+)?|\.static)?")
-POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside|port))?")
+POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside|port|removal))?")
 # Modules that a plugin may load beyond the protocol, KERNEL and its own module.
 MORE: dict[str, tuple[re.Pattern[str], ...]] = {
     "bandwidth": (TC,),
     "dummy": (SUBLINKS,),
     "ipvlan": (SUBLINKS,),
-    "macvlan": (SUBLINKS, re.compile(r"shared\.net\.host_access")),
+    "macvlan": (SUBLINKS, re.compile(r"shared\.net\.(host_access|neighbours|neighbour_wire)")),
     "vlan": (SUBLINKS,),
     "firewall": (
         NFT,

@@ -216,6 +216,21 @@ def test_a_collection_and_a_status(node: Node) -> None:
 
 
 @needed
+def test_delete_of_a_foreign_link_with_the_masters_mac(node: Node) -> None:
+    """The MAC in the result proves nothing: the link must have an address of the result. Without a result it stays."""
+    result = node.add("a")
+    node.delete("a")
+    words = ("link", "up0", "netns", "a", "name", "eth0", "type", "ipvlan")
+    node.host.run("ip", "link", "add", *words)
+    node.delete("a", prevResult=result)
+    node.delete("a")
+    assert node.names("a") == ["lo", "eth0"]
+    node.host.run("ip", "-n", "a", "address", "add", result["ips"][0]["address"], "dev", "eth0")
+    node.delete("a", prevResult=result)
+    assert node.names("a") == ["lo"]
+
+
+@needed
 @pytest.mark.parametrize("first", ["ours", "reference"])
 def test_hand_over(node: Node, reference_bin: str, first: str) -> None:
     """Each suite deletes the other's link."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.node import V4, V6, host_local, sysctl
-from tests.pretend import until
+from tests.pretend import read_line, until
 from tests.system import pod_network
 from tests.system.macvlan_node import Node
 from tests.system.router import SEND
@@ -116,7 +116,7 @@ def test_the_link_of_the_default_route(node: Node) -> None:
     """The master by default: of the lowest metric, of either family, also with several next hops."""
     default = {"master": ...}
     node.refused("a", 7, '"master" is required: this host has no default route', default)
-    assert node.call("STATUS", "", default).code == 50
+    assert node.call("STATUS", "", default).status == 0  # a plugin before it may make the master
     node.host.run("sh", "-ec", "ip link add up1 type veth peer name x1; ip link set up1 up; ip link set x1 up;"
                                "ip address add 10.9.0.1/24 dev up1")  # fmt: skip
     index = {name: node.host.ip("link", "show", name)[0]["ifindex"] for name in ("up0", "up1")}
@@ -146,6 +146,34 @@ def test_a_master_in_the_pod(node: Node) -> None:
     assert node.link("a")["link"] == "in0" and node.check("a", keys) == ""
     assert node.call("STATUS", "", keys).status == 0
     node.delete("a", keys)
+    assert node.names("a") == ["lo", "in1", "in0"] and node.is_clean()
+
+
+def test_a_master_that_is_a_macvlan_itself(node: Node) -> None:
+    """The kernel takes the link below it: CHECK is content, a repair makes no second link, and DEL leaves nothing."""
+    node.host.run("sh", "-ec", "ip link add link up0 name m1 type macvlan mode bridge; ip link set m1 up;"
+                               "ip link add up1 type veth peer name x1; ip link set up1 up; ip link set x1 up")  # fmt: skip
+    keys = {"master": "m1", "hostAccess": True}
+    node.add("a", keys)
+    assert node.check("a", keys) == "" and node.answers("10.1.0.2") and node.pings("lan", "10.1.0.2")
+    assert "not on up1" in node.check("a", keys, master="up1")
+    assert node.call("STATUS", "", keys).status == 0
+    (index,) = (link["ifindex"] for link in node.host.ip("link", "show", "up0"))
+    assert sorted(node.links("macvlan")) == [f"hostmv-{index:x}", "m1"]
+    node.delete("a", keys)
+    assert node.links("macvlan") == ["m1"] and node.notes() == []
+
+
+def test_a_master_in_the_pod_that_is_a_macvlan(node: Node) -> None:
+    """Its link below is on the host, where the index of the master in the pod belongs to another link."""
+    under, keys = {"name": "under", "ipam": ...}, {"linkInContainer": True, "master": "net0"}
+    node.add("a", under, ifname="net0")
+    node.add("a", keys)
+    assert node.check("a", keys) == ""
+    node.host.run("sh", "-ec", "ip -n a link add in0 type veth peer name in1")
+    assert "not on in0" in node.check("a", keys, master="in0")
+    node.delete("a", keys)
+    node.delete("a", under, ifname="net0")
     assert node.names("a") == ["lo", "in1", "in0"] and node.is_clean()
 
 
@@ -263,6 +291,21 @@ def test_delete(node: Node, how: dict[str, Any]) -> None:
     assert node.names("a") == ["lo"] and node.is_clean()
 
 
+@pytest.mark.row(3)
+@pytest.mark.parametrize("how", [{}, {"netns": ""}], ids=["netns", "empty"])
+def test_delete_in_a_namespace_that_only_processes_have(node: Node, how: dict[str, Any]) -> None:
+    """Its path is unmounted, and a process of the pod lives on: the address must not stay on its link."""
+    node.add("a")
+    with node.host.popen("ip", "netns", "exec", "a", "sh", "-c", "echo ready; exec cat") as holder:
+        assert read_line(holder) == b"ready\n"
+        pid = node.host.run("pgrep", "-n", "cat").stdout.strip()
+        node.host.run("ip", "netns", "del", "a")
+        node.delete("a", **how)
+        links = json.loads(node.host.run("nsenter", "-t", pid, "-n", "ip", "-j", "link").stdout)
+        holder.kill()
+    assert [link["ifname"] for link in links] == ["lo"] and node.is_clean()
+
+
 def test_delete_after_the_pod(node: Node) -> None:
     node.add("a", hostAccess=True)
     node.host.drop_netns("a")
@@ -292,12 +335,72 @@ def test_delete_leaves_others_alone(node: Node) -> None:
     assert "eth0" in node.names("c")
 
 
+@pytest.mark.row(15)
+@pytest.mark.parametrize(
+    "ipam", [..., {"type": "static", "addresses": [{"address": "10.1.0.7/24"}]}], ids=["none", "static"]
+)
+def test_delete_after_a_refused_add(node: Node, ipam: Any) -> None:
+    """The link that made ADD refuse stays: another program made it."""
+    node.netns("a")
+    node.host.run("ip", "link", "add", "link", "up0", "netns", "a", "name", "eth0", "type", "macvlan", "mode", "bridge")
+    node.host.run("ip", "-n", "a", "address", "add", "10.1.0.7/24", "dev", "eth0")
+    node.refused("a", 999, "link eth0 already exists", ipam=ipam)
+    node.delete("a", ipam=ipam)
+    assert node.names("a") == ["lo", "eth0"]
+
+
+@pytest.mark.row(3, 16)
+@pytest.mark.parametrize("verb", ["DEL", "GC"])
+def test_a_link_that_the_pod_has_renamed(node: Node, verb: str) -> None:
+    """It keeps its alias: with its address, it would otherwise stay beside the address's next pod."""
+    node.add("a")
+    node.host.run("sh", "-ec", "ip -n a link set eth0 down; ip -n a link set eth0 name wan0; ip -n a link set wan0 up")
+    node.delete("a") if verb == "DEL" else node.collect()
+    assert node.names("a") == ["lo"] and node.is_clean()
+
+
+@pytest.mark.row(24)
+@pytest.mark.parametrize("verb", ["DEL", "GC"])
+@pytest.mark.parametrize("kind", ["ipvlan", "bridge"])
+def test_a_network_of_which_the_type_has_changed(node: Node, kind: str, verb: str) -> None:
+    """The plugin that serves the network by now deletes the link, the host's access and the lease."""
+    node.add("a", hostAccess=True)
+    node.delete("a", type=kind) if verb == "DEL" else node.collect(type=kind)
+    assert node.names("a") == ["lo"] and node.is_clean()
+
+
 @pytest.mark.row(24)
 def test_a_renamed_network(node: Node) -> None:
     """DEL under the new name finds the link and the lease of the old one."""
     node.add("a")
     node.delete("a", name="other")
     assert node.names("a") == ["lo"] and node.leases() == set()
+
+
+@pytest.mark.row(24)
+def test_a_renamed_network_of_a_deleted_pod(node: Node) -> None:
+    """DEL under the new name finds the host's access, the note and the lease of the old one; GC all but the lease."""
+    for name in ("DEL", "GC"):
+        node.add("a", hostAccess=True)
+        node.host.drop_netns("a")
+        if name == "DEL":
+            node.delete("a", name="other", netns="")
+            assert node.leases() == set()
+        else:
+            node.collect(name="other")
+        assert node.notes() == node.links("macvlan") == []
+
+
+@pytest.mark.row(16)
+def test_a_collection_leaves_other_networks(node: Node) -> None:
+    """Their pods that live, also in a namespace without a path."""
+    node.add("a", hostAccess=True)
+    with node.host.popen("ip", "netns", "exec", "a", "sh", "-c", "echo ready; exec cat") as holder:
+        assert read_line(holder) == b"ready\n"
+        node.host.run("ip", "netns", "del", "a")
+        node.collect(name="other")
+        assert len(node.notes()) == len(node.links("macvlan")) == 1 and node.answers("10.1.0.2")
+        holder.kill()
 
 
 @pytest.mark.row(1)
@@ -351,6 +454,37 @@ def test_the_host_reaches_pods(node: Node) -> None:
 
 
 @pytest.mark.row(21)
+def test_the_lan_knows_the_host_by_the_masters_mac(node: Node) -> None:
+    """With hostAccess too: after packets between host and pod, when the LAN asks anew, and after the last pod's DEL."""
+    strict = ("ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter", "ipv4/conf/up0/rp_filter")
+    node.host.run("sh", "-ec", "; ".join(f"echo 0 >/proc/sys/net/{path}" for path in strict))
+    # the LAN takes the last one of several answers
+    node.host.run("ip", "netns", "exec", "lan", "sh", "-c", "echo 0 >/proc/sys/net/ipv4/neigh/eth0/locktime")
+    (master,) = node.host.ip("link", "show", "up0")
+
+    def known() -> set[str]:
+        return {node.host.ip("neigh", "show", address, netns="lan")[0]["lladdr"] for address in HOST}
+
+    def ask() -> set[str]:
+        node.host.run("ip", "-n", "lan", "neigh", "flush", "dev", "eth0")
+        for address in HOST:
+            node.host.run("ip", "netns", "exec", "lan", "ping", "-n", "-c3", "-i0.2", "-W1", address)
+        return known()
+
+    assert ask() == {master["address"]}
+    node.add("a", hostAccess=True)
+    for address in HOST:
+        assert node.pings("a", address)
+    for address in node.addresses("a"):
+        assert node.answers(address)
+    assert known() == {master["address"]}
+    assert ask() == {master["address"]}
+    node.delete("a")
+    assert known() == {master["address"]}
+    assert all(node.pings("lan", address) for address in HOST)
+
+
+@pytest.mark.row(21)
 def test_host_access_to_the_address_of_a_dead_pod(node: Node) -> None:
     """The route of a pod that nobody deleted gives way, and its late DEL leaves that of the new pod."""
     access = {"hostAccess": True, "ipam": host_local(V4)}
@@ -367,7 +501,8 @@ LOSSES = {
     "ip link del LINK": "link LINK, which lets the host reach pods on up0, is missing",
     "ip route del 10.1.0.2 dev LINK": "route to 10.1.0.2/32 is missing on LINK",
     "ip -6 route del fd00:1::2 dev LINK": "route to fd00:1::2/128 is missing on LINK",
-    "ip address del fd00:1::1/128 dev LINK": "address fd00:1::1 is missing on LINK",
+    "ip neigh del 10.1.0.2 dev LINK": "neighbour 10.1.0.2 with MAC",
+    "ip -n a neigh del fd00:1::1 dev eth0": "neighbour fd00:1::1 with MAC",
 }  # fmt: skip
 
 
@@ -458,6 +593,11 @@ def test_addresses_by_router_advertisements(node: Node) -> None:
         assert by_router.endswith("/64")
         assert "2001:db8:1::/64" in {route["dst"] for route in node.host.ip("-6", "route", netns=pod)}
         assert node.check(pod, keys) == ""
+    keys = {"slaac": True, "ipam": {"type": "static", "addresses": [{"address": "fd00:1::50/64"}]}}
+    node.add("s", keys)
+    for lost, words in (("2001:db8:1::/64", ""), ("fd00:1::50/64", "address fd00:1::50/64 is missing on eth0")):
+        node.host.run("ip", "-n", "s", "address", "flush", "dev", "eth0", "to", lost)
+        assert node.check("s", keys) == words
     assert "2001:db8:1::/64" not in {route["dst"] for route in node.host.ip("-6", "route", netns=node_of(node, "c"))}
 
 

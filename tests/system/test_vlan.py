@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from tests.kernel.features import has
 from tests.node import host_local
 from tests.pretend import PretendHost, read_line, until
 from tests.system import macvlan_node
@@ -156,6 +157,12 @@ def test_a_configuration_that_cannot_be_used(host: PretendHost, keys: dict[str, 
     Plain(host).refused("a", 7, words, keys)
 
 
+def test_a_kernel_without_vlans(host: PretendHost) -> None:
+    """STATUS names the module that is missing."""
+    answer = Plain(host).call("STATUS", "")
+    assert answer.status == 0 if has("kernel_8021q") else "try modprobe 8021q" in answer.json["msg"]
+
+
 @needed
 def test_links_that_can_be_no_master(node: Node) -> None:
     node.refused("a", 999, "VLANs not supported on device", master="lo")
@@ -221,8 +228,24 @@ def test_a_collection_and_a_status(node: Node) -> None:
     node.collect("b", vlanId=101)
     assert node.names("a") == ["lo"] and node.names("b") == ["lo", "eth0"]
     assert node.leases() == {"10.1.0.3", "fd00:1::3"} and len(node.notes()) == 1
+    assert node.call("STATUS", "", master=...).status == 0  # a plugin before it may make the master
     node.host.run("ip", "link", "del", "up0")
     assert node.call("STATUS", "").code == 50
+
+
+@needed
+def test_delete_of_a_foreign_link_with_the_masters_mac(node: Node) -> None:
+    """The MAC in the result proves nothing: the link must have an address of the result. Without a result it stays."""
+    result = node.add("a")
+    node.delete("a")
+    words = ("link", "up0", "netns", "a", "name", "eth0", "type", "vlan", "id", "100")
+    node.host.run("ip", "link", "add", *words)
+    node.delete("a", prevResult=result)
+    node.delete("a")
+    assert node.names("a") == ["lo", "eth0"]
+    node.host.run("ip", "-n", "a", "address", "add", result["ips"][0]["address"], "dev", "eth0")
+    node.delete("a", prevResult=result)
+    assert node.names("a") == ["lo"]
 
 
 @needed
