@@ -130,13 +130,21 @@ class Admission:
                 registry.remove(kernel, ruleset, self.owner)
 
     def is_lost(self) -> bool:
-        """Return True if an element is missing or leads to another chain, as that of another release."""
+        """Return True if an element is missing, in excess, or leads to another chain, as that of another release.
+
+        There are some in excess if a call that moved the attachment to another backend was killed.
+        """
+        kernel = self._kernel()
+        if kernel is None:
+            return False
         elements = [*self.ports, *self.elements, *self.shared]
-        found = Nfnetlink().get_elements([element.query_request() for element in elements]) if elements else []
-        return any(
+        found = kernel.get_elements([element.query_request() for element in elements])
+        if any(
             now is None or element.data not in (None, now.get("NFTA_SET_ELEM_DATA"))
             for element, now in zip(elements, found)
-        )
+        ):
+            return True
+        return not registry.lists(kernel, self.routed, self.owner, self.elements)
 
     def restore(self) -> None:
         """Add missing elements and remove excess ones. Leave elements that another attachment now owns."""

@@ -47,10 +47,12 @@ class Crew:
         """Return True if a call is in progress."""
         return BUSY in self.workers.values()
 
+    def _needed(self) -> int:
+        """Return how many workers must be there: beside a call, one more than half of the wanted idle ones."""
+        return min(self.wanted, self.wanted // 2 + 1) if self.is_serving() else self.wanted
+
     def _lacking(self) -> int:
-        """Return the number of workers to fork: beside a call, one more than half of the wanted idle ones must do."""
-        wanted = min(self.wanted, self.wanted // 2 + 1) if self.is_serving() else self.wanted
-        return wanted - self.count(WARMING, IDLE)
+        return self._needed() - self.count(WARMING, IDLE)
 
     def deadline(self) -> float | None:
         """Return the moment at which workers are to be forked; None if there are enough."""
@@ -99,10 +101,10 @@ class Crew:
             posix._exit(status)
 
     def note_ready(self, process: int) -> None:
-        """Note that a worker waits for calls. Once all do, dismiss those of another release."""
+        """Note that a worker waits for calls. Once enough do, dismiss those of another release."""
         if self.workers.get(process) == WARMING:
             self.workers[process] = IDLE
-        if self.count(IDLE) >= self.wanted:
+        if self.count(IDLE) >= self._needed():
             self.dismiss(self.strangers)
 
     def note_taken(self, process: int) -> None:

@@ -21,7 +21,7 @@ TIMES = 12
 
 
 def play_all() -> None:
-    """Play an ADD of each plugin, and what calls ask the kernel most. Make the rules that are the same in each call."""
+    """Play an ADD of each plugin and the commonest requests. Make the rules that are the same in each call."""
     nftables_rules.fixed_chains()
     for _ in range(TIMES):
         _play_requests()
@@ -33,10 +33,12 @@ def play_all() -> None:
 def _play_requests() -> None:
     try:
         host = Netlink()
-        link = links.get(host, "lo")
-        if link is not None:
-            addresses.of_link(host, link["index"])
-        host.close()
+        try:
+            link = links.get(host, "lo")
+            if link is not None:
+                addresses.of_link(host, link["index"])
+        finally:
+            host.close()
     except (CniError, OSError):
         return
 

@@ -149,11 +149,14 @@ def order_of(imports: Iterable[str], modules: dict[str, CodeType], before: Itera
         del sys.modules[name]
     recording = Recording(modules)
     sys.meta_path.insert(0, recording)
-    for name in before:
-        importlib.import_module(name)
-    recording.finished.clear()
-    for name in imports:
-        importlib.import_module(name)
+    try:
+        for name in before:
+            importlib.import_module(name)
+        recording.finished.clear()
+        for name in imports:
+            importlib.import_module(name)
+    except Exception as error:
+        raise SystemExit(f"the code does not work with this Python: {type(error).__name__}: {error}") from error
     sys.meta_path.remove(recording)
     return recording.finished
 

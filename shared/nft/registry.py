@@ -376,11 +376,15 @@ def problems(
             found.append(f"{what} belongs to {_owner_of(now) or 'an unknown owner'}")
         elif element.data is not None and now.get("NFTA_SET_ELEM_DATA") != element.data:
             found.append(f"{what} does not lead to its chain or value")
-    _, registered = _registered(kernel, ruleset, name)
-    if {str(element) for element in registered} != {str(element) for element in elements}:
-        state = "registered with other elements" if registered else "not registered"
+    if not lists(kernel, ruleset, owner, elements):
+        state = "registered with other elements" if listed(kernel, ruleset, name) else "not registered"
         found.append(f"{name} is {state} in {ruleset.attachments}")
     return found
+
+
+def lists(kernel: Nfnetlink, ruleset: Ruleset, owner: Owner, elements: Sequence[Element]) -> bool:
+    """Return True if an attachment's entry lists these elements and no others."""
+    return {*map(str, listed(kernel, ruleset, labels.of(owner)))} == {*map(str, elements)}
 
 
 def try_out(kernel: Nfnetlink, ruleset: Ruleset, chains: Sequence[Chain] = ()) -> None:

@@ -24,7 +24,7 @@ class Counts:
         """Count a repair that failed."""
 
     def collected(self, network: str) -> None:
-        """Count an attachment whose remains were deleted."""
+        """Count a dead attachment after its remains were deleted."""
 
 
 def say(text: str) -> None:
