@@ -5,14 +5,15 @@ from __future__ import annotations
 from shared import steps
 from shared.cni.config import boolean, field, integer, mac, unset_link_name
 from shared.cni.errors import InternalError
-from shared.net import links, placements, taps
+from shared.net import links, sublinks, taps
 from shared.net.netlink import Netlink
-from shared.net.wire import RTM_NEWLINK
 from shared.pod import attachment, inside, removal
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shared.cni.call import Call
     from shared.cni.plugin import Part
     from shared.cni.result import Result
@@ -55,30 +56,22 @@ def add(call: Call, undo: Undo) -> Result:
 
 def _make(pod: Attachment, undo: Undo, pod_netns: Netns) -> None:
     """Create the tap under its final name, down. Undo deletes it."""
-    keys, name = pod.keys, pod.owner.ifname
+    keys = pod.keys
+    attributes: Message = {"IFLA_ADDRESS": pod.own_mac}
     with pod_netns:
         inside_pod = Netlink()
-        change: Message = {"IFLA_IFNAME": name, "IFLA_IFALIAS": pod.owner.alias, "IFLA_ADDRESS": pod.own_mac}
-        if keys.mtu:
-            change["IFLA_MTU"] = keys.mtu
-        if keys.bridge:
-            change["IFLA_MASTER"] = _require_bridge(inside_pod, pod)["index"]
-        rights = {"multi_queue": keys.multiQueue, "owner": keys.owner, "group": keys.group}
-        if links.get(inside_pod, name):
-            raise links.LinkExists(f"link {name} already exists in {pod_netns.path}")
-        undo.push("remove the note of the tap", lambda: placements.remove(pod.owner))
-        placements.write(pod.owner, taps.KIND, pod_netns)
-        remove = lambda: taps.remove_in(pod_netns, pod.owner, None)  # noqa: E731
-        if keys.selinuxContext:
-            undo.push(f"remove tap {name}", remove)  # the process that creates it may not answer
-            change["index"] = taps.create_labelled(inside_pod, pod.owner.host_link, keys.selinuxContext, **rights)
-            inside_pod.request(RTM_NEWLINK, change)
-            return
-        try:
-            taps.create(name, before_persistent=lambda: inside_pod.request(RTM_NEWLINK, change), **rights)
-        except taps.NameTaken as error:
-            raise links.LinkExists(f"{error.msg} in {pod_netns.path}") from None
-        undo.push(f"remove tap {name}", remove)
+    if keys.mtu:
+        attributes["IFLA_MTU"] = keys.mtu
+    if keys.bridge:
+        attributes["IFLA_MASTER"] = _require_bridge(inside_pod, pod)["index"]
+    sublinks.note_coming(inside_pod, undo, pod.owner, pod_netns, taps.KIND)
+    taps.make(
+        undo, pod.owner, pod_netns, pod.owner.ifname, attributes, context=keys.selinuxContext, rights=_rights(keys)
+    )
+
+
+def _rights(keys: Config) -> dict[str, Any]:
+    return {"multi_queue": keys.multiQueue, "owner": keys.owner, "group": keys.group}
 
 
 def _require_bridge(netlink: Netlink, pod: Attachment) -> Message:
@@ -118,14 +111,7 @@ def _find_parts(pod: Attachment, _host: Netlink, pod_netns: Netns, link: Message
     return [(compare, None)]
 
 
-def delete(call: Call) -> None:
-    """Remove the tap, if its namespace still exists, and release the addresses."""
-    removal.delete(call, lambda _host, owner, pod_netns: taps.remove(pod_netns, owner, call))
-
-
-def gc(call: Call) -> None:
-    """Remove what this network's attachments that are not valid any more have left."""
-    removal.collect(call, None, lambda valid: taps.collect(call.network, valid))
+delete, gc = removal.verbs(taps.KIND)
 
 
 def status(call: Call) -> None:

@@ -57,7 +57,7 @@ MORE: dict[str, tuple[re.Pattern[str], ...]] = {
         re.compile(r"shared\.(iptables|dbus)(\.(bus|variants))?"),
     ),
     "sbr": (RULES,),
-    "tap": (re.compile(r"shared\.net\.placements"),),
+    "tap": (SUBLINKS,),
     "vrf": (RULES,),
     "portmap": (NFT, re.compile(r"shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?")),
 }
