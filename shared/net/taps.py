@@ -64,8 +64,8 @@ def make(
 ) -> None:
     """Create a persistent tap in the pod, down, with the attributes and the owner's alias. Undo deletes it.
 
-    `context` is its SELinux context, empty for that of the call; `rights` are arguments of `create`. Raise LinkExists
-    if a link has the name.
+    `context` is its SELinux context, empty for that of the call; `rights` are as `rights` returns them. Raise
+    LinkExists if a link has the name.
     """
     with pod_netns:
         inside = Netlink()
@@ -74,12 +74,13 @@ def make(
             raise exists
         undo.push(f"remove tap {name}", lambda: sublinks.remove_in(pod_netns, owner, KIND))
         change: Message = {"IFLA_IFNAME": name, "IFLA_IFALIAS": owner.alias, **attributes}
+        who = {"multi_queue": rights["multiQueue"], "owner": rights["owner"], "group": rights["group"]}
         if context:
-            change["index"] = create_labelled(inside, owner.host_link, context, **rights)
+            change["index"] = create_labelled(inside, owner.host_link, context, **who)
             inside.request(RTM_NEWLINK, change)
             return
         try:
-            create(name, before_persistent=lambda: inside.request(RTM_NEWLINK, change), **rights)
+            create(name, before_persistent=lambda: inside.request(RTM_NEWLINK, change), **who)
         except NameTaken:
             raise exists from None
 
@@ -164,6 +165,25 @@ def rights(link: Message) -> dict[str, Any]:
         "group": data.get("IFLA_TUN_GROUP"),
         "multiQueue": bool(data.get("IFLA_TUN_MULTI_QUEUE")),
     }
+
+
+def require_bridge(inside: Netlink, name: str, path: str) -> Message:
+    """Return the bridge in the pod at the path, of which a tap is to become a port. Raise InternalError."""
+    bridge = links.get(inside, name)
+    if bridge is None or links.kind(bridge) != "bridge":
+        found = "there is none" if bridge is None else f"it is a link of kind {links.kind(bridge) or 'hardware'}"
+        raise InternalError(
+            f'"bridge": "{name}" must be a bridge in the pod, {path}: {found}',
+            "an earlier attachment or the pod itself must create it",
+        )
+    return bridge
+
+
+def right_problems(link: Message, wanted: dict[str, Any]) -> list[str]:
+    """Return a text for each right of a tap that differs from the wanted one."""
+    have = rights(link)
+    wrong = [key for key, value in wanted.items() if have[key] != value]
+    return [f"{key} of {link['IFLA_IFNAME']} is {have[key]}, not {wanted[key]}" for key in wrong]
 
 
 def try_out(*, labelled: bool) -> None:

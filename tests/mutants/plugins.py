@@ -476,8 +476,24 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_tap.py -k bridge_in_the_pod",
     ),
     Mutant(
-        "plugins/tap.py", "wrong = [key for key, value in wanted.items() if have[key] != value]", "wrong: list[str] = []",
+        "shared/net/taps.py", "wrong = [key for key, value in wanted.items() if have[key] != value]", "wrong: list[str] = []",
         "CHECK names other rights", "tests/system/test_tap.py -k rights",
+    ),
+    Mutant(
+        "shared/net/tap_redirection.py", "    shaping.redirect(tc, undo, tap, link)\n", "",
+        "frames of the virtual machine leave", "tests/system/test_tap.py -k machine_beside",
+    ),
+    Mutant(
+        "shared/net/tap_redirection.py", "            shaping.remove_stale_redirections(tc, link", "            (link",
+        "the pod receives frames again after DEL", "tests/system/test_tap.py -k machine_beside",
+    ),
+    Mutant(
+        "shared/net/tap_redirection.py", "placements.namespaces(placements.read(owner), pod_netns)", "filter(None, [pod_netns])",
+        "DEL finds a tap beside without CNI_NETNS", "tests/system/test_tap.py -k found_by_its_alias",
+    ),
+    Mutant(
+        "shared/net/tap_redirection.py", '        sysctl.prefer(f"ipv6/conf/{name}/disable_ipv6", "1")', "        pass",
+        "the tap has no address of its own", "tests/system/test_tap.py -k machine_beside",
     ),
     Mutant(
         "shared/pod/attachment.py", '        "mac": getattr(keys, "mac", ""),\n', "", "the key `mac` counts",
