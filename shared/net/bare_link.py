@@ -25,11 +25,6 @@ def bring_up(pod_netns: Netns, ifname: str) -> Message:
         inside = Netlink()
         link = links.require(inside, ifname)
         kind = links.kind(link)
-        if link["flags"] & IFF_NOARP or not link["flags"] & IFF_BROADCAST:
-            raise UnsupportedField(
-                f"link {ifname} ({kind}) has no broadcasts, so nobody can be found through it",
-                'of ipvlan, "mode": "l2" can; the modes l3 and l3s cannot',
-            )
         sysctl.refuse_advertisements(ifname)
         links.set_up(inside, link["index"])
 
@@ -40,4 +35,9 @@ def bring_up(pod_netns: Netns, ifname: str) -> Message:
 
         if not wait.links_change(has_carrier, CARRIER_SECONDS):
             raise InternalError(f"link {ifname} of the pod has no carrier, so nobody can be found through it")
+        if link["flags"] & IFF_NOARP or not link["flags"] & IFF_BROADCAST:  # a link of ipvlan shows it when it is up
+            raise UnsupportedField(
+                f"link {ifname} ({kind}) has no broadcasts, so nobody can be found through it",
+                'of ipvlan, "mode": "l2" can; the modes l3 and l3s cannot',
+            )
     return link

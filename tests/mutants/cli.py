@@ -202,6 +202,10 @@ TABLE: tuple[Mutant, ...] = (
         "validate sees a gateway outside of its subnet", "tests/unit/test_validate.py -k findings_of_a_plugin",
     ),
     Mutant(
+        "shared/cli/config/validate.py", '"isDefaultGateway" in fields or is_used', '"isDefaultGateway" in fields',
+        "validate knows that sbr uses a gateway without routes", "tests/unit/test_validate.py -k gateway_without",
+    ),
+    Mutant(
         "shared/cli/config/validate.py", "            elif value and name not in served and", "            elif False and",
         "validate sees a capability that no plugin serves", "tests/unit/test_validate.py -k findings_of_a_plugin",
     ),

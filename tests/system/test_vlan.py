@@ -152,6 +152,7 @@ def test_several_pods_in_a_vlan(node: Node) -> None:
 @needed
 def test_an_address_of_a_machine_in_the_vlan(node: Node) -> None:
     """static's probe finds it, and no machine of another VLAN with the same address."""
+    node.host.run("ip", "netns", "exec", "lan", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")
     (machine,) = node.host.ip("link", "show", "eth0.100", netns="lan")
     addresses: dict[str, Any] = {"type": "static", "probeSeconds": 2, "addresses": [{"address": "10.1.0.254/24"}]}
     words = f"10.1.0.254 by the host with MAC {machine['address']}"

@@ -290,3 +290,18 @@ values = st.recursive(
 def test_whatever_stands_there_is_judged(node: Node, plugin: dict[str, Any], section: dict[str, Any]) -> None:
     node.write_list({**plugin, "type": "bridge", "ipam": {**section, "type": "host-local"}}, plugin)
     assert all(one.severity in ("note", "warning", "error") and one.message for one in node.findings())
+
+
+@pytest.mark.parametrize("ipam", [
+    {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24", "gateway": "10.1.0.1"}]]},
+    {"type": "static", "addresses": [{"address": "10.1.0.5/24", "gateway": "10.1.0.1"}]},
+    {"type": "static", "Gateways": ["10.1.0.1"]},
+])  # fmt: skip
+def test_a_gateway_without_routes(node: Node, ipam: dict[str, Any]) -> None:
+    """It adds no default route, unless the plugin does so, or sbr uses it."""
+    pod = {"type": "macvlan", "ipam": ipam}
+    words = 'ipam note has a gateway, but no routes: for a default route, "ipam.routes" needs {"dst": "0.0.0.0/0"}'
+    assert node.lines(node.write_list(pod)) == [f"10-net.conflist plugins[0].{words}"]
+    routed = {**pod, "ipam": {**ipam, "routes": [{"dst": "0.0.0.0/0"}]}}
+    for plugins in ([routed], [pod, {"type": "sbr"}], [{**pod, "type": "bridge"}]):
+        assert node.lines(node.write_list(*plugins)) == []

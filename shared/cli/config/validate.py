@@ -303,10 +303,22 @@ class _Plugin:
                     yield Remark(ERROR, error.path, error.reason if error.path else error.msg)
             except CniError as error:
                 yield Remark(ERROR, "", str(error))
+        yield from self._gateway_without_routes()
         if "host-local" in self.own:
             for one in reading.ranges(self.network, self.raw):
                 if one.gateway not in one.subnet:
                     yield Remark(WARNING, "ipam", f"the gateway {one.gateway} is outside of its subnet {one.subnet}")
+
+    def _gateway_without_routes(self) -> Iterator[Remark]:
+        """Report a gateway that no route goes through: only a plugin with isDefaultGateway adds one for it."""
+        ipam = folded(self.raw, "ipam")
+        fields = {name for keys in self.declared for name in keys.fields}
+        is_used = any(one.get("type") == "sbr" for one in self.network.plugins)
+        if not isinstance(ipam, dict) or folded(ipam, "routes") or "isDefaultGateway" in fields or is_used:
+            return
+        if '"gateway' in json.dumps(ipam).lower():  # also inside of ranges or addresses
+            reason = 'has a gateway, but no routes: for a default route, "ipam.routes" needs {"dst": "0.0.0.0/0"}'
+            yield Remark(NOTE, "ipam", reason)
 
 
 def _members(value: Any, path: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
