@@ -25,7 +25,7 @@ from tests.kernel import boot
 from tests.kernel.features import FEATURES, has
 from tests.kernel.image import ROOT
 
-LIMIT = 1800  # seconds for all of those tests
+LIMIT = 2400  # seconds for all of those tests
 
 DIRECTORY = "STOCK_KERNEL_DIRECTORY"  # by this variable pytest's workers find the boot's output
 FIRST_WORKER = "gw0"  # as pytest-xdist names it; this one boots
