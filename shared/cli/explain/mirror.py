@@ -19,7 +19,7 @@ from shared.cni.call import folded
 from shared.executables import PLUGINS
 from shared.net import sysctl
 from shared.net.netns import open_netns
-from shared.net.wire import IFA_F_NODAD, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_PROMISC, IFF_UP
+from shared.net.wire import IFA_F_NODAD, IFF_LOOPBACK, IFF_LOWER_UP, IFF_POINTOPOINT, IFF_PROMISC, IFF_UP
 from shared.runtime.conflist import NetworkConfigList
 
 Node = dict[str, Any]
@@ -84,6 +84,7 @@ def _read_link(link: Any, names: dict[int, str]) -> dict[str, Any]:
         "alias": link.get("ifalias"),
         "master": names.get(link.get("master")),
         "flags": link["flags"] & (IFF_UP | IFF_PROMISC),
+        "has_carrier": bool(link["flags"] & IFF_LOWER_UP),
         "addresses": [],
         "alternative_names": list(properties.altnames()) if (properties := link.get("prop_list")) else [],
     }
@@ -97,6 +98,7 @@ def recreate(node: Node) -> None:
     throwaway.new_netns(OUTSIDE)
     outside = open_netns(str(OUTSIDE))
     _set_sysctls(node, HOST_SYSCTLS)
+    far_ends: list[str] = []
     with IPRoute() as ip:
         ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
         of_pairs: set[str] = set()
@@ -109,6 +111,7 @@ def recreate(node: Node) -> None:
                 far = {"ifname": f"outside{number}", "net_ns_fd": outside.descriptor}
                 kind = {"kind": "veth", "peer": {"ifname": link["peer"]} if link["peer"] else far}
                 of_pairs.add(link["peer"])
+                far_ends += [f"outside{number}"] if link["has_carrier"] and not link["peer"] else []
             mac = {"address": link["mac"]} if MAC.fullmatch(link["mac"] or "") else {}
             ip.link("add", ifname=link["name"], mtu=link["mtu"], **mac, **kind)
         for link in node["links"]:
@@ -125,6 +128,9 @@ def recreate(node: Node) -> None:
             _set_link(ip, link, indexes[link["name"]], master)
         for route in node["routes"]:
             _set_default_route(ip, indexes[route["link"]], route["via"], route["metric"], route["proto"])
+    with outside, IPRoute() as ip:
+        for name in far_ends:
+            ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")
 
 
 def _set_link(ip: IPRoute, link: Mapping[str, Any], index: int, master: int | None) -> None:
