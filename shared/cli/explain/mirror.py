@@ -18,7 +18,7 @@ from shared.cli.throwaway import Failure
 from shared.cni.call import folded
 from shared.executables import PLUGINS
 from shared.net import sysctl
-from shared.net.netns import open_netns
+from shared.net.netns import Netns, open_netns
 from shared.net.wire import IFA_F_NODAD, IFF_LOOPBACK, IFF_LOWER_UP, IFF_POINTOPOINT, IFF_PROMISC, IFF_UP
 from shared.runtime.conflist import NetworkConfigList
 
@@ -98,7 +98,6 @@ def recreate(node: Node) -> None:
     throwaway.new_netns(OUTSIDE)
     outside = open_netns(str(OUTSIDE))
     _set_sysctls(node, HOST_SYSCTLS)
-    far_ends: list[str] = []
     with IPRoute() as ip:
         ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
         of_pairs: set[str] = set()
@@ -111,7 +110,6 @@ def recreate(node: Node) -> None:
                 far = {"ifname": f"outside{number}", "net_ns_fd": outside.descriptor}
                 kind = {"kind": "veth", "peer": {"ifname": link["peer"]} if link["peer"] else far}
                 of_pairs.add(link["peer"])
-                far_ends += [f"outside{number}"] if link["has_carrier"] and not link["peer"] else []
             mac = {"address": link["mac"]} if MAC.fullmatch(link["mac"] or "") else {}
             ip.link("add", ifname=link["name"], mtu=link["mtu"], **mac, **kind)
         for link in node["links"]:
@@ -128,9 +126,15 @@ def recreate(node: Node) -> None:
             _set_link(ip, link, indexes[link["name"]], master)
         for route in node["routes"]:
             _set_default_route(ip, indexes[route["link"]], route["via"], route["metric"], route["proto"])
+    _give_carrier(outside, node)
+
+
+def _give_carrier(outside: Netns, node: Node) -> None:
+    """Set the other ends of stand-ins up whose links have carrier: plugins wait for it."""
     with outside, IPRoute() as ip:
-        for name in far_ends:
-            ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")
+        for number, link in enumerate(node["links"]):
+            for index in ip.link_lookup(ifname=f"outside{number}") if link["has_carrier"] else ():
+                ip.link("set", index=index, state="up")
 
 
 def _set_link(ip: IPRoute, link: Mapping[str, Any], index: int, master: int | None) -> None:

@@ -114,6 +114,12 @@ def _listen(recorder: Recorder) -> None:
 
     wrap(attach, "execute", run)
 
+    _record_others(recorder)
+
+
+def _record_others(recorder: Recorder) -> None:
+    """Record leases, which a daemon gives, and taps, which no message creates."""
+
     def ask(_real: Callable[..., Any], path: str, request: Mapping[str, Any], **_limits: Any) -> dict[str, Any]:
         """Answer as a dhcp daemon that no rehearsal can reach."""
         recorder.record("host", "dhcp", path=path, operation=request["op"])
