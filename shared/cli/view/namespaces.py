@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from shared.cni.errors import CniError
 from shared.net import links as net_links
@@ -92,18 +92,36 @@ def named_paths() -> list[str]:
     return found
 
 
-def paths_by_id(ip: Any, paths: Iterable[str]) -> dict[int, str]:
-    """Return the id and path of each namespace that has an id here; the kernel assigns one if a veth leads there."""
+def paths_by_id(ip: Any, paths: Iterable[str], *, assigns: bool = False) -> dict[int, str]:
+    """Return the id and path of each namespace that has an id here. With `assigns` give one to each that has none.
+
+    The kernel assigns an id itself if a veth leads there.
+    """
     found: dict[int, str] = {}
     for path in paths:
-        try:
-            with closing(open_netns(path)) as netns:
-                answer = ip.get_netnsid(fd=netns.descriptor)
-        except (CniError, OSError):  # deleted in the meantime, or not a namespace
-            continue
-        if answer and answer["nsid"] not in (None, NO_ID):
-            found.setdefault(answer["nsid"], path)
+        number = id_of(ip, path, assigns=assigns)
+        if number is not None:
+            found.setdefault(number, path)
     return found
+
+
+def id_of(ip: Any, path: str, *, assigns: bool) -> int | None:
+    """Return the id of the namespace at a path, None without one, and if it is deleted or no namespace."""
+    try:
+        with closing(open_netns(path)) as netns:
+            number = _read_id(ip, netns.descriptor)
+            if number is None and assigns:
+                with suppress(NetlinkError):  # EEXIST: somebody else has assigned one in the meantime
+                    ip.set_netnsid(fd=netns.descriptor)
+                number = _read_id(ip, netns.descriptor)
+    except (CniError, OSError):  # deleted in the meantime, or not a namespace
+        return None
+    return number
+
+
+def _read_id(ip: Any, descriptor: int) -> int | None:
+    answer = ip.get_netnsid(fd=descriptor)
+    return answer["nsid"] if answer and answer["nsid"] not in (None, NO_ID) else None
 
 
 def view_inside(path: str) -> View:
