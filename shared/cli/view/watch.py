@@ -175,6 +175,8 @@ class Watch:
         for event in self._differences(before, link, netnsid, gone=gone):
             yield from self._placed(event, netnsid, link.index)
         if gone:
+            if netnsid == HERE and link.netnsid is not None and link.peer is not None:
+                self.ends.get(link.netnsid, {}).pop(link.peer, None)  # its messages come after that of the id's end
             links.pop(link.index)
             self.views[netnsid].addresses.pop(link.index, None)
 
