@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from shared.cni.errors import CniError
 from shared.net import links as net_links
+from shared.net import sublinks
 from shared.net.netlink import Netlink
 from shared.net.netns import open_netns
 from shared.net.owner import parse_alias
@@ -45,6 +46,12 @@ class KernelLink:
     master: int | None
     peer: int | None
     netnsid: int | None
+    vlan: int = 0
+
+    def vrf_in(self, links: Mapping[int, KernelLink]) -> str:
+        """Return the name of the VRF that the link is in, empty if it is in none. `links` are its neighbours."""
+        master = links.get(self.master) if self.master is not None else None
+        return master.name if master and master.kind == "vrf" else ""
 
     @property
     def owner(self) -> tuple[str, str, str] | None:
@@ -138,11 +145,13 @@ def view_inside(path: str) -> View:
 
 
 def _link(message: Message) -> KernelLink:
-    return kernel_link({
+    kind = net_links.kind(message)
+    vlan = sublinks.read_data(message).get("IFLA_VLAN_ID", 0) if kind == "vlan" else 0
+    return replace(kernel_link({
         **{name: message[name] for name in ("index", "flags")},
         **{name.removeprefix("IFLA_").lower(): value for name, value in message.items() if name.startswith("IFLA_")},
-        ("linkinfo", "kind"): net_links.kind(message),
-    })  # fmt: skip
+        ("linkinfo", "kind"): kind,
+    }), vlan=vlan)  # fmt: skip
 
 
 def _addresses(stream: Iterator[Message]) -> dict[int, tuple[str, ...]]:

@@ -27,6 +27,8 @@ from shared.runtime.cache import Cache, Cached
 
 IFLA_STATS_LINK_64 = 0x1  # a bit of the filter, linux/if_link.h
 
+WORDS = {"tun": "tap", "": "device"}  # for kinds of links
+
 Counters = Mapping[int, tuple[int, int]]
 Advance = Callable[[int, int], None]
 Key = tuple[str, str, str]  # network, container id, ifname
@@ -162,7 +164,8 @@ class Pods:
         pod = self.owner(link, path, there.name if there else "")
         if inner and there:
             addresses = inner.addresses.get(there.index, ())
-            pod = replace(pod, addresses=addresses, addresses_from="namespace", ifname=there.name)
+            vrf = there.vrf_in(inner.links)
+            pod = replace(pod, addresses=addresses, addresses_from="namespace", ifname=there.name, vrf=vrf)
         return replace(pod, netns=printable(path) or pod.netns)
 
     def owner(self, link: KernelLink, path: str, ifname: str) -> Pod:
@@ -209,9 +212,11 @@ class Pods:
         addresses = inner.addresses.get(link.index, ())
         pod = replace(
             self.owner_inside(link, path) or Pod(), addresses=addresses, addresses_from="namespace",
-            netns=printable(path), ifname=link.name,
+            netns=printable(path), ifname=link.name, vrf=link.vrf_in(inner.links),
         )  # fmt: skip
-        return Port(name=link.name, kind=link.kind, state=link.state, mtu=link.mtu, mac=link.mac, pod=pod)
+        return Port(
+            name=link.name, kind=link.kind, vlan=link.vlan, state=link.state, mtu=link.mtu, mac=link.mac, pod=pod
+        )
 
     def without_link(self) -> tuple[Pod, ...]:
         """Return the cached attachments without a link on the host: their plugin creates none, or it is gone."""
@@ -224,8 +229,11 @@ class Pods:
             return replace(pod, gone=presence.of_namespace(entry.attachment.netns) == presence.GONE)
         for index, link in inner.links.items():
             if link.name == entry.attachment.ifname:
-                return replace(pod, addresses=inner.addresses.get(index, ()), addresses_from="namespace")
-        return pod
+                return replace(
+                    pod, addresses=inner.addresses.get(index, ()), addresses_from="namespace",
+                    vrf=link.vrf_in(inner.links), link=WORDS.get(link.kind, link.kind), state=link.state,
+                )  # fmt: skip
+        return replace(pod, state="missing")
 
 
 def host_ends(entry: Cached) -> list[str]:
