@@ -450,6 +450,19 @@ def test_the_duty_changes_nothing_in_a_pod(host: PretendHost) -> None:
     assert "all in order" in node.heal("--dry-run")
 
 
+def test_links_that_only_a_new_add_creates(host: PretendHost) -> None:
+    """A tap repairs nothing: the command tells of it, with and without repairs of others, and fails."""
+    node = Node(host)
+    node.configure([{"type": "tap", "ipam": {"type": "host-local", "subnet": "10.3.0.0/24"}}])
+    host.netns("a")
+    assert node.runtime("add", "a").returncode == 0
+    assert node.heal() == node.heal("--dry-run") == "1 attachment looked at: all in order\n"
+    host.run("ip", "-n", "a", "link", "del", "eth0")
+    lost = "pods a eth0: tap: cannot repair it: pods eth0 is not as it was made: link eth0 is missing in /run/netns/a\n"
+    for options, count in ((["--dry-run"], "0 to repair, 1 that only a new ADD repairs"), ([], "0 repairs, 1 failure")):
+        assert node.heal(*options, check=False) == f"{lost}1 attachment looked at: {count}\n"
+
+
 def test_a_drop_policy_alone(node: Node) -> None:
     """Nothing is deleted when a policy changes."""
     duties = begin(node)

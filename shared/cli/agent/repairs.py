@@ -5,6 +5,7 @@ A runner process (shared/cni/repair.py) does the work, with one line of JSON for
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -55,6 +56,11 @@ class Step:
         return {
             "plugin": self.plugin, "environment": self.environment, "config": self.message, "cache": self.cache,
         }  # fmt: skip
+
+    @property
+    def is_repairable(self) -> bool:
+        """Return False if the plugin repairs nothing: all that it makes is in the pod."""
+        return hasattr(importlib.import_module(PLUGINS[self.plugin]), "repair")
 
     def __str__(self) -> str:
         return f"{self.network} {self.container_id} {self.ifname}: {self.plugin}"
