@@ -105,8 +105,8 @@ class Node:
         self.numbers = itertools.count(1)
         self.configure(PLUGINS)
 
-    def configure(self, plugins: list[dict[str, Any]]) -> None:
-        network = {"cniVersion": "1.1.0", "name": "pods", "plugins": plugins}
+    def configure(self, plugins: list[dict[str, Any]], version: str = "1.1.0") -> None:
+        network = {"cniVersion": version, "name": "pods", "plugins": plugins}
         self.host.run("tee", "/etc/cni/net.d/pods.conflist", input=json.dumps(network))
 
     def serve(self, *pods: str) -> None:
@@ -461,6 +461,17 @@ def test_links_that_only_a_new_add_creates(host: PretendHost) -> None:
     lost = "pods a eth0: tap: cannot repair it: pods eth0 is not as it was made: link eth0 is missing in /run/netns/a\n"
     for options, count in ((["--dry-run"], "0 to repair, 1 that only a new ADD repairs"), ([], "0 repairs, 1 failure")):
         assert node.heal(*options, check=False) == f"{lost}1 attachment looked at: {count}\n"
+
+
+def test_a_version_without_check(host: PretendHost) -> None:
+    """A dry run has nothing to ask; a repair does its work."""
+    node = Node(host)
+    node.configure(PLUGINS[:1], version="0.3.1")
+    host.netns("a")
+    assert node.runtime("add", "a").returncode == 0
+    assert "all in order" in node.heal("--dry-run")
+    host.run("ip", "link", "set", "cni0", "down")
+    assert "1 repair, 0 failures" in node.heal()
 
 
 def test_a_drop_policy_alone(node: Node) -> None:
