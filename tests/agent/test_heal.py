@@ -471,7 +471,7 @@ def test_a_version_without_check(host: PretendHost) -> None:
     assert node.runtime("add", "a").returncode == 0
     assert "all in order" in node.heal("--dry-run")
     host.run("ip", "link", "set", "cni0", "down")
-    assert "1 repair, 0 failures" in node.heal()
+    assert "bridge: repaired: bridge cni0 is down" in node.heal()
 
 
 def test_a_drop_policy_alone(node: Node) -> None:
