@@ -15,6 +15,7 @@ ip link set br0 up
 ip netns add lan
 ip link add uplink up master br0 type veth peer name eth0 netns lan
 ip -n lan address add 10.9.0.1/24 dev eth0
+ip -n lan address add fd09::1/64 dev eth0 nodad
 ip -n lan link set eth0 up
 """
 DAEMON = f"""
@@ -43,6 +44,12 @@ option subnet 255.255.255.0
 option router 10.9.0.1
 option lease {SHORT_SECONDS}
 """
+# A server of DHCPv6, and a router.
+IPV6 = (
+    "--enable-ra", "--dhcp-range=fd09::1000,fd09::1fff,64,1h", "--dhcp-option=option6:dns-server,[fd09::53]",
+    "--dhcp-option=option6:domain-search,six.example,b.six.example",
+)  # fmt: skip
+STATELESS_IPV6 = ("--enable-ra", "--dhcp-range=fd09::,ra-stateless,64,1h", IPV6[2])
 # Another host on the LAN.
 BESIDE = """
 ip netns add beside

@@ -109,15 +109,19 @@ class Node(nodes.Node):
     def leases(self) -> set[str]:
         """Return the addresses that the server has leased."""
         path = self.host.root / dhcp_lan.LEASES
-        return {line.split()[2] for line in path.read_text().splitlines()} if path.exists() else set()
+        lines = path.read_text().splitlines() if path.exists() else []
+        return {line.split()[2] for line in lines if not line.startswith("duid")}
 
     def records(self) -> list[str]:
         """Return the files of leases, kept or to be given back."""
         return [path.name for path in (self.host.root / "var/lib/cni/dhcp").glob("*/*")]
 
-    def on_link(self, pod: str) -> set[str]:
-        """Return the IPv4 addresses of the pod's link."""
-        (shown,) = self.host.ip("-4", "address", "show", "eth0", netns=pod) or [{"addr_info": []}]
+    def on_link(self, pod: str, family: int = 4) -> set[str]:
+        """Return the addresses of the pod's link, but for IPv6 link-local ones."""
+        shown, *_ = [
+            *self.host.ip(f"-{family}", "address", "show", "eth0", "scope", "global", netns=pod),
+            {"addr_info": []},
+        ]
         return {f"{one['local']}/{one['prefixlen']}" for one in shown["addr_info"]}
 
     def routes(self, pod: str) -> set[tuple[str, str | None]]:
