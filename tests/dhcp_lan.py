@@ -16,6 +16,7 @@ ip netns add lan
 ip link add uplink up master br0 type veth peer name eth0 netns lan
 ip -n lan address add 10.9.0.1/24 dev eth0
 ip -n lan address add fd09::1/64 dev eth0 nodad
+ip netns exec lan sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad'
 ip -n lan link set eth0 up
 """
 DAEMON = f"""

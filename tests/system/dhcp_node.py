@@ -122,7 +122,7 @@ class Node(nodes.Node):
             *self.host.ip(f"-{family}", "address", "show", "eth0", "scope", "global", netns=pod),
             {"addr_info": []},
         ]
-        return {f"{one['local']}/{one['prefixlen']}" for one in shown["addr_info"]}
+        return {f"{one['local']}/{one['prefixlen']}" for one in shown["addr_info"] if "local" in one}
 
     def routes(self, pod: str) -> set[tuple[str, str | None]]:
         """Return destination and gateway of the pod's routes, but for the kernel's."""

@@ -68,14 +68,11 @@ class Wish6:
     async def release(self, inside: AbstractContextManager[Any], ifname: str, _mac: str, lease: Lease6) -> None:
         """Send a RELEASE through a link. Raise CniError or OSError."""
         async with PodSocket6(inside, ifname, port=0) as way:
-            way.send(self.message_for(Kind.RELEASE, new_transaction(), lease, elapsed=0.0))
+            way.send(self.message(Kind.RELEASE, new_transaction(), self.options_of(lease), elapsed=0.0))
 
-    def message_for(self, kind: Kind, transaction: bytes, lease: Lease6, *, elapsed: float) -> Message:
-        """Return a message about a lease."""
-        options = [lease6.association(self.iaid, lease.ip)]
-        if kind is not Kind.REBIND:
-            options.append((Option.SERVER_ID, lease.server))
-        return self.message(kind, transaction, options, elapsed=elapsed)
+    def options_of(self, lease: Lease6) -> Options:
+        """Return the options of a message to the lease's server. A REBIND has the first alone."""
+        return [lease6.association(self.iaid, lease.ip), (Option.SERVER_ID, lease.server)]
 
     def message(self, kind: Kind, transaction: bytes, options: Options, *, elapsed: float) -> Message:
         """Return a message with these options, and those that each message has."""
@@ -195,10 +192,9 @@ class Client6:
 
     async def _request(self, lease: Lease6) -> Lease6:
         """Return the lease that a server confirms. Raise Refusal, or TimeoutError."""
-        message = self.wish.message_for(Kind.REQUEST, b"", lease, elapsed=0.0)
         return await self._ask(
-            Kind.REQUEST, message.options, lambda answer: self._take_reply(answer, lease, lease.server),
-            seconds=REQUEST_SECONDS,
+            Kind.REQUEST, self.wish.options_of(lease),
+            lambda answer: self._take_reply(answer, lease, lease.server), seconds=REQUEST_SECONDS,
         )  # fmt: skip
 
     def _take_reply(self, message: Message, lease: Lease6, server: bytes) -> Lease6:
@@ -224,8 +220,8 @@ class Client6:
 
     async def _extend_by(self, kind: Kind, lease: Lease6, end: float) -> Lease6:
         """Return the extended lease. Raise TimeoutError at the time `end` of the lease, Refusal if it is lost."""
-        message = self.wish.message_for(kind, b"", lease, elapsed=0.0)
         server = lease.server if kind is Kind.RENEW else b""
+        options = self.wish.options_of(lease)[: 2 if server else 1]
 
         def take(answer: Message) -> Lease6:
             try:
@@ -237,7 +233,7 @@ class Client6:
 
         try:
             extended = await self._ask(
-                kind, message.options, take, seconds=lease.left(end),
+                kind, options, take, seconds=lease.left(end),
                 intervals=iter(lambda: pauses.renewal(lease.valid, lease.left(end)), None),
             )  # fmt: skip
         except Refusal as refusal:
