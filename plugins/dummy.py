@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni.config import invalid
-from shared.cni.plugin import failure
-from shared.net import netns, sublinks, sysctl
+from shared.net import sublinks
 from shared.net.netlink import Netlink
 from shared.pod import attachment, inside, master, removal
 from shared.pod.attachment import Attachment
@@ -34,8 +33,7 @@ def read(call: Call) -> Attachment:
 def add(call: Call, undo: Undo) -> Result:
     """Create the pod's link, with addresses by IPAM. Answer when they can be used."""
     pod = read(call)
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     steps.begin("link")
     sublinks.make(Netlink(), undo, pod.owner, pod_netns, KIND, mtu=pod.keys.mtu, mac=pod.own_mac)
     result = pod.assign(undo, interface=0)
@@ -62,4 +60,4 @@ def gc(call: Call) -> None:
 
 def status(call: Call) -> None:
     """Raise PluginNotAvailable if an ADD could not succeed."""
-    read(call).status(lambda: failure(lambda: sublinks.require_kind(KIND)))
+    read(call).status_in_pod(lambda: sublinks.require_kind(KIND))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from shared import steps
-from shared.cni import delegate
 from shared.cni.config import boolean, field, integer, mac, unset_link_name
 from shared.cni.errors import InternalError
-from shared.net import links, netns, placements, sysctl, taps
+from shared.net import links, placements, taps
 from shared.net.netlink import Netlink
 from shared.net.wire import RTM_NEWLINK
 from shared.pod import attachment, inside, removal
@@ -43,8 +42,7 @@ def read(call: Call) -> Attachment:
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a persistent tap, with addresses by IPAM if there is `ipam`. The pod's programs may open it."""
     pod = read(call)
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     steps.begin("tap")
     _make(pod, undo, pod_netns)
     result = pod.assign(undo, interface=0)
@@ -133,12 +131,4 @@ def gc(call: Call) -> None:
 def status(call: Call) -> None:
     """Raise PluginNotAvailable if an ADD could not succeed."""
     pod = read(call)
-
-    def look() -> list[str]:
-        from shared.net import readiness
-
-        sysctl.require_visible()
-        taps.try_out(labelled=bool(pod.keys.selinuxContext))
-        return readiness.ipv6(pod.keys.mtu) if readiness.has_ipv6(delegate.networks(call)) else []
-
-    pod.status(look)
+    pod.status_in_pod(lambda: taps.try_out(labelled=bool(pod.keys.selinuxContext)))
