@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CLIENT_ID_BYTES = 254  # of option 61, whose first byte is the type
 OPTION_BYTES = 255
 CLIENT_ID = 61
+MOST_PROBE_SECONDS = 10  # of 45 for the lease
 MOST_ADDRESSES = 64  # of a link that are looked at for a link-local one
 # Requested by default. RFC 3442: option 121 stands before 3 and 33, for servers that give a limited number.
 USED = (1, 121, 3, 33, 6, 15, 26, 119)
@@ -91,6 +92,10 @@ class IpamConfig(config.Config):
         None,
         "ask the server to broadcast its answers; default: for ipvlan, and if the daemon's option says so",
     )
+    probeSeconds: int = field(
+        integer(0, MOST_PROBE_SECONDS), 0,
+        "look so long for another host with a new address, and decline it if there is one; 0: do not look",
+    )  # fmt: skip
     dhcpv4: bool = field(boolean, True, f"lease an IPv4 address; false needs dhcpv6 to be {STATEFUL}")
     dhcpv6: str = field(
         choice(STATEFUL, STATELESS), "",
@@ -139,6 +144,7 @@ class Wish:
             "op": "acquire", "netns": self.call.netns, "clientID": client_id.hex(), "provide": sent,
             "request": self.requested, "priority": self.keys.priority,
             "withoutGateway": "gateway" in self.keys.suppress, "broadcast": is_shared or self.keys.broadcast,
+            "probeSeconds": self.keys.probeSeconds,
             "families": self.families, "isStateless": self.keys.dhcpv6 == STATELESS,
             **_identity(self.call, mac, is_shared=is_shared),
         }  # fmt: skip
@@ -218,6 +224,10 @@ def _prepare(wish: Wish, pod_netns: Netns) -> tuple[str, bool]:
             raise UnsupportedField(
                 f"link {call.ifname} ({kind}) has no broadcasts, so no DHCP server can be found through it",
                 'of ipvlan, "mode": "l2" can; the modes l3 and l3s cannot',
+            )
+        if wish.keys.probeSeconds and kind == "ipvlan":
+            raise UnsupportedField(
+                '"ipam.probeSeconds" is impossible with ipvlan: it has the MAC of its master, which gets the answers'
             )
         if wish.keys.dhcpv6:
             _bring_up_ipv6(wish, inside, link)

@@ -64,6 +64,16 @@ class Node(nodes.Node):
         (self.host.root / "run/udhcpd.leases").touch()
         self.server = self.host.popen("ip", "netns", "exec", "lan", "busybox", "udhcpd", "-f", "/run/udhcpd.conf")
 
+    def serve_kea(self, family: int, **keys: Any) -> None:
+        """Start Kea with leases of three seconds, in place of the server before. It forgets those of its own."""
+        self.silence()
+        self.server = dhcp_lan.serve_kea(self.host, family, **keys)
+
+    def kea_heard(self, kind: str) -> int:
+        """Return the number of messages of a kind in Kea's log, such as RENEW."""
+        lines = (self.host.root / dhcp_lan.KEA_LOG).read_text().splitlines()
+        return sum("_PACKET_RECEIVED" in line and f" {kind} " in line for line in lines)
+
     def serve_beside(self, address: str, addresses: str, *options: str) -> None:
         """Start another server on the LAN, under an address of its own."""
         self.host.run("sh", "-ec", dhcp_lan.BESIDE.format(address=address))

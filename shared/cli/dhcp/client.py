@@ -17,13 +17,15 @@ from typing import Any
 
 from pyroute2.dhcp import messages
 from pyroute2.dhcp.client import AsyncDHCPClient, ClientConfig
+from pyroute2.dhcp.dhcp4msg import dhcp4msg
 from pyroute2.dhcp.enums.bootp import Flag
+from pyroute2.dhcp.enums.bootp import MessageType as Direction
 from pyroute2.dhcp.enums.dhcp import MessageType, Option
 from pyroute2.dhcp.fsm import State, state_guard
 from pyroute2.dhcp.hooks import Trigger
 from pyroute2.dhcp.xids import Xid
 
-from shared.cli.dhcp import content, packets, pauses
+from shared.cli.dhcp import content, packets, pauses, probing
 from shared.cli.dhcp.content import Content
 from shared.cli.dhcp.packets import Answer, PodLease, PodSocket
 
@@ -43,6 +45,7 @@ class Wish:
     priority: int | None
     without_gateway: bool
     broadcast: bool
+    probe_seconds: float = 0.0  # to look for other hosts with a new address
 
     protocol = "DHCP"
 
@@ -57,6 +60,7 @@ class Wish:
             priority=raw["priority"],
             without_gateway=bool(raw["withoutGateway"]),
             broadcast=bool(raw["broadcast"]),
+            probe_seconds=float(raw.get("probeSeconds", 0)),
         )
 
     def read(self, lease: PodLease) -> Content:
@@ -83,11 +87,20 @@ class Wish:
         Raise CniError or OSError.
         """
         async with PodSocket(inside, ifname) as way:
-            message = messages.release(lease)
-            message.eth_src = mac or way.l2addr
-            message.dhcp["xid"] = Xid()
-            packets.carry(message, self.identify(message.eth_src))
-            await way.put(message)
+            await way.put(self._complete(messages.release(lease), mac or way.l2addr))
+
+    def decline(self, lease: PodLease, mac: str) -> messages.SentDHCPMessage:
+        """Return a DECLINE, which is broadcast: RFC 2131, section 4.4.4."""
+        kind = {"message_type": MessageType.DECLINE, "requested_ip": lease.ip, "server_id": lease.server_id}
+        fields = {"op": Direction.BOOTREQUEST, "flags": Flag.UNICAST, "options": kind}
+        return self._complete(messages.SentDHCPMessage(dhcp=dhcp4msg(fields)), mac)
+
+    def _complete(self, message: messages.SentDHCPMessage, mac: str) -> messages.SentDHCPMessage:
+        """Return a message that a server does not answer, with the client's names."""
+        message.eth_src = mac
+        message.dhcp["xid"] = Xid()
+        packets.carry(message, self.identify(mac))
+        return message
 
 
 Report = Callable[[Trigger, PodLease], None]
@@ -240,12 +253,34 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         except ValueError as error:
             self._object(msg, error)
             return
+        if self.state is State.REQUESTING and await self._is_declined(lease):
+            return
         self._refusals = 0
         self._avoided.clear()
         self._stop_again()
         self.lease = lease  # arms the timers
         await self.transition(to=State.BOUND)
         self.report(trigger, lease)
+
+    async def _is_declined(self, lease: PodLease) -> bool:
+        """Return True if another host has the address. Then decline it, and ask for another one."""
+        if not self.wish.probe_seconds:
+            return False
+        await self._sendq.put(None)  # the request has its answer
+        if self._state_watchdog:
+            self._state_watchdog.cancel()
+            self._state_watchdog = None
+        mac, seconds = self._sock.l2addr, self.wish.probe_seconds
+        holder = await probing.find_holder(self._sock.inside, self.wish.ifname, mac, lease.ip, seconds)
+        if not holder:
+            return False
+        self.objections.append(f"{lease.ip} is in use by {holder}, so it was declined")
+        self.sent["DECLINE"] += 1
+        await self._sock.put(self.wish.decline(lease, mac))
+        self.former_address = self._chosen = ""  # the server may have another address
+        self._refusals += 1
+        self._again = asyncio.create_task(self.reset(delay=pauses.after_refusals(self._refusals)))
+        return True
 
     def _lease_of(self, msg: Answer) -> PodLease:
         """Return the lease in an answer. It begins when the request was sent: RFC 2131, section 4.4.1."""

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from pyroute2.dhcp.hooks import Trigger
 
-from shared.cli.dhcp import content, lease6, pauses
+from shared.cli.dhcp import content, lease6, pauses, probing
 from shared.cli.dhcp.content import Content
 from shared.cli.dhcp.lease6 import Lease6
 from shared.cli.dhcp.packets import now
@@ -41,13 +41,15 @@ class Wish6:
     ifname: str
     duid: bytes
     iaid: bytes
+    probe_seconds: float = 0.0  # to look for other hosts with a new address
 
     protocol = "DHCPv6"
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Wish6:
         """Read a request. Raise KeyError, TypeError or ValueError if it is garbled."""
-        return cls(str(raw["ifname"]), bytes.fromhex(raw["duid"]), bytes.fromhex(raw["iaid"]))
+        names = bytes.fromhex(raw["duid"]), bytes.fromhex(raw["iaid"])
+        return cls(str(raw["ifname"]), *names, probe_seconds=float(raw.get("probeSeconds", 0)))
 
     def read(self, lease: Lease6) -> Content:
         """Return the lease's content."""
@@ -170,13 +172,28 @@ class Client6:
             address = self.former_address
             options: Options = [lease6.association(self.wish.iaid, address), (Option.RAPID_COMMIT, b"")]
             kind, lease = await self._ask(Kind.SOLICIT, options, self._take_offer)
-            if kind is Kind.REPLY:  # rapid commit
-                return lease
-            with suppress(Refusal, TimeoutError):
-                return await self._request(lease)
-            self.objections.append(f"{lease.server_id} offered a lease and did not confirm it")
-            self._avoided.add(lease.server)
+            try:
+                if kind is not Kind.REPLY:  # which is a rapid commit
+                    lease = await self._request(lease)
+            except (Refusal, TimeoutError):
+                self.objections.append(f"{lease.server_id} offered a lease and did not confirm it")
+                self._avoided.add(lease.server)
+            else:
+                if not await self._is_declined(lease):
+                    return lease
             self._refusals += 1
+
+    async def _is_declined(self, lease: Lease6) -> bool:
+        """Return True if another host has the address. Then decline it."""
+        way, seconds = self._sock, self.wish.probe_seconds
+        if not seconds or not (
+            holder := await probing.find_holder(way.inside, way.ifname, way.mac, lease.ip, seconds)
+        ):  # fmt: skip
+            return False
+        self.objections.append(f"{lease.ip} is in use by {holder}, so it was declined")
+        await self._send(self.wish.message(Kind.DECLINE, new_transaction(), self.wish.options_of(lease), elapsed=0.0))
+        self.former_address = ""  # the server may have another address
+        return True
 
     def _take_offer(self, message: Message) -> tuple[Kind, Lease6]:
         if message.kind is Kind.REPLY and not message.has(Option.RAPID_COMMIT):

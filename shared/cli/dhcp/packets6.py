@@ -24,6 +24,10 @@ from socket import (
 )
 from typing import TYPE_CHECKING, Any, Self
 
+from pyroute2.ext import bpf
+from pyroute2.ext.bpf import BPF
+from pyroute2.ext.rawsocket import SO_ATTACH_FILTER
+
 from shared.cli.dhcp import packets
 from shared.net import links
 from shared.net.netlink import Netlink
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 CLIENT_PORT, SERVER_PORT = 546, 547
 ALL_SERVERS = "ff02::1:2"
 ANY = "::"
+ETH_P_802_EX1 = 0x88B5  # for local experiments; linux/if_ether.h
 FOREVER = 0xFFFFFFFF  # of lifetimes, in seconds
 MESSAGE_BYTES = 65535  # of the largest datagram
 Options = list[tuple[int, bytes]]
@@ -183,7 +188,10 @@ class PodSocket6:
                 self._socket.setsockopt(SOL_SOCKET, SO_BINDTODEVICE, self.ifname.encode())
                 self._socket.setsockopt(IPPROTO_IPV6, IPV6_MULTICAST_IF, self._index)
                 self._socket.bind((ANY, self.port))
-                self._link.bind((self.ifname, 0))  # without a protocol, so that it receives nothing
+                # The kernel reports the link's end to sockets with a protocol only. Nothing uses this one.
+                code, self._nothing = bpf.compile([[BPF.RET + BPF.K, 0, 0, 0]])
+                self._link.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, code)
+                self._link.bind((self.ifname, ETH_P_802_EX1))
             except OSError:
                 await self.__aexit__()
                 raise

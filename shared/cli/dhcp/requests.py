@@ -24,7 +24,7 @@ IPV6_KEYS = ("family", "duid", "iaid")  # of a lease of DHCPv6
 def kept_of(raw: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of a request, or of a stored lease, that make a tenancy. Raise KeyError without one."""
     keys = (*REQUEST_KEYS, *IPV6_KEYS) if raw.get("family") == 6 else REQUEST_KEYS
-    return {key: raw[key] for key in keys}
+    return {key: raw[key] for key in keys} | {"probeSeconds": raw.get("probeSeconds", 0)}
 
 
 def read_wish(raw: dict[str, Any]) -> Wish | Wish6:
