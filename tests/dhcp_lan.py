@@ -29,7 +29,7 @@ main({str(ROOT)!r})
 """
 LEASES = "run/lan.leases"
 RELEASED = "var/lib/cni/dhcp/released"
-SERVER_LOG, DAEMON_LOG, KEA_LOG = "run/dnsmasq.log", "run/dhcp.log", "run/kea.log"
+SERVER_LOG, DAEMON_LOG, KEA_LOG, RELAY_LOG = "run/dnsmasq.log", "run/dhcp.log", "run/kea.log", "run/relay.log"
 SERVER = (
     "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--user=root",
     "--pid-file=", "--no-ping", "--log-dhcp", "--log-facility=-", "--dhcp-authoritative",
@@ -66,6 +66,19 @@ ip link add uplink2 up master br0 type veth peer name eth0 netns beside
 ip -n beside address add {address}/24 dev eth0
 ip -n beside link set eth0 up
 """
+# A network beyond the LAN, and the LAN's router to it.
+FAR = """
+ip netns add far
+ip link add eth1 netns lan up type veth peer name eth0 netns far
+ip -n far link set eth0 up
+ip -n lan address add 10.10.0.2/24 dev eth1
+ip -n far address add 10.10.0.1/24 dev eth0
+ip -n far route add 10.9.0.0/24 via 10.10.0.2
+ip -n lan address add fd10::2/64 dev eth1 nodad
+ip -n far address add fd10::1/64 dev eth0 nodad
+ip -n far route add fd09::/64 via fd10::2
+ip netns exec lan sh -c 'for f in ipv4/ip_forward ipv6/conf/all/forwarding; do echo 1 >/proc/sys/net/$f; done'
+"""
 ADDRESSES = "10.9.0.10,10.9.0.20"
 
 
@@ -84,6 +97,15 @@ def serve(host: PretendHost, *options: str, addresses: str = ADDRESSES, netns: s
         server = host.popen("ip", "netns", "exec", netns, *arguments, stderr=log)
     until(lambda: b"DHCP, " in path.read_bytes()[begin:])
     return server
+
+
+def relay(host: PretendHost) -> None:
+    """Forward the LAN's requests to a server beyond it, which serves with the options of dnsmasq's."""
+    arguments = (*SERVER, "--dhcp-relay=10.9.0.1,10.10.0.1", "--dhcp-relay=fd09::1,fd10::1", "--interface=eth1")
+    path = host.root / RELAY_LOG
+    with open(path, "wb") as log:
+        host.popen("ip", "netns", "exec", "lan", *arguments, stderr=log)
+    until(lambda: path.read_bytes().count(b"DHCP relay") >= 2)
 
 
 def serve_kea(host: PretendHost, family: int, **keys: Any) -> subprocess.Popen[bytes]:

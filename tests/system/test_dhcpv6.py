@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.dhcp_lan import BESIDE, IPV6, LEASES, STATELESS_IPV6
+from tests.dhcp_lan import BESIDE, FAR, IPV6, LEASES, STATELESS_IPV6, relay, serve
 from tests.pretend import until
 from tests.system.dhcp_node import Node as DhcpNode
 
 ROUTER = "--dhcp-option=option:router,10.9.0.1"
+SOON = ("--dhcp-option-force=option:T1,1", "--dhcp-option-force=option:T2,4")
 
 
 class Node(DhcpNode):
@@ -272,3 +273,38 @@ def test_addresses_that_another_host_has(node: Node) -> None:
     assert not taken & {ip["address"].partition("/")[0] for ip in result["ips"]}
     assert node.heard("DHCPDECLINE") == 2
     assert node.check("a", keys) == ""
+
+
+def test_a_relay(node: Node) -> None:
+    """The servers are beyond a router. Renewals reach them, and so do the RELEASEs."""
+    node.host.run("sh", "-ec", FAR)
+    serve(node.host, ROUTER, *SOON, *IPV6, netns="far")
+    relay(node.host)
+    node.start()
+    result = node.add("a")
+    assert len(result["ips"]) == 2
+    until(lambda: node.heard("DHCPREQUEST") >= 4)
+    assert (node.heard("DHCPDISCOVER"), node.heard("DHCPSOLICIT")) == (1, 1)
+    assert node.check("a") == ""
+    node.stop()
+    node.start()
+    until(lambda: node.heard("DHCPRENEW") == 1)
+    node.delete("a")
+    until(lambda: node.heard("DHCPRELEASE") == 2)
+
+
+def test_two_servers(node: Node) -> None:
+    """The lease is of one of them, and stays the same through restarts."""
+    keys = node.ipam(dhcpv4=False)
+    node.serve_lan(*IPV6)
+    node.host.run("sh", "-ec", BESIDE.format(address="10.9.0.2"))
+    node.host.run("ip", "-n", "beside", "address", "add", "fd09::2/64", "dev", "eth0", "nodad")
+    serve(node.host, *IPV6, addresses="10.9.0.100,10.9.0.110", netns="beside")
+    node.start()
+    address = node.add("a", keys)["ips"][0]["address"]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        before = node.heard("DHCPRENEW")
+        node.stop(number)
+        node.start()
+        until(lambda: node.heard("DHCPRENEW") > before)  # noqa: B023  (called here)
+    assert node.on_link("a", 6) == {address} and node.check("a", keys) == ""

@@ -146,18 +146,18 @@ class Client6:
         return pauses.summary(self.sent, self.heard, self._sock.unreadable, self.objections)
 
     async def _keep(self, lease: Lease6 | None) -> None:
-        is_resumed = lease is not None and not lease.expired
-        current = lease if is_resumed else None
+        """Acquire a lease whenever there is none, and renew it in time: at once if it is resumed."""
+        current = lease if lease and not lease.expired else None
+        is_due = current is not None
         while True:
             if current is None:
                 current = await self._acquire()
                 self._take(Trigger.BOUND, current)
-            elif not is_resumed:
-                await asyncio.sleep(max(min(current.left(current.renewal), pauses.LONGEST_SLEEP_SECONDS), 0))
-                if current.left(current.renewal) > 0:
-                    continue
-            is_resumed = False
-            current = await self._extend(current)
+            elif is_due:
+                current = await self._extend(current)
+            else:
+                await asyncio.sleep(min(max(current.left(current.renewal), 0), pauses.LONGEST_SLEEP_SECONDS))
+            is_due = current is not None and current.left(current.renewal) <= 0
 
     def _take(self, trigger: Trigger, lease: Lease6) -> None:
         self._refusals = 0

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from shared.cli.dhcp.packets import boot_id, now, obtained_of
-from shared.cli.dhcp.packets6 import Message, Option, Options, number_of, require_success, split
+from shared.cli.dhcp.packets6 import Message, Option, Options, Refusal, Status, number_of, require_success, split
 from shared.cni.ip import Address, Prefix
 
 IA_BYTES, ADDRESS_BYTES = 12, 24  # of the fixed fields in IA_NA and IA Address
@@ -79,6 +79,8 @@ def read(message: Message, iaid: bytes, preferred_address: str, obtained: float)
     require_success(options)
     renewal, rebinding = number_of(found[0][4:8]), number_of(found[0][8:12])
     usable = _addresses(options)
+    if not usable and _withdraws(options):
+        raise Refusal(Status.NO_BINDING, "the address has the lifetime 0")
     if not usable:
         raise ValueError("no address that a pod can use")
     address = preferred_address if preferred_address in usable else next(iter(usable))
@@ -102,6 +104,12 @@ def _addresses(options: Options) -> dict[str, tuple[float, float]]:
         if 0 < valid >= preferred and is_unicast:
             usable[str(address)] = preferred, valid
     return usable
+
+
+def _withdraws(options: Options) -> bool:
+    """Return True if a server ends an address: its lifetime is zero; RFC 8415, section 18.2.10.1."""
+    found = [value for number, value in options if number == Option.IA_ADDRESS and len(value) >= ADDRESS_BYTES]
+    return any(not any(value[20:24]) for value in found)
 
 
 def association(iaid: bytes, address: str = "") -> tuple[int, bytes]:
