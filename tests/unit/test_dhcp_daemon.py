@@ -63,8 +63,8 @@ def test_a_lease_forever_is_renewed_at_leisure() -> None:
 
     async def pause() -> float:
         client = Client(wish, PodSocket(nullcontext(), "eth0"), lambda *_: None, limits=(10.0, 62.0))
-        vars(client).update(_lease=lease, _state=State.RENEWING)
-        return next(client.config.retransmission())
+        client._lease, client._state = lease, State.RENEWING  # noqa: SLF001
+        return float(next(client.config.retransmission()))
 
     assert asyncio.run(pause()) == pauses.RENEWAL_SECONDS
 
