@@ -58,7 +58,7 @@ MORE: dict[str, tuple[re.Pattern[str], ...]] = {
     ),
     "sbr": (RULES,),
     "tap": (SUBLINKS,),
-    "vrf": (RULES,),
+    "vrf": (RULES, re.compile(r"shared\.net\.kinds_wire")),
     "portmap": (NFT, re.compile(r"shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?")),
 }
 # Plain configurations of plugins with rare parts in their samples.
