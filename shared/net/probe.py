@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from shared.cni.ip import Address
 
 ETH_P_ALL = 0x0003  # linux/if_ether.h
-SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_AUXDATA, PACKET_MR_MULTICAST = 263, 1, 8, 0  # linux/if_packet.h
+SOL_PACKET = 263  # include/linux/socket.h
+PACKET_ADD_MEMBERSHIP, PACKET_AUXDATA, PACKET_MR_MULTICAST = 1, 8, 0  # linux/if_packet.h
 AUXDATA_BYTES, STATUS, VLAN_TCI = 20, slice(0, 4), slice(16, 18)  # struct tpacket_auxdata
-TP_STATUS_VLAN_VALID = 0x10
+TP_STATUS_VLAN_VALID = 0x10  # linux/if_packet.h
 VLAN_MASK = 0xFFF
 FRAME_BYTES = 128  # more than any part that is read
 ROUNDS = 3  # of questions: one may get lost

@@ -126,6 +126,9 @@ BRIDGE = {"VETH", "BRIDGE"}
         ),
         ({"type": "bandwidth"}, LIMITS),
         ({"type": "bandwidth", "shapedSubnets": ["10.0.0.0/8"]}, {*LIMITS, "NET_SCH_HTB"}),
+        ({"type": "tap"}, {"TUN"}),
+        ({"type": "tap", "redirect": "tap0"}, {"TUN", "NET_SCH_INGRESS", "NET_CLS_U32", "NET_ACT_MIRRED"}),
+        ({"type": "macvlan", "ipam": {"type": "static", "probeSeconds": 2}}, {"MACVLAN", "PACKET"}),
     ],
 )
 def test_options_that_a_network_needs(

@@ -40,6 +40,15 @@ def _has_subnets(network: Network) -> bool:
     return any(network.plugin("bandwidth").get(key) for key in ("shapedSubnets", "unshapedSubnets"))
 
 
+def _redirects(network: Network) -> bool:
+    return _is_type("bandwidth")(network) or bool(network.plugin("tap").get("redirect"))
+
+
+def _probes(network: Network) -> bool:
+    """Return True if static or dhcp looks for other hosts with an address."""
+    return any(section.get("probeSeconds") for _, section in network.ipam)
+
+
 def _has(key: str) -> Callable[[Network], bool]:
     return lambda network: bool(network.bridge and getattr(network.bridge, key))
 
@@ -126,14 +135,15 @@ FEATURES = (
     Feature("IFB links", "CONFIG_IFB", "ifb", _is_type("bandwidth")),
     Feature("the TBF queue", "CONFIG_NET_SCH_TBF", "sch_tbf", _is_type("bandwidth")),
     Feature("the HTB queue", "CONFIG_NET_SCH_HTB", "sch_htb", _has_subnets),
-    Feature("the ingress queue", "CONFIG_NET_SCH_INGRESS", "sch_ingress", _is_type("bandwidth")),
-    Feature("the u32 classifier", "CONFIG_NET_CLS_U32", "cls_u32", _is_type("bandwidth")),
-    Feature("the redirecting action", "CONFIG_NET_ACT_MIRRED", "act_mirred", _is_type("bandwidth")),
+    Feature("the ingress queue", "CONFIG_NET_SCH_INGRESS", "sch_ingress", _redirects),
+    Feature("the u32 classifier", "CONFIG_NET_CLS_U32", "cls_u32", _redirects),
+    Feature("the redirecting action", "CONFIG_NET_ACT_MIRRED", "act_mirred", _redirects),
     Feature("macvlan links", "CONFIG_MACVLAN", "macvlan", _is_type("macvlan")),
     Feature("ipvlan links", "CONFIG_IPVLAN", "ipvlan", _is_type("ipvlan")),
     Feature("VLAN links", "CONFIG_VLAN_8021Q", "8021q", _is_type("vlan")),
     Feature("dummy links", "CONFIG_DUMMY", "dummy", _is_type("dummy")),
     Feature("tap links", "CONFIG_TUN", "tun", _is_type("tap")),
+    Feature("packet sockets", "CONFIG_PACKET", "af_packet", _probes),
     Feature("routing rules", "CONFIG_IP_MULTIPLE_TABLES", "", _is_type("sbr")),
     Feature("IPv6 routing rules", "CONFIG_IPV6_MULTIPLE_TABLES", "", _is_type("sbr")),
     Feature("VRFs", "CONFIG_NET_VRF", "vrf", _is_type("vrf")),
