@@ -5,9 +5,9 @@ from __future__ import annotations
 from shared import steps
 from shared.cni.config import invalid
 from shared.cni.plugin import failure
-from shared.net import netns, sublinks, sysctl
+from shared.net import netns, sublinks
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master, removal
+from shared.pod import attachment, master, removal
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
@@ -33,6 +33,9 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Create the pod's link, with addresses by IPAM. Answer when they can be used."""
+    from shared.net import sysctl
+    from shared.pod import inside
+
     pod = read(call)
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()

@@ -7,11 +7,10 @@ import errno
 from shared import steps
 from shared.cni.config import choice, field, invalid
 from shared.cni.plugin import previous_result
-from shared.net import addresses, links, netns, placements, rules_lock, sublinks, sysctl, uppers
+from shared.net import links, netns, placements, sublinks
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master, removal
+from shared.pod import attachment, master, removal
 from shared.pod.attachment import Attachment
-from shared.pod.master import Master
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
+    from shared.pod.below import Master
     from shared.undo import Undo
 
 KIND = "ipvlan"
@@ -49,6 +49,9 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: an ipvlan of the master, addresses by IPAM, routes. Answer when packets can pass."""
+    from shared.net import rules_lock, sysctl
+    from shared.pod.below import Master
+
     pod = read(call)
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
@@ -71,6 +74,8 @@ def add(call: Call, undo: Undo) -> Result:
 
 def _require_same_mode(pod: Attachment, below: Master) -> None:
     """Raise InvalidConfig if the master's other links have another mode or flag: a new link would change theirs."""
+    from shared.net import uppers
+
     # the kernel makes a link on an ipvlan on the link below that one, which is in another namespace here
     path = below.pod_netns.path if below.in_pod else ""
     own = uppers.Upper(below.link, path) if links.kind(below.link) == KIND else None
@@ -104,6 +109,9 @@ def _route_through_link(result: Result) -> None:
 
 def _configure(pod_netns: Netns, ifname: str, result: Result, below: Master) -> Message:
     """Give the link its addresses and routes. Raise InternalError that names the pod that has one of the addresses."""
+    from shared.net import addresses, uppers
+    from shared.pod import inside
+
     own = [ip.address.address for ip in result.ips]
 
     def configure() -> Message:

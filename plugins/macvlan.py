@@ -8,9 +8,9 @@ from shared import steps
 from shared.cni.config import boolean, choice, field, integer, invalid, mac
 from shared.cni.errors import InternalError
 from shared.cni.result import IP
-from shared.net import links, netns, placements, sublinks, sysctl
+from shared.net import links, netns, placements, sublinks
 from shared.net.netlink import Netlink, NetlinkError
-from shared.pod import attachment, inside, master, removal
+from shared.pod import attachment, master, removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
+    from shared.pod.below import Master
     from shared.undo import Undo
 
 KIND = "macvlan"
@@ -74,13 +75,16 @@ read = Attachment  # for validate, which touches nothing
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod to its master's segment. Answer when packets can pass, if the master has carrier."""
+    from shared.net import sysctl
+    from shared.pod.below import Master
+
     pod = Attachment(call)
     keys = pod.keys
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
     host = Netlink()
     steps.begin("link")
-    below = master.Master(host, pod, pod_netns, KIND)
+    below = Master(host, pod, pod_netns, KIND)
     if keys.hostAccess and links.kind(below.link) == KIND:
         raise invalid("hostAccess", True, f"is impossible: the link below {below.name} is in another network namespace")
     data = {"IFLA_MACVLAN_MODE": MODES[keys.mode]}
@@ -101,7 +105,7 @@ def add(call: Call, undo: Undo) -> Result:
     return pod.complete(result, attachment.interface(link, call.netns))
 
 
-def _make(undo: Undo, pod: Attachment, below: master.Master, data: Message) -> None:
+def _make(undo: Undo, pod: Attachment, below: Master, data: Message) -> None:
     """Create the pod's link. In mode passthru it has its master's MAC, unless the configuration demands one."""
     try:
         below.make(undo, data, mac=pod.mac if pod.keys.mode == "passthru" else pod.own_mac)
@@ -115,10 +119,10 @@ def _make(undo: Undo, pod: Attachment, below: master.Master, data: Message) -> N
         ) from None  # fmt: skip
 
 
-def _configure(
-    pod: Attachment, pod_netns: Netns, below: master.Master, result: Result
-) -> tuple[Message, Callable[[], None]]:
+def _configure(pod: Attachment, pod_netns: Netns, below: Master, result: Result) -> tuple[Message, Callable[[], None]]:
     """Configure the pod's end. Wait for addresses by router advertisements if the configuration demands them."""
+    from shared.pod import inside
+
     keys = pod.keys
     try:
         link, announce_pod = inside.configure(

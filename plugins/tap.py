@@ -6,10 +6,10 @@ from shared import steps
 from shared.cni import delegate
 from shared.cni.config import boolean, field, integer, mac, unset_link_name
 from shared.cni.errors import InternalError
-from shared.net import links, netns, placements, sysctl, taps
+from shared.net import links, netns, placements, taps
 from shared.net.netlink import Netlink
 from shared.net.wire import RTM_NEWLINK
-from shared.pod import attachment, inside, removal
+from shared.pod import attachment, removal
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
@@ -42,6 +42,9 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a persistent tap, with addresses by IPAM if there is `ipam`. The pod's programs may open it."""
+    from shared.net import sysctl
+    from shared.pod import inside
+
     pod = read(call)
     pod_netns = netns.open_netns(call.netns)
     sysctl.require_visible()
@@ -135,7 +138,7 @@ def status(call: Call) -> None:
     pod = read(call)
 
     def look() -> list[str]:
-        from shared.net import readiness
+        from shared.net import readiness, sysctl
 
         sysctl.require_visible()
         taps.try_out(labelled=bool(pod.keys.selinuxContext))

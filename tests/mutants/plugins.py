@@ -30,7 +30,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_ipvlan.py -k host_routes",
     ),
     Mutant(
-        "shared/pod/master.py", "        other = self.find_upper(lambda _, link: masters", "        other = (lambda _: None)(lambda _, link: masters",
+        "shared/pod/below.py", "        other = self.find_upper(lambda _, link: masters", "        other = (lambda _: None)(lambda _, link: masters",
         "a busy master's other link is named, in whichever pod", "tests/system/test_ipvlan.py -k serves_other",
     ),
     Mutant(

@@ -34,7 +34,7 @@ KERNEL = re.compile(
     r"|neighbours|neighbour_wire|rule_wire|policy_rules|tables|link_routes)\w+)?"
 )
 # links in pods that nothing on the host leads to
-SUBLINKS = re.compile(r"shared\.(pod\.master|net\.(kinds_wire|sublinks|masters|uppers|placements))")
+SUBLINKS = re.compile(r"shared\.(pod\.(master|below)|net\.(kinds_wire|sublinks|masters|uppers|placements))")
 RULES = re.compile(r"shared\.net\.(rule_wire|policy_rules|tables|link_routes)")
 TC = re.compile(r"shared\.net\.(tc_wire|qdisc|shaping)")
 # connection tracking and conditions only where there are any
@@ -57,7 +57,7 @@ MORE: dict[str, tuple[re.Pattern[str], ...]] = {
         re.compile(r"shared\.(iptables|dbus)(\.(bus|variants))?"),
     ),
     "sbr": (RULES,),
-    "tap": (re.compile(r"shared\.net\.placements"),),
+    "tap": (re.compile(r"shared\.net\.(placements|sublinks|kinds_wire)"),),
     "vrf": (RULES,),
     "portmap": (NFT, re.compile(r"shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?")),
 }
@@ -117,6 +117,7 @@ exec(compile(open(sys.argv[0], "rb").read(), sys.argv[0], "exec"))
 """
 
 CONFIG: dict[str, Any] = {"cniVersion": "1.1.0", "name": "net"}
+ADDS_OWN = {"shared.pod.below", "shared.pod.gateway", "shared.pod.inside", "shared.pod.port"}  # DEL needs none of them
 # Each plugin by each Python; those that may have to run on the slow stock kernel by one.
 PLAYED = [
     pytest.param(plugin, version, marks=[getattr(pytest.mark, needs)] if needs else [])
@@ -168,6 +169,7 @@ def test_executable_loads_only_what_it_wants(host: PretendHost, plugin: str, ver
         assert "shared.cni.plugin" in modules
         beyond = {name for name in modules - STANDARD if not any(one.fullmatch(name) for one in allowed(plugin))}
         assert beyond == set(), f"{plugin} {verb} on Python {version} loads {', '.join(sorted(beyond))}"
+        assert verb not in ("DEL", "GC") or not ADDS_OWN & modules, f"{plugin} {verb} on Python {version}"
 
 
 @pytest.mark.parametrize(
