@@ -1,6 +1,6 @@
-"""Serve the keys and verbs of a plugin whose link is made on another one, its master: macvlan, ipvlan, vlan.
+"""Serve the keys and verbs of a plugin with links on a master: macvlan, ipvlan, vlan.
 
-ADD and STATUS alone load shared/pod/below.py, which finds the master and makes the link.
+The search for the master is in shared/pod/below.py: ADD and STATUS alone load it.
 """
 
 from __future__ import annotations
