@@ -79,7 +79,7 @@ def _require_same_mode(pod: Attachment, below: Master) -> None:
     # the kernel makes a link on an ipvlan on the link below that one, which is in another namespace here
     path = below.pod_netns.path if below.in_pod else ""
     own = uppers.Upper(below.link, path) if links.kind(below.link) == KIND else None
-    other = own or below.find_upper(lambda _, link: links.kind(link) == KIND)
+    other = own or below.find_upper(lambda _, link: links.kind(link) == KIND, KIND)
     if other is None:
         return
     for key, name in _names(other.link).items():

@@ -70,10 +70,10 @@ class Master:
         other = self.find_upper(lambda _, link: masters.TAKERS.get(links.kind(link)) not in (None, driver))
         return f"link {self.name} is the master of {other}, of kind {links.kind(other.link)}" if other else ""
 
-    def find_upper(self, is_wanted: IsWanted) -> Upper | None:
-        """Return the first wanted link on top of the master, in any namespace that can be seen."""
+    def find_upper(self, is_wanted: IsWanted, kind: str = "") -> Upper | None:
+        """Return the first wanted link, if need be of a kind, on the master, in any namespace that can be seen."""
         home = self.pod_netns.descriptor if self.in_pod else self.pod_netns.home
-        return uppers.find(self.link, home, self.pod_netns.path, is_wanted)
+        return uppers.find(self.link, home, self.pod_netns.path, is_wanted, kind)
 
     @property
     def has_carrier(self) -> bool:

@@ -18,6 +18,10 @@ TABLE: tuple[Mutant, ...] = (
         "ADD waits for the VLAN of a dead pod", "tests/system/test_vlan.py -k vlan_that_is_in_use",
     ),
     Mutant(
+        "shared/net/uppers.py", "        yield from placements.paths(kind)\n", "        pass\n",
+        "the search for a master's links begins with the noted ones", "tests/system/test_uppers.py -k at_once",
+    ),
+    Mutant(
         "plugins/ipvlan.py", "        _require_same_mode(pod, below)\n", "", "a pod keeps its mode when the next one wants another",
         "tests/system/test_ipvlan.py -k one_mode",
     ),
