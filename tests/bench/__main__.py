@@ -28,7 +28,7 @@ from tests.pretend import until
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs/explanation/performance.md"
-ROUNDS, QUICK_ROUNDS, FIRST_CALLS = 40, 15, 3
+ROUNDS, QUICK_ROUNDS, FIRST_CALLS, DHCP_CALLS = 40, 15, 3, 7
 LEASES, PODS = (1000, 10_000), (50, 200)
 NEEDED = ("loopback", "bridge", "host-local", "portmap", "firewall", "bandwidth", "ptp")
 BARE = "interpreter, bare start"
@@ -127,6 +127,9 @@ class Bench:
         self.measure("one pod", [LOOPBACK, PLAIN, MASQ, POINT_TO_POINT, PORTS, FOUR], is_bare_too=True)
         self.measure("at once", [replace(MASQ, row=f"{cells.AT_ONCE} × masq")], at_once=cells.AT_ONCE)
         self.measure("other plugins", self.others)
+        for suite in self.suites:
+            suite.serve_dhcp()
+        self.measure("dhcp", [cells.DHCP], rounds=min(self.rounds, DHCP_CALLS))
         self.measure("leases", [self.leases(count) for count in LEASES])
         self.peaks()
         for before, count in zip([1, *self.pods], self.pods, strict=False):
@@ -140,10 +143,13 @@ class Bench:
     def note(self, row: str, suite: str, value: float) -> None:
         self.rows.setdefault(row, {}).setdefault(suite, []).append(round(value, 4))
 
-    def measure(self, title: str, networks: list[Network], *, at_once: int = 1, is_bare_too: bool = False) -> None:
+    def measure(
+        self, title: str, networks: list[Network], *, at_once: int = 1, is_bare_too: bool = False, rounds: int = 0
+    ) -> None:
         """Measure ADD and DEL of networks, suite against suite. Round -1 is the warm-up, which is not kept."""
-        for number in range(-1, self.rounds):
-            progress(f"{title}: round {number + 1} of {self.rounds}")
+        rounds = rounds or self.rounds
+        for number in range(-1, rounds):
+            progress(f"{title}: round {number + 1} of {rounds}")
             for network in networks:
                 for verb in ("ADD", "DEL"):
                     for suite in (one for one in self.suites.in_turn(number) if one.has(network)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,9 +13,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Self
 
+from tests import dhcp_lan
 from tests.agent.running import Agent
 from tests.plugins import SAMPLES, Keys, links
-from tests.pretend import PATH, PretendHost, read_line, run_installer
+from tests.pretend import PATH, PretendHost, read_line, run_installer, until
 
 STOPWATCH = str(Path(__file__).with_name("stopwatch.py"))
 NETWORK = "bench"
@@ -23,6 +25,7 @@ FIRST_LEASE = IPv4Address("10.64.0.2")
 FIRST_PORT = 20000
 SETTLE_SECONDS = 0.02  # before each call: the kernel's deferred work ends without being charged to the next call
 AT_ONCE = 10
+DAEMON_SOCKET = "run/cni/dhcp.sock"
 
 
 def ranges(subnet: str) -> Keys:
@@ -76,6 +79,8 @@ CHAINED = [
     Network("vrf", (BRIDGE, SAMPLES["vrf"].keys), timed="vrf", needs="kernel_vrf"),
 ]
 OTHERS = LINKED + CHAINED
+DHCP = Network("dhcp", ({"type": "bridge", "bridge": "br0", "ipam": {"type": "dhcp"}},))
+DHCP_ADDRESSES = "10.9.0.10,10.9.0.250"
 MACVLAN = LINKED[0]
 LINKS = links(SAMPLES[one.row] for one in LINKED)
 
@@ -187,6 +192,17 @@ class Suite:
         """Attach pods until there are `count`. They stay as long as the host."""
         for number in range(present, count):
             self.run("ADD", network, [self.make_pod(f"kept-{network.row}{number}")], settle=0)
+
+    def serve_dhcp(self) -> None:
+        """Start a DHCP server beyond br0, and the daemon of the suite's dhcp plugin."""
+        dhcp_lan.make(self.host)
+        dhcp_lan.serve(self.host, addresses=DHCP_ADDRESSES)
+        if self.name != "reference":
+            dhcp_lan.start_daemon(self.host)
+            return
+        self.host.run("mkdir", "-p", f"/{DAEMON_SOCKET.rpartition('/')[0]}")
+        self.host.popen(f"{self.bin_dir}/dhcp", "daemon", stderr=subprocess.DEVNULL)
+        until((self.host.root / DAEMON_SOCKET).exists)
 
     def write_leases(self, network: Network, count: int) -> None:
         """Put leases into a network's store, file by file as the reference leaves them."""

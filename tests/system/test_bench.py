@@ -38,6 +38,7 @@ def test_a_short_run_writes_table_samples_and_plot(installed: Path, installed_wi
         "host-device DEL",
         "static ADD",
         "sbr DEL",
+        "dhcp ADD",
         "portmap DEL",
         "10 × masq DEL",
         "chain ADD, 2 pods",
