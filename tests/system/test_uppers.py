@@ -1,4 +1,4 @@
-"""The search for links on top of a link, in pods (shared/net/uppers.py)."""
+"""Find links on top of a link, in pods (shared/net/uppers.py)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def find(node: Node, *kind: str) -> tuple[str | None, list[str]]:
 
 
 def test_a_noted_link_is_found_at_once(node: Node) -> None:
-    """Whatever number of pods there are. A note that leads nowhere, or is missing, hides no link."""
+    """Other pods are not looked into. Without a note, or with one that leads nowhere, the link is found as well."""
     path, opened = find(node, "macvlan")
     assert path is None and "/run/netns/lan" in opened
     node.add("b")
