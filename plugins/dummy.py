@@ -6,7 +6,7 @@ from shared import steps
 from shared.cni.config import invalid
 from shared.net import sublinks
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, removal
+from shared.pod import attachment, removal
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
@@ -32,6 +32,8 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Create the pod's link, with addresses by IPAM. Answer when they can be used."""
+    from shared.pod import inside
+
     pod = read(call)
     pod_netns = pod.open_netns()
     steps.begin("link")

@@ -9,10 +9,10 @@ from shared.cni.config import field, invalid, mac, section, unset_link_name
 from shared.cni.errors import InvalidNetns
 from shared.cni.plugin import compare, failure
 from shared.cni.result import Interface
-from shared.net import links, moved, wait
+from shared.net import links, moved
 from shared.net.devices import Wanted, bus_address, kernel_path
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, removal
+from shared.pod import attachment, removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ read = Attachment  # for validate, which touches nothing
 
 def add(call: Call, undo: Undo) -> Result:
     """Move the device into the pod, with addresses by IPAM if there is `ipam`. A device without a link stays."""
+    from shared.pod import inside
+
     pod = Attachment(call)
     pod.require_device()
     pod_netns = pod.open_netns()
@@ -91,6 +93,8 @@ def add(call: Call, undo: Undo) -> Result:
 
 def _await_carrier(pod_netns: Netns, ifname: str) -> None:
     """Wait a moment for the carrier. None is no error: no cable is plugged in, or negotiation takes longer."""
+    from shared.net import wait
+
     with pod_netns:
         pod = Netlink()
         ready = (links.IF_OPER_UNKNOWN, links.IF_OPER_UP)  # some drivers report no state

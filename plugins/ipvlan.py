@@ -7,11 +7,10 @@ import errno
 from shared import steps
 from shared.cni.config import choice, field, invalid
 from shared.cni.plugin import previous_result
-from shared.net import addresses, links, placements, rules_lock, sublinks, uppers
+from shared.net import links, placements, sublinks
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master
+from shared.pod import attachment, master
 from shared.pod.attachment import Attachment
-from shared.pod.master import Master
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
+    from shared.pod.below import Master
     from shared.undo import Undo
 
 KIND = "ipvlan"
@@ -49,6 +49,9 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: an ipvlan of the master, addresses by IPAM, routes. Answer when packets can pass."""
+    from shared.net import rules_lock
+    from shared.pod.below import Master
+
     pod = read(call)
     pod_netns = pod.open_netns()
     steps.begin("link")
@@ -70,10 +73,7 @@ def add(call: Call, undo: Undo) -> Result:
 
 def _require_same_mode(pod: Attachment, below: Master) -> None:
     """Raise InvalidConfig if the master's other links have another mode or flag: a new link would change theirs."""
-    # the kernel makes a link on an ipvlan on the link below that one, which is in another namespace here
-    path = below.pod_netns.path if below.in_pod else ""
-    own = uppers.Upper(below.link, path) if links.kind(below.link) == KIND else None
-    other = own or below.find_upper(lambda _, link: links.kind(link) == KIND)
+    other = below.find_like()
     if other is None:
         return
     for key, name in _names(other.link).items():
@@ -103,6 +103,9 @@ def _route_through_link(result: Result) -> None:
 
 def _configure(pod_netns: Netns, ifname: str, result: Result, below: Master) -> Message:
     """Give the link its addresses and routes. Raise InternalError that names the pod that has one of the addresses."""
+    from shared.net import addresses, uppers
+    from shared.pod import inside
+
     own = [ip.address.address for ip in result.ips]
 
     def configure() -> Message:

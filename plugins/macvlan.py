@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
+    from shared.pod.below import Master
     from shared.undo import Undo
 
 KIND = "macvlan"
@@ -34,9 +35,7 @@ class Config(master.MasterKeys, attachment.Keys, attachment.MacKeys):
     )  # fmt: skip
     mac: str = field(mac, "", "MAC of the container's interface")
     bcqueuelen: int = field(
-        integer(0, 2**32 - 1),
-        0,
-        "broadcast packets that wait on the master; 0: the kernel's default (needs Linux 5.12)",
+        integer(0, 2**32 - 1), 0, "broadcast packets that wait on the master; 0: the kernel's default (Linux 5.12)"
     )
     enabledad: bool = field(boolean, False, "wait for IPv6 duplicate address detection instead of skipping it")
     hostAccess: bool = field(
@@ -71,12 +70,14 @@ read = Attachment  # for validate, which touches nothing
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod to its master's segment. Answer when packets can pass, if the master has carrier."""
+    from shared.pod.below import Master
+
     pod = Attachment(call)
     keys = pod.keys
     pod_netns = pod.open_netns()
     steps.begin("link")
     host = Netlink()
-    below = master.Master(host, pod, pod_netns, KIND)
+    below = Master(host, pod, pod_netns, KIND)
     if keys.hostAccess and links.kind(below.link) == KIND:
         raise invalid("hostAccess", True, f"is impossible: the link below {below.name} is in another network namespace")
     data = {"IFLA_MACVLAN_MODE": MODES[keys.mode]}
@@ -101,12 +102,12 @@ def add(call: Call, undo: Undo) -> Result:
     return pod.complete(result, attachment.interface(link, call.netns))
 
 
-def _make(undo: Undo, pod: Attachment, below: master.Master, data: Message) -> None:
+def _make(undo: Undo, pod: Attachment, below: Master, data: Message) -> None:
     """Create the pod's link. In mode passthru it has its master's MAC, unless the configuration demands one."""
     try:
         below.make(undo, data, mac=pod.mac if pod.keys.mode == "passthru" else pod.own_mac)
     except NetlinkError as error:
-        other = below.find_upper(lambda _, link: links.kind(link) == KIND) if error.errno == errno.EINVAL else None
+        other = below.find_like() if error.errno == errno.EINVAL else None
         if other is None:
             raise
         raise InternalError(

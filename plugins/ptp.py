@@ -5,10 +5,10 @@ from __future__ import annotations
 from shared import steps
 from shared.cni import delegate
 from shared.cni.errors import InternalError, InvalidNetns
-from shared.net import forwarding, sysctl, veth, wait
+from shared.net import sysctl, veth
 from shared.net.netlink import Netlink
 from shared.net.wire import IFF_UP
-from shared.pod import attachment, gateway, inside, removal
+from shared.pod import attachment, removal
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
@@ -34,6 +34,8 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a veth pair, addresses by IPAM, routes on both ends. Answer when packets can pass."""
+    from shared.pod import gateway, inside
+
     pod = read(call)
     pod_netns = pod.open_netns()
     if pod_netns.is_own:  # CNI_NETNS_OVERRIDE: each end's gateway would be a local address, which the kernel refuses
@@ -71,6 +73,8 @@ def _require_gateways(pod: Attachment, ips: list[IP]) -> None:
 
 def _connect_host(host: Netlink, pod: Attachment, port: Message, ips: list[IP]) -> None:
     """Bring the host's end up, with the gateways' addresses and a route to each of the pod's."""
+    from shared.pod import gateway
+
     index, name = port["index"], port["IFLA_IFNAME"]
     if any(ip.address.version == 6 for ip in ips):
         if sysctl.read(f"ipv6/conf/{name}/disable_ipv6") is None:
@@ -85,6 +89,9 @@ def _connect_host(host: Netlink, pod: Attachment, port: Message, ips: list[IP]) 
 
 def _await_host(host: Netlink, port: Message, ips: list[IP]) -> Message:
     """Wait until packets pass through the host's end, and let the host forward them. Return the end."""
+    from shared.net import forwarding, wait
+    from shared.pod import gateway
+
     port = wait.carrier(host, port["IFLA_IFNAME"])
     if any(ip.address.version == 6 for ip in ips):
         wait.link_local_settled(host, port["index"])
@@ -107,7 +114,8 @@ def repair(call: Call) -> list[str]:
 
 def _find_parts(pod: Attachment, host: Netlink, pod_netns: Netns, link: Message | None, previous: Result) -> list[Part]:
     """Return the pod's routes, which only an ADD makes, and the host's end."""
-    from shared.net import verify
+    from shared.net import forwarding, verify
+    from shared.pod import gateway
 
     own = verify.own_ips(previous, pod.call)
 

@@ -9,7 +9,7 @@ from shared.cni.plugin import compare, required_result
 from shared.net import links, netns, sublinks, taps
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner
-from shared.pod import attachment, inside, removal
+from shared.pod import attachment, removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ read = Attachment  # for validate, which touches nothing
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a persistent tap, with addresses by IPAM if there is `ipam`. The pod's programs may open it."""
+    from shared.pod import inside
+
     pod = Attachment(call)
     pod_netns = pod.open_netns()
     steps.begin("tap")

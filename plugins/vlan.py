@@ -7,17 +7,17 @@ import errno
 from shared import steps
 from shared.cni.config import field, integer, invalid
 from shared.cni.plugin import previous_result
-from shared.net import links, masters, sublinks, uppers
+from shared.net import links, sublinks
 from shared.net.netlink import Netlink
 from shared.pod import attachment, master
 from shared.pod.attachment import Attachment
-from shared.pod.master import Master
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shared.cni.call import Call
     from shared.cni.result import Result
     from shared.net.netlink import Message
+    from shared.pod.below import Master
     from shared.undo import Undo
 
 KIND = "vlan"
@@ -40,6 +40,9 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a VLAN of the master, addresses by IPAM, routes. Answer when packets can pass."""
+    from shared.net import masters
+    from shared.pod.below import Master
+
     pod = read(call)
     if not pod.keys.master and previous_result(call) is None:
         raise invalid("master", None, "is required, unless a plugin before this one made the link")
@@ -57,6 +60,8 @@ def add(call: Call, undo: Undo) -> Result:
 
 def _make(undo: Undo, pod: Attachment, below: Master) -> None:
     """Create the link. Raise InternalError that names the holder if the VLAN is in use, in whichever pod."""
+    from shared.net import uppers
+
     vlan = pod.keys.vlanId
     uppers.when_free(
         lambda: below.make(undo, {"IFLA_VLAN_ID": vlan, "IFLA_VLAN_FLAGS": LOOSE}),

@@ -27,11 +27,20 @@ LAUNCH = "shared.launch"
 NOWHERE = (0, 0, b"")
 # Modules that nearly each call of an executable imports later, or nearly each of a verb.
 FIREWALL = ("shared.iptables.variants", "shared.net.filter_tables", "shared.net.netlink")
+ON_MASTER = ("shared.pod.below", "shared.pod.inside")
 EXTRA = {
     "bridge ADD": ("shared.net.announce", "shared.net.gateways", "shared.pod.inside", "shared.pod.port"),
     "bridge DEL": ("shared.net.deletion",),
     "firewall": FIREWALL,
-}
+    # of ADD, and of the other verbs
+    "dummy ADD": ("shared.pod.inside",), "dummy": ("shared.net.deletion",),
+    "host-device ADD": ("shared.pod.inside",),
+    "ipvlan ADD": (*ON_MASTER, "shared.net.rules_lock"), "ipvlan": ("shared.net.deletion",),
+    "macvlan ADD": ON_MASTER, "macvlan": ("shared.net.deletion",),
+    "ptp ADD": ("shared.net.forwarding", "shared.pod.gateway", "shared.pod.inside"), "ptp": ("shared.net.deletion",),
+    "tap ADD": ("shared.pod.inside",), "tap": ("shared.net.deletion",),
+    "vlan ADD": ON_MASTER, "vlan": ("shared.net.deletion",),
+}  # fmt: skip
 # Parts that many calls import later: the import that loads one, its modules, and those that most calls have by then.
 LATER = {
     "ipam": (("ipam.host_local", "shared.net.liveness"), ("plugins.bridge",)),
@@ -43,7 +52,9 @@ LATER = {
     "shared.libc": (("shared.libc",), ("plugins.bridge",)),
     "shared.masquerade": (("shared.masquerade.nftables",), ("plugins.bridge", "shared.nft.registry")),
     "shared.net.deletion": (("shared.net.deletion",), ("plugins.bridge",)),
+    "shared.net.placements": (("shared.net.placements",), ("plugins.bridge",)),
     "shared.net.rules_lock": (("shared.net.rules_lock",), ("plugins.portmap",)),
+    "shared.net.verify": (("shared.net.verify",), ("plugins.sbr",)),
     "shared.nft": (("shared.nft.registry", "shared.nft.former"), ("plugins.bridge", "ipam.host_local")),
 }
 OPERATOR_TIER = ("shared/build/", "shared/cli/", "shared/executables.py", "shared/runtime/")

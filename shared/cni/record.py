@@ -26,8 +26,9 @@ def read(path: str) -> dict[str, Any]:
     except OSError as error:
         raise IOFailure(f"cannot read {path}", str(error)) from None
     try:
-        regular = posix.fstat(descriptor).st_mode & S_IFMT == S_IFREG
-        found = loads(posix.read(descriptor, SIZE_LIMIT)) if regular else {}
+        status = posix.fstat(descriptor)
+        regular = status.st_mode & S_IFMT == S_IFREG
+        found = loads(posix.read(descriptor, min(status.st_size, SIZE_LIMIT))) if regular else {}
     except ValueError:
         found = {}
     finally:

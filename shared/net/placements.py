@@ -107,6 +107,14 @@ def left_behind(network: str, kind: str, valid: AbstractSet[tuple[str, str]]) ->
             yield owner
 
 
+def paths(kind: str) -> Iterator[str]:
+    """Yield the paths of the namespaces that links of a kind were noted in. A path may lead elsewhere by now."""
+    for name in record.names(DIRECTORY):
+        note = record.read(f"{DIRECTORY}/{name}")
+        if note.get("kind") == kind:
+            yield _mark(note).partition(" ")[2]
+
+
 def former_owners(owner: Owner) -> list[Owner]:
     """Return the attachment under the name of each other network with a note of it: the network was renamed."""
     same = (one for one, _ in _all() if (one.container_id, one.ifname) == (owner.container_id, owner.ifname))

@@ -36,8 +36,8 @@ MASTERS_MAC = ("ipvlan", "vlan")  # kinds of links that have their master's MAC 
 def make(
     host: Netlink, undo: Undo, owner: Owner, pod_netns: Netns, kind: str, *, master: Message | None = None,
     in_pod: bool = False, mtu: int = 0, mac: str = "", data: Message | None = None, **note: Any,
-) -> Message:  # fmt: skip
-    """Create the pod's link, which is down, with its alias. Return it; undo deletes it.
+) -> None:  # fmt: skip
+    """Create the pod's link, which is down, with its alias. Undo deletes it.
 
     `master` is the link below it, of the host, or of the pod if `in_pod`. `mtu` is in bytes, 0 for the kernel's
     default. `data` is the IFLA_INFO_DATA of the kind, with the names of kinds_wire.py. `note` has the keys that the
@@ -67,7 +67,7 @@ def make(
         if error.errno != errno.EEXIST or not _remove_name(pod_netns, owner.host_link):
             raise
         _create(origin, message, kind)  # a killed ADD of this attachment had left it
-    return _give_name(inside, undo, owner, pod_netns, mac)
+    _give_name(inside, undo, owner, pod_netns, mac)
 
 
 def note_coming(inside: Netlink, undo: Undo, owner: Owner, pod_netns: Netns, kind: str, **note: Any) -> None:
@@ -88,15 +88,14 @@ def _create(origin: Netlink, message: Message, kind: str) -> None:
         raise
 
 
-def _give_name(inside: Netlink, undo: Undo, owner: Owner, pod_netns: Netns, mac: str) -> Message:
-    """Give the new link its own name and its alias, and return it."""
+def _give_name(inside: Netlink, undo: Undo, owner: Owner, pod_netns: Netns, mac: str) -> None:
+    """Give the new link its own name and its alias."""
     link = links.require(inside, owner.host_link)
     undo.push(f"remove link {owner.ifname}", lambda: _remove_index(pod_netns, link["index"]))
     message: Message = {"index": link["index"], "IFLA_IFNAME": owner.ifname, "IFLA_IFALIAS": owner.alias}
     if mac and link["IFLA_ADDRESS"] != mac:  # a macvlan of mode passthru begins with its master's
         message["IFLA_ADDRESS"] = mac
     inside.request(RTM_NEWLINK, message)
-    return links.require(inside, owner.ifname)
 
 
 def read_data(link: Message) -> Message:

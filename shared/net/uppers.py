@@ -1,7 +1,7 @@
 """Find the links that were made on top of a link (its uppers), in each network namespace that this process can see.
 
-The kernel shows them nowhere on the host if they are in pods. Namespaces are looked for beside the pod's, at mounts,
-and in processes, in this order, because a look into each one costs time.
+The kernel shows them nowhere on the host if they are in pods. The search follows this suite's notes first, then looks
+beside the pod's namespace, at mounts and in processes. A look into each namespace costs time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from time import monotonic, sleep
 
 from shared import signals
 from shared.cni.errors import InternalError
-from shared.net import netns
+from shared.net import netns, placements
 from shared.net.netlink import Netlink, NetlinkError
 from shared.net.wire import RTM_GETLINK, RTM_GETNSID
 
@@ -42,18 +42,20 @@ class Upper:
         return f"{self.link['IFLA_IFNAME']} in {self.path or 'the host'}"
 
 
-def find(below: Message, home: int, near: str, is_wanted: IsWanted) -> Upper | None:
+def find(below: Message, home: int, near: str, is_wanted: IsWanted, kind: str = "") -> Upper | None:
     """Return the first wanted link on top of the link `below`; None if no namespace that can be seen has one.
 
-    `home` is a descriptor of the namespace of `below`, `near` the path of the pod's namespace.
+    `home` is a descriptor of the namespace of `below`, `near` the path of the pod's namespace. With the `kind` of the
+    wanted links, a noted one is found without a look into other pods.
     """
     identity = posix.fstat(home).st_ino
+    narrowed = {"IFLA_LINKINFO": {"IFLA_INFO_KIND": kind}} if kind else None
 
     def look(netlink: Netlink, inode: int) -> Message | None:
         own = below["index"] if inode == identity else 0  # elsewhere, another link may have this index
         found = [
             link
-            for link in netlink.dump(RTM_GETLINK)
+            for link in netlink.dump(RTM_GETLINK, narrowed)
             if link.get("IFLA_LINK") == below["index"] and link["index"] != own
         ]
         if not found:
@@ -68,7 +70,7 @@ def find(below: Message, home: int, near: str, is_wanted: IsWanted) -> Upper | N
     if link is not None:
         return Upper(link, "")
     seen = {own}
-    for path in _paths(near):
+    for path in _paths(near, kind):
         signals.safe_point()
         inode = _inode(path)
         if inode in seen:
@@ -98,8 +100,10 @@ def _look_inside(path: str, look: Callable[[Netlink], Message | None]) -> Messag
         found.close()
 
 
-def _paths(near: str) -> Iterator[str]:
-    """Yield paths that may lead to network namespaces; several may lead to one."""
+def _paths(near: str, kind: str) -> Iterator[str]:
+    """Yield paths that may lead to network namespaces; several may lead to one, and some nowhere."""
+    if kind:
+        yield from placements.paths(kind)
     directory = near.rpartition("/")[0]
     if not near.startswith("/proc/"):
         yield from (f"{directory}/{name}" for name in _names(directory))

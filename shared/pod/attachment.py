@@ -25,7 +25,7 @@ from shared.cni.errors import CniError, InternalError, PluginNotAvailable
 from shared.cni.ip import Address, Prefix
 from shared.cni.plugin import available, compare, failure, previous_result, restore, supported
 from shared.cni.result import Interface, Result, Route, dns_from_json
-from shared.net import filter_tables, links, netns, sysctl
+from shared.net import filter_tables, links, netns
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner
 from shared.undo import Undo
@@ -139,6 +139,8 @@ class Attachment:
 
     def open_netns(self) -> Netns:
         """Open the pod's namespace for ADD. Raise CniError if there is none, or no sysctl of it could be set."""
+        from shared.net import sysctl
+
         found = netns.open_netns(self.call.netns)
         sysctl.require_visible()
         return found
@@ -269,7 +271,7 @@ class Attachment:
         """Serve STATUS of a plugin that makes nothing on the host but what `trial` tries, which raises CniError."""
 
         def look() -> list[str]:
-            from shared.net import readiness
+            from shared.net import readiness, sysctl
 
             sysctl.require_visible()
             found = failure(trial)

@@ -21,13 +21,14 @@ from typing import Any
 
 from tests.agent.running import IDLE_WORKERS, PROGRAM, Agent, proportional_mib
 from tests.bench import cells
-from tests.bench.cells import FOUR, LINKED, LOOPBACK, MASQ, PLAIN, POINT_TO_POINT, PORTS, Network, Suites
+from tests.bench.cells import FOUR, LOOPBACK, MACVLAN, MASQ, OTHERS, PLAIN, POINT_TO_POINT, PORTS, Network, Suites
 from tests.bench.report import clients_tables, document, plot, tables
+from tests.kernel import features
 from tests.pretend import until
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs/explanation/performance.md"
-ROUNDS, QUICK_ROUNDS, FIRST_CALLS = 40, 15, 3
+ROUNDS, QUICK_ROUNDS, FIRST_CALLS, DHCP_CALLS = 40, 15, 3, 7
 LEASES, PODS = (1000, 10_000), (50, 200)
 NEEDED = ("loopback", "bridge", "host-local", "portmap", "firewall", "bandwidth", "ptp")
 BARE = "interpreter, bare start"
@@ -39,7 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, help=f"calls of each kind and suite (default: {ROUNDS}; with --quick {QUICK_ROUNDS})"
     )
-    parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds, pods and plugins")
+    parser.add_argument("--quick", action="store_true", help="about three minutes: fewer rounds and pods")
     parser.add_argument("--pods", type=int, help="how many pods are many (default: 200; with --quick 50)")
     parser.add_argument("--bin-dir", type=Path, help="executables to measure (default: install the suite for the run)")
     parser.add_argument("--agent-dir", type=Path, help="the same, installed with --agent (default: install it, too)")
@@ -113,36 +114,42 @@ def release(directory: Path) -> str:
 class Bench:
     """One run: the suites, and the samples so far."""
 
-    def __init__(self, suites: Suites, rounds: int, pods: list[int], python: str, linked: list[Network]) -> None:
-        self.suites, self.rounds, self.pods, self.python, self.linked = suites, rounds, pods, python, linked
+    def __init__(self, suites: Suites, rounds: int, pods: list[int], python: str, others: list[Network]) -> None:
+        self.suites, self.rounds, self.pods, self.python, self.others = suites, rounds, pods, python, others
         self.rows: Samples = {}
         self.memory: Samples = {}
 
     def run(self) -> None:
         for suite in self.suites:
-            suite.populate(FOUR, 0, 1)
+            suite.host.run("sh", "-ec", cells.LINKS)
+            for network in (FOUR, MACVLAN):
+                suite.populate(network, 0, 1)
         self.measure("one pod", [LOOPBACK, PLAIN, MASQ, POINT_TO_POINT, PORTS, FOUR], is_bare_too=True)
         self.measure("at once", [replace(MASQ, row=f"{cells.AT_ONCE} × masq")], at_once=cells.AT_ONCE)
-        if self.linked:
-            for suite in self.suites:
-                suite.host.run("sh", "-ec", cells.LINKS)
-            self.measure("plugins of other links", self.linked)
+        self.measure("other plugins", self.others)
+        for suite in self.suites:
+            suite.serve_dhcp()
+        self.measure("dhcp", [cells.DHCP], rounds=min(self.rounds, DHCP_CALLS))
         self.measure("leases", [self.leases(count) for count in LEASES])
         self.peaks()
         for before, count in zip([1, *self.pods], self.pods, strict=False):
             progress(f"{count} pods")
             for suite in self.suites:
-                suite.populate(FOUR, before, count)
-            crowd = [replace(one, row=f"{one.row}, {count} pods") for one in (PLAIN, MASQ, PORTS, FOUR)]
+                for network in (FOUR, MACVLAN):
+                    suite.populate(network, before, count)
+            crowd = [replace(one, row=f"{one.row}, {count} pods") for one in (PLAIN, MASQ, PORTS, FOUR, MACVLAN)]
             self.measure(f"{count} pods", crowd)
 
     def note(self, row: str, suite: str, value: float) -> None:
         self.rows.setdefault(row, {}).setdefault(suite, []).append(round(value, 4))
 
-    def measure(self, title: str, networks: list[Network], *, at_once: int = 1, is_bare_too: bool = False) -> None:
+    def measure(
+        self, title: str, networks: list[Network], *, at_once: int = 1, is_bare_too: bool = False, rounds: int = 0
+    ) -> None:
         """Measure ADD and DEL of networks, suite against suite. Round -1 is the warm-up, which is not kept."""
-        for number in range(-1, self.rounds):
-            progress(f"{title}: round {number + 1} of {self.rounds}")
+        rounds = rounds or self.rounds
+        for number in range(-1, rounds):
+            progress(f"{title}: round {number + 1} of {rounds}")
             for network in networks:
                 for verb in ("ADD", "DEL"):
                     for suite in (one for one in self.suites.in_turn(number) if one.has(network)):
@@ -234,8 +241,10 @@ def measure(chosen: argparse.Namespace, dirs: dict[str, Path], missing: str) -> 
         return outcome | {"rows": clients.measure(dirs, rounds)}
     most = chosen.pods or (PODS[0] if chosen.quick else PODS[-1])
     plan |= {"leases": LEASES, "pods": sorted({count for count in PODS if count < most} | {most})}
+    others = [one for one in OTHERS if features.has(one.needs)]
+    plan["lacking"] = [one.row for one in OTHERS if one not in others]
     with Suites(dirs) as suites:
-        bench = Bench(suites, rounds, plan["pods"], python, [] if chosen.quick else LINKED)
+        bench = Bench(suites, rounds, plan["pods"], python, others)
         bench.run()
         for suite in suites:
             if suite.agent is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,9 +13,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Self
 
+from tests import dhcp_lan
 from tests.agent.running import Agent
 from tests.plugins import SAMPLES, Keys, links
-from tests.pretend import PATH, PretendHost, read_line, run_installer
+from tests.pretend import PATH, PretendHost, read_line, run_installer, until
 
 STOPWATCH = str(Path(__file__).with_name("stopwatch.py"))
 NETWORK = "bench"
@@ -23,6 +25,7 @@ FIRST_LEASE = IPv4Address("10.64.0.2")
 FIRST_PORT = 20000
 SETTLE_SECONDS = 0.02  # before each call: the kernel's deferred work ends without being charged to the next call
 AT_ONCE = 10
+DAEMON_SOCKET = "run/cni/dhcp.sock"
 
 
 def ranges(subnet: str) -> Keys:
@@ -39,12 +42,16 @@ CHAIN = (MASQUERADING, PORTMAP, {"type": "firewall"}, SAMPLES["bandwidth"].keys)
 
 @dataclass(frozen=True)
 class Network:
-    """A list of plugins, by the name of its row. With `timed`, the time of that plugin alone counts."""
+    """A list of plugins, by the name of its row. With `timed`, the time of that plugin alone counts.
+
+    `needs` is the marker of the feature that a kernel may lack (tests/kernel/features.py).
+    """
 
     row: str
     plugins: tuple[Keys, ...]
     timed: str = ""
     ifname: str = "eth0"
+    needs: str = ""
 
 
 LOOPBACK = Network("loopback", (SAMPLES["loopback"].keys,), ifname="lo")
@@ -55,15 +62,26 @@ PORTS = Network("portmap", (BRIDGE, PORTMAP), timed="portmap")
 FOUR = Network("chain", CHAIN)
 
 
-def of_links(name: str, keys: Keys, number: int) -> Network:
-    """Return the network of a plugin of its own links, with a store and addresses of its own."""
+def of_links(number: int, name: str, keys: Keys) -> Network:
+    """Return the network of a plugin that makes or moves one link, with a store and addresses of its own."""
     ipam = IPAM | {"dataDir": f"{STORE}-{name}"} | ranges(f"10.{number}.0.0/16")
-    return Network(name, ({"type": name, **keys, "ipam": ipam},))
+    return Network(name, ({"type": name, **keys, "ipam": ipam},), needs=SAMPLES[name].needs)
 
 
 LINKED = [
-    of_links("macvlan", {"master": "up0"}, 80), of_links("host-device", {"device": "dev0"}, 81), of_links("tap", {}, 82),
+    of_links(80, "macvlan", {"master": "up0"}), of_links(81, "ipvlan", {"master": "up1"}),
+    of_links(82, "vlan", {"master": "up0", "vlanId": 100}), of_links(83, "dummy", {}),
+    of_links(84, "host-device", {"device": "dev0"}), of_links(85, "tap", {}),
 ]  # fmt: skip
+CHAINED = [
+    Network("static", (SAMPLES["static"].keys,)),
+    Network("sbr", (BRIDGE, {"type": "sbr"}), timed="sbr"),
+    Network("vrf", (BRIDGE, SAMPLES["vrf"].keys), timed="vrf", needs="kernel_vrf"),
+]
+OTHERS = LINKED + CHAINED
+DHCP = Network("dhcp", ({"type": "bridge", "bridge": "br0", "ipam": {"type": "dhcp"}},))
+DHCP_ADDRESSES = "10.9.0.10,10.9.0.250"
+MACVLAN = LINKED[0]
 LINKS = links(SAMPLES[one.row] for one in LINKED)
 
 
@@ -173,7 +191,18 @@ class Suite:
     def populate(self, network: Network, present: int, count: int) -> None:
         """Attach pods until there are `count`. They stay as long as the host."""
         for number in range(present, count):
-            self.run("ADD", network, [self.make_pod(f"kept{number}")], settle=0)
+            self.run("ADD", network, [self.make_pod(f"kept-{network.row}{number}")], settle=0)
+
+    def serve_dhcp(self) -> None:
+        """Start a DHCP server beyond br0, and the daemon of the suite's dhcp plugin."""
+        dhcp_lan.make(self.host)
+        dhcp_lan.serve(self.host, addresses=DHCP_ADDRESSES)
+        if self.name != "reference":
+            dhcp_lan.start_daemon(self.host)
+            return
+        self.host.run("mkdir", "-p", f"/{DAEMON_SOCKET.rpartition('/')[0]}")
+        self.host.popen(f"{self.bin_dir}/dhcp", "daemon", stderr=subprocess.DEVNULL)
+        until((self.host.root / DAEMON_SOCKET).exists)
 
     def write_leases(self, network: Network, count: int) -> None:
         """Put leases into a network's store, file by file as the reference leaves them."""

@@ -18,10 +18,12 @@ TARGETS: dict[str, tuple[float | None, float | None]] = {
     "masq ADD": (0.65, 0.25), "masq DEL": (0.25, 0.1),
     "chain ADD": (0.6, 0.22), "chain DEL": (0.35, 0.15),
     "10 × masq ADD": (None, 0.35), "10 × masq DEL": (None, 0.2),
+    **{f"{name} {verb}": (0.7 if verb == "DEL" else None, 0.5)
+       for name in ("ptp", "macvlan", "ipvlan", "vlan", "host-device") for verb in ("ADD", "DEL")},
 }  # fmt: skip
 AGENT_TARGET_MIB = 40
 GROWTH_TARGET = 1.2  # of a suite against itself: many leases or pods, and few
-CROWDED = ("bridge", "masq", "portmap", "chain")
+CROWDED = ("bridge", "masq", "portmap", "chain", "macvlan")
 MISSING = "–"
 
 Rows = dict[str, dict[str, list[float]]]
@@ -121,7 +123,12 @@ The reference is {about["reference"]}. The machine: {about["machine"]}.
 Each figure is the median of {plan["rounds"]} rounds in one run, in ms of wall time. The suites alternate call by call.
 The ratio is to the reference, with its 95 % bootstrap interval. Only ratios travel to another machine.
 
-The agent: {plan["agent"]}"""
+The agent: {plan["agent"]}{_lacking(plan.get("lacking", []))}"""
+
+
+def _lacking(rows: Sequence[str]) -> str:
+    """Return a sentence about the rows that the kernel has no links for."""
+    return f"\n\nThis kernel has no links for the rows {', '.join(rows)}: they are not measured." if rows else ""
 
 
 def tables(outcome: dict[str, Any]) -> str:

@@ -18,6 +18,10 @@ TABLE: tuple[Mutant, ...] = (
         "ADD waits for the VLAN of a dead pod", "tests/system/test_vlan.py -k vlan_that_is_in_use",
     ),
     Mutant(
+        "shared/net/uppers.py", "        yield from placements.paths(kind)\n", "        pass\n",
+        "the search for a master's links begins with the noted ones", "tests/system/test_uppers.py -k at_once",
+    ),
+    Mutant(
         "plugins/ipvlan.py", "        _require_same_mode(pod, below)\n", "", "a pod keeps its mode when the next one wants another",
         "tests/system/test_ipvlan.py -k one_mode",
     ),
@@ -30,7 +34,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_ipvlan.py -k host_routes",
     ),
     Mutant(
-        "shared/pod/master.py", "        other = self.find_upper(lambda _, link: masters", "        other = (lambda _: None)(lambda _, link: masters",
+        "shared/pod/below.py", "        other = self.find_upper(lambda _, link: masters", "        other = (lambda _: None)(lambda _, link: masters",
         "a busy master's other link is named, in whichever pod", "tests/system/test_ipvlan.py -k serves_other",
     ),
     Mutant(

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.bench.__main__ import NEEDED
+from tests.bench.cells import OTHERS
 from tests.bench.report import CROWDED, clients_tables, document, tables
 from tests.clients.container_host import require
 
@@ -35,13 +36,19 @@ def test_a_short_run_writes_table_samples_and_plot(installed: Path, installed_wi
         "ptp ADD",
         "macvlan ADD",
         "host-device DEL",
+        "static ADD",
+        "sbr DEL",
+        "dhcp ADD",
         "portmap DEL",
         "10 × masq DEL",
         "chain ADD, 2 pods",
+        "macvlan DEL, 2 pods",
     ):
         found = {suite: len(samples) for suite, samples in outcome["rows"][row].items()}
         assert found == {"reference": 1, "executed": 1, "agent": 1}, row
     assert set(outcome["rows"]["tap ADD"]) == {"executed", "agent"}  # which the compared release lacks
+    for network in OTHERS:  # a row or, for want of the kernel's links, a word
+        assert (f"{network.row} ADD" in outcome["rows"]) != (network.row in outcome["plan"]["lacking"]), network.row
     assert set(outcome["memory"]["bridge ADD"]) == {"reference", "executed"}
     assert outcome["memory"]["agent with 4 idle workers, PSS"].keys() == {"agent"}
 

@@ -34,7 +34,7 @@ KERNEL = re.compile(
     r"|neighbours|neighbour_wire|rule_wire|policy_rules|tables|link_routes)\w+)?"
 )
 # links in pods that nothing on the host leads to
-SUBLINKS = re.compile(r"shared\.(pod\.master|net\.(kinds_wire|sublinks|masters|uppers|placements))")
+SUBLINKS = re.compile(r"shared\.(pod\.(master|below)|net\.(kinds_wire|sublinks|masters|uppers|placements))")
 RULES = re.compile(r"shared\.net\.(rule_wire|policy_rules|tables|link_routes)")
 TC = re.compile(r"shared\.net\.(tc_wire|qdisc|shaping)")
 # connection tracking and conditions only where there are any
