@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.cni.call import Call
+    from shared.net.netlink import Message, Netlink
     from shared.net.netns import Netns
     from shared.undo import Undo
 
 CLIENT_ID_BYTES = 254  # of option 61, whose first byte is the type
 OPTION_BYTES = 255
 CLIENT_ID = 61
+MOST_PROBE_SECONDS = 10  # of 45 for the lease
+MOST_ADDRESSES = 64  # of a link that are looked at for a link-local one
 # Requested by default. RFC 3442: option 121 stands before 3 and 33, for servers that give a limited number.
 USED = (1, 121, 3, 33, 6, 15, 26, 119)
 NAMES = {  # as in dhcp-options(5)
@@ -33,6 +36,9 @@ NAMES = {  # as in dhcp-options(5)
     "static-routes": 33, "ntp-servers": 42, "vendor-class-identifier": 60, "dhcp-client-identifier": CLIENT_ID,
     "user-class": 77, "domain-search": 119, "classless-static-routes": 121,
 }  # fmt: skip
+STATEFUL, STATELESS = "stateful", "stateless"
+ETHERNET = 1  # ARPHRD_ETHER in linux/if_arp.h
+DUID_LL = 3  # RFC 8415, section 11.4
 OF_THE_PROTOCOL = {50, 51, 52, 53, 54, 55, 57, 82}  # the daemon sets these options, or a relay does
 
 
@@ -86,6 +92,16 @@ class IpamConfig(config.Config):
         None,
         "ask the server to broadcast its answers; default: for ipvlan, and if the daemon's option says so",
     )
+    probeSeconds: int = field(
+        integer(0, MOST_PROBE_SECONDS), 0,
+        "look so long for another host with a new address, and decline it if there is one; 0: do not look",
+    )  # fmt: skip
+    dhcpv4: bool = field(boolean, True, f"lease an IPv4 address; false needs dhcpv6 to be {STATEFUL}")
+    dhcpv6: str = field(
+        choice(STATEFUL, STATELESS), "",
+        f"{STATEFUL}: lease an IPv6 address, too; {STATELESS}: take DNS settings from the DHCPv6 server, and addresses"
+        " from routers. In both cases routers give the routes",
+    )  # fmt: skip
 
 
 class Config(config.Config):
@@ -106,6 +122,9 @@ class Wish:
         listed = [one.option for one in keys.request if one.option]
         is_alone = any(one.skipDefault for one in keys.request)
         self.requested = list(dict.fromkeys([*(() if is_alone else USED), *listed]))
+        self.families = [4] * keys.dhcpv4 + [6] * (keys.dhcpv6 == STATEFUL)
+        if not self.families:
+            raise invalid("ipam.dhcpv4", False, f'needs "dhcpv6": "{STATEFUL}", for an address to lease')
 
     @property
     def client_id(self) -> bytes:
@@ -117,15 +136,28 @@ class Wish:
             given = f"{call.container_id}/{call.network}/{call.ifname}"
         return b"\0" + given.encode()[:CLIENT_ID_BYTES]
 
-    def request(self, *, broadcast: bool) -> dict[str, Any]:
-        """Return the daemon's request for a lease."""
+    def request(self, mac: str, *, is_shared: bool) -> dict[str, Any]:
+        """Return the daemon's request for leases. `is_shared` says that other links have the same MAC."""
         client_id = self.provided.get(CLIENT_ID, self.client_id)
         sent = {str(number): value.hex() for number, value in self.provided.items() if number != CLIENT_ID}
         return _named(self.call) | {
             "op": "acquire", "netns": self.call.netns, "clientID": client_id.hex(), "provide": sent,
             "request": self.requested, "priority": self.keys.priority,
-            "withoutGateway": "gateway" in self.keys.suppress, "broadcast": broadcast or self.keys.broadcast,
+            "withoutGateway": "gateway" in self.keys.suppress, "broadcast": is_shared or self.keys.broadcast,
+            "probeSeconds": self.keys.probeSeconds,
+            "families": self.families, "isStateless": self.keys.dhcpv6 == STATELESS,
+            **_identity(self.call, mac, is_shared=is_shared),
         }  # fmt: skip
+
+
+def _identity(call: Call, mac: str, *, is_shared: bool) -> dict[str, str]:
+    """Return the client's names for DHCPv6: a DUID-LL, and the IAID, which tells links with the same MAC apart."""
+    address = bytes.fromhex(mac.replace(":", ""))
+    iaid = address[-4:].hex()
+    if is_shared:
+        iaid = records.key(call.network, call.container_id, call.ifname)[:8]
+    head = DUID_LL.to_bytes(2, "big") + ETHERNET.to_bytes(2, "big")
+    return {"duid": (head + address).hex(), "iaid": iaid}
 
 
 read = Wish  # for validate, which touches nothing
@@ -164,19 +196,22 @@ def add(call: Call, undo: Undo) -> Result:
 
     wish = Wish(call)
     pod_netns = netns.open_netns(call.netns)
-    is_ipvlan = _prepare(call, pod_netns)
+    mac, is_ipvlan = _prepare(wish, pod_netns)
     steps.begin("lease")
     undo.push("release the lease", lambda: _release(call, wish.socket_path))
-    request = wish.request(broadcast=is_ipvlan)
+    request = wish.request(mac, is_shared=is_ipvlan)
     answer = channel.ask(wish.socket_path, request, descriptor=pod_netns.descriptor, seconds=channel.ACQUIRE_SECONDS)
-    return Result.from_json(answer, CURRENT, "answer of the dhcp daemon")
+    result = Result.from_json(answer, CURRENT, "answer of the dhcp daemon")
+    result.keeps_advertisements = bool(wish.keys.dhcpv6)
+    return result
 
 
-def _prepare(call: Call, pod_netns: Netns) -> bool:
-    """Bring the pod's link up, and wait for its carrier. Return True for an ipvlan link.
+def _prepare(wish: Wish, pod_netns: Netns) -> tuple[str, bool]:
+    """Bring the pod's link up, and wait for its carrier. Return its MAC, and True for an ipvlan link.
 
     Raises UnsupportedField if the link cannot broadcast.
     """
+    call = wish.call
     from shared.net import links, sysctl, wait
     from shared.net.netlink import Netlink
     from shared.net.wire import IFF_BROADCAST, IFF_NOARP
@@ -190,22 +225,61 @@ def _prepare(call: Call, pod_netns: Netns) -> bool:
                 f"link {call.ifname} ({kind}) has no broadcasts, so no DHCP server can be found through it",
                 'of ipvlan, "mode": "l2" can; the modes l3 and l3s cannot',
             )
-        sysctl.refuse_advertisements(call.ifname)
-        links.set_up(inside, link["index"])
-        wait.carrier(inside, call.ifname)
-    return kind == "ipvlan"
+        if wish.keys.probeSeconds and kind == "ipvlan":
+            raise UnsupportedField(
+                '"ipam.probeSeconds" is impossible with ipvlan: it has the MAC of its master, which gets the answers'
+            )
+        if wish.keys.dhcpv6:
+            _bring_up_ipv6(wish, inside, link)
+        else:
+            sysctl.refuse_advertisements(call.ifname)
+            links.set_up(inside, link["index"])
+            wait.carrier(inside, call.ifname)
+    return link["IFLA_ADDRESS"], kind == "ipvlan"
+
+
+def _bring_up_ipv6(wish: Wish, inside: Netlink, link: Message) -> None:
+    """Bring the link up, and wait until it can ask a DHCPv6 server. It takes routes from routers.
+
+    Its link-local address skips duplicate address detection, which takes two seconds: the address has the MAC in it.
+    """
+    from shared.net import links, sysctl, wait
+
+    conf, keys = f"ipv6/conf/{wish.call.ifname}/", wish.keys
+    for name in ("lo", wish.call.ifname):
+        sysctl.require(f"ipv6/conf/{name}/disable_ipv6", "0")
+    sysctl.require(f"{conf}accept_ra", "1")
+    sysctl.require(f"{conf}autoconf", str(int(keys.dhcpv6 == STATELESS)))
+    sysctl.require(f"{conf}accept_ra_defrtr", str(int("gateway" not in keys.suppress)))
+    if keys.priority:
+        sysctl.prefer(f"{conf}ra_defrtr_metric", str(keys.priority))  # Linux 5.12
+    detection = sysctl.read(f"{conf}accept_dad") or "1"
+    sysctl.prefer(f"{conf}accept_dad", "0")
+    links.set_up(inside, link["index"])
+    wait.carrier(inside, wish.call.ifname)
+    failure = f"link {wish.call.ifname} has no IPv6 link-local address, which DHCPv6 needs"
+    wait.addresses_change(lambda: _has_link_local(inside, link["index"]), wait.DAD_SECONDS, failure)
+    sysctl.prefer(f"{conf}accept_dad", detection)
+
+
+def _has_link_local(inside: Netlink, index: int) -> bool:
+    from shared.net import addresses
+
+    return any(address in addresses.LINK_LOCAL for address in addresses.usable(inside, index, most=MOST_ADDRESSES))
 
 
 def check(call: Call) -> None:
     """Raise InternalError if the daemon holds no valid lease, or one for another address than prevResult has."""
     wish = Wish(call)
     previous = previous_result(call) or Result()
-    found = channel.ask(wish.socket_path, _named(call) | {"op": "look"})
+    found = channel.ask(wish.socket_path, _named(call) | {"op": "look", "families": wish.families})
     problems = list(found.get("problems", ()))
-    leased = found.get("address")
-    had = [str(ip.address) for ip in previous.ips if ip.address.version == 4]
-    if leased and leased not in had:
-        problems.append(f"the server leases {leased} now, and ADD's result has {', '.join(had) or 'no IPv4 address'}")
+    for leased in found.get("addresses", ()):
+        version = 6 if ":" in leased else 4
+        had = [str(ip.address) for ip in previous.ips if ip.address.version == version]
+        if leased not in had:
+            known = ", ".join(had) or f"no IPv{version} address"
+            problems.append(f"the server leases {leased} now, and ADD's result has {known}")
     if problems:
         details = "; ".join(problems)
         raise InternalError(f"dhcp: the lease of {call.container_id} {call.ifname} is not as ADD left it", details)
@@ -220,7 +294,8 @@ def _release(call: Call, socket_path: str) -> None:
     try:
         channel.ask(socket_path, _named(call) | {"op": "release"})
     except channel.NoDaemon:
-        records.give_up(records.key(call.network, call.container_id, call.ifname))
+        for name in records.keys(records.key(call.network, call.container_id, call.ifname)):
+            records.give_up(name)
 
 
 def _socket_path(call: Call) -> str:

@@ -6,7 +6,7 @@ from shared import steps
 from shared.cni import config
 from shared.cni.config import field, integer, invalid, list_of, prefix, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable
-from shared.cni.plugin import compare, readable_result, required_result, restore, valid_attachments
+from shared.cni.plugin import check_and_repair, readable_result, required_result, valid_attachments
 from shared.cni.result import Interface
 from shared.net import links, netns, peers, renamed, shaping
 from shared.net.netlink import Netlink
@@ -190,16 +190,6 @@ def _find_ifb(host: Netlink, owner: Owner) -> Message | None:
     return link if link is not None and links.kind(link) == "ifb" else None
 
 
-def check(call: Call) -> None:
-    """Raise InternalError that names each missing or different limit."""
-    compare(*_read_parts(call))
-
-
-def repair(call: Call) -> list[str]:
-    """Set the missing limits again, and create the ifb if it is missing. Return CHECK's texts for these."""
-    return restore(*_read_parts(call))
-
-
 def _read_parts(call: Call) -> tuple[str, list[Part]]:
     """Return CHECK's message, and the limits of both directions."""
     attachment = Attachment(call)
@@ -221,6 +211,9 @@ def _read_parts(call: Call) -> tuple[str, list[Part]]:
             lambda: _limit_egress_again(host, tc, owner, link, egress),
         ))  # fmt: skip
     return found, parts
+
+
+check, repair = check_and_repair(_read_parts)
 
 
 def _find_egress_problems(host: Netlink, tc: TrafficControl, owner: Owner, link: Message, limit: Limit) -> list[str]:

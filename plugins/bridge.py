@@ -10,7 +10,7 @@ from shared.cni.errors import InternalError
 from shared.cni.ip import Prefix
 from shared.cni.names import is_link_name
 from shared.cni.plugin import supported
-from shared.net import links, netns, sysctl, veth
+from shared.net import links, sysctl, veth
 from shared.net.netlink import Netlink
 from shared.pod import attachment, removal
 from shared.pod.attachment import interface
@@ -150,8 +150,7 @@ def add(call: Call, undo: Undo) -> Result:
 
     pod = Attachment(call)
     keys = pod.keys
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     host = Netlink()
     pod.use_own_names(host)
     bridge, own = _connect(host, undo, pod, pod_netns)

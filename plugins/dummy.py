@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni.config import invalid
-from shared.cni.plugin import failure
-from shared.net import netns, sublinks, sysctl
+from shared.net import sublinks
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master, removal
+from shared.pod import attachment, inside, removal
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
@@ -34,8 +33,7 @@ def read(call: Call) -> Attachment:
 def add(call: Call, undo: Undo) -> Result:
     """Create the pod's link, with addresses by IPAM. Answer when they can be used."""
     pod = read(call)
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     steps.begin("link")
     sublinks.make(Netlink(), undo, pod.owner, pod_netns, KIND, mtu=pod.keys.mtu, mac=pod.own_mac)
     result = pod.assign(undo, interface=0)
@@ -50,16 +48,9 @@ def check(call: Call) -> None:
     read(call).check(KIND, lambda *_there: [])
 
 
-def delete(call: Call) -> None:
-    """Remove the pod's link, then release the addresses."""
-    master.delete(call, KIND)
-
-
-def gc(call: Call) -> None:
-    """Remove what this network's attachments that are not valid any more have left."""
-    removal.collect(call, None)
+delete, gc = removal.verbs(KIND)
 
 
 def status(call: Call) -> None:
     """Raise PluginNotAvailable if an ADD could not succeed."""
-    read(call).status(lambda: failure(lambda: sublinks.require_kind(KIND)))
+    read(call).status_in_pod(lambda: sublinks.require_kind(KIND))

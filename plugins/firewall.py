@@ -15,10 +15,9 @@ from shared.cni import config
 from shared.cni.config import boolean, choice, field
 from shared.cni.errors import CniError, InvalidConfig, PluginNotAvailable
 from shared.cni.plugin import (
-    compare,
+    check_and_repair,
     readable_result,
     required_result,
-    restore,
     run_all,
     valid_attachments,
 )
@@ -230,16 +229,6 @@ def _admit(claim: Claim, place: Place | None, *, renew: bool) -> None:
         place.admit([claim])
 
 
-def check(call: Call) -> None:
-    """Raise InternalError that names each difference from the state that ADD left in its backend."""
-    compare(*_read_parts(call))
-
-
-def repair(call: Call) -> list[str]:
-    """Admit the pod again, with the backend that an ADD would use now. Return CHECK's texts for the lost rules."""
-    return restore(*_read_parts(call))
-
-
 def _read_parts(call: Call) -> tuple[str, list[Part]]:
     """Return CHECK's message, and the attachment's rules."""
     attachment = Attachment(call)
@@ -248,6 +237,9 @@ def _read_parts(call: Call) -> tuple[str, list[Part]]:
     result = required_result(call)
     rules = (lambda: _find_problems(attachment, call, result), lambda: _readmit(attachment, call, result))
     return f"{found}: the next GC or ADD of the network restores missing rules", [rules]
+
+
+check, repair = check_and_repair(_read_parts)
 
 
 def _find_problems(attachment: Attachment, call: Call, result: Result) -> list[str]:

@@ -9,7 +9,7 @@ from shared.cni.config import field, invalid, mac, section, unset_link_name
 from shared.cni.errors import InvalidNetns
 from shared.cni.plugin import compare, failure
 from shared.cni.result import Interface
-from shared.net import links, moved, netns, sysctl, wait
+from shared.net import links, moved, wait
 from shared.net.devices import Wanted, bus_address, kernel_path
 from shared.net.netlink import Netlink
 from shared.pod import attachment, inside, removal
@@ -65,7 +65,7 @@ def add(call: Call, undo: Undo) -> Result:
     """Move the device into the pod, with addresses by IPAM if there is `ipam`. A device without a link stays."""
     pod = Attachment(call)
     pod.require_device()
-    pod_netns = netns.open_netns(call.netns)
+    pod_netns = pod.open_netns()
     wanted, address = pod.wanted, pod.wanted.address
     extra = {"pciID": address} if address else {}
     if wanted.is_passed_through():
@@ -75,7 +75,6 @@ def add(call: Call, undo: Undo) -> Result:
         raise InvalidNetns(
             f"CNI_NETNS {call.netns!r} is the host's own network namespace, which has its devices already"
         )
-    sysctl.require_visible()
     steps.begin("device")
     moved.take(undo, pod.owner, pod_netns, wanted, mtu=pod.keys.mtu)
     result = pod.assign(undo, interface=0)
@@ -127,13 +126,5 @@ def gc(call: Call) -> None:
 def status(call: Call) -> None:
     """Raise PluginNotAvailable if the device is neither on the host nor in a pod, or the node lacks IPv6."""
     pod = Attachment(call)
-
-    def look() -> list[str]:
-        from shared.net import readiness
-
-        sysctl.require_visible()
-        if pod.wanted and not pod.wanted.is_passed_through():
-            moved.require_known(pod.wanted)
-        return readiness.ipv6(pod.keys.mtu) if readiness.has_ipv6(delegate.networks(call)) else []
-
-    pod.status(look)
+    is_link = pod.wanted and not pod.wanted.is_passed_through()
+    pod.status_in_pod(lambda: moved.require_known(pod.wanted) if is_link else None)

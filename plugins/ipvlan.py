@@ -7,9 +7,9 @@ import errno
 from shared import steps
 from shared.cni.config import choice, field, invalid
 from shared.cni.plugin import previous_result
-from shared.net import addresses, links, netns, placements, rules_lock, sublinks, sysctl, uppers
+from shared.net import addresses, links, placements, rules_lock, sublinks, uppers
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master, removal
+from shared.pod import attachment, inside, master
 from shared.pod.attachment import Attachment
 from shared.pod.master import Master
 
@@ -50,8 +50,7 @@ def read(call: Call) -> Attachment:
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: an ipvlan of the master, addresses by IPAM, routes. Answer when packets can pass."""
     pod = read(call)
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     steps.begin("link")
     below = Master(Netlink(), pod, pod_netns, KIND)
     with rules_lock.hold(placements.DIRECTORY):
@@ -141,16 +140,4 @@ def check(call: Call) -> None:
     master.check(pod, KIND, find_differences)
 
 
-def delete(call: Call) -> None:
-    """Remove the link, then release the addresses. Neither the master nor the pod needs to exist."""
-    master.delete(call, KIND)
-
-
-def gc(call: Call) -> None:
-    """Remove the remains of this network's attachments that are not valid any more."""
-    removal.collect(call, None)
-
-
-def status(call: Call) -> None:
-    """Raise PluginNotAvailable if an ADD could not succeed, or nothing would pass."""
-    master.status(read(call), KIND)
+delete, gc, status = master.verbs(KIND, read)

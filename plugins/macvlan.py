@@ -7,15 +7,12 @@ import errno
 from shared import steps
 from shared.cni.config import boolean, choice, field, integer, invalid, mac
 from shared.cni.errors import InternalError
-from shared.cni.result import IP
-from shared.net import links, netns, placements, sublinks, sysctl
+from shared.net import links, sublinks
 from shared.net.netlink import Netlink, NetlinkError
-from shared.pod import attachment, inside, master, removal
+from shared.pod import attachment, master
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shared.cni.call import Call
     from shared.cni.plugin import Part
     from shared.cni.result import Result
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 KIND = "macvlan"
-BY_ROUTER = "slaac"  # key of the link's note: the addresses by router advertisements
 MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}  # MACVLAN_MODE_* in linux/if_link.h
 
 
@@ -64,8 +60,9 @@ class Attachment(attachment.Attachment):
         """Return the result without addresses by router advertisements, which routers may change."""
         previous = super().previous()
         if self.keys.slaac:
-            by_router = placements.read(self.owner).get(BY_ROUTER, ())
-            previous.ips = [ip for ip in previous.ips if str(ip.address) not in by_router]
+            from shared.net import slaac
+
+            slaac.leave_out(previous, self.owner)
         return previous
 
 
@@ -76,10 +73,9 @@ def add(call: Call, undo: Undo) -> Result:
     """Attach the pod to its master's segment. Answer when packets can pass, if the master has carrier."""
     pod = Attachment(call)
     keys = pod.keys
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
-    host = Netlink()
+    pod_netns = pod.open_netns()
     steps.begin("link")
+    host = Netlink()
     below = master.Master(host, pod, pod_netns, KIND)
     if keys.hostAccess and links.kind(below.link) == KIND:
         raise invalid("hostAccess", True, f"is impossible: the link below {below.name} is in another network namespace")
@@ -89,7 +85,11 @@ def add(call: Call, undo: Undo) -> Result:
     _make(undo, pod, below, data)
     result = pod.assign(undo, interface=0)
     steps.begin("pod")
-    link, announce_pod = _configure(pod, pod_netns, below, result)
+    link, announce_pod = below.configure(result, dad=keys.enabledad, advertisements=keys.slaac)
+    if keys.slaac:
+        from shared.net import slaac
+
+        slaac.complete(result, pod.owner, pod_netns, link)
     announce_pod()  # it sets the MAC, for which the kernel deletes the link's neighbour entries
     if keys.hostAccess:
         from shared.net import host_access
@@ -115,31 +115,6 @@ def _make(undo: Undo, pod: Attachment, below: master.Master, data: Message) -> N
         ) from None  # fmt: skip
 
 
-def _configure(
-    pod: Attachment, pod_netns: Netns, below: master.Master, result: Result
-) -> tuple[Message, Callable[[], None]]:
-    """Configure the pod's end. Wait for addresses by router advertisements if the configuration demands them."""
-    keys = pod.keys
-    try:
-        link, announce_pod = inside.configure(
-            pod_netns, pod.owner.ifname, result, dad=keys.enabledad, has_carrier=below.has_carrier,
-            advertisements=True if keys.slaac else False if pod.ipam else None,
-        )  # fmt: skip
-    except NetlinkError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise invalid(
-            pod.mac_key or "mac", pod.own_mac, f"is the MAC of {below.name} or of another link on it"
-        ) from None
-    if keys.slaac:
-        from shared.net import slaac
-
-        by_router = slaac.await_addresses(pod_netns, link)
-        placements.extend(pod.owner, **{BY_ROUTER: [str(address) for address in by_router]})
-        result.ips += [IP(address, None, 0) for address in by_router]
-    return link, announce_pod
-
-
 def check(call: Call) -> None:
     """Raise InternalError with all differences from the state that ADD left."""
     pod = Attachment(call)
@@ -162,27 +137,12 @@ def _find_parts(pod: Attachment, host: Netlink, pod_netns: Netns, link: Message 
         return [] if mode == keys.mode else [f"link {pod.owner.ifname} has mode {mode}, not {keys.mode}"]
 
     parts = master.find_parts(pod, KIND, compare_mode, host, pod_netns, link)
-    below = links.by_index(host, link.get("IFLA_LINK", 0)) if link and keys.hostAccess else None
-    if link and below:
+    if link and keys.hostAccess:
         from shared.net import host_access, verify
 
         own = [ip.address.address for ip in verify.own_ips(previous, pod.call)]
-        end = (pod_netns, link)
-        look = lambda: host_access.problems(host, pod.owner, end, below, own)  # noqa: E731
-        parts.append((look, lambda: host_access.give(host, pod.owner, end, below, own)))
+        parts += host_access.find_parts(host, pod.owner, (pod_netns, link), own)
     return parts
 
 
-def delete(call: Call) -> None:
-    """Remove the pod's link and the host's access to it, then release the addresses."""
-    master.delete(call, KIND)
-
-
-def gc(call: Call) -> None:
-    """Remove what this network's attachments that are not valid any more have left."""
-    removal.collect(call, None)
-
-
-def status(call: Call) -> None:
-    """Raise PluginNotAvailable if an ADD could not succeed, or nothing would pass."""
-    master.status(Attachment(call), KIND)
+delete, gc, status = master.verbs(KIND, Attachment)

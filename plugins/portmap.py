@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.cni import config
 from shared.cni.config import boolean, chain_name, choice, field, integer, invalid, list_of, section, text
 from shared.cni.errors import CniError, InvalidConfig, PluginNotAvailable
-from shared.cni.plugin import compare, previous_result, required_result, restore, run_all, valid_attachments
+from shared.cni.plugin import check_and_repair, previous_result, required_result, run_all, valid_attachments
 from shared.hostports import mappings
 from shared.hostports import nftables as hostports
 from shared.hostports.mappings import PortMapping
@@ -263,16 +263,6 @@ def _set_localnet_back() -> None:
     iptables.set_localnet_back()
 
 
-def check(call: Call) -> None:
-    """Raise InternalError that names each difference from the state that ADD leaves."""
-    compare(*_read_parts(call))
-
-
-def repair(call: Call) -> list[str]:
-    """Make again the rules and the switch that CHECK would miss. Return its texts for these."""
-    return restore(*_read_parts(call))
-
-
 def _read_parts(call: Call) -> tuple[str, list[Part]]:
     """Return CHECK's message, and the attachment's rules and switch."""
     attachment = Attachment(call)
@@ -288,6 +278,9 @@ def _read_parts(call: Call) -> tuple[str, list[Part]]:
     if link:
         parts.append((lambda: localnet.problems(link), lambda: localnet.turn_on(link)))
     return found, parts
+
+
+check, repair = check_and_repair(_read_parts)
 
 
 def delete(call: Call) -> None:

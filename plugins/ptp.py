@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared import steps
 from shared.cni import delegate
 from shared.cni.errors import InternalError, InvalidNetns
-from shared.net import forwarding, netns, sysctl, veth, wait
+from shared.net import forwarding, sysctl, veth, wait
 from shared.net.netlink import Netlink
 from shared.net.wire import IFF_UP
 from shared.pod import attachment, gateway, inside, removal
@@ -35,10 +35,9 @@ def read(call: Call) -> Attachment:
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a veth pair, addresses by IPAM, routes on both ends. Answer when packets can pass."""
     pod = read(call)
-    pod_netns = netns.open_netns(call.netns)
+    pod_netns = pod.open_netns()
     if pod_netns.is_own:  # CNI_NETNS_OVERRIDE: each end's gateway would be a local address, which the kernel refuses
         raise InvalidNetns(f"CNI_NETNS {call.netns!r} is the host's own network namespace; ptp routes between two")
-    sysctl.require_visible()
     host = Netlink()
     steps.begin("veth")
     port = veth.make(host, undo, pod.owner, pod_netns, mac=pod.own_mac, mtu=pod.keys.mtu)

@@ -7,9 +7,9 @@ import errno
 from shared import steps
 from shared.cni.config import field, integer, invalid
 from shared.cni.plugin import previous_result
-from shared.net import links, masters, netns, sublinks, sysctl, uppers
+from shared.net import links, masters, sublinks, uppers
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master, removal
+from shared.pod import attachment, master
 from shared.pod.attachment import Attachment
 from shared.pod.master import Master
 
@@ -43,18 +43,14 @@ def add(call: Call, undo: Undo) -> Result:
     pod = read(call)
     if not pod.keys.master and previous_result(call) is None:
         raise invalid("master", None, "is required, unless a plugin before this one made the link")
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     steps.begin("link")
     below = Master(Netlink(), pod, pod_netns, KIND)
     masters.require_up(below.link)
     _make(undo, pod, below)
     result = pod.assign(undo, interface=POD_INTERFACE)
     steps.begin("pod")
-    link, announce_pod = inside.configure(
-        pod_netns, call.ifname, result, dad=False, has_carrier=below.has_carrier,
-        advertisements=False if pod.ipam else None,
-    )  # fmt: skip
+    link, announce_pod = below.configure(result)
     announce_pod()
     return pod.complete(result, attachment.interface(link, call.netns))
 
@@ -86,16 +82,4 @@ def check(call: Call) -> None:
     master.check(pod, KIND, find_differences)
 
 
-def delete(call: Call) -> None:
-    """Remove the link, then release the addresses. Neither the master nor the pod needs to exist."""
-    master.delete(call, KIND)
-
-
-def gc(call: Call) -> None:
-    """Remove the remains of this network's attachments that are not valid any more."""
-    removal.collect(call, None)
-
-
-def status(call: Call) -> None:
-    """Raise PluginNotAvailable if an ADD could not succeed, or nothing would pass."""
-    master.status(read(call), KIND)
+delete, gc, status = master.verbs(KIND, read)

@@ -166,6 +166,16 @@ def compare(found: str, parts: Iterable[Part]) -> None:
     _require_none(found, [problem for look, _ in parts for problem in look()])
 
 
+def check_and_repair(
+    read_parts: Callable[[Call], tuple[str, list[Part]]],
+) -> tuple[Callable[[Call], None], Callable[[Call], list[str]]]:
+    """Return the functions `check` and `repair` of a plugin, which serve CHECK and a repair.
+
+    `read_parts(call)` returns CHECK's message and the parts of the attachment.
+    """
+    return lambda call: compare(*read_parts(call)), lambda call: restore(*read_parts(call))
+
+
 class Unrestored(InternalError):
     """A part of an attachment could not be made again; `made` are CHECK's texts for the things that could."""
 

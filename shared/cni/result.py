@@ -80,6 +80,7 @@ class Result:
         self.ips: list[IP] = []
         self.routes: list[Route] = []
         self.dns: Json = {}
+        self.keeps_advertisements = False  # the IPAM plugin has set how the link takes router advertisements
 
     def to_json(self, version: str) -> Json:
         """Return the result in the form of a version. Raise IncompatibleVersion if it has none."""

@@ -1,4 +1,4 @@
-"""The leases on disk: one file for each attachment.
+"""The leases on disk: one file for each attachment and family.
 
 `/var/lib/cni/dhcp/leases/KEY.json` is a lease that the daemon keeps; it alone writes there.
 `/var/lib/cni/dhcp/released/KEY.json` is a lease to be given back.
@@ -26,6 +26,11 @@ RELEASED = f"{DIRECTORY}/released"
 def key(network: str, container_id: str, ifname: str) -> str:
     """Return the key of an attachment's lease."""
     return digest(f"{network}/{container_id}/{ifname}".encode())[:32]
+
+
+def keys(name: str) -> tuple[str, str]:
+    """Return the keys of an attachment's leases: that of DHCP, and that of DHCPv6."""
+    return name, f"{name}-6"
 
 
 def path(name: str, directory: str = LEASES) -> str:

@@ -20,16 +20,6 @@ if TYPE_CHECKING:
     from shared.net.netlink import Message, Netlink
 
 NOTIFY = ("ipv4/conf/{}/arp_notify", "ipv6/conf/{}/ndisc_notify")
-ETH_P_ARP, ETH_P_IPV6 = bytes.fromhex("0806"), bytes.fromhex("86dd")  # linux/if_ether.h
-ARP_ETHERNET_IPV4 = bytes.fromhex("0001 0800 06 04")  # kinds and lengths of the addresses
-ARPOP_REQUEST, ARPOP_REPLY = bytes.fromhex("0001"), bytes.fromhex("0002")  # linux/if_arp.h
-IPV6_VERSION = bytes.fromhex("60000000")
-HOP_LIMIT = 255  # neighbours ignore an advertisement with a lower limit, which a router has forwarded
-NEIGHBOUR_ADVERTISEMENT, OVERRIDE = bytes.fromhex("8800"), bytes.fromhex("20000000")  # RFC 4861
-TARGET_LINK_LAYER_ADDRESS = bytes.fromhex("0201")  # an option of eight bytes
-BROADCAST = bytes.fromhex("ffffffffffff")
-ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")
-ALL_NODES_MAC = bytes.fromhex("333300000001")
 
 
 def prepare(netlink: Netlink, link: Message, own: list[Address]) -> Callable[[], None]:
@@ -87,27 +77,12 @@ def _complain(link: str, error: Exception) -> None:
 
 def _frames(mac: bytes, address: Address) -> list[bytes]:
     """Return two frames for an address: one may get lost, and some neighbours accept only one kind of ARP message."""
+    from shared.net import discovery
+    from shared.net.discovery import ARPOP_REPLY, ARPOP_REQUEST, NOBODY
+
+    own = address.packed
     if address.version == 6:
-        return [_neighbour_advertisement(mac, address.packed)] * 2
+        return [discovery.advertisement(mac, own)] * 2
     # Linux treats a reply as gratuitous only if the target's MAC is the sender's (arp_is_garp). Other replies do not
     # replace an entry that was confirmed a moment ago.
-    return [_arp(ARPOP_REQUEST, mac, address.packed, bytes(6)), _arp(ARPOP_REPLY, mac, address.packed, mac)]
-
-
-def _arp(operation: bytes, mac: bytes, address: bytes, target: bytes) -> bytes:
-    return BROADCAST + mac + ETH_P_ARP + ARP_ETHERNET_IPV4 + operation + mac + address + target + address
-
-
-def _neighbour_advertisement(mac: bytes, address: bytes) -> bytes:
-    body = OVERRIDE + address + TARGET_LINK_LAYER_ADDRESS + mac
-    length = 4 + len(body)
-    pseudo_header = address + ALL_NODES + length.to_bytes(4, "big") + socket.IPPROTO_ICMPV6.to_bytes(4, "big")
-    message = NEIGHBOUR_ADVERTISEMENT + _checksum(pseudo_header + NEIGHBOUR_ADVERTISEMENT + body) + body
-    header = IPV6_VERSION + length.to_bytes(2, "big") + bytes([socket.IPPROTO_ICMPV6, HOP_LIMIT]) + address + ALL_NODES
-    return ALL_NODES_MAC + mac + ETH_P_IPV6 + header + message
-
-
-def _checksum(data: bytes) -> bytes:
-    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
-    total = sum(int.from_bytes(data[place : place + 2], "big") for place in range(0, len(data), 2))
-    return (0xFFFF - (total % 0xFFFF or 0xFFFF)).to_bytes(2, "big")
+    return [discovery.arp(ARPOP_REQUEST, mac, own, NOBODY, own), discovery.arp(ARPOP_REPLY, mac, own, mac, own)]

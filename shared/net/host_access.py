@@ -38,6 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from shared.cni.plugin import Part
     from shared.net.netlink import Message
     from shared.net.netns import Netns
     from shared.net.owner import Owner
@@ -196,7 +197,15 @@ def _has_routes(host: Netlink, index: int) -> bool:
     return any(host.scan(RTM_GETROUTE, {"family": family, **like}, take) for family in addresses.FAMILIES.values())
 
 
-def problems(host: Netlink, owner: Owner, pod: Pod, master: Message, own: Sequence[Address]) -> list[str]:
+def find_parts(host: Netlink, owner: Owner, pod: Pod, own: Sequence[Address]) -> list[Part]:
+    """Return the part of CHECK that compares the access with the state that `give` left; none without a master."""
+    master = links.by_index(host, pod[1].get("IFLA_LINK", 0))
+    if master is None:
+        return []
+    return [(lambda: _problems(host, owner, pod, master, own), lambda: give(host, owner, pod, master, own))]
+
+
+def _problems(host: Netlink, owner: Owner, pod: Pod, master: Message, own: Sequence[Address]) -> list[str]:
     """Return a text for each difference from the state that `give` left."""
     name = _name(master)
     link = links.get(host, name)

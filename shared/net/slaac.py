@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shared.net import addresses, wait
+from shared.cni.result import IP
+from shared.net import addresses, placements, wait
 from shared.net.netlink import Netlink
 from shared.net.wire import IFA_F_PERMANENT, IFA_F_TEMPORARY
 
@@ -11,13 +12,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from shared.cni.ip import Prefix
+    from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
+    from shared.net.owner import Owner
 
+NOTED = "slaac"  # key of the link's note (shared/net/placements.py): the addresses
 ADVERTISEMENT_SECONDS = 15.0  # the kernel solicits routers up to three times, four seconds apart
 
 
-def await_addresses(pod_netns: Netns, link: Message) -> list[Prefix]:
+def complete(result: Result, owner: Owner, pod_netns: Netns, link: Message) -> None:
+    """Wait for the link's addresses, note them, and add them to the result of the attachment. Raise InternalError."""
+    by_router = _await_addresses(pod_netns, link)
+    placements.extend(owner, **{NOTED: [str(address) for address in by_router]})
+    result.ips += [IP(address, None, 0) for address in by_router]
+
+
+def leave_out(result: Result, owner: Owner) -> None:
+    """Take the noted addresses out of an attachment's result: routers may change them."""
+    by_router = placements.read(owner).get(NOTED, ())
+    result.ips = [ip for ip in result.ips if str(ip.address) not in by_router]
+
+
+def _await_addresses(pod_netns: Netns, link: Message) -> list[Prefix]:
     """Return the link's addresses by router advertisements, when duplicate address detection has ended for them.
 
     Raises InternalError if none comes within 15 seconds, or another host has one.

@@ -110,10 +110,10 @@ def gone(netlink: Netlink, name: str) -> bool:
     return links_change(lambda: is_gone(netlink, name))
 
 
-def links_change(condition: Callable[[], bool]) -> bool:
-    """Wait until a condition about links holds. Return False if it does not within 2 seconds."""
+def links_change(condition: Callable[[], bool], seconds: float = GONE_SECONDS) -> bool:
+    """Wait until a condition about links holds. Return False if it does not in time."""
     try:
-        _until(condition, RTNLGRP_LINK, GONE_SECONDS, "no link changed")
+        _until(condition, RTNLGRP_LINK, seconds, "no link changed")
     except InternalError:
         return False
     return True

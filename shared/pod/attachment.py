@@ -25,7 +25,7 @@ from shared.cni.errors import CniError, InternalError, PluginNotAvailable
 from shared.cni.ip import Address, Prefix
 from shared.cni.plugin import available, compare, failure, previous_result, restore, supported
 from shared.cni.result import Interface, Result, Route, dns_from_json
-from shared.net import filter_tables, links, netns
+from shared.net import filter_tables, links, netns, sysctl
 from shared.net.netlink import Netlink
 from shared.net.owner import Owner
 from shared.undo import Undo
@@ -136,6 +136,12 @@ class Attachment:
         from shared.masquerade import backend
 
         return backend(self.keys.ipMasqBackend)
+
+    def open_netns(self) -> Netns:
+        """Open the pod's namespace for ADD. Raise CniError if there is none, or no sysctl of it could be set."""
+        found = netns.open_netns(self.call.netns)
+        sysctl.require_visible()
+        return found
 
     def assign(
         self,
@@ -258,6 +264,18 @@ class Attachment:
     def previous(self) -> Result:
         """Return the result that CHECK and a repair compare the attachment with."""
         return previous_result(self.call) or Result()
+
+    def status_in_pod(self, trial: Callable[[], object]) -> None:
+        """Serve STATUS of a plugin that makes nothing on the host but what `trial` tries, which raises CniError."""
+
+        def look() -> list[str]:
+            from shared.net import readiness
+
+            sysctl.require_visible()
+            found = failure(trial)
+            return found + (readiness.ipv6(self.keys.mtu) if readiness.has_ipv6(delegate.networks(self.call)) else [])
+
+        self.status(look)
 
     def status(self, look: Callable[[], list[str]], *trials: tuple[str, Callable[[], object]]) -> None:
         """Serve STATUS: raise PluginNotAvailable if an ADD could not succeed.

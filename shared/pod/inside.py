@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 from shared.net import addresses, announce, links, routes, sysctl, wait
 from shared.net.netlink import Netlink, NetlinkError, Request
 from shared.net.wire import IFF_UP
@@ -27,8 +25,8 @@ def configure(
 
     If `dad`, wait for IPv6 duplicate address detection; otherwise the addresses skip it. A link that is not to be up
     gets no address. Wait for the carrier if the link `has_carrier`. Routers' `advertisements` are refused (False),
-    accepted, or left to the namespace's defaults (None). `before_routes(inside, link)` runs in the pod's namespace when
-    the link is up and has its addresses.
+    accepted, or left to the namespace's defaults (None); the result's IPAM plugin may have set them.
+    `before_routes(inside, link)` runs in the pod's namespace when the link is up and has its addresses.
 
     Return the link when it has carrier and answers on its addresses, and the function that announces these.
     """
@@ -37,14 +35,15 @@ def configure(
         link = links.require(inside, ifname)
         index = link["index"]
         own = [ip.address.address for ip in result.ips]
-        if advertisements is not None:
+        if advertisements is not None and not result.keeps_advertisements:
             _set_advertisements(ifname, accepted=advertisements)
         announce_pod = announce.prepare(inside, link, own)
         if not is_up:
             return link, announce_pod
         has_ipv6 = any(address.version == 6 for address in own)
-        _set_ipv6_sysctls(ifname, has_addresses=bool(own), has_ipv6=has_ipv6, dad=dad or bool(advertisements))
-        requests = [addresses.add_request(index, ip.address, dad=dad, tolerate=(errno.EEXIST,)) for ip in result.ips]
+        by_router = bool(advertisements) or result.keeps_advertisements
+        _set_ipv6_sysctls(ifname, has_addresses=bool(own), has_ipv6=has_ipv6, dad=dad or by_router)
+        requests = [addresses.add_request(index, ip.address, dad=dad) for ip in result.ips]
         requests.append(links.flags_request(index, IFF_UP, IFF_UP))
         if before_routes or (dad and has_ipv6):
             _change(inside, link, requests, has_ipv6=has_ipv6)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import errno
 
 from shared import steps
-from shared.cni import config, delegate
-from shared.cni.config import boolean, field, unset_link_name
+from shared.cni import config
+from shared.cni.config import boolean, field, invalid, unset_link_name
 from shared.cni.errors import InternalError
-from shared.cni.plugin import failure, previous_result
-from shared.net import links, masters, sublinks, sysctl, uppers
+from shared.cni.plugin import previous_result, run_all
+from shared.net import links, masters, sublinks, uppers
 from shared.net.netlink import Netlink, NetlinkError
 from shared.net.wire import IFF_LOWER_UP
-from shared.pod import removal
+from shared.pod import inside, removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
     from shared.cni.call import Call
     from shared.cni.plugin import Part
+    from shared.cni.result import Result
     from shared.net.netlink import Message
     from shared.net.netns import Netns
     from shared.net.uppers import IsWanted, Upper
     from shared.pod.attachment import Attachment
     from shared.undo import Undo
+
+    Verb = Callable[[Call], None]
 
 
 class MasterKeys(config.Config):
@@ -94,6 +97,26 @@ class Master:
         home = self.pod_netns.descriptor if self.in_pod else self.pod_netns.home
         return uppers.find(self.link, home, self.pod_netns.path, is_wanted)
 
+    def configure(
+        self, result: Result, *, dad: bool = False, advertisements: bool = False
+    ) -> tuple[Message, Callable[[], None]]:
+        """Give the pod's link its addresses, as inside.configure does. Raise InvalidConfig for a MAC on the master.
+
+        Without an IPAM plugin, routers' advertisements are left to the namespace's defaults.
+        """
+        pod = self.pod
+        try:
+            return inside.configure(
+                self.pod_netns, pod.owner.ifname, result, dad=dad, has_carrier=self.has_carrier,
+                advertisements=True if advertisements else False if pod.ipam else None,
+            )  # fmt: skip
+        except NetlinkError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise invalid(
+                pod.mac_key or "mac", pod.own_mac, f"is the MAC of {self.name} or of another link on it"
+            ) from None
+
     @property
     def has_carrier(self) -> bool:
         """Return True if the master had carrier: only then the pod's link gets it."""
@@ -127,28 +150,19 @@ def check(pod: Attachment, kind: str, find_differences: Callable[[Message], list
     pod.check(kind, lambda *there: find_parts(pod, kind, find_differences, *there[:3]))
 
 
-def delete(call: Call, kind: str) -> None:
-    """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist."""
-    removal.delete(
-        call, lambda _host, owner, pod_netns: sublinks.remove(owner, pod_netns, kind),
-        lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, kind),
-    )  # fmt: skip
+def verbs(kind: str, read: Callable[[Call], Attachment]) -> tuple[Verb, Verb, Verb]:
+    """Return the functions `delete`, `gc` and `status` of a plugin with links of a kind.
+
+    DEL and GC need neither the master nor the pod. STATUS fails if an ADD could not succeed, or nothing would pass.
+    """
+    return *removal.verbs(kind), lambda call: status(read(call), kind)
 
 
 def status(pod: Attachment, kind: str) -> None:
     """Serve STATUS: raise PluginNotAvailable if an ADD could not succeed, or nothing would pass."""
-
-    def look() -> list[str]:
-        from shared.net import readiness
-
-        steps.begin("link")
-        sysctl.require_visible()
-        found = failure(lambda: sublinks.require_kind(kind))
-        if not pod.keys.linkInContainer:
-            found += failure(lambda: _require_usable(pod, kind))
-        return found + (readiness.ipv6(pod.keys.mtu) if readiness.has_ipv6(delegate.networks(pod.call)) else [])
-
-    pod.status(look)
+    steps.begin("link")
+    usable = [] if pod.keys.linkInContainer else [lambda: _require_usable(pod, kind)]
+    pod.status_in_pod(lambda: run_all(lambda: sublinks.require_kind(kind), *usable))
 
 
 def _require_usable(pod: Attachment, kind: str) -> None:

@@ -393,7 +393,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/unit/test_wire.py -k batch",
     ),
     Mutant(
-        "shared/net/announce.py", "_arp(ARPOP_REPLY, mac, address.packed, mac)", "_arp(ARPOP_REPLY, mac, address.packed, bytes(6))", "neighbours take an announcement for gratuitous",
+        "shared/net/announce.py", "discovery.arp(ARPOP_REPLY, mac, own, mac, own)", "discovery.arp(ARPOP_REPLY, mac, own, NOBODY, own)", "neighbours take an announcement for gratuitous",
         "tests/unit/test_announce.py",
     ),
     Mutant(

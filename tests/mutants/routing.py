@@ -4,46 +4,63 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-STATIC, SBR, VRF = "tests/system/test_static.py", "tests/system/test_sbr.py", "tests/system/test_vrf.py"
+STATIC, PROBE = "tests/system/test_static.py", "tests/system/test_probe.py"
+SBR, VRF = "tests/system/test_sbr.py", "tests/system/test_vrf.py"
 TABLE: tuple[Mutant, ...] = (
     Mutant(
-        "ipam/static.py", "            if wanted:  # as", "            if wanted and not self.ips:  # as",
+        "ipam/static/assignment.py", "            if wanted:  # as", "            if wanted and not self.ips:  # as",
         "the runtime's addresses replace the configuration's", f"{STATIC} -k last_source",
     ),
     Mutant(
-        "ipam/static.py", "{**self.configured, **self._of_environment(call)}", "self._of_environment(call) or self.configured",
+        "ipam/static/assignment.py", "{**self.configured, **self._of_environment(call)}", "self._of_environment(call) or self.configured",
         "addresses of CNI_ARGS are added to the configuration's", f"{STATIC} -k last_source",
     ),
     Mutant(
-        "ipam/static.py", "if len(holding) != 1:", "if not holding:",
+        "ipam/static/assignment.py", "if len(holding) != 1:", "if not holding:",
         "an address without a length is refused if several networks hold it", f"{STATIC} -k without_a_length",
     ),
     Mutant(
-        "ipam/static.py", "template.gateway or self._gateway_of(own)", "self._gateway_of(own)",
+        "ipam/static/assignment.py", "template.gateway or self._gateway_of(own)", "self._gateway_of(own)",
         "an address without a length takes the gateway of its network", f"{STATIC} -k without_a_length",
     ),
     Mutant(
-        "ipam/static.py", "return gateway if gateway and self._reaches(own, gateway) else None", "return gateway",
+        "ipam/static/assignment.py", "return gateway if gateway and self._reaches(own, gateway) else None", "return gateway",
         "a gateway of another network does not serve an address", f"{STATIC} -k gateways_serve",
     ),
     Mutant(
-        "ipam/static.py", "            or gateway in LINK_LOCAL\n", "", "a link-local gateway is accepted", f"{STATIC} -k last_source",
+        "ipam/static/assignment.py", "            or gateway in LINK_LOCAL\n", "", "a link-local gateway is accepted", f"{STATIC} -k last_source",
     ),
     Mutant(
-        "ipam/static.py", "if route.gw is None and route.dst.length)", "if route.gw is None)",
+        "ipam/static/assignment.py", "if route.gw is None and route.dst.length)", "if route.gw is None)",
         "a default route makes no gateway reachable", f"{STATIC} -k a_pod_of_bridge or edges or default_route",
     ),
     Mutant(
-        "ipam/static.py", "if own.address.bits - own.length < 2:", "if own.address.bits == own.length:",
+        "ipam/static/assignment.py", "if own.address.bits - own.length < 2:", "if own.address.bits == own.length:",
         "both addresses of a /31 are usable", f"{STATIC} -k edges",
     ),
     Mutant(
-        "ipam/static.py", "    if own.address == own.first:", "    if own.version == 4 and own.address == own.first:",
+        "ipam/static/assignment.py", "    if own.address == own.first:", "    if own.version == 4 and own.address == own.first:",
         "the address of an IPv6 network is refused", f"{STATIC} -k unusable",
     ),
     Mutant(
-        "ipam/static.py", "elif ip.gateway and given[ip.address] != ip.gateway:", "elif False:",
+        "ipam/static/__init__.py", "elif ip.gateway and given[ip.address] != ip.gateway:", "elif False:",
         "CHECK names another gateway", f"{STATIC} -k check",
+    ),
+    Mutant(
+        "shared/net/probe.py", "None if any(_is_tagged(data) for _, _, data in attached) else ", "",
+        "frames of a VLAN say nothing about the link's own network", f"{PROBE} -k frame_of_a_VLAN",
+    ),
+    Mutant(
+        "shared/net/probe.py", " or claim[1] == self.mac:", ":",
+        "a link's own frames are no other host's", f"{PROBE} -k own_frame",
+    ),
+    Mutant(
+        "shared/net/discovery.py", "target if sender == bytes(4) else sender", "sender",
+        "two hosts that probe an address at once notice each other", f"{PROBE} -k another_probe",
+    ),
+    Mutant(
+        "shared/net/discovery.py", "frame[54:56] == NEIGHBOUR_SOLICITATION and frame[22:38]", "() and frame[22:38]",
+        "two hosts that detect duplicates at once notice each other", f"{PROBE} -k another_detection",
     ),
     Mutant(
         "shared/cni/config.py", "        if one.version in found:\n", "        if False:\n",

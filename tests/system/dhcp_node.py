@@ -64,6 +64,16 @@ class Node(nodes.Node):
         (self.host.root / "run/udhcpd.leases").touch()
         self.server = self.host.popen("ip", "netns", "exec", "lan", "busybox", "udhcpd", "-f", "/run/udhcpd.conf")
 
+    def serve_kea(self, family: int, **keys: Any) -> None:
+        """Start Kea with leases of three seconds, in place of the server before. It forgets those of its own."""
+        self.silence()
+        self.server = dhcp_lan.serve_kea(self.host, family, **keys)
+
+    def kea_heard(self, kind: str) -> int:
+        """Return the number of messages of a kind in Kea's log, such as RENEW."""
+        lines = (self.host.root / dhcp_lan.KEA_LOG).read_text().splitlines()
+        return sum("_PACKET_RECEIVED" in line and f" {kind} " in line for line in lines)
+
     def serve_beside(self, address: str, addresses: str, *options: str) -> None:
         """Start another server on the LAN, under an address of its own."""
         self.host.run("sh", "-ec", dhcp_lan.BESIDE.format(address=address))
@@ -109,16 +119,20 @@ class Node(nodes.Node):
     def leases(self) -> set[str]:
         """Return the addresses that the server has leased."""
         path = self.host.root / dhcp_lan.LEASES
-        return {line.split()[2] for line in path.read_text().splitlines()} if path.exists() else set()
+        lines = path.read_text().splitlines() if path.exists() else []
+        return {line.split()[2] for line in lines if not line.startswith("duid")}
 
     def records(self) -> list[str]:
         """Return the files of leases, kept or to be given back."""
         return [path.name for path in (self.host.root / "var/lib/cni/dhcp").glob("*/*")]
 
-    def on_link(self, pod: str) -> set[str]:
-        """Return the IPv4 addresses of the pod's link."""
-        (shown,) = self.host.ip("-4", "address", "show", "eth0", netns=pod) or [{"addr_info": []}]
-        return {f"{one['local']}/{one['prefixlen']}" for one in shown["addr_info"]}
+    def on_link(self, pod: str, family: int = 4) -> set[str]:
+        """Return the addresses of the pod's link, but for IPv6 link-local ones."""
+        shown, *_ = [
+            *self.host.ip(f"-{family}", "address", "show", "eth0", "scope", "global", netns=pod),
+            {"addr_info": []},
+        ]
+        return {f"{one['local']}/{one['prefixlen']}" for one in shown["addr_info"] if "local" in one}
 
     def routes(self, pod: str) -> set[tuple[str, str | None]]:
         """Return destination and gateway of the pod's routes, but for the kernel's."""

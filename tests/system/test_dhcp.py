@@ -395,3 +395,20 @@ def test_a_lease_is_rebound(node: Node) -> None:
     assert node.on_link("a") == {address} and node.check("a") == ""
     node.delete("a")
     until(lambda: node.leases() == set())
+
+
+def test_another_implementation_of_the_server(node: Node) -> None:
+    """Kea's leases are renewed, expire without it, and are released."""
+    node.serve_kea(4)
+    node.start()
+    address = node.add("a")["ips"][0]["address"]
+    until(lambda: node.kea_heard("DHCPREQUEST") >= 3)
+    assert node.kea_heard("DHCPDISCOVER") == 1
+    assert node.on_link("a") == {address} and node.check("a") == ""
+    node.silence()
+    until(lambda: node.on_link("a") == set())
+    node.serve_kea(4)
+    until(lambda: node.on_link("a") == {address})
+    assert node.routes("a") == {("default", "10.9.0.1")}
+    node.delete("a")
+    until(lambda: node.kea_heard("DHCPRELEASE") == 1)

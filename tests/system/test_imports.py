@@ -42,7 +42,7 @@ NFT = re.compile(
     r"shared\.nft"
     r"(\.(wire|chains|expressions|former|labels|registry|ruleset|transaction))?"
 )
-IPAM = re.compile(r"ipam(\.host_local(\.\w+)?|\.static)?")
+IPAM = re.compile(r"ipam(\.(host_local|static)(\.\w+)?)?")
 POD = re.compile(r"shared\.pod(\.(attachment|gateway|inside|port|removal))?")
 # Modules that a plugin may load beyond the protocol, KERNEL and its own module.
 MORE: dict[str, tuple[re.Pattern[str], ...]] = {
@@ -57,8 +57,8 @@ MORE: dict[str, tuple[re.Pattern[str], ...]] = {
         re.compile(r"shared\.(iptables|dbus)(\.(bus|variants))?"),
     ),
     "sbr": (RULES,),
-    "tap": (re.compile(r"shared\.net\.placements"),),
-    "vrf": (RULES,),
+    "tap": (SUBLINKS,),
+    "vrf": (RULES, re.compile(r"shared\.net\.kinds_wire")),
     "portmap": (NFT, re.compile(r"shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?")),
 }
 # Plain configurations of plugins with rare parts in their samples.

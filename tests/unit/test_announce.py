@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.cni.ip import Address
-from shared.net import announce
+from shared.net import announce, discovery
 
 MAC = bytes.fromhex("0a580a010005")
 
@@ -38,11 +38,11 @@ def test_ipv6(value: int, mac: bytes) -> None:
     assert first == second
     ethernet, ip, message = first[:14], first[14:54], first[54:]
     assert ethernet == bytes.fromhex("333300000001") + mac + bytes.fromhex("86dd")
-    assert (ip[6], ip[7], ip[8:24], ip[24:]) == (58, 255, address.packed, announce.ALL_NODES)
+    assert (ip[6], ip[7], ip[8:24], ip[24:]) == (58, 255, address.packed, discovery.ALL_NODES)
     assert int.from_bytes(ip[4:6], "big") == len(message) == 32
     assert (message[:2].hex(), message[4:8].hex()) == ("8800", "20000000")
     assert message[8:24] == address.packed and message[24:] == bytes.fromhex("0201") + mac
-    pseudo_header = address.packed + announce.ALL_NODES + (32).to_bytes(4, "big") + (58).to_bytes(4, "big")
+    pseudo_header = address.packed + discovery.ALL_NODES + (32).to_bytes(4, "big") + (58).to_bytes(4, "big")
     assert total(pseudo_header + message) == 0xFFFF
 
 

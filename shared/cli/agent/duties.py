@@ -89,7 +89,7 @@ def _dhcp(refusals: Sayings) -> None:
     """Run the dhcp daemon. Return without its library, or if another daemon is at work."""
     try:
         from shared.cli.dhcp import command
-        from shared.cli.dhcp.service import Settings as DaemonSettings
+        from shared.cli.dhcp.settings import Settings as DaemonSettings
     except ImportError as error:
         refusals.say([f"no dhcp: it needs pyroute2 ({error}); install it with `./install.sh --with-tools`"])
         return

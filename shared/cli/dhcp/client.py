@@ -7,32 +7,30 @@ refuse, lie or do not confirm, and counts for error texts.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import floor
+from math import floor, inf
 from time import time
 from typing import Any
 
 from pyroute2.dhcp import messages
 from pyroute2.dhcp.client import AsyncDHCPClient, ClientConfig
+from pyroute2.dhcp.dhcp4msg import dhcp4msg
 from pyroute2.dhcp.enums.bootp import Flag
+from pyroute2.dhcp.enums.bootp import MessageType as Direction
 from pyroute2.dhcp.enums.dhcp import MessageType, Option
 from pyroute2.dhcp.fsm import State, state_guard
 from pyroute2.dhcp.hooks import Trigger
 from pyroute2.dhcp.xids import Xid
 
-from shared.cli.dhcp import content, packets
+from shared.cli.dhcp import content, packets, pauses, probing
 from shared.cli.dhcp.content import Content
 from shared.cli.dhcp.packets import Answer, PodLease, PodSocket
 
 FIRST_PAUSE_SECONDS = 4.0  # before a message is sent again; RFC 2131, section 4.1
-PATIENT_PAUSE_SECONDS = 8.0  # the longest pause while an ADD waits: a port with STP forwards after 30 seconds
 REQUEST_SECONDS = 8  # for a server to confirm its offer
-RENEWAL_PAUSE_SECONDS = 60.0  # the least pause between renewals of a long lease; RFC 2131, section 4.4.5
-LONGEST_REFUSAL_SECONDS = 60.0  # the longest pause before a client asks again that servers refuse
-OBJECTIONS = 3  # that error texts have
 MESSAGE_BYTES = 1472  # of the largest answer: an Ethernet frame's, less IPv4 and UDP
 
 
@@ -47,6 +45,9 @@ class Wish:
     priority: int | None
     without_gateway: bool
     broadcast: bool
+    probe_seconds: float = 0.0  # to look for other hosts with a new address
+
+    protocol = "DHCP"
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Wish:
@@ -59,6 +60,7 @@ class Wish:
             priority=raw["priority"],
             without_gateway=bool(raw["withoutGateway"]),
             broadcast=bool(raw["broadcast"]),
+            probe_seconds=float(raw.get("probeSeconds", 0)),
         )
 
     def read(self, lease: PodLease) -> Content:
@@ -71,6 +73,35 @@ class Wish:
         """Return option 61."""
         return {Option.CLIENT_ID: self.client_id or b"\1" + bytes.fromhex(mac.replace(":", ""))}
 
+    def load(self, stored: dict[str, Any]) -> PodLease:
+        """Return a stored lease. Raise KeyError, TypeError or ValueError if it is garbled."""
+        return PodLease.from_json(stored, self.ifname)
+
+    def client(self, inside: AbstractContextManager[Any], report: Report, limits: tuple[float, float]) -> Client:
+        """Return a client on the link in a network namespace."""
+        return Client(self, PodSocket(inside, self.ifname), report, limits=limits)
+
+    async def release(self, inside: AbstractContextManager[Any], ifname: str, mac: str, lease: PodLease) -> None:
+        """Send a RELEASE through a link: from the leased address and the pod's MAC, to the lease's server.
+
+        Raise CniError or OSError.
+        """
+        async with PodSocket(inside, ifname) as way:
+            await way.put(self._complete(messages.release(lease), mac or way.l2addr))
+
+    def decline(self, lease: PodLease, mac: str) -> messages.SentDHCPMessage:
+        """Return a DECLINE, which is broadcast: RFC 2131, section 4.4.4."""
+        kind = {"message_type": MessageType.DECLINE, "requested_ip": lease.ip, "server_id": lease.server_id}
+        fields = {"op": Direction.BOOTREQUEST, "flags": Flag.UNICAST, "options": kind}
+        return self._complete(messages.SentDHCPMessage(dhcp=dhcp4msg(fields)), mac)
+
+    def _complete(self, message: messages.SentDHCPMessage, mac: str) -> messages.SentDHCPMessage:
+        """Return a message that a server does not answer, with the client's names."""
+        message.eth_src = mac
+        message.dhcp["xid"] = Xid()
+        packets.carry(message, self.identify(mac))
+        return message
+
 
 Report = Callable[[Trigger, PodLease], None]
 
@@ -78,10 +109,12 @@ Report = Callable[[Trigger, PodLease], None]
 class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
     """Acquire a lease and keep it. `report(trigger, lease)` is called when it changes."""
 
+    refusal = "NAK"
+
     _lease: PodLease | None
     _state_watchdog: asyncio.Task[None] | None
 
-    def __init__(self, wish: Wish, pod_socket: PodSocket, report: Report, *, pauses: tuple[float, float]) -> None:
+    def __init__(self, wish: Wish, pod_socket: PodSocket, report: Report, *, limits: tuple[float, float]) -> None:
         """Take the first and the longest pause, in seconds, before a message is sent again."""
         super().__init__(
             ClientConfig(
@@ -91,12 +124,12 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
             )
         )  # fmt: skip
         self._sock = pod_socket
+        self._limits = limits
         self.wish = wish
         self.report = report
-        self.pauses = pauses
         self.sent: Counter[str] = Counter()
         self.heard: Counter[str] = Counter()
-        self.objections: deque[str] = deque(maxlen=OBJECTIONS)  # to answers that were not used
+        self.objections: deque[str] = deque(maxlen=pauses.OBJECTIONS)  # to answers that were not used
         self.is_patient = True  # an ADD waits
         self.former_address = ""  # to ask for again
         self._chosen = ""  # the server whose offer is requested
@@ -147,24 +180,19 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
 
     def summary(self) -> str:
         """Return the numbers of messages, such as `3 DISCOVERs sent, 0 replies`, and the objections."""
-        sent = [f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in self.sent.items()]
-        received = self.heard + Counter({"unreadable message": self._sock.unreadable})
-        heard = [f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in received.items()]
-        counts = f"{', '.join(sent) or 'nothing'} sent, {', '.join(heard) + ' received' if heard else '0 replies'}"
-        return "; ".join([counts, *dict.fromkeys(self.objections)])
+        return pauses.summary(self.sent, self.heard, self._sock.unreadable, self.objections)
 
     def _pauses(self) -> Iterator[float]:
         """Yield the seconds until the present message is sent again."""
-        pause, longest = min(FIRST_PAUSE_SECONDS, self.pauses[0]), self.pauses[1]
+        again = pauses.growing(FIRST_PAUSE_SECONDS, self._limits, lambda: self.is_patient)
         while True:
-            if self.state in (State.RENEWING, State.REBINDING) and self._lease:
-                left = self._lease.rebinding_in if self.state is State.RENEWING else self._lease.expiration_in
-                least = min(RENEWAL_PAUSE_SECONDS, self._lease.lease_time / 10)
-                yield max((left or 0) / 2, least)
+            lease = self._lease
+            if lease and self.state in (State.RENEWING, State.REBINDING):
+                left = lease.rebinding_in if self.state is State.RENEWING else lease.expiration_in
+                seconds = inf if lease.lease_time == packets.FOREVER else lease.lease_time
+                yield pauses.renewal(seconds, inf if left is None else left)
             else:
-                limit = min(longest, PATIENT_PAUSE_SECONDS) if self.is_patient else longest
-                yield min(pause, limit) * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
-                pause = min(pause * 2, longest)
+                yield next(again)
 
     async def _send_message(self, msg: messages.SentDHCPMessage) -> None:
         """Send a message, with the same options each time: RFC 2131, section 4.3.1."""
@@ -225,12 +253,34 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         except ValueError as error:
             self._object(msg, error)
             return
+        if self.state is State.REQUESTING and await self._is_declined(lease):
+            return
         self._refusals = 0
         self._avoided.clear()
         self._stop_again()
         self.lease = lease  # arms the timers
         await self.transition(to=State.BOUND)
         self.report(trigger, lease)
+
+    async def _is_declined(self, lease: PodLease) -> bool:
+        """Return True if another host has the address. Then decline it, and ask for another one."""
+        if not self.wish.probe_seconds:
+            return False
+        await self._sendq.put(None)  # the request has its answer
+        if self._state_watchdog:
+            self._state_watchdog.cancel()
+            self._state_watchdog = None
+        mac, seconds = self._sock.l2addr, self.wish.probe_seconds
+        holder = await probing.find_holder(self._sock.inside, self.wish.ifname, mac, lease.ip, seconds)
+        if not holder:
+            return False
+        self.objections.append(f"{lease.ip} is in use by {holder}, so it was declined")
+        self.sent["DECLINE"] += 1
+        await self._sock.put(self.wish.decline(lease, mac))
+        self.former_address = self._chosen = ""  # the server may have another address
+        self._refusals += 1
+        self._again = asyncio.create_task(self.reset(delay=pauses.after_refusals(self._refusals)))
+        return True
 
     def _lease_of(self, msg: Answer) -> PodLease:
         """Return the lease in an answer. It begins when the request was sent: RFC 2131, section 4.4.1."""
@@ -256,8 +306,7 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         if server:
             self._avoided.add(server)
         await self._sendq.put(None)  # stops the refused request
-        pause = 0.0 if self._refusals == 1 else min(2.0 ** (self._refusals - 2), LONGEST_REFUSAL_SECONDS)
-        self._again = asyncio.create_task(self.reset(delay=pause))
+        self._again = asyncio.create_task(self.reset(delay=pauses.after_refusals(self._refusals)))
 
     async def reset(self, delay: float = 0.0, signal: Any = None) -> None:
         """Begin anew. A server that did not confirm its offer comes last then."""
@@ -271,12 +320,3 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
             self._state_watchdog = None  # the change of state would cancel this task
         self._again = None
         await super().reset(signal=signal)
-
-
-async def send_release(pod_socket: PodSocket, wish: Wish, mac: str, lease: PodLease) -> None:
-    """Send a RELEASE through an open socket: from the leased address and the pod's MAC, to the lease's server."""
-    message = messages.release(lease)
-    message.eth_src = mac
-    message.dhcp["xid"] = Xid()
-    packets.carry(message, wish.identify(mac))
-    await pod_socket.put(message)

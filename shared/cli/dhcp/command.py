@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from shared.cli.commands import UsageError
-from shared.cli.dhcp.service import Service, Settings
+from shared.cli.dhcp.service import Service
+from shared.cli.dhcp.settings import Settings
 from shared.cli.networks import Options
 from shared.cni import record
 from shared.dhcp import channel, records

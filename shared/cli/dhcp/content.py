@@ -16,6 +16,7 @@ from shared.net.wire import RT_SCOPE_LINK
 LEAST_MTU = 68  # bytes; RFC 2132, section 5.1, and the kernel
 LEAST_LENGTH = 8  # bits of a netmask; a shorter one would lead all traffic to the link
 LONGEST_NAME = 255  # of a domain; RFC 1035, section 2.3.4
+NAME_SERVERS_IPV6, DOMAIN_SEARCH_IPV6 = 23, 24  # options of DHCPv6
 CLASS_LENGTHS = ((0x80, 8), (0xC0, 16), (0xE0, 24))  # first bytes below the first number have that prefix length
 
 
@@ -33,13 +34,40 @@ class Content:
         """Return the parts that are on the pod's link, comparable with ==."""
         return str(self.address), [route.to_json() for route in self.routes]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the result of the plugin's ADD."""
-        result = Result()
-        result.ips = [IP(self.address, self.gateway)]
-        result.routes = self.routes
-        result.dns = self.dns
-        return result.to_json(CURRENT)
+
+def to_json(contents: Iterable[Content], dns: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of the plugin's ADD, of all its leases, with further DNS settings."""
+    result = Result()
+    for one in contents:
+        result.ips.append(IP(one.address, one.gateway))
+        result.routes += one.routes
+        result.dns = _merge(result.dns, one.dns)
+    result.dns = _merge(result.dns, dns)
+    return result.to_json(CURRENT)
+
+
+def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Return the DNS settings of two servers: each list with the members of both."""
+    lists = {
+        name: list(dict.fromkeys([*first.get(name, ()), *second.get(name, ())])) for name in ("nameservers", "search")
+    }
+    return {name: value for name, value in {**second, **first, **lists}.items() if value}
+
+
+def read_ipv6(address: str, raw: dict[int, bytes]) -> Content:
+    """Return the content of a DHCPv6 lease. Routes come from routers, not from the server."""
+    return Content(Prefix(Address.parse(address), 128), dns=dns_ipv6(raw))
+
+
+def dns_ipv6(raw: dict[int, bytes]) -> dict[str, Any]:
+    """Return the DNS settings of a DHCPv6 server (RFC 3646)."""
+    servers = raw.get(NAME_SERVERS_IPV6, b"")
+    packed = [servers[place : place + 16] for place in range(0, len(servers) - 15, 16)]
+    dns: dict[str, Any] = {
+        "nameservers": [str(Address(6, int.from_bytes(one, "big"))) for one in packed],
+        "search": _domains(raw.get(DOMAIN_SEARCH_IPV6, b"")),
+    }
+    return {name: value for name, value in dns.items() if value}
 
 
 def read(

@@ -155,6 +155,23 @@ def split(data: bytes) -> Raw:
     return found
 
 
+class Pace:
+    """A bound of the frames that a client reads in a second. The kernel drops the rest when its buffer is full."""
+
+    def __init__(self) -> None:
+        self._window = 0.0  # the loop's time when the present second of the frames began
+        self._frames = 0  # in that second
+
+    async def wait(self) -> None:
+        """Wait if too many frames came within a second."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._window >= 1:
+            self._window, self._frames = loop.time(), 0
+        self._frames += 1
+        if self._frames > FRAMES_PER_SECOND:
+            await asyncio.sleep(max(self._window + 1 - loop.time(), 0))
+
+
 class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
     """A packet socket on a link of a network namespace, opened from outside.
 
@@ -166,8 +183,7 @@ class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
         self.inside = inside
         self.l2addr = ""
         self.unreadable = 0
-        self._window = 0.0  # the loop's time when the present second of the frames began
-        self._frames = 0  # in that second
+        self._pace = Pace()
 
     async def __aenter__(self) -> Self:
         """Open the socket. Raise InternalError without the link, OSError if it is down."""
@@ -187,20 +203,12 @@ class PodSocket(AsyncDHCP4Socket):  # type: ignore[misc]
     async def get(self) -> Answer:
         """Return the next message of a server for this link's MAC."""
         while True:
-            await self.pace()
+            await self._pace.wait()
             answer = decode(await self.loop.sock_recv(self, 4096))
             if answer is None:
                 self.unreadable += 1
             elif answer.dhcp["chaddr"] == self.l2addr:
                 return answer
-
-    async def pace(self) -> None:
-        """Wait if too many frames came within a second. The kernel drops the rest when its buffer is full."""
-        if self.loop.time() - self._window >= 1:
-            self._window, self._frames = self.loop.time(), 0
-        self._frames += 1
-        if self._frames > FRAMES_PER_SECOND:
-            await asyncio.sleep(max(self._window + 1 - self.loop.time(), 0))
 
 
 def now() -> float:
@@ -212,6 +220,14 @@ def boot_id() -> str:
     """Return the identity of this boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def obtained_of(stored: dict[str, Any]) -> float:
+    """Return the time since the boot at which a stored lease was obtained.
+
+    The age of a lease of another boot is unknown. It counts as new: the server knows better, and is asked at once.
+    """
+    return float(stored["obtained"]) if stored.get("boot") == boot_id() else now()
 
 
 @dataclass
@@ -240,13 +256,9 @@ class PodLease(Lease):  # type: ignore[misc]
 
     @classmethod
     def from_json(cls, stored: dict[str, Any], interface: str) -> PodLease:
-        """Return a stored lease. Raise ValueError, KeyError or TypeError if it is garbled.
-
-        The age of a lease of another boot is unknown. It counts as new: the server knows better, and is asked at once.
-        """
+        """Return a stored lease. Raise ValueError, KeyError or TypeError if it is garbled."""
         raw = {int(number): bytes.fromhex(value) for number, value in stored["options"].items()}
-        obtained = float(stored["obtained"]) if stored.get("boot") == boot_id() else now()
-        return lease(stored["address"], raw, interface, str(stored["serverMAC"]), obtained)
+        return lease(stored["address"], raw, interface, str(stored["serverMAC"]), obtained_of(stored))
 
 
 def lease(address: str, raw: Raw, interface: str, server_mac: str, obtained: float) -> PodLease:

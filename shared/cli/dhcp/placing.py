@@ -105,6 +105,19 @@ class Placing:
         return chosen - {MAIN} if is_rival else chosen
 
 
+def replace_ipv6(inside: Netlink, link: Message, old: Content | None, new: Content | None) -> None:
+    """Change the link from one DHCPv6 lease's address to another's. Its routes are the routers'.
+
+    Raises CniError if the kernel refuses.
+    """
+    index = link["index"]
+    if old and (new is None or new.address != old.address):
+        addresses.remove(inside, index, old.address)
+    if new and new.address not in addresses.of_link(inside, index):
+        inside.batch([addresses.add_request(index, new.address, dad=False, tolerate=PRESENT)])
+        announce.Announcement(link["IFLA_IFNAME"], link["IFLA_ADDRESS"], [new.address.address]).send()
+
+
 def _routes(inside: Netlink, index: int) -> list[Message]:
     return [one for one in link_routes.of_link(inside, index) if one["family"] == AF_INET]
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from shared.cli.dhcp.placing import Placing
+from shared.cli.dhcp.placing import Placing, replace_ipv6
 from shared.cni.errors import InternalError, InvalidNetns, UnknownContainer
 from shared.net import links, netns, sysctl
 from shared.net.bridges import LEAST_IPV6_MTU
@@ -132,4 +132,6 @@ class Pod:
             link = links.get(inside, self.ifname)
             if link is None:
                 return
-            self._placing.replace(inside, link, old, new)
+            content = old or new
+            replace = replace_ipv6 if content and content.address.version == 6 else self._placing.replace
+            replace(inside, link, old, new)

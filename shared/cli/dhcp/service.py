@@ -6,16 +6,16 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from shared.cli.dhcp import requests
-from shared.cli.dhcp.client import Wish
-from shared.cli.dhcp.packets import PodLease
+from shared.cli.dhcp import client6, content, requests
+from shared.cli.dhcp.client6 import Wish6
+from shared.cli.dhcp.content import Content
 from shared.cli.dhcp.pod import Pod, PodNetns, find
+from shared.cli.dhcp.settings import Settings
 from shared.cli.dhcp.tenancy import GARBLED, Tenancy, give_back, stored_lease
 from shared.cni import record
 from shared.cni.errors import CniError, InternalError, InvalidConfig, InvalidNetns, TryAgainLater, UnknownContainer
@@ -25,18 +25,6 @@ WATCH_SECONDS = 2.0  # between two looks at the pods' namespaces and at leases t
 ACCEPT_SECONDS = 1.0  # until another try, after a connection that could not be accepted
 REQUEST_SECONDS = 10.0  # for a plugin to send its request
 STRANGER = b"HTTP/1.0 501 This dhcp daemon is pycni's, and the dhcp plugin is another suite's\r\n\r\n"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The daemon's command line; times in seconds."""
-
-    socket_path: str
-    host_prefix: str = ""
-    broadcast: bool = False
-    timeout: float = 10.0  # until a message is sent again
-    resend_max: float = 62.0  # the longest pause between two sendings
-    resend_timeout: float = 45.0  # for an ADD, below the 50 seconds that the plugin waits
 
 
 class Service:
@@ -133,7 +121,7 @@ class Service:
         file = self._file(name)
         return Tenancy(
             request, pod, self.say, lambda content: record.write(file, content),
-            pauses=(settings.timeout, settings.resend_max), broadcast=settings.broadcast,
+            limits=settings.limits, broadcast=settings.broadcast,
         )  # fmt: skip
 
     async def _watch(self) -> None:
@@ -189,7 +177,7 @@ class Service:
         lease = stored_lease(stored)
         pod: Pod | None = None
         try:
-            wish = Wish.from_json(stored)
+            wish = requests.read_wish(stored)
             mac, way_out = str(stored["mac"]), str(stored["wayOut"])
             with suppress(UnknownContainer, InvalidNetns):
                 pod = find(stored, self.settings.host_prefix)
@@ -213,7 +201,7 @@ class Service:
             if pod:
                 pod.close()
 
-    def _successor(self, wish: Wish, mac: str, lease: PodLease | None) -> Tenancy | None:
+    def _successor(self, wish: Any, mac: str, lease: Any) -> Tenancy | None:
         """Return a living tenancy that has the lease, too, or may get it in its ADD.
 
         A server knows a lease by its client id and address alone: a RELEASE would take it from the living pod.
@@ -286,17 +274,18 @@ class Service:
                 return {"leases": len(self.tenancies)}
             if operation == "gc":
                 return await self._collect(str(request["network"]), {(one, two) for one, two in request["valid"]})
-            name = requests.key(request)
-            if operation == "look":
-                return self._describe(name)
             if operation == "release":
-                async with self._turn(name):
-                    await self._release(name)
+                for name in records.keys(requests.key(request)):
+                    async with self._turn(name):
+                        await self._release(name)
                 return {}
+            names = requests.names(request)
+            if operation == "look":
+                return self._describe(names)
             if operation == "acquire" and descriptors:
-                Wish.from_json(request)
-                wanted = requests.kept_of(request)
-                return await self._while_connected(connection, self._acquire(name, wanted, descriptors))
+                wanted = requests.by_lease(request)
+                inform = requests.read_stateless(request)
+                return await requests.while_connected(connection, self._acquire_all(wanted, inform, descriptors[0]))
         except GARBLED as error:
             raise InvalidConfig("the dhcp daemon cannot read the request", f"{type(error).__name__}: {error}") from None
         raise InvalidConfig(f"the dhcp daemon does not know the request {str(request)[:80]!r}")
@@ -305,31 +294,51 @@ class Service:
         """Return the lock for an attachment: its requests wait for each other."""
         return self._turns.setdefault(name, asyncio.Lock())
 
-    async def _while_connected(self, connection: socket.socket, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-        """Return the result of `work`. If the plugin goes away meanwhile, cancel it."""
-        working = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(requests.wait_readable(connection))  # a plugin sends one line, and then its end
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)  # the loop forgets the socket before it is closed
-        if working.done():
-            return working.result()
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)  # it gives back the lease that it has, and no other one
-        raise InternalError("the plugin went away")
+    async def _acquire_all(
+        self, wanted: dict[str, dict[str, Any]], inform: Wish6 | None, descriptor: int
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return the result of new leases, acquired at the same time. If one fails, give back the others."""
+        further = asyncio.ensure_future(self._inform(inform, descriptor))
+        tasks = [asyncio.ensure_future(self._acquire(name, one, descriptor)) for name, one in wanted.items()]
+        try:
+            dns, *leases = await asyncio.gather(further, *tasks)
+        except BaseException:
+            for task in (further, *tasks):
+                task.cancel()
+            await asyncio.gather(further, *tasks, return_exceptions=True)
+            for name, task in zip(wanted, tasks, strict=True):
+                if not task.cancelled() and task.exception() is None:
+                    await self._give_up_acquired(name, task.result()[0])
+            raise
+        return content.to_json((one for _, one in leases), dns)
 
-    async def _acquire(self, name: str, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        """Return a new lease's content. Give it back if the plugin goes away meanwhile, or if there is any error."""
+    async def _give_up_acquired(self, name: str, tenancy: Tenancy) -> None:
+        """Give the lease of a failed ADD back, unless another ADD has taken its place."""
         async with self._turn(name):
-            tenancy, address = await self._begin(name, request, PodNetns(request["netns"], descriptors.pop()))
+            if self.tenancies.get(name) is tenancy:
+                await self._release(name)
+
+    async def _inform(self, wish: Wish6 | None, descriptor: int) -> dict[str, Any]:
+        """Return the DNS settings of a DHCPv6 server that leases nothing, if they are wanted."""
+        if wish is None:
+            return {}
+        opened = PodNetns("", os.dup(descriptor))
+        try:
+            return await client6.inform(wish, opened, self.settings.resend_timeout, self.settings.limits)
+        finally:
+            opened.close()
+
+    async def _acquire(self, name: str, request: dict[str, Any], descriptor: int) -> tuple[Tenancy, Content]:
+        """Return a new lease. Give it back if the plugin goes away meanwhile, or if there is any error."""
+        async with self._turn(name):
+            tenancy, address = await self._begin(name, request, PodNetns(request["netns"], os.dup(descriptor)))
             try:
-                content = await tenancy.acquire(self.settings.resend_timeout, address)
+                return tenancy, await tenancy.acquire(self.settings.resend_timeout, address)
             except BaseException as error:
                 if isinstance(error, TryAgainLater):
                     tenancy.say(str(error))
                 await self._release(name)
                 raise
-            return content.to_json()
 
     async def _begin(self, name: str, request: dict[str, Any], opened: PodNetns) -> tuple[Tenancy, str]:
         """Return a new tenancy in the place of a former one, and the address of that one."""
@@ -359,11 +368,15 @@ class Service:
             await former.end(release=False, withdraw=False)
         return lease.ip if lease else ""
 
-    def _describe(self, name: str) -> dict[str, Any]:
-        tenancy = self.tenancies.get(name)
-        if tenancy is None:
-            return {"problems": [self._said.get(name) or "the daemon has no lease for it"]}
-        return tenancy.describe()
+    def _describe(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return the state of an attachment's leases: problems and addresses."""
+        answer: dict[str, Any] = {"problems": [], "addresses": []}
+        for name in names:
+            tenancy = self.tenancies.get(name)
+            problem = tenancy.find_problem() if tenancy else self._said.get(name) or "the daemon has no lease for it"
+            answer["problems"] += [problem] if problem else []
+            answer["addresses"] += [tenancy.address] if tenancy and tenancy.address else []
+        return answer
 
     async def _collect(self, network: str, valid: set[tuple[str, str]]) -> dict[str, Any]:
         """Give back the leases of a network's attachments that are not valid. Pass over those in an ADD."""

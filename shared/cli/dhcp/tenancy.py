@@ -9,10 +9,9 @@ from typing import Any
 
 from pyroute2.dhcp.hooks import Trigger
 
-from shared.cli.dhcp.client import Client, Wish, send_release
 from shared.cli.dhcp.content import Content
-from shared.cli.dhcp.packets import PodLease, PodSocket
 from shared.cli.dhcp.pod import Pod
+from shared.cli.dhcp.requests import read_wish
 from shared.cni.errors import CniError, TryAgainLater
 
 LINK_SECONDS = 1.0  # until a client begins again whose link went down
@@ -26,18 +25,18 @@ class Tenancy:
     """A pod and its lease. `request` is the plugin's, `store(content)` writes the file."""
 
     def __init__(
-        self, request: dict[str, Any], pod: Pod, say: Say, store: Store, *, pauses: tuple[float, float],
+        self, request: dict[str, Any], pod: Pod, say: Say, store: Store, *, limits: tuple[float, float],
         broadcast: bool,
     ) -> None:  # fmt: skip
         self.request = request
-        self.wish = Wish.from_json(request | {"broadcast": request["broadcast"] or broadcast})
+        self.wish: Any = read_wish(request | {"broadcast": request["broadcast"] or broadcast})  # of either family
         self.pod = pod
-        self.lease: PodLease | None = None
+        self.lease: Any = None  # the PodLease or Lease6
         self.problem = "no lease yet"  # empty while there is a valid one
         self._said = say
         self._store = store
-        self._pauses = pauses
-        self._client: Client | None = None
+        self._limits = limits
+        self._client: Any = None  # the wish's, while the link is up
         self._acquired: asyncio.Future[Content] | None = None
         self._was_leased = False
         self._content: Content | None = None  # of the lease that the link has
@@ -58,7 +57,7 @@ class Tenancy:
         """Write a line to the log."""
         self._said(f"{self.name}: {text}")
 
-    def resume(self, lease: PodLease | None, *, mac: str, way_out: str) -> None:
+    def resume(self, lease: Any, *, mac: str, way_out: str) -> None:
         """Go on with a stored lease. Its MAC and its way out remain, as long as the pod has no other ones."""
         self._was_leased = True
         self.mac, self.way_out = self.mac or mac, self.way_out or way_out
@@ -77,7 +76,11 @@ class Tenancy:
         if done:
             return self._acquired.result()
         seen = self._client.summary() if self._client else "the link is down"
-        raise TryAgainLater(f"dhcp: no lease on link {self.wish.ifname} within {seconds:.0f} seconds: {seen}", ADVICE)
+        kind = "DHCPv6 lease" if self.wish.protocol == "DHCPv6" else "lease"
+        raise TryAgainLater(
+            f"dhcp: no {kind} on link {self.wish.ifname} within {seconds:.0f} seconds: {seen}",
+            ADVICE[self.wish.protocol],
+        )
 
     def _start(self, former_address: str = "") -> None:
         self._task = asyncio.create_task(self._run(former_address), name=self.name)
@@ -108,19 +111,19 @@ class Tenancy:
             self._note(Trigger.EXPIRED, self.lease)
 
     async def _run_client(self, former_address: str) -> None:
-        client = Client(self.wish, PodSocket(self.pod.inside, self.wish.ifname), self._note, pauses=self._pauses)
+        client = self.wish.client(self.pod.inside, self._note, self._limits)
         client.former_address = former_address or (self.lease.ip if self.lease else "")
         client.is_patient = self._acquired is not None and not self._acquired.done()
         async with client:
             self._client = client
             await client.run(self.lease)
 
-    def _note(self, trigger: Trigger, lease: PodLease) -> None:
+    def _note(self, trigger: Trigger, lease: Any) -> None:
         """Take a change of the lease: put it on the link, store it, and say it."""
         if trigger in (Trigger.UNBOUND, Trigger.EXPIRED):
             if self.lease is None:
                 return  # noted before
-            cause = "expired" if trigger is Trigger.EXPIRED else "was refused by the server (NAK)"
+            cause = "expired" if trigger is Trigger.EXPIRED else f"was refused by the server ({self._client.refusal})"
             self.problem = f"the lease of {lease.ip} {cause}"
             self.say(f"{self.problem}; its address and routes are removed")
             self._change(None)
@@ -172,16 +175,17 @@ class Tenancy:
         except CniError as error:
             self.say(f"a restart of the daemon will not find the lease: {error}")
 
-    def describe(self) -> dict[str, Any]:
-        """Return CHECK's answer."""
+    def find_problem(self) -> str:
+        """Return the difference from a valid lease, empty without one."""
         self._take_expiry()
-        problem = self.problem
-        if problem and self._client:
-            problem = f"{problem}; since then {self._client.summary()}"
-        answer: dict[str, Any] = {"problems": [problem] if problem else []}
-        if self._content:
-            answer["address"] = str(self._content.address)
-        return answer
+        if self.problem and self._client:
+            return f"{self.problem}; since then {self._client.summary()}"
+        return self.problem
+
+    @property
+    def address(self) -> str:
+        """Return the leased address, empty without one."""
+        return str(self._content.address) if self._content else ""
 
     def is_of(self, stored: dict[str, Any]) -> bool:
         """Return True if a stored lease is of this pod, and not of an earlier one of its name."""
@@ -209,13 +213,15 @@ class Tenancy:
             self.pod.close()
 
 
-ADVICE = (
-    "look for the server's answers with tcpdump on the host's link; `\"broadcast\": true` in ipam helps if a switch or"
-    " hypervisor drops answers to MACs that it does not know"
-)
+ADVICE = {
+    "DHCP": "look for the server's answers with tcpdump on the host's link; `\"broadcast\": true` in ipam helps if a"
+    " switch or hypervisor drops answers to MACs that it does not know",
+    "DHCPv6": "look for the server's answers with `tcpdump udp port 546` on the host's link; a switch must let"
+    " multicast to ff02::1:2 pass, and answers to the pod's link-local address",
+}
 
 
-async def give_back(wish: Wish, lease: PodLease, mac: str, pod: Pod | None, way_out: str, say: Say) -> bool:
+async def give_back(wish: Any, lease: Any, mac: str, pod: Pod | None, way_out: str, say: Say) -> bool:
     """Send a RELEASE through the pod's link, or else through the host's link beyond it. Return False without both."""
     ways: list[tuple[Any, str]] = []
     if pod and pod.link():
@@ -224,8 +230,7 @@ async def give_back(wish: Wish, lease: PodLease, mac: str, pod: Pod | None, way_
         ways.append((nullcontext(), way_out))
     for inside, ifname in ways:
         try:
-            async with PodSocket(inside, ifname) as way:
-                await send_release(way, wish, mac or way.l2addr, lease)
+            await wish.release(inside, ifname, mac, lease)
         except (OSError, CniError) as error:
             say(f"no RELEASE of {lease.ip} through {ifname}: {error}")
         else:
@@ -234,9 +239,9 @@ async def give_back(wish: Wish, lease: PodLease, mac: str, pod: Pod | None, way_
     return False
 
 
-def stored_lease(stored: dict[str, Any]) -> PodLease | None:
+def stored_lease(stored: dict[str, Any]) -> Any:
     """Return the lease of a stored file, None if it has none or is garbled."""
     try:
-        return PodLease.from_json(stored["lease"], str(stored["ifname"])) if stored.get("lease") else None
+        return read_wish(stored).load(stored["lease"]) if stored.get("lease") else None
     except GARBLED:
         return None

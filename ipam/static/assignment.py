@@ -1,13 +1,12 @@
-"""static: give the pod the addresses that the configuration or the runtime names. No address is recorded."""
+"""Read the addresses that the configuration and the runtime name, and refuse those that no pod can use."""
 
 from __future__ import annotations
 
 from shared.cni import config
-from shared.cni.config import field, invalid, list_of, obj, prefix, section, text
-from shared.cni.errors import InternalError, InvalidConfig, InvalidEnvironment
+from shared.cni.config import field, integer, invalid, list_of, obj, prefix, section, text
+from shared.cni.errors import InvalidConfig, InvalidEnvironment
 from shared.cni.ip import Address, Prefix
-from shared.cni.plugin import previous_result, valid_attachments
-from shared.cni.result import IP, Result, dns_from_json, routes_from_config
+from shared.cni.result import IP, dns_from_json, routes_from_config
 from shared.cni.versions import at_least
 
 TYPE_CHECKING = False
@@ -15,11 +14,11 @@ if TYPE_CHECKING:
     from typing import Any, Union
 
     from shared.cni.call import Call
-    from shared.undo import Undo
 
     Requested = Union[Address, Prefix]
 
 LINK_LOCAL = Prefix(Address(6, 0xFE80 << 112), 10)
+MOST_PROBE_SECONDS = 10
 MULTICAST = {4: Prefix(Address(4, 0xE0 << 24), 4), 6: Prefix(Address(6, 0xFF << 120), 8)}
 
 
@@ -49,6 +48,10 @@ class IpamConfig(config.Config):
     )
     routes: list[dict[str, Any]] = field(list_of(obj), (), "routes for the result: dst, gw and, from 1.1.0, the others")
     dns: dict[str, Any] = field(obj, {}, "DNS settings for the result")
+    probeSeconds: int = field(
+        integer(0, MOST_PROBE_SECONDS), 0,
+        "seconds for which ADD looks for other hosts with the addresses, and fails if there is one; 0: do not look",
+    )  # fmt: skip
 
 
 class RuntimeConfig(config.Config):
@@ -94,6 +97,7 @@ class Assignment:
             self.dns = dns_from_json(keys.ipam.dns)
         except ValueError as error:
             raise invalid("ipam.dns", keys.ipam.dns, str(error)) from None
+        self.probe_seconds = keys.ipam.probeSeconds
         self.gateways = keys.ipam.gateways
         self.configured = {
             f"ipam.addresses[{place}]": IP(one.address, one.gateway) for place, one in enumerate(keys.ipam.addresses)
@@ -174,9 +178,6 @@ class Assignment:
             raise InvalidConfig(f"CNI version {call.version} does not support more than 1 address per family")
 
 
-read = Assignment  # for validate, which touches nothing
-
-
 def _unusable(own: Prefix) -> str:
     """Return the reason why no interface can have the address, empty if one can."""
     if own.address.value == 0 or own.address in MULTICAST[own.version]:
@@ -186,50 +187,3 @@ def _unusable(own: Prefix) -> str:
     if own.address == own.first:
         return "is the address of its network, not of a host"
     return "is the broadcast address of its network" if own.version == 4 and own.address == own.last else ""
-
-
-def add(call: Call, _undo: Undo) -> Result:
-    """Return the addresses, routes and DNS settings. Raise InvalidConfig if no address is named."""
-    assignment = Assignment(call)
-    if not assignment.ips:
-        raise invalid("ipam.addresses", None, 'is required, unless the runtime requests addresses (capability "ips")')
-    result = Result()
-    result.ips = list(assignment.ips.values())
-    result.routes = assignment.routes
-    result.dns = assignment.dns
-    return result
-
-
-def networks(call: Call) -> list[list[Prefix]]:
-    """Return the network of each address, as the gateway's address with the prefix length."""
-    found = [(ip.gateway or ip.address.first + 1, ip.address) for ip in Assignment(call).ips.values()]
-    return [[Prefix(gateway, own.length)] for gateway, own in found if gateway in own]
-
-
-def check(call: Call) -> None:
-    """Raise InternalError if an address is not in prevResult, or has another gateway there."""
-    previous = previous_result(call) or Result()
-    given = {ip.address: ip.gateway for ip in previous.ips}
-    problems = []
-    for ip in Assignment(call).ips.values():
-        if ip.address not in given:
-            problems.append(f"address {ip.address} is not in prevResult")
-        elif ip.gateway and given[ip.address] != ip.gateway:
-            there = given[ip.address] or "none"
-            problems.append(f"the gateway of {ip.address} is {there} in prevResult, not {ip.gateway}")
-    if problems:
-        raise InternalError(f"static: {'; '.join(problems)}", "the configuration changed since ADD: recreate the pod")
-
-
-def delete(_call: Call) -> None:
-    """Do nothing: no address is recorded."""
-
-
-def gc(call: Call) -> None:
-    """Raise InvalidConfig if the list of valid attachments is missing. Nothing is recorded."""
-    valid_attachments(call)
-
-
-def status(call: Call) -> None:
-    """Raise InvalidConfig if the configuration is invalid. Nothing else can prevent an ADD."""
-    Assignment(call)
