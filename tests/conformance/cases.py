@@ -1116,6 +1116,20 @@ def hand_over_cases() -> dict[str, list[Step]]:
             delete(c, pod="b"),
         ],
         "loopback": [add(lo, ifname="lo"), check(lo, ifname="lo", by=1), delete(lo, ifname="lo", by=1)],
+        "static": [
+            add(c := br(ipam=SECOND_NETWORK, isGateway=True)),
+            check(c, by=1),
+            delete(c, by=1),
+            add(c, by=1),
+            delete(c),
+        ],
+        "sbr": [
+            add(c := br(ipam=SECOND_NETWORK)),
+            add(s := net("sbr"), previous=True),
+            check(s, by=1),
+            delete(s, by=1),
+            delete(c, by=1),
+        ],
         "no ipam": [add(no_ipam()), delete(no_ipam(), by=1)],
         "mac and hairpin": [
             add(c := br(hairpinMode=True), args=f"MAC={MAC};IgnoreUnknown=1"),
@@ -1207,6 +1221,12 @@ def hand_over_cases() -> dict[str, list[Step]]:
     return cases
 
 
+VRF_CASES = {
+    "hand-over/vrf": [
+        add(c := br(ipam=SECOND_NETWORK)), add(v := net("vrf", vrfname="blue"), previous=True), check(v, by=1),
+        delete(v, by=1), delete(c),
+    ],
+}  # fmt: skip
 VLAN_CASES = {
     "bridge/vlan, isGateway": [
         add(c := br(V4, V6, vlan=7, isGateway=True)),
@@ -1306,3 +1326,4 @@ CASES = tuple(
     for name, steps in make().items()
 )
 CASES += tuple(Case(name, steps, needs="kernel_vlan") for name, steps in VLAN_CASES.items())
+CASES += tuple(Case(name, steps, needs="kernel_vrf") for name, steps in VRF_CASES.items())

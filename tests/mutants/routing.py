@@ -104,6 +104,10 @@ TABLE: tuple[Mutant, ...] = (
         "GC tells the interfaces of a container apart", "tests/system/test_tuning.py -k gc",
     ),
     Mutant(
+        "shared/net/source_routing.py", "if keys.table is None or keys.addSourceHints:", "if keys.table is None:",
+        "a hint that equals the kernel's route is none", f"{SBR} -k kernels_own",
+    ),
+    Mutant(
         "shared/net/source_routing.py", "gateway = keys.gateways.get(version)\n", "gateway = None\n",
         "`gateways` precede the result's", f"{SBR} -k gateways",
     ),

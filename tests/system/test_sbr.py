@@ -55,6 +55,32 @@ def test_gateways(node: Node, by: str) -> None:
     assert node.check("a", ifname="eth1") == ""
 
 
+def test_link_local_gateways_are_told_apart_by_their_link(node: Node) -> None:
+    """Both links have a default route through fe80::1, as routers announce it; each table gets its own link's."""
+    node.attach("eth1", SECOND | {"routes": []})
+    for link, priority in (("eth0", 500), ("eth1", 600)):
+        words = ("-6", "route", "add", "default", "via", "fe80::1", "dev", link, "metric", str(priority))
+        node.host.run("ip", "-n", "a", *words)
+    node.add("a", ifname="eth1")
+    assert node.routes("101") == {"default fe80::1", "fd00:2::/64"} and node.routes() == set()
+    assert "default fe80::1" in node.routes(link="eth0")
+    assert node.rules() == [("10.2.0.5", "100"), ("fd00:2::5", "101")]
+    node.delete("a", ifname="eth1")
+    assert "default fe80::1" in node.routes() & node.routes(link="eth0")
+
+
+def test_an_address_under_duplicate_address_detection(node: Node) -> None:
+    """The kernel refuses it as the source of a route until the detection ends."""
+    result = node.attach("eth1", SECOND)
+    node.host.run("ip", "netns", "exec", "a", "sysctl", "-qw", "net.ipv6.conf.eth1.accept_dad=1")
+    node.host.run("ip", "-n", "a", "address", "add", "fd00:7::7/64", "dev", "eth1")
+    (shown,) = node.host.ip("-6", "address", "show", "eth1", "tentative", netns="a")
+    assert [one["local"] for one in shown["addr_info"] if one] == ["fd00:7::7"]
+    late = {**result["ips"][-1], "address": "fd00:7::7/64", "gateway": "fd00:7::1"}
+    node.add("a", ifname="eth1", addSourceHints=True, prevResult={**result, "ips": [*result["ips"], late]})
+    assert "fd00:7::/64 fd00:7::7" in node.routes() and ("fd00:7::7", "102") in node.rules()
+
+
 def test_without_a_gateway_the_own_networks_are_reached(node: Node) -> None:
     node.attach("eth1", static("10.2.0.5/24", gateway=0))
     answer = node.call("ADD", "a", ifname="eth1")
@@ -239,12 +265,24 @@ def test_routes_are_copied_whole(node: Node) -> None:
     assert lines(node) == before
 
 
-def test_a_second_add_with_table_and_hints_leaves_the_connected_route(node: Node) -> None:
-    keys = {"table": 5001, "gateways": ["10.2.0.1"], "addSourceHints": True}
-    node.second(**keys)
-    before = node.routes()
-    assert "10.2.0.0/24 10.2.0.5" in before
-    node.add("a", keys, ifname="eth1")
-    assert node.routes() == before
-    node.delete("a", keys, ifname="eth1")
-    assert node.routes() == {"10.2.0.0/24 10.2.0.5", "fd00:2::/64"}
+@pytest.mark.parametrize("end", ["refused", "again", "deleted"])
+def test_table_and_hints_leave_the_kernels_own_route(node: Node, end: str) -> None:
+    """The hint would equal the connected route, which an undo, a further ADD and DEL must not take for their own."""
+    keys = {"table": 5001, "addSourceHints": True}
+    node.attach("eth1", SECOND)
+    before = connected(node)
+    assert len(before) == 1
+    if end == "refused":
+        node.refused("a", 999, "refused RTM_NEWROUTE.*gateway", ifname="eth1", **keys, gateways=["10.77.0.1"])
+    else:
+        for _ in range(2 if end == "again" else 1):
+            node.add("a", keys, ifname="eth1", gateways=["10.2.0.1"])
+            assert connected(node) == before
+        node.delete("a", keys, ifname="eth1")
+    assert connected(node) == before
+    assert node.router("10.2.0.5", to="10.2.0.2") == "router22"
+
+
+def connected(node: Node) -> list[str]:
+    """Return the main table's routes to eth1's IPv4 network; a set would hide a second one."""
+    return [line for line in lines(node) if line.startswith("10.2.0.0/24")]

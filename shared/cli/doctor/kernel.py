@@ -44,11 +44,6 @@ def _redirects(network: Network) -> bool:
     return _is_type("bandwidth")(network) or bool(network.plugin("tap").get("redirect"))
 
 
-def _probes(network: Network) -> bool:
-    """Return True if static or dhcp looks for other hosts with an address."""
-    return any(section.get("probeSeconds") for _, section in network.ipam)
-
-
 def _has(key: str) -> Callable[[Network], bool]:
     return lambda network: bool(network.bridge and getattr(network.bridge, key))
 
@@ -105,6 +100,11 @@ def _needs_conntrack(network: Network) -> bool:
     return _port_mapping(network) == NFTABLES or _has_policy(network)
 
 
+def _needs_packet_sockets(network: Network) -> bool:
+    """Return True if IPAM leases addresses, or looks for other hosts that have them."""
+    return "dhcp" in network.types or any(section.get("probeSeconds") for _, section in network.ipam)
+
+
 def _needs_bridge_tables(network: Network) -> bool:
     return _has("macspoofchk")(network) or _is_isolated(network)
 
@@ -143,7 +143,7 @@ FEATURES = (
     Feature("VLAN links", "CONFIG_VLAN_8021Q", "8021q", _is_type("vlan")),
     Feature("dummy links", "CONFIG_DUMMY", "dummy", _is_type("dummy")),
     Feature("tap links", "CONFIG_TUN", "tun", _is_type("tap")),
-    Feature("packet sockets", "CONFIG_PACKET", "af_packet", _probes),
+    Feature("packet sockets", "CONFIG_PACKET", "af_packet", _needs_packet_sockets),
     Feature("routing rules", "CONFIG_IP_MULTIPLE_TABLES", "", _is_type("sbr")),
     Feature("IPv6 routing rules", "CONFIG_IPV6_MULTIPLE_TABLES", "", _is_type("sbr")),
     Feature("VRFs", "CONFIG_NET_VRF", "vrf", _is_type("vrf")),

@@ -34,7 +34,7 @@ COLOURS = {
     "trouble": ("#d55e00", "#fdf0e8"),
 }
 LEGEND = {
-    "uplink": "uplink, with a default route",
+    "uplink": "uplink, or master of pods' links",
     "bridge": "bridge",
     "pod": "pod",
     "device": "port that leads to no pod",
