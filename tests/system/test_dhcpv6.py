@@ -308,3 +308,18 @@ def test_two_servers(node: Node) -> None:
         node.start()
         until(lambda: node.heard("DHCPRENEW") > before)  # noqa: B023  (called here)
     assert node.on_link("a", 6) == {address} and node.check("a", keys) == ""
+
+
+@pytest.mark.parametrize("keys", [{"dhcpv6": "stateful"}, {"dhcpv6": "stateless"}])
+def test_macvlan(node: Node, keys: dict[str, Any]) -> None:
+    """The router's default route is there; with `slaac`, the result has an address by the router, too."""
+    node.serve_lan(ROUTER, *(IPV6 if keys["dhcpv6"] == "stateful" else STATELESS_IPV6))
+    node.start()
+    config = {"type": "macvlan", "master": "br0", "slaac": keys["dhcpv6"] == "stateless", **node.ipam(**keys)}
+    result = node.add("a", config)
+    assert {ip["address"] for ip in result["ips"]} == node.on_link("a") | node.on_link("a", 6)
+    assert len(result["ips"]) == 2
+    until(lambda: node.default_routes("a") == {(node.router(), "ra")})
+    assert node.check("a", config) == ""
+    node.delete("a", config)
+    until(lambda: node.records() == [])

@@ -128,7 +128,13 @@ def test_options_of_dhcpv6() -> None:
 def test_a_record_of_an_earlier_daemon() -> None:
     """It names no family and no probe: the lease is of IPv4."""
     names = {"network": "net", "containerID": "a", "ifname": "eth0", "netns": "/run/netns/a", "clientID": ""}
-    wishes: dict[str, Any] = {"provide": {}, "request": [1], "priority": None, "withoutGateway": False, "broadcast": False}
+    wishes: dict[str, Any] = {
+        "provide": {},
+        "request": [1],
+        "priority": None,
+        "withoutGateway": False,
+        "broadcast": False,
+    }
     kept = requests.kept_of({**names, **wishes})
     assert kept == {**names, **wishes, "probeSeconds": 0}
     assert requests.read_wish(kept) == Wish("eth0", b"", {}, (1,), None, without_gateway=False, broadcast=False)
