@@ -306,6 +306,10 @@ TABLE: tuple[Mutant, ...] = (
         "an expired IPv6 address leaves the link", "tests/system/test_dhcpv6.py -k rebound_and_expires",
     ),
     Mutant(
+        "shared/cli/dhcp/client6.py", "if server and refusal.status in LOST:", "if refusal.status in LOST:",
+        "another server cannot end a DHCPv6 lease", "tests/system/test_dhcpv6_hostile.py -k stranger",
+    ),
+    Mutant(
         "shared/cli/dhcp/lease6.py", "    if not usable and _withdraws(options):", "    if False:",
         "a lifetime of zero ends a DHCPv6 lease", "tests/system/test_dhcpv6_hostile.py -k withdraws",
     ),
