@@ -6,7 +6,7 @@ from shared import steps
 from shared.cni.config import invalid
 from shared.net import sublinks
 from shared.net.netlink import Netlink
-from shared.pod import attachment, inside, master, removal
+from shared.pod import attachment, inside, removal
 from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
@@ -48,14 +48,7 @@ def check(call: Call) -> None:
     read(call).check(KIND, lambda *_there: [])
 
 
-def delete(call: Call) -> None:
-    """Remove the pod's link, then release the addresses."""
-    master.delete(call, KIND)
-
-
-def gc(call: Call) -> None:
-    """Remove what this network's attachments that are not valid any more have left."""
-    removal.collect(call, None)
+delete, gc = removal.verbs(KIND)
 
 
 def status(call: Call) -> None:

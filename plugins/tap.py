@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from shared import steps
-from shared.cni.config import boolean, field, integer, mac, unset_link_name
-from shared.cni.errors import InternalError
-from shared.net import links, placements, taps
+from shared.cni.call import folded
+from shared.cni.config import boolean, field, integer, invalid, mac, unset_link_name
+from shared.cni.plugin import compare, required_result
+from shared.net import links, netns, sublinks, taps
 from shared.net.netlink import Netlink
-from shared.net.wire import RTM_NEWLINK
+from shared.net.owner import Owner
 from shared.pod import attachment, inside, removal
-from shared.pod.attachment import Attachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,18 +32,39 @@ class Config(attachment.Keys, attachment.MacKeys):
     selinuxContext: str = field(taps.selinux_context, "", "SELinux context of the tap")
     bridge: str = field(unset_link_name, "", "bridge in the pod, of which the tap becomes a port")
     mac: str = field(mac, "", "MAC of the interface")
+    redirect: str = field(
+        unset_link_name, "",
+        "name of a tap beside the interface that the plugin before this one made: all frames of each pass to the other",
+    )  # fmt: skip
 
 
-def read(call: Call) -> Attachment:
-    """Return a call's configuration. Raise InvalidConfig before anything is touched."""
-    return Attachment(call, Config)
+class Attachment(attachment.Attachment):
+    """A call's configuration. Making one validates it, and changes nothing."""
+
+    keys: Config
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call, Config)
+        keys = self.keys
+        self.rights = {"multiQueue": keys.multiQueue, "owner": keys.owner, "group": keys.group}
+        others = {"ipam": self.ipam, "bridge": keys.bridge, "mtu": keys.mtu, self.mac_key: self.mac}
+        for key, value in others.items() if keys.redirect else ():
+            if value:
+                raise invalid(key, value, 'and "redirect" exclude each other: the interface before decides this')
+        if keys.redirect == call.ifname:
+            raise invalid("redirect", keys.redirect, "is the name of the interface itself")
+
+
+read = Attachment  # for validate, which touches nothing
 
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a persistent tap, with addresses by IPAM if there is `ipam`. The pod's programs may open it."""
-    pod = read(call)
+    pod = Attachment(call)
     pod_netns = pod.open_netns()
     steps.begin("tap")
+    if pod.keys.redirect:
+        return _add_beside(pod, undo, pod_netns)
     _make(pod, undo, pod_netns)
     result = pod.assign(undo, interface=0)
     steps.begin("pod")
@@ -53,82 +74,75 @@ def add(call: Call, undo: Undo) -> Result:
     return pod.complete(result, attachment.interface(link, call.netns))
 
 
+def _add_beside(pod: Attachment, undo: Undo, pod_netns: Netns) -> Result:
+    """Create the tap beside the interface that the result before has. Return that result, with the tap."""
+    from shared.net import tap_redirection
+
+    keys, result = pod.keys, required_result(pod.call)
+    tap = tap_redirection.add(undo, pod.owner, pod_netns, keys.redirect, context=keys.selinuxContext, rights=pod.rights)
+    result.interfaces.append(attachment.interface(tap, pod.call.netns))
+    return result
+
+
 def _make(pod: Attachment, undo: Undo, pod_netns: Netns) -> None:
     """Create the tap under its final name, down. Undo deletes it."""
-    keys, name = pod.keys, pod.owner.ifname
+    keys = pod.keys
+    attributes: Message = {"IFLA_ADDRESS": pod.own_mac}
     with pod_netns:
         inside_pod = Netlink()
-        change: Message = {"IFLA_IFNAME": name, "IFLA_IFALIAS": pod.owner.alias, "IFLA_ADDRESS": pod.own_mac}
-        if keys.mtu:
-            change["IFLA_MTU"] = keys.mtu
-        if keys.bridge:
-            change["IFLA_MASTER"] = _require_bridge(inside_pod, pod)["index"]
-        rights = {"multi_queue": keys.multiQueue, "owner": keys.owner, "group": keys.group}
-        if links.get(inside_pod, name):
-            raise links.LinkExists(f"link {name} already exists in {pod_netns.path}")
-        undo.push("remove the note of the tap", lambda: placements.remove(pod.owner))
-        placements.write(pod.owner, taps.KIND, pod_netns)
-        remove = lambda: taps.remove_in(pod_netns, pod.owner, None)  # noqa: E731
-        if keys.selinuxContext:
-            undo.push(f"remove tap {name}", remove)  # the process that creates it may not answer
-            change["index"] = taps.create_labelled(inside_pod, pod.owner.host_link, keys.selinuxContext, **rights)
-            inside_pod.request(RTM_NEWLINK, change)
-            return
-        try:
-            taps.create(name, before_persistent=lambda: inside_pod.request(RTM_NEWLINK, change), **rights)
-        except taps.NameTaken as error:
-            raise links.LinkExists(f"{error.msg} in {pod_netns.path}") from None
-        undo.push(f"remove tap {name}", remove)
-
-
-def _require_bridge(netlink: Netlink, pod: Attachment) -> Message:
-    bridge = links.get(netlink, pod.keys.bridge)
-    if bridge is None or links.kind(bridge) != "bridge":
-        found = "there is none" if bridge is None else f"it is a link of kind {links.kind(bridge) or 'hardware'}"
-        raise InternalError(
-            f'"bridge": "{pod.keys.bridge}" must be a bridge in the pod, {pod.call.netns}: {found}',
-            "an earlier attachment or the pod itself must create it",
-        )
-    return bridge
+    if keys.mtu:
+        attributes["IFLA_MTU"] = keys.mtu
+    if keys.bridge:
+        attributes["IFLA_MASTER"] = taps.require_bridge(inside_pod, keys.bridge, pod_netns.path)["index"]
+    sublinks.note_coming(inside_pod, undo, pod.owner, pod_netns, taps.KIND)
+    taps.make(undo, pod.owner, pod_netns, pod.owner.ifname, attributes, context=keys.selinuxContext, rights=pod.rights)
 
 
 def check(call: Call) -> None:
     """Raise InternalError that names all differences from the state that ADD left."""
-    pod = read(call)
-    pod.check(taps.KIND, lambda *there: _find_parts(pod, *there))
+    pod = Attachment(call)
+    if not pod.keys.redirect:
+        pod.check(taps.KIND, lambda *there: _find_parts(pod, *there))
+        return
+    from shared.net import tap_redirection
+
+    pod_netns = netns.open_netns(call.netns)
+    look = lambda: tap_redirection.find_differences(pod.owner, pod_netns, pod.keys.redirect, pod.rights)  # noqa: E731
+    compare(f"tap {pod.keys.redirect} of {call.network} is not as ADD left it", [(look, None)])
 
 
 def _find_parts(pod: Attachment, _host: Netlink, pod_netns: Netns, link: Message | None, _: Result) -> list[Part]:
     """Return the tap's rights and its bridge, which only an ADD makes."""
     keys = pod.keys
 
-    def compare() -> list[str]:
+    def look() -> list[str]:
         if link is None or links.kind(link) != taps.KIND:
             return []
-        wanted = {"owner": keys.owner, "group": keys.group, "multiQueue": keys.multiQueue}
-        have = taps.rights(link)
-        wrong = [key for key, value in wanted.items() if have[key] != value]
-        problems = [f"{key} of {pod.owner.ifname} is {have[key]}, not {wanted[key]}" for key in wrong]
+        problems = taps.right_problems(link, pod.rights)
         with pod_netns:
             bridge = links.get(Netlink(), keys.bridge) if keys.bridge else None
         if keys.bridge and (bridge is None or link.get("IFLA_MASTER") != bridge["index"]):
             problems.append(f"link {pod.owner.ifname} is not a port of bridge {keys.bridge}")
         return problems
 
-    return [(compare, None)]
+    return [(look, None)]
 
 
 def delete(call: Call) -> None:
-    """Remove the tap, if its namespace still exists, and release the addresses."""
-    removal.delete(call, lambda _host, owner, pod_netns: taps.remove(pod_netns, owner, call))
+    """Remove the tap, and release the addresses. Neither the pod nor a result needs to exist."""
+    if not folded(call.config, "redirect"):
+        _delete(call)
+        return
+    from shared.net import tap_redirection
+
+    owner = Owner(call.network, call.container_id, call.ifname)
+    tap_redirection.remove(owner, netns.open_if_there(call.netns))
 
 
-def gc(call: Call) -> None:
-    """Remove what this network's attachments that are not valid any more have left."""
-    removal.collect(call, None, lambda valid: taps.collect(call.network, valid))
+_delete, gc = removal.verbs(taps.KIND)
 
 
 def status(call: Call) -> None:
     """Raise PluginNotAvailable if an ADD could not succeed."""
-    pod = read(call)
+    pod = Attachment(call)
     pod.status_in_pod(lambda: taps.try_out(labelled=bool(pod.keys.selinuxContext)))

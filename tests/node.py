@@ -22,6 +22,12 @@ def host_local(*subnets: str, **keys: Any) -> dict[str, Any]:
 BRIDGE: dict[str, Any] = {"type": "bridge", "bridge": "cni0", "ipam": host_local()}
 
 
+def injected(call: str, what: str, number: int | str) -> tuple[str, ...]:
+    """Return words that, put in front of an executable, have strace tamper with a system call by its number."""
+    tampering = ("-e", f"trace={call}", "-e", f"inject={call}:{what}:when={number}")
+    return ("strace", "-f", "-qq", "-o", "/dev/null", *tampering)
+
+
 class Node:
     """A pretend host and its pods; a pod's container ID is the name of its network namespace.
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import posix
 
-from shared.cni import record
 from shared.cni.errors import CniError, InternalError
 from shared.cni.names import is_link_name
 from shared.cni.plugin import readable_result, run_all
@@ -293,25 +292,11 @@ def _open_pod(kept: Record, pod_netns: Netns | None) -> Netns | None:
         return None
     if pod_netns is not None and pod_netns.identity() == kept.namespace:
         return pod_netns
-    inode = f"net:[{kept.namespace.split(':')[1]}]"
-    for path in (kept.netns, *_of_processes(inode)):
+    for path in (kept.netns, *netns.of_processes(kept.namespace.split(":")[1])):
         found = netns.open_if_there(path)
         if found is not None and found.identity() == kept.namespace:
             return found
     return None
-
-
-def _of_processes(inode: str) -> list[str]:
-    """Return the paths of a namespace in /proc, one for each process in it."""
-    found = []
-    for process in record.entries("/proc"):
-        path = f"/proc/{process}/ns/net"
-        try:
-            if process.isdigit() and posix.readlink(path) == inode:
-                found.append(path)
-        except OSError:  # the process has ended
-            continue
-    return found
 
 
 def give_back(owner: Owner, pod_netns: Netns | None) -> bool:

@@ -58,19 +58,24 @@ def make(
         message["IFLA_MTU"] = mtu
     with pod_netns:
         inside = Netlink()
-    if links.get(inside, owner.ifname) is not None:
-        raise LinkExists(f"link {owner.ifname} already exists in {pod_netns.path}")
-    undo.push("remove the note of the link", lambda: placements.remove(owner))
-    placements.write(owner, kind, pod_netns, **note)
-    undo.push(f"remove half-made link {owner.host_link}", lambda: _remove_in(pod_netns, owner.host_link))
+    note_coming(inside, undo, owner, pod_netns, kind, **note)
+    undo.push(f"remove half-made link {owner.host_link}", lambda: _remove_name(pod_netns, owner.host_link))
     origin = inside if in_pod else host
     try:
         _create(origin, message, kind)
     except NetlinkError as error:
-        if error.errno != errno.EEXIST or not _remove_in(pod_netns, owner.host_link):
+        if error.errno != errno.EEXIST or not _remove_name(pod_netns, owner.host_link):
             raise
         _create(origin, message, kind)  # a killed ADD of this attachment had left it
     return _give_name(inside, undo, owner, pod_netns, mac)
+
+
+def note_coming(inside: Netlink, undo: Undo, owner: Owner, pod_netns: Netns, kind: str, **note: Any) -> None:
+    """Write the note of a link that is about to be created. Raise LinkExists if the pod has one of its name."""
+    if links.get(inside, owner.ifname) is not None:
+        raise LinkExists(f"link {owner.ifname} already exists in {pod_netns.path}")
+    undo.push("remove the note of the link", lambda: placements.remove(owner))
+    placements.write(owner, kind, pod_netns, **note)
 
 
 def _create(origin: Netlink, message: Message, kind: str) -> None:
@@ -119,13 +124,16 @@ def remove(owner: Owner, pod_netns: Netns | None, kind: str) -> bool:
 
         host_access.remove(Netlink(), owner)
     noted = note.get("kind", kind)
-    is_found = any(_remove_own(one, owner, noted) for one in placements.namespaces(note, pod_netns))
+    is_found = any(remove_in(one, owner, noted) for one in placements.namespaces(note, pod_netns))
     placements.remove(owner)
     return is_found
 
 
-def _remove_own(pod_netns: Netns, owner: Owner, kind: str) -> bool:
-    """Delete all links of the attachment in a namespace, under any names: the pod may have renamed one."""
+def remove_in(pod_netns: Netns, owner: Owner, kind: str) -> bool:
+    """Delete all links of the attachment in a namespace, under any names: the pod may have renamed one.
+
+    Return True if there was one.
+    """
     found: set[int] = set()
 
     def is_doomed(link: Message) -> bool:
@@ -138,7 +146,7 @@ def _remove_own(pod_netns: Netns, owner: Owner, kind: str) -> bool:
     return bool(found)
 
 
-def _remove_in(pod_netns: Netns, name: str) -> bool:
+def _remove_name(pod_netns: Netns, name: str) -> bool:
     with pod_netns:
         return links.delete(Netlink(), name)
 

@@ -13,24 +13,21 @@ import sys
 
 from shared.cni.config import Kind
 from shared.cni.errors import InternalError, UnsupportedField
-from shared.cni.plugin import readable_result, run_all
-from shared.net import device_wire, links, liveness, placements
+from shared.net import device_wire, links, liveness, sublinks
 from shared.net.messages import decode_part
 from shared.net.netlink import Netlink
 from shared.net.netns import WITH_IOC_NONE
-from shared.net.owner import ALIAS_PREFIX, parse_alias
-from shared.net.wire import RTM_GETLINK
+from shared.net.wire import RTM_NEWLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Set as AbstractSet
     from typing import Any
 
-    from shared.cni.call import Call
     from shared.net.netlink import Message
     from shared.net.netns import Netns
     from shared.net.owner import Owner
+    from shared.undo import Undo
 
 DEVICE = "/dev/net/tun"
 KIND = "tun"
@@ -60,6 +57,32 @@ selinux_context = Kind(_selinux_context, {"type": "string", "pattern": "^[!-~]+$
 
 class NameTaken(InternalError):
     """A link has the name already."""
+
+
+def make(
+    undo: Undo, owner: Owner, pod_netns: Netns, name: str, attributes: Message, *, context: str, rights: dict[str, Any]
+) -> None:
+    """Create a persistent tap in the pod, down, with the attributes and the owner's alias. Undo deletes it.
+
+    `context` is its SELinux context, empty for that of the call; `rights` are as `rights` returns them. Raise
+    LinkExists if a link has the name.
+    """
+    with pod_netns:
+        inside = Netlink()
+        exists = links.LinkExists(f"link {name} already exists in {pod_netns.path}")
+        if links.get(inside, name):
+            raise exists
+        undo.push(f"remove tap {name}", lambda: sublinks.remove_in(pod_netns, owner, KIND))
+        change: Message = {"IFLA_IFNAME": name, "IFLA_IFALIAS": owner.alias, **attributes}
+        who = {"multi_queue": rights["multiQueue"], "owner": rights["owner"], "group": rights["group"]}
+        if context:
+            change["index"] = create_labelled(inside, owner.host_link, context, **who)
+            inside.request(RTM_NEWLINK, change)
+            return
+        try:
+            create(name, before_persistent=lambda: inside.request(RTM_NEWLINK, change), **who)
+        except NameTaken:
+            raise exists from None
 
 
 def create(
@@ -134,52 +157,6 @@ def create_labelled(
     return int(links.require(pod, name)["index"])
 
 
-def remove(pod_netns: Netns | None, owner: Owner, call: Call | None) -> bool:
-    """Delete the attachment's tap and its note. Return True if there was a tap.
-
-    The tap is in the pod's namespace, or in the noted one (shared/net/placements.py) if that is unknown (None) or does
-    not have it.
-    """
-    is_found = pod_netns is not None and remove_in(pod_netns, owner, call)
-    if not is_found:
-        noted = placements.open_noted(placements.read(owner))
-        is_found = noted is not None and remove_in(noted, owner, None)
-    placements.remove(owner)
-    return is_found
-
-
-def collect(network: str, valid: AbstractSet[tuple[str, str]]) -> None:
-    """Serve GC: delete the taps of the network's attachments that are not in `valid`, (container id, ifname)."""
-    left = placements.left_behind(network, KIND, valid)
-    run_all(*(lambda owner=owner: remove(None, owner, None) for owner in left))
-
-
-def remove_in(pod_netns: Netns, owner: Owner, call: Call | None) -> bool:
-    """Delete the attachment's tap by its alias, under any name, and a half-made one. Return True if there was one.
-
-    A tap without alias is of another suite: it must have the interface's name, and the MAC in the call's result.
-    Without a result it stays: it may be the one that made ADD fail.
-    """
-    with pod_netns:
-        pod = Netlink()
-        own = [one for one in pod.dump(RTM_GETLINK) if links.kind(one) == KIND and _is_own(one, owner, call)]
-        for link in own:
-            links.delete_index(pod, link["index"])
-    return bool(own)
-
-
-def _is_own(link: Message, owner: Owner, call: Call | None) -> bool:
-    alias = link.get("IFLA_IFALIAS", "")
-    if link["IFLA_IFNAME"] == owner.host_link:
-        return True
-    if alias.startswith(ALIAS_PREFIX):
-        made_for = parse_alias(alias)
-        return alias == owner.alias or (made_for is not None and made_for[1:] == (owner.container_id, owner.ifname))
-    previous = readable_result(call) if call else None
-    macs = {one.mac.lower() for one in previous.interfaces if one.sandbox} if previous else set()
-    return link["IFLA_IFNAME"] == owner.ifname and link.get("IFLA_ADDRESS") in macs
-
-
 def rights(link: Message) -> dict[str, Any]:
     """Return the owner, group and multiQueue of a tap, by the names of the configuration's keys."""
     data = decode_part("tun", link["IFLA_LINKINFO"].get("IFLA_INFO_DATA", b""), device_wire)
@@ -188,6 +165,25 @@ def rights(link: Message) -> dict[str, Any]:
         "group": data.get("IFLA_TUN_GROUP"),
         "multiQueue": bool(data.get("IFLA_TUN_MULTI_QUEUE")),
     }
+
+
+def require_bridge(inside: Netlink, name: str, path: str) -> Message:
+    """Return the bridge in the pod at the path, of which a tap is to become a port. Raise InternalError."""
+    bridge = links.get(inside, name)
+    if bridge is None or links.kind(bridge) != "bridge":
+        found = "there is none" if bridge is None else f"it is a link of kind {links.kind(bridge) or 'hardware'}"
+        raise InternalError(
+            f'"bridge": "{name}" must be a bridge in the pod, {path}: {found}',
+            "an earlier attachment or the pod itself must create it",
+        )
+    return bridge
+
+
+def right_problems(link: Message, wanted: dict[str, Any]) -> list[str]:
+    """Return a text for each right of a tap that differs from the wanted one."""
+    have = rights(link)
+    wrong = [key for key, value in wanted.items() if have[key] != value]
+    return [f"{key} of {link['IFLA_IFNAME']} is {have[key]}, not {wanted[key]}" for key in wrong]
 
 
 def try_out(*, labelled: bool) -> None:

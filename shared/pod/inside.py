@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 from shared.net import addresses, announce, links, routes, sysctl, wait
 from shared.net.netlink import Netlink, NetlinkError, Request
 from shared.net.wire import IFF_UP
@@ -45,7 +43,7 @@ def configure(
         has_ipv6 = any(address.version == 6 for address in own)
         by_router = bool(advertisements) or result.keeps_advertisements
         _set_ipv6_sysctls(ifname, has_addresses=bool(own), has_ipv6=has_ipv6, dad=dad or by_router)
-        requests = [addresses.add_request(index, ip.address, dad=dad, tolerate=(errno.EEXIST,)) for ip in result.ips]
+        requests = [addresses.add_request(index, ip.address, dad=dad) for ip in result.ips]
         requests.append(links.flags_request(index, IFF_UP, IFF_UP))
         if before_routes or (dad and has_ipv6):
             _change(inside, link, requests, has_ipv6=has_ipv6)

@@ -150,24 +150,12 @@ def check(pod: Attachment, kind: str, find_differences: Callable[[Message], list
     pod.check(kind, lambda *there: find_parts(pod, kind, find_differences, *there[:3]))
 
 
-def delete(call: Call, kind: str) -> None:
-    """Serve DEL: remove the link, then release the addresses. Neither the master nor the pod needs to exist."""
-    removal.delete(
-        call, lambda _host, owner, pod_netns: sublinks.remove(owner, pod_netns, kind),
-        lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, kind),
-    )  # fmt: skip
-
-
 def verbs(kind: str, read: Callable[[Call], Attachment]) -> tuple[Verb, Verb, Verb]:
     """Return the functions `delete`, `gc` and `status` of a plugin with links of a kind.
 
     DEL and GC need neither the master nor the pod. STATUS fails if an ADD could not succeed, or nothing would pass.
     """
-    return (
-        lambda call: delete(call, kind),
-        lambda call: removal.collect(call, None),
-        lambda call: status(read(call), kind),
-    )
+    return *removal.verbs(kind), lambda call: status(read(call), kind)
 
 
 def status(pod: Attachment, kind: str) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from shared.net.netlink import Message
     from shared.net.netns import Netns
 
+    Verb = Callable[[Call], None]
     # DEL: host, owner of the link, namespace of the pod (None: gone); returns True if it deleted a link
     Unlink = Callable[[Netlink, Owner, "Netns | None"], bool]
     # GC: a link of the host, the network, names of the links of valid attachments
@@ -67,6 +68,23 @@ def delete(call: Call, unlink: Unlink, unlink_foreign: Unlink | None = None) -> 
     if ipam:
         calls = [call] * (not delegate.needs_link(call)) + [call.of_network(owner.network) for owner in former]
         run_all(*(lambda one=one: delegate.forward(one) for one in calls))
+
+
+def verbs(kind: str) -> tuple[Verb, Verb]:
+    """Return the functions `delete` and `gc` of a plugin with a link of a kind in the pod that has a note.
+
+    Neither the pod nor a link of the host needs to exist (shared/net/sublinks.py).
+    """
+
+    def delete_noted(call: Call) -> None:
+        from shared.net import sublinks
+
+        delete(
+            call, lambda _host, owner, pod_netns: sublinks.remove(owner, pod_netns, kind),
+            lambda _host, owner, pod_netns: sublinks.remove_foreign(call, owner, pod_netns, kind),
+        )  # fmt: skip
+
+    return delete_noted, lambda call: collect(call, None)
 
 
 def _remove_noted(owner: Owner, pod_netns: Netns | None) -> bool:

@@ -105,8 +105,8 @@ class Node:
         self.numbers = itertools.count(1)
         self.configure(PLUGINS)
 
-    def configure(self, plugins: list[dict[str, Any]]) -> None:
-        network = {"cniVersion": "1.1.0", "name": "pods", "plugins": plugins}
+    def configure(self, plugins: list[dict[str, Any]], version: str = "1.1.0") -> None:
+        network = {"cniVersion": version, "name": "pods", "plugins": plugins}
         self.host.run("tee", "/etc/cni/net.d/pods.conflist", input=json.dumps(network))
 
     def serve(self, *pods: str) -> None:
@@ -448,6 +448,30 @@ def test_the_duty_changes_nothing_in_a_pod(host: PretendHost) -> None:
     assert "txQLen of eth0 is 1000, not 500" in complained and "1 to repair" in complained
     assert node.heal().count("repaired") == 1
     assert "all in order" in node.heal("--dry-run")
+
+
+def test_links_that_only_a_new_add_creates(host: PretendHost) -> None:
+    """A tap repairs nothing: the command tells of it, with and without repairs of others, and fails."""
+    node = Node(host)
+    node.configure([{"type": "tap", "ipam": {"type": "host-local", "subnet": "10.3.0.0/24"}}])
+    host.netns("a")
+    assert node.runtime("add", "a").returncode == 0
+    assert node.heal() == node.heal("--dry-run") == "1 attachment looked at: all in order\n"
+    host.run("ip", "-n", "a", "link", "del", "eth0")
+    lost = "pods a eth0: tap: cannot repair it: pods eth0 is not as it was made: link eth0 is missing in /run/netns/a\n"
+    for options, count in ((["--dry-run"], "0 to repair, 1 that only a new ADD repairs"), ([], "0 repairs, 1 failure")):
+        assert node.heal(*options, check=False) == f"{lost}1 attachment looked at: {count}\n"
+
+
+def test_a_version_without_check(host: PretendHost) -> None:
+    """A dry run has nothing to ask; a repair does its work."""
+    node = Node(host)
+    node.configure(PLUGINS[:1], version="0.3.1")
+    host.netns("a")
+    assert node.runtime("add", "a").returncode == 0
+    assert "all in order" in node.heal("--dry-run")
+    host.run("ip", "link", "set", "cni0", "down")
+    assert "bridge: repaired: bridge cni0 is down" in node.heal()
 
 
 def test_a_drop_policy_alone(node: Node) -> None:

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def belongs(item: pytest.Item) -> bool:
         in_full = item.get_closest_marker("faults") is not None
         row = item.get_closest_marker("row")
-        if item.path.name == STRIKES and _is_elsewhere(item):
+        if item.path.name == STRIKES and not complete and _is_elsewhere(item):
             return not in_full and getattr(item, "originalname", "") == STRUCK_ON_STOCK_KERNEL
         if complete and wanted:
             return row is not None and not wanted.isdisjoint(row.args)

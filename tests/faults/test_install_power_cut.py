@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.executables import PLUGINS
 from tests.faults.plugin import Tally
 from tests.pretend import PATIENCE, PretendHost
-from tests.system.test_install import PROJECT, Site, make_site
+from tests.system.test_install import Site, make_site
 
 DISK = "/var/lib/cni"  # where the file system with the installation is mounted
 # Seconds after the upgrade that are looked at, and how often the power fails meanwhile. ext4 commits its journal each
@@ -109,7 +110,7 @@ def find_flaws(image: Path, releases: list[Release], others: int) -> list[str]:
             root = host.root / tree.lstrip("/")
             lost = [path for path, text in known[tree].items() if not same(root / path, text)]
             found += [f"{name}: {len(lost)} files of {tree} differ, {lost[0]}"] if lost else []
-        if len(lines) != len(list((PROJECT / "plugins").glob("[a-z]*.py"))) + 1 + others:  # with host-local
+        if len(lines) != len(PLUGINS) + others:
             found.append(f"{len(lines)} executables")
     return found
 

@@ -25,7 +25,8 @@ from tests.kernel import boot
 from tests.kernel.features import FEATURES, has
 from tests.kernel.image import ROOT
 
-LIMIT = 1800  # seconds for all of those tests
+LIMIT = 2400  # seconds for all of those tests
+FAULTS_LIMIT = 4 * 3600  # the same with more points of each
 
 DIRECTORY = "STOCK_KERNEL_DIRECTORY"  # by this variable pytest's workers find the boot's output
 FIRST_WORKER = "gw0"  # as pytest-xdist names it; this one boots
@@ -88,11 +89,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     share.mkdir()
     kernel = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "tests.kernel"]
     tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", __name__, *node_ids]
+    faults = session.config.getoption("--faults", default=False)
+    tests += ["--faults"] if faults else []
     with (directory / "lock").open("w") as lock, (directory / "output").open("wb") as output:
         # free again when the last process that has it open has ended
         fcntl.flock(lock, fcntl.LOCK_EX)
         session.config.stash[BOOT] = subprocess.Popen(
-            [*kernel, "--share", str(share), "--limit", str(LIMIT), *tests], cwd=ROOT, pass_fds=[lock.fileno()],
+            [*kernel, "--share", str(share), "--limit", str(FAULTS_LIMIT if faults else LIMIT), *tests], cwd=ROOT, pass_fds=[lock.fileno()],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
 

@@ -412,6 +412,14 @@ TABLE: tuple[Mutant, ...] = (
         "a namespace that cannot be opened may be there", "tests/unit/test_netns.py",
     ),
     Mutant(
+        "shared/net/sublinks.py", '    marks = (link["IFLA_IFNAME"] == owner.host_link, ', "    marks = (False, ",
+        "DEL deletes the labelled tap of a killed ADD", "tests/system/test_tap.py -k labelled_tap_of_a_killed",
+    ),
+    Mutant(
+        "shared/net/sublinks.py", ' or mac not in ("", link["IFLA_ADDRESS"])', "",
+        "DEL leaves another suite's tap with another MAC than the result's", "tests/system/test_tap.py -k another_suite",
+    ),
+    Mutant(
         "shared/net/sublinks.py", "    return links.kind(link) == kind and any(marks)", "    return links.kind(link) == kind",
         "DEL leaves another attachment's link", "tests/system/test_macvlan.py -k others_alone",
     ),
@@ -444,15 +452,7 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_tap.py -k lose_no_other_key",
     ),
     Mutant(
-        "shared/net/taps.py", "        return alias == owner.alias or (", "        return True or (",
-        "DEL leaves another attachment's tap", "tests/system/test_tap.py -k leaves_another",
-    ),
-    Mutant(
-        "shared/net/taps.py", ' and link.get("IFLA_ADDRESS") in macs', "", "DEL leaves another suite's tap with another MAC than the result's",
-        "tests/system/test_tap.py -k another_suite",
-    ),
-    Mutant(
-        "plugins/tap.py", '            undo.push(f"remove tap {name}", remove)  #', "            #",
+        "shared/net/taps.py", '        undo.push(f"remove tap {name}"', '        (f"remove tap {name}"',
         "a process that hangs leaves no tap with an SELinux context", "tests/system/test_tap.py -k failing_process",
     ),
     Mutant(
@@ -460,32 +460,40 @@ TABLE: tuple[Mutant, ...] = (
         "tests/system/test_tap.py -k labelled_tap_of_a_killed",
     ),
     Mutant(
-        "shared/net/taps.py", '    if link["IFLA_IFNAME"] == owner.host_link:\n', "    if ():\n",
-        "DEL deletes the labelled tap of a killed ADD", "tests/system/test_tap.py -k labelled_tap_of_a_killed",
-    ),
-    Mutant(
         "shared/net/taps.py", "before_persistent=require_caller", "before_persistent=lambda: None",
         "a killed call gets no labelled tap", "tests/system/test_tap.py -k no_labelled_tap",
     ),
     Mutant(
-        "plugins/tap.py", "        placements.write(pod.owner, taps.KIND, pod_netns)\n", "",
+        "plugins/tap.py", "    sublinks.note_coming(inside_pod, undo, pod.owner, pod_netns, taps.KIND)\n", "",
         "DEL finds the tap without CNI_NETNS", "tests/system/test_tap.py -k test_delete",
-    ),
-    Mutant(
-        "plugins/tap.py", ", lambda valid: taps.collect(call.network, valid)", "", "GC deletes taps of living namespaces",
-        "tests/system/test_tap.py -k collection",
     ),
     Mutant(
         "shared/net/taps.py", " and liveness.is_link(name)", "", "a refusal of the kernel is not told as a name that is taken",
         "tests/unit/test_taps.py",
     ),
     Mutant(
-        "plugins/tap.py", 'change["IFLA_MASTER"] =', 'change["IFLA_MTU"] =', "the tap is a port of the pod's bridge",
+        "plugins/tap.py", 'attributes["IFLA_MASTER"] =', 'attributes["IFLA_MTU"] =', "the tap is a port of the pod's bridge",
         "tests/system/test_tap.py -k bridge_in_the_pod",
     ),
     Mutant(
-        "plugins/tap.py", "wrong = [key for key, value in wanted.items() if have[key] != value]", "wrong: list[str] = []",
+        "shared/net/taps.py", "wrong = [key for key, value in wanted.items() if have[key] != value]", "wrong: list[str] = []",
         "CHECK names other rights", "tests/system/test_tap.py -k rights",
+    ),
+    Mutant(
+        "shared/net/tap_redirection.py", "    shaping.redirect(tc, undo, tap, link)\n", "",
+        "frames of the virtual machine leave", "tests/system/test_tap.py -k machine_beside",
+    ),
+    Mutant(
+        "shared/net/tap_redirection.py", "            shaping.remove_stale_redirections(tc, link", "            (link",
+        "the pod receives frames again after DEL", "tests/system/test_tap.py -k machine_beside",
+    ),
+    Mutant(
+        "shared/net/tap_redirection.py", "placements.namespaces(placements.read(owner), pod_netns)", "filter(None, [pod_netns])",
+        "DEL finds a tap beside without CNI_NETNS", "tests/system/test_tap.py -k found_by_its_alias",
+    ),
+    Mutant(
+        "shared/net/tap_redirection.py", '        sysctl.prefer(f"ipv6/conf/{name}/disable_ipv6", "1")', "        pass",
+        "the tap has no address of its own", "tests/system/test_tap.py -k machine_beside",
     ),
     Mutant(
         "shared/pod/attachment.py", '        "mac": getattr(keys, "mac", ""),\n', "", "the key `mac` counts",
@@ -508,7 +516,7 @@ TABLE: tuple[Mutant, ...] = (
         "GC waits once for all devices", "tests/system/test_host_device.py -k waits_once",
     ),
     Mutant(
-        "shared/net/moved.py", "for path in (kept.netns, *_of_processes(inode)):", "for path in (kept.netns,):",
+        "shared/net/moved.py", 'for path in (kept.netns, *netns.of_processes(kept.namespace.split(":")[1])):', "for path in (kept.netns,):",
         "DEL reaches a namespace that only a process has", "tests/system/test_host_device.py -k unmounted",
     ),
     Mutant(

@@ -11,6 +11,7 @@ import pytest
 
 import tests.node
 from shared.net.owner import Owner
+from tests.node import injected
 from tests.pretend import Answer, PretendHost, read_line
 
 BRIDGE: dict[str, Any] = {
@@ -666,20 +667,6 @@ def test_status_leaves_nothing(node: Node) -> None:
     assert node.call("STATUS", "a", BOTH).status == 0
     assert node.state() == before
     assert node.call("STATUS", "a", {"ingressRate": 1}).code == 7
-
-
-def injected(call: str, what: str, number: int | str) -> tuple[str, ...]:
-    return (
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        f"trace={call}",
-        "-e",
-        f"inject={call}:{what}:when={number}",
-    )
 
 
 def test_status_tells_what_the_kernel_cannot(node: Node) -> None:

@@ -207,6 +207,8 @@ WAYS = (
     Way("bridged packets are dropped by nft", "nft 'table inet own { chain fence { type filter hook forward priority 0; policy drop; }; }'; echo 0 >/proc/sys/$BR_NF", ("warning bridge-nf net/bridge/bridge-nf-call-ip6tables",), "own fence drops", together=False, needs="/proc/sys/net/bridge"),
     Way("a chain is left over", "iptables -t nat -N $CHAIN; iptables -t nat -A $CHAIN -j ACCEPT; iptables -t nat -A POSTROUTING -s 10.8.0.3 -m comment --comment 'name: \"x\"' -j $CHAIN", ("warning chains iptables-nft nat $CHAIN",)),
     Way("the kernel lacks what VLANs need", "sed -i 's/\"mtu\"/\"vlan\": 100, &/' $CONF; printf 'CONFIG_VETH=y\nCONFIG_BRIDGE=y\n' | gzip >/run/config.gz; mount --bind /run/config.gz /proc/config.gz", ("error kernel $KERNEL", "error bridges cni0.100"), "CONFIG_BRIDGE_VLAN_FILTERING", heals=False, together=False, needs="/proc/config.gz"),
+    Way("a master is missing", """echo '{"cniVersion": "1.0.0", "name": "lan", "plugins": [{"type": "macvlan", "master": "up9"}]}' >/etc/cni/net.d/20-lan.conflist""", ("warning default-network /etc/cni/net.d/20-lan.conflist", "error devices /etc/cni/net.d/20-lan.conflist"), '"up9" is not a link of this host', heals=False),
+    Way("a device is missing", """echo '{"cniVersion": "0.4.0", "name": "card", "plugins": [{"type": "host-device", "device": "dev9"}]}' >/etc/cni/net.d/30-card.conflist""", ("warning default-network /etc/cni/net.d/30-card.conflist", "error devices /etc/cni/net.d/30-card.conflist"), "there is no device dev9 on the host", heals=False),
     Way("iptables is missing", """sed -i 's/"mtu"/"ipMasq": true, "ipMasqBackend": "iptables", &/' $CONF; mount -t tmpfs tmpfs /usr/sbin""", ("error backends $CONF",), "uses backend iptables", heals=False, together=False),
 )  # fmt: skip
 
@@ -321,6 +323,16 @@ def test_what_is_only_noted(node: BrokenNode, script: str, where: str) -> None:
     assert where not in noted()
     node.sh(script)
     assert where in noted()
+
+
+def test_a_device_that_a_pod_has_is_not_missing(node: BrokenNode) -> None:
+    plugin = {"type": "host-device", "device": "dev0"}
+    network = {"cniVersion": "1.0.0", "name": "card", "plugins": [plugin]}
+    node.host.run("tee", f"{CONF_DIR}/20-card.conflist", input=json.dumps(network))
+    node.sh("ip link add dev0 up type veth peer name far0; ip link set far0 up")
+    keys = {"cniVersion": "1.0.0", "name": "card", **plugin}
+    assert node.host.cni("host-device", "ADD", keys, netns="/run/netns/pod1", ifname="net1").status == 0
+    assert [one["check"] for one in node.findings()] == ["default-network"]
 
 
 def test_empty_node_is_not_touched(installed: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.plugins import SAMPLES, links, params
 from tests.pretend import PretendHost
 
 ID, IFNAME = "explain", "eth0"
@@ -312,6 +313,40 @@ def test_every_changing_request_is_told(node: PretendHost, plugin: dict[str, Any
     assert [what for what, _ in told] == [what for what, _ in changing]
     for (_, wanted), (_, got) in zip(changing, told, strict=True):
         assert contains(got, wanted)
+
+
+RAW = re.compile(r"\b(RTM|IFLA|IFA|RTA|FRA|NDA)_\w+|\battribute \d+")
+# By plugin: sentences of which each must be there.
+WORDS = {
+    "macvlan": ["^create macvlan veth[0-9a-f]+ in the pod on up0, mode bridge", "rename to eth0", "^neighbour 10.7.0.2 with MAC"],
+    "ipvlan": ["^create ipvlan veth[0-9a-f]+ in the pod on up1, mode l2"],
+    "vlan": ["^create vlan veth[0-9a-f]+ in the pod on up0, VLAN 100"],
+    "dummy": ["^create dummy veth[0-9a-f]+ in the pod"],
+    "tap": ["^create tap eth0, several queues, owner 1000, group 0"],
+    "host-device": ["^dev0: move to the pod, rename to eth0", "^eth0: move to the host, rename to dev0"],
+    "sbr": ["^rule from 10.7.0.2 lookup 100 priority 32765", "^delete rule from fd00:7::2 lookup 101"],
+    "vrf": ["^create vrf blue, table 10, up", "^eth0: join blue", "^delete link blue"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("plugin", params(WORDS))
+def test_each_plugin_is_told_in_words(host: PretendHost, plugin: str) -> None:
+    """No sentence but those about files has the kernel's names, and none is missing."""
+    sample = SAMPLES[plugin]
+    host.run("sh", "-ec", links([sample]))
+    told = json.loads(explain(host, network(*sample.before, sample.keys), "--json", "--del").stdout)
+    assert told["error"] is None and {call["executed"] for call in told["calls"]} == {False}
+    assert [step["text"] for step in told["steps"] if step["where"] != "files" and RAW.search(step["text"])] == []
+    for part in WORDS[plugin]:
+        assert any(re.search(part, text) for text in texts(told)), (part, texts(told))
+
+
+def test_a_link_without_stand_in_carrier_is_no_obstacle(node: PretendHost) -> None:
+    """The node's up0 has carrier, and so has its stand-in: dhcp waits for it."""
+    node.run("ip", "link", "set", "far0", "netns", node.netns("lan").rpartition("/")[2], "up")
+    node.run("ip", "-n", "lan", "link", "set", "far0", "up")
+    config = network({"type": "macvlan", "master": "up0", "ipam": {"type": "dhcp"}})
+    assert [one["address"] for one in story(node, config)["result"]["ips"]] == ["192.0.2.2/24"]
 
 
 def contains(got: Any, wanted: Any) -> bool:

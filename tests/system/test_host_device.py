@@ -240,10 +240,11 @@ CHANGES = {
     "another link has the name": "ip link set eth0 name swp1; ip link add eth0 type ifb; ip link set eth0 up",
 }
 PLACES = ("the pod", "unnamed", "unmounted", "the host")
+# A virtual device whose MAC and alias the pod has changed cannot be identified on the host.
+RETURNS = [(place, change) for place in PLACES for change in CHANGES if (place, change) != ("the host", "all changed")]
 
 
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("place", "change"), RETURNS)
 def test_return(node: Node, change: str, place: str) -> None:
     """DEL finds the device in each place, after each change by the pod, and comes twice."""
     node.add("p")
@@ -256,8 +257,6 @@ def test_return(node: Node, change: str, place: str) -> None:
         node.host.drop_netns("p")
     elif place == "the host":
         name = "eth0" if change == "none" else "swp1"
-        if change == "all changed":
-            pytest.skip("the kernel changes no MAC and no alias: nothing identifies a virtual device then")
         node.bring("p", name, "dev7")
     for _ in range(2):
         node.delete("p", netns=end)

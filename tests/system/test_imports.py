@@ -57,8 +57,8 @@ MORE: dict[str, tuple[re.Pattern[str], ...]] = {
         re.compile(r"shared\.(iptables|dbus)(\.(bus|variants))?"),
     ),
     "sbr": (RULES,),
-    "tap": (re.compile(r"shared\.net\.placements"),),
-    "vrf": (RULES,),
+    "tap": (SUBLINKS,),
+    "vrf": (RULES, re.compile(r"shared\.net\.kinds_wire")),
     "portmap": (NFT, re.compile(r"shared\.hostports(\.\w+)?|shared\.iptables(\.variants)?")),
 }
 # Plain configurations of plugins with rare parts in their samples.

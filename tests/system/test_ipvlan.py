@@ -134,6 +134,15 @@ def test_a_configuration_that_cannot_be_used(node: Node, keys: dict[str, Any], a
 
 
 @needed
+def test_no_probe(node: Node) -> None:
+    """Answers to ARP probes go to the master, which has the same MAC: nobody would be found."""
+    addresses = [{"address": "10.1.0.254/24"}]
+    ipam = {"type": "static", "addresses": addresses, "probeSeconds": 1}
+    node.refused("a", 2, '"ipam.probeSeconds" is impossible with ipvlan', ipam=ipam)
+    node.refused("a", 2, "has no broadcasts", ipam=ipam, mode="l3")
+
+
+@needed
 def test_a_master_that_serves_other_links(node: Node) -> None:
     """The error names them, also if they are in a pod."""
     other = {"type": "macvlan", "name": "other"}

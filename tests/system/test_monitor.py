@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,13 @@ class Watched:
 
     def events(self) -> list[Event]:
         return [json.loads(line) for line in self.until_now()]
+
+    def told_until(self, **wanted: str) -> list[Event]:
+        """Return all events up to the first of that kind."""
+        events: list[Event] = []
+        while not find(events, **wanted):
+            events.append(json.loads(self.line()))
+        return events
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, bytes]:
         self.process.send_signal(number)
@@ -260,6 +268,58 @@ def test_it_ends_when_nobody_reads(node: Node) -> None:
         assert watched.process.wait(timeout=60) == 0
         assert watched.process.stderr and watched.process.stderr.read() == b""
         watched.process.stderr.close()
+
+
+UP0 = "ip link add up0 type veth peer name far0; ip link set up0 up; ip link set far0 up"
+MACVLAN = {"type": "macvlan", "master": "up0", "ipam": {"type": "host-local", "subnet": "10.2.0.0/24"}}
+TAP = {"type": "tap", "ipam": {"type": "host-local", "subnet": "10.2.0.0/24"}}
+
+
+@pytest.mark.parametrize("plugins", [[MACVLAN, {"type": "sbr"}], [TAP]])
+def test_a_pod_without_a_link_on_the_host(node: Node, plugins: list[dict[str, Any]]) -> None:
+    """Its own link tells the pod, also of rules. A namespace of nobody is not told of."""
+    node.host.run("sh", "-ec", UP0)
+    node.configure({**NETWORK, "name": "lan", "plugins": plugins})
+    with monitor(node.host, "--json") as watched:
+        node.host.netns("stranger")
+        node.host.run("ip", "-n", "stranger", "link", "set", "lo", "up")
+        node.attach("a", network="lan")
+        node.host.run("ip", "-n", "a", "link", "set", "eth0", "mtu", "1400")
+        events = watched.told_until(change="mtu")
+        node.call("DEL", "a", plugins[0], name="lan")
+        events += watched.told_until(change="disappeared")
+    assert find(events, netns="/run/netns/stranger") == []
+    own = {"where": "pod", "network": "lan", "containerID": "a", "ifname": "eth0", "netns": "/run/netns/a"}
+    kind, state = find(events, change="appeared", link="eth0", **own)[0]["detail"].split(", ")
+    states = {state} | {event["change"] for event in find(events, subject="link", **own)}
+    assert (kind, states & {"up", "no carrier"}) in (("macvlan", {"up"}), ("tun", {"no carrier"}))
+    assert one(events, subject="address", change="added", detail="10.2.0.2/24", **own)["link"] == "eth0"
+    assert one(events, subject="route", change="added", detail="10.2.0.0/24", **own)["link"] == "eth0"
+    rules = find(events, subject="rule", change="added", detail="from 10.2.0.2 lookup 100", **own)
+    assert len(rules) == len(plugins) - 1
+    assert one(events, change="disappeared", **own)
+
+
+def test_one_pod_in_two_networks(node: Node) -> None:
+    """Each event names the attachment of its link."""
+    node.host.run("sh", "-ec", UP0)
+    with monitor(node.host, "--json") as watched:
+        node.attach_without_runtime("a")
+        node.add("a", MACVLAN, name="lan", ifname="net1")
+        node.host.run("ip", "-n", "a", "link", "set", "net1", "down")
+        events = watched.told_until(change="down", link="net1")
+    assert {event.get("network", "") for event in find(events, where="pod", link="eth0")} <= {"pods", ""}
+    assert {event["network"] for event in find(events, where="pod", link="net1", subject="route")} == {"lan"}
+    assert one(events, where="pod", subject="address", detail="10.2.0.2/24", link="net1")["network"] == "lan"
+
+
+@pytest.mark.kernel_vrf
+def test_a_link_that_joins_a_vrf(node: Node) -> None:
+    node.attach_without_runtime("a")
+    with monitor(node.host, "--json") as watched:
+        node.add("a", type="vrf", vrfname="blue", prevResult=node.results["a"])
+        events = watched.events()
+    assert one(events, where="pod", change="joined", link="eth0")["detail"] == "blue"
 
 
 def test_without_ipv6(node: Node) -> None:

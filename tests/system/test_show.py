@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -203,6 +204,48 @@ def test_one_network(node: Node) -> None:
     shown = node.show("other")
     assert [bridge["name"] for bridge in shown["bridges"]] == ["cni1"] and set(ports(shown, "cni1")) == {"db1"}
     assert "no pods of network nothing" in node.cnitool("show", "nothing").stdout
+
+
+def test_pods_whose_link_came_from_the_host_or_a_program(node: Node) -> None:
+    """The kind of their own link is shown, and its state if it is not up. A tap has no carrier without a reader."""
+    node.host.run("sh", "-ec", "ip link add dev0 type veth peer name far0; ip link set far0 up; ip link set dev0 up")
+    for name, plugin in (("lent", {"type": "host-device", "device": "dev0"}), ("taps", {"type": "tap"})):
+        ipam = {"type": "host-local", "subnet": "10.3.0.0/24"}
+        node.configure({"cniVersion": "1.0.0", "name": name, "plugins": [{**plugin, "ipam": ipam}]})
+        node.attach(name, network=name)
+    shown = {pod["network"]: (pod["link"], pod["state"]) for pod in node.show()["unlinked"]}
+    assert shown == {"taps": ("tap", "no carrier"), "lent": ("veth", "up")}
+    assert "no carrier" not in node.cnitool("show").stdout
+    for form in FORMS:
+        done = node.cnitool("show", "--seconds", "0", *form)
+        assert "tap" in (done.stdout or (node.host.root / "run/picture.svg").read_text())
+    node.host.run("ip", "-n", "taps", "link", "set", "eth0", "down")
+    assert re.search(r"tap +taps/taps/eth0 +10.3.0.2/24 +down$", node.cnitool("show").stdout, re.MULTILINE)
+    node.host.run("ip", "-n", "taps", "link", "del", "eth0")
+    assert {pod["network"]: pod["state"] for pod in node.show()["unlinked"]} == {"taps": "missing", "lent": "up"}
+
+
+@pytest.mark.kernel_8021q
+def test_the_number_of_a_pods_vlan(node: Node) -> None:
+    node.host.run("sh", "-ec", "ip link add up0 type veth peer name far0; ip link set up0 up; ip link set far0 up")
+    plugin = {"type": "vlan", "master": "up0", "vlanId": 100, "ipam": {"type": "host-local", "subnet": "10.3.0.0/24"}}
+    node.configure({"cniVersion": "1.0.0", "name": "hundred", "plugins": [plugin]})
+    node.attach("web1", network="hundred")
+    (master,) = node.show()["masters"]
+    assert [(port["kind"], port["vlan"]) for port in master["ports"]] == [("vlan", 100)]
+    for form in FORMS:
+        done = node.cnitool("show", "--seconds", "0", *form)
+        assert "vlan 100" in (done.stdout or (node.host.root / "run/picture.svg").read_text())
+
+
+@pytest.mark.kernel_vrf
+def test_the_vrf_of_a_pods_link(node: Node) -> None:
+    node.configure({**NETWORK, "plugins": [*NETWORK["plugins"], {"type": "vrf", "vrfname": "blue"}]})
+    node.attach("web1")
+    assert ports(node.show())["web1"]["pod"]["vrf"] == "blue"
+    for form in FORMS:
+        done = node.cnitool("show", "--seconds", "0", *form)
+        assert "vrf blue" in (done.stdout or (node.host.root / "run/picture.svg").read_text())
 
 
 @pytest.mark.parametrize("ipv6", ["", "1"])

@@ -10,7 +10,7 @@ import pytest
 
 from shared.net.owner import Owner
 from tests import node as nodes
-from tests.node import DEAF, host_local
+from tests.node import DEAF, host_local, injected
 from tests.pretend import TREE, read_line
 
 # Opens the pod's tap as user argv[1] and group argv[2], with the flags argv[3:], and answers each ARP request with its
@@ -392,3 +392,136 @@ def test_status(node: Node) -> None:
     assert node.call("STATUS", "").status == 0
     node.add("p", ipam=host_local("10.2.0.0/30"), name="full")
     assert node.call("STATUS", "", ipam=host_local("10.2.0.0/30"), name="full").code == 50
+
+
+# The program of a virtual machine at the tap argv[1] of the pod, with the MAC argv[2]: it answers ARP requests and echo
+# requests, and prints the length of the longest frame when it ends.
+MACHINE = """
+import fcntl, os, struct, sys
+tap = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", sys.argv[1].encode(), 0x1002))
+own = bytes.fromhex(sys.argv[2].replace(":", ""))
+print("ready", flush=True)
+while True:
+    frame = os.read(tap, 65536)
+    if frame[12:14] == bytes.fromhex("0806") and frame[20:22] == bytes.fromhex("0001"):
+        sender, target = frame[22:32], frame[38:42]
+        os.write(tap, sender[:6] + own + frame[12:20] + bytes.fromhex("0002") + own + target + sender)
+    elif frame[12:14] == bytes.fromhex("0800") and frame[23] == 1 and frame[34] == 8:
+        sum = (struct.unpack("!H", frame[36:38])[0] + 0x0800) % 0xFFFF
+        reply = bytes(2) + struct.pack("!H", sum) + frame[38:]
+        os.write(tap, frame[6:12] + own + frame[12:26] + frame[30:34] + frame[26:30] + reply)
+"""
+BESIDE = {"type": "tap", "redirect": "tap0", "ipam": ..., "owner": OWNER}
+UP0 = "ip link add up0 type veth peer name up0p; ip address add 10.1.0.1/24 dev up0p; ip link set up0 up; ip link set up0p up"
+FIRST: dict[str, dict[str, Any]] = {
+    "ptp": {"type": "ptp", "ipam": host_local(nodes.V4)},
+    "bridge": {"type": "bridge", "isGateway": True, "mtu": 1400, "ipam": host_local(nodes.V4)},
+    "macvlan": {"type": "macvlan", "master": "up0", "mtu": 1400, "ipam": host_local(nodes.V4)},
+}
+
+
+def beside(node: Node, first: str) -> dict[str, Any]:
+    """Attach the pod `p` by the first plugin, then put a tap beside its interface. Return that result."""
+    if first == "macvlan":
+        node.host.run("sh", "-ec", UP0)
+    before = node.add("p", FIRST[first])
+    found: dict[str, Any] = node.add("p", BESIDE, prevResult=before)
+    return found
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_a_machine_beside_an_interface(node: Node, first: str) -> None:
+    """Frames of the full MTU pass both ways, and the pod itself gets none; after DEL it gets them again."""
+    result = beside(node, first)
+    eth0, tap = node.tap("p"), node.tap("p", "tap0")
+    assert (tap["address"], tap["mtu"]) == (eth0["address"], eth0["mtu"])
+    shown = [
+        {"name": one["ifname"], "mac": one["address"], "mtu": one["mtu"], "sandbox": "/run/netns/p"}
+        for one in (eth0, tap)
+    ]
+    assert result["interfaces"][-2:] == shown
+    address = result["ips"][0]["address"].partition("/")[0]
+    assert address in {one["local"] for one in eth0["addr_info"]}
+    ping = ("ping", "-n", "-c1", "-W9", "-Mdo", f"-s{eth0['mtu'] - 28}", address)
+    assert node.host.run(*ping, "-W1", check=False).returncode == 1  # no machine is there, and nothing else answers
+    machine = node.host.popen("ip", "netns", "exec", "p", sys.executable, "-c", MACHINE, "tap0", eth0["address"])
+    assert read_line(machine) == b"ready\n"
+    assert node.host.run(*ping).returncode == 0
+    assert node.tap("p", "tap0")["addr_info"] == []
+    assert node.check("p", BESIDE) == "" and node.check("p", FIRST[first]) == ""
+    machine.kill()
+    machine.wait()
+    for _ in range(2):
+        node.delete("p", BESIDE)
+    assert [link["ifname"] for link in node.host.ip("link", netns="p")] == ["lo", "eth0"]
+    assert node.host.run(*ping).returncode == 0
+    node.delete("p", FIRST[first])
+
+
+def test_a_tap_beside_is_found_by_its_alias(node: Node) -> None:
+    """The pod renames it. Without CNI_NETNS, the note of the interface leads to it."""
+    beside(node, "macvlan")
+    node.host.run("ip", "-n", "p", "link", "set", "tap0", "name", "tap7")
+    node.delete("p", BESIDE, netns="")
+    assert [link["ifname"] for link in node.host.ip("link", netns="p")] == ["lo", "eth0"]
+    assert node.notes()
+    node.delete("p", FIRST["macvlan"], netns="")
+    assert [link["ifname"] for link in node.host.ip("link", netns="p")] == ["lo"] and node.notes() == []
+    node.delete("p", BESIDE)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        ("ip link del tap0", "tap tap0 is missing in /run/netns/p"),
+        ("ip link set tap0 mtu 1000", "tap tap0 has MTU 1000, and eth0 has 1400"),
+        ("tc qdisc del dev eth0 ingress", "frames that eth0 receives do not pass to tap0"),
+        ("tc qdisc del dev tap0 ingress", "frames that tap0 receives do not pass to eth0"),
+    ],
+)
+def test_check_names_what_a_tap_beside_lost(node: Node, loss: str, words: str) -> None:
+    beside(node, "bridge")
+    assert node.check("p", BESIDE | {"owner": 1}) == "owner of tap0 is 1234, not 1"
+    node.host.run("ip", "netns", "exec", "p", *loss.split())
+    assert node.check("p", BESIDE) == words
+
+
+def test_taps_that_cannot_be_beside(node: Node) -> None:
+    for key, value in (("mtu", 1400), ("mac", "02:00:00:00:00:42"), ("bridge", "br0"), ("ipam", host_local())):
+        node.refused("p", 7, f'"{key}": .* and "redirect" exclude each other', BESIDE | {key: value})
+    node.refused("p", 7, '"redirect": "eth0" is the name of the interface itself', BESIDE | {"redirect": "eth0"})
+    node.refused("p", 7, '"prevResult" is required', BESIDE)
+    before = node.add("p")
+    node.refused("p", 999, "eth0 is a tap itself", BESIDE, prevResult=before)
+    node.delete("p")
+    beside(node, "bridge")
+    again = node.results["p"]
+    node.refused("p", 999, "link tap0 already exists in /run/netns/p", BESIDE, prevResult=again)
+
+
+def test_a_failing_add_leaves_no_redirection(node: Node) -> None:
+    before = node.add("p", FIRST["bridge"])
+    state = node.host.snapshot(["p"])["pods"]
+    assert node.call("ADD", "p", BESIDE, prevResult=before, prefix=DEAF).status == 1
+    assert node.host.snapshot(["p"])["pods"] == state
+    address = before["ips"][0]["address"].partition("/")[0]
+    assert node.host.run("ping", "-n", "-c1", "-W1", address, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("call", ["sendto", "ioctl"])
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_a_call_for_a_tap_beside_is_killed(node: Node, verb: str, call: str) -> None:
+    """It dies before each message to the kernel. DEL leaves the interface as it was."""
+    before = node.add("p", FIRST["bridge"])
+    state = node.host.snapshot(["p"])["pods"]
+    keys = {**BESIDE, "prevResult": before}
+    for number in range(1, 100):
+        if verb == "DEL":
+            assert node.call("ADD", "p", keys).status == 0
+        status = node.call(verb, "p", keys, prefix=injected(call, "signal=SIGKILL", number)).status
+        node.delete("p", BESIDE)
+        assert node.host.snapshot(["p"])["pods"] == state, number
+        if status == 0:
+            break
+    assert 2 < number < 99

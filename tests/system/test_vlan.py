@@ -135,6 +135,32 @@ def test_a_vlan_that_is_in_use(node: Node) -> None:
 
 
 @needed
+def test_several_pods_in_a_vlan(node: Node) -> None:
+    """By the remedy that the error names: macvlan on a VLAN link of the host."""
+    node.host.run("sh", "-ec", "ip link add link up0 name up0.100 type vlan id 100; ip link set up0.100 up")
+    node.refused("a", 999, "VLAN 100 on up0 is in use by up0.100 in the host.*macvlan on a VLAN link of the host")
+    keys = {"type": "macvlan", "master": "up0.100", "vlanId": ...}
+    for pod in ("a", "b"):
+        node.add(pod, keys)
+        assert node.reaches(pod) and node.check(pod, keys) == ""
+    assert all(node.pings("a", address) for address in node.addresses("b"))
+    for pod in ("a", "b"):
+        node.delete(pod, keys)
+    assert node.is_clean() and node.links("vlan") == ["up0.100"]
+
+
+@needed
+def test_an_address_of_a_machine_in_the_vlan(node: Node) -> None:
+    """static's probe finds it, and no machine of another VLAN with the same address."""
+    (machine,) = node.host.ip("link", "show", "eth0.100", netns="lan")
+    addresses: dict[str, Any] = {"type": "static", "probeSeconds": 2, "addresses": [{"address": "10.1.0.254/24"}]}
+    words = f"10.1.0.254 by the host with MAC {machine['address']}"
+    node.refused("a", 999, words, ipam=addresses)
+    node.add("a", ipam=addresses, vlanId=200)
+    assert node.check("a", ipam=addresses, vlanId=200) == ""
+
+
+@needed
 def test_a_vlan_in_a_namespace_that_has_only_processes(node: Node) -> None:
     with node.host.popen("unshare", "--net", "sh", "-c", "echo ready; exec cat") as holder:
         assert read_line(holder) == b"ready\n"

@@ -77,7 +77,7 @@ STRANGE = Node(
     masters=(
         Master(name="eth9", mtu=1500, ports=(Port(name="net9", kind="macvlan", mtu=1500, pod=pod(9, ifname="net9")),)),
     ),
-    unlinked=(pod(7, network="macvlan", ifname="net1"), pod(8, gone=True)),
+    unlinked=(pod(7, link="tap", state="down", vrf="blue"), pod(8, gone=True)),
 )
 NODES = {"none": Node(host="node7", time="now"), "3": node(3), "200": node(200), "strange": STRANGE}
 
@@ -100,7 +100,7 @@ def all_ports(shown: Node) -> list[Port]:
 def test_the_tree_has_a_line_for_each(shown: Node) -> None:
     lines = text_of(shown).splitlines()
     for one in all_ports(shown):
-        (line,) = [line for line in lines if one.name in line.split()]
+        (line,) = [line for line in lines if one.label.split()[0] in line.split()]
         words = (*one.pod.addresses, one.pod.name, one.pod.attachment) if one.pod else (one.peer,)
         assert all(word in line for word in words)
         assert one.state == "up" or one.state in line
@@ -133,6 +133,7 @@ def test_the_document_keeps_everything() -> None:
         "addresses": (),
         "traffic": {"in": 1000.0, "out": 10.0},
         "peer": "",
+        "vlan": 0,
         "pod": {
             "network": "pods",
             "containerID": f"{1:064x}",
@@ -143,6 +144,9 @@ def test_the_document_keeps_everything() -> None:
             "addresses": ("10.1.0.3/16", "fd00::3/64"),
             "ownerFrom": "alias",
             "addressesFrom": "namespace",
+            "vrf": "",
+            "link": "",
+            "state": "",
             "gone": False,
         },
     }

@@ -14,6 +14,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from shared.cli.explain import story, wiretap
 from shared.cli.explain.recorder import Recorder
+from shared.net import neighbour_wire, rule_wire
 from shared.net.messages import encode
 from shared.net.netlink import Request
 from shared.net.wire import (
@@ -46,6 +47,10 @@ MAKE = NLM_F_CREATE | NLM_F_EXCL
 PORT = {"IFLA_INFO_SLAVE_KIND": "bridge", "IFLA_INFO_SLAVE_DATA": {"IFLA_BRPORT_MODE": 1, "IFLA_BRPORT_ISOLATED": 0}}
 PEER = {"IFLA_IFNAME": "eth0", "IFLA_ADDRESS": "02:00:00:00:00:02", "IFLA_MTU": 1450}
 VETH = {"IFLA_INFO_KIND": "veth", "IFLA_INFO_DATA": {"VETH_INFO_PEER": PEER}}
+MACVLAN = {"IFLA_INFO_KIND": "macvlan", "IFLA_INFO_DATA": {"IFLA_MACVLAN_MODE": "bridge"}}
+VLAN = {"IFLA_INFO_KIND": "vlan", "IFLA_INFO_DATA": {"IFLA_VLAN_ID": 7, "IFLA_VLAN_FLAGS": {"flags": 4, "mask": 4}}}
+RULE = {"family": AF_INET, "action": 1, "FRA_SRC": "10.1.0.5", "FRA_TABLE": 100, "FRA_PRIORITY": 77}
+NEIGHBOUR = {"family": AF_INET, "ifindex": 1, "NDA_DST": "10.1.0.5", "NDA_LLADDR": "02:00:00:00:00:01"}
 
 # kind, flags, message, sentence; number 1 is lo in every namespace
 SENTENCES: list[tuple[int, int, dict[str, Any], str]] = [
@@ -63,7 +68,10 @@ SENTENCES: list[tuple[int, int, dict[str, Any], str]] = [
     (RTM_NEWLINK, 0, {"index": 1, "IFLA_LINKINFO": PORT}, "lo: hairpin on, isolation off"),
     (RTM_NEWLINK, 0, {"index": 1, "flags": IFF_UP, "change": IFF_UP | IFF_PROMISC}, "lo: up, not promiscuous"),
     (RTM_NEWLINK, 0, {"index": 1, "IFLA_IFNAME": "new"}, "lo: rename to new"),
-    (RTM_NEWLINK, 0, {"index": 1, "IFLA_LINK": 1, "IFLA_GROUP": 7}, "lo: IFLA_LINK lo, IFLA_GROUP 7"),
+    (RTM_NEWLINK, 0, {"index": 1, "IFLA_LINK": 1, "IFLA_GROUP": 7}, "lo: group 7, IFLA_LINK lo"),
+    (RTM_NEWLINK, MAKE, {"IFLA_IFNAME": "x", "IFLA_LINK": 1, "IFLA_LINKINFO": MACVLAN}, "create macvlan x on lo, mode bridge"),
+    (RTM_NEWLINK, MAKE, {"IFLA_IFNAME": "x", "IFLA_LINKINFO": VLAN}, "create vlan x, VLAN 7, up independently of its master"),
+    (RTM_SETLINK, 0, {"index": 1, "IFLA_IFNAME": "new", "IFLA_IFALIAS": "a"}, 'lo: rename to new, alias "a"'),
     (RTM_DELLINK, 0, {"IFLA_IFNAME": "veth0"}, "delete link veth0"),
     (RTM_DELLINK, 0, {"index": 1}, "delete link lo"),
     (
@@ -106,7 +114,7 @@ SENTENCES: list[tuple[int, int, dict[str, Any], str]] = [
     (
         RTM_DELROUTE, 0,
         {"family": AF_INET6, "dst_len": 64, "RTA_DST": "fd00::", "table": 254, "proto": 2, "type": 1},
-        "delete route fd00::/64, proto 2",
+        "delete route fd00::/64 proto kernel",
     ),
 ]  # fmt: skip
 
@@ -125,6 +133,17 @@ def told(protocol: int, data: bytes, answer: bytes = b"") -> list[str]:
 @pytest.mark.parametrize(("kind", "flags", "message", "sentence"), SENTENCES)
 def test_sentence(kind: int, flags: int, message: dict[str, Any], sentence: str) -> None:
     assert told(NETLINK_ROUTE, by_pyroute2(kind, NLM_F_REQUEST | flags, 1, message)) == [sentence]
+
+
+@pytest.mark.parametrize(("kind", "message", "sentence"), [
+    (rule_wire.RTM_NEWRULE, RULE | {"src_len": 32}, "rule from 10.1.0.5 lookup 100 priority 77"),
+    (rule_wire.RTM_DELRULE, RULE | {"src_len": 24}, "delete rule from 10.1.0.5/24 lookup 100 priority 77"),
+    (neighbour_wire.RTM_NEWNEIGH, NEIGHBOUR, "neighbour 10.1.0.5 with MAC 02:00:00:00:00:01 on lo"),
+    (neighbour_wire.RTM_DELNEIGH, NEIGHBOUR, "delete neighbour 10.1.0.5 with MAC 02:00:00:00:00:01 on lo"),
+])  # fmt: skip
+def test_sentence_about_a_rule_or_neighbour(kind: int, message: dict[str, Any], sentence: str) -> None:
+    table = rule_wire if "FRA_SRC" in message else neighbour_wire
+    assert told(NETLINK_ROUTE, encode(kind, NLM_F_REQUEST, 1, message, table)) == [sentence]
 
 
 def test_a_batch_in_order_without_what_only_reads() -> None:

@@ -15,6 +15,7 @@ from shared.cli.cnitool import run
 from shared.cli.config import reading, schema
 from shared.cli.config.validate import Finding, findings
 from shared.executables import PLUGINS
+from tests.plugins import SAMPLES
 
 OWN = "#!/usr/bin/python3 -IS\n# pycni launcher: the code is in /nowhere\n"
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
@@ -62,7 +63,7 @@ def bridge(**keys: Any) -> dict[str, Any]:
 
 
 def ports(**keys: Any) -> dict[str, Any]:
-    return {"type": "portmap", "capabilities": {"portMappings": True}, **keys}
+    return {"type": "portmap", "capabilities": {"portMappings": True}, "prevResult": {}, **keys}
 
 
 def ipam(**keys: Any) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def ipam(**keys: Any) -> dict[str, Any]:
     bridge(capabilities={"mac": True, "ips": True, "ipRanges": False}), bridge(dns={"nameservers": ["1.1.1.1"]}),
     bridge(args={"cni": {"mac": "02:00:00:00:00:01"}, "vendor": 1}), bridge(prevResult={}, mtu=None, forceAddress=True),
     ports(markMasqBit=0, backend="iptables"), ports(masqAll=True), ports(masqAll=False, snat=False), ports(externalSetMarkChain="", backend="nftables"),
-    {"type": "firewall", "firewalldZone": "x", "iptablesAdminChainName": "X"}, {"type": "firewall", "backend": "firewalld", "firewalldZone": "x"},
+    {"type": "firewall", "prevResult": {}, "firewalldZone": "x", "iptablesAdminChainName": "X"}, {"type": "firewall", "prevResult": {}, "backend": "firewalld", "firewalldZone": "x"},
     ipam(subnet="10.2.0.0/24", rangeStart="10.2.0.9"), bridge(ipMasqBackend="", preserveDefaultVlan=False),
 ])  # fmt: skip
 def test_nothing_to_say(node: Node, plugin: Any) -> None:
@@ -121,8 +122,8 @@ def test_nothing_to_say(node: Node, plugin: Any) -> None:
     (ports(externalSetMarkChain="X", backend="nftables"), ['externalSetMarkChain warning has no effect unless "backend" is "iptables"$']),
     (ports(externalSetMarkChain="X", backend="iptables", snat=False), ['externalSetMarkChain warning has no effect unless "snat" is true$']),
     (ports(masqAll=True, SNAT=False), ['masqAll warning has no effect unless "snat" is true$']),
-    ({"type": "firewall", "backend": "nftables", "firewalldZone": "x"}, ['firewalldZone warning has no effect unless "backend" is "firewalld"$']),
-    ({"type": "firewall", "backend": "firewalld", "iptablesAdminChainName": "X"}, ['iptablesAdminChainName warning .* "backend" is "iptables"$']),
+    ({"type": "firewall", "prevResult": {}, "backend": "nftables", "firewalldZone": "x"}, ['firewalldZone warning has no effect unless "backend" is "firewalld"$']),
+    ({"type": "firewall", "prevResult": {}, "backend": "firewalld", "iptablesAdminChainName": "X"}, ['iptablesAdminChainName warning .* "backend" is "iptables"$']),
     (bridge(ipMasqBackend="iptables"), ['ipMasqBackend warning has no effect without "ipMasq"']),
     # capabilities
     (bridge(capabilities={"portMappings": True}), ["capabilities.portMappings warning this plugin does not support it$"]),
@@ -163,10 +164,22 @@ def test_findings_of_a_list(node: Node, keys: dict[str, Any], expected: str) -> 
     assert re.match(f"10-net.conflist {expected}", line), line
 
 
+@pytest.mark.parametrize("plugin", SAMPLES)
+def test_a_plugin_that_needs_one_before_it(node: Node, plugin: str) -> None:
+    """It is refused as the first one; others are not."""
+    for plugins, position in ([GOOD, {"type": plugin}], None), ([{"type": plugin}, GOOD], 0):
+        node.write_list(*plugins)
+        found = [line for line in node.lines() if "comes first" in line]
+        if position is None or not SAMPLES[plugin].before:
+            assert found == []
+        else:
+            assert found[0].startswith(f"10-net.conflist plugins[0].type error {plugin} comes first")
+
+
 def test_version_that_a_plugin_does_not_speak(node: Node) -> None:
-    node.write_list({"type": "bandwidth", "ingressRate": 8000, "ingressBurst": 80000}, cniVersion="0.2.0")
+    node.write_list(GOOD, {"type": "bandwidth", "ingressRate": 8000, "ingressBurst": 80000}, cniVersion="0.2.0")
     (line,) = node.lines()
-    assert line.startswith("10-net.conflist plugins[0] error incompatible CNI versions")
+    assert line.startswith("10-net.conflist plugins[1] error incompatible CNI versions")
     assert "plugin supports 0.3.0, 0.3.1" in line
 
 

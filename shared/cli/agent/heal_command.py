@@ -31,14 +31,15 @@ def _heal(options: Options) -> None:
     for reason in plan.skipped:
         warn(reason)
     found = (
-        _complaints(plan)
+        _complaints(plan.steps)
         if options.dry_run
         else _repaired(plan, lambda busy: repairs.plan_again(busy, cache, executables, options.network))
+        + _complaints([step for step in plan.steps if not step.is_repairable])
     )
     if options.json:
         print_json(_document(plan, found))
     elif options.dry_run:
-        _print([f"{one.step}: {one.error}" for one in found])
+        _print([f"{one.step}: {one.error}" if one.step.is_repairable else one.complaint for one in found])
     else:
         _print([line for one in found for line in (*one.repairs, one.complaint) if line])
     wrong = [one for one in found if one.is_wrong]
@@ -49,8 +50,8 @@ def _heal(options: Options) -> None:
         raise SystemExit(1)
 
 
-def _complaints(plan: Plan) -> list[Outcome]:
-    return list(repairs.complaints(plan.steps))
+def _complaints(steps: list[Step]) -> list[Outcome]:
+    return list(repairs.complaints(steps))
 
 
 def _repaired(plan: Plan, plan_again: Callable[[list[Step]], Plan]) -> list[Outcome]:
@@ -78,7 +79,9 @@ def _print(lines: Iterable[str]) -> None:
 def _summary(plan: Plan, found: list[Outcome], wrong: list[Outcome], *, is_trial: bool) -> str:
     looked = f"{_counted(plan.attachments, 'attachment')} looked at"
     if is_trial:
-        return f"{looked}: {len(wrong)} to repair" if wrong else f"{looked}: all in order"
+        lost = sum(not one.step.is_repairable for one in wrong)
+        parts = [f"{len(wrong) - lost} to repair", *([f"{lost} that only a new ADD repairs"] if lost else [])]
+        return f"{looked}: {', '.join(parts)}" if wrong else f"{looked}: all in order"
     made = sum(len(one.made) for one in found)
     if not made and not wrong:
         return f"{looked}: all in order"

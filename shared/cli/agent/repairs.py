@@ -5,6 +5,7 @@ A runner process (shared/cni/repair.py) does the work, with one line of JSON for
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -22,6 +23,7 @@ from typing import Any
 from shared.cni import repair as repair_process
 from shared.cni import suite
 from shared.cni.errors import TryAgainLater, UnknownContainer
+from shared.cni.versions import at_least
 from shared.executables import PLUGINS
 from shared.runtime import attach, presence
 from shared.runtime.attach import PluginError
@@ -31,6 +33,7 @@ from shared.runtime.find import PluginNotFound, find
 ANSWER_SECONDS = 60.0  # for one attachment and plugin
 LINE_BYTES = 1 << 20
 LOST_IN_A_ROW = 3
+FIRST_WITH_CHECK = "0.4.0"
 LOST = -1  # in place of an error code: the runner ended or did not answer
 MOST_RUNNERS = 4
 ATTACHMENTS_EACH = 20  # that are worth another runner, which takes 0.1 s to start
@@ -55,6 +58,11 @@ class Step:
         return {
             "plugin": self.plugin, "environment": self.environment, "config": self.message, "cache": self.cache,
         }  # fmt: skip
+
+    @property
+    def is_repairable(self) -> bool:
+        """Return False if the plugin repairs nothing: all that it makes is in the pod."""
+        return hasattr(importlib.import_module(PLUGINS[self.plugin]), "repair")
 
     def __str__(self) -> str:
         return f"{self.network} {self.container_id} {self.ifname}: {self.plugin}"
@@ -314,8 +322,10 @@ def _outcome(step: Step, answer: dict[str, Any]) -> Outcome:
 
 
 def complaints(steps: Iterable[Step], limit: float = attach.TIME_LIMIT) -> Iterator[Outcome]:
-    """Execute CHECK of each step; return the outcomes with an error."""
+    """Execute CHECK of each step whose version of the specification has it; return the outcomes with an error."""
     for step in steps:
+        if not at_least(step.message["cniVersion"], FIRST_WITH_CHECK):
+            continue
         try:
             attach.execute(step.executable, "CHECK", step.message, step.environment, limit)
         except PluginError as error:

@@ -51,6 +51,8 @@ PLUGIN_KEYS = {
 }  # fmt: skip
 # Plugins that do nothing without a capability or one of these keys (the specification's conventions).
 ONLY_BY_CAPABILITY = {"portmap": ("portMappings", ()), "bandwidth": ("bandwidth", ("ingressRate", "egressRate"))}
+# Plugins that refuse an ADD without the result of a plugin before them.
+AFTER_OTHERS = ("bandwidth", "firewall", "portmap", "sbr", "tuning", "vrf")
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,13 @@ def _network(network: NetworkConfigList, bin_dirs: Sequence[Path]) -> Iterator[R
     if network.cni_version not in SUPPORTED:
         reason = f"is not a version that this suite's plugins support: {', '.join(SUPPORTED)}"
         yield Remark(ERROR, "cniVersion", described(network.cni_version, reason))
-    for prefix, plugin in _plugins(network):
-        for remark in _Plugin(network, plugin, bin_dirs).remarks():
+    for number, (prefix, plugin) in enumerate(_plugins(network)):
+        judged = _Plugin(network, plugin, bin_dirs)
+        for remark in judged.remarks():
             yield Remark(remark.severity, _joined(prefix, remark.path), remark.message)
+        if not number and judged.kind in AFTER_OTHERS and "prevResult" not in plugin:
+            reason = "comes first, but works on the interface of a plugin before it: put that plugin in front"
+            yield Remark(ERROR, _joined(prefix, "type"), f"{judged.kind} {reason}")
 
 
 def _plugins(network: NetworkConfigList) -> Iterator[tuple[str, Mapping[str, Any]]]:

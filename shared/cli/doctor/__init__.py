@@ -14,7 +14,7 @@ from rich.console import Console
 
 from shared.cli import networks
 from shared.cli.commands import CACHE_DIR
-from shared.cli.doctor import agent, configuration, dhcp, kernel, state, switches, wiring
+from shared.cli.doctor import agent, configuration, devices, dhcp, kernel, state, switches, wiring
 from shared.cli.doctor.findings import Finding, error, print_json, print_text, status
 from shared.cli.doctor.node import Node
 
@@ -31,6 +31,7 @@ CHECKS: tuple[tuple[str, Callable[[Node], Iterable[Finding]]], ...] = (
     ("agent", agent.state),
     ("dhcp", dhcp.daemon),
     ("kernel", kernel.features),
+    ("devices", devices.links),
     ("backends", kernel.backends),
     ("sysctls", switches.visible),
     ("forwarding", kernel.forwarding),

@@ -57,7 +57,7 @@ def refused(node: Node) -> Iterator[Finding]:
         sections = [(plugin, plugin["type"]) for plugin in network.config.plugins]
         sections += [(plugin, section["type"]) for plugin, section in network.ipam if "type" in section]
         for plugin, kind in sections:
-            if own := _own_plugin(node, kind):
+            if own := own_plugin(node, kind):
                 try:
                     reading.judge(own, network.call(plugin))
                 except CniError as reason:
@@ -94,19 +94,20 @@ def _install(node: Node, kind: str) -> str:
     return f"install {shlex.quote(kind)} into {node.bin_dirs[0]}"
 
 
-def _path(node: Node, kind: str) -> Path | None:
+def plugin_path(node: Node, kind: str) -> Path | None:
+    """Return the path of a type's executable, None if it is missing."""
     try:
         return find(kind, node.bin_dirs)
     except (PluginNotFound, ValueError):
         return None
 
 
-def _own_plugin(node: Node, kind: str) -> str:
+def own_plugin(node: Node, kind: str) -> str:
     """Return the name of this suite's plugin that a type's executable starts, empty if it is another suite's.
 
     The executable may have another name than the plugin.
     """
-    path = _path(node, kind)
+    path = plugin_path(node, kind)
     launched = suite.launched(str(path)) if path else None
     plugin = launched[1] or kind if launched else ""
     return plugin if plugin in PLUGINS else ""
@@ -123,7 +124,7 @@ def launched_tree(path: Path) -> Path | None:
 
 def answers(node: Node) -> Iterator[Finding]:
     """Report executables without a valid answer to VERSION, and those without the network's version."""
-    used = [(path, network) for network in node.networks for kind in network.types if (path := _path(node, kind))]
+    used = [(path, network) for network in node.networks for kind in network.types if (path := plugin_path(node, kind))]
     executed = executables(node.bin_dirs)
     with ThreadPoolExecutor() as pool:
         for path, (versions, complaint) in zip(executed, pool.map(_ask, executed), strict=True):

@@ -160,6 +160,13 @@ def features(node: Node) -> Iterator[Finding]:
         yield note(kernel, f"lacks {names}; no configuration needs this", f"nothing, or boot a kernel with {options}")
 
 
+def lacks_something(network: Network) -> bool:
+    """Return True if the kernel lacks a feature that a network needs."""
+    modules = Path("/lib/modules", os.uname().release)
+    needed = [feature for feature in FEATURES if feature.needed(network)]
+    return any(has_feature(feature, _options(), modules) is False for feature in needed)
+
+
 def has_feature(feature: Feature, options: Mapping[str, str], modules: Path) -> bool | None:
     """Return True if the kernel has a feature, None if neither its options nor the files of its modules tell."""
     value = options.get(feature.option, "n") if options else "m" if feature.module else "y"

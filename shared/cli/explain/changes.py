@@ -32,7 +32,9 @@ DERIVED = (
     "stable_secret",
     "base_reachable_time_ms",
     "route/flush",
+    "nf_conntrack_count",
 )  # the kernel derives them, or they have no value of their own
+USUAL = ("FRA_SUPPRESS_PREFIXLEN", "FRA_PROTOCOL", "FRA_TABLE")  # attributes that the kernel gives to each rule
 FILE_LIMIT = 4096  # bytes of a file that are compared
 
 
@@ -88,7 +90,7 @@ def _network(place: str) -> State:
             if route.get("table") != RT_TABLE_LOCAL and route["proto"] != RTPROT_KERNEL:
                 state[place, "route", _route(route, names)] = {}
         for rule in ip.get_rules():
-            state[place, "rule", _plain(rule)] = {}
+            state[place, "rule", _rule(rule)] = {}
         for neighbour in ip.get_neighbours():
             if neighbour["state"] & NUD_PERMANENT:
                 name = f"{neighbour.get('dst')} {neighbour.get('lladdr')} on {names.get(neighbour['ifindex'])}"
@@ -128,10 +130,14 @@ def _route(route: Any, names: dict[int, str]) -> str:
     return " ".join([*words, *(f"{word} {value}" for word, value in facts.items() if value)])
 
 
-def _plain(message: Any) -> str:
-    """Return a message's non-zero fields and all attributes, in pyroute2's names."""
-    fields = [(name, value) for name, value in message.items() if name not in ("attrs", "header", "event") and value]
-    return " ".join(f"{name} {value}" for name, value in (*fields, *message.get("attrs", ())))
+def _rule(rule: Any) -> str:
+    """Return a rule as `ip rule` writes it, with all other attributes in the kernel's names."""
+    attributes = dict(rule["attrs"])
+    source, length = attributes.pop("FRA_SRC", "all"), rule["src_len"]
+    words = ["inet6" if rule["family"] == AF_INET6 else "inet", f"from {source}" + (f"/{length}" if length else "")]
+    words.append("lookup l3mdev" if attributes.pop("FRA_L3MDEV", 0) else f"lookup {attributes.pop('FRA_TABLE', 0)}")
+    words.append(f"priority {attributes.pop('FRA_PRIORITY', 0)}")
+    return " ".join([*words, *(f"{name} {value}" for name, value in attributes.items() if name not in USUAL)])
 
 
 def _options(qdisc: Any) -> dict[str, Any]:
@@ -181,4 +187,5 @@ def _files(top: str) -> Iterator[tuple[str, str]]:
                     yield str(path), f"→ {path.readlink()}"
                 elif path.is_file():
                     with path.open("rb") as file:
-                        yield str(path), file.read(FILE_LIMIT).decode(errors="backslashreplace")
+                        content = file.read(FILE_LIMIT).rstrip(b"\0")  # a lock's file has nothing but zeros
+                        yield str(path), content.decode(errors="backslashreplace")

@@ -18,8 +18,8 @@ from shared.cli.throwaway import Failure
 from shared.cni.call import folded
 from shared.executables import PLUGINS
 from shared.net import sysctl
-from shared.net.netns import open_netns
-from shared.net.wire import IFA_F_NODAD, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_PROMISC, IFF_UP
+from shared.net.netns import Netns, open_netns
+from shared.net.wire import IFA_F_NODAD, IFF_LOOPBACK, IFF_LOWER_UP, IFF_POINTOPOINT, IFF_PROMISC, IFF_UP
 from shared.runtime.conflist import NetworkConfigList
 
 Node = dict[str, Any]
@@ -84,6 +84,7 @@ def _read_link(link: Any, names: dict[int, str]) -> dict[str, Any]:
         "alias": link.get("ifalias"),
         "master": names.get(link.get("master")),
         "flags": link["flags"] & (IFF_UP | IFF_PROMISC),
+        "has_carrier": bool(link["flags"] & IFF_LOWER_UP),
         "addresses": [],
         "alternative_names": list(properties.altnames()) if (properties := link.get("prop_list")) else [],
     }
@@ -125,6 +126,15 @@ def recreate(node: Node) -> None:
             _set_link(ip, link, indexes[link["name"]], master)
         for route in node["routes"]:
             _set_default_route(ip, indexes[route["link"]], route["via"], route["metric"], route["proto"])
+    _give_carrier(outside, node)
+
+
+def _give_carrier(outside: Netns, node: Node) -> None:
+    """Set the other ends of stand-ins up whose links have carrier: plugins wait for it."""
+    with outside, IPRoute() as ip:
+        for number, link in enumerate(node["links"]):
+            for index in ip.link_lookup(ifname=f"outside{number}") if link["has_carrier"] else ():
+                ip.link("set", index=index, state="up")
 
 
 def _set_link(ip: IPRoute, link: Mapping[str, Any], index: int, master: int | None) -> None:

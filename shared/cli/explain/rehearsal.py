@@ -22,9 +22,11 @@ from shared.cli.explain import filetap, mirror, story, wiretap
 from shared.cli.explain.recorder import Recorder, wrap
 from shared.cli.explain.story import EXAMPLE_LEASE
 from shared.cni import execute, plugin, suite, turn
+from shared.cni.errors import CniError
 from shared.cni.versions import CURRENT
 from shared.dhcp import channel
 from shared.executables import PLUGINS
+from shared.net import taps
 from shared.net.netns import open_netns
 from shared.runtime import attach
 from shared.runtime.attach import PluginError
@@ -112,12 +114,30 @@ def _listen(recorder: Recorder) -> None:
 
     wrap(attach, "execute", run)
 
+    _record_others(recorder)
+
+
+def _record_others(recorder: Recorder) -> None:
+    """Record leases, which a daemon gives, and taps, which no message creates."""
+
     def ask(_real: Callable[..., Any], path: str, request: Mapping[str, Any], **_limits: Any) -> dict[str, Any]:
         """Answer as a dhcp daemon that no rehearsal can reach."""
         recorder.record("host", "dhcp", path=path, operation=request["op"])
         return {"cniVersion": CURRENT, **LEASE} if request["op"] == "acquire" else {}
 
     wrap(channel, "ask", ask)
+
+    def create(real: Callable[..., None], name: str, **keys: Any) -> None:
+        """Record a tap, which no message creates, before its attributes."""
+        facts = {key: keys[key] for key in ("multi_queue", "owner", "group")}
+        step = recorder.record(recorder.place(), "tap", name=name, **facts)
+        try:
+            real(name, **keys)
+        except CniError:
+            recorder.steps.remove(step)
+            raise
+
+    wrap(taps, "create", create)
 
 
 def _recording(recorder: Recorder, name: str) -> Callable[..., Any]:

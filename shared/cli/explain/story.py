@@ -10,28 +10,16 @@ import json
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
-from shared.cli.explain import nft_words
+from shared.cli.explain import link_words, nft_words
 from shared.cli.explain.changes import Step
 from shared.cli.explain.message import Rest, plain
 from shared.cli.explain.nft_expressions import PROTOCOLS
 from shared.cli.explain.nft_words import Sets
-from shared.net.wire import (
-    AF_BRIDGE,
-    BRIDGE_VLAN_INFO_PVID,
-    BRIDGE_VLAN_INFO_RANGE_BEGIN,
-    BRIDGE_VLAN_INFO_RANGE_END,
-    BRIDGE_VLAN_INFO_UNTAGGED,
-    IFA_F_NODAD,
-    IFF_PROMISC,
-    IFF_UP,
-    NLM_F_CREATE,
-    NLM_F_REPLACE,
-)
+from shared.net.wire import AF_INET, IFA_F_NODAD, NLM_F_REPLACE
 
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
-PLACES = {"host": "on the host", "pod": "in the pod", "elsewhere": "elsewhere"}
 SCOPES = {0: "", 253: "scope link", 254: "scope host", 255: ""}  # 255, nowhere: a deletion of any scope
-RTPROT_BOOT, RTN_UNICAST = 3, 1
+RTPROT_KERNEL, RTPROT_BOOT, RTN_UNICAST = 2, 3, 1
 # conntrack(8)'s words for the direction of the first packet
 CONNECTION = (
     ("src", "IP", ("CTA_IP_V4_SRC", "CTA_IP_V6_SRC")), ("dst", "IP", ("CTA_IP_V4_DST", "CTA_IP_V6_DST")),
@@ -73,91 +61,6 @@ def _netlink(step: Step, sets: Sets) -> str:
     return ", ".join(word for word in (*tell(rest, step), *rest.words()) if word)
 
 
-def _new_link(rest: Rest, step: Step) -> list[str]:
-    info = rest.inner("IFLA_LINKINFO")
-    name, data = rest.take("IFLA_IFNAME", ""), info.inner("IFLA_INFO_DATA")
-    is_made = bool(step["flags"] & NLM_F_CREATE)
-    kind = info.take("IFLA_INFO_KIND", "link") if is_made else ""
-    peer = data.inner("VETH_INFO_PEER")
-    has_peer = bool(peer.left)
-    told = []
-    if has_peer:
-        place = PLACES.get(rest.names.get("IFLA_NET_NS_FD", step["where"]), "elsewhere")
-        peer.take("IFLA_NET_NS_FD")
-        other_end = f"{peer.take('IFLA_IFNAME', 'its other end')} {place}"
-        for same in ("IFLA_MTU", "IFLA_NUM_TX_QUEUES"):
-            if peer.left.get(same) == rest.left.get(same):
-                peer.take(same)
-        about = ", ".join([*_link_attributes(peer), *peer.words()])
-        told.append(f"{other_end} ({about})" if about else other_end)
-    if "IFLA_MASTER" in rest.left:
-        told.append(f"join bridge {rest.link('IFLA_MASTER')}")
-    told += _link_attributes(rest)
-    told += _port(info)
-    if data.left.get("IFLA_BR_VLAN_FILTERING"):
-        data.take("IFLA_BR_VLAN_FILTERING")
-        told.append("filter VLANs")
-    told += [*data.words(), *info.words()]
-    if is_made:
-        where = f" {PLACES[step['where']]}" if has_peer else ""
-        return [f"create {kind} {name}{where}", *told]
-    link = rest.link()
-    told += [f"rename to {name}"] if link and name else []
-    return [f"{link or name}: {', '.join([*told, *rest.take_words()])}"]
-
-
-def _port(info: Rest) -> list[str]:
-    info.take("IFLA_INFO_SLAVE_KIND")
-    port = info.inner("IFLA_INFO_SLAVE_DATA")
-    told = [
-        f"{word} {'on' if port.take(attribute) else 'off'}"
-        for attribute, word in (("IFLA_BRPORT_MODE", "hairpin"), ("IFLA_BRPORT_ISOLATED", "isolation"))
-        if attribute in port.left
-    ]
-    return [*told, *port.words()]
-
-
-LINK_WORDS = {
-    "IFLA_ADDRESS": "MAC", "IFLA_MTU": "MTU", "IFLA_TXQLEN": "queue length", "IFLA_NUM_TX_QUEUES": "transmit queues",
-}  # fmt: skip
-
-
-def _link_attributes(rest: Rest) -> list[str]:
-    told = [f"{word} {rest.take(name)}" for name, word in LINK_WORDS.items() if name in rest.left]
-    if "IFLA_IFALIAS" in rest.left:
-        told.append(f"alias {json.dumps(rest.take('IFLA_IFALIAS'))}")
-    for bit, yes, no in ((IFF_UP, "up", "down"), (IFF_PROMISC, "promiscuous", "not promiscuous")):
-        flag = rest.flag(bit)
-        told += [] if flag is None else [yes if flag else no]
-    return told
-
-
-def _delete_link(rest: Rest, step: Step) -> list[str]:
-    if rest.left.get("family") == AF_BRIDGE:
-        return _port_vlans(rest, step)
-    return [f"delete link {rest.link() or rest.take('IFLA_IFNAME')}"]
-
-
-def _port_vlans(rest: Rest, step: Step) -> list[str]:
-    rest.take("family")
-    verb = "out of" if step["what"] == "RTM_DELLINK" else "into"
-    entries = rest.inner("IFLA_AF_SPEC").take("IFLA_BRIDGE_VLAN_INFO", [])
-    told = rest.link()
-    for entry in entries if isinstance(entries, list) else [entries]:
-        flags = entry["flags"]
-        words = [
-            word
-            for bit, word in ((BRIDGE_VLAN_INFO_PVID, "native"), (BRIDGE_VLAN_INFO_UNTAGGED, "untagged"))
-            if flags & bit
-        ]
-        if flags & BRIDGE_VLAN_INFO_RANGE_END:
-            told += f" to {entry['vid']}"
-        else:
-            plural = "s" if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN else ""
-            told += f" {verb} VLAN{plural} {entry['vid']}" + (f" ({', '.join(words)})" if words else "")
-    return [told]
-
-
 def _address(rest: Rest, step: Step) -> list[str]:
     rest.take("family")
     local, peer = rest.take("IFA_LOCAL"), rest.take("IFA_ADDRESS")
@@ -197,6 +100,7 @@ def _route(rest: Rest, step: Step) -> list[str]:
     for name, usual in (("proto", RTPROT_BOOT), ("type", RTN_UNICAST)):
         if rest.left.get(name) == usual:
             rest.take(name)
+    words += ["proto kernel"] if rest.left.get("proto") == RTPROT_KERNEL and rest.take("proto") else []
     verb = (
         "delete route"
         if step["what"] == "RTM_DELROUTE"
@@ -205,6 +109,25 @@ def _route(rest: Rest, step: Step) -> list[str]:
         else "route"
     )
     return [" ".join(word for word in (verb, *words, *metrics.words()) if word)]
+
+
+def _rule(rest: Rest, step: Step) -> list[str]:
+    family, length = rest.take("family"), rest.take("src_len", 0)
+    source = str(rest.take("FRA_SRC", "all"))
+    if length and length != (32 if family == AF_INET else 128):
+        source += f"/{length}"
+    words = ["delete rule" if step["what"] == "RTM_DELRULE" else "rule", f"from {source}"]
+    rest.take("action")  # to look up a table: no other rules are written
+    words.append(f"lookup {rest.take('FRA_TABLE', rest.take('table', 0))}")
+    words += [f"priority {rest.take('FRA_PRIORITY')}"] if "FRA_PRIORITY" in rest.left else []
+    return [" ".join(words)]
+
+
+def _neighbour(rest: Rest, step: Step) -> list[str]:
+    rest.take("family")
+    who = f"neighbour {rest.take('NDA_DST')}"
+    mac = f"with MAC {rest.take('NDA_LLADDR')} " if "NDA_LLADDR" in rest.left else ""
+    return [f"{'delete ' if step['what'] == 'RTM_DELNEIGH' else ''}{who} {mac}on {rest.link('ifindex')}"]
 
 
 def _delete_connection(rest: Rest, _step: Step) -> list[str]:
@@ -221,13 +144,15 @@ def _delete_connection(rest: Rest, _step: Step) -> list[str]:
 
 MESSAGES: dict[str, Callable[[Rest, Step], list[str]]] = {
     "IPCTNL_MSG_CT_DELETE": _delete_connection,
-    "RTM_NEWLINK": _new_link,
-    "RTM_DELLINK": _delete_link,
-    "RTM_SETLINK": _port_vlans,
+    **link_words.MESSAGES,
     "RTM_NEWADDR": _address,
     "RTM_DELADDR": _address,
     "RTM_NEWROUTE": _route,
     "RTM_DELROUTE": _route,
+    "RTM_NEWRULE": _rule,
+    "RTM_DELRULE": _rule,
+    "RTM_NEWNEIGH": _neighbour,
+    "RTM_DELNEIGH": _neighbour,
 }
 
 
@@ -238,12 +163,21 @@ def _sysctl(step: Step) -> str:
 
 def _file(step: Step) -> str:
     path, content = step["path"], step["content"]
-    shown = f": {json.dumps(content)}" if content else ""
+    shown = f": {_compact(content)}" if content else ""
     if _is_address(path) and content:
         return f"lease {path.rpartition('/')[2]} → {path}{shown}"
     return f"{'create' if step['mode'] else 'write'} {path}{shown}" + (
         "" if content else f" ({step['mode'] or 'emptied'})"
     )
+
+
+def _compact(content: str) -> str:
+    """Return a file's content on a line: JSON without its spaces, other text in quotation marks."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = None
+    return json.dumps(found if isinstance(found, dict) else content, ensure_ascii=False)
 
 
 def _gone(step: Step) -> str:
@@ -263,6 +197,12 @@ def _other(step: Step) -> str:
 EXAMPLE_LEASE = "192.0.2.2/24"  # of TEST-NET-1 (RFC 5737)
 
 
+def _tap(step: Step) -> str:
+    told = [f"create tap {step['name']}", *(["several queues"] if step["multi_queue"] else [])]
+    told += [f"{word} {step[word]}" for word in ("owner", "group") if step[word] is not None]
+    return ", ".join(told)
+
+
 def _dhcp(step: Step) -> str:
     if step["operation"] != "acquire":
         return f"give the lease back through the dhcp daemon at {step['path']}"
@@ -271,6 +211,7 @@ def _dhcp(step: Step) -> str:
 
 FILES: dict[str, Callable[[Step], str]] = {
     "dhcp": _dhcp,
+    "tap": _tap,
     "sysctl": _sysctl,
     "file": _file,
     "mkdir": lambda step: f"create directory {step['path']} ({step['mode']})",
@@ -296,7 +237,7 @@ def _difference(step: Step) -> str:
                 "new": f"lease {name.rpartition('/')[2]} →",
                 "gone": f"release {name.rpartition('/')[2]}: delete",
             }.get(step["change"], verb)
-        return f"{verb} {name}" + (f": {json.dumps(facts)}" if facts else "")
+        return f"{verb} {name}" + (f": {_compact(facts)}" if facts else "")
     if step["change"] == "gone":
         return f"delete {what} {name}"
     changed = {key: value for key, value in facts.items() if before.get(key) != value}

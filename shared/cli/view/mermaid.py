@@ -42,7 +42,8 @@ def flowchart(node: Node) -> str:
         lines += _port(f"pod{next(numbers)}", "host", port, node)
     for pod in node.unlinked:
         name = f"pod{next(numbers)}"
-        lines.append(_box(name, "down" if pod.gone else "pod", [*_pod(pod), "no link on the host"]))
+        link = [f"{pod.link} in its namespace"] if pod.link else []
+        lines.append(_box(name, "pod" if pod.is_fine else "down", [*_pod(pod), *link]))
         lines.append(f"    host -.- {name}")
     lines += [f"    classDef {name} {style}" for name, style in CLASSES.items()]
     return "\n".join(lines) + "\n"
@@ -55,13 +56,14 @@ def _port(name: str, at: str, port: Port, node: Node) -> list[str]:
         received, sent = amounts(port.traffic, node.seconds)
         text.append(f"in {received}, out {sent}")
     box = _box(name, _class(port, kind), text)
-    return [box, f'    {at} ---|"{_escaped(port.name)}"| {name}']
+    return [box, f'    {at} ---|"{_escaped(port.label)}"| {name}']
 
 
 def _pod(pod: Pod) -> list[str]:
     gone = ["its namespace is gone"] if pod.gone else []
     which = pod.attachment or pod.netns
-    return [pod.title, *([which] if which else []), *pod.addresses, *gone]
+    vrf = [f"vrf {pod.vrf}"] if pod.vrf else []
+    return [pod.title, *([which] if which else []), *pod.addresses, *vrf, *gone]
 
 
 def _facts(link: Link, gateways: Sequence[str] = ()) -> list[str]:

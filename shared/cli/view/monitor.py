@@ -1,7 +1,7 @@
 """cnitool monitor: print changes of the pods' and bridges' links, addresses and routes, a line each.
 
 One socket receives the events of the host and of every namespace with an id here. The kernel assigns an id to a
-namespace that a veth leads to.
+namespace that a veth leads to. The monitor assigns one to all others with a name: their links lead to no veth.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,9 +23,11 @@ from pyroute2 import IPRSocket
 from pyroute2.netlink.rtnl import (
     RTMGRP_IPV4_IFADDR,
     RTMGRP_IPV4_ROUTE,
+    RTMGRP_IPV4_RULE,
     RTMGRP_IPV6_IFADDR,
     RTMGRP_IPV6_ROUTE,
     RTMGRP_LINK,
+    RTNLGRP_IPV6_RULE,
     RTNLGRP_NSID,
 )
 
@@ -37,7 +40,9 @@ from shared.runtime.cache import Cache
 
 ADDRESSES = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
 ROUTES = RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE
-GROUPS = RTMGRP_LINK | ADDRESSES | ROUTES | 1 << (RTNLGRP_NSID - 1)
+RULES = RTMGRP_IPV4_RULE | 1 << (RTNLGRP_IPV6_RULE - 1)
+GROUPS = RTMGRP_LINK | ADDRESSES | ROUTES | RULES | 1 << (RTNLGRP_NSID - 1)
+LOOK_SECONDS = 0.05  # between looks for new namespaces
 LARGEST = 65536  # bytes of a message
 
 
@@ -57,14 +62,23 @@ def _monitor(options: Options) -> None:
             watch = Watch(ip, Cache(options.cache_dir))
             print(show(watch.start_event()), flush=True)
             for data, netnsid in _received(events, ended):
-                found = watch.read_again() if data is None else watch.events_in(events.marshal.parse(data), netnsid)
-                for event in found:
+                for event in _found(watch, events, data, netnsid):
                     if watch.concerns(event, options.network):
                         print(show(event), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise Refused(f"cannot watch the network: {error}") from error
+
+
+def _found(watch: Watch, events: Any, data: bytes | None, netnsid: int) -> Iterator[Event]:
+    """Return the events in a message, and those of namespaces that are new."""
+    if data is None:
+        yield from watch.read_again()
+    elif data:
+        yield from watch.events_in(events.marshal.parse(data), netnsid)
+    else:
+        yield from watch.meet()
 
 
 @contextmanager
@@ -86,16 +100,22 @@ def _ended_by_signals() -> Iterator[socket.socket]:
 def _received(events: Any, ended: socket.socket) -> Iterator[tuple[bytes | None, int]]:
     """Return messages with the id of their namespace, None if the kernel dropped some.
 
-    End when the reader closes the pipe.
+    Return an empty one when it is time to look for new namespaces. End when the reader closes the pipe.
     """
+    looked = 0.0
     poll = select.poll()
     poll.register(events.socket, select.POLLIN)
     poll.register(ended, select.POLLIN)
     poll.register(sys.stdout, 0)  # errors only: the reader has closed the pipe
     while True:
-        ready = {descriptor for descriptor, _ in poll.poll()}
+        ready = {descriptor for descriptor, _ in poll.poll(LOOK_SECONDS * 1000)}
         if ended.fileno() in ready or sys.stdout.fileno() in ready:
             return
+        if time.monotonic() - looked > LOOK_SECONDS:
+            looked = time.monotonic()
+            yield b"", HERE
+        if events.socket.fileno() not in ready:
+            continue
         try:
             data, control, _flags, sender = events.socket.recvmsg(LARGEST, socket.CMSG_SPACE(4))
         except OSError as error:
@@ -125,7 +145,7 @@ def as_line(event: Event) -> str:
     what = event.change if event.subject == "link" else f"{event.subject} {event.change}"
     words = [f"{datetime.now().astimezone():%H:%M:%S.%f}"[:-3], "host" if event.netnsid == HERE else "pod "]
     words += [f"{event.link:<15}", f"{what} {event.detail}".strip()]
-    if event.pod:
+    if event.pod and (event.pod.attachment or event.pod.netns):
         name = event.pod.title if event.pod.name else ""
         words.append(f"[{' '.join(part for part in (event.pod.attachment or event.pod.netns, name) if part)}]")
     return "  ".join(words)

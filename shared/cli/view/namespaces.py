@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from shared.cni.errors import CniError
 from shared.net import links as net_links
+from shared.net import sublinks
 from shared.net.netlink import Netlink
 from shared.net.netns import open_netns
 from shared.net.owner import parse_alias
@@ -45,6 +46,12 @@ class KernelLink:
     master: int | None
     peer: int | None
     netnsid: int | None
+    vlan: int = 0
+
+    def vrf_in(self, links: Mapping[int, KernelLink]) -> str:
+        """Return the name of the VRF that the link is in, empty if it is in none. `links` are its neighbours."""
+        master = links.get(self.master) if self.master is not None else None
+        return master.name if master and master.kind == "vrf" else ""
 
     @property
     def owner(self) -> tuple[str, str, str] | None:
@@ -92,18 +99,36 @@ def named_paths() -> list[str]:
     return found
 
 
-def paths_by_id(ip: Any, paths: Iterable[str]) -> dict[int, str]:
-    """Return the id and path of each namespace that has an id here; the kernel assigns one if a veth leads there."""
+def paths_by_id(ip: Any, paths: Iterable[str], *, assigns: bool = False) -> dict[int, str]:
+    """Return the id and path of each namespace that has an id here. With `assigns` give one to each that has none.
+
+    The kernel assigns an id itself if a veth leads there.
+    """
     found: dict[int, str] = {}
     for path in paths:
-        try:
-            with closing(open_netns(path)) as netns:
-                answer = ip.get_netnsid(fd=netns.descriptor)
-        except (CniError, OSError):  # deleted in the meantime, or not a namespace
-            continue
-        if answer and answer["nsid"] not in (None, NO_ID):
-            found.setdefault(answer["nsid"], path)
+        number = id_of(ip, path, assigns=assigns)
+        if number is not None:
+            found.setdefault(number, path)
     return found
+
+
+def id_of(ip: Any, path: str, *, assigns: bool) -> int | None:
+    """Return the id of the namespace at a path, None without one, and if it is deleted or no namespace."""
+    try:
+        with closing(open_netns(path)) as netns:
+            number = _read_id(ip, netns.descriptor)
+            if number is None and assigns:
+                with suppress(NetlinkError):  # EEXIST: somebody else has assigned one in the meantime
+                    ip.set_netnsid(fd=netns.descriptor)
+                number = _read_id(ip, netns.descriptor)
+    except (CniError, OSError):  # deleted in the meantime, or not a namespace
+        return None
+    return number
+
+
+def _read_id(ip: Any, descriptor: int) -> int | None:
+    answer = ip.get_netnsid(fd=descriptor)
+    return answer["nsid"] if answer and answer["nsid"] not in (None, NO_ID) else None
 
 
 def view_inside(path: str) -> View:
@@ -120,11 +145,13 @@ def view_inside(path: str) -> View:
 
 
 def _link(message: Message) -> KernelLink:
-    return kernel_link({
+    kind = net_links.kind(message)
+    vlan = sublinks.read_data(message).get("IFLA_VLAN_ID", 0) if kind == "vlan" else 0
+    return replace(kernel_link({
         **{name: message[name] for name in ("index", "flags")},
         **{name.removeprefix("IFLA_").lower(): value for name, value in message.items() if name.startswith("IFLA_")},
-        ("linkinfo", "kind"): net_links.kind(message),
-    })  # fmt: skip
+        ("linkinfo", "kind"): kind,
+    }), vlan=vlan)  # fmt: skip
 
 
 def _addresses(stream: Iterator[Message]) -> dict[int, tuple[str, ...]]:

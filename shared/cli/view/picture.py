@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from shared.cli.view.topology import ON_MASTERS, Bridge, Link, Node, Pod, Port, amounts
+from shared.cli.view.topology import Bridge, Link, Node, Pod, Port, amounts
 
 PAGE = 1360  # width
 MARGIN = 32
@@ -191,16 +191,17 @@ class Picture:
             kind, link = "device", (f"mtu {port.mtu}{state}", "small")
         else:
             lines, kind = self._pod(pod), "pod" if pod.container_id else "unknown"
-            name = port.kind if port.kind in ON_MASTERS else port.name
-            link = (f"{name} → {pod.ifname or '?'}{state}", "small")
+            link = (f"{port.label} → {pod.ifname or '?'}{state}", "small")
         share = _sum(port) / self.busiest if self.busiest and pod else 0.0
         tip = _tip(pod, f"{port.name} {port.mac} mtu {port.mtu} {port.state}")
         return Card("trouble" if state else kind, (*lines, link, *self._traffic(port)), tip, share)
 
     def unlinked(self, pod: Pod) -> Card:
         """Return the card of an attachment without a link on the host."""
-        note = "its namespace is gone" if pod.gone else f"{pod.ifname} in its namespace"
-        return Card("trouble" if pod.gone else "pod", (*self._pod(pod), (note, "small")), _tip(pod, note))
+        kind = pod.link or "link"
+        state = "" if pod.is_fine else f", {pod.state}"
+        note = "its namespace is gone" if pod.gone else f"{kind} {pod.ifname}{state}"
+        return Card("pod" if pod.is_fine else "trouble", (*self._pod(pod), (note, "small")), _tip(pod, note))
 
     def finish(self) -> str:
         """Set the picture's height and return it as SVG."""
@@ -217,6 +218,7 @@ class Picture:
         above = " · ".join(part for part in (pod.network, pod.namespace if pod.name else "") if part)
         addresses = [(address, "mono") for address in pod.addresses] or [("no address", "small")]
         addresses += [("from the cache", "small")] if pod.addresses_from == "cache" else []
+        addresses += [(f"vrf {pod.vrf}", "small")] if pod.vrf else []
         name = pod.name or (pod.title if above else pod.netns or "namespace not known")
         return [(above or "owner not known", "small"), (name, "name"), *addresses]
 

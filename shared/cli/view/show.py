@@ -112,7 +112,7 @@ def as_tree(node: Node) -> Tree:
             _add_ports(whole.add(Text(title, "dim")), ports, node)
     if node.unlinked:
         branch = whole.add(Text("cached attachments without a link on the host", "dim"))
-        for line in _aligned(_pod(pod) for pod in node.unlinked):
+        for line in _aligned([(pod.link, ""), *_pod(pod), _own(pod)] for pod in node.unlinked):
             branch.add(line)
     if not node.pods:
         whole.add(Text(f"no pods of network {node.network}" if node.network else "no pods", "dim"))
@@ -127,7 +127,9 @@ def _add_shared(whole: Tree, word: str, links: Sequence[Bridge], node: Node) -> 
 
 
 def _add_ports(branch: Tree, ports: Sequence[Port], node: Node) -> None:
-    for line in _aligned([_name(port), *_behind(port), _state(port), _traffic(port, node)] for port in ports):
+    for line in _aligned(
+        [(port.label, _name(port)[1]), *_behind(port), _state(port), _traffic(port, node)] for port in ports
+    ):
         branch.add(line)
 
 
@@ -143,7 +145,13 @@ def _pod(pod: Pod) -> list[Cell]:
     name = pod.title if pod.name else ""
     note = "its namespace is gone" if pod.gone else "(as cached)" if pod.addresses_from == "cache" else ""
     addresses = " ".join(pod.addresses) or "no address"
+    addresses += f" vrf {pod.vrf}" if pod.vrf else ""
     return [(known, "cyan" if pod.attachment else "yellow"), (name, "bold"), (f"{addresses} {note}".strip(), "")]
+
+
+def _own(pod: Pod) -> Cell:
+    """Return the state of a pod's own link, if it is not up."""
+    return "" if pod.is_fine or pod.gone else pod.state, "red"
 
 
 def _facts(link: Link, node: Node) -> list[Cell]:

@@ -27,6 +27,8 @@ from shared.runtime.cache import Cache, Cached
 
 IFLA_STATS_LINK_64 = 0x1  # a bit of the filter, linux/if_link.h
 
+WORDS = {"tun": "tap", "": "device"}  # for kinds of links
+
 Counters = Mapping[int, tuple[int, int]]
 Advance = Callable[[int, int], None]
 Key = tuple[str, str, str]  # network, container id, ifname
@@ -123,7 +125,7 @@ class Survey:
 class Pods:
     """Find the pod behind a link by its alias, the kernel's ids of namespaces, and the cached results."""
 
-    def __init__(self, paths: Mapping[int, str], entries: Iterable[Cached]) -> None:
+    def __init__(self, paths: dict[int, str], entries: Iterable[Cached]) -> None:
         self.paths = paths
         self.entries: dict[Key, Cached] = {}
         self.by_host_end: dict[str, Key] = {}
@@ -133,14 +135,15 @@ class Pods:
             key = (entry.network, mine.container_id, mine.ifname)
             self.entries[key] = entry
             self.by_host_end.update(dict.fromkeys(host_ends(entry), key))
-            self.by_place[_identity(mine.netns), mine.ifname] = key
+            self.by_place[identity(mine.netns), mine.ifname] = key
         self.reached: set[Key] = set()
 
     @classmethod
-    def read(cls, ip: Any, cache: Cache) -> Self:
-        """Read all namespaces and cached results. Raise CacheError."""
+    def read(cls, ip: Any, cache: Cache, *, assigns: bool = False) -> Self:
+        """Read all namespaces and cached results. With `assigns` give ids to the namespaces. Raise CacheError."""
         entries = [entry for entry in cache.attachments() if entry.attachment.ifname != "lo"]
-        return cls(paths_by_id(ip, [*named_paths(), *(entry.attachment.netns for entry in entries)]), entries)
+        paths = [*named_paths(), *(entry.attachment.netns for entry in entries)]
+        return cls(paths_by_id(ip, paths, assigns=assigns), entries)
 
     def knows(self, link: KernelLink) -> bool:
         """Return True if the link leads to a pod, without looking into the pod.
@@ -161,12 +164,26 @@ class Pods:
         pod = self.owner(link, path, there.name if there else "")
         if inner and there:
             addresses = inner.addresses.get(there.index, ())
-            pod = replace(pod, addresses=addresses, addresses_from="namespace", ifname=there.name)
+            vrf = there.vrf_in(inner.links)
+            pod = replace(pod, addresses=addresses, addresses_from="namespace", ifname=there.name, vrf=vrf)
         return replace(pod, netns=printable(path) or pod.netns)
 
     def owner(self, link: KernelLink, path: str, ifname: str) -> Pod:
         """Return the attachment of a link, from the alias or the cache; `ifname` is in the namespace at `path`."""
-        key = link.owner or self.by_host_end.get(link.name) or self.by_place.get((_identity(path), ifname))
+        return self._known(link, link.owner or self.by_host_end.get(link.name) or self._at(path, ifname))
+
+    def owner_inside(self, link: KernelLink, path: str) -> Pod | None:
+        """Return the attachment of a link in the pod's namespace at `path`, None if it is not known."""
+        key = link.owner or self._at(path, link.name)
+        return self._known(link, key) if key else None
+
+    def _at(self, path: str, ifname: str) -> Key | None:
+        place = identity(path)
+        key = self.by_place.get((place, ifname))
+        # the kernel gives the numbers of a deleted namespace to another one
+        return key if key and identity(self.entries[key].attachment.netns) == place else None
+
+    def _known(self, link: KernelLink, key: Key | None) -> Pod:
         if key is None:
             return Pod()
         self.reached.add(key)
@@ -181,7 +198,7 @@ class Pods:
         """Return the pods' links that were made on links of the host, by the index of that one."""
         found: dict[int, list[Port]] = {}
         paths = [*named_paths(), *(entry.attachment.netns for entry in self.entries.values())]
-        for path in {_identity(path): path for path in reversed(paths)}.values():
+        for path in {identity(path): path for path in reversed(paths)}.values():
             inner = _view_inside(path)
             if inner is None or inner.host is None:
                 continue
@@ -194,10 +211,12 @@ class Pods:
     def _on_master(self, link: KernelLink, path: str, inner: View) -> Port:
         addresses = inner.addresses.get(link.index, ())
         pod = replace(
-            self.owner(link, path, link.name), addresses=addresses, addresses_from="namespace", netns=printable(path),
-            ifname=link.name,
+            self.owner_inside(link, path) or Pod(), addresses=addresses, addresses_from="namespace",
+            netns=printable(path), ifname=link.name, vrf=link.vrf_in(inner.links),
         )  # fmt: skip
-        return Port(name=link.name, kind=link.kind, state=link.state, mtu=link.mtu, mac=link.mac, pod=pod)
+        return Port(
+            name=link.name, kind=link.kind, vlan=link.vlan, state=link.state, mtu=link.mtu, mac=link.mac, pod=pod
+        )
 
     def without_link(self) -> tuple[Pod, ...]:
         """Return the cached attachments without a link on the host: their plugin creates none, or it is gone."""
@@ -210,8 +229,11 @@ class Pods:
             return replace(pod, gone=presence.of_namespace(entry.attachment.netns) == presence.GONE)
         for index, link in inner.links.items():
             if link.name == entry.attachment.ifname:
-                return replace(pod, addresses=inner.addresses.get(index, ()), addresses_from="namespace")
-        return pod
+                return replace(
+                    pod, addresses=inner.addresses.get(index, ()), addresses_from="namespace",
+                    vrf=link.vrf_in(inner.links), link=WORDS.get(link.kind, link.kind), state=link.state,
+                )  # fmt: skip
+        return replace(pod, state="missing")
 
 
 def host_ends(entry: Cached) -> list[str]:
@@ -267,7 +289,7 @@ def _view_inside(path: str) -> View | None:
         return None
 
 
-def _identity(path: str) -> tuple[int, int] | str:
+def identity(path: str) -> tuple[int, int] | str:
     """Return a value that is equal for paths of the same namespace."""
     try:
         status = os.stat(path)

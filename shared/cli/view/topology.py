@@ -31,7 +31,16 @@ class Pod:
     addresses: tuple[str, ...] = ()
     owner_from: str = ""  # "alias" or "cache"
     addresses_from: str = ""  # "namespace" or "cache"
+    vrf: str = ""  # that its link is in
+    link: str = ""  # kind of the pod's own link, if none on the host leads to it
+    state: str = ""  # of that link: up, no carrier, down or missing
     gone: bool = False  # its namespace no longer exists
+
+    @property
+    def is_fine(self) -> bool:
+        """Return True if the namespace exists, and its own link, if known, is up. A tap may lack a reader."""
+        is_up = self.state in ("", "up") or (self.link == "tap" and self.state == "no carrier")
+        return is_up and not self.gone
 
     @property
     def title(self) -> str:
@@ -71,7 +80,14 @@ class Port(Link):
     """A port of a bridge: a pod's link, or a link of the host with `peer` as its other end."""
 
     peer: str = ""
+    vlan: int = 0  # of a pod's VLAN link
     pod: Pod | None = None
+
+    @property
+    def label(self) -> str:
+        """Return the link's name for people: its kind if it is in the pod, where the attachment has its name."""
+        kind = f"vlan {self.vlan}" if self.vlan else self.kind
+        return kind if self.kind in ON_MASTERS else self.name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,13 @@
 """Turn netlink messages into events of a pod network: report only changes to the known state.
 
-The host's link that leads to a namespace tells the namespace's pod.
+A link in a pod tells its pod by its alias, or by the host's link at its other end.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from shared.cli.view.namespaces import (
     KernelLink,
     View,
     address_of,
+    id_of,
     kernel_link,
+    named_paths,
     printable,
     view,
     view_inside,
 )
-from shared.cli.view.survey import Pods, is_port
-from shared.cli.view.topology import Pod
+from shared.cli.view.survey import Pods, identity, is_port
+from shared.cli.view.topology import ON_MASTERS, Pod
 from shared.cni.errors import CniError
 from shared.runtime.cache import Cache
 
@@ -32,6 +34,7 @@ HERE = -1  # in place of a namespace's id: the host itself
 RT_TABLE_MAIN, RT_TABLE_LOCAL = 254, 255  # linux/rtnetlink.h
 RTM_F_CLONED = 0x200  # linux/rtnetlink.h: an entry of a cache, not a route
 IFA_F_DADFAILED = 0x8  # linux/if_addr.h
+MARKED = (*ON_MASTERS, "tun", "dummy")  # kinds of pods' links that have the alias themselves
 LINK_LOCAL = ("fe80:", "ff00:")  # their routes come and go with each link
 
 
@@ -58,18 +61,45 @@ class Watch:
     def _read(self) -> None:
         host = view(self.ip)
         self.stamp = self._stamp()
-        self.pods = Pods.read(self.ip, self.cache)
+        self.met = {path: identity(path) for path in named_paths()}
+        self.pods = Pods.read(self.ip, self.cache, assigns=True)
         self.views = {HERE: host}
         self.ends: dict[
             int, dict[int, KernelLink]
         ] = {}  # the host's ends of pods' links, by the namespace that they lead to
         for link in host.links.values():
             self._learn(link)
-        for netnsid in self.ends:
-            try:
-                self.views[netnsid] = view_inside(self.pods.paths[netnsid])
-            except (KeyError, CniError, OSError):  # without a name, or deleted in the meantime
-                self.views[netnsid] = View({}, {})
+        for netnsid in {*self.ends, *self.pods.paths}:
+            self.views[netnsid] = self._view(netnsid)
+
+    def _view(self, netnsid: int) -> View:
+        try:
+            return view_inside(self.pods.paths[netnsid])
+        except (KeyError, CniError, OSError):  # without a name, or deleted in the meantime
+            return View({}, {})
+
+    def meet(self) -> Iterator[Event]:
+        """Give ids to new namespaces, whose events then arrive, and return the events that they have missed."""
+        for path in named_paths():
+            now = identity(path)
+            if self.met.get(path) == now:
+                continue
+            netnsid = id_of(self.ip, path, assigns=True)
+            if netnsid is None:  # not mounted yet
+                continue
+            self.met[path] = now
+            self.pods.paths[netnsid] = path
+            if netnsid not in self.views:
+                missed, self.views[netnsid] = self._view(netnsid), View({}, {})
+                for link in missed.links.values():
+                    yield from self._link(link, netnsid, gone=False)
+                for index, addresses in missed.addresses.items():
+                    self.views[netnsid].addresses[index] = addresses
+                    for address in addresses:
+                        event = Event(
+                            subject="address", change="added", link=self._name(netnsid, index), detail=address
+                        )
+                        yield from self._placed(event, netnsid, index)
 
     def _stamp(self) -> tuple[int, ...]:
         """Return a value that changes when a namespace or a cached result is added or removed."""
@@ -86,8 +116,14 @@ class Watch:
     def start_event(self) -> Event:
         """Return the first event: from now on no event is missed."""
         bridges = [link.name for link in self.views[HERE].links.values() if link.kind == "bridge"]
-        text = f"{len(self.ends)} namespaces of pods; bridges: {' '.join(bridges) or 'none'}"
+        number = len({netnsid for netnsid in self.views if netnsid != HERE and self._has_pod(netnsid)})
+        namespaces = f"{number} namespace{'' if number == 1 else 's'} of pods"
+        text = f"{namespaces}; bridges: {' '.join(bridges) or 'none'}"
         return Event(subject="monitor", change="started", detail=text)
+
+    def _has_pod(self, netnsid: int) -> bool:
+        path, links = self.pods.paths.get(netnsid, ""), self.views[netnsid].links.values()
+        return netnsid in self.ends or any(self.pods.owner_inside(link, path) for link in links)
 
     def read_again(self) -> list[Event]:
         """Read everything again after the kernel dropped messages."""
@@ -104,13 +140,18 @@ class Watch:
             if kind == "RTM_DELNSID" and netnsid == HERE:  # The kernel will assign the id to another namespace.
                 self.ends.pop(message.get("NETNSA_NSID"), None)
                 self.views.pop(message.get("NETNSA_NSID"), None)
+                self.pods.paths.pop(message.get("NETNSA_NSID"), None)
             elif kind in ("RTM_NEWLINK", "RTM_DELLINK"):
                 if message["family"] == socket.AF_UNSPEC:  # not a bridge's own message about its port
-                    yield from self._link(kernel_link(message), netnsid, gone=kind == "RTM_DELLINK")
+                    gone = kind == "RTM_DELLINK"
+                    link = kernel_link(message)
+                    yield from self._link(link if gone else self._marked(link, netnsid), netnsid, gone=gone)
             elif kind in ("RTM_NEWADDR", "RTM_DELADDR"):
                 yield from self._address(message, netnsid, gone=kind == "RTM_DELADDR")
             elif kind in ("RTM_NEWROUTE", "RTM_DELROUTE"):
                 yield from self._route(message, netnsid, gone=kind == "RTM_DELROUTE")
+            elif kind in ("RTM_NEWRULE", "RTM_DELRULE") and netnsid != HERE:
+                yield from self._rule(message, netnsid, gone=kind == "RTM_DELRULE")
 
     def concerns(self, event: Event, network: str) -> bool:
         """Return True if an event concerns the network: one of its pods, or a bridge that has had one."""
@@ -126,16 +167,27 @@ class Watch:
             link = replace(link, netnsid=before.netnsid, peer=before.peer)
         elif before and before.netnsid is None:  # it has just become a pod's link
             before = None
+        if netnsid != HERE and before and link.owner and not before.owner:  # its plugin has just marked it
+            before = None
         links[link.index] = link
         if netnsid == HERE:
             self._learn(link)
-        for event in self._differences(before, link, gone=gone):
+        for event in self._differences(before, link, netnsid, gone=gone):
             yield from self._placed(event, netnsid, link.index)
         if gone:
+            if netnsid == HERE and link.netnsid is not None and link.peer is not None:
+                self.ends.get(link.netnsid, {}).pop(link.peer, None)  # its messages come after that of the id's end
             links.pop(link.index)
             self.views[netnsid].addresses.pop(link.index, None)
 
-    def _differences(self, before: KernelLink | None, link: KernelLink, *, gone: bool) -> Iterator[Event]:
+    def _marked(self, link: KernelLink, netnsid: int) -> KernelLink:
+        """Return a pod's link as it is now if its plugin has marked it: the kernel sends no message about that."""
+        if netnsid == HERE or link.owner or link.kind not in MARKED:
+            return link
+        now = self._view(netnsid).links.get(link.index)
+        return now if now and now.owner else link
+
+    def _differences(self, before: KernelLink | None, link: KernelLink, netnsid: int, *, gone: bool) -> Iterator[Event]:
         name = link.name
         if gone:
             yield Event(subject="link", change="disappeared", link=name)
@@ -153,13 +205,15 @@ class Watch:
         if masters[0] != masters[1]:
             for change, master in zip(("left", "joined"), masters, strict=True):
                 if master is not None:
-                    yield Event(subject="link", change=change, link=name, detail=self._name(HERE, master))
+                    yield Event(subject="link", change=change, link=name, detail=self._name(netnsid, master))
 
     def _address(self, message: Any, netnsid: int, *, gone: bool) -> Iterator[Event]:
         if message["scope"] >= RT_SCOPE_LINK:
             return
-        addresses = self.views.setdefault(netnsid, View({}, {})).addresses
+        links, addresses = (found := self.views.setdefault(netnsid, View({}, {}))).links, found.addresses
         address, index = address_of(message), message["index"]
+        if index in links and (marked := self._marked(links[index], netnsid)) is not links[index]:
+            yield from self._link(marked, netnsid, gone=False)
         known = addresses.get(index, ())
         rest = tuple(one for one in known if one != address)
         addresses[index] = rest if gone else (*rest, address)
@@ -190,32 +244,59 @@ class Watch:
         event = Event(subject="route", change=change, link=self._name(netnsid, index), detail=" ".join(parts))
         yield from self._placed(event, netnsid, index)
 
+    def _rule(self, message: Any, netnsid: int, *, gone: bool) -> Iterator[Event]:
+        """Return the event of a rule for packets from an address of a pod's link."""
+        source = message.get("src")
+        held = self.views[netnsid].addresses if netnsid in self.views else {}
+        for index in [index for index, known in held.items() if source in [one.partition("/")[0] for one in known]]:
+            change, detail = "removed" if gone else "added", f"from {source} lookup {message.get('table')}"
+            event = Event(subject="rule", change=change, link=self._name(netnsid, index), detail=detail)
+            yield from self._placed(event, netnsid, index)
+
     def _placed(self, event: Event, netnsid: int, index: int) -> Iterator[Event]:
         """Return the event with its place and pod. Return none if the link concerns neither a pod nor a bridge."""
-        link = self.views[HERE].links.get(index) if netnsid == HERE else self._end(netnsid, index)
-        if link and (netnsid != HERE or event.change == "left" or self._is_ours(link)):
-            yield replace(event, netnsid=netnsid, pod=self._pod(link))
+        if netnsid == HERE:
+            link = self.views[HERE].links.get(index)
+            if link and (event.change == "left" or self._is_ours(link)):
+                is_of_pod = link.netnsid is not None or link.owner is not None
+                yield replace(event, pod=self._pod(lambda: self._at_other_end(link)) if is_of_pod else None)
+            return
+        pod = self._pod(lambda: self._inside(netnsid, index))
+        if pod is not None:
+            yield replace(event, netnsid=netnsid, pod=pod)
 
-    def _end(self, netnsid: int, index: int) -> KernelLink | None:
-        """Return the host's end of a pod's link. For the pod's other links, such as lo, return any link to the pod."""
-        ends = self.ends.get(netnsid, {})
-        return ends.get(index) or next(iter(ends.values()), None)
+    def _inside(self, netnsid: int, index: int) -> Pod | None:
+        """Return the pod of a link in a namespace. For other links there, return its name alone.
+
+        The pod's only attachment has its lo, too.
+        """
+        path, ends = self.pods.paths.get(netnsid, ""), self.ends.get(netnsid, {})
+        link = self.views[netnsid].links.get(index) if netnsid in self.views else None
+        if index not in ends and link and (pod := self.pods.owner_inside(link, path)):
+            return replace(pod, netns=printable(path) or pod.netns)
+        if index in ends:
+            return self._at_other_end(ends[index])
+        if not ends:
+            return None
+        beside = self._at_other_end(next(iter(ends.values())))
+        if len(ends) == 1 and link and not link.kind:
+            return beside
+        return Pod(namespace=beside.namespace, name=beside.name, netns=beside.netns)
 
     def _is_ours(self, link: KernelLink) -> bool:
         leads_into_a_pod = link.netnsid is not None or link.owner is not None
         return leads_into_a_pod or link.kind == "bridge" or is_port(link, self.views[HERE].links)
 
-    def _pod(self, link: KernelLink) -> Pod | None:
-        if link.netnsid is None and link.owner is None:
-            return None
-        pod = self._known(link)
-        if not pod.name and self._stamp() != self.stamp:  # The runtime caches an attachment after it was created.
-            self.stamp = self._stamp()
+    def _pod(self, find: Callable[[], Pod | None]) -> Pod | None:
+        pod = find()
+        if (pod is None or not pod.name) and self._stamp() != self.stamp:
+            self.stamp = self._stamp()  # the runtime caches an attachment after it was created
             self.pods = Pods.read(self.ip, self.cache)
-            pod = self._known(link)
+            pod = find()
         return pod
 
-    def _known(self, link: KernelLink) -> Pod:
+    def _at_other_end(self, link: KernelLink) -> Pod:
+        """Return the pod of the host's link that leads to it."""
         netnsid, peer = link.netnsid, link.peer
         path = self.pods.paths.get(netnsid, "") if netnsid is not None else ""
         name = self._name(netnsid, peer) if netnsid is not None and peer is not None else ""
