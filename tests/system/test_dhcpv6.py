@@ -323,3 +323,24 @@ def test_macvlan(node: Node, keys: dict[str, Any]) -> None:
     assert node.check("a", config) == ""
     node.delete("a", config)
     until(lambda: node.records() == [])
+
+
+def test_a_router_that_comes_later(node: Node) -> None:
+    """The pod goes on to follow routers after ADD: a lost default route comes back with the next advertisement."""
+    node.serve_lan(ROUTER, *IPV6)
+    node.start()
+    node.add("a")
+    until(lambda: node.default_routes("a") != set())
+    node.host.run("ip", "-n", "a", "-6", "route", "del", "default")
+    node.serve_lan(ROUTER, *IPV6)
+    until(lambda: node.default_routes("a") == {(node.router(), "ra")})
+
+
+def test_a_runtime_that_gives_up(node: Node) -> None:
+    """The daemon ends the ADD of a killed plugin. It gives back the IPv4 lease, which came while IPv6 was awaited."""
+    node.serve_lan(ROUTER)
+    node.start()
+    plugin = node.begin_add("a")
+    until(lambda: len(node.leases()) == 1)
+    plugin.kill()
+    until(lambda: node.leases() == set() and node.records() == [])
