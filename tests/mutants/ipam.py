@@ -10,11 +10,11 @@ TABLE: tuple[Mutant, ...] = (
         "a DHCP lease is released through the pod's link", "tests/system/test_dhcp.py -k gets_a_lease",
     ),
     Mutant(
-        "ipam/dhcp.py", "    except channel.NoDaemon:\n        records.give_up(records.key(", "    except channel.NoDaemon:\n        str(records.key(",
+        "ipam/dhcp.py", "            records.give_up(name)\n\n\ndef _socket_path", "            pass\n\n\ndef _socket_path",
         "a DEL without the daemon leaves the lease to the next one", "tests/system/test_dhcp.py -k made_up_for",
     ),
     Mutant(
-        "ipam/dhcp.py", "if leased and leased not in had:", "if False:",
+        "ipam/dhcp.py", "        if leased not in had:", "        if False:",
         "CHECK names the address that the server gave instead", "tests/system/test_dhcp.py -k refused_lease",
     ),
     Mutant(
@@ -46,7 +46,7 @@ TABLE: tuple[Mutant, ...] = (
         "another address of the server is put on the link", "tests/system/test_dhcp.py -k refused_lease",
     ),
     Mutant(
-        "shared/cli/dhcp/service.py", "        working.cancel()\n", "",
+        "shared/cli/dhcp/requests.py", "    working.cancel()\n", "",
         "the daemon ends an ADD whose plugin is gone", "tests/system/test_dhcp.py -k gives_up",
     ),
     Mutant(
@@ -276,5 +276,53 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         "shared/cli/dhcp/packets.py", "                self.unreadable += 1\n", "                pass\n",
         "an ADD that fails counts the messages that no client can read", "tests/system/test_dhcp_hostile.py -k noise",
+    ),
+    Mutant(
+        "shared/cli/dhcp/client.py", "inf if lease.lease_time == packets.FOREVER else lease.lease_time", "lease.lease_time",
+        "a lease forever is renewed with pauses", "tests/unit/test_dhcp_daemon.py -k forever",
+    ),
+    Mutant(
+        "shared/cli/dhcp/client.py", "        await self._sock.put(self.wish.decline(lease, mac))\n", "",
+        "an IPv4 address that another host has is declined", "tests/system/test_dhcpv6.py -k another_host_has",
+    ),
+    Mutant(
+        "shared/cli/dhcp/client6.py", "                if not await self._is_declined(lease):\n                    return lease\n", "                return lease\n",
+        "an IPv6 address that another host has is declined", "tests/system/test_dhcpv6.py -k another_host_has",
+    ),
+    Mutant(
+        "shared/cli/dhcp/client6.py", "            is_due = current is not None and current.left(current.renewal) <= 0\n", "            is_due = current is not None\n",
+        "a DHCPv6 lease is renewed at T1, and not before", "tests/system/test_dhcpv6_hostile.py -k rapid",
+    ),
+    Mutant(
+        "shared/cli/dhcp/client6.py", "        if server and message.get(Option.SERVER_ID) != server:", "        if False:",
+        "a DHCPv6 lease is renewed by its server alone", "tests/system/test_dhcpv6_hostile.py -k another_server",
+    ),
+    Mutant(
+        "shared/cli/dhcp/client6.py", "            if refusal.status != Status.NO_BINDING:\n                raise\n", "            raise\n",
+        "a server that forgot a DHCPv6 lease is asked for it again", "tests/system/test_dhcpv6.py -k forgot",
+    ),
+    Mutant(
+        "shared/cli/dhcp/client6.py", "        self.report(Trigger.EXPIRED, lease)\n", "",
+        "an expired IPv6 address leaves the link", "tests/system/test_dhcpv6.py -k rebound_and_expires",
+    ),
+    Mutant(
+        "shared/cli/dhcp/client6.py", "if server and refusal.status in LOST:", "if refusal.status in LOST:",
+        "another server cannot end a DHCPv6 lease", "tests/system/test_dhcpv6_hostile.py -k stranger",
+    ),
+    Mutant(
+        "shared/cli/dhcp/lease6.py", "    if not usable and _withdraws(options):", "    if False:",
+        "a lifetime of zero ends a DHCPv6 lease", "tests/system/test_dhcpv6_hostile.py -k withdraws",
+    ),
+    Mutant(
+        "shared/cli/dhcp/packets6.py", "                self._link.bind((self.ifname, ETH_P_802_EX1))\n", "                self._link.bind((self.ifname, 0))\n",
+        "the lease of a deleted link is released", "tests/system/test_dhcpv6.py -k gone_without_delete",
+    ),
+    Mutant(
+        "shared/cli/dhcp/service.py", "                if not task.cancelled() and task.exception() is None:", "                if False:",
+        "an ADD that ends while it waits for IPv6 gives the IPv4 lease back", "tests/system/test_dhcpv6.py -k gives_up",
+    ),
+    Mutant(
+        "shared/pod/inside.py", " and not result.keeps_advertisements:", ":",
+        "a pod with a DHCPv6 lease follows routers", "tests/system/test_dhcpv6.py -k comes_later",
     ),
 )  # fmt: skip

@@ -308,3 +308,39 @@ def test_two_servers(node: Node) -> None:
         node.start()
         until(lambda: node.heard("DHCPRENEW") > before)  # noqa: B023  (called here)
     assert node.on_link("a", 6) == {address} and node.check("a", keys) == ""
+
+
+@pytest.mark.parametrize("keys", [{"dhcpv6": "stateful"}, {"dhcpv6": "stateless"}])
+def test_macvlan(node: Node, keys: dict[str, Any]) -> None:
+    """The router's default route is there; with `slaac`, the result has an address by the router, too."""
+    node.serve_lan(ROUTER, *(IPV6 if keys["dhcpv6"] == "stateful" else STATELESS_IPV6))
+    node.start()
+    config = {"type": "macvlan", "master": "br0", "slaac": keys["dhcpv6"] == "stateless", **node.ipam(**keys)}
+    result = node.add("a", config)
+    assert {ip["address"] for ip in result["ips"]} == node.on_link("a") | node.on_link("a", 6)
+    assert len(result["ips"]) == 2
+    until(lambda: node.default_routes("a") == {(node.router(), "ra")})
+    assert node.check("a", config) == ""
+    node.delete("a", config)
+    until(lambda: node.records() == [])
+
+
+def test_a_router_that_comes_later(node: Node) -> None:
+    """The pod goes on to follow routers after ADD: a lost default route comes back with the next advertisement."""
+    node.serve_lan(ROUTER, *IPV6)
+    node.start()
+    node.add("a")
+    until(lambda: node.default_routes("a") != set())
+    node.host.run("ip", "-n", "a", "-6", "route", "del", "default")
+    node.serve_lan(ROUTER, *IPV6)
+    until(lambda: node.default_routes("a") == {(node.router(), "ra")})
+
+
+def test_a_runtime_that_gives_up(node: Node) -> None:
+    """The daemon ends the ADD of a killed plugin. It gives back the IPv4 lease, which came while IPv6 was awaited."""
+    node.serve_lan(ROUTER)
+    node.start()
+    plugin = node.begin_add("a")
+    until(lambda: len(node.leases()) == 1)
+    plugin.kill()
+    until(lambda: node.leases() == set() and node.records() == [])

@@ -45,7 +45,8 @@ def reply(kind, *, client=None, server=OWN, address="fd09::77", times=(1, 2, 3, 
     return bytes([kind]) + (xid or data[1:4]) + names + body + outer
 
 def answers():
-    good = reply(ADVERTISE if name == "SOLICIT" else REPLY)
+    times = (4, 8, 12, 12) if evil == "withdrawal" else (1, 2, 3, 3)
+    good = reply(ADVERTISE if name == "SOLICIT" else REPLY, times=times)
     if evil == "noise":
         for size in (0, 1, 3, 4, 5, 100, 1400):
             yield random.randbytes(size)
@@ -75,6 +76,9 @@ def answers():
     elif evil == "withdrawal":
         if name != "SOLICIT" or not renewed:
             yield reply(REPLY, times=(0, 0, 0, 0)) if renewed else good
+    elif evil == "a stranger without the lease":
+        if name in ("SOLICIT", "REQUEST", "REBIND"):
+            yield reply(REPLY, server=OTHER, inner=status(3)) if name == "REBIND" else good
     elif evil == "failing renewals":
         yield good if name in ("SOLICIT", "REQUEST") else reply(REPLY, inner=status(1))
 
@@ -188,3 +192,12 @@ def test_a_server_that_fails_to_renew(daemon: Node) -> None:
     await_message(server, "SOLICIT")
     daemon.await_log("expired")
     until(lambda: daemon.on_link("a", 6) == {"fd09::77/128"})
+
+
+def test_a_stranger_without_the_lease(daemon: Node) -> None:
+    """NoBinding of another server ends nothing: it is not asked for an address, and the lease lives to its end."""
+    server = begin(daemon, "a stranger without the lease")
+    daemon.add("a")
+    await_message(server, "REBIND")
+    assert read_line(server) in (b"REBIND\n", b"SOLICIT\n")
+    until(lambda: "expired" in daemon.log.read_text())

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import nullcontext
 from math import inf
+from typing import Any
 
 import pytest
 from pyroute2.dhcp.fsm import State
 
-from shared.cli.dhcp import content, lease6, packets, pauses
+from ipam import dhcp
+from shared.cli.dhcp import content, lease6, packets, pauses, requests
 from shared.cli.dhcp.client import Client, Wish
 from shared.cli.dhcp.packets import FRAMES_PER_SECOND, Pace, PodSocket
 from shared.cli.dhcp.packets6 import Kind, Message, Option, Refusal, join, split
+from shared.cni.call import Call
 from shared.cni.ip import Address
+from shared.dhcp import records
 
 
 def read(address: str, mask: str) -> str:
@@ -118,3 +123,34 @@ def test_options_of_dhcpv6() -> None:
     for size in set(range(len(data))) - {0, 10, 14}:
         with pytest.raises(ValueError, match="is cut"):
             split(data[:size])
+
+
+def test_a_record_of_an_earlier_daemon() -> None:
+    """It names no family and no probe: the lease is of IPv4."""
+    names = {"network": "net", "containerID": "a", "ifname": "eth0", "netns": "/run/netns/a", "clientID": ""}
+    wishes: dict[str, Any] = {
+        "provide": {},
+        "request": [1],
+        "priority": None,
+        "withoutGateway": False,
+        "broadcast": False,
+    }
+    kept = requests.kept_of({**names, **wishes})
+    assert kept == {**names, **wishes, "probeSeconds": 0}
+    assert requests.read_wish(kept) == Wish("eth0", b"", {}, (1,), None, without_gateway=False, broadcast=False)
+
+
+@pytest.mark.parametrize(
+    ("container", "mac", "is_shared", "iaid"),
+    [("a", "02:00:00:00:12:34", False, "00001234"), ("b", "02:00:00:00:12:34", False, "00001234"),
+     ("a", "02:00:00:00:12:34", True, records.key("net", "a", "eth0")[:8]),
+     ("b", "02:00:00:00:12:34", True, records.key("net", "b", "eth0")[:8])],
+)  # fmt: skip
+def test_names_of_a_dhcpv6_client(container: str, mac: str, is_shared: bool, iaid: str) -> None:
+    """A pod with the same MAC is the same client, unless all pods share the MAC, as those of ipvlan do."""
+    names = {"COMMAND": "ADD", "CONTAINERID": container, "NETNS": "/n", "IFNAME": "eth0", "PATH": "/"}
+    call = Call({f"CNI_{name}": value for name, value in names.items()})
+    ipam = {"type": "dhcp", "dhcpv6": "stateful"}
+    call.read_config(json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "dhcp", "ipam": ipam}).encode())
+    request = dhcp.Wish(call).request(mac, is_shared=is_shared)
+    assert (request["duid"], request["iaid"]) == ("00030001020000001234", iaid)

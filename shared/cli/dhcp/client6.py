@@ -244,8 +244,9 @@ class Client6:
             try:
                 return self._take_reply(answer, lease, server)
             except Refusal as refusal:
-                if refusal.status in LOST:
+                if server and refusal.status in LOST:
                     raise
+                # A server that did not give the lease cannot end it: the pod keeps it while it is valid.
                 raise ValueError(str(refusal)) from None
 
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
@@ -40,6 +41,7 @@ ALL_SERVERS = "ff02::1:2"
 ANY = "::"
 ETH_P_802_EX1 = 0x88B5  # for local experiments; linux/if_ether.h
 FOREVER = 0xFFFFFFFF  # of lifetimes, in seconds
+MOST_WAITING = 1000  # messages; more than the kernel's buffer holds
 MESSAGE_BYTES = 65535  # of the largest datagram
 Options = list[tuple[int, bytes]]
 
@@ -211,12 +213,10 @@ class PodSocket6:
         self._socket.sendto(message.encode(), (ALL_SERVERS, SERVER_PORT, 0, self._index))
 
     def forget(self) -> None:
-        """Drop the messages that came while nobody waited for them. They are few: the kernel's buffer is bounded."""
-        try:
-            while True:
+        """Drop the messages that came while nobody waited for them."""
+        with suppress(BlockingIOError):
+            for _ in range(MOST_WAITING):
                 self._socket.recv(1)
-        except BlockingIOError:
-            return
 
     async def get(self) -> Message:
         """Return the next message of a server."""

@@ -75,7 +75,7 @@ class Tenancy:
         done, _ = await asyncio.wait({self._acquired}, timeout=seconds)
         if done:
             return self._acquired.result()
-        seen = self._client.summary() if self._client else "the link is down"
+        seen = self._client.summary() if self._client else self._trouble or "the link is down"
         kind = "DHCPv6 lease" if self.wish.protocol == "DHCPv6" else "lease"
         raise TryAgainLater(
             f"dhcp: no {kind} on link {self.wish.ifname} within {seconds:.0f} seconds: {seen}",
