@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared import steps
 from shared.cni.config import invalid
 from shared.cni.plugin import failure
-from shared.net import netns, sublinks
+from shared.net import sublinks
 from shared.net.netlink import Netlink
 from shared.pod import attachment, master, removal
 from shared.pod.attachment import Attachment
@@ -33,12 +33,10 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Create the pod's link, with addresses by IPAM. Answer when they can be used."""
-    from shared.net import sysctl
     from shared.pod import inside
 
     pod = read(call)
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     steps.begin("link")
     sublinks.make(Netlink(), undo, pod.owner, pod_netns, KIND, mtu=pod.keys.mtu, mac=pod.own_mac)
     result = pod.assign(undo, interface=0)

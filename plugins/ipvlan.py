@@ -7,7 +7,7 @@ import errno
 from shared import steps
 from shared.cni.config import choice, field, invalid
 from shared.cni.plugin import previous_result
-from shared.net import links, netns, placements, sublinks
+from shared.net import links, placements, sublinks
 from shared.net.netlink import Netlink
 from shared.pod import attachment, master, removal
 from shared.pod.attachment import Attachment
@@ -49,12 +49,11 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: an ipvlan of the master, addresses by IPAM, routes. Answer when packets can pass."""
-    from shared.net import rules_lock, sysctl
+    from shared.net import rules_lock
     from shared.pod.below import Master
 
     pod = read(call)
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     steps.begin("link")
     below = Master(Netlink(), pod, pod_netns, KIND)
     with rules_lock.hold(placements.DIRECTORY):

@@ -8,7 +8,7 @@ from shared import steps
 from shared.cni.config import boolean, choice, field, integer, invalid, mac
 from shared.cni.errors import InternalError
 from shared.cni.result import IP
-from shared.net import links, netns, placements, sublinks
+from shared.net import links, placements, sublinks
 from shared.net.netlink import Netlink, NetlinkError
 from shared.pod import attachment, master, removal
 
@@ -75,13 +75,11 @@ read = Attachment  # for validate, which touches nothing
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod to its master's segment. Answer when packets can pass, if the master has carrier."""
-    from shared.net import sysctl
     from shared.pod.below import Master
 
     pod = Attachment(call)
     keys = pod.keys
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     host = Netlink()
     steps.begin("link")
     below = Master(host, pod, pod_netns, KIND)

@@ -6,7 +6,7 @@ from shared import steps
 from shared.cni import delegate
 from shared.cni.config import boolean, field, integer, mac, unset_link_name
 from shared.cni.errors import InternalError
-from shared.net import links, netns, placements, taps
+from shared.net import links, placements, taps
 from shared.net.netlink import Netlink
 from shared.net.wire import RTM_NEWLINK
 from shared.pod import attachment, removal
@@ -42,12 +42,10 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a persistent tap, with addresses by IPAM if there is `ipam`. The pod's programs may open it."""
-    from shared.net import sysctl
     from shared.pod import inside
 
     pod = read(call)
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     steps.begin("tap")
     _make(pod, undo, pod_netns)
     result = pod.assign(undo, interface=0)

@@ -7,7 +7,7 @@ import errno
 from shared import steps
 from shared.cni.config import field, integer, invalid
 from shared.cni.plugin import previous_result
-from shared.net import links, netns, sublinks
+from shared.net import links, sublinks
 from shared.net.netlink import Netlink
 from shared.pod import attachment, master, removal
 from shared.pod.attachment import Attachment
@@ -40,15 +40,14 @@ def read(call: Call) -> Attachment:
 
 def add(call: Call, undo: Undo) -> Result:
     """Attach the pod: a VLAN of the master, addresses by IPAM, routes. Answer when packets can pass."""
-    from shared.net import masters, sysctl
+    from shared.net import masters
     from shared.pod import inside
     from shared.pod.below import Master
 
     pod = read(call)
     if not pod.keys.master and previous_result(call) is None:
         raise invalid("master", None, "is required, unless a plugin before this one made the link")
-    pod_netns = netns.open_netns(call.netns)
-    sysctl.require_visible()
+    pod_netns = pod.open_netns()
     steps.begin("link")
     below = Master(Netlink(), pod, pod_netns, KIND)
     masters.require_up(below.link)

@@ -131,6 +131,14 @@ class Attachment:
         """Return the MAC that the pod's interface gets."""
         return self.mac or self.owner.pod_mac
 
+    def open_netns(self) -> Netns:
+        """Open the pod's network namespace for ADD. Raise CniError if it, or the node's sysctls, cannot be used."""
+        from shared.net import sysctl
+
+        opened = netns.open_netns(self.call.netns)
+        sysctl.require_visible()
+        return opened
+
     @property
     def _masquerading(self) -> Masquerading:
         from shared.masquerade import backend
