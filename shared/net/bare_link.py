@@ -9,6 +9,8 @@ from shared.net.wire import IFF_BROADCAST, IFF_LOWER_UP, IFF_NOARP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shared.net.netlink import Message
     from shared.net.netns import Netns
 
@@ -16,16 +18,17 @@ CARRIER_SECONDS = 5.0  # hardware negotiates for some seconds
 REPORTED = ("veth", "bridge")  # kinds whose state is unknown until the kernel has looked at the carrier
 
 
-def bring_up(pod_netns: Netns, ifname: str) -> Message:
-    """Bring the link up, without addresses by router advertisements. Return it when it has carrier.
+def bring_up(pod_netns: Netns, ifname: str, prepare: Callable[[str], None] = sysctl.refuse_advertisements) -> Message:
+    """Bring the link up. Return it when it has carrier.
 
+    `prepare(ifname)` runs before in the pod's namespace; without it router advertisements are refused.
     Raises UnsupportedField if the link cannot broadcast, InternalError if it has no carrier after 5 seconds.
     """
     with pod_netns:
         inside = Netlink()
         link = links.require(inside, ifname)
         kind = links.kind(link)
-        sysctl.refuse_advertisements(ifname)
+        prepare(ifname)
         links.set_up(inside, link["index"])
 
         def has_carrier() -> bool:
