@@ -158,6 +158,8 @@ def prepare(host: PretendHost, pod: str) -> None:
     """Give a pod a link to the LAN, so that the plugin can be called alone; start the programs that it needs."""
     if not (host.root / LEASES).exists():
         run(host)
+    # the daemon can hold the namespace of a pod before, and its link with it, for some moments after DEL
+    host.run("ip", "link", "del", f"port-{pod}", check=False)
     host.run(
         "ip", "link", "add", f"port-{pod}", "up", "master", "br0", "type", "veth", "peer", "name", "eth0", "netns", pod
     )
