@@ -33,9 +33,10 @@ BELOW = {
     "ipam": {*KERNEL, "shared.nft", "shared.dhcp"},
     "shared.launch": {BASE, "shared.cni"},  # plugins and ipam by name only
     "shared.agent": {*KERNEL, "shared.agent"},  # plugins and ipam by name only
+    "shared.cluster": {*KERNEL, "shared.cluster"},
     "shared.runtime": {BASE, "shared.cni", "shared.runtime"},
     "shared.build": {BASE, "shared.build"},
-    "shared.cli": {*KERNEL, "shared.dhcp", "shared.runtime", "shared.cli"},
+    "shared.cli": {*KERNEL, "shared.cluster", "shared.dhcp", "shared.runtime", "shared.cli"},
 }
 BELOW_ONE = {
     "shared.cni.repair": {"shared.net"},  # looks if the pod is still the one that ADD attached
@@ -64,7 +65,7 @@ BELOW_ONE = {
 }
 ACCELERATORS = {"_sha2", "_sha512"}  # the same, before and from Python 3.12: no version has both
 LONGEST_MODULE, LONGEST_PLUGIN, LONGEST_FUNCTION = 400, 350, 40  # lines
-OPERATOR_TIER = ("shared.runtime", "shared.build", "shared.cli")
+OPERATOR_TIER = ("shared.runtime", "shared.build", "shared.cli", "shared.cluster")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in PACKAGES
