@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -150,6 +151,19 @@ def test_a_hostile_server_alone(daemon: Node, evil: str) -> None:
     daemon.serve_lan(*IPV6)
     daemon.add("a")
     assert daemon.check("a") == ""
+
+
+def test_a_program_in_the_pod_that_answers(daemon: Node) -> None:
+    """It hears the questions of its own link, and needs no privilege to answer them. The answers are not heard."""
+    daemon.netns("a")
+    daemon.config["type"] = "dhcp"
+    link = ("port", "up", "master", "br0", "type", "veth", "peer", "name", "eth0", "netns", "a")
+    daemon.host.run("ip", "link", "add", *link)
+    daemon.host.run("ip", "-n", "a", "link", "set", "lo", "up")
+    server = daemon.serve("a", SERVER, "none, but rapid")
+    answer = daemon.call("ADD", "a")
+    assert re.search(r"\d SOLICITs? sent, 0 replies", answer.json["msg"]), answer
+    assert read_line(server) == b"SOLICIT\n"
 
 
 def test_a_rapid_commit_forever(daemon: Node) -> None:

@@ -115,16 +115,21 @@ class Client6:
         await self._sock.__aexit__()
 
     async def run(self, lease: Lease6 | None) -> None:
-        """Resume a lease, or acquire one. Raise OSError when the link is down or gone."""
-        tasks = [asyncio.ensure_future(work) for work in (self._keep(lease), self._sock.watch())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+        """Resume a lease at once, or acquire one whenever there is none, and renew it in time.
+
+        Raise OSError when the link is down or gone.
+        """
+        current = lease if lease and not lease.expired else None
+        is_due = current is not None
+        while True:
+            if current is None:
+                current = await self._acquire()
+                self._take(Trigger.BOUND, current)
+            elif is_due:
+                current = await self._extend(current)
+            else:
+                await self._sock.pause(min(max(current.left(current.renewal), 0), pauses.LONGEST_SLEEP_SECONDS))
+            is_due = current is not None and current.left(current.renewal) <= 0
 
     async def inform(self) -> dict[str, Any]:
         """Return the DNS settings of a server that leases nothing."""
@@ -145,20 +150,6 @@ class Client6:
         """Return the numbers of messages, such as `3 SOLICITs sent, 0 replies`, and the objections."""
         return pauses.summary(self.sent, self.heard, self._sock.unreadable, self.objections)
 
-    async def _keep(self, lease: Lease6 | None) -> None:
-        """Acquire a lease whenever there is none, and renew it in time: at once if it is resumed."""
-        current = lease if lease and not lease.expired else None
-        is_due = current is not None
-        while True:
-            if current is None:
-                current = await self._acquire()
-                self._take(Trigger.BOUND, current)
-            elif is_due:
-                current = await self._extend(current)
-            else:
-                await asyncio.sleep(min(max(current.left(current.renewal), 0), pauses.LONGEST_SLEEP_SECONDS))
-            is_due = current is not None and current.left(current.renewal) <= 0
-
     def _take(self, trigger: Trigger, lease: Lease6) -> None:
         self._refusals = 0
         self._avoided.clear()
@@ -168,7 +159,7 @@ class Client6:
     async def _acquire(self) -> Lease6:
         """Return a new lease of the first server with a usable one."""
         while True:
-            await asyncio.sleep(pauses.after_refusals(self._refusals))
+            await self._sock.pause(pauses.after_refusals(self._refusals))
             address = self.former_address
             options: Options = [lease6.association(self.wish.iaid, address), (Option.RAPID_COMMIT, b"")]
             kind, lease = await self._ask(Kind.SOLICIT, options, self._take_offer)
