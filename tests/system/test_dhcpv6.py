@@ -275,6 +275,18 @@ def test_addresses_that_another_host_has(node: Node) -> None:
     assert node.check("a", keys) == ""
 
 
+def test_a_runtime_that_gives_up_a_probe(node: Node) -> None:
+    """The servers have given the leases, and the pod does not have them yet: they are given back at once."""
+    node.config |= node.ipam(probeSeconds=10)
+    node.serve_lan(*IPV6)
+    node.start()
+    plugin = node.begin_add("a")
+    until(lambda: len(node.leases()) == 2)
+    plugin.kill()
+    until(lambda: node.heard("DHCPRELEASE") == 2)
+    until(lambda: node.leases() == set() and node.records() == [])
+
+
 def test_a_relay(node: Node) -> None:
     """The servers are beyond a router. Renewals reach them, and so do the RELEASEs."""
     node.host.run("sh", "-ec", FAR)

@@ -97,6 +97,7 @@ class Client6:
         self.objections: deque[str] = deque(maxlen=pauses.OBJECTIONS)  # to answers that were not used
         self.is_patient = True  # an ADD waits
         self.former_address = ""  # to ask for again
+        self.tentative: Lease6 | None = None  # a lease that is probed, and not reported yet
         self.refusal = ""  # the name of the last status code with which a server ended the lease
         self._sock = pod_socket
         self._limits = limits
@@ -155,6 +156,7 @@ class Client6:
         self._avoided.clear()
         self.former_address = lease.ip
         self.report(trigger, lease)
+        self.tentative = None
 
     async def _acquire(self) -> Lease6:
         """Return a new lease of the first server with a usable one."""
@@ -177,12 +179,15 @@ class Client6:
     async def _is_declined(self, lease: Lease6) -> bool:
         """Return True if another host has the address. Then decline it."""
         way, seconds = self._sock, self.wish.probe_seconds
-        if not seconds or not (
-            holder := await probing.find_holder(way.inside, way.ifname, way.mac, lease.ip, seconds)
-        ):  # fmt: skip
+        if not seconds:
+            return False
+        self.tentative = lease
+        holder = await probing.find_holder(way.inside, way.ifname, way.mac, lease.ip, seconds)
+        if not holder:
             return False
         self.objections.append(f"{lease.ip} is in use by {holder}, so it was declined")
         await self._send(self.wish.message(Kind.DECLINE, new_transaction(), self.wish.options_of(lease), elapsed=0.0))
+        self.tentative = None
         self.former_address = ""  # the server may have another address
         return True
 

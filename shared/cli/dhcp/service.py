@@ -304,8 +304,9 @@ class Service:
             dns, *leases = await asyncio.gather(further, *tasks)
         except BaseException:
             for task in (further, *tasks):
-                task.cancel()
-            await asyncio.gather(further, *tasks, return_exceptions=True)
+                if not task.cancelling():  # the second time it would end a release
+                    task.cancel()
+            await asyncio.wait((further, *tasks))
             for name, task in zip(wanted, tasks, strict=True):
                 if not task.cancelled() and task.exception() is None:
                     await self._give_up_acquired(name, task.result()[0])

@@ -197,11 +197,11 @@ class Tenancy:
         Return False if the last should be tried again later.
         The address leaves the link before the RELEASE: the server may lease it to another host at once.
         """
-        lease, content = self.lease, self._content
         try:
             if self._task:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
+            lease, content = self.lease or (self._client and self._client.tentative), self._content
             self.lease = self._content = None
             if withdraw:
                 with suppress(CniError, OSError):
