@@ -212,7 +212,7 @@ def _prepare(wish: Wish, pod_netns: Netns) -> tuple[str, bool]:
     Raises UnsupportedField if the link cannot broadcast.
     """
     call = wish.call
-    from shared.net import links, sysctl, wait
+    from shared.net import bare_link, links, sysctl
     from shared.net.netlink import Netlink
     from shared.net.wire import IFF_BROADCAST, IFF_NOARP
 
@@ -234,7 +234,7 @@ def _prepare(wish: Wish, pod_netns: Netns) -> tuple[str, bool]:
         else:
             sysctl.refuse_advertisements(call.ifname)
             links.set_up(inside, link["index"])
-            wait.carrier(inside, call.ifname)
+            bare_link.await_carrier(inside, call.ifname)
     return link["IFLA_ADDRESS"], kind == "ipvlan"
 
 
@@ -243,7 +243,7 @@ def _bring_up_ipv6(wish: Wish, inside: Netlink, link: Message) -> None:
 
     Its link-local address skips duplicate address detection, which takes two seconds: the address has the MAC in it.
     """
-    from shared.net import links, sysctl, wait
+    from shared.net import bare_link, links, sysctl, wait
 
     conf, keys = f"ipv6/conf/{wish.call.ifname}/", wish.keys
     for name in ("lo", wish.call.ifname):
@@ -256,7 +256,7 @@ def _bring_up_ipv6(wish: Wish, inside: Netlink, link: Message) -> None:
     detection = sysctl.read(f"{conf}accept_dad") or "1"
     sysctl.prefer(f"{conf}accept_dad", "0")
     links.set_up(inside, link["index"])
-    wait.carrier(inside, wish.call.ifname)
+    bare_link.await_carrier(inside, wish.call.ifname)
     failure = f"link {wish.call.ifname} has no IPv6 link-local address, which DHCPv6 needs"
     wait.addresses_change(lambda: _has_link_local(inside, link["index"]), wait.DAD_SECONDS, failure)
     sysctl.prefer(f"{conf}accept_dad", detection)

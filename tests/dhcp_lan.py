@@ -158,9 +158,10 @@ def prepare(host: PretendHost, pod: str) -> None:
     """Give a pod a link to the LAN, so that the plugin can be called alone; start the programs that it needs."""
     if not (host.root / LEASES).exists():
         run(host)
-    host.run(
-        "ip", "link", "add", f"port-{pod}", "up", "master", "br0", "type", "veth", "peer", "name", "eth0", "netns", pod
-    )
+    port = f"port-{pod}"
+    # the kernel deletes the link of a deleted namespace some time later
+    until(lambda: host.run("ip", "link", "show", port, check=False).returncode != 0)
+    host.run("ip", "link", "add", port, "up", "master", "br0", "type", "veth", "peer", "name", "eth0", "netns", pod)
 
 
 def await_releases(host: PretendHost) -> None:

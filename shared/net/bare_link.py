@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared import steps
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.net import links, sysctl, wait
 from shared.net.netlink import Netlink
@@ -27,17 +28,25 @@ def bring_up(pod_netns: Netns, ifname: str) -> Message:
         kind = links.kind(link)
         sysctl.refuse_advertisements(ifname)
         links.set_up(inside, link["index"])
-
-        def has_carrier() -> bool:
-            link.update(links.require(inside, ifname))
-            is_unknown = link["IFLA_OPERSTATE"] == links.IF_OPER_UNKNOWN and kind not in REPORTED
-            return bool(link["IFLA_OPERSTATE"] == links.IF_OPER_UP or (is_unknown and link["flags"] & IFF_LOWER_UP))
-
-        if not wait.links_change(has_carrier, CARRIER_SECONDS):
-            raise InternalError(f"link {ifname} of the pod has no carrier, so nobody can be found through it")
+        link = await_carrier(inside, ifname)
         if link["flags"] & IFF_NOARP or not link["flags"] & IFF_BROADCAST:  # a link of ipvlan shows it when it is up
             raise UnsupportedField(
                 f"link {ifname} ({kind}) has no broadcasts, so nobody can be found through it",
                 'of ipvlan, "mode": "l2" can; the modes l3 and l3s cannot',
             )
+    return link
+
+
+def await_carrier(inside: Netlink, ifname: str) -> Message:
+    """Wait until a link that is up has carrier. Return it; raise InternalError after 5 seconds."""
+    link: Message = {}
+
+    def has_carrier() -> bool:
+        link.update(links.require(inside, ifname))
+        is_unknown = link["IFLA_OPERSTATE"] == links.IF_OPER_UNKNOWN and links.kind(link) not in REPORTED
+        return bool(link["IFLA_OPERSTATE"] == links.IF_OPER_UP or (is_unknown and link["flags"] & IFF_LOWER_UP))
+
+    steps.begin("carrier")
+    if not wait.links_change(has_carrier, CARRIER_SECONDS):
+        raise InternalError(f"link {ifname} of the pod has no carrier, so nobody can be found through it")
     return link

@@ -379,6 +379,15 @@ def test_one_daemon_only(node: Node) -> None:
         node.start()
 
 
+def test_a_link_whose_state_stays_unknown(node: Node) -> None:
+    """It has carrier, and the kernel never says `up`, as for links of ipvlan. The daemon sends its questions there."""
+    node.start("-resendtimeout", "1s")
+    node.netns("a")
+    node.host.run("ip", "-n", "a", "link", "add", "eth0", "type", "vxlan", "id", "5", "dstport", "4789")
+    answer = node.call("ADD", "a", {"type": "dhcp"})
+    assert answer.code == 11 and re.search(r"\d DISCOVERs? sent", answer.json["msg"]), answer
+
+
 def test_a_lease_is_rebound(node: Node) -> None:
     """At T2 any server may renew it: here one with the leases of the first, under another address."""
     node.serve_lan(ROUTER, *SOON)
