@@ -80,6 +80,9 @@ def answers():
     elif evil == "a stranger without the lease":
         if name in ("SOLICIT", "REQUEST", "REBIND"):
             yield reply(REPLY, server=OTHER, inner=status(3)) if name == "REBIND" else good
+    elif evil == "no lease, when rebound":
+        if name != "RENEW":
+            yield reply(REPLY, inner=status(3)) if name == "REBIND" else good
     elif evil == "failing renewals":
         yield good if name in ("SOLICIT", "REQUEST") else reply(REPLY, inner=status(1))
 
@@ -191,8 +194,10 @@ def test_renewals_by_another_server(daemon: Node) -> None:
 
 def test_a_server_that_withdraws_the_address(daemon: Node) -> None:
     """A lifetime of zero: the address leaves the link at once, and CHECK has the status."""
-    begin(daemon, "withdrawal")
+    server = begin(daemon, "withdrawal")
     daemon.add("a")
+    await_message(server, "RENEW")
+    assert read_line(server) == b"SOLICIT\n"
     until(lambda: daemon.on_link("a", 6) == set())
     assert "the lease of fd09::77 was refused by the server (NoBinding)" in daemon.check("a")
 
@@ -215,3 +220,12 @@ def test_a_stranger_without_the_lease(daemon: Node) -> None:
     await_message(server, "REBIND")
     assert read_line(server) in (b"REBIND\n", b"SOLICIT\n")
     until(lambda: "expired" in daemon.log.read_text())
+
+
+def test_a_server_that_forgot_the_lease_before_it_is_rebound(daemon: Node) -> None:
+    """NoBinding of the lease's own server: the same address is requested again at once."""
+    server = begin(daemon, "no lease, when rebound")
+    daemon.add("a")
+    await_message(server, "REBIND")
+    assert read_line(server) == b"REQUEST\n"
+    assert daemon.on_link("a", 6) == {"fd09::77/128"} and daemon.check("a") == ""

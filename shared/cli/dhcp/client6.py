@@ -20,7 +20,17 @@ from shared.cli.dhcp import content, lease6, pauses, probing
 from shared.cli.dhcp.content import Content
 from shared.cli.dhcp.lease6 import Lease6
 from shared.cli.dhcp.packets import now
-from shared.cli.dhcp.packets6 import Kind, Message, Option, Options, PodSocket6, Refusal, Status, new_transaction
+from shared.cli.dhcp.packets6 import (
+    Kind,
+    Message,
+    Option,
+    Options,
+    PodSocket6,
+    Refusal,
+    Status,
+    Withdrawal,
+    new_transaction,
+)
 from shared.cni.errors import CniError, TryAgainLater
 
 REQUESTED = b"".join(option.to_bytes(2, "big") for option in (Option.NAME_SERVERS, Option.DOMAIN_SEARCH))
@@ -240,7 +250,7 @@ class Client6:
             try:
                 return self._take_reply(answer, lease, server)
             except Refusal as refusal:
-                if server and refusal.status in LOST:
+                if answer.get(Option.SERVER_ID) == lease.server and refusal.status in LOST:
                     raise
                 # A server that did not give the lease cannot end it: the pod keeps it while it is valid.
                 raise ValueError(str(refusal)) from None
@@ -251,7 +261,7 @@ class Client6:
                 intervals=iter(lambda: pauses.renewal(lease.valid, lease.left(end)), None),
             )  # fmt: skip
         except Refusal as refusal:
-            if refusal.status != Status.NO_BINDING:
+            if refusal.status != Status.NO_BINDING or isinstance(refusal, Withdrawal):
                 raise
             # The server has forgotten the lease, and may give the same address again; RFC 8415, section 18.2.10.1.
             with suppress(TimeoutError):

@@ -110,6 +110,10 @@ class Refusal(Exception):
         super().__init__(f"{self.name} {text!r}" if text else self.name)
 
 
+class Withdrawal(Refusal):
+    """A server's lifetime of zero for the client's address, which it ends so."""
+
+
 @dataclass
 class Message:
     """A message of a server or a client."""
