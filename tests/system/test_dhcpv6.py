@@ -16,6 +16,18 @@ from tests.system.dhcp_node import Node as DhcpNode
 ROUTER = "--dhcp-option=option:router,10.9.0.1"
 SOON = ("--dhcp-option-force=option:T1,1", "--dhcp-option-force=option:T2,4")
 
+# Counts the attempts to give a stored lease back that have ended.
+COUNTED = """
+from shared.cli.dhcp.service import Service
+give_back = Service._give_back
+async def counted(self, *arguments):
+    await give_back(self, *arguments)
+    with open("/run/tried", "a") as file:
+        file.write("x")
+Service._give_back = counted
+open("/run/tried", "w").close()
+"""
+
 
 class Node(DhcpNode):
     """A node whose pods lease addresses of both families."""
@@ -150,6 +162,25 @@ def test_a_delete_without_the_daemon_is_made_up_for(node: Node) -> None:
     node.start()
     until(lambda: node.leases() == set())
     until(lambda: node.records() == [])
+
+
+def test_a_release_that_is_impossible_for_a_while(node: Node) -> None:
+    """The bridge has no IPv6. The daemon tries again and again, and says so once."""
+    keys = node.ipam(dhcpv4=False)
+    node.serve_lan(*IPV6)
+    node.start()
+    node.add("a", keys)
+    node.add("b", keys)
+    node.stop()
+    node.host.run("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/br0/disable_ipv6")
+    node.delete("a", keys)
+    node.start(prelude=COUNTED)
+    until(lambda: len((node.host.root / "run/tried").read_text()) >= 2)
+    assert node.log.read_text().count("no RELEASE of ") == 1
+    assert len(node.leases()) == 2
+    node.host.run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/br0/disable_ipv6")
+    until(lambda: len(node.leases()) == 1)
+    until(lambda: len(node.records()) == 1)
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
