@@ -306,14 +306,19 @@ def test_addresses_that_another_host_has(node: Node) -> None:
     assert node.check("a", keys) == ""
 
 
-def test_a_runtime_that_gives_up_a_probe(node: Node) -> None:
-    """The servers have given the leases, and the pod does not have them yet: they are given back at once."""
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_an_add_that_ends_during_its_probe(node: Node, is_restarted: bool) -> None:
+    """The servers have given the leases, and the pod does not have them yet: they are given back, also by a restart."""
     node.config |= node.ipam(probeSeconds=10)
     node.serve_lan(*IPV6)
     node.start()
     plugin = node.begin_add("a")
     until(lambda: len(node.leases()) == 2)
-    plugin.kill()
+    if is_restarted:
+        node.stop()
+        node.start()
+    else:
+        plugin.kill()
     until(lambda: node.heard("DHCPRELEASE") == 2)
     until(lambda: node.leases() == set() and node.records() == [])
 

@@ -85,7 +85,7 @@ def read(message: Message, iaid: bytes, preferred_address: str, obtained: float)
         raise ValueError("no address that a pod can use")
     address = preferred_address if preferred_address in usable else next(iter(usable))
     preferred, valid = usable[address]
-    if not 0 < renewal <= rebinding <= valid:
+    if not 0 < renewal <= rebinding <= valid or renewal == valid < inf:
         renewal, rebinding = ((preferred or valid) * part for part in (RENEWAL, REBINDING))
     raw = {int(option): message.get(option) for option in KEPT if message.has(option)}
     return Lease6(address, message.get(Option.SERVER_ID), renewal, rebinding, valid, obtained, raw)

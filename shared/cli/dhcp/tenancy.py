@@ -201,7 +201,10 @@ class Tenancy:
             if self._task:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
-            lease, content = self.lease or (self._client and self._client.tentative), self._content
+            if self._client and self._client.tentative:
+                self.lease = self._client.tentative
+                self.save()  # in case that it cannot be given back now
+            lease, content = self.lease, self._content
             self.lease = self._content = None
             if withdraw:
                 with suppress(CniError, OSError):
