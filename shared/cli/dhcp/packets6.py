@@ -218,7 +218,8 @@ class PodSocket6:
                     self._hearer = self._open(AF_PACKET, ANSWERS)
                     self._hearer.bind((self.ifname, ETH_P_IPV6))
             except OSError:
-                await self.__aexit__()
+                while self._sockets:  # here: a new thread would stay in the pod's namespace
+                    self._sockets.pop().close()
                 raise
         return self
 
@@ -232,9 +233,8 @@ class PodSocket6:
 
     async def __aexit__(self, *_exception: object) -> None:
         """Close the sockets in another thread, as PodSocket does."""
-        for one in self._sockets:
-            asyncio.get_running_loop().run_in_executor(None, one.close)
-        self._sockets.clear()
+        while self._sockets:
+            asyncio.get_running_loop().run_in_executor(None, self._sockets.pop().close)
 
     def send(self, message: Message) -> None:
         """Send a message to all servers. Raise OSError: EADDRNOTAVAIL without a usable link-local address."""
