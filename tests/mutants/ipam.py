@@ -322,6 +322,18 @@ TABLE: tuple[Mutant, ...] = (
         "an ADD that ends while it waits for IPv6 gives the IPv4 lease back", "tests/system/test_dhcpv6.py -k gives_up",
     ),
     Mutant(
+        "shared/cli/dhcp/service.py", "                if not task.cancelling():", "                if True:",
+        "an ADD that ends twice goes on with its release", "tests/system/test_dhcpv6.py -k during_its_probe",
+    ),
+    Mutant(
+        "shared/cli/dhcp/tenancy.py", "            if self._client and self._client.tentative:", "            if False:",
+        "a lease that is probed is released", "tests/system/test_dhcpv6.py -k during_its_probe",
+    ),
+    Mutant(
+        "shared/cli/dhcp/lease6.py", " or renewal == valid < inf:", ":",
+        "a DHCPv6 lease is renewed before its end", "tests/unit/test_dhcp_daemon.py -k times_of",
+    ),
+    Mutant(
         "shared/pod/inside.py", " and not result.keeps_advertisements:", ":",
         "a pod with a DHCPv6 lease follows routers", "tests/system/test_dhcpv6.py -k comes_later",
     ),
