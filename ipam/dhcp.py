@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.cni.call import Call
-    from shared.net.netlink import Message, Netlink
+    from shared.net.netlink import Message
     from shared.net.netns import Netns
     from shared.undo import Undo
 
@@ -207,45 +207,35 @@ def add(call: Call, undo: Undo) -> Result:
 
 
 def _prepare(wish: Wish, pod_netns: Netns) -> tuple[str, bool]:
-    """Bring the pod's link up, and wait for its carrier. Return its MAC, and True for an ipvlan link.
+    """Bring the pod's link up, and wait until it can ask a server. Return its MAC, and True for an ipvlan link.
 
     Raises UnsupportedField if the link cannot broadcast.
     """
-    call = wish.call
     from shared.net import bare_link, links, sysctl
-    from shared.net.netlink import Netlink
-    from shared.net.wire import IFF_BROADCAST, IFF_NOARP
 
-    with pod_netns:
-        inside = Netlink()
-        link = links.require(inside, call.ifname)
-        kind = links.kind(link)
-        if link["flags"] & IFF_NOARP or not link["flags"] & IFF_BROADCAST:
-            raise UnsupportedField(
-                f"link {call.ifname} ({kind}) has no broadcasts, so no DHCP server can be found through it",
-                'of ipvlan, "mode": "l2" can; the modes l3 and l3s cannot',
-            )
-        if wish.keys.probeSeconds and kind == "ipvlan":
-            raise UnsupportedField(
-                '"ipam.probeSeconds" is impossible with ipvlan: it has the MAC of its master, which gets the answers'
-            )
-        if wish.keys.dhcpv6:
-            _bring_up_ipv6(wish, inside, link)
-        else:
-            sysctl.refuse_advertisements(call.ifname)
-            links.set_up(inside, link["index"])
-            bare_link.await_carrier(inside, call.ifname)
-    return link["IFLA_ADDRESS"], kind == "ipvlan"
+    if not wish.keys.dhcpv6:
+        link = bare_link.bring_up(pod_netns, wish.call.ifname)
+    else:
+        conf = f"ipv6/conf/{wish.call.ifname}/"
+        with pod_netns:
+            detection = sysctl.read(f"{conf}accept_dad") or "1"
+        link = bare_link.bring_up(pod_netns, wish.call.ifname, lambda _: _accept_routers(wish, conf))
+        with pod_netns:
+            _await_link_local(link)
+            sysctl.prefer(f"{conf}accept_dad", detection)
+    is_ipvlan = links.kind(link) == "ipvlan"
+    if wish.keys.probeSeconds and is_ipvlan:
+        raise UnsupportedField(
+            '"ipam.probeSeconds" is impossible with ipvlan: it has the MAC of its master, which gets the answers'
+        )
+    return link["IFLA_ADDRESS"], is_ipvlan
 
 
-def _bring_up_ipv6(wish: Wish, inside: Netlink, link: Message) -> None:
-    """Bring the link up, and wait until it can ask a DHCPv6 server. It takes routes from routers.
+def _accept_routers(wish: Wish, conf: str) -> None:
+    """Make the link take routes from routers, and use its link-local address at once: the MAC makes it unique."""
+    from shared.net import sysctl
 
-    Its link-local address skips duplicate address detection, which takes two seconds: the address has the MAC in it.
-    """
-    from shared.net import bare_link, links, sysctl, wait
-
-    conf, keys = f"ipv6/conf/{wish.call.ifname}/", wish.keys
+    keys = wish.keys
     for name in ("lo", wish.call.ifname):
         sysctl.require(f"ipv6/conf/{name}/disable_ipv6", "0")
     sysctl.require(f"{conf}accept_ra", "1")
@@ -253,19 +243,21 @@ def _bring_up_ipv6(wish: Wish, inside: Netlink, link: Message) -> None:
     sysctl.require(f"{conf}accept_ra_defrtr", str(int("gateway" not in keys.suppress)))
     if keys.priority:
         sysctl.prefer(f"{conf}ra_defrtr_metric", str(keys.priority))  # Linux 5.12
-    detection = sysctl.read(f"{conf}accept_dad") or "1"
     sysctl.prefer(f"{conf}accept_dad", "0")
-    links.set_up(inside, link["index"])
-    bare_link.await_carrier(inside, wish.call.ifname)
-    failure = f"link {wish.call.ifname} has no IPv6 link-local address, which DHCPv6 needs"
-    wait.addresses_change(lambda: _has_link_local(inside, link["index"]), wait.DAD_SECONDS, failure)
-    sysctl.prefer(f"{conf}accept_dad", detection)
 
 
-def _has_link_local(inside: Netlink, index: int) -> bool:
-    from shared.net import addresses
+def _await_link_local(link: Message) -> None:
+    """Wait for the link's IPv6 link-local address, from which DHCPv6 asks."""
+    from shared.net import addresses, wait
+    from shared.net.netlink import Netlink
 
-    return any(address in addresses.LINK_LOCAL for address in addresses.usable(inside, index, most=MOST_ADDRESSES))
+    inside, index = Netlink(), link["index"]
+
+    def has_one() -> bool:
+        return any(address in addresses.LINK_LOCAL for address in addresses.usable(inside, index, most=MOST_ADDRESSES))
+
+    failure = f"link {link['IFLA_IFNAME']} has no IPv6 link-local address, which DHCPv6 needs"
+    wait.addresses_change(has_one, wait.DAD_SECONDS, failure)
 
 
 def check(call: Call) -> None:

@@ -158,10 +158,11 @@ def prepare(host: PretendHost, pod: str) -> None:
     """Give a pod a link to the LAN, so that the plugin can be called alone; start the programs that it needs."""
     if not (host.root / LEASES).exists():
         run(host)
-    port = f"port-{pod}"
-    # the kernel deletes the link of a deleted namespace some time later
-    until(lambda: host.run("ip", "link", "show", port, check=False).returncode != 0)
-    host.run("ip", "link", "add", port, "up", "master", "br0", "type", "veth", "peer", "name", "eth0", "netns", pod)
+    # the daemon can hold the namespace of a pod before, and its link with it, for some moments after DEL
+    host.run("ip", "link", "del", f"port-{pod}", check=False)
+    host.run(
+        "ip", "link", "add", f"port-{pod}", "up", "master", "br0", "type", "veth", "peer", "name", "eth0", "netns", pod
+    )
 
 
 def await_releases(host: PretendHost) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from shared import steps
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.net import links, sysctl, wait
 from shared.net.netlink import Netlink
@@ -10,6 +9,8 @@ from shared.net.wire import IFF_BROADCAST, IFF_LOWER_UP, IFF_NOARP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shared.net.netlink import Message
     from shared.net.netns import Netns
 
@@ -17,36 +18,29 @@ CARRIER_SECONDS = 5.0  # hardware negotiates for some seconds
 REPORTED = ("veth", "bridge")  # kinds whose state is unknown until the kernel has looked at the carrier
 
 
-def bring_up(pod_netns: Netns, ifname: str) -> Message:
-    """Bring the link up, without addresses by router advertisements. Return it when it has carrier.
+def bring_up(pod_netns: Netns, ifname: str, prepare: Callable[[str], None] = sysctl.refuse_advertisements) -> Message:
+    """Bring the link up. Return it when it has carrier.
 
+    `prepare(ifname)` runs before in the pod's namespace; without it router advertisements are refused.
     Raises UnsupportedField if the link cannot broadcast, InternalError if it has no carrier after 5 seconds.
     """
     with pod_netns:
         inside = Netlink()
         link = links.require(inside, ifname)
         kind = links.kind(link)
-        sysctl.refuse_advertisements(ifname)
+        prepare(ifname)
         links.set_up(inside, link["index"])
-        link = await_carrier(inside, ifname)
+
+        def has_carrier() -> bool:
+            link.update(links.require(inside, ifname))
+            is_unknown = link["IFLA_OPERSTATE"] == links.IF_OPER_UNKNOWN and kind not in REPORTED
+            return bool(link["IFLA_OPERSTATE"] == links.IF_OPER_UP or (is_unknown and link["flags"] & IFF_LOWER_UP))
+
+        if not wait.links_change(has_carrier, CARRIER_SECONDS):
+            raise InternalError(f"link {ifname} of the pod has no carrier, so nobody can be found through it")
         if link["flags"] & IFF_NOARP or not link["flags"] & IFF_BROADCAST:  # a link of ipvlan shows it when it is up
             raise UnsupportedField(
                 f"link {ifname} ({kind}) has no broadcasts, so nobody can be found through it",
                 'of ipvlan, "mode": "l2" can; the modes l3 and l3s cannot',
             )
-    return link
-
-
-def await_carrier(inside: Netlink, ifname: str) -> Message:
-    """Wait until a link that is up has carrier. Return it; raise InternalError after 5 seconds."""
-    link: Message = {}
-
-    def has_carrier() -> bool:
-        link.update(links.require(inside, ifname))
-        is_unknown = link["IFLA_OPERSTATE"] == links.IF_OPER_UNKNOWN and links.kind(link) not in REPORTED
-        return bool(link["IFLA_OPERSTATE"] == links.IF_OPER_UP or (is_unknown and link["flags"] & IFF_LOWER_UP))
-
-    steps.begin("carrier")
-    if not wait.links_change(has_carrier, CARRIER_SECONDS):
-        raise InternalError(f"link {ifname} of the pod has no carrier, so nobody can be found through it")
     return link

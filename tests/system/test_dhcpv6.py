@@ -373,6 +373,23 @@ def test_macvlan(node: Node, keys: dict[str, Any]) -> None:
     until(lambda: node.records() == [])
 
 
+@pytest.mark.kernel_ipvlan
+def test_ipvlan(node: Node) -> None:
+    """All links of a master have its MAC: their client identifiers tell them apart, in both families."""
+    node.serve_lan(ROUTER, *IPV6)
+    node.start()
+    config = {"type": "ipvlan", "master": "br0", **node.ipam(dhcpv6="stateful")}
+    for pod in ("a", "b"):
+        result = node.add(pod, config)
+        assert {ip["address"] for ip in result["ips"]} == node.on_link(pod) | node.on_link(pod, 6)
+        assert len(result["ips"]) == 2
+        assert node.check(pod, config) == ""
+    assert not node.on_link("a") & node.on_link("b") and not node.on_link("a", 6) & node.on_link("b", 6)
+    for pod in ("a", "b"):
+        node.delete(pod, config)
+    until(lambda: node.records() == [])
+
+
 def test_a_router_that_comes_later(node: Node) -> None:
     """The pod goes on to follow routers after ADD: a lost default route comes back with the next advertisement."""
     node.serve_lan(ROUTER, *IPV6)
