@@ -373,6 +373,18 @@ def test_macvlan(node: Node, keys: dict[str, Any]) -> None:
     until(lambda: node.records() == [])
 
 
+def test_a_machine_in_the_pods_place(node: Node) -> None:
+    """tap's `redirect` takes all frames from the pod, and the daemon hears the servers all the same."""
+    node.serve_kea(6)
+    node.start()
+    keys = node.ipam(dhcpv4=False)
+    result = node.add("a", keys)
+    node.add("a", {"type": "tap", "redirect": "tap0", "ipam": ..., "bridge": ..., "prevResult": result})
+    before = node.kea_heard("RENEW")
+    until(lambda: node.kea_heard("RENEW") >= before + 6)
+    assert node.kea_heard("REBIND") == 0 and node.check("a", keys, prevResult=result) == ""
+
+
 @pytest.mark.kernel_ipvlan
 def test_ipvlan(node: Node) -> None:
     """All links of a master have its MAC: their client identifiers tell them apart, in both families."""

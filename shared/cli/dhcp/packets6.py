@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pyroute2.ext import bpf
 from pyroute2.ext.bpf import BPF
-from pyroute2.ext.rawsocket import SO_ATTACH_FILTER
+from pyroute2.ext.rawsocket import ETH_P_ALL, SO_ATTACH_FILTER
 
 from shared.cli.dhcp import packets
-from shared.cli.dhcp.packets import BYTE, DIRECTION, EQUAL, HALF, HAS_VLAN_TAG
+from shared.cli.dhcp.packets import BYTE, DIRECTION, EQUAL, HALF, HAS_BIT
 from shared.cni.ip import Address
 from shared.net import links
 from shared.net.netlink import Netlink
@@ -43,12 +43,15 @@ CLIENT_PORT, SERVER_PORT = 546, 547
 ALL_SERVERS = "ff02::1:2"
 ANY = "::"
 ETH_P_IPV6 = 0x86DD  # linux/if_ether.h
+PROTOCOL, VLAN_TAG = -0x1000, -0x1000 + 44  # SKF_AD_PROTOCOL, SKF_AD_VLAN_TAG in linux/filter.h
+VLAN_MASK = 0xFFF
 IPV6_BYTES, UDP_BYTES = 40, 8  # of the headers
 # Frames from outside to the pod's MAC. Programs in the pod could answer as servers, and need no privilege for that.
 ANSWERS = packets.passing(
     (
         (BYTE + BPF.ABS, DIRECTION, EQUAL, PACKET_HOST, True),
-        (BYTE + BPF.ABS, HAS_VLAN_TAG, EQUAL, 0, True),
+        (HALF + BPF.ABS, VLAN_TAG, HAS_BIT, VLAN_MASK, False),
+        (HALF + BPF.ABS, PROTOCOL, EQUAL, ETH_P_IPV6, True),
         (BYTE + BPF.ABS, 6, EQUAL, IPPROTO_UDP, True),
         (HALF + BPF.ABS, IPV6_BYTES + 2, EQUAL, CLIENT_PORT, True),
     )
@@ -216,7 +219,7 @@ class PodSocket6:
                 self._sender.bind((ANY, self.port))
                 if self.port:
                     self._hearer = self._open(AF_PACKET, ANSWERS)
-                    self._hearer.bind((self.ifname, ETH_P_IPV6))
+                    self._hearer.bind((self.ifname, ETH_P_ALL))  # before tc(8) redirects: a tap may get all frames
             except OSError:
                 while self._sockets:  # here: a new thread would stay in the pod's namespace
                     self._sockets.pop().close()
