@@ -73,7 +73,7 @@ def play_on_stock_kernel(names: list[str], reference: str, bin_dir: str) -> list
     with tempfile.TemporaryDirectory() as directory:
         share = Path(directory)
         (share / NAMES).write_text("\n".join(names))
-        command = [sys.executable, "-P", "-m", "tests.conformance", "--share", str(boot.INSIDE)]
+        command = [sys.executable, "-m", "tests.conformance", "--share", str(boot.INSIDE)]
         command += ["--reference", reference, "--bin-dir", str(Path(bin_dir).absolute())]
         status = boot.run(command, sys.stdout.buffer.write, share=share, limit=LIMIT)
         if status:
