@@ -44,9 +44,9 @@ def _require_free(call: Call, own: Sequence[Address], seconds: int) -> None:
     from shared.net import bare_link, links, netns, probe
     from shared.net.netlink import Netlink
 
-    steps.begin("probe")
     pod_netns = netns.open_netns(call.netns)
     link = bare_link.bring_up(pod_netns, call.ifname)
+    steps.begin("probe")
     if links.kind(link) == "ipvlan":
         raise UnsupportedField(
             '"ipam.probeSeconds" is impossible with ipvlan: it has the MAC of its master, which gets the answers'

@@ -25,6 +25,7 @@ AUXDATA_BYTES, STATUS, VLAN_TCI = 20, slice(0, 4), slice(16, 18)  # struct tpack
 TP_STATUS_VLAN_VALID = 0x10  # linux/if_packet.h
 VLAN_MASK = 0xFFF
 FRAME_BYTES = 128  # more than any part that is read
+MOST_FRAMES = 1000  # that are read at a time; more than the socket's buffer holds
 ROUNDS = 3  # of questions: one may get lost
 
 
@@ -56,13 +57,17 @@ class Probe:
             self.socket.send(frame)
 
     def read(self) -> dict[Address, str]:
-        """Return the addresses that others claimed by now, with their MACs. Do not wait. Raise OSError."""
+        """Return the addresses that others claimed by now, with their MACs. Do not wait. Raise OSError.
+
+        Frames may come faster than they are read: the rest stays for the next call.
+        """
         found: dict[Address, str] = {}
         try:
-            while True:
+            for _ in range(MOST_FRAMES):
                 found.update(self._claims(socket.MSG_DONTWAIT))
         except BlockingIOError:
-            return found
+            pass
+        return found
 
     def await_claim(self) -> dict[Address, str]:
         """Wait until somebody claims one of the addresses. Return it, with his MAC. Raise OSError."""

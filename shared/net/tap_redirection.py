@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 def add(undo: Undo, owner: Owner, pod_netns: Netns, name: str, *, context: str, rights: dict[str, Any]) -> Message:
     """Create a tap with the MAC and the MTU of the attachment's interface, and connect both. Return the tap.
 
-    `context` and `rights` are those of taps.make. Raise InternalError for an interface that is a tap itself, and
-    LinkExists if a link has the name.
+    `context` and `rights` are those of taps.make. Raise InternalError for an interface that is a tap itself or without
+    Ethernet, and LinkExists if a link has the name.
     """
+    from shared.net.masters import ARPHRD_ETHER
+
     with pod_netns:
         inside, tc = Netlink(), TrafficControl()
     link = links.require(inside, owner.ifname)
     if links.kind(link) == taps.KIND:
         raise InternalError(f'"redirect": {owner.ifname} is a tap itself: a virtual machine can use it without another')
+    if link["ifi_type"] != ARPHRD_ETHER:
+        raise InternalError(f'"redirect": {owner.ifname} is no Ethernet interface: it has no frames for a tap')
     attributes = {"IFLA_ADDRESS": link["IFLA_ADDRESS"], "IFLA_MTU": link["IFLA_MTU"]}
     taps.make(undo, owner, pod_netns, name, attributes, context=context, rights=rights)
     with pod_netns:

@@ -249,7 +249,8 @@ def test_signal_is_passed_on(node: Node, number: signal.Signals) -> None:
         for _ in range(3):
             process.send_signal(number)
             until(lambda: not pending_signals(process.pid))
-        assert agent.record()["ended"]
+        record = agent.record()
+        assert record["ended"], record
         assert process.wait(30) == 5
     assert node.executions() == []
 

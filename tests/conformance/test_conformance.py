@@ -10,11 +10,17 @@ import pytest
 
 from tests.conformance.__main__ import cell
 from tests.conformance.cases import CASES
-from tests.conformance.compare import compare, play_names
+from tests.conformance.compare import compare, is_supported, play_names
 from tests.conformance.known_differences import KNOWN, Known
 from tests.plugins import marked
 
-PLAYED = {name: (case, ours_first) for case in CASES for name, ours_first in play_names(case)}
+# test_vlan.py and test_vrf.py have hand-overs of their own: on the stock kernel, which is slow, the command alone has these
+PLAYED = {
+    name: (case, ours_first)
+    for case in CASES
+    for name, ours_first in play_names(case)
+    if ours_first is None or is_supported(case)
+}
 
 
 @pytest.mark.parametrize("name", [marked(name, case.needs) for name, (case, _) in PLAYED.items()])

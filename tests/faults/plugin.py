@@ -18,7 +18,7 @@ from tests.kernel.features import FEATURES, has
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 ELSEWHERE = "earlier"
-STRIKES = "test_strikes.py"
+STRIKES = ("test_strikes.py", "test_half_made.py")
 STRUCK_ON_STOCK_KERNEL = "test_killed"  # with its sample: strikes are many calls, and that kernel is slow
 Tally = Callable[[Name, int, int], None]
 
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def belongs(item: pytest.Item) -> bool:
         in_full = item.get_closest_marker("faults") is not None
         row = item.get_closest_marker("row")
-        if item.path.name == STRIKES and not complete and _is_elsewhere(item):
+        if item.path.name in STRIKES and not complete and _is_elsewhere(item):
             return not in_full and getattr(item, "originalname", "") == STRUCK_ON_STOCK_KERNEL
         if complete and wanted:
             return row is not None and not wanted.isdisjoint(row.args)

@@ -25,10 +25,11 @@ SAMPLE = 2
 ADDRESSES = {
     "args": {"cni": {"ips": ["10.7.0.77", "fd00:7::77"]}}
 }  # so that it has the same address, whichever were leased before
-# a bridge's MAC, which is random; in a claim of firewall the time, and the iptables that it found in use before; the
-# kernel's number of an action of tc; in a record the namespace, a link's number, and a lease's beginning in seconds
+# a bridge's and a VRF's MAC, which are random; in a claim of firewall the time, and the iptables that it found in use
+# before; the kernel's number of an action of tc; in a record the namespace, a link's number, and a lease's beginning in
+# seconds
 OTHERS_EACH_TIME = re.compile(
-    r"""(?<=^link br0 bridge ).*'address': '[0-9a-f:]+'|"(variant|namespace)": "[^"]*"|(\tindex |"(order|RTA_OIF|obtained)": )[0-9.]+"""
+    r"""(?<=link br0 bridge ).*'address': '[0-9a-f:]+'|(?<=link blue vrf ).*'address': '[0-9a-f:]+'|"(variant|namespace)": "[^"]*"|(\tindex |"(order|RTA_OIF|obtained)": )[0-9.]+"""
 )
 COMPLETE = ("bridge",)  # struck at each call in the normal run, too
 

@@ -36,6 +36,14 @@ def with_ipam(**keys: Any) -> dict[str, Any]:
     return {"ipam": {"type": "dhcp", **keys}}
 
 
+# The LAN is a VLAN of the bridge, which the host itself is not in.
+VLAN = """
+ip link set br0 type bridge vlan_filtering 1
+bridge vlan add dev uplink vid 10 pvid untagged
+bridge vlan del dev uplink vid 1
+"""
+
+
 def test_a_pod_gets_a_lease(node: Node) -> None:
     """Address, routes, MTU and DNS settings of the server; a CHECK that agrees; a RELEASE at DEL."""
     node.serve_lan(
@@ -377,6 +385,31 @@ def test_one_daemon_only(node: Node) -> None:
     node.start()
     with pytest.raises(AssertionError, match="another dhcp daemon holds"):
         node.start()
+
+
+@pytest.mark.kernel_vlan
+def test_a_bridge_in_another_vlan_is_no_way_to_the_server(node: Node) -> None:
+    """A RELEASE through it would reach another network. The lease stays until a pod's link leads to the server."""
+    node.host.run("sh", "-ec", VLAN)
+    node.serve_lan(ROUTER)
+    node.start()
+    node.config["vlan"] = 10
+    node.add("a")
+    node.stop()
+    node.delete("a")
+    node.start()
+    node.await_log("cannot be released now: no link leads to its server")
+    assert len(node.leases()) == 1 and len(node.records()) == 1
+    assert "released to" not in node.log.read_text()
+
+
+def test_a_link_whose_state_stays_unknown(node: Node) -> None:
+    """It has carrier, and the kernel never says `up`, as for links of ipvlan. The daemon sends its questions there."""
+    node.start("-resendtimeout", "1s")
+    node.netns("a")
+    node.host.run("ip", "-n", "a", "link", "add", "eth0", "type", "vxlan", "id", "5", "dstport", "4789")
+    answer = node.call("ADD", "a", {"type": "dhcp"})
+    assert answer.code == 11 and re.search(r"\d DISCOVERs? sent", answer.json["msg"]), answer
 
 
 def test_a_lease_is_rebound(node: Node) -> None:

@@ -16,6 +16,18 @@ from tests.system.dhcp_node import Node as DhcpNode
 ROUTER = "--dhcp-option=option:router,10.9.0.1"
 SOON = ("--dhcp-option-force=option:T1,1", "--dhcp-option-force=option:T2,4")
 
+# Counts the attempts to give a stored lease back that have ended.
+COUNTED = """
+from shared.cli.dhcp.service import Service
+give_back = Service._give_back
+async def counted(self, *arguments):
+    await give_back(self, *arguments)
+    with open("/run/tried", "a") as file:
+        file.write("x")
+Service._give_back = counted
+open("/run/tried", "w").close()
+"""
+
 
 class Node(DhcpNode):
     """A node whose pods lease addresses of both families."""
@@ -152,6 +164,25 @@ def test_a_delete_without_the_daemon_is_made_up_for(node: Node) -> None:
     until(lambda: node.records() == [])
 
 
+def test_a_release_that_is_impossible_for_a_while(node: Node) -> None:
+    """The bridge has no IPv6. The daemon tries again and again, and says so once."""
+    keys = node.ipam(dhcpv4=False)
+    node.serve_lan(*IPV6)
+    node.start()
+    node.add("a", keys)
+    node.add("b", keys)
+    node.stop()
+    node.host.run("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/br0/disable_ipv6")
+    node.delete("a", keys)
+    node.start(prelude=COUNTED)
+    until(lambda: len((node.host.root / "run/tried").read_text()) >= 2)
+    assert node.log.read_text().count("no RELEASE of ") == 1
+    assert len(node.leases()) == 2
+    node.host.run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/br0/disable_ipv6")
+    until(lambda: len(node.leases()) == 1)
+    until(lambda: len(node.records()) == 1)
+
+
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_pod_that_is_gone_without_delete(node: Node, is_killed: bool) -> None:
     """Both leases are released, through the pod's link or the bridge."""
@@ -275,6 +306,23 @@ def test_addresses_that_another_host_has(node: Node) -> None:
     assert node.check("a", keys) == ""
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_an_add_that_ends_during_its_probe(node: Node, is_restarted: bool) -> None:
+    """The servers have given the leases, and the pod does not have them yet: they are given back, also by a restart."""
+    node.config |= node.ipam(probeSeconds=10)
+    node.serve_lan(*IPV6)
+    node.start()
+    plugin = node.begin_add("a")
+    until(lambda: len(node.leases()) == 2)
+    if is_restarted:
+        node.stop()
+        node.start()
+    else:
+        plugin.kill()
+    until(lambda: node.heard("DHCPRELEASE") == 2)
+    until(lambda: node.leases() == set() and node.records() == [])
+
+
 def test_a_relay(node: Node) -> None:
     """The servers are beyond a router. Renewals reach them, and so do the RELEASEs."""
     node.host.run("sh", "-ec", FAR)
@@ -323,6 +371,18 @@ def test_macvlan(node: Node, keys: dict[str, Any]) -> None:
     assert node.check("a", config) == ""
     node.delete("a", config)
     until(lambda: node.records() == [])
+
+
+def test_a_machine_in_the_pods_place(node: Node) -> None:
+    """tap's `redirect` takes all frames from the pod, and the daemon hears the servers all the same."""
+    node.serve_kea(6)
+    node.start()
+    keys = node.ipam(dhcpv4=False)
+    result = node.add("a", keys)
+    node.add("a", {"type": "tap", "redirect": "tap0", "ipam": ..., "bridge": ..., "prevResult": result})
+    before = node.kea_heard("RENEW")
+    until(lambda: node.kea_heard("RENEW") >= before + 6)
+    assert node.kea_heard("REBIND") == 0 and node.check("a", keys, prevResult=result) == ""
 
 
 @pytest.mark.kernel_ipvlan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,6 +80,9 @@ def answers():
     elif evil == "a stranger without the lease":
         if name in ("SOLICIT", "REQUEST", "REBIND"):
             yield reply(REPLY, server=OTHER, inner=status(3)) if name == "REBIND" else good
+    elif evil == "no lease, when rebound":
+        if name != "RENEW":
+            yield reply(REPLY, inner=status(3)) if name == "REBIND" else good
     elif evil == "failing renewals":
         yield good if name in ("SOLICIT", "REQUEST") else reply(REPLY, inner=status(1))
 
@@ -152,6 +156,19 @@ def test_a_hostile_server_alone(daemon: Node, evil: str) -> None:
     assert daemon.check("a") == ""
 
 
+def test_a_program_in_the_pod_that_answers(daemon: Node) -> None:
+    """It hears the questions of its own link, and needs no privilege to answer them. The answers are not heard."""
+    daemon.netns("a")
+    daemon.config["type"] = "dhcp"
+    link = ("port", "up", "master", "br0", "type", "veth", "peer", "name", "eth0", "netns", "a")
+    daemon.host.run("ip", "link", "add", *link)
+    daemon.host.run("ip", "-n", "a", "link", "set", "lo", "up")
+    server = daemon.serve("a", SERVER, "none, but rapid")
+    answer = daemon.call("ADD", "a")
+    assert re.search(r"\d SOLICITs? sent, 0 replies", answer.json["msg"]), answer
+    assert read_line(server) == b"SOLICIT\n"
+
+
 def test_a_rapid_commit_forever(daemon: Node) -> None:
     """One message and its answer are enough; a lease that never ends is not renewed, but for a new daemon."""
     server = begin(daemon, "none, but rapid")
@@ -177,8 +194,10 @@ def test_renewals_by_another_server(daemon: Node) -> None:
 
 def test_a_server_that_withdraws_the_address(daemon: Node) -> None:
     """A lifetime of zero: the address leaves the link at once, and CHECK has the status."""
-    begin(daemon, "withdrawal")
+    server = begin(daemon, "withdrawal")
     daemon.add("a")
+    await_message(server, "RENEW")
+    assert read_line(server) == b"SOLICIT\n"
     until(lambda: daemon.on_link("a", 6) == set())
     assert "the lease of fd09::77 was refused by the server (NoBinding)" in daemon.check("a")
 
@@ -201,3 +220,12 @@ def test_a_stranger_without_the_lease(daemon: Node) -> None:
     await_message(server, "REBIND")
     assert read_line(server) in (b"REBIND\n", b"SOLICIT\n")
     until(lambda: "expired" in daemon.log.read_text())
+
+
+def test_a_server_that_forgot_the_lease_before_it_is_rebound(daemon: Node) -> None:
+    """NoBinding of the lease's own server: the same address is requested again at once."""
+    server = begin(daemon, "no lease, when rebound")
+    daemon.add("a")
+    await_message(server, "REBIND")
+    assert read_line(server) == b"REQUEST\n"
+    assert daemon.on_link("a", 6) == {"fd09::77/128"} and daemon.check("a") == ""

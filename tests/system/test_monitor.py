@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.pretend import PretendHost, read_line
+from tests.pretend import PretendHost, read_line, until
 from tests.system.pod_network import CNITOOL, NETWORK, Node
 
 Event = dict[str, str]
@@ -298,6 +298,33 @@ def test_a_pod_without_a_link_on_the_host(node: Node, plugins: list[dict[str, An
     rules = find(events, subject="rule", change="added", detail="from 10.2.0.2 lookup 100", **own)
     assert len(rules) == len(plugins) - 1
     assert one(events, change="disappeared", **own)
+
+
+def test_a_namespace_with_the_path_and_the_inode_of_another_one(node: Node) -> None:
+    """The kernel gives the inode number of a deleted namespace to the next one. Both pods are told of."""
+    place = node.host.root / "run/netns"
+    with monitor(node.host, "--json") as watched:
+        node.add("a", TAP, name="lan", bridge="")
+        watched.told_until(subject="address", change="added", netns="/run/netns/a")
+        node.call("DEL", "a", TAP, name="lan", bridge="")
+        inode = (place / "a").stat().st_ino
+        node.host.drop_netns("a")
+
+        hidden = iter(range(10_000))
+
+        def has_inode() -> bool:
+            other = node.host.root / f"run/other{next(hidden)}"
+            other.touch()
+            node.host.run("unshare", f"--net=/run/{other.name}", "true")
+            if other.stat().st_ino != inode:
+                return False
+            (place / "a").touch()
+            node.host.run("mount", "--bind", f"/run/{other.name}", "/run/netns/a")
+            return True
+
+        until(has_inode)
+        node.add("a", TAP, name="lan", bridge="")
+        watched.told_until(subject="address", change="added", netns="/run/netns/a")
 
 
 def test_one_pod_in_two_networks(node: Node) -> None:

@@ -53,6 +53,19 @@ found = probe.find_holders("probed", {OWN!r}, own, float(sys.argv[1]))
 print(json.dumps({{str(address): mac for address, mac in found.items()}}))
 """
 
+ENDLESS = """
+import socket
+from shared.net import netns
+with netns.open_netns("/run/netns/lan"):
+    far = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    far.bind(("far", 0))
+class Fed(probe.Probe):
+    def _claims(self, flags):
+        far.send(bytes.fromhex(sys.argv[1]))
+        return super()._claims(flags)
+print(Fed("probed", "02:00:00:00:00:0a", own).read())
+"""
+
 
 def arp(operation: bytes, sender: Address | None, target: Address, mac: bytes = MAC) -> bytes:
     return discovery.arp(operation, mac, sender.packed if sender else bytes(4), discovery.NOBODY, target.packed)
@@ -95,6 +108,16 @@ def test_nobody_answers(host: PretendHost) -> None:
     host.netns("lan")
     host.run("sh", "-ec", LINKS)
     assert json.loads(host.run(sys.executable, "-c", PROBE, "0.1", str(V4), str(V6)).stdout) == {}
+
+
+def test_frames_that_come_faster_than_they_are_read(host: PretendHost) -> None:
+    """The dhcp daemon reads in its only thread. Here each frame that is read makes another one."""
+    host.netns("lan")
+    host.run("sh", "-ec", LINKS)
+    script = PROBE.partition("found =")[0] + ENDLESS
+    frame = arp(discovery.ARPOP_REQUEST, V4 + 1, V4)
+    done = host.run(sys.executable, "-c", script, frame.hex(), str(V4))
+    assert done.stdout == "{}\n"
 
 
 class Node(macvlan_node.Node):

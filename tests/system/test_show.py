@@ -233,10 +233,7 @@ def test_the_number_of_a_pods_vlan(node: Node) -> None:
     node.attach("web1", network="hundred")
     (master,) = node.show()["masters"]
     assert [(port["kind"], port["vlan"]) for port in master["ports"]] == [("vlan", 100)]
-    for form in FORMS:
-        done = node.cnitool("show", "--seconds", "0", *form)
-        text = done.stdout or (node.host.root / "run/picture.svg").read_text()
-        assert "vlan 100" in text or "--json" in form
+    assert "vlan 100" in node.cnitool("show", "--seconds", "0").stdout
 
 
 @pytest.mark.kernel_vrf
@@ -244,10 +241,7 @@ def test_the_vrf_of_a_pods_link(node: Node) -> None:
     node.configure({**NETWORK, "plugins": [*NETWORK["plugins"], {"type": "vrf", "vrfname": "blue"}]})
     node.attach("web1")
     assert ports(node.show())["web1"]["pod"]["vrf"] == "blue"
-    for form in FORMS:
-        done = node.cnitool("show", "--seconds", "0", *form)
-        text = done.stdout or (node.host.root / "run/picture.svg").read_text()
-        assert "vrf blue" in text or "--json" in form
+    assert "vrf blue" in node.cnitool("show", "--seconds", "0").stdout
 
 
 @pytest.mark.parametrize("ipv6", ["", "1"])

@@ -495,6 +495,8 @@ def test_taps_that_cannot_be_beside(node: Node) -> None:
     before = node.add("p")
     node.refused("p", 999, "eth0 is a tap itself", BESIDE, prevResult=before)
     node.delete("p")
+    loopback = node.add("p", {"type": "loopback", "ipam": ...}, ifname="lo")
+    node.refused("p", 999, '"redirect": lo is no Ethernet interface', BESIDE, prevResult=loopback, ifname="lo")
     beside(node, "bridge")
     again = node.results["p"]
     node.refused("p", 999, "link tap0 already exists in /run/netns/p", BESIDE, prevResult=again)

@@ -132,6 +132,8 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         self.objections: deque[str] = deque(maxlen=pauses.OBJECTIONS)  # to answers that were not used
         self.is_patient = True  # an ADD waits
         self.former_address = ""  # to ask for again
+        self.tentative: PodLease | None = None  # a lease that is probed, and not reported yet
+        self._probe: asyncio.Task[str] | None = None
         self._chosen = ""  # the server whose offer is requested
         self._avoided: set[str] = set()  # servers that did not confirm an offer, until another one had a chance
         self._refusals = 0
@@ -141,6 +143,8 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
     async def __aexit__(self, *exception: object) -> None:
         """Stop without a RELEASE. Close the socket."""
         self._stop_again()
+        if self._probe:
+            self._probe.cancel()  # the receiver waits for it
         self.lease_timers.cancel()
         self.state = State.OFF  # both tasks end
         await asyncio.gather(*filter(None, (self._sender_task, self._receiver_task)), return_exceptions=True)
@@ -261,6 +265,7 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         self.lease = lease  # arms the timers
         await self.transition(to=State.BOUND)
         self.report(trigger, lease)
+        self.tentative = None
 
     async def _is_declined(self, lease: PodLease) -> bool:
         """Return True if another host has the address. Then decline it, and ask for another one."""
@@ -271,12 +276,16 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
             self._state_watchdog.cancel()
             self._state_watchdog = None
         mac, seconds = self._sock.l2addr, self.wish.probe_seconds
-        holder = await probing.find_holder(self._sock.inside, self.wish.ifname, mac, lease.ip, seconds)
+        self.tentative = lease
+        search = probing.find_holder(self._sock.inside, self.wish.ifname, mac, lease.ip, seconds)
+        self._probe = asyncio.create_task(search)
+        holder = await self._probe
         if not holder:
             return False
         self.objections.append(f"{lease.ip} is in use by {holder}, so it was declined")
         self.sent["DECLINE"] += 1
         await self._sock.put(self.wish.decline(lease, mac))
+        self.tentative = None
         self.former_address = self._chosen = ""  # the server may have another address
         self._refusals += 1
         self._again = asyncio.create_task(self.reset(delay=pauses.after_refusals(self._refusals)))

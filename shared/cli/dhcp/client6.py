@@ -20,7 +20,17 @@ from shared.cli.dhcp import content, lease6, pauses, probing
 from shared.cli.dhcp.content import Content
 from shared.cli.dhcp.lease6 import Lease6
 from shared.cli.dhcp.packets import now
-from shared.cli.dhcp.packets6 import Kind, Message, Option, Options, PodSocket6, Refusal, Status, new_transaction
+from shared.cli.dhcp.packets6 import (
+    Kind,
+    Message,
+    Option,
+    Options,
+    PodSocket6,
+    Refusal,
+    Status,
+    Withdrawal,
+    new_transaction,
+)
 from shared.cni.errors import CniError, TryAgainLater
 
 REQUESTED = b"".join(option.to_bytes(2, "big") for option in (Option.NAME_SERVERS, Option.DOMAIN_SEARCH))
@@ -97,6 +107,7 @@ class Client6:
         self.objections: deque[str] = deque(maxlen=pauses.OBJECTIONS)  # to answers that were not used
         self.is_patient = True  # an ADD waits
         self.former_address = ""  # to ask for again
+        self.tentative: Lease6 | None = None  # a lease that is probed, and not reported yet
         self.refusal = ""  # the name of the last status code with which a server ended the lease
         self._sock = pod_socket
         self._limits = limits
@@ -115,16 +126,21 @@ class Client6:
         await self._sock.__aexit__()
 
     async def run(self, lease: Lease6 | None) -> None:
-        """Resume a lease, or acquire one. Raise OSError when the link is down or gone."""
-        tasks = [asyncio.ensure_future(work) for work in (self._keep(lease), self._sock.watch())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+        """Resume a lease at once, or acquire one whenever there is none, and renew it in time.
+
+        Raise OSError when the link is down or gone.
+        """
+        current = lease if lease and not lease.expired else None
+        is_due = current is not None
+        while True:
+            if current is None:
+                current = await self._acquire()
+                self._take(Trigger.BOUND, current)
+            elif is_due:
+                current = await self._extend(current)
+            else:
+                await self._sock.pause(min(max(current.left(current.renewal), 0), pauses.LONGEST_SLEEP_SECONDS))
+            is_due = current is not None and current.left(current.renewal) <= 0
 
     async def inform(self) -> dict[str, Any]:
         """Return the DNS settings of a server that leases nothing."""
@@ -145,30 +161,17 @@ class Client6:
         """Return the numbers of messages, such as `3 SOLICITs sent, 0 replies`, and the objections."""
         return pauses.summary(self.sent, self.heard, self._sock.unreadable, self.objections)
 
-    async def _keep(self, lease: Lease6 | None) -> None:
-        """Acquire a lease whenever there is none, and renew it in time: at once if it is resumed."""
-        current = lease if lease and not lease.expired else None
-        is_due = current is not None
-        while True:
-            if current is None:
-                current = await self._acquire()
-                self._take(Trigger.BOUND, current)
-            elif is_due:
-                current = await self._extend(current)
-            else:
-                await asyncio.sleep(min(max(current.left(current.renewal), 0), pauses.LONGEST_SLEEP_SECONDS))
-            is_due = current is not None and current.left(current.renewal) <= 0
-
     def _take(self, trigger: Trigger, lease: Lease6) -> None:
         self._refusals = 0
         self._avoided.clear()
         self.former_address = lease.ip
         self.report(trigger, lease)
+        self.tentative = None
 
     async def _acquire(self) -> Lease6:
         """Return a new lease of the first server with a usable one."""
         while True:
-            await asyncio.sleep(pauses.after_refusals(self._refusals))
+            await self._sock.pause(pauses.after_refusals(self._refusals))
             address = self.former_address
             options: Options = [lease6.association(self.wish.iaid, address), (Option.RAPID_COMMIT, b"")]
             kind, lease = await self._ask(Kind.SOLICIT, options, self._take_offer)
@@ -186,12 +189,15 @@ class Client6:
     async def _is_declined(self, lease: Lease6) -> bool:
         """Return True if another host has the address. Then decline it."""
         way, seconds = self._sock, self.wish.probe_seconds
-        if not seconds or not (
-            holder := await probing.find_holder(way.inside, way.ifname, way.mac, lease.ip, seconds)
-        ):  # fmt: skip
+        if not seconds:
+            return False
+        self.tentative = lease
+        holder = await probing.find_holder(way.inside, way.ifname, way.mac, lease.ip, seconds)
+        if not holder:
             return False
         self.objections.append(f"{lease.ip} is in use by {holder}, so it was declined")
         await self._send(self.wish.message(Kind.DECLINE, new_transaction(), self.wish.options_of(lease), elapsed=0.0))
+        self.tentative = None
         self.former_address = ""  # the server may have another address
         return True
 
@@ -244,7 +250,7 @@ class Client6:
             try:
                 return self._take_reply(answer, lease, server)
             except Refusal as refusal:
-                if server and refusal.status in LOST:
+                if answer.get(Option.SERVER_ID) == lease.server and refusal.status in LOST:
                     raise
                 # A server that did not give the lease cannot end it: the pod keeps it while it is valid.
                 raise ValueError(str(refusal)) from None
@@ -255,7 +261,7 @@ class Client6:
                 intervals=iter(lambda: pauses.renewal(lease.valid, lease.left(end)), None),
             )  # fmt: skip
         except Refusal as refusal:
-            if refusal.status != Status.NO_BINDING:
+            if refusal.status != Status.NO_BINDING or isinstance(refusal, Withdrawal):
                 raise
             # The server has forgotten the lease, and may give the same address again; RFC 8415, section 18.2.10.1.
             with suppress(TimeoutError):

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from shared.cli.dhcp.packets import boot_id, now, obtained_of
-from shared.cli.dhcp.packets6 import Message, Option, Options, Refusal, Status, number_of, require_success, split
+from shared.cli.dhcp.packets6 import Message, Option, Options, Status, Withdrawal, number_of, require_success, split
 from shared.cni.ip import Address, Prefix
 
 IA_BYTES, ADDRESS_BYTES = 12, 24  # of the fixed fields in IA_NA and IA Address
@@ -80,12 +80,12 @@ def read(message: Message, iaid: bytes, preferred_address: str, obtained: float)
     renewal, rebinding = number_of(found[0][4:8]), number_of(found[0][8:12])
     usable = _addresses(options)
     if not usable and _withdraws(options):
-        raise Refusal(Status.NO_BINDING, "the address has the lifetime 0")
+        raise Withdrawal(Status.NO_BINDING, "the address has the lifetime 0")
     if not usable:
         raise ValueError("no address that a pod can use")
     address = preferred_address if preferred_address in usable else next(iter(usable))
     preferred, valid = usable[address]
-    if not 0 < renewal <= rebinding <= valid:
+    if not 0 < renewal <= rebinding <= valid or renewal == valid < inf:
         renewal, rebinding = ((preferred or valid) * part for part in (RENEWAL, REBINDING))
     raw = {int(option): message.get(option) for option in KEPT if message.has(option)}
     return Lease6(address, message.get(Option.SERVER_ID), renewal, rebinding, valid, obtained, raw)

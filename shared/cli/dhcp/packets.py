@@ -23,6 +23,7 @@ from shared.net import links
 from shared.net.netlink import Netlink
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
 LOG = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def answers_to(mac: str) -> list[list[int]]:
     """
     udp, bootp = ETHERNET_BYTES, ETHERNET_BYTES + UDP_BYTES  # plus the length of the IPv4 header, in X
     client = bytes.fromhex(mac.replace(":", ""))
-    tests = (  # load, place, comparison, value, and the result that the frame must have
+    tests = (
         (BYTE + BPF.ABS, DIRECTION, EQUAL, PACKET_OUTGOING, False),
         (BYTE + BPF.ABS, HAS_VLAN_TAG, EQUAL, 0, True),
         (HALF + BPF.ABS, 12, EQUAL, ETHERTYPE_IPV4, True),
@@ -63,7 +64,15 @@ def answers_to(mac: str) -> list[list[int]]:
         (WORD + BPF.IND, bootp + 28, EQUAL, int.from_bytes(client[:4], "big", signed=True), True),
         (HALF + BPF.IND, bootp + 32, EQUAL, int.from_bytes(client[4:], "big"), True),
     )
-    program: list[list[int]] = [[BPF.LDX + BPF.B + BPF.MSH, 0, 0, ETHERNET_BYTES]]
+    return [[BPF.LDX + BPF.B + BPF.MSH, 0, 0, ETHERNET_BYTES], *passing(tests)]
+
+
+def passing(tests: Sequence[tuple[int, int, int, int, bool]]) -> list[list[int]]:
+    """Return a BPF program that takes the frames for which all tests have their results.
+
+    A test is a load, its place, a comparison, its value, and the wanted result.
+    """
+    program: list[list[int]] = []
     for number, (load, place, comparison, value, wanted) in enumerate(tests):
         refuse = 2 * (len(tests) - number) - 1  # instructions between the comparison and the refusal
         program.append([load, 0, 0, place])

@@ -13,13 +13,14 @@ from socket import (
     AF_INET6,
     AF_PACKET,
     IPPROTO_IPV6,
+    IPPROTO_UDP,
     IPV6_MULTICAST_IF,
+    PACKET_HOST,
     SO_BINDTODEVICE,
     SO_REUSEADDR,
     SOCK_CLOEXEC,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
-    SOCK_RAW,
     SOL_SOCKET,
     socket,
 )
@@ -27,9 +28,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pyroute2.ext import bpf
 from pyroute2.ext.bpf import BPF
-from pyroute2.ext.rawsocket import SO_ATTACH_FILTER
+from pyroute2.ext.rawsocket import ETH_P_ALL, SO_ATTACH_FILTER
 
 from shared.cli.dhcp import packets
+from shared.cli.dhcp.packets import BYTE, DIRECTION, EQUAL, HALF, HAS_BIT
+from shared.cni.ip import Address
 from shared.net import links
 from shared.net.netlink import Netlink
 
@@ -39,10 +42,24 @@ if TYPE_CHECKING:
 CLIENT_PORT, SERVER_PORT = 546, 547
 ALL_SERVERS = "ff02::1:2"
 ANY = "::"
-ETH_P_802_EX1 = 0x88B5  # for local experiments; linux/if_ether.h
+ETH_P_IPV6 = 0x86DD  # linux/if_ether.h
+PROTOCOL, VLAN_TAG = -0x1000, -0x1000 + 44  # SKF_AD_PROTOCOL, SKF_AD_VLAN_TAG in linux/filter.h
+VLAN_MASK = 0xFFF
+IPV6_BYTES, UDP_BYTES = 40, 8  # of the headers
+# Frames from outside to the pod's MAC. Programs in the pod could answer as servers, and need no privilege for that.
+ANSWERS = packets.passing(
+    (
+        (BYTE + BPF.ABS, DIRECTION, EQUAL, PACKET_HOST, True),
+        (HALF + BPF.ABS, VLAN_TAG, HAS_BIT, VLAN_MASK, False),
+        (HALF + BPF.ABS, PROTOCOL, EQUAL, ETH_P_IPV6, True),
+        (BYTE + BPF.ABS, 6, EQUAL, IPPROTO_UDP, True),
+        (HALF + BPF.ABS, IPV6_BYTES + 2, EQUAL, CLIENT_PORT, True),
+    )
+)
+NOTHING = [[BPF.RET + BPF.K, 0, 0, 0]]
 FOREVER = 0xFFFFFFFF  # of lifetimes, in seconds
 MOST_WAITING = 1000  # messages; more than the kernel's buffer holds
-MESSAGE_BYTES = 65535  # of the largest datagram
+PACKET_BYTES = 4096  # that are read of one; a longer one counts as garbled
 Options = list[tuple[int, bytes]]
 
 
@@ -94,6 +111,10 @@ class Refusal(Exception):
         self.status = status
         self.name = known or f"status {status}"
         super().__init__(f"{self.name} {text!r}" if text else self.name)
+
+
+class Withdrawal(Refusal):
+    """A server's lifetime of zero for the client's address, which it ends so."""
 
 
 @dataclass
@@ -159,10 +180,20 @@ def number_of(data: bytes) -> float:
     return inf if value == FOREVER else value
 
 
-class PodSocket6:
-    """A UDP socket on a link of a network namespace, opened from outside.
+def unpack(packet: bytes) -> Message:
+    """Read a server's message in an IPv6 packet. Raise ValueError."""
+    length = int.from_bytes(packet[IPV6_BYTES + 4 : IPV6_BYTES + 6], "big")
+    if len(packet) < IPV6_BYTES + length:
+        raise ValueError("the message is cut")
+    source = str(Address(6, int.from_bytes(packet[8:24], "big")))
+    return decode(packet[IPV6_BYTES + UDP_BYTES : IPV6_BYTES + length], source)
 
-    A RELEASE leaves through a host's link, too, where the client's port may be taken: `port` 0 stands for any.
+
+class PodSocket6:
+    """A UDP socket that sends through a link of a network namespace, and a packet socket that hears the answers.
+
+    A RELEASE leaves through a host's link, too, where the client's port may be taken: `port` 0 stands for any, and
+    hears nothing.
     """
 
     def __init__(self, inside: AbstractContextManager[Any], ifname: str, port: int = CLIENT_PORT) -> None:
@@ -173,60 +204,67 @@ class PodSocket6:
         self.mac = ""
         self._pace = packets.Pace()
         self._index = 0
+        self._sockets: list[socket] = []
 
     async def __aenter__(self) -> Self:
         """Open the socket. Raise InternalError without the link, OSError if it cannot be used."""
         with self.inside:  # nothing here may await: all tasks share the thread's namespace
             link = links.require(Netlink(), self.ifname)
             self.mac, self._index = str(link["IFLA_ADDRESS"]), link["index"]
-            self._socket = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
             try:
-                self._link = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
+                self._sender = self._open(AF_INET6, NOTHING)  # the kernel refuses answers to a port without a socket
+                self._sender.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+                self._sender.setsockopt(SOL_SOCKET, SO_BINDTODEVICE, self.ifname.encode())
+                self._sender.setsockopt(IPPROTO_IPV6, IPV6_MULTICAST_IF, self._index)
+                self._sender.bind((ANY, self.port))
+                if self.port:
+                    self._hearer = self._open(AF_PACKET, ANSWERS)
+                    self._hearer.bind((self.ifname, ETH_P_ALL))  # before tc(8) redirects: a tap may get all frames
             except OSError:
-                self._socket.close()
-                raise
-            try:
-                self._socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-                self._socket.setsockopt(SOL_SOCKET, SO_BINDTODEVICE, self.ifname.encode())
-                self._socket.setsockopt(IPPROTO_IPV6, IPV6_MULTICAST_IF, self._index)
-                self._socket.bind((ANY, self.port))
-                # The kernel reports the link's end to sockets with a protocol only. Nothing uses this one.
-                code, self._nothing = bpf.compile([[BPF.RET + BPF.K, 0, 0, 0]])
-                self._link.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, code)
-                self._link.bind((self.ifname, ETH_P_802_EX1))
-            except OSError:
-                await self.__aexit__()
+                while self._sockets:  # here: a new thread would stay in the pod's namespace
+                    self._sockets.pop().close()
                 raise
         return self
 
-    async def __aexit__(self, *_exception: object) -> None:
-        """Close the socket."""
-        self._socket.close()
-        self._link.close()
+    def _open(self, family: int, program: list[list[int]]) -> socket:
+        """Return a socket with a filter. It receives no packet before it is bound."""
+        opened = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
+        self._sockets.append(opened)
+        code, _program = bpf.compile(program)
+        opened.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, code)
+        return opened
 
-    async def watch(self) -> None:
-        """Raise OSError when the link goes down, or is deleted. UDP would not tell."""
-        await asyncio.get_running_loop().sock_recv(self._link, 1)
+    async def __aexit__(self, *_exception: object) -> None:
+        """Close the sockets in another thread, as PodSocket does."""
+        while self._sockets:
+            asyncio.get_running_loop().run_in_executor(None, self._sockets.pop().close)
 
     def send(self, message: Message) -> None:
         """Send a message to all servers. Raise OSError: EADDRNOTAVAIL without a usable link-local address."""
-        self._socket.sendto(message.encode(), (ALL_SERVERS, SERVER_PORT, 0, self._index))
+        self._sender.sendto(message.encode(), (ALL_SERVERS, SERVER_PORT, 0, self._index))
 
     def forget(self) -> None:
-        """Drop the messages that came while nobody waited for them."""
+        """Drop the messages that came while nobody waited for them. Raise OSError if the link is down or gone."""
         with suppress(BlockingIOError):
             for _ in range(MOST_WAITING):
-                self._socket.recv(1)
+                self._hearer.recv(1)
 
     async def get(self) -> Message:
-        """Return the next message of a server."""
+        """Return the next message of a server. Raise OSError when the link goes down, or is deleted."""
         while True:
             await self._pace.wait()
-            data, source = await asyncio.get_running_loop().sock_recvfrom(self._socket, MESSAGE_BYTES)
+            packet = await asyncio.get_running_loop().sock_recv(self._hearer, PACKET_BYTES)
             try:
-                return decode(data, source[0].partition("%")[0])
+                return unpack(packet)
             except ValueError:
                 self.unreadable += 1
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, and drop the messages that come meanwhile. Raise OSError when the link goes down, or is deleted."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    await self.get()
 
 
 def new_transaction() -> bytes:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from shared.cli.dhcp.placing import Placing, replace_ipv6
 from shared.cni.errors import InternalError, InvalidNetns, UnknownContainer
-from shared.net import links, netns, sysctl
-from shared.net.bridges import LEAST_IPV6_MTU
+from shared.net import links, netns, sysctl, vlans
+from shared.net.bridges import LEAST_IPV6_MTU, filters_vlans
 from shared.net.netlink import Netlink, Request
 from shared.net.netns import Netns
 from shared.net.wire import RTM_NEWLINK
 
 if TYPE_CHECKING:
     from shared.cli.dhcp.content import Content
+    from shared.net.netlink import Message
 
 
 class PodNetns(Netns):
@@ -100,7 +101,8 @@ class Pod:
     def way_out(self) -> str:
         """Return the host's link to the network beyond the pod's: a veth's bridge, or a macvlan's master.
 
-        Return an empty text if there is none. A RELEASE can leave through it when the pod's link is gone.
+        Return an empty text if there is none: the host is in another VLAN of the bridge than the pod, for example. A
+        RELEASE can leave through it when the pod's link is gone.
         """
         link = self.link()
         if not link or "IFLA_LINK_NETNSID" not in link:
@@ -109,7 +111,8 @@ class Pod:
         outer = links.by_index(host, link.get("IFLA_LINK", 0))
         if outer and links.kind(link) == "veth":
             is_pair = links.kind(outer) == "veth" and outer.get("IFLA_LINK") == link["index"]
-            outer = links.by_index(host, outer["IFLA_MASTER"]) if is_pair and outer.get("IFLA_MASTER") else None
+            bridge = links.by_index(host, outer["IFLA_MASTER"]) if is_pair and outer.get("IFLA_MASTER") else None
+            outer = bridge if bridge and _is_in_same_vlan(host, bridge, outer) else None
         return str(outer["IFLA_IFNAME"]) if outer else ""
 
     def set_mtu(self, mtu: int) -> None:
@@ -135,3 +138,13 @@ class Pod:
             content = old or new
             replace = replace_ipv6 if content and content.address.version == 6 else self._placing.replace
             replace(inside, link, old, new)
+
+
+def _is_in_same_vlan(host: Netlink, bridge: Message, port: Message) -> bool:
+    """Return True if frames that the host sends through the bridge are in the port's native VLAN."""
+    if links.kind(bridge) != "bridge" or not filters_vlans(bridge):
+        return True
+    own, its = (
+        {vid for vid, is_native in vlans.of_port(host, one["index"]).items() if is_native} for one in (bridge, port)
+    )
+    return own == its

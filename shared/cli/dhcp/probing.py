@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractContextManager
+from socket import IPPROTO_ICMPV6, SOL_SOCKET
 from typing import Any
 
+from pyroute2.ext import bpf
+from pyroute2.ext.bpf import BPF
+from pyroute2.ext.rawsocket import SO_ATTACH_FILTER
+
+from shared.cli.dhcp.packets import BYTE, EQUAL, HALF, passing
 from shared.cni.ip import Address
 from shared.net.probe import ROUNDS, Probe
+
+# The frames that may claim an address, by family. Others would fill the socket's buffer, and keep the daemon busy.
+CLAIMS = {
+    4: passing(((HALF + BPF.ABS, 12, EQUAL, 0x0806, True),)),
+    6: passing(((HALF + BPF.ABS, 12, EQUAL, 0x86DD, True), (BYTE + BPF.ABS, 20, EQUAL, IPPROTO_ICMPV6, True))),
+}
 
 
 async def find_holder(
@@ -18,11 +30,13 @@ async def find_holder(
     with inside:
         probe = Probe(ifname, mac, [own])
     try:
+        code, _program = bpf.compile(CLAIMS[own.version])
+        probe.socket.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, code)
         for _ in range(ROUNDS):
             probe.send()
             await asyncio.sleep(seconds / ROUNDS)
             if own in (found := probe.read()):
                 return found[own]
     finally:
-        probe.close()
+        asyncio.get_running_loop().run_in_executor(None, probe.close)  # it takes 8 to 16 ms, as with PodSocket
     return ""

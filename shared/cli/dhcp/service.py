@@ -174,8 +174,12 @@ class Service:
 
     async def _give_back(self, file: str, stored: dict[str, Any]) -> None:
         """Send the RELEASE of a stored lease, and remove its file. Keep it if no link leads to the server now."""
-        lease = stored_lease(stored)
+        lease, attempt = stored_lease(stored), f"RELEASE of {file}"
         pod: Pod | None = None
+
+        def say(text: str) -> None:
+            self._say_once(attempt, text)
+
         try:
             wish = requests.read_wish(stored)
             mac, way_out = str(stored["mac"]), str(stored["wayOut"])
@@ -191,8 +195,10 @@ class Service:
             successor = self._successor(wish, mac, lease)
             if successor and successor.lease is None:
                 return  # until its ADD has come to an end
-            if lease is None or lease.expired or successor or await give_back(wish, lease, mac, pod, way_out, self.say):
+            if lease is None or lease.expired or successor or await give_back(wish, lease, mac, pod, way_out, say):
                 record.remove(file)
+                self._said.pop(file, None)
+                self._said.pop(attempt, None)
             else:
                 self._say_once(file, f"{lease.ip} cannot be released now: no link leads to its server; it may expire")
                 if (known := lease.to_json()) != stored["lease"]:
@@ -304,8 +310,9 @@ class Service:
             dns, *leases = await asyncio.gather(further, *tasks)
         except BaseException:
             for task in (further, *tasks):
-                task.cancel()
-            await asyncio.gather(further, *tasks, return_exceptions=True)
+                if not task.cancelling():  # the second time it would end a release
+                    task.cancel()
+            await asyncio.wait((further, *tasks))
             for name, task in zip(wanted, tasks, strict=True):
                 if not task.cancelled() and task.exception() is None:
                     await self._give_up_acquired(name, task.result()[0])

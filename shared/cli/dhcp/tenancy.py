@@ -197,11 +197,14 @@ class Tenancy:
         Return False if the last should be tried again later.
         The address leaves the link before the RELEASE: the server may lease it to another host at once.
         """
-        lease, content = self.lease, self._content
         try:
             if self._task:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
+            if self._client and self._client.tentative:
+                self.lease = self._client.tentative
+                self.save()  # in case that it cannot be given back now
+            lease, content = self.lease, self._content
             self.lease = self._content = None
             if withdraw:
                 with suppress(CniError, OSError):

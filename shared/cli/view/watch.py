@@ -80,7 +80,9 @@ class Watch:
 
     def meet(self) -> Iterator[Event]:
         """Give ids to new namespaces, whose events then arrive, and return the events that they have missed."""
-        for path in named_paths():
+        paths = named_paths()
+        self.met = {path: self.met[path] for path in paths if path in self.met}
+        for path in paths:
             now = identity(path)
             if self.met.get(path) == now:
                 continue
@@ -140,7 +142,7 @@ class Watch:
             if kind == "RTM_DELNSID" and netnsid == HERE:  # The kernel will assign the id to another namespace.
                 self.ends.pop(message.get("NETNSA_NSID"), None)
                 self.views.pop(message.get("NETNSA_NSID"), None)
-                self.pods.paths.pop(message.get("NETNSA_NSID"), None)
+                self.met.pop(self.pods.paths.pop(message.get("NETNSA_NSID"), ""), None)
             elif kind in ("RTM_NEWLINK", "RTM_DELLINK"):
                 if message["family"] == socket.AF_UNSPEC:  # not a bridge's own message about its port
                     gone = kind == "RTM_DELLINK"
