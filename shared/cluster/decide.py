@@ -43,7 +43,7 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
        its next owner has the only route. After a crash the engine has a drained block, which is released again.
     """
     if not snapshot.is_current:
-        return _wait(local)
+        return _wait(local, snapshot.failure)
     owners = find_owners(snapshot, local.node)
     unknown, alarms = _find_unknown(snapshot, local)
     names = {*snapshot.pools, *snapshot.assigned, *(key[0] for key in local.held), *(a.network for a in local.attempts)}
@@ -53,7 +53,8 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     own = [cidr for cidrs in announced.values() for cidr in cidrs]
     peer = plan_peer(snapshot, local, announced)
     twice = find_twice(owners, own)
-    routes = plan_routes(owners, twice, local)
+    routes = plan_routes(owners, twice, snapshot, local)
+    alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
     alarms += [alarm for plan in plans.values() for alarm in plan.alarms] + tell_twice(owners, twice)
     actions: list[Action] = [*alarms, *([peer] if isinstance(peer, Alarm) else [])]
     actions += [plan.withdrawal for plan in plans.values() if plan.withdrawal]
@@ -73,14 +74,14 @@ def _merge(plans: Iterable[Plan], *kinds: str) -> list[Action]:
     return [action for kind in kinds for plan in plans for action in getattr(plan, kind)]
 
 
-def _wait(local: Local) -> Decision:
+def _wait(local: Local, failure: str) -> Decision:
     """Keep everything as it is, and restore routes that a boot removed. Claims and releases wait for the engine.
 
     Open attempts stay noted: they are confirmed by name when the engine answers again.
     """
     text = (
-        f"node {local.node.name} is not synchronised with the cluster: pods start until its blocks are full, and "
-        f"routes stay. Look at the engine's health and this node's way to it."
+        f"node {local.node.name} is not synchronised with the cluster: {failure or 'the engine is silent'}. Pods start "
+        f"until its blocks are full, and routes stay. Look at the engine's health and this node's way to it."
     )
     actions: list[Action] = [Alarm("not-synchronised", local.node.name, text)]
     routes = keep_routes(local)

@@ -96,7 +96,9 @@ class Network:
             self._sort_assigned(one)
             return
         block = self._block(one)
-        if block is None and self._is_taken(one.cidr):
+        if f"blocks/{self.name}/{one.cidr}" in self.snapshot.unreadable:  # it may be ours: keep it as it is
+            (self.inside if one.is_published and not one.is_draining else self.outside).append(one)
+        elif block is None and self._is_taken(one.cidr):
             self._lose(one, "another node")
         elif block is None:
             self._reclaim(one)

@@ -73,22 +73,27 @@ def tell_twice(owners: Owners, twice: Mapping[Cidr, Cidr]) -> list[Alarm]:
     return alarms
 
 
-def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], local: Local) -> frozenset[Route]:
+def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, local: Local) -> frozenset[Route]:
     """Return all routes to other nodes: of each CIDR to the oldest claim that has an address of the family.
 
-    An own CIDR, or a part of it, never gets a route: its pods are here. If no peer of a CIDR has an address of the
-    family, the present route stays: a route goes only when no live peer claims it.
+    An own CIDR, or a part of it, never gets a route: its pods are here. A route goes only when no live peer claims it:
+    the present one stays if no peer of its CIDR has an address of the family, and if its peer cannot be read.
     """
-    present = {one.cidr: one for one in (*local.kept_routes, *local.routes)}
-    routes = set()
+    routes, unreached = set(), set()
+    hidden = {cidr for cidr, mine in twice.items() if cidr.prefixlen >= mine.prefixlen}
     for cidr, peers in owners.items():
-        if cidr in twice and cidr.prefixlen >= twice[cidr].prefixlen:
-            continue
-        route = next((found for peer in peers if (found := _route(cidr, peer, local.node))), None)
-        if route is None:
-            route = present.get(cidr)
-        if route is not None:
-            routes.add(route)
+        if cidr not in hidden:
+            route = next((found for peer in peers if (found := _route(cidr, peer, local.node))), None)
+            if route is None:
+                unreached.add(cidr)
+            else:
+                routes.add(route)
+    unreadable = {key.rpartition("/")[2] for key in snapshot.unreadable}
+    if unreached or unreadable:
+        for route in (*local.kept_routes, *local.routes):
+            if route.cidr in unreached or (route.node in unreadable and route.cidr not in owners):
+                unreached.discard(route.cidr)
+                routes.add(route)
     return frozenset(routes)
 
 
