@@ -17,11 +17,21 @@ from shared.cluster.model import (
     Confirm,
     Decision,
     Local,
+    Publish,
     SetRoutes,
     Snapshot,
 )  # fmt: skip
 from shared.cluster.network import Network, Plan
-from shared.cluster.peering import differ, find_owners, find_twice, keep_routes, plan_peer, plan_routes, tell_twice
+from shared.cluster.peering import (
+    differ,
+    find_owners,
+    find_twice,
+    find_underlay,
+    keep_routes,
+    plan_peer,
+    plan_routes,
+    tell_twice,
+)
 
 AGAIN_SECONDS = 1.0  # after actions: their effect is compared with the engine
 STEADY_SECONDS = 60.0  # without anything to do
@@ -52,10 +62,10 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     announced = {name: plans[name].announced for name, network in networks.items() if network.is_routed()}
     own = [cidr for cidrs in announced.values() for cidr in cidrs]
     peer = plan_peer(snapshot, local, announced)
-    twice = find_twice(owners, own)
+    twice = find_twice(owners, (*own, *find_underlay(local.node)))
     routes = plan_routes(owners, twice, snapshot, local)
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
-    alarms += [alarm for plan in plans.values() for alarm in plan.alarms] + tell_twice(owners, twice)
+    alarms += [alarm for plan in plans.values() for alarm in plan.alarms] + tell_twice(owners, twice, own)
     actions: list[Action] = [*alarms, *([peer] if isinstance(peer, Alarm) else [])]
     actions += [plan.withdrawal for plan in plans.values() if plan.withdrawal]
     if differ(routes, local.routes) or routes != local.kept_routes:
@@ -75,8 +85,9 @@ def _merge(plans: Iterable[Plan], *kinds: str) -> list[Action]:
 
 
 def _wait(local: Local, failure: str) -> Decision:
-    """Keep everything as it is, and restore routes that a boot removed. Claims and releases wait for the engine.
+    """Keep everything as it is. Restore a conflist that somebody deleted, and routes that a boot removed.
 
+    Claims and releases wait for the engine.
     Open attempts stay noted: they are confirmed by name when the engine answers again.
     """
     text = (
@@ -84,6 +95,8 @@ def _wait(local: Local, failure: str) -> Decision:
         f"until its blocks are full, and routes stay. Look at the engine's health and this node's way to it."
     )
     actions: list[Action] = [Alarm("not-synchronised", local.node.name, text)]
+    published = {one.network for one in local.held.values() if one.is_published}
+    actions += [Publish(*kept) for kept in sorted(local.kept_ranges.items()) if kept[0] not in published and kept[1]]
     routes = keep_routes(local)
     if differ(routes, local.routes):
         actions.append(SetRoutes(routes))

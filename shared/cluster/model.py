@@ -150,6 +150,7 @@ class Local:
     held: Mapping[tuple[str, Cidr], Held] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
     routes: frozenset[Route] = frozenset()  # those of our own routing protocol number in the kernel
+    kept_ranges: Mapping[str, tuple[Cidr, ...]] = field(default_factory=dict)  # of each Publish, from the checkpoint
     kept_routes: frozenset[Route] = frozenset()  # of the last SetRoutes, from the checkpoint: a boot empties the kernel
     wall_seconds: float = 0.0  # since 1970 by the node's clock: only for the `since` of a first announcement
     announced: Peer | None = None  # our own object, as we wrote it last
@@ -160,7 +161,7 @@ class Claim:
     """Create the block in the engine; that is the claim.
 
     If the engine says "taken", read the block by name: one of our own uid is a success. A block that is held already
-    keeps its state on this node. A block of another uid leaves a closed attempt.
+    keeps its state on this node, and its `since`. A block of another uid leaves a closed attempt.
     """
 
     network: str
@@ -182,7 +183,8 @@ class Confirm:
 class Publish:
     """Write the network's conflist with these ranges, the one to lease from first at the front of its family.
 
-    A CIDR that is not held is an assigned one: it becomes held. Without ranges the network is not ready.
+    The checkpoint has the ranges before the conflist has them. A CIDR that is not held is an assigned one: it becomes
+    held. Without ranges the network is not ready.
     """
 
     network: str

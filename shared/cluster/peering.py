@@ -61,10 +61,22 @@ def find_twice(owners: Owners, own: Sequence[Cidr]) -> dict[Cidr, Cidr]:
     return found
 
 
-def tell_twice(owners: Owners, twice: Mapping[Cidr, Cidr]) -> list[Alarm]:
+def find_underlay(node: Node) -> list[Cidr]:
+    """Return the networks that nodes reach each other through. A pod's CIDR among them would cut this node off."""
+    return [link for link in node.links if any(address in link for address in node.addresses)]
+
+
+def tell_twice(owners: Owners, twice: Mapping[Cidr, Cidr], own: Sequence[Cidr]) -> list[Alarm]:
     """Return an alarm for each own CIDR that another node announces, too. That node has the same alarm."""
     alarms = []
     for cidr, mine in twice.items():
+        if mine not in own:
+            text = (
+                f"node {owners[cidr][0].node} announces CIDR {cidr}, which overlaps the nodes' own network {mine}: it "
+                f"gets no route. Give the pool other addresses."
+            )
+            alarms.append(Alarm("cidr-unroutable", str(cidr), text))
+            continue
         text = (
             f"CIDR {mine} of this node is announced by node {owners[cidr][0].node} too, as {cidr}, expected one owner: "
             f"the older claim keeps the route. Drain the younger node, and see `cnitool cluster blocks`."
@@ -76,11 +88,13 @@ def tell_twice(owners: Owners, twice: Mapping[Cidr, Cidr]) -> list[Alarm]:
 def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, local: Local) -> frozenset[Route]:
     """Return all routes to other nodes: of each CIDR to the oldest claim that has an address of the family.
 
-    An own CIDR, or a part of it, never gets a route: its pods are here. A route goes only when no live peer claims it:
-    the present one stays if no peer of its CIDR has an address of the family, and if its peer cannot be read.
+    An own CIDR, or a part of it, never gets a route: its pods are here. Nor does the nodes' own network. A route goes
+    only when no live peer claims it: the present one stays if no peer of its CIDR has an address of the family, and if
+    its peer cannot be read.
     """
     routes, unreached = set(), set()
-    hidden = {cidr for cidr, mine in twice.items() if cidr.prefixlen >= mine.prefixlen}
+    underlay = find_underlay(local.node)
+    hidden = {cidr for cidr, mine in twice.items() if cidr.prefixlen >= mine.prefixlen or mine in underlay}
     for cidr, peers in owners.items():
         if cidr not in hidden:
             route = next((found for peer in peers if (found := _route(cidr, peer, local.node))), None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
@@ -14,17 +15,40 @@ from shared.cluster import claims
 from shared.cluster.decide import decide
 from shared.cluster.engine import EngineError, Taken
 from shared.cluster.model import (
-    Action, Address, Alarm, Announce, Attempt, Block, Cidr, Claim, Confirm, Decision, Forget, Held, Kind, Local, Mark,
-    Node, Peer, Pool, Publish, Range, Release, Route, SetRoutes, Snapshot, State,
+    Action,
+    Address,
+    Alarm,
+    Announce,
+    Attempt,
+    Block,
+    Cidr,
+    Claim,
+    Confirm,
+    Decision,
+    Forget,
+    Held,
+    Kind,
+    Local,
+    Mark,
+    Node,
+    Peer,
+    Pool,
+    Publish,
+    Range,
+    Release,
+    Route,
+    SetRoutes,
+    Snapshot,
+    State,
 )  # fmt: skip
 
 Key = tuple[str, Cidr]
 GRACE_SECONDS, ADD_SECONDS = 300.0, 120.0
 POOLS = {
     "pods": Pool(
-        "pods", Kind.ROUTED, (Range(ip_network("10.0.0.0/26"), 29), Range(ip_network("fd00::/122"), 125))
+        "pods", Kind.ROUTED, (Range(ip_network("10.0.0.0/25"), 29), Range(ip_network("fd00::/121"), 125))
     ),
-    "lan": Pool("lan", Kind.SEGMENT, (Range(ip_network("192.168.7.0/27"), 29, ip_address("192.168.7.9")),)),
+    "lan": Pool("lan", Kind.SEGMENT, (Range(ip_network("192.168.7.0/26"), 29, ip_address("192.168.7.9")),)),
 }  # fmt: skip
 
 
@@ -90,10 +114,8 @@ class SimulatedEngine:
 
     def land(self) -> None:
         """Let the oldest late request arrive."""
-        try:
+        with suppress(Taken):
             self.late.pop(0)()
-        except Taken:
-            pass
 
     def restore(self, saved: tuple[dict[Key, Block], dict[str, Peer]]) -> None:
         """Go back to a former content. Requests on their way die with the old engine."""
@@ -109,10 +131,11 @@ class Checkpoint:
     held: dict[Key, Held] = field(default_factory=dict)
     attempts: dict[Key, bool] = field(default_factory=dict)
     announced: Peer | None = None
+    ranges: dict[str, tuple[Cidr, ...]] = field(default_factory=dict)
     routes: frozenset[Route] = frozenset()
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """An action failed: decide anew."""
 
 
@@ -203,7 +226,9 @@ class Machine:
             grace_seconds=GRACE_SECONDS,
         )  # fmt: skip
         attempts = tuple(Attempt(*key, is_open=is_open) for key, is_open in self.disk.attempts.items())
-        return Local(node, held, attempts, self.routes, self.disk.routes, self.wall, self.disk.announced)
+        return Local(
+            node, held, attempts, self.routes, dict(self.disk.ranges), self.disk.routes, self.wall, self.disk.announced
+        )  # fmt: skip
 
     def view(self) -> Snapshot:
         blocks, peers = self.engine.history[self.seen]
@@ -243,7 +268,7 @@ class Machine:
             raise EngineError
         return answer
 
-    def _execute(self, action: Action) -> Iterator[None]:
+    def _execute(self, action: Action) -> Iterator[None]:  # noqa: C901  (a case for each kind)
         """Do one action; each yield is a moment at which the agent can die."""
         yield
         if isinstance(action, Claim):
@@ -251,6 +276,8 @@ class Machine:
         elif isinstance(action, Confirm):
             yield from self._confirm(action.network, action.cidr)
         elif isinstance(action, Publish):
+            self.disk.ranges[action.network] = action.cidrs
+            yield
             self.conflists[action.network] = action.cidrs
             yield
             for cidr in action.cidrs:
@@ -283,7 +310,8 @@ class Machine:
         key = (action.network, action.cidr)
         self.disk.attempts[key] = True
         yield
-        block = Block(*key, self.name, self.uid, self.wall)
+        since = self.disk.held[key].since if key in self.disk.held else self.wall
+        block = Block(*key, self.name, self.uid, since)
         try:
             self._ask(lambda: self.engine.claim(block))
         except Taken:
@@ -330,8 +358,8 @@ def usable(network: str, cidr: Cidr) -> list[Address]:
     """Return the addresses that host-local leases from a block."""
     entry = claims.find_range(POOLS[network], cidr)
     assert entry is not None
+    every = [cidr.network_address + number for number in range(cidr.num_addresses)]
     if POOLS[network].kind is Kind.ROUTED:
-        last = len(list(cidr)) - (1 if cidr.version == 4 else 0)
-        return list(cidr)[2:last]
+        return every[2:-1] if cidr.version == 4 else every[2:]
     reserved = {entry.cidr.network_address, entry.cidr.broadcast_address, entry.gateway}
-    return [address for address in cidr if address not in reserved]
+    return [address for address in every if address not in reserved]

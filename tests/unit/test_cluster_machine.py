@@ -13,6 +13,8 @@ from tests.unit.cluster_world import GRACE_SECONDS, POOLS, Fault, Key, Machine, 
 
 NODES = 3
 LONGEST_RECOVERY = 60  # decisions of one node until it has nothing to do, many times the usual number
+TIMES = st.sampled_from([1.0, 100.0, GRACE_SECONDS + 1])
+DEATHS = st.none() | st.integers(1, 8)
 EFFECTS = st.integers(1, 25)
 
 
@@ -60,7 +62,11 @@ class World(RuleBasedStateMachine):
         conflists, held = dict(machine.conflists), dict(machine.disk.held)
         machine.tick(fault, at, dies_at)
         if not machine.is_connected:  # a pod's ADD needs no engine, and nothing is given away
-            assert (machine.conflists, machine.disk.held) == (conflists, held)
+            assert machine.disk.held == held
+            assert machine.conflists == (conflists or machine.conflists)
+            assert (
+                dies_at or conflists or machine.conflists == {name: c for name, c in machine.disk.ranges.items() if c}
+            )
 
     @rule(node=nodes, states=st.integers(1, 6))
     def hear(self, node: int, states: int) -> None:
@@ -84,7 +90,7 @@ class World(RuleBasedStateMachine):
 
     # -- the pods
 
-    @rule(node=nodes, network=st.sampled_from(sorted(POOLS)), number=st.integers(1, 5))
+    @rule(node=nodes, network=st.sampled_from(sorted(POOLS)), number=st.integers(1, 9))
     def add_pods(self, node: int, network: str, number: int) -> None:
         for _ in range(number):
             self.begin_add(node, network)
@@ -97,7 +103,7 @@ class World(RuleBasedStateMachine):
 
     @rule(node=nodes)
     def end_adds(self, node: int) -> None:
-        """A published range gives addresses until it is full, whatever the engine does."""
+        """Lease for all. A published range gives addresses until it is full, whatever the engine does."""
         machine = self.machines[node]
         while machine.adds:
             network, ranges = machine.adds[0][:2]
@@ -108,14 +114,14 @@ class World(RuleBasedStateMachine):
             )
             assert machine.end_add() == has_free
 
-    @rule(node=nodes, place=st.integers(0, 50), number=st.integers(1, 6))
+    @rule(node=nodes, place=st.integers(0, 50), number=st.integers(1, 12))
     def delete_pods(self, node: int, place: int, number: int) -> None:
         for _ in range(number):
             self.machines[node].delete_pod(place)
 
     # -- time and machines
 
-    @rule(seconds=st.sampled_from([1.0, 100.0, GRACE_SECONDS + 1]))
+    @rule(seconds=TIMES)
     def pass_time(self, seconds: float) -> None:
         for machine in self.machines:
             machine.pass_time(seconds)
@@ -124,13 +130,39 @@ class World(RuleBasedStateMachine):
     def set_clock(self, node: int, seconds: float) -> None:
         self.machines[node].wall += seconds
 
+    @rule(
+        node=nodes,
+        network=st.sampled_from(sorted(POOLS)),
+        fault=st.sampled_from(Fault),
+        at=st.integers(0, 2),
+        dies_at=DEATHS,
+    )
+    def grow(self, node: int, network: str, fault: Fault, at: int, dies_at: int | None) -> None:
+        """Fill the ranges, so that another block is claimed."""
+        self.add_pods(node, network, 8)
+        self.tick(node, fault, at, dies_at)
+
+    @rule(node=nodes, seconds=TIMES, fault=st.sampled_from(Fault), at=st.integers(0, 2), dies_at=DEATHS)
+    def shrink(self, node: int, seconds: float, fault: Fault, at: int, dies_at: int | None) -> None:
+        """Empty the ranges, so that a block is drained, and released after a while."""
+        self.delete_pods(node, 0, 100)
+        self.settle(node, 2)
+        self.pass_time(seconds)
+        self.tick(node, fault, at, dies_at)
+
+    @rule(node=nodes)
+    def delete_conflists(self, node: int) -> None:
+        self.machines[node].conflists = {}
+
     @rule(node=nodes)
     def boot(self, node: int) -> None:
         self.machines[node].boot()
 
-    @rule(node=nodes)
-    def replace_machine(self, node: int) -> None:
-        """A new machine gets the name of one that is gone for good."""
+    @rule(node=nodes, is_gone=st.sampled_from([False, False, True]))
+    def replace_machine(self, node: int, *, is_gone: bool) -> None:
+        """Give the name of a machine that is gone for good to a new one."""
+        if not is_gone:
+            return
         gone = self.machines[node]
         self.dead.add(gone.uid)
         uid = f"uid{node}-{len(self.dead)}"
@@ -197,16 +229,20 @@ class World(RuleBasedStateMachine):
             assert all(count <= 2 for count in counts.values()), counts
 
     def rest(self) -> None:
-        """Decide until no node has an action, an hour at most. The watermark's claims are few, and nothing flaps."""
+        """Decide until no node has an action for longer than the grace. Nothing flaps: the decisions are counted."""
+        quiet_since = now = 0.0
         for _ in range(LONGEST_RECOVERY):
             is_quiet = True
             for machine in self.machines:
                 machine.seen = len(self.engine.history) - 1
                 machine.tick()
                 is_quiet &= all(isinstance(one, Alarm) for one in machine.decided.actions)
-            if is_quiet and all(machine.decided.again_seconds == 60.0 for machine in self.machines):
+            quiet_since = quiet_since if is_quiet else now
+            if now - quiet_since > GRACE_SECONDS:
                 break
-            self.pass_time(min(60.0, *(machine.decided.again_seconds for machine in self.machines)))
+            seconds = min(machine.decided.again_seconds for machine in self.machines)
+            now += seconds
+            self.pass_time(seconds)
         else:
             raise AssertionError([machine.decided for machine in self.machines])
         self.holds_after_rest()
@@ -244,6 +280,7 @@ class World(RuleBasedStateMachine):
                 assert any(one.name == "former-blocks" and block.uid in one.text for one in told)
         for machine in self.machines:
             alarms = {one.name for one in machine.decided.actions if isinstance(one, Alarm)}
+            assert set(machine.disk.held) == published(machine) | inhabited(machine)
             assert not machine.disk.attempts or "pool-exhausted" in alarms
             for name, pool in POOLS.items():
                 for entry in pool.ranges:
