@@ -246,8 +246,6 @@ class Network:
             one = max(again, key=lambda one: one.used)
             self.outside.remove(one)
             self.inside.append(one)
-            block = self.snapshot.blocks[one.network, one.cidr]
-            self.plan.resumed.append(Mark(block, State.OWNED))
             return
         cidr = self._choose(entry)
         if cidr is not None:
@@ -328,10 +326,9 @@ class Network:
 
     def _mark(self) -> None:
         """Note in the engine which blocks are drained. Its state follows this node's, never the reverse."""
-        marked = {mark.block.cidr for mark in self.plan.resumed}
         for one in self.inside:
             block = self._block(one)
-            if block is not None and block.state is State.DRAINING and not one.is_assigned and one.cidr not in marked:
+            if block is not None and not one.is_assigned and (block.state is State.DRAINING or one.is_draining):
                 self.plan.resumed.append(Mark(block, State.OWNED))
         for one in self.outside:
             block = self._block(one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from ipaddress import ip_network
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -381,9 +382,11 @@ def published(machine: Machine) -> set[Key]:
 
 def inhabited(machine: Machine) -> set[Key]:
     return {
-        (key[0], key[1])
-        for key in {**machine.disk.held, **dict.fromkeys(published(machine))}
-        if any(address in key[1] for address in machine.leases.get(key[0], {}))
+        (network, ip_network((address, entry.block_length), strict=False))
+        for network, leases in machine.leases.items()
+        for entry in POOLS[network].ranges
+        for address in leases
+        if address in entry.cidr
     }
 
 
