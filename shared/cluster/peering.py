@@ -86,11 +86,11 @@ def tell_twice(owners: Owners, twice: Mapping[Cidr, Cidr], own: Sequence[Cidr]) 
 
 
 def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, local: Local) -> frozenset[Route]:
-    """Return all routes to other nodes: of each CIDR to the oldest claim that has an address of the family.
+    """Return all routes to other nodes: of each CIDR to the oldest claim that has a way to it.
 
     An own CIDR, or a part of it, never gets a route: its pods are here. Nor does the nodes' own network. A route goes
-    only when no live peer claims it: the present one stays if no peer of its CIDR has an address of the family, and if
-    its peer cannot be read.
+    only when no live peer claims it: the present one stays if there is no way to any peer of its CIDR, and if its peer
+    cannot be read.
     """
     routes, unreached = set(), set()
     underlay = find_underlay(local.node)
@@ -112,18 +112,28 @@ def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, 
 
 
 def _route(cidr: Cidr, peer: Peer, node: Node) -> Route | None:
-    """Return the route to a peer's CIDR; None if the peer has no address of the family, or has this node's."""
+    """Return the route to a peer's CIDR, None if there is no way yet.
+
+    A tunnel may go over the other family. Without the MAC of the peer's device it leads nowhere.
+    """
     for via in peer.addresses:
         if via.version == cidr.version and via not in node.addresses:
-            is_tunnelled = node.tunnels if node.tunnels is not None else not any(via in link for link in node.links)
-            return Route(cidr, peer.node, via, is_tunnelled)
+            is_far = node.tunnels if node.tunnels is not None else not any(via in link for link in node.links)
+            if not is_far:
+                return Route(cidr, peer.node, via, is_tunnelled=False)
+            if peer.vtep_mac:
+                return Route(cidr, peer.node, via, is_tunnelled=True, mac=peer.vtep_mac)
+    if peer.vtep_mac and node.tunnels is not False:
+        for via in peer.addresses:
+            if via.version != cidr.version and via not in node.addresses:
+                return Route(cidr, peer.node, via, is_tunnelled=True, mac=peer.vtep_mac)
     return None
 
 
 def differ(wanted: frozenset[Route], present: frozenset[Route]) -> bool:
     """Return True if the kernel must be changed. It does not know the names of nodes."""
-    return {(one.cidr, one.via, one.is_tunnelled) for one in wanted} != {
-        (one.cidr, one.via, one.is_tunnelled) for one in present
+    return {(one.cidr, one.via, one.is_tunnelled, one.mac) for one in wanted} != {
+        (one.cidr, one.via, one.is_tunnelled, one.mac) for one in present
     }
 
 

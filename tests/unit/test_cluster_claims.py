@@ -39,7 +39,7 @@ def test_every_free_block_is_chosen_by_some_seed() -> None:
 def test_nodes_that_claim_at_once_rarely_collide() -> None:
     """Try 40 nodes with one view of 16,384 blocks, half of them taken: by chance one pair in ten such storms collides."""
     entry = Range(ip_network("10.0.0.0/10"), 24)
-    taken: list[Cidr] = list(entry.cidr.subnets(new_prefix=24))[::2]
+    taken: list[Cidr] = [*entry.cidr.subnets(new_prefix=24)][::2]
     chosen = {choose(Kind.ROUTED, entry, taken, f"uid{node} 0") for node in range(40)}
     assert len(chosen) >= 39
     assert not chosen & {None, *taken}

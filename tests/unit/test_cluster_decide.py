@@ -444,14 +444,33 @@ def settled(*objects: Block | Peer, unreadable: Sequence[str] = ()) -> Snapshot:
 
 
 def test_routes_go_by_family_and_through_the_tunnel_off_the_link() -> None:
-    near = Peer("near", "n", (ip_address("172.16.0.2"), ip_address("fd16::2")), {"pods": (B, SIX)}, 1.0)
-    far = Peer("far", "f", (ip_address("172.17.0.2"),), {"pods": (C, ip_network("fd01::/64"))}, 1.0)
-    assert routes(decide(settled(near, far), local(held(A)), NOW)) == {
-        B: ("near", "172.16.0.2", False), SIX: ("near", "fd16::2", True), C: ("far", "172.17.0.2", True),
+    six, far_six, third = SIX, ip_network("fd01::/64"), ip_network("fd02::/64")
+    near = Peer("near", "n", (ip_address("172.16.0.2"), ip_address("fd16::2")), {"pods": (B, six)}, 1.0, "02::2")
+    far = Peer("far", "f", (ip_address("172.17.0.2"),), {"pods": (C, far_six)}, 1.0, "02::3")
+    none = Peer("none", "x", (ip_address("172.16.0.4"), ip_address("fd16::4")), {"pods": (D, third)}, 1.0)
+    by_link = {
+        B: ("near", "172.16.0.2", False), six: ("near", "fd16::2", True), D: ("none", "172.16.0.4", False),
+        C: ("far", "172.17.0.2", True), far_six: ("far", "172.17.0.2", True),
     }  # fmt: skip
-    for tunnels in (True, False):
-        found = routes(decide(settled(near, far), local(held(A), node=replace(NODE, tunnels=tunnels)), NOW))
-        assert {is_tunnelled for _, _, is_tunnelled in found.values()} == {tunnels}
+    decision = decide(settled(near, far, none), local(held(A)), NOW)
+    assert routes(decision) == by_link
+    (action,) = actions(decision, SetRoutes)
+    assert isinstance(action, SetRoutes)
+    assert {(one.is_tunnelled, one.mac) for one in action.routes} == {(False, ""), (True, "02::2"), (True, "02::3")}
+    never = decide(settled(near, far, none), local(held(A), node=replace(NODE, tunnels=False)), NOW)
+    assert routes(never) == {
+        **{cidr: (name, via, False) for cidr, (name, via, _) in by_link.items() if cidr != far_six},
+        third: ("none", "fd16::4", False),
+    }
+    always = decide(settled(near, far, none), local(held(A), node=replace(NODE, tunnels=True)), NOW)
+    assert routes(always) == {cidr: (name, via, True) for cidr, (name, via, _) in by_link.items() if name != "none"}
+
+
+def test_a_new_mac_of_a_tunnels_end_sets_the_routes() -> None:
+    right = Route(B, "other", ip_address("172.17.0.2"), is_tunnelled=True, mac="02::2")
+    for mac, is_set in (("02::2", False), ("02::3", True)):
+        other = replace(peer("other", B, address="172.17.0.2"), vtep_mac=mac)
+        assert bool(actions(decide(settled(other), local(held(A), right), NOW), SetRoutes)) == is_set
 
 
 def test_routes_that_are_right_are_not_set_again() -> None:
