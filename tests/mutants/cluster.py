@@ -31,7 +31,7 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         NETWORK, "        elif block.uid != self.local.node.uid:\n", "        elif block.node != self.local.node.name:\n",
-        "a new machine has no blocks of the former one of its name", STORIES,
+        "a new machine has no blocks of the former one of its name", f"{SINGLE} -k new_machine_withdraws",
     ),
     Mutant(
         NETWORK, "block is None and self._is_taken(one.cidr)", "False",
@@ -108,6 +108,10 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         PEERING, "block.since if block and block.uid == peer.uid else peer.since", "peer.since",
         "the engine's block tells a claim's age", f"{SINGLE} -k older_claim",
+    ),
+    Mutant(
+        PEERING, "one.is_tunnelled, one.mac) for one in wanted", "one.is_tunnelled, next((two.mac for two in present if two.via == one.via), one.mac)) for one in wanted",
+        "a new MAC of a tunnel's end is set", f"{SINGLE} -k new_mac",
     ),
     Mutant(
         PEERING, "if route.cidr in unreached or (", "if (",

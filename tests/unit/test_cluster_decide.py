@@ -107,7 +107,7 @@ ROUTE = Route(C, "other", ip_address("172.16.0.2"), is_tunnelled=False)
 
 
 def test_without_an_engine_nothing_changes() -> None:
-    mine = local(held(A, 13), Attempt("pods", B, is_open=True), ROUTE, idle(D))
+    mine = local(held(A, 13), Attempt("pods", B, is_open=True), ROUTE, idle(D), kept_ranges={"pods": (A, D)})
     decision = decide(snapshot(is_current=False, failure="refused"), mine, NOW)
     assert changes(decision) == [] and alarms(decision) == {("not-synchronised", "me")}
     assert decision.again_seconds == STEADY_SECONDS
@@ -246,6 +246,13 @@ def test_blocks_of_a_former_machine_are_told_and_left_alone() -> None:
     assert changes(decision) == [] and alarms(decision) == {("former-blocks", "me")}
 
 
+def test_a_new_machine_withdraws_the_ranges_of_the_former_one() -> None:
+    """Its disk may have the former conflist, but not the former id."""
+    decision = decide(snapshot(block(A, "former"), block(B)), local(held(A), held(B)), NOW)
+    assert changes(decision)[0] == Publish("pods", (B,))
+    assert alarms(decision) == {("block-lost", str(A)), ("former-blocks", "me")}
+
+
 def test_a_copied_machine_id_adopts_nothing() -> None:
     theirs = replace(peer("twin", A), uid="mine")
     decision = decide(snapshot(block(A, node="twin"), theirs, block(B), own_peer(B)), local(held(B)), NOW)
@@ -255,9 +262,10 @@ def test_a_copied_machine_id_adopts_nothing() -> None:
 
 
 def test_a_block_from_a_backup_is_left_to_the_peer_that_has_it() -> None:
-    mine = local(held(A, 0, is_published=False), held(B))
+    mine = local(held(A, 0, is_published=False), held(B, 13))
     decision = decide(snapshot(block(A), block(B), peer("other", A)), mine, NOW)
-    assert not actions(decision, Publish) and Mark(block(A), State.DRAINING) in decision.actions
+    assert not any(isinstance(one, Publish) and A in one.cidrs for one in decision.actions)
+    assert Mark(block(A), State.DRAINING) in decision.actions
 
 
 def test_of_overlapping_blocks_the_younger_leaves() -> None:
