@@ -132,9 +132,8 @@ def _route(cidr: Cidr, peer: Peer, node: Node) -> Route | None:
 
 def differ(wanted: frozenset[Route], present: frozenset[Route]) -> bool:
     """Return True if the kernel must be changed. It does not know the names of nodes."""
-    return {(one.cidr, one.via, one.is_tunnelled, one.mac) for one in wanted} != {
-        (one.cidr, one.via, one.is_tunnelled, one.mac) for one in present
-    }
+    one, other = ({(r.cidr, r.via, r.is_tunnelled, r.mac) for r in routes} for routes in (wanted, present))
+    return one != other
 
 
 def keep_routes(local: Local) -> frozenset[Route]:

@@ -110,7 +110,7 @@ TABLE: tuple[Mutant, ...] = (
         "the engine's block tells a claim's age", f"{SINGLE} -k older_claim",
     ),
     Mutant(
-        PEERING, "one.is_tunnelled, one.mac) for one in wanted", "one.is_tunnelled, next((two.mac for two in present if two.via == one.via), one.mac)) for one in wanted",
+        PEERING, "r.is_tunnelled, r.mac)", "r.is_tunnelled)",
         "a new MAC of a tunnel's end is set", f"{SINGLE} -k new_mac",
     ),
     Mutant(
