@@ -53,7 +53,7 @@ POOLS = {
 
 
 class Fault(enum.Enum):
-    """What becomes of one request."""
+    """The fate of one request."""
 
     NONE = "none"
     LOST = "the request is lost"
@@ -126,7 +126,7 @@ class SimulatedEngine:
 
 @dataclass
 class Checkpoint:
-    """What an agent keeps on disk."""
+    """The part of an agent that is on disk."""
 
     held: dict[Key, Held] = field(default_factory=dict)
     attempts: dict[Key, bool] = field(default_factory=dict)
