@@ -7,8 +7,6 @@ a block is adopted only after a read by name, a claim of an own block is a succe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from shared.cluster.model import (
     Action,
     Alarm,
@@ -17,6 +15,7 @@ from shared.cluster.model import (
     Confirm,
     Decision,
     Local,
+    Peer,
     Publish,
     SetRoutes,
     Snapshot,
@@ -40,55 +39,80 @@ STEADY_SECONDS = 60.0  # without anything to do
 def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     """Return the actions that bring this node and the engine together. `now` is monotonic seconds.
 
-    The order makes a crash between any two actions harmless:
-
-    1. Alarms, and ranges of lost blocks out of the conflist. Nothing may keep these waiting.
-    2. Routes. They need no engine.
-    3. Confirm, and claim missing blocks by name. Later actions may rely on them, and stop if they fail.
-    4. Mark blocks that are used again, then claim new ones. After a crash the engine has a block of ours that is not
-       published: the checkpoint or the snapshot has it, and it is published or drained then.
-    5. Announce. After a crash other nodes have a route to a block without pods.
-    6. Publish. After a crash a block is drained without its mark, and counts as unpublished.
-    7. Mark drained blocks, release idle ones, forget. A released block was announced by nobody since step 5, so that
-       its next owner has the only route. After a crash the engine has a drained block, which is released again.
+    Alarms come first, then lost ranges leave the conflists, then the routes: these need no engine. `_sequence` has the
+    order of the others, and why a crash between any two is harmless.
     """
     if not snapshot.is_current:
         return _wait(local, snapshot.failure)
     owners = find_owners(snapshot, local.node)
     unknown, alarms = _find_unknown(snapshot, local)
     names = {*snapshot.pools, *snapshot.assigned, *(key[0] for key in local.held), *(a.network for a in local.attempts)}
-    networks = {name: Network(name, snapshot, local, now, owners) for name in sorted(names)}
-    plans = {name: network.decide() for name, network in networks.items()}
-    announced = {name: plans[name].announced for name, network in networks.items() if network.is_routed()}
+    tried = {one.network for one in local.attempts}  # their requests may fail again: other networks come before them
+    networks = [Network(name, snapshot, local, now, owners) for name in sorted(names, key=lambda n: (n in tried, n))]
+    plans = [network.decide() for network in networks]
+    announced = {network.name: network.plan.announced for network in networks if network.is_routed()}
     own = [cidr for cidrs in announced.values() for cidr in cidrs]
-    peer = plan_peer(snapshot, local, announced)
     twice = find_twice(owners, (*own, *find_underlay(local.node)))
     routes = plan_routes(owners, twice, snapshot, local)
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
-    alarms += [alarm for plan in plans.values() for alarm in plan.alarms] + tell_twice(owners, twice, own)
-    actions: list[Action] = [*alarms, *([peer] if isinstance(peer, Alarm) else [])]
-    actions += [plan.withdrawal for plan in plans.values() if plan.withdrawal]
+    alarms += [alarm for plan in plans for alarm in plan.alarms] + tell_twice(owners, twice, own)
+    actions: list[Action] = [*alarms, *(plan.withdrawal for plan in plans if plan.withdrawal)]
     if differ(routes, local.routes) or routes != local.kept_routes:
         actions.append(SetRoutes(routes))
-    actions += [*unknown, *_merge(plans.values(), "confirms", "reclaims", "resumed", "claims")]
-    if peer is not None and not isinstance(peer, Alarm):
-        actions.append(Announce(peer))
-    actions += [plan.publication for plan in plans.values() if plan.publication]
-    actions += _merge(plans.values(), "drained", "releases", "forgets")
-    return Decision(tuple(actions), _again(actions, plans.values()))
+    new = {claim.cidr for plan in plans for claim in plan.claims} | {m.block.cidr for plan in plans for m in plan.resumed}
+    present = {name: tuple(cidr for cidr in cidrs if cidr not in new) for name, cidrs in announced.items()}
+    before, after = (plan_peer(snapshot, local, cidrs) for cidrs in (present, announced))
+    if isinstance(before, Alarm) or isinstance(after, Alarm):
+        actions[:0] = [one for one in (after,) if isinstance(one, Alarm)]
+        before = after = None
+    actions += _sequence(plans, unknown, before, after, is_new=local.announced is None)
+    return Decision(tuple(actions), _again(actions, plans))
 
 
-def _merge(plans: Iterable[Plan], *kinds: str) -> list[Action]:
+def _sequence(
+    plans: list[Plan], unknown: list[Confirm], before: Peer | None, after: Peer | None, *, is_new: bool
+) -> list[Action]:
+    """Return the actions that need the engine, and those that wait for them.
+
+    Networks without a request are finished first: a claim that fails again and again delays no other network. Then, and
+    for each network in this order:
+
+    1. Confirm, and claim missing blocks by name. Later actions may rely on them, and stop if they fail.
+    2. Mark blocks that are used again, then claim new ones. After a crash the engine has a block of ours that is not
+       published: the checkpoint or the snapshot has it, and it is published or drained then.
+    3. Announce. After a crash other nodes have a route to a block without pods.
+    4. Publish. After a crash a block is drained without its mark, and counts as unpublished.
+    5. Mark drained blocks, release idle ones, forget. A released block was announced by nobody since step 3, so that
+       its next owner has the only route. After a crash the engine has a drained block, which is released again.
+    """
+    ready = [plan for plan in plans if not plan.has_requests()]
+    waiting = [plan for plan in plans if plan.has_requests()]
+    actions: list[Action] = []
+    if before is not None and (not is_new or any(plan.publication or plan.releases for plan in ready)):
+        actions.append(Announce(before))
+    else:
+        before = None
+    actions += _finish(ready)
+    actions += [*unknown, *_merge(waiting, "confirms", "reclaims", "resumed", "claims")]
+    if after is not None and after != before:
+        actions.append(Announce(after))
+    return actions + _finish(waiting)
+
+
+def _finish(plans: list[Plan]) -> list[Action]:
+    published = [plan.publication for plan in plans if plan.publication]
+    return [*published, *_merge(plans, "drained", "releases", "forgets")]
+
+
+def _merge(plans: list[Plan], *kinds: str) -> list[Action]:
     """Return the actions of each kind of all networks, one kind after the other."""
-    plans = list(plans)
     return [action for kind in kinds for plan in plans for action in getattr(plan, kind)]
 
 
 def _wait(local: Local, failure: str) -> Decision:
     """Keep everything as it is. Restore a conflist that somebody deleted, and routes that a boot removed.
 
-    Claims and releases wait for the engine.
-    Open attempts stay noted: they are confirmed by name when the engine answers again.
+    Claims and releases wait for the engine. Open attempts stay noted: they are confirmed by name when it answers again.
     """
     text = (
         f"node {local.node.name} is not synchronised with the cluster: {failure or 'the engine is silent'}. Pods start "
@@ -146,7 +170,7 @@ def _alarm_of_former(uid: str, blocks: list[Block]) -> Alarm:
     return Alarm("former-blocks", blocks[0].node, text)
 
 
-def _again(actions: list[Action], plans: Iterable[Plan]) -> float:
+def _again(actions: list[Action], plans: list[Plan]) -> float:
     """Return the seconds until the next decision: soon after actions, else when a grace ends."""
     if any(not isinstance(action, Alarm) for action in actions):
         return AGAIN_SECONDS

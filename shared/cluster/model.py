@@ -174,9 +174,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Confirm:
-    """Read a block by name, not from a cache. One of our own uid becomes held, with the engine's state.
+    """Read a block by name, not from a cache. One of our own uid becomes held.
 
-    Without a block, drop the attempt. A block of another uid closes it.
+    It has the engine's state after an attempt. Without one it is draining: after a restored backup another node may
+    still use it, so that it is released or used again with a mark. Without a block, drop the attempt. A block of
+    another uid closes it.
     """
 
     network: str

@@ -47,6 +47,10 @@ class Plan:
     forgets: list[Forget] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)  # seconds until a block's grace ends
 
+    def has_requests(self) -> bool:
+        """Return True if the publication waits for the engine."""
+        return bool(self.confirms or self.reclaims or self.resumed or self.claims)
+
 
 class Network:
     """One network while it is decided on: its held blocks, sorted by their fate."""

@@ -24,10 +24,16 @@ TABLE: tuple[Mutant, ...] = (
         "a copied machine id adopts no blocks", f"{SINGLE} -k copied_machine_id",
     ),
     Mutant(
-        DECIDE,
-        "    if peer is not None and not isinstance(peer, Alarm):\n        actions.append(Announce(peer))\n    actions += [plan.publication for plan in plans.values() if plan.publication]\n",
-        "    actions += [plan.publication for plan in plans.values() if plan.publication]\n    if peer is not None and not isinstance(peer, Alarm):\n        actions.append(Announce(peer))\n",
+        DECIDE, "        actions.append(Announce(after))\n    return actions + _finish(waiting)", "        return [*actions, *_finish(waiting), Announce(after)]\n    return actions + _finish(waiting)",
         "no pod has an address before other nodes have a route", f"{SINGLE} -k in_this_order",
+    ),
+    Mutant(
+        DECIDE, "    actions += _finish(ready)\n    actions += [*unknown,", "    waiting += ready\n    actions += [*unknown,",
+        "a claim that fails delays no other network", f"{SINGLE} -k delays_no_other",
+    ),
+    Mutant(
+        DECIDE, "key=lambda n: (n in tried, n)", "key=lambda n: n",
+        "a network whose request failed comes last", f"{SINGLE} -k delays_no_other",
     ),
     Mutant(
         NETWORK, "        elif block.uid != self.local.node.uid:\n", "        elif block.node != self.local.node.name:\n",

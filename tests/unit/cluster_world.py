@@ -328,7 +328,7 @@ class Machine:
         block = self._ask(lambda: self.engine.blocks.get(key))
         yield
         if isinstance(block, Block) and block.uid == self.uid:
-            self._hold(key, block.state)
+            self._hold(key, block.state if key in self.disk.attempts else State.DRAINING)
         elif block is None:
             self.disk.attempts.pop(key, None)
         elif key in self.disk.attempts:

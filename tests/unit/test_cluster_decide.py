@@ -136,6 +136,19 @@ def test_the_first_block_is_claimed_announced_published_in_this_order() -> None:
     assert decision.again_seconds == AGAIN_SECONDS
 
 
+def test_a_claim_that_fails_delays_no_other_network() -> None:
+    lan = Pool("lan", Kind.SEGMENT, (Range(ip_network("192.168.0.0/24"), 28),))
+    mine = Held("lan", ip_network("192.168.0.16/28"), 0, is_published=False, since=1.0)
+    pools = {"pods": POOL, "lan": lan}
+    seen = snapshot(replace(block(mine.cidr), network="lan"), own_peer(), pools=pools)
+    decision = decide(seen, local(mine), NOW)
+    assert kinds(decision.actions) == ["Publish", "Claim", "Announce", "Publish"]
+    assert decision.actions[0] == Publish("lan", (mine.cidr,))
+    for tried, other in (("lan", "pods"), ("pods", "lan")):
+        both = decide(snapshot(pools=pools), local(Attempt(tried, D, is_open=False)), NOW)
+        assert [one.network for one in both.actions if isinstance(one, Claim)] == [other, tried]
+
+
 @pytest.mark.parametrize(("used", "is_claimed"), [(9, False), (10, True), (13, True), (99, True)])
 def test_a_block_is_claimed_ahead_of_need(used: int, *, is_claimed: bool) -> None:
     """A /28 has 13 addresses; a quarter of them, 4, must be free."""
