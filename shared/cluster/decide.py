@@ -59,7 +59,7 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     actions: list[Action] = [*alarms, *(plan.withdrawal for plan in plans if plan.withdrawal)]
     if differ(routes, local.routes) or routes != local.kept_routes:
         actions.append(SetRoutes(routes))
-    new = {claim.cidr for plan in plans for claim in plan.claims} | {m.block.cidr for plan in plans for m in plan.resumed}
+    new = {cidr for plan in plans for cidr in plan.list_new()}
     present = {name: tuple(cidr for cidr in cidrs if cidr not in new) for name, cidrs in announced.items()}
     before, after = (plan_peer(snapshot, local, cidrs) for cidrs in (present, announced))
     if isinstance(before, Alarm) or isinstance(after, Alarm):

@@ -25,7 +25,7 @@ from shared.cluster.model import (
     Snapshot,
     State,
 )  # fmt: skip
-from shared.cluster.peering import Owners
+from shared.cluster.peering import Owners, find_underlay
 
 DRAIN_MARGIN = 0.5  # of a block must be free above the watermark before one is drained: the hysteresis
 
@@ -50,6 +50,10 @@ class Plan:
     def has_requests(self) -> bool:
         """Return True if the publication waits for the engine."""
         return bool(self.confirms or self.reclaims or self.resumed or self.claims)
+
+    def list_new(self) -> list[Cidr]:
+        """Return the CIDRs that pods here can have only after this plan's requests."""
+        return [claim.cidr for claim in self.claims] + [mark.block.cidr for mark in self.resumed]
 
 
 class Network:
@@ -275,8 +279,10 @@ class Network:
         """Return a free block of the pool's ranges of a family; the first range comes first."""
         assert self.pool is not None  # noqa: S101  (_adjust looked)
         known = [key[1] for key in self.snapshot.blocks if key[0] == self.name]
-        known += [one.cidr for one in self.held]
+        known += [cidr for _, cidr in self.local.held]
         known += self.owners  # of a peer that has not claimed its block again yet
+        if self.pool.kind is Kind.ROUTED:
+            known += find_underlay(self.local.node)
         tried = [one.cidr for one in self.attempts]
         seed = f"{self.local.node.uid} {self.name} {len(tried)} {len(known)}"
         for avoided in ([*known, *tried], known):  # a tried one may be free again

@@ -193,6 +193,15 @@ def test_a_peers_addresses_are_not_claimed() -> None:
     assert not actions(decide(snapshot(peer("other", A), pool=tiny), local(), NOW), Claim)
 
 
+def test_addresses_of_other_networks_are_not_claimed() -> None:
+    for kind, text, is_claimed in (
+        (Kind.ROUTED, "172.16.0.0/24", False), (Kind.SEGMENT, "172.16.0.0/24", True), (Kind.ROUTED, str(A), False),
+    ):  # fmt: skip
+        pools = {"pods": POOL, "lan": Pool("lan", kind, (Range(ip_network(text), 28),))}
+        decision = decide(snapshot(block(A), own_peer(A), pools=pools), local(held(A)), NOW)
+        assert [one.network for one in decision.actions if isinstance(one, Claim)] == ["lan"] * is_claimed
+
+
 def test_a_network_begins_with_all_families() -> None:
     both = Pool("pods", Kind.ROUTED, (*POOL.ranges, Range(ip_network("fd00::/48"), 64)))
     four = held(A, 0, is_published=False)
