@@ -83,6 +83,8 @@ class Snapshot:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     assigned: Mapping[str, tuple[Cidr, ...]] = field(default_factory=dict)  # by a controller (podCIDRs): never claimed
     is_current: bool = False
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # by the object's key: why it is in none of the maps
+    failure: str = ""  # why it is not current, for people
 
 
 @dataclass(frozen=True)
