@@ -68,16 +68,18 @@ class Tls:
 
 @dataclass
 class Traffic:
-    """Requests and bytes so far, without TLS's own. Clients may share one."""
+    """Connections, requests and bytes so far, without TLS's own. Clients may share one."""
 
+    connections: int = 0
     requests: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def add(self, *, requests: int = 0, sent_bytes: int = 0, received_bytes: int = 0) -> None:
+    def add(self, *, connections: int = 0, requests: int = 0, sent_bytes: int = 0, received_bytes: int = 0) -> None:
         """Add to the counters."""
         with self._lock:
+            self.connections += connections
             self.requests += requests
             self.sent_bytes += sent_bytes
             self.received_bytes += received_bytes

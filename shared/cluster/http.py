@@ -45,6 +45,7 @@ class Answer:
     status: int
     headers: http.client.HTTPMessage
     body: bytes
+    endpoint: Endpoint
 
 
 class Stream:
@@ -229,7 +230,7 @@ class Client:
             raise
         if response.will_close:
             self._drop(connection)
-        return Answer(response.status, response.headers, body)
+        return Answer(response.status, response.headers, body, connection.endpoint)
 
     def _begin(self, connection: Connection, data: bytes) -> http.client.HTTPResponse:
         """Send a request and read the answer's head."""
@@ -252,6 +253,7 @@ class Client:
                 reasons.append(f"{endpoint}: {error}")
                 self.rotate(endpoint)
                 continue
+            self.traffic.add(connections=1)
             if not self._is_closed:  # `close` ends the connections that it sees, and this one is new
                 return connection
             self._drop(connection)
