@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-CONNECT_SECONDS = 2.0  # for each address
+CONNECT_SECONDS = 2.0  # for each address. A TLS handshake has all of the request's time: a busy server is slow at it
 KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES = 15, 5, 3
 UNACKNOWLEDGED_MS = 30_000
 SHORTEST_TICK_SECONDS = 0.01
@@ -112,17 +112,17 @@ class Endpoint:
 class Connection:
     """A connected socket, with a deadline, counters, and an end that other threads may demand."""
 
-    def __init__(self, endpoint: Endpoint, plain: socket.socket, traffic: Traffic) -> None:
+    def __init__(self, endpoint: Endpoint, plain: socket.socket, traffic: Traffic, deadline: float) -> None:
         self.endpoint = endpoint
-        self.deadline = 0.0
+        self.deadline = deadline
         self.tick: Callable[[], float] | None = None
         self._next_tick = 0.0
         self._socket = plain  # later TLS over it
         self._traffic = traffic
         self._is_ended = False
 
-    def connect(self, address: tuple[str, int], tls: Tls, seconds: float) -> None:
-        """Connect, and begin TLS if the endpoint demands it. Raise OSError otherwise."""
+    def connect(self, address: tuple[str, int], tls: Tls) -> None:
+        """Connect, and begin TLS if the endpoint demands it, before the deadline. Raise OSError otherwise."""
         for level, option, value in (
             (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -132,11 +132,12 @@ class Connection:
             (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS),
         ):
             self._socket.setsockopt(level, option, value)
-        self._socket.settimeout(seconds)
+        self._socket.settimeout(min(self._remaining(), CONNECT_SECONDS))
         self._socket.connect(address)
         if self.endpoint.is_tls:
             name, context = tls.server_name or self.endpoint.host, tls.context()
             self._socket = over = context.wrap_socket(self._socket, server_hostname=name, do_handshake_on_connect=False)
+            over.settimeout(self._remaining())
             over.do_handshake()
 
     def is_idle(self) -> bool:
