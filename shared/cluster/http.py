@@ -144,6 +144,8 @@ class Client:
         self._is_closed = True
         for connection in tuple(self._live):
             connection.end()
+        if self._turn.acquire(blocking=False):  # otherwise the thread that has the turn drops it
+            self._release()
 
     def request(
         self,
@@ -176,7 +178,7 @@ class Client:
                 # The server ended the kept connection while the request was on its way.
                 return self._exchange(deadline, longest_bytes, method, path, headers, body)
         finally:
-            self._turn.release()
+            self._release()
 
     def open(
         self,
@@ -208,6 +210,11 @@ class Client:
             self.rotate(connection.endpoint)
             raise
         return Stream(connection, response, lambda: self._drop(connection))
+
+    def _release(self) -> None:
+        if self._is_closed and self._kept:
+            self._drop(self._kept)
+        self._turn.release()
 
     def _exchange(self, deadline: float, longest_bytes: int, *request: Any) -> Answer:
         connection = self._kept = self._kept or self._connect(deadline)
