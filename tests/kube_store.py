@@ -163,6 +163,7 @@ class Store:
                 new["metadata"][key] = old["metadata"][key]
             self._admit(user, resource, new, old)
             _validate(resource, new, old)
+            new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
             if new == old:
                 return old  # a write that changes nothing makes no revision
             if new.get("spec") != old.get("spec"):

@@ -15,6 +15,7 @@ from shared.cluster.kube_watch import Collection, Times
 from shared.cluster.model import Cidr, Peer, Snapshot
 
 NODES = "/api/v1/nodes"
+NODE_WEIGHT = 5  # a Node is as long as so many objects and more: its pages have fewer
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Follower:
             self._add("peers", kube_objects.read_peer)
         if scope.pod_cidr_network:
             selector = "" if scope.peers_from_nodes else f"metadata.name={node}"
-            self._collect(NODES, self._replace_nodes, self._change_node, selector)
+            self._collect(NODES, self._replace_nodes, self._change_node, selector, times.page // NODE_WEIGHT or 1)
 
     @property
     def events(self) -> int:
@@ -60,6 +61,7 @@ class Follower:
         threads = [threading.Thread(target=one.run, name=one.path, daemon=True) for one in self._collections]
         for thread in threads:
             thread.start()
+        before = None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_dirty or self._is_closed)
@@ -67,7 +69,9 @@ class Follower:
                     break
                 self._is_dirty = False
                 snapshot = self._snapshot()
-            take(snapshot)
+            if snapshot != before:  # a Node's heartbeat changes nothing
+                before = snapshot
+                take(snapshot)
         for thread in threads:
             thread.join()
 
@@ -102,12 +106,13 @@ class Follower:
         exchange: Callable[[list[Object]], None],
         change: Callable[[str, Object], None],
         selector: str = "",
+        page: int = 0,
     ) -> None:
         self._collections.append(
             Collection(
                 self._make_client(),
                 path,
-                self._times,
+                replace(self._times, page=page or self._times.page),
                 selector=selector,
                 replace=exchange,
                 change=change,

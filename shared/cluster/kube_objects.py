@@ -66,7 +66,7 @@ def read_node(found: Object, network: str) -> Peer:
         "cidrs": {network: [str(cidr) for cidr in pod_cidrs(found)]},
         "since": since,
     }
-    return codec.to_peer(metadata["name"], value, revision_of(found))
+    return codec.to_peer(metadata["name"], value, "")  # nobody writes it, and its revision changes with each heartbeat
 
 
 def pod_cidrs(found: Object) -> tuple[Cidr, ...]:

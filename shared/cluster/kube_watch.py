@@ -52,7 +52,7 @@ class Collection:
         self.client = client
         self.path = path
         self.failure = "not read yet"  # why it is not current; empty if it is
-        self.is_complete = False  # it was listed once
+        self.is_complete = False  # it was current once
         self.events = 0
         self._times = times
         self._selector = f"&fieldSelector={quote(selector, safe='')}" if selector else ""
@@ -86,7 +86,7 @@ class Collection:
     def _fail(self, reason: str) -> None:
         if self._closed.is_set():
             return
-        if not self.failure or not self._failing_since:
+        if not self._failing_since:
             self._failing_since = time.monotonic()
         self._is_suspect = True
         self.failure = reason
@@ -127,7 +127,6 @@ class Collection:
         number = _number(found)
         self._replace(items)
         self._revision = str(number)
-        self.is_complete = True
 
     def _read(self, path: str) -> dict[str, Any]:
         found = self.client.read(path, self.path)
@@ -144,14 +143,16 @@ class Collection:
         )
         self._has_bookmarks = has_heard = False
         with self.client.watch(path, self.path) as stream:
-            self.failure, self._failing_since = "", 0.0
+            self.failure, self._failing_since, self.is_complete = "", 0.0, True
             self._tell()
             for lines in stream.batches(silence_seconds=times.silence):
+                before = self.events
                 for line in filter(None, lines):
                     self._take(line)
                     has_heard = True
                 self._failures = 0
-                self._tell()
+                if self.events > before:
+                    self._tell()
         # A server that is restored from a backup says nothing until it is where it was: look if it is.
         self._is_suspect = not has_heard
         if not has_heard and time.monotonic() - begin < min(times.shortest_watch, 1) / 2:

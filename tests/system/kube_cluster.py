@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.cluster.connection import Traffic
 from shared.cluster.engine import Engine
@@ -17,37 +16,16 @@ from shared.cluster.kube_client import BASE, Gate, KubeClient
 from shared.cluster.kube_follow import Scope
 from shared.cluster.kube_watch import Times
 from shared.cluster.kubernetes import Kubernetes
-from shared.cluster.model import Snapshot
+from tests.cluster_contract import Following
 from tests.kube_server import ADMIN, KubeServer, agent
-from tests.pretend import PATIENCE, until
+from tests.pretend import PATIENCE
 
-# Short limits, for a server that sends bookmarks five times a second.
-TIMES = Times(
-    silence=2 * PATIENCE, shortest_watch=1, longest_watch=60, shortest_pause=0.02, longest_pause=0.2, memory=60, page=3
-)
+if TYPE_CHECKING:
+    from typing import Self
 
-
-class Following:
-    """An engine's snapshots, as a thread takes them."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.snapshots: list[Snapshot] = []
-        self._thread = threading.Thread(target=engine.follow, args=(self.snapshots.append,), daemon=True)
-        self._thread.start()
-
-    @property
-    def latest(self) -> Snapshot:
-        return self.snapshots[-1] if self.snapshots else Snapshot()
-
-    def until(self, condition: Callable[[Snapshot], bool]) -> Snapshot:
-        """Return the first latest snapshot that fits."""
-        fitting: list[Snapshot] = []
-        until(lambda: condition(one := self.latest) and not fitting.append(one))  # type: ignore[func-returns-value]
-        return fitting[0]
-
-    def join(self) -> None:
-        self._thread.join(30 * PATIENCE)
-        assert not self._thread.is_alive()
+# Short pauses and pages. A server that is slow at load is not silent.
+TIMES = Times(silence=60 * PATIENCE, shortest_watch=1, longest_watch=60, shortest_pause=0.02, longest_pause=0.2, page=3)
+IMPATIENT = replace(TIMES, silence=2 * PATIENCE)
 
 
 @dataclass
@@ -57,7 +35,13 @@ class Cluster:
     admin: Access
     server: KubeServer | None = None
     directory: Path = Path()
-    engines: list[tuple[Kubernetes, list[Following]]] = field(default_factory=list)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
 
     def access(self, node: str) -> Access:
         """Return an agent's access by a token in a file; at a real server, the administrator's."""
@@ -74,19 +58,14 @@ class Cluster:
     ) -> Kubernetes:
         """Return a new engine of an agent; `access` for other rights."""
         engine = Kubernetes(access or self.access(node), node, scope, times)
-        self.engines.append((engine, []))
+        self._stack.callback(engine.close)
         return engine
 
-    def follow(self, engine: Kubernetes) -> Following:
-        following = Following(engine)
-        next(followings for one, followings in self.engines if one is engine).append(following)
+    def follow(self, engine: Engine) -> Following:
+        """Return the states of an engine, the first of which is current."""
+        following = self._stack.enter_context(Following(engine))
+        following.until_current()
         return following
-
-    def close(self) -> None:
-        for engine, followings in self.engines:
-            engine.close()
-            for following in followings:
-                following.join()
 
     def ask(self, method: str, path: str, document: object = None, access: Access | None = None) -> Answer:
         """Send one raw request as the administrator. Return the answer of whatever status."""

@@ -21,17 +21,18 @@ from typing import Any
 import pytest
 
 from shared.cluster.connection import HttpError
-from shared.cluster.engine import Engine, EngineError, Refused, Taken
+from shared.cluster.engine import EngineError, Refused, Taken
 from shared.cluster.kube_access import Access, Source, from_kubeconfig, in_cluster
 from shared.cluster.kube_client import BASE
 from shared.cluster.kube_follow import Scope
 from shared.cluster.model import Block, Kind, Peer, Pool, Range, State
 from tests import certificates
+from tests.cluster_contract import Connect, EngineContract
 from tests.kube_server import ADMIN, KubeServer, agent
 from tests.kube_store import ApiError
 from tests.own_network import own_network
 from tests.pretend import until
-from tests.system.kube_cluster import TIMES, Cluster, administrator, status
+from tests.system.kube_cluster import IMPATIENT, TIMES, Cluster, administrator, status
 
 PODS = Pool("pods", Kind.ROUTED, (Range(ip_network("10.244.0.0/16"), 24), Range(ip_network("fd00:10::/48"), 64)))
 CIDRS = [ip_network(f"10.244.{third}.0/24") for third in range(8)]
@@ -73,17 +74,16 @@ def cluster(request: pytest.FixtureRequest, authority: certificates.Authority, t
     """Return an empty cluster."""
     url, directory = request.config.getoption("server"), authority.directory
     if url:
-        cluster = Cluster(from_kubeconfig(Path(request.config.getoption("kubeconfig")), server=url))
-        cluster.clear()
-        yield cluster
-        cluster.close()
+        access = from_kubeconfig(Path(request.config.getoption("kubeconfig")), server=url)
+        with Cluster(access) as cluster:
+            cluster.clear()
+            yield cluster
         cluster.clear()
         return
     with KubeServer(directory / "server.crt", directory / "server.key", authority.certificate) as server:
         admin = administrator(server, authority.certificate, directory / f"{ADMIN}.crt", directory / f"{ADMIN}.key")
-        cluster = Cluster(admin, server, tmp_path)
-        yield cluster
-        cluster.close()
+        with Cluster(admin, server, tmp_path) as cluster:
+            yield cluster
 
 
 @pytest.fixture
@@ -214,66 +214,16 @@ def test_a_wrong_token_is_no_user(cluster: Cluster) -> None:
 # The engine
 
 
-def test_a_block_has_one_owner(cluster: Cluster) -> None:
-    engine, other = cluster.engine("node-1"), cluster.engine("node-2")
-    assert engine.read_block("pods", CIDRS[0]) is None
-    claimed = engine.claim(block())
-    assert claimed.revision and replace(claimed, revision="") == block()
-    with pytest.raises(Taken, match=r"block pods\.10-244-0-0-24"):
-        other.claim(block(node="node-2"))
-    assert other.read_block("pods", CIDRS[0]) == claimed
-    assert engine.claim(block(network="other")).network == "other"
+class TestContract(EngineContract):
+    @pytest.fixture
+    def connect(self, cluster: Cluster) -> Connect:
+        return lambda: cluster.engine(access=cluster.admin)
 
 
-def test_an_update_and_a_release_compare_the_revision(cluster: Cluster) -> None:
+def test_pages_are_one_list(cluster: Cluster) -> None:
     engine = cluster.engine()
-    claimed = engine.claim(block())
-    draining = engine.update_block(replace(claimed, state=State.DRAINING))
-    assert draining.state is State.DRAINING and draining.revision != claimed.revision
-    for stale in (claimed, replace(claimed, revision=""), replace(claimed, revision="1")):
-        with pytest.raises(Taken):
-            engine.update_block(stale)
-        with pytest.raises(Taken):
-            engine.release(stale)
-    assert engine.read_block("pods", CIDRS[0]) == draining
-    engine.release(draining)
-    engine.release(draining)
-    with pytest.raises(Taken):
-        engine.update_block(draining)
-    again = engine.claim(block())
-    with pytest.raises(Taken):
-        engine.release(draining)
-    assert engine.read_block("pods", CIDRS[0]) == again
-
-
-def test_a_peer_is_written_whatever_its_revision(cluster: Cluster) -> None:
-    engine = cluster.engine()
-    first = engine.announce(peer("node-1"))
-    second = engine.announce(replace(peer("node-1", 1), vtep_mac=""))
-    assert first.revision != second.revision
-    following = cluster.follow(engine)
-    assert following.until(lambda one: one.is_current).peers == {"node-1": second}
-    admin = cluster.engine(access=cluster.admin)
-    admin.withdraw("node-1")
-    admin.withdraw("node-1")
-    following.until(lambda one: not one.peers)
-
-
-def test_follow_gives_all_and_each_change(cluster: Cluster) -> None:
-    admin, engine = cluster.engine(access=cluster.admin), cluster.engine()
-    admin.write_pool(PODS)
-    blocks = {("pods", CIDRS[third]): engine.claim(block(third)) for third in range(8)}  # three pages
-    following = cluster.follow(engine)
-    found = following.until(lambda one: one.is_current)
-    assert found.pools == {"pods": PODS} and found.blocks == blocks and found.peers == {} and not found.failure
-    draining = engine.update_block(replace(blocks["pods", CIDRS[3]], state=State.DRAINING))
-    following.until(lambda one: one.blocks["pods", CIDRS[3]] == draining)
-    engine.release(draining)
-    following.until(lambda one: ("pods", CIDRS[3]) not in one.blocks and len(one.blocks) == 7)
-    segment = Pool("Segment_1", Kind.SEGMENT, (Range(ip_network("192.0.2.0/24"), 28, ip_address("192.0.2.1")),))
-    admin.write_pool(segment)
-    admin.write_pool(replace(PODS, ranges=PODS.ranges[:1]))
-    following.until(lambda one: one.pools == {"Segment_1": segment, "pods": replace(PODS, ranges=PODS.ranges[:1])})
+    blocks = {("pods", CIDRS[third]): engine.claim(block(third)) for third in range(8)}
+    assert cluster.follow(engine).state.blocks == blocks
 
 
 def test_impossible_names_are_refused(cluster: Cluster) -> None:
@@ -291,7 +241,7 @@ def test_unreadable_objects_are_told_and_do_no_harm(cluster: Cluster) -> None:
     cluster.ask("POST", f"{BASE}/blocks", raw_block("pods.10-244-1-0-24", node="a b"))
     engine = cluster.engine()
     claimed = engine.claim(block(2))
-    found = cluster.follow(engine).until(lambda one: one.is_current)
+    found = cluster.follow(engine).state
     assert found.blocks == {("pods", CIDRS[2]): claimed}
     assert set(found.unreadable) == {"blocks/pods.10-244-0-1-24", "blocks/pods/10.244.1.0/24"}
     with pytest.raises(EngineError, match="node is 'a b'"):
@@ -335,12 +285,10 @@ def test_a_rotated_token_is_used_at_once(cluster: Cluster, server: KubeServer) -
     engine = cluster.engine(access=access)
     engine.claim(block(0))
     following = cluster.follow(engine)
-    following.until(lambda one: one.is_current)
     server.tokens = {"renewed": agent("node-1")}
     with pytest.raises(Refused, match="401"):
         engine.claim(block(1))
     server.stop()
-    following.until(lambda one: not one.is_current)
     server.start()
     following.until(lambda one: "401" in one.failure)
     assert access.token.path
@@ -461,7 +409,7 @@ def test_a_missing_kind_is_no_missing_block(cluster: Cluster, server: KubeServer
 
 def test_a_busy_server_is_left_alone(cluster: Cluster, server: KubeServer) -> None:
     engine = cluster.engine()
-    server.order("POST", (ApiError(429, "TooManyRequests", "too many requests"), 2))
+    server.order("POST", (ApiError(429, "TooManyRequests", "too many requests"), 1))
     with pytest.raises(HttpError, match="429: too many requests") as raised:
         engine.claim(block())
     assert not raised.value.was_sent  # it did nothing
@@ -489,9 +437,8 @@ def test_the_end_of_a_failed_write_is_unknown(cluster: Cluster, server: KubeServ
 
 
 def test_a_frozen_server_is_noticed(cluster: Cluster, server: KubeServer) -> None:
-    engine = cluster.engine()
+    engine = cluster.engine(times=IMPATIENT)
     following = cluster.follow(engine)
-    following.until(lambda one: one.is_current)
     with server.frozen():
         found = following.until(lambda one: not one.is_current)
         assert found.failure
@@ -503,7 +450,6 @@ def test_a_restart_loses_no_change(cluster: Cluster, server: KubeServer) -> None
     engine = cluster.engine()
     first = engine.claim(block(0))
     following = cluster.follow(engine)
-    following.until(lambda one: one.is_current)
     server.stop()
     assert following.until(lambda one: not one.is_current).blocks == {("pods", CIDRS[0]): first}
     server.store.delete(server.admin, server.resource("blocks"), "pods.10-244-0-0-24", {})
@@ -520,7 +466,6 @@ def test_a_compacted_watch_lists_again(cluster: Cluster, server: KubeServer) -> 
     for third in range(3):
         engine.claim(block(third))
     following = cluster.follow(engine)
-    following.until(lambda one: one.is_current)
     server.stop()
     following.until(lambda one: not one.is_current)
     server.store.delete(server.admin, server.resource("blocks"), "pods.10-244-0-0-24", {})
@@ -530,7 +475,7 @@ def test_a_compacted_watch_lists_again(cluster: Cluster, server: KubeServer) -> 
     wanted = {("pods", CIDRS[third]) for third in (1, 2, 4)}
     following.until(lambda one: one.is_current and set(one.blocks) == wanted)
     # No state in between: an object that is there before and after is never missed.
-    assert all(("pods", CIDRS[1]) in one.blocks for one in following.snapshots if one.blocks)
+    assert all(("pods", CIDRS[1]) in one.blocks for one in following.states if one.blocks)
 
 
 def test_an_expired_page_begins_the_list_anew(cluster: Cluster, server: KubeServer) -> None:
@@ -538,9 +483,8 @@ def test_an_expired_page_begins_the_list_anew(cluster: Cluster, server: KubeServ
     for third in range(8):
         engine.claim(block(third))
     server.order(f"GET {BASE}/blocks?limit=3&continue", ApiError(410, "Expired", "too old"), times=2)
-    found = cluster.follow(engine).until(lambda one: one.is_current)
+    found = cluster.follow(engine).state
     assert len(found.blocks) == 8
-    assert all(len(one.blocks) in (0, 8) for one in cluster.engines[0][1][0].snapshots)
 
 
 def test_a_restored_backup_is_noticed(cluster: Cluster, server: KubeServer) -> None:
@@ -551,7 +495,6 @@ def test_a_restored_backup_is_noticed(cluster: Cluster, server: KubeServer) -> N
     for third in range(1, 4):
         engine.claim(block(third))
     following = cluster.follow(engine)
-    following.until(lambda one: one.is_current and len(one.blocks) == 4)
     server.stop()
     server.store.restore(revision)
     server.start()
@@ -560,22 +503,20 @@ def test_a_restored_backup_is_noticed(cluster: Cluster, server: KubeServer) -> N
 
 def test_a_server_without_bookmarks_stays_current(cluster: Cluster, server: KubeServer) -> None:
     server.has_bookmarks = False
-    engine = cluster.engine(times=replace(TIMES, silence=30))
+    engine = cluster.engine()
     following = cluster.follow(engine)
-    following.until(lambda one: one.is_current)
     until(lambda: len([one for one in server.seen if "/blocks?watch" in one]) >= 3)
     assert len([one for one in server.seen if "/blocks?limit=3" in one]) == 1
     server.add("blocks", raw_block("pods.10-244-0-0-24"))
     following.until(lambda one: ("pods", CIDRS[0]) in one.blocks)
-    first = next(at for at, one in enumerate(following.snapshots) if one.is_current)
-    assert all(one.is_current for one in following.snapshots[first:])
+    first = next(at for at, one in enumerate(following.states) if one.is_current)
+    assert all(one.is_current for one in following.states[first:])
 
 
 @pytest.mark.parametrize("line", ["no JSON", "[]", '{"type": "ADDED"}', '{"type": "ERROR", "object": {"code": 500}}'])
 def test_a_strange_event_lists_again(cluster: Cluster, server: KubeServer, line: str) -> None:
     engine = cluster.engine()
     following = cluster.follow(engine)
-    following.until(lambda one: one.is_current)
     server.say("blocks", line)
     following.until(lambda one: "blocks" in one.failure or len(server.lists("blocks")) > 1)
     server.add("blocks", raw_block("pods.10-244-0-0-24"))
@@ -599,14 +540,12 @@ def test_close_ends_a_request_in_progress(cluster: Cluster, server: KubeServer) 
         engine.close()
         thread.join(30)
     assert len(raised) == 1
-    cluster.follow(engine).join()  # and `follow` does not begin
 
 
 @pytest.mark.usefixtures("server")
 def test_a_joining_node_costs_few_requests(cluster: Cluster) -> None:
-    engine = cluster.engine(times=replace(TIMES, silence=30, page=500))
+    engine = cluster.engine(times=replace(TIMES, page=500))
     following = cluster.follow(engine)
-    following.until(lambda one: one.is_current)
     assert engine.counts().requests == 6 and engine.counts().events == 0  # a list and a watch of each kind
     cluster.engine("node-2").announce(peer("node-2"))
     following.until(lambda one: "node-2" in one.peers)
@@ -638,7 +577,7 @@ def test_the_own_nodes_cidrs_are_assigned(cluster: Cluster, server: KubeServer) 
     server.add("nodes", raw_node("node-2", ["10.244.2.0/24"], ["192.0.2.2"]))
     engine = cluster.engine("node-1", Scope(pod_cidr_network="pods"))
     following = cluster.follow(engine)
-    assert following.until(lambda one: one.is_current).assigned == {"pods": ()}
+    assert following.state.assigned == {"pods": ()}
     server.add("nodes", raw_node("node-1", [], ["192.0.2.1"]))
     change_node(server, "node-1", spec={"podCIDRs": ["10.244.1.0/24", "fd00:10:0:1::/64"]})
     both = (ip_network("10.244.1.0/24"), ip_network("fd00:10:0:1::/64"))
@@ -661,9 +600,9 @@ def test_nodes_are_peers_without_peer_objects(cluster: Cluster, server: KubeServ
         cidrs = [f"10.244.{at}.0/24", f"fd00:10:0:{at}::/64"]
         server.add("nodes", raw_node(f"node-{at}", cidrs, [f"192.0.2.{at}", f"2001:db8::{at}", "192.0.2.99"]))
     server.add("nodes", raw_node("node-5", ["10.244.5.0/24"], ["fe80::1"]))
-    engine: Engine = cluster.engine("node-1", Scope(False, "pods", peers_from_nodes=True))
-    following = cluster.follow(cluster.engines[0][0])
-    found = following.until(lambda one: one.is_current)
+    engine = cluster.engine("node-1", Scope(claims_blocks=False, pod_cidr_network="pods", peers_from_nodes=True))
+    following = cluster.follow(engine)
+    found = following.state
     assert set(found.peers) == {"node-2", "node-3", "node-4"} and set(found.unreadable) == {"nodes/node-5"}
     assert found.peers["node-2"].addresses == (ip_address("192.0.2.2"), ip_address("2001:db8::2"))
     assert found.peers["node-2"].cidrs == {"pods": (ip_network("10.244.2.0/24"), ip_network("fd00:10:0:2::/64"))}
