@@ -478,13 +478,25 @@ def test_a_compacted_watch_lists_again(cluster: Cluster, server: KubeServer) -> 
     assert all(("pods", CIDRS[1]) in one.blocks for one in following.states if one.blocks)
 
 
+def test_a_refused_watch_lists_again(cluster: Cluster, server: KubeServer) -> None:
+    """Servers without a watch cache answer 410 in place of an event."""
+    server.order(f"GET {BASE}/blocks?watch", ApiError(410, "Expired", "too old resource version"))
+    engine = cluster.engine()
+    claimed = engine.claim(block())
+    assert cluster.follow(engine).state.blocks == {("pods", CIDRS[0]): claimed}
+    assert len(server.lists("blocks")) == 2
+
+
 def test_an_expired_page_begins_the_list_anew(cluster: Cluster, server: KubeServer) -> None:
+    cluster.engine(access=cluster.admin).write_pool(PODS)
     engine = cluster.engine()
     for third in range(8):
         engine.claim(block(third))
-    server.order(f"GET {BASE}/blocks?limit=3&continue", ApiError(410, "Expired", "too old"), times=2)
-    found = cluster.follow(engine).state
-    assert len(found.blocks) == 8
+    server.order(f"GET {BASE}/blocks?limit=3&continue", ApiError(410, "Expired", "too old"), times=3)
+    following = cluster.follow(engine)
+    assert len(following.state.blocks) == 8
+    # A part of the objects would look like the loss of the others.
+    assert {(len(one.pools), len(one.blocks)) for one in following.states} <= {(0, 0), (1, 8)}
 
 
 def test_a_restored_backup_is_noticed(cluster: Cluster, server: KubeServer) -> None:
@@ -608,9 +620,13 @@ def test_nodes_are_peers_without_peer_objects(cluster: Cluster, server: KubeServ
     assert found.peers["node-2"].cidrs == {"pods": (ip_network("10.244.2.0/24"), ip_network("fd00:10:0:2::/64"))}
     assert found.peers["node-2"].since > 1_700_000_000
     assert found.assigned["pods"][0] == ip_network("10.244.1.0/24")
-    requests = len(server.seen)
+    for at in range(3):  # heartbeats
+        status = raw_node("", [], ["192.0.2.2", "2001:db8::2"])["status"]
+        change_node(server, "node-2", status=status | {"conditions": [{"lastHeartbeatTime": at}]})
+    requests, states = len(server.seen), len(following.states)
     own = engine.announce(peer("node-1", 1))
     following.until(lambda one: one.peers.get("node-1") == own)
+    assert len(following.states) == states + 1 and engine.counts().events >= 3
     server.store.delete(server.admin, server.resource("nodes"), "node-3", {})
     following.until(lambda one: set(one.peers) == {"node-1", "node-2", "node-4"})
     change_node(server, "node-1", metadata=server.store.get(server.resource("nodes"), "node-1")["metadata"], spec={})
