@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -14,13 +17,14 @@ from shared.cluster.etcd import Etcd, Settings
 from shared.cluster.etcd_follow import Pace
 from shared.cluster.etcd_gateway import Gateway, encode
 from shared.cluster.http import Client
-from shared.net.netns import open_netns
+from shared.net.netns import Netns, open_netns
 from tests.certificates import Authority
 from tests.pretend import PretendHost, until
 
 CLIENT_PORT, PEER_PORT = 2379, 2380
 PACE = Pace(sign=0.5, timeout=30, pause=0.05)
 PREFIX = "/pycni/v1/"
+NODE, NODE_PASSWORD = "node", "the node's"
 
 
 class Member:
@@ -54,12 +58,23 @@ class Member:
         self._process.kill()
         self._process.wait()
 
+    def back_up(self) -> None:
+        """Copy the data of a member that does not run."""
+        shutil.copytree(self.data, self.data.with_suffix(".backup"))
+
+    def restore(self) -> None:
+        """Put the copy in place of the data."""
+        shutil.rmtree(self.data)
+        self.data.with_suffix(".backup").rename(self.data)
+
 
 class Cluster:
     """Members of one cluster of etcd, and calls to it as an administrator."""
 
-    def __init__(self, host: PretendHost, *, size: int = 1, authority: Authority | None = None) -> None:
+    def __init__(self, host: PretendHost, netns: Netns, *, size: int = 1, authority: Authority | None = None) -> None:
+        self.netns = netns
         options = ["--bcrypt-cost", "4"]
+        self.authority = authority
         self.tls = Tls()
         if authority is not None:
             certificate, key = authority.issue("etcd")
@@ -124,24 +139,41 @@ class Cluster:
         self.call("auth/role/add", name="node")
         span = {"key": encode(PREFIX.encode()), "range_end": encode(b"/pycni/v10")}
         self.call("auth/role/grant", name="node", perm={"permType": "READWRITE", **span})
-        self.call("auth/user/add", name="node", password="the node's")  # noqa: S106
-        self.call("auth/user/grant", user="node", role="node")
+        self.call("auth/user/add", name=NODE, password=NODE_PASSWORD)
+        self.call("auth/user/grant", user=NODE, role="node")
         self.call("auth/enable")
         self.user, self.password = root["name"], root["password"]
 
-    def engine(self, *urls: str, user: str = "", password: str = "", pace: Pace = PACE) -> Etcd:
-        return Etcd(Settings(urls or self.urls, self.tls, user, password, PREFIX, pace))
+    def keys(self) -> dict[str, dict[str, str]]:
+        """Return the keys below the prefix, in order, with their etcd fields."""
+        found = self.call("kv/range", key=encode(PREFIX.encode()), range_end=encode(b"/pycni/v10")).get("kvs", [])
+        return {base64.b64decode(kv["key"]).decode().removeprefix(PREFIX): kv for kv in found}
+
+    def value(self, name: str) -> Any:
+        """Return a key's JSON value."""
+        return json.loads(base64.b64decode(self.keys()[name]["value"]))
+
+    def settings(self, *urls: str, user: str = "", password: str = "", pace: Pace = PACE) -> Settings:
+        return Settings(urls or self.urls, self.tls, user, password, PREFIX, pace)
+
+    def engine(self, *urls: str, pace: Pace = PACE) -> Etcd:
+        """Return an engine without a user."""
+        return Etcd(self.settings(*urls, pace=pace))
+
+    def node(self) -> Etcd:
+        """Return an engine with a node's user."""
+        return Etcd(self.settings(user=NODE, password=NODE_PASSWORD))
 
 
 @contextmanager
 def running(size: int = 1, authority: Authority | None = None) -> Iterator[Cluster]:
-    """Run a cluster; the test's thread is in its host's network meanwhile, and so are threads that it starts."""
+    """Run a cluster in a host of its own. `with cluster.netns` the test's thread, and those it starts, reach it."""
     with PretendHost() as host:
         netns = open_netns(f"/proc/{host.first_pid}/ns/net")
         try:
+            cluster = Cluster(host, netns, size=size, authority=authority)
             with netns:
-                cluster = Cluster(host, size=size, authority=authority)
                 cluster.start()
-                yield cluster
+            yield cluster
         finally:
             netns.close()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 2.0  # for each address
 KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES = 15, 5, 3
 UNACKNOWLEDGED_MS = 30_000
+SHORTEST_TICK_SECONDS = 0.01
 PIECE_BYTES = 1 << 16
 
 
@@ -112,8 +113,7 @@ class Connection:
     def __init__(self, endpoint: Endpoint, plain: socket.socket, traffic: Traffic) -> None:
         self.endpoint = endpoint
         self.deadline = 0.0
-        self.tick_seconds = 0.0
-        self.tick: Callable[[], None] | None = None
+        self.tick: Callable[[], float] | None = None
         self._next_tick = 0.0
         self._socket = plain  # later TLS over it
         self._traffic = traffic
@@ -150,16 +150,15 @@ class Connection:
         self._traffic.add(sent_bytes=len(data))
 
     def receive(self, buffer: WriteableBuffer) -> int:
-        """Read some bytes before the deadline, and call `tick` each `tick_seconds` in between; 0 at the end."""
+        """Read some bytes before the deadline, and call `tick` when it is time; 0 at the end."""
         while True:
             if self._is_ended:
                 raise Closed("the client was closed")
             seconds = self._remaining()
             if self.tick:
                 if (now := time.monotonic()) >= self._next_tick:
-                    self._next_tick = now + self.tick_seconds
-                    self.tick()
-                seconds = min(seconds, max(self._next_tick - now, 0.001))
+                    self._next_tick = now + self.tick()
+                seconds = min(seconds, max(self._next_tick - now, SHORTEST_TICK_SECONDS))
             self._socket.settimeout(seconds)
             try:
                 count = self._socket.recv_into(buffer)

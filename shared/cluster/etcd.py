@@ -15,7 +15,7 @@ from shared.cluster import codec
 from shared.cluster.connection import Tls
 from shared.cluster.engine import Counts, EngineError, Taken
 from shared.cluster.etcd_follow import BLOCKS, NODES, POOLS, Follower, Pace, read_block
-from shared.cluster.etcd_gateway import Entry, Gateway, encode, read_entries, read_header
+from shared.cluster.etcd_gateway import Entry, Gateway, encode, read_entries, read_header, read_swap
 from shared.cluster.http import Client
 from shared.cluster.model import Block, Cidr, Peer, Pool, Revision, Snapshot
 
@@ -124,11 +124,10 @@ class Etcd:
             "failure": [{"request_range": {"key": key}}],
         }
         answer = self._gateway.call("/v3/kv/txn", transaction, timeout_seconds=self._pace.timeout)
-        if answer.get("succeeded") is not True:
-            found = _first_range(answer)
-            if not (is_gone_fine and not found):
-                raise Taken(f"{name}: {_described(name, found)}")
-        return str(read_header(answer).revision)
+        header, (is_done, found) = read_header(answer), read_swap(answer)
+        if not is_done and not (is_gone_fine and not found):
+            raise Taken(f"{name}: {_described(name, found)}")
+        return str(header.revision)
 
 
 class Alive:
@@ -169,14 +168,6 @@ def _number(revision: Revision) -> int:
     return int(revision)
 
 
-def _first_range(answer: dict[str, Any]) -> Entry | None:
-    responses = answer.get("responses")
-    first = responses[0] if isinstance(responses, list) and responses else None
-    found = first.get("response_range") if isinstance(first, dict) else None
-    entries = read_entries(found) if isinstance(found, dict) else []
-    return entries[0] if entries else None
-
-
 def _read_block(name: str, entry: Entry) -> Block:
     """Return the block of a key. Raise EngineError, naming key and value, if it is none."""
     try:
@@ -185,11 +176,11 @@ def _read_block(name: str, entry: Entry) -> Block:
         raise EngineError(f"{name}: {error}; the object is {codec.shown(entry.value)}") from None
 
 
-def _described(name: str, entry: Entry | None) -> str:
-    if entry is None:
+def _described(name: str, found: list[Entry]) -> str:
+    if not found:
         return "the block is gone"
     try:
-        block = _read_block(name, entry)
+        block = _read_block(name, found[0])
     except EngineError as error:
         return f"somebody has it, but {error}"
     return f"node {block.node} ({block.uid}) has it, at revision {block.revision}"

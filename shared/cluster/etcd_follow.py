@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 
 from shared.cluster import codec
 from shared.cluster.codec import Content
-from shared.cluster.connection import TooLong
+from shared.cluster.connection import Silent, TooLong
 from shared.cluster.engine import EngineError
 from shared.cluster.etcd_gateway import (
     PROGRESS,
@@ -25,11 +26,16 @@ from shared.cluster.etcd_gateway import (
     read_header,
     read_told,
 )
+from shared.cluster.http import Stream
 from shared.cluster.model import Block, Snapshot
 
 BLOCKS, NODES, POOLS = "blocks/", "nodes/", "pools/"
 FIRST, END = BLOCKS, "pools0"  # the range of all three; "alive/" is before it
 PAGE_KEYS = 1000
+UNCREATED_TICK_SECONDS = 0.05
+# etcd answers to a request for a sign of life at once, before 3.4.25 also while earlier events wait for their turn. It
+# looks each 0.1 seconds for watches that have to catch up, and takes 512 of them.
+CATCH_UP_SECONDS = 2.0
 LIST_SECONDS = 120.0  # for all pages
 LONGEST_PAUSE_SECONDS = 15.0
 
@@ -75,6 +81,8 @@ class Follower:
         self._header = Header("", 0, 0)  # of the list, and then as far as the watch has told
         self._is_listed = self._is_resumed = False
         self._failures = 0
+        self._alive_at = 0.0  # the time of the last sign of life
+        self._ask_at = math.inf  # the time to ask for the next one
         self._told = (False, "")  # `is_current` and `failure` of the state that was told last
         self.events = 0
 
@@ -103,14 +111,19 @@ class Follower:
             self._header, self._is_listed = self._list(), True
         first, end = (f"{self._prefix}{key}".encode() for key in (FIRST, END))
         with self._gateway.watch(first, end, self._header.revision + 1, timeout_seconds=self._pace.timeout) as stream:
-
-            def tick() -> None:
-                stream.send(PROGRESS)
-                self._beat()
-
-            for batch in stream.batches(silence_seconds=2 * self._pace.sign, tick_seconds=self._pace.sign, tick=tick):
+            self._alive_at = time.monotonic()
+            self._ask_at = math.inf  # until etcd tells that the watch exists
+            for batch in stream.batches(silence_seconds=2 * self._pace.sign, tick=lambda: self._tick(stream)):
                 self._hear([read_told(line) for line in batch])
             raise EngineError(f"etcd {stream.endpoint} ended the watch")
+
+    def _tick(self, stream: Stream) -> float:
+        """Ask for a sign of life if it is time. Return the seconds until the next look."""
+        if time.monotonic() >= self._ask_at:
+            stream.send(PROGRESS)
+            self._beat()
+            self._ask_at = time.monotonic() + self._pace.sign
+        return UNCREATED_TICK_SECONDS if self._ask_at == math.inf else self._ask_at - time.monotonic()
 
     def _list(self) -> Header:
         """Make the content that of one revision, in pages, and return the revision's header."""
@@ -178,10 +191,15 @@ class Follower:
             reached = max(self._header.revision, told.watched_to())
             self._header = Header(told.header.cluster, told.header.term, reached)
             self.events += len(told.entries)
+            if told.is_created:
+                is_caught_up = told.header.revision == self._header.revision
+                self._ask_at = time.monotonic() + (0 if is_caught_up else min(CATCH_UP_SECONDS, self._pace.sign / 2))
             is_alive = is_alive or not (told.entries or told.is_created)
         is_current = self._told[0]
         if is_alive:
-            self._failures = 0
+            self._failures, self._alive_at = 0, time.monotonic()
+        elif time.monotonic() - self._alive_at > 2 * self._pace.sign:
+            raise Silent("etcd tells events, but does not answer to requests for a sign of life")
         if (is_current and any(told.entries for told in messages)) or (is_alive and not is_current):
             self._tell(is_current=True)
 

@@ -174,12 +174,25 @@ def encode(data: bytes) -> str:
 def read_header(document: Mapping[str, Any]) -> Header:
     """Return an answer's header. Raise EngineError without one."""
     header = _object(document, "header")
-    return Header(str(header.get("cluster_id", "")), _number(header, "raft_term"), _number(header, "revision"))
+    found = Header(str(header.get("cluster_id", "")), _number(header, "raft_term"), _number(header, "revision"))
+    if found.revision <= 0:
+        raise _garbage(document)
+    return found
 
 
 def read_entries(document: Mapping[str, Any]) -> list[Entry]:
     """Return the keys of the answer to a range request. Raise EngineError if it is none."""
     return [_entry(kv) for kv in _list(document, "kvs")]
+
+
+def read_swap(document: Mapping[str, Any]) -> tuple[bool, list[Entry]]:
+    """Return if a transaction's condition held, and otherwise the keys that its one range request found."""
+    if document.get("succeeded") is True:
+        return True, []
+    responses = _list(document, "responses")
+    if len(responses) != 1 or not isinstance(responses[0], dict):
+        raise _garbage(document)
+    return False, read_entries(_object(responses[0], "response_range"))
 
 
 def read_told(line: bytes) -> Told:

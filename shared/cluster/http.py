@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 TIMEOUT_SECONDS = 5.0
+LONGEST_REASON_CHARACTERS = 300
 LONGEST_BODY_BYTES = 32 << 20
 LONGEST_LINE_BYTES = 16 << 20
 
@@ -77,17 +78,16 @@ class Stream:
         self,
         *,
         silence_seconds: float,
-        tick_seconds: float = 0.0,
-        tick: Callable[[], None] | None = None,
+        tick: Callable[[], float] | None = None,
         longest_bytes: int = LONGEST_LINE_BYTES,
     ) -> Iterator[list[bytes]]:
         """Yield the lines as they come, without their ends, those that came together as one list.
 
-        `tick` is called at once, and each `tick_seconds` from then on; it may send. Raise Silent if no whole line came
-        for `silence_seconds`, and HttpError if the stream ends within a line.
+        `tick` is called at once, and returns the seconds until it is to be called again. It may send. Raise Silent if
+        no whole line came for `silence_seconds`, and HttpError if the stream ends within a line.
         """
         connection, kept = self._connection, bytearray()
-        connection.tick, connection.tick_seconds = tick, tick_seconds
+        connection.tick = tick
         connection.deadline = time.monotonic() + silence_seconds
         with _named(self.endpoint):
             while piece := self._response.read1(PIECE_BYTES):
@@ -155,13 +155,14 @@ class Client:
         headers: Mapping[str, str] = {},
         *,
         timeout_seconds: float | None = None,
-        longest_bytes: int = LONGEST_BODY_BYTES,
+        longest_bytes: int | None = None,
     ) -> Answer:
         """Send a request and return the answer, of whatever status. Raise HttpError without one.
 
         It is sent once. A GET is sent again if a connection that was kept turns out to be at its end.
         """
         deadline = time.monotonic() + (timeout_seconds or self._timeout_seconds)
+        longest = LONGEST_BODY_BYTES if longest_bytes is None else longest_bytes
         if not self._turn.acquire(timeout=max(deadline - time.monotonic(), 0)):
             raise Silent(f"{self.endpoint}: other requests took all the time", was_sent=False)
         try:
@@ -169,14 +170,14 @@ class Client:
                 self._drop(self._kept)
             is_kept = self._kept is not None
             try:
-                return self._exchange(deadline, longest_bytes, method, path, headers, body)
+                return self._exchange(deadline, longest, method, path, headers, body)
             except (Silent, TooLong, Closed):
                 raise
             except HttpError:
                 if method != "GET" or not is_kept:
                     raise
                 # The server ended the kept connection while the request was on its way.
-                return self._exchange(deadline, longest_bytes, method, path, headers, body)
+                return self._exchange(deadline, longest, method, path, headers, body)
         finally:
             self._release()
 
@@ -292,13 +293,14 @@ def _named(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except HttpError as error:
-        if not str(error).startswith(f"{endpoint}: "):
-            raise type(error)(f"{endpoint}: {error}", was_sent=error.was_sent) from None
-        raise
+        if str(error).startswith(f"{endpoint}: "):
+            raise
+        raise type(error)(f"{endpoint}: {error}", was_sent=error.was_sent) from None
     except TimeoutError as error:
         raise Silent(f"{endpoint}: {error}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise HttpError(f"{endpoint}: {type(error).__name__}: {error}") from None
+        text = str(error) if str(error).isprintable() else ascii(str(error))
+        raise HttpError(f"{endpoint}: {type(error).__name__}: {text[:LONGEST_REASON_CHARACTERS]}") from None
 
 
 def _head(connection: Connection, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
