@@ -57,7 +57,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class User:
-    """Who asks: a name, the node in the token, and the rules of the roles."""
+    """A user: a name, the node in the token, and the rules of the roles."""
 
     name: str
     node: str = ""

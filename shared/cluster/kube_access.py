@@ -11,7 +11,7 @@ import os
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class Source:
     """A secret or certificate: a file, read anew for each use, or the content itself."""
 
     path: Path | None = None
-    data: bytes = b""
+    data: bytes = field(default=b"", repr=False)
 
     def __bool__(self) -> bool:
         return self.path is not None or bool(self.data)

@@ -16,6 +16,7 @@ from shared.cluster.kube_objects import GROUP
 
 BASE = f"/apis/{GROUP}/v1"
 LONGEST_WAIT_SECONDS = 300.0  # of those that a server may ask for by Retry-After
+OPEN_SECONDS = 5.0  # for the head of a watch's answer
 MESSAGE_CHARACTERS = 300
 
 
@@ -58,7 +59,7 @@ class KubeClient:
         self._http.close()
 
     def request(self, method: str, path: str, about: str, document: object = None) -> Answer:
-        """Send a request and return the answer of whatever status, with 429 and refusals raised."""
+        """Send a request and return the answer. Raise EngineError if the server did not consider it."""
         body = b"" if document is None else serialise(document)
         answer = self._http.request(method, path, body, self._headers(about, has_body=bool(body)))
         if answer.status in (401, 403, 429, 503):
@@ -76,7 +77,8 @@ class KubeClient:
 
     def watch(self, path: str, about: str) -> Stream:
         """Open a watch. Raise EngineError if the server does not begin it."""
-        stream = self._http.open("GET", path, headers=self._headers(about, has_body=False))
+        headers = self._headers(about, has_body=False)
+        stream = self._http.open("GET", path, headers=headers, timeout_seconds=OPEN_SECONDS)
         if stream.status == 200:
             return stream
         with stream:

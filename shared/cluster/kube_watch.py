@@ -1,8 +1,8 @@
 """Follow one kind of Kubernetes objects: list them in pages, watch from there on, and begin anew when that ends.
 
-A watch is silent if nothing changes, and just so if the server is dead. So bookmarks are asked for, which come about
-once a minute, and a watch on which nothing was heard for twice that time has failed. A server may send no bookmarks:
-its watches are ended by itself before that time, as they ask for.
+A watch is silent if nothing changes, and also if the server is dead. So the server is asked for bookmarks, which come
+about once a minute, and a watch that was silent for twice that time has failed. Some servers send no bookmarks: their
+watches ask for an end before that time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ class Times:
 
 
 class Collection:
-    """The objects of one path. `run` is a thread's; its owner gives the functions and the lock is theirs."""
+    """The objects of one path.
+
+    `run` is for a thread of its own. It calls `replace` with a whole list, `change` with an event's type and object,
+    and `tell` after one or more changes and after each change of `failure`.
+    """
 
     def __init__(
         self,
@@ -70,7 +74,7 @@ class Collection:
         self.client.close()
 
     def run(self) -> None:
-        """Follow the objects until `close`."""
+        """Follow the objects until `close`. Any failure is noted, and tried again after a pause."""
         while not self._closed.is_set():
             try:
                 self._follow()
@@ -82,6 +86,10 @@ class Collection:
             except EngineError as error:
                 self._failures += 1
                 self._fail(str(error))
+            except Exception as error:  # noqa: BLE001 - a thread that ended would leave a state that looks current
+                self._revision = ""
+                self._failures += 1
+                self._fail(f"{self.path}: {type(error).__name__}: {error}")
 
     def _fail(self, reason: str) -> None:
         if self._closed.is_set():
@@ -93,7 +101,7 @@ class Collection:
         self._tell()
         pause = min(self._times.shortest_pause * 2 ** min(self._failures - 1, 16), self._times.longest_pause)
         # Jittered: thousands of nodes lose a server at one time.
-        self._closed.wait(max(pause * random.uniform(0.5, 1.5), self.client.gate.remaining_seconds()))  # noqa: S311
+        self._closed.wait(self.client.gate.remaining_seconds() + pause * random.uniform(0.5, 1.5))  # noqa: S311
 
     def _follow(self) -> None:
         if self._is_suspect and self._revision:

@@ -70,7 +70,7 @@ class Kubernetes:
         self._delete(f"{BASE}/blocks/{name}", f"block {name}", _condition(block, name))
 
     def announce(self, peer: Peer) -> Peer:
-        """Write this node's own peer object, whatever its revision. Return it with the new one.
+        """Write this node's own peer object, of any revision. Return it with the new one.
 
         Keep it for the snapshots alone if peers are read from Nodes.
         """
@@ -90,7 +90,7 @@ class Kubernetes:
         self._set("Pool", "pools", name, codec.pool_value(pool), kube_objects.read_pool)
 
     def counts(self) -> Counts:
-        """Return what was asked so far."""
+        """Return the number of requests, bytes and events so far."""
         traffic = self._traffic
         return Counts(traffic.requests, traffic.sent_bytes, traffic.received_bytes, self._follower.events)
 

@@ -525,7 +525,18 @@ def test_a_server_without_bookmarks_stays_current(cluster: Cluster, server: Kube
     assert all(one.is_current for one in following.states[first:])
 
 
-@pytest.mark.parametrize("line", ["no JSON", "[]", '{"type": "ADDED"}', '{"type": "ERROR", "object": {"code": 500}}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "no JSON",
+        "[]",
+        '{"type": "ADDED"}',
+        '{"type": "ERROR", "object": {"code": 500}}',
+        '{"type": "BOOKMARK", "object": {"metadata": []}}',
+        '{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "%s"}}}' % ("9" * 5000),
+    ],
+    ids=range(6),
+)
 def test_a_strange_event_lists_again(cluster: Cluster, server: KubeServer, line: str) -> None:
     engine = cluster.engine()
     following = cluster.follow(engine)

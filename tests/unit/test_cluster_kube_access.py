@@ -76,7 +76,7 @@ def test_yaml_and_json_are_one_kubeconfig(tmp_path: Path) -> None:
     (tmp_path / "yaml").write_text(TEXT)
     expected = Access("https://192.0.2.1:6443", ca=Source(tmp_path / "pki" / "ca.crt"), token=Source(data=b"secret"))
     assert from_kubeconfig(tmp_path / "yaml") == from_kubeconfig(written(tmp_path, {}, {})) == expected
-    assert expected.headers() == {"Authorization": "Bearer secret"}
+    assert expected.headers() == {"Authorization": "Bearer secret"} and "secret" not in repr(expected)
     other = from_kubeconfig(tmp_path / "yaml", context="two", server="https://[2001:db8::1]")
     assert other.token == Source(tmp_path / "token") and other.server == "https://[2001:db8::1]"
 
