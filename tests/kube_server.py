@@ -14,10 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.kube_store import AGENT, ApiError, Object, Resource, Store, User, manifests, resources
+
+if TYPE_CHECKING:
+    from typing import Self
 
 ADMIN = "admin"
 WORDS = ("get", "list", "watch", "create", "update", "delete")
@@ -50,11 +53,14 @@ class KubeServer:
         self.seen: list[str] = []  # method and path of each request
         self.faults: list[tuple[str, Any]] = []  # what becomes of the next requests that begin so: see `order`
         self.is_frozen = threading.Event()
+        self.waiting: set[str] = set()  # requests that came while it is frozen
+        self.watched: list[str] = []  # the kinds of open watches
+        self.lines: list[tuple[str, str]] = []  # to be said on them
         self._files = (certificate, key, ca)
         self._port = 0
         self._http: _Http | None = None
 
-    def __enter__(self) -> KubeServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -98,6 +104,18 @@ class KubeServer:
         """Create an object, with all rights."""
         return self.store.create(self.admin, self.resource(plural), body)
 
+    def say(self, plural: str, line: str) -> None:
+        """Send a line on each watch of a kind, as it is."""
+        with self.store.changed:
+            self.lines += [(plural, line)] * sum(one == plural for one in self.watched)
+            self.store.changed.notify_all()
+
+    def lists(self, plural: str) -> list[str]:
+        """Return the requests that began a list of a kind."""
+        return [
+            one for one in self.seen if f"/{plural}?limit=" in one and "continue" not in one and "limit=1&" not in one
+        ]
+
     def resource(self, plural: str) -> Resource:
         return next(one for one in self.resources.values() if one.plural == plural)
 
@@ -134,9 +152,6 @@ class _Http(ThreadingHTTPServer):
                 self.sockets.discard(request)
                 request.close()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about connections that ended."""
-
     def end(self) -> None:
         self.is_ended = True
         self.shutdown()
@@ -144,10 +159,6 @@ class _Http(ThreadingHTTPServer):
         for one in list(self.sockets):
             with suppress(OSError):
                 one.shutdown(2)
-
-
-class _Dropped(Exception):
-    """The connection shall end without an answer."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -163,34 +174,37 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Write nothing."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class's form
+    def do_GET(self) -> None:
         self._serve()
 
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_GET  # noqa: N815
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_GET  # noqa: N815 - the names that the base class looks for
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.kube.is_frozen.is_set():
+            self.kube.waiting.add(self.path)
         self._thaw()
         self.kube.seen.append(f"{self.command} {self.path}")
         fault = self._fault()
-        self.retry_seconds: object = None
+        retry_seconds = fault[1] if isinstance(fault, tuple) else None
         try:
-            if fault == "drop":
-                raise _Dropped
-            if isinstance(fault, tuple):
-                fault, self.retry_seconds = fault
-            if isinstance(fault, ApiError):
-                raise fault
+            self._obey(fault)
             answer = self._answer(body)
-            if fault == "lose":
-                raise _Dropped
-            if answer is not None:
+            if answer is not None and fault != "lose":
                 self._send(201 if self.command == "POST" else 200, answer)
         except ApiError as error:
-            self._send(error.code, error.status)
-        except (_Dropped, OSError):
-            self.close_connection = True
+            self._send(error.code, error.status, retry_seconds)
+        except OSError:
+            fault = "lose"
+        self.close_connection = self.close_connection or fault in ("lose", "drop")
         self._thaw()
+
+    def _obey(self, fault: Any) -> None:
+        if fault == "drop":
+            raise ConnectionAbortedError
+        error = fault[0] if isinstance(fault, tuple) else fault
+        if isinstance(error, ApiError):
+            raise error
 
     def _thaw(self) -> None:
         while self.kube.is_frozen.is_set() and not self.server.is_ended:
@@ -203,13 +217,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return entry[1]
         return None
 
-    def _send(self, code: int, document: Object) -> None:
+    def _send(self, code: int, document: Object, retry_seconds: object = None) -> None:
         data = json.dumps(document).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
-        if self.retry_seconds is not None:
-            self.send_header("Retry-After", str(self.retry_seconds))
+        if retry_seconds is not None:
+            self.send_header("Retry-After", str(retry_seconds))
         self.end_headers()
         self.wfile.write(data)
 
@@ -296,6 +310,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        self.kube.watched.append(resource.plural)
+        try:
+            self._tell(resource, query, name, revision)
+        finally:
+            self.kube.watched.remove(resource.plural)
+
+    def _tell(self, resource: Resource, query: dict[str, str], name: str, revision: int) -> None:
         end = time.monotonic() + float(query.get("timeoutSeconds") or 1800)
         if not revision:
             page = self.store.page(resource, 0, "", name)
@@ -324,6 +345,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._events(found)
                 revision = int(found[-1]["object"]["metadata"].get("resourceVersion") or revision)
             with self.store.changed:
+                for said in [one for one in self.kube.lines if one[0] == resource.plural][:1]:
+                    self.kube.lines.remove(said)
+                    self._line(said[1].encode())
                 if self.store.revision <= revision and now < end:
                     self.store.changed.wait(min(0.05, self.kube.bookmark_seconds, end - now))
         self.wfile.write(b"0\r\n\r\n")
@@ -331,8 +355,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _events(self, events: list[Object]) -> None:
         self._thaw()
         for event in events:
-            data = json.dumps(event).encode() + b"\n"
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self._line(json.dumps(event).encode())
+
+    def _line(self, line: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\n\r\n" % (len(line) + 1, line))
 
 
 def _selected(query: dict[str, str]) -> str:

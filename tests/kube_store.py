@@ -57,7 +57,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class User:
-    """Who asks: a name, the node in the token, and the rules of the roles."""
+    """A user: a name, the node in the token, and the rules of the roles."""
 
     name: str
     node: str = ""
@@ -69,7 +69,7 @@ class User:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Resource:
     """One kind of cluster-scoped objects."""
 
@@ -101,7 +101,7 @@ def resources() -> dict[tuple[str, str], Resource]:
     return found
 
 
-def is_admitted(user: User, resource: Resource, operation: str, new: Object | None, old: Object | None) -> bool:
+def is_admitted(user: User, resource: Resource, new: Object | None, old: Object | None) -> bool:
     """Return True if the policy in access.yaml lets the user write; tests/unit compares it with the policy's text."""
     if user.name != AGENT or resource.group != GROUP:
         return True
@@ -118,7 +118,7 @@ class Store:
         self.revision = 100
         self.objects: dict[Resource, dict[str, Object]] = {}
         self.history: list[tuple[int, Resource, str, Object]] = []
-        self.compacted = 0
+        self.compacted = self.revision  # older ones are 410 Gone
 
     def create(self, user: User, resource: Resource, body: Object) -> Object:
         metadata = _metadata(resource, body)
@@ -131,7 +131,7 @@ class Store:
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         new = _pruned(resource, body)
         with self.changed:
-            self._admit(user, resource, "CREATE", new, None)
+            self._admit(user, resource, new, None)
             _validate(resource, new, None)
             if name in self.objects.get(resource, {}):
                 message = f'{resource.title} "{name}" already exists'
@@ -161,8 +161,9 @@ class Store:
             _compare(resource, old, metadata)
             for key in ("uid", "creationTimestamp", "generation"):
                 new["metadata"][key] = old["metadata"][key]
-            self._admit(user, resource, "UPDATE", new, old)
+            self._admit(user, resource, new, old)
             _validate(resource, new, old)
+            new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
             if new == old:
                 return old  # a write that changes nothing makes no revision
             if new.get("spec") != old.get("spec"):
@@ -175,7 +176,7 @@ class Store:
         with self.changed:
             old = self.get(resource, name)
             _compare(resource, old, options.get("preconditions") or {})
-            self._admit(user, resource, "DELETE", None, old)
+            self._admit(user, resource, None, old)
             self._write(resource, "DELETED", old)
         details = resource.details(name) | {"uid": old["metadata"]["uid"]}
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
@@ -240,8 +241,8 @@ class Store:
             self.revision = revision
             self.changed.notify_all()
 
-    def _admit(self, user: User, resource: Resource, operation: str, new: Object | None, old: Object | None) -> None:
-        if not is_admitted(user, resource, operation, new, old):
+    def _admit(self, user: User, resource: Resource, new: Object | None, old: Object | None) -> None:
+        if not is_admitted(user, resource, new, old):
             name = (new or old or {})["metadata"]["name"]
             message = (
                 f"{resource.title} \"{name}\" is forbidden: ValidatingAdmissionPolicy 'pycni-agent' denied request"
@@ -262,7 +263,7 @@ class Store:
 
 
 def _metadata(resource: Resource, body: Object) -> Object:
-    if not isinstance(body, dict) or (body.get("apiVersion"), body.get("kind")) != (
+    if (body.get("apiVersion"), body.get("kind")) != (
         resource.api_version,
         resource.kind,
     ):

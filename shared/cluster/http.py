@@ -52,6 +52,7 @@ class Stream:
 
     def __init__(self, connection: Connection, response: http.client.HTTPResponse, forget: Callable[[], None]) -> None:
         self.status = response.status
+        self.headers = response.headers
         self.endpoint = connection.endpoint
         self._connection = connection
         self._response = response
