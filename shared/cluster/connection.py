@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import ipaddress
 import select
 import socket
 import ssl
@@ -104,6 +105,14 @@ class Endpoint:
             raise ValueError(f"{url!r} has more than a scheme, a host, a port and a path")
         is_tls = parts.scheme == "https"
         return cls(parts.hostname, parts.port or (443 if is_tls else 80), is_tls, parts.path.rstrip("/"))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Return True if the host is this one, so that nobody else reads the traffic."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

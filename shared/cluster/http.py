@@ -44,7 +44,7 @@ class Answer:
     status: int
     headers: http.client.HTTPMessage
     body: bytes
-    endpoint: Endpoint
+    endpoint: Endpoint | None = None
 
 
 class Stream:

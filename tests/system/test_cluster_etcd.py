@@ -17,7 +17,7 @@ import pytest
 
 from shared.cluster.connection import Closed, HttpError, Silent, Tls
 from shared.cluster.engine import EngineError, Refused, Taken
-from shared.cluster.etcd import Etcd
+from shared.cluster.etcd import Etcd, Settings
 from shared.cluster.http import Client
 from shared.cluster.model import Block, State
 from tests import certificates
@@ -363,6 +363,13 @@ def test_refusals(secure: Cluster) -> None:
                 following.engine.claim(block())
             state = following.until(lambda state: bool(state.failure))
             assert not state.is_current, what
+
+
+def test_no_password_in_clear() -> None:
+    for url in ("http://192.0.2.1:2379", "http://etcd.example:2379"):
+        Etcd(Settings((url,)))
+        with pytest.raises(ValueError, match="https"):
+            Etcd(Settings(("https://192.0.2.1:2379", url), user=NODE, password=NODE_PASSWORD))
 
 
 def test_connections_are_kept(secure: Cluster) -> None:
