@@ -51,6 +51,14 @@ def test_a_value_lacks_its_key() -> None:
     assert b"pods" not in text and str(CIDR).encode() not in text
 
 
+def test_a_wrong_pool_is_not_written() -> None:
+    wide, narrow = POOL.ranges[0], Range(IPv4Network("10.4.7.0/24"), 28)
+    with pytest.raises(Unreadable, match="overlaps"):
+        codec.pool_value(replace(POOL, ranges=(wide, narrow)))
+    with pytest.raises(Unreadable, match="network is 'a/b'"):
+        codec.pool_value(replace(POOL, network="a/b"))
+
+
 def test_fields_of_a_later_release_are_passed_over() -> None:
     assert codec.to_block("pods", CIDR, {**codec.block_value(BLOCK), "more": 1}, "7") == BLOCK
 
