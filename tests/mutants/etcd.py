@@ -78,11 +78,11 @@ TABLE: tuple[Mutant, ...] = (
     ),
     Mutant(
         GATEWAY, "        self._forget(headers)\n        return self._post", "        return self._post",
-        "a token that was refused is renewed", f"{TESTS} -k new_token",
+        "a token that was refused is renewed", f"{TESTS} -k is_refused",
     ),
     Mutant(
         GATEWAY, "                    self._forget(headers)\n", "                    pass\n",
-        "a watch's old token is renewed", f"{TESTS} -k after_a_restart",
+        "a watch's old token is renewed", f"{TESTS} -k is_refused",
     ),
     Mutant(
         GATEWAY, "    if found.revision <= 0:\n", "    if False:\n",
