@@ -18,7 +18,7 @@ from tests.pretend import until
 if TYPE_CHECKING:
     from typing import Self
 
-CIDR = ip_network("10.4.0.0/24")
+CIDR = IPv4Network("10.4.0.0/24")
 SECONDS = 1790000000.25  # since 1970; a float that JSON keeps
 CLAIMERS, BLOCKS = 24, 8
 
@@ -185,7 +185,6 @@ class EngineContract:
         following.until(lambda state: not state.peers)
         engine.write_pool(pool())
         following.until(lambda state: state.pools == {"pods": pool()})
-        assert all(state.is_current for state in following.states[1:])
 
     def test_a_state_does_not_change_later(self, engine: Engine, following: Following) -> None:
         before = following.state

@@ -22,7 +22,7 @@ from tests.certificates import Authority
 from tests.pretend import PretendHost, until
 
 CLIENT_PORT, PEER_PORT = 2379, 2380
-PACE = Pace(sign=0.5, timeout=30, pause=0.05)
+PACE = Pace(sign=2, timeout=30, pause=0.05, spread=0.1)
 PREFIX = "/pycni/v1/"
 NODE, NODE_PASSWORD = "node", "the node's"
 

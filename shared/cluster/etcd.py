@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.cluster import codec
-from shared.cluster.connection import Tls
+from shared.cluster.connection import Endpoint, Tls
 from shared.cluster.engine import Counts, EngineError, Taken
 from shared.cluster.etcd_follow import BLOCKS, NODES, POOLS, Follower, Pace, read_block
 from shared.cluster.etcd_gateway import Entry, Gateway, encode, read_entries, read_header, read_swap
@@ -37,9 +37,13 @@ class Settings:
 
 
 class Etcd:
-    """An `Engine` on etcd."""
+    """An `Engine` on etcd. Raises ValueError for an endpoint that is none, or that a password must not be sent to."""
 
     def __init__(self, settings: Settings) -> None:
+        for url in settings.endpoints if settings.user else ():
+            endpoint = Endpoint.of(url)
+            if not endpoint.is_tls and not endpoint.is_loopback:
+                raise ValueError(f"{url}: a password goes over https alone, but to loopback addresses")
         self._prefix = settings.prefix
         self._pace = settings.pace
         self._client = Client(settings.endpoints, settings.tls, timeout_seconds=settings.pace.timeout)

@@ -1,4 +1,4 @@
-"""The content of an etcd: one list at one revision, and a watch from there, as long as anybody wants it."""
+"""The content of an etcd: one list at one revision, and a watch from there until the end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ UNCREATED_TICK_SECONDS = 0.05
 # looks each 0.1 seconds for watches that have to catch up, and takes 512 of them.
 CATCH_UP_SECONDS = 2.0
 LIST_SECONDS = 120.0  # for all pages
-LONGEST_PAUSE_SECONDS = 15.0
+DOUBLINGS = 4  # of the pause after a failure
 
 
 def read_object(key: str, value: bytes, revision: int) -> codec.Thing:
@@ -63,11 +63,12 @@ class Pace:
     sign: float = 10.0  # between two requests for a sign of life
     timeout: float = 5.0  # of a request
     pause: float = 1.0  # after the first failure; jittered, and doubled by each further one
+    spread: float = 10.0  # in which a list that replaces a watch begins, so that not all nodes list at the same time
     page_keys: int = PAGE_KEYS
 
 
 class Follower:
-    """One follow: what is known, how far, and who is told."""
+    """One follow: the content, the revision that it is known to, and the state that was told last."""
 
     def __init__(
         self, gateway: Gateway, prefix: str, pace: Pace, take: Callable[[Snapshot], None], beat: Callable[[], None]
@@ -97,11 +98,12 @@ class Follower:
                 return
             if is_too_old:
                 self._is_listed = False
-                if self._is_resumed:  # a new list is the remedy; one that is too old itself needs a pause
+                if self._is_resumed:  # a new list is the remedy, unless it is too old itself
+                    closed.wait(self._pace.spread * random.random())  # noqa: S311
                     continue
             self._failures += 1
             self._tell(is_current=False, failure=failure)
-            longest = min(self._pace.pause * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE_SECONDS)
+            longest = self._pace.pause * 2 ** min(self._failures - 1, DOUBLINGS)
             closed.wait(longest * random.uniform(0.5, 1))  # noqa: S311  (spreads the nodes' requests)
 
     def _follow(self) -> NoReturn:

@@ -149,12 +149,11 @@ class Gateway:
     def _post(
         self, path: str, document: Mapping[str, object], headers: Mapping[str, str], deadline: float
     ) -> dict[str, Any]:
-        endpoint = self._client.endpoint
         seconds = max(deadline - time.monotonic(), 0.001)
         answer = self._client.request("POST", path, serialise(document), headers, timeout_seconds=seconds)
         if answer.status != 200:
             if answer.status >= UNAVAILABLE_STATUS:
-                self._client.rotate(endpoint)
+                self._client.rotate(answer.endpoint)
             raise self._failure(path, answer.status, answer.body)
         return _document(answer.body)
 
@@ -216,13 +215,12 @@ def read_told(line: bytes) -> Told:
 
 
 def _error(what: str, document: Mapping[str, Any]) -> EngineError:
-    """Return the error of {"error": TEXT, "code": NUMBER}, or of {"error": {"message": TEXT, "grpc_code": NUMBER}}."""
+    """Return the error of a document. Releases of etcd differ in the place of its text and of gRPC's code."""
     inner = document.get("error")
-    if isinstance(inner, dict):
-        text, code = inner.get("message"), inner.get("grpc_code")
-    else:
-        text, code = inner, document.get("code")
-    message = f"{what}: {shown(text) if isinstance(text, bytes) or not isinstance(text, str) else shown(text.encode())}"
+    fields = inner if isinstance(inner, dict) else document
+    text = fields.get("message", inner)
+    code = fields.get("grpc_code", fields.get("code"))
+    message = f"{what}: {shown(text.encode('utf-8', 'backslashreplace') if isinstance(text, str) else text)}"
     if code == RESOURCE_EXHAUSTED and "larger than max" in message:
         return TooLong(message)
     if COMPACTED in message:

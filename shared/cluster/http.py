@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shared.cluster.connection import (
-    CONNECT_SECONDS,
     PIECE_BYTES,
     Closed,
     Connection,
@@ -45,6 +44,7 @@ class Answer:
     status: int
     headers: http.client.HTTPMessage
     body: bytes
+    endpoint: Endpoint | None = None
 
 
 class Stream:
@@ -199,7 +199,6 @@ class Client:
         deadline = time.monotonic() + (timeout_seconds or self._timeout_seconds)
         connection = self._connect(deadline)
         try:
-            connection.deadline = deadline
             if is_open_ended:
                 open_ended = {**headers, "Transfer-Encoding": "chunked", "Connection": "close"}
                 data = _head(connection, method, path, open_ended, None) + _chunk(body)
@@ -230,7 +229,7 @@ class Client:
             raise
         if response.will_close:
             self._drop(connection)
-        return Answer(response.status, response.headers, body)
+        return Answer(response.status, response.headers, body, connection.endpoint)
 
     def _begin(self, connection: Connection, data: bytes) -> http.client.HTTPResponse:
         """Send a request and read the answer's head."""
@@ -253,6 +252,7 @@ class Client:
                 reasons.append(f"{endpoint}: {error}")
                 self.rotate(endpoint)
                 continue
+            self.traffic.add(connections=1)
             if not self._is_closed:  # `close` ends the connections that it sees, and this one is new
                 return connection
             self._drop(connection)
@@ -261,15 +261,12 @@ class Client:
         raise HttpError("; ".join(reasons), was_sent=False)
 
     def _connect_to(self, endpoint: Endpoint, deadline: float) -> Connection:
-        failure: OSError = TimeoutError("no time is left to connect")
+        failure = OSError("the name has no address")
         for family, address in resolve(endpoint, deadline):
-            seconds = min(deadline - time.monotonic(), CONNECT_SECONDS)
-            if seconds <= 0:
-                break
-            connection = Connection(endpoint, socket.socket(family, socket.SOCK_STREAM), self.traffic)
+            connection = Connection(endpoint, socket.socket(family, socket.SOCK_STREAM), self.traffic, deadline)
             self._live.add(connection)
             try:
-                connection.connect(address, self._tls, seconds)
+                connection.connect(address, self._tls)
             except OSError as error:
                 self._drop(connection)
                 failure = error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
@@ -17,7 +17,8 @@ import pytest
 
 from shared.cluster.connection import Closed, HttpError, Silent, Tls
 from shared.cluster.engine import EngineError, Refused, Taken
-from shared.cluster.etcd import Etcd
+from shared.cluster.etcd import Etcd, Settings
+from shared.cluster.http import Client
 from shared.cluster.model import Block, State
 from tests import certificates
 from tests.cluster_contract import CIDR, Connect, EngineContract, Following, block, peer, pool
@@ -26,7 +27,7 @@ from tests.pretend import until
 from tests.relay import Hostile, Relay
 
 CLAIMERS, FEW_BLOCKS = 500, 40
-IMPATIENT = replace(PACE, timeout=1)
+IMPATIENT = replace(PACE, sign=0.5, timeout=1)
 LARGE_BYTES = 1_200_000  # etcd takes 1.5 MiB of a request
 OTHER_CIDR = IPv4Network("10.4.1.0/24")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -82,20 +83,12 @@ class TestSecure(EngineContract):
         return secure.node
 
 
-@contextmanager
-def closing(engine: Etcd) -> Iterator[Etcd]:
-    try:
-        yield engine
-    finally:
-        engine.close()
-
-
 # --- what is in the store
 
 
 def test_keys_and_leases(plain: Cluster) -> None:
     """Only the sign of life has a lease: ownership never expires."""
-    with closing(plain.engine()) as engine, Following(plain.engine()) as following:
+    with contextlib.closing(plain.engine()) as engine, Following(plain.engine()) as following:
         engine.claim(block())
         engine.write_pool(pool())
         following.engine.announce(peer())
@@ -139,7 +132,7 @@ HOSTILE = {
 
 
 def test_unreadable_objects_are_named(plain: Cluster) -> None:
-    with closing(plain.engine()) as engine, Following(plain.engine()) as following:
+    with contextlib.closing(plain.engine()) as engine, Following(plain.engine()) as following:
         following.until_current()
         for name, value in HOSTILE.items():
             plain.put(name, value)
@@ -173,7 +166,7 @@ def test_an_unreadable_object_is_mended(plain: Cluster) -> None:
 
 def test_pages(plain: Cluster) -> None:
     """Many pages, with objects that are changed meanwhile, make one state of one revision."""
-    with closing(plain.engine()) as engine:
+    with contextlib.closing(plain.engine()) as engine:
         cidrs = list(IPv4Network("10.4.0.0/16").subnets(new_prefix=24))[:25]
         claimed = [engine.claim(block(cidr)) for cidr in cidrs]
         with Following(plain.engine(pace=replace(PACE, page_keys=4))) as following:
@@ -187,7 +180,7 @@ def test_large_values(plain: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.cluster.http.LONGEST_BODY_BYTES", 4 * LARGE_BYTES)
     for number in range(6):
         plain.put(f"nodes/large-{number}", b"x" * LARGE_BYTES)
-    with closing(plain.engine()) as engine:
+    with contextlib.closing(plain.engine()) as engine:
         engine.claim(block())
         with Following(plain.engine()) as following:
             state = following.until_current()
@@ -224,7 +217,7 @@ def test_many_claimers_of_few_blocks(plain: Cluster) -> None:
 
 def test_a_lost_answer(plain: Cluster, relay: Relay) -> None:
     """The claim was done, and its answer was lost: an EngineError, and the block is ours when it is read by name."""
-    with closing(plain.engine(relay.url)) as engine:
+    with contextlib.closing(plain.engine(relay.url)) as engine:
         relay.is_lossy = True
         with pytest.raises(EngineError) as caught:
             engine.claim(block())
@@ -235,14 +228,14 @@ def test_a_lost_answer(plain: Cluster, relay: Relay) -> None:
 
 
 def test_a_request_that_never_left(plain: Cluster) -> None:
-    with closing(plain.engine("http://127.0.0.1:1")) as engine, pytest.raises(HttpError) as caught:
+    with contextlib.closing(plain.engine("http://127.0.0.1:1")) as engine, pytest.raises(HttpError) as caught:
         engine.claim(block())
     assert not caught.value.was_sent
 
 
 def test_a_connection_that_ended_while_idle(plain: Cluster, relay: Relay) -> None:
     """It is seen before a claim is sent over it, so that the claim is not ambiguous."""
-    with closing(plain.engine(relay.url)) as engine:
+    with contextlib.closing(plain.engine(relay.url)) as engine:
         engine.claim(block())
         relay.cut()
         until(lambda: not relay.is_busy)
@@ -250,7 +243,9 @@ def test_a_connection_that_ended_while_idle(plain: Cluster, relay: Relay) -> Non
 
 
 def test_a_dead_endpoint(plain: Cluster) -> None:
-    with closing(plain.engine("http://127.0.0.1:1", "http://no-such-host.invalid:1", plain.urls[0])) as engine:
+    with contextlib.closing(
+        plain.engine("http://127.0.0.1:1", "http://no-such-host.invalid:1", plain.urls[0])
+    ) as engine:
         engine.claim(block())
         with Following(plain.engine("http://127.0.0.1:1", *plain.urls)) as following:
             following.until_current()
@@ -259,9 +254,13 @@ def test_a_dead_endpoint(plain: Cluster) -> None:
 def test_a_frozen_server(plain: Cluster) -> None:
     """It accepts connections and never answers. Only time-outs tell."""
     member = plain.members[0]
-    with closing(plain.engine(pace=IMPATIENT)) as engine, Following(plain.engine(pace=IMPATIENT)) as following:
-        claimed = engine.claim(block())
-        following.until(lambda state: bool(state.blocks))
+    with (
+        contextlib.closing(plain.engine()) as patient,
+        contextlib.closing(plain.engine(pace=IMPATIENT)) as engine,
+        Following(plain.engine(pace=IMPATIENT)) as following,
+    ):
+        claimed = patient.claim(block())
+        following.until(lambda state: state.is_current and bool(state.blocks))
         member.signal(signal.SIGSTOP)
         try:
             state = following.until(lambda state: not state.is_current)
@@ -274,7 +273,7 @@ def test_a_frozen_server(plain: Cluster) -> None:
 
 
 def test_a_watch_goes_on_where_it_ended(plain: Cluster, relay: Relay) -> None:
-    with closing(plain.engine()) as engine, Following(plain.engine(relay.url)) as following:
+    with contextlib.closing(plain.engine()) as engine, Following(plain.engine(relay.url)) as following:
         first = engine.claim(block())
         following.until(lambda state: bool(state.blocks))
         relay.is_deaf = True
@@ -283,15 +282,13 @@ def test_a_watch_goes_on_where_it_ended(plain: Cluster, relay: Relay) -> None:
         second = engine.claim(block(OTHER_CIDR))
         engine.release(first)
         relay.is_deaf = False
-        state = following.until_current()
-        following.until(lambda state: state.blocks == {("pods", OTHER_CIDR): second})
-        assert state.is_current
+        following.until(lambda state: state.is_current and state.blocks == {("pods", OTHER_CIDR): second})
         assert relay.seen.count(b"/v3/kv/range") == 1
 
 
 def test_compaction_under_a_watch(plain: Cluster, relay: Relay) -> None:
     """A watch that is too old is replaced by a list, and all that has changed is one new state."""
-    with closing(plain.engine()) as engine, Following(plain.engine(relay.url)) as following:
+    with contextlib.closing(plain.engine()) as engine, Following(plain.engine(relay.url)) as following:
         engine.release(engine.claim(block()))
         first = engine.claim(block())
         following.until(lambda state: state.blocks == {("pods", CIDR): first})
@@ -306,7 +303,8 @@ def test_compaction_under_a_watch(plain: Cluster, relay: Relay) -> None:
         relay.is_deaf = False
         state = following.until_current()
         assert state.blocks == {("pods", second.cidr): second, ("pods", third.cidr): third}
-        assert all(not one.is_current and one.blocks == {("pods", CIDR): first} for one in following.states[seen:-1])
+        between = following.states[seen : following.states.index(state)]
+        assert all(not one.is_current and one.blocks == {("pods", CIDR): first} for one in between)
         assert relay.seen.count(b"/v3/kv/range") == 2
         fourth = engine.claim(block(ip_network("10.4.3.0/24")))
         following.until(lambda state: state.blocks.get(("pods", fourth.cidr)) == fourth)
@@ -315,7 +313,7 @@ def test_compaction_under_a_watch(plain: Cluster, relay: Relay) -> None:
 def test_a_restored_backup(plain: Cluster) -> None:
     """The store goes back to an earlier revision. A watch from the later one would wait for it in silence."""
     member = plain.members[0]
-    with closing(plain.engine()) as engine, Following(plain.engine()) as following:
+    with contextlib.closing(plain.engine()) as engine, Following(plain.engine()) as following:
         kept = engine.claim(block())
         member.kill()
         member.back_up()
@@ -334,7 +332,7 @@ def test_a_restored_backup(plain: Cluster) -> None:
 
 def test_a_new_token_after_a_restart(secure: Cluster) -> None:
     """Tokens are in the members' memory alone."""
-    with closing(secure.node()) as engine, Following(secure.node()) as following:
+    with contextlib.closing(secure.node()) as engine, Following(secure.node()) as following:
         following.until_current()
         engine.claim(block())
         secure.members[0].kill()
@@ -346,7 +344,7 @@ def test_a_new_token_after_a_restart(secure: Cluster) -> None:
 
 
 def test_a_new_token_after_a_change_of_users(secure: Cluster) -> None:
-    with closing(secure.node()) as engine:
+    with contextlib.closing(secure.node()) as engine:
         engine.claim(block())
         secure.call("auth/user/add", name="somebody", password="else")  # noqa: S106
         engine.claim(block(OTHER_CIDR))
@@ -367,6 +365,21 @@ def test_refusals(secure: Cluster) -> None:
             assert not state.is_current, what
 
 
+def test_no_password_in_clear() -> None:
+    for url in ("http://192.0.2.1:2379", "http://etcd.example:2379"):
+        Etcd(Settings((url,)))
+        with pytest.raises(ValueError, match="https"):
+            Etcd(Settings(("https://192.0.2.1:2379", url), user=NODE, password=NODE_PASSWORD))
+
+
+def test_connections_are_kept(secure: Cluster) -> None:
+    client = Client(secure.urls, secure.tls)
+    with contextlib.closing(client):
+        for _ in range(3):
+            assert client.request("GET", "/version").status == 200
+        assert (client.traffic.connections, client.traffic.requests) == (1, 3)
+
+
 def test_certificates(secure: Cluster, tmp_path: Path) -> None:
     stranger = certificates.make(tmp_path)
     own, own_key = stranger.issue("stranger", client=True)
@@ -382,7 +395,7 @@ def test_certificates(secure: Cluster, tmp_path: Path) -> None:
         (Tls(ca_file=ca_file, certificate_file=str(named), key_file=str(named_key)), "no CN"),
     ):
         settings = replace(secure.settings(user=NODE, password=NODE_PASSWORD), tls=tls)
-        with closing(Etcd(settings)) as engine, pytest.raises(EngineError, match=message):
+        with contextlib.closing(Etcd(settings)) as engine, pytest.raises(EngineError, match=message):
             engine.claim(block())
 
 
@@ -465,7 +478,7 @@ def test_hostile_server(plain: Cluster, name: str) -> None:
 @pytest.mark.parametrize("name", LISTS)
 def test_hostile_list(plain: Cluster, name: str) -> None:
     """A list that is none is a failure, and the next endpoint is as good as before."""
-    with Hostile(lambda _: _answer(LISTS[name])()) as server, closing(plain.engine()) as engine:
+    with Hostile(lambda _: _answer(LISTS[name])()) as server, contextlib.closing(plain.engine()) as engine:
         claimed = engine.claim(block())
         with Following(plain.engine(server.url, pace=IMPATIENT)) as following:
             following.until(lambda state: bool(state.failure))
@@ -482,7 +495,7 @@ def test_hostile_watch(plain: Cluster, name: str) -> None:
             return _answer(EMPTY)()
         return itertools.chain([HEAD + b"Transfer-Encoding: chunked\r\n\r\n"], WATCHES[name]())
 
-    with Hostile(answer) as server, closing(plain.engine()) as engine:
+    with Hostile(answer) as server, contextlib.closing(plain.engine()) as engine:
         claimed = engine.claim(block())
         with Following(plain.engine(server.url, *plain.urls, pace=IMPATIENT)) as following:
             following.until(lambda state: bool(state.failure))
@@ -535,24 +548,37 @@ def test_close_ends_a_pause(plain: Cluster) -> None:
 
 def test_three_members() -> None:
     """The leader is killed, then the quorum is lost, and comes back."""
-    with running(size=3) as cluster, cluster.netns, closing(cluster.engine(pace=replace(PACE, timeout=5))) as engine:
-        with Following(cluster.engine(pace=replace(PACE, timeout=5))) as following:
-            first = engine.claim(block())
-            following.until(lambda state: bool(state.blocks))
-            leader = cluster.leader()
-            leader.kill()
-            until(lambda: is_ours(engine, OTHER_CIDR), seconds=60)
-            following.until(lambda state: state.is_current and ("pods", OTHER_CIDR) in state.blocks)
-            second = next(member for member in cluster.members if member is not leader)
-            second.kill()
-            state = following.until(lambda state: not state.is_current)
-            assert len(state.blocks) == 2
-            with closing(cluster.engine(pace=IMPATIENT)) as impatient, pytest.raises(EngineError) as caught:
-                impatient.update_block(replace(first, state=State.DRAINING))
-            assert not isinstance(caught.value, Taken | Refused)
-            cluster.start(leader, second)
-            following.until_current()
-            until(lambda: following.state.blocks.get(("pods", CIDR)) == engine.read_block("pods", CIDR))
+    with (
+        running(size=3) as cluster,
+        cluster.netns,
+        contextlib.closing(cluster.engine(pace=replace(PACE, timeout=5))) as engine,
+        Following(cluster.engine(pace=replace(PACE, timeout=5))) as following,
+    ):
+        first = engine.claim(block())
+        following.until(lambda state: bool(state.blocks))
+        leader = cluster.leader()
+        leader.kill()
+        until(lambda: is_ours(engine, OTHER_CIDR), seconds=60)
+        following.until(lambda state: state.is_current and ("pods", OTHER_CIDR) in state.blocks)
+        second = next(member for member in cluster.members if member is not leader)
+        second.kill()
+        state = following.until(lambda state: not state.is_current)
+        assert len(state.blocks) == 2
+        following.until(lambda state: "no leader" in state.failure)
+        with contextlib.closing(cluster.engine(pace=IMPATIENT)) as impatient, pytest.raises(EngineError) as caught:
+            impatient.update_block(replace(first, state=State.DRAINING))
+        assert not isinstance(caught.value, Taken | Refused)
+        cluster.start(leader, second)
+        following.until_current()
+        until(lambda: following.state.blocks[("pods", CIDR)] == read(engine, CIDR))
+
+
+def read(engine: Etcd, cidr: IPv4Network) -> Block | None:
+    """Read a block from a cluster that may not be ready."""
+    try:
+        return engine.read_block("pods", cidr)
+    except EngineError:
+        return None
 
 
 def is_ours(engine: Etcd, cidr: IPv4Network) -> bool:
