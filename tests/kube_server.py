@@ -54,8 +54,7 @@ class KubeServer:
         self.faults: list[tuple[str, Any]] = []  # what becomes of the next requests that begin so: see `order`
         self.is_frozen = threading.Event()
         self.waiting: set[str] = set()  # requests that came while it is frozen
-        self.watched: list[str] = []  # the kinds of open watches
-        self.lines: list[tuple[str, str]] = []  # to be said on them
+        self.lines: list[tuple[str, str]] = []  # to be said on a watch of the kind
         self._files = (certificate, key, ca)
         self._port = 0
         self._http: _Http | None = None
@@ -105,9 +104,9 @@ class KubeServer:
         return self.store.create(self.admin, self.resource(plural), body)
 
     def say(self, plural: str, line: str) -> None:
-        """Send a line on each watch of a kind, as it is."""
+        """Send a line, as it is, on a watch of a kind; on the next one if none is open."""
         with self.store.changed:
-            self.lines += [(plural, line)] * sum(one == plural for one in self.watched)
+            self.lines.append((plural, line))
             self.store.changed.notify_all()
 
     def lists(self, plural: str) -> list[str]:
@@ -146,7 +145,8 @@ class _Http(ThreadingHTTPServer):
                 request = self.context.wrap_socket(request, server_side=True)
             self.sockets.add(request)
             try:
-                super().finish_request(request, client_address)
+                if not self.is_ended:
+                    super().finish_request(request, client_address)
             finally:
                 self.sockets.discard(request)
                 request.close()
@@ -309,13 +309,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self.kube.watched.append(resource.plural)
-        try:
-            self._tell(resource, query, name, revision)
-        finally:
-            self.kube.watched.remove(resource.plural)
-
-    def _tell(self, resource: Resource, query: dict[str, str], name: str, revision: int) -> None:
         end = time.monotonic() + float(query.get("timeoutSeconds") or 1800)
         if not revision:
             page = self.store.page(resource, 0, "", name)

@@ -595,7 +595,7 @@ def test_close_ends_a_request_in_progress(cluster: Cluster, server: KubeServer) 
 
 @pytest.mark.usefixtures("server")
 def test_a_joining_node_costs_few_requests(cluster: Cluster) -> None:
-    engine = cluster.engine(times=replace(TIMES, page=500))
+    engine = cluster.engine(times=replace(TIMES, page=500, shortest_watch=60))
     following = cluster.follow(engine)
     assert engine.counts().requests == 6 and engine.counts().events == 0  # a list and a watch of each kind
     cluster.engine("node-2").announce(peer("node-2"))
