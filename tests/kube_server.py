@@ -317,16 +317,17 @@ class _Handler(BaseHTTPRequestHandler):
         sign = time.monotonic() + self.kube.bookmark_seconds
         wants_bookmarks = query.get("allowWatchBookmarks") in ("1", "true")
         while not self.server.is_ended and (now := time.monotonic()) < end:
+            current = self.store.revision  # read before the events: a bookmark must not pass over one
             try:
                 found = self.store.after(resource, revision, name)
             except ApiError as error:
                 found = [{"type": "ERROR", "object": error.status}]
                 end = now
             # As a real one: a watch from a revision that is not there yet says nothing, and has no bookmarks.
-            if now >= sign and self.kube.has_bookmarks and wants_bookmarks and self.store.revision >= revision:
+            if now >= sign and self.kube.has_bookmarks and wants_bookmarks and current >= revision:
                 sign = now + self.kube.bookmark_seconds
                 if not found:
-                    metadata = {"resourceVersion": str(self.store.revision), "creationTimestamp": None}
+                    metadata = {"resourceVersion": str(current), "creationTimestamp": None}
                     found = [
                         {
                             "type": "BOOKMARK",
