@@ -54,8 +54,7 @@ class KubeServer:
         self.faults: list[tuple[str, Any]] = []  # what becomes of the next requests that begin so: see `order`
         self.is_frozen = threading.Event()
         self.waiting: set[str] = set()  # requests that came while it is frozen
-        self.watched: list[str] = []  # the kinds of open watches
-        self.lines: list[tuple[str, str]] = []  # to be said on them
+        self.lines: list[tuple[str, str]] = []  # to be said on a watch of the kind
         self._files = (certificate, key, ca)
         self._port = 0
         self._http: _Http | None = None
@@ -105,16 +104,15 @@ class KubeServer:
         return self.store.create(self.admin, self.resource(plural), body)
 
     def say(self, plural: str, line: str) -> None:
-        """Send a line on each watch of a kind, as it is."""
+        """Send a line, as it is, on a watch of a kind; on the next one if none is open."""
         with self.store.changed:
-            self.lines += [(plural, line)] * sum(one == plural for one in self.watched)
+            self.lines.append((plural, line))
             self.store.changed.notify_all()
 
     def lists(self, plural: str) -> list[str]:
-        """Return the requests that began a list of a kind."""
-        return [
-            one for one in self.seen if f"/{plural}?limit=" in one and "continue" not in one and "limit=1&" not in one
-        ]
+        """Return the requests that began a list of a kind, not those that only look at its revision."""
+        begun = [one.partition("&")[0] for one in self.seen if f"/{plural}?limit=" in one and "&continue=" not in one]
+        return [one for one in begun if not one.endswith("limit=1")]
 
     def resource(self, plural: str) -> Resource:
         return next(one for one in self.resources.values() if one.plural == plural)
@@ -147,7 +145,8 @@ class _Http(ThreadingHTTPServer):
                 request = self.context.wrap_socket(request, server_side=True)
             self.sockets.add(request)
             try:
-                super().finish_request(request, client_address)
+                if not self.is_ended:
+                    super().finish_request(request, client_address)
             finally:
                 self.sockets.discard(request)
                 request.close()
@@ -310,13 +309,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self.kube.watched.append(resource.plural)
-        try:
-            self._tell(resource, query, name, revision)
-        finally:
-            self.kube.watched.remove(resource.plural)
-
-    def _tell(self, resource: Resource, query: dict[str, str], name: str, revision: int) -> None:
         end = time.monotonic() + float(query.get("timeoutSeconds") or 1800)
         if not revision:
             page = self.store.page(resource, 0, "", name)
@@ -325,16 +317,17 @@ class _Handler(BaseHTTPRequestHandler):
         sign = time.monotonic() + self.kube.bookmark_seconds
         wants_bookmarks = query.get("allowWatchBookmarks") in ("1", "true")
         while not self.server.is_ended and (now := time.monotonic()) < end:
+            current = self.store.revision  # read before the events: a bookmark must not pass over one
             try:
                 found = self.store.after(resource, revision, name)
             except ApiError as error:
                 found = [{"type": "ERROR", "object": error.status}]
                 end = now
             # As a real one: a watch from a revision that is not there yet says nothing, and has no bookmarks.
-            if now >= sign and self.kube.has_bookmarks and wants_bookmarks and self.store.revision >= revision:
+            if now >= sign and self.kube.has_bookmarks and wants_bookmarks and current >= revision:
                 sign = now + self.kube.bookmark_seconds
                 if not found:
-                    metadata = {"resourceVersion": str(self.store.revision), "creationTimestamp": None}
+                    metadata = {"resourceVersion": str(current), "creationTimestamp": None}
                     found = [
                         {
                             "type": "BOOKMARK",

@@ -20,6 +20,12 @@ def make(kind: str, name: str, value: object, revision: Object | None = None) ->
     return {"apiVersion": f"{GROUP}/v1", "kind": kind, "metadata": {"name": name, **(revision or {})}, "spec": value}
 
 
+def is_object(found: object) -> bool:
+    """Return True if an answer is an object that the server has: it has a name and a revision."""
+    metadata = found.get("metadata") if isinstance(found, dict) else None
+    return isinstance(metadata, dict) and all(isinstance(metadata.get(key), str) for key in ("name", "resourceVersion"))
+
+
 def revision_of(found: Object) -> Revision:
     """Return the revision of an object that was read."""
     metadata = found["metadata"]
@@ -58,7 +64,7 @@ def read_node(found: Object, network: str) -> Peer:
             for one in reversed((found.get("status") or {}).get("addresses") or [])
             if one["type"] == "InternalIP"
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Unreadable(f"creationTimestamp or status.addresses: {type(error).__name__}: {error}") from None
     value = {
         "uid": metadata.get("uid"),
@@ -71,7 +77,9 @@ def read_node(found: Object, network: str) -> Peer:
 
 def pod_cidrs(found: Object) -> tuple[Cidr, ...]:
     """Return the podCIDRs of a Node, none if the controller has assigned none yet. Raise Unreadable for others."""
-    spec = found.get("spec") or {}
+    spec = found.get("spec")
+    if not isinstance(spec, dict):
+        return ()
     listed = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
     if not isinstance(listed, list):
         raise Unreadable("spec.podCIDRs is no list")

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from shared.cluster.codec import Unreadable, parse
 from shared.cluster.engine import EngineError
 from shared.cluster.kube_client import Gone, KubeClient, message
+from shared.cluster.kube_objects import is_object
 
 EVENTS = ("ADDED", "MODIFIED", "DELETED")
 
@@ -116,7 +117,7 @@ class Collection:
             self._revision = ""
             return
         found = self._read(f"{self.path}?limit=1{self._selector}")
-        if _number(found) < int(self._revision):
+        if self._number(found) < int(self._revision):
             self._revision = ""
 
     def _list(self) -> None:
@@ -124,22 +125,21 @@ class Collection:
         token = ""
         while True:
             found = self._read(f"{self.path}?limit={self._times.page}{token}{self._selector}")
-            page = found.get("items") or []
-            if not isinstance(page, list) or not all(_is_object(one) for one in page):
-                raise EngineError(f"{self.path}: the API server's answer is no list of objects")
-            items += page
+            items += found["items"] or []
             following = found["metadata"].get("continue")
             if not following:
                 break
             token = f"&continue={quote(str(following), safe='')}"
-        number = _number(found)
+        number = self._number(found)
         self._replace(items)
         self._revision = str(number)
 
     def _read(self, path: str) -> dict[str, Any]:
         found = self.client.read(path, self.path)
-        if found is None:
-            raise EngineError(f"{self.path}: the API server has no list")
+        # Another object would look like an empty list.
+        items = found.get("items", 0) if found and str(found.get("kind")).endswith("List") else 0
+        if found is None or not isinstance(items, list | None) or not all(is_object(one) for one in items or ()):
+            raise EngineError(f"{self.path}: the API server's answer is no list of objects")
         return found
 
     def _watch(self) -> None:
@@ -171,12 +171,12 @@ class Collection:
         try:
             event = parse(line)
             kind, found = event["type"], event["object"]  # type: ignore[index]
-            if kind in EVENTS and _is_object(found):
-                revision = _number(found)
+            if kind in EVENTS and is_object(found):
+                revision = self._number(found)
                 self.events += 1
                 self._change(kind, found)
             elif kind == "BOOKMARK":
-                revision = _number(found)
+                revision = self._number(found)
                 self._has_bookmarks = True
             else:
                 self._refuse(kind, found, line)
@@ -191,15 +191,9 @@ class Collection:
             raise Gone(f"{self.path}: {message(line)}")
         raise EngineError(f"{self.path}: the watch ended with {message(line)}")
 
-
-def _is_object(found: object) -> bool:
-    metadata = found.get("metadata") if isinstance(found, dict) else None
-    return isinstance(metadata, dict) and all(isinstance(metadata.get(key), str) for key in ("name", "resourceVersion"))
-
-
-def _number(found: dict[str, Any]) -> int:
-    """Return the revision of an object or list. Kubernetes promises that revisions of one kind are numbers in order."""
-    text = found["metadata"].get("resourceVersion")
-    if not isinstance(text, str) or not text.isdecimal():
-        raise EngineError(f"the API server's resourceVersion is {text!r}; a number is expected")
-    return int(text)
+    def _number(self, found: dict[str, Any]) -> int:
+        """Return the revision of an object or list, a number: Kubernetes promises an order within a kind."""
+        text = found["metadata"].get("resourceVersion")
+        if not isinstance(text, str) or not text.isdecimal():
+            raise EngineError(f"{self.path}: the API server's resourceVersion is {text!r}; a number is expected")
+        return int(text)

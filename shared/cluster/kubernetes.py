@@ -149,7 +149,9 @@ def _condition(block: Block, name: str) -> Object:
 
 
 def _parsed(read: Callable[[Object], T], found: Object, about: str) -> T:
+    if not kube_objects.is_object(found) or found["metadata"]["name"] != about.rpartition(" ")[2]:
+        raise EngineError(f"{about}: the API server's answer is not this object")
     try:
         return read(found)
-    except (Unreadable, KeyError) as error:
+    except Unreadable as error:
         raise EngineError(f"{about}: the API server's answer cannot be read: {error}") from None

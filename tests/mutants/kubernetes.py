@@ -34,7 +34,7 @@ TABLE: tuple[Mutant, ...] = (
         "a request that a busy server did not take has done nothing", f"{TESTS} -k busy_server",
     ),
     Mutant(
-        "shared/cluster/kube_watch.py", "        if _number(found) < int(self._revision):\n", "        if False:\n",
+        "shared/cluster/kube_watch.py", "        if self._number(found) < int(self._revision):\n", "        if False:\n",
         "a restored backup is noticed", f"{TESTS} -k restored_backup",
     ),
     Mutant(
