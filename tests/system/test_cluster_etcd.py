@@ -484,6 +484,15 @@ def test_hostile_server(plain: Cluster, name: str) -> None:
             assert not state.is_current and len(state.failure) < 1000 and state.failure.isprintable()
 
 
+def test_an_empty_object_is_no_answer(plain: Cluster) -> None:
+    """It looks like a range without the key, or a deletion."""
+    with Hostile(lambda _: _answer(b"{}")()) as server, contextlib.closing(plain.engine(server.url)) as engine:
+        with pytest.raises(EngineError):
+            engine.read_block("pods", CIDR)
+        with pytest.raises(EngineError):
+            engine.withdraw("one")
+
+
 @pytest.mark.parametrize("name", LISTS)
 def test_hostile_list(plain: Cluster, name: str) -> None:
     """A list that is none is a failure, and the next endpoint is as good as before."""
