@@ -1,4 +1,4 @@
-"""What a node knows of its cluster: pools, blocks and peers in the engine, and its own ranges, leases and routes.
+"""A node's knowledge of its cluster: pools, blocks and peers in the engine, and its own ranges, leases and routes.
 
 All of it is plain values. shared/cluster/decide.py turns them into actions and touches nothing.
 """
@@ -23,7 +23,7 @@ class State(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """What a network does with its blocks."""
+    """The use that a network makes of its blocks."""
 
     ROUTED = "routed"  # a pod network: the nodes route to each other's blocks
     SEGMENT = "segment"  # one layer-2 segment over all nodes: unique addresses, no routes
@@ -83,11 +83,17 @@ class Snapshot:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     assigned: Mapping[str, tuple[Cidr, ...]] = field(default_factory=dict)  # by a controller (podCIDRs): never claimed
     is_current: bool = False
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # by the object's key: why it is in none of the maps
+    failure: str = ""  # why it is not current, for people
 
 
 @dataclass(frozen=True)
 class Held:
-    """A block or an assigned CIDR on this node, by local truth alone: host-local's store, conflist and checkpoint."""
+    """A block or an assigned CIDR on this node, by local truth alone: host-local's store, conflist and checkpoint.
+
+    `is_draining` is an intention. Mark(DRAINING) writes it to the checkpoint before its request. Mark(OWNED) removes it
+    after its success. `empty_since` is not in the checkpoint: after a restart the grace begins again.
+    """
 
     network: str
     cidr: Cidr
@@ -101,7 +107,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A claim whose answer is not known, or was "taken": the next one takes another block."""
+    """A claim whose answer is not known, or was "taken": the next one takes another block.
+
+    It is in the checkpoint before the request of a Claim. A success removes the network's attempts of that family.
+    """
 
     network: str
     cidr: Cidr
@@ -110,12 +119,16 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Route:
-    """The way to a peer's CIDR: through an address on the link, or through the tunnel to it."""
+    """The way to a peer's CIDR: through an address on a link of this node, or through the tunnel to the peer.
+
+    Of a tunnelled route, `via` is the peer's own address, of either family.
+    """
 
     cidr: Cidr
     node: str
     via: Address
     is_tunnelled: bool
+    mac: str = ""  # of the peer's VXLAN device, if the route is tunnelled
 
 
 @dataclass(frozen=True)
@@ -141,12 +154,19 @@ class Local:
     held: Mapping[tuple[str, Cidr], Held] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
     routes: frozenset[Route] = frozenset()  # those of our own routing protocol number in the kernel
+    kept_ranges: Mapping[str, tuple[Cidr, ...]] = field(default_factory=dict)  # of each Publish, from the checkpoint
+    kept_routes: frozenset[Route] = frozenset()  # of the last SetRoutes, from the checkpoint: a boot empties the kernel
+    wall_seconds: float = 0.0  # since 1970 by the node's clock: only for the `since` of a first announcement
     announced: Peer | None = None  # our own object, as we wrote it last
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Create the block in the engine; that is the claim. Then it is published."""
+    """Create the block in the engine; that is the claim.
+
+    If the engine says "taken", read the block by name: one of our own uid is a success. A block that is held already
+    keeps its state on this node, and its `since`. A block of another uid leaves a closed attempt.
+    """
 
     network: str
     cidr: Cidr
@@ -154,7 +174,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Confirm:
-    """Read a block by name, after a claim without an answer. One of our own uid is ours."""
+    """Read a block by name, not from a cache. One of our own uid becomes held.
+
+    It has the engine's state after an attempt. Without one it is draining: after a restored backup another node may
+    still use it, so that it is released or used again with a mark. Without a block, drop the attempt. A block of
+    another uid closes it.
+    """
 
     network: str
     cidr: Cidr
@@ -162,7 +187,11 @@ class Confirm:
 
 @dataclass(frozen=True)
 class Publish:
-    """Write the network's conflist with these ranges, the one to lease from first at the front of its family."""
+    """Write the network's conflist with these ranges, the one to lease from first at the front of its family.
+
+    The checkpoint has the ranges before the conflist has them. A CIDR that is not held is an assigned one: it becomes
+    held. Without ranges the network is not ready.
+    """
 
     network: str
     cidrs: tuple[Cidr, ...]
@@ -185,10 +214,14 @@ class Release:
 
 @dataclass(frozen=True)
 class Forget:
-    """Drop a block from the checkpoint: it is not ours, and no pod has an address of it."""
+    """Drop a block from the checkpoint: it is not ours, and no pod has an address of it.
+
+    With `is_attempt` drop only the note of an attempt.
+    """
 
     network: str
     cidr: Cidr
+    is_attempt: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,7 +233,7 @@ class Announce:
 
 @dataclass(frozen=True)
 class SetRoutes:
-    """Make the kernel have exactly these routes of our own protocol number."""
+    """Make the kernel have exactly these routes of our own protocol number, and keep them in the checkpoint."""
 
     routes: frozenset[Route]
 
@@ -219,7 +252,7 @@ Action = Claim | Confirm | Publish | Mark | Release | Forget | Announce | SetRou
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do, in this order, and when to decide again if nothing happens before."""
+    """The actions to do, in this order, and the time to decide again if nothing happens before."""
 
     actions: tuple[Action, ...]
     again_seconds: float
