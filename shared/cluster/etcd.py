@@ -71,7 +71,9 @@ class Etcd:
         """Return the block as the quorum has it; None without one."""
         key = _block_key(network, cidr)
         asked = {"key": encode(self._key(key))}
-        entries = read_entries(self._gateway.call("/v3/kv/range", asked, timeout_seconds=self._pace.timeout))
+        answer = self._gateway.call("/v3/kv/range", asked, timeout_seconds=self._pace.timeout)
+        read_header(answer)  # without one it is no answer, and proves nothing
+        entries = read_entries(answer)
         return _read_block(key, entries[0]) if entries else None
 
     def update_block(self, block: Block) -> Block:
@@ -94,7 +96,7 @@ class Etcd:
     def withdraw(self, node: str) -> None:
         """Delete a node's peer object."""
         key = encode(self._key(f"{NODES}{codec.to_name(node, 'node')}"))
-        self._gateway.call("/v3/kv/deleterange", {"key": key}, timeout_seconds=self._pace.timeout)
+        read_header(self._gateway.call("/v3/kv/deleterange", {"key": key}, timeout_seconds=self._pace.timeout))
 
     def write_pool(self, pool: Pool) -> None:
         """Write a pool."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from shared.cluster.connection import Closed, Endpoint, HttpError, Silent
-from shared.cluster.http import Client
+from shared.cluster.connection import Closed, Endpoint, HttpError, Silent, TooLong
+from shared.cluster.http import Client, Stream
 from tests.own_network import own_network
 from tests.pretend import until
 from tests.relay import Hostile
@@ -110,6 +112,62 @@ def test_an_answer_that_is_cut_off() -> None:
         pytest.raises(HttpError, match=r"cut off after 2 bytes|reset"),
     ):
         client.request("POST", "/")
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_each_line_renews_a_streams_time() -> None:
+    heard, sent = threading.Event(), threading.Event()
+
+    def make(_: bytes) -> Iterator[bytes]:
+        yield CHUNKED + b"2\r\n1\n\r\n"
+        heard.wait(60)
+        yield b"2\r\n2\n\r\n"
+        sent.set()
+
+    with Hostile(make) as server, Client([server.url]).open("GET", "/") as stream:
+        batches = stream.batches(silence_seconds=1)
+        assert next(batches) == [b"1"]
+        heard.set()
+        assert sent.wait(60)
+        time.sleep(1.1)  # longer than the silence that is allowed, while the second line is there
+        assert next(batches) == [b"2"]
+
+
+def test_lines_in_pieces() -> None:
+    pieces = [CHUNKED, b"3\r\na\nb\r\n", b"1\r\nc\r\n", b"4\r\n\n\nde\r\n", b"1\r\n\n\r\n", b"0\r\n\r\n"]
+    with Hostile(lambda _: pieces) as server, Client([server.url]).open("GET", "/") as stream:
+        assert b"|".join(itertools.chain(*stream.batches(silence_seconds=60))) == b"a|bc||de"
+
+
+def test_a_line_without_an_end() -> None:
+    endless = itertools.chain([CHUNKED], itertools.repeat(b"10000\r\n" + b"x" * 65536 + b"\r\n"))
+    with (
+        Hostile(lambda _: endless) as server,
+        Client([server.url]).open("GET", "/") as stream,
+        pytest.raises(TooLong),
+    ):
+        next(stream.batches(silence_seconds=600, longest_bytes=1 << 20))
+
+
+def test_a_stream_is_closed_by_another_thread() -> None:
+    errors = []
+
+    def read(stream: Stream) -> None:
+        try:
+            next(stream.batches(silence_seconds=600))
+        except HttpError as error:
+            errors.append(error)
+
+    with Hostile(lambda _: [CHUNKED]) as server:
+        client = Client([server.url])
+        with client.open("GET", "/") as stream:
+            thread = threading.Thread(target=read, args=(stream,), daemon=True)
+            thread.start()
+            client.close()
+            thread.join(60)
+            assert not thread.is_alive() and [type(error) for error in errors] == [Closed]
 
 
 def test_a_name() -> None:
