@@ -659,13 +659,14 @@ def test_nodes_are_peers_without_peer_objects(cluster: Cluster, server: KubeServ
     assert found.peers["node-2"].cidrs == {"pods": (ip_network("10.244.2.0/24"), ip_network("fd00:10:0:2::/64"))}
     assert found.peers["node-2"].since > 1_700_000_000
     assert found.assigned["pods"][0] == ip_network("10.244.1.0/24")
+    requests, states = len(server.seen), len(following.states)
     for at in range(3):  # heartbeats
         status = raw_node("", [], ["192.0.2.2", "2001:db8::2"])["status"]
         change_node(server, "node-2", status=status | {"conditions": [{"lastHeartbeatTime": at}]})
-    requests, states = len(server.seen), len(following.states)
+    until(lambda: engine.counts().events >= 3)
     own = engine.announce(peer("node-1", 1))
     following.until(lambda one: one.peers.get("node-1") == own)
-    assert len(following.states) == states + 1 and engine.counts().events >= 3
+    assert len(following.states) == states + 1
     server.store.delete(server.admin, server.resource("nodes"), "node-3", {})
     following.until(lambda one: set(one.peers) == {"node-1", "node-2", "node-4"})
     change_node(server, "node-1", metadata=server.store.get(server.resource("nodes"), "node-1")["metadata"], spec={})
