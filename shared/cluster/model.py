@@ -110,12 +110,16 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Route:
-    """The way to a peer's CIDR: through an address on the link, or through the tunnel to it."""
+    """The way to a peer's CIDR: through an address on a link of this node, or through the tunnel to the peer.
+
+    Of a tunnelled route, `via` is the peer's own address, of either family.
+    """
 
     cidr: Cidr
     node: str
     via: Address
     is_tunnelled: bool
+    mac: str = ""  # of the peer's VXLAN device, if the route is tunnelled
 
 
 @dataclass(frozen=True)
