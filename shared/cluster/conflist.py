@@ -5,6 +5,7 @@ The template is a conflist in which one plugin has an `ipam` of type host-local 
     ipam.ranges          of that plugin: one range set for each family
     mtu                  of that plugin, if it is "auto" or absent
     nonMasqueradeCIDRs   of each plugin with ipMasq: the pools
+    severalGateways      of a bridge that is the gateway: each block has a gateway of its own
 
 Nothing removes the file. Without a range, the network has an empty list: ADD and STATUS fail, and DEL works.
 """
@@ -120,6 +121,9 @@ def render(template: Template, pool: Pool, cidrs: Iterable[Cidr], *, mtu: int, u
     _set(_ipam(plugin), "ranges", _range_sets(template, pool, list(cidrs)))
     if folded(plugin, "mtu") in (None, AUTO):
         _set(plugin, "mtu", mtu or None)
+    is_gateway = folded(plugin, "isGateway") is True or folded(plugin, "isDefaultGateway") is True
+    if plugin["type"] == "bridge" and is_gateway and folded(plugin, "severalGateways") is None:
+        _set(plugin, "severalGateways", pool.kind is Kind.ROUTED or None)
     for one in raw["plugins"]:
         if folded(one, "ipMasq") is True:
             known = folded(one, "nonMasqueradeCIDRs") or []

@@ -96,7 +96,7 @@ def apply(wanted: Iterable[Route], end: End) -> Outcome:
     """
     host, entries = Netlink(), Tables()
     try:
-        return _apply(host, entries, sorted(wanted, key=str), end)
+        return _apply(host, entries, list(wanted), end)
     finally:
         host.close()
         entries.close()
@@ -188,10 +188,10 @@ def _changes(have: set[Hop], wanted: set[Hop]) -> list[Request]:
     A CIDR of this agent gets a further route; a new one is refused if another program's route has CIDR and metric.
     """
     known = {hop.cidr for hop in have if hop.metric == METRIC}
-    new = sorted(wanted - have, key=str)
+    new = list(wanted - have)
     flags = [NLM_F_CREATE | (NLM_F_APPEND if hop.cidr in known else NLM_F_EXCL) for hop in new]
     added = [Request(RTM_NEWROUTE, _new(hop), flag, REFUSALS) for hop, flag in zip(new, flags, strict=True)]
-    deleted = [Request(RTM_DELROUTE, _body(hop), 0, (errno.ESRCH,)) for hop in sorted(have - wanted, key=str)]
+    deleted = [Request(RTM_DELROUTE, _body(hop), 0, (errno.ESRCH,)) for hop in have - wanted]
     return added + deleted
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_a_directory_of_another_user_is_refused(place: Path) -> None:
 def test_killed_at_each_system_call(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Either the old content or the new one is there, and the next write succeeds."""
     old, new = Checkpoint(), WHOLE
-    seen = set()
+    seen, status = set(), -1
     for number in range(20):
         Store(place).write(old)
         child = os.fork()
@@ -153,8 +154,8 @@ def test_killed_at_each_system_call(place: Path, monkeypatch: pytest.MonkeyPatch
 def _die_before_call(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     left = [number]
 
-    def dying(real):  # type: ignore[no-untyped-def]
-        def call(*args, **keys):  # type: ignore[no-untyped-def]
+    def dying(real: Any) -> Any:
+        def call(*args: Any, **keys: Any) -> Any:
             if not left[0]:
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
@@ -163,15 +164,15 @@ def _die_before_call(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return call
 
     for name in ("open", "fsync", "rename", "unlink"):
-        monkeypatch.setattr(files.os, name, dying(getattr(os, name)))
+        monkeypatch.setattr(os, name, dying(getattr(os, name)))
 
 
 def test_each_file_is_on_the_disk_before_its_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(place)
     calls: list[str] = []
 
-    def recording(name: str, real):  # type: ignore[no-untyped-def]
-        def call(*args, **keys):  # type: ignore[no-untyped-def]
+    def recording(name: str, real: Any) -> Any:
+        def call(*args: Any, **keys: Any) -> Any:
             calls.append(name)
             return real(*args, **keys)
 
