@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from shared.cluster import files
 from shared.cluster.checkpoint import Checkpoint, Store
 from shared.cluster.model import Attempt, Held, Peer, Route
 from shared.cni.errors import IOFailure
+from tests.dying import killed_at_each
 
 V4, V6 = ip_network("10.1.0.0/24"), ip_network("fd00:1::/64")
 HELD = Held("pods", V4, 0, is_published=False, since=1.5, is_draining=True)
@@ -130,41 +130,15 @@ def test_a_directory_of_another_user_is_refused(place: Path) -> None:
 
 def test_killed_at_each_system_call(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Either the old content or the new one is there, and the next write succeeds."""
-    old, new = Checkpoint(), WHOLE
-    seen, status = set(), -1
-    for number in range(20):
-        Store(place).write(old)
-        child = os.fork()
-        if not child:
-            _die_before_call(number, monkeypatch)
-            Store(place).write(new)
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
+    Store(place).write(Checkpoint())
+    seen = set()
+    for _ in killed_at_each(lambda: Store(place).write(WHOLE), monkeypatch):
         seen.add((place / "node.json").read_text())
         assert Store(place).read().problems == ()
-        if status == 0:
-            break
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        Store(place).write(new)
-        assert Store(place).read() == new
-    assert status == 0
+        Store(place).write(WHOLE)
+        assert Store(place).read() == WHOLE
+        Store(place).write(Checkpoint())
     assert len(seen) == 2
-
-
-def _die_before_call(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = [number]
-
-    def dying(real: Any) -> Any:
-        def call(*args: Any, **keys: Any) -> Any:
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-            return real(*args, **keys)
-
-        return call
-
-    for name in ("open", "fsync", "rename", "unlink"):
-        monkeypatch.setattr(os, name, dying(getattr(os, name)))
 
 
 def test_each_file_is_on_the_disk_before_its_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

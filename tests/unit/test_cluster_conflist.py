@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from shared.cluster import conflist
 from shared.cluster.model import Kind, Pool, Range
 from shared.cni.errors import IOFailure
+from tests.dying import killed_at_each
 
 V4, V6 = ip_network("10.0.0.0/8"), ip_network("fd00::/48")
 POOL = Pool("pods", Kind.ROUTED, (Range(V4, 24), Range(V6, 64)))
@@ -168,3 +169,18 @@ def test_a_garbled_conflist_has_no_ranges(tmp_path: Path, text: str | None) -> N
     if text is not None:
         target.write_text(text)
     assert conflist.published(target) == ()
+
+
+def test_killed_at_each_system_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime reads the old conflist or the new one, never a part, and finds no other file to load."""
+    path, target = template(tmp_path), tmp_path / "net.d/10-pods.conflist"
+    publish(path, target, A)
+    seen = set()
+    for _ in killed_at_each(lambda: publish(path, target, B), monkeypatch):
+        seen.add(conflist.published(target))
+        found = [one.name for one in target.parent.iterdir() if one.suffix in (".conf", ".conflist", ".json")]
+        assert found == [target.name]
+        publish(path, target, B)
+        assert [one.name for one in target.parent.iterdir()] == [target.name]
+        publish(path, target, A)
+    assert seen == {(A,), (B,)}
