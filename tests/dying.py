@@ -12,10 +12,10 @@ import pytest
 CALLS = ("open", "fsync", "rename", "unlink", "mkdir")
 
 
-def killed_at_each(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+def killed_at_each(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fork a child for each call of `act` to one of CALLS, which dies before it; at last one that does not die.
 
-    Yield False after the last one, and True after the others.
+    Yield after each of them.
     """
     status, number = -1, 0
     while status:
@@ -26,7 +26,7 @@ def killed_at_each(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -
             os._exit(0)
         status, number = os.waitpid(child, 0)[1], number + 1
         assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
-        yield status != 0
+        yield
 
 
 def _die_before(number: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,27 @@ def test_leases_of_a_range_that_left(net: Network) -> None:
     assert net.used(V4[0], V6[0], V4[1], V6[1]) == [0, 0, 1, 1]
 
 
+def test_a_block_that_is_given_back_leaves_no_address(net: Network) -> None:
+    """The host's own network would hide the route to the block's next owner."""
+    net.publish(V4[0], V6[0])
+    net.add("a")
+    net.publish(V4[1], V6[1])
+    net.add("b")
+    net.delete("a")
+    words = [str(V4[0]), str(V6[0])]
+    script = "import sys; from ipaddress import *; from shared.cluster.gateways import *;"
+    script += "print(remove(map(ip_network, sys.argv[1:])))"
+    is_bridge = net.config["type"] == "bridge"
+    assert net.host.python(script, *words).strip() == str(["cni0"] * 2 if is_bridge else [])
+    assert net.host.python(script, *words).strip() == "[]"
+    held = [one["local"] for link in net.host.ip("address") for one in link["addr_info"]]
+    assert {"10.244.0.1", "fd00:244::1"}.isdisjoint(held)
+    assert "10.244.0.5" in held
+    assert net.pings("b", "10.244.0.5")
+    routes = [*net.host.ip("route", "show", words[0]), *net.host.ip("-6", "route", "show", words[1])]
+    assert routes == []
+
+
 def test_garbage_of_a_range_that_left(net: Network) -> None:
     """GC frees the leases of dead pods there, and of no others."""
     net.publish(V4[0], V4[1], V6[0])
