@@ -13,7 +13,7 @@ neighbour entry with the agent's protocol number has its MAC. So it is made afte
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
@@ -202,16 +202,24 @@ def plan(index: int, have: Entries, routes: Iterable[Route]) -> tuple[list[Reque
     """
     wanted = {gateway(route.cidr): route.mac for route in routes}
     behind = {route.mac: route.via for route in routes}
-    own = set(have.neighbours.values())
+    changed = {one: mac for one, mac in wanted.items() if have.neighbours.get(one) != mac}
+    moved = [mac for mac, one in behind.items() if have.forwarding.get(mac) != frozenset([one])]
+    left = set(have.neighbours.values()) - behind.keys()
+    # afterwards, no entry of this agent would have these MACs
+    replaced = left & {have.neighbours[one] for one in changed.keys() & have.neighbours.keys()}
     before = [
-        _forwarding(index, mac, address, is_gone=True)
-        for mac in sorted(own - behind.keys())
-        for address in have.forwarding.get(mac, ())
+        *_forwarding_gone(index, have, replaced),
+        *(_neighbour(index, one, mac) for one, mac in changed.items()),
+        *(_forwarding(index, mac, behind[mac]) for mac in moved),
     ]
-    before += [_neighbour(index, one, mac) for one, mac in wanted.items() if have.neighbours.get(one) != mac]
-    new = [mac for mac, one in behind.items() if have.forwarding.get(mac) != frozenset([one])]
-    before += [_forwarding(index, mac, behind[mac]) for mac in new]
-    return before, [_neighbour(index, one) for one in have.neighbours.keys() - wanted.keys()]
+    gone = have.neighbours.keys() - wanted.keys()
+    return before, [*_forwarding_gone(index, have, left - replaced), *(_neighbour(index, one) for one in gone)]
+
+
+def _forwarding_gone(index: int, have: Entries, macs: Iterable[str]) -> Iterator[Request]:
+    for mac in macs:
+        for address in have.forwarding.get(mac, ()):
+            yield _forwarding(index, mac, address, is_gone=True)
 
 
 def _neighbour(index: int, address: Address, mac: str = "") -> Request:

@@ -28,7 +28,17 @@ def test_a_network_without_a_store_has_none(tmp_path: Path) -> None:
 
 
 def test_each_block_has_its_own(store: Path) -> None:
-    names = ["10.1.0.2", "10.1.0.255", "10.1.1.15", "10.1.1.16", "10.2.0.1", "fd00:1::2", "fd00:2::ff", "fd00:2::100"]
+    names = [
+        "10.1.0.2",
+        "10.1.0.255",
+        "10.1.1.15",
+        "10.1.1.16",
+        "10.2.0.1",
+        "fd00:1::2",
+        "fd00:2::ff",
+        "fd00:2::100",
+        "::a01:1",
+    ]
     for name in names:
         (store / name).write_bytes(Lease("c1", "eth0").content)
     (store / "10.1.0.3").write_bytes(b"\0\0\0")  # garbled by a crash
