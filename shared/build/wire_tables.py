@@ -65,7 +65,7 @@ NFT_MESSAGES: Messages = {
     ),
 }  # fmt: skip
 # Rules that choose a routing table (fib_rules.h)
-RULE_MESSAGES: Messages = {"rule": (fibmsg.fibmsg, ("RTM_NEWRULE", "RTM_DELRULE", "RTM_GETRULE"))}
+RULE_MESSAGES: Messages = {"fib_rule": (fibmsg.fibmsg, ("RTM_NEWRULE", "RTM_DELRULE", "RTM_GETRULE"))}
 NEIGHBOUR_MESSAGES: Messages = {"neighbour": (ndmsg.ndmsg, ("RTM_NEWNEIGH", "RTM_DELNEIGH", "RTM_GETNEIGH"))}
 # The tunnels between the nodes of a cluster: their entries for peers, and the limits of neighbour tables
 TUNNEL_MESSAGES: Messages = {
@@ -101,7 +101,7 @@ NFT_CONSTANTS: Constants = (
     (nfctsocket, ("IPS_SRC_NAT", "IPS_DST_NAT")),
 )  # fmt: skip
 CONNTRACK_CONSTANTS: Constants = ((nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FILTER_FLAG_CTA_PROTO_DST_PORT")),)
-RULE_CONSTANTS: Constants = ((rtnl, RULE_MESSAGES["rule"][1]),)
+RULE_CONSTANTS: Constants = ((rtnl, RULE_MESSAGES["fib_rule"][1]),)
 NEIGHBOUR_CONSTANTS: Constants = ((rtnl, NEIGHBOUR_MESSAGES["neighbour"][1]), (ndmsg, ("NUD_PERMANENT",)))
 TUNNEL_CONSTANTS: Constants = (*NEIGHBOUR_CONSTANTS, (ndmsg, ("NTF_SELF",)))
 DEVICE_CONSTANTS: Constants = ((rtnl, DEVICE_MESSAGES["device"][1]),)

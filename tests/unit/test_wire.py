@@ -18,7 +18,21 @@ from shared.build import wire_tables
 from shared.cni.errors import InternalError, UnsupportedField
 from shared.cni.ip import Address, Prefix
 from shared.cni.result import Route
-from shared.net import addresses, bridges, learning, links, routes, tc_wire, vlans, wire
+from shared.net import (
+    addresses,
+    bridges,
+    device_wire,
+    kinds_wire,
+    learning,
+    links,
+    neighbour_wire,
+    routes,
+    rule_wire,
+    tc_wire,
+    tunnel_wire,
+    vlans,
+    wire,
+)
 from shared.net.messages import decode, encode, next_hops
 from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request
 from shared.net.netns import Netns
@@ -49,6 +63,7 @@ from shared.net.wire import (
     RTM_SETLINK,
     RTN_UNICAST,
 )
+from shared.nft import conntrack_wire
 from shared.nft import wire as nft_wire
 from shared.undo import Undo
 from tests.unit.kernel_end import KernelEnd, Overrun, by_pyroute2, done, error, read_by_pyroute2, split
@@ -104,9 +119,12 @@ def test_the_tables_are_what_pyroute2_says() -> None:
         assert (wire_tables.TREE / path).read_text(encoding="utf-8") == text
 
 
+TABLES = (wire, device_wire, kinds_wire, neighbour_wire, nft_wire, conntrack_wire, rule_wire, tc_wire, tunnel_wire)
+
+
 def test_no_two_tables_have_a_structure_of_the_same_name() -> None:
-    """The codec caches its look-ups by the structure's name alone."""
-    names = [name for tables in (wire, tc_wire, nft_wire) for name in tables.STRUCTURES]
+    """The codec caches its look-ups by the structure's name alone, and one process may use all tables."""
+    names = [name for tables in TABLES for name in tables.STRUCTURES]
     assert len(names) == len(set(names))
 
 
