@@ -256,6 +256,7 @@ print(json.dumps([number, goal]))
 """
 
 
+@pytest.mark.kernel_vxlan
 @pytest.mark.parametrize("case", ["onwards", "back", "without-devices"])
 def test_killed_between_any_two_messages(lone: PretendHost, case: str) -> None:
     """Peer 2 stays, 3 has moved and has another MAC, 4 left, 5 came; or they come back before the next run."""
@@ -318,6 +319,7 @@ print(json.dumps([counted(wanted), counted(wanted), counted(wanted[:-2]), counte
 """
 
 
+@pytest.mark.kernel_vxlan
 def test_ten_thousand_peers(lone: PretendHost) -> None:
     """By their number of messages: half of the peers are on the link, half behind tunnels; both families."""
     lone.run("ip", "address", "add", "172.16.0.1/16", "dev", "up0")

@@ -16,6 +16,7 @@ from tests.system.cluster_hosts import Member, cluster, unreachable
 BRIDGE: dict[str, Any] = {
     "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True, "ipam": {"type": "host-local"},
 }  # fmt: skip
+pytestmark = pytest.mark.kernel_vxlan
 LINK_MTU = 1500
 ECHO_BYTES = {4: 28, 6: 48}  # headers of an echo request
 
