@@ -1,10 +1,10 @@
 """The node's own memory: what it must know after a boot while the engine does not answer.
 
     /var/lib/pycni/agent/uid           the node's id, made once
-    /var/lib/pycni/agent/node.json     the id again, held blocks, attempts, the peer object that was announced last
+    /var/lib/pycni/agent/node.json     the id again, held blocks, attempts, ranges, the peer object as announced last
     /var/lib/pycni/agent/routes.json   the routes to peers: large, and written only if they change
 
-The ranges in use are in the conflist, and the leases in host-local's store: neither is repeated here.
+The ranges are those that the conflist shall have. The leases are in host-local's store alone.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Checkpoint:
 
     held: Mapping[tuple[str, Cidr], Held] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
+    kept_ranges: Mapping[str, tuple[Cidr, ...]] = field(default_factory=dict)
+    kept_routes: frozenset[Route] = frozenset()
     announced: Peer | None = None
-    routes: frozenset[Route] = frozenset()
     problems: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -90,9 +91,10 @@ class Store:
             "attempts": [
                 {"network": one.network, "cidr": str(one.cidr), "isOpen": one.is_open} for one in checkpoint.attempts
             ],
+            "ranges": {network: list(map(str, cidrs)) for network, cidrs in sorted(checkpoint.kept_ranges.items())},
             "announced": checkpoint.announced and _raw_peer(checkpoint.announced),
         }
-        routes = {"routes": sorted((_raw_route(one) for one in checkpoint.routes), key=str)}
+        routes = {"routes": sorted((_raw_route(one) for one in checkpoint.kept_routes), key=str)}
         changes = [self._write("node.json", node), self._write("routes.json", routes)]
         return any(changes)
 
@@ -124,6 +126,7 @@ def _node(raw: dict[str, Any]) -> dict[str, Any]:
     return {
         "held": {(one.network, one.cidr): one for one in held},
         "attempts": tuple(attempts),
+        "kept_ranges": {network: tuple(map(ip_network, cidrs)) for network, cidrs in raw["ranges"].items()},
         "announced": raw["announced"] and _peer(raw["announced"]),
     }
 
@@ -140,7 +143,7 @@ def _routes(raw: dict[str, Any]) -> dict[str, Any]:
         Route(ip_network(one["cidr"]), one["node"], ip_address(one["via"]), bool(one["isTunnelled"]), one["mac"])
         for one in raw["routes"]
     ]
-    return {"routes": frozenset(found)}
+    return {"kept_routes": frozenset(found)}
 
 
 def _raw_route(one: Route) -> dict[str, Any]:

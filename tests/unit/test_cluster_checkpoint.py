@@ -23,7 +23,8 @@ WHOLE = Checkpoint(
     held={("pods", V4): HELD, ("pods", V6): Held("pods", V6, 0, is_published=False, since=2.0, is_assigned=True)},
     attempts=(Attempt("pods", ip_network("10.1.1.0/24"), is_open=True),),
     announced=Peer("a", "u", (ip_address("192.0.2.1"),), {"pods": (V4, V6)}, 3.0, "02:00:00:00:00:01", "key", "17"),
-    routes=frozenset([
+    kept_ranges={"pods": (V6, V4), "lan": ()},
+    kept_routes=frozenset([
         Route(ip_network("10.2.0.0/24"), "b", ip_address("192.0.2.2"), is_tunnelled=False),
         Route(ip_network("fd00:2::/64"), "c", ip_address("192.0.2.3"), is_tunnelled=True, mac="02:00:00:00:00:02"),
     ]),
@@ -53,9 +54,9 @@ def test_nothing_is_written_again(place: Path) -> None:
     store = Store(place)
     assert not store.write(store.read())
     before = (place / "routes.json").stat().st_ino
-    assert store.write(Checkpoint(routes=WHOLE.routes))
+    assert store.write(Checkpoint(kept_routes=WHOLE.kept_routes))
     assert (place / "routes.json").stat().st_ino == before
-    assert Store(place).read() == Checkpoint(routes=WHOLE.routes)
+    assert Store(place).read() == Checkpoint(kept_routes=WHOLE.kept_routes)
 
 
 GARBLED = {
@@ -72,8 +73,8 @@ def test_a_garbled_file_counts_as_empty(place: Path, name: str, text: str) -> No
     (place / name).write_text(text)
     found = Store(place).read()
     assert [problem.partition(" ")[0] for problem in found.problems] == [str(place / name)]
-    assert (found.routes if name == "node.json" else found.held) == (
-        WHOLE.routes if name == "node.json" else WHOLE.held
+    assert (found.kept_routes if name == "node.json" else found.held) == (
+        WHOLE.kept_routes if name == "node.json" else WHOLE.held
     )
     assert Store(place).write(WHOLE)
     assert Store(place).read() == WHOLE
