@@ -83,11 +83,17 @@ class Snapshot:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     assigned: Mapping[str, tuple[Cidr, ...]] = field(default_factory=dict)  # by a controller (podCIDRs): never claimed
     is_current: bool = False
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # by the object's key: why it is in none of the maps
+    failure: str = ""  # why it is not current, for people
 
 
 @dataclass(frozen=True)
 class Held:
-    """A block or an assigned CIDR on this node, by local truth alone: host-local's store, conflist and checkpoint."""
+    """A block or an assigned CIDR on this node, by local truth alone: host-local's store, conflist and checkpoint.
+
+    `is_draining` is an intention. Mark(DRAINING) writes it to the checkpoint before its request. Mark(OWNED) removes it
+    after its success. `empty_since` is not in the checkpoint: after a restart the grace begins again.
+    """
 
     network: str
     cidr: Cidr
@@ -101,7 +107,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A claim whose answer is not known, or was "taken": the next one takes another block."""
+    """A claim whose answer is not known, or was "taken": the next one takes another block.
+
+    It is in the checkpoint before the request of a Claim. A success removes the network's attempts of that family.
+    """
 
     network: str
     cidr: Cidr
@@ -145,12 +154,19 @@ class Local:
     held: Mapping[tuple[str, Cidr], Held] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
     routes: frozenset[Route] = frozenset()  # those of our own routing protocol number in the kernel
+    kept_ranges: Mapping[str, tuple[Cidr, ...]] = field(default_factory=dict)  # of each Publish, from the checkpoint
+    kept_routes: frozenset[Route] = frozenset()  # of the last SetRoutes, from the checkpoint: a boot empties the kernel
+    wall_seconds: float = 0.0  # since 1970 by the node's clock: only for the `since` of a first announcement
     announced: Peer | None = None  # our own object, as we wrote it last
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Create the block in the engine; that is the claim. Then it is published."""
+    """Create the block in the engine; that is the claim.
+
+    If the engine says "taken", read the block by name: one of our own uid is a success. A block that is held already
+    keeps its state on this node, and its `since`. A block of another uid leaves a closed attempt.
+    """
 
     network: str
     cidr: Cidr
@@ -158,7 +174,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Confirm:
-    """Read a block by name, after a claim without an answer. One of our own uid is ours."""
+    """Read a block by name, not from a cache. One of our own uid becomes held, with the engine's state.
+
+    Without a block, drop the attempt. A block of another uid closes it.
+    """
 
     network: str
     cidr: Cidr
@@ -166,7 +185,11 @@ class Confirm:
 
 @dataclass(frozen=True)
 class Publish:
-    """Write the network's conflist with these ranges, the one to lease from first at the front of its family."""
+    """Write the network's conflist with these ranges, the one to lease from first at the front of its family.
+
+    The checkpoint has the ranges before the conflist has them. A CIDR that is not held is an assigned one: it becomes
+    held. Without ranges the network is not ready.
+    """
 
     network: str
     cidrs: tuple[Cidr, ...]
@@ -189,10 +212,14 @@ class Release:
 
 @dataclass(frozen=True)
 class Forget:
-    """Drop a block from the checkpoint: it is not ours, and no pod has an address of it."""
+    """Drop a block from the checkpoint: it is not ours, and no pod has an address of it.
+
+    With `is_attempt` drop only the note of an attempt.
+    """
 
     network: str
     cidr: Cidr
+    is_attempt: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,7 +231,7 @@ class Announce:
 
 @dataclass(frozen=True)
 class SetRoutes:
-    """Make the kernel have exactly these routes of our own protocol number."""
+    """Make the kernel have exactly these routes of our own protocol number, and keep them in the checkpoint."""
 
     routes: frozenset[Route]
 

@@ -1,0 +1,110 @@
+"""Choose blocks of a pool, and count their addresses. No function here has side effects."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from ipaddress import ip_network
+
+from shared.cluster.model import Cidr, Kind, Pool, Range
+
+
+def order(cidr: Cidr) -> tuple[int, int, int]:
+    """Return a key that sorts CIDRs of both families."""
+    return cidr.version, int(cidr.network_address), cidr.prefixlen
+
+
+def capacity(kind: Kind, entry: Range, cidr: Cidr) -> int:
+    """Return how many addresses host-local can lease from a block.
+
+    A routed block is a subnet of its own, with a gateway. A segment's blocks share one subnet.
+    """
+    if kind is Kind.ROUTED:
+        return max(0, cidr.num_addresses - (3 if cidr.version == 4 else 2))
+    first = entry.cidr.network_address
+    reserved = {first, entry.gateway or first + 1}
+    if cidr.version == 4:
+        reserved.add(entry.cidr.broadcast_address)
+    return cidr.num_addresses - sum(address in cidr for address in reserved)
+
+
+def usual_capacity(kind: Kind, entry: Range) -> int:
+    """Return how many addresses most blocks of a range have, at least one."""
+    size = 1 << entry.cidr.max_prefixlen - entry.block_length
+    return max(1, size - (3 if entry.cidr.version == 4 else 2) if kind is Kind.ROUTED else size)
+
+
+def find_range(pool: Pool, cidr: Cidr) -> Range | None:
+    """Return the pool's range that has this block, or None: the administrator changed the pool."""
+    for entry in pool.ranges:
+        if entry.cidr.version == cidr.version and entry.block_length == cidr.prefixlen and overlap(entry.cidr, cidr):
+            return entry
+    return None
+
+
+def overlap(one: Cidr, other: Cidr) -> bool:
+    """Return True if two CIDRs share an address; False for two families."""
+    if one.version != other.version:
+        return False
+    bits = one.max_prefixlen - min(one.prefixlen, other.prefixlen)
+    return int(one.network_address) >> bits == int(other.network_address) >> bits
+
+
+def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str) -> Cidr | None:
+    """Return one of the free blocks of a range, a pseudo-random one by the seed; None if there is no free block.
+
+    The cost depends on the number of taken blocks, not on the size of the range. Each free block is equally probable,
+    so that nodes with different seeds rarely choose the same one.
+    """
+    bits = entry.cidr.max_prefixlen - entry.block_length
+    first, count = int(entry.cidr.network_address) >> bits, 1 << (entry.block_length - entry.cidr.prefixlen)
+    spans = _merge(_spans(entry, bits, (*taken, *_useless(kind, entry))), count)
+    free = count - sum(end - start for start, end in spans)
+    if not free:
+        return None
+    digest = hashlib.blake2b(seed.encode(), digest_size=16).digest()
+    place = int.from_bytes(digest, "big") % free
+    for start, end in spans:
+        if place < start:
+            break
+        place += end - start
+    return _block(entry, first + place)
+
+
+def _block(entry: Range, number: int) -> Cidr:
+    address = type(entry.cidr.network_address)(number << entry.cidr.max_prefixlen - entry.block_length)
+    return ip_network((address, entry.block_length))
+
+
+def _useless(kind: Kind, entry: Range) -> list[Cidr]:
+    """Return the blocks whose every address is reserved. Without a seed of luck they would be claimed for nothing."""
+    bits = entry.cidr.max_prefixlen - entry.block_length
+    if kind is Kind.ROUTED:
+        return [] if capacity(kind, entry, _block(entry, int(entry.cidr.network_address) >> bits)) else [entry.cidr]
+    first, last = int(entry.cidr.network_address), int(entry.cidr.broadcast_address)
+    ends = (first, int(entry.gateway) if entry.gateway else first + 1, last)
+    blocks = {_block(entry, address >> bits) for address in ends if first <= address <= last}
+    return [block for block in blocks if not capacity(kind, entry, block)]
+
+
+def _spans(entry: Range, bits: int, taken: Iterable[Cidr]) -> list[tuple[int, int]]:
+    """Return the taken parts of a range in numbers of blocks, without the end. Blocks may have any length."""
+    version, first = entry.cidr.version, int(entry.cidr.network_address) >> bits
+    spans = []
+    for cidr in taken:
+        if cidr.version == version:
+            start = int(cidr.network_address) >> bits
+            spans.append((start - first, start - first + max(1, 1 << cidr.max_prefixlen - cidr.prefixlen >> bits)))
+    return spans
+
+
+def _merge(spans: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """Sort the spans, join overlapping ones, and cut them to 0..count."""
+    merged: list[tuple[int, int]] = []
+    covered = 0
+    for start, end in sorted(spans):
+        start, end = max(start, covered), min(end, count)  # noqa: PLW2901
+        if start < end:
+            merged.append((start, end))
+            covered = end
+    return merged

@@ -1,0 +1,168 @@
+"""Decide on peers: the node's own peer object, and the routes to the others' CIDRs. Nothing here has side effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from shared.cluster.claims import order, overlap
+from shared.cluster.model import Alarm, Cidr, Kind, Local, Node, Peer, Route, Snapshot
+
+Owners = Mapping[Cidr, tuple[Peer, ...]]
+
+
+def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
+    """Return the other nodes that announce each CIDR of a routed network, the oldest claim first.
+
+    The engine's block tells the age of its owner's claim. Without one the peer's own age counts.
+    """
+    found: dict[Cidr, tuple[Peer, ...]] = {}
+    twice: dict[Cidr, str] = {}
+    segments = {name for name, pool in snapshot.pools.items() if pool.kind is Kind.SEGMENT}
+    for peer in snapshot.peers.values():
+        if peer.node == node.name or peer.uid == node.uid:
+            continue
+        for network, cidrs in peer.cidrs.items():
+            if network in segments:
+                continue
+            for cidr in cidrs:
+                if cidr in found:
+                    twice[cidr] = network
+                    found[cidr] += (peer,)
+                else:
+                    found[cidr] = (peer,)
+    for cidr, network in twice.items():
+        block = snapshot.blocks.get((network, cidr))
+        ages = {
+            peer.uid: (block.since if block and block.uid == peer.uid else peer.since, peer.uid) for peer in found[cidr]
+        }
+        found[cidr] = tuple(sorted(found[cidr], key=lambda peer, ages=ages: ages[peer.uid]))  # type: ignore[misc]
+    return found
+
+
+def find_twice(owners: Owners, own: Sequence[Cidr]) -> dict[Cidr, Cidr]:
+    """Return the own CIDR that shares addresses with each of the others' CIDRs; one node should own both."""
+    prefixes: dict[tuple[int, int], dict[int, Cidr]] = {}  # by family and length: each own CIDR and what contains it
+    for mine in own:
+        number = int(mine.network_address)
+        for length in range(mine.prefixlen + 1):
+            prefixes.setdefault((mine.version, length), {})[number >> mine.max_prefixlen - length] = mine
+    lengths = {(mine.version, mine.prefixlen) for mine in own}
+    found = {}
+    for cidr in owners:
+        version, length, bits = cidr.version, cidr.prefixlen, cidr.max_prefixlen
+        number = int(cidr.network_address)
+        same = prefixes.get((version, length), {}).get(number >> bits - length)
+        for family, shorter in lengths if same is None else ():
+            if family == version and shorter < length:
+                same = same or prefixes[version, shorter].get(number >> bits - shorter)
+        if same is not None and overlap(same, cidr):
+            found[cidr] = same
+    return found
+
+
+def find_underlay(node: Node) -> list[Cidr]:
+    """Return the networks that nodes reach each other through. A pod's CIDR among them would cut this node off."""
+    return [link for link in node.links if any(address in link for address in node.addresses)]
+
+
+def tell_twice(owners: Owners, twice: Mapping[Cidr, Cidr], own: Sequence[Cidr]) -> list[Alarm]:
+    """Return an alarm for each own CIDR that another node announces, too. That node has the same alarm."""
+    alarms = []
+    for cidr, mine in twice.items():
+        if mine not in own:
+            text = (
+                f"node {owners[cidr][0].node} announces CIDR {cidr}, which overlaps the nodes' own network {mine}: it "
+                f"gets no route. Give the pool other addresses."
+            )
+            alarms.append(Alarm("cidr-unroutable", str(cidr), text))
+            continue
+        text = (
+            f"CIDR {mine} of this node is announced by node {owners[cidr][0].node} too, as {cidr}, expected one owner: "
+            f"the older claim keeps the route. Drain the younger node, and see `cnitool cluster blocks`."
+        )
+        alarms.append(Alarm("cidr-twice", str(mine), text))
+    return alarms
+
+
+def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, local: Local) -> frozenset[Route]:
+    """Return all routes to other nodes: of each CIDR to the oldest claim that has an address of the family.
+
+    An own CIDR, or a part of it, never gets a route: its pods are here. Nor does the nodes' own network. A route goes
+    only when no live peer claims it: the present one stays if no peer of its CIDR has an address of the family, and if
+    its peer cannot be read.
+    """
+    routes, unreached = set(), set()
+    underlay = find_underlay(local.node)
+    hidden = {cidr for cidr, mine in twice.items() if cidr.prefixlen >= mine.prefixlen or mine in underlay}
+    for cidr, peers in owners.items():
+        if cidr not in hidden:
+            route = next((found for peer in peers if (found := _route(cidr, peer, local.node))), None)
+            if route is None:
+                unreached.add(cidr)
+            else:
+                routes.add(route)
+    unreadable = {key.rpartition("/")[2] for key in snapshot.unreadable}
+    if unreached or unreadable:
+        for route in (*local.kept_routes, *local.routes):
+            if route.cidr in unreached or (route.node in unreadable and route.cidr not in owners):
+                unreached.discard(route.cidr)
+                routes.add(route)
+    return frozenset(routes)
+
+
+def _route(cidr: Cidr, peer: Peer, node: Node) -> Route | None:
+    """Return the route to a peer's CIDR; None if the peer has no address of the family, or has this node's."""
+    for via in peer.addresses:
+        if via.version == cidr.version and via not in node.addresses:
+            is_tunnelled = node.tunnels if node.tunnels is not None else not any(via in link for link in node.links)
+            return Route(cidr, peer.node, via, is_tunnelled)
+    return None
+
+
+def differ(wanted: frozenset[Route], present: frozenset[Route]) -> bool:
+    """Return True if the kernel must be changed. It does not know the names of nodes."""
+    return {(one.cidr, one.via, one.is_tunnelled) for one in wanted} != {
+        (one.cidr, one.via, one.is_tunnelled) for one in present
+    }
+
+
+def keep_routes(local: Local) -> frozenset[Route]:
+    """Return the routes to have while the engine does not answer: those of the checkpoint, then the kernel's others."""
+    kept = {one.cidr for one in local.kept_routes}
+    return local.kept_routes | {one for one in local.routes if one.cidr not in kept}
+
+
+def plan_peer(snapshot: Snapshot, local: Local, cidrs: Mapping[str, tuple[Cidr, ...]]) -> Peer | Alarm | None:
+    """Return the own peer object to announce, None if the engine has it, or the alarm that another node has the name.
+
+    A machine that is new under its name takes the object over. Its `since` is later than the former one's, even if
+    its clock is not. If both live, the machine whose object was taken over yields, so that they do not write in turns.
+    """
+    node, present, before = local.node, snapshot.peers.get(local.node.name), local.announced
+    since = local.wall_seconds
+    if before is not None and before.uid == node.uid and before.node == node.name:
+        since = before.since
+        if present is not None and present.uid != node.uid and (present.since, present.uid) > (since, node.uid):
+            return _alarm_of_name(present)
+    elif present is not None:
+        since = present.since if present.uid == node.uid else max(since, present.since + 1)
+    wanted = Peer(
+        node.name, node.uid, node.addresses, {network: all_of for network, all_of in cidrs.items() if all_of},
+        since, node.vtep_mac, node.public_key,
+    )  # fmt: skip
+    stale = before is not None and _normal(before) != _normal(wanted)  # though an old snapshot may look right
+    return None if present is not None and _normal(present) == _normal(wanted) and not stale else wanted
+
+
+def _alarm_of_name(other: Peer) -> Alarm:
+    text = (
+        f"node name {other.node} is in use by another machine (id {other.uid}) that joined later, expected one machine "
+        f"of each name: give one of them another name. This node's CIDRs are not announced until then."
+    )
+    return Alarm("name-twice", other.node, text)
+
+
+def _normal(peer: Peer) -> Peer:
+    cidrs = {network: tuple(sorted(all_of, key=order)) for network, all_of in peer.cidrs.items() if all_of}
+    return replace(peer, cidrs=cidrs, addresses=tuple(sorted(peer.addresses, key=str)), revision="")
