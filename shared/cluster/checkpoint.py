@@ -1,4 +1,4 @@
-"""The node's own memory: what it must know after a boot while the engine does not answer.
+"""The node's own memory, with which it works after a boot while the engine does not answer.
 
     /var/lib/pycni/agent/uid           the node's id, made once
     /var/lib/pycni/agent/node.json     the id again, held blocks, attempts, ranges, the peer object as announced last
