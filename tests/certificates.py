@@ -27,12 +27,23 @@ class Authority:
         return self.directory / f"{self.name}.key"
 
     def issue(
-        self, name: str, hosts: Sequence[str] = ("127.0.0.1",), *, client: bool = False, groups: Sequence[str] = ()
+        self,
+        name: str,
+        hosts: Sequence[str] = ("127.0.0.1",),
+        *,
+        client: bool = False,
+        groups: Sequence[str] = (),
+        is_named: bool = True,
     ) -> tuple[Path, Path]:
-        """Return the paths of a new certificate for a server of these hosts, or for a client, and of its key."""
+        """Return the paths of a new certificate for a server of these hosts, or for a client, and of its key.
+
+        Without `is_named` its subject is the groups alone, without a CommonName.
+        """
         certificate, key = self.directory / f"{name}.crt", self.directory / f"{name}.key"
-        subject = "".join(f"/O={group}" for group in groups) + f"/CN={name}"
-        extensions = [f"extendedKeyUsage={'client' if client else 'server'}Auth", "basicConstraints=critical,CA:FALSE"]
+        subject = "".join(f"/O={group}" for group in groups) + (f"/CN={name}" if is_named else "")
+        # etcd's gateway is a client of its own server, with the server's certificate.
+        uses = "clientAuth" if client else "serverAuth,clientAuth"
+        extensions = [f"extendedKeyUsage={uses}", "basicConstraints=critical,CA:FALSE"]
         if not client:
             extensions.append("subjectAltName=" + ",".join(map(_alternative, hosts)))
         _openssl(subject, certificate, key, *("-CA", self.certificate, "-CAkey", self.key), extensions=extensions)

@@ -15,7 +15,7 @@ from tests.pretend import PretendHost, run_installer
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE_BIN = "/usr/lib/cni"
-pytest_plugins = ["tests.kernel.plugin", "tests.faults.plugin"]
+pytest_plugins = ["tests.kernel.plugin", "tests.faults.plugin", "tests.cluster_plugin"]
 
 # A deadline would judge the machine's load; a failing example is printed so that it can be repeated anywhere.
 settings.register_profile("suite", deadline=None, print_blob=True)

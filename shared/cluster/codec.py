@@ -87,12 +87,14 @@ def to_block(network: str, cidr: Cidr, value: object, revision: Revision) -> Blo
 
 
 def pool_value(pool: Pool) -> dict[str, object]:
-    """Return a pool's value, to be stored below its network."""
+    """Return a pool's value, to be stored below its network. Raise Unreadable for a pool that no node could use."""
     ranges: list[dict[str, object]] = []
     for one in pool.ranges:
         gateway = {"gateway": str(one.gateway)} if one.gateway else {}
         ranges.append({"cidr": str(one.cidr), "blockLength": one.block_length, **gateway})
-    return {"kind": pool.kind.value, "ranges": ranges}
+    value: dict[str, object] = {"kind": pool.kind.value, "ranges": ranges}
+    to_pool(pool.network, value)
+    return value
 
 
 def to_pool(network: str, value: object) -> Pool:

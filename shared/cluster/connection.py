@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import ipaddress
 import select
 import socket
 import ssl
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-CONNECT_SECONDS = 2.0  # for each address
+CONNECT_SECONDS = 2.0  # for each address. A TLS handshake has all of the request's time: a busy server is slow at it
 KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES = 15, 5, 3
 UNACKNOWLEDGED_MS = 30_000
+SHORTEST_TICK_SECONDS = 0.01
 PIECE_BYTES = 1 << 16
 
 
@@ -67,16 +69,18 @@ class Tls:
 
 @dataclass
 class Traffic:
-    """Requests and bytes so far, without TLS's own. Clients may share one."""
+    """Connections, requests and bytes so far, without TLS's own. Clients may share one."""
 
+    connections: int = 0
     requests: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def add(self, *, requests: int = 0, sent_bytes: int = 0, received_bytes: int = 0) -> None:
+    def add(self, *, connections: int = 0, requests: int = 0, sent_bytes: int = 0, received_bytes: int = 0) -> None:
         """Add to the counters."""
         with self._lock:
+            self.connections += connections
             self.requests += requests
             self.sent_bytes += sent_bytes
             self.received_bytes += received_bytes
@@ -102,6 +106,14 @@ class Endpoint:
         is_tls = parts.scheme == "https"
         return cls(parts.hostname, parts.port or (443 if is_tls else 80), is_tls, parts.path.rstrip("/"))
 
+    @property
+    def is_loopback(self) -> bool:
+        """Return True if the host is this one, so that nobody else reads the traffic."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -109,18 +121,17 @@ class Endpoint:
 class Connection:
     """A connected socket, with a deadline, counters, and an end that other threads may demand."""
 
-    def __init__(self, endpoint: Endpoint, plain: socket.socket, traffic: Traffic) -> None:
+    def __init__(self, endpoint: Endpoint, plain: socket.socket, traffic: Traffic, deadline: float) -> None:
         self.endpoint = endpoint
-        self.deadline = 0.0
-        self.tick_seconds = 0.0
-        self.tick: Callable[[], None] | None = None
+        self.deadline = deadline
+        self.tick: Callable[[], float] | None = None
         self._next_tick = 0.0
         self._socket = plain  # later TLS over it
         self._traffic = traffic
         self._is_ended = False
 
-    def connect(self, address: tuple[str, int], tls: Tls, seconds: float) -> None:
-        """Connect, and begin TLS if the endpoint demands it. Raise OSError otherwise."""
+    def connect(self, address: tuple[str, int], tls: Tls) -> None:
+        """Connect, and begin TLS if the endpoint demands it, before the deadline. Raise OSError otherwise."""
         for level, option, value in (
             (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -130,11 +141,12 @@ class Connection:
             (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS),
         ):
             self._socket.setsockopt(level, option, value)
-        self._socket.settimeout(seconds)
+        self._socket.settimeout(min(self._remaining(), CONNECT_SECONDS))
         self._socket.connect(address)
         if self.endpoint.is_tls:
             name, context = tls.server_name or self.endpoint.host, tls.context()
             self._socket = over = context.wrap_socket(self._socket, server_hostname=name, do_handshake_on_connect=False)
+            over.settimeout(self._remaining())
             over.do_handshake()
 
     def is_idle(self) -> bool:
@@ -150,16 +162,15 @@ class Connection:
         self._traffic.add(sent_bytes=len(data))
 
     def receive(self, buffer: WriteableBuffer) -> int:
-        """Read some bytes before the deadline, and call `tick` each `tick_seconds` in between; 0 at the end."""
+        """Read some bytes before the deadline, and call `tick` when it is time; 0 at the end."""
         while True:
             if self._is_ended:
                 raise Closed("the client was closed")
             seconds = self._remaining()
             if self.tick:
                 if (now := time.monotonic()) >= self._next_tick:
-                    self._next_tick = now + self.tick_seconds
-                    self.tick()
-                seconds = min(seconds, max(self._next_tick - now, 0.001))
+                    self._next_tick = now + self.tick()
+                seconds = min(seconds, max(self._next_tick - now, SHORTEST_TICK_SECONDS))
             self._socket.settimeout(seconds)
             try:
                 count = self._socket.recv_into(buffer)

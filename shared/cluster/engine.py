@@ -10,7 +10,7 @@ from shared.cluster.model import Block, Cidr, Peer, Pool, Snapshot
 
 
 class EngineError(Exception):
-    """The engine did not answer, or refused. What a write did is unknown, unless a subclass says it."""
+    """The engine did not answer, or refused. The effect of a write is unknown, unless a subclass says it."""
 
 
 class Taken(EngineError):
@@ -23,7 +23,7 @@ class Refused(EngineError):
 
 @dataclass(frozen=True)
 class Counts:
-    """What an engine was asked since the process began, for the tests of scale and for metrics."""
+    """Requests to an engine since the process began, for the tests of scale and for metrics."""
 
     requests: int
     sent_bytes: int
@@ -38,7 +38,7 @@ class Engine(Protocol):
         """Read everything, then watch, until `close`; runs in a thread of its own.
 
         `take` gets each new state; with `is_current` False as soon as nothing was heard for twice the interval of
-        the engine's signs of life. A watch that is too old is replaced by a new list, whose differences are one new
+        the engine's signs of life. A watch that is too old is replaced by a new list, and its differences are one new
         state. Never raises: a failure is a state, too, and is tried again after a jittered pause.
         """
 
@@ -67,4 +67,4 @@ class Engine(Protocol):
         """Write a pool, for administrators."""
 
     def counts(self) -> Counts:
-        """Return what was asked so far."""
+        """Return the requests so far."""

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shared.cluster.connection import (
-    CONNECT_SECONDS,
     PIECE_BYTES,
     Closed,
     Connection,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 TIMEOUT_SECONDS = 5.0
+LONGEST_REASON_CHARACTERS = 300
 LONGEST_BODY_BYTES = 32 << 20
 LONGEST_LINE_BYTES = 16 << 20
 
@@ -44,6 +44,7 @@ class Answer:
     status: int
     headers: http.client.HTTPMessage
     body: bytes
+    endpoint: Endpoint | None = None
 
 
 class Stream:
@@ -51,6 +52,7 @@ class Stream:
 
     def __init__(self, connection: Connection, response: http.client.HTTPResponse, forget: Callable[[], None]) -> None:
         self.status = response.status
+        self.headers = response.headers
         self.endpoint = connection.endpoint
         self._connection = connection
         self._response = response
@@ -76,17 +78,16 @@ class Stream:
         self,
         *,
         silence_seconds: float,
-        tick_seconds: float = 0.0,
-        tick: Callable[[], None] | None = None,
+        tick: Callable[[], float] | None = None,
         longest_bytes: int = LONGEST_LINE_BYTES,
     ) -> Iterator[list[bytes]]:
         """Yield the lines as they come, without their ends, those that came together as one list.
 
-        `tick` is called at once, and each `tick_seconds` from then on; it may send. Raise Silent if no whole line came
-        for `silence_seconds`, and HttpError if the stream ends within a line.
+        `tick` is called at once, and returns the seconds until it is to be called again. It may send. Raise Silent if
+        no whole line came for `silence_seconds`, and HttpError if the stream ends within a line.
         """
         connection, kept = self._connection, bytearray()
-        connection.tick, connection.tick_seconds = tick, tick_seconds
+        connection.tick = tick
         connection.deadline = time.monotonic() + silence_seconds
         with _named(self.endpoint):
             while piece := self._response.read1(PIECE_BYTES):
@@ -143,6 +144,8 @@ class Client:
         self._is_closed = True
         for connection in tuple(self._live):
             connection.end()
+        if self._turn.acquire(blocking=False):  # otherwise the thread that has the turn drops it
+            self._release()
 
     def request(
         self,
@@ -152,13 +155,14 @@ class Client:
         headers: Mapping[str, str] = {},
         *,
         timeout_seconds: float | None = None,
-        longest_bytes: int = LONGEST_BODY_BYTES,
+        longest_bytes: int | None = None,
     ) -> Answer:
         """Send a request and return the answer, of whatever status. Raise HttpError without one.
 
         It is sent once. A GET is sent again if a connection that was kept turns out to be at its end.
         """
         deadline = time.monotonic() + (timeout_seconds or self._timeout_seconds)
+        longest = LONGEST_BODY_BYTES if longest_bytes is None else longest_bytes
         if not self._turn.acquire(timeout=max(deadline - time.monotonic(), 0)):
             raise Silent(f"{self.endpoint}: other requests took all the time", was_sent=False)
         try:
@@ -166,16 +170,16 @@ class Client:
                 self._drop(self._kept)
             is_kept = self._kept is not None
             try:
-                return self._exchange(deadline, longest_bytes, method, path, headers, body)
+                return self._exchange(deadline, longest, method, path, headers, body)
             except (Silent, TooLong, Closed):
                 raise
             except HttpError:
                 if method != "GET" or not is_kept:
                     raise
                 # The server ended the kept connection while the request was on its way.
-                return self._exchange(deadline, longest_bytes, method, path, headers, body)
+                return self._exchange(deadline, longest, method, path, headers, body)
         finally:
-            self._turn.release()
+            self._release()
 
     def open(
         self,
@@ -195,7 +199,6 @@ class Client:
         deadline = time.monotonic() + (timeout_seconds or self._timeout_seconds)
         connection = self._connect(deadline)
         try:
-            connection.deadline = deadline
             if is_open_ended:
                 open_ended = {**headers, "Transfer-Encoding": "chunked", "Connection": "close"}
                 data = _head(connection, method, path, open_ended, None) + _chunk(body)
@@ -207,6 +210,11 @@ class Client:
             self.rotate(connection.endpoint)
             raise
         return Stream(connection, response, lambda: self._drop(connection))
+
+    def _release(self) -> None:
+        if self._is_closed and self._kept:
+            self._drop(self._kept)
+        self._turn.release()
 
     def _exchange(self, deadline: float, longest_bytes: int, *request: Any) -> Answer:
         connection = self._kept = self._kept or self._connect(deadline)
@@ -221,7 +229,7 @@ class Client:
             raise
         if response.will_close:
             self._drop(connection)
-        return Answer(response.status, response.headers, body)
+        return Answer(response.status, response.headers, body, connection.endpoint)
 
     def _begin(self, connection: Connection, data: bytes) -> http.client.HTTPResponse:
         """Send a request and read the answer's head."""
@@ -244,6 +252,7 @@ class Client:
                 reasons.append(f"{endpoint}: {error}")
                 self.rotate(endpoint)
                 continue
+            self.traffic.add(connections=1)
             if not self._is_closed:  # `close` ends the connections that it sees, and this one is new
                 return connection
             self._drop(connection)
@@ -252,15 +261,12 @@ class Client:
         raise HttpError("; ".join(reasons), was_sent=False)
 
     def _connect_to(self, endpoint: Endpoint, deadline: float) -> Connection:
-        failure: OSError = TimeoutError("no time is left to connect")
+        failure = OSError("the name has no address")
         for family, address in resolve(endpoint, deadline):
-            seconds = min(deadline - time.monotonic(), CONNECT_SECONDS)
-            if seconds <= 0:
-                break
-            connection = Connection(endpoint, socket.socket(family, socket.SOCK_STREAM), self.traffic)
+            connection = Connection(endpoint, socket.socket(family, socket.SOCK_STREAM), self.traffic, deadline)
             self._live.add(connection)
             try:
-                connection.connect(address, self._tls, seconds)
+                connection.connect(address, self._tls)
             except OSError as error:
                 self._drop(connection)
                 failure = error
@@ -284,13 +290,14 @@ def _named(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except HttpError as error:
-        if not str(error).startswith(f"{endpoint}: "):
-            raise type(error)(f"{endpoint}: {error}", was_sent=error.was_sent) from None
-        raise
+        if str(error).startswith(f"{endpoint}: "):
+            raise
+        raise type(error)(f"{endpoint}: {error}", was_sent=error.was_sent) from None
     except TimeoutError as error:
         raise Silent(f"{endpoint}: {error}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise HttpError(f"{endpoint}: {type(error).__name__}: {error}") from None
+        text = str(error) if str(error).isprintable() else ascii(str(error))
+        raise HttpError(f"{endpoint}: {type(error).__name__}: {text[:LONGEST_REASON_CHARACTERS]}") from None
 
 
 def _head(connection: Connection, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:

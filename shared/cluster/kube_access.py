@@ -11,13 +11,14 @@ import os
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from shared.cluster import plain_yaml
+from shared.cluster.connection import Tls
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 JSON_HINT = "write it as JSON: kubectl config view --raw --minify --flatten -o json"
@@ -28,7 +29,7 @@ class Source:
     """A secret or certificate: a file, read anew for each use, or the content itself."""
 
     path: Path | None = None
-    data: bytes = b""
+    data: bytes = field(default=b"", repr=False)
 
     def __bool__(self) -> bool:
         return self.path is not None or bool(self.data)
@@ -71,38 +72,33 @@ class Access:
             raise ValueError(f"token file {self.token.path}: one line of ASCII characters is expected")
         return {"Authorization": f"Bearer {token}"}
 
-    def context(self) -> ssl.SSLContext | None:
-        """Return the settings of a new TLS connection; None for http.
+    def tls(self) -> Tls:
+        """Return the settings of TLS connections."""
+        return _AccessTls(self)
 
-        Raises OSError (ssl.SSLError is one) if a file cannot be read.
-        """
-        if self.server.startswith("http:"):
-            return None
+
+class _AccessTls(Tls):
+    """TLS as an Access describes it."""
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(server_name=access.server_name)
+        object.__setattr__(self, "_access", access)
+
+    def context(self) -> ssl.SSLContext:
+        access: Access = self.__dict__["_access"]
         # Not ssl.create_default_context: from Python 3.13 on it refuses CAs without an authority key identifier,
         # as clusters have them.
-        context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.server_name = self.server_name
-        if self.ca:
-            context.load_verify_locations(cadata=self.ca.read().decode("ascii", "replace"))
+        if access.ca:
+            context.load_verify_locations(cadata=access.ca.read().decode("ascii", "replace"))
         else:
             context.load_default_certs()
-        if self.certificate:
-            with _as_file(self.certificate) as certificate, _as_file(self.key) as key:
+        if access.certificate:
+            with _as_file(access.certificate) as certificate, _as_file(access.key) as key:
                 # An encrypted key would make OpenSSL ask the terminal.
                 context.load_cert_chain(certificate, key, password="")
         return context
-
-
-class _Context(ssl.SSLContext):
-    """Expect `server_name` in the certificate, whatever host the connection is for."""
-
-    server_name = ""
-
-    def wrap_socket(self, *args: Any, **others: Any) -> ssl.SSLSocket:
-        if self.server_name:
-            others["server_hostname"] = self.server_name
-        return super().wrap_socket(*args, **others)
 
 
 def in_cluster(

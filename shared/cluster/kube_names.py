@@ -15,8 +15,14 @@ from shared.cluster.model import Cidr
 LONGEST = 253  # characters of a name, by RFC 1123
 # Three dashes in a row come from nothing else: a name that would begin with an escape gets this prefix.
 FIRST = "x-"
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _ESCAPED = re.compile(rb"(?<![a-z0-9])[.-]|[.-](?![a-z0-9])|[^a-z0-9.-]")
 _IPV4_GROUPS, _IPV6_GROUPS = 4, 8
+
+
+def is_subdomain(name: str) -> bool:
+    """Return True if Kubernetes admits the name of an object."""
+    return len(name) <= LONGEST and _SUBDOMAIN.fullmatch(name) is not None
 
 
 def network_name(network: str) -> str:

@@ -1,4 +1,4 @@
-"""What a node knows of its cluster: pools, blocks and peers in the engine, and its own ranges, leases and routes.
+"""A node's knowledge of its cluster: pools, blocks and peers in the engine, and its own ranges, leases and routes.
 
 All of it is plain values. shared/cluster/decide.py turns them into actions and touches nothing.
 """
@@ -23,7 +23,7 @@ class State(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """What a network does with its blocks."""
+    """The use that a network makes of its blocks."""
 
     ROUTED = "routed"  # a pod network: the nodes route to each other's blocks
     SEGMENT = "segment"  # one layer-2 segment over all nodes: unique addresses, no routes
@@ -250,7 +250,7 @@ Action = Claim | Confirm | Publish | Mark | Release | Forget | Announce | SetRou
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do, in this order, and when to decide again if nothing happens before."""
+    """The actions to do, in this order, and the time to decide again if nothing happens before."""
 
     actions: tuple[Action, ...]
     again_seconds: float

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-_KEY = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[\w./$-][^:#]*?)\s*:(?:\s+(.*))?$""")
+_KEY = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[\w./$][^:#]*?)\s*:(?:\s+(.*))?$""")
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -39,15 +39,18 @@ class _Reader:
     """A position in the lines of a document."""
 
     def __init__(self, text: str) -> None:
-        self.raw = text.splitlines()
+        self.raw = text.replace("\r\n", "\n").split("\n")
         self.lines = [
-            (number, _indent(line), line.strip())
+            (number, _indent(line), line.strip(" \t"))
             for number, line in enumerate(self.raw, 1)
-            if line.strip() and not line.lstrip().startswith("#")
+            if line.strip(" \t") and not line.lstrip(" \t").startswith("#")
         ]
         if self.lines and self.lines[0][2] == "---":
             del self.lines[0]
         self.at = 0
+        for number, indent, _ in self.lines:
+            if self.raw[number - 1][indent] == "\t":
+                raise Unreadable(f"line {number} is indented by tabs")
 
     def error(self, reason: str) -> Unreadable:
         number, _, text = self.lines[min(self.at, len(self.lines) - 1)] if self.lines else (1, 0, "")
@@ -117,10 +120,12 @@ class _Reader:
             end += 1
         while self.at < len(self.lines) and self.lines[self.at][0] <= end:
             self.at += 1
-        body = self.raw[first:end]
-        margin = min((_indent(line) for line in body if line.strip()), default=0)
-        text = "\n".join(line[margin:] for line in body).rstrip("\n")
-        return text + "\n" if keeps_end and text else text
+        body = [line if line.strip(" ") else "" for line in self.raw[first:end]]
+        margin = min((_indent(line) for line in body if line), default=0)
+        text = "\n".join(line[margin:] for line in body)
+        content = text.rstrip("\n")
+        # The last line may lack its end.
+        return content + "\n" if keeps_end and content and (content != text or end < len(self.raw)) else content
 
     def _scalar(self, text: str) -> Any:
         """Return the value of a scalar, or of a flow collection that is JSON, too."""
@@ -142,7 +147,7 @@ class _Reader:
             return _CONSTANTS[text]
         if _INTEGER.fullmatch(text):
             return int(text)
-        if text[0] in _MARKS or ": " in text:
+        if text[0] in _MARKS or ": " in text or text.endswith(":"):
             raise self.error("has a value that this reader does not know")
         return text
 

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from tests.mutants import agent, cli, cni, duties, ipam, kernel, launcher, plugins, routing, rules, runtime
+from tests.mutants import (
+    agent,
+    cli,
+    cni,
+    duties,
+    etcd,
+    ipam,
+    kernel,
+    kubernetes,
+    launcher,
+    plugins,
+    routing,
+    rules,
+    runtime,
+)
 
 TABLE = (
     *plugins.TABLE, *kernel.TABLE, *rules.TABLE, *ipam.TABLE, *cni.TABLE, *runtime.TABLE, *cli.TABLE, *launcher.TABLE,
-    *routing.TABLE, *agent.TABLE, *duties.TABLE,
+    *routing.TABLE, *agent.TABLE, *duties.TABLE, *kubernetes.TABLE, *etcd.TABLE,
 )  # fmt: skip
