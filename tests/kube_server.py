@@ -111,10 +111,9 @@ class KubeServer:
             self.store.changed.notify_all()
 
     def lists(self, plural: str) -> list[str]:
-        """Return the requests that began a list of a kind."""
-        return [
-            one for one in self.seen if f"/{plural}?limit=" in one and "continue" not in one and "limit=1&" not in one
-        ]
+        """Return the requests that began a list of a kind, not those that only look at its revision."""
+        begun = [one.partition("&")[0] for one in self.seen if f"/{plural}?limit=" in one and "&continue=" not in one]
+        return [one for one in begun if not one.endswith("limit=1")]
 
     def resource(self, plural: str) -> Resource:
         return next(one for one in self.resources.values() if one.plural == plural)

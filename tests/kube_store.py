@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import json
 import re
 import threading
@@ -17,8 +18,6 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from shared.cluster import plain_yaml
 
 MANIFESTS = Path(__file__).parents[1] / "shared" / "cluster" / "manifests"
@@ -27,9 +26,6 @@ SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 AGENT = "system:serviceaccount:kube-system:pycni-agent"
 
 Object = dict[str, Any]
-formats = jsonschema.FormatChecker(["ipv4", "ipv6"])
-# Go's ParseCIDR admits bits of the host, too.
-formats.checks("cidr", ValueError)(lambda text: bool(ip_network(text, strict=False)) and "/" in text)
 
 
 def manifests(name: str) -> list[Object]:
@@ -302,10 +298,20 @@ def _prune(schema: Object, value: Any) -> Any:
     return {key: _prune(known[key], one) for key, one in value.items() if key in known}
 
 
+@functools.cache
+def _validator(resource: Resource) -> Any:
+    # The environments of other Pythons, which import this module, lack it.
+    import jsonschema
+
+    formats = jsonschema.FormatChecker(["ipv4", "ipv6"])
+    # Go's ParseCIDR admits bits of the host, too.
+    formats.checks("cidr", ValueError)(lambda text: bool(ip_network(text, strict=False)) and "/" in text)
+    return jsonschema.Draft202012Validator(resource.schema, format_checker=formats)
+
+
 def _validate(resource: Resource, new: Object, old: Object | None) -> None:
     errors = [
-        f"{'.'.join(map(str, error.absolute_path))}: {error.message}"
-        for error in jsonschema.Draft202012Validator(resource.schema, format_checker=formats).iter_errors(new)
+        f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in _validator(resource).iter_errors(new)
     ]
     if not errors and old and resource.plural == "blocks":  # the rule of blocks in resources.yaml
         owner = ("node", "nodeUID", "since")
