@@ -170,7 +170,7 @@ class Machine:
         for version in {cidr.version for cidr in ranges}:
             free = (
                 address
-                for cidr in ranges
+                for cidr in ranges[:: 1 if pod % 2 else -1]  # round robin may be anywhere
                 if cidr.version == version
                 for address in usable(network, cidr)
                 if address not in leases
