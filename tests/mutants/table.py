@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import (
     agent,
     cli,
+    cluster_hosts,
     cni,
     duties,
     etcd,
@@ -21,4 +22,5 @@ from tests.mutants import (
 TABLE = (
     *plugins.TABLE, *kernel.TABLE, *rules.TABLE, *ipam.TABLE, *cni.TABLE, *runtime.TABLE, *cli.TABLE, *launcher.TABLE,
     *routing.TABLE, *agent.TABLE, *duties.TABLE, *kubernetes.TABLE, *etcd.TABLE,
+    *cluster_hosts.TABLE,
 )  # fmt: skip
