@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shared.cluster import tunnel
 from shared.cluster.model import Address, Alarm, Cidr, Route
-from shared.cluster.tunnel import PROTOCOL, End, Entries, Tables, kernel_address
+from shared.cluster.tunnel import PROTOCOL, WITHOUT_IPV6, End, Entries, Tables, kernel_address
 from shared.cni.errors import InternalError
 from shared.cni.ip import Prefix
 from shared.net import addresses, tables
@@ -42,6 +42,7 @@ METRIC = 2048  # above that of an administrator's routes: 0 for IPv4, 1024 for I
 # another route has CIDR and metric; the link is gone, down or has no such neighbour; the address is this node's own
 REFUSALS = (
     errno.EEXIST, errno.ENODEV, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL,
+    *WITHOUT_IPV6,
 )  # fmt: skip
 
 

@@ -47,6 +47,7 @@ VNI = 0x7079
 PORT = 4789  # IANA's number
 OVERHEAD_BYTES = {4: 50, 6: 70}  # headers: IP, UDP, VXLAN, Ethernet
 TABLES = {"arp_cache": 4, "ndisc_cache": 6}  # the kernel's names of the neighbour tables
+WITHOUT_IPV6 = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EACCES)  # answers to requests of the family
 GONE = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
 
 
@@ -161,7 +162,8 @@ def _set_sources(host: Netlink, index: int, cidrs: Iterable[Cidr]) -> None:
     have = {one for one in addresses.of_link(host, index) if one.address not in addresses.LINK_LOCAL}
     for prefix in have - wanted:
         addresses.remove(host, index, prefix)
-    host.batch([addresses.add_request(index, one, dad=False) for one in sorted(wanted - have, key=str)])
+    missing = sorted(wanted - have, key=str)
+    host.batch([addresses.add_request(index, one, dad=False, tolerate=WITHOUT_IPV6) for one in missing])
 
 
 def _underlay(host: Netlink, local: Address) -> Message:
@@ -228,8 +230,7 @@ def _neighbour(index: int, address: Address, mac: str = "") -> Request:
     if not mac:
         return Request(RTM_DELNEIGH, name, 0, GONE)
     entry = {"state": NUD_PERMANENT, "NDA_LLADDR": mac, "NDA_PROTOCOL": PROTOCOL}
-    without_family = (errno.EAFNOSUPPORT,)  # IPv6 is off: the route is refused, too
-    return Request(RTM_NEWNEIGH, {**name, **entry}, NLM_F_CREATE | NLM_F_REPLACE, without_family)
+    return Request(RTM_NEWNEIGH, {**name, **entry}, NLM_F_CREATE | NLM_F_REPLACE, WITHOUT_IPV6)
 
 
 def _forwarding(index: int, mac: str, address: Address, *, is_gone: bool = False) -> Request:

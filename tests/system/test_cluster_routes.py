@@ -202,6 +202,15 @@ def test_a_peer_without_a_link_keeps_nobody_waiting(lone: PretendHost) -> None:
     assert apply(lone, wanted) == ["10.3.0.0/24", *gone[:1], "fd00:3::/64", *gone[1:]]
 
 
+@pytest.mark.kernel_vxlan
+def test_a_host_without_ipv6(lone: PretendHost) -> None:
+    """It has the routes of IPv4, and its tunnels carry both families."""
+    lone.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+    far = [replace(one, via=ip_address("192.0.1.3"), is_tunnelled=True, mac="02:00:00:00:00:03") for one in to_peer(3)]
+    assert apply(lone, [*to_peer(2), *far]) == ["fd00:2::/64"]
+    assert len(table(lone)) == 3
+
+
 def test_a_peer_on_a_link_without_a_network(lone: PretendHost) -> None:
     """Clouds give hosts addresses of one host each, and routes to each other through the link."""
     lone.run("ip", "route", "add", "198.51.100.7", "dev", "up1")
