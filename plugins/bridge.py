@@ -5,9 +5,8 @@ from __future__ import annotations
 from shared import steps
 from shared.cni import config, delegate
 from shared.cni.call import folded
-from shared.cni.config import boolean, choice, either, field, integer, invalid, link_name, list_of, prefix, section
+from shared.cni.config import boolean, choice, either, field, integer, invalid, link_name, list_of, section
 from shared.cni.errors import InternalError
-from shared.cni.ip import Prefix
 from shared.cni.names import is_link_name
 from shared.cni.plugin import supported
 from shared.net import links, sysctl, veth
@@ -61,9 +60,9 @@ class Config(attachment.Keys, attachment.MasqueradeKeys, attachment.MacKeys):
         boolean, False, "replace a gateway address of the bridge that conflicts",
         needs=("isGateway", "isDefaultGateway"),
     )  # fmt: skip
-    nonMasqueradeCIDRs: list[Prefix] = field(
-        list_of(prefix), (), "with ipMasq: do not masquerade packets to these networks or to an address of the node",
-        needs=("ipMasq",),
+    severalGateways: bool = field(
+        boolean, False, "let the bridge have IPv4 gateway addresses of several networks, which may not overlap",
+        needs=("isGateway", "isDefaultGateway"),
     )  # fmt: skip
     mtu: int | str = field(  # type: ignore[assignment]
         either(integer(0, 65535), choice("auto")), 0,
@@ -102,9 +101,6 @@ class Attachment(attachment.Attachment):
         super().__init__(call, Config)
         keys = self.keys
         self.gateway = keys.isGateway or keys.isDefaultGateway
-        self.exempt = keys.nonMasqueradeCIDRs
-        if keys.nonMasqueradeCIDRs and not keys.ipMasq:
-            raise invalid("nonMasqueradeCIDRs", [str(one) for one in keys.nonMasqueradeCIDRs], 'needs "ipMasq": true')
         if keys.hairpinMode and keys.promiscMode:
             raise invalid("hairpinMode", True, 'and "promiscMode" exclude each other')
         if keys.disableContainerInterface and self.ipam:
@@ -165,7 +161,8 @@ def add(call: Call, undo: Undo) -> Result:
     steps.begin("gateway")
     gateway = gateways.Gateway(host, bridge, own, pod.vlan_port, dad=keys.enabledad)
     if pod.gateway:
-        gateway.ensure(undo, gateways.of_result(result, CONTAINER_INTERFACE), force=keys.forceAddress)
+        wanted = gateways.of_result(result, CONTAINER_INTERFACE)
+        gateway.ensure(undo, wanted, force=keys.forceAddress, several=keys.severalGateways)
     pod.masquerade(undo, result)
     port.call_iptables(host, undo, pod, own)
     end, bridge_now = port.await_ready(host, pod, gateway)
@@ -259,6 +256,7 @@ def status(call: Call) -> None:
             host, pod.bridge, lambda: delegate.networks(call), uplinks=pod.uplinks, vlan_link=pod.vlan_link,
             mtu=port.find_mtu(host, pod), filters_vlans=bool(keys.vlan or pod.trunk),
             limits_learning=keys.fdbMaxLearned is not None, is_gateway=pod.gateway, force=keys.forceAddress,
+            several=keys.severalGateways,
         )  # fmt: skip
 
     trials: list[tuple[str, Callable[[], object]]] = []

@@ -58,3 +58,10 @@ SPOKEN_OF_DEVICES = frozenset(
     IFLA_TUN_OWNER IFLA_TUN_GROUP IFLA_TUN_TYPE IFLA_TUN_PERSIST IFLA_TUN_MULTI_QUEUE
     """.split()  # noqa: SIM905
 )
+# of the tunnels between nodes: VXLAN devices, their entries for peers, and the limits of neighbour tables
+SPOKEN_OF_TUNNELS = frozenset(
+    """
+    IFLA_VXLAN_ID IFLA_VXLAN_LOCAL IFLA_VXLAN_LOCAL6 IFLA_VXLAN_PORT IFLA_VXLAN_LEARNING
+    NDA_DST NDA_LLADDR NDA_IFINDEX NDA_PROTOCOL NDTA_NAME NDTA_THRESH3
+    """.split()  # noqa: SIM905
+)

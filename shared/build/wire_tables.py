@@ -13,11 +13,11 @@ from types import ModuleType
 from pyroute2 import netlink
 from pyroute2.netlink import nfnetlink, rtnl
 from pyroute2.netlink.nfnetlink import nfctsocket, nftsocket
-from pyroute2.netlink.rtnl import fibmsg, ifaddrmsg, ifinfmsg, ndmsg, nsidmsg, rtmsg, tcmsg
+from pyroute2.netlink.rtnl import fibmsg, ifaddrmsg, ifinfmsg, ndmsg, ndtmsg, nsidmsg, rtmsg, tcmsg
 from pyroute2.netlink.rtnl.tcmsg import act_mirred, cls_u32, sched_htb, sched_tbf
 from pyroute2.netlink.rtnl.tcmsg.common import tc_actions
 
-from shared.build.spoken import SPOKEN, SPOKEN_OF_DEVICES
+from shared.build.spoken import SPOKEN, SPOKEN_OF_DEVICES, SPOKEN_OF_TUNNELS
 from shared.build.structures import EXPRESSION, ByHand, ByKind, Tables
 
 LINE_WIDTH = 118
@@ -67,6 +67,11 @@ NFT_MESSAGES: Messages = {
 # Rules that choose a routing table (fib_rules.h)
 RULE_MESSAGES: Messages = {"fib_rule": (fibmsg.fibmsg, ("RTM_NEWRULE", "RTM_DELRULE", "RTM_GETRULE"))}
 NEIGHBOUR_MESSAGES: Messages = {"neighbour": (ndmsg.ndmsg, ("RTM_NEWNEIGH", "RTM_DELNEIGH", "RTM_GETNEIGH"))}
+# The tunnels between the nodes of a cluster: their entries for peers, and the limits of neighbour tables
+TUNNEL_MESSAGES: Messages = {
+    "entry": (ndmsg.ndmsg, ("RTM_NEWNEIGH", "RTM_DELNEIGH", "RTM_GETNEIGH")),
+    "limits": (ndtmsg.ndtmsg, ("RTM_NEWNEIGHTBL", "RTM_GETNEIGHTBL")),
+}
 # The IFLA_INFO_DATA of links that a plugin makes on top of another link: few calls need it.
 KINDS = ("macvlan", "ipvlan", "vlan", "vrf")
 CONNTRACK_MESSAGES: Messages = {
@@ -98,6 +103,7 @@ NFT_CONSTANTS: Constants = (
 CONNTRACK_CONSTANTS: Constants = ((nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FILTER_FLAG_CTA_PROTO_DST_PORT")),)
 RULE_CONSTANTS: Constants = ((rtnl, RULE_MESSAGES["fib_rule"][1]),)
 NEIGHBOUR_CONSTANTS: Constants = ((rtnl, NEIGHBOUR_MESSAGES["neighbour"][1]), (ndmsg, ("NUD_PERMANENT",)))
+TUNNEL_CONSTANTS: Constants = (*NEIGHBOUR_CONSTANTS, (ndmsg, ("NTF_SELF",)))
 DEVICE_CONSTANTS: Constants = ((rtnl, DEVICE_MESSAGES["device"][1]),)
 TC_CONSTANTS: Constants = ((rtnl, (*TC_MESSAGES["tc"][1], "TC_H_ROOT", "TC_H_INGRESS", "TC_H_CLSACT")),)
 _expression = EXPRESSION
@@ -275,6 +281,9 @@ def generate() -> dict[str, str]:
         "shared/net/kinds_wire.py": _text({}, {}, KINDS),
         "shared/net/rule_wire.py": _text(RULE_MESSAGES, {**_found(RULE_CONSTANTS), **RULE_BY_HAND}),
         "shared/net/neighbour_wire.py": _text(NEIGHBOUR_MESSAGES, _found(NEIGHBOUR_CONSTANTS)),
+        "shared/net/tunnel_wire.py": _text(
+            TUNNEL_MESSAGES, _found(TUNNEL_CONSTANTS), ("vxlan",), spoken=SPOKEN_OF_TUNNELS
+        ),
         "shared/net/tc_wire.py": _text(TC_MESSAGES, _tc_constants()),
         "shared/nft/wire.py": _text(NFT_MESSAGES, _nft_constants()),
         "shared/nft/conntrack_wire.py": _text(CONNTRACK_MESSAGES, _conntrack_constants()),

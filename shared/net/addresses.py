@@ -38,12 +38,13 @@ def scan(netlink: Netlink, index: int, take: Callable[[Iterator[tuple[Prefix, in
 
     def states(stream: Iterator[Message]) -> Read:
         own = (message for message in stream if message["index"] == index)
-        return take((_prefix(message), int(message.get("IFA_FLAGS") or message["flags"])) for message in own)
+        return take((prefix_of(message), int(message.get("IFA_FLAGS") or message["flags"])) for message in own)
 
     return netlink.scan(RTM_GETADDR, {"index": index}, states)
 
 
-def _prefix(message: Message) -> Prefix:
+def prefix_of(message: Message) -> Prefix:
+    """Return the address, with its prefix length, in a message."""
     return Prefix(Address.parse(message.get("IFA_LOCAL") or message["IFA_ADDRESS"]), message["prefixlen"])
 
 

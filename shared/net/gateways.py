@@ -36,10 +36,11 @@ class Gateway:
         self.wanted: list[Prefix] = []
         self.given: list[Address] = []
 
-    def ensure(self, undo: Undo, wanted: list[Prefix], *, force: bool) -> None:
+    def ensure(self, undo: Undo, wanted: list[Prefix], *, force: bool, several: bool) -> None:
         """Give the link the gateway addresses that it lacks, and let the host forward. Create the port if need be.
 
-        Raises InternalError if the link has another IPv4 address or an overlapping IPv6 one; if `force`, removes that.
+        Raises InternalError if the link has an overlapping address, or, unless `several`, another IPv4 one. If `force`,
+        removes that.
         """
         host, self.wanted = self.host, wanted
         if self.vlan_port and wanted:
@@ -53,7 +54,10 @@ class Gateway:
         have = addresses.of_link(host, self.link["index"])
         missing = [one for one in wanted if one not in have]
         for one in missing:
-            _add(host, undo, self.link, one, bridge=self.bridge["index"], own=self.own, force=force, dad=self.dad)
+            _add(
+                host, undo, self.link, one, bridge=self.bridge["index"], own=self.own, force=force, several=several,
+                dad=self.dad,
+            )  # fmt: skip
         forwarding.ensure(host, wanted)  # last: a call that fails leaves the host's forwarding as it was
         self.given = [one.address for one in missing]
 
@@ -76,8 +80,9 @@ class Gateway:
 
 
 def _add(
-    host: Netlink, undo: Undo, link: Message, prefix: Prefix, *, bridge: int, own: Ports, force: bool, dad: bool
-) -> None:
+    host: Netlink, undo: Undo, link: Message, prefix: Prefix, *,
+    bridge: int, own: Ports, force: bool, several: bool, dad: bool,
+) -> None:  # fmt: skip
     """Give the link one gateway address, unless a concurrent call was faster."""
     index, name = link["index"], link["IFLA_IFNAME"]
     existing = addresses.of_link(host, index)
@@ -85,7 +90,7 @@ def _add(
         return
     if prefix.version == 6:
         bridges.enable_ipv6(host, undo, link, (*own, index))
-    conflicts = conflicting(existing, prefix)
+    conflicts = conflicting(existing, prefix, several=several)
     if conflicts and not force:
         raise InternalError(describe_conflict(name, prefix, conflicts[0]))
 
@@ -124,14 +129,17 @@ def problems(host: Netlink, bridge: Message, wanted: list[Prefix], vlan_port: Vl
     return [*found, *(f"gateway address {one.address} is missing on {name}" for one in wanted if one not in have)]
 
 
-def conflicting(existing: list[Prefix], gateway: Prefix) -> list[Prefix]:
-    """Return those of a link's addresses beside which it cannot have the gateway address."""
+def conflicting(existing: list[Prefix], gateway: Prefix, *, several: bool) -> list[Prefix]:
+    """Return those of a link's addresses beside which it cannot have the gateway address.
+
+    Unless `several`, it has one IPv4 address at most, as with the reference.
+    """
     if gateway in existing:
         return []
     return [
         other
         for other in existing
-        if other.version == gateway.version and (gateway.version == 4 or other.overlaps(gateway))
+        if other.version == gateway.version and ((gateway.version == 4 and not several) or other.overlaps(gateway))
     ]
 
 

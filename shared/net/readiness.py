@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 def problems(
     host: Netlink, name: str, networks: Callable[[], Choices], *, uplinks: list[str], vlan_link: str, mtu: int,
-    filters_vlans: bool, limits_learning: bool, is_gateway: bool, force: bool,
+    filters_vlans: bool, limits_learning: bool, is_gateway: bool, force: bool, several: bool,
 ) -> list[str]:  # fmt: skip
     """Return all reasons why the bridge of that name, which may not exist yet, cannot take one more pod.
 
     `networks` asks the IPAM plugin (delegate.networks). `vlan_link` is the VLAN gateway port, empty for none. `mtu` is
-    in bytes, 0 for the kernel's default. If `force`, the gateway addresses may replace others.
+    in bytes, 0 for the kernel's default. If `force`, the gateway addresses may replace others. If `several`,
+    they may be of several networks.
     """
     bridge = links.get(host, name)
     if bridge is not None and links.kind(bridge) != "bridge":
@@ -49,7 +50,7 @@ def problems(
         found += ipv6(mtu)
         found += ipv6_gateway(bridge) if is_gateway and not vlan_link else []
     if is_gateway:
-        found += [] if force else gateway_conflicts(host, gateway, choices)
+        found += [] if force else gateway_conflicts(host, gateway, choices, several=several)
         found += forwarding(choices)
     return found
 
@@ -100,7 +101,7 @@ def require_learning_limit(bridge: Message | None, name: str) -> None:
     learning.limit_of(bridge)
 
 
-def gateway_conflicts(netlink: Netlink, link: Message | None, choices: Choices) -> list[str]:
+def gateway_conflicts(netlink: Netlink, link: Message | None, choices: Choices, *, several: bool) -> list[str]:
     """Return a text for each address of a pod if all its possible gateways conflict with addresses of the link.
 
     A pod's address can come from any range of its set: an ADD may succeed if the link can have the gateway of one. An
@@ -110,7 +111,7 @@ def gateway_conflicts(netlink: Netlink, link: Message | None, choices: Choices) 
     have = addresses.of_link(netlink, link["index"]) if link else []
     found = []
     for choice in choices:
-        conflicts = [gateways.conflicting(have, gateway) for gateway in choice]
+        conflicts = [gateways.conflicting(have, gateway, several=several) for gateway in choice]
         if choice and all(conflicts):
             found.append(gateways.describe_conflict(name, choice[0], conflicts[0][0]))
         elif len(set(choice)) == 1:

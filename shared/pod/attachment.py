@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from shared import steps
 from shared.cni import config, delegate
-from shared.cni.config import boolean, choice, field, integer, invalid, mac, obj, section
+from shared.cni.config import boolean, choice, field, integer, invalid, list_of, mac, obj, prefix, section
 from shared.cni.errors import CniError, InternalError, PluginNotAvailable
 from shared.cni.ip import Address, Prefix
 from shared.cni.plugin import available, compare, failure, previous_result, restore, supported
@@ -67,6 +67,10 @@ class MasqueradeKeys(config.Config):
         "what ipMasq uses: nftables, also by default, or iptables",
         needs=("ipMasq",),
     )
+    nonMasqueradeCIDRs: list[Prefix] = field(
+        list_of(prefix), (), "with ipMasq: do not masquerade packets to these networks or to an address of the node",
+        needs=("ipMasq",),
+    )  # fmt: skip
 
 
 class RuntimeConfig(config.Config):
@@ -117,7 +121,10 @@ class Attachment:
         self.owner = Owner(call.network, call.container_id, call.ifname)
         self.ipam = delegate.ipam_type(call)
         self.masquerades: bool = isinstance(keys, MasqueradeKeys) and keys.ipMasq
-        self.exempt: Sequence[Prefix] = ()  # destinations that are not masqueraded
+        # destinations that are not masqueraded
+        self.exempt: Sequence[Prefix] = keys.nonMasqueradeCIDRs if isinstance(keys, MasqueradeKeys) else ()
+        if self.exempt and not self.masquerades:
+            raise invalid("nonMasqueradeCIDRs", [str(one) for one in self.exempt], 'needs "ipMasq": true')
         if isinstance(keys.mtu, int) and 0 < keys.mtu < LEAST_MTU:
             raise invalid("mtu", keys.mtu, f"must be 0 or at least {LEAST_MTU}, the least that a link can have")
         try:

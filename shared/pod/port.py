@@ -214,7 +214,7 @@ class Parts:
         if port is None or bridge is None:
             return
         gateway = gateways.Gateway(self.host, bridge, (port["index"],), self.pod.vlan_port, dad=keys.enabledad)
-        gateway.ensure(Undo(), self.wanted, force=keys.forceAddress)
+        gateway.ensure(Undo(), self.wanted, force=keys.forceAddress, several=keys.severalGateways)
         gateway.await_ready(wait.gateway_carrier(self.host, self.pod.bridge))
         if gateway.given:
             announce.Announcement(gateway.link["IFLA_IFNAME"], gateway.link["IFLA_ADDRESS"], gateway.given).send()

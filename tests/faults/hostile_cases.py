@@ -44,6 +44,7 @@ FULL: dict[str, Any] = {
     **CONFIGS["bridge"],
     "isDefaultGateway": True,
     "forceAddress": False,
+    "severalGateways": False,
     "mtu": 1400,
     "hairpinMode": True,
     "vlan": 0,

@@ -16,6 +16,7 @@ FEATURES = {
     "kernel_ipvlan": f"{PAIR} && ip link add link probe name probe2 type ipvlan mode l2",
     "kernel_vlan": "ip link add probe type bridge vlan_filtering 1",
     "kernel_vrf": "ip link add probe type vrf table 10",
+    "kernel_vxlan": "ip link add probe type vxlan id 1 dstport 4789",
 }
 
 

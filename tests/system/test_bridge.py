@@ -178,6 +178,20 @@ def test_other_ipv6_networks_on_the_bridge_stay(net: Network, host: PretendHost)
     assert set(net.kernel_addresses(None, "cni0")) == {"fd00:9::1/64", "fd00:1::1/64"}
 
 
+def test_gateways_of_several_ipv4_networks(net: Network, host: PretendHost) -> None:
+    """They stay beside each other if the configuration says so, but an overlapping network is a conflict."""
+    host.run("sh", "-c", "ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.5.0.1/16 dev cni0")
+    keys = {"isGateway": True, "severalGateways": True}
+    net.add("a", keys)
+    assert set(net.kernel_addresses(None, "cni0")) == {"10.5.0.1/16", "10.1.0.1/24", "fd00:1::1/64"}
+    assert net.check("a", keys) == ""
+    inside = host_local("10.5.3.0/24")
+    net.refused("b", 999, "different from 10.5.3.1/24: 10.5.0.1/16", keys, ipam=inside)
+    assert net.call("STATUS", "", keys, ipam=inside).code == 50
+    assert net.call("STATUS", "", keys, ipam=host_local("10.6.0.0/24")).status == 0
+    assert net.call("STATUS", "", isGateway=True, ipam=host_local("10.6.0.0/24")).code == 50
+
+
 def test_a_failing_add_leaves_the_gateway_that_another_pod_uses(net: Network, host: PretendHost) -> None:
     """It stays even if the bridge's index on the host equals the index of the other pod's link in its namespace."""
     host.run("ip", "link", "add", "cni0", "type", "bridge")

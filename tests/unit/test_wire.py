@@ -29,6 +29,7 @@ from shared.net import (
     routes,
     rule_wire,
     tc_wire,
+    tunnel_wire,
     vlans,
     wire,
 )
@@ -118,7 +119,7 @@ def test_the_tables_are_what_pyroute2_says() -> None:
         assert (wire_tables.TREE / path).read_text(encoding="utf-8") == text
 
 
-TABLES = (wire, device_wire, kinds_wire, neighbour_wire, nft_wire, conntrack_wire, rule_wire, tc_wire)
+TABLES = (wire, device_wire, kinds_wire, neighbour_wire, nft_wire, conntrack_wire, rule_wire, tc_wire, tunnel_wire)
 
 
 def test_no_two_tables_have_a_structure_of_the_same_name() -> None:

@@ -88,7 +88,8 @@ def _needs_nat(network: Network) -> bool:
 
 
 def _needs_fib(network: Network) -> bool:
-    is_exempting = _has("nonMasqueradeCIDRs")(network) and _masquerading(network) == NFTABLES
+    has_exempt = _has("nonMasqueradeCIDRs")(network) or bool(network.plugin("ptp").get("nonMasqueradeCIDRs"))
+    is_exempting = has_exempt and _masquerading(network) == NFTABLES
     return is_exempting or _port_mapping(network) == NFTABLES
 
 

@@ -1,0 +1,227 @@
+"""Routes to the peers' CIDRs in the kernel: read them, and make them what one snapshot of the cluster demands.
+
+They have a protocol number and a metric of their own. Any other program's route to the same CIDR stays. If its metric
+is lower, as by default, the kernel prefers it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared.cluster import tunnel
+from shared.cluster.model import Address, Alarm, Cidr, Route
+from shared.cluster.tunnel import PROTOCOL, WITHOUT_IPV6, End, Entries, Tables, kernel_address
+from shared.cni.errors import InternalError
+from shared.cni.ip import Prefix
+from shared.net import addresses, tables
+from shared.net.messages import next_hops
+from shared.net.netlink import Netlink, Request
+from shared.net.routes import ANY, RT_TABLE_MAIN, towards
+from shared.net.wire import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RT_SCOPE_NOWHERE,
+    RT_SCOPE_UNIVERSE,
+    RTM_DELROUTE,
+    RTM_GETADDR,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    RTN_UNICAST,
+    RTNH_F_ONLINK,
+)
+
+if TYPE_CHECKING:
+    from shared.net.netlink import Message
+
+METRIC = 2048  # above that of an administrator's routes: 0 for IPv4, 1024 for IPv6
+# another route has CIDR and metric; the link is gone, down or has no such neighbour; the address is this node's own
+REFUSALS = (
+    errno.EEXIST, errno.ENODEV, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL,
+    *WITHOUT_IPV6,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The wanted routes that the kernel does not have, and the errors of tunnels in words."""
+
+    missing: frozenset[Route]
+    problems: tuple[str, ...] = ()
+
+
+class Hop(NamedTuple):
+    """A route as the kernel has it."""
+
+    cidr: Cidr
+    gateway: Address | None
+    link: int  # index
+    metric: int = METRIC
+
+
+def read(noted: Iterable[Route]) -> frozenset[Route]:
+    """Return this agent's routes in the kernel. The peers' names come from the checkpoint's routes.
+
+    A route with an incomplete tunnel has no MAC, so that it differs from each wanted one.
+    """
+    host, entries = Netlink(), Tables()
+    try:
+        names = {route.cidr: route.node for route in noted}
+        tunnels = {link["index"]: tunnel.read(entries, link["index"]) for link in tunnel.devices(host).values()}
+        return frozenset(_described(hop, names.get(hop.cidr, ""), tunnels.get(hop.link)) for hop in _hops(host))
+    finally:
+        host.close()
+        entries.close()
+
+
+def _described(hop: Hop, node: str, entries: Entries | None) -> Route:
+    via = hop.gateway or hop.cidr.network_address
+    if entries is None:
+        return Route(hop.cidr, node, via, is_tunnelled=False)
+    mac = entries.neighbours.get(via, "")
+    behind = entries.forwarding.get(mac, frozenset())
+    if len(behind) != 1:
+        return Route(hop.cidr, node, via, is_tunnelled=True)
+    return Route(hop.cidr, node, next(iter(behind)), is_tunnelled=True, mac=mac)
+
+
+def apply(wanted: Iterable[Route], end: End) -> Outcome:
+    """Make the kernel have exactly these routes, and the tunnels to their peers.
+
+    The kernel refuses a route if the link to the peer is gone or down. So it does if another program's route has both
+    CIDR and metric. A run that is killed leaves a state from which the next one arrives at the same end.
+    """
+    host, entries = Netlink(), Tables()
+    try:
+        return _apply(host, entries, list(wanted), end)
+    finally:
+        host.close()
+        entries.close()
+
+
+def _apply(host: Netlink, entries: Tables, wanted: list[Route], end: End) -> Outcome:
+    ready: dict[int, int] = {}
+    problems = []
+    for version in sorted({int(route.via.version) for route in wanted if route.is_tunnelled}):
+        try:
+            ready[version] = tunnel.ensure(host, end, version)["index"]
+        except InternalError as error:
+            problems.append(str(error))  # the other family's tunnels, and routes without one, are made
+    exist = {link["index"]: version for version, link in tunnel.devices(host).items()}
+    plans = [
+        tunnel.plan(index, tunnel.read(entries, index), [one for one in wanted if _uses_tunnel(one, version)])
+        for index, version in exist.items()
+    ]
+    hops = _wanted_hops(host, wanted, ready)
+    entries.batch([request for before, _ in plans for request in before])
+    have = set(_hops(host))
+    changes = _changes(have, set(hops.values()))
+    host.batch(changes)
+    entries.batch([request for _, after in plans for request in after])
+    if changes:
+        have = set(_hops(host))
+    missing = frozenset(route for route in wanted if hops.get(route) not in have)
+    return Outcome(missing, tuple(problems))
+
+
+def _uses_tunnel(route: Route, version: int) -> bool:
+    return route.is_tunnelled and route.via.version == version
+
+
+def _wanted_hops(host: Netlink, wanted: list[Route], tunnels: dict[int, int]) -> dict[Route, Hop]:
+    """Return the kernel's form of each route that has a link."""
+    found = {}
+    networks = _networks(host) if any(not route.is_tunnelled for route in wanted) else []
+    for route in wanted:
+        link = tunnels.get(route.via.version) if route.is_tunnelled else _link_to(host, route, networks)
+        if link is not None:
+            found[route] = Hop(route.cidr, tunnel.gateway(route.cidr) if route.is_tunnelled else route.via, link)
+    return found
+
+
+def _networks(host: Netlink) -> list[tuple[Prefix, int]]:
+    """Return the networks on this node's links, the smallest first, each with the link's index."""
+    found = [
+        (Prefix.parse(f"{message.get('IFA_ADDRESS') or message['IFA_LOCAL']}/{message['prefixlen']}"), message["index"])
+        for message in host.dump(RTM_GETADDR)
+    ]
+    return sorted(found, key=lambda one: -one[0].length)
+
+
+def _link_to(host: Netlink, route: Route, networks: list[tuple[Prefix, int]]) -> int | None:
+    """Return the index of the link to a peer; None if it is on no link, or the CIDR is of the other family."""
+    if route.via.version != route.cidr.version:
+        return None
+    via = kernel_address(route.via)
+    for network, index in networks:
+        if via in network:
+            return index
+    found = towards(host, via)  # a network without an address on the link, as clouds have them
+    is_on_link = found is not None and found["type"] == RTN_UNICAST and "RTA_GATEWAY" not in found
+    return found["RTA_OIF"] if found is not None and is_on_link else None
+
+
+def _hops(host: Netlink) -> Iterator[Hop]:
+    """Yield this agent's routes."""
+    for family in addresses.FAMILIES.values():
+        like = {"family": family, "table": RT_TABLE_MAIN, "proto": PROTOCOL, "type": RTN_UNICAST}
+        for message in host.dump(RTM_GETROUTE, like):
+            is_own = message["family"] == family and message["proto"] == PROTOCOL and message["type"] == RTN_UNICAST
+            if is_own and tables.of_route(message) == RT_TABLE_MAIN:
+                yield from _hops_of(message)
+
+
+def _hops_of(message: Message) -> Iterator[Hop]:
+    cidr = ip_network(f"{message.get('RTA_DST', ANY[message['family']])}/{message['dst_len']}")
+    metric = message.get("RTA_PRIORITY", 0)
+    for hop in next_hops(message["RTA_MULTIPATH"]) if "RTA_MULTIPATH" in message else (message,):
+        gateway = ip_address(hop["RTA_GATEWAY"]) if "RTA_GATEWAY" in hop else None
+        yield Hop(cidr, gateway, hop.get("RTA_OIF", 0), metric)
+
+
+def _changes(have: set[Hop], wanted: set[Hop]) -> list[Request]:
+    """Return the requests that turn the routes into the wanted ones; a new next hop comes before the old one goes.
+
+    A CIDR of this agent gets a further route; a new one is refused if another program's route has CIDR and metric.
+    """
+    known = {hop.cidr for hop in have if hop.metric == METRIC}
+    new = list(wanted - have)
+    flags = [NLM_F_CREATE | (NLM_F_APPEND if hop.cidr in known else NLM_F_EXCL) for hop in new]
+    added = [Request(RTM_NEWROUTE, _new(hop), flag, REFUSALS) for hop, flag in zip(new, flags, strict=True)]
+    deleted = [Request(RTM_DELROUTE, _body(hop), 0, (errno.ESRCH,)) for hop in have - wanted]
+    return added + deleted
+
+
+def _new(hop: Hop) -> Message:
+    return {**_body(hop), "scope": RT_SCOPE_UNIVERSE, "type": RTN_UNICAST, "flags": RTNH_F_ONLINK}
+
+
+def _body(hop: Hop) -> Message:
+    body: Message = {
+        "family": addresses.FAMILIES[hop.cidr.version], "dst_len": hop.cidr.prefixlen, "table": RT_TABLE_MAIN,
+        "proto": PROTOCOL, "scope": RT_SCOPE_NOWHERE, "RTA_DST": str(hop.cidr.network_address), "RTA_OIF": hop.link,
+        "RTA_PRIORITY": hop.metric,
+    }  # fmt: skip
+    if hop.gateway is not None:
+        body["RTA_GATEWAY"] = str(hop.gateway)
+    return body
+
+
+def crowding(wanted: Iterable[Route], limits: dict[int, int]) -> list[Alarm]:
+    """Return an alarm for each family with more peers than the kernel keeps neighbours.
+
+    The permanent entries of tunnels do not count, but a peer's own address on a link does.
+    """
+    peers = {route.via for route in wanted}
+    found = []
+    for version, limit in sorted(limits.items()):
+        number = sum(one.version == version for one in peers)
+        if number >= limit:
+            key = f"net.ipv{version}.neigh.default.gc_thresh3"
+            text = f"{key} is {limit}, and there are {number} peers with IPv{version} addresses: set it to {2 * number}"
+            found.append(Alarm("neighbour-table", f"IPv{version}", text))
+    return found
