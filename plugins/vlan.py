@@ -59,7 +59,7 @@ def add(call: Call, undo: Undo) -> Result:
 
 
 def _make(undo: Undo, pod: Attachment, below: Master) -> None:
-    """Create the link. Raise InternalError that names the holder if the VLAN is in use, in whichever pod."""
+    """Create the link. If a pod has the VLAN already, raise InternalError that names the pod."""
     from shared.net import uppers
 
     vlan = pod.keys.vlanId

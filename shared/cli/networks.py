@@ -226,13 +226,13 @@ def _print_plan(found: NetworkConfigList, census: Census, *, asks: bool) -> None
         print(f"DEL {mine.container_id} {mine.ifname}: its namespace {mine.netns} is gone")
     if asks:
         types = ", ".join(str(plugin["type"]) for plugin in found.plugins)
-        print(f"GC to {types}: deletes everything except the {len(census.living)} attachments that are alive")
+        print(f"GC to {types}: deletes everything except living attachments, {len(census.living)} in number")
         for container_id, ifname in census.leftovers:
             print(f"  delete: {container_id} {ifname}".rstrip() + ": not in the cache, and in no namespace")
         for one in census.living.values():
             print(f"  keep: {one.container_id} {one.ifname}: {one.reason}")
     elif not census.gone:
-        print(f"nothing to do: all {len(census.living)} attachments of {found.name} are alive")
+        print(f"nothing to do: all attachments of {found.name} are alive, {len(census.living)} in number")
 
 
 def _version(options: Options) -> None:

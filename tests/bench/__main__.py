@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, help=f"calls of each kind and suite (default: {ROUNDS}; with --quick {QUICK_ROUNDS})"
     )
-    parser.add_argument("--quick", action="store_true", help="about three minutes: fewer rounds and pods")
+    parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds and pods")
     parser.add_argument("--pods", type=int, help="how many pods are many (default: 200; with --quick 50)")
     parser.add_argument("--bin-dir", type=Path, help="executables to measure (default: install the suite for the run)")
     parser.add_argument("--agent-dir", type=Path, help="the same, installed with --agent (default: install it, too)")

@@ -40,6 +40,28 @@ class Node(nodes.Node):
         self.daemon.send_signal(number)
         self.daemon.wait(30)
 
+    def delete_without_daemon(self, *, leases: int) -> None:
+        """Add two pods, and delete one and collect the other without a daemon. The next one releases all leases."""
+        self.start()
+        self.add("a")
+        self.add("b")
+        self.stop()
+        self.delete("a")
+        self.collect()
+        assert len(self.leases()) == leases
+        self.start()
+        until(lambda: self.leases() == set())
+        until(lambda: self.records() == [])
+
+    def recover(self, server: subprocess.Popen[bytes], *options: str) -> None:
+        """End a hostile server. Nothing is left of its pod, and an honest server's next ADD succeeds."""
+        assert self.records() == []
+        server.kill()
+        server.wait()
+        self.serve_lan(*options)
+        self.add("a")
+        assert self.check("a") == ""
+
     def begin_add(self, pod: str) -> subprocess.Popen[bytes]:
         """Start an ADD; return it when the daemon is at work for it."""
         names = {"COMMAND": "ADD", "CONTAINERID": pod, "NETNS": self.netns(pod), "IFNAME": "eth0"}

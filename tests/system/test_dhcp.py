@@ -187,16 +187,7 @@ def test_a_refused_lease_leaves_the_link(node: Node) -> None:
 def test_a_delete_without_the_daemon_is_made_up_for(node: Node) -> None:
     """DEL, and GC, succeed; the next daemon releases the lease, though the link is gone."""
     node.serve_lan()
-    node.start()
-    node.add("a")
-    node.add("b")
-    node.stop()
-    node.delete("a")
-    node.collect()
-    assert len(node.leases()) == 2
-    node.start()
-    until(lambda: node.leases() == set())
-    until(lambda: node.records() == [])
+    node.delete_without_daemon(leases=2)
 
 
 def test_a_delete_of_a_living_pod_is_made_up_for(node: Node) -> None:

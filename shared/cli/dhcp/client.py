@@ -106,7 +106,7 @@ class Wish:
 Report = Callable[[Trigger, PodLease], None]
 
 
-class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
+class Client(pauses.Tally, AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
     """Acquire a lease and keep it. `report(trigger, lease)` is called when it changes."""
 
     refusal = "NAK"
@@ -175,16 +175,6 @@ class Client(AsyncDHCPClient):  # type: ignore[misc]  # pyroute2 has no types
         self.lease_timers.arm(lease=lease, **timers)
         rebinding = lease.rebinding_in
         await (self._rebind() if rebinding is not None and rebinding <= 0 else self._renew())
-
-    def count_anew(self) -> None:
-        """Forget the messages that belong to a lost lease."""
-        for counts in (self.sent, self.heard, self.objections):
-            counts.clear()
-        self._sock.unreadable = 0
-
-    def summary(self) -> str:
-        """Return the numbers of messages, such as `3 DISCOVERs sent, 0 replies`, and the objections."""
-        return pauses.summary(self.sent, self.heard, self._sock.unreadable, self.objections)
 
     def _pauses(self) -> Iterator[float]:
         """Yield the seconds until the present message is sent again."""

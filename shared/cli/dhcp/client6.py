@@ -95,7 +95,7 @@ class Wish6:
         return Message(kind, transaction, [*common, *options])
 
 
-class Client6:
+class Client6(pauses.Tally):
     """Acquire a lease and keep it. `report(trigger, lease)` is called when it changes."""
 
     def __init__(self, wish: Wish6, pod_socket: PodSocket6, report: Report, *, limits: tuple[float, float]) -> None:
@@ -150,16 +150,6 @@ class Client6:
             return content.dns_ipv6({number: message.get(number) for number in lease6.KEPT})
 
         return await self._ask(Kind.INFORMATION_REQUEST, [], take)
-
-    def count_anew(self) -> None:
-        """Forget the messages that belong to a lost lease."""
-        for counts in (self.sent, self.heard, self.objections):
-            counts.clear()
-        self._sock.unreadable = 0
-
-    def summary(self) -> str:
-        """Return the numbers of messages, such as `3 SOLICITs sent, 0 replies`, and the objections."""
-        return pauses.summary(self.sent, self.heard, self._sock.unreadable, self.objections)
 
     def _take(self, trigger: Trigger, lease: Lease6) -> None:
         self._refusals = 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from math import inf
+from typing import Any
 
 PATIENT_SECONDS = 8.0  # the longest pause while an ADD waits: a port with STP forwards after 30 seconds
 RENEWAL_SECONDS = 60.0  # the least pause between renewals of a long lease; RFC 2131, section 4.4.5
@@ -34,13 +35,27 @@ def after_refusals(number: int) -> float:
     return 0.0 if number < 2 else min(2.0 ** (number - 2), LONGEST_REFUSAL_SECONDS)
 
 
-def summary(sent: Counter[str], heard: Counter[str], unreadable: int, objections: Iterable[str]) -> str:
-    """Return the numbers of messages, such as `3 DISCOVERs sent, 0 replies`, and the objections."""
-    messages = ", ".join(_count(sent))
-    received = ", ".join(_count(heard + Counter({"unreadable message": unreadable})))
-    counts = f"{messages or 'nothing'} sent, {received + ' received' if received else '0 replies'}"
-    return "; ".join([counts, *dict.fromkeys(objections)])
-
-
 def _count(numbers: Counter[str]) -> list[str]:
     return [f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in numbers.items()]
+
+
+class Tally:
+    """The numbers of a client's messages, and its objections to answers that were not used. Errors of ADD tell them."""
+
+    sent: Counter[str]
+    heard: Counter[str]
+    objections: deque[str]
+    _sock: Any  # counts messages that are `unreadable`
+
+    def count_anew(self) -> None:
+        """Forget the messages that belong to a lost lease."""
+        for counts in (self.sent, self.heard, self.objections):
+            counts.clear()
+        self._sock.unreadable = 0
+
+    def summary(self) -> str:
+        """Return the numbers of messages, such as `3 DISCOVERs sent, 0 replies`, and the objections."""
+        messages = ", ".join(_count(self.sent))
+        received = ", ".join(_count(self.heard + Counter({"unreadable message": self._sock.unreadable})))
+        counts = f"{messages or 'nothing'} sent, {received + ' received' if received else '0 replies'}"
+        return "; ".join([counts, *dict.fromkeys(self.objections)])
