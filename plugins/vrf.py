@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from shared.undo import Undo
 
 FIRST_TABLE = 1  # as in the reference
-RECORDS = "/run/cni/vrf"  # of DELs that are at work
+RECORDS = "/run/cni/vrf"  # of ADDs and DELs that are at work
 DELETE_LOCK_SECONDS = 5.0  # a DEL goes on without the lock: a process in the pod could hold it for ever
 
 
@@ -48,16 +48,20 @@ def add(call: Call, undo: Undo) -> Result:
     keys = read(call)
     result = required_result(call)
     pod_netns = netns.open_netns(call.netns)
+    notes = Notes(call, pod_netns)
     with pod_netns, tables.hold(pod_netns):
         steps.begin("vrf")
         inside = Netlink()
         link = links.require(inside, call.ifname)
-        record.remove(attachment_records.path(RECORDS, call))  # of a killed DEL
         vrf = _find_or_create(inside, undo, pod_netns, keys, link)
+        notes.finish(inside, link, vrf, is_joining=True)
         if not link.get("IFLA_MASTER"):
-            undo.push(f"take {call.ifname} out of {keys.vrfname}", lambda: _leave(pod_netns, keys.vrfname, link))
-            vrfs.join(inside, link, vrf)
+            undo.push(f"take {call.ifname} out of {keys.vrfname}", lambda: _leave(pod_netns, keys.vrfname, notes))
+            kept = vrfs.belongings(inside, link, routes.RT_TABLE_MAIN)
+            notes.write(kept)
+            vrfs.join(inside, link, vrf, kept)
         _add_missing_routes(inside, link, result, call, tables.of_vrf(vrf))
+    notes.remove()
     return result
 
 
@@ -95,13 +99,11 @@ def _delete_vrf(pod_netns: Netns, name: str) -> None:
         vrfs.delete_if_empty(Netlink(), name)
 
 
-def _leave(pod_netns: Netns, name: str, link: Message) -> None:
+def _leave(pod_netns: Netns, name: str, notes: Notes) -> None:
     """Undo ADD: take the link out of the VRF, with its addresses and routes."""
     with pod_netns:
-        inside = Netlink()
-        vrf, now = links.get(inside, name), links.by_index(inside, link["index"])
-        if vrf and now and now.get("IFLA_MASTER") == vrf["index"]:
-            vrfs.leave(inside, now, vrfs.belongings(inside, now, tables.of_vrf(vrf)))
+        _take_out(Netlink(), name, notes)
+    notes.remove()
 
 
 def _add_missing_routes(inside: Netlink, link: Message, result: Result, call: Call, table: int) -> None:
@@ -154,51 +156,81 @@ def _find_problems(inside: Netlink, keys: Config, call: Call, result: Result | N
 def delete(call: Call) -> None:
     """Take the interface out of the VRF with its routes, and delete an empty VRF. Do nothing if either is gone."""
     name: str = Config.read({"vrfname": folded(call.config, "vrfname")}).vrfname
-    path = attachment_records.path(RECORDS, call)
     pod_netns = netns.open_if_there(call.netns)
+    notes = Notes(call, pod_netns)
     if pod_netns is not None:
-        namespace = pod_netns.identity()
         with pod_netns:
             steps.begin("vrf")
             try:
                 with tables.hold(pod_netns, DELETE_LOCK_SECONDS):
-                    _take_out(name, call, path, namespace)
+                    _leave_and_delete(name, notes)
             except TryAgainLater:
-                _take_out(name, call, path, namespace)
-    record.remove(path)
+                _leave_and_delete(name, notes)
+    notes.remove()
 
 
-def _take_out(name: str, call: Call, path: str, namespace: str) -> None:
-    """Take the interface out of the VRF. Finish a DEL that was killed after that."""
+def _leave_and_delete(name: str, notes: Notes) -> None:
     inside = Netlink()
-    vrf, link = links.get(inside, name), links.get(inside, call.ifname)
     try:
-        if vrf and link and links.kind(vrf) == vrfs.KIND and link.get("IFLA_MASTER") == vrf["index"]:
-            kept = vrfs.belongings(inside, link, tables.of_vrf(vrf))
-            _note(path, {**kept, **attachment_records.marks(call, namespace)})
-            vrfs.leave(inside, link, kept)
-        elif link and not link.get("IFLA_MASTER") and (found := _recorded(path, namespace, link["index"])):
-            vrfs.restore(inside, link, found)
+        _take_out(inside, name, notes)
     except InternalError as error:  # the pod can have changed its interface; that it left counts
-        if link and (links.by_index(inside, link["index"]) or {}).get("IFLA_MASTER"):
+        if (links.get(inside, notes.ifname) or {}).get("IFLA_MASTER"):
             raise
-        complain(f"vrf: cannot restore {call.ifname}: {error}")
+        complain(f"vrf: cannot restore {notes.ifname}: {error}")
     vrfs.delete_if_empty(inside, name)
 
 
-def _note(path: str, content: Message) -> None:
-    """Record what the interface has: a DEL that is killed now is finished by the next one."""
+def _take_out(inside: Netlink, name: str, notes: Notes) -> None:
+    """Take the interface out of the VRF. First finish a call that was killed."""
+    vrf, link = links.get(inside, name), links.get(inside, notes.ifname)
+    if vrf is not None and links.kind(vrf) != vrfs.KIND:
+        vrf = None
+    if link is None:
+        return
     try:
-        record.write(path, content)
-    except IOFailure as error:
-        complain(f"vrf: {error}: if this DEL is killed, routes are lost")
+        notes.finish(inside, link, vrf)
+    except InternalError as error:  # the pod can have changed its interface since
+        complain(f"vrf: cannot finish the call that was killed: {error}")
+    if vrf and link.get("IFLA_MASTER") == vrf["index"]:
+        kept = vrfs.belongings(inside, link, tables.of_vrf(vrf))
+        notes.write(kept)
+        vrfs.leave(inside, link, kept)
 
 
-def _recorded(path: str, namespace: str, index: int) -> Message | None:
-    """Return the belongings that a killed DEL recorded for the link in the namespace, None without such a record."""
-    found = record.read(path)
-    is_of_link = attachment_records.namespace(found) == namespace and found.get("index") == index
-    return found if is_of_link and {"source", "isUp", "addresses", "routes"} <= found.keys() else None
+class Notes:
+    """A record of the interface's belongings while it is moved, since the kernel deletes its routes then.
+
+    The next call of the attachment finishes one that was killed.
+    """
+
+    def __init__(self, call: Call, pod_netns: Netns | None) -> None:
+        self.ifname = call.ifname
+        self._path = attachment_records.path(RECORDS, call)
+        self._namespace = pod_netns.identity() if pod_netns else ""
+        self._marks = attachment_records.marks(call, self._namespace)
+
+    def write(self, kept: Message) -> None:
+        """Record the interface's belongings."""
+        try:
+            record.write(self._path, {**kept, **self._marks})
+        except IOFailure as error:
+            complain(f"vrf: {error}: if this call is killed, routes are lost")
+
+    def finish(self, inside: Netlink, link: Message, vrf: Message | None, *, is_joining: bool = False) -> None:
+        """Give the link the belongings that a killed call recorded, in the VRF or out of it as the link is now."""
+        found = record.read(self._path)
+        is_of_link = attachment_records.namespace(found) == self._namespace and found.get("index") == link["index"]
+        if not is_of_link or not {"source", "isUp", "addresses", "routes"} <= found.keys():
+            return
+        master = link.get("IFLA_MASTER", 0)
+        if not master:
+            vrfs.restore(inside, link, found)
+        elif vrf and master == vrf["index"]:
+            vrfs.restore(inside, link, found, tables.of_vrf(vrf), is_joining=is_joining)
+
+    def remove(self) -> None:
+        """Remove the record: the interface has everything."""
+        record.remove(self._path)
 
 
 def gc(call: Call) -> None:

@@ -43,9 +43,8 @@ def create(netlink: Netlink, name: str, of: int) -> Message:
     return links.require(netlink, name)
 
 
-def join(inside: Netlink, link: Message, vrf: Message) -> None:
-    """Put a link into a VRF, with its addresses and routes. Wait until the addresses can be used."""
-    kept = belongings(inside, link, routes.RT_TABLE_MAIN)
+def join(inside: Netlink, link: Message, vrf: Message, kept: Message) -> None:
+    """Put a link into a VRF, with its `belongings`. Wait until the addresses can be used."""
     _change_master(inside, link, vrf["index"])
     restore(inside, link, kept, tables.of_vrf(vrf), is_joining=True)
 
@@ -74,6 +73,7 @@ def restore(
 
     The kernel takes the link down and up, and removes routes that it did not make itself: those of the table `source`
     are added to `target`, the others to their own tables. An IPv6 route with further next hops would stay in `source`.
+    The two tables may be the same one.
     """
     index, own = link["index"], kept["routes"]
     before = [Prefix.parse(one) for one in kept["addresses"]]
@@ -88,7 +88,8 @@ def restore(
     moved = [route for route in own if tables.of_route(route) == kept["source"]]
     inside.batch(link_routes.add_requests([route for route in own if route not in moved]))
     inside.batch(link_routes.add_requests(moved, target))
-    inside.batch(link_routes.delete_requests(moved))
+    if target != kept["source"]:
+        inside.batch(link_routes.delete_requests(moved))
 
 
 def _change_master(inside: Netlink, link: Message, vrf: int) -> None:

@@ -165,7 +165,7 @@ TABLE: tuple[Mutant, ...] = (
         "a table in use is refused", f"{VRF} -k in_use",
     ),
     Mutant(
-        "plugins/vrf.py", '            undo.push(f"take {call.ifname} out of {keys.vrfname}", lambda: _leave(pod_netns, keys.vrfname, link))\n',
+        "plugins/vrf.py", '            undo.push(f"take {call.ifname} out of {keys.vrfname}", lambda: _leave(pod_netns, keys.vrfname, notes))\n',
         "", "a failed ADD takes the interface out of the VRF", f"{VRF} -k failed_add",
     ),
     Mutant(
@@ -182,11 +182,15 @@ TABLE: tuple[Mutant, ...] = (
         "the routes follow the interface into the VRF", f"{VRF} -k keeps_addresses",
     ),
     Mutant(
-        "shared/net/vrfs.py", "    inside.batch(link_routes.delete_requests(moved))\n", "",
+        "shared/net/vrfs.py", "        inside.batch(link_routes.delete_requests(moved))\n", "        pass\n",
         "the main table has no next hop left through the interface", f"{VRF} -k keeps_addresses",
     ),
     Mutant(
         "shared/net/vrfs.py", "    inside.batch(link_routes.add_requests([route for route in own if route not in moved]))\n", "",
         "routes of other tables stay there", f"{VRF} -k keeps_addresses",
+    ),
+    Mutant(
+        "plugins/vrf.py", "        notes.finish(inside, link, vrf, is_joining=True)\n", "",
+        "an ADD finishes one that was killed", f"{VRF} -k killed_add",
     ),
 )  # fmt: skip

@@ -150,7 +150,7 @@ def test_refused_before_anything_is_touched(node: Node) -> None:
     assert node.call("DEL", "gone", BLUE, netns="/run/netns/gone").status == 0
 
 
-# Writes the record of a DEL that left the VRF, and was killed before it restored the routes.
+# Writes the record of a call that moved the interface out of a table, and was killed before it restored the routes.
 RECORD = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
@@ -161,9 +161,10 @@ pod = netns.open_netns("/run/netns/a")
 namespace = pod.identity()
 with pod:
     inside = Netlink()
-    kept = vrfs.belongings(inside, links.require(inside, "eth1"), 1)
-for route in kept["routes"]:  # as they were in the VRF
-    route.update(table=1, RTA_TABLE=1)
+    kept = vrfs.belongings(inside, links.require(inside, "eth1"), table := int(sys.argv[2]))
+for route in kept["routes"]:
+    if route["RTA_TABLE"] == 254:
+        route.update(table=table, RTA_TABLE=table)
 marks = {"network": "net", "containerID": "a", "ifname": "eth1", "namespace": namespace}
 record.write("/run/cni/vrf/a_eth1.json", {**kept, "pycni": marks})
 """
@@ -174,7 +175,7 @@ def test_a_killed_delete_is_finished_by_the_next(node: Node) -> None:
     node.attach("eth1", SECOND | {"routes": ROUTES[2:3]})
     node.host.run("ip", "-n", "a", "route", "add", "10.50.0.0/16", "via", "inet6", "fd00:2::1", "dev", "eth1")
     before = node.routes()
-    node.host.run(sys.executable, "-c", RECORD, str(ROOT))
+    node.host.run(sys.executable, "-c", RECORD, str(ROOT), "1")
     for route in ("10.9.0.0/16", "10.50.0.0/16"):
         node.host.run("ip", "-n", "a", "route", "del", route, "dev", "eth1")
     node.delete("a", BLUE, ifname="eth1")
@@ -184,8 +185,28 @@ def test_a_killed_delete_is_finished_by_the_next(node: Node) -> None:
     assert node.routes() == before - {"10.9.0.0/16"}
 
 
+@needs_vrf
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_a_killed_add_is_finished_by_the_next_call(node: Node, verb: str) -> None:
+    """The interface has joined, and the kernel has deleted its routes: the next call gives them back where it leaves it."""
+    node.attach("eth1", SECOND | {"routes": ROUTES})
+    node.host.run("ip", "-n", "a", "route", "add", "10.60.0.0/16", "via", "10.2.0.1", "dev", "eth1")
+    before = node.state()
+    node.host.run(sys.executable, "-c", RECORD, str(ROOT), "254")
+    for words in ("add blue type vrf table 1", "set blue up", "set eth1 master blue"):
+        node.host.run("ip", "-n", "a", "link", *words.split())
+    assert "10.60.0.0/16 10.2.0.1" not in node.routes("1")
+    if verb == "ADD":
+        node.add("a", BLUE, ifname="eth1")
+        assert {"10.60.0.0/16 10.2.0.1", "default fd00:2::1", "10.9.0.0/16"} <= node.routes("1")
+        assert node.routes() == set() and node.routes("77") == {"10.10.0.0/16 10.2.0.1"}
+        assert not list(node.host.root.glob("run/cni/vrf/*"))
+    node.delete("a", BLUE, ifname="eth1")
+    assert node.state() == before and not list(node.host.root.glob("run/cni/vrf/*"))
+
+
 def test_gc_deletes_the_records_of_lost_pods(node: Node) -> None:
     node.attach("eth1", SECOND)
-    node.host.run(sys.executable, "-c", RECORD, str(ROOT))
+    node.host.run(sys.executable, "-c", RECORD, str(ROOT), "1")
     node.collect("a", **BLUE)
     assert not list(node.host.root.glob("run/cni/vrf/*"))
