@@ -64,7 +64,7 @@ class Storage(Protocol):
     """The node's memory; shared.cluster.checkpoint.Store is the real one."""
 
     def read(self) -> Checkpoint:
-        """Return what was written last."""
+        """Return the checkpoint as it was written last."""
 
     def write(self, checkpoint: Checkpoint) -> bool:
         """Write the checkpoint. When it returns, a crash loses nothing."""
@@ -85,7 +85,7 @@ class Step:
 
 
 class Executor:
-    """One node's execution: its checkpoint, and what it saw last."""
+    """One node's execution: its checkpoint and its last look."""
 
     def __init__(self, engine: Engine, host: Host, store: Storage, *, networks: Collection[str] | None = None) -> None:
         """Read the checkpoint. Without `networks` the pools of all networks are for this node."""
@@ -128,7 +128,7 @@ class Executor:
         return bool(self._alarms) and kinds <= {Publish, SetRoutes}
 
     def _execute_all(self, actions: Iterable[Action], snapshot: Snapshot, local: Local) -> None:
-        """Do the actions in order. Leave out those of a network whose conflist could not be written."""
+        """Do the actions in order. Leave out those of a network if its conflist could not be written."""
         failed: set[str] = set()
         written: set[str] = set()
         for action in actions:
