@@ -16,8 +16,8 @@ HELPS = {
     "explain": "show this node's next decision, without doing it",
 }
 STATUS_EPILOG = """exit status: 0 the node is synchronised and has no alarms; 1 otherwise, or if no duty runs here"""
-BLOCKS_EPILOG = """A block without a node in the column NOTE's words belongs to a machine that other nodes do not see.
-If that machine is gone for good, release it."""
+BLOCKS_EPILOG = """The column NOTE marks this node's blocks, and those of machines that the other nodes do not see. If such
+a machine is gone for good, `cnitool cluster release NODE` frees its blocks."""
 PEERS_EPILOG = """The column WAY is read from this node's kernel: direct, tunnel, or none if no route leads there."""
 SET_EPILOG = """FILE is JSON, - for standard input:
 
@@ -25,15 +25,15 @@ SET_EPILOG = """FILE is JSON, - for standard input:
     {"cidr": "10.244.0.0/16", "blockLength": 24}, {"cidr": "fd00:10:244::/48", "blockLength": 64}]}
 
 kind: routed for a pod network between nodes, segment for one layer-2 segment over all nodes. A segment's range may have
-a gateway. Nodes claim blocks of blockLength from the first range of each family that has a free one. A pool that another
-network or a node's own address overlaps is refused. Blocks outside of the new ranges are drained: pods keep their
-addresses, and each node gives its blocks back when they are empty."""
+a gateway. Nodes claim blocks of blockLength from the first range of each family that has a free one. A pool that shares
+addresses with another network or with a node itself is refused. Blocks outside of the new ranges are drained: pods keep
+their addresses, and each node gives its blocks back when they are empty."""
 RELEASE_EPILOG = """Release a machine only if it is switched off for good. If it runs on, cut off from the engine, its
 pods keep their addresses, and other nodes give the same ones to other pods.
 
-Without --uid, show the machines that have or had this name, and free nothing. With --uid, free the blocks of that machine
-and remove its peer object, so that the others delete their routes to it. The machine must have no sign of life: in etcd
-its key below alive/, in Kubernetes its Node. Each block is freed only if nobody has changed it meanwhile."""
+Without --uid, show the machines that have or had this name, and free nothing. With --uid, free the blocks of that
+machine and remove its peer object, so that the others delete their routes to it. The machine must have no sign of life:
+in etcd its key below alive/, in Kubernetes its Node. Each block is freed only if nobody has changed it meanwhile."""
 EXPLAIN_EPILOG = """Read the engine, this node's files, leases and routes, and print the actions that the agent would do
 now, in order. Blocks count as empty since this moment: no grace is over. Nothing is changed."""
 

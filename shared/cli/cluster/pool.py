@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 from shared.cli.cluster.access import reached
@@ -12,7 +13,7 @@ from shared.cli.cluster.tables import counted, outside_of, sizes
 from shared.cli.networks import Options, print_json
 from shared.cli.terminal import say
 from shared.cluster import claims, codec
-from shared.cluster.model import Kind, Pool, Snapshot
+from shared.cluster.model import Cidr, Kind, Pool, Snapshot
 
 KEYS = ("network", "kind", "ranges")
 RANGE_KEYS = ("cidr", "blockLength", "gateway")
@@ -82,7 +83,7 @@ def objections(pool: Pool, snapshot: Snapshot) -> Iterator[str]:
         if not claims.count_free(pool.kind, one, ()):
             yield f"ranges[{at}]: a block of /{one.block_length} has no address for a pod; shorten blockLength"
         if pool.kind is Kind.ROUTED and one.gateway:
-            yield f"ranges[{at}].gateway: is for the kind {Kind.SEGMENT.value}: on a routed network each block has its own"
+            yield f"ranges[{at}].gateway: is for the kind {Kind.SEGMENT.value}: each routed block has its own"
     present = snapshot.pools.get(pool.network)
     used = sum(network == pool.network for network, _ in snapshot.blocks)
     if present is not None and present.kind is not pool.kind and used:
@@ -94,20 +95,22 @@ def objections(pool: Pool, snapshot: Snapshot) -> Iterator[str]:
 
 
 def _overlaps(pool: Pool, snapshot: Snapshot) -> Iterator[str]:
-    """Yield the others whose addresses a pool has. Two segments may have the same: nothing routes between them."""
+    """Yield the addresses of others that a pool has. Segments may share some: nothing routes between them."""
+    theirs: list[tuple[Cidr, str]] = [
+        (other.cidr, f"network {found.network}")
+        for found in snapshot.pools.values()
+        if found.network != pool.network and Kind.ROUTED in (pool.kind, found.kind)
+        for other in found.ranges
+    ]
+    for peer in snapshot.peers.values() if pool.kind is Kind.ROUTED else ():
+        theirs += [(ip_network(address), f"node {peer.node} itself") for address in peer.addresses]
+        theirs += [
+            (cidr, f"node {peer.node}, network {network}")
+            for network, cidrs in peer.cidrs.items()
+            if network != pool.network
+            for cidr in cidrs
+        ]
     for at, one in enumerate(pool.ranges):
-        for other in snapshot.pools.values():
-            if other.network != pool.network and Kind.ROUTED in (pool.kind, other.kind):
-                for theirs in other.ranges:
-                    if claims.overlap(one.cidr, theirs.cidr):
-                        yield f"ranges[{at}].cidr: {one.cidr} overlaps {theirs.cidr} of network {other.network}"
-        if pool.kind is not Kind.ROUTED:
-            continue
-        for peer in snapshot.peers.values():
-            for address in peer.addresses:
-                if address in one.cidr:
-                    yield f"ranges[{at}].cidr: {one.cidr} has address {address} of node {peer.node} itself"
-            for network, cidrs in peer.cidrs.items():
-                for cidr in cidrs if network != pool.network else ():
-                    if claims.overlap(one.cidr, cidr):
-                        yield f"ranges[{at}].cidr: {one.cidr} overlaps {cidr} of node {peer.node}, network {network}"
+        for cidr, owner in theirs:
+            if claims.overlap(one.cidr, cidr):
+                yield f"ranges[{at}].cidr: {one.cidr} overlaps {cidr} of {owner}"

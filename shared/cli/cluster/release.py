@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.cli.cluster.access import Cluster, reached
 from shared.cli.cluster.tables import counted
-from shared.cli.networks import Options, print_error, print_json, run_guarded
+from shared.cli.networks import Options, print_json, run_guarded
 from shared.cli.terminal import print_table, printable, say
 from shared.cluster import claims, files
 from shared.cluster.checkpoint import DIRECTORY
@@ -54,7 +54,9 @@ def _release(options: Options) -> bool:
         machine = next((one for one in machines if one.uid == options.uid), None)
         if machine is None and options.uid:
             uids = ", ".join(printable(one.uid) for one in machines)
-            raise Refused(f"--uid {options.uid} is no machine of node {options.node}, which has {uids}: nothing is released")
+            raise Refused(
+                f"--uid {options.uid} is no machine of node {options.node}, which has {uids}: nothing is released"
+            )
         if machine is None:
             _show(machines, cluster, is_json=options.json)
             return False
@@ -87,7 +89,9 @@ def _unknown(node: str, snapshot: Snapshot) -> str:
     key = f"nodes/{node}"
     if key in snapshot.unreadable:
         return f"node {node} has no blocks, and its peer object {key} is unreadable: delete it by the engine's own tool"
-    return f"node {node} has neither blocks nor a peer object: nothing is to be released; the nodes are {shown or 'none'}"
+    return (
+        f"node {node} has neither blocks nor a peer object: nothing is to be released; the nodes are {shown or 'none'}"
+    )
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
@@ -101,7 +105,9 @@ def _show(machines: Iterable[Machine], cluster: Cluster, *, is_json: bool) -> No
     if is_json:
         print_json({"released": [], "machines": [_machine_json(one, lives[one.uid]) for one in machines]})
         return
-    rows = [(printable(one.uid), len(one.blocks), "yes" if one.peer else "no", lives[one.uid] or "none") for one in machines]
+    rows = [
+        (printable(one.uid), len(one.blocks), "yes" if one.peer else "no", lives[one.uid] or "none") for one in machines
+    ]
     print_table(("UID", "BLOCKS", "PEER", "SIGN OF LIFE"), rows)
     say("nothing is released; if a machine is gone for good:")
     for one in machines:
@@ -162,4 +168,5 @@ def _free(machine: Machine, cluster: Cluster, *, is_json: bool) -> None:
         return
     say(f"{counted(len(released), 'block')} released")
     if machine.renamed:
-        say(f"the machine is node {machine.renamed} now, whose agent keeps or gives back its {counted(len(machine.blocks), 'block')}")
+        left = counted(len(machine.blocks), "block")
+        say(f"the machine is node {machine.renamed} now, whose agent keeps or gives back its {left}")

@@ -20,22 +20,28 @@ class NoState(ValueError):
 
 def is_wanted() -> bool:
     """Return True if this node's agent shall be in a cluster. Raise ValueError for its settings."""
-    return bool(agent_settings.read().cluster)
+    return bool(getattr(agent_settings.read(), "cluster", False))
 
 
 def read(path: Path = PATH) -> dict[str, Any]:
     """Return the duty's account. Raise NoState."""
     try:
-        found = json.loads(path.read_bytes())
-        if not isinstance(found, dict) or not isinstance(found["networks"], dict):
-            raise TypeError("an object is expected")
-        float(found["since"]), float(found["updated"])
+        return _parse(path.read_bytes())
     except FileNotFoundError:
         raise NoState(_explain_absence()) from None
     except OSError as error:
         raise NoState(f"{path}: {error.strerror}; run the command as root") from None
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise NoState(f"{path} is garbled: {error}; restart the agent, which writes it anew") from None
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """Return the account in a file's content. Raise ValueError, TypeError or KeyError."""
+    found: dict[str, Any] = json.loads(data)
+    for key in ("since", "updated"):
+        float(found[key])
+    for network in found["networks"].values():
+        [one["cidr"] for one in network["ranges"]]
     return found
 
 

@@ -52,7 +52,8 @@ def _print(state: Mapping[str, Any], *, is_stale: bool) -> None:
     if alarms:
         say("")
     for alarm in alarms:
-        say(f"{paint('31', 'alarm')}     {printable(alarm['name'])} {printable(alarm['about'])}: {printable(alarm['text'])}")
+        name, about, text = (printable(alarm.get(key)) for key in ("name", "about", "text"))
+        say(f"{paint('31', 'alarm')}     {name} {about}: {text}")
 
 
 def _rows(networks: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:

@@ -168,7 +168,8 @@ def sizes(pool: Pool, one: Range, taken: Iterable[Cidr]) -> tuple[int, int]:
 def _pool_rows(pool: Pool, taken: list[Cidr]) -> Iterator[tuple[object, ...]]:
     for one in pool.ranges:
         size, free = sizes(pool, one, taken)
-        yield pool.network, pool.kind.value, one.cidr, f"/{one.block_length}", one.gateway or "–", _short(size), _short(free)
+        block, gateway = f"/{one.block_length}", one.gateway or "–"
+        yield pool.network, pool.kind.value, one.cidr, block, gateway, _short(size), _short(free)
 
 
 def _short(number: int) -> str:
