@@ -95,6 +95,7 @@ class Executor:
         self._sources: frozenset[Cidr] | None = None  # the own CIDRs for which tunnels were made last
         self._missing: frozenset[Route] = frozenset()
         self._alarms: list[Alarm] = []
+        self._narrowed = (Snapshot(), Snapshot())  # the last snapshot, and that without other nodes' networks
 
     def step(self, snapshot: Snapshot, now: float, wall_seconds: float) -> Step:
         """Look, decide, and do the actions. Raise CniError or OSError if the node cannot be looked at."""
@@ -121,10 +122,13 @@ class Executor:
         """Return the snapshot without the ranges of networks that are not this node's. Their kind remains."""
         if self.networks is None:
             return snapshot
-        pools = {
-            name: pool if name in self.networks else replace(pool, ranges=()) for name, pool in snapshot.pools.items()
-        }
-        return replace(snapshot, pools=pools)
+        if self._narrowed[0] is not snapshot:
+            pools = {
+                name: pool if name in self.networks else replace(pool, ranges=())
+                for name, pool in snapshot.pools.items()
+            }
+            self._narrowed = (snapshot, replace(snapshot, pools=pools))
+        return self._narrowed[1]
 
     def _is_futile(self, decision: Decision) -> bool:
         """Return True if the same actions would have the same alarms in a second from now."""
