@@ -79,10 +79,14 @@ class Family(Netlink):
         if found is None:
             self.close()
             raise _absent()
-        self.number = int(found["CTRL_ATTR_FAMILY_ID"])
+        self.use(int(found["CTRL_ATTR_FAMILY_ID"]))
+
+    def use(self, number: int) -> None:
+        """Use the number that the kernel gave the family."""
+        self.number = number
         self.tables = ModuleType(wireguard_wire.__name__)
-        vars(self.tables).update(vars(wireguard_wire))
-        self.tables.MESSAGES = {**wireguard_wire.MESSAGES, self.number: "wireguard"}
+        messages = {**wireguard_wire.MESSAGES, number: "wireguard"}
+        vars(self.tables).update({**vars(wireguard_wire), "MESSAGES": messages})
 
     def read_device(self) -> Message | None:
         """Return the device's own settings, None if there is no device. Use the socket for nothing else afterwards.
