@@ -618,6 +618,13 @@ def test_a_peer_without_a_key_of_its_own_is_refused(key: str) -> None:
     assert "1 nodes (other) have no WireGuard key" in alarm.text
 
 
+@pytest.mark.parametrize("present", [way(B, key="old"), way(B, key=""), refused(B), way(B, via="172.16.0.3")])
+def test_the_kernels_routes_are_corrected(present: Route) -> None:
+    mine = replace(encrypting(present, WHOLE), kept_routes=frozenset([way(B), WHOLE]))
+    for silent in (settled(coded("other", B)), Snapshot()):
+        assert set_routes(decide(silent, mine, NOW)) == {way(B), WHOLE}
+
+
 def test_an_old_key_is_no_way() -> None:
     decision = decide(settled(coded("other", B, key="")), encrypting(way(B)), NOW)
     assert set_routes(decision) == {refused(B, "other"), WHOLE}
