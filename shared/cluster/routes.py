@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shared.cluster import tunnel, wireguard
 from shared.cluster.model import Address, Alarm, Cidr, Route
+from shared.cluster.recall import Memory, Recalling
 from shared.cluster.tunnel import PROTOCOL, WITHOUT_IPV6, End, Entries, Tables, kernel_address
 from shared.cni.errors import InternalError
 from shared.cni.ip import Prefix
@@ -68,19 +69,20 @@ class Hop(NamedTuple):
     metric: int = METRIC
 
 
-def read(noted: Iterable[Route]) -> frozenset[Route]:
+def read(noted: Iterable[Route], memory: Memory | None = None) -> frozenset[Route]:
     """Return this agent's routes in the kernel. The peers' names come from the checkpoint's routes.
 
-    A route with an incomplete tunnel has no MAC, so that it differs from each wanted one.
+    A route with an incomplete tunnel has no MAC, so that it differs from each wanted one. With a memory that is kept
+    between calls, only changed entries are decoded.
     """
-    host, entries = Netlink(), Tables()
+    host, entries = Recalling(memory), Tables(memory)
     try:
-        notes = {route.cidr: route for route in noted}
+        known = {route.cidr: route for route in noted}
         tunnels = {link["index"]: tunnel.read(entries, link["index"]) for link in tunnel.devices(host).values()}
         device, ways = wireguard.read_routes(host)
         return frozenset(
-            _encrypted(hop, notes.get(hop.cidr), ways.get(hop.cidr)) if hop.link == device != REFUSED
-            else _described(hop, notes.get(hop.cidr), tunnels.get(hop.link))
+            _encrypted(hop, known.get(hop.cidr), ways.get(hop.cidr)) if hop.link == device != REFUSED
+            else _described(hop, known.get(hop.cidr), tunnels.get(hop.link))
             for hop in _hops(host)
         )  # fmt: skip
     finally:
@@ -89,15 +91,15 @@ def read(noted: Iterable[Route]) -> frozenset[Route]:
 
 
 def _described(hop: Hop, noted: Route | None, entries: Entries | None) -> Route:
-    via = hop.gateway or hop.cidr.network_address
+    """Return the route of a hop; the noted one itself if they are equal, so that it is in memory once."""
+    via, mac, is_tunnelled = hop.gateway or hop.cidr.network_address, "", entries is not None
+    if entries is not None:
+        behind = entries.forwarding.get(entries.neighbours.get(via, ""), frozenset())
+        if len(behind) == 1:
+            (via,), mac = behind, entries.neighbours[via]
     node = noted.node if noted else ""
-    if entries is None:
-        return Route(hop.cidr, node, via, is_tunnelled=False, is_refused=hop.link == REFUSED)
-    mac = entries.neighbours.get(via, "")
-    behind = entries.forwarding.get(mac, frozenset())
-    if len(behind) != 1:
-        return Route(hop.cidr, node, via, is_tunnelled=True)
-    return Route(hop.cidr, node, next(iter(behind)), is_tunnelled=True, mac=mac)
+    found = Route(hop.cidr, node, via, is_tunnelled, mac, is_refused=hop.link == REFUSED)
+    return noted if noted == found else found
 
 
 def _encrypted(hop: Hop, noted: Route | None, way: tuple[str, Address] | None) -> Route:
@@ -109,18 +111,16 @@ def _encrypted(hop: Hop, noted: Route | None, way: tuple[str, Address] | None) -
     if way is None:
         return Route(hop.cidr, node, hop.cidr.network_address, is_tunnelled=True)
     key, via = way
-    if noted and noted.key == key:
-        via = noted.via
-    return Route(hop.cidr, node, via, is_tunnelled=True, key=key)
+    return noted if noted and noted.key == key else Route(hop.cidr, node, via, is_tunnelled=True, key=key)
 
 
-def apply(wanted: Iterable[Route], end: End) -> Outcome:
+def apply(wanted: Iterable[Route], end: End, memory: Memory | None = None) -> Outcome:
     """Make the kernel have exactly these routes, and the tunnels to their peers.
 
     The kernel refuses a route if the link to the peer is gone or down. So it does if another program's route has both
     CIDR and metric. A run that is killed leaves a state from which the next one arrives at the same end.
     """
-    host, entries = Netlink(), Tables()
+    host, entries = Recalling(memory), Tables(memory)
     try:
         return _apply(host, entries, list(wanted), end)
     finally:
@@ -128,7 +128,7 @@ def apply(wanted: Iterable[Route], end: End) -> Outcome:
         entries.close()
 
 
-def _apply(host: Netlink, entries: Tables, wanted: list[Route], end: End) -> Outcome:
+def _apply(host: Recalling, entries: Tables, wanted: list[Route], end: End) -> Outcome:
     ready: dict[str, int] = {}
     problems = []
     for version in sorted({int(route.via.version) for route in wanted if _uses(route) in tunnel.NAMES.values()}):
@@ -153,7 +153,7 @@ def _apply(host: Netlink, entries: Tables, wanted: list[Route], end: End) -> Out
     return Outcome(missing, tuple(problems))
 
 
-def _change(host: Netlink, entries: Tables, wanted: list[Route], ready: dict[str, int]) -> frozenset[Route]:
+def _change(host: Recalling, entries: Tables, wanted: list[Route], ready: dict[str, int]) -> frozenset[Route]:
     """Make the kernel have these routes and the entries of VXLAN devices. Return the routes that it does not have."""
     exist = {link["index"]: tunnel.NAMES[version] for version, link in tunnel.devices(host).items()}
     plans = [
@@ -166,9 +166,10 @@ def _change(host: Netlink, entries: Tables, wanted: list[Route], ready: dict[str
     changes = _changes(have, set(hops.values()))
     host.batch(changes)
     entries.batch([request for _, after in plans for request in after])
-    if changes:
+    if host.has_refused:
         have = set(_hops(host))
-    return frozenset(route for route in wanted if hops.get(route) not in have)
+        return frozenset(route for route in wanted if hops.get(route) not in have)
+    return frozenset(route for route in wanted if route not in hops)
 
 
 def _uses(route: Route) -> str:
@@ -220,25 +221,28 @@ def _link_to(host: Netlink, route: Route, networks: list[tuple[Prefix, int]]) ->
     return found["RTA_OIF"] if found is not None and is_on_link else None
 
 
-def _hops(host: Netlink) -> Iterator[Hop]:
+def _hops(host: Recalling) -> Iterator[Hop]:
     """Yield this agent's routes."""
     for family in addresses.FAMILIES.values():
         like = {"family": family, "table": RT_TABLE_MAIN, "proto": PROTOCOL}
-        for message in host.dump(RTM_GETROUTE, like):
-            is_own = message["family"] == family and message["proto"] == PROTOCOL
-            if is_own and message["type"] in TYPES and tables.of_route(message) == RT_TABLE_MAIN:
-                yield from _hops_of(message)
+        for hops in host.recall(RTM_GETROUTE, like, _own_hops):
+            yield from hops
 
 
-def _hops_of(message: Message) -> Iterator[Hop]:
+def _own_hops(message: Message) -> tuple[Hop, ...] | None:
+    """Return the hops of a route of this agent."""
+    is_own = message["family"] in ANY and message["proto"] == PROTOCOL and message["type"] in TYPES
+    if not is_own or tables.of_route(message) != RT_TABLE_MAIN:
+        return None
     cidr = ip_network(f"{message.get('RTA_DST', ANY[message['family']])}/{message['dst_len']}")
     metric = message.get("RTA_PRIORITY", 0)
     if message["type"] == RTN_UNREACHABLE:
-        yield Hop(cidr, None, REFUSED, metric)
-        return
-    for hop in next_hops(message["RTA_MULTIPATH"]) if "RTA_MULTIPATH" in message else (message,):
-        gateway = ip_address(hop["RTA_GATEWAY"]) if "RTA_GATEWAY" in hop else None
-        yield Hop(cidr, gateway, hop.get("RTA_OIF", 0), metric)
+        return (Hop(cidr, None, REFUSED, metric),)
+    hops = next_hops(message["RTA_MULTIPATH"]) if "RTA_MULTIPATH" in message else (message,)
+    return tuple(
+        Hop(cidr, ip_address(hop["RTA_GATEWAY"]) if "RTA_GATEWAY" in hop else None, hop.get("RTA_OIF", 0), metric)
+        for hop in hops
+    )
 
 
 def _changes(have: set[Hop], wanted: set[Hop]) -> list[Request]:
