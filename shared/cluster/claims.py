@@ -69,7 +69,8 @@ def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str, known: Se
     """
     count = _count(entry)
     first = int(entry.cidr.network_address) >> entry.cidr.max_prefixlen - entry.block_length
-    spans = _merge([*known, *_spans(entry, (*taken, *_useless(kind, entry)))], count)
+    spans = _merge(_spans(entry, (*taken, *_useless(kind, entry))), count)
+    spans = _merge([*known, *spans], count) if spans else list(known)
     free = count - sum(end - start for start, end in spans)
     if not free:
         return None

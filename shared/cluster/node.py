@@ -12,6 +12,7 @@ from shared.cluster import codec, conflist, files, gateways, neighbour_limits, r
 from shared.cluster.checkpoint import DIRECTORY, Checkpoint
 from shared.cluster.look import look
 from shared.cluster.model import Address, Alarm, Cidr, Kind, Local, Node, Pool, Route, Snapshot
+from shared.cluster.recall import Memory
 from shared.cluster.routes import Outcome
 from shared.cluster.settings import TUNNELS, Settings
 from shared.cluster.tunnel import End, Tables
@@ -35,11 +36,12 @@ class NodeHost:
         """Read the pools that were kept."""
         self._settings, self._name, self._uid = settings, name, uid
         self._path = directory / POOLS
+        self._memory: Memory = {}  # of the kernel's tables, so that only changed entries are decoded
         self.pools = _read_pools(self._path)
 
     def look(self, checkpoint: Checkpoint, before: Local | None, *, now: float, wall_seconds: float) -> Local:
         """Return all that the node knows without the engine. Raise IOFailure, or InternalError without an address."""
-        there = routes.read(checkpoint.kept_routes)
+        there = routes.read(checkpoint.kept_routes, self._memory)
         local = look(
             self._node(), checkpoint, self._settings.places(), there, before, now=now, wall_seconds=wall_seconds
         )
@@ -121,7 +123,7 @@ class NodeHost:
     def set_routes(self, wanted: frozenset[Route], local: Local) -> Outcome:
         """Make the kernel have exactly these routes of ours, and the tunnels that they need."""
         sources = tuple(sorted((cidr for network, cidr in local.held if self._is_routed(network)), key=str))
-        return routes.apply(wanted, End(tunnel.mac_of(self._uid), local.node.addresses, sources))
+        return routes.apply(wanted, End(tunnel.mac_of(self._uid), local.node.addresses, sources), self._memory)
 
     def _is_routed(self, network: str) -> bool:
         pool = self.pools.get(network)
