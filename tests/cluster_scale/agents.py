@@ -125,7 +125,9 @@ class MemoryHost:
     def _find_free(self, cidr: Cidr) -> int | None:
         taken = self.leases.get(cidr, set())
         last = cidr.num_addresses - (1 if cidr.version == 4 else 0)
-        return next((n for n in range(FIRST_ADDRESS, min(last, FIRST_ADDRESS + len(taken) + 1)) if n not in taken), None)
+        return next(
+            (n for n in range(FIRST_ADDRESS, min(last, FIRST_ADDRESS + len(taken) + 1)) if n not in taken), None
+        )
 
     def delete_pods(self) -> None:
         self.leases = {}
@@ -140,7 +142,9 @@ class MemoryHost:
         for key in keys:
             used, is_published = len(self.leases.get(key[1], ())), key[1] in self.ranges
             seen = before.held.get(key) if before else None
-            since = None if used or is_published else now if seen is None or seen.empty_since is None else seen.empty_since
+            since = (
+                None if used or is_published else now if seen is None or seen.empty_since is None else seen.empty_since
+            )
             known = checkpoint.held.get(key) or Held(*key, 0, is_published=True, since=0.0)
             held[key] = replace(known, used=used, is_published=is_published, empty_since=since)
         return Local(

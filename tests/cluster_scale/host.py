@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -59,6 +59,10 @@ class MemoryEngine:
     def announce(self, peer: Peer) -> Peer:
         return replace(peer, revision=self.put(f"nodes/{peer.node}", codec.peer_value(peer)))
 
+    def join_all(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self.join(number)
+
     def join(self, number: int) -> None:
         """Let a peer join with a block of each family."""
         uid, name = f"{number:032x}", f"node-{number:05}"
@@ -99,7 +103,7 @@ def main() -> None:
     settings, store, engine = Settings(raw), Store(directory / "agent"), MemoryEngine()
     before = resident_mib()
     engine.put("pools/pods", codec.pool_value(POOL))
-    list_seconds = timed(lambda: [engine.join(number) for number in range(FIRST, FIRST + count)])
+    list_seconds = timed(lambda: engine.join_all(range(FIRST, FIRST + count)))
     listed = resident_mib()
     host = NodeHost(settings, "this", store.uid, directory=directory / "agent")
     executor = Executor(engine, host, store, networks=settings.networks)  # type: ignore[arg-type]

@@ -149,7 +149,9 @@ class Simulation:
         peers = dict(self._shown[1])
         if agent.name in snapshot.peers:
             peers[agent.name] = snapshot.peers[agent.name]
-        view = Snapshot(snapshot.pools, snapshot.blocks, peers, is_current=snapshot.is_current, failure=snapshot.failure)
+        view = Snapshot(
+            snapshot.pools, snapshot.blocks, peers, is_current=snapshot.is_current, failure=snapshot.failure
+        )
         vars(view).update(by_owner=snapshot.by_owner, spans=snapshot.spans)
         return view
 
@@ -211,7 +213,9 @@ class Simulation:
                 found = _difference(engine.counts(), before)
         finally:
             etcd_module.ALIVE_SECONDS = kept
-        return Costs("minute", 1, Counter(requests=found.requests), found.sent_bytes, found.received_bytes, found.events)
+        return Costs(
+            "minute", 1, Counter(requests=found.requests), found.sent_bytes, found.received_bytes, found.events
+        )
 
     # -- invariants
 
