@@ -17,7 +17,7 @@ from shared.cluster.model import Route
 from shared.cluster.routes import METRIC
 from shared.cluster.tunnel import PROTOCOL
 from tests.pretend import PretendHost, until
-from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster, unreachable
+from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster, row, unreachable
 
 BRIDGE: dict[str, Any] = {
     "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True, "ipam": {"type": "host-local"},
@@ -60,7 +60,7 @@ def lone(host: PretendHost) -> PretendHost:
 
 
 def words(wanted: list[Route], **keys: Any) -> str:
-    rows = [[str(one.cidr), one.node, str(one.via), one.is_tunnelled, one.mac] for one in wanted]
+    rows = list(map(row, wanted))
     end = {"mac": "02:00:00:00:00:01", "addresses": ["192.0.0.1", "2001:db8::1"], "sources": [], "vni": 1}
     return json.dumps({"routes": rows, **end, **keys})
 
@@ -134,6 +134,30 @@ def test_a_peer_that_leaves_takes_its_routes_alone(lone: PretendHost) -> None:
     assert table(lone) == sorted(set(before) - set(map(line, to_peer(2))))
     apply(lone, [])
     assert table(lone) == sorted(set(before) - set(map(line, to_peer(2) + to_peer(3))))
+
+
+def test_refused_cidrs_come_and_go(lone: PretendHost) -> None:
+    """One of a pool, and one in place of a route; a stranger's refusal and its route stay."""
+    stranger = [["unreachable", "10.9.0.0/24"], ["unreachable", "fd00:9::/64"], ["10.8.0.0/24", "via", "192.0.0.9"]]
+    for words in stranger:
+        lone.run("ip", "route", "add", *words, "metric", str(METRIC))
+    before = table(lone)
+    refused = [
+        Route(ip_network(cidr), node, ip_network(cidr).network_address, is_tunnelled=False, is_refused=True)
+        for cidr, node in (("10.0.0.0/8", ""), ("fd00::/16", ""), ("10.2.0.0/24", "b"), ("fd00:2::/64", "b"))
+    ]
+    ping = "ping -n -c1 -W5 {} 2>&1".format
+    for wanted in (to_peer(2) + refused[:2], refused, to_peer(2) + refused[:2], refused):
+        assert apply(lone, wanted) == []
+        clear = [one for one in wanted if not one.is_refused]
+        assert [one for one in table(lone) if one not in before and "unreachable" not in one] == list(map(line, clear))
+        found = [one for one in table(lone) if one not in before and "unreachable" in one]
+        assert [one.split()[1] for one in found] == sorted(str(one.cidr) for one in wanted if one.is_refused)
+        for address in ("10.7.7.7", "fd00:7::7"):
+            out = lone.run("sh", "-c", ping(address), check=False).stdout.lower()
+            assert "no route to host" in out or "unreachable" in out
+    apply(lone, [])
+    assert table(lone) == before
 
 
 @pytest.mark.parametrize("metric", ["", str(METRIC)])
@@ -224,7 +248,7 @@ KILLED = f"""{READ_ROUTES}
 import os, signal
 from shared.net import netlink
 netlink.AT_ONCE = 1  # each message is sent alone
-before = [Route(ip_network(c), n, ip_address(v), t, m) for c, n, v, t, m in raw["before"]]
+before = [Route(ip_network(c), n, ip_address(v), *more) for c, n, v, *more in raw["before"]]
 real, left = netlink.Netlink._transmit, [-1]
 def transmit(self, data):
     if not left[0]:
