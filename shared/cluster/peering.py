@@ -43,16 +43,18 @@ def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
 def find_twice(owners: Owners, own: Sequence[Cidr]) -> dict[Cidr, Cidr]:
     """Return the own CIDR that shares addresses with each of the others' CIDRs; one node should own both."""
     prefixes: dict[tuple[int, int], dict[int, Cidr]] = {}  # by family and length: each own CIDR and what contains it
-    for mine in own:
-        number = int(mine.network_address)
-        for length in range(mine.prefixlen + 1):
-            prefixes.setdefault((mine.version, length), {})[number >> mine.max_prefixlen - length] = mine
     lengths = {(mine.version, mine.prefixlen) for mine in own}
+    for version, length in {(cidr.version, cidr.prefixlen) for cidr in owners} | lengths:
+        prefixes[version, length] = {
+            int(mine.network_address) >> mine.max_prefixlen - length: mine
+            for mine in own
+            if mine.version == version and mine.prefixlen >= length
+        }
     found = {}
     for cidr in owners:
         version, length, bits = cidr.version, cidr.prefixlen, cidr.max_prefixlen
         number = int(cidr.network_address)
-        same = prefixes.get((version, length), {}).get(number >> bits - length)
+        same = prefixes[version, length].get(number >> bits - length)
         for family, shorter in lengths if same is None else ():
             if family == version and shorter < length:
                 same = same or prefixes[version, shorter].get(number >> bits - shorter)
