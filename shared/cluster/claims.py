@@ -67,11 +67,7 @@ def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str, known: Se
     The cost depends on the number of taken blocks, not on the size of the range. Each free block is equally probable,
     so that nodes with different seeds rarely choose the same one. `known` are further taken parts of the range.
     """
-    count = _count(entry)
-    first = int(entry.cidr.network_address) >> entry.cidr.max_prefixlen - entry.block_length
-    spans = _merge(_spans(entry, (*taken, *_useless(kind, entry))), count)
-    spans = _merge([*known, *spans], count) if spans else list(known)
-    free = count - sum(end - start for start, end in spans)
+    spans, free = _taken_spans(kind, entry, taken, known)
     if not free:
         return None
     digest = hashlib.blake2b(seed.encode(), digest_size=16).digest()
@@ -80,7 +76,20 @@ def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str, known: Se
         if place < start:
             break
         place += end - start
-    return _block(entry, first + place)
+    return _block(entry, (int(entry.cidr.network_address) >> entry.cidr.max_prefixlen - entry.block_length) + place)
+
+
+def count_free(kind: Kind, entry: Range, taken: Iterable[Cidr]) -> int:
+    """Return how many blocks of a range can be claimed beside the taken ones."""
+    return _taken_spans(kind, entry, taken)[1]
+
+
+def _taken_spans(kind: Kind, entry: Range, taken: Iterable[Cidr], known: Sequence[Span] = ()) -> tuple[list[Span], int]:
+    """Return the parts of a range that cannot be claimed, in numbers of blocks, and how many blocks are left."""
+    count = _count(entry)
+    spans = _merge(_spans(entry, (*taken, *_useless(kind, entry))), count)
+    spans = _merge([*known, *spans], count) if spans else list(known)
+    return spans, count - sum(end - start for start, end in spans)
 
 
 def _block(entry: Range, number: int) -> Cidr:

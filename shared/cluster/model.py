@@ -41,7 +41,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Pool:
-    """One network's addresses, which the administrator sets. At most one range of each family takes new claims."""
+    """One network's addresses, which the administrator sets. New blocks are of the first range with a free one."""
 
     network: str
     kind: Kind
@@ -166,6 +166,7 @@ class Node:
     encrypts: bool = False  # all packets to other nodes' pods, by WireGuard
     encryption_failure: str = ""  # why it cannot, for people
     cluster_cidrs: tuple[Cidr, ...] = ()  # of networks without a pool: nothing leaves to them in clear if it encrypts
+    networks: frozenset[str] | None = None  # by name in the settings; None: all that have a pool
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,8 @@ def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, 
                 routes.add(route)
     if not local.node.encrypts:
         return frozenset(route for route in routes if not route.is_refused)
-    refused = {cidr: owners[cidr][0].node for cidr in unreached}
-    refused |= dict.fromkeys((cidr for cidr in _list_ranges(snapshot, local.node) if cidr not in owners), "")
-    return encryption.refuse_clear(routes, refused)
+    names = {cidr: owners[cidr][0].node for cidr in unreached}
+    return encryption.refuse_clear(routes, dict.fromkeys(_list_ranges(snapshot, local.node), "") | names)
 
 
 def _list_ranges(snapshot: Snapshot, node: Node) -> Iterable[Cidr]:

@@ -77,12 +77,12 @@ def read(noted: Iterable[Route], memory: Memory | None = None) -> frozenset[Rout
     """
     host, entries = Recalling(memory), Tables(memory)
     try:
-        notes = {route.cidr: route for route in noted}
+        known = {route.cidr: route for route in noted}
         tunnels = {link["index"]: tunnel.read(entries, link["index"]) for link in tunnel.devices(host).values()}
         device, ways = wireguard.read_routes(host)
         return frozenset(
-            _encrypted(hop, notes.get(hop.cidr), ways.get(hop.cidr)) if hop.link == device != REFUSED
-            else _described(hop, notes.get(hop.cidr), tunnels.get(hop.link))
+            _encrypted(hop, known.get(hop.cidr), ways.get(hop.cidr)) if hop.link == device != REFUSED
+            else _described(hop, known.get(hop.cidr), tunnels.get(hop.link))
             for hop in _hops(host)
         )  # fmt: skip
     finally:
@@ -97,10 +97,9 @@ def _described(hop: Hop, noted: Route | None, entries: Entries | None) -> Route:
         behind = entries.forwarding.get(entries.neighbours.get(via, ""), frozenset())
         if len(behind) == 1:
             (via,), mac = behind, entries.neighbours[via]
-    is_refused = hop.link == REFUSED
-    if noted and noted == Route(hop.cidr, noted.node, via, is_tunnelled, mac, is_refused=is_refused):
-        return noted
-    return Route(hop.cidr, noted.node if noted else "", via, is_tunnelled, mac, is_refused=is_refused)
+    node = noted.node if noted else ""
+    found = Route(hop.cidr, node, via, is_tunnelled, mac, is_refused=hop.link == REFUSED)
+    return noted if noted == found else found
 
 
 def _encrypted(hop: Hop, noted: Route | None, way: tuple[str, Address] | None) -> Route:
@@ -112,9 +111,7 @@ def _encrypted(hop: Hop, noted: Route | None, way: tuple[str, Address] | None) -
     if way is None:
         return Route(hop.cidr, node, hop.cidr.network_address, is_tunnelled=True)
     key, via = way
-    if noted and noted.key == key:
-        via = noted.via
-    return Route(hop.cidr, node, via, is_tunnelled=True, key=key)
+    return noted if noted and noted.key == key else Route(hop.cidr, node, via, is_tunnelled=True, key=key)
 
 
 def apply(wanted: Iterable[Route], end: End, memory: Memory | None = None) -> Outcome:

@@ -82,6 +82,10 @@ def to_peer(number: int, net: int = 0) -> list[Route]:
     ]  # fmt: skip
 
 
+def refuse(one: Route) -> Route:
+    return replace(one, via=one.cidr.network_address, is_refused=True)
+
+
 def table(host: PretendHost) -> list[str]:
     """Return the routes of the main table that no kernel made, as ip prints them."""
     both = host.run("sh", "-c", "ip -o -4 route; ip -o -6 route").stdout.splitlines()
@@ -142,10 +146,7 @@ def test_refused_cidrs_come_and_go(lone: PretendHost) -> None:
     for words in stranger:
         lone.run("ip", "route", "add", *words, "metric", str(METRIC))
     before = table(lone)
-    refused = [
-        Route(ip_network(cidr), node, ip_network(cidr).network_address, is_tunnelled=False, is_refused=True)
-        for cidr, node in (("10.0.0.0/8", ""), ("fd00::/16", ""), ("10.2.0.0/24", "b"), ("fd00:2::/64", "b"))
-    ]
+    refused = [refuse(route(cidr, "::")) for cidr in ("10.0.0.0/8", "fd00::/16")] + list(map(refuse, to_peer(2)))
     ping = "ping -n -c1 -W5 {} 2>&1".format
     for wanted in (to_peer(2) + refused[:2], refused, to_peer(2) + refused[:2], refused):
         assert apply(lone, wanted) == []
@@ -158,6 +159,21 @@ def test_refused_cidrs_come_and_go(lone: PretendHost) -> None:
             assert "no route to host" in out or "unreachable" in out
     apply(lone, [])
     assert table(lone) == before
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_a_kill_between_a_refusal_and_its_route(lone: PretendHost, is_refused: bool) -> None:
+    """Both are there. The one that is not wanted goes."""
+    own = to_peer(2)
+    apply(lone, own)
+    for one in own:
+        version = f"-{one.cidr.version}"
+        lone.run("ip", version, "route", "append", "unreachable", str(one.cidr), "proto", str(PROTOCOL), "metric", str(METRIC))  # fmt: skip
+    assert len(table(lone)) == 4
+    assert apply(lone, list(map(refuse, own)) if is_refused else own) == []
+    assert [one.split()[0] for one in table(lone)] == (
+        ["unreachable"] * 2 if is_refused else [str(o.cidr) for o in own]
+    )
 
 
 @pytest.mark.parametrize("metric", ["", str(METRIC)])
@@ -292,7 +308,10 @@ print(json.dumps([number, goal]))
 @pytest.mark.kernel_vxlan
 @pytest.mark.parametrize("case", ["onwards", "back", "without-devices"])
 def test_killed_between_any_two_messages(lone: PretendHost, case: str) -> None:
-    """Peer 2 stays, 3 has moved and has another MAC, 4 left, 5 came; or they come back before the next run."""
+    """Peer 2 stays, 3 has moved and has another MAC, 4 left, 5 came, 7 is refused and 8 is not any more.
+
+    Or they come back before the next run.
+    """
     absent = ["pycni.vxlan", "pycni.vxlan6"] if case == "without-devices" else []
 
     def tunnels(number: int, via: str, mac: int) -> list[Route]:
@@ -301,11 +320,11 @@ def test_killed_between_any_two_messages(lone: PretendHost, case: str) -> None:
 
     before = [
         *to_peer(2), *to_peer(12), *tunnels(3, "192.0.1.3", 3), *tunnels(4, "192.0.1.4", 4),
-        *tunnels(6, "2001:db8:1::6", 6),
+        *tunnels(6, "2001:db8:1::6", 6), *to_peer(7), *map(refuse, to_peer(8)),
     ]  # fmt: skip
     wanted = [
         *to_peer(2), *to_peer(13), *tunnels(3, "192.0.1.33", 33), *tunnels(5, "192.0.1.5", 5),
-        *tunnels(6, "2001:db8:1::66", 6),
+        *tunnels(6, "2001:db8:1::66", 6), *map(refuse, to_peer(7)), *to_peer(8),
     ]  # fmt: skip
     rows = json.loads(words(before))["routes"]
     sources = ["10.1.0.0/24", "fd00:1::/64"]

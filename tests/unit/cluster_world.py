@@ -277,7 +277,13 @@ class Machine:
     def close(self) -> None:
         raise NotImplementedError
 
-    def withdraw(self, node: str) -> None:
+    def withdraw(self, peer: Peer) -> None:
+        raise NotImplementedError
+
+    def find_life(self, node: str, uid: str) -> str:
+        raise NotImplementedError
+
+    def show_life(self, node: str, uid: str) -> None:
         raise NotImplementedError
 
     def write_pool(self, pool: Pool) -> None:
