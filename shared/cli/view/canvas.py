@@ -194,11 +194,6 @@ def column(place: int) -> float:
     return MARGIN + 2 * RAIL + place * (CARD + GAP)
 
 
-def counted(amount: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{amount} {noun}{'' if amount == 1 else 's'}"
-
-
 def fitted(text: str, width: float, style: str) -> str:
     """Return the text, shortened in its middle to the width: names of pods differ at their ends."""
     letters = max(3, int(width / WIDTHS.get(style, WIDTHS["name"])))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.cli.view.canvas import COLOURS, MARGIN, RAIL, Canvas, Card, counted
+from shared.cli.terminal import counted
+from shared.cli.view.canvas import COLOURS, MARGIN, RAIL, Canvas, Card
 from shared.cli.view.topology import Bridge, Link, Node, Pod, Port, amounts
 
 LEGEND = {
