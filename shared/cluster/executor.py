@@ -5,7 +5,7 @@ There is no clock, no thread and no pause here. shared/cluster/duty.py has these
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -64,7 +64,7 @@ class Storage(Protocol):
     """The node's memory; shared.cluster.checkpoint.Store is the real one."""
 
     def read(self) -> Checkpoint:
-        """Return what was written last."""
+        """Return the checkpoint as it was written last."""
 
     def write(self, checkpoint: Checkpoint) -> bool:
         """Write the checkpoint. When it returns, a crash loses nothing."""
@@ -85,11 +85,11 @@ class Step:
 
 
 class Executor:
-    """One node's execution: its checkpoint, and what it saw last."""
+    """One node's execution: its checkpoint and its last look."""
 
-    def __init__(self, engine: Engine, host: Host, store: Storage, *, networks: Collection[str] | None = None) -> None:
-        """Read the checkpoint. Without `networks` the pools of all networks are for this node."""
-        self.engine, self.host, self.store, self.networks = engine, host, store, networks
+    def __init__(self, engine: Engine, host: Host, store: Storage) -> None:
+        """Read the checkpoint."""
+        self.engine, self.host, self.store = engine, host, store
         self.checkpoint = store.read()
         self._before: Local | None = None
         self._sources: frozenset[Cidr] | None = None  # the own CIDRs for which tunnels were made last
@@ -115,16 +115,7 @@ class Executor:
     def plan(self, snapshot: Snapshot, now: float, wall_seconds: float) -> tuple[Local, Decision]:
         """Look at the node and decide, without doing anything. Raise CniError or OSError."""
         local = self._before = self.host.look(self.checkpoint, self._before, now=now, wall_seconds=wall_seconds)
-        return local, decide(self._narrow(snapshot), local, now)
-
-    def _narrow(self, snapshot: Snapshot) -> Snapshot:
-        """Return the snapshot without the ranges of networks that are not this node's. Their kind remains."""
-        if self.networks is None:
-            return snapshot
-        pools = {
-            name: pool if name in self.networks else replace(pool, ranges=()) for name, pool in snapshot.pools.items()
-        }
-        return replace(snapshot, pools=pools)
+        return local, decide(snapshot, local, now)
 
     def _is_futile(self, decision: Decision) -> bool:
         """Return True if the same actions would have the same alarms in a second from now."""
@@ -132,7 +123,7 @@ class Executor:
         return bool(self._alarms) and kinds <= {Publish, SetRoutes}
 
     def _execute_all(self, actions: Iterable[Action], snapshot: Snapshot, local: Local) -> None:
-        """Do the actions in order. Leave out those of a network whose conflist could not be written."""
+        """Do the actions in order. Leave out those of a network if its conflist could not be written."""
         failed: set[str] = set()
         written: set[str] = set()
         for action in actions:
