@@ -1,6 +1,6 @@
 """A cluster of simulated agents on real etcd, by a virtual clock.
 
-In each second of the clock the agents whose time has come make a step with the same snapshot, one after the other.
+In each second of the clock the agents that are due make a step with the same snapshot, one after the other.
 Then the simulation waits until its one follower has seen all of their changes. So an agent decides with knowledge that
 is up to a second old, as over a network.
 
@@ -205,7 +205,7 @@ class Simulation:
         kept, etcd_module.ALIVE_SECONDS = etcd_module.ALIVE_SECONDS, etcd_module.ALIVE_SECONDS // part
         try:
             with _following(engine):
-                engine.announce(self._snapshot.peers[agent.name])
+                engine.show_life(agent.name, agent.uid)
                 time.sleep(Pace.sign / part)
                 before = engine.counts()
                 time.sleep(MINUTE_SECONDS / part)
@@ -219,7 +219,7 @@ class Simulation:
     # -- invariants
 
     def verify(self) -> None:
-        """Check that each block has one owner, who uses it, and that all agents have found nothing to do."""
+        """Check that each block is its owner's in the engine and on one node, and that all agents have nothing to do."""
         blocks = self._snapshot.blocks
         held: dict[Cidr, str] = {}
         for agent in self.agents.values():

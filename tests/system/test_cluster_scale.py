@@ -26,7 +26,7 @@ def simulation() -> Iterator[Simulation]:
 
 
 def test_costs_of_a_clusters_life(simulation: Simulation) -> None:
-    """Each phase ends with one owner for each block, who uses it, and without two pods of one address."""
+    """Each phase ends with one owner of each block, and without two pods of one address."""
     joined = phases.join(simulation, NODES)
     taken = joined.requests.pop("claims of a taken block")
     assert joined.requests == {"claims": 2 * NODES + taken, "announcements": NODES, "reads by name": taken}
