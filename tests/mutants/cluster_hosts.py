@@ -62,7 +62,7 @@ TABLE: tuple[Mutant, ...] = (
         "deleted entries are not recalled", f"{ROUTE_TESTS} -k decoded",
     ),
     Mutant(
-        CHECKPOINT, "            else:\n                whole[path.name] = text\n", "            whole[path.name] = text\n",
+        CHECKPOINT, 'self._node, self._routes = texts.get("node.json", ""), found.get("kept_routes")', "pass",
         "a garbled file is written again", UNIT.format("checkpoint"),
     ),
     Mutant(
