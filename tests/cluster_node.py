@@ -23,7 +23,7 @@ POOL = Pool("pods", Kind.ROUTED, (Range(ip_network("10.244.0.0/16"), 28), Range(
 BRIDGE: dict[str, Any] = {
     "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True, "ipam": {"type": "host-local"},
 }  # fmt: skip
-AGENT = {"workers": 1, "heal": False, "collect": False, "metrics": "", "cluster": True}
+AGENT: dict[str, Any] = {"workers": 1, "heal": False, "collect": False, "metrics": "", "cluster": True}
 KEPT = ("etc/cni", "var/lib/cni", "var/lib/pycni")  # over a boot
 CONFLIST = "etc/cni/net.d/10-pods.conflist"
 
