@@ -1,0 +1,182 @@
+"""The node itself: its addresses, leases, conflists and routes, as the executor sees and changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.cluster import codec, conflist, files, gateways, routes, tunnel
+from shared.cluster.checkpoint import DIRECTORY, Checkpoint
+from shared.cluster.look import look
+from shared.cluster.model import Address, Alarm, Cidr, Kind, Local, Node, Pool, Route, Snapshot
+from shared.cluster.routes import Outcome
+from shared.cluster.settings import TUNNELS, Settings
+from shared.cluster.tunnel import End, Tables
+from shared.cni.errors import InternalError
+from shared.net import links
+from shared.net.netlink import Netlink
+from shared.net.routes import towards
+from shared.net.wire import IFF_LOOPBACK, RTM_GETADDR, RTM_GETLINK, RTN_UNICAST
+
+if TYPE_CHECKING:
+    from shared.net.netlink import Message
+
+FAR = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}  # addresses that only a default route leads to
+POOLS = "pools.json"  # the pools as they were last, to write conflists with while the engine does not answer
+
+
+class NodeHost:
+    """The `Host` of the executor on a real node."""
+
+    def __init__(self, settings: Settings, name: str, uid: str, *, directory: Path = DIRECTORY) -> None:
+        """Read the pools that were kept."""
+        self._settings, self._name, self._uid = settings, name, uid
+        self._path = directory / POOLS
+        self._pools = _read_pools(self._path)
+
+    def look(self, checkpoint: Checkpoint, before: Local | None, *, now: float, wall_seconds: float) -> Local:
+        """Return all that the node knows without the engine. Raise IOFailure, or InternalError without an address."""
+        there = routes.read(checkpoint.kept_routes)
+        local = look(
+            self._node(), checkpoint, self._settings.places(), there, before, now=now, wall_seconds=wall_seconds
+        )
+        assigned = self._settings.pod_cidr_network()
+        found = {
+            key: replace(one, is_assigned=True)
+            for key, one in local.held.items()
+            if key[0] == assigned and key not in checkpoint.held  # the conflist alone knows it
+        }
+        return replace(local, held={**local.held, **found}) if found else local
+
+    def _node(self) -> Node:
+        settings = self._settings
+        host = Netlink()
+        try:
+            own = settings.addresses or tuple(_find_sources(host))
+            networks = tuple(_list_networks(host))
+        finally:
+            host.close()
+        if not own:
+            raise InternalError(
+                f"node {self._name} has no default route whose source other nodes could use: set addresses"
+            )
+        return Node(
+            self._name, self._uid, own, networks, settings.low, settings.graceSeconds, TUNNELS[settings.tunnels],
+            vtep_mac="" if settings.tunnels == "never" else tunnel.mac_of(self._uid),
+        )  # fmt: skip
+
+    def publish(self, network: str, cidrs: tuple[Cidr, ...], snapshot: Snapshot) -> None:
+        """Write the network's conflist if it differs. Raise InvalidTemplate, IOFailure.
+
+        Without a usable template, ranges that shall go still leave the present conflist.
+        """
+        self._keep_pools(snapshot)
+        target = self._settings.target(network)
+        try:
+            template = conflist.read(self._settings.template(network), network)
+            unmasqueraded = (*conflist.exempt(self._pools.values()), *self._settings.networks[network].clusterCIDRs)
+            conflist.publish(
+                template, target, self._require_pool(network), cidrs, mtu=self._find_mtu(), unmasqueraded=unmasqueraded
+            )
+        except conflist.InvalidTemplate:
+            conflist.withdraw(target, cidrs)
+            raise
+
+    def _require_pool(self, network: str) -> Pool:
+        """Return the pool as it was last. Raise InvalidTemplate if the engine never had one."""
+        if network in self._pools:
+            return self._pools[network]
+        if self._settings.networks[network].podCIDRs:
+            return Pool(network, Kind.ROUTED, ())
+        raise conflist.InvalidTemplate(f"there is no pool {network}, which a conflist is written for")
+
+    def _find_mtu(self) -> int:
+        """Return the MTU of pods: that of the node's own links, less the tunnels' headers if there can be tunnels.
+
+        It does not depend on the present peers. Pods keep theirs when the first far node joins.
+        """
+        host = Netlink()
+        try:
+            own = self._settings.addresses or tuple(_find_sources(host))
+            smallest = min((link["IFLA_MTU"] for link in _find_links(host, own)), default=0)
+        finally:
+            host.close()
+        if self._settings.tunnels == "never" or not smallest:
+            return smallest
+        return tunnel.pod_mtu(smallest, {one.version for one in own})
+
+    def _keep_pools(self, snapshot: Snapshot) -> None:
+        """Keep the pools on disk. One that is gone from the engine is kept, too: its ranges stay."""
+        if not snapshot.is_current:
+            return
+        known = {**self._pools, **snapshot.pools}
+        if known != self._pools:
+            text = codec.serialise({name: codec.pool_value(pool) for name, pool in sorted(known.items())})
+            files.write(self._path, text.decode())
+            self._pools = known
+
+    def set_routes(self, wanted: frozenset[Route], local: Local) -> Outcome:
+        """Make the kernel have exactly these routes of ours, and the tunnels that they need."""
+        sources = tuple(sorted((cidr for network, cidr in local.held if self._is_routed(network)), key=str))
+        return routes.apply(wanted, End(tunnel.mac_of(self._uid), local.node.addresses, sources))
+
+    def _is_routed(self, network: str) -> bool:
+        pool = self._pools.get(network)
+        return pool is None or pool.kind is Kind.ROUTED
+
+    def remove_gateways(self, cidrs: Iterable[Cidr]) -> None:
+        """Take the gateway addresses of these blocks off the node's links."""
+        gateways.remove(cidrs)
+
+    def alarms(self, wanted: Iterable[Route]) -> list[Alarm]:
+        """Return alarms of the kernel's limits."""
+        entries = Tables()
+        try:
+            return routes.crowding(wanted, tunnel.neighbour_limits(entries))
+        finally:
+            entries.close()
+
+
+def _find_sources(host: Netlink) -> Iterable[Address]:
+    """Return the source address of the default route of each family."""
+    for far in FAR.values():
+        route = towards(host, tunnel.kernel_address(far))
+        if route is not None and route["type"] == RTN_UNICAST and "RTA_PREFSRC" in route:
+            address = ip_address(route["RTA_PREFSRC"])
+            if not address.is_link_local:
+                yield address
+
+
+def _list_networks(host: Netlink) -> Iterable[Cidr]:
+    """Return the networks of the node's links, without those of the loopback link and of pods' bridges."""
+    names = {link["index"]: link for link in host.dump(RTM_GETLINK)}
+    for message in host.dump(RTM_GETADDR):
+        link = names.get(message["index"])
+        address = ip_address(message.get("IFA_ADDRESS") or message["IFA_LOCAL"])
+        if link is None or link["flags"] & IFF_LOOPBACK or address.is_link_local:
+            continue
+        if message["prefixlen"] < address.max_prefixlen:
+            yield ip_network((int(address), message["prefixlen"]), strict=False)
+
+
+def _find_links(host: Netlink, own: Iterable[Address]) -> Iterable[Message]:
+    """Return the links with the node's own addresses."""
+    wanted = {str(tunnel.kernel_address(one)) for one in own}
+    for message in host.dump(RTM_GETADDR):
+        if (message.get("IFA_LOCAL") or message["IFA_ADDRESS"]) in wanted:
+            link = links.by_index(host, message["index"])
+            if link is not None:
+                yield link
+
+
+def _read_pools(path: Path) -> dict[str, Pool]:
+    """Return the pools that were kept; none if the file is missing or garbled: the engine has them."""
+    text = files.read_own(path)
+    try:
+        raw = codec.parse((text or "{}").encode())
+        return {name: codec.to_pool(name, value) for name, value in raw.items()} if isinstance(raw, dict) else {}
+    except codec.Unreadable:
+        return {}
