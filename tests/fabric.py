@@ -27,7 +27,7 @@ sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.de
 for number in 0 1 2; do
     ip link add net$number type bridge
     ip address add 192.0.$number.254/24 dev net$number
-    ip address add 2001:db8:$number::254/64 dev net$number nodad
+    ip address add fd80:$number::254/64 dev net$number nodad
     ip link set net$number up
 done
 ip netns add outside
@@ -55,10 +55,10 @@ JOIN = "ip link add {port} type veth peer name up0 netns {pid} && ip link set {p
 ATTACH = """
 sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1
 ip address add 192.0.{link}.{number}/24 dev up0
-ip address add 2001:db8:{link}::{number}/64 dev up0 nodad
+ip address add fd80:{link}::{number}/64 dev up0 nodad
 ip link set up0 up
 ip route add default via 192.0.{link}.254
-ip route add default via 2001:db8:{link}::254
+ip route add default via fd80:{link}::254
 """
 
 
@@ -127,7 +127,7 @@ class Fabric:
         where = ["nsenter", f"--net={self.netns}"]
         subprocess.run([*where, "sh", "-euc", join], check=True, capture_output=True)
         host.run("sh", "-euc", ATTACH.format(link=link, number=number))
-        return ip_address(f"192.0.{link}.{number}"), ip_address(f"2001:db8:{link}::{number}")
+        return ip_address(f"192.0.{link}.{number}"), ip_address(f"fd80:{link}::{number}")
 
     def add_engine(self, size: int = 1) -> etcd.Cluster:
         """Run etcd; each member has a namespace of its own on a link of their own."""

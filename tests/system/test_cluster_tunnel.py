@@ -156,6 +156,6 @@ def test_a_tunnel_that_cannot_be_keeps_no_route_waiting(members: dict[str, Membe
     a.host.run("ip", "address", "del", "192.0.0.1/24", "dev", "up0")
     missing, problems = a.apply([*direct[1:], *far])
     assert problems == ["no link has 192.0.0.1, the node's own address: correct the agent's settings"]
-    assert a.host.ip("-6", "route", "show", str(b.cidrs[1]))[0]["gateway"] == "2001:db8::2"
+    assert a.host.ip("-6", "route", "show", str(b.cidrs[1]))[0]["gateway"] == "fd80::2"
     missing, problems = a.apply(c.routes(tunnel=6), addresses=["192.0.0.1"])
     assert problems == ["there is no tunnel to peers with IPv6 addresses: this node has none of its own"]

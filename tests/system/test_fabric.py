@@ -28,7 +28,7 @@ def parts() -> Iterator[Parts]:
 
 def test_hosts_reach_each_other_and_the_outside(parts: Parts) -> None:
     fabric, a, b = parts
-    far = ["192.0.1.1", "2001:db8:1::1"]
+    far = ["192.0.1.1", "fd80:1::1"]
     asked = {a.netns(): [*far, *OUTSIDE.values()], b.netns(): ["192.0.0.1", *OUTSIDE.values()]}
     with fabric.capture("net1") as capture:
         assert silent(asked, packet_bytes=LINK_MTU) == []
@@ -36,7 +36,7 @@ def test_hosts_reach_each_other_and_the_outside(parts: Parts) -> None:
     assert {one.target for one in packets} >= {*far, *OUTSIDE.values()}
     assert max(one.length for one in packets if one.target in far) == LINK_MTU + 14
     for address in far:
-        assert client_seen(b.netns(), address, a.netns()) in ("192.0.0.1", "2001:db8::1")
+        assert client_seen(b.netns(), address, a.netns()) in ("192.0.0.1", "fd80::1")
 
 
 def test_silence_is_told(parts: Parts) -> None:
@@ -45,7 +45,7 @@ def test_silence_is_told(parts: Parts) -> None:
     strange = ["10.244.0.1", "192.0.0.77", "fd00::1"]
     asked = {a.netns(): [*strange, "192.0.1.1"]}
     assert silent(asked, seconds=1) == [(a.netns(), one) for one in strange]
-    far = ["192.0.1.1", "2001:db8:1::1"]
+    far = ["192.0.1.1", "fd80:1::1"]
     assert silent({a.netns(): far}, packet_bytes=LINK_MTU + 2, seconds=1) == [(a.netns(), one) for one in far]
 
 
