@@ -49,11 +49,13 @@ mount -t tmpfs -o mode=755 tmpfs /run
 directories="/etc/cni /var/lib/cni /var/lib/pycni"
 for directory in $directories; do
     parent=${directory%/*}
-    if [ ! -d "$directory" ] && [ ! -d "/run$parent/upper" ]; then
-        mkdir -p "/run$parent/upper" "/run$parent/work"
-        mount -t overlay -o "lowerdir=$parent,upperdir=/run$parent/upper,workdir=/run$parent/work" overlay "$parent"
+    if [ ! -d "$directory" ]; then
+        if [ ! -d "/run$parent" ]; then
+            mkdir -p "/run$parent/upper" "/run$parent/work"
+            mount -t overlay -o "lowerdir=$parent,upperdir=/run$parent/upper,workdir=/run$parent/work" overlay "$parent"
+        fi
+        mkdir "$directory"
     fi
-    [ -d "$directory" ] || mkdir "$directory"
 done
 for directory in $directories; do
     mount -t tmpfs -o mode=755 tmpfs "$directory"

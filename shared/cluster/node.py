@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.cluster import codec, conflist, files, gateways, routes, tunnel
+from shared.cluster import codec, conflist, files, gateways, neighbour_limits, routes, tunnel
 from shared.cluster.checkpoint import DIRECTORY, Checkpoint
 from shared.cluster.look import look
 from shared.cluster.model import Address, Alarm, Cidr, Kind, Local, Node, Pool, Route, Snapshot
@@ -35,7 +35,7 @@ class NodeHost:
         """Read the pools that were kept."""
         self._settings, self._name, self._uid = settings, name, uid
         self._path = directory / POOLS
-        self._pools = _read_pools(self._path)
+        self.pools = _read_pools(self._path)
 
     def look(self, checkpoint: Checkpoint, before: Local | None, *, now: float, wall_seconds: float) -> Local:
         """Return all that the node knows without the engine. Raise IOFailure, or InternalError without an address."""
@@ -77,7 +77,7 @@ class NodeHost:
         target = self._settings.target(network)
         try:
             template = conflist.read(self._settings.template(network), network)
-            unmasqueraded = (*conflist.exempt(self._pools.values()), *self._settings.networks[network].clusterCIDRs)
+            unmasqueraded = (*conflist.exempt(self.pools.values()), *self._settings.networks[network].clusterCIDRs)
             conflist.publish(
                 template, target, self._require_pool(network), cidrs, mtu=self._find_mtu(), unmasqueraded=unmasqueraded
             )
@@ -87,8 +87,8 @@ class NodeHost:
 
     def _require_pool(self, network: str) -> Pool:
         """Return the pool as it was last. Raise InvalidTemplate if the engine never had one."""
-        if network in self._pools:
-            return self._pools[network]
+        if network in self.pools:
+            return self.pools[network]
         if self._settings.networks[network].podCIDRs:
             return Pool(network, Kind.ROUTED, ())
         raise conflist.InvalidTemplate(f"there is no pool {network}, which a conflist is written for")
@@ -112,11 +112,11 @@ class NodeHost:
         """Keep the pools on disk. One that is gone from the engine is kept, too: its ranges stay."""
         if not snapshot.is_current:
             return
-        known = {**self._pools, **snapshot.pools}
-        if known != self._pools:
+        known = {**self.pools, **snapshot.pools}
+        if known != self.pools:
             text = codec.serialise({name: codec.pool_value(pool) for name, pool in sorted(known.items())})
             files.write(self._path, text.decode())
-            self._pools = known
+            self.pools = known
 
     def set_routes(self, wanted: frozenset[Route], local: Local) -> Outcome:
         """Make the kernel have exactly these routes of ours, and the tunnels that they need."""
@@ -124,20 +124,32 @@ class NodeHost:
         return routes.apply(wanted, End(tunnel.mac_of(self._uid), local.node.addresses, sources))
 
     def _is_routed(self, network: str) -> bool:
-        pool = self._pools.get(network)
+        pool = self.pools.get(network)
         return pool is None or pool.kind is Kind.ROUTED
 
     def remove_gateways(self, cidrs: Iterable[Cidr]) -> None:
         """Take the gateway addresses of these blocks off the node's links."""
         gateways.remove(cidrs)
 
-    def alarms(self, wanted: Iterable[Route]) -> list[Alarm]:
-        """Return alarms of the kernel's limits."""
+    def watch_neighbours(self, wanted: Iterable[Route]) -> list[Alarm]:
+        """Compare the peers' number with the kernel's limits. Raise them if the settings allow it.
+
+        Return an alarm for each limit that is too low.
+        """
         entries = Tables()
         try:
-            return routes.crowding(wanted, tunnel.neighbour_limits(entries))
+            found = routes.crowding(wanted, tunnel.neighbour_limits(entries))
+            if found and self._settings.raiseNeighbourLimit and neighbour_limits.raise_for(wanted):
+                found = routes.crowding(wanted, tunnel.neighbour_limits(entries))
         finally:
             entries.close()
+        return found
+
+    def list_watched(self) -> list[str]:
+        """Return the files and directories whose change is worth a look."""
+        directories = [f"{place.data_dir}/{name}" for name, place in self._settings.places().items()]
+        files_of = [[self._settings.template(name), self._settings.target(name)] for name in self._settings.networks]
+        return [*directories, *(str(path) for paths in files_of for path in paths)]
 
 
 def _find_sources(host: Netlink) -> Iterable[Address]:
