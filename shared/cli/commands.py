@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.cli import dhcp_arguments, log_arguments
+from shared.cli import cluster_arguments, dhcp_arguments, log_arguments
 from shared.cni.ip import Prefix
 from shared.executables import PLUGINS
 
@@ -363,6 +363,11 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("heal", "agent.heal_command", "repair the networks of running pods after their rules were deleted", _heal),
     Command("agent", "agent.command", "show the node agent, or run its duties", _agent, may_use_tools=True),
+    Command(
+        "cluster", "cluster.command",
+        "show this node's part in the cluster, blocks, nodes and pools; free what a machine that is gone has left",
+        cluster_arguments.declare,
+    ),
     Command(
         "dhcp", "dhcp.command", "run the daemon that acquires and renews the leases of the dhcp plugin",
         dhcp_arguments.declare,

@@ -56,10 +56,7 @@ def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str) -> Cidr |
     The cost depends on the number of taken blocks, not on the size of the range. Each free block is equally probable,
     so that nodes with different seeds rarely choose the same one.
     """
-    bits = entry.cidr.max_prefixlen - entry.block_length
-    first, count = int(entry.cidr.network_address) >> bits, 1 << (entry.block_length - entry.cidr.prefixlen)
-    spans = _merge(_spans(entry, bits, (*taken, *_useless(kind, entry))), count)
-    free = count - sum(end - start for start, end in spans)
+    spans, free = _taken_spans(kind, entry, taken)
     if not free:
         return None
     digest = hashlib.blake2b(seed.encode(), digest_size=16).digest()
@@ -68,7 +65,19 @@ def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str) -> Cidr |
         if place < start:
             break
         place += end - start
-    return _block(entry, first + place)
+    return _block(entry, (int(entry.cidr.network_address) >> entry.cidr.max_prefixlen - entry.block_length) + place)
+
+
+def count_free(kind: Kind, entry: Range, taken: Iterable[Cidr]) -> int:
+    """Return how many blocks of a range can be claimed beside the taken ones."""
+    return _taken_spans(kind, entry, taken)[1]
+
+
+def _taken_spans(kind: Kind, entry: Range, taken: Iterable[Cidr]) -> tuple[list[tuple[int, int]], int]:
+    """Return the parts of a range that cannot be claimed, in numbers of blocks, and how many blocks are left."""
+    bits, count = entry.cidr.max_prefixlen - entry.block_length, 1 << (entry.block_length - entry.cidr.prefixlen)
+    spans = _merge(_spans(entry, bits, (*taken, *_useless(kind, entry))), count)
+    return spans, count - sum(end - start for start, end in spans)
 
 
 def _block(entry: Range, number: int) -> Cidr:

@@ -98,8 +98,7 @@ class Executor:
 
     def step(self, snapshot: Snapshot, now: float, wall_seconds: float) -> Step:
         """Look, decide, and do the actions. Raise CniError or OSError if the node cannot be looked at."""
-        local = self._before = self.host.look(self.checkpoint, self._before, now=now, wall_seconds=wall_seconds)
-        decision = decide(self._narrow(snapshot), local, now)
+        local, decision = self.plan(snapshot, now, wall_seconds)
         self._alarms, self._missing = [], frozenset()
         failure, is_taken = "", False
         try:
@@ -112,6 +111,11 @@ class Executor:
         alarms = [action for action in decision.actions if isinstance(action, Alarm)] + self._alarms
         again = max(decision.again_seconds, RETRY_SECONDS) if self._is_futile(decision) else decision.again_seconds
         return Step(not failure, failure, again, tuple(alarms), decision, local, is_taken, self._missing)
+
+    def plan(self, snapshot: Snapshot, now: float, wall_seconds: float) -> tuple[Local, Decision]:
+        """Look at the node and decide, without doing anything. Raise CniError or OSError."""
+        local = self._before = self.host.look(self.checkpoint, self._before, now=now, wall_seconds=wall_seconds)
+        return local, decide(self._narrow(snapshot), local, now)
 
     def _narrow(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot without the ranges of networks that are not this node's. Their kind remains."""

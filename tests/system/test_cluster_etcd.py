@@ -92,10 +92,12 @@ def test_keys_and_leases(plain: Cluster) -> None:
         engine.claim(block())
         engine.write_pool(pool())
         following.engine.announce(peer())
-        until(lambda: "alive/one" in set(plain.keys()))
+        until(lambda: "alive/one/uid-one" in set(plain.keys()))
         keys = plain.keys()
-    assert list(keys) == ["alive/one", "blocks/pods/10.4.0.0/24", "nodes/one", "pools/pods"]
-    assert [name for name, kv in keys.items() if "lease" in kv] == ["alive/one"]
+        assert "/pycni/v1/alive/one/uid-one" in engine.find_life("one", "uid-one")
+        assert engine.find_life("one", "uid-two") == engine.find_life("two", "uid-one") == ""
+    assert list(keys) == ["alive/one/uid-one", "blocks/pods/10.4.0.0/24", "nodes/one", "pools/pods"]
+    assert [name for name, kv in keys.items() if "lease" in kv] == ["alive/one/uid-one"]
     assert plain.value("blocks/pods/10.4.0.0/24") == {
         "node": "one",
         "nodeUID": "uid-one",
@@ -108,7 +110,7 @@ def test_the_alive_key_is_not_watched(plain: Cluster) -> None:
     with Following(plain.engine()) as following:
         following.until_current()
         following.engine.announce(peer())
-        until(lambda: "alive/one" in set(plain.keys()))
+        until(lambda: "alive/one/uid-one" in set(plain.keys()))
         plain.put("pools/last", b"{}")
         following.until(lambda state: "pools/last" in state.unreadable)
         assert following.engine.counts().events == 2
@@ -490,7 +492,7 @@ def test_an_empty_object_is_no_answer(plain: Cluster) -> None:
         with pytest.raises(EngineError):
             engine.read_block("pods", CIDR)
         with pytest.raises(EngineError):
-            engine.withdraw("one")
+            engine.withdraw(replace(peer(), revision="7"))
 
 
 @pytest.mark.parametrize("name", LISTS)
