@@ -6,6 +6,7 @@ agents and plugins write to, and waits. Other programs enter its namespaces.
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +23,16 @@ if TYPE_CHECKING:
     from typing import Self
 
 HIDDEN = (Path("/run"), Path("/var/lib/cni"), Path("/var/lib/pycni"), Path("/etc/cni"))
-KEPT = ("etc/cni", "var/lib/cni", "var/lib/pycni")  # the disk of a node, over a boot
+# The disk of a node, over a boot. Directories may be links inside, so that only programs of the node find them.
+SAVE = """
+for directory in etc/cni var/lib/cni var/lib/pycni; do
+    mkdir -p "/run/disk/$directory"
+    cp -a "/$directory/." "/run/disk/$directory/"
+done
+"""
+RESTORE = (
+    "cp -a /run/disk/etc/cni/. /etc/cni/; for one in cni pycni; do cp -a /run/disk/var/lib/$one/. /var/lib/$one/; done"
+)
 READY = "ready"
 LOG_CHARACTERS = 2000
 END_SECONDS = 10.0
@@ -97,6 +107,16 @@ class Node:
     def root(self) -> Path:
         """Return the node's directory tree as this process sees it."""
         return Path(f"/proc/{self.pid}/root")
+
+    def save(self, directory: Path) -> None:
+        """Copy the node's disk into a directory."""
+        self.run("sh", "-euc", SAVE)
+        shutil.copytree(self.root / "run/disk", directory, symlinks=True)
+
+    def restore(self, directory: Path) -> None:
+        """Have the disk of a former node."""
+        shutil.copytree(directory, self.root / "run/disk", symlinks=True)
+        self.run("sh", "-euc", RESTORE)
 
     def inside(self, *argv: str) -> list[str]:
         """Return the command line that runs a command on the node."""
