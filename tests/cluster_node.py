@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from shared.cluster import conflist, routes
+from shared.cluster.etcd_gateway import encode
 from shared.cluster.model import Kind, Pool, Range
 from tests.agent.running import Agent
-from tests.etcd import Cluster
+from tests.etcd import PREFIX, Cluster
 from tests.fabric import Fabric, PodHost
 from tests.network_probes import inside
 from tests.pretend import PretendHost, until
 
-POOL = Pool("pods", Kind.ROUTED, (Range(ip_network("10.244.0.0/16"), 28), Range(ip_network("fd00:244::/48"), 124)))
+POOL = Pool("pods", Kind.ROUTED, (Range(ip_network("10.244.0.0/16"), 29), Range(ip_network("fd00:244::/48"), 125)))
 BRIDGE: dict[str, Any] = {
     "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True, "ipam": {"type": "host-local"},
 }  # fmt: skip
@@ -80,6 +81,7 @@ class Node(PodHost):
         for place in KEPT:
             shutil.copytree(self.host.root / place, self._disk / place, symlinks=True, dirs_exist_ok=True)
         self.pods.clear()
+        self.site.fabric.detach(self.link, self.number)
         self.host.close()
 
     @property
@@ -93,6 +95,14 @@ class Node(PodHost):
     def ranges(self) -> list[str]:
         """Return the blocks that the conflist has."""
         return [str(one) for one in conflist.published(self.host.root / CONFLIST)]
+
+    def cnitool(self, *words: str) -> Any:
+        """Run an action of `cnitool cluster`. Return its status and its output, together with its messages."""
+        done = self.host.run(f"{self.host.bin_dir}/cnitool", "cluster", *words, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def is_synchronised(self) -> bool:
+        return bool(self.said().get("isCurrent"))
 
     def is_ready(self) -> bool:
         return {ip_network(one).version for one in self.ranges()} == {4, 6}
@@ -139,6 +149,19 @@ class Site:
         together(Node.start, chosen)
         self.await_ready(chosen)
 
+    def end_life(self, node: Node) -> None:
+        """Have etcd forget the sign of life of a node that is off, as it does after a minute."""
+        with self.fabric.home:
+            for key in list(self.engine.keys()):
+                if key.startswith(f"alive/{node.name}/"):
+                    self.engine.call("kv/deleterange", key=encode(f"{PREFIX}{key}".encode()))
+
+    def blocks(self, uid: str) -> set[str]:
+        """Return the blocks of a machine in etcd."""
+        with self.fabric.home:
+            keys = [key for key in list(self.engine.keys()) if key.startswith("blocks/pods/")]
+            return {key.removeprefix("blocks/pods/") for key in keys if self.engine.value(key)["nodeUID"] == uid}
+
     def await_ready(self, nodes: Iterable[Node] = ()) -> None:
         """Wait until nodes, all by default, have ranges of both families."""
         for node in nodes or self.nodes.values():
@@ -166,6 +189,16 @@ def site(bin_dir: Path, directory: Path, *, members: int = 1) -> Iterator[Site]:
             writer.write_pool(POOL)
             writer.close()
         yield found
+
+
+def attach_each(nodes: Iterable[Node], *pods: str) -> None:
+    """Attach pods on each node, the nodes at the same time. Their names begin with the node's."""
+
+    def attach(node: Node) -> None:
+        for pod in pods:
+            node.add(f"{node.name}{pod}")
+
+    together(attach, list(nodes))
 
 
 def together(act: Callable[[Node], object], nodes: Sequence[Node]) -> None:

@@ -111,7 +111,6 @@ class Fabric:
         self.netns = f"/proc/{host.first_pid}/ns/net"
         self.home = open_netns(self.netns)
         self.outside = f"{host.root}/run/netns/outside"
-        self._ports = 0
 
     def __enter__(self) -> Self:
         return self
@@ -121,13 +120,16 @@ class Fabric:
 
     def attach(self, host: PretendHost, link: int, number: int) -> tuple[Address, Address]:
         """Give a host a port on a link. Return the host's addresses."""
-        self._ports += 1
-        join = JOIN.format(port=f"port{self._ports}", pid=host.first_pid, link=link)
+        join = JOIN.format(port=f"port{link}-{number}", pid=host.first_pid, link=link)
         # the machine's processes know both hosts' numbers
         where = ["nsenter", f"--net={self.netns}"]
         subprocess.run([*where, "sh", "-euc", join], check=True, capture_output=True)
         host.run("sh", "-euc", ATTACH.format(link=link, number=number))
         return ip_address(f"192.0.{link}.{number}"), ip_address(f"fd80:{link}::{number}")
+
+    def detach(self, link: int, number: int) -> None:
+        """Remove a host's port at once; the kernel takes a moment for a host that has ended."""
+        self.host.run("ip", "link", "delete", f"port{link}-{number}")
 
     def add_engine(self, size: int = 1) -> etcd.Cluster:
         """Run etcd; each member has a namespace of its own on a link of their own."""
@@ -140,7 +142,7 @@ class Fabric:
         return engine
 
     def capture(self, link: str) -> Capture:
-        """Capture the packets of one of the router's links: net0, net1, out0."""
+        """Capture the packets of one of the router's links, such as net0 or out0, or of a host's port, such as port0-1."""
         return Capture(self.netns, link)
 
 
