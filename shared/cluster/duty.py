@@ -126,11 +126,14 @@ class Duty:
 
 
 def _look_at(paths: list[str]) -> list[int]:
-    """Return the times of change of files and directories in nanoseconds; 0 for those that do not exist."""
+    """Return the times of change of files and directories in nanoseconds; 0 for those that do not exist.
+
+    host-local sets the time of modification of its directories itself.
+    """
     found = []
     for path in paths:
         try:
-            found.append(os.stat(path).st_mtime_ns)
+            found.append(os.stat(path).st_ctime_ns)
         except OSError:
             found.append(0)
     return found
