@@ -59,6 +59,7 @@ class Duty:
         name = settings.node_name()
         self._store = Store()
         self._engine: Engine = connect(settings, name)
+        self._engine.show_life(name, self._store.uid)
         self._host = NodeHost(settings, name, self._store.uid)
         self._executor = Executor(self._engine, self._host, self._store, networks=settings.networks)
         self._settings, self._sayings = settings, Sayings(say)

@@ -66,6 +66,9 @@ class Engine(Protocol):
         `cnitool cluster release` does so for a node that is gone.
         """
 
+    def show_life(self, node: str, uid: str) -> None:
+        """Let `follow` keep a sign of life of this machine from now on, if the engine needs one. Send nothing yet."""
+
     def find_life(self, node: str, uid: str) -> str:
         """Return the sign of life of a machine with this name and id, in words; empty without one.
 

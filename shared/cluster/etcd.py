@@ -83,14 +83,17 @@ class Etcd:
         self._delete(_block_key(block.network, block.cidr), _number(block.revision))
 
     def announce(self, peer: Peer) -> Peer:
-        """Write this node's own peer object, whatever its revision. From now on `follow` keeps its alive key, too."""
+        """Write this node's own peer object, whatever its revision."""
         revision = self._write(f"{NODES}{codec.to_name(peer.node, 'node')}", codec.peer_value(peer))
-        self._alive.name = f"{codec.to_name(peer.node, 'node')}/{peer.uid}"
         return replace(peer, revision=revision)
 
     def withdraw(self, peer: Peer) -> None:
         """Delete a peer object if it still has its revision. Raise Taken otherwise; one that is gone is a success."""
         self._delete(f"{NODES}{codec.to_name(peer.node, 'node')}", _number(peer.revision))
+
+    def show_life(self, node: str, uid: str) -> None:
+        """Let `follow` keep this machine's key with a lease from now on."""
+        self._alive.name = f"{codec.to_name(node, 'node')}/{uid}"
 
     def find_life(self, node: str, uid: str) -> str:
         """Return the sign of life of a machine's agent, which keeps a key with a lease; empty without one."""
@@ -152,7 +155,7 @@ class Alive:
     """A key with a lease, which says that the node's agent runs. Nothing depends on it."""
 
     def __init__(self, gateway: Gateway, prefix: str) -> None:
-        self.name = ""  # NODE/UID; none before the first announcement
+        self.name = ""  # NODE/UID; none before `show_life`
         self._gateway = gateway
         self._prefix = prefix
         self._lease = ""

@@ -87,6 +87,9 @@ class Kubernetes:
         name = _checked(_node_name, peer.node)
         self._delete(f"{BASE}/peers/{name}", f"peer {name}", _condition(peer.revision, f"peer {name}"))
 
+    def show_life(self, node: str, uid: str) -> None:
+        """Do nothing: the kubelet keeps the Node."""
+
     def find_life(self, node: str, uid: str) -> str:
         """Return the Node as a machine's sign of life, unless its peer object is of another machine: its successor."""
         name = _checked(_node_name, node)

@@ -92,6 +92,7 @@ def test_keys_and_leases(plain: Cluster) -> None:
         engine.claim(block())
         engine.write_pool(pool())
         following.engine.announce(peer())
+        following.engine.show_life("one", "uid-one")
         until(lambda: "alive/one/uid-one" in set(plain.keys()))
         keys = plain.keys()
         assert "/pycni/v1/alive/one/uid-one" in engine.find_life("one", "uid-one")
@@ -110,6 +111,7 @@ def test_the_alive_key_is_not_watched(plain: Cluster) -> None:
     with Following(plain.engine()) as following:
         following.until_current()
         following.engine.announce(peer())
+        following.engine.show_life("one", "uid-one")
         until(lambda: "alive/one/uid-one" in set(plain.keys()))
         plain.put("pools/last", b"{}")
         following.until(lambda state: "pools/last" in state.unreadable)

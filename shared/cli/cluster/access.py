@@ -20,7 +20,11 @@ from shared.cluster.settings import KUBERNETES, Settings
 
 
 class NoAnswer(ValueError):
-    """The engine did not answer, or refused; the message says what to look at."""
+    """The engine did not answer, or refused; `failure` is the reason alone, without the next step."""
+
+    def __init__(self, failure: str, todo: str = "") -> None:
+        super().__init__(f"{failure}{todo}")
+        self.failure = failure
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,6 @@ def read_snapshot(engine: Engine, wait_seconds: float) -> Snapshot:
             return state
         failure = state.failure or failure
     raise NoAnswer(
-        f"the engine's content was not read in {wait_seconds:g} seconds: {failure}."
-        " `cnitool cluster status` shows what this node knows without it; --wait gives it more time"
+        f"the engine's content was not read in {wait_seconds:g} seconds: {failure}",
+        ". `cnitool cluster status` shows what this node knows without it; --wait gives it more time",
     )

@@ -50,7 +50,7 @@ def explain(options: Options) -> None:
         with reached(options) as cluster:
             snapshot = cluster.snapshot
     except NoAnswer as error:
-        snapshot = Snapshot(failure=str(error))
+        snapshot = Snapshot(failure=error.failure)
     executor = Executor(_NoEngine(), host, Store(), networks=settings.networks)  # type: ignore[arg-type]
     local, decision = executor.plan(snapshot, time.monotonic(), time.time())
     if options.json:

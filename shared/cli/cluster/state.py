@@ -1,48 +1,48 @@
-"""Read the cluster duty's own account of this node, which needs no engine."""
+"""Read the cluster duty's own report on this node, which needs no engine."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from shared.agent import settings as agent_settings
+from shared.cluster import report
+from shared.cni.errors import IOFailure
 
-PATH = Path("/run/pycni/cluster.json")
 STALE_SECONDS = 240.0  # the duty looks once a minute if nothing happens, and an engine may take its time
 
 
 class NoState(ValueError):
-    """The duty has written no account, or a garbled one; the message says why."""
+    """The duty has written no report, or a garbled one; the message says why."""
 
 
 def is_wanted() -> bool:
     """Return True if this node's agent shall be in a cluster. Raise ValueError for its settings."""
-    return bool(getattr(agent_settings.read(), "cluster", False))
+    return bool(agent_settings.read().cluster)
 
 
-def read(path: Path = PATH) -> dict[str, Any]:
-    """Return the duty's account. Raise NoState."""
+def read() -> dict[str, Any]:
+    """Return the duty's report. Raise NoState."""
     try:
-        return _parse(path.read_bytes())
-    except FileNotFoundError:
-        raise NoState(_explain_absence()) from None
-    except OSError as error:
-        raise NoState(f"{path}: {error.strerror}; run the command as root") from None
+        found = report.read()
+        if found is not None:
+            _check(found)
+    except IOFailure as error:
+        raise NoState(f"{error}; run the command as root") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise NoState(f"{path} is garbled: {error}; restart the agent, which writes it anew") from None
+        raise NoState(f"{report.PATH} is garbled: {error}; restart the agent, which writes it anew") from None
+    if found is None:
+        raise NoState(_explain_absence())
+    return found
 
 
-def _parse(data: bytes) -> dict[str, Any]:
-    """Return the account in a file's content. Raise ValueError, TypeError or KeyError."""
-    found: dict[str, Any] = json.loads(data)
+def _check(found: Mapping[str, Any]) -> None:
+    """Raise ValueError, TypeError, KeyError or AttributeError if a report lacks what is read here."""
     for key in ("since", "updated"):
         float(found[key])
     for network in found["networks"].values():
-        [one["cidr"] for one in network["ranges"]]
-    return found
+        _ = [(one["cidr"], one["state"], one["used"], one["free"], one["isPublished"]) for one in network["ranges"]]
 
 
 def _explain_absence() -> str:
@@ -52,8 +52,8 @@ def _explain_absence() -> str:
     except ValueError as error:
         return f"this node is in no cluster, as the agent cannot read its settings: {error}"
     return (
-        f"the agent has not looked at the cluster yet ({PATH} is missing): start it with `systemctl start pycni-agent`,"
-        " or see its log with `journalctl -u pycni-agent`"
+        f"the agent has not looked at the cluster yet ({report.PATH} is missing): start it with"
+        " `systemctl start pycni-agent`, or see its log with `journalctl -u pycni-agent`"
     )
 
 

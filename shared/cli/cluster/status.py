@@ -30,14 +30,13 @@ def run(options: Options) -> int:
 
 def _print(state: Mapping[str, Any], *, is_stale: bool) -> None:
     since = datetime.fromtimestamp(float(state["since"]), UTC).isoformat(timespec="seconds")
-    failure = f": {printable(state.get('failure') or 'the reason is not known')}"
-    is_current = bool(state.get("isCurrent"))
-    synchronised = "synchronised" if is_current else paint("31", "not synchronised")
+    failure = printable(state.get("failure") or "")
+    synchronised = "synchronised" if state.get("isCurrent") else paint("31", "not synchronised")
     say(f"node      {printable(state.get('node'))}, id {printable(state.get('uid'))}")
-    say(f"engine    {printable(state.get('engine'))}, {synchronised} since {since}{'' if is_current else failure}")
+    say(f"engine    {printable(state.get('engine'))}, {synchronised} since {since}{f': {failure}' if failure else ''}")
     say(f"looked    {age(duty.age(state))} ago{': the agent has ended, or hangs' if is_stale else ''}")
-    missing = state.get("missingRoutes") or 0
-    say(f"peers     {state.get('peers', 0)}; {state.get('routes', 0)} routes, {missing} of them missing in the kernel")
+    numbers = (state.get(key) or 0 for key in ("peers", "routes", "missingRoutes"))
+    say("others    {} nodes, {} routes, {} of them missing in the kernel".format(*numbers))
     counts = state.get("counts") or {}
     say(
         f"traffic   {counts.get('requests', 0)} requests, {counts.get('sentBytes', 0)} bytes sent,"
