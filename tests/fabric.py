@@ -25,7 +25,7 @@ OUTSIDE = {4: "198.51.100.1", 6: "2001:db8:ff::1"}  # of the world outside
 FABRIC = """
 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0
 for number in 0 1 2; do
-    ip link add net$number type bridge
+    ip link add net$number address 02:00:00:00:ff:0$number type bridge  # its own, whichever ports it has
     ip address add 192.0.$number.254/24 dev net$number
     ip address add fd80:$number::254/64 dev net$number nodad
     ip link set net$number up

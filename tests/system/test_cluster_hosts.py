@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.cluster.tunnel import PORT, pod_mtu
-from tests.cluster_node import BRIDGE, POOL, Site, attach_each, site, wait
+from tests.cluster_site import BRIDGE, POOL, Site, attach_each, site, wait
 from tests.fabric import OUTSIDE, silent_pods
 from tests.network_probes import Packet, client_seen, silent
 from tests.pretend import until
@@ -160,13 +160,79 @@ def test_a_node_leaves(three: Site) -> None:
     status, said = a.cnitool("release", "b", "--uid", uid)
     assert (status, three.blocks(uid)) == (0, set()), said
     for node in (a, c):
-        wait(node, lambda node=node: not blocks & node.routes().keys())  # type: ignore[misc]
-        assert node.alarms() == set()
+        wait(node, lambda node=node: not blocks & node.routes().keys() and not node.alarms())  # type: ignore[misc]
     assert silent_pods([a, c]) == []
     b.boot()  # with the disk of before
     three.start([b])
     attach_each([b], "2")
     three.await_routes()
     assert silent_pods(three.nodes.values()) == []
-    assert b.uid == uid and three.blocks(uid) == set(b.ranges())
-    assert not [node for node in three.nodes.values() if node.alarms()]
+    wait(b, lambda: three.blocks(uid) == set(b.ranges()))
+    for node in three.nodes.values():
+        wait(node, lambda node=node: not node.alarms())  # type: ignore[misc]
+    assert b.uid == uid
+
+
+def test_a_backup_of_etcd_is_restored(three: Site) -> None:
+    """A node that joined after the backup claims its blocks again by name. No pod notices."""
+    (member,) = three.engine.members
+    member.kill()
+    member.back_up()
+    with three.fabric.home:
+        three.engine.start()
+    (d,) = three.add("d", 1)
+    three.start([d])
+    attach_each([d], "1")
+    three.await_routes()
+    blocks = {node.name: set(node.ranges()) for node in three.nodes.values()}
+    member.kill()
+    member.restore()
+    with three.fabric.home:
+        three.engine.start()
+    wait(d, lambda: three.blocks(d.uid) == blocks["d"])
+    for node in three.nodes.values():
+        wait(node, lambda node=node: node.is_synchronised() and not node.alarms())  # type: ignore[misc]
+        assert set(node.ranges()) == blocks[node.name] == three.blocks(node.uid)
+    three.await_routes()
+    attach_each(three.nodes.values(), "2")
+    assert silent_pods(three.nodes.values()) == []
+
+
+@pytest.mark.slow
+def test_a_node_is_cut_off_from_etcd(three: Site) -> None:
+    """It says so, its pods start until its blocks are full, and a node that joins meanwhile is reached later."""
+    a, _, c = three.nodes.values()
+    cut = ("route", "add", "blackhole", "192.0.2.0/24")
+    c.host.run("ip", *cut)
+    (d,) = three.add("d", 0)
+    three.start([d])
+    attach_each([a, c, d], "2")
+    wait(c, lambda: c.alarms() == {"not-synchronised"})
+    attach_each([c], "3", "4", "5")
+    with pytest.raises(RuntimeError, match="all 5 addresses are leased"):
+        c.add("c6")
+    assert not set(d.ranges()) & c.routes().keys()
+    assert silent_pods([node for node in three.nodes.values() if node is not d]) == []
+    c.host.run("ip", *(word.replace("add", "del") for word in cut))
+    wait(c, lambda: c.is_synchronised() and not c.alarms())
+    wait(c, lambda: len(c.ranges()) > 2)
+    attach_each([c], "7")
+    three.await_routes()
+    assert silent_pods(three.nodes.values()) == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_tunnels_to_all(installed_with_agent: Path, tmp_path: Path, version: int) -> None:
+    """Nodes with addresses of one family, on one link, carry both families by tunnels if the settings say so."""
+    with site(installed_with_agent, tmp_path) as found:
+        for node in found.add("ab", 0):
+            (own,) = (str(one) for one in node.addresses if one.version == version)
+            node.install(tunnels="always", addresses=[own])
+        found.start()
+        attach_each(found.nodes.values(), "1")
+        found.await_routes()
+        mtu = pod_mtu(1500, [version])
+        assert silent_pods(found.nodes.values(), packet_bytes=mtu) == []
+        for node in found.nodes.values():
+            assert node.host.ip("link", "show", "eth0", netns=f"{node.name}1")[0]["mtu"] == mtu
+            assert all(node.routes().values())

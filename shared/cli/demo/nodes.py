@@ -43,7 +43,7 @@ echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 ip link set lo up
 for number in 1 2; do
-    ip link add link$number type bridge
+    ip link add link$number address 02:00:00:00:ff:0$number type bridge
     ip address add 10.$number.0.254/24 dev link$number
     ip address add fd0$number::254/64 dev link$number nodad
     ip link set link$number up

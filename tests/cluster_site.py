@@ -35,7 +35,7 @@ class Node(PodHost):
     agent: Agent
 
     def __init__(self, site: Site, name: str, link: int, number: int) -> None:
-        self.site, self.link, self.number = site, link, number
+        self.site, self.link, self.number, self.is_on = site, link, number, True
         super().__init__(PretendHost(site.bin_dir), name)
         try:
             self.addresses = site.fabric.attach(self.host, link, number)
@@ -62,27 +62,34 @@ class Node(PodHost):
         self.agent = Agent(self.host, idle=AGENT["workers"])
 
     def boot(self) -> None:
-        """Lose power, and start again with the same disk: without pods, routes and processes."""
+        """Start again with the same disk: without pods, routes and processes. Lose power before, if it has any."""
         self.power_off()
-        self.host = PretendHost(self.site.bin_dir)
+        self._power_on()
         for place in KEPT:
             shutil.copytree(self._disk / place, self.host.root / place, symlinks=True, dirs_exist_ok=True)
-        self.site.fabric.attach(self.host, self.link, self.number)
 
     def replace(self) -> None:
         """Put a new machine of this name in the place of the present one."""
         self.power_off()
-        self.host = PretendHost(self.site.bin_dir)
-        self.site.fabric.attach(self.host, self.link, self.number)
+        self._power_on()
         self.install()
 
     def power_off(self) -> None:
         """End all that runs, and keep the disk."""
+        if not self.is_on:
+            return
+        shutil.rmtree(self._disk, ignore_errors=True)
         for place in KEPT:
-            shutil.copytree(self.host.root / place, self._disk / place, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(self.host.root / place, self._disk / place, symlinks=True)
         self.pods.clear()
         self.site.fabric.detach(self.link, self.number)
         self.host.close()
+        self.is_on = False
+
+    def _power_on(self) -> None:
+        self.host = PretendHost(self.site.bin_dir)
+        self.site.fabric.attach(self.host, self.link, self.number)
+        self.is_on = True
 
     @property
     def _disk(self) -> Path:
