@@ -46,7 +46,7 @@ the error."""
 
 DOCTOR_EPILOG = f"""doctor checks:
   - the configurations, and the plugins that they name
-  - the agent, if it is installed
+  - the agent, if it is installed, and with "cluster": its alarms, the engine, machines that are gone
   - the kernel's features, sysctls and packet filters
   - links, addresses, MTUs and routes on the host and in its pods
   - host-local's leases, and the runtime's cache in {CACHE_DIR}/results

@@ -137,7 +137,8 @@ def _find_unknown(snapshot: Snapshot, local: Local) -> tuple[list[Confirm], list
     attempted = {(one.network, one.cidr) for one in local.attempts if one.is_open}
     confirms, alarms = [], []
     former: dict[str, list[Block]] = {}
-    for key, block in snapshot.blocks.items():
+    for block in {id(one): one for owner in (node.uid, node.name) for one in snapshot.by_owner.get(owner, ())}.values():
+        key = block.network, block.cidr
         if block.uid == node.uid:
             if key in local.held or key in attempted:
                 continue

@@ -64,7 +64,7 @@ class Storage(Protocol):
     """The node's memory; shared.cluster.checkpoint.Store is the real one."""
 
     def read(self) -> Checkpoint:
-        """Return what was written last."""
+        """Return the checkpoint as it was written last."""
 
     def write(self, checkpoint: Checkpoint) -> bool:
         """Write the checkpoint. When it returns, a crash loses nothing."""
@@ -85,7 +85,7 @@ class Step:
 
 
 class Executor:
-    """One node's execution: its checkpoint, and what it saw last."""
+    """One node's execution: its checkpoint and its last look."""
 
     def __init__(self, engine: Engine, host: Host, store: Storage, *, networks: Collection[str] | None = None) -> None:
         """Read the checkpoint. Without `networks` the pools of all networks are for this node."""
@@ -95,6 +95,7 @@ class Executor:
         self._sources: frozenset[Cidr] | None = None  # the own CIDRs for which tunnels were made last
         self._missing: frozenset[Route] = frozenset()
         self._alarms: list[Alarm] = []
+        self._narrowed = (Snapshot(), Snapshot())  # the last snapshot, and that without other nodes' networks
 
     def step(self, snapshot: Snapshot, now: float, wall_seconds: float) -> Step:
         """Look, decide, and do the actions. Raise CniError or OSError if the node cannot be looked at."""
@@ -121,10 +122,13 @@ class Executor:
         """Return the snapshot without the ranges of networks that are not this node's. Their kind remains."""
         if self.networks is None:
             return snapshot
-        pools = {
-            name: pool if name in self.networks else replace(pool, ranges=()) for name, pool in snapshot.pools.items()
-        }
-        return replace(snapshot, pools=pools)
+        if self._narrowed[0] is not snapshot:
+            pools = {
+                name: pool if name in self.networks else replace(pool, ranges=())
+                for name, pool in snapshot.pools.items()
+            }
+            self._narrowed = (snapshot, replace(snapshot, pools=pools))
+        return self._narrowed[1]
 
     def _is_futile(self, decision: Decision) -> bool:
         """Return True if the same actions would have the same alarms in a second from now."""
@@ -132,7 +136,7 @@ class Executor:
         return bool(self._alarms) and kinds <= {Publish, SetRoutes}
 
     def _execute_all(self, actions: Iterable[Action], snapshot: Snapshot, local: Local) -> None:
-        """Do the actions in order. Leave out those of a network whose conflist could not be written."""
+        """Do the actions in order. Leave out those of a network if its conflist could not be written."""
         failed: set[str] = set()
         written: set[str] = set()
         for action in actions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Cidr = IPv4Network | IPv6Network
@@ -85,6 +86,21 @@ class Snapshot:
     is_current: bool = False
     unreadable: Mapping[str, str] = field(default_factory=dict)  # by the object's key: why it is in none of the maps
     failure: str = ""  # why it is not current, for people
+
+    @cached_property
+    def by_owner(self) -> Mapping[str, list[Block]]:
+        """The blocks by the ids, and by the names, of their owners."""
+        found: dict[str, list[Block]] = {}
+        for block in self.blocks.values():
+            found.setdefault(block.uid, []).append(block)
+            if block.node != block.uid:
+                found.setdefault(block.node, []).append(block)
+        return found
+
+    @cached_property
+    def spans(self) -> dict[tuple[str, Range], list[tuple[int, int]]]:
+        """The taken parts of networks' ranges, as far as shared/cluster/claims.py has computed them."""
+        return {}
 
 
 @dataclass(frozen=True)

@@ -278,17 +278,18 @@ class Network:
     def _choose(self, entry: Range) -> Cidr | None:
         """Return a free block of the pool's ranges of a family; the first range comes first."""
         assert self.pool is not None  # noqa: S101  (_adjust looked)
-        known = [key[1] for key in self.snapshot.blocks if key[0] == self.name]
-        known += [cidr for _, cidr in self.local.held]
-        known += self.owners  # of a peer that has not claimed its block again yet
+        known = [cidr for _, cidr in self.local.held]
+        # of a peer that has not claimed its block again yet
+        known += [cidr for cidr in self.owners if (self.name, cidr) not in self.snapshot.blocks]
         if self.pool.kind is Kind.ROUTED:
             known += find_underlay(self.local.node)
         tried = [one.cidr for one in self.attempts]
-        seed = f"{self.local.node.uid} {self.name} {len(tried)} {len(known)}"
+        seed = f"{self.local.node.uid} {self.name} {len(tried)} {len(known)} {len(self.snapshot.blocks)}"
         for avoided in ([*known, *tried], known):  # a tried one may be free again
             for one in self.pool.ranges:
                 if one.cidr.version == entry.cidr.version:
-                    cidr = claims.choose(self.pool.kind, one, avoided, seed)
+                    taken = claims.find_taken(self.snapshot, self.name, one)
+                    cidr = claims.choose(self.pool.kind, one, avoided, seed, taken)
                     if cidr is not None:
                         return cidr
         return None

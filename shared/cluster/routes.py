@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shared.cluster import tunnel
 from shared.cluster.model import Address, Alarm, Cidr, Route
+from shared.cluster.recall import Memory, Recalling
 from shared.cluster.tunnel import PROTOCOL, WITHOUT_IPV6, End, Entries, Tables, kernel_address
 from shared.cni.errors import InternalError
 from shared.cni.ip import Prefix
@@ -63,39 +64,41 @@ class Hop(NamedTuple):
     metric: int = METRIC
 
 
-def read(noted: Iterable[Route]) -> frozenset[Route]:
+def read(noted: Iterable[Route], memory: Memory | None = None) -> frozenset[Route]:
     """Return this agent's routes in the kernel. The peers' names come from the checkpoint's routes.
 
-    A route with an incomplete tunnel has no MAC, so that it differs from each wanted one.
+    A route with an incomplete tunnel has no MAC, so that it differs from each wanted one. With a memory that is kept
+    between calls, only changed entries are decoded.
     """
-    host, entries = Netlink(), Tables()
+    host, entries = Recalling(memory), Tables(memory)
     try:
-        names = {route.cidr: route.node for route in noted}
+        known = {route.cidr: route for route in noted}
         tunnels = {link["index"]: tunnel.read(entries, link["index"]) for link in tunnel.devices(host).values()}
-        return frozenset(_described(hop, names.get(hop.cidr, ""), tunnels.get(hop.link)) for hop in _hops(host))
+        return frozenset(_described(hop, known.get(hop.cidr), tunnels.get(hop.link)) for hop in _hops(host))
     finally:
         host.close()
         entries.close()
 
 
-def _described(hop: Hop, node: str, entries: Entries | None) -> Route:
-    via = hop.gateway or hop.cidr.network_address
-    if entries is None:
-        return Route(hop.cidr, node, via, is_tunnelled=False)
-    mac = entries.neighbours.get(via, "")
-    behind = entries.forwarding.get(mac, frozenset())
-    if len(behind) != 1:
-        return Route(hop.cidr, node, via, is_tunnelled=True)
-    return Route(hop.cidr, node, next(iter(behind)), is_tunnelled=True, mac=mac)
+def _described(hop: Hop, noted: Route | None, entries: Entries | None) -> Route:
+    """Return the route of a hop; the noted one itself if they are equal, so that it is in memory once."""
+    via, mac, is_tunnelled = hop.gateway or hop.cidr.network_address, "", entries is not None
+    if entries is not None:
+        behind = entries.forwarding.get(entries.neighbours.get(via, ""), frozenset())
+        if len(behind) == 1:
+            (via,), mac = behind, entries.neighbours[via]
+    if noted and (noted.via, noted.is_tunnelled, noted.mac) == (via, is_tunnelled, mac):
+        return noted
+    return Route(hop.cidr, noted.node if noted else "", via, is_tunnelled, mac)
 
 
-def apply(wanted: Iterable[Route], end: End) -> Outcome:
+def apply(wanted: Iterable[Route], end: End, memory: Memory | None = None) -> Outcome:
     """Make the kernel have exactly these routes, and the tunnels to their peers.
 
     The kernel refuses a route if the link to the peer is gone or down. So it does if another program's route has both
     CIDR and metric. A run that is killed leaves a state from which the next one arrives at the same end.
     """
-    host, entries = Netlink(), Tables()
+    host, entries = Recalling(memory), Tables(memory)
     try:
         return _apply(host, entries, list(wanted), end)
     finally:
@@ -103,7 +106,7 @@ def apply(wanted: Iterable[Route], end: End) -> Outcome:
         entries.close()
 
 
-def _apply(host: Netlink, entries: Tables, wanted: list[Route], end: End) -> Outcome:
+def _apply(host: Recalling, entries: Tables, wanted: list[Route], end: End) -> Outcome:
     ready: dict[int, int] = {}
     problems = []
     for version in sorted({int(route.via.version) for route in wanted if route.is_tunnelled}):
@@ -122,9 +125,11 @@ def _apply(host: Netlink, entries: Tables, wanted: list[Route], end: End) -> Out
     changes = _changes(have, set(hops.values()))
     host.batch(changes)
     entries.batch([request for _, after in plans for request in after])
-    if changes:
+    if host.has_refused:
         have = set(_hops(host))
-    missing = frozenset(route for route in wanted if hops.get(route) not in have)
+        missing = frozenset(route for route in wanted if hops.get(route) not in have)
+    else:
+        missing = frozenset(route for route in wanted if route not in hops)
     return Outcome(missing, tuple(problems))
 
 
@@ -165,22 +170,26 @@ def _link_to(host: Netlink, route: Route, networks: list[tuple[Prefix, int]]) ->
     return found["RTA_OIF"] if found is not None and is_on_link else None
 
 
-def _hops(host: Netlink) -> Iterator[Hop]:
+def _hops(host: Recalling) -> Iterator[Hop]:
     """Yield this agent's routes."""
     for family in addresses.FAMILIES.values():
         like = {"family": family, "table": RT_TABLE_MAIN, "proto": PROTOCOL, "type": RTN_UNICAST}
-        for message in host.dump(RTM_GETROUTE, like):
-            is_own = message["family"] == family and message["proto"] == PROTOCOL and message["type"] == RTN_UNICAST
-            if is_own and tables.of_route(message) == RT_TABLE_MAIN:
-                yield from _hops_of(message)
+        for hops in host.recall(RTM_GETROUTE, like, _own_hops):
+            yield from hops
 
 
-def _hops_of(message: Message) -> Iterator[Hop]:
+def _own_hops(message: Message) -> tuple[Hop, ...] | None:
+    """Return the hops of a route of this agent."""
+    is_own = message["family"] in ANY and message["proto"] == PROTOCOL and message["type"] == RTN_UNICAST
+    if not is_own or tables.of_route(message) != RT_TABLE_MAIN:
+        return None
     cidr = ip_network(f"{message.get('RTA_DST', ANY[message['family']])}/{message['dst_len']}")
     metric = message.get("RTA_PRIORITY", 0)
-    for hop in next_hops(message["RTA_MULTIPATH"]) if "RTA_MULTIPATH" in message else (message,):
-        gateway = ip_address(hop["RTA_GATEWAY"]) if "RTA_GATEWAY" in hop else None
-        yield Hop(cidr, gateway, hop.get("RTA_OIF", 0), metric)
+    hops = next_hops(message["RTA_MULTIPATH"]) if "RTA_MULTIPATH" in message else (message,)
+    return tuple(
+        Hop(cidr, ip_address(hop["RTA_GATEWAY"]) if "RTA_GATEWAY" in hop else None, hop.get("RTA_OIF", 0), metric)
+        for hop in hops
+    )
 
 
 def _changes(have: set[Hop], wanted: set[Hop]) -> list[Request]:

@@ -171,7 +171,7 @@ class Settings(Section):
         return self.node or os.environ.get(NODE_NAME, "") or socket.gethostname().lower()
 
     def pod_cidr_network(self) -> str:
-        """Return the network whose ranges are the Node's podCIDRs, empty if there is none."""
+        """Return the network with podCIDRs, empty if there is none."""
         return next((name for name, one in self.networks.items() if one.podCIDRs), "")
 
     def template(self, network: str) -> Path:
@@ -183,7 +183,7 @@ class Settings(Section):
         return Path(self.networks[network].conflist or CONFLISTS.format(network))
 
     def places(self) -> dict[str, Place]:
-        """Return the files of each network. Leave out one whose directory of leases is not known.
+        """Return the files of each network. Leave out a network if its directory of leases is not known.
 
         ADDs follow the conflist, so that its directory comes before the template's.
         """

@@ -19,6 +19,7 @@ from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
 from shared.cluster.model import Address, Cidr, Route
+from shared.cluster.recall import Recalling
 from shared.cni.digests import digest
 from shared.cni.errors import InternalError
 from shared.cni.ip import Address as KernelAddress
@@ -48,6 +49,7 @@ PORT = 4789  # IANA's number
 OVERHEAD_BYTES = {4: 50, 6: 70}  # headers: IP, UDP, VXLAN, Ethernet
 TABLES = {"arp_cache": 4, "ndisc_cache": 6}  # the kernel's names of the neighbour tables
 WITHOUT_IPV6 = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EACCES)  # answers to requests of the family
+NDA_CACHEINFO = 3  # linux/neighbour.h: times, of no meaning for permanent entries
 GONE = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
 
 
@@ -77,7 +79,7 @@ class Entries:
     forwarding: Mapping[str, frozenset[Address]]  # of everybody
 
 
-class Tables(Netlink):
+class Tables(Recalling):
     """A netlink socket for neighbour and forwarding entries."""
 
     tables = tunnel_wire
@@ -187,14 +189,24 @@ def read(tables: Tables, index: int) -> Entries:
     neighbours: dict[Address, str] = {}
     forwarding: dict[str, frozenset[Address]] = {}
     for family in addresses.FAMILIES.values():
-        for one in tables.dump(RTM_GETNEIGH, {"family": family, "NDA_IFINDEX": index}):
-            if one["ifindex"] == index and one.get("NDA_PROTOCOL") == PROTOCOL and one["state"] & NUD_PERMANENT:
-                neighbours[ip_address(one["NDA_DST"])] = one.get("NDA_LLADDR", "")
-    for one in tables.dump(RTM_GETNEIGH, {"family": AF_BRIDGE, "ifindex": index}):
-        if one["ifindex"] == index and "NDA_DST" in one:
-            mac = one["NDA_LLADDR"]
-            forwarding[mac] = forwarding.get(mac, frozenset()) | {ip_address(one["NDA_DST"])}
+        like = {"family": family, "NDA_IFINDEX": index}
+        neighbours |= tables.recall(RTM_GETNEIGH, like, lambda one: _own_neighbour(one, index), without=NDA_CACHEINFO)
+    like = {"family": AF_BRIDGE, "ifindex": index}
+    for mac, address in tables.recall(RTM_GETNEIGH, like, lambda one: _peer_of(one, index), without=NDA_CACHEINFO):
+        forwarding[mac] = forwarding.get(mac, frozenset()) | {address}
     return Entries(neighbours, forwarding)
+
+
+def _own_neighbour(one: Message, index: int) -> tuple[Address, str] | None:
+    """Return address and MAC of this agent's neighbour entry on a device."""
+    if one["ifindex"] == index and one.get("NDA_PROTOCOL") == PROTOCOL and one["state"] & NUD_PERMANENT:
+        return ip_address(one["NDA_DST"]), one.get("NDA_LLADDR", "")
+    return None
+
+
+def _peer_of(one: Message, index: int) -> tuple[str, Address] | None:
+    """Return MAC and peer of a device's forwarding entry."""
+    return (one["NDA_LLADDR"], ip_address(one["NDA_DST"])) if one["ifindex"] == index and "NDA_DST" in one else None
 
 
 def plan(index: int, have: Entries, routes: Iterable[Route]) -> tuple[list[Request], list[Request]]:

@@ -84,7 +84,7 @@ TABLE: tuple[Mutant, ...] = (
         "the fullest draining block is used again", f"{SINGLE} -k before_a_claim",
     ),
     Mutant(
-        NETWORK, "known += self.owners", "known += []",
+        NETWORK, "known += [cidr for cidr in self.owners if", "known += [cidr for cidr in self.owners if False and",
         "addresses that a peer has are not claimed", f"{SINGLE} -k peers_addresses",
     ),
     Mutant(

@@ -26,7 +26,7 @@ TABLE: tuple[Mutant, ...] = (
         "a peer on a link without a network gets its route", f"{ROUTE_TESTS} -k without_a_network",
     ),
     Mutant(
-        ROUTES, "    if changes:\n        have = set(_hops(host))\n", "    have |= set(hops.values())\n",
+        ROUTES, "    if host.has_refused:\n", "    if False:\n",
         "a refused route is told", f"{ROUTE_TESTS} -k strangers_route",
     ),
     Mutant(

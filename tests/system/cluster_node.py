@@ -45,7 +45,12 @@ class ClusterNode(Node):
         host.run("sh", "-ec", UPLINK)
         host.run("mkdir", "-p", "/etc/cni/pycni")
         self.write_template(BRIDGE)
-        self.settings = {"engine": "etcd", "etcd": {"endpoints": [URL]}, "networks": {"pods": {}}, **settings}
+        self.settings: dict[str, Any] = {
+            "engine": "etcd",
+            "etcd": {"endpoints": [URL]},
+            "networks": {"pods": {}},
+            **settings,
+        }
         self.duties: Duties | None = None
 
     def write_template(self, *plugins: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ def test_another_block_is_claimed_before_the_first_one_is_full(member: ClusterNo
         member.addresses(f"p{number}")
     member.until(lambda: [one["used"] for one in member.ranges()] == [9, 9])
     assert member.published() == first
-    member.addresses("one more")
+    member.addresses("p9")
     member.until(lambda: len(member.published()[0]) == 2)
     assert member.published()[0][0] != first[0][0], "new pods come from the new block"
     assert member.published()[1] == first[1] or len(member.published()[1]) == 2

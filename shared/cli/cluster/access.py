@@ -38,17 +38,17 @@ class Cluster:
 
 
 @contextmanager
-def reached(options: Options) -> Iterator[Cluster]:
+def reached(options: Options, *, is_quiet: bool = False) -> Iterator[Cluster]:
     """Yield the cluster of the command line. Raise ValueError for settings, NoAnswer for the engine.
 
-    Name objects that cannot be read on stderr.
+    Name objects that cannot be read on stderr, unless `is_quiet`.
     """
     settings = read_settings(options)
     node = settings.node_name()
     engine = engines.connect(settings, node)
     try:
         snapshot = read_snapshot(engine, options.wait)
-        for key, text in sorted(snapshot.unreadable.items()):
+        for key, text in sorted(snapshot.unreadable.items()) if not is_quiet else ():
             print(f"cnitool: warning: object {key} is passed over: {text}", file=sys.stderr)
         yield Cluster(settings, node, engine, snapshot)
     except EngineError as error:
