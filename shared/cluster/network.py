@@ -145,9 +145,10 @@ class Network:
         """Take a block of another owner out of the conflist. Name it until no pod can have an address of it."""
         self.lost.append(one)
         if one.is_published or one.used or not one.is_draining:
+            pods = f"Its {one.used} pods here may share addresses with others: delete them. " if one.used else ""
             text = (
-                f"block {one.cidr} of network {self.name} is claimed by {owner}, expected this node as its owner. Its "
-                f"{one.used} pods here may share addresses with others: delete them. No pod gets an address of it."
+                f"block {one.cidr} of network {self.name} is claimed by {owner}, expected this node as its owner. "
+                f"{pods}No pod gets an address of it."
             )
             self.plan.alarms.append(Alarm("block-lost", str(one.cidr), text))
 
