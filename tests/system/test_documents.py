@@ -6,10 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from shared.cluster import conflist
+from shared.cluster.model import Kind, Pool, Range
 from shared.executables import PLUGINS
 from tests.conftest import ROOT
 from tests.plugins import SAMPLES
@@ -18,6 +22,7 @@ from tests.pretend import PATH, PretendHost
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 LIST = "/etc/cni/net.d/10-pods.conflist"
+IN_A_CLUSTER = DOCS / "how-to/cluster-etcd.md"  # tests/system/test_cluster_documents.py has etcd for it
 ELSEWHERE = ("python3 -m venv", "./install.sh", "./tests/run", "tests/bench/run", "git clone")  # other tests run these
 FOUND = ("cnitool doctor", "cnitool validate", "cnitool log")  # they exit with 1 or 2 if they find something
 
@@ -47,7 +52,7 @@ def node(host: PretendHost) -> PretendHost:
     return host
 
 
-@pytest.mark.parametrize("page", having("sh"), ids=name)
+@pytest.mark.parametrize("page", [page for page in having("sh") if page != IN_A_CLUSTER], ids=name)
 def test_commands(node: PretendHost, installed: Path, page: Path) -> None:
     """Each line succeeds. The test makes namespaces that a page presupposes; a page deletes those that it makes."""
     text = "\n".join(blocks(page, "sh"))
@@ -76,11 +81,25 @@ def test_a_try_from_the_checkout(installed: Path) -> None:
     assert done.returncode == 0 and "'name': 'lo'" in done.stdout, done.stdout + done.stderr
 
 
+def filled_in(template: dict[str, Any], text: str, host: PretendHost) -> dict[str, Any]:
+    """Return a conflist as the agent writes it from a template."""
+    place, cidr = host.root / "run/template", ip_network("10.244.3.0/24")
+    place.write_text(text)
+    pool = Pool(template["name"], Kind.ROUTED, (Range(cidr, 24),))
+    read = conflist.read(place, template["name"])
+    found: dict[str, Any] = json.loads(conflist.render(read, pool, [cidr], mtu=1450, unmasqueraded=[cidr]))
+    return found
+
+
 @pytest.mark.parametrize("page", having("json"), ids=name)
 def test_configurations(node: PretendHost, installed: Path, page: Path) -> None:
-    """Each is valid; a chained plugin is tried behind bridge."""
+    """Each is valid; a chained plugin is tried behind bridge, and a cluster's template with the ranges of a node."""
     for text in blocks(page, "json"):
         given = json.loads(text)
+        if "engine" in given:  # a cluster's settings: tests/unit/test_cluster_documents.py reads them
+            continue
+        if page.name.startswith("cluster-"):
+            given = filled_in(given, text, node)
         bridge = {"type": "bridge", "isGateway": True, "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}}
         sample = SAMPLES.get(given.get("type"))
         before = [bridge] if sample is None or sample.before else []

@@ -14,7 +14,7 @@ import pytest
 from shared.cluster import codec, conflist, kube_access, plain_yaml, settings
 from shared.cluster.decide import decide
 from shared.cluster.kube_objects import read_block, read_pool
-from shared.cluster.model import Block, Claim, Kind, Local, Node, Pool, Range, Snapshot
+from shared.cluster.model import Block, Cidr, Claim, Kind, Local, Node, Pool, Range, Snapshot
 from tests.kube_store import Object, Store, User, resources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +31,8 @@ def blocks(page: Path, kind: str) -> list[str]:
     return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
 
 
-def examples(kind: str) -> list[tuple[str, str]]:
-    return [(page.name, text) for page in PAGES for text in blocks(page, kind)]
+def examples(kind: str) -> list[str]:
+    return [text for page in PAGES for text in blocks(page, kind)]
 
 
 def alarms() -> Iterator[ast.expr]:
@@ -53,7 +53,7 @@ def test_the_page_has_a_row_for_each_alarm() -> None:
 
 
 def objects() -> list[Object]:
-    return [plain_yaml.parse(text) for _, text in examples("yaml")]
+    return [plain_yaml.parse(text) for text in examples("yaml")]
 
 
 def test_the_objects_are_those_of_the_cluster() -> None:
@@ -68,7 +68,7 @@ def test_the_objects_are_those_of_the_cluster() -> None:
 
 
 def test_the_kubeconfig_can_be_used(tmp_path: Path) -> None:
-    [text] = [text for _, text in examples("yaml") if "kind: Config" in text]
+    [text] = [text for text in examples("yaml") if "kind: Config" in text]
     (tmp_path / "kubeconfig").write_text(text)
     (tmp_path / "token").write_text("a.b.c\n")
     access = kube_access.from_kubeconfig(tmp_path / "kubeconfig")
@@ -76,8 +76,8 @@ def test_the_kubeconfig_can_be_used(tmp_path: Path) -> None:
     assert access.headers() == {"Authorization": "Bearer a.b.c"}
 
 
-@pytest.mark.parametrize(("page", "text"), examples("json"))
-def test_settings_and_templates_are_valid(page: str, text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", examples("json"))
+def test_settings_and_templates_are_valid(text: str, tmp_path: Path) -> None:
     raw = json.loads(text)
     if "engine" in raw:
         assert settings.parse(raw).networks
@@ -97,7 +97,7 @@ def test_reserved_addresses_are_claimed_by_nobody(reserved: str) -> None:
     cidr = IPv4Network(reserved)
     block = Block("lan", cidr, "reserved", "reserved", 0.0, revision="1")
     pool = Pool("lan", Kind.SEGMENT, (Range(IPv4Network("192.168.20.0/24"), 28),))
-    taken = {("lan", cidr): block}
+    taken: dict[tuple[str, Cidr], Block] = {("lan", cidr): block}
     while True:
         snapshot = Snapshot({"lan": pool}, taken, is_current=True)
         local = Local(Node("one", f"uid {len(taken)}", ()))

@@ -1,0 +1,146 @@
+"""The page on etcd, done step by step as a reader does it: real etcd, etcdctl, openssl, the duty, and a pod."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.pretend import PATH, PretendHost, read_line, until
+from tests.system.test_documents import blocks
+
+PAGE = ROOT / "docs/how-to/cluster-etcd.md"
+SERVER, NODE = "192.0.2.11", "192.0.2.21"  # the page's, and one for the node
+CONFLIST = "etc/cni/net.d/10-pods.conflist"
+
+# As systemd does with the unit of Debian's package: the variables of its file are etcd's options.
+SYSTEMCTL = """#!/bin/sh -eu
+[ "$2" = etcd ]
+if [ -e /run/etcd.pid ] && [ "$1" != start ]; then
+    kill "$(cat /run/etcd.pid)"
+    while kill -0 "$(cat /run/etcd.pid)" 2>/dev/null; do sleep 0.05; done
+    rm /run/etcd.pid
+fi
+[ "$1" != stop ] || exit 0
+set -a
+. /etc/default/etcd
+ETCD_LOGGER=zap ETCD_LOG_LEVEL=error ETCD_BCRYPT_COST=4 setsid etcd >>/run/etcd.log 2>&1 &
+echo $! >/run/etcd.pid
+until ss -Hltn | grep -q :2379; do kill -0 "$(cat /run/etcd.pid)"; sleep 0.05; done
+"""
+# An overlay keeps the machine's own /etc as it is; etcd's data and the directory of networks are empty.
+MOUNTS = """
+mkdir -p /run/etc/upper /run/etc/work
+mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc
+mount -t tmpfs tmpfs /etc/cni
+mount -t tmpfs tmpfs /var/lib/etcd
+mkdir -p /run/tools /etc/cni/net.d /etc/cni/pycni
+"""
+RIGHTS = {
+    "blocks/pods/10.244.0.0/24": True,
+    "nodes/node-1": True,
+    "alive/node-1": True,
+    "nodes/node-2": False,
+    "alive/node-2": False,
+    "pools/pods": False,
+}  # of node-1, to write
+DUTY = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from shared.cluster.duty import Duty
+from shared.cluster.settings import read
+Duty(read(), lambda text: print(text, flush=True)).run()
+"""
+
+
+class Reader:
+    """A reader's shell, which keeps its variables from one block of the page to the next."""
+
+    def __init__(self, host: PretendHost) -> None:
+        self._log = host.root / "run/page.log"
+        env = {"PATH": f"/run/tools:{PATH}"}
+        self._shell = host.popen("bash", "-eu", stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+        self._send("exec 3>&1 >/run/page.log 2>&1")
+
+    def _send(self, text: str) -> None:
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(f"{text}\n".encode())
+        self._shell.stdin.flush()
+
+    def do(self, block: str) -> None:
+        """Execute a block. Each of its commands must succeed."""
+        self._send(f"{block}\necho done >&3")
+        assert read_line(self._shell) == b"done\n", self._log.read_text(errors="replace")
+
+    def value(self, key: str) -> Any:
+        """Return the JSON value of a key below the suite's prefix, None without one."""
+        self.do(f"etcdctl get --print-value-only /pycni/v1/{key} >/run/value")
+        text = (self._log.parent / "value").read_text()
+        return json.loads(text) if text else None
+
+
+@pytest.fixture
+def page_host(installed: Path) -> Iterator[PretendHost]:
+    """Return a host with the page's address and a default route, in which the page may write to /etc."""
+    with PretendHost(installed) as host:
+        host.run("sh", "-eu", "-c", MOUNTS)
+        host.run("tee", "/run/tools/systemctl", input=SYSTEMCTL)
+        host.run("chmod", "755", "/run/tools/systemctl")
+        for command in (
+            f"address add {SERVER}/32 dev lo",
+            "link add eth0 type veth peer name eth0-peer",
+            f"address add {NODE}/24 dev eth0",
+            "link set eth0 up",
+            "link set eth0-peer up",
+            "route add default via 192.0.2.1 dev eth0",
+        ):
+            host.run("ip", *command.split())
+        yield host
+
+
+def ranges(host: PretendHost) -> list[str]:
+    """Return the subnets that pods get addresses of, of both families; none before the conflist is there."""
+    try:
+        found = json.loads((host.root / CONFLIST).read_text())["plugins"][0]["ipam"]["ranges"]
+    except FileNotFoundError:
+        return []
+    return [entry["subnet"] for each in found for entry in each]
+
+
+def test_the_page_of_etcd(page_host: PretendHost) -> None:
+    """The page leads to a pod with addresses, and nodes have the rights that it names.
+
+    Claims that are newer than the backup are made again after its restore.
+    """
+    reader = Reader(page_host)
+    certificates, start, users, pool, back_up, restore = blocks(PAGE, "sh")
+    for block in (certificates, start, users, pool, back_up):
+        reader.do(block)
+    for key, is_allowed in RIGHTS.items():
+        put = f"ETCDCTL_USER=node-1:$(cat node-1.password) etcdctl put /pycni/v1/{key} {{}}"
+        reader.do(put if is_allowed else f"! {put}")
+    reader.do("etcdctl del --prefix /pycni/v1/blocks/; etcdctl del --prefix /pycni/v1/nodes/")
+    template, settings = blocks(PAGE, "json")
+    page_host.run("tee", "/etc/cni/pycni/pods.conflist", input=template)
+    page_host.run("tee", "/etc/cni/pycni-cluster.json", input=settings)
+    reader.do("cp ca.crt node.crt node.key node-1.password /etc/cni/pycni/; chmod 600 /etc/cni/pycni/*")
+    with (page_host.root / "run/duty.log").open("wb") as log:
+        page_host.popen(sys.executable, "-c", DUTY, str(ROOT), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    until(lambda: len(ranges(page_host)) == 2)
+    pod = page_host.netns("pod")
+    conflist = json.loads((page_host.root / CONFLIST).read_text())
+    bridge = {"cniVersion": conflist["cniVersion"], "name": conflist["name"], **conflist["plugins"][0]}
+    assert len(page_host.cni("bridge", "ADD", bridge, netns=pod).json["ips"]) == 2
+    claimed = ranges(page_host)
+    keys = [f"blocks/pods/{cidr}" for cidr in claimed]
+    assert [reader.value(key)["node"] for key in keys] == ["node-1", "node-1"]
+    reader.do(restore)
+    until(lambda: all(reader.value(key) for key in keys))
+    assert ranges(page_host) == claimed
+    assert reader.value("nodes/node-1")["cidrs"] == {"pods": claimed}
