@@ -1,4 +1,7 @@
-"""The page on etcd, done step by step as a reader does it: real etcd, etcdctl, openssl, the duty, and a pod."""
+"""The pages on clusters, done step by step as a reader does them: the duty runs with them, and a pod gets addresses.
+
+The page on etcd runs with real etcd, etcdctl and openssl, that on kubeadm with the tests' API server.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.cluster import plain_yaml
+from shared.net.netns import open_netns
+from tests import certificates
 from tests.conftest import ROOT
+from tests.kube_server import KubeServer, agent
 from tests.pretend import PATH, PretendHost, read_line, until
-from tests.system.test_documents import blocks
+from tests.system.test_documents import blocks, put_cnitool, put_tool
 
-PAGE = ROOT / "docs/how-to/cluster-etcd.md"
+ETCD, KUBEADM, WHEREABOUTS = (ROOT / f"docs/how-to/cluster-{name}.md" for name in ("etcd", "kubeadm", "whereabouts"))
 SERVER, NODE = "192.0.2.11", "192.0.2.21"  # the page's, and one for the node
 CONFLIST = "etc/cni/net.d/10-pods.conflist"
 
@@ -40,7 +48,7 @@ mkdir -p /run/etc/upper /run/etc/work
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc
 mount -t tmpfs tmpfs /etc/cni
 mount -t tmpfs tmpfs /var/lib/etcd
-mkdir -p /run/tools /etc/cni/net.d /etc/cni/pycni
+mkdir -p /etc/cni/net.d /etc/cni/pycni
 """
 RIGHTS = {
     "blocks/pods/10.244.0.0/24": True,
@@ -90,8 +98,8 @@ def page_host(installed: Path) -> Iterator[PretendHost]:
     """Return a host with the page's address and a default route, in which the page may write to /etc."""
     with PretendHost(installed) as host:
         host.run("sh", "-eu", "-c", MOUNTS)
-        host.run("tee", "/run/tools/systemctl", input=SYSTEMCTL)
-        host.run("chmod", "755", "/run/tools/systemctl")
+        put_tool(host, "systemctl", SYSTEMCTL)
+        put_cnitool(host)
         for command in (
             f"address add {SERVER}/32 dev lo",
             "link add eth0 type veth peer name eth0-peer",
@@ -113,30 +121,41 @@ def ranges(host: PretendHost) -> list[str]:
     return [entry["subnet"] for each in found for entry in each]
 
 
+def begin(host: PretendHost, template: str, settings: str) -> None:
+    """Start the duty with a page's files."""
+    host.run("tee", f"/etc/cni/pycni/{json.loads(template)['name']}.conflist", input=template)
+    host.run("tee", "/etc/cni/pycni-cluster.json", input=settings)
+    with (host.root / "run/duty.log").open("wb") as log:
+        host.popen(sys.executable, "-c", DUTY, str(ROOT), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def attach(host: PretendHost, path: str = CONFLIST) -> list[IPv4Interface | IPv6Interface]:
+    """Attach a pod by a conflist's main plugin, and return its addresses."""
+    conflist = json.loads((host.root / path).read_text())
+    main = {"cniVersion": conflist["cniVersion"], "name": conflist["name"], **conflist["plugins"][0]}
+    result = host.cni(main["type"], "ADD", main, netns=host.netns("pod")).json
+    return [ip_interface(one["address"]) for one in result["ips"]]
+
+
 def test_the_page_of_etcd(page_host: PretendHost) -> None:
     """The page leads to a pod with addresses, and nodes have the rights that it names.
 
     Claims that are newer than the backup are made again after its restore.
     """
     reader = Reader(page_host)
-    certificates, start, users, pool, back_up, restore = blocks(PAGE, "sh")
+    certificates, start, users, pool, look, back_up, restore = blocks(ETCD, "sh")
     for block in (certificates, start, users, pool, back_up):
         reader.do(block)
     for key, is_allowed in RIGHTS.items():
         put = f"ETCDCTL_USER=node-1:$(cat node-1.password) etcdctl put /pycni/v1/{key} {{}}"
         reader.do(put if is_allowed else f"! {put}")
     reader.do("etcdctl del --prefix /pycni/v1/blocks/; etcdctl del --prefix /pycni/v1/nodes/")
-    template, settings = blocks(PAGE, "json")
-    page_host.run("tee", "/etc/cni/pycni/pods.conflist", input=template)
-    page_host.run("tee", "/etc/cni/pycni-cluster.json", input=settings)
+    template, settings = blocks(ETCD, "json")
     reader.do("cp ca.crt node.crt node.key node-1.password /etc/cni/pycni/; chmod 600 /etc/cni/pycni/*")
-    with (page_host.root / "run/duty.log").open("wb") as log:
-        page_host.popen(sys.executable, "-c", DUTY, str(ROOT), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    begin(page_host, template, settings)
     until(lambda: len(ranges(page_host)) == 2)
-    pod = page_host.netns("pod")
-    conflist = json.loads((page_host.root / CONFLIST).read_text())
-    bridge = {"cniVersion": conflist["cniVersion"], "name": conflist["name"], **conflist["plugins"][0]}
-    assert len(page_host.cni("bridge", "ADD", bridge, netns=pod).json["ips"]) == 2
+    assert len(attach(page_host)) == 2
+    reader.do(look)
     claimed = ranges(page_host)
     keys = [f"blocks/pods/{cidr}" for cidr in claimed]
     assert [reader.value(key)["node"] for key in keys] == ["node-1", "node-1"]
@@ -144,3 +163,61 @@ def test_the_page_of_etcd(page_host: PretendHost) -> None:
     until(lambda: all(reader.value(key) for key in keys))
     assert ranges(page_host) == claimed
     assert reader.value("nodes/node-1")["cidrs"] == {"pods": claimed}
+
+
+@pytest.fixture
+def api(page_host: PretendHost, tmp_path: Path) -> Iterator[KubeServer]:
+    """Run an API server in the host, and write a node's credentials as the page on kubeadm names them."""
+    authority = certificates.make(tmp_path)
+    certificate, key = authority.issue("server")
+    netns = open_netns(f"/proc/{page_host.first_pid}/ns/net")
+    server = KubeServer(certificate, key, authority.certificate)
+    try:
+        with netns:
+            server.start()
+        server.tokens["the-token"] = agent("node-1")
+        [kubeconfig] = [text for text in blocks(KUBEADM, "yaml") if "kind: Config" in text]
+        page_host.run(
+            "tee", "/etc/cni/pycni/kubeconfig", input=kubeconfig.replace("https://192.0.2.10:6443", server.url)
+        )
+        page_host.run("tee", "/etc/cni/pycni/token", input="the-token\n")
+        page_host.run("tee", "/etc/cni/pycni/ca.crt", input=authority.certificate.read_bytes())
+        yield server
+    finally:
+        server.stop()
+        netns.close()
+
+
+@pytest.mark.parametrize("mode", ["podCIDRs", "blocks"])
+def test_the_page_of_kubeadm(mode: str, page_host: PretendHost, api: KubeServer) -> None:
+    """Both ways to give addresses lead to a pod, with the rights of the manifests."""
+    template, pod_cidrs, claims = blocks(KUBEADM, "json")
+    if mode == "blocks":
+        [pool] = [text for text in blocks(KUBEADM, "yaml") if "kind: Pool" in text]
+        api.add("pools", plain_yaml.parse(pool))
+        begin(page_host, template, claims)
+    else:
+        spec = {"podCIDRs": ["10.244.7.0/24"]}
+        api.add("nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}, "spec": spec})
+        begin(page_host, template, pod_cidrs)
+    until(lambda: len(ranges(page_host)) == (2 if mode == "blocks" else 1))
+    addresses = attach(page_host)
+    assert [str(one.network) for one in addresses] == ranges(page_host)
+    assert list(api.store.objects[api.resource("peers")]) == ["node-1"]
+    assert len(api.store.objects.get(api.resource("blocks"), {})) == (2 if mode == "blocks" else 0)
+    assert mode == "blocks" or ranges(page_host) == ["10.244.7.0/24"]
+
+
+def test_the_page_of_whereabouts(page_host: PretendHost, api: KubeServer) -> None:
+    """Pods of the segment have its prefix length, and no reserved address."""
+    page_host.run("ip", "link", "add", "eth1", "up", "type", "veth", "peer", "name", "eth1-peer")
+    api.tokens["the-token"] = agent("pretend")
+    own = [text for text in blocks(WHEREABOUTS, "yaml") if "pycni.internal" in text]
+    for one in map(plain_yaml.parse, own):
+        api.add(f"{one['kind'].lower()}s", one)
+    template, settings = blocks(WHEREABOUTS, "json")
+    begin(page_host, template, settings)
+    path = json.loads(settings)["networks"]["lan"]["conflist"].lstrip("/")
+    until((page_host.root / path).exists)
+    [address] = attach(page_host, path)
+    assert address.network == ip_network("192.168.20.0/24") and address.ip not in ip_network("192.168.20.0/26")

@@ -42,14 +42,23 @@ def name(page: Path) -> str:
 @pytest.fixture
 def node(host: PretendHost) -> PretendHost:
     """Return a host with the quick start's network; its `cnitool` is the one with its libraries."""
-    host.run("mkdir", "-p", "/etc/cni/net.d", "/run/tools")
+    host.run("mkdir", "-p", "/etc/cni/net.d")
     host.run("tee", LIST, input=blocks(DOCS / "quickstart.md", "json")[0])
+    put_cnitool(host)
+    return host
+
+
+def put_cnitool(host: PretendHost) -> None:
     root = str(ROOT)
     script = f"import sys; sys.path.insert(0, {root!r}); from shared.cli.cnitool import main; main({root!r})"
-    text = f"#!{sys.executable}\n{script}\n"
-    host.run("tee", "/run/tools/cnitool", input=text)
-    host.run("chmod", "755", "/run/tools/cnitool")
-    return host
+    put_tool(host, "cnitool", f"#!{sys.executable}\n{script}\n")
+
+
+def put_tool(host: PretendHost, name: str, text: str) -> None:
+    """Write a program into a host's directory of tools."""
+    host.run("mkdir", "-p", "/run/tools")
+    host.run("tee", f"/run/tools/{name}", input=text)
+    host.run("chmod", "755", f"/run/tools/{name}")
 
 
 @pytest.mark.parametrize("page", [page for page in having("sh") if page != IN_A_CLUSTER], ids=name)
