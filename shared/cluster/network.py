@@ -374,8 +374,12 @@ class Network:
                 self.plan.releases.append(Release(block))
 
     def _announce(self) -> None:
-        """List the CIDRs that pods here have or can get. One that is about to be released is not among them."""
-        left = [one for one in self.outside if not self._is_idle(one)] + [one for one in self.lost if one.used]
+        """List the CIDRs that pods here have or can get. One that is about to be released is not among them.
+
+        Nor is an empty block that a peer announces. After a restored backup, its pods are there.
+        """
+        outside = (one for one in self.outside if one.used or one.is_published or one.cidr not in self.owners)
+        left = [one for one in outside if not self._is_idle(one)] + [one for one in self.lost if one.used]
         own = [one.cidr for one in (*self.inside, *left)]
         own += [cidr for cidr in (*self.assigned, *self._claimed()) if cidr not in own]
         self.plan.announced = tuple(sorted(own, key=claims.order))

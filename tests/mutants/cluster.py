@@ -20,6 +20,10 @@ TABLE: tuple[Mutant, ...] = (
         "a block that a crash left is found", STORIES,
     ),
     Mutant(
+        NETWORK, "if one.used or one.is_published or one.cidr not in self.owners)", "if one)",
+        "after a restored backup the route leads to the node with the pods", f"{SINGLE} -k announced_unless",
+    ),
+    Mutant(
         DECIDE, "other is not None and other.uid == node.uid", "False",
         "a copied machine id adopts no blocks", f"{SINGLE} -k copied_machine_id",
     ),

@@ -290,6 +290,16 @@ def test_a_block_from_a_backup_is_left_to_the_peer_that_has_it() -> None:
     assert Mark(block(A), State.DRAINING) in decision.actions
 
 
+@pytest.mark.parametrize("used", [0, 1])
+def test_a_drained_block_is_announced_unless_it_is_empty_and_a_peer_has_it(used: int) -> None:
+    """Others would send the packets for the peer's pods here, as this node's claim is the older one."""
+    mine = local(held(A, used, is_published=False, is_draining=True), held(B), own_peer(A, B))
+    state = snapshot(block(A), block(B), own_peer(A, B), peer("other", A))
+    announced = [one.peer.cidrs["pods"] for one in decide(state, mine, NOW).actions if isinstance(one, Announce)]
+    assert announced == ([] if used else [(B,)])
+    assert (("cidr-twice", str(A)) in alarms(decide(state, mine, NOW))) == bool(used)
+
+
 def test_of_overlapping_blocks_the_younger_leaves() -> None:
     wide = ip_network("10.0.0.0/24")
     both = replace(POOL, ranges=(*POOL.ranges, Range(ip_network("10.0.0.0/16"), 24)))
