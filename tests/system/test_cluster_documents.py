@@ -53,9 +53,9 @@ mkdir -p /etc/cni/net.d /etc/cni/pycni
 RIGHTS = {
     "blocks/pods/10.244.0.0/24": True,
     "nodes/node-1": True,
-    "alive/node-1": True,
+    "alive/node-1/id": True,
     "nodes/node-2": False,
-    "alive/node-2": False,
+    "alive/node-2/id": False,
     "pools/pods": False,
 }  # of node-1, to write
 DUTY = """
@@ -88,9 +88,16 @@ class Reader:
 
     def value(self, key: str) -> Any:
         """Return the JSON value of a key below the suite's prefix, None without one."""
-        self.do(f"etcdctl get --print-value-only /pycni/v1/{key} >/run/value")
-        text = (self._log.parent / "value").read_text()
+        text = self._get(f"--print-value-only /pycni/v1/{key}")
         return json.loads(text) if text else None
+
+    def has_keys(self, prefix: str) -> bool:
+        """Return True if there are keys with a prefix below the suite's own."""
+        return bool(self._get(f"--prefix --keys-only /pycni/v1/{prefix}"))
+
+    def _get(self, arguments: str) -> str:
+        self.do(f"etcdctl get {arguments} >/run/answer")
+        return (self._log.parent / "answer").read_text()
 
 
 @pytest.fixture
@@ -149,13 +156,14 @@ def test_the_page_of_etcd(page_host: PretendHost) -> None:
     for key, is_allowed in RIGHTS.items():
         put = f"ETCDCTL_USER=node-1:$(cat node-1.password) etcdctl put /pycni/v1/{key} {{}}"
         reader.do(put if is_allowed else f"! {put}")
-    reader.do("etcdctl del --prefix /pycni/v1/blocks/; etcdctl del --prefix /pycni/v1/nodes/")
+    reader.do("for kind in blocks nodes alive; do etcdctl del --prefix /pycni/v1/$kind/; done")
     template, settings = blocks(ETCD, "json")
     reader.do("cp ca.crt node.crt node.key node-1.password /etc/cni/pycni/; chmod 600 /etc/cni/pycni/*")
     begin(page_host, template, settings)
     until(lambda: len(ranges(page_host)) == 2)
     assert len(attach(page_host)) == 2
     reader.do(look)
+    until(lambda: reader.has_keys("alive/node-1/"))
     claimed = ranges(page_host)
     keys = [f"blocks/pods/{cidr}" for cidr in claimed]
     assert [reader.value(key)["node"] for key in keys] == ["node-1", "node-1"]

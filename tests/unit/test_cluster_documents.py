@@ -52,6 +52,14 @@ def test_the_page_has_a_row_for_each_alarm() -> None:
     assert listed == sorted(named)
 
 
+def test_the_page_has_each_metric() -> None:
+    """Prometheus' library adds _total to the names of counters."""
+    text = (ROOT / "shared/cli/agent/cluster_metrics.py").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`(pycni_cluster_\w+?)(?:_total)?`", REFERENCE))
+    assert len(listed) > 10
+    assert listed == set(re.findall(r'"(pycni_cluster_\w+)"', text))
+
+
 def objects() -> list[Object]:
     return [plain_yaml.parse(text) for text in examples("yaml")]
 
