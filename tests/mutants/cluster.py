@@ -24,6 +24,10 @@ TABLE: tuple[Mutant, ...] = (
         "after a restored backup the route leads to the node with the pods", f"{SINGLE} -k announced_unless",
     ),
     Mutant(
+        NETWORK, "if version in self.unknown or any(", "if any(",
+        "a machine that was installed again claims nothing that it need not", f"{SINGLE} -k installed_again",
+    ),
+    Mutant(
         DECIDE, "other is not None and other.uid == node.uid", "False",
         "a copied machine id adopts no blocks", f"{SINGLE} -k copied_machine_id",
     ),

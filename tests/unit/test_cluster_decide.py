@@ -283,6 +283,14 @@ def test_a_copied_machine_id_adopts_nothing() -> None:
     assert changes(renamed) == [Confirm("pods", A)]
 
 
+def test_a_machine_that_was_installed_again_uses_its_blocks() -> None:
+    """It reads them by name before it claims others, then takes the first of them back."""
+    state = snapshot(block(A), own_peer(A))
+    assert changes(decide(state, local(), NOW)) == [Confirm("pods", A)]
+    confirmed = decide(state, local(held(A, 0, is_published=False, is_draining=True)), NOW)
+    assert actions(confirmed, Mark, Claim, Publish) == [Mark(block(A), State.OWNED), Publish("pods", (A,))]
+
+
 def test_a_block_from_a_backup_is_left_to_the_peer_that_has_it() -> None:
     mine = local(held(A, 0, is_published=False), held(B, 13))
     decision = decide(snapshot(block(A), block(B), peer("other", A)), mine, NOW)
