@@ -84,7 +84,7 @@ TABLE: tuple[Mutant, ...] = (
         "draining leaves enough addresses", f"{SINGLE} -k half_a_block",
     ),
     Mutant(
-        NETWORK, "        if any(one.is_open and one.cidr.version == version for one in self.attempts):\n            return\n", "",
+        NETWORK, " or any(one.is_open and one.cidr.version == version for one in self.attempts):", ":",
         "no second block is claimed while a claim's answer is open", f"{SINGLE} -k open_claim",
     ),
     Mutant(

@@ -286,7 +286,7 @@ def test_a_copied_machine_id_adopts_nothing() -> None:
 def test_a_machine_that_was_installed_again_uses_its_blocks() -> None:
     """It reads them by name before it claims others, then takes the first of them back."""
     state = snapshot(block(A), own_peer(A))
-    assert changes(decide(state, local(), NOW)) == [Confirm("pods", A)]
+    assert actions(decide(state, local(), NOW), Confirm, Claim, Publish) == [Confirm("pods", A)]
     confirmed = decide(state, local(held(A, 0, is_published=False, is_draining=True)), NOW)
     assert actions(confirmed, Mark, Claim, Publish) == [Mark(block(A), State.OWNED), Publish("pods", (A,))]
 
