@@ -143,15 +143,17 @@ def _raw_held(one: Held) -> dict[str, Any]:
 
 def _routes(raw: dict[str, Any]) -> dict[str, Any]:
     found = [
-        Route(ip_network(one["cidr"]), one["node"], ip_address(one["via"]), bool(one["isTunnelled"]), one["mac"])
+        Route(ip_network(one["cidr"]), one["node"], ip_address(one["via"]), bool(one["isTunnelled"]), one["mac"],
+              one["key"], bool(one["isRefused"]))
         for one in raw["routes"]
-    ]
+    ]  # fmt: skip
     return {"kept_routes": frozenset(found)}
 
 
 def _raw_route(one: Route) -> dict[str, Any]:
     return {
         "cidr": str(one.cidr), "node": one.node, "via": str(one.via), "isTunnelled": one.is_tunnelled, "mac": one.mac,
+        "key": one.key, "isRefused": one.is_refused,
     }  # fmt: skip
 
 

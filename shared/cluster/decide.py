@@ -7,6 +7,7 @@ a block is adopted only after a read by name, a claim of an own block is a succe
 
 from __future__ import annotations
 
+from shared.cluster import encryption
 from shared.cluster.claims import overlap
 from shared.cluster.model import (
     Action,
@@ -60,6 +61,7 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     routes = plan_routes(owners, twice, snapshot, local)
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
     alarms += [alarm for plan in plans for alarm in plan.alarms] + tell_twice(owners, twice, own)
+    alarms += encryption.tell((peer for peers in owners.values() for peer in peers), local.node)
     alarms += _find_overlaps(snapshot)
     actions: list[Action] = [*alarms, *(plan.withdrawal for plan in plans if plan.withdrawal)]
     if differ(routes, local.routes) or routes != local.kept_routes:
@@ -123,7 +125,7 @@ def _wait(local: Local, failure: str) -> Decision:
         f"node {local.node.name} is not synchronised with the cluster: {failure or 'the engine is silent'}. Pods start "
         f"until its blocks are full, and routes stay. Look at the engine's health and this node's way to it."
     )
-    actions: list[Action] = [Alarm("not-synchronised", local.node.name, text)]
+    actions: list[Action] = [Alarm("not-synchronised", local.node.name, text), *encryption.tell((), local.node)]
     published = {one.network for one in local.held.values() if one.is_published}
     actions += [Publish(*kept) for kept in sorted(local.kept_ranges.items()) if kept[0] not in published and kept[1]]
     routes = keep_routes(local)

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.cluster import codec, conflist, files, gateways, neighbour_limits, routes, tunnel
+from shared.cluster import codec, conflist, files, gateways, neighbour_limits, routes, tunnel, wireguard
 from shared.cluster.checkpoint import DIRECTORY, Checkpoint
 from shared.cluster.look import Place, look
 from shared.cluster.model import Address, Alarm, Cidr, Kind, Local, Node, Pool, Route, Snapshot
@@ -16,7 +16,7 @@ from shared.cluster.recall import Memory
 from shared.cluster.routes import Outcome
 from shared.cluster.settings import TUNNELS, Settings
 from shared.cluster.tunnel import End, Tables
-from shared.cni.errors import InternalError
+from shared.cni.errors import CniError, InternalError
 from shared.net import links
 from shared.net.netlink import Netlink
 from shared.net.routes import towards
@@ -35,10 +35,20 @@ class NodeHost:
     def __init__(self, settings: Settings, name: str, uid: str, *, directory: Path = DIRECTORY) -> None:
         """Read the memory of networks. Change nothing."""
         self._settings, self._name, self._uid = settings, name, uid
-        self._path = directory / MEMORY
+        self._directory, self._path = directory, directory / MEMORY
         self.pools, self._places = _read_memory(self._path)
         self._held: frozenset[str] = frozenset()  # networks with blocks on this node
         self._entries: Memory = {}  # of the kernel's tables, as they were read last
+        self._encryption_failure = ""
+
+    def prepare(self) -> None:
+        """Make the key and the device of encryption if the settings want it. Looks tell why that failed."""
+        if self._settings.encryption:
+            try:
+                wireguard.prepare(self._directory)
+                self._encryption_failure = ""
+            except (CniError, OSError) as error:
+                self._encryption_failure = str(error)
 
     def look(self, checkpoint: Checkpoint, before: Local | None, *, now: float, wall_seconds: float) -> Local:
         """Return all that the node knows without the engine. Raise IOFailure, or InternalError without an address."""
@@ -75,8 +85,17 @@ class NodeHost:
         return Node(
             self._name, self._uid, own, networks, settings.low, settings.graceSeconds, TUNNELS[settings.tunnels],
             vtep_mac="" if settings.tunnels == "never" else tunnel.mac_of(self._uid),
-            networks=frozenset(settings.networks),
+            networks=frozenset(settings.networks), public_key=self._find_public_key(),
+            encrypts=bool(settings.encryption), encryption_failure=self._encryption_failure,
+            cluster_cidrs=tuple(cidr for one in settings.networks.values() for cidr in one.clusterCIDRs),
         )  # fmt: skip
+
+    def _find_public_key(self) -> str:
+        """Return the key of encryption that is in use, empty if there is none."""
+        try:
+            return wireguard.read_public_key() if self._settings.encryption else ""
+        except CniError:
+            return ""  # prepare has told why
 
     def publish(self, network: str, cidrs: tuple[Cidr, ...], snapshot: Snapshot) -> None:
         """Write the network's conflist if it differs. Raise InvalidTemplate, IOFailure.
@@ -109,7 +128,7 @@ class NodeHost:
         raise conflist.InvalidTemplate(f"there is no pool {network}, which a conflist is written for")
 
     def _find_mtu(self) -> int:
-        """Return the MTU of pods: that of the node's own links, less the tunnels' headers if there can be tunnels.
+        """Return the MTU of pods: that of the node's own links, less the headers of tunnels if there can be any.
 
         It does not depend on the present peers. Pods keep theirs when the first far node joins.
         """
@@ -119,6 +138,8 @@ class NodeHost:
             smallest = min((link["IFLA_MTU"] for link in _find_links(host, own)), default=0)
         finally:
             host.close()
+        if self._settings.encryption and smallest:
+            return wireguard.pod_mtu(smallest)
         if self._settings.tunnels == "never" or not smallest:
             return smallest
         return tunnel.pod_mtu(smallest, {one.version for one in own})

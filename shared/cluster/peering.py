@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from shared.cluster import encryption
 from shared.cluster.claims import order, overlap
 from shared.cluster.model import Alarm, Cidr, Kind, Local, Node, Peer, Route, Snapshot
 
@@ -42,16 +43,18 @@ def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
 def find_twice(owners: Owners, own: Sequence[Cidr]) -> dict[Cidr, Cidr]:
     """Return the own CIDR that shares addresses with each of the others' CIDRs; one node should own both."""
     prefixes: dict[tuple[int, int], dict[int, Cidr]] = {}  # by family and length: each own CIDR and what contains it
-    for mine in own:
-        number = int(mine.network_address)
-        for length in range(mine.prefixlen + 1):
-            prefixes.setdefault((mine.version, length), {})[number >> mine.max_prefixlen - length] = mine
     lengths = {(mine.version, mine.prefixlen) for mine in own}
+    for version, length in {(cidr.version, cidr.prefixlen) for cidr in owners} | lengths:
+        prefixes[version, length] = {
+            int(mine.network_address) >> mine.max_prefixlen - length: mine
+            for mine in own
+            if mine.version == version and mine.prefixlen >= length
+        }
     found = {}
     for cidr in owners:
         version, length, bits = cidr.version, cidr.prefixlen, cidr.max_prefixlen
         number = int(cidr.network_address)
-        same = prefixes.get((version, length), {}).get(number >> bits - length)
+        same = prefixes[version, length].get(number >> bits - length)
         for family, shorter in lengths if same is None else ():
             if family == version and shorter < length:
                 same = same or prefixes[version, shorter].get(number >> bits - shorter)
@@ -89,7 +92,7 @@ def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, 
 
     An own CIDR, or a part of it, never gets a route: its pods are here. Nor does the nodes' own network. A route goes
     only when no live peer claims it: the present one stays if there is no way to any peer of its CIDR, and if its peer
-    cannot be read.
+    cannot be read. If the node encrypts, addresses without an encrypted way are refused.
     """
     routes, unreached = set(), set()
     underlay = find_underlay(local.node)
@@ -104,10 +107,21 @@ def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, 
     unreadable = {key.rpartition("/")[2] for key in snapshot.unreadable}
     if unreached or unreadable:
         for route in (*local.kept_routes, *local.routes):
-            if route.cidr in unreached or (route.node in unreadable and route.cidr not in owners):
+            is_without_way = route.cidr in unreached and not local.node.encrypts
+            if is_without_way or (route.node in unreadable and route.cidr not in owners):
                 unreached.discard(route.cidr)
                 routes.add(route)
-    return frozenset(routes)
+    if not local.node.encrypts:
+        return frozenset(route for route in routes if not route.is_refused)
+    names = {cidr: owners[cidr][0].node for cidr in unreached}
+    return encryption.refuse_clear(routes, dict.fromkeys(_list_ranges(snapshot, local.node), "") | names)
+
+
+def _list_ranges(snapshot: Snapshot, node: Node) -> Iterable[Cidr]:
+    """Yield the ranges that nodes' CIDRs are cut from, but for those with addresses of the nodes themselves."""
+    ranges = [one.cidr for pool in snapshot.pools.values() if pool.kind is Kind.ROUTED for one in pool.ranges]
+    underlay = find_underlay(node)
+    return (cidr for cidr in (*ranges, *node.cluster_cidrs) if not any(overlap(cidr, link) for link in underlay))
 
 
 def _route(cidr: Cidr, peer: Peer, node: Node) -> Route | None:
@@ -115,6 +129,8 @@ def _route(cidr: Cidr, peer: Peer, node: Node) -> Route | None:
 
     A tunnel may go over the other family. Without the MAC of the peer's device it leads nowhere.
     """
+    if node.encrypts:
+        return encryption.find_route(cidr, peer, node)
     for via in peer.addresses:
         if via.version == cidr.version and via not in node.addresses:
             is_far = node.tunnels if node.tunnels is not None else not any(via in link for link in node.links)
@@ -133,14 +149,17 @@ def differ(wanted: frozenset[Route], present: frozenset[Route]) -> bool:
     """Return True if the kernel must be changed. It does not know the names of nodes."""
     if wanted == present:
         return False
-    one, other = ({(r.cidr, r.via, r.is_tunnelled, r.mac) for r in routes} for routes in (wanted, present))
+    one, other = (
+        {(r.cidr, r.via, r.is_tunnelled, r.mac, r.key, r.is_refused) for r in routes} for routes in (wanted, present)
+    )
     return one != other
 
 
 def keep_routes(local: Local) -> frozenset[Route]:
     """Return the routes to have while the engine does not answer: those of the checkpoint, then the kernel's others."""
     kept = {one.cidr for one in local.kept_routes}
-    return local.kept_routes | {one for one in local.routes if one.cidr not in kept}
+    routes = local.kept_routes | {one for one in local.routes if one.cidr not in kept}
+    return encryption.refuse_clear(routes, {}) if local.node.encrypts else routes
 
 
 def plan_peer(snapshot: Snapshot, local: Local, cidrs: Mapping[str, tuple[Cidr, ...]]) -> Peer | Alarm | None:

@@ -124,11 +124,11 @@ TABLE: tuple[Mutant, ...] = (
         "the engine's block tells a claim's age", f"{SINGLE} -k older_claim",
     ),
     Mutant(
-        PEERING, "r.is_tunnelled, r.mac)", "r.is_tunnelled)",
+        PEERING, "r.is_tunnelled, r.mac, ", "r.is_tunnelled, ",
         "a new MAC of a tunnel's end is set", f"{SINGLE} -k new_mac",
     ),
     Mutant(
-        PEERING, "if route.cidr in unreached or (", "if (",
+        PEERING, "if is_without_way or (", "if (",
         "a route stays while a peer claims it", f"{SINGLE} -k route_stays",
     ),
     Mutant(

@@ -38,7 +38,7 @@ TABLE: tuple[Mutant, ...] = (
         "only differences are written", f"{ROUTE_TESTS} -k ten_thousand",
     ),
     Mutant(
-        TUNNEL, '    _set_sources(host, link["index"], end.sources)\n', "",
+        TUNNEL, '    set_sources(host, link["index"], end.sources)\n', "",
         "hosts reach pods through tunnels", f"{TUNNEL_TESTS} -k reaches_every",
     ),
     Mutant(

@@ -9,6 +9,7 @@ from tests.mutants import (
     cluster_hosts,
     cni,
     duties,
+    encryption,
     etcd,
     ipam,
     kernel,
@@ -23,5 +24,5 @@ from tests.mutants import (
 TABLE = (
     *plugins.TABLE, *kernel.TABLE, *rules.TABLE, *ipam.TABLE, *cni.TABLE, *runtime.TABLE, *cli.TABLE, *launcher.TABLE,
     *routing.TABLE, *agent.TABLE, *duties.TABLE, *kubernetes.TABLE, *etcd.TABLE, *cluster.TABLE,
-    *cluster_hosts.TABLE,
+    *cluster_hosts.TABLE, *encryption.TABLE,
 )  # fmt: skip

@@ -44,7 +44,7 @@ from shared.cluster import routes, tunnel
 from shared.cluster.model import Route
 from shared.cluster.tunnel import End
 raw = json.loads(sys.argv[1])
-wanted = [Route(ip_network(c), n, ip_address(v), t, m) for c, n, v, t, m in raw["routes"]]
+wanted = [Route(ip_network(c), n, ip_address(v), *more) for c, n, v, *more in raw["routes"]]
 end = End(raw["mac"], tuple(map(ip_address, raw["addresses"])), tuple(map(ip_network, raw["sources"])), raw["vni"])
 """
 APPLY = f"""{READ_ROUTES}
@@ -53,6 +53,13 @@ is_read_back = routes.read(wanted) == frozenset(wanted) - outcome.missing
 print(json.dumps([sorted(str(one.cidr) for one in outcome.missing), outcome.problems, is_read_back]))
 """
 PING = "for one in {addresses}; do ping -n -c1 -W10 {options} $one >/dev/null || echo $one; done"
+
+
+def row(route: Route) -> list[str | bool]:
+    """Return a route as READ_ROUTES reads it."""
+    return [
+        str(route.cidr), route.node, str(route.via), route.is_tunnelled, route.mac, route.key, route.is_refused,
+    ]  # fmt: skip
 
 
 class Member:
@@ -91,7 +98,7 @@ class Member:
 
     def words(self, routes: Iterable[Route], **keys: Any) -> str:
         """Return routes and this end as READ_ROUTES reads them."""
-        rows = [[str(one.cidr), one.node, str(one.via), one.is_tunnelled, one.mac] for one in routes]
+        rows = list(map(row, routes))
         end = self.end
         return json.dumps({
             "routes": rows, "mac": end.mac, "addresses": list(map(str, end.addresses)),

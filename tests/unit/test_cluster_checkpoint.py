@@ -27,6 +27,8 @@ WHOLE = Checkpoint(
     kept_routes=frozenset([
         Route(ip_network("10.2.0.0/24"), "b", ip_address("192.0.2.2"), is_tunnelled=False),
         Route(ip_network("fd00:2::/64"), "c", ip_address("192.0.2.3"), is_tunnelled=True, mac="02:00:00:00:00:02"),
+        Route(ip_network("fd00:3::/64"), "d", ip_address("192.0.2.4"), is_tunnelled=True, key="key"),
+        Route(ip_network("fd00::/32"), "", ip_address("fd00::"), is_tunnelled=False, is_refused=True),
     ]),
 )  # fmt: skip
 
