@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shared.cluster.checkpoint import Checkpoint
+from shared.cluster.codec import peer_value, serialise
 from shared.cluster.conflist import InvalidTemplate
 from shared.cluster.decide import decide
 from shared.cluster.engine import Engine, EngineError, Refused, Taken
@@ -28,6 +29,7 @@ from shared.cluster.model import (
     Kind,
     Local,
     Mark,
+    Peer,
     Publish,
     Release,
     Route,
@@ -35,11 +37,13 @@ from shared.cluster.model import (
     Snapshot,
     State,
 )  # fmt: skip
+from shared.cluster.peering import is_same
 from shared.cluster.routes import Outcome
 from shared.cni.errors import CniError
 
 RETRY_SECONDS = 10.0  # until a template or a route is tried again, if nothing else is to be done
 SHOWN = 3  # names in an alarm
+SHOWN_CHARACTERS = 300  # of an object in an alarm
 
 Key = tuple[str, Cidr]
 
@@ -120,7 +124,7 @@ class Executor:
     def _is_futile(self, decision: Decision) -> bool:
         """Return True if the same actions would have the same alarms in a second from now."""
         kinds = {type(action) for action in decision.actions} - {Alarm}
-        return bool(self._alarms) and kinds <= {Publish, SetRoutes}
+        return bool(self._alarms) and kinds <= {Announce, Publish, SetRoutes}
 
     def _execute_all(self, actions: Iterable[Action], snapshot: Snapshot, local: Local) -> None:
         """Do the actions in order. Leave out those of a network if its conflist could not be written."""
@@ -163,7 +167,7 @@ class Executor:
                     self._leave((network, cidr), snapshot)
                     self._drop((network, cidr))
             case Announce(peer):
-                self._note(announced=self.engine.announce(peer))
+                self._announce(peer)
             case SetRoutes(routes):
                 self._set_routes(routes, local)
             case _:
@@ -237,7 +241,17 @@ class Executor:
     def _drop(self, key: Key) -> None:
         self._note(held={other: one for other, one in self.checkpoint.held.items() if other != key})
 
-    # -- conflists and routes
+    # -- the peer object, conflists and routes
+
+    def _announce(self, peer: Peer) -> None:
+        written = self.engine.announce(peer)
+        self._note(announced=written)
+        if not is_same(written, peer):
+            text = (
+                f"the engine keeps the object of node {peer.node} as {_shown(written)}, expected {_shown(peer)}: its "
+                f"kinds are older than this agent. Apply the manifest resources.yaml of this release."
+            )
+            self._alarms.append(Alarm("peer-altered", peer.node, text))
 
     def _publish(self, action: Publish, snapshot: Snapshot, local: Local) -> bool:
         """Note the ranges, then write them. Return False, with an alarm, if the template cannot be used."""
@@ -293,6 +307,10 @@ def _network_of(action: Action) -> str:
             return block.network
         case _:
             return ""
+
+
+def _shown(peer: Peer) -> str:
+    return " ".join(serialise(peer_value(peer)).decode().split())[:SHOWN_CHARACTERS]
 
 
 def _alarm_of_refusal(local: Local, failure: str) -> Alarm:

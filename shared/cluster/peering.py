@@ -192,6 +192,11 @@ def _alarm_of_name(other: Peer) -> Alarm:
     return Alarm("name-twice", other.node, text)
 
 
+def is_same(one: Peer, other: Peer) -> bool:
+    """Return True if two peer objects say the same, in any order and of any revision."""
+    return _normal(one) == _normal(other)
+
+
 def _normal(peer: Peer) -> Peer:
     cidrs = {network: tuple(sorted(all_of, key=order)) for network, all_of in peer.cidrs.items() if all_of}
     return replace(peer, cidrs=cidrs, addresses=tuple(sorted(peer.addresses, key=str)), revision="")
