@@ -21,6 +21,14 @@ TABLE: tuple[Mutant, ...] = (
         "a block that a crash left is found", STORIES,
     ),
     Mutant(
+        NETWORK, "if one.used or one.is_published or one.cidr not in self.owners)", "if one)",
+        "after a restored backup the route leads to the node with the pods", f"{SINGLE} -k announced_unless",
+    ),
+    Mutant(
+        NETWORK, "if version in self.unknown or any(", "if any(",
+        "a machine that was installed again claims nothing that it need not", f"{SINGLE} -k installed_again",
+    ),
+    Mutant(
         DECIDE, "other is not None and other.uid == node.uid", "False",
         "a copied machine id adopts no blocks", f"{SINGLE} -k copied_machine_id",
     ),
@@ -77,7 +85,7 @@ TABLE: tuple[Mutant, ...] = (
         "draining leaves enough addresses", f"{SINGLE} -k half_a_block",
     ),
     Mutant(
-        NETWORK, "        if any(one.is_open and one.cidr.version == version for one in self.attempts):\n            return\n", "",
+        NETWORK, " or any(one.is_open and one.cidr.version == version for one in self.attempts):", ":",
         "no second block is claimed while a claim's answer is open", f"{SINGLE} -k open_claim",
     ),
     Mutant(
