@@ -14,6 +14,7 @@ HELPS = {
     "pool": "show the pools and their free blocks, or write one",
     "release": "free the blocks of a machine that is gone for good",
     "explain": "show this node's next decision, without doing it",
+    "clean": "delete the cluster's routes and tunnels from this node, after its agent has ended",
 }
 STATUS_EPILOG = """exit status: 0 the node is synchronised and has no alarms; 1 otherwise, or if no duty runs here"""
 BLOCKS_EPILOG = """The column NOTE marks this node's blocks, and those of machines that the other nodes do not see. If
@@ -36,6 +37,9 @@ machine and remove its peer object, so that the others delete their routes to it
 in etcd its key below alive/, in Kubernetes its Node. Each block is freed only if nobody has changed it meanwhile."""
 EXPLAIN_EPILOG = """Read the engine, this node's files, leases and routes, and print the actions that the agent would do
 now, in order. Blocks count as empty since this moment: no grace is over. Nothing is changed."""
+CLEAN_EPILOG = """For a node that leaves its cluster. Pods here keep their network, but other nodes' pods are out of
+reach. The id and the checkpoint in /var/lib/pycni/agent stay: an agent that begins again has the same blocks. With
+--forget they go: the machine is a new node, and `cnitool cluster release` elsewhere frees its former blocks."""
 
 
 def declare(parser: Any) -> None:
@@ -47,17 +51,19 @@ def declare(parser: Any) -> None:
     found["blocks"].add_argument("--node", metavar="NODE", default="", help="only this node's blocks")
     found["release"].add_argument("node", metavar="NODE", help="the node's name")
     found["release"].add_argument("--uid", metavar="UID", default="", help="the machine's id, to confirm the release")
+    text = "also delete this machine's id and checkpoint"
+    found["clean"].add_argument("--forget", action="store_true", help=text)
     _pool(found["pool"])
     epilogs = {
         "status": STATUS_EPILOG, "blocks": BLOCKS_EPILOG, "peers": PEERS_EPILOG, "release": RELEASE_EPILOG,
-        "explain": EXPLAIN_EPILOG,
+        "explain": EXPLAIN_EPILOG, "clean": CLEAN_EPILOG,
     }  # fmt: skip
     for name, action in found.items():
         action.set_defaults(action=name)
         if name in epilogs:
             _epilog(action, epilogs[name])
         if name != "pool":
-            _common(action, has_engine=name != "status")
+            _common(action, has_engine=name not in ("status", "clean"))
 
 
 def _pool(parser: Any) -> None:

@@ -55,6 +55,11 @@ def age(seconds: float) -> str:
     return " ".join(parts[first : first + 2])
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(value: object) -> str:
     """Return text without control characters, which could move a terminal's cursor: others choose names and texts."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))

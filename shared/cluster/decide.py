@@ -32,6 +32,7 @@ from shared.cluster.peering import (
     keep_routes,
     plan_peer,
     plan_routes,
+    tell_altered,
     tell_twice,
 )
 
@@ -52,6 +53,8 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     names = {*snapshot.pools, *snapshot.assigned, *(key[0] for key in local.held), *(a.network for a in local.attempts)}
     tried = {one.network for one in local.attempts}  # their requests may fail again: other networks come before them
     networks = [Network(name, snapshot, local, now, owners) for name in sorted(names, key=lambda n: (n in tried, n))]
+    for network in networks:
+        network.unknown = {one.cidr.version for one in unknown if one.network == network.name}
     plans = [network.decide() for network in networks]
     announced = {network.name: network.plan.announced for network in networks if network.is_routed()}
     own = [cidr for cidrs in announced.values() for cidr in cidrs]
@@ -60,7 +63,7 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
     alarms += [alarm for plan in plans for alarm in plan.alarms] + tell_twice(owners, twice, own)
     alarms += encryption.tell((peer for peers in owners.values() for peer in peers), local.node)
-    alarms += _find_overlaps(snapshot)
+    alarms += _find_overlaps(snapshot) + tell_altered(snapshot, local)
     actions: list[Action] = [*alarms, *(plan.withdrawal for plan in plans if plan.withdrawal)]
     if differ(routes, local.routes) or routes != local.kept_routes:
         actions.append(SetRoutes(routes))

@@ -161,8 +161,15 @@ class NodeHost:
         self.pools, self._places = known, all_places
 
     def set_routes(self, wanted: frozenset[Route], local: Local) -> Outcome:
-        """Make the kernel have exactly these routes of ours, and the tunnels that they need."""
-        sources = tuple(sorted((cidr for network, cidr in local.held if self._is_routed(network)), key=str))
+        """Make the kernel have exactly these routes of ours, and the tunnels that they need.
+
+        A held block with a route is lost to another node. This node's own addresses of it would hide the route.
+        """
+        held = {cidr for network, cidr in local.held if self._is_routed(network)}
+        lost = held & {route.cidr for route in wanted}
+        if lost:
+            self.remove_gateways(lost)
+        sources = tuple(sorted(held - lost, key=str))
         return routes.apply(wanted, End(tunnel.mac_of(self._uid), local.node.addresses, sources), self._entries)
 
     def _is_routed(self, network: str) -> bool:

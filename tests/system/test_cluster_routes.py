@@ -15,9 +15,11 @@ import pytest
 from shared.cluster import routes
 from shared.cluster.model import Route
 from shared.cluster.routes import METRIC
-from shared.cluster.tunnel import PROTOCOL
+from shared.cluster.tunnel import NAMES, PROTOCOL, mac_of
+from tests.fabric import silent_pods
+from tests.network_probes import client_seen
 from tests.pretend import PretendHost, until
-from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster, row, unreachable
+from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster, row
 
 BRIDGE: dict[str, Any] = {
     "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True, "ipam": {"type": "host-local"},
@@ -25,20 +27,6 @@ BRIDGE: dict[str, Any] = {
 PTP: dict[str, Any] = {
     "type": "ptp", "ipMasq": True, "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]},
 }  # fmt: skip
-SERVER = """
-import socket
-server = socket.create_server(("::", 7), family=socket.AF_INET6, dualstack_ipv6=True)
-print("ready", flush=True)
-while True:
-    client, peer = server.accept()
-    client.sendall(peer[0].encode())
-    client.close()
-"""
-CLIENT = """
-import socket, sys
-with socket.create_connection((sys.argv[1], 7), 20) as client:
-    print(client.recv(100).decode().removeprefix("::ffff:"))
-"""
 
 
 @pytest.fixture
@@ -108,15 +96,9 @@ def test_every_pod_reaches_every_pod(members: dict[str, Member], tmp_path: Path,
     a.add("a1")
     assert ip_address(a.add("a2")[0]) in a.cidrs[2]
     b.add("b1")
-    assert unreachable([a, b]) == []
-    assert b.unreachable("", a.pods["a1"] + a.pods["a2"]) == []
-    server = b.host.popen("ip", "netns", "exec", "b1", "python3", "-c", SERVER)
-    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
-    seen = [
-        a.host.run("ip", "netns", "exec", "a2", "python3", "-c", CLIENT, address).stdout.strip()
-        for address in b.pods["b1"]
-    ]
-    assert seen == a.pods["a2"]
+    assert silent_pods([a, b]) == []
+    assert b.silent("", a.pods["a1"] + a.pods["a2"]) == []
+    assert [client_seen(b.netns("b1"), one, a.netns("a2")) for one in b.pods["b1"]] == a.pods["a2"]
 
 
 def test_only_differences_are_written(lone: PretendHost) -> None:
@@ -335,6 +317,50 @@ def test_killed_between_any_two_messages(lone: PretendHost, case: str) -> None:
     assert number == most if absent else 30 <= number < most
     assert sum(f"proto {PROTOCOL} metric" in one for one in goal) == len(wanted)
     assert sum("self permanent" in one for one in goal) == 3
+
+
+RECALLED = f"""{READ_ROUTES}
+import os, time
+from shared.net import messages
+from shared.net.wire import RTM_NEWROUTE
+from shared.net.tunnel_wire import RTM_NEWNEIGH
+real, count, memory = messages.decode, [0], {{}}
+def decode(kind, *more):
+    count[0] += kind in (RTM_NEWROUTE, RTM_NEWNEIGH)
+    return real(kind, *more)
+messages.decode = decode
+def read():
+    count[0] = 0
+    found = routes.read(wanted, memory)
+    return count[0], found == routes.read(wanted), found == frozenset(wanted)
+assert not routes.apply(wanted, end, memory).missing
+seen = [read()]
+time.sleep(0.05)  # the tables tell ages in hundredths of a second
+seen.append(read())
+for command in raw["commands"]:
+    os.system(command)
+    seen.append(read())
+assert not routes.apply(wanted, end, memory).missing
+print(json.dumps([*seen, read()]))
+"""
+
+
+@pytest.mark.kernel_vxlan
+def test_only_changed_entries_are_decoded(lone: PretendHost) -> None:
+    """With a memory, a reading has the same result as without one, whatever others did in between."""
+    wanted = to_peer(2) + [
+        Route(one.cidr, one.node, ip_address("192.0.1.3"), is_tunnelled=True, mac=mac_of("b")) for one in to_peer(3)
+    ]
+    commands = [
+        "ip route del 10.2.0.0/24", "ip route replace 10.3.0.0/24 via 192.0.0.9 dev up0 proto 112 metric 2048",
+        f"bridge fdb del {mac_of('b')} dev {NAMES[4]} dst 192.0.1.3",
+    ]  # fmt: skip
+    first, again, *changed, last = json.loads(lone.python(RECALLED, words(wanted, commands=commands)))
+    entries = 4 + 2 + 1  # routes, neighbours and forwarding
+    assert first == [entries, True, True]
+    assert again == [0, True, True]
+    assert changed == [[0, True, False], [1, True, False], [0, True, False]]
+    assert last == [3, True, True]
 
 
 COUNTED = """

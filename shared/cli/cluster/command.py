@@ -23,6 +23,10 @@ def run(options: Options) -> int:
         from shared.cli.cluster import explain
 
         return run_guarded(options, explain.explain)
+    if options.action == "clean":
+        from shared.cli.cluster import clean
+
+        return run_guarded(options, clean.clean)
     from shared.cli.cluster import tables
 
     return run_guarded(options, {"blocks": tables.blocks, "peers": tables.peers, "pool": tables.pools}[options.action])

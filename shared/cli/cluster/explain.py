@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from shared.cli.cluster.access import NoAnswer, reached, read_settings
-from shared.cli.cluster.tables import counted
 from shared.cli.networks import Options, print_json
-from shared.cli.terminal import printable, say
+from shared.cli.terminal import counted, printable, say
 from shared.cluster import claims, files
 from shared.cluster.checkpoint import DIRECTORY, UID, Store
 from shared.cluster.executor import Executor

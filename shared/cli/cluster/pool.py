@@ -9,9 +9,9 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from shared.cli.cluster.access import reached
-from shared.cli.cluster.tables import counted, outside_of, sizes
+from shared.cli.cluster.tables import outside_of, sizes
 from shared.cli.networks import Options, print_json
-from shared.cli.terminal import say
+from shared.cli.terminal import counted, say
 from shared.cluster import claims, codec
 from shared.cluster.model import Cidr, Kind, Pool, Snapshot
 

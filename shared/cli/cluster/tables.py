@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.cli.cluster.access import Cluster, reached
 from shared.cli.networks import Options, print_json
-from shared.cli.terminal import age, print_table, printable, say
+from shared.cli.terminal import age, counted, print_table, printable, say
 from shared.cluster import claims, routes
 from shared.cluster.model import Block, Cidr, Peer, Pool, Range, Route, Snapshot
 
@@ -34,11 +34,6 @@ def blocks(options: Options) -> None:
     ]
     print_table(("NETWORK", "CIDR", "NODE", "STATE", "AGE", "UID", "NOTE"), rows)
     say(f"{counted(len(found), 'block')} of {counted(len({one.uid for one in chosen}), 'machine')}")
-
-
-def counted(number: int, word: str) -> str:
-    """Return a number with its word."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _select(snapshot: Snapshot, network: str, node: str) -> list[Block]:
