@@ -54,7 +54,7 @@ class Requests:
         return self._wrote(self._ask("announcements", lambda: self.engine.announce(peer)))
 
     def withdraw(self, peer: Peer) -> None:
-        self._ask("withdrawals", lambda: self.engine.withdraw(peer.node))
+        self._ask("withdrawals", lambda: self.engine.withdraw(peer))
         self.last, self.is_last_gone = peer, True
 
     def is_seen(self, snapshot: Snapshot) -> bool:

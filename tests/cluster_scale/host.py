@@ -106,7 +106,7 @@ def main() -> None:
     list_seconds = timed(lambda: engine.join_all(range(FIRST, FIRST + count)))
     listed = resident_mib()
     host = NodeHost(settings, "this", store.uid, directory=directory / "agent")
-    executor = Executor(engine, host, store, networks=settings.networks)  # type: ignore[arg-type]
+    executor = Executor(engine, host, store)  # type: ignore[arg-type]
     now = time.monotonic()
 
     def step() -> None:

@@ -13,6 +13,7 @@ from shared.cluster import claims, routes
 from shared.cluster.model import Block, Cidr, Peer, Pool, Range, Route, Snapshot
 
 RESERVED = "reserved"  # the owner that administrators write for addresses that no node may claim
+OWN, DIRECT, TUNNEL, ENCRYPTED, REFUSED, NONE = "this node", "direct", "tunnel", "encrypted", "refused", "none"
 MANY = 1_000_000  # blocks; a greater number is rounded
 
 
@@ -53,7 +54,7 @@ def _note(block: Block, snapshot: Snapshot, node: str, names: Mapping[str, str])
     if f"nodes/{block.node}" in snapshot.unreadable:
         return "the node's peer object is unreadable"
     if peer is not None and peer.uid == block.uid:
-        return "this node" if block.node == node else ""
+        return OWN if block.node == node else ""
     if block.node == block.uid == RESERVED:
         return "by an administrator"
     if block.uid in names:
@@ -90,27 +91,35 @@ def peers(options: Options) -> None:
 def ways_to(cluster: Cluster) -> dict[str, str]:
     """Return how this node's kernel reaches each node with CIDRs of routed networks; empty on a machine that is none.
 
-    A way is direct, tunnel, none, or a list of them with their CIDRs.
+    A way is direct, tunnel, encrypted, refused, none, or a list of them with their CIDRs.
     """
     snapshot = cluster.snapshot
     if cluster.node not in snapshot.peers:
         return {}
     have = {one.cidr: one for one in routes.read(())}
     found = {peer.node: _way(peer, have) for peer in snapshot.peers.values() if any(peer.cidrs.values())}
-    return {**found, cluster.node: "this node"}
+    return {**found, cluster.node: OWN}
 
 
 def _way(peer: Peer, have: Mapping[Cidr, Route]) -> str:
     """Return the way to a peer. A route through another node's address does not lead to it."""
     kinds: dict[str, list[str]] = {}
     for cidr in (cidr for cidrs in peer.cidrs.values() for cidr in cidrs):
-        route = have.get(cidr)
-        is_right = route is not None and route.via in peer.addresses
-        kind = "none" if route is None or not is_right else "tunnel" if route.is_tunnelled else "direct"
-        kinds.setdefault(kind, []).append(str(cidr))
+        kinds.setdefault(_kind(peer, have.get(cidr)), []).append(str(cidr))
     if len(kinds) == 1:
         return next(iter(kinds))
     return ", ".join(f"{kind} to {' '.join(cidrs)}" for kind, cidrs in sorted(kinds.items()))
+
+
+def _kind(peer: Peer, route: Route | None) -> str:
+    """Return the kind of a route, none if it does not lead to the peer. An encrypted one finds the peer by its key."""
+    if route is None or (not route.is_refused and not route.key and route.via not in peer.addresses):
+        return NONE
+    if route.is_refused:
+        return REFUSED
+    if route.key:
+        return ENCRYPTED if route.key == peer.public_key else NONE
+    return TUNNEL if route.is_tunnelled else DIRECT
 
 
 def _ranges(peer: Peer) -> str:
