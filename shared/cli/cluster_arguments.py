@@ -19,8 +19,8 @@ HELPS = {
 STATUS_EPILOG = """exit status: 0 the node is synchronised and has no alarms; 1 otherwise, or if no duty runs here"""
 BLOCKS_EPILOG = """The column NOTE marks this node's blocks, and those of machines that the other nodes do not see. If
 such a machine is gone for good, `cnitool cluster release NODE` frees its blocks."""
-PEERS_EPILOG = """The column WAY is read from this node's kernel: direct, tunnel, encrypted, refused (this node encrypts,
-and there is no encrypted way), or none if no route leads there."""
+PEERS_EPILOG = """The column WAY is read from this node's kernel: direct, tunnel, encrypted, refused (this node
+encrypts, and there is no encrypted way), or none if no route leads there."""
 SET_EPILOG = """FILE is JSON, - for standard input:
 
   {"network": "pods", "kind": "routed", "ranges": [

@@ -33,7 +33,7 @@ from tests.system.kube_cluster import TIMES, administrator
 
 SCRIPT = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from shared.cli.cnitool import run; sys.exit(run('/none', sys.argv[1:]))"
 SETTINGS = "/etc/cni/pycni-cluster.json"
-SINCE = time.time() - 3700
+SINCE = time.time() - 90_060  # shown as 1d 1h for almost an hour
 PODS = Pool("pods", Kind.ROUTED, (Range(ip_network("10.4.0.0/16"), 24), Range(ip_network("fd04::/48"), 64)))
 LAN = Pool("lan", Kind.SEGMENT, (Range(ip_network("192.168.8.0/24"), 28, ip_address("192.168.8.1")),))
 FOUR, SIX = ip_network("10.4.3.0/24"), ip_network("fd04:0:0:3::/64")
@@ -191,7 +191,7 @@ def test_blocks(console: Console) -> None:
     assert shown["pods", str(SIX)]["state"] == "draining" and shown["pods", str(former)]["uid"] == "uid-former"
     table = console.cnitool("blocks", "pods").stdout.splitlines()
     assert table[0].split() == ["NETWORK", "CIDR", "NODE", "STATE", "AGE", "UID", "NOTE"]
-    assert table[1].split()[:7] == ["pods", "10.4.0.0/24", "one", "owned", "1h", "1m", "uid-one"]
+    assert table[1].split()[:7] == ["pods", "10.4.0.0/24", "one", "owned", "1d", "1h", "uid-one"]
     assert table[-1] == "7 blocks of 5 machines" and len(table) == 9
     assert console.cnitool("blocks", "--node", "gone").stdout.splitlines()[-1] == "1 block of 1 machine"
     assert console.cnitool("blocks", "none").stdout == "no blocks of network none\n"
@@ -213,7 +213,7 @@ def test_peers_and_the_ways_to_them(console: Console) -> None:
         "one": "this node", "near": "direct", "wrong": "none", "far": "none", "idle": None,
     }  # fmt: skip
     assert table[0].split() == ["NODE", "ADDRESSES", "CIDRS", "WAY", "AGE", "UID"] and table[-1] == "5 nodes"
-    assert table[3].split() == ["near", "192.0.2.3", "pods:", "10.4.1.0/24", "direct", "1h", "1m", "uid-near"]
+    assert table[3].split() == ["near", "192.0.2.3", "pods:", "10.4.1.0/24", "direct", "1d", "1h", "uid-near"]
 
 
 @contextmanager
