@@ -385,7 +385,7 @@ def test_this_machine_does_not_release_itself(console: Console) -> None:
     try:
         assert "it is this machine" in console.cnitool("release", "one", "--uid", uid, status=1).stderr
     finally:
-        console.host.run("rm", "/var/lib/pycni/agent/uid")
+        console.host.run("rm", "-r", "/var/lib/pycni/agent")
     assert console.has(FOUR)
 
 

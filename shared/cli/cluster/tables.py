@@ -8,13 +8,12 @@ from typing import Any
 
 from shared.cli.cluster.access import Cluster, reached
 from shared.cli.networks import Options, print_json
-from shared.cli.terminal import age, counted, print_table, printable, say
+from shared.cli.terminal import age, counted, print_table, printable, rounded, say
 from shared.cluster import claims, routes
 from shared.cluster.model import Block, Cidr, Peer, Pool, Range, Route, Snapshot
 
 RESERVED = "reserved"  # the owner that administrators write for addresses that no node may claim
 OWN, DIRECT, TUNNEL, ENCRYPTED, REFUSED, NONE = "this node", "direct", "tunnel", "encrypted", "refused", "none"
-MANY = 1_000_000  # blocks; a greater number is rounded
 
 
 def blocks(options: Options) -> None:
@@ -173,11 +172,7 @@ def _pool_rows(pool: Pool, taken: list[Cidr]) -> Iterator[tuple[object, ...]]:
     for one in pool.ranges:
         size, free = sizes(pool, one, taken)
         block, gateway = f"/{one.block_length}", one.gateway or "–"
-        yield pool.network, pool.kind.value, one.cidr, block, gateway, _short(size), _short(free)
-
-
-def _short(number: int) -> str:
-    return f"{number:,}" if number < MANY else f"{number:.1e}"
+        yield pool.network, pool.kind.value, one.cidr, block, gateway, rounded(size), rounded(free)
 
 
 def _pool_json(pool: Pool, taken: list[Cidr]) -> dict[str, Any]:

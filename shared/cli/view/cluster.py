@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from shared.cli.cluster import state
 from shared.cli.cluster.access import Cluster
 from shared.cli.cluster.tables import DIRECT, ENCRYPTED, NONE, OWN, REFUSED, RESERVED, TUNNEL, sizes, ways_to
+from shared.cli.terminal import rounded
 from shared.cluster.claims import order
 from shared.cluster.model import Cidr, Peer, Snapshot
 
@@ -50,7 +51,7 @@ class Span:
     @property
     def use(self) -> str:
         """Return state and use for people, empty if they are not known."""
-        return "" if self.used is None else f"{self.state}, {self.used} used, {self.free} free"
+        return "" if self.used is None else f"{self.state}, {self.used} used, {rounded(self.free or 0)} free"
 
 
 @dataclass(frozen=True)
