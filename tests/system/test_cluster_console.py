@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-from shared.cli.cluster import release
+from shared.cli.cluster import pool, release
 from shared.cli.cluster.access import Cluster
+from shared.cli.commands import parser
+from shared.cluster import engines
 from shared.cluster.engine import Engine
 from shared.cluster.kube_follow import Scope
 from shared.cluster.kubernetes import Kubernetes
@@ -271,8 +273,8 @@ def test_pool_set(console: Console) -> None:
     wider = value(ranges=[{"cidr": "10.5.0.0/16", "blockLength": 25}, {"cidr": "fd04::/48", "blockLength": 64}])
     done = console.json("pool", "set", "-", stdin=json.dumps(wider))
     assert done == {"pool": wider, "isWritten": True, "outside": [str(FOUR)]}
-    (pool,) = console.json("pool")["pools"]
-    assert [one["cidr"] for one in pool["ranges"]] == ["10.5.0.0/16", "fd04::/48"]
+    (written,) = console.json("pool")["pools"]
+    assert [one["cidr"] for one in written["ranges"]] == ["10.5.0.0/16", "fd04::/48"]
 
 
 RANGE = {"cidr": "10.4.0.0/16", "blockLength": 24}
@@ -371,10 +373,40 @@ def test_a_renamed_machine_keeps_its_blocks(console: Console) -> None:
     assert console.has(FOUR) and set(console.peers()) == {"new"}
 
 
-def test_reserved_addresses_are_released(console: Console) -> None:
-    console.fill(block(FOUR, "reserved", "reserved"))
-    assert console.cnitool("release", "reserved", "--uid", "reserved").stdout.splitlines()[-1] == "1 block released"
-    assert not console.has(FOUR)
+def test_addresses_are_reserved_and_released(console: Console) -> None:
+    """A reservation may be of any length; no node may have a block there."""
+    console.fill(LAN, PODS, block(FOUR))
+    assert console.cnitool("pool", "reserve", "lan", "192.168.8.0/29").stdout == "reserved 192.168.8.0/29 of lan\n"
+    assert console.json("pool", "reserve", "pods", "10.4.8.0/23") == {"network": "pods", "reserved": "10.4.8.0/23"}
+    for network, cidr, reason in (
+        ("pods", "10.4.2.0/23", "block 10.4.3.0/24 of node three"), ("pods", "10.4.9.0/24", "of node reserved"),
+        ("pods", "10.0.0.0/8", "is not in network pods"), ("none", "10.4.0.0/24", "no pool"), ("pods", "10.4.1.1/24", "CIDR"),
+    ):  # fmt: skip
+        assert reason in console.cnitool("pool", "reserve", network, cidr, status=1).stderr
+    assert [[one["free"] for one in pool["ranges"]] for pool in console.json("pool")["pools"]] == [[15], [253, 65536]]
+    done = console.cnitool("release", "reserved", "--uid", "reserved").stdout.splitlines()
+    assert done[-1] == "2 blocks released" and console.has(FOUR)
+
+
+def test_a_node_claims_addresses_that_are_being_reserved(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    console.fill(PODS)
+
+    def connect(_settings: Settings, _node: str) -> Engine:
+        engine = console.connect()
+        claim = engine.claim
+
+        def claim_late(reserved: Block) -> Block:
+            claim(block(ip_network("10.4.9.0/24")))
+            return claim(reserved)
+
+        monkeypatch.setattr(engine, "claim", claim_late)
+        return engine
+
+    monkeypatch.setattr(engines, "connect", connect)
+    words = ["cluster", "pool", "reserve", "pods", "10.4.8.0/23", "--settings", str(console.host.root / SETTINGS[1:])]
+    with console.netns, pytest.raises(pool.InvalidPool, match=r"node three has claimed 10\.4\.9\.0/24 meanwhile"):
+        pool.reserve(parser().parse_args(words))
+    assert not console.has(ip_network("10.4.8.0/23")) and console.has(ip_network("10.4.9.0/24"))
 
 
 def test_this_machine_does_not_release_itself(console: Console) -> None:
