@@ -30,8 +30,9 @@ kind: routed for a pod network between nodes, segment for one layer-2 segment ov
 a gateway. Nodes claim blocks of blockLength from the first range of each family that has a free one. A pool that shares
 addresses with another network or with a node itself is refused. Blocks outside of the new ranges are drained: pods keep
 their addresses, and each node gives its blocks back when they are empty."""
-RESERVE_EPILOG = """The reserved addresses are a block with the owner "reserved". It may be shorter or longer than the
-pool's blocks, and is refused if a node has a block there. `cnitool cluster release reserved` frees it."""
+RESERVE_EPILOG = """Reserve before you write the pool: nodes claim blocks as soon as there is one. The reserved
+addresses are a block with the owner "reserved". It may be shorter or longer than the pool's blocks, and is refused if a
+node has a block there. `cnitool cluster release reserved` frees it."""
 RELEASE_EPILOG = """Release a machine only if it is switched off for good. If it runs on, cut off from the engine, its
 pods keep their addresses, and other nodes give the same ones to other pods.
 

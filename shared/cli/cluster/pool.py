@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shared.cli.cluster.access import reached
 from shared.cli.cluster.tables import RESERVED, outside_of, sizes
-from shared.cli.networks import Options, print_json
+from shared.cli.networks import Options, print_json, warn
 from shared.cli.terminal import counted, say
 from shared.cluster import claims, codec
 from shared.cluster.model import Block, Cidr, Kind, Pool, Snapshot
@@ -51,9 +51,8 @@ def reserve(options: Options) -> None:
     network, cidr = options.network, codec.to_cidr(options.cidr)
     with reached(options) as cluster:
         pool = cluster.snapshot.pools.get(network)
-        if pool is None or not any(_is_within(cidr, one.cidr) for one in pool.ranges):
-            ranges = ", ".join(str(one.cidr) for one in pool.ranges) if pool else "no pool"
-            raise InvalidPool(f"{cidr} is not in network {network}, which has {ranges}: nothing is reserved")
+        if pool is not None and not any(_is_within(cidr, one.cidr) for one in pool.ranges):
+            warn(f"{cidr} is in no range of pool {network}, {', '.join(str(one.cidr) for one in pool.ranges)}")
         for block in _blocks_in(cluster.snapshot, network, cidr):
             raise InvalidPool(
                 f"{cidr} shares addresses with block {block.cidr} of node {block.node}: nothing is reserved; choose"
