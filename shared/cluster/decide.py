@@ -32,6 +32,7 @@ from shared.cluster.peering import (
     keep_routes,
     plan_peer,
     plan_routes,
+    tell_altered,
     tell_twice,
 )
 
@@ -60,7 +61,7 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
     alarms += [alarm for plan in plans for alarm in plan.alarms] + tell_twice(owners, twice, own)
     alarms += encryption.tell((peer for peers in owners.values() for peer in peers), local.node)
-    alarms += _find_overlaps(snapshot)
+    alarms += _find_overlaps(snapshot) + tell_altered(snapshot, local)
     actions: list[Action] = [*alarms, *(plan.withdrawal for plan in plans if plan.withdrawal)]
     if differ(routes, local.routes) or routes != local.kept_routes:
         actions.append(SetRoutes(routes))

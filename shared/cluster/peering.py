@@ -13,10 +13,7 @@ Owners = Mapping[Cidr, tuple[Peer, ...]]
 
 
 def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
-    """Return the other nodes that announce each CIDR of a routed network, the oldest claim first.
-
-    The engine's block tells the age of its owner's claim. Without one the peer's own age counts.
-    """
+    """Return the other nodes that announce each CIDR of a routed network: the engine's owner first, then by age."""
     found: dict[Cidr, tuple[Peer, ...]] = {}
     twice: dict[Cidr, str] = {}
     segments = {name for name, pool in snapshot.pools.items() if pool.kind is Kind.SEGMENT}
@@ -33,10 +30,9 @@ def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
                     found[cidr] += alone
     for cidr, network in twice.items():
         block = snapshot.blocks.get((network, cidr))
-        ages = {
-            peer.uid: (block.since if block and block.uid == peer.uid else peer.since, peer.uid) for peer in found[cidr]
-        }
-        found[cidr] = tuple(sorted(found[cidr], key=lambda peer, ages=ages: ages[peer.uid]))  # type: ignore[misc]
+        owner = block.uid if block else ""
+        places = {peer.uid: (peer.uid != owner, peer.since, peer.uid) for peer in found[cidr]}
+        found[cidr] = tuple(sorted(found[cidr], key=lambda peer, places=places: places[peer.uid]))  # type: ignore[misc]
     return found
 
 
@@ -81,7 +77,8 @@ def tell_twice(owners: Owners, twice: Mapping[Cidr, Cidr], own: Sequence[Cidr]) 
             continue
         text = (
             f"CIDR {mine} of this node is announced by node {owners[cidr][0].node} too, as {cidr}, expected one owner: "
-            f"the older claim keeps the route. Drain the younger node, and see `cnitool cluster blocks`."
+            f"the engine's owner keeps the route, without one the older node. Drain the other one, and see "
+            f"`cnitool cluster blocks`."
         )
         alarms.append(Alarm("cidr-twice", str(mine), text))
     return alarms
@@ -167,6 +164,7 @@ def plan_peer(snapshot: Snapshot, local: Local, cidrs: Mapping[str, tuple[Cidr, 
 
     A machine that is new under its name takes the object over. Its `since` is later than the former one's, even if
     its clock is not. If both live, the machine whose object was taken over yields, so that they do not write in turns.
+    An engine that keeps something else than it was told is not told again: `tell_altered` says so.
     """
     node, present, before = local.node, snapshot.peers.get(local.node.name), local.announced
     since = local.wall_seconds
@@ -180,8 +178,28 @@ def plan_peer(snapshot: Snapshot, local: Local, cidrs: Mapping[str, tuple[Cidr, 
         node.name, node.uid, node.addresses, {network: all_of for network, all_of in cidrs.items() if all_of},
         since, node.vtep_mac, node.public_key,
     )  # fmt: skip
-    stale = before is not None and _normal(before) != _normal(wanted)  # though an old snapshot may look right
-    return None if present is not None and _normal(present) == _normal(wanted) and not stale else wanted
+    stale = before is not None and not is_same(before, wanted)  # though an old snapshot may look right
+    is_there = present is not None and (is_same(present, wanted) or _is_own_writing(present, before))
+    return None if is_there and not stale else wanted
+
+
+def _is_own_writing(present: Peer, before: Peer | None) -> bool:
+    """Return True if the engine's object is that of this node's last announcement."""
+    return before is not None and bool(before.revision) and present.revision == before.revision
+
+
+def tell_altered(snapshot: Snapshot, local: Local) -> list[Alarm]:
+    """Return an alarm if the engine keeps another object than this node has announced."""
+    present, before = snapshot.peers.get(local.node.name), local.announced
+    if present is None or before is None or not _is_own_writing(present, before) or is_same(present, before):
+        return []
+    names = ("addresses", "cidrs", "since", "vtep_mac", "public_key")
+    lost = [name for name in names if getattr(_normal(present), name) != getattr(_normal(before), name)]
+    text = (
+        f"the engine keeps the object of node {local.node.name} without its {' and '.join(lost)}, expected as it was "
+        f"written: the cluster's kinds are older than this agent. Apply the manifest resources.yaml of this release."
+    )
+    return [Alarm("peer-altered", local.node.name, text)]
 
 
 def _alarm_of_name(other: Peer) -> Alarm:
@@ -190,6 +208,11 @@ def _alarm_of_name(other: Peer) -> Alarm:
         f"of each name: give one of them another name. This node's CIDRs are not announced until then."
     )
     return Alarm("name-twice", other.node, text)
+
+
+def is_same(one: Peer, other: Peer) -> bool:
+    """Return True if two peer objects say the same, in any order and of any revision."""
+    return _normal(one) == _normal(other)
 
 
 def _normal(peer: Peer) -> Peer:

@@ -164,9 +164,9 @@ def _change(host: Recalling, entries: Tables, wanted: list[Route], ready: dict[s
     entries.batch([request for before, _ in plans for request in before])
     have = set(_hops(host))
     changes = _changes(have, set(hops.values()))
-    host.batch(changes)
+    is_done = host.change(changes)
     entries.batch([request for _, after in plans for request in after])
-    if host.has_refused:
+    if not is_done:
         have = set(_hops(host))
         return frozenset(route for route in wanted if hops.get(route) not in have)
     return frozenset(route for route in wanted if route not in hops)

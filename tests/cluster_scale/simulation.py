@@ -35,7 +35,6 @@ SHOWN_PEERS = 8  # of each view, besides the agent's own object
 WALL_SECONDS = 1_700_000_000.0  # at the beginning
 PACE = Pace(sign=1.0, timeout=30.0, pause=0.05, spread=0.1)
 MINUTE_SECONDS = 60
-TENTH = 10  # a measured minute passes in so many parts of its time
 PATIENCE_SECONDS = 120.0
 
 
@@ -200,16 +199,16 @@ class Simulation:
             found = engine.counts()
         return Costs("start", 1, Counter(requests=found.requests), found.sent_bytes, found.received_bytes)
 
-    def measure_minute(self, agent: Agent) -> Costs:
-        """Return the costs of a minute in which nothing happens, of one agent. It passes in a tenth of its time."""
-        engine = self.cluster.engine(pace=Pace(sign=Pace.sign / TENTH, timeout=30.0))
-        kept, etcd_module.ALIVE_SECONDS = etcd_module.ALIVE_SECONDS, etcd_module.ALIVE_SECONDS // TENTH
+    def measure_minute(self, agent: Agent, part: int = 10) -> Costs:
+        """Return the costs of a minute in which nothing happens, of one agent. It passes in a part of its time."""
+        engine = self.cluster.engine(pace=Pace(sign=Pace.sign / part, timeout=30.0))
+        kept, etcd_module.ALIVE_SECONDS = etcd_module.ALIVE_SECONDS, etcd_module.ALIVE_SECONDS // part
         try:
             with _following(engine):
                 engine.announce(self._snapshot.peers[agent.name])
-                time.sleep(Pace.sign / TENTH)
+                time.sleep(Pace.sign / part)
                 before = engine.counts()
-                time.sleep(MINUTE_SECONDS / TENTH)
+                time.sleep(MINUTE_SECONDS / part)
                 found = _difference(engine.counts(), before)
         finally:
             etcd_module.ALIVE_SECONDS = kept

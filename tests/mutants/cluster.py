@@ -112,8 +112,8 @@ TABLE: tuple[Mutant, ...] = (
         "the nodes' own network is never routed away", f"{SINGLE} -k own_network",
     ),
     Mutant(
-        PEERING, "block.since if block and block.uid == peer.uid else peer.since", "peer.since",
-        "the engine's block tells a claim's age", f"{SINGLE} -k older_claim",
+        PEERING, "peer.uid: (peer.uid != owner, ", "peer.uid: (",
+        "the engine's owner of a CIDR has its route", f"{SINGLE} -k engines_owner",
     ),
     Mutant(
         PEERING, "r.is_tunnelled, r.mac)", "r.is_tunnelled)",

@@ -7,6 +7,7 @@ from tests.mutants import (
     cli,
     cluster,
     cluster_console,
+    cluster_duty,
     cluster_hosts,
     cni,
     duties,
@@ -24,5 +25,5 @@ from tests.mutants import (
 TABLE = (
     *plugins.TABLE, *kernel.TABLE, *rules.TABLE, *ipam.TABLE, *cni.TABLE, *runtime.TABLE, *cli.TABLE, *launcher.TABLE,
     *routing.TABLE, *agent.TABLE, *duties.TABLE, *kubernetes.TABLE, *etcd.TABLE, *cluster.TABLE, *cluster_console.TABLE,
-    *cluster_hosts.TABLE,
+    *cluster_duty.TABLE, *cluster_hosts.TABLE,
 )  # fmt: skip

@@ -125,6 +125,16 @@ def test_a_lost_block_leaves_the_conflist_at_once(member: ClusterNode) -> None:
     member.duties.await_line("cluster: block-lost", v4, "1 pods")
 
 
+def test_a_lost_block_leaves_the_conflist_without_a_template(member: ClusterNode) -> None:
+    """The rest of the conflist stays as it was."""
+    (v4,), v6 = member.published()
+    (member.host.root / TEMPLATE[1:]).unlink()
+    member.put(f"blocks/pods/{v4}", {"node": "other", "nodeUID": "f" * 32, "since": 1.0, "state": "owned"})
+    member.until(lambda: member.published() == [v6])
+    assert member.conflist()["plugins"][0]["bridge"] == "cni0"
+    member.until(lambda: {"block-lost", "template-unusable"} <= member.alarms())
+
+
 def test_a_template_that_comes_later(node: ClusterNode) -> None:
     (node.host.root / TEMPLATE[1:]).unlink()
     node.start_etcd()

@@ -15,7 +15,7 @@ import pytest
 from shared.cluster import routes
 from shared.cluster.model import Route
 from shared.cluster.routes import METRIC
-from shared.cluster.tunnel import PROTOCOL
+from shared.cluster.tunnel import NAMES, PROTOCOL, mac_of
 from tests.pretend import PretendHost, until
 from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster, row, unreachable
 
@@ -335,6 +335,50 @@ def test_killed_between_any_two_messages(lone: PretendHost, case: str) -> None:
     assert number == most if absent else 30 <= number < most
     assert sum(f"proto {PROTOCOL} metric" in one for one in goal) == len(wanted)
     assert sum("self permanent" in one for one in goal) == 3
+
+
+RECALLED = f"""{READ_ROUTES}
+import os, time
+from shared.net import messages
+from shared.net.wire import RTM_NEWROUTE
+from shared.net.tunnel_wire import RTM_NEWNEIGH
+real, count, memory = messages.decode, [0], {{}}
+def decode(kind, *more):
+    count[0] += kind in (RTM_NEWROUTE, RTM_NEWNEIGH)
+    return real(kind, *more)
+messages.decode = decode
+def read():
+    count[0] = 0
+    found = routes.read(wanted, memory)
+    return count[0], found == routes.read(wanted), found == frozenset(wanted)
+assert not routes.apply(wanted, end, memory).missing
+seen = [read()]
+time.sleep(0.05)  # the tables tell ages in hundredths of a second
+seen.append(read())
+for command in raw["commands"]:
+    os.system(command)
+    seen.append(read())
+assert not routes.apply(wanted, end, memory).missing
+print(json.dumps([*seen, read()]))
+"""
+
+
+@pytest.mark.kernel_vxlan
+def test_only_changed_entries_are_decoded(lone: PretendHost) -> None:
+    """With a memory, a reading has the same result as without one, whatever others did in between."""
+    wanted = to_peer(2) + [
+        Route(one.cidr, one.node, ip_address("192.0.1.3"), is_tunnelled=True, mac=mac_of("b")) for one in to_peer(3)
+    ]
+    commands = [
+        "ip route del 10.2.0.0/24", "ip route replace 10.3.0.0/24 via 192.0.0.9 dev up0 proto 112 metric 2048",
+        f"bridge fdb del {mac_of('b')} dev {NAMES[4]} dst 192.0.1.3",
+    ]  # fmt: skip
+    first, again, *changed, last = json.loads(lone.python(RECALLED, words(wanted, commands=commands)))
+    entries = 4 + 2 + 1  # routes, neighbours and forwarding
+    assert first == [entries, True, True]
+    assert again == [0, True, True]
+    assert changed == [[0, True, False], [1, True, False], [0, True, False]]
+    assert last == [3, True, True]
 
 
 COUNTED = """

@@ -61,6 +61,16 @@ def test_nothing_is_written_again(place: Path) -> None:
     assert Store(place).read() == Checkpoint(kept_routes=WHOLE.kept_routes)
 
 
+@pytest.mark.parametrize("name", ["node.json", "routes.json"])
+def test_a_file_that_somebody_garbled_is_written_again(place: Path, name: str) -> None:
+    store = Store(place)
+    store.write(WHOLE)
+    (place / name).write_text("{")
+    assert store.read().problems
+    assert store.write(WHOLE)
+    assert Store(place).read() == WHOLE
+
+
 GARBLED = {
     "empty": "", "cut": "{", "list": "[]", "held": '{"held": 1}', "routes": '{"routes": [{}]}', "zeros": "\0" * 99,
     "deep": "[" * 99999,

@@ -542,12 +542,12 @@ def test_routes_that_are_right_are_not_set_again() -> None:
     assert changes(decide(settled(peer("other", B)), replace(local(held(A), right), kept_routes=named), NOW)) == []
 
 
-def test_the_older_claim_keeps_the_route_until_nobody_claims_it() -> None:
+def test_the_engines_owner_else_the_older_peer_keeps_the_route() -> None:
     older, younger = peer("older", B, since=1.0), peer("younger", B, address="172.16.0.3", since=2.0)
     for peers in ((older, younger), (younger, older)):
         assert routes(decide(settled(*peers), local(held(A)), NOW))[B][0] == "older"
     assert routes(decide(settled(younger), local(held(A)), NOW))[B][0] == "younger"
-    by_block = settled(older, younger, block(B, "uid-younger", "younger", since=0.5))
+    by_block = settled(older, younger, block(B, "uid-younger", "younger", since=9.0))
     assert routes(decide(by_block, local(held(A)), NOW))[B][0] == "younger"
     assert changes(
         decide(settled(), local(held(A), Route(B, "older", older.addresses[0], is_tunnelled=False)), NOW)

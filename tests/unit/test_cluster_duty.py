@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +13,12 @@ import pytest
 
 from shared.cluster import neighbour_limits, report
 from shared.cluster.checkpoint import Checkpoint
-from shared.cluster.duty import LONGEST_PAUSE_SECONDS, Pace, Sayings
+from shared.cluster.duty import LONGEST_PAUSE_SECONDS, Feed, Pace, Sayings
 from shared.cluster.engine import Counts
 from shared.cluster.executor import Step
 from shared.cluster.model import Alarm, Decision, Held, Kind, Local, Node, Peer, Pool, Range, Route, Snapshot
 from shared.cni.errors import IOFailure
+from tests.pretend import until
 
 A, B = ip_network("10.0.0.0/28"), ip_network("10.0.1.0/28")
 LAN, SIX = ip_network("192.168.0.0/28"), ip_network("fd00::/64")
@@ -57,6 +59,32 @@ def test_a_failure_that_an_alarm_has_is_told_once() -> None:
     told: list[str] = []
     Sayings(told.append).say((Alarm("refused", "me", "the engine refuses: forbidden"),), "forbidden")
     assert told == ["refused: the engine refuses: forbidden"]
+
+
+class Deaf:
+    """An engine that is followed no longer."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def follow(self, take: Callable[[Snapshot], None]) -> None:
+        take(Snapshot(is_current=True))
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(("error", "words"), [(None, "returned"), (KeyError("field"), "KeyError: 'field'")])
+def test_a_state_that_nobody_keeps_current_ends_the_duty(error: Exception | None, words: str) -> None:
+    """It would look right for ever. The duty begins anew, with another connection."""
+    feed = Feed(Deaf(error))  # type: ignore[arg-type]
+    assert not feed.wait(0) and not feed.take().is_current
+
+    def take() -> bool:
+        return not feed.take().is_current  # never again
+
+    feed.start()
+    with pytest.raises(RuntimeError, match=f"nobody follows the engine any more: {words}"):
+        until(take)
 
 
 def test_report(tmp_path: Path) -> None:

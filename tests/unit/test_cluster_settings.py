@@ -31,6 +31,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_NAME", "node-2")
     assert found.node_name() == "node-2"
     assert settings.parse({**ETCD, "node": "Node_3"}).node_name() == "Node_3"
+    with pytest.raises(ValueError, match="node is 'a/b'; a name has"):
+        settings.parse({**ETCD, "node": "a/b"}).node_name()
 
 
 def test_values() -> None:
@@ -57,6 +59,10 @@ def test_values() -> None:
             '"networks.pods.clusterCIDRs[0]": "10.0.0.1/8" must be',
         ),
         ({"networks": {"pods": {"podCIDRs": True}}}, '"networks.pods.podCIDRs" needs the engine kubernetes'),
+        (
+            {"networks": {"a": {"conflist": "/x"}, "b": {"conflist": "/x"}}},
+            '"networks.b.conflist": "/x" must not be that of network a',
+        ),
         ({"etcd": {}}, '"etcd.endpoints" is required with the engine etcd'),
         ({"etcd": {"endpoint": "x"}}, '"etcd.endpoint" is not a key; the keys are endpoints,'),
         ({"etcd": {"endpoints": ["http://[::1]:2379"], "user": "u"}}, '"etcd" must have both user and passwordFile'),
