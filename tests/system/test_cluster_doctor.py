@@ -214,6 +214,16 @@ def test_show(node: ClusterNode) -> None:
     assert tree.splitlines()[-1].endswith("old  former  10.244.250.0/28")
 
 
+def test_a_sign_of_life_after_a_restart(node: ClusterNode) -> None:
+    """An agent that starts again has nothing to announce, and must not look gone."""
+    key = f"alive/pretend/{node.report()['uid']}"
+    node.kill_agent()
+    node.delete_key(key)  # as when its lease has ended
+    node.begin()
+    with node.network:
+        node.until(lambda: key in node.etcd.keys())
+
+
 def test_the_engine_is_down(node: ClusterNode) -> None:
     """The agent's alarm says it; without the agent's report, doctor tries for itself."""
     node.etcd.members[0].kill()
