@@ -22,7 +22,7 @@ python=""
 action=install
 forget=""                             # --forget, if the machine shall be a new node
 force=no
-demo=no
+demo=no                               # no, or a script of shared/cli/demo
 tools=no
 agent=""                              # yes, no; empty: as it is
 unit=/etc/systemd/system/pycni-agent.service
@@ -58,6 +58,7 @@ Installs the pycni plugins, or removes them with --uninstall. Run it as root; yo
                   It needs --with-tools once
   --no-dhcp       remove it again; leases stay, and the next daemon renews them
   --demo          after installing, show two pods getting their network, in namespaces of their own
+  --demo-cluster  the same with a cluster of three nodes and etcd; needs the program etcd (Debian package etcd-server)
   --uninstall     remove the executables, their code, and the agent's routes and tunnels; leases under /var/lib/cni stay
   --forget-node   with --uninstall, also delete what this machine knows of its cluster, its id too: it is a new node afterwards
   --help          show this text
@@ -866,7 +867,8 @@ while (($#)); do
             [[ -n $2 ]] || die "$1 needs a path" 2
             shift ;;
         --force) force=yes ;;
-        --demo) demo=yes ;;
+        --demo) demo=command ;;
+        --demo-cluster) demo=cluster ;;
         --with-tools) tools=yes ;;
         --agent) agent=yes ;;
         --no-agent) agent=no ;;
@@ -882,7 +884,7 @@ while (($#)); do
     shift
 done
 [[ $action == install || $demo$tools$agent$dhcp == nono ]] ||
-    die "--demo, --with-tools, --agent, --no-agent, --dhcp and --no-dhcp exclude --uninstall" 2
+    die "--demo, --demo-cluster, --with-tools, --agent, --no-agent, --dhcp and --no-dhcp exclude --uninstall" 2
 [[ $action == uninstall || -z $forget ]] || die "--forget-node needs --uninstall" 2
 clean_path --bin-dir "$bin_dir"
 bin_dir=$path
@@ -914,8 +916,8 @@ trap 'exit 143' TERM
 [[ $action == uninstall || $agent != yes ]] || start_agent
 [[ $tools == no ]] || install_tools
 [[ $action == uninstall || $dhcp != yes ]] || start_dhcp
-if [[ $demo == yes ]]; then
+if [[ $demo != no ]]; then
     clean_up
     [[ -n $tools_python ]] || die "the plugins are installed, the demo needs Python ${oldest_tools/, /.} or newer"
-    exec "$tools_python" -I -B "$tree/shared/cli/demo/command.py" --bin-dir "$bin_dir" 8<&- 9<&-
+    exec "$tools_python" -I -B "$tree/shared/cli/demo/$demo.py" --bin-dir "$bin_dir" 8<&- 9<&-
 fi

@@ -16,8 +16,10 @@ from shared.cluster import routes
 from shared.cluster.model import Route
 from shared.cluster.routes import METRIC
 from shared.cluster.tunnel import NAMES, PROTOCOL, mac_of
+from tests.fabric import silent_pods
+from tests.network_probes import client_seen
 from tests.pretend import PretendHost, until
-from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster, row, unreachable
+from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster, row
 
 BRIDGE: dict[str, Any] = {
     "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True, "ipam": {"type": "host-local"},
@@ -25,20 +27,6 @@ BRIDGE: dict[str, Any] = {
 PTP: dict[str, Any] = {
     "type": "ptp", "ipMasq": True, "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]},
 }  # fmt: skip
-SERVER = """
-import socket
-server = socket.create_server(("::", 7), family=socket.AF_INET6, dualstack_ipv6=True)
-print("ready", flush=True)
-while True:
-    client, peer = server.accept()
-    client.sendall(peer[0].encode())
-    client.close()
-"""
-CLIENT = """
-import socket, sys
-with socket.create_connection((sys.argv[1], 7), 20) as client:
-    print(client.recv(100).decode().removeprefix("::ffff:"))
-"""
 
 
 @pytest.fixture
@@ -108,15 +96,9 @@ def test_every_pod_reaches_every_pod(members: dict[str, Member], tmp_path: Path,
     a.add("a1")
     assert ip_address(a.add("a2")[0]) in a.cidrs[2]
     b.add("b1")
-    assert unreachable([a, b]) == []
-    assert b.unreachable("", a.pods["a1"] + a.pods["a2"]) == []
-    server = b.host.popen("ip", "netns", "exec", "b1", "python3", "-c", SERVER)
-    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
-    seen = [
-        a.host.run("ip", "netns", "exec", "a2", "python3", "-c", CLIENT, address).stdout.strip()
-        for address in b.pods["b1"]
-    ]
-    assert seen == a.pods["a2"]
+    assert silent_pods([a, b]) == []
+    assert b.silent("", a.pods["a1"] + a.pods["a2"]) == []
+    assert [client_seen(b.netns("b1"), one, a.netns("a2")) for one in b.pods["b1"]] == a.pods["a2"]
 
 
 def test_only_differences_are_written(lone: PretendHost) -> None:

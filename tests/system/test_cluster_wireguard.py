@@ -14,15 +14,15 @@ import pytest
 
 from shared.cluster.model import Route
 from shared.cluster.wireguard import NAME, OVERHEAD_BYTES, PORT, pod_mtu
+from tests.fabric import silent_pods
 from tests.kernel.features import has
 from tests.pretend import PretendHost, read_line
-from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster, unreachable
+from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster
 
 PTP: dict[str, Any] = {
     "type": "ptp", "ipMasq": True, "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]},
 }  # fmt: skip
 LINK_MTU = 1500
-ECHO_BYTES = {4: 28, 6: 48}  # headers of an echo request
 PREPARE = """
 from pathlib import Path
 from shared.cluster import wireguard
@@ -61,27 +61,20 @@ with WireGuard() as socket:
 """
 # Counts frames on a link, by their UDP port if it is WireGuard's, and those that have the text of the pings.
 CAPTURE = """
-import json, socket, sys
+import json, select, socket, sys
 link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 link.bind(("up0", 0))
-link.settimeout(1)
 print("ready", flush=True)
-seen = {"coded": 0, "clear": 0}
-while True:
-    try:
-        frame = link.recv(65536)
-    except TimeoutError:
-        if sys.stdin.read(1) == "":
-            break
-        continue
-    port = int(sys.argv[1]).to_bytes(2, "big")
+port, seen = int(sys.argv[1]).to_bytes(2, "big"), {"coded": 0, "clear": 0}
+while link in select.select([link, sys.stdin], [], [])[0]:
+    frame = link.recv(65536)
     seen["coded"] += port * 2 in frame[:60]
     seen["clear"] += b"secret" in frame
 print(json.dumps(seen))
 """
 # An agent that is killed between the routes' change and the end of the peers' change
 KILLED = APPLY.replace("outcome =", "from shared.cluster import wireguard\nwireguard.Change.finish = lambda _: sys.exit(0)\noutcome =")  # fmt: skip
-PATTERN = "-p 736563726574"  # "secret", all over the echo requests
+TEXT = b"secret"  # all over the echo requests
 
 
 @pytest.fixture
@@ -144,32 +137,30 @@ def test_pods_reach_each_other_and_no_packet_is_clear(members: dict[str, Member]
     pool = refused("10.244.0.0/16", "fd00:244::/48")
     # the underlay's router has no routes to pods: that packets are seen shows the capture alone
     with captured(a.host) as clear:
-        assert a.unreachable("a1", c.pods["c1"], f"{PATTERN} -W1") == c.pods["c1"]
+        assert a.silent("a1", c.pods["c1"], text=TEXT, seconds=1) == c.pods["c1"]
     assert clear["clear"] and not clear["coded"]
     keys = {member.name: prepare(member) for member in (a, c)}
     assert a.apply(encrypted(c, keys["c"]) + pool) == c.apply(encrypted(a, keys["a"]) + pool) == ([], [])
     with captured(a.host) as coded:
-        assert unreachable([a, c], PATTERN) == []
-        for address in c.pods["c1"]:
-            size = mtu - ECHO_BYTES[6 if ":" in address else 4]
-            assert a.unreachable("a1", [address], f"-M do -s {size} {PATTERN}") == []
-        assert a.unreachable("", c.pods["c1"], PATTERN) == []
+        assert silent_pods([a, c], text=TEXT) == []
+        assert silent_pods([a, c], text=TEXT, packet_bytes=mtu) == []
+        assert a.silent("", c.pods["c1"], text=TEXT) == []
     assert coded["coded"] and not coded["clear"]
     assert a.host.ip("link", "show", NAME)[0]["mtu"] == mtu == LINK_MTU - OVERHEAD_BYTES
     # the other family of the nodes' addresses, in one direction: the other side learns it
     assert a.apply(encrypted(c, keys["c"], 6) + pool) == ([], [])
-    assert unreachable([a, c]) == []
+    assert silent_pods([a, c]) == []
     # c's new key is not known here yet, then c leaves
     c.host.run("rm", "/run/agent/wireguard.key")
     assert prepare(c) not in keys.values()
     with captured(a.host) as nothing:
-        assert a.unreachable("a1", c.pods["c1"], f"{PATTERN} -W1") == c.pods["c1"]
+        assert a.silent("a1", c.pods["c1"], text=TEXT, seconds=1) == c.pods["c1"]
         assert a.apply(pool) == ([], [])
-        assert a.unreachable("a1", c.pods["c1"], f"{PATTERN} -W1") == c.pods["c1"]
+        assert a.silent("a1", c.pods["c1"], text=TEXT, seconds=1) == c.pods["c1"]
     assert not nothing["clear"]
     key = prepare(c)
     assert a.apply(encrypted(c, key) + pool) == ([], [])
-    assert unreachable([a, c]) == []
+    assert silent_pods([a, c]) == []
 
 
 @pytest.mark.kernel_wireguard
