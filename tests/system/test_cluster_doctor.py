@@ -39,9 +39,11 @@ def node(installed: Any) -> Iterator[ClusterNode]:
         node = ClusterNode(host, netns)
         node.start_etcd()
         node.put("pools/pods", POOL)
+        node.put("nodes/other", OTHER)
         node.begin()
         node.until(lambda: [len(one) for one in node.published()] == [1, 1])
         node.until(lambda: node.report().get("isCurrent") and not node.report()["alarms"])
+        node.until(lambda: len(node.routes()) == 2)
         yield node
         netns.close()
 
@@ -70,8 +72,6 @@ def described(node: ClusterNode, *checks: str) -> list[str]:
 
 
 def test_a_healthy_node_with_pods(node: ClusterNode) -> None:
-    node.put("nodes/other", OTHER)
-    node.until(lambda: len(node.routes()) == 2)
     node.host.run(sys.executable, "-c", RUNTIME, node.host.bin_dir, "1", "2", "1", env=PYTHON)
     node.until(lambda: [one["used"] for one in node.ranges()] == [2, 2])
     assert [one for one in findings(node) if one["severity"] != "note"] == []
