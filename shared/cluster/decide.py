@@ -53,6 +53,8 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     names = {*snapshot.pools, *snapshot.assigned, *(key[0] for key in local.held), *(a.network for a in local.attempts)}
     tried = {one.network for one in local.attempts}  # their requests may fail again: other networks come before them
     networks = [Network(name, snapshot, local, now, owners) for name in sorted(names, key=lambda n: (n in tried, n))]
+    for network in networks:
+        network.unknown = {one.cidr.version for one in unknown if one.network == network.name}
     plans = [network.decide() for network in networks]
     announced = {network.name: network.plan.announced for network in networks if network.is_routed()}
     own = [cidr for cidrs in announced.values() for cidr in cidrs]

@@ -136,6 +136,7 @@ class Duty:
         snapshot = self._feed.take()
         step: Step | None = None
         alarms: tuple[Alarm, ...]
+        self._host.prepare()
         try:
             step = self._executor.step(snapshot, time.monotonic(), time.time())
             alarms = (*step.alarms, *self._host.watch_neighbours(self._executor.checkpoint.kept_routes))

@@ -292,8 +292,8 @@ def _complete(host: Netlink, link: Message, end: End) -> None:
 
 def read_routes(host: Netlink) -> tuple[int, dict[Cidr, tuple[str, Address]]]:
     """Return the device's index, 0 without a device; and of each CIDR on it the public key and the peer's address."""
-    link = _find(host) if links.kind(links.get(host, NAME) or {}) == KIND else None
-    if link is None:
+    link = links.get(host, NAME)
+    if link is None or links.kind(link) != KIND:
         return 0, {}
     family = Family()
     try:

@@ -49,12 +49,13 @@ def suffer_outage(simulation: Simulation, share: int = 50) -> Costs:
             for number, agent in simulation.agents.items():
                 pods = FULL_PODS if number in filled else FEW_PODS
                 assert all(agent.host.add_pod() for _ in range(pods))
+            asked = simulation.requests.counts.copy()
             simulation.run(OUTAGE_SECONDS / 2)
             for agent in [one for number, one in simulation.agents.items() if number % (2 * share) == 0]:
                 agent.boot()
                 assert agent.host.add_pod()
             simulation.run(OUTAGE_SECONDS / 2)
-            assert not costs.requests
+            assert simulation.requests.counts == asked
         for number in simulation.agents:  # the follower of each wakes it
             simulation.wake(number, 0)
         simulation.run(SETTLE_SECONDS)

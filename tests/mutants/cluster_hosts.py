@@ -39,7 +39,7 @@ TABLE: tuple[Mutant, ...] = (
         "only differences are written", f"{ROUTE_TESTS} -k ten_thousand",
     ),
     Mutant(
-        TUNNEL, '    _set_sources(host, link["index"], end.sources)\n', "",
+        TUNNEL, '    set_sources(host, link["index"], end.sources)\n', "",
         "hosts reach pods through tunnels", f"{TUNNEL_TESTS} -k reaches_every",
     ),
     Mutant(
@@ -62,7 +62,7 @@ TABLE: tuple[Mutant, ...] = (
         "deleted entries are not recalled", f"{ROUTE_TESTS} -k decoded",
     ),
     Mutant(
-        CHECKPOINT, "            else:\n                whole[path.name] = text\n", "            whole[path.name] = text\n",
+        CHECKPOINT, 'self._node, self._routes = texts.get("node.json", ""), found.get("kept_routes")', "pass",
         "a garbled file is written again", UNIT.format("checkpoint"),
     ),
     Mutant(

@@ -26,7 +26,7 @@ def simulation() -> Iterator[Simulation]:
 
 
 def test_costs_of_a_clusters_life(simulation: Simulation) -> None:
-    """Each phase ends with one owner for each block, who uses it, and without two pods of one address."""
+    """Each phase ends with one owner of each block, and without two pods of one address."""
     joined = phases.join(simulation, NODES)
     taken = joined.requests.pop("claims of a taken block")
     assert joined.requests == {"claims": 2 * NODES + taken, "announcements": NODES, "reads by name": taken}
@@ -42,10 +42,6 @@ def test_costs_of_a_clusters_life(simulation: Simulation) -> None:
     started = simulation.measure_start()
     assert started.total() == 2  # a list of one page, and a watch
     assert started.received_bytes <= START_BYTES * NODES
-
-    minute = simulation.measure_minute(simulation.agents[0], part=30)
-    assert minute.total() <= 3
-    assert minute.sent_bytes + minute.received_bytes <= 4096
 
     booted = phases.boot(simulation)
     assert (booted.total(), booted.events) == (0, 0)

@@ -61,20 +61,13 @@ with WireGuard() as socket:
 """
 # Counts frames on a link, by their UDP port if it is WireGuard's, and those that have the text of the pings.
 CAPTURE = """
-import json, socket, sys
+import json, select, socket, sys
 link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 link.bind(("up0", 0))
-link.settimeout(1)
 print("ready", flush=True)
-seen = {"coded": 0, "clear": 0}
-while True:
-    try:
-        frame = link.recv(65536)
-    except TimeoutError:
-        if sys.stdin.read(1) == "":
-            break
-        continue
-    port = int(sys.argv[1]).to_bytes(2, "big")
+port, seen = int(sys.argv[1]).to_bytes(2, "big"), {"coded": 0, "clear": 0}
+while link in select.select([link, sys.stdin], [], [])[0]:
+    frame = link.recv(65536)
     seen["coded"] += port * 2 in frame[:60]
     seen["clear"] += b"secret" in frame
 print(json.dumps(seen))

@@ -283,11 +283,29 @@ def test_a_copied_machine_id_adopts_nothing() -> None:
     assert changes(renamed) == [Confirm("pods", A)]
 
 
+def test_a_machine_that_was_installed_again_uses_its_blocks() -> None:
+    """It reads them by name before it claims others, then takes the first of them back."""
+    state = snapshot(block(A), own_peer(A))
+    assert actions(decide(state, local(), NOW), Confirm, Claim, Publish) == [Confirm("pods", A)]
+    confirmed = decide(state, local(held(A, 0, is_published=False, is_draining=True)), NOW)
+    assert actions(confirmed, Mark, Claim, Publish) == [Mark(block(A), State.OWNED), Publish("pods", (A,))]
+
+
 def test_a_block_from_a_backup_is_left_to_the_peer_that_has_it() -> None:
     mine = local(held(A, 0, is_published=False), held(B, 13))
     decision = decide(snapshot(block(A), block(B), peer("other", A)), mine, NOW)
     assert not any(isinstance(one, Publish) and A in one.cidrs for one in decision.actions)
     assert Mark(block(A), State.DRAINING) in decision.actions
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_a_drained_block_is_announced_unless_it_is_empty_and_a_peer_has_it(used: int) -> None:
+    """Others would send the packets for the peer's pods here, as this node's claim is the older one."""
+    mine = local(held(A, used, is_published=False, is_draining=True), held(B), own_peer(A, B))
+    state = snapshot(block(A), block(B), own_peer(A, B), peer("other", A))
+    announced = [one.peer.cidrs["pods"] for one in decide(state, mine, NOW).actions if isinstance(one, Announce)]
+    assert announced == ([] if used else [(B,)])
+    assert (("cidr-twice", str(A)) in alarms(decide(state, mine, NOW))) == bool(used)
 
 
 def test_of_overlapping_blocks_the_younger_leaves() -> None:
