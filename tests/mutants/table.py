@@ -26,5 +26,5 @@ from tests.mutants import (
 TABLE = (
     *plugins.TABLE, *kernel.TABLE, *rules.TABLE, *ipam.TABLE, *cni.TABLE, *runtime.TABLE, *cli.TABLE, *launcher.TABLE,
     *routing.TABLE, *agent.TABLE, *duties.TABLE, *kubernetes.TABLE, *etcd.TABLE, *cluster.TABLE, *cluster_console.TABLE,
-    *cluster_hosts.TABLE, *cluster_duty.TABLE, *encryption.TABLE,
+    *cluster_duty.TABLE, *cluster_hosts.TABLE, *encryption.TABLE,
 )  # fmt: skip
