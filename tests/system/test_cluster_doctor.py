@@ -78,14 +78,15 @@ def test_a_healthy_node_with_pods(node: ClusterNode) -> None:
 
 
 def test_machines_that_are_gone(node: ClusterNode) -> None:
-    block = {"node": "old", "nodeUID": "former", "since": 1.0, "state": "owned"}
+    """A machine that has been replaced is one of them, though a node has its name."""
+    block = {"node": "other", "nodeUID": "former", "since": 1.0, "state": "owned"}
     node.put("blocks/pods/10.244.250.0/28", block)
     node.put("blocks/pods/10.244.251.0/28", {**block, "node": "reserved", "nodeUID": "reserved"})
     try:
         (found,) = findings(node, "engine")
-        assert found["severity"] == "warning" and found["where"] == "cluster node old"
+        assert found["severity"] == "warning" and found["where"] == "cluster node other"
         assert "has 1 block as machine former" in found["what"]
-        assert found["todo"].startswith("cnitool cluster release old --uid former  #")
+        assert found["todo"].startswith("cnitool cluster release other --uid former  #")
     finally:
         node.delete_key("blocks/pods/10.244.250.0/28")
         node.delete_key("blocks/pods/10.244.251.0/28")
@@ -212,6 +213,16 @@ def test_show(node: ClusterNode) -> None:
     for text in ("pretend", "192.0.2.9", v4, "other", "10.244.255.0/28", "old", "10.244.250.0/28"):
         assert text in tree and text in chart and text in picture, text
     assert tree.splitlines()[-1].endswith("old  former  10.244.250.0/28")
+
+
+def test_a_sign_of_life_after_a_restart(node: ClusterNode) -> None:
+    """An agent that starts again has nothing to announce, and must not look gone."""
+    key = f"alive/pretend/{node.report()['uid']}"
+    node.kill_agent()
+    node.delete_key(key)  # as when its lease has ended
+    node.begin()
+    with node.network:
+        node.until(lambda: key in set(node.etcd.keys()))
 
 
 def test_the_engine_is_down(node: ClusterNode) -> None:
