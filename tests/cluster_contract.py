@@ -181,7 +181,7 @@ class EngineContract:
         following.until(lambda state: not state.blocks)
         announced = engine.announce(peer())
         following.until(lambda state: state.peers == {"one": announced})
-        engine.withdraw("one")
+        engine.withdraw(announced)
         following.until(lambda state: not state.peers)
         engine.write_pool(pool())
         following.until(lambda state: state.pools == {"pods": pool()})
@@ -203,8 +203,19 @@ class EngineContract:
         with Following(other) as following:
             assert following.until_current().peers == {"one": third}
 
-    def test_withdraw_nobody(self, engine: Engine) -> None:
-        engine.withdraw("nobody")
+    def test_withdraw_compares_the_revision(self, engine: Engine, following: Following) -> None:
+        old = engine.announce(peer())
+        new = engine.announce(peer(vtep_mac="02:00:00:00:00:02"))
+        for stale in (old, replace(new, revision=""), replace(new, revision="x")):
+            with pytest.raises(Taken):
+                engine.withdraw(stale)
+        engine.withdraw(new)
+        engine.withdraw(new)  # gone
+        following.until(lambda state: not state.peers and bool(following.states[1:]))
+
+    def test_nobody_lives(self, engine: Engine) -> None:
+        engine.announce(peer())
+        assert engine.find_life("two", "uid-one") == ""
 
     def test_a_pool_is_replaced(self, engine: Engine, following: Following) -> None:
         engine.write_pool(pool())

@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from shared.cluster.connection import Tls
@@ -27,22 +28,31 @@ PREFIX = "/pycni/v1/"
 NODE, NODE_PASSWORD = "node", "the node's"
 
 
+@dataclass(frozen=True)
+class Place:
+    """The address of a member, and its network namespace: one of the host's, or the host's own."""
+
+    address: str = "127.0.0.1"
+    netns: str = ""
+
+
 class Member:
     """One etcd process, which may be killed and started again with its data."""
 
-    def __init__(self, host: PretendHost, number: int, options: Sequence[str], scheme: str) -> None:
+    def __init__(self, host: PretendHost, number: int, place: Place, options: Sequence[str], scheme: str) -> None:
         self.name = f"m{number}"
-        self.url = f"{scheme}://127.0.0.1:{CLIENT_PORT + 10 * number}"
-        self.peer_url = f"http://127.0.0.1:{PEER_PORT + 10 * number}"
+        self.url = f"{scheme}://{place.address}:{CLIENT_PORT + 10 * number}"
+        self.peer_url = f"http://{place.address}:{PEER_PORT + 10 * number}"
         self.data = host.root / "run" / self.name
         self._host = host
+        self._inside = ("ip", "netns", "exec", place.netns) if place.netns else ()
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, cluster: str) -> None:
         with (self._host.root / "run" / f"{self.name}.log").open("ab") as log:
             self._process = self._host.popen(
-                "etcd", "--name", self.name, "--data-dir", f"/run/{self.name}", "--logger", "zap", "--log-level", "error",
+                *self._inside, "etcd", "--name", self.name, "--data-dir", f"/run/{self.name}", "--logger", "zap", "--log-level", "error",
                 "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
                 "--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url,
                 "--initial-cluster", cluster, *self._options,
@@ -71,7 +81,14 @@ class Member:
 class Cluster:
     """Members of one cluster of etcd, and calls to it as an administrator."""
 
-    def __init__(self, host: PretendHost, netns: Netns, *, size: int = 1, authority: Authority | None = None) -> None:
+    def __init__(
+        self,
+        host: PretendHost,
+        netns: Netns,
+        *,
+        places: Sequence[Place] = (Place(),),
+        authority: Authority | None = None,
+    ) -> None:
         self.netns = netns
         options = ["--bcrypt-cost", "4"]
         self.authority = authority
@@ -83,7 +100,7 @@ class Cluster:
             options += ["--client-cert-auth", "--trusted-ca-file", str(authority.certificate)]
             self.tls = Tls(ca_file=str(authority.certificate), certificate_file=str(own), key_file=str(own_key))
         scheme = "https" if authority else "http"
-        self.members = [Member(host, number, options, scheme) for number in range(size)]
+        self.members = [Member(host, number, place, options, scheme) for number, place in enumerate(places)]
         self.names = ",".join(f"{member.name}={member.peer_url}" for member in self.members)
         self.urls = tuple(member.url for member in self.members)
         self.user = self.password = self.last_failure = ""
@@ -125,9 +142,10 @@ class Cluster:
 
     def leader(self) -> Member:
         for member in self.members:
-            status = self.call("maintenance/status", url=member.url)
-            if status["leader"] == status["header"]["member_id"]:
-                return member
+            with suppress(EngineError):  # it does not run
+                status = self.call("maintenance/status", url=member.url)
+                if status["leader"] == status["header"]["member_id"]:
+                    return member
         raise AssertionError("no member is the leader")
 
     def demand_users(self) -> None:
@@ -171,7 +189,7 @@ def running(size: int = 1, authority: Authority | None = None) -> Iterator[Clust
     with PretendHost() as host:
         netns = open_netns(f"/proc/{host.first_pid}/ns/net")
         try:
-            cluster = Cluster(host, netns, size=size, authority=authority)
+            cluster = Cluster(host, netns, places=[Place()] * size, authority=authority)
             with netns:
                 cluster.start()
             yield cluster

@@ -46,13 +46,18 @@ FIRST_PROCESS = """
 set -e
 read -r pid rest </proc/self/stat
 mount -t tmpfs -o mode=755 tmpfs /run
-for directory in /etc/cni /var/lib/cni; do
+directories="/etc/cni /var/lib/cni /var/lib/pycni"
+for directory in $directories; do
     parent=${directory%/*}
     if [ ! -d "$directory" ]; then
-        mkdir -p "/run$parent/upper" "/run$parent/work"
-        mount -t overlay -o "lowerdir=$parent,upperdir=/run$parent/upper,workdir=/run$parent/work" overlay "$parent"
+        if [ ! -d "/run$parent" ]; then
+            mkdir -p "/run$parent/upper" "/run$parent/work"
+            mount -t overlay -o "lowerdir=$parent,upperdir=/run$parent/upper,workdir=/run$parent/work" overlay "$parent"
+        fi
         mkdir "$directory"
     fi
+done
+for directory in $directories; do
     mount -t tmpfs -o mode=755 tmpfs "$directory"
 done
 mount -t tmpfs -o mode=755 tmpfs /run

@@ -41,6 +41,7 @@ class Settings(Config):
     heal: bool = field(boolean, True, "repair the rules and links of running pods")
     collect: bool = field(boolean, True, "free what dead attachments left behind")
     dhcp: bool = field(boolean, False, "run the daemon of the dhcp plugin")
+    cluster: bool = field(boolean, False, "share networks with other nodes, by the settings in pycni-cluster.json")
     metrics: str = field(
         Kind(_metrics, {"type": "string"}), UNIX,
         f'where metrics are served: "{UNIX}" is {METRICS_SOCKET}, "127.0.0.1:9477" a TCP port, "" nowhere',
@@ -52,7 +53,7 @@ class Settings(Config):
     @property
     def has_duties(self) -> bool:
         """Return True if the duties process has something to do."""
-        return bool(self.heal or self.collect or self.dhcp or self.metrics)
+        return bool(self.heal or self.collect or self.dhcp or self.cluster or self.metrics)
 
 
 def parse(raw: object) -> Settings:

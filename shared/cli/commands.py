@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.cli import dhcp_arguments, log_arguments
+from shared.cli import cluster_arguments, dhcp_arguments, log_arguments
 from shared.cni.ip import Prefix
 from shared.executables import PLUGINS
 
@@ -46,7 +46,7 @@ the error."""
 
 DOCTOR_EPILOG = f"""doctor checks:
   - the configurations, and the plugins that they name
-  - the agent, if it is installed
+  - the agent, if it is installed, and with "cluster": its alarms, the engine, machines that are gone
   - the kernel's features, sysctls and packet filters
   - links, addresses, MTUs and routes on the host and in its pods
   - host-local's leases, and the runtime's cache in {CACHE_DIR}/results
@@ -289,6 +289,9 @@ def _show(parser: argparse.ArgumentParser) -> None:
     text = "measure traffic for this time and show it per second; 0: totals since each link was created (default: 1)"
     parser.add_argument("--seconds", metavar="SECONDS", type=_seconds, default=1.0, help=text)
     _cache_dir(parser)
+    text = "show the cluster instead: pools, nodes with their CIDRs, and the way from this node to each"
+    parser.add_argument("--cluster", action="store_true", help=text)
+    cluster_arguments.declare_engine(parser.add_argument_group("with --cluster"))
 
 
 def _heal(parser: argparse.ArgumentParser) -> None:
@@ -363,6 +366,11 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("heal", "agent.heal_command", "repair the networks of running pods after their rules were deleted", _heal),
     Command("agent", "agent.command", "show the node agent, or run its duties", _agent, may_use_tools=True),
+    Command(
+        "cluster", "cluster.command",
+        "show this node's part in the cluster, blocks, nodes and pools; free what a machine that is gone has left",
+        cluster_arguments.declare,
+    ),
     Command(
         "dhcp", "dhcp.command", "run the daemon that acquires and renews the leases of the dhcp plugin",
         dhcp_arguments.declare,

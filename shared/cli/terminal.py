@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 WIDTH = 100  # columns of a line of JSON
+UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def readable(value: Any, indent: str = "") -> str:
@@ -41,6 +42,32 @@ def print_heading(text: str) -> None:
 def print_ok(text: str) -> None:
     """Print that a check succeeded."""
     say(f"{paint('32', 'ok')} {text}")
+
+
+def age(seconds: float) -> str:
+    """Return an age in its two largest units; a moment in the future has age 0."""
+    left = max(int(seconds), 0)
+    parts = []
+    for length, unit in UNITS:
+        amount, left = divmod(left, length)
+        parts.append(f"{amount}{unit}")
+    first = next((place for place, part in enumerate(parts) if part[0] != "0"), len(parts) - 1)
+    return " ".join(parts[first : first + 2])
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def rounded(value: int) -> str:
+    """Return the exact number if it is short, else a rounded one."""
+    return f"{value:,}" if value < 10**9 else f"{value:.1e}"
+
+
+def printable(value: object) -> str:
+    """Return text without control characters, which could move a terminal's cursor: others choose names and texts."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))
 
 
 def say(text: str) -> None:

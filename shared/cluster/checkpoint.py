@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ class Store:
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
         self.directory = directory
-        self._written: dict[Path, str] = {}  # the content of each file, as this process knows it
+        # the content of the files, as this process knows it
+        self._node = ""
+        self._routes: frozenset[Route] | None = None
         files.make_own_directory(directory)
         self.uid = self._find_uid()
 
@@ -70,17 +73,17 @@ class Store:
     def read(self) -> Checkpoint:
         """Return the checkpoint. A file that is garbled counts as empty: the engine and the conflist know the rest."""
         found: dict[str, Any] = {}
-        problems = []
+        problems, texts = [], {}
         for path, parse in ((self.directory / "node.json", _node), (self.directory / "routes.json", _routes)):
             text = files.read_own(path)
             if text is None:
                 continue
+            texts[path.name] = text
             try:
                 found |= parse(json.loads(text))
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 problems.append(f"{path} is garbled, and counts as empty: {error}")
-            else:
-                self._written[path] = text
+        self._node, self._routes = texts.get("node.json", ""), found.get("kept_routes")
         return Checkpoint(**found, problems=tuple(problems))
 
     def write(self, checkpoint: Checkpoint) -> bool:
@@ -94,17 +97,16 @@ class Store:
             "ranges": {network: list(map(str, cidrs)) for network, cidrs in sorted(checkpoint.kept_ranges.items())},
             "announced": checkpoint.announced and _raw_peer(checkpoint.announced),
         }
-        routes = {"routes": sorted((_raw_route(one) for one in checkpoint.kept_routes), key=str)}
-        changes = [self._write("node.json", node), self._write("routes.json", routes)]
+        text, routes = json.dumps(node), checkpoint.kept_routes
+        changes = [text != self._node, routes != self._routes]
+        if changes[0]:
+            files.write(self.directory / "node.json", text)
+            self._node = text
+        if changes[1]:
+            raw = sorted((_raw_route(one) for one in routes), key=itemgetter("cidr"))
+            files.write(self.directory / "routes.json", json.dumps({"routes": raw}))
+            self._routes = routes
         return any(changes)
-
-    def _write(self, name: str, content: dict[str, Any]) -> bool:
-        path, text = self.directory / name, json.dumps(content)
-        if self._written.get(path) == text:
-            return False
-        files.write(path, text)
-        self._written[path] = text
-        return True
 
 
 def _object(text: str | None) -> dict[str, Any]:
@@ -140,15 +142,17 @@ def _raw_held(one: Held) -> dict[str, Any]:
 
 def _routes(raw: dict[str, Any]) -> dict[str, Any]:
     found = [
-        Route(ip_network(one["cidr"]), one["node"], ip_address(one["via"]), bool(one["isTunnelled"]), one["mac"])
+        Route(ip_network(one["cidr"]), one["node"], ip_address(one["via"]), bool(one["isTunnelled"]), one["mac"],
+              one["key"], bool(one["isRefused"]))
         for one in raw["routes"]
-    ]
+    ]  # fmt: skip
     return {"kept_routes": frozenset(found)}
 
 
 def _raw_route(one: Route) -> dict[str, Any]:
     return {
         "cidr": str(one.cidr), "node": one.node, "via": str(one.via), "isTunnelled": one.is_tunnelled, "mac": one.mac,
+        "key": one.key, "isRefused": one.is_refused,
     }  # fmt: skip
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
 
-from shared.cluster.model import Cidr, Kind, Pool, Range
+from shared.cluster.model import Cidr, Kind, Pool, Range, Snapshot
+
+Span = tuple[int, int]  # numbers of a range's blocks: the first one, and the one after the last
 
 
 def order(cidr: Cidr) -> tuple[int, int, int]:
@@ -50,16 +52,22 @@ def overlap(one: Cidr, other: Cidr) -> bool:
     return int(one.network_address) >> bits == int(other.network_address) >> bits
 
 
-def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str) -> Cidr | None:
+def find_taken(snapshot: Snapshot, network: str, entry: Range) -> list[Span]:
+    """Return the parts of a network's range that its blocks take. They are computed once for each snapshot."""
+    spans = snapshot.spans.get((network, entry))
+    if spans is None:
+        taken = (cidr for name, cidr in snapshot.blocks if name == network)
+        spans = snapshot.spans[network, entry] = _merge(_spans(entry, taken), _count(entry))
+    return spans
+
+
+def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str, known: Sequence[Span] = ()) -> Cidr | None:
     """Return one of the free blocks of a range, a pseudo-random one by the seed; None if there is no free block.
 
     The cost depends on the number of taken blocks, not on the size of the range. Each free block is equally probable,
-    so that nodes with different seeds rarely choose the same one.
+    so that nodes with different seeds rarely choose the same one. `known` are further taken parts of the range.
     """
-    bits = entry.cidr.max_prefixlen - entry.block_length
-    first, count = int(entry.cidr.network_address) >> bits, 1 << (entry.block_length - entry.cidr.prefixlen)
-    spans = _merge(_spans(entry, bits, (*taken, *_useless(kind, entry))), count)
-    free = count - sum(end - start for start, end in spans)
+    spans, free = _taken_spans(kind, entry, taken, known)
     if not free:
         return None
     digest = hashlib.blake2b(seed.encode(), digest_size=16).digest()
@@ -68,7 +76,20 @@ def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str) -> Cidr |
         if place < start:
             break
         place += end - start
-    return _block(entry, first + place)
+    return _block(entry, (int(entry.cidr.network_address) >> entry.cidr.max_prefixlen - entry.block_length) + place)
+
+
+def count_free(kind: Kind, entry: Range, taken: Iterable[Cidr]) -> int:
+    """Return how many blocks of a range can be claimed beside the taken ones."""
+    return _taken_spans(kind, entry, taken)[1]
+
+
+def _taken_spans(kind: Kind, entry: Range, taken: Iterable[Cidr], known: Sequence[Span] = ()) -> tuple[list[Span], int]:
+    """Return the parts of a range that cannot be claimed, in numbers of blocks, and how many blocks are left."""
+    count = _count(entry)
+    spans = _merge(_spans(entry, (*taken, *_useless(kind, entry))), count)
+    spans = _merge([*known, *spans], count) if spans else list(known)
+    return spans, count - sum(end - start for start, end in spans)
 
 
 def _block(entry: Range, number: int) -> Cidr:
@@ -87,8 +108,14 @@ def _useless(kind: Kind, entry: Range) -> list[Cidr]:
     return [block for block in blocks if not capacity(kind, entry, block)]
 
 
-def _spans(entry: Range, bits: int, taken: Iterable[Cidr]) -> list[tuple[int, int]]:
+def _count(entry: Range) -> int:
+    """Return how many blocks a range has."""
+    return 1 << (entry.block_length - entry.cidr.prefixlen)
+
+
+def _spans(entry: Range, taken: Iterable[Cidr]) -> list[Span]:
     """Return the taken parts of a range in numbers of blocks, without the end. Blocks may have any length."""
+    bits = entry.cidr.max_prefixlen - entry.block_length
     version, first = entry.cidr.version, int(entry.cidr.network_address) >> bits
     spans = []
     for cidr in taken:
@@ -98,9 +125,9 @@ def _spans(entry: Range, bits: int, taken: Iterable[Cidr]) -> list[tuple[int, in
     return spans
 
 
-def _merge(spans: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+def _merge(spans: list[Span], count: int) -> list[Span]:
     """Sort the spans, join overlapping ones, and cut them to 0..count."""
-    merged: list[tuple[int, int]] = []
+    merged: list[Span] = []
     covered = 0
     for start, end in sorted(spans):
         start, end = max(start, covered), min(end, count)  # noqa: PLW2901

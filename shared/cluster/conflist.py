@@ -185,6 +185,24 @@ def publish(
     return True
 
 
+def withdraw(target: Path, cidrs: Iterable[Cidr]) -> bool:
+    """Remove all ranges but these from a published conflist. Return False if it has no others. Raise IOFailure."""
+    kept = set(cidrs)
+    try:
+        raw = json.loads(target.read_bytes())
+        if set(cidrs_in(raw)) <= kept:
+            return False
+        for plugin in raw["plugins"]:
+            ipam = _ipam(plugin)
+            if folded(ipam, "type") == HOST_LOCAL and folded(ipam, "ranges"):
+                sets = [[one for one in entries if _leased(one) in kept] for entries in folded(ipam, "ranges")]
+                _set(ipam, "ranges", [entries for entries in sets if entries])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False  # no ADD can use it
+    files.write(target, json.dumps(raw, indent=2) + "\n")
+    return True
+
+
 def published(target: Path) -> tuple[Cidr, ...]:
     """Return the CIDRs from which ADDs lease now, in the file's order; none if it is missing or garbled."""
     try:
@@ -194,16 +212,35 @@ def published(target: Path) -> tuple[Cidr, ...]:
         return ()
 
 
+def data_dir(target: Path) -> str | None:
+    """Return the directory of leases that a published conflist names; None if it is missing or garbled."""
+    try:
+        raw = json.loads(target.read_bytes())
+        local = [
+            ipam
+            for one in raw["plugins"]
+            if folded(ipam := _ipam(one), "type") == HOST_LOCAL and folded(ipam, "ranges")
+        ]
+        return str(folded(local[0], "dataDir") or DATA_DIR)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+        return None
+
+
 def cidrs_in(raw: dict[str, Any]) -> Iterator[Cidr]:
     """Yield the CIDRs from which a conflist leases. Raise KeyError, TypeError or ValueError if it is garbled."""
     for plugin in raw["plugins"]:
         ipam = _ipam(plugin)
         for one in folded(ipam, "ranges") or () if folded(ipam, "type") == HOST_LOCAL else ():
             for entry in one:
-                if "rangeStart" in entry:
-                    yield _spanning(ip_address(entry["rangeStart"]), ip_address(entry["rangeEnd"]))
-                else:
-                    yield ip_network(entry["subnet"])
+                yield _leased(entry)
+
+
+def _leased(entry: dict[str, Any]) -> Cidr:
+    """Return the CIDR that a range leases from."""
+    if "rangeStart" in entry:
+        return _spanning(ip_address(entry["rangeStart"]), ip_address(entry["rangeEnd"]))
+    found: Cidr = ip_network(entry["subnet"])
+    return found
 
 
 def _spanning(start: Address, end: Address) -> Cidr:

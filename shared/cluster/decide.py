@@ -7,6 +7,8 @@ a block is adopted only after a read by name, a claim of an own block is a succe
 
 from __future__ import annotations
 
+from shared.cluster import encryption
+from shared.cluster.claims import overlap
 from shared.cluster.model import (
     Action,
     Alarm,
@@ -14,6 +16,7 @@ from shared.cluster.model import (
     Block,
     Confirm,
     Decision,
+    Kind,
     Local,
     Peer,
     Publish,
@@ -29,6 +32,7 @@ from shared.cluster.peering import (
     keep_routes,
     plan_peer,
     plan_routes,
+    tell_altered,
     tell_twice,
 )
 
@@ -49,6 +53,8 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     names = {*snapshot.pools, *snapshot.assigned, *(key[0] for key in local.held), *(a.network for a in local.attempts)}
     tried = {one.network for one in local.attempts}  # their requests may fail again: other networks come before them
     networks = [Network(name, snapshot, local, now, owners) for name in sorted(names, key=lambda n: (n in tried, n))]
+    for network in networks:
+        network.unknown = {one.cidr.version for one in unknown if one.network == network.name}
     plans = [network.decide() for network in networks]
     announced = {network.name: network.plan.announced for network in networks if network.is_routed()}
     own = [cidr for cidrs in announced.values() for cidr in cidrs]
@@ -56,6 +62,8 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     routes = plan_routes(owners, twice, snapshot, local)
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
     alarms += [alarm for plan in plans for alarm in plan.alarms] + tell_twice(owners, twice, own)
+    alarms += encryption.tell((peer for peers in owners.values() for peer in peers), local.node)
+    alarms += _find_overlaps(snapshot) + tell_altered(snapshot, local)
     actions: list[Action] = [*alarms, *(plan.withdrawal for plan in plans if plan.withdrawal)]
     if differ(routes, local.routes) or routes != local.kept_routes:
         actions.append(SetRoutes(routes))
@@ -118,7 +126,7 @@ def _wait(local: Local, failure: str) -> Decision:
         f"node {local.node.name} is not synchronised with the cluster: {failure or 'the engine is silent'}. Pods start "
         f"until its blocks are full, and routes stay. Look at the engine's health and this node's way to it."
     )
-    actions: list[Action] = [Alarm("not-synchronised", local.node.name, text)]
+    actions: list[Action] = [Alarm("not-synchronised", local.node.name, text), *encryption.tell((), local.node)]
     published = {one.network for one in local.held.values() if one.is_published}
     actions += [Publish(*kept) for kept in sorted(local.kept_ranges.items()) if kept[0] not in published and kept[1]]
     routes = keep_routes(local)
@@ -137,7 +145,8 @@ def _find_unknown(snapshot: Snapshot, local: Local) -> tuple[list[Confirm], list
     attempted = {(one.network, one.cidr) for one in local.attempts if one.is_open}
     confirms, alarms = [], []
     former: dict[str, list[Block]] = {}
-    for key, block in snapshot.blocks.items():
+    for block in {id(one): one for owner in (node.uid, node.name) for one in snapshot.by_owner.get(owner, ())}.values():
+        key = block.network, block.cidr
         if block.uid == node.uid:
             if key in local.held or key in attempted:
                 continue
@@ -150,6 +159,23 @@ def _find_unknown(snapshot: Snapshot, local: Local) -> tuple[list[Confirm], list
             former.setdefault(block.uid, []).append(block)
     alarms += [_alarm_of_former(uid, blocks) for uid, blocks in sorted(former.items())]
     return confirms, alarms
+
+
+def _find_overlaps(snapshot: Snapshot) -> list[Alarm]:
+    """Return an alarm for each two pools with common addresses. Two segments may have them: they are apart."""
+    pools = sorted(snapshot.pools.values(), key=lambda pool: pool.network)
+    found = []
+    for number, one in enumerate(pools):
+        for other in pools[number + 1 :]:
+            both = ((mine.cidr, its.cidr) for mine in one.ranges for its in other.ranges)
+            common = next((pair for pair in both if overlap(*pair)), None)
+            if common is not None and Kind.ROUTED in (one.kind, other.kind):
+                text = (
+                    f"pool {one.network} has {common[0]} and pool {other.network} has {common[1]}, expected no common "
+                    f"addresses: nodes may claim the same ones. Give one of the pools other ranges."
+                )
+                found.append(Alarm("pools-overlap", one.network, text))
+    return found
 
 
 def _alarm_of_copy(block: Block, name: str) -> Alarm:

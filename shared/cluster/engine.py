@@ -60,8 +60,23 @@ class Engine(Protocol):
     def announce(self, peer: Peer) -> Peer:
         """Write this node's own peer object, whatever its revision. Return it with the new one."""
 
-    def withdraw(self, node: str) -> None:
-        """Delete a node's peer object: `cnitool cluster release` does so for a node that is gone."""
+    def withdraw(self, peer: Peer) -> None:
+        """Delete a peer object if it still has `peer.revision`. Raise Taken otherwise; one that is gone is a success.
+
+        `cnitool cluster release` does so for a node that is gone.
+        """
+
+    def show_life(self, node: str, uid: str) -> None:
+        """Let `follow` keep a sign of life of this machine from now on, if the engine needs one. Send nothing yet."""
+
+    def find_life_refusal(self) -> str:
+        """Return why the engine does not let this machine keep its sign of life; empty if it does."""
+
+    def find_life(self, node: str, uid: str) -> str:
+        """Return the sign of life of a machine with this name and id, in words; empty without one.
+
+        A machine that is cut off from the engine has none, though its pods live.
+        """
 
     def write_pool(self, pool: Pool) -> None:
         """Write a pool, for administrators."""

@@ -1,6 +1,6 @@
-"""The engine on etcd v3. Keys below the prefix are blocks/NETWORK/CIDR, nodes/NODE, pools/NETWORK and alive/NODE.
+"""The engine on etcd v3. Keys below the prefix are blocks/NETWORK/CIDR, nodes/NODE, pools/NETWORK, alive/NODE/UID.
 
-Blocks and nodes have no lease: ownership never expires. Only alive/NODE has one, for people and alarms.
+Blocks and nodes have no lease: ownership never expires. Only the last kind has one, for people and alarms.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from shared.cluster import codec
 from shared.cluster.connection import Endpoint, Tls
-from shared.cluster.engine import Counts, EngineError, Taken
+from shared.cluster.engine import Counts, EngineError, Refused, Taken
 from shared.cluster.etcd_follow import BLOCKS, NODES, POOLS, Follower, Pace, read_block
 from shared.cluster.etcd_gateway import Entry, Gateway, encode, read_entries, read_header, read_swap
 from shared.cluster.http import Client
@@ -70,10 +70,7 @@ class Etcd:
     def read_block(self, network: str, cidr: Cidr) -> Block | None:
         """Return the block as the quorum has it; None without one."""
         key = _block_key(network, cidr)
-        asked = {"key": encode(self._key(key))}
-        answer = self._gateway.call("/v3/kv/range", asked, timeout_seconds=self._pace.timeout)
-        read_header(answer)  # without one it is no answer, and proves nothing
-        entries = read_entries(answer)
+        entries = self._read(key)
         return _read_block(key, entries[0]) if entries else None
 
     def update_block(self, block: Block) -> Block:
@@ -83,20 +80,31 @@ class Etcd:
 
     def release(self, block: Block) -> None:
         """Delete the block if it still has its revision. Raise Taken otherwise; one that is gone is a success."""
-        key, revision = _block_key(block.network, block.cidr), _number(block.revision)
-        delete = {"request_delete_range": {"key": encode(self._key(key))}}
-        self._swap(key, "MOD", revision, [delete], is_gone_fine=True)
+        self._delete(_block_key(block.network, block.cidr), _number(block.revision))
 
     def announce(self, peer: Peer) -> Peer:
-        """Write this node's own peer object, whatever its revision. From now on `follow` keeps its alive key, too."""
+        """Write this node's own peer object, whatever its revision."""
         revision = self._write(f"{NODES}{codec.to_name(peer.node, 'node')}", codec.peer_value(peer))
-        self._alive.node = peer.node
         return replace(peer, revision=revision)
 
-    def withdraw(self, node: str) -> None:
-        """Delete a node's peer object."""
-        key = encode(self._key(f"{NODES}{codec.to_name(node, 'node')}"))
-        read_header(self._gateway.call("/v3/kv/deleterange", {"key": key}, timeout_seconds=self._pace.timeout))
+    def withdraw(self, peer: Peer) -> None:
+        """Delete a peer object if it still has its revision. Raise Taken otherwise; one that is gone is a success."""
+        self._delete(f"{NODES}{codec.to_name(peer.node, 'node')}", _number(peer.revision))
+
+    def show_life(self, node: str, uid: str) -> None:
+        """Let `follow` keep this machine's key with a lease from now on."""
+        self._alive.name = f"{codec.to_name(node, 'node')}/{uid}"
+
+    def find_life_refusal(self) -> str:
+        """Return why etcd does not let this machine keep its key; empty if it does."""
+        return self._alive.refusal
+
+    def find_life(self, node: str, uid: str) -> str:
+        """Return the sign of life of a machine's agent, which keeps a key with a lease; empty without one."""
+        key = f"{ALIVE}{codec.to_name(node, 'node')}/{uid}"
+        if not self._read(key):
+            return ""
+        return f"its agent has renewed the key {self._prefix}{key} in the last {ALIVE_SECONDS} seconds"
 
     def write_pool(self, pool: Pool) -> None:
         """Write a pool."""
@@ -109,6 +117,17 @@ class Etcd:
 
     def _key(self, name: str) -> bytes:
         return f"{self._prefix}{name}".encode()
+
+    def _read(self, name: str) -> list[Entry]:
+        """Return the key as the quorum has it, none if it does not exist."""
+        asked = {"key": encode(self._key(name))}
+        answer = self._gateway.call("/v3/kv/range", asked, timeout_seconds=self._pace.timeout)
+        read_header(answer)  # without one it is no answer, and proves nothing
+        return read_entries(answer)
+
+    def _delete(self, name: str, revision: int) -> None:
+        delete = {"request_delete_range": {"key": encode(self._key(name))}}
+        self._swap(name, "MOD", revision, [delete], is_gone_fine=True)
 
     def _put(self, name: str, value: object) -> object:
         return {"request_put": {"key": encode(self._key(name)), "value": encode(codec.serialise(value))}}
@@ -140,7 +159,8 @@ class Alive:
     """A key with a lease, which says that the node's agent runs. Nothing depends on it."""
 
     def __init__(self, gateway: Gateway, prefix: str) -> None:
-        self.node = ""  # none before the first announcement
+        self.name = ""  # NODE/UID; none before `show_life`
+        self.refusal = ""  # of the last beat
         self._gateway = gateway
         self._prefix = prefix
         self._lease = ""
@@ -148,14 +168,17 @@ class Alive:
 
     def beat(self) -> None:
         """Renew the lease when a third of it has passed. A failure is for the next beat."""
-        if not self.node or time.monotonic() < self._next:
+        if not self.name or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + ALIVE_SECONDS / 3
         try:
             kept = self._call("lease/keepalive", ID=self._lease).get("result") if self._lease else None
             if not isinstance(kept, dict) or not kept.get("TTL"):
                 self._lease = str(self._call("lease/grant", TTL=str(ALIVE_SECONDS)).get("ID", ""))
-                self._call("kv/put", key=encode(f"{self._prefix}{ALIVE}{self.node}".encode()), lease=self._lease)
+                self._call("kv/put", key=encode(f"{self._prefix}{ALIVE}{self.name}".encode()), lease=self._lease)
+            self.refusal = ""
+        except Refused as error:
+            self._lease, self.refusal = "", str(error)
         except EngineError:
             self._lease = ""
 
@@ -185,6 +208,8 @@ def _read_block(name: str, entry: Entry) -> Block:
 def _described(name: str, found: list[Entry]) -> str:
     if not found:
         return "the block is gone"
+    if not name.startswith(BLOCKS):
+        return f"somebody has written it, at revision {found[0].revision}"
     try:
         block = _read_block(name, found[0])
     except EngineError as error:

@@ -14,11 +14,11 @@ from shared.cluster.connection import Traffic
 from shared.cluster.engine import Counts, EngineError, Refused, Taken
 from shared.cluster.kube_access import Access
 from shared.cluster.kube_client import BASE, Gate, KubeClient, content, is_absent
-from shared.cluster.kube_follow import Follower, Scope
+from shared.cluster.kube_follow import NODES, Follower, Scope
 from shared.cluster.kube_names import block_name, is_subdomain, network_name
 from shared.cluster.kube_objects import Object
 from shared.cluster.kube_watch import Times
-from shared.cluster.model import Block, Cidr, Peer, Pool, Snapshot
+from shared.cluster.model import Block, Cidr, Peer, Pool, Revision, Snapshot
 
 REQUEST_SECONDS = 5.0
 PAGE_SECONDS = 30.0  # to read one page of a list
@@ -61,13 +61,15 @@ class Kubernetes:
     def update_block(self, block: Block) -> Block:
         """Write the block if it still has `block.revision`. Return it with the new one. Raise Taken otherwise."""
         name = _checked(block_name, block.network, block.cidr)
-        document = kube_objects.make("Block", name, codec.block_value(block), _condition(block, name))
+        document = kube_objects.make(
+            "Block", name, codec.block_value(block), _condition(block.revision, f"block {name}")
+        )
         return self._write("PUT", f"{BASE}/blocks/{name}", document, kube_objects.read_block)
 
     def release(self, block: Block) -> None:
         """Delete the block if it still has `block.revision`. Raise Taken otherwise; one that is gone is a success."""
         name = _checked(block_name, block.network, block.cidr)
-        self._delete(f"{BASE}/blocks/{name}", f"block {name}", _condition(block, name))
+        self._delete(f"{BASE}/blocks/{name}", f"block {name}", _condition(block.revision, f"block {name}"))
 
     def announce(self, peer: Peer) -> Peer:
         """Write this node's own peer object, of any revision. Return it with the new one.
@@ -80,9 +82,27 @@ class Kubernetes:
         name = _checked(_node_name, peer.node)
         return self._set("Peer", "peers", name, codec.peer_value(peer), kube_objects.read_peer)
 
-    def withdraw(self, node: str) -> None:
-        """Delete a node's peer object; one that is gone is a success."""
-        self._delete(f"{BASE}/peers/{_checked(_node_name, node)}", f"peer {node}", {})
+    def withdraw(self, peer: Peer) -> None:
+        """Delete a peer object if it still has its revision. Raise Taken otherwise; one that is gone is a success."""
+        name = _checked(_node_name, peer.node)
+        self._delete(f"{BASE}/peers/{name}", f"peer {name}", _condition(peer.revision, f"peer {name}"))
+
+    def show_life(self, node: str, uid: str) -> None:
+        """Do nothing: the kubelet keeps the Node."""
+
+    def find_life_refusal(self) -> str:
+        """Return nothing: see `show_life`."""
+        return ""
+
+    def find_life(self, node: str, uid: str) -> str:
+        """Return the Node as a machine's sign of life, unless its peer object is of another machine: its successor."""
+        name = _checked(_node_name, node)
+        if self._client.read(f"{NODES}/{name}", f"node {name}") is None:
+            return ""
+        found = None if self._scope.peers_from_nodes else self._client.read(f"{BASE}/peers/{name}", f"peer {name}")
+        if found is not None and _parsed(kube_objects.read_peer, found, f"peer {name}").uid != uid:
+            return ""
+        return f"Kubernetes has the Node {name}"
 
     def write_pool(self, pool: Pool) -> None:
         """Write a pool, for administrators."""
@@ -117,9 +137,7 @@ class Kubernetes:
             raise EngineError(f"{about}: somebody else writes it at the same time: {error}") from None
 
     def _delete(self, path: str, about: str, preconditions: Object) -> None:
-        options: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
-        if preconditions:
-            options["preconditions"] = preconditions
+        options: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
         answer = self._client.request("DELETE", path, about, options)
         if answer.status not in (200, 202) and not is_absent(answer, path):
             raise self._client.failure(answer, about)
@@ -139,12 +157,12 @@ def _node_name(node: str) -> str:
     return node
 
 
-def _condition(block: Block, name: str) -> Object:
+def _condition(revision: Revision, about: str) -> Object:
     """Return the uid and resourceVersion to compare with. Raise Taken for a revision that is none."""
-    condition = kube_objects.split(block.revision)
+    condition = kube_objects.split(revision)
     if not condition:
         # Without them a DELETE would be unconditional.
-        raise Taken(f"block {name}: {block.revision!r} is not a revision of it")
+        raise Taken(f"{about}: {revision!r} is not a revision of it")
     return condition
 
 

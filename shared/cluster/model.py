@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Cidr = IPv4Network | IPv6Network
@@ -40,7 +41,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Pool:
-    """One network's addresses, which the administrator sets. At most one range of each family takes new claims."""
+    """One network's addresses, which the administrator sets. New blocks are of the first range with a free one."""
 
     network: str
     kind: Kind
@@ -86,6 +87,21 @@ class Snapshot:
     unreadable: Mapping[str, str] = field(default_factory=dict)  # by the object's key: why it is in none of the maps
     failure: str = ""  # why it is not current, for people
 
+    @cached_property
+    def by_owner(self) -> Mapping[str, list[Block]]:
+        """The blocks by the ids, and by the names, of their owners."""
+        found: dict[str, list[Block]] = {}
+        for block in self.blocks.values():
+            found.setdefault(block.uid, []).append(block)
+            if block.node != block.uid:
+                found.setdefault(block.node, []).append(block)
+        return found
+
+    @cached_property
+    def spans(self) -> dict[tuple[str, Range], list[tuple[int, int]]]:
+        """The taken parts of networks' ranges, as far as shared/cluster/claims.py has computed them."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Held:
@@ -121,14 +137,17 @@ class Attempt:
 class Route:
     """The way to a peer's CIDR: through an address on a link of this node, or through the tunnel to the peer.
 
-    Of a tunnelled route, `via` is the peer's own address, of either family.
+    Of a tunnelled route, `via` is the peer's own address, of either family. A refused route has no way: this node
+    encrypts, and packets to these addresses would leave in clear. Its `via` is the CIDR's first address.
     """
 
     cidr: Cidr
     node: str
     via: Address
     is_tunnelled: bool
-    mac: str = ""  # of the peer's VXLAN device, if the route is tunnelled
+    mac: str = ""  # of the peer's VXLAN device, if that is the tunnel
+    key: str = ""  # the peer's public key, if the tunnel is WireGuard's
+    is_refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,7 +162,11 @@ class Node:
     grace_seconds: float = 300.0  # an unpublished block is released after so long without leases; longer than any ADD
     tunnels: bool | None = None  # True: to all peers, False: to none, None: to those that are on no own link
     vtep_mac: str = ""
-    public_key: str = ""
+    public_key: str = ""  # of its WireGuard device
+    encrypts: bool = False  # all packets to other nodes' pods, by WireGuard
+    encryption_failure: str = ""  # why it cannot, for people
+    cluster_cidrs: tuple[Cidr, ...] = ()  # of networks without a pool: nothing leaves to them in clear if it encrypts
+    networks: frozenset[str] | None = None  # by name in the settings; None: all that have a pool
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,13 @@ class Network:
     def __init__(self, name: str, snapshot: Snapshot, local: Local, now: float, owners: Owners) -> None:
         pool = snapshot.pools.get(name)
         self.name, self.snapshot, self.local, self.now, self.owners = name, snapshot, local, now, owners
-        self.pool: Pool | None = pool if pool is not None and pool.ranges else None
+        self.is_wanted = local.node.networks is None or name in local.node.networks
+        self.pool: Pool | None = pool if pool is not None and pool.ranges and self.is_wanted else None
         self.assigned = snapshot.assigned.get(name, ())
         self.held = sorted((h for h in local.held.values() if h.network == name), key=lambda h: claims.order(h.cidr))
         self.attempts = [one for one in local.attempts if one.network == name]
         self.plan = Plan()
+        self.unknown: set[int] = set()  # families with blocks of this node that are to be confirmed
         self.inside: list[Held] = []  # to be in the conflist
         self.outside: list[Held] = []  # ours, and drained
         self.lost: list[Held] = []
@@ -79,6 +81,8 @@ class Network:
             self._sort(one)
         for version in (4, 6):
             self._adjust(version)
+        if self.held and not self.is_wanted:
+            self._tell_unnamed()
         self._publish()
         self._mark()
         self._release()
@@ -142,9 +146,10 @@ class Network:
         """Take a block of another owner out of the conflist. Name it until no pod can have an address of it."""
         self.lost.append(one)
         if one.is_published or one.used or not one.is_draining:
+            pods = f"Its {one.used} pods here may share addresses with others: delete them. " if one.used else ""
             text = (
-                f"block {one.cidr} of network {self.name} is claimed by {owner}, expected this node as its owner. Its "
-                f"{one.used} pods here may share addresses with others: delete them. No pod gets an address of it."
+                f"block {one.cidr} of network {self.name} is claimed by {owner}, expected this node as its owner. "
+                f"{pods}No pod gets an address of it."
             )
             self.plan.alarms.append(Alarm("block-lost", str(one.cidr), text))
 
@@ -204,6 +209,9 @@ class Network:
     def _adjust(self, version: int) -> None:
         """Compare one family's free addresses with the watermark: claim a block, or drain one."""
         inside = [one for one in self.inside if one.cidr.version == version]
+        if not self.is_wanted:
+            self._drain(inside)
+            return
         if any(cidr.version == version for cidr in self.assigned):
             self._drain(one for one in inside if not one.is_assigned)
             return
@@ -229,6 +237,13 @@ class Network:
         else:
             self._shrink(fitting, free, low + max(1, math.ceil(DRAIN_MARGIN * size)))
 
+    def _tell_unnamed(self) -> None:
+        text = (
+            f"network {self.name} is not in this node's settings, but the node has {len(self.held)} blocks of it: they "
+            f"are given back when no pod has an address of them. To keep them, name the network in pycni-cluster.json."
+        )
+        self.plan.alarms.append(Alarm("network-unnamed", self.name, text))
+
     def _fits(self, one: Held) -> bool:
         return not one.is_assigned and self.pool is not None and claims.find_range(self.pool, one.cidr) is not None
 
@@ -245,9 +260,12 @@ class Network:
             self.outside.append(one)
 
     def _grow(self, entry: Range) -> None:
-        """Use the fullest draining block again. Without one claim another, unless a claim's answer is open."""
+        """Use the fullest draining block again. Without one claim another, unless a claim's answer is open.
+
+        A block that is to be confirmed may be used again, too: a machine that was installed again has some.
+        """
         version = entry.cidr.version
-        if any(one.is_open and one.cidr.version == version for one in self.attempts):
+        if version in self.unknown or any(one.is_open and one.cidr.version == version for one in self.attempts):
             return
         again = [one for one in self.outside if one.cidr.version == version and self._can_resume(one)]
         if again:
@@ -278,17 +296,18 @@ class Network:
     def _choose(self, entry: Range) -> Cidr | None:
         """Return a free block of the pool's ranges of a family; the first range comes first."""
         assert self.pool is not None  # noqa: S101  (_adjust looked)
-        known = [key[1] for key in self.snapshot.blocks if key[0] == self.name]
-        known += [cidr for _, cidr in self.local.held]
-        known += self.owners  # of a peer that has not claimed its block again yet
+        known = [cidr for _, cidr in self.local.held]
+        # of a peer that has not claimed its block again yet
+        known += [cidr for cidr in self.owners if (self.name, cidr) not in self.snapshot.blocks]
         if self.pool.kind is Kind.ROUTED:
             known += find_underlay(self.local.node)
         tried = [one.cidr for one in self.attempts]
-        seed = f"{self.local.node.uid} {self.name} {len(tried)} {len(known)}"
+        seed = f"{self.local.node.uid} {self.name} {len(tried)} {len(known)} {len(self.snapshot.blocks)}"
         for avoided in ([*known, *tried], known):  # a tried one may be free again
             for one in self.pool.ranges:
                 if one.cidr.version == entry.cidr.version:
-                    cidr = claims.choose(self.pool.kind, one, avoided, seed)
+                    taken = claims.find_taken(self.snapshot, self.name, one)
+                    cidr = claims.choose(self.pool.kind, one, avoided, seed, taken)
                     if cidr is not None:
                         return cidr
         return None
@@ -360,8 +379,12 @@ class Network:
                 self.plan.releases.append(Release(block))
 
     def _announce(self) -> None:
-        """List the CIDRs that pods here have or can get. One that is about to be released is not among them."""
-        left = [one for one in self.outside if not self._is_idle(one)] + [one for one in self.lost if one.used]
+        """List the CIDRs that pods here have or can get. One that is about to be released is not among them.
+
+        Nor is an empty block that a peer announces. After a restored backup, its pods are there.
+        """
+        outside = (one for one in self.outside if one.used or one.is_published or one.cidr not in self.owners)
+        left = [one for one in outside if not self._is_idle(one)] + [one for one in self.lost if one.used]
         own = [one.cidr for one in (*self.inside, *left)]
         own += [cidr for cidr in (*self.assigned, *self._claimed()) if cidr not in own]
         self.plan.announced = tuple(sorted(own, key=claims.order))

@@ -19,6 +19,7 @@ from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
 from shared.cluster.model import Address, Cidr, Route
+from shared.cluster.recall import Recalling
 from shared.cni.digests import digest
 from shared.cni.errors import InternalError
 from shared.cni.ip import Address as KernelAddress
@@ -48,6 +49,7 @@ PORT = 4789  # IANA's number
 OVERHEAD_BYTES = {4: 50, 6: 70}  # headers: IP, UDP, VXLAN, Ethernet
 TABLES = {"arp_cache": 4, "ndisc_cache": 6}  # the kernel's names of the neighbour tables
 WITHOUT_IPV6 = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EACCES)  # answers to requests of the family
+NDA_CACHEINFO = 3  # linux/neighbour.h: times, of no meaning for permanent entries
 GONE = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
 
 
@@ -77,7 +79,7 @@ class Entries:
     forwarding: Mapping[str, frozenset[Address]]  # of everybody
 
 
-class Tables(Netlink):
+class Tables(Recalling):
     """A netlink socket for neighbour and forwarding entries."""
 
     tables = tunnel_wire
@@ -108,7 +110,7 @@ def ensure(host: Netlink, end: End, version: int) -> Message:
     if local is None:
         raise TunnelError(f"there is no tunnel to peers with IPv{version} addresses: this node has none of its own")
     name, data = NAMES[version], _data(end, local)
-    mtu = pod_mtu(_underlay(host, local)["IFLA_MTU"], (version,))
+    mtu = pod_mtu(find_underlay(host, local)["IFLA_MTU"], (version,))
     link = links.get(host, name)
     if link is not None and links.kind(link) != KIND:
         raise TunnelError(
@@ -119,8 +121,8 @@ def ensure(host: Netlink, end: End, version: int) -> Message:
         link = None
     if link is None:
         link = _make(host, name, {"IFLA_ADDRESS": end.mac, "IFLA_MTU": mtu}, data)
-    _complete(host, link, {"IFLA_ADDRESS": end.mac, "IFLA_MTU": mtu})
-    _set_sources(host, link["index"], end.sources)
+    complete(host, link, {"IFLA_ADDRESS": end.mac, "IFLA_MTU": mtu})
+    set_sources(host, link["index"], end.sources)
     return link
 
 
@@ -143,7 +145,7 @@ def _make(host: Netlink, name: str, body: Message, data: Message) -> Message:
     return links.require(host, name)
 
 
-def _complete(host: Netlink, link: Message, wanted: Message) -> None:
+def complete(host: Netlink, link: Message, wanted: Message) -> None:
     """Correct MAC and MTU, and bring the device up: one that is up has its sysctls."""
     changes = {key: value for key, value in wanted.items() if link.get(key) != value}
     if not link["flags"] & IFF_UP:
@@ -156,7 +158,7 @@ def _complete(host: Netlink, link: Message, wanted: Message) -> None:
         host.request(RTM_NEWLINK, {"index": link["index"], **changes})
 
 
-def _set_sources(host: Netlink, index: int, cidrs: Iterable[Cidr]) -> None:
+def set_sources(host: Netlink, index: int, cidrs: Iterable[Cidr]) -> None:
     """Give the device the first addresses of these CIDRs, and no others."""
     wanted = {Prefix(kernel_address(one.network_address), one.max_prefixlen) for one in cidrs}
     have = {one for one in addresses.of_link(host, index) if one.address not in addresses.LINK_LOCAL}
@@ -166,7 +168,7 @@ def _set_sources(host: Netlink, index: int, cidrs: Iterable[Cidr]) -> None:
     host.batch([addresses.add_request(index, one, dad=False, tolerate=WITHOUT_IPV6) for one in missing])
 
 
-def _underlay(host: Netlink, local: Address) -> Message:
+def find_underlay(host: Netlink, local: Address) -> Message:
     """Return the link with one of the node's own addresses."""
     for message in host.dump(RTM_GETADDR, {"family": addresses.FAMILIES[local.version]}):
         if (message.get("IFA_LOCAL") or message["IFA_ADDRESS"]) == str(kernel_address(local)):
@@ -187,14 +189,24 @@ def read(tables: Tables, index: int) -> Entries:
     neighbours: dict[Address, str] = {}
     forwarding: dict[str, frozenset[Address]] = {}
     for family in addresses.FAMILIES.values():
-        for one in tables.dump(RTM_GETNEIGH, {"family": family, "NDA_IFINDEX": index}):
-            if one["ifindex"] == index and one.get("NDA_PROTOCOL") == PROTOCOL and one["state"] & NUD_PERMANENT:
-                neighbours[ip_address(one["NDA_DST"])] = one.get("NDA_LLADDR", "")
-    for one in tables.dump(RTM_GETNEIGH, {"family": AF_BRIDGE, "ifindex": index}):
-        if one["ifindex"] == index and "NDA_DST" in one:
-            mac = one["NDA_LLADDR"]
-            forwarding[mac] = forwarding.get(mac, frozenset()) | {ip_address(one["NDA_DST"])}
+        like = {"family": family, "NDA_IFINDEX": index}
+        neighbours |= tables.recall(RTM_GETNEIGH, like, lambda one: _own_neighbour(one, index), without=NDA_CACHEINFO)
+    like = {"family": AF_BRIDGE, "ifindex": index}
+    for mac, address in tables.recall(RTM_GETNEIGH, like, lambda one: _peer_of(one, index), without=NDA_CACHEINFO):
+        forwarding[mac] = forwarding.get(mac, frozenset()) | {address}
     return Entries(neighbours, forwarding)
+
+
+def _own_neighbour(one: Message, index: int) -> tuple[Address, str] | None:
+    """Return address and MAC of this agent's neighbour entry on a device."""
+    if one["ifindex"] == index and one.get("NDA_PROTOCOL") == PROTOCOL and one["state"] & NUD_PERMANENT:
+        return ip_address(one["NDA_DST"]), one.get("NDA_LLADDR", "")
+    return None
+
+
+def _peer_of(one: Message, index: int) -> tuple[str, Address] | None:
+    """Return MAC and peer of a device's forwarding entry."""
+    return (one["NDA_LLADDR"], ip_address(one["NDA_DST"])) if one["ifindex"] == index and "NDA_DST" in one else None
 
 
 def plan(index: int, have: Entries, routes: Iterable[Route]) -> tuple[list[Request], list[Request]]:

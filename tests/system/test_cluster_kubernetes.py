@@ -252,6 +252,18 @@ def test_unreadable_objects_are_told_and_do_no_harm(cluster: Cluster) -> None:
 # Credentials
 
 
+def test_a_node_is_a_sign_of_life(cluster: Cluster, server: KubeServer) -> None:
+    """It is that of its successor if another machine has announced itself under its name."""
+    engine = cluster.engine("node-1")
+    assert engine.find_life("node-1", "uid-of-node-1") == ""
+    server.add("nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}, "spec": {}})
+    assert engine.find_life("node-1", "uid-of-node-1") == "Kubernetes has the Node node-1"
+    engine.announce(peer("node-1"))
+    assert engine.find_life("node-1", "uid-of-node-1") and engine.find_life("node-1", "former") == ""
+    with pytest.raises(Refused):
+        engine.find_life("Node 1", "uid")
+
+
 @pytest.mark.usefixtures("server")
 def test_an_agent_may_write_its_own_objects_alone(cluster: Cluster) -> None:
     engine, other = cluster.engine("node-1"), cluster.engine("node-2")
@@ -264,7 +276,7 @@ def test_an_agent_may_write_its_own_objects_alone(cluster: Cluster) -> None:
     with pytest.raises(Refused, match="peer node-2"):
         engine.announce(peer("node-2"))
     with pytest.raises(Refused, match=r'peer node-1: .*cannot delete resource "peers"'):
-        engine.withdraw("node-1")
+        engine.withdraw(engine.announce(peer("node-1")))
     with pytest.raises(Refused, match="pool pods"):
         engine.write_pool(PODS)
     assert other.read_block("pods", CIDRS[1]) == claimed

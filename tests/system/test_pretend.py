@@ -30,7 +30,17 @@ def namespaces_of(process: str) -> dict[str, str]:
 
 # The places where a host mounts; the last is a namespace name that no other program uses.
 POD = f"pod-{os.getpid()}"
-PLACES = ("/etc", "/etc/cni", "/proc", "/run", "/sys", "/var/lib", "/var/lib/cni", f"/run/netns/{POD}")
+PLACES = (
+    "/etc",
+    "/etc/cni",
+    "/proc",
+    "/run",
+    "/sys",
+    "/var/lib",
+    "/var/lib/cni",
+    "/var/lib/pycni",
+    f"/run/netns/{POD}",
+)
 
 
 def mounted() -> list[str]:
@@ -44,8 +54,7 @@ def test_host_is_empty_and_apart(bare: PretendHost) -> None:
     assert "UP" in bare.ip("link")[0]["flags"]
     assert bare.run("ls", "/sys/class/net").stdout == "lo\n"
     assert bare.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "0\n"
-    assert list((bare.root / "var/lib/cni").iterdir()) == []
-    assert list((bare.root / "etc/cni").iterdir()) == []
+    assert [list((bare.root / one).iterdir()) for one in ("var/lib/cni", "var/lib/pycni", "etc/cni")] == [[], [], []]
     inside = dict(line.split() for line in bare.run("sh", "-c", _READ_NAMESPACES).stdout.splitlines())
     assert not set(inside.values()) & set(namespaces_of("self").values())
 
@@ -53,12 +62,13 @@ def test_host_is_empty_and_apart(bare: PretendHost) -> None:
 def test_host_leaves_nothing() -> None:
     mounts = mounted()
     known = {
-        path: path.exists() for path in map(Path, ("/etc/cni", "/var/lib/cni", f"/run/netns/{POD}", f"/run/{POD}"))
+        path: path.exists()
+        for path in map(Path, ("/etc/cni", "/var/lib/cni", "/var/lib/pycni", f"/run/netns/{POD}", f"/run/{POD}"))
     }
     with PretendHost() as bare:
         bare.netns(POD)
         bare.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", POD)
-        bare.run("touch", "/var/lib/cni/mark", "/etc/cni/mark", f"/run/{POD}")
+        bare.run("touch", "/var/lib/cni/mark", "/var/lib/pycni/mark", "/etc/cni/mark", f"/run/{POD}")
         sleeper = bare.popen("sleep", "1000", stdin=None, stdout=None, stderr=None)
     assert sleeper.returncode == -signal.SIGKILL
     assert not bare.root.exists()

@@ -6,41 +6,32 @@ Requests and answers can be lost or late, views of the engine can be old, and an
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from typing import TypeVar
 
 from shared.cluster import claims
-from shared.cluster.decide import decide
-from shared.cluster.engine import EngineError, Taken
+from shared.cluster.checkpoint import Checkpoint
+from shared.cluster.engine import Counts, EngineError, Taken
+from shared.cluster.executor import Executor
 from shared.cluster.model import (
-    Action,
     Address,
-    Alarm,
-    Announce,
-    Attempt,
     Block,
     Cidr,
-    Claim,
-    Confirm,
     Decision,
-    Forget,
     Held,
     Kind,
     Local,
-    Mark,
     Node,
     Peer,
     Pool,
-    Publish,
     Range,
-    Release,
     Route,
-    SetRoutes,
     Snapshot,
-    State,
 )  # fmt: skip
+from shared.cluster.routes import Outcome
 
 Key = tuple[str, Cidr]
 GRACE_SECONDS, ADD_SECONDS = 300.0, 120.0
@@ -124,23 +115,15 @@ class SimulatedEngine:
         self.note()
 
 
-@dataclass
-class Checkpoint:
-    """The part of an agent that is on disk."""
-
-    held: dict[Key, Held] = field(default_factory=dict)
-    attempts: dict[Key, bool] = field(default_factory=dict)
-    announced: Peer | None = None
-    ranges: dict[str, tuple[Cidr, ...]] = field(default_factory=dict)
-    routes: frozenset[Route] = frozenset()
+class Died(Exception):
+    """The agent is gone in the middle of its work."""
 
 
-class Stopped(Exception):
-    """An action failed: decide anew."""
+T = TypeVar("T")
 
 
 class Machine:
-    """One node: its disk, its kernel, its pods, and an agent that may be dead."""
+    """One node: its disk, its kernel, its pods, and an agent that may die. The executor is the real one."""
 
     def __init__(self, engine: SimulatedEngine, name: str, uid: str, number: int) -> None:
         self.engine, self.name, self.uid = engine, name, uid
@@ -151,11 +134,11 @@ class Machine:
         self.adds: list[tuple[str, tuple[Cidr, ...], float, int]] = []  # in progress: network, ranges, deadline, pod
         self.routes: frozenset[Route] = frozenset()
         self.monotonic, self.wall = 10.0, 1_000_000.0
-        self.empty_since: dict[Key, float] = {}
         self.is_connected = True
         self.seen = len(engine.history) - 1
         self.decided = Decision((), 0.0)
         self.requests = 0
+        self.executor = Executor(self, self, self)
 
     # -- pods
 
@@ -202,32 +185,31 @@ class Machine:
 
     def restart(self) -> None:
         """Start the agent anew, which reads everything from the engine."""
-        self.empty_since = {}
+        self.executor = Executor(self, self, self)
         self.seen = len(self.engine.history) - 1
 
     # -- the agent
 
-    def look(self) -> Local:
+    def look(self, checkpoint: Checkpoint, before: Local | None, *, now: float, wall_seconds: float) -> Local:
         published = {(network, cidr) for network, cidrs in self.conflists.items() for cidr in cidrs}
+        empty_since = {key: one.empty_since for key, one in before.held.items()} if before else {}
         held = {}
-        for key in {**self.disk.held, **dict.fromkeys(published)}:
+        for key in {**checkpoint.held, **dict.fromkeys(published)}:
             network, cidr = key
             used = sum(address in cidr for address in self.leases.get(network, {}))
-            if used or key in published:
-                self.empty_since.pop(key, None)
-            else:
-                self.empty_since.setdefault(key, self.monotonic)
-            known = self.disk.held.get(key) or Held(network, cidr, 0, is_published=True, since=0.0)
+            since = empty_since.get(key)
+            known = checkpoint.held.get(key) or Held(network, cidr, 0, is_published=True, since=0.0)
             held[key] = replace(
-                known, used=used, is_published=key in published, empty_since=self.empty_since.get(key)
+                known, used=used, is_published=key in published,
+                empty_since=None if used or key in published else now if since is None else since,
             )  # fmt: skip
         node = Node(
             self.name, self.uid, self.addresses, (ip_network("172.16.0.0/24"), ip_network("fd16::/64")),
             grace_seconds=GRACE_SECONDS,
         )  # fmt: skip
-        attempts = tuple(Attempt(*key, is_open=is_open) for key, is_open in self.disk.attempts.items())
         return Local(
-            node, held, attempts, self.routes, dict(self.disk.ranges), self.disk.routes, self.wall, self.disk.announced
+            node, held, checkpoint.attempts, self.routes, checkpoint.kept_ranges, checkpoint.kept_routes, wall_seconds,
+            checkpoint.announced,
         )  # fmt: skip
 
     def view(self) -> Snapshot:
@@ -240,21 +222,24 @@ class Machine:
         Return True if all actions were done.
         """
         self._fault, self._fault_at = fault, fault_at
-        self.decided = decide(self.view(), self.look(), self.monotonic)
-        effects = 0
+        self._effects, self._dies_at = 0, dies_at
         try:
-            for action in self.decided.actions:
-                for _ in self._execute(action):
-                    effects += 1
-                    if effects == dies_at:
-                        self.restart()
-                        return False
-        except (Stopped, EngineError):
+            step = self.executor.step(self.view(), self.monotonic, self.wall)
+        except Died:
+            self.restart()
             return False
-        return True
+        self.decided = step.decision
+        return step.done
 
-    def _ask(self, request: Callable[[], object]) -> object:
+    def _live(self) -> None:
+        """Die if it is time to. This is called at each effect, before and after it."""
+        self._effects += 1
+        if self._effects == self._dies_at:
+            raise Died
+
+    def _ask(self, request: Callable[[], T]) -> T:
         """Send one request with its fault."""
+        self._live()
         fault, self._fault_at = self._fault if self._fault_at == 0 else Fault.NONE, self._fault_at - 1
         if not self.is_connected:
             fault = Fault.LOST
@@ -266,92 +251,74 @@ class Machine:
         answer = request()
         if fault is Fault.UNANSWERED:
             raise EngineError
+        self._live()
         return answer
 
-    def _execute(self, action: Action) -> Iterator[None]:  # noqa: C901  (a case for each kind)
-        """Do one action; each yield is a moment at which the agent can die."""
-        yield
-        if isinstance(action, Claim):
-            yield from self._claim(action)
-        elif isinstance(action, Confirm):
-            yield from self._confirm(action.network, action.cidr)
-        elif isinstance(action, Publish):
-            self.disk.ranges[action.network] = action.cidrs
-            yield
-            self.conflists[action.network] = action.cidrs
-            yield
-            for cidr in action.cidrs:
-                if (action.network, cidr) not in self.disk.held:
-                    one = Held(action.network, cidr, 0, is_published=True, since=self.wall, is_assigned=True)
-                    self.disk.held[action.network, cidr] = one
-        elif isinstance(action, Mark):
-            yield from self._mark(action)
-        elif isinstance(action, Release):
-            self._ask(lambda: self.engine.release(action.block))
-            yield
-            self.disk.held.pop((action.block.network, action.block.cidr), None)
-        elif isinstance(action, Forget):
-            self.disk.attempts.pop((action.network, action.cidr), None)
-            if not action.is_attempt:
-                self.disk.held.pop((action.network, action.cidr), None)
-        elif isinstance(action, Announce):
-            peer = self._ask(lambda: self.engine.announce(action.peer))
-            yield
-            assert isinstance(peer, Peer)
-            self.disk.announced = peer
-        elif isinstance(action, SetRoutes):
-            self.routes = action.routes
-            yield
-            self.disk.routes = action.routes
-        else:
-            assert isinstance(action, Alarm)
+    # -- the engine, as the executor calls it
 
-    def _claim(self, action: Claim) -> Iterator[None]:
-        key = (action.network, action.cidr)
-        self.disk.attempts[key] = True
-        yield
-        since = self.disk.held[key].since if key in self.disk.held else self.wall
-        block = Block(*key, self.name, self.uid, since)
-        try:
-            self._ask(lambda: self.engine.claim(block))
-        except Taken:
-            yield
-            yield from self._confirm(*key)
-            if self.disk.attempts.get(key) is False:
-                raise Stopped from None
-        else:
-            yield
-            self._hold(key, State.OWNED)
+    def claim(self, block: Block) -> Block:
+        return self._ask(lambda: self.engine.claim(block))
 
-    def _confirm(self, network: str, cidr: Cidr) -> Iterator[None]:
-        key = (network, cidr)
-        block = self._ask(lambda: self.engine.blocks.get(key))
-        yield
-        if isinstance(block, Block) and block.uid == self.uid:
-            self._hold(key, block.state if key in self.disk.attempts else State.DRAINING)
-        elif block is None:
-            self.disk.attempts.pop(key, None)
-        elif key in self.disk.attempts:
-            self.disk.attempts[key] = False
+    def read_block(self, network: str, cidr: Cidr) -> Block | None:
+        return self._ask(lambda: self.engine.blocks.get((network, cidr)))
 
-    def _hold(self, key: Key, state: State) -> None:
-        one = Held(*key, used=0, is_published=False, since=self.wall, is_draining=state is State.DRAINING)
-        self.disk.held.setdefault(key, one)
-        self.disk.attempts = {
-            other: is_open
-            for other, is_open in self.disk.attempts.items()
-            if (other[0], other[1].version) != (key[0], key[1].version)
-        }
+    def update_block(self, block: Block) -> Block:
+        return self._ask(lambda: self.engine.update_block(block))
 
-    def _mark(self, action: Mark) -> Iterator[None]:
-        key = (action.block.network, action.block.cidr)
-        if action.state is State.DRAINING:
-            self.disk.held[key] = replace(self.disk.held[key], is_draining=True)
-            yield
-        self._ask(lambda: self.engine.update_block(replace(action.block, state=action.state)))
-        yield
-        if action.state is State.OWNED:
-            self.disk.held[key] = replace(self.disk.held[key], is_draining=False)
+    def release(self, block: Block) -> None:
+        self._ask(lambda: self.engine.release(block))
+
+    def announce(self, peer: Peer) -> Peer:
+        return self._ask(lambda: self.engine.announce(peer))
+
+    def follow(self, take: Callable[[Snapshot], None]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def withdraw(self, peer: Peer) -> None:
+        raise NotImplementedError
+
+    def find_life(self, node: str, uid: str) -> str:
+        raise NotImplementedError
+
+    def show_life(self, node: str, uid: str) -> None:
+        raise NotImplementedError
+
+    def find_life_refusal(self) -> str:
+        raise NotImplementedError
+
+    def write_pool(self, pool: Pool) -> None:
+        raise NotImplementedError
+
+    def counts(self) -> Counts:
+        raise NotImplementedError
+
+    # -- its files and its kernel
+
+    def read(self) -> Checkpoint:
+        return self.disk
+
+    def write(self, checkpoint: Checkpoint) -> bool:
+        self._live()
+        is_new, self.disk = checkpoint != self.disk, checkpoint
+        self._live()
+        return is_new
+
+    def publish(self, network: str, cidrs: tuple[Cidr, ...], snapshot: Snapshot) -> None:  # noqa: ARG002
+        if self.conflists.get(network) != cidrs:
+            self._live()
+            self.conflists[network] = cidrs
+            self._live()
+
+    def set_routes(self, routes: frozenset[Route], local: Local) -> Outcome:  # noqa: ARG002
+        self.routes = routes
+        self._live()
+        return Outcome(frozenset())
+
+    def remove_gateways(self, cidrs: Iterable[Cidr]) -> None:  # noqa: ARG002
+        self._live()
 
 
 def usable(network: str, cidr: Cidr) -> list[Address]:

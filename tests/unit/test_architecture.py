@@ -55,6 +55,8 @@ BELOW_ONE = {
     "shared.cli.leases.pools": {"ipam"},  # reads and frees leases as host-local does
     "shared.cluster.leases": {"ipam"},  # reads the names of host-local's files
     "shared.cli.agent.duties": {"shared.agent"},  # reads the agent's settings
+    "shared.cli.doctor.cluster": {"shared.agent"},  # reads the agent's settings
+    "shared.cli.cluster.state": {"shared.agent"},  # reads the agent's settings
     "shared.cli.agent.events": {"shared.nft"},  # knows the suite's tables and the kernel's numbers
     "shared.cli.agent.reloads": {"shared.dbus"},
     # read configurations and leases as the plugins do, by the plugins' own code

@@ -66,7 +66,7 @@ class World(RuleBasedStateMachine):
         if not machine.is_connected:  # a pod's ADD needs no engine, and nothing is given away
             assert machine.disk.held == held
             for network, cidrs in machine.conflists.items():  # a deleted one comes from the checkpoint
-                assert cidrs == (conflists.get(network) or machine.disk.ranges[network])
+                assert cidrs == (conflists.get(network) or machine.disk.kept_ranges[network])
             assert {network for network, cidrs in conflists.items() if cidrs} <= set(machine.conflists)
 
     @rule(node=nodes, states=st.integers(1, 6))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ipam.host_local.lease import Lease
 from ipam.host_local.ranges import Range, RangeSet
+from shared.cli import terminal
 from shared.cli.commands import parser
-from shared.cli.leases import command as ipam
 from shared.cli.leases.pools import Held, Pool, addresses
 from shared.cni.ip import Address, Prefix
 
@@ -45,7 +45,7 @@ def test_an_ipv6_range_is_counted_and_not_listed() -> None:
     (-5, "0s"), (0, "0s"), (59.9, "59s"), (60, "1m 0s"), (3600 + 61, "1h 1m"), (86400 * 12 + 3600 * 3 + 59, "12d 3h"),
 ])  # fmt: skip
 def test_ages(seconds: float, shown: str) -> None:
-    assert ipam.age(seconds) == shown
+    assert terminal.age(seconds) == shown
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [

@@ -18,6 +18,7 @@ from shared.agent import settings
 from shared.cli.agent.counts import Counts, Sayings, say, unexpected
 from shared.cli.commands import UsageError
 from shared.cli.networks import Options, bin_dirs, conf_dir
+from shared.cni.errors import CniError
 from shared.dhcp import channel
 from shared.runtime.client import Client
 
@@ -43,6 +44,9 @@ def run(options: Options) -> int:
     if chosen.dhcp:
         refusals = Sayings()
         _start("dhcp", lambda: _dhcp(refusals))
+    if chosen.cluster:
+        problems = Sayings()
+        _start("cluster", lambda: _cluster(problems))
     for line in sys.stdin.buffer:
         _count(counts, line)
     os._exit(0)  # without waiting for the duties, which lose nothing
@@ -97,6 +101,19 @@ def _dhcp(refusals: Sayings) -> None:
         command.serve(DaemonSettings(channel.SOCKET_PATH), lambda text: say(f"dhcp: {text}"))
     except UsageError as error:
         refusals.say([f"dhcp: {error}; the duty begins when that one has ended"])
+
+
+def _cluster(problems: Sayings) -> None:
+    """Run the cluster duty. Return if its settings cannot be used, or the node's memory cannot."""
+    from shared.cluster import settings as cluster_settings
+    from shared.cluster.duty import Duty
+
+    try:
+        duty = Duty(cluster_settings.read(), lambda text: say(f"cluster: {text}"))
+    except (ValueError, CniError) as error:
+        problems.say([f"cluster: {error}; it is tried again after {PAUSE_SECONDS:.0f} s"])
+        return
+    duty.run()
 
 
 def _tell(chosen: Settings) -> Counts:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from shared.cli import networks
 from shared.cli.commands import CACHE_DIR
-from shared.cli.doctor import agent, configuration, devices, dhcp, kernel, state, switches, wiring
+from shared.cli.doctor import agent, cluster, configuration, devices, dhcp, kernel, state, switches, wiring
 from shared.cli.doctor.findings import Finding, error, print_json, print_text, status
 from shared.cli.doctor.node import Node
 
@@ -30,6 +30,10 @@ CHECKS: tuple[tuple[str, Callable[[Node], Iterable[Finding]]], ...] = (
     ("python", configuration.interpreter),
     ("agent", agent.state),
     ("dhcp", dhcp.daemon),
+    ("settings", cluster.settings),
+    ("cluster", cluster.duty),
+    ("engine", cluster.engine),
+    ("neighbours", cluster.neighbours),
     ("kernel", kernel.features),
     ("devices", devices.links),
     ("backends", kernel.backends),

@@ -11,6 +11,8 @@ from enum import IntEnum
 from rich.console import Console
 from rich.text import Text
 
+from shared.cli.terminal import printable
+
 SHOWN = 10  # findings of one check in the text; --json prints all
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -86,7 +88,7 @@ def print_text(findings: Sequence[Finding]) -> None:
         printed[kind] += 1
         if printed[kind] <= SHOWN:
             word = finding.severity.word
-            where, what, todo = map(_harmless, (finding.where, finding.what, finding.todo))
+            where, what, todo = map(printable, (finding.where, finding.what, finding.todo))
             head = Text.assemble((f"{word:<8}", STYLES[word]), (where, "bold"), f": {what}")
             console.print(head, Text.assemble(("      → ", "dim"), todo), sep="\n")
     for (severity, check), count in printed.items():
@@ -94,11 +96,6 @@ def print_text(findings: Sequence[Finding]) -> None:
             console.print(Text(f"… and {count - SHOWN} more {severity.word}s of the check {check}: --json has all"))
     summed = ", ".join(f"{count} {word if count != 1 else word[:-1]}" for word, count in _counts(findings).items())
     console.print(Text(summed))
-
-
-def _harmless(text: str) -> str:
-    """Replace control characters, which could move a terminal's cursor: a pod chooses the names of its links."""
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def _counts(findings: Sequence[Finding]) -> dict[str, int]:
