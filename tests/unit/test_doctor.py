@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from shared.cli import doctor
-from shared.cli.doctor import findings, kernel
+from shared.cli.cluster import state
+from shared.cli.doctor import cluster, findings, kernel
 from shared.cli.doctor.findings import Finding
 from shared.cli.doctor.network import Network
+from shared.cluster import settings as cluster_settings
 from shared.runtime.conflist import parse
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
@@ -99,6 +101,17 @@ def test_what_a_kernel_has(tmp_path: Path, option: str | None, module_list: str 
 def test_doctor_knows_every_option_that_the_documents_name() -> None:
     named = {option for page in REFERENCE.rglob("*.md") for option in re.findall(r"CONFIG_\w+", page.read_text())}
     assert named and named <= {feature.option for feature in kernel.FEATURES}
+
+
+def test_tunnels_and_encryption_need_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks of the cluster's settings need them, and no others."""
+    raw = {"engine": "etcd", "etcd": {"endpoints": ["https://10.0.0.1:2379"]}, "networks": {"pods": {}}}
+    chosen = cluster_settings.parse({**raw, "tunnels": "always", "encryption": "wireguard"})
+    monkeypatch.setattr(cluster_settings, "read", lambda: chosen)
+    assert not cluster.needs("pods", "tunnels", "always")  # the machine's agent has no "cluster": true
+    monkeypatch.setattr(state, "is_wanted", lambda: True)
+    assert cluster.needs("pods", "tunnels", "always") and cluster.needs("pods", "encryption", "wireguard")
+    assert not cluster.needs("lan", "tunnels", "always") and not cluster.needs("pods", "tunnels", "never")
 
 
 NF_TABLES = {"NF_TABLES", "NF_TABLES_INET"}

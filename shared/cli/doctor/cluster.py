@@ -65,6 +65,17 @@ def _finding(alarm: Mapping[str, Any]) -> Finding:
     return make(f"cluster {about}", f"{name}: {what or text}", todo if what else f"{PAGE} explains {name}")
 
 
+def needs(name: str, key: str, value: str) -> bool:
+    """Return True if a network is this node's in the cluster, and the cluster's settings have this value."""
+    if not _is_wanted():
+        return False
+    try:
+        found = cluster_settings.read()
+    except ValueError:
+        return False  # `duty` reports it
+    return name in found.networks and getattr(found, key) == value
+
+
 def _is_cut_off() -> bool:
     """Return True if the duty has the alarm that the engine does not answer."""
     try:

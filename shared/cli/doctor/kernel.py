@@ -17,7 +17,7 @@ from typing import Any
 
 from pyroute2.nftables.main import NFTables
 
-from shared.cli.doctor import switches
+from shared.cli.doctor import cluster, switches
 from shared.cli.doctor.findings import Finding, error, note, warning
 from shared.cli.doctor.network import Network
 from shared.cli.doctor.node import Node
@@ -148,6 +148,13 @@ FEATURES = (
     Feature("routing rules", "CONFIG_IP_MULTIPLE_TABLES", "", _is_type("sbr")),
     Feature("IPv6 routing rules", "CONFIG_IPV6_MULTIPLE_TABLES", "", _is_type("sbr")),
     Feature("VRFs", "CONFIG_NET_VRF", "vrf", _is_type("vrf")),
+    Feature("VXLAN links", "CONFIG_VXLAN", "vxlan", lambda network: cluster.needs(network.name, "tunnels", "always")),
+    Feature(
+        "WireGuard links",
+        "CONFIG_WIREGUARD",
+        "wireguard",
+        lambda network: cluster.needs(network.name, "encryption", "wireguard"),
+    ),
 )
 
 
