@@ -19,7 +19,8 @@ HELPS = {
 STATUS_EPILOG = """exit status: 0 the node is synchronised and has no alarms; 1 otherwise, or if no duty runs here"""
 BLOCKS_EPILOG = """The column NOTE marks this node's blocks, and those of machines that the other nodes do not see. If
 such a machine is gone for good, `cnitool cluster release NODE` frees its blocks."""
-PEERS_EPILOG = """The column WAY is read from this node's kernel: direct, tunnel, or none if no route leads there."""
+PEERS_EPILOG = """The column WAY is read from this node's kernel: direct, tunnel, encrypted, refused (this node
+encrypts, and there is no encrypted way), or none if no route leads there."""
 SET_EPILOG = """FILE is JSON, - for standard input:
 
   {"network": "pods", "kind": "routed", "ranges": [
@@ -29,6 +30,9 @@ kind: routed for a pod network between nodes, segment for one layer-2 segment ov
 a gateway. Nodes claim blocks of blockLength from the first range of each family that has a free one. A pool that shares
 addresses with another network or with a node itself is refused. Blocks outside of the new ranges are drained: pods keep
 their addresses, and each node gives its blocks back when they are empty."""
+RESERVE_EPILOG = """Reserve before you write the pool: nodes claim blocks as soon as there is one. The reserved
+addresses are a block with the owner "reserved". It may be shorter or longer than the pool's blocks, and is refused if a
+node has a block there. `cnitool cluster release reserved` frees it."""
 RELEASE_EPILOG = """Release a machine only if it is switched off for good. If it runs on, cut off from the engine, its
 pods keep their addresses, and other nodes give the same ones to other pods.
 
@@ -67,15 +71,19 @@ def declare(parser: Any) -> None:
 
 
 def _pool(parser: Any) -> None:
-    parser.actions = ("show", "set")
+    parser.actions = ("show", "set", "reserve")
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
-    helps = ("show the pools; the default", "write a network's pool")
+    helps = ("show the pools; the default", "write a network's pool", "keep addresses of a pool from all nodes")
     for name, text in zip(parser.actions, helps, strict=True):
         action = actions.add_parser(name, help=text, description=text)
         if name == "set":
             action.add_argument("file", metavar="FILE", help="a JSON file with the pool, - for standard input")
             action.add_argument("--dry-run", action="store_true", help="check the pool without writing it")
             _epilog(action, SET_EPILOG)
+        if name == "reserve":
+            action.add_argument("network", metavar="NETWORK", help="the pool's network")
+            action.add_argument("cidr", metavar="CIDR", help="the addresses, such as 192.168.8.0/28")
+            _epilog(action, RESERVE_EPILOG)
         _common(action, has_engine=True)
         action.set_defaults(pool_action=name)
 

@@ -17,7 +17,7 @@ from tests.cluster_scale.simulation import Costs, Simulation
 from tests.etcd import running
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/cluster-scale.md"
-NODES = 10_000
+NODES, ROUNDS = 10_000, 3
 SWITCH_SECONDS = 0.0005  # between two threads: a request is not kept waiting for the follower
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     options = arguments()
     sys.setswitchinterval(SWITCH_SECONDS)
     began = time.monotonic()
-    hosts = [report.measure_host(options.nodes, kind) for kind in ("near", "far")]
+    hosts = [report.measure_host(options.nodes, kind, ROUNDS) for kind in ("near", "far")]
     texts = {"host": report.host_table(hosts)}
     if not options.host:
         texts["cluster"] = report.cluster_table(simulate(options.nodes), options.nodes)

@@ -6,6 +6,7 @@ from tests.mutants import (
     agent,
     cli,
     cluster,
+    cluster_console,
     cluster_duty,
     cluster_hosts,
     cni,
@@ -24,6 +25,6 @@ from tests.mutants import (
 
 TABLE = (
     *plugins.TABLE, *kernel.TABLE, *rules.TABLE, *ipam.TABLE, *cni.TABLE, *runtime.TABLE, *cli.TABLE, *launcher.TABLE,
-    *routing.TABLE, *agent.TABLE, *duties.TABLE, *kubernetes.TABLE, *etcd.TABLE, *cluster.TABLE,
-    *cluster_hosts.TABLE, *cluster_duty.TABLE, *encryption.TABLE,
+    *routing.TABLE, *agent.TABLE, *duties.TABLE, *kubernetes.TABLE, *etcd.TABLE, *cluster.TABLE, *cluster_console.TABLE,
+    *cluster_duty.TABLE, *cluster_hosts.TABLE, *encryption.TABLE,
 )  # fmt: skip

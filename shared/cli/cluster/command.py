@@ -15,10 +15,10 @@ def run(options: Options) -> int:
         from shared.cli.cluster import release
 
         return release.run(options)
-    if options.action == "pool" and options.pool_action == "set":
+    if options.action == "pool" and options.pool_action != "show":
         from shared.cli.cluster import pool
 
-        return run_guarded(options, pool.set_pool)
+        return run_guarded(options, pool.set_pool if options.pool_action == "set" else pool.reserve)
     if options.action == "explain":
         from shared.cli.cluster import explain
 

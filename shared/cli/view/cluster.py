@@ -8,15 +8,18 @@ from datetime import UTC, datetime
 
 from shared.cli.cluster import state
 from shared.cli.cluster.access import Cluster
-from shared.cli.cluster.tables import RESERVED, sizes, ways_to
+from shared.cli.cluster.tables import DIRECT, ENCRYPTED, NONE, OWN, REFUSED, RESERVED, TUNNEL, sizes, ways_to
+from shared.cli.terminal import rounded
 from shared.cluster.claims import order
 from shared.cluster.model import Cidr, Peer, Snapshot
 
-OWN, DIRECT, TUNNEL, NONE, UNROUTED, UNKNOWN = "this node", "direct", "tunnel", "none", "unrouted", "unknown"
+UNROUTED, UNKNOWN = "unrouted", "unknown"
 TITLES = {
     OWN: "this node",
     DIRECT: "host routes",
     TUNNEL: "through the tunnel",
+    ENCRYPTED: "encrypted",
+    REFUSED: "no encrypted way",
     NONE: "no route leads there",
     UNROUTED: "without routed CIDRs",
     UNKNOWN: "nodes",
@@ -48,7 +51,7 @@ class Span:
     @property
     def use(self) -> str:
         """Return state and use for people, empty if they are not known."""
-        return "" if self.used is None else f"{self.state}, {self.used} used, {self.free} free"
+        return "" if self.used is None else f"{self.state}, {self.used} used, {rounded(self.free or 0)} free"
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def _worst(way: str | None, *, is_node: bool) -> str:
         return UNKNOWN
     if way is None:
         return UNROUTED
-    return next(one for one in (OWN, NONE, TUNNEL, DIRECT) if one in way)
+    return next(one for one in (OWN, NONE, REFUSED, TUNNEL, ENCRYPTED, DIRECT) if one in way)
 
 
 def _member(peer: Peer, way: str, own: dict[str, Span], network: str) -> Member:

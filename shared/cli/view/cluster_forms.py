@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from rich.text import Text
 from rich.tree import Tree
 
+from shared.cli.cluster.tables import DIRECT, ENCRYPTED, NONE, OWN, REFUSED, TUNNEL
 from shared.cli.terminal import counted, printable
 from shared.cli.view.canvas import Canvas, Card
-from shared.cli.view.cluster import DIRECT, NONE, OWN, TITLES, TUNNEL, UNKNOWN, UNROUTED, Member, Picture, Remains, Span
+from shared.cli.view.cluster import TITLES, UNKNOWN, UNROUTED, Member, Picture, Remains, Span
 from shared.cli.view.mermaid import box, finished
 
-COLOURS = {OWN: "bridge", DIRECT: "pod", TUNNEL: "uplink", NONE: "trouble", UNROUTED: "device", UNKNOWN: "device"}
-CLASSES = {OWN: "bridge", DIRECT: "pod", TUNNEL: "uplink", NONE: "down", UNROUTED: "device", UNKNOWN: "device"}
-STYLES = {OWN: "bold green", DIRECT: "cyan", TUNNEL: "green", NONE: "red"}
+COLOURS = {
+    OWN: "bridge", DIRECT: "pod", TUNNEL: "uplink", ENCRYPTED: "uplink", REFUSED: "trouble", NONE: "trouble",
+    UNROUTED: "device", UNKNOWN: "device",
+}  # fmt: skip
+CLASSES = {way: "down" if colour == "trouble" else colour for way, colour in COLOURS.items()}  # Mermaid's
+STYLES = {OWN: "bold green", DIRECT: "cyan", TUNNEL: "green", ENCRYPTED: "green", REFUSED: "red", NONE: "red"}
 LEGEND = {
     "bridge": "this node",
     "pod": "reached by host routes",
