@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from shared.cluster import codec
@@ -195,7 +195,8 @@ class Follower:
         """Take in the messages that came together, and tell the state if they changed it or are a sign of life."""
         is_alive = False
         for told in messages:
-            if told.header.is_before(self._header):
+            # A sign of life that was asked for may arrive after events that are later than it.
+            if told.header.is_before(replace(self._header, revision=0) if told.is_requested else self._header):
                 raise TooOld("etcd's store is older than before, or another one: it was restored, or a member lags")
             for entry in told.entries:
                 self._apply(entry)

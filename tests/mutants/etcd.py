@@ -36,8 +36,12 @@ TABLE: tuple[Mutant, ...] = (
         "a watch begins at the revision after the list", f"{TESTS} -k TestPlain",
     ),
     Mutant(
-        FOLLOW, "            if told.header.is_before(self._header):\n", "            if False:\n",
+        FOLLOW, "            if told.header.is_before(replace", "            if False and told.header.is_before(replace",
         "a restored backup is noticed", f"{TESTS} -k restored_backup",
+    ),
+    Mutant(
+        FOLLOW, "if told.is_requested else self._header", "if False else self._header",
+        "a late sign of life is no older store", f"{TESTS} -k events_overtook",
     ),
     Mutant(
         FOLLOW, "silence_seconds=2 * self._pace.sign", "silence_seconds=1e6",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.cluster import codec
 from shared.cluster.connection import Closed, HttpError, Silent, Tls
 from shared.cluster.engine import EngineError, Refused, Taken
 from shared.cluster.etcd import Etcd, Settings
@@ -544,6 +545,38 @@ def test_hostile_watch(plain: Cluster, name: str) -> None:
             following.until(lambda state: bool(state.failure))
             state = following.until_current()
             assert state.blocks == {("pods", CIDR): claimed}
+
+
+def _told(revision: int, watch: int = 0, **more: object) -> bytes:
+    result = {"header": {"revision": str(revision)}, "watch_id": str(watch), **more}
+    return _line(codec.serialise({"result": result}))
+
+
+def _put(revision: int, claimed: Block) -> bytes:
+    key = encode(f"{PREFIX}blocks/{claimed.network}/{claimed.cidr}".encode())
+    kv = {"key": key, "value": encode(codec.serialise(codec.block_value(claimed))), "mod_revision": str(revision)}
+    return _told(revision, events=[{"kv": kv}])
+
+
+def test_a_sign_of_life_that_events_overtook(plain: Cluster) -> None:
+    """etcd answers the request, and sends the answer after later events. The state is as current as before."""
+
+    def watch() -> Iterator[bytes]:
+        yield HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + _told(5, created=True) + _told(5, watch=-1)
+        yield _put(7, block()) + _told(6, watch=-1) + _put(8, block(OTHER_CIDR))
+        while True:
+            yield _told(8, watch=-1)
+            time.sleep(0.05)
+
+    def answer(request: bytes) -> Iterable[bytes]:
+        requests.append(request.split()[1])
+        return watch() if b"/v3/watch" in request else _answer(EMPTY)()
+
+    requests: list[bytes] = []
+    with Hostile(answer) as server, Following(plain.engine(server.url)) as following:
+        following.until(lambda state: len(state.blocks) == 2)
+        assert [state.failure for state in following.states if state.failure] == []
+        assert requests == [b"/v3/kv/range", b"/v3/watch"]
 
 
 # --- the end
