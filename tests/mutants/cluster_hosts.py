@@ -11,7 +11,7 @@ UNIT = "tests/unit/test_cluster_{}.py"
 ROUTES, TUNNEL, CONFLIST = "shared/cluster/routes.py", "shared/cluster/tunnel.py", "shared/cluster/conflist.py"
 FILES, CHECKPOINT, LEASES = "shared/cluster/files.py", "shared/cluster/checkpoint.py", "shared/cluster/leases.py"
 RECALL = "shared/cluster/recall.py"
-LOOK, GATEWAYS = "shared/cluster/look.py", "shared/cluster/gateways.py"
+LOOK, GATEWAYS, NODE = "shared/cluster/look.py", "shared/cluster/gateways.py", "shared/cluster/node.py"
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
@@ -68,6 +68,14 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         TUNNEL, ' and one.get("NDA_PROTOCOL") == PROTOCOL', "",
         "a stranger's entries on the device stay", f"{TUNNEL_TESTS} -k leaves",
+    ),
+    Mutant(
+        NODE, "lost = held & {route.cidr for route in wanted}", "lost = held & set()",
+        "a lost block's new owner is reached", "tests/system/test_cluster_hosts.py -k goes_to_another",
+    ),
+    Mutant(
+        GATEWAYS, "    host.batch([_anycast_gone(", "    list([_anycast_gone(",
+        "a block that is given back leaves no anycast route", f"{LIST_TESTS} -k anycast",
     ),
     Mutant(
         TUNNEL, '"IFLA_VXLAN_LEARNING": 0', '"IFLA_VXLAN_LEARNING": 1',

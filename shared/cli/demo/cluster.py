@@ -77,7 +77,7 @@ class Demo:
     def show(self, name: str, *words: str) -> None:
         """Print a command line of cnitool and its output, as on the node's terminal."""
         say(paint("2", f"{name}# cnitool {' '.join(words)}"))
-        say("\n".join(f"  {line}" for line in self.cnitool(name, *words).splitlines()))
+        say("\n".join(f"  {line}".rstrip() for line in self.cnitool(name, *words).splitlines()))
 
     def start_agent(self, name: str) -> None:
         """Run the agent's duties on a node."""
