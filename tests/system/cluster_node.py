@@ -53,7 +53,8 @@ for line in sys.stdin:
     while not states:
         time.sleep(0.01)
     step = executor.step(states[-1], float(line), time.time())
-    print(json.dumps([step.failure, [type(one).__name__ for one in step.decision.actions]]), flush=True)
+    failure = "" if step.is_taken else step.failure  # the watch may lag behind a write of its own
+    print(json.dumps([failure, [type(one).__name__ for one in step.decision.actions]]), flush=True)
 """
 
 
