@@ -123,8 +123,12 @@ class Executor:
         return bool(self._alarms) and kinds <= {Publish, SetRoutes}
 
     def _execute_all(self, actions: Iterable[Action], snapshot: Snapshot, local: Local) -> None:
-        """Do the actions in order. Leave out those of a network if its conflist could not be written."""
+        """Do the actions in order. Leave out those of a network if its conflist could not be written.
+
+        Raise Refused at the end if the engine refuses to take a block back.
+        """
         failed: set[str] = set()
+        refusal: Refused | None = None
         written: set[str] = set()
         for action in actions:
             if isinstance(action, Publish):
@@ -132,8 +136,15 @@ class Executor:
                 if action.network not in failed and not self._publish(action, snapshot, local):
                     failed.add(action.network)
             elif _network_of(action) not in failed:
-                self._execute(action, snapshot, local)
+                try:
+                    self._execute(action, snapshot, local)
+                except Refused as error:
+                    if not _frees(action):
+                        raise
+                    refusal = error  # of one block, as of a machine that was renamed: the others go on
         self._refresh(written, snapshot, local)
+        if refusal is not None:
+            raise refusal
 
     def _refresh(self, written: set[str], snapshot: Snapshot, local: Local) -> None:
         """Follow changes that need no decision: of templates, of pools, and of the tunnels' own addresses."""
@@ -293,6 +304,11 @@ def _network_of(action: Action) -> str:
             return block.network
         case _:
             return ""
+
+
+def _frees(action: Action) -> bool:
+    """Return True if an action gives a block back: no later one relies on it."""
+    return isinstance(action, Release) or (isinstance(action, Mark) and action.state is State.DRAINING)
 
 
 def _alarm_of_refusal(local: Local, failure: str) -> Alarm:
