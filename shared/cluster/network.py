@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 
 from shared.cluster import claims
 from shared.cluster.model import (
@@ -67,6 +68,8 @@ class Network:
         self.assigned = snapshot.assigned.get(name, ())
         self.held = sorted((h for h in local.held.values() if h.network == name), key=lambda h: claims.order(h.cidr))
         self.attempts = [one for one in local.attempts if one.network == name]
+        self.unreadable = claims.find_unreadable(snapshot, name)
+        self.open_attempts = [one for one in self.attempts if one.is_open and one.cidr not in self.unreadable]
         self.plan = Plan()
         self.unknown: set[int] = set()  # families with blocks of this node that are to be confirmed
         self.inside: list[Held] = []  # to be in the conflist
@@ -92,11 +95,13 @@ class Network:
     # -- verification
 
     def _settle_attempts(self) -> None:
-        """Confirm open attempts by name. Drop a closed one as soon as the snapshot shows the block, too."""
+        """Confirm open attempts by name. Drop a closed one as soon as the snapshot shows the block, too.
+
+        A block that cannot be read cannot be confirmed, either. Its attempt waits, and nothing waits for it.
+        """
+        self.plan.confirms += [Confirm(one.network, one.cidr) for one in self.open_attempts]
         for one in self.attempts:
-            if one.is_open:
-                self.plan.confirms.append(Confirm(one.network, one.cidr))
-            elif (one.network, one.cidr) in self.snapshot.blocks:
+            if not one.is_open and (one.network, one.cidr) in self.snapshot.blocks:
                 self.plan.forgets.append(Forget(one.network, one.cidr, is_attempt=True))
 
     def _block(self, one: Held) -> Block | None:
@@ -108,7 +113,7 @@ class Network:
             self._sort_assigned(one)
             return
         block = self._block(one)
-        if f"blocks/{self.name}/{one.cidr}" in self.snapshot.unreadable:  # it may be ours: keep it as it is
+        if one.cidr in self.unreadable:  # it may be ours: keep it as it is
             (self.inside if one.is_published and not one.is_draining else self.outside).append(one)
         elif block is None and self._is_taken(one.cidr):
             self._lose(one, "another node")
@@ -175,7 +180,7 @@ class Network:
         ranges = self.pool.ranges if self.pool else ()
         lengths = {entry.block_length for entry in ranges if entry.cidr.version == one.cidr.version}
         lengths |= {other.cidr.prefixlen for other in self.held if other.cidr.version == one.cidr.version}
-        for other in self._overlapping(one.cidr, lengths):
+        for other in claims.find_overlapping(self.snapshot, self.name, one.cidr, lengths):
             if other.uid != block.uid and (other.since, other.uid) < (block.since, block.uid):
                 text = (
                     f"block {one.cidr} of network {self.name} overlaps the older block {other.cidr} of node "
@@ -184,19 +189,6 @@ class Network:
                 self.plan.alarms.append(Alarm("block-overlaps", str(one.cidr), text))
                 return True
         return False
-
-    def _overlapping(self, cidr: Cidr, lengths: set[int]) -> list[Block]:
-        """Return the blocks of other lengths that share addresses with a CIDR. The network's lengths are known."""
-        found = []
-        for length in lengths - {cidr.prefixlen}:
-            if length < cidr.prefixlen:
-                names = [cidr.supernet(new_prefix=length)]
-            elif length - cidr.prefixlen <= 8:
-                names = list(cidr.subnets(new_prefix=length))
-            else:  # too many to try each name
-                names = [key[1] for key in self.snapshot.blocks if key[0] == self.name and claims.overlap(key[1], cidr)]
-            found += [block for name in names if (block := self.snapshot.blocks.get((self.name, name)))]
-        return found
 
     def _is_idle(self, one: Held) -> bool:
         """Return True if no ADD can have an address of a block: unpublished and without leases for the whole grace."""
@@ -265,7 +257,7 @@ class Network:
         A block that is to be confirmed may be used again, too: a machine that was installed again has some.
         """
         version = entry.cidr.version
-        if version in self.unknown or any(one.is_open and one.cidr.version == version for one in self.attempts):
+        if version in self.unknown or any(one.cidr.version == version for one in self.open_attempts):
             return
         again = [one for one in self.outside if one.cidr.version == version and self._can_resume(one)]
         if again:
@@ -296,11 +288,12 @@ class Network:
     def _choose(self, entry: Range) -> Cidr | None:
         """Return a free block of the pool's ranges of a family; the first range comes first."""
         assert self.pool is not None  # noqa: S101  (_adjust looked)
-        known = [cidr for _, cidr in self.local.held]
+        known = [*self.unreadable, *(cidr for _, cidr in self.local.held)]
         # of a peer that has not claimed its block again yet
         known += [cidr for cidr in self.owners if (self.name, cidr) not in self.snapshot.blocks]
         if self.pool.kind is Kind.ROUTED:
             known += find_underlay(self.local.node)
+            known += [ip_network(one) for peer in self.snapshot.peers.values() for one in peer.addresses]
         tried = [one.cidr for one in self.attempts]
         seed = f"{self.local.node.uid} {self.name} {len(tried)} {len(known)} {len(self.snapshot.blocks)}"
         for avoided in ([*known, *tried], known):  # a tried one may be free again
@@ -318,7 +311,7 @@ class Network:
         The next block is claimed only when half a block more is used, so that few pods' coming and going changes
         nothing.
         """
-        if len(fitting) < 2 or self.plan.reclaims or any(one.is_open for one in self.attempts):
+        if len(fitting) < 2 or self.plan.reclaims or self.open_attempts:
             return
         emptiest = min(fitting, key=lambda one: (one.used, one.is_published))
         if free - self._free(emptiest) >= enough:

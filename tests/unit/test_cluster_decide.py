@@ -716,3 +716,47 @@ def test_encryption_is_switched_off() -> None:
     assert ("encryption-differs", "me") in alarms(decision)
     unreadable = decide(settled(unreadable=["nodes/other"]), local(held(A), way(B), refused(C, "other")), NOW)
     assert set_routes(unreadable) == {way(B)}
+
+
+# -- blocks that cannot be read
+
+
+def test_an_unreadable_block_is_not_claimed() -> None:
+    two = Pool("pods", Kind.ROUTED, (Range(ip_network("10.0.0.0/27"), 28),))
+    unreadable = {"blocks/pods/10.0.0.16/28": "newer", "blocks/pods/garbage": "no CIDR", "blocks/podsy/10.0.0.0/28": ""}
+    found = decide(snapshot(block(A), pool=two, unreadable=unreadable), local(held(A, 12)), NOW)
+    assert not actions(found, Claim)
+    assert ("pool-exhausted", "pods") in alarms(found)
+
+
+def test_an_attempt_at_an_unreadable_block_holds_up_nothing() -> None:
+    mine = local(held(A, 12), Attempt("pods", B, is_open=True))
+    found = decide(snapshot(block(A), unreadable={f"blocks/pods/{B}": "newer"}), mine, NOW)
+    assert not actions(found, Confirm)
+    assert [one.cidr not in (A, B) for one in actions(found, Claim) if isinstance(one, Claim)] == [True]
+
+
+# -- nodes with another name, and addresses of nodes
+
+
+@pytest.mark.parametrize("names", [("old", "new"), ("new", "old")])
+def test_the_route_follows_a_machine_that_was_renamed(names: tuple[str, str]) -> None:
+    old, new = (
+        peer(name, C, address=f"172.16.0.{number}", since=float(number), uid="one")
+        for number, name in enumerate(names, 7)
+    )
+    for objects in ((old, new), (new, old)):
+        found = actions(decide(snapshot(block(C, "one", names[0]), *objects), local(), NOW), SetRoutes)
+        assert [[one.via for one in routes.routes] for routes in found if isinstance(routes, SetRoutes)] == [
+            [new.addresses[0]]
+        ]
+
+
+@pytest.mark.parametrize("seed", ["a", "b", "c", "d", "e", "f"])
+def test_no_node_claims_a_block_with_the_address_of_a_node(seed: str) -> None:
+    two = Pool("pods", Kind.ROUTED, (Range(ip_network("10.0.0.0/27"), 28),))
+    alone = replace(NODE, uid=seed, addresses=(ip_address("10.0.0.5"),), links=())
+    mine = actions(decide(snapshot(pool=two), local(node=alone), NOW), Claim)
+    other = peer("far", address="10.0.0.21")
+    theirs = actions(decide(snapshot(other, pool=two), local(node=replace(NODE, uid=seed)), NOW), Claim)
+    assert (mine, theirs) == ([Claim("pods", ip_network("10.0.0.16/28"))], [Claim("pods", ip_network("10.0.0.0/28"))])
