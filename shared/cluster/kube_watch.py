@@ -167,8 +167,10 @@ class Collection:
                     self._tell()
         # A server that is restored from a backup says nothing until it is where it was: look if it is.
         self._is_suspect = not has_heard
-        if not has_heard and time.monotonic() - begin < min(times.shortest_watch, 1) / 2:
-            raise EngineError(f"{self.path}: the API server ends watches at once")
+        if time.monotonic() - begin < min(times.shortest_watch, 1) / 2:
+            if not has_heard:
+                raise EngineError(f"{self.path}: the API server ends watches at once")
+            self._closed.wait(times.shortest_pause * random.uniform(0.5, 1.5))  # noqa: S311
 
     def _take(self, line: bytes) -> None:
         """Take one event of a watch. Raise Gone or EngineError for one that ends it."""
