@@ -230,6 +230,16 @@ def data_dir(target: Path) -> str | None:
         return None
 
 
+def mtu(target: Path) -> int:
+    """Return the MTU in bytes that a published conflist names; 0 if it names none, is missing or garbled."""
+    try:
+        plugins = json.loads(target.read_bytes())["plugins"]
+        found = next(folded(one, "mtu") for one in plugins if folded(_ipam(one), "type") == HOST_LOCAL)
+        return found if isinstance(found, int) else 0
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration, RecursionError):
+        return 0
+
+
 def cidrs_in(raw: dict[str, Any]) -> Iterator[Cidr]:
     """Yield the CIDRs from which a conflist leases. Raise KeyError, TypeError or ValueError if it is garbled."""
     for plugin in raw["plugins"]:

@@ -116,9 +116,8 @@ class NodeHost:
             self._require_leases(network, target, template)
             self._remember(snapshot, {})
             unmasqueraded = (*conflist.exempt(self.pools.values()), *self._settings.networks[network].clusterCIDRs)
-            conflist.publish(
-                template, target, self._require_pool(network), cidrs, mtu=self._find_mtu(), unmasqueraded=unmasqueraded
-            )
+            mtu = self._find_mtu() or conflist.mtu(target)  # an address that is gone for a while changes nothing
+            conflist.publish(template, target, self._require_pool(network), cidrs, mtu=mtu, unmasqueraded=unmasqueraded)
         except conflist.InvalidTemplate:
             conflist.withdraw(target, cidrs)
             raise
