@@ -300,10 +300,15 @@ class Network:
             for one in self.pool.ranges:
                 if one.cidr.version == entry.cidr.version:
                     taken = claims.find_taken(self.snapshot, self.name, one)
-                    cidr = claims.choose(self.pool.kind, one, avoided, seed, taken)
+                    cidr = claims.choose(self.pool.kind, one, [*avoided, *self._find_near(one)], seed, taken)
                     if cidr is not None:
                         return cidr
         return None
+
+    def _find_near(self, entry: Range) -> list[Cidr]:
+        """Return the networks of this node's links within a routed range: a block among them would hide them."""
+        links = self.local.node.links if self.pool is not None and self.pool.kind is Kind.ROUTED else ()
+        return [link for link in links if link.prefixlen > entry.cidr.prefixlen and claims.overlap(link, entry.cidr)]
 
     def _shrink(self, fitting: list[Held], free: int, enough: int) -> None:
         """Drain the emptiest block if enough stays free without it.

@@ -760,3 +760,12 @@ def test_no_node_claims_a_block_with_the_address_of_a_node(seed: str) -> None:
     other = peer("far", address="10.0.0.21")
     theirs = actions(decide(snapshot(other, pool=two), local(node=replace(NODE, uid=seed)), NOW), Claim)
     assert (mine, theirs) == ([Claim("pods", ip_network("10.0.0.16/28"))], [Claim("pods", ip_network("10.0.0.0/28"))])
+
+
+@pytest.mark.parametrize("seed", ["a", "b", "c", "d", "e", "f"])
+def test_no_node_claims_a_block_of_another_link(seed: str) -> None:
+    """A network that contains all of the pool, as an old bridge may have, hides nothing."""
+    two = Pool("pods", Kind.ROUTED, (Range(ip_network("10.0.0.0/27"), 28),))
+    links = (*NODE.links, ip_network("10.0.0.16/29"), ip_network("10.0.0.0/16"))
+    mine = local(node=replace(NODE, uid=seed, links=links))
+    assert actions(decide(snapshot(pool=two), mine, NOW), Claim) == [Claim("pods", ip_network("10.0.0.0/28"))]
