@@ -1,4 +1,4 @@
-"""A list of Kubernetes objects that the server never ends."""
+"""Lists and watches of a Kubernetes API server that misbehaves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.cluster.kube_watch import Collection, Times
 
 
 class Endless:
-    """A client whose server has always one more page."""
+    """A client of a server that has always one more page."""
 
     pages, gate = 0, Gate()
 
@@ -53,7 +53,7 @@ class Short:
 
 
 class Hasty(Endless):
-    """A client whose server ends each watch after a bookmark."""
+    """A client of a server that ends each watch after a bookmark."""
 
     watches = 0
 
