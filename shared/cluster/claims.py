@@ -82,6 +82,13 @@ def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str, known: Se
     return _block(entry, (int(entry.cidr.network_address) >> entry.cidr.max_prefixlen - entry.block_length) + place)
 
 
+def find_hidden(kind: Kind, entry: Range, links: Iterable[Cidr]) -> list[Cidr]:
+    """Return the networks of a node's links within a routed range. A block among them would hide them."""
+    if kind is not Kind.ROUTED:
+        return []
+    return [link for link in links if link.prefixlen > entry.cidr.prefixlen and overlap(link, entry.cidr)]
+
+
 def find_unreadable(snapshot: Snapshot, network: str) -> set[Cidr]:
     """Return the CIDRs of a network's blocks that cannot be read. Somebody has them."""
     found: set[Cidr] = set()

@@ -288,27 +288,24 @@ class Network:
     def _choose(self, entry: Range) -> Cidr | None:
         """Return a free block of the pool's ranges of a family; the first range comes first."""
         assert self.pool is not None  # noqa: S101  (_adjust looked)
-        known = [*self.unreadable, *(cidr for _, cidr in self.local.held)]
+        known = [cidr for _, cidr in self.local.held]
         # of a peer that has not claimed its block again yet
         known += [cidr for cidr in self.owners if (self.name, cidr) not in self.snapshot.blocks]
         if self.pool.kind is Kind.ROUTED:
             known += find_underlay(self.local.node)
             known += [ip_network(one) for peer in self.snapshot.peers.values() for one in peer.addresses]
+        known += self.unreadable
         tried = [one.cidr for one in self.attempts]
         seed = f"{self.local.node.uid} {self.name} {len(tried)} {len(known)} {len(self.snapshot.blocks)}"
         for avoided in ([*known, *tried], known):  # a tried one may be free again
             for one in self.pool.ranges:
                 if one.cidr.version == entry.cidr.version:
                     taken = claims.find_taken(self.snapshot, self.name, one)
-                    cidr = claims.choose(self.pool.kind, one, [*avoided, *self._find_near(one)], seed, taken)
+                    hidden = claims.find_hidden(self.pool.kind, one, self.local.node.links)
+                    cidr = claims.choose(self.pool.kind, one, [*avoided, *hidden], seed, taken)
                     if cidr is not None:
                         return cidr
         return None
-
-    def _find_near(self, entry: Range) -> list[Cidr]:
-        """Return the networks of this node's links within a routed range: a block among them would hide them."""
-        links = self.local.node.links if self.pool is not None and self.pool.kind is Kind.ROUTED else ()
-        return [link for link in links if link.prefixlen > entry.cidr.prefixlen and claims.overlap(link, entry.cidr)]
 
     def _shrink(self, fitting: list[Held], free: int, enough: int) -> None:
         """Drain the emptiest block if enough stays free without it.
