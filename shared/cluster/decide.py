@@ -7,6 +7,7 @@ a block is adopted only after a read by name, a claim of an own block is a succe
 
 from __future__ import annotations
 
+from shared.cluster.claims import overlap
 from shared.cluster.model import (
     Action,
     Alarm,
@@ -14,6 +15,7 @@ from shared.cluster.model import (
     Block,
     Confirm,
     Decision,
+    Kind,
     Local,
     Peer,
     Publish,
@@ -56,6 +58,7 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     routes = plan_routes(owners, twice, snapshot, local)
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
     alarms += [alarm for plan in plans for alarm in plan.alarms] + tell_twice(owners, twice, own)
+    alarms += _find_overlaps(snapshot)
     actions: list[Action] = [*alarms, *(plan.withdrawal for plan in plans if plan.withdrawal)]
     if differ(routes, local.routes) or routes != local.kept_routes:
         actions.append(SetRoutes(routes))
@@ -151,6 +154,23 @@ def _find_unknown(snapshot: Snapshot, local: Local) -> tuple[list[Confirm], list
             former.setdefault(block.uid, []).append(block)
     alarms += [_alarm_of_former(uid, blocks) for uid, blocks in sorted(former.items())]
     return confirms, alarms
+
+
+def _find_overlaps(snapshot: Snapshot) -> list[Alarm]:
+    """Return an alarm for each two pools with common addresses. Two segments may have them: they are apart."""
+    pools = sorted(snapshot.pools.values(), key=lambda pool: pool.network)
+    found = []
+    for number, one in enumerate(pools):
+        for other in pools[number + 1 :]:
+            both = ((mine.cidr, its.cidr) for mine in one.ranges for its in other.ranges)
+            common = next((pair for pair in both if overlap(*pair)), None)
+            if common is not None and Kind.ROUTED in (one.kind, other.kind):
+                text = (
+                    f"pool {one.network} has {common[0]} and pool {other.network} has {common[1]}, expected no common "
+                    f"addresses: nodes may claim the same ones. Give one of the pools other ranges."
+                )
+                found.append(Alarm("pools-overlap", one.network, text))
+    return found
 
 
 def _alarm_of_copy(block: Block, name: str) -> Alarm:

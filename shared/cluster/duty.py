@@ -27,7 +27,7 @@ FIRST_SECONDS = 5.0  # to wait for the engine's first state; after a boot the ro
 LOOK_SECONDS = 1.0  # between two looks for changed files
 SETTLE_SECONDS = 0.1  # changes come in groups: one step is for all of them
 SHORTEST_SECONDS = 0.2  # between two steps
-SHARE, LONGEST_SPACING_SECONDS = 10, 5.0  # a long step is followed by a pause of so many times its duration
+SHARE = 5  # a step's pause is at least so many times its CPU time, so that a storm of changes costs a sixth of a CPU
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0  # after failures: doubled by each further one
 
 
@@ -61,7 +61,7 @@ class Duty:
         self._engine: Engine = connect(settings, name)
         self._engine.show_life(name, self._store.uid)
         self._host = NodeHost(settings, name, self._store.uid)
-        self._executor = Executor(self._engine, self._host, self._store, networks=settings.networks)
+        self._executor = Executor(self._engine, self._host, self._store)
         self._settings, self._sayings = settings, Sayings(say)
         for problem in self._executor.checkpoint.problems:
             say(problem)
@@ -78,12 +78,12 @@ class Duty:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_new, FIRST_SECONDS)
             while True:
-                began = time.monotonic()
+                began = time.thread_time()
                 watched = self._host.list_watched()
                 before = _look_at(watched)  # a change during the step begins the next one
                 seconds, is_attentive = self._step()
+                spacing = max(SHORTEST_SECONDS, SHARE * (time.thread_time() - began))
                 now = time.monotonic()
-                spacing = min(max(SHORTEST_SECONDS, SHARE * (now - began)), LONGEST_SPACING_SECONDS)
                 if is_attentive:
                     self._listen(now + spacing, now + max(seconds, spacing), watched, before)
                 else:
@@ -113,6 +113,7 @@ class Duty:
             alarms = (Alarm("node-unreadable", self._report.node, text),)
         seconds = self._pace.next_seconds(step) if step else self._pace.fail()
         self._sayings.say(alarms, failure)
+        alarms = tuple(sorted(alarms, key=lambda one: (one.name, one.about, one.text)))
         self._report.write(snapshot, step, failure, alarms, self._executor, self._host.pools)
         return seconds, not failure or (step is not None and step.is_taken)
 

@@ -5,7 +5,7 @@ There is no clock, no thread and no pause here. shared/cluster/duty.py has these
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -87,15 +87,14 @@ class Step:
 class Executor:
     """One node's execution: its checkpoint and its last look."""
 
-    def __init__(self, engine: Engine, host: Host, store: Storage, *, networks: Collection[str] | None = None) -> None:
-        """Read the checkpoint. Without `networks` the pools of all networks are for this node."""
-        self.engine, self.host, self.store, self.networks = engine, host, store, networks
+    def __init__(self, engine: Engine, host: Host, store: Storage) -> None:
+        """Read the checkpoint."""
+        self.engine, self.host, self.store = engine, host, store
         self.checkpoint = store.read()
         self._before: Local | None = None
         self._sources: frozenset[Cidr] | None = None  # the own CIDRs for which tunnels were made last
         self._missing: frozenset[Route] = frozenset()
         self._alarms: list[Alarm] = []
-        self._narrowed = (Snapshot(), Snapshot())  # the last snapshot, and that without other nodes' networks
 
     def step(self, snapshot: Snapshot, now: float, wall_seconds: float) -> Step:
         """Look, decide, and do the actions. Raise CniError or OSError if the node cannot be looked at."""
@@ -116,19 +115,7 @@ class Executor:
     def plan(self, snapshot: Snapshot, now: float, wall_seconds: float) -> tuple[Local, Decision]:
         """Look at the node and decide, without doing anything. Raise CniError or OSError."""
         local = self._before = self.host.look(self.checkpoint, self._before, now=now, wall_seconds=wall_seconds)
-        return local, decide(self._narrow(snapshot), local, now)
-
-    def _narrow(self, snapshot: Snapshot) -> Snapshot:
-        """Return the snapshot without the ranges of networks that are not this node's. Their kind remains."""
-        if self.networks is None:
-            return snapshot
-        if self._narrowed[0] is not snapshot:
-            pools = {
-                name: pool if name in self.networks else replace(pool, ranges=())
-                for name, pool in snapshot.pools.items()
-            }
-            self._narrowed = (snapshot, replace(snapshot, pools=pools))
-        return self._narrowed[1]
+        return local, decide(snapshot, local, now)
 
     def _is_futile(self, decision: Decision) -> bool:
         """Return True if the same actions would have the same alarms in a second from now."""

@@ -41,7 +41,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Pool:
-    """One network's addresses, which the administrator sets. At most one range of each family takes new claims."""
+    """One network's addresses, which the administrator sets. New blocks are of the first range with a free one."""
 
     network: str
     kind: Kind
@@ -160,6 +160,7 @@ class Node:
     tunnels: bool | None = None  # True: to all peers, False: to none, None: to those that are on no own link
     vtep_mac: str = ""
     public_key: str = ""
+    networks: frozenset[str] | None = None  # by name in the settings; None: all that have a pool
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ class Network:
     def __init__(self, name: str, snapshot: Snapshot, local: Local, now: float, owners: Owners) -> None:
         pool = snapshot.pools.get(name)
         self.name, self.snapshot, self.local, self.now, self.owners = name, snapshot, local, now, owners
-        self.pool: Pool | None = pool if pool is not None and pool.ranges else None
+        self.is_wanted = local.node.networks is None or name in local.node.networks
+        self.pool: Pool | None = pool if pool is not None and pool.ranges and self.is_wanted else None
         self.assigned = snapshot.assigned.get(name, ())
         self.held = sorted((h for h in local.held.values() if h.network == name), key=lambda h: claims.order(h.cidr))
         self.attempts = [one for one in local.attempts if one.network == name]
@@ -79,6 +80,8 @@ class Network:
             self._sort(one)
         for version in (4, 6):
             self._adjust(version)
+        if self.held and not self.is_wanted:
+            self._tell_unnamed()
         self._publish()
         self._mark()
         self._release()
@@ -204,6 +207,9 @@ class Network:
     def _adjust(self, version: int) -> None:
         """Compare one family's free addresses with the watermark: claim a block, or drain one."""
         inside = [one for one in self.inside if one.cidr.version == version]
+        if not self.is_wanted:
+            self._drain(inside)
+            return
         if any(cidr.version == version for cidr in self.assigned):
             self._drain(one for one in inside if not one.is_assigned)
             return
@@ -228,6 +234,13 @@ class Network:
             self._drain(one for one in inside if one not in fitting)
         else:
             self._shrink(fitting, free, low + max(1, math.ceil(DRAIN_MARGIN * size)))
+
+    def _tell_unnamed(self) -> None:
+        text = (
+            f"network {self.name} is not in this node's settings, but the node has {len(self.held)} blocks of it: they "
+            f"are given back when no pod has an address of them. To keep them, name the network in pycni-cluster.json."
+        )
+        self.plan.alarms.append(Alarm("network-unnamed", self.name, text))
 
     def _fits(self, one: Held) -> bool:
         return not one.is_assigned and self.pool is not None and claims.find_range(self.pool, one.cidr) is not None

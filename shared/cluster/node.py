@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.cluster import codec, conflist, files, gateways, neighbour_limits, routes, tunnel
 from shared.cluster.checkpoint import DIRECTORY, Checkpoint
-from shared.cluster.look import look
+from shared.cluster.look import Place, look
 from shared.cluster.model import Address, Alarm, Cidr, Kind, Local, Node, Pool, Route, Snapshot
+from shared.cluster.recall import Memory
 from shared.cluster.routes import Outcome
 from shared.cluster.settings import TUNNELS, Settings
 from shared.cluster.tunnel import End, Tables
@@ -25,24 +26,25 @@ if TYPE_CHECKING:
     from shared.net.netlink import Message
 
 FAR = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}  # addresses that only a default route leads to
-POOLS = "pools.json"  # the pools as they were last, to write conflists with while the engine does not answer
+MEMORY = "networks.json"  # pools as they were last, and each network's files: for a silent engine, a removed network
 
 
 class NodeHost:
     """The `Host` of the executor on a real node."""
 
     def __init__(self, settings: Settings, name: str, uid: str, *, directory: Path = DIRECTORY) -> None:
-        """Read the pools that were kept."""
+        """Read the memory of networks. Change nothing."""
         self._settings, self._name, self._uid = settings, name, uid
-        self._path = directory / POOLS
-        self.pools = _read_pools(self._path)
+        self._path = directory / MEMORY
+        self.pools, self._places = _read_memory(self._path)
+        self._held: frozenset[str] = frozenset()  # networks with blocks on this node
+        self._entries: Memory = {}  # of the kernel's tables, as they were read last
 
     def look(self, checkpoint: Checkpoint, before: Local | None, *, now: float, wall_seconds: float) -> Local:
         """Return all that the node knows without the engine. Raise IOFailure, or InternalError without an address."""
-        there = routes.read(checkpoint.kept_routes)
-        local = look(
-            self._node(), checkpoint, self._settings.places(), there, before, now=now, wall_seconds=wall_seconds
-        )
+        self._held = frozenset(network for network, _ in checkpoint.held)
+        there = routes.read(checkpoint.kept_routes, self._entries)
+        local = look(self._node(), checkpoint, self._find_places(), there, before, now=now, wall_seconds=wall_seconds)
         assigned = self._settings.pod_cidr_network()
         found = {
             key: replace(one, is_assigned=True)
@@ -50,6 +52,13 @@ class NodeHost:
             if key[0] == assigned and key not in checkpoint.held  # the conflist alone knows it
         }
         return replace(local, held={**local.held, **found}) if found else local
+
+    def _find_places(self) -> dict[str, Place]:
+        """Return the files of each network: also of one that left the settings, and still has blocks here."""
+        known = {
+            name: place for name, place in self._places.items() if name in self._held | set(self._settings.networks)
+        }
+        return {**known, **self._settings.places()}
 
     def _node(self) -> Node:
         settings = self._settings
@@ -66,17 +75,23 @@ class NodeHost:
         return Node(
             self._name, self._uid, own, networks, settings.low, settings.graceSeconds, TUNNELS[settings.tunnels],
             vtep_mac="" if settings.tunnels == "never" else tunnel.mac_of(self._uid),
+            networks=frozenset(settings.networks),
         )  # fmt: skip
 
     def publish(self, network: str, cidrs: tuple[Cidr, ...], snapshot: Snapshot) -> None:
         """Write the network's conflist if it differs. Raise InvalidTemplate, IOFailure.
 
-        Without a usable template, ranges that shall go still leave the present conflist.
+        Without a usable template, ranges that shall go still leave the present conflist. A network that is not in the
+        settings has no template.
         """
-        self._keep_pools(snapshot)
+        if network not in self._settings.networks:
+            if network in self._places:
+                conflist.withdraw(self._places[network].conflist, cidrs)
+            return
         target = self._settings.target(network)
         try:
             template = conflist.read(self._settings.template(network), network)
+            self._remember(snapshot, {network: Place(target, template.data_dir)})
             unmasqueraded = (*conflist.exempt(self.pools.values()), *self._settings.networks[network].clusterCIDRs)
             conflist.publish(
                 template, target, self._require_pool(network), cidrs, mtu=self._find_mtu(), unmasqueraded=unmasqueraded
@@ -108,20 +123,26 @@ class NodeHost:
             return smallest
         return tunnel.pod_mtu(smallest, {one.version for one in own})
 
-    def _keep_pools(self, snapshot: Snapshot) -> None:
-        """Keep the pools on disk. One that is gone from the engine is kept, too: its ranges stay."""
-        if not snapshot.is_current:
+    def _remember(self, snapshot: Snapshot, places: Mapping[str, Place]) -> None:
+        """Keep pools and places on disk. A pool that is gone from the engine is kept, too: its ranges stay."""
+        known = {**self.pools, **snapshot.pools} if snapshot.is_current else self.pools
+        all_places = {**self._places, **places}
+        if known == self.pools and all_places == self._places:
             return
-        known = {**self.pools, **snapshot.pools}
-        if known != self.pools:
-            text = codec.serialise({name: codec.pool_value(pool) for name, pool in sorted(known.items())})
-            files.write(self._path, text.decode())
-            self.pools = known
+        content = {
+            "pools": {name: codec.pool_value(pool) for name, pool in sorted(known.items())},
+            "places": {
+                name: {"conflist": str(one.conflist), "dataDir": one.data_dir}
+                for name, one in sorted(all_places.items())
+            },
+        }
+        files.write(self._path, codec.serialise(content).decode())
+        self.pools, self._places = known, all_places
 
     def set_routes(self, wanted: frozenset[Route], local: Local) -> Outcome:
         """Make the kernel have exactly these routes of ours, and the tunnels that they need."""
         sources = tuple(sorted((cidr for network, cidr in local.held if self._is_routed(network)), key=str))
-        return routes.apply(wanted, End(tunnel.mac_of(self._uid), local.node.addresses, sources))
+        return routes.apply(wanted, End(tunnel.mac_of(self._uid), local.node.addresses, sources), self._entries)
 
     def _is_routed(self, network: str) -> bool:
         pool = self.pools.get(network)
@@ -147,7 +168,7 @@ class NodeHost:
 
     def list_watched(self) -> list[str]:
         """Return the files and directories whose change is worth a look."""
-        directories = [f"{place.data_dir}/{name}" for name, place in self._settings.places().items()]
+        directories = [f"{place.data_dir}/{name}" for name, place in self._find_places().items()]
         files_of = [[self._settings.template(name), self._settings.target(name)] for name in self._settings.networks]
         return [*directories, *(str(path) for paths in files_of for path in paths)]
 
@@ -163,7 +184,7 @@ def _find_sources(host: Netlink) -> Iterable[Address]:
 
 
 def _list_networks(host: Netlink) -> Iterable[Cidr]:
-    """Return the networks of the node's links, without those of the loopback link and of pods' bridges."""
+    """Return the networks of the node's links, without those of the loopback link, and without single addresses."""
     names = {link["index"]: link for link in host.dump(RTM_GETLINK)}
     for message in host.dump(RTM_GETADDR):
         link = names.get(message["index"])
@@ -184,11 +205,13 @@ def _find_links(host: Netlink, own: Iterable[Address]) -> Iterable[Message]:
                 yield link
 
 
-def _read_pools(path: Path) -> dict[str, Pool]:
-    """Return the pools that were kept; none if the file is missing or garbled: the engine has them."""
+def _read_memory(path: Path) -> tuple[dict[str, Pool], dict[str, Place]]:
+    """Return pools and places that were kept; none if the file is missing or garbled: they are found anew."""
     text = files.read_own(path)
     try:
-        raw = codec.parse((text or "{}").encode())
-        return {name: codec.to_pool(name, value) for name, value in raw.items()} if isinstance(raw, dict) else {}
-    except codec.Unreadable:
-        return {}
+        raw: Any = codec.parse((text or '{"pools": {}, "places": {}}').encode())
+        pools = {name: codec.to_pool(name, value) for name, value in raw["pools"].items()}
+        places = {name: Place(Path(one["conflist"]), str(one["dataDir"])) for name, one in raw["places"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}, {}
+    return pools, places

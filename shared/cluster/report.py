@@ -74,15 +74,16 @@ class Report:
 
 def _describe_networks(step: Step, pools: Mapping[str, Pool]) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    lost = {alarm.about for alarm in step.alarms if alarm.name == "block-lost"}
     for one in sorted(step.local.held.values(), key=lambda one: claims.order(one.cidr)):
         pool = pools.get(one.network)
         kind = pool.kind if pool else Kind.ROUTED
         network = found.setdefault(one.network, {"kind": kind.value, "ranges": []})
         free = max(0, _count_addresses(one, pool) - one.used)
+        state = "lost" if str(one.cidr) in lost else _name_state(one)
         network["ranges"].append(
-            {"cidr": str(one.cidr), "state": _name_state(one), "used": one.used, "free": free,
-             "isPublished": one.is_published}
-        )  # fmt: skip
+            {"cidr": str(one.cidr), "state": state, "used": one.used, "free": free, "isPublished": one.is_published}
+        )
     return found
 
 

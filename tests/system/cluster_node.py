@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from typing import Any
 
 from shared.cluster.etcd_gateway import encode
@@ -11,7 +12,7 @@ from shared.net.netns import Netns
 from tests.agent.duties import Duties
 from tests.etcd import CLIENT_PORT, PREFIX, Cluster
 from tests.node import Node
-from tests.pretend import PretendHost, until
+from tests.pretend import PATH, TREE, PretendHost, read_line, until
 
 URL = f"http://127.0.0.1:{CLIENT_PORT}"
 SETTINGS = "/etc/cni/pycni-cluster.json"
@@ -33,6 +34,47 @@ ip link set up0 up; ip link set up1 up
 ip route add default via 192.0.2.254
 ip route add default via 2001:db8::254
 """
+
+STEPS = """
+import json, sys, threading, time
+from shared.cluster import settings
+from shared.cluster.checkpoint import Store
+from shared.cluster.engines import connect
+from shared.cluster.executor import Executor
+from shared.cluster.node import NodeHost
+chosen = settings.read()
+name, store = chosen.node_name(), Store()
+engine = connect(chosen, name)
+executor = Executor(engine, NodeHost(chosen, name, store.uid), store)
+states = []
+threading.Thread(target=engine.follow, args=(states.append,), daemon=True).start()
+print("ready", flush=True)
+for line in sys.stdin:
+    while not states:
+        time.sleep(0.01)
+    step = executor.step(states[-1], float(line), time.time())
+    print(json.dumps([step.failure, [type(one).__name__ for one in step.decision.actions]]), flush=True)
+"""
+
+
+class Steps:
+    """An executor on the node in a process of its own, which does a step when a test says so, at a virtual time."""
+
+    def __init__(self, host: PretendHost) -> None:
+        env = {"PATH": PATH, "PYTHONPATH": TREE}
+        self.process = host.popen(sys.executable, "-B", "-W", "error", "-c", STEPS, env=env)
+        assert read_line(self.process) == b"ready\n", self.process.communicate()
+
+    def at(self, now: float) -> list[str]:
+        """Do a step at a moment in seconds. Return its actions."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{now}\n".encode())
+        self.process.stdin.flush()
+        line = read_line(self.process)
+        assert line, self.process.communicate()
+        failure, actions = json.loads(line)
+        assert not failure, failure
+        return list(actions)
 
 
 class ClusterNode(Node):
@@ -78,10 +120,13 @@ class ClusterNode(Node):
 
     def begin(self, **settings: Any) -> Duties:
         """Start the duties process, with the cluster duty alone unless the settings say more."""
-        self.host.run("tee", SETTINGS, input=json.dumps(self.settings))
+        self.write_settings()
         chosen = {"heal": False, "collect": False, "metrics": "", "cluster": True, **settings}
         self.duties = Duties(self.host, **chosen)
         return self.duties
+
+    def write_settings(self) -> None:
+        self.host.run("tee", SETTINGS, input=json.dumps(self.settings))
 
     def kill_agent(self) -> None:
         assert self.duties is not None

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from shared.net.netns import open_netns
-from tests.pretend import PretendHost
-from tests.system.cluster_node import BRIDGE, CONFLIST, POOL, TEMPLATE, ClusterNode
+from tests.pretend import PretendHost, until
+from tests.system.cluster_node import BRIDGE, CONFLIST, POOL, TEMPLATE, ClusterNode, Steps
 
 OTHER = {
     "uid": "e" * 32, "addresses": ["192.0.2.77", "2001:db8::77"], "since": 1.0,
@@ -144,6 +144,50 @@ def test_a_changed_template_and_pool_are_followed(member: ClusterNode) -> None:
     member.put("pools/pods", wider)
     member.until(lambda: "10.245.0.0/16" in member.conflist()["plugins"][0]["nonMasqueradeCIDRs"])
     assert member.published() == before
+
+
+def test_a_network_that_leaves_the_settings(member: ClusterNode) -> None:
+    """Its ranges leave the conflist. Its blocks are released after the last pod and the grace."""
+    member.addresses("a")
+    claimed = blocks(member)
+    member.kill_agent()
+    (member.host.root / TEMPLATE[1:]).unlink()
+    member.settings = {**member.settings, "networks": {"lan": {}}}
+    member.write_settings()
+    steps = Steps(member.host)
+    until(lambda: "Publish" in steps.at(0))
+    until(lambda: set(steps.at(1000)) == {"Alarm"})
+    assert member.published() == [] and blocks(member) == claimed
+    assert {one["state"] for key, one in member.objects().items() if key in claimed} == {"draining"}
+    member.delete("a")
+    steps.at(2000)
+    steps.at(2299)
+    assert blocks(member) == claimed
+    assert "10.244." in member.host.run("ip", "-4", "address", "show", "cni0").stdout
+    until(lambda: "Release" in steps.at(2300))
+    until(lambda: steps.at(2301) == [])
+    assert blocks(member) == set() and member.objects()["nodes/pretend"]["cidrs"] == {}
+    assert "10.244." not in member.host.run("ip", "-4", "address", "show", "cni0").stdout
+
+
+def test_metrics(node: ClusterNode) -> None:
+    node.start_etcd()
+    node.put("pools/pods", POOL)
+    node.put("nodes/other", OTHER)
+    duties = node.begin(metrics="unix")
+    node.until(lambda: len(node.ranges()) == 2)
+    node.addresses("a")
+    node.until(lambda: [one["used"] for one in node.ranges()] == [1, 1])
+    found = duties.metrics()
+    assert found["pycni_cluster_synchronised"] == found["pycni_cluster_peers"] == 1
+    assert found["pycni_cluster_routes"] == 2 and found["pycni_cluster_missing_routes"] == 0
+    assert found['pycni_cluster_ranges{family="IPv4",network="pods",state="owned"}'] == 1
+    labels = 'family="IPv6",network="pods"'
+    assert found[f'pycni_cluster_addresses{{{labels},state="used"}}'] == 1
+    assert found[f'pycni_cluster_addresses{{{labels},state="free"}}'] == 13
+    assert found["pycni_cluster_requests_total"] >= 5
+    node.delete_key("pools/pods")
+    node.until(lambda: duties.metrics().get('pycni_cluster_alarms{name="pool-missing"}') == 1)
 
 
 def test_settings_that_cannot_be_used(node: ClusterNode) -> None:

@@ -318,6 +318,38 @@ def test_a_network_without_its_pool_keeps_its_ranges() -> None:
 # -- shrinking
 
 
+def test_a_network_that_left_the_settings_gives_its_blocks_back() -> None:
+    """A block with pods is drained, and an idle one is released; others' networks are left alone."""
+    without = replace(NODE, networks=frozenset({"lan"}))
+    told = snapshot(block(A), block(B, state=State.DRAINING), own_peer(A))
+    decision = decide(told, local(held(A), idle(B), own_peer(A), node=without), NOW)
+    assert changes(decision) == [
+        Publish("pods", ()), Mark(block(A), State.DRAINING), Release(block(B, state=State.DRAINING)),
+    ]  # fmt: skip
+    assert alarms(decision) == {("network-unnamed", "pods")}
+    decision = decide(snapshot(own_peer()), local(own_peer(), node=without), NOW)
+    assert decision.actions == ()
+
+
+@pytest.mark.parametrize(
+    ("cidr", "kind", "is_told"),
+    [
+        ("10.0.128.0/17", Kind.ROUTED, True), ("10.0.0.0/8", Kind.SEGMENT, True), ("10.1.0.0/16", Kind.ROUTED, False),
+    ],
+)  # fmt: skip
+def test_pools_with_common_addresses_are_told(cidr: str, kind: Kind, *, is_told: bool) -> None:
+    other = Pool("zone", kind, (Range(ip_network(cidr), 28),))
+    both = snapshot(block(A), own_peer(A), pools={"pods": POOL, "zone": other})
+    decision = decide(both, local(held(A), own_peer(A), node=replace(NODE, networks=frozenset({"pods"}))), NOW)
+    assert (("pools-overlap", "pods") in alarms(decision)) == is_told
+
+
+def test_two_segments_may_have_the_same_addresses() -> None:
+    pools = {name: Pool(name, Kind.SEGMENT, POOL.ranges) for name in ("left", "right")}
+    nothing = replace(NODE, networks=frozenset())
+    assert decide(snapshot(own_peer(), pools=pools), local(own_peer(), node=nothing), NOW).actions == ()
+
+
 def test_the_emptiest_block_is_drained_and_marked_after_the_conflist() -> None:
     mine = local(held(A, 2), held(B, 1), held(C, 3))
     decision = decide(snapshot(block(A), block(B), block(C), own_peer(A, B, C)), mine, NOW)

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shared.cli.agent.cluster_metrics import ClusterMetrics
 from shared.cli.agent.counts import Counts
 from shared.cli.config import reading
 from shared.cni.errors import CniError
@@ -50,6 +51,7 @@ class Metrics(Counts):
         )
         mine.register(_Read(lambda: _fallbacks(Path(fallbacks))))
         mine.register(_Read(lambda: _addresses(conf_dir)))
+        mine.register(ClusterMetrics())
 
     def call(self, record: dict[str, Any]) -> None:
         """Count a plugin's call; ignore a record of another form."""

@@ -51,7 +51,7 @@ def explain(options: Options) -> None:
             snapshot = cluster.snapshot
     except NoAnswer as error:
         snapshot = Snapshot(failure=error.failure)
-    executor = Executor(_NoEngine(), host, Store(), networks=settings.networks)  # type: ignore[arg-type]
+    executor = Executor(_NoEngine(), host, Store())  # type: ignore[arg-type]
     local, decision = executor.plan(snapshot, time.monotonic(), time.time())
     if options.json:
         print_json(_as_document(local, decision))
