@@ -1,0 +1,99 @@
+"""The cluster duty in a process, until nothing is left to do: `python -m tests.faults.duty_once SETTINGS REPORT`.
+
+It is the agent's own duty: its steps, its memory, the node's kernel and the engine's requests. Two things differ.
+Before each step it lists the engine's objects itself, so that it has one thread and its system calls one order. Pauses
+take no time: the clock goes on by their length.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+from shared.cluster import duty, kube_follow
+from shared.cluster.decide import STEADY_SECONDS
+from shared.cluster.engine import EngineError
+from shared.cluster.etcd import Etcd
+from shared.cluster.etcd_follow import Follower
+from shared.cluster.kubernetes import Kubernetes
+from shared.cluster.model import Snapshot
+from shared.cluster.settings import Settings, parse
+from shared.cni.errors import CniError
+
+MOST_STEPS = 80
+STEADY_STEPS = 3  # one after the other: longer than the grace of an empty block
+UNUSABLE = 3  # exit status without the node's memory: the agent begins again later
+
+
+def say(text: str) -> None:
+    """Write a line to stderr."""
+    sys.stderr.write(f"{text}\n")
+
+
+class EtcdList(Follower):
+    """Lists of etcd's objects."""
+
+    def read(self) -> Snapshot:
+        """Return the present objects. Raise EngineError."""
+        self._header = self._list()
+        return self._content.snapshot(is_current=True, failure="")
+
+
+def list_kubernetes(follower: kube_follow.Follower) -> Snapshot:
+    """Return the present objects. Raise EngineError."""
+    for one in follower._collections:  # noqa: SLF001
+        one._list()  # noqa: SLF001
+        one.is_complete = True
+    return follower._snapshot()  # noqa: SLF001
+
+
+class Once(duty.Duty):
+    """The duty without its watch."""
+
+    def __init__(self, settings: Settings, report: Path) -> None:
+        super().__init__(settings, say, report_path=report)
+        self.now = 1000.0
+        self._read = self._reader()
+
+    def _reader(self) -> Callable[[], Snapshot]:
+        engine = self._engine
+        if isinstance(engine, Etcd):
+            return EtcdList(engine._gateway, engine._prefix, engine._pace, lambda _: None, lambda: None).read  # noqa: SLF001
+        assert isinstance(engine, Kubernetes)
+        return lambda: list_kubernetes(engine._follower)  # noqa: SLF001
+
+    def settle(self) -> bool:
+        """Do steps until nothing is to be done. Return False if there is no end."""
+        steady = 0
+        for _ in range(MOST_STEPS):
+            try:
+                self._snapshot = self._read()
+            except EngineError as error:
+                self._snapshot = Snapshot(failure=str(error))
+            seconds, _ = self._step()
+            self.now += seconds
+            is_steady = self._pace.failures == 0 and seconds >= STEADY_SECONDS
+            steady = steady + 1 if is_steady else 0
+            if steady == STEADY_STEPS or (is_steady and not self._snapshot.is_current):
+                return True
+        return False
+
+
+def main() -> int:
+    """Run the duty. Return 0 when it is done, 1 if it has no end, 3 if it cannot begin."""
+    try:
+        once = Once(parse(json.loads(sys.argv[1])), Path(sys.argv[2]))
+    except CniError as error:
+        say(f"unusable: {error}")
+        return UNUSABLE
+    clock = {"monotonic": lambda: once.now, "time": time.time, "sleep": None}
+    duty.time = SimpleNamespace(**clock)  # type: ignore[assignment]
+    return 0 if once.settle() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
