@@ -25,7 +25,6 @@ from shared.cluster.settings import Settings, parse
 from shared.cni.errors import CniError
 
 MOST_STEPS = 80
-STEADY_STEPS = 3  # one after the other: longer than the grace of an empty block
 UNUSABLE = 3  # exit status without the node's memory: the agent begins again later
 
 
@@ -68,7 +67,6 @@ class Once(duty.Duty):
 
     def settle(self) -> bool:
         """Do steps until nothing is to be done. Return False if there is no end."""
-        steady = 0
         for _ in range(MOST_STEPS):
             try:
                 self._snapshot = self._read()
@@ -76,11 +74,14 @@ class Once(duty.Duty):
                 self._snapshot = Snapshot(failure=str(error))
             seconds, _ = self._step()
             self.now += seconds
-            is_steady = self._pace.failures == 0 and seconds >= STEADY_SECONDS
-            steady = steady + 1 if is_steady else 0
-            if steady == STEADY_STEPS or (is_steady and not self._snapshot.is_current):
+            if self._pace.failures == 0 and seconds >= STEADY_SECONDS and not self._waits():
                 return True
         return False
+
+    def _waits(self) -> bool:
+        """Return True if an empty block's grace is not over."""
+        local = self._executor._before  # noqa: SLF001
+        return local is None or any(one.empty_since is not None for one in local.held.values())
 
 
 def main() -> int:

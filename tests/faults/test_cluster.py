@@ -225,13 +225,12 @@ def list_kills(one: Play) -> list[Struck]:
 
 
 def list_refusals(one: Play) -> list[Struck]:
-    found = []
-    for kind, errors in ((ON_DISK, DISK_ERRORS), (MESSAGE, NETWORK_ERRORS), (RECEIVE, NETWORK_ERRORS[-2:])):
-        for number, name in one.points(kind):
-            found.append((Strike("own", number, kind, errors[number % len(errors)]), name))
-            if kind == MESSAGE:
-                found.append((Strike("spoil", number, kind), name))
-    return found
+    found = [
+        (Strike("own", number, kind, errors[number % len(errors)]), name)
+        for kind, errors in ((ON_DISK, DISK_ERRORS), (MESSAGE, NETWORK_ERRORS), (RECEIVE, NETWORK_ERRORS[-2:]))
+        for number, name in one.points(kind)[:: 2 if kind == RECEIVE else 1]
+    ]
+    return found + [(Strike("spoil", number, MESSAGE), name) for number, name in one.points(MESSAGE)[::2]]
 
 
 @many
