@@ -26,7 +26,7 @@ from tests.system.cluster_node import BRIDGE, CONFLIST, ClusterNode
 
 POOL = {
     "kind": "routed",
-    "ranges": [{"cidr": "10.244.0.0/25", "blockLength": 29}, {"cidr": "fd00:244::/121", "blockLength": 125}],
+    "ranges": [{"cidr": "10.244.0.0/24", "blockLength": 28}, {"cidr": "fd00:244::/120", "blockLength": 124}],
 }
 OWN = (ip_address("192.0.2.9"), ip_address("2001:db8::9"))
 MEMORY = "var/lib/pycni/agent"
@@ -42,14 +42,14 @@ mkdir -p /run/pycni /run/kept
 """
 NOWHERE = "http://127.0.0.1:9"
 COUNTED = MESSAGE | FILES | CONTENT | RECEIVE
-FULL = 5  # pods of one block, with which the next one is claimed
+FULL, MOST = 10, 13  # pods of one block: with which the next one is claimed, and that it has addresses for
 UNUSABLE_TEMPLATE = {**BRIDGE, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}]]}}
 
 
 def peer(number: int, address: str, *, mac: str = "", six: str = "") -> dict[str, Any]:
     """Return the object of another node, with the blocks of this number of 0 to 15."""
     addresses = [one for one in (address, six) if one]
-    cidrs = {"pods": [f"10.244.0.{8 * number}/29", f"fd00:244::{8 * number:x}/125"]}
+    cidrs = {"pods": [f"10.244.0.{16 * number}/28", f"fd00:244::{16 * number:x}/124"]}
     return {
         "uid": f"{number:x}" * 32, "addresses": addresses, "since": 1.0, "cidrs": cidrs, **({"vtepMAC": mac} if mac else {})
     }  # fmt: skip
@@ -128,7 +128,7 @@ class StruckNode(ClusterNode):
 
     def run_duty(self, strike: Strike | None = None, *, url: str = "") -> int:
         """Run the duty until nothing is left to do. Return its exit status; `said` has its words."""
-        settings = {**self.settings, "graceSeconds": 60, "low": 0.2, **self.engine_settings(url)}
+        settings = {**self.settings, "graceSeconds": 60, **self.engine_settings(url)}
         words = (sys.executable, "-m", duty_once.__name__, json.dumps(settings), "/run/pycni/cluster.json")
         env = {"PATH": PATH, "PYTHONPATH": TREE, "PYTHONDONTWRITEBYTECODE": "1"}
         done = self.host.run(*(strike.prefix(self.program) if strike else ()), *words, env=env, check=False)
@@ -280,7 +280,11 @@ def inside(addresses: Iterable[str], cidrs: Iterable[Cidr]) -> bool:
 
 def fill(node: StruckNode) -> None:
     """Attach pods until another block is needed."""
-    for number in range(FULL):
+    attach(node, 0, FULL)
+
+
+def attach(node: StruckNode, first: int, end: int) -> None:
+    for number in range(first, end):
         answer = node.attach_pod(f"p{number}")
         assert answer.status == 0, answer
 
@@ -293,13 +297,14 @@ def empty(node: StruckNode) -> None:
 
 def leave_one_behind(node: StruckNode) -> None:
     """Attach a pod from the second block, and delete most pods of the first one."""
+    attach(node, FULL, MOST)
     assert node.attach_pod("late").status == 0
     empty(node)
 
 
 def fill_again(node: StruckNode) -> None:
-    for number in range(1, FULL):
-        assert node.attach_pod(f"p{number}").status == 0
+    """Attach pods until the drained block is needed again."""
+    attach(node, 1, FULL)
 
 
 def delete_last(node: StruckNode) -> None:
@@ -313,7 +318,7 @@ def change_peers(node: StruckNode) -> None:
     for cidr in NEAR["cidrs"]["pods"]:
         node.delete_key(f"blocks/pods/{cidr}")
     node.put_node("far", MOVED)
-    numbers = {cidr.network_address.packed[-1] // 8 for _, cidr in node.checkpoint().held}
+    numbers = {cidr.network_address.packed[-1] // 16 for _, cidr in node.checkpoint().held}
     node.put_node("third", peer(min({10, 11, 12} - numbers), "192.0.2.78", six="2001:db8::78"))
 
 
