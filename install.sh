@@ -20,6 +20,7 @@ bin_dir=/opt/cni/bin
 lib_dir=/opt/cni/lib/pycni
 python=""
 action=install
+forget=""                             # --forget, if the machine shall be a new node
 force=no
 demo=no                               # no, or a script of shared/cli/demo
 tools=no
@@ -58,7 +59,8 @@ Installs the pycni plugins, or removes them with --uninstall. Run it as root; yo
   --no-dhcp       remove it again; leases stay, and the next daemon renews them
   --demo          after installing, show two pods getting their network, in namespaces of their own
   --demo-cluster  the same with a cluster of three nodes and etcd; needs the program etcd (Debian package etcd-server)
-  --uninstall     remove the executables and their code; leases under /var/lib/cni stay
+  --uninstall     remove the executables, their code, and the agent's routes and tunnels; leases under /var/lib/cni stay
+  --forget-node   with --uninstall, also delete what this machine knows of its cluster, its id too: it is a new node afterwards
   --help          show this text
 EOF
 }
@@ -77,7 +79,7 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 import ipam, plugins, shared
-rooms = [room.name for room in pkgutil.iter_modules(shared.__path__) if room.ispkg and room.name not in ("build", "cli", "runtime")]
+rooms = [room.name for room in pkgutil.iter_modules(shared.__path__) if room.ispkg and room.name not in ("build", "cli", "cluster", "runtime")]
 for package in (plugins, ipam, *(importlib.import_module(f"shared.{room}") for room in rooms)):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
@@ -292,19 +294,23 @@ build_tree() { # STAGE
 import compileall
 import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
 source, lib, stage = map(Path, sys.argv[1:4])
 version = sys.argv[4]
+KINDS = (".py", ".yaml")  # code, and manifests for Kubernetes
+# An older Python does not know all words of cnitool's code, which it never executes.
+OPERATORS = re.compile("/shared/(cli|cluster|runtime)/") if sys.version_info < (3, 11) else None
 
 
 def sources(part):
     """Yield the files of a part. A Python at work in the source may replace its compiled files: pass them over."""
     for directory, directories, names in os.walk(source / part):
         directories[:] = [name for name in directories if name != "__pycache__"]
-        yield from (path for name in names if (path := Path(directory, name)).suffix == ".py" and path.is_file())
+        yield from (path for name in names if (path := Path(directory, name)).suffix in KINDS and path.is_file())
 
 
 files = {
@@ -337,13 +343,14 @@ for name, content in files.items():
     if target.is_symlink() or not target.is_file() or target.read_bytes() != content:
         put(content, target)
 for path in list(tree.rglob("*")):
-    stray = path.suffix == ".py" and str(path.relative_to(tree)) not in files
+    stray = path.suffix in KINDS and str(path.relative_to(tree)) not in files
     if stray or path.parent.name == "__pycache__" and path.suffix != ".pyc":
         path.unlink(missing_ok=True)
 # The compiled files name the final path; otherwise each import would correct it. The environment must not choose the invalidation mode:
 # comparing hashes would read every source file on every call.
 if not compileall.compile_dir(
-    tree, quiet=1, force=True, stripdir=str(tree), prependdir=str(final), invalidation_mode=PycInvalidationMode.TIMESTAMP
+    tree, quiet=1, force=True, rx=OPERATORS, stripdir=str(tree), prependdir=str(final),
+    invalidation_mode=PycInvalidationMode.TIMESTAMP,
 ):
     sys.exit("compiling failed")
 sys.path.insert(0, str(source))
@@ -753,7 +760,7 @@ stop_agent() {
         sleep 0.1
         agent_pid
     done
-    [[ -e $run_dir/agent.sock ]] || { rm -f -- "$run_dir/lock" && rmdir -- "$run_dir"; } 2>/dev/null || true
+    [[ -e $run_dir/agent.sock ]] || { rm -f -- "$run_dir"/{lock,cluster.json} && rmdir -- "$run_dir"; } 2>/dev/null || true
 }
 
 # systemd holds the socket, so no call fails while the daemon starts again. The socket's file is the last: if it is there, both units are.
@@ -789,9 +796,25 @@ stop_dhcp() {
     systemctl daemon-reload || true
 }
 
+# An agent that ends keeps the routes for the pods' sake. They go with its installation, unless another one's agent runs.
+leave_cluster() {
+    local known=("$run_dir/cluster.json" /var/lib/pycni/agent/uid /sys/class/net/pycni.*) part answer
+    is_ours "$bin_dir/cnitool" && [[ ! -e $run_dir/agent.sock ]] || return 0
+    for part in "${known[@]}"; do
+        [[ -e $part ]] || continue
+        if answer=$("$bin_dir/cnitool" cluster clean $forget 2>&1); then
+            printf '%s\n' "$answer"
+        else
+            printf '  note    routes with protocol 112 and links pycni.* of the cluster stay: %s\n' "${answer##*$'\n'}"
+        fi
+        return 0
+    done
+}
+
 uninstall_plugins() {
     local file old removed=() links=() remaining=()
     stop_agent
+    leave_cluster
     stop_dhcp
     for file in "$bin_dir"/*; do
         if [[ -L $file ]] && is_ours "$(realpath -- "$file" 2>/dev/null)"; then
@@ -852,6 +875,7 @@ while (($#)); do
         --dhcp) dhcp=yes ;;
         --no-dhcp) dhcp=no ;;
         --uninstall) action=uninstall ;;
+        --forget-node) forget=--forget ;;
         --help | -h)
             usage
             exit 0 ;;
@@ -861,6 +885,7 @@ while (($#)); do
 done
 [[ $action == install || $demo$tools$agent$dhcp == nono ]] ||
     die "--demo, --demo-cluster, --with-tools, --agent, --no-agent, --dhcp and --no-dhcp exclude --uninstall" 2
+[[ $action == uninstall || -z $forget ]] || die "--forget-node needs --uninstall" 2
 clean_path --bin-dir "$bin_dir"
 bin_dir=$path
 clean_path --lib-dir "$lib_dir"

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,11 @@ class Site:
         together(Node.start, chosen)
         self.await_ready(chosen)
 
+    def write_pool(self, pool: Pool) -> None:
+        """Write a pool, as an administrator does."""
+        with self.fabric.home, closing(self.engine.engine()) as writer:
+            writer.write_pool(pool)
+
     def end_life(self, node: Node) -> None:
         """Have etcd forget the sign of life of a node that is off, as it does after a minute."""
         with self.fabric.home:
@@ -183,18 +188,15 @@ class Site:
 
 
 @contextmanager
-def site(bin_dir: Path, directory: Path, *, members: int = 1) -> Iterator[Site]:
-    """Have a fabric with etcd and the pool. The thread is in the router's network namespace."""
+def site(bin_dir: Path, directory: Path, *, members: int = 1, pool: Pool = POOL) -> Iterator[Site]:
+    """Have a fabric with etcd and a pool."""
     with ExitStack() as stack:
         host = stack.enter_context(PretendHost(bin_dir))
         fabric = stack.enter_context(Fabric(host))
         engine = fabric.add_engine(members)
         found = Site(fabric, engine, bin_dir, directory)
         stack.callback(found.close)
-        with fabric.home:
-            writer = engine.engine()
-            writer.write_pool(POOL)
-            writer.close()
+        found.write_pool(pool)
         yield found
 
 

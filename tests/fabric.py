@@ -146,8 +146,8 @@ class Fabric:
         return Capture(self.netns, link)
 
 
-def silent_pods(hosts: Iterable[PodHost], *, packet_bytes: int = 0) -> list[tuple[str, str]]:
+def silent_pods(hosts: Iterable[PodHost], **keys: Any) -> list[tuple[str, str]]:
     """Have every pod ask every other one. Return those without an answer: namespaces and addresses."""
     pods = {(one.netns(pod), pod): found for one in hosts for pod, found in one.pods.items()}
     asked = {mine[0]: [one for other, found in pods.items() if other != mine for one in found] for mine in pods}
-    return silent(asked, packet_bytes=packet_bytes)
+    return silent(asked, **keys)

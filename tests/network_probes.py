@@ -47,11 +47,11 @@ def inside(netns: str) -> Iterator[None]:
 
 
 def silent(
-    asked: Mapping[str, Iterable[str]], *, packet_bytes: int = 0, seconds: float = ANSWER_SECONDS
+    asked: Mapping[str, Iterable[str]], *, packet_bytes: int = 0, text: bytes = b"\0", seconds: float = ANSWER_SECONDS
 ) -> list[tuple[str, str]]:
     """Ask addresses for an echo from each network namespace, all at once. Return those without an answer.
 
-    A packet of `packet_bytes` has its headers in them. No packet may be fragmented.
+    A packet of `packet_bytes` has its headers in them, and `text` all over the rest. No packet may be fragmented.
     """
     waiting = {(netns, str(ip_address(one))) for netns, addresses in asked.items() for one in addresses}
     with ExitStack() as stack:
@@ -67,7 +67,7 @@ def silent(
             for netns, address in sorted(waiting):
                 version = ip_address(address).version
                 with suppress(OSError):  # no way yet, or the packet is too large
-                    places[netns, version].sendto(_request(version, packet_bytes), (address, 0))
+                    places[netns, version].sendto(_request(version, packet_bytes, text), (address, 0))
             again = time.monotonic() + RETRY_SECONDS
             while waiting and (left := again - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
@@ -86,9 +86,10 @@ def _echo_socket(version: int) -> socket.socket:
     return found
 
 
-def _request(version: int, packet_bytes: int) -> bytes:
+def _request(version: int, packet_bytes: int, text: bytes) -> bytes:
     body = struct.pack("!HH", os.getpid() & 0xFFFF, 1)
-    body += bytes(max(packet_bytes, SMALLEST_BYTES) - HEADER_BYTES[version])
+    length = max(packet_bytes, SMALLEST_BYTES) - HEADER_BYTES[version]
+    body += (text * length)[:length]
     # the kernel computes ICMPv6's checksum
     head = struct.pack("!BBH", REQUEST[version], 0, 0)
     return struct.pack("!BBH", REQUEST[version], 0, internet_checksum(head + body) if version == 4 else 0) + body

@@ -57,7 +57,7 @@ LATER = {
     "shared.net.verify": (("shared.net.verify",), ("plugins.sbr",)),
     "shared.nft": (("shared.nft.registry", "shared.nft.former"), ("plugins.bridge", "ipam.host_local")),
 }
-OPERATOR_TIER = ("shared/build/", "shared/cli/", "shared/executables.py", "shared/runtime/")
+OPERATOR_TIER = ("shared/build/", "shared/cli/", "shared/cluster/", "shared/executables.py", "shared/runtime/")
 
 
 class Leaner(ast.NodeTransformer):

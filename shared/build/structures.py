@@ -22,8 +22,10 @@ ATOMS = {
     "asciiz": "asciiz", "string": "asciiz", "l2addr": "l2addr", "lladdr": "l2addr",
     "ipaddr": "ip", "ip4addr": "ip", "ip6addr": "ip", "target": "ip", "flag": "flag",
 }  # fmt: skip
-# The attributes of BY_KIND that have the flag NLA_F_NESTED.
-NESTED = frozenset(["TCA_ACT_OPTIONS"])
+# The attributes of BY_KIND, and those that are lists, that have the flag NLA_F_NESTED.
+NESTED = frozenset(["TCA_ACT_OPTIONS", "WGDEVICE_A_PEERS", "WGPEER_A_ALLOWEDIPS"])
+# The lists whose elements have a name of their own; the kernel numbers them 0 (drivers/net/wireguard/netlink.c).
+ELEMENTS = {"*wgdevice_peer": "WG_PEER", "*wgpeer_allowedip": "WG_ALLOWED_IP"}
 # Structures with fields in both byte orders stay bytes: the codec cannot write them.
 UNWRITTEN = frozenset(["TCA_U32_SEL", "RTA_VIA"])
 # Values and verdicts: pyroute2 repeats them for sets and for each expression.
@@ -64,6 +66,10 @@ class Tables:
         held = getattr(message, kind.removeprefix("*"), None)
         if not isinstance(held, type):  # RTA_MULTIPATH is not made of attributes
             return False, "bytes"
+        if kind in ELEMENTS:
+            element = {ELEMENTS[kind]: (netlink.NLA_F_NESTED, self._held(owner, kind[1:], held))}
+            self.structures[f"{owner}/{kind[1:]}s"] = ((), "", element)
+            return attribute in NESTED, f"{owner}/{kind[1:]}s"
         if kind.startswith("*"):
             return False, self._list(f"{owner}/list", held)
         if kind in DATA:
@@ -98,7 +104,7 @@ class Tables:
             if base.__name__ in ATOMS and getattr(nlmsg_atoms, base.__name__, None) is base:
                 return ATOMS[base.__name__]
         fields = list(getattr(held, "fields", ()))
-        if [name for name, _ in fields] == ["value"]:
+        if [name for name, _ in fields] in (["value"], ["key"]):
             return FIELDS.get(fields[0][1], "bytes")
         if getattr(held, "nla_map", ()) or fields:
             return self.add(f"{owner}/{kind}", held)

@@ -12,12 +12,13 @@ from types import ModuleType
 
 from pyroute2 import netlink
 from pyroute2.netlink import nfnetlink, rtnl
+from pyroute2.netlink.generic import wireguard
 from pyroute2.netlink.nfnetlink import nfctsocket, nftsocket
 from pyroute2.netlink.rtnl import fibmsg, ifaddrmsg, ifinfmsg, ndmsg, ndtmsg, nsidmsg, rtmsg, tcmsg
 from pyroute2.netlink.rtnl.tcmsg import act_mirred, cls_u32, sched_htb, sched_tbf
 from pyroute2.netlink.rtnl.tcmsg.common import tc_actions
 
-from shared.build.spoken import SPOKEN, SPOKEN_OF_DEVICES, SPOKEN_OF_TUNNELS
+from shared.build.spoken import SPOKEN, SPOKEN_OF_DEVICES, SPOKEN_OF_TUNNELS, SPOKEN_OF_WIREGUARD
 from shared.build.structures import EXPRESSION, ByHand, ByKind, Tables
 
 LINE_WIDTH = 118
@@ -72,6 +73,11 @@ TUNNEL_MESSAGES: Messages = {
     "entry": (ndmsg.ndmsg, ("RTM_NEWNEIGH", "RTM_DELNEIGH", "RTM_GETNEIGH")),
     "limits": (ndtmsg.ndtmsg, ("RTM_NEWNEIGHTBL", "RTM_GETNEIGHTBL")),
 }
+# Generic netlink: the kernel gives the family wireguard its number when it is loaded, so that MESSAGES lacks it.
+WIREGUARD_MESSAGES: Messages = {
+    "family": (netlink.ctrlmsg, ("GENL_ID_CTRL",)),
+    "wireguard": (wireguard.wgmsg, ()),
+}
 # The IFLA_INFO_DATA of links that a plugin makes on top of another link: few calls need it.
 KINDS = ("macvlan", "ipvlan", "vlan", "vrf")
 CONNTRACK_MESSAGES: Messages = {
@@ -104,6 +110,10 @@ CONNTRACK_CONSTANTS: Constants = ((nfctsocket, ("FILTER_FLAG_CTA_PROTO_NUM", "FI
 RULE_CONSTANTS: Constants = ((rtnl, RULE_MESSAGES["fib_rule"][1]),)
 NEIGHBOUR_CONSTANTS: Constants = ((rtnl, NEIGHBOUR_MESSAGES["neighbour"][1]), (ndmsg, ("NUD_PERMANENT",)))
 TUNNEL_CONSTANTS: Constants = (*NEIGHBOUR_CONSTANTS, (ndmsg, ("NTF_SELF",)))
+WIREGUARD_CONSTANTS: Constants = (
+    (netlink, ("NETLINK_GENERIC", "GENL_ID_CTRL", "CTRL_CMD_GETFAMILY")),
+    (wireguard, ("WG_CMD_", "WG_GENL_VERSION", "WG_KEY_LEN", "WGPEER_F_")),
+)
 DEVICE_CONSTANTS: Constants = ((rtnl, DEVICE_MESSAGES["device"][1]),)
 TC_CONSTANTS: Constants = ((rtnl, (*TC_MESSAGES["tc"][1], "TC_H_ROOT", "TC_H_INGRESS", "TC_H_CLSACT")),)
 _expression = EXPRESSION
@@ -283,6 +293,9 @@ def generate() -> dict[str, str]:
         "shared/net/neighbour_wire.py": _text(NEIGHBOUR_MESSAGES, _found(NEIGHBOUR_CONSTANTS)),
         "shared/net/tunnel_wire.py": _text(
             TUNNEL_MESSAGES, _found(TUNNEL_CONSTANTS), ("vxlan",), spoken=SPOKEN_OF_TUNNELS
+        ),
+        "shared/net/wireguard_wire.py": _text(
+            WIREGUARD_MESSAGES, _found(WIREGUARD_CONSTANTS), spoken=SPOKEN_OF_WIREGUARD
         ),
         "shared/net/tc_wire.py": _text(TC_MESSAGES, _tc_constants()),
         "shared/nft/wire.py": _text(NFT_MESSAGES, _nft_constants()),

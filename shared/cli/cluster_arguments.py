@@ -14,11 +14,13 @@ HELPS = {
     "pool": "show the pools and their free blocks, or write one",
     "release": "free the blocks of a machine that is gone for good",
     "explain": "show this node's next decision, without doing it",
+    "clean": "delete the cluster's routes and tunnels from this node, after its agent has ended",
 }
 STATUS_EPILOG = """exit status: 0 the node is synchronised and has no alarms; 1 otherwise, or if no duty runs here"""
 BLOCKS_EPILOG = """The column NOTE marks this node's blocks, and those of machines that the other nodes do not see. If
 such a machine is gone for good, `cnitool cluster release NODE` frees its blocks."""
-PEERS_EPILOG = """The column WAY is read from this node's kernel: direct, tunnel, or none if no route leads there."""
+PEERS_EPILOG = """The column WAY is read from this node's kernel: direct, tunnel, encrypted, refused (this node
+encrypts, and there is no encrypted way), or none if no route leads there."""
 SET_EPILOG = """FILE is JSON, - for standard input:
 
   {"network": "pods", "kind": "routed", "ranges": [
@@ -28,6 +30,9 @@ kind: routed for a pod network between nodes, segment for one layer-2 segment ov
 a gateway. Nodes claim blocks of blockLength from the first range of each family that has a free one. A pool that shares
 addresses with another network or with a node itself is refused. Blocks outside of the new ranges are drained: pods keep
 their addresses, and each node gives its blocks back when they are empty."""
+RESERVE_EPILOG = """Reserve before you write the pool: nodes claim blocks as soon as there is one. The reserved
+addresses are a block with the owner "reserved". It may be shorter or longer than the pool's blocks, and is refused if a
+node has a block there. `cnitool cluster release reserved` frees it."""
 RELEASE_EPILOG = """Release a machine only if it is switched off for good. If it runs on, cut off from the engine, its
 pods keep their addresses, and other nodes give the same ones to other pods.
 
@@ -36,6 +41,9 @@ machine and remove its peer object, so that the others delete their routes to it
 in etcd its key below alive/, in Kubernetes its Node. Each block is freed only if nobody has changed it meanwhile."""
 EXPLAIN_EPILOG = """Read the engine, this node's files, leases and routes, and print the actions that the agent would do
 now, in order. Blocks count as empty since this moment: no grace is over. Nothing is changed."""
+CLEAN_EPILOG = """For a node that leaves its cluster. Pods here keep their network, but other nodes' pods are out of
+reach. The id and the checkpoint in /var/lib/pycni/agent stay: an agent that begins again has the same blocks. With
+--forget they go: the machine is a new node, and `cnitool cluster release` elsewhere frees its former blocks."""
 
 
 def declare(parser: Any) -> None:
@@ -47,29 +55,35 @@ def declare(parser: Any) -> None:
     found["blocks"].add_argument("--node", metavar="NODE", default="", help="only this node's blocks")
     found["release"].add_argument("node", metavar="NODE", help="the node's name")
     found["release"].add_argument("--uid", metavar="UID", default="", help="the machine's id, to confirm the release")
+    text = "also delete this machine's id and checkpoint"
+    found["clean"].add_argument("--forget", action="store_true", help=text)
     _pool(found["pool"])
     epilogs = {
         "status": STATUS_EPILOG, "blocks": BLOCKS_EPILOG, "peers": PEERS_EPILOG, "release": RELEASE_EPILOG,
-        "explain": EXPLAIN_EPILOG,
+        "explain": EXPLAIN_EPILOG, "clean": CLEAN_EPILOG,
     }  # fmt: skip
     for name, action in found.items():
         action.set_defaults(action=name)
         if name in epilogs:
             _epilog(action, epilogs[name])
         if name != "pool":
-            _common(action, has_engine=name != "status")
+            _common(action, has_engine=name not in ("status", "clean"))
 
 
 def _pool(parser: Any) -> None:
-    parser.actions = ("show", "set")
+    parser.actions = ("show", "set", "reserve")
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
-    helps = ("show the pools; the default", "write a network's pool")
+    helps = ("show the pools; the default", "write a network's pool", "keep addresses of a pool from all nodes")
     for name, text in zip(parser.actions, helps, strict=True):
         action = actions.add_parser(name, help=text, description=text)
         if name == "set":
             action.add_argument("file", metavar="FILE", help="a JSON file with the pool, - for standard input")
             action.add_argument("--dry-run", action="store_true", help="check the pool without writing it")
             _epilog(action, SET_EPILOG)
+        if name == "reserve":
+            action.add_argument("network", metavar="NETWORK", help="the pool's network")
+            action.add_argument("cidr", metavar="CIDR", help="the addresses, such as 192.168.8.0/28")
+            _epilog(action, RESERVE_EPILOG)
         _common(action, has_engine=True)
         action.set_defaults(pool_action=name)
 

@@ -289,6 +289,9 @@ def _show(parser: argparse.ArgumentParser) -> None:
     text = "measure traffic for this time and show it per second; 0: totals since each link was created (default: 1)"
     parser.add_argument("--seconds", metavar="SECONDS", type=_seconds, default=1.0, help=text)
     _cache_dir(parser)
+    text = "show the cluster instead: pools, nodes with their CIDRs, and the way from this node to each"
+    parser.add_argument("--cluster", action="store_true", help=text)
+    cluster_arguments.declare_engine(parser.add_argument_group("with --cluster"))
 
 
 def _heal(parser: argparse.ArgumentParser) -> None:

@@ -55,6 +55,16 @@ def age(seconds: float) -> str:
     return " ".join(parts[first : first + 2])
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def rounded(value: int) -> str:
+    """Return the exact number if it is short, else a rounded one."""
+    return f"{value:,}" if value < 10**9 else f"{value:.1e}"
+
+
 def printable(value: object) -> str:
     """Return text without control characters, which could move a terminal's cursor: others choose names and texts."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))

@@ -73,18 +73,17 @@ class Store:
     def read(self) -> Checkpoint:
         """Return the checkpoint. A file that is garbled counts as empty: the engine and the conflist know the rest."""
         found: dict[str, Any] = {}
-        problems, whole = [], {}
+        problems, texts = [], {}
         for path, parse in ((self.directory / "node.json", _node), (self.directory / "routes.json", _routes)):
             text = files.read_own(path)
             if text is None:
                 continue
+            texts[path.name] = text
             try:
                 found |= parse(json.loads(text))
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 problems.append(f"{path} is garbled, and counts as empty: {error}")
-            else:
-                whole[path.name] = text
-        self._node, self._routes = whole.get("node.json", ""), found.get("kept_routes")
+        self._node, self._routes = texts.get("node.json", ""), found.get("kept_routes")
         return Checkpoint(**found, problems=tuple(problems))
 
     def write(self, checkpoint: Checkpoint) -> bool:
@@ -143,15 +142,17 @@ def _raw_held(one: Held) -> dict[str, Any]:
 
 def _routes(raw: dict[str, Any]) -> dict[str, Any]:
     found = [
-        Route(ip_network(one["cidr"]), one["node"], ip_address(one["via"]), bool(one["isTunnelled"]), one["mac"])
+        Route(ip_network(one["cidr"]), one["node"], ip_address(one["via"]), bool(one["isTunnelled"]), one["mac"],
+              one["key"], bool(one["isRefused"]))
         for one in raw["routes"]
-    ]
+    ]  # fmt: skip
     return {"kept_routes": frozenset(found)}
 
 
 def _raw_route(one: Route) -> dict[str, Any]:
     return {
         "cidr": str(one.cidr), "node": one.node, "via": str(one.via), "isTunnelled": one.is_tunnelled, "mac": one.mac,
+        "key": one.key, "isRefused": one.is_refused,
     }  # fmt: skip
 
 

@@ -87,7 +87,8 @@ def count_free(kind: Kind, entry: Range, taken: Iterable[Cidr]) -> int:
 def _taken_spans(kind: Kind, entry: Range, taken: Iterable[Cidr], known: Sequence[Span] = ()) -> tuple[list[Span], int]:
     """Return the parts of a range that cannot be claimed, in numbers of blocks, and how many blocks are left."""
     count = _count(entry)
-    spans = _merge([*known, *_spans(entry, (*taken, *_useless(kind, entry)))], count)
+    spans = _merge(_spans(entry, (*taken, *_useless(kind, entry))), count)
+    spans = _merge([*known, *spans], count) if spans else list(known)
     return spans, count - sum(end - start for start, end in spans)
 
 

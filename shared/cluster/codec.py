@@ -12,6 +12,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable
+from sys import intern
 from typing import Any, TypeVar
 
 from shared.cluster.model import Address, Block, Cidr, Kind, Peer, Pool, Range, Revision, Snapshot, State
@@ -56,7 +57,7 @@ def to_name(text: object, what: str) -> str:
     """Return the name of a network or a node. Raise Unreadable for anything else."""
     if not isinstance(text, str) or not NAME.fullmatch(text) or len(text) > LONGEST_NAME:
         raise Unreadable(f"{what} is {shown(text)}; a name has 1-{LONGEST_NAME} letters, digits, '.', '_' and '-'")
-    return text
+    return intern(text)  # each node's name and id is in several objects
 
 
 def to_cidr(text: object, what: str = "CIDR") -> Cidr:
@@ -215,7 +216,7 @@ def _list(value: object, what: str, most: int) -> list[object]:
 def _uid(value: object, what: str) -> str:
     if not isinstance(value, str) or not UID.fullmatch(value):
         raise Unreadable(f"{what} is {shown(value)}; 1-128 printable characters are expected")
-    return value
+    return intern(value)
 
 
 def _seconds(value: object, what: str) -> float:

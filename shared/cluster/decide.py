@@ -7,6 +7,7 @@ a block is adopted only after a read by name, a claim of an own block is a succe
 
 from __future__ import annotations
 
+from shared.cluster import encryption
 from shared.cluster.claims import overlap
 from shared.cluster.model import (
     Action,
@@ -31,6 +32,7 @@ from shared.cluster.peering import (
     keep_routes,
     plan_peer,
     plan_routes,
+    tell_altered,
     tell_twice,
 )
 
@@ -51,6 +53,8 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     names = {*snapshot.pools, *snapshot.assigned, *(key[0] for key in local.held), *(a.network for a in local.attempts)}
     tried = {one.network for one in local.attempts}  # their requests may fail again: other networks come before them
     networks = [Network(name, snapshot, local, now, owners) for name in sorted(names, key=lambda n: (n in tried, n))]
+    for network in networks:
+        network.unknown = {one.cidr.version for one in unknown if one.network == network.name}
     plans = [network.decide() for network in networks]
     announced = {network.name: network.plan.announced for network in networks if network.is_routed()}
     own = [cidr for cidrs in announced.values() for cidr in cidrs]
@@ -58,7 +62,8 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     routes = plan_routes(owners, twice, snapshot, local)
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
     alarms += [alarm for plan in plans for alarm in plan.alarms] + tell_twice(owners, twice, own)
-    alarms += _find_overlaps(snapshot)
+    alarms += encryption.tell((peer for peers in owners.values() for peer in peers), local.node)
+    alarms += _find_overlaps(snapshot) + tell_altered(snapshot, local)
     actions: list[Action] = [*alarms, *(plan.withdrawal for plan in plans if plan.withdrawal)]
     if differ(routes, local.routes) or routes != local.kept_routes:
         actions.append(SetRoutes(routes))
@@ -121,7 +126,7 @@ def _wait(local: Local, failure: str) -> Decision:
         f"node {local.node.name} is not synchronised with the cluster: {failure or 'the engine is silent'}. Pods start "
         f"until its blocks are full, and routes stay. Look at the engine's health and this node's way to it."
     )
-    actions: list[Action] = [Alarm("not-synchronised", local.node.name, text)]
+    actions: list[Action] = [Alarm("not-synchronised", local.node.name, text), *encryption.tell((), local.node)]
     published = {one.network for one in local.held.values() if one.is_published}
     actions += [Publish(*kept) for kept in sorted(local.kept_ranges.items()) if kept[0] not in published and kept[1]]
     routes = keep_routes(local)

@@ -31,6 +31,49 @@ SHARE = 5  # a step's pause is at least so many times its CPU time, so that a st
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0  # after failures: doubled by each further one
 
 
+class Feed:
+    """The engine's newest state, which a thread of its own follows."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._changed = Condition()
+        self._snapshot = Snapshot(failure="the engine has not answered yet")
+        self._is_new = False
+        self._end = ""  # of the thread: the state would look right for ever
+
+    def start(self) -> None:
+        """Begin to follow."""
+        Thread(target=self._follow, name="cluster follow", daemon=True).start()
+
+    def _follow(self) -> None:
+        end = "returned"
+        try:
+            self._engine.follow(self._put)
+        except Exception as error:  # noqa: BLE001  (of any kind: nobody follows any more)
+            end = f"{type(error).__name__}: {error}"
+        with self._changed:
+            self._end, self._is_new = end, True
+            self._changed.notify()
+
+    def _put(self, snapshot: Snapshot) -> None:
+        with self._changed:
+            self._snapshot, self._is_new = snapshot, True
+            self._changed.notify()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a state that nobody has taken. Return False after so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_new, seconds)
+
+    def take(self) -> Snapshot:
+        """Return the newest state. Raise RuntimeError if nobody follows the engine any more."""
+        with self._changed:
+            if self._end:
+                raise RuntimeError(f"nobody follows the engine any more: {self._end}")
+            self._is_new = False
+            return self._snapshot
+
+
 @dataclass
 class Pace:
     """The pauses after failures."""
@@ -66,17 +109,14 @@ class Duty:
         for problem in self._executor.checkpoint.problems:
             say(problem)
         self._report = report.Report(name, self._store.uid, settings.engine, report_path)
-        self._changed = Condition()
-        self._snapshot = Snapshot(failure="the engine has not answered yet")
-        self._is_new = False
+        self._feed = Feed(self._engine)
         self._pace = Pace()
 
     def run(self) -> None:
         """Do the duty without end, unless something unexpected happens."""
-        Thread(target=self._engine.follow, args=(self._take,), name="cluster follow", daemon=True).start()
+        self._feed.start()
         try:
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_new, FIRST_SECONDS)
+            self._feed.wait(FIRST_SECONDS)
             while True:
                 began = time.thread_time()
                 watched = self._host.list_watched()
@@ -91,18 +131,12 @@ class Duty:
         finally:
             self._engine.close()
 
-    def _take(self, snapshot: Snapshot) -> None:
-        """Keep the newest state; runs in the thread of `follow`."""
-        with self._changed:
-            self._snapshot, self._is_new = snapshot, True
-            self._changed.notify()
-
     def _step(self) -> tuple[float, bool]:
         """Do one step, and report it. Return the longest pause after it, and if changes may shorten the pause."""
-        with self._changed:
-            snapshot, self._is_new = self._snapshot, False
+        snapshot = self._feed.take()
         step: Step | None = None
         alarms: tuple[Alarm, ...]
+        self._host.prepare()
         try:
             step = self._executor.step(snapshot, time.monotonic(), time.time())
             alarms = (*step.alarms, *self._host.watch_neighbours(self._executor.checkpoint.kept_routes))
@@ -120,9 +154,7 @@ class Duty:
     def _listen(self, earliest: float, latest: float, watched: list[str], before: list[int]) -> None:
         """Wait between two moments for a newer snapshot or a changed file."""
         while (now := time.monotonic()) < latest:
-            with self._changed:
-                is_new = self._changed.wait_for(lambda: self._is_new, min(LOOK_SECONDS, latest - now))
-            if is_new or _look_at(watched) != before:
+            if self._feed.wait(min(LOOK_SECONDS, latest - now)) or _look_at(watched) != before:
                 time.sleep(max(SETTLE_SECONDS, earliest - time.monotonic()))
                 return
 

@@ -69,6 +69,9 @@ class Engine(Protocol):
     def show_life(self, node: str, uid: str) -> None:
         """Let `follow` keep a sign of life of this machine from now on, if the engine needs one. Send nothing yet."""
 
+    def find_life_refusal(self) -> str:
+        """Return why the engine does not let this machine keep its sign of life; empty if it does."""
+
     def find_life(self, node: str, uid: str) -> str:
         """Return the sign of life of a machine with this name and id, in words; empty without one.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from shared.cluster import codec
 from shared.cluster.connection import Endpoint, Tls
-from shared.cluster.engine import Counts, EngineError, Taken
+from shared.cluster.engine import Counts, EngineError, Refused, Taken
 from shared.cluster.etcd_follow import BLOCKS, NODES, POOLS, Follower, Pace, read_block
 from shared.cluster.etcd_gateway import Entry, Gateway, encode, read_entries, read_header, read_swap
 from shared.cluster.http import Client
@@ -95,6 +95,10 @@ class Etcd:
         """Let `follow` keep this machine's key with a lease from now on."""
         self._alive.name = f"{codec.to_name(node, 'node')}/{uid}"
 
+    def find_life_refusal(self) -> str:
+        """Return why etcd does not let this machine keep its key; empty if it does."""
+        return self._alive.refusal
+
     def find_life(self, node: str, uid: str) -> str:
         """Return the sign of life of a machine's agent, which keeps a key with a lease; empty without one."""
         key = f"{ALIVE}{codec.to_name(node, 'node')}/{uid}"
@@ -156,6 +160,7 @@ class Alive:
 
     def __init__(self, gateway: Gateway, prefix: str) -> None:
         self.name = ""  # NODE/UID; none before `show_life`
+        self.refusal = ""  # of the last beat
         self._gateway = gateway
         self._prefix = prefix
         self._lease = ""
@@ -171,6 +176,9 @@ class Alive:
             if not isinstance(kept, dict) or not kept.get("TTL"):
                 self._lease = str(self._call("lease/grant", TTL=str(ALIVE_SECONDS)).get("ID", ""))
                 self._call("kv/put", key=encode(f"{self._prefix}{ALIVE}{self.name}".encode()), lease=self._lease)
+            self.refusal = ""
+        except Refused as error:
+            self._lease, self.refusal = "", str(error)
         except EngineError:
             self._lease = ""
 

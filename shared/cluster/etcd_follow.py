@@ -63,8 +63,17 @@ class Pace:
     sign: float = 10.0  # between two requests for a sign of life
     timeout: float = 5.0  # of a request
     pause: float = 1.0  # after the first failure; jittered, and doubled by each further one
-    spread: float = 10.0  # in which a list that replaces a watch begins, so that not all nodes list at the same time
+    spread: float = 10.0  # in which a list that replaces a watch begins, for each page of it: see `spread_seconds`
     page_keys: int = PAGE_KEYS
+
+
+def spread_seconds(pace: Pace, keys: int) -> float:
+    """Return the time in which the nodes' new lists begin.
+
+    When etcd compacts during an outage, each node lists everything after it. So the whole grows with the square of the
+    nodes' number, and the time with the number.
+    """
+    return pace.spread * max(1.0, keys / pace.page_keys)
 
 
 class Follower:
@@ -99,7 +108,7 @@ class Follower:
             if is_too_old:
                 self._is_listed = False
                 if self._is_resumed:  # a new list is the remedy, unless it is too old itself
-                    closed.wait(self._pace.spread * random.random())  # noqa: S311
+                    closed.wait(spread_seconds(self._pace, len(self._content.keys())) * random.random())  # noqa: S311
                     continue
             self._failures += 1
             self._tell(is_current=False, failure=failure)

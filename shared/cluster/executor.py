@@ -162,8 +162,8 @@ class Executor:
                 if not is_attempt:
                     self._leave((network, cidr), snapshot)
                     self._drop((network, cidr))
-            case Announce(peer):
-                self._note(announced=self.engine.announce(peer))
+            case Announce(peer):  # the engine may keep less of it: decide tells so
+                self._note(announced=replace(peer, revision=self.engine.announce(peer).revision))
             case SetRoutes(routes):
                 self._set_routes(routes, local)
             case _:

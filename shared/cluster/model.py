@@ -137,14 +137,17 @@ class Attempt:
 class Route:
     """The way to a peer's CIDR: through an address on a link of this node, or through the tunnel to the peer.
 
-    Of a tunnelled route, `via` is the peer's own address, of either family.
+    Of a tunnelled route, `via` is the peer's own address, of either family. A refused route has no way: this node
+    encrypts, and packets to these addresses would leave in clear. Its `via` is the CIDR's first address.
     """
 
     cidr: Cidr
     node: str
     via: Address
     is_tunnelled: bool
-    mac: str = ""  # of the peer's VXLAN device, if the route is tunnelled
+    mac: str = ""  # of the peer's VXLAN device, if that is the tunnel
+    key: str = ""  # the peer's public key, if the tunnel is WireGuard's
+    is_refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,10 @@ class Node:
     grace_seconds: float = 300.0  # an unpublished block is released after so long without leases; longer than any ADD
     tunnels: bool | None = None  # True: to all peers, False: to none, None: to those that are on no own link
     vtep_mac: str = ""
-    public_key: str = ""
+    public_key: str = ""  # of its WireGuard device
+    encrypts: bool = False  # all packets to other nodes' pods, by WireGuard
+    encryption_failure: str = ""  # why it cannot, for people
+    cluster_cidrs: tuple[Cidr, ...] = ()  # of networks without a pool: nothing leaves to them in clear if it encrypts
     networks: frozenset[str] | None = None  # by name in the settings; None: all that have a pool
 
 

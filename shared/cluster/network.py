@@ -68,6 +68,7 @@ class Network:
         self.held = sorted((h for h in local.held.values() if h.network == name), key=lambda h: claims.order(h.cidr))
         self.attempts = [one for one in local.attempts if one.network == name]
         self.plan = Plan()
+        self.unknown: set[int] = set()  # families with blocks of this node that are to be confirmed
         self.inside: list[Held] = []  # to be in the conflist
         self.outside: list[Held] = []  # ours, and drained
         self.lost: list[Held] = []
@@ -145,9 +146,10 @@ class Network:
         """Take a block of another owner out of the conflist. Name it until no pod can have an address of it."""
         self.lost.append(one)
         if one.is_published or one.used or not one.is_draining:
+            pods = f"Its {one.used} pods here may share addresses with others: delete them. " if one.used else ""
             text = (
-                f"block {one.cidr} of network {self.name} is claimed by {owner}, expected this node as its owner. Its "
-                f"{one.used} pods here may share addresses with others: delete them. No pod gets an address of it."
+                f"block {one.cidr} of network {self.name} is claimed by {owner}, expected this node as its owner. "
+                f"{pods}No pod gets an address of it."
             )
             self.plan.alarms.append(Alarm("block-lost", str(one.cidr), text))
 
@@ -258,9 +260,12 @@ class Network:
             self.outside.append(one)
 
     def _grow(self, entry: Range) -> None:
-        """Use the fullest draining block again. Without one claim another, unless a claim's answer is open."""
+        """Use the fullest draining block again. Without one claim another, unless a claim's answer is open.
+
+        A block that is to be confirmed may be used again, too: a machine that was installed again has some.
+        """
         version = entry.cidr.version
-        if any(one.is_open and one.cidr.version == version for one in self.attempts):
+        if version in self.unknown or any(one.is_open and one.cidr.version == version for one in self.attempts):
             return
         again = [one for one in self.outside if one.cidr.version == version and self._can_resume(one)]
         if again:
@@ -374,8 +379,12 @@ class Network:
                 self.plan.releases.append(Release(block))
 
     def _announce(self) -> None:
-        """List the CIDRs that pods here have or can get. One that is about to be released is not among them."""
-        left = [one for one in self.outside if not self._is_idle(one)] + [one for one in self.lost if one.used]
+        """List the CIDRs that pods here have or can get. One that is about to be released is not among them.
+
+        Nor is an empty block that a peer announces. After a restored backup, its pods are there.
+        """
+        outside = (one for one in self.outside if one.used or one.is_published or one.cidr not in self.owners)
+        left = [one for one in outside if not self._is_idle(one)] + [one for one in self.lost if one.used]
         own = [one.cidr for one in (*self.inside, *left)]
         own += [cidr for cidr in (*self.assigned, *self._claimed()) if cidr not in own]
         self.plan.announced = tuple(sorted(own, key=claims.order))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from shared.cluster import encryption
 from shared.cluster.claims import order, overlap
 from shared.cluster.model import Alarm, Cidr, Kind, Local, Node, Peer, Route, Snapshot
 
@@ -12,10 +13,7 @@ Owners = Mapping[Cidr, tuple[Peer, ...]]
 
 
 def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
-    """Return the other nodes that announce each CIDR of a routed network, the oldest claim first.
-
-    The engine's block tells the age of its owner's claim. Without one the peer's own age counts.
-    """
+    """Return the other nodes that announce each CIDR of a routed network: the engine's owner first, then by age."""
     found: dict[Cidr, tuple[Peer, ...]] = {}
     twice: dict[Cidr, str] = {}
     segments = {name for name, pool in snapshot.pools.items() if pool.kind is Kind.SEGMENT}
@@ -32,26 +30,27 @@ def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
                     found[cidr] += alone
     for cidr, network in twice.items():
         block = snapshot.blocks.get((network, cidr))
-        ages = {
-            peer.uid: (block.since if block and block.uid == peer.uid else peer.since, peer.uid) for peer in found[cidr]
-        }
-        found[cidr] = tuple(sorted(found[cidr], key=lambda peer, ages=ages: ages[peer.uid]))  # type: ignore[misc]
+        owner = block.uid if block else ""
+        places = {peer.uid: (peer.uid != owner, peer.since, peer.uid) for peer in found[cidr]}
+        found[cidr] = tuple(sorted(found[cidr], key=lambda peer, places=places: places[peer.uid]))  # type: ignore[misc]
     return found
 
 
 def find_twice(owners: Owners, own: Sequence[Cidr]) -> dict[Cidr, Cidr]:
     """Return the own CIDR that shares addresses with each of the others' CIDRs; one node should own both."""
     prefixes: dict[tuple[int, int], dict[int, Cidr]] = {}  # by family and length: each own CIDR and what contains it
-    for mine in own:
-        number = int(mine.network_address)
-        for length in range(mine.prefixlen + 1):
-            prefixes.setdefault((mine.version, length), {})[number >> mine.max_prefixlen - length] = mine
     lengths = {(mine.version, mine.prefixlen) for mine in own}
+    for version, length in {(cidr.version, cidr.prefixlen) for cidr in owners} | lengths:
+        prefixes[version, length] = {
+            int(mine.network_address) >> mine.max_prefixlen - length: mine
+            for mine in own
+            if mine.version == version and mine.prefixlen >= length
+        }
     found = {}
     for cidr in owners:
         version, length, bits = cidr.version, cidr.prefixlen, cidr.max_prefixlen
         number = int(cidr.network_address)
-        same = prefixes.get((version, length), {}).get(number >> bits - length)
+        same = prefixes[version, length].get(number >> bits - length)
         for family, shorter in lengths if same is None else ():
             if family == version and shorter < length:
                 same = same or prefixes[version, shorter].get(number >> bits - shorter)
@@ -78,7 +77,8 @@ def tell_twice(owners: Owners, twice: Mapping[Cidr, Cidr], own: Sequence[Cidr]) 
             continue
         text = (
             f"CIDR {mine} of this node is announced by node {owners[cidr][0].node} too, as {cidr}, expected one owner: "
-            f"the older claim keeps the route. Drain the younger node, and see `cnitool cluster blocks`."
+            f"the engine's owner keeps the route, without one the older node. Drain the other one, and see "
+            f"`cnitool cluster blocks`."
         )
         alarms.append(Alarm("cidr-twice", str(mine), text))
     return alarms
@@ -89,7 +89,7 @@ def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, 
 
     An own CIDR, or a part of it, never gets a route: its pods are here. Nor does the nodes' own network. A route goes
     only when no live peer claims it: the present one stays if there is no way to any peer of its CIDR, and if its peer
-    cannot be read.
+    cannot be read. If the node encrypts, addresses without an encrypted way are refused.
     """
     routes, unreached = set(), set()
     underlay = find_underlay(local.node)
@@ -104,10 +104,21 @@ def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, 
     unreadable = {key.rpartition("/")[2] for key in snapshot.unreadable}
     if unreached or unreadable:
         for route in (*local.kept_routes, *local.routes):
-            if route.cidr in unreached or (route.node in unreadable and route.cidr not in owners):
+            is_without_way = route.cidr in unreached and not local.node.encrypts
+            if is_without_way or (route.node in unreadable and route.cidr not in owners):
                 unreached.discard(route.cidr)
                 routes.add(route)
-    return frozenset(routes)
+    if not local.node.encrypts:
+        return frozenset(route for route in routes if not route.is_refused)
+    names = {cidr: owners[cidr][0].node for cidr in unreached}
+    return encryption.refuse_clear(routes, dict.fromkeys(_list_ranges(snapshot, local.node), "") | names)
+
+
+def _list_ranges(snapshot: Snapshot, node: Node) -> Iterable[Cidr]:
+    """Yield the ranges that nodes' CIDRs are cut from, but for those with addresses of the nodes themselves."""
+    ranges = [one.cidr for pool in snapshot.pools.values() if pool.kind is Kind.ROUTED for one in pool.ranges]
+    underlay = find_underlay(node)
+    return (cidr for cidr in (*ranges, *node.cluster_cidrs) if not any(overlap(cidr, link) for link in underlay))
 
 
 def _route(cidr: Cidr, peer: Peer, node: Node) -> Route | None:
@@ -115,6 +126,8 @@ def _route(cidr: Cidr, peer: Peer, node: Node) -> Route | None:
 
     A tunnel may go over the other family. Without the MAC of the peer's device it leads nowhere.
     """
+    if node.encrypts:
+        return encryption.find_route(cidr, peer, node)
     for via in peer.addresses:
         if via.version == cidr.version and via not in node.addresses:
             is_far = node.tunnels if node.tunnels is not None else not any(via in link for link in node.links)
@@ -133,14 +146,17 @@ def differ(wanted: frozenset[Route], present: frozenset[Route]) -> bool:
     """Return True if the kernel must be changed. It does not know the names of nodes."""
     if wanted == present:
         return False
-    one, other = ({(r.cidr, r.via, r.is_tunnelled, r.mac) for r in routes} for routes in (wanted, present))
+    one, other = (
+        {(r.cidr, r.via, r.is_tunnelled, r.mac, r.key, r.is_refused) for r in routes} for routes in (wanted, present)
+    )
     return one != other
 
 
 def keep_routes(local: Local) -> frozenset[Route]:
     """Return the routes to have while the engine does not answer: those of the checkpoint, then the kernel's others."""
     kept = {one.cidr for one in local.kept_routes}
-    return local.kept_routes | {one for one in local.routes if one.cidr not in kept}
+    routes = local.kept_routes | {one for one in local.routes if one.cidr not in kept}
+    return encryption.refuse_clear(routes, {}) if local.node.encrypts else routes
 
 
 def plan_peer(snapshot: Snapshot, local: Local, cidrs: Mapping[str, tuple[Cidr, ...]]) -> Peer | Alarm | None:
@@ -148,6 +164,7 @@ def plan_peer(snapshot: Snapshot, local: Local, cidrs: Mapping[str, tuple[Cidr, 
 
     A machine that is new under its name takes the object over. Its `since` is later than the former one's, even if
     its clock is not. If both live, the machine whose object was taken over yields, so that they do not write in turns.
+    An engine that keeps something else than it was told is not told again: `tell_altered` says so.
     """
     node, present, before = local.node, snapshot.peers.get(local.node.name), local.announced
     since = local.wall_seconds
@@ -161,8 +178,28 @@ def plan_peer(snapshot: Snapshot, local: Local, cidrs: Mapping[str, tuple[Cidr, 
         node.name, node.uid, node.addresses, {network: all_of for network, all_of in cidrs.items() if all_of},
         since, node.vtep_mac, node.public_key,
     )  # fmt: skip
-    stale = before is not None and _normal(before) != _normal(wanted)  # though an old snapshot may look right
-    return None if present is not None and _normal(present) == _normal(wanted) and not stale else wanted
+    stale = before is not None and not is_same(before, wanted)  # though an old snapshot may look right
+    is_there = present is not None and (is_same(present, wanted) or _is_own_writing(present, before))
+    return None if is_there and not stale else wanted
+
+
+def _is_own_writing(present: Peer, before: Peer | None) -> bool:
+    """Return True if the engine's object is that of this node's last announcement."""
+    return before is not None and bool(before.revision) and present.revision == before.revision
+
+
+def tell_altered(snapshot: Snapshot, local: Local) -> list[Alarm]:
+    """Return an alarm if the engine keeps another object than this node has announced."""
+    present, before = snapshot.peers.get(local.node.name), local.announced
+    if present is None or before is None or not _is_own_writing(present, before) or is_same(present, before):
+        return []
+    names = ("addresses", "cidrs", "since", "vtep_mac", "public_key")
+    lost = [name for name in names if getattr(_normal(present), name) != getattr(_normal(before), name)]
+    text = (
+        f"the engine keeps the object of node {local.node.name} without its {' and '.join(lost)}, expected as it was "
+        f"written: the cluster's kinds are older than this agent. Apply the manifest resources.yaml of this release."
+    )
+    return [Alarm("peer-altered", local.node.name, text)]
 
 
 def _alarm_of_name(other: Peer) -> Alarm:
@@ -171,6 +208,11 @@ def _alarm_of_name(other: Peer) -> Alarm:
         f"of each name: give one of them another name. This node's CIDRs are not announced until then."
     )
     return Alarm("name-twice", other.node, text)
+
+
+def is_same(one: Peer, other: Peer) -> bool:
+    """Return True if two peer objects say the same, in any order and of any revision."""
+    return _normal(one) == _normal(other)
 
 
 def _normal(peer: Peer) -> Peer:

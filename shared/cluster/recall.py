@@ -24,12 +24,9 @@ Memory = dict[str, dict[bytes, Any]]
 
 
 class Recalling(Netlink):
-    """A netlink socket whose dumps recall the results of the last ones from a memory that the caller keeps.
+    """A netlink socket whose dumps recall the results of the last ones from a memory that the caller keeps."""
 
-    `has_refused` is True if the kernel refused a change of a batch, the tolerated refusals too.
-    """
-
-    has_refused = False
+    _has_refused = False
 
     def __init__(self, memory: Memory | None = None) -> None:
         super().__init__()
@@ -62,8 +59,14 @@ class Recalling(Netlink):
                 found[content] = result
         return found
 
+    def change(self, requests: list[Request]) -> bool:
+        """Send a batch. Return False if the kernel refused a request, though the request tolerates it."""
+        self._has_refused = False
+        self.batch(requests)
+        return not self._has_refused
+
     def _refusal(self, request: Request, flags: int, data: bytes, start: int, end: int) -> NetlinkError | None:
-        self.has_refused = self.has_refused or messages.decode_error(data, start, end) != 0
+        self._has_refused = self._has_refused or messages.decode_error(data, start, end) != 0
         return super()._refusal(request, flags, data, start, end)
 
 

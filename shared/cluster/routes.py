@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
-from shared.cluster import tunnel
+from shared.cluster import tunnel, wireguard
 from shared.cluster.model import Address, Alarm, Cidr, Route
 from shared.cluster.recall import Memory, Recalling
 from shared.cluster.tunnel import PROTOCOL, WITHOUT_IPV6, End, Entries, Tables, kernel_address
@@ -26,6 +26,7 @@ from shared.net.wire import (
     NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
+    RT_SCOPE_LINK,
     RT_SCOPE_NOWHERE,
     RT_SCOPE_UNIVERSE,
     RTM_DELROUTE,
@@ -33,12 +34,16 @@ from shared.net.wire import (
     RTM_GETROUTE,
     RTM_NEWROUTE,
     RTN_UNICAST,
+    RTN_UNREACHABLE,
     RTNH_F_ONLINK,
 )
 
 if TYPE_CHECKING:
     from shared.net.netlink import Message
 
+REFUSED = 0  # the link's index of a route that has none: the kernel answers that the destination is unreachable
+TYPES = (RTN_UNICAST, RTN_UNREACHABLE)
+LOOPBACK = 1  # index, in each namespace; refused routes of IPv6 are on it
 METRIC = 2048  # above that of an administrator's routes: 0 for IPv4, 1024 for IPv6
 # another route has CIDR and metric; the link is gone, down or has no such neighbour; the address is this node's own
 REFUSALS = (
@@ -60,7 +65,7 @@ class Hop(NamedTuple):
 
     cidr: Cidr
     gateway: Address | None
-    link: int  # index
+    link: int  # index, or REFUSED
     metric: int = METRIC
 
 
@@ -74,7 +79,12 @@ def read(noted: Iterable[Route], memory: Memory | None = None) -> frozenset[Rout
     try:
         known = {route.cidr: route for route in noted}
         tunnels = {link["index"]: tunnel.read(entries, link["index"]) for link in tunnel.devices(host).values()}
-        return frozenset(_described(hop, known.get(hop.cidr), tunnels.get(hop.link)) for hop in _hops(host))
+        device, ways = wireguard.read_routes(host)
+        return frozenset(
+            _encrypted(hop, known.get(hop.cidr), ways.get(hop.cidr)) if hop.link == device != REFUSED
+            else _described(hop, known.get(hop.cidr), tunnels.get(hop.link))
+            for hop in _hops(host)
+        )  # fmt: skip
     finally:
         host.close()
         entries.close()
@@ -87,9 +97,21 @@ def _described(hop: Hop, noted: Route | None, entries: Entries | None) -> Route:
         behind = entries.forwarding.get(entries.neighbours.get(via, ""), frozenset())
         if len(behind) == 1:
             (via,), mac = behind, entries.neighbours[via]
-    if noted and (noted.via, noted.is_tunnelled, noted.mac) == (via, is_tunnelled, mac):
-        return noted
-    return Route(hop.cidr, noted.node if noted else "", via, is_tunnelled, mac)
+    node = noted.node if noted else ""
+    found = Route(hop.cidr, node, via, is_tunnelled, mac, is_refused=hop.link == REFUSED)
+    return noted if noted == found else found
+
+
+def _encrypted(hop: Hop, noted: Route | None, way: tuple[str, Address] | None) -> Route:
+    """Return an encrypted route; without a key if the device has no complete peer with the CIDR.
+
+    The kernel sends to the address that the peer's last packet came from. So the noted address is as good.
+    """
+    node = noted.node if noted else ""
+    if way is None:
+        return Route(hop.cidr, node, hop.cidr.network_address, is_tunnelled=True)
+    key, via = way
+    return noted if noted and noted.key == key else Route(hop.cidr, node, via, is_tunnelled=True, key=key)
 
 
 def apply(wanted: Iterable[Route], end: End, memory: Memory | None = None) -> Outcome:
@@ -107,44 +129,73 @@ def apply(wanted: Iterable[Route], end: End, memory: Memory | None = None) -> Ou
 
 
 def _apply(host: Recalling, entries: Tables, wanted: list[Route], end: End) -> Outcome:
-    ready: dict[int, int] = {}
+    ready: dict[str, int] = {}
     problems = []
-    for version in sorted({int(route.via.version) for route in wanted if route.is_tunnelled}):
+    for version in sorted({int(route.via.version) for route in wanted if _uses(route) in tunnel.NAMES.values()}):
         try:
-            ready[version] = tunnel.ensure(host, end, version)["index"]
+            ready[tunnel.NAMES[version]] = tunnel.ensure(host, end, version)["index"]
         except InternalError as error:
             problems.append(str(error))  # the other family's tunnels, and routes without one, are made
-    exist = {link["index"]: version for version, link in tunnel.devices(host).items()}
+    encryption = None
+    try:
+        encryption = wireguard.begin(host, wanted, end)
+    except InternalError as error:
+        problems.append(str(error))
+    try:
+        if encryption is not None:
+            ready[wireguard.NAME] = encryption.index
+        missing = _change(host, entries, wanted, ready)
+        if encryption is not None:
+            encryption.finish()
+    finally:
+        if encryption is not None:
+            encryption.close()
+    return Outcome(missing, tuple(problems))
+
+
+def _change(host: Recalling, entries: Tables, wanted: list[Route], ready: dict[str, int]) -> frozenset[Route]:
+    """Make the kernel have these routes and the entries of VXLAN devices. Return the routes that it does not have."""
+    exist = {link["index"]: tunnel.NAMES[version] for version, link in tunnel.devices(host).items()}
     plans = [
-        tunnel.plan(index, tunnel.read(entries, index), [one for one in wanted if _uses_tunnel(one, version)])
-        for index, version in exist.items()
+        tunnel.plan(index, tunnel.read(entries, index), [one for one in wanted if _uses(one) == name])
+        for index, name in exist.items()
     ]
     hops = _wanted_hops(host, wanted, ready)
     entries.batch([request for before, _ in plans for request in before])
     have = set(_hops(host))
     changes = _changes(have, set(hops.values()))
-    host.batch(changes)
+    is_done = host.change(changes)
     entries.batch([request for _, after in plans for request in after])
-    if host.has_refused:
+    if not is_done:
         have = set(_hops(host))
-        missing = frozenset(route for route in wanted if hops.get(route) not in have)
-    else:
-        missing = frozenset(route for route in wanted if route not in hops)
-    return Outcome(missing, tuple(problems))
+        return frozenset(route for route in wanted if hops.get(route) not in have)
+    return frozenset(route for route in wanted if route not in hops)
 
 
-def _uses_tunnel(route: Route, version: int) -> bool:
-    return route.is_tunnelled and route.via.version == version
+def _uses(route: Route) -> str:
+    """Return the name of the tunnel's device; empty for a route without a tunnel."""
+    if route.key:
+        return wireguard.NAME
+    return tunnel.NAMES[route.via.version] if route.is_tunnelled else ""
 
 
-def _wanted_hops(host: Netlink, wanted: list[Route], tunnels: dict[int, int]) -> dict[Route, Hop]:
-    """Return the kernel's form of each route that has a link."""
+def _wanted_hops(host: Netlink, wanted: list[Route], tunnels: dict[str, int]) -> dict[Route, Hop]:
+    """Return the kernel's form of each route that has a link, and of the refused ones."""
     found = {}
     networks = _networks(host) if any(not route.is_tunnelled for route in wanted) else []
     for route in wanted:
-        link = tunnels.get(route.via.version) if route.is_tunnelled else _link_to(host, route, networks)
+        gateway: Address | None = route.via
+        link: int | None = tunnels.get(_uses(route))
+        if route.is_refused:
+            link, gateway = REFUSED, None
+        elif route.key:
+            gateway = None
+        elif route.is_tunnelled:
+            gateway = tunnel.gateway(route.cidr)
+        else:
+            link = _link_to(host, route, networks)
         if link is not None:
-            found[route] = Hop(route.cidr, tunnel.gateway(route.cidr) if route.is_tunnelled else route.via, link)
+            found[route] = Hop(route.cidr, gateway, link)
     return found
 
 
@@ -173,18 +224,20 @@ def _link_to(host: Netlink, route: Route, networks: list[tuple[Prefix, int]]) ->
 def _hops(host: Recalling) -> Iterator[Hop]:
     """Yield this agent's routes."""
     for family in addresses.FAMILIES.values():
-        like = {"family": family, "table": RT_TABLE_MAIN, "proto": PROTOCOL, "type": RTN_UNICAST}
+        like = {"family": family, "table": RT_TABLE_MAIN, "proto": PROTOCOL}
         for hops in host.recall(RTM_GETROUTE, like, _own_hops):
             yield from hops
 
 
 def _own_hops(message: Message) -> tuple[Hop, ...] | None:
     """Return the hops of a route of this agent."""
-    is_own = message["family"] in ANY and message["proto"] == PROTOCOL and message["type"] == RTN_UNICAST
+    is_own = message["family"] in ANY and message["proto"] == PROTOCOL and message["type"] in TYPES
     if not is_own or tables.of_route(message) != RT_TABLE_MAIN:
         return None
     cidr = ip_network(f"{message.get('RTA_DST', ANY[message['family']])}/{message['dst_len']}")
     metric = message.get("RTA_PRIORITY", 0)
+    if message["type"] == RTN_UNREACHABLE:
+        return (Hop(cidr, None, REFUSED, metric),)
     hops = next_hops(message["RTA_MULTIPATH"]) if "RTA_MULTIPATH" in message else (message,)
     return tuple(
         Hop(cidr, ip_address(hop["RTA_GATEWAY"]) if "RTA_GATEWAY" in hop else None, hop.get("RTA_OIF", 0), metric)
@@ -206,18 +259,31 @@ def _changes(have: set[Hop], wanted: set[Hop]) -> list[Request]:
 
 
 def _new(hop: Hop) -> Message:
-    return {**_body(hop), "scope": RT_SCOPE_UNIVERSE, "type": RTN_UNICAST, "flags": RTNH_F_ONLINK}
+    if hop.link == REFUSED:
+        return {**_name(hop), "scope": RT_SCOPE_UNIVERSE}
+    if hop.gateway is None:
+        return {**_name(hop), "scope": RT_SCOPE_LINK, "RTA_OIF": hop.link}
+    return {**_body(hop), "scope": RT_SCOPE_UNIVERSE, "flags": RTNH_F_ONLINK}
 
 
 def _body(hop: Hop) -> Message:
-    body: Message = {
-        "family": addresses.FAMILIES[hop.cidr.version], "dst_len": hop.cidr.prefixlen, "table": RT_TABLE_MAIN,
-        "proto": PROTOCOL, "scope": RT_SCOPE_NOWHERE, "RTA_DST": str(hop.cidr.network_address), "RTA_OIF": hop.link,
-        "RTA_PRIORITY": hop.metric,
-    }  # fmt: skip
+    body = {**_name(hop), "scope": RT_SCOPE_NOWHERE}
     if hop.gateway is not None:
         body["RTA_GATEWAY"] = str(hop.gateway)
+    if hop.link != REFUSED:
+        body["RTA_OIF"] = hop.link
+    elif hop.cidr.version == 6:
+        body["RTA_OIF"] = LOOPBACK  # without a link, the kernel would delete any route with CIDR and metric
     return body
+
+
+def _name(hop: Hop) -> Message:
+    """Return the attributes that tell the hop's route from most others."""
+    return {
+        "family": addresses.FAMILIES[hop.cidr.version], "dst_len": hop.cidr.prefixlen, "table": RT_TABLE_MAIN,
+        "proto": PROTOCOL, "type": RTN_UNREACHABLE if hop.link == REFUSED else RTN_UNICAST,
+        "RTA_DST": str(hop.cidr.network_address), "RTA_PRIORITY": hop.metric,
+    }  # fmt: skip
 
 
 def crowding(wanted: Iterable[Route], limits: dict[int, int]) -> list[Alarm]:
@@ -225,7 +291,7 @@ def crowding(wanted: Iterable[Route], limits: dict[int, int]) -> list[Alarm]:
 
     The permanent entries of tunnels do not count, but a peer's own address on a link does.
     """
-    peers = {route.via for route in wanted}
+    peers = {route.via for route in wanted if not route.is_refused}
     found = []
     for version, limit in sorted(limits.items()):
         number = sum(one.version == version for one in peers)

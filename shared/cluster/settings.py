@@ -167,8 +167,8 @@ class Settings(Section):
     )
 
     def node_name(self) -> str:
-        """Return the node's name. For Kubernetes it is that of the Node object."""
-        return self.node or os.environ.get(NODE_NAME, "") or socket.gethostname().lower()
+        """Return the node's name, which for Kubernetes is that of the Node object. Raise ValueError if it is none."""
+        return to_name(self.node or os.environ.get(NODE_NAME, "") or socket.gethostname().lower(), "node")
 
     def pod_cidr_network(self) -> str:
         """Return the network with podCIDRs, empty if there is none."""
@@ -216,23 +216,32 @@ def _described(error: Invalid) -> str:
 
 def _check(settings: Settings) -> None:
     """Raise Invalid for keys that do not fit together."""
+    targets: dict[Path, str] = {}
+    for name in settings.networks:
+        target = settings.target(name)
+        if targets.setdefault(target, name) != name:
+            raise Invalid(f"networks.{name}.conflist", str(target), f"must not be that of network {targets[target]}")
+    network = settings.pod_cidr_network()
     if settings.engine == ETCD:
-        etcd, network = settings.etcd, settings.pod_cidr_network()
-        if not etcd.endpoints:
-            raise Invalid("etcd.endpoints", None, "is required with the engine etcd")
-        if bool(etcd.certificateFile) != bool(etcd.keyFile):
-            raise Invalid("etcd", None, "must have both certificateFile and keyFile, or none of them")
-        if bool(etcd.user) != bool(etcd.passwordFile):
-            raise Invalid("etcd", None, "must have both user and passwordFile, or none of them")
+        _check_etcd(settings.etcd)
         if network:
             raise Invalid(f"networks.{network}.podCIDRs", None, "needs the engine kubernetes")
-    elif not settings.pod_cidr_network():
+    elif not network:
         for key, is_wrong in (
             ("blocks", not settings.kubernetes.blocks),
             ("peers", settings.kubernetes.peers == NODES),
         ):
             if is_wrong:
                 raise Invalid(f"kubernetes.{key}", None, "needs a network with podCIDRs, as there is no pool for it")
+
+
+def _check_etcd(keys: EtcdKeys) -> None:
+    if not keys.endpoints:
+        raise Invalid("etcd.endpoints", None, "is required with the engine etcd")
+    if bool(keys.certificateFile) != bool(keys.keyFile):
+        raise Invalid("etcd", None, "must have both certificateFile and keyFile, or none of them")
+    if bool(keys.user) != bool(keys.passwordFile):
+        raise Invalid("etcd", None, "must have both user and passwordFile, or none of them")
 
 
 def read(path: Path = PATH) -> Settings:

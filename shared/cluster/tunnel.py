@@ -110,7 +110,7 @@ def ensure(host: Netlink, end: End, version: int) -> Message:
     if local is None:
         raise TunnelError(f"there is no tunnel to peers with IPv{version} addresses: this node has none of its own")
     name, data = NAMES[version], _data(end, local)
-    mtu = pod_mtu(_underlay(host, local)["IFLA_MTU"], (version,))
+    mtu = pod_mtu(find_underlay(host, local)["IFLA_MTU"], (version,))
     link = links.get(host, name)
     if link is not None and links.kind(link) != KIND:
         raise TunnelError(
@@ -121,8 +121,8 @@ def ensure(host: Netlink, end: End, version: int) -> Message:
         link = None
     if link is None:
         link = _make(host, name, {"IFLA_ADDRESS": end.mac, "IFLA_MTU": mtu}, data)
-    _complete(host, link, {"IFLA_ADDRESS": end.mac, "IFLA_MTU": mtu})
-    _set_sources(host, link["index"], end.sources)
+    complete(host, link, {"IFLA_ADDRESS": end.mac, "IFLA_MTU": mtu})
+    set_sources(host, link["index"], end.sources)
     return link
 
 
@@ -145,7 +145,7 @@ def _make(host: Netlink, name: str, body: Message, data: Message) -> Message:
     return links.require(host, name)
 
 
-def _complete(host: Netlink, link: Message, wanted: Message) -> None:
+def complete(host: Netlink, link: Message, wanted: Message) -> None:
     """Correct MAC and MTU, and bring the device up: one that is up has its sysctls."""
     changes = {key: value for key, value in wanted.items() if link.get(key) != value}
     if not link["flags"] & IFF_UP:
@@ -158,7 +158,7 @@ def _complete(host: Netlink, link: Message, wanted: Message) -> None:
         host.request(RTM_NEWLINK, {"index": link["index"], **changes})
 
 
-def _set_sources(host: Netlink, index: int, cidrs: Iterable[Cidr]) -> None:
+def set_sources(host: Netlink, index: int, cidrs: Iterable[Cidr]) -> None:
     """Give the device the first addresses of these CIDRs, and no others."""
     wanted = {Prefix(kernel_address(one.network_address), one.max_prefixlen) for one in cidrs}
     have = {one for one in addresses.of_link(host, index) if one.address not in addresses.LINK_LOCAL}
@@ -168,7 +168,7 @@ def _set_sources(host: Netlink, index: int, cidrs: Iterable[Cidr]) -> None:
     host.batch([addresses.add_request(index, one, dad=False, tolerate=WITHOUT_IPV6) for one in missing])
 
 
-def _underlay(host: Netlink, local: Address) -> Message:
+def find_underlay(host: Netlink, local: Address) -> Message:
     """Return the link with one of the node's own addresses."""
     for message in host.dump(RTM_GETADDR, {"family": addresses.FAMILIES[local.version]}):
         if (message.get("IFA_LOCAL") or message["IFA_ADDRESS"]) == str(kernel_address(local)):

@@ -17,6 +17,7 @@ FEATURES = {
     "kernel_vlan": "ip link add probe type bridge vlan_filtering 1",
     "kernel_vrf": "ip link add probe type vrf table 10",
     "kernel_vxlan": "ip link add probe type vxlan id 1 dstport 4789",
+    "kernel_wireguard": "ip link add probe type wireguard",
 }
 
 

@@ -338,7 +338,7 @@ TABLE: tuple[Mutant, ...] = (
         "the unit lets workers look at their callers", "tests/system/test_agent_unit.py -k each_call",
     ),
     Mutant(
-        "install.sh", "    stop_agent\n    stop_dhcp\n", "    stop_agent\n",
+        "install.sh", "    leave_cluster\n    stop_dhcp\n", "    leave_cluster\n",
         "--uninstall removes the units of the dhcp daemon", "tests/system/test_install_dhcp.py -k come_and_go",
     ),
     Mutant(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 DECIDE, NETWORK, PEERING, CLAIMS = (f"shared/cluster/{name}.py" for name in ("decide", "network", "peering", "claims"))
+FOLLOW = "shared/cluster/etcd_follow.py"
 SINGLE, STORIES = "tests/unit/test_cluster_decide.py", "tests/unit/test_cluster_machine.py"
 TABLE: tuple[Mutant, ...] = (
     Mutant(
@@ -18,6 +19,14 @@ TABLE: tuple[Mutant, ...] = (
     Mutant(
         DECIDE, "            if key in local.held or key in attempted:\n                continue\n", "            if True:\n                continue\n",
         "a block that a crash left is found", STORIES,
+    ),
+    Mutant(
+        NETWORK, "if one.used or one.is_published or one.cidr not in self.owners)", "if one)",
+        "after a restored backup the route leads to the node with the pods", f"{SINGLE} -k announced_unless",
+    ),
+    Mutant(
+        NETWORK, "if version in self.unknown or any(", "if any(",
+        "a machine that was installed again claims nothing that it need not", f"{SINGLE} -k installed_again",
     ),
     Mutant(
         DECIDE, "other is not None and other.uid == node.uid", "False",
@@ -76,7 +85,7 @@ TABLE: tuple[Mutant, ...] = (
         "draining leaves enough addresses", f"{SINGLE} -k half_a_block",
     ),
     Mutant(
-        NETWORK, "        if any(one.is_open and one.cidr.version == version for one in self.attempts):\n            return\n", "",
+        NETWORK, " or any(one.is_open and one.cidr.version == version for one in self.attempts):", ":",
         "no second block is claimed while a claim's answer is open", f"{SINGLE} -k open_claim",
     ),
     Mutant(
@@ -112,15 +121,15 @@ TABLE: tuple[Mutant, ...] = (
         "the nodes' own network is never routed away", f"{SINGLE} -k own_network",
     ),
     Mutant(
-        PEERING, "block.since if block and block.uid == peer.uid else peer.since", "peer.since",
-        "the engine's block tells a claim's age", f"{SINGLE} -k older_claim",
+        PEERING, "peer.uid: (peer.uid != owner, ", "peer.uid: (",
+        "the engine's owner of a CIDR has its route", f"{SINGLE} -k engines_owner",
     ),
     Mutant(
-        PEERING, "r.is_tunnelled, r.mac)", "r.is_tunnelled)",
+        PEERING, "r.is_tunnelled, r.mac, ", "r.is_tunnelled, ",
         "a new MAC of a tunnel's end is set", f"{SINGLE} -k new_mac",
     ),
     Mutant(
-        PEERING, "if route.cidr in unreached or (", "if (",
+        PEERING, "if is_without_way or (", "if (",
         "a route stays while a peer claims it", f"{SINGLE} -k route_stays",
     ),
     Mutant(
@@ -128,8 +137,20 @@ TABLE: tuple[Mutant, ...] = (
         "a machine with a slow clock takes its name over", f"{SINGLE} -k takes_over",
     ),
     Mutant(
+        DECIDE, "not is_new or any(", "True or any(",
+        "a node that joins announces itself once", "tests/system/test_cluster_scale.py -k life",
+    ),
+    Mutant(
+        CLAIMS, "for name, cidr in snapshot.blocks if name == network)", "for name, cidr in snapshot.blocks)",
+        "blocks of other networks take nothing", "tests/unit/test_cluster_claims.py",
+    ),
+    Mutant(
         PEERING, "and not stale else wanted", "else wanted",
         "nobody announces a block that is released", f"{SINGLE} -k nobody_announces",
+    ),
+    Mutant(
+        FOLLOW, "max(1.0, keys / pace.page_keys)", "1.0",
+        "a large cluster's new lists take their time", "tests/unit/test_cluster_etcd_follow.py",
     ),
     Mutant(
         CLAIMS, "        if place < start:\n            break\n", "",

@@ -10,6 +10,7 @@ LIST_TESTS = "tests/system/test_cluster_conflist.py"
 UNIT = "tests/unit/test_cluster_{}.py"
 ROUTES, TUNNEL, CONFLIST = "shared/cluster/routes.py", "shared/cluster/tunnel.py", "shared/cluster/conflist.py"
 FILES, CHECKPOINT, LEASES = "shared/cluster/files.py", "shared/cluster/checkpoint.py", "shared/cluster/leases.py"
+RECALL = "shared/cluster/recall.py"
 LOOK, GATEWAYS = "shared/cluster/look.py", "shared/cluster/gateways.py"
 
 TABLE: tuple[Mutant, ...] = (
@@ -26,7 +27,7 @@ TABLE: tuple[Mutant, ...] = (
         "a peer on a link without a network gets its route", f"{ROUTE_TESTS} -k without_a_network",
     ),
     Mutant(
-        ROUTES, "    if host.has_refused:\n", "    if False:\n",
+        ROUTES, "    if not is_done:\n", "    if False:\n",
         "a refused route is told", f"{ROUTE_TESTS} -k strangers_route",
     ),
     Mutant(
@@ -38,7 +39,7 @@ TABLE: tuple[Mutant, ...] = (
         "only differences are written", f"{ROUTE_TESTS} -k ten_thousand",
     ),
     Mutant(
-        TUNNEL, '    _set_sources(host, link["index"], end.sources)\n', "",
+        TUNNEL, '    set_sources(host, link["index"], end.sources)\n', "",
         "hosts reach pods through tunnels", f"{TUNNEL_TESTS} -k reaches_every",
     ),
     Mutant(
@@ -50,6 +51,19 @@ TABLE: tuple[Mutant, ...] = (
         TUNNEL, "[*_forwarding_gone(index, have, left - replaced), *(_neighbour(index, one) for one in gone)]",
         "[*(_neighbour(index, one) for one in gone), *_forwarding_gone(index, have, left - replaced)]",
         "a killed run leaves no forwarding entry of a peer that left", f"{ROUTE_TESTS} -k killed",
+    ),
+    Mutant(
+        RECALL, "            if without:\n", "            if False:\n",
+        "entries of tunnels are recalled, though their ages change", f"{ROUTE_TESTS} -k decoded",
+    ),
+    Mutant(
+        RECALL, "            if result is not None:\n                found[content] = result\n",
+        "            if result is not None:\n                found[content] = result\n        found = {**before, **found}\n",
+        "deleted entries are not recalled", f"{ROUTE_TESTS} -k decoded",
+    ),
+    Mutant(
+        CHECKPOINT, 'self._node, self._routes = texts.get("node.json", ""), found.get("kept_routes")', "pass",
+        "a garbled file is written again", UNIT.format("checkpoint"),
     ),
     Mutant(
         TUNNEL, ' and one.get("NDA_PROTOCOL") == PROTOCOL', "",

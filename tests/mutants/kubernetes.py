@@ -10,7 +10,7 @@ NAMES = "tests/unit/test_cluster_kube_names.py"
 
 TABLE: tuple[Mutant, ...] = (
     Mutant(
-        "shared/cluster/kubernetes.py", "        if preconditions:\n", "        if False:\n",
+        "shared/cluster/kubernetes.py", '"apiVersion": "v1", "preconditions": preconditions}', '"apiVersion": "v1"}',
         "a release compares the revision", f"{TESTS} -k TestContract",
     ),
     Mutant(

@@ -6,9 +6,12 @@ from tests.mutants import (
     agent,
     cli,
     cluster,
+    cluster_console,
+    cluster_duty,
     cluster_hosts,
     cni,
     duties,
+    encryption,
     etcd,
     ipam,
     kernel,
@@ -22,6 +25,6 @@ from tests.mutants import (
 
 TABLE = (
     *plugins.TABLE, *kernel.TABLE, *rules.TABLE, *ipam.TABLE, *cni.TABLE, *runtime.TABLE, *cli.TABLE, *launcher.TABLE,
-    *routing.TABLE, *agent.TABLE, *duties.TABLE, *kubernetes.TABLE, *etcd.TABLE, *cluster.TABLE,
-    *cluster_hosts.TABLE,
+    *routing.TABLE, *agent.TABLE, *duties.TABLE, *kubernetes.TABLE, *etcd.TABLE, *cluster.TABLE, *cluster_console.TABLE,
+    *cluster_duty.TABLE, *cluster_hosts.TABLE, *encryption.TABLE,
 )  # fmt: skip

@@ -25,7 +25,7 @@ from shared.cluster import routes, tunnel
 from shared.cluster.model import Route
 from shared.cluster.tunnel import End
 raw = json.loads(sys.argv[1])
-wanted = [Route(ip_network(c), n, ip_address(v), t, m) for c, n, v, t, m in raw["routes"]]
+wanted = [Route(ip_network(c), n, ip_address(v), *more) for c, n, v, *more in raw["routes"]]
 end = End(raw["mac"], tuple(map(ip_address, raw["addresses"])), tuple(map(ip_network, raw["sources"])), raw["vni"])
 """
 APPLY = f"""{READ_ROUTES}
@@ -33,6 +33,13 @@ outcome = routes.apply(wanted, end)
 is_read_back = routes.read(wanted) == frozenset(wanted) - outcome.missing
 print(json.dumps([sorted(str(one.cidr) for one in outcome.missing), outcome.problems, is_read_back]))
 """
+
+
+def row(route: Route) -> list[str | bool]:
+    """Return a route as READ_ROUTES reads it."""
+    return [
+        str(route.cidr), route.node, str(route.via), route.is_tunnelled, route.mac, route.key, route.is_refused,
+    ]  # fmt: skip
 
 
 class Member(PodHost):
@@ -65,7 +72,7 @@ class Member(PodHost):
 
     def words(self, routes: Iterable[Route], **keys: Any) -> str:
         """Return routes and this end as READ_ROUTES reads them."""
-        rows = [[str(one.cidr), one.node, str(one.via), one.is_tunnelled, one.mac] for one in routes]
+        rows = list(map(row, routes))
         end = self.end
         return json.dumps({
             "routes": rows, "mac": end.mac, "addresses": list(map(str, end.addresses)),
@@ -80,9 +87,9 @@ class Member(PodHost):
         exempt = conflist.exempt([POOL])
         return conflist.publish(conflist.read(path, "pods"), target, POOL, self.cidrs, mtu=mtu, unmasqueraded=exempt)
 
-    def silent(self, pod: str, addresses: Iterable[str], *, packet_bytes: int = 0) -> list[str]:
+    def silent(self, pod: str, addresses: Iterable[str], **keys: Any) -> list[str]:
         """Return the addresses that do not answer a pod's echo requests, or the host's own without a pod."""
-        return [one for _, one in silent({self.netns(pod): addresses}, packet_bytes=packet_bytes)]
+        return [one for _, one in silent({self.netns(pod): addresses}, **keys)]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from shared.cluster import conflist
 from shared.cluster.leases import holders, used
 from shared.cluster.model import Cidr, Kind, Pool, Range
 from tests.node import Node
-from tests.pretend import PretendHost
+from tests.pretend import PretendHost, read_line
 
 POOL = Pool("pods", Kind.ROUTED, (Range(ip_network("10.244.0.0/16"), 30), Range(ip_network("fd00:244::/48"), 126)))
 V4 = [ip_network(f"10.244.0.{4 * number}/30") for number in range(4)]
@@ -110,6 +111,33 @@ def test_a_block_that_is_given_back_leaves_no_address(net: Network) -> None:
     assert net.pings("b", "10.244.0.5")
     routes = [*net.host.ip("route", "show", words[0]), *net.host.ip("-6", "route", "show", words[1])]
     assert routes == []
+
+
+HOLD_ANYCAST = """
+import socket, struct, sys
+place = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+join = socket.inet_pton(socket.AF_INET6, sys.argv[1]) + struct.pack("I", socket.if_nametoindex("cni0"))
+place.setsockopt(socket.IPPROTO_IPV6, 27, join)  # IPV6_JOIN_ANYCAST
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("net", [BRIDGE], indirect=True)
+def test_a_block_that_is_given_back_leaves_no_anycast_route(net: Network) -> None:
+    """The kernel keeps it if it has counted the network twice; a socket does the same here."""
+    net.publish(V4[0], V6[0])
+    net.add("a")
+    first = str(V6[0].network_address)
+    holder = net.host.popen(sys.executable, "-c", HOLD_ANYCAST, first)
+    assert read_line(holder) == b"ready\n"
+    net.delete("a")
+    script = (
+        "import sys; from ipaddress import *; from shared.cluster.gateways import *; remove([ip_network(sys.argv[1])])"
+    )
+    net.host.python(script, str(V6[0]))
+    routes = net.host.run("ip", "-6", "route", "show", "table", "local", "type", "anycast").stdout
+    assert f"anycast {first} " not in routes and "anycast fe80:: dev cni0" in routes
 
 
 def test_garbage_of_a_range_that_left(net: Network) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-from shared.cli.cluster import release
+from shared.cli.cluster import pool, release
 from shared.cli.cluster.access import Cluster
+from shared.cli.commands import parser
+from shared.cluster import engines
 from shared.cluster.engine import Engine
 from shared.cluster.kube_follow import Scope
 from shared.cluster.kubernetes import Kubernetes
@@ -33,7 +35,7 @@ from tests.system.kube_cluster import TIMES, administrator
 
 SCRIPT = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from shared.cli.cnitool import run; sys.exit(run('/none', sys.argv[1:]))"
 SETTINGS = "/etc/cni/pycni-cluster.json"
-SINCE = time.time() - 3700
+SINCE = time.time() - 90_060  # shown as 1d 1h for almost an hour
 PODS = Pool("pods", Kind.ROUTED, (Range(ip_network("10.4.0.0/16"), 24), Range(ip_network("fd04::/48"), 64)))
 LAN = Pool("lan", Kind.SEGMENT, (Range(ip_network("192.168.8.0/24"), 28, ip_address("192.168.8.1")),))
 FOUR, SIX = ip_network("10.4.3.0/24"), ip_network("fd04:0:0:3::/64")
@@ -191,7 +193,7 @@ def test_blocks(console: Console) -> None:
     assert shown["pods", str(SIX)]["state"] == "draining" and shown["pods", str(former)]["uid"] == "uid-former"
     table = console.cnitool("blocks", "pods").stdout.splitlines()
     assert table[0].split() == ["NETWORK", "CIDR", "NODE", "STATE", "AGE", "UID", "NOTE"]
-    assert table[1].split()[:7] == ["pods", "10.4.0.0/24", "one", "owned", "1h", "1m", "uid-one"]
+    assert table[1].split()[:7] == ["pods", "10.4.0.0/24", "one", "owned", "1d", "1h", "uid-one"]
     assert table[-1] == "7 blocks of 5 machines" and len(table) == 9
     assert console.cnitool("blocks", "--node", "gone").stdout.splitlines()[-1] == "1 block of 1 machine"
     assert console.cnitool("blocks", "none").stdout == "no blocks of network none\n"
@@ -213,7 +215,7 @@ def test_peers_and_the_ways_to_them(console: Console) -> None:
         "one": "this node", "near": "direct", "wrong": "none", "far": "none", "idle": None,
     }  # fmt: skip
     assert table[0].split() == ["NODE", "ADDRESSES", "CIDRS", "WAY", "AGE", "UID"] and table[-1] == "5 nodes"
-    assert table[3].split() == ["near", "192.0.2.3", "pods:", "10.4.1.0/24", "direct", "1h", "1m", "uid-near"]
+    assert table[3].split() == ["near", "192.0.2.3", "pods:", "10.4.1.0/24", "direct", "1d", "1h", "uid-near"]
 
 
 @contextmanager
@@ -271,8 +273,8 @@ def test_pool_set(console: Console) -> None:
     wider = value(ranges=[{"cidr": "10.5.0.0/16", "blockLength": 25}, {"cidr": "fd04::/48", "blockLength": 64}])
     done = console.json("pool", "set", "-", stdin=json.dumps(wider))
     assert done == {"pool": wider, "isWritten": True, "outside": [str(FOUR)]}
-    (pool,) = console.json("pool")["pools"]
-    assert [one["cidr"] for one in pool["ranges"]] == ["10.5.0.0/16", "fd04::/48"]
+    (written,) = console.json("pool")["pools"]
+    assert [one["cidr"] for one in written["ranges"]] == ["10.5.0.0/16", "fd04::/48"]
 
 
 RANGE = {"cidr": "10.4.0.0/16", "blockLength": 24}
@@ -371,10 +373,40 @@ def test_a_renamed_machine_keeps_its_blocks(console: Console) -> None:
     assert console.has(FOUR) and set(console.peers()) == {"new"}
 
 
-def test_reserved_addresses_are_released(console: Console) -> None:
-    console.fill(block(FOUR, "reserved", "reserved"))
-    assert console.cnitool("release", "reserved", "--uid", "reserved").stdout.splitlines()[-1] == "1 block released"
-    assert not console.has(FOUR)
+def test_addresses_are_reserved_and_released(console: Console) -> None:
+    """A reservation may be of any length, and come before the pool. No node may have a block there."""
+    assert console.cnitool("pool", "reserve", "lan", "192.168.8.0/29").stdout == "reserved 192.168.8.0/29 of lan\n"
+    console.fill(LAN, PODS, block(FOUR))
+    assert console.json("pool", "reserve", "pods", "10.4.8.0/23") == {"network": "pods", "reserved": "10.4.8.0/23"}
+    assert "in no range of pool pods" in console.cnitool("pool", "reserve", "pods", "10.0.0.0/24").stderr
+    for cidr, reason in (
+        ("10.4.2.0/23", "block 10.4.3.0/24 of node three"), ("10.4.9.0/24", "of node reserved"), ("10.4.1.1/24", "CIDR"),
+    ):  # fmt: skip
+        assert reason in console.cnitool("pool", "reserve", "pods", cidr, status=1).stderr
+    assert [[one["free"] for one in pool["ranges"]] for pool in console.json("pool")["pools"]] == [[15], [253, 65536]]
+    done = console.cnitool("release", "reserved", "--uid", "reserved").stdout.splitlines()
+    assert done[-1] == "3 blocks released" and console.has(FOUR)
+
+
+def test_a_node_claims_addresses_that_are_being_reserved(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    console.fill(PODS)
+
+    def connect(_settings: Settings, _node: str) -> Engine:
+        engine = console.connect()
+        claim = engine.claim
+
+        def claim_late(reserved: Block) -> Block:
+            claim(block(ip_network("10.4.9.0/24")))
+            return claim(reserved)
+
+        monkeypatch.setattr(engine, "claim", claim_late)
+        return engine
+
+    monkeypatch.setattr(engines, "connect", connect)
+    words = ["cluster", "pool", "reserve", "pods", "10.4.8.0/23", "--settings", str(console.host.root / SETTINGS[1:])]
+    with console.netns, pytest.raises(pool.InvalidPool, match=r"node three has claimed 10\.4\.9\.0/24 meanwhile"):
+        pool.reserve(parser().parse_args(words))
+    assert not console.has(ip_network("10.4.8.0/23")) and console.has(ip_network("10.4.9.0/24"))
 
 
 def test_this_machine_does_not_release_itself(console: Console) -> None:
@@ -385,7 +417,7 @@ def test_this_machine_does_not_release_itself(console: Console) -> None:
     try:
         assert "it is this machine" in console.cnitool("release", "one", "--uid", uid, status=1).stderr
     finally:
-        console.host.run("rm", "/var/lib/pycni/agent/uid")
+        console.host.run("rm", "-r", "/var/lib/pycni/agent")
     assert console.has(FOUR)
 
 

@@ -1,4 +1,4 @@
-"""cnitool doctor on a node of a cluster: silent on a healthy one, and right about each trouble."""
+"""cnitool doctor and show on a node of a cluster: silent on a healthy one, and right about each trouble."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ from tests.system.test_cluster_duty import OTHER
 from tests.system.test_doctor import CONF_DIR, DOCTOR, PYTHON, RUNTIME
 
 SMALL = {"kind": "routed", "ranges": [{"cidr": "10.244.0.0/27", "blockLength": 28}, POOL["ranges"][1]]}
+SHOW = """
+import sys
+from shared.cli import commands
+from shared.cli.view import show
+sys.exit(show.run(commands.parser().parse_args(sys.argv[1:])))
+"""
 MOST_ROUTES = 8192  # of a test
 CHECKS = ("settings", "cluster", "engine", "neighbours")
 
@@ -157,6 +163,55 @@ def test_a_neighbour_table_that_is_nearly_full(node: ClusterNode) -> None:
             node.host.run("ip", "-batch", "-", input=text.replace("add", "delete"))
     assert (found["severity"], found["where"]) == ("note", "net.ipv4.neigh.default.gc_thresh3")
     assert found["what"].startswith(f"is {limit}, and there are ") and "sysctl -w" in found["todo"]
+
+
+def show(node: ClusterNode, *arguments: str) -> str:
+    return node.host.run(sys.executable, "-c", SHOW, "show", "--cluster", *arguments, env=PYTHON).stdout
+
+
+def test_show(node: ClusterNode) -> None:
+    """The picture has this node's ranges with their use, and the way to the other node, which a lost route takes away."""
+    node.put("blocks/pods/10.244.250.0/28", {"node": "old", "nodeUID": "former", "since": 1.0, "state": "owned"})
+    (v4,), (v6,) = node.published()
+    try:
+        document = json.loads(show(node, "--json"))
+        tree, chart = show(node), show(node, "--mermaid")
+        show(node, "--svg", "/run/cluster.svg")
+        with stopped(node):
+            node.host.run("ip", "route", "delete", "10.244.255.0/28")
+            lost = json.loads(show(node, "--json"))
+            node.host.run(
+                *[
+                    "ip",
+                    "route",
+                    "add",
+                    "10.244.255.0/28",
+                    "via",
+                    "192.0.2.77",
+                    "dev",
+                    "up0",
+                    "proto",
+                    "112",
+                    "metric",
+                    "2048",
+                ]
+            )
+        assert json.loads(show(node, "other network", "--json"))["pools"] == []
+    finally:
+        node.delete_key("blocks/pods/10.244.250.0/28")
+    ways = {one["node"]: one["way"] for one in document["members"]}
+    assert ways == {"pretend": "this node", "other": "direct"}
+    assert {one["node"]: one["way"] for one in lost["members"]} == {"pretend": "this node", "other": "none"}
+    (own,) = (one["spans"] for one in document["members"] if one["node"] == "pretend")
+    assert [(one["cidr"], one["state"], one["used"]) for one in own] == [(v4, "owned", 2), (v6, "owned", 2)]
+    assert document["remains"] == [{"node": "old", "uid": "former", "blocks": ["10.244.250.0/28"]}]
+    (four, _) = document["pools"]
+    assert (four["cidr"], four["size"], four["free"]) == ("10.244.0.0/16", 4096, 4094)
+    picture = (node.host.root / "run/cluster.svg").read_text()
+    assert picture.startswith("<svg") and "</svg>" in picture
+    for text in ("pretend", "192.0.2.9", v4, "other", "10.244.255.0/28", "old", "10.244.250.0/28"):
+        assert text in tree and text in chart and text in picture, text
+    assert tree.splitlines()[-1].endswith("old  former  10.244.250.0/28")
 
 
 def test_the_engine_is_down(node: ClusterNode) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from shared.cluster import conflist
 from shared.net.netns import open_netns
 from tests.pretend import PretendHost, until
 from tests.system.cluster_node import BRIDGE, CONFLIST, POOL, TEMPLATE, ClusterNode, Steps
@@ -125,6 +126,16 @@ def test_a_lost_block_leaves_the_conflist_at_once(member: ClusterNode) -> None:
     member.duties.await_line("cluster: block-lost", v4, "1 pods")
 
 
+def test_a_lost_block_leaves_the_conflist_without_a_template(member: ClusterNode) -> None:
+    """The rest of the conflist stays as it was."""
+    (v4,), v6 = member.published()
+    (member.host.root / TEMPLATE[1:]).unlink()
+    member.put(f"blocks/pods/{v4}", {"node": "other", "nodeUID": "f" * 32, "since": 1.0, "state": "owned"})
+    member.until(lambda: member.published() == [v6])
+    assert member.conflist()["plugins"][0]["bridge"] == "cni0"
+    member.until(lambda: {"block-lost", "template-unusable"} <= member.alarms())
+
+
 def test_a_template_that_comes_later(node: ClusterNode) -> None:
     (node.host.root / TEMPLATE[1:]).unlink()
     node.start_etcd()
@@ -168,6 +179,47 @@ def test_a_network_that_leaves_the_settings(member: ClusterNode) -> None:
     until(lambda: steps.at(2301) == [])
     assert blocks(member) == set() and member.objects()["nodes/pretend"]["cidrs"] == {}
     assert "10.244." not in member.host.run("ip", "-4", "address", "show", "cni0").stdout
+
+
+def test_leases_stay_where_they_are_counted(member: ClusterNode) -> None:
+    """With another dataDir the blocks of running pods would look empty, and would be given away."""
+    member.addresses("a")
+    moved = {**BRIDGE, "ipam": {"type": "host-local", "dataDir": "/run/leases"}}
+    member.write_template(moved)
+    assert member.duties is not None
+    member.duties.await_line("dataDir: must stay /var/lib/cni/networks, because 2 leases of pods are there")
+    assert "dataDir" not in member.conflist()["plugins"][0]["ipam"]
+    member.delete("a")
+    member.until(lambda: member.conflist()["plugins"][0]["ipam"].get("dataDir") == "/run/leases")
+    member.until(lambda: not member.alarms())
+
+
+def test_a_conflist_that_moves(member: ClusterNode) -> None:
+    """The former file leases from no block any more: this node may give them back."""
+    before = member.published()
+    member.kill_agent()
+    other = "/etc/cni/net.d/20-pods.conflist"
+    member.settings = {**member.settings, "networks": {"pods": {"conflist": other}}}
+    member.begin()
+    member.until(lambda: (member.host.root / other[1:]).exists() and member.published() == [])
+    assert [str(one) for one in conflist.published(member.host.root / other[1:])] == [before[0][0], before[1][0]]
+
+
+def test_the_nodes_addresses_stay_without_a_default_route(member: ClusterNode) -> None:
+    """A route that is gone for a while, or a further address, changes nothing for the other nodes."""
+    before = member.objects()["nodes/pretend"]
+    member.host.run("ip", "address", "add", "192.0.2.10/24", "dev", "up0")
+    member.host.run("ip", "route", "replace", "default", "via", "192.0.2.254", "src", "192.0.2.10")
+    member.host.run("ip", "-6", "route", "del", "default")
+    member.kill_agent()
+    steps = Steps(member.host)
+    until(lambda: steps.at(0) == [])
+    assert member.objects()["nodes/pretend"] == before
+    member.host.run("ip", "address", "del", "192.0.2.9/24", "dev", "up0")
+    member.host.run("ip", "address", "replace", "192.0.2.10/24", "dev", "up0")
+    member.host.run("ip", "route", "replace", "default", "via", "192.0.2.254")
+    until(lambda: "Announce" in steps.at(1))
+    assert member.objects()["nodes/pretend"]["addresses"] == ["192.0.2.10", "2001:db8::9"]
 
 
 def test_metrics(node: ClusterNode) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from shared.cluster.kube_objects import GROUP
 from shared.net.netns import open_netns
 from tests.kube_server import KubeServer, agent
 from tests.kube_store import ApiError
@@ -139,6 +142,22 @@ def test_peers_from_nodes(node: KubeNode) -> None:
     node.begin()
     node.until(lambda: node.routes() == {SECOND[0]: "192.0.2.77"})
     node.until(lambda: len(node.published()) == 2 and not node.alarms())
+
+
+def test_kinds_that_are_older_than_the_agent(node: KubeNode) -> None:
+    """The server drops a field that they lack. The node tells so, and writes its object once."""
+    place = (GROUP, "peers")
+    schema = copy.deepcopy(node.server.resources[place].schema)
+    del schema["properties"]["spec"]["properties"]["vtepMAC"]
+    node.server.resources[place] = replace(node.server.resources[place], schema=schema)
+    node.use_pod_cidrs()
+    add_node(node.server, FIRST)
+    node.begin()
+    node.until(lambda: node.alarms() == {"peer-altered"} and len(node.published()) == 2)
+    writes = [
+        one for one in node.server.seen if one.endswith(("/peers", "/peers/node-1")) and not one.startswith("GET")
+    ]
+    assert len(writes) <= 2  # before it has the CIDRs, and after
 
 
 def test_a_refusal_is_told(node: KubeNode) -> None:

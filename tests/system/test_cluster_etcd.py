@@ -18,11 +18,12 @@ import pytest
 from shared.cluster.connection import Closed, HttpError, Silent, Tls
 from shared.cluster.engine import EngineError, Refused, Taken
 from shared.cluster.etcd import Etcd, Settings
+from shared.cluster.etcd_gateway import encode
 from shared.cluster.http import Client
 from shared.cluster.model import Block, State
 from tests import certificates
 from tests.cluster_contract import CIDR, Connect, EngineContract, Following, block, peer, pool
-from tests.etcd import CLIENT_PORT, NODE, NODE_PASSWORD, PACE, Cluster, running
+from tests.etcd import CLIENT_PORT, NODE, NODE_PASSWORD, PACE, PREFIX, Cluster, running
 from tests.pretend import until
 from tests.relay import Hostile, Relay
 
@@ -105,6 +106,26 @@ def test_keys_and_leases(plain: Cluster) -> None:
         "since": 1790000000.25,
         "state": "owned",
     }
+
+
+def test_a_sign_of_life_that_is_refused(secure: Cluster) -> None:
+    """A user without the right to the key still hears everything."""
+    span = {"key": encode(PREFIX.encode()), "range_end": encode(b"/pycni/v10")}
+    secure.call("auth/role/add", name="reader")
+    secure.call("auth/role/grant", name="reader", perm={"permType": "READ", **span})
+    secure.call("auth/user/add", name="reader", password=NODE_PASSWORD)
+    secure.call("auth/user/grant", user="reader", role="reader")
+    with (
+        contextlib.closing(Etcd(secure.settings(user="reader", password=NODE_PASSWORD))) as engine,
+        Following(engine) as following,
+    ):
+        engine.show_life("one", "uid-one")
+        until(lambda: "permission denied" in engine.find_life_refusal())
+        following.until_current()
+    with contextlib.closing(secure.node()) as engine, Following(engine):
+        engine.show_life("one", "uid-one")
+        until(lambda: engine.find_life("one", "uid-one") != "")
+        assert engine.find_life_refusal() == ""
 
 
 def test_the_alive_key_is_not_watched(plain: Cluster) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
+from shared.cluster.model import Pool
 from shared.cluster.tunnel import PORT, pod_mtu
 from tests.cluster_site import BRIDGE, POOL, Site, attach_each, site, wait
 from tests.fabric import OUTSIDE, silent_pods
@@ -198,7 +200,47 @@ def test_a_backup_of_etcd_is_restored(three: Site) -> None:
     assert silent_pods(three.nodes.values()) == []
 
 
-@pytest.mark.slow
+def few_blocks(number: int) -> Pool:
+    """Return the pool with so many blocks of each family."""
+    bits = number.bit_length() - 1
+    ranges = (replace(one, cidr=ip_network((one.cidr[0], one.block_length - bits))) for one in POOL.ranges)
+    return replace(POOL, ranges=tuple(ranges))
+
+
+def test_a_block_goes_to_another_node_by_a_restored_backup(installed_with_agent: Path, tmp_path: Path) -> None:
+    """The first owner's agent was off. It gives the block up, says so, reaches its new pods, and claims another one."""
+    with site(installed_with_agent, tmp_path, pool=few_blocks(2)) as found:
+        (a,), (member,) = found.add("a", 0), found.engine.members
+        found.start()
+        member.kill()
+        member.back_up()
+        with found.fabric.home:
+            found.engine.start()
+        (b,) = found.add("b", 0)
+        found.start([b])
+        blocks = b.ranges()
+        attach_each([b], "1")
+        b.delete("b1")
+        b.agent.kill()
+        member.kill()
+        member.restore()
+        with found.fabric.home:
+            found.engine.start()
+        (c,) = found.add("c", 1)
+        found.start([c])
+        assert set(c.ranges()) == set(blocks)
+        b.start()
+        wait(b, lambda: not b.ranges() and "block-lost" in b.alarms())
+        attach_each([a, c], "1")
+        found.write_pool(few_blocks(4))
+        wait(b, b.is_ready)
+        attach_each([b], "2")
+        found.await_routes()
+        assert silent_pods(found.nodes.values()) == []
+        wait(b, lambda: b.alarms() == {"block-lost"})  # until no ADD of before can have an address of it
+
+
+@pytest.mark.faults
 def test_a_node_is_cut_off_from_etcd(three: Site) -> None:
     """It says so, its pods start until its blocks are full, and a node that joins meanwhile is reached later."""
     a, _, c = three.nodes.values()

@@ -15,11 +15,11 @@ import pytest
 from shared.cluster import routes
 from shared.cluster.model import Route
 from shared.cluster.routes import METRIC
-from shared.cluster.tunnel import PROTOCOL
+from shared.cluster.tunnel import NAMES, PROTOCOL, mac_of
 from tests.fabric import silent_pods
 from tests.network_probes import client_seen
 from tests.pretend import PretendHost, until
-from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster
+from tests.system.cluster_hosts import APPLY, READ_ROUTES, Member, cluster, row
 
 BRIDGE: dict[str, Any] = {
     "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True, "ipam": {"type": "host-local"},
@@ -48,7 +48,7 @@ def lone(host: PretendHost) -> PretendHost:
 
 
 def words(wanted: list[Route], **keys: Any) -> str:
-    rows = [[str(one.cidr), one.node, str(one.via), one.is_tunnelled, one.mac] for one in wanted]
+    rows = list(map(row, wanted))
     end = {"mac": "02:00:00:00:00:01", "addresses": ["192.0.0.1", "2001:db8::1"], "sources": [], "vni": 1}
     return json.dumps({"routes": rows, **end, **keys})
 
@@ -68,6 +68,10 @@ def to_peer(number: int, net: int = 0) -> list[Route]:
     return [
         route(f"10.{number}.0.0/24", f"192.0.{net}.{number}"), route(f"fd00:{number}::/64", f"2001:db8:{net}::{number}"),
     ]  # fmt: skip
+
+
+def refuse(one: Route) -> Route:
+    return replace(one, via=one.cidr.network_address, is_refused=True)
 
 
 def table(host: PretendHost) -> list[str]:
@@ -116,6 +120,42 @@ def test_a_peer_that_leaves_takes_its_routes_alone(lone: PretendHost) -> None:
     assert table(lone) == sorted(set(before) - set(map(line, to_peer(2))))
     apply(lone, [])
     assert table(lone) == sorted(set(before) - set(map(line, to_peer(2) + to_peer(3))))
+
+
+def test_refused_cidrs_come_and_go(lone: PretendHost) -> None:
+    """One of a pool, and one in place of a route; a stranger's refusal and its route stay."""
+    stranger = [["unreachable", "10.9.0.0/24"], ["unreachable", "fd00:9::/64"], ["10.8.0.0/24", "via", "192.0.0.9"]]
+    for words in stranger:
+        lone.run("ip", "route", "add", *words, "metric", str(METRIC))
+    before = table(lone)
+    refused = [refuse(route(cidr, "::")) for cidr in ("10.0.0.0/8", "fd00::/16")] + list(map(refuse, to_peer(2)))
+    ping = "ping -n -c1 -W5 {} 2>&1".format
+    for wanted in (to_peer(2) + refused[:2], refused, to_peer(2) + refused[:2], refused):
+        assert apply(lone, wanted) == []
+        clear = [one for one in wanted if not one.is_refused]
+        assert [one for one in table(lone) if one not in before and "unreachable" not in one] == list(map(line, clear))
+        found = [one for one in table(lone) if one not in before and "unreachable" in one]
+        assert [one.split()[1] for one in found] == sorted(str(one.cidr) for one in wanted if one.is_refused)
+        for address in ("10.7.7.7", "fd00:7::7"):
+            out = lone.run("sh", "-c", ping(address), check=False).stdout.lower()
+            assert "no route to host" in out or "unreachable" in out
+    apply(lone, [])
+    assert table(lone) == before
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_a_kill_between_a_refusal_and_its_route(lone: PretendHost, is_refused: bool) -> None:
+    """Both are there. The one that is not wanted goes."""
+    own = to_peer(2)
+    apply(lone, own)
+    for one in own:
+        version = f"-{one.cidr.version}"
+        lone.run("ip", version, "route", "append", "unreachable", str(one.cidr), "proto", str(PROTOCOL), "metric", str(METRIC))  # fmt: skip
+    assert len(table(lone)) == 4
+    assert apply(lone, list(map(refuse, own)) if is_refused else own) == []
+    assert [one.split()[0] for one in table(lone)] == (
+        ["unreachable"] * 2 if is_refused else [str(o.cidr) for o in own]
+    )
 
 
 @pytest.mark.parametrize("metric", ["", str(METRIC)])
@@ -206,7 +246,7 @@ KILLED = f"""{READ_ROUTES}
 import os, signal
 from shared.net import netlink
 netlink.AT_ONCE = 1  # each message is sent alone
-before = [Route(ip_network(c), n, ip_address(v), t, m) for c, n, v, t, m in raw["before"]]
+before = [Route(ip_network(c), n, ip_address(v), *more) for c, n, v, *more in raw["before"]]
 real, left = netlink.Netlink._transmit, [-1]
 def transmit(self, data):
     if not left[0]:
@@ -250,7 +290,10 @@ print(json.dumps([number, goal]))
 @pytest.mark.kernel_vxlan
 @pytest.mark.parametrize("case", ["onwards", "back", "without-devices"])
 def test_killed_between_any_two_messages(lone: PretendHost, case: str) -> None:
-    """Peer 2 stays, 3 has moved and has another MAC, 4 left, 5 came; or they come back before the next run."""
+    """Peer 2 stays, 3 has moved and has another MAC, 4 left, 5 came, 7 is refused and 8 is not any more.
+
+    Or they come back before the next run.
+    """
     absent = ["pycni.vxlan", "pycni.vxlan6"] if case == "without-devices" else []
 
     def tunnels(number: int, via: str, mac: int) -> list[Route]:
@@ -259,11 +302,11 @@ def test_killed_between_any_two_messages(lone: PretendHost, case: str) -> None:
 
     before = [
         *to_peer(2), *to_peer(12), *tunnels(3, "192.0.1.3", 3), *tunnels(4, "192.0.1.4", 4),
-        *tunnels(6, "2001:db8:1::6", 6),
+        *tunnels(6, "2001:db8:1::6", 6), *to_peer(7), *map(refuse, to_peer(8)),
     ]  # fmt: skip
     wanted = [
         *to_peer(2), *to_peer(13), *tunnels(3, "192.0.1.33", 33), *tunnels(5, "192.0.1.5", 5),
-        *tunnels(6, "2001:db8:1::66", 6),
+        *tunnels(6, "2001:db8:1::66", 6), *map(refuse, to_peer(7)), *to_peer(8),
     ]  # fmt: skip
     rows = json.loads(words(before))["routes"]
     sources = ["10.1.0.0/24", "fd00:1::/64"]
@@ -274,6 +317,50 @@ def test_killed_between_any_two_messages(lone: PretendHost, case: str) -> None:
     assert number == most if absent else 30 <= number < most
     assert sum(f"proto {PROTOCOL} metric" in one for one in goal) == len(wanted)
     assert sum("self permanent" in one for one in goal) == 3
+
+
+RECALLED = f"""{READ_ROUTES}
+import os, time
+from shared.net import messages
+from shared.net.wire import RTM_NEWROUTE
+from shared.net.tunnel_wire import RTM_NEWNEIGH
+real, count, memory = messages.decode, [0], {{}}
+def decode(kind, *more):
+    count[0] += kind in (RTM_NEWROUTE, RTM_NEWNEIGH)
+    return real(kind, *more)
+messages.decode = decode
+def read():
+    count[0] = 0
+    found = routes.read(wanted, memory)
+    return count[0], found == routes.read(wanted), found == frozenset(wanted)
+assert not routes.apply(wanted, end, memory).missing
+seen = [read()]
+time.sleep(0.05)  # the tables tell ages in hundredths of a second
+seen.append(read())
+for command in raw["commands"]:
+    os.system(command)
+    seen.append(read())
+assert not routes.apply(wanted, end, memory).missing
+print(json.dumps([*seen, read()]))
+"""
+
+
+@pytest.mark.kernel_vxlan
+def test_only_changed_entries_are_decoded(lone: PretendHost) -> None:
+    """With a memory, a reading has the same result as without one, whatever others did in between."""
+    wanted = to_peer(2) + [
+        Route(one.cidr, one.node, ip_address("192.0.1.3"), is_tunnelled=True, mac=mac_of("b")) for one in to_peer(3)
+    ]
+    commands = [
+        "ip route del 10.2.0.0/24", "ip route replace 10.3.0.0/24 via 192.0.0.9 dev up0 proto 112 metric 2048",
+        f"bridge fdb del {mac_of('b')} dev {NAMES[4]} dst 192.0.1.3",
+    ]  # fmt: skip
+    first, again, *changed, last = json.loads(lone.python(RECALLED, words(wanted, commands=commands)))
+    entries = 4 + 2 + 1  # routes, neighbours and forwarding
+    assert first == [entries, True, True]
+    assert again == [0, True, True]
+    assert changed == [[0, True, False], [1, True, False], [0, True, False]]
+    assert last == [3, True, True]
 
 
 COUNTED = """

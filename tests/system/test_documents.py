@@ -6,10 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from shared.cluster import conflist
+from shared.cluster.model import Kind, Pool, Range
 from shared.executables import PLUGINS
 from tests.conftest import ROOT
 from tests.plugins import SAMPLES
@@ -18,6 +22,7 @@ from tests.pretend import PATH, PretendHost
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 LIST = "/etc/cni/net.d/10-pods.conflist"
+IN_A_CLUSTER = DOCS / "how-to/cluster-etcd.md"  # tests/system/test_cluster_documents.py has etcd for it
 ELSEWHERE = ("python3 -m venv", "./install.sh", "./tests/run", "tests/bench/run", "git clone")  # other tests run these
 FOUND = ("cnitool doctor", "cnitool validate", "cnitool log")  # they exit with 1 or 2 if they find something
 
@@ -37,17 +42,26 @@ def name(page: Path) -> str:
 @pytest.fixture
 def node(host: PretendHost) -> PretendHost:
     """Return a host with the quick start's network; its `cnitool` is the one with its libraries."""
-    host.run("mkdir", "-p", "/etc/cni/net.d", "/run/tools")
+    host.run("mkdir", "-p", "/etc/cni/net.d")
     host.run("tee", LIST, input=blocks(DOCS / "quickstart.md", "json")[0])
-    root = str(ROOT)
-    script = f"import sys; sys.path.insert(0, {root!r}); from shared.cli.cnitool import main; main({root!r})"
-    text = f"#!{sys.executable}\n{script}\n"
-    host.run("tee", "/run/tools/cnitool", input=text)
-    host.run("chmod", "755", "/run/tools/cnitool")
+    put_cnitool(host)
     return host
 
 
-@pytest.mark.parametrize("page", having("sh"), ids=name)
+def put_cnitool(host: PretendHost) -> None:
+    root = str(ROOT)
+    script = f"import sys; sys.path.insert(0, {root!r}); from shared.cli.cnitool import main; main({root!r})"
+    put_tool(host, "cnitool", f"#!{sys.executable}\n{script}\n")
+
+
+def put_tool(host: PretendHost, name: str, text: str) -> None:
+    """Write a program into a host's directory of tools."""
+    host.run("mkdir", "-p", "/run/tools")
+    host.run("tee", f"/run/tools/{name}", input=text)
+    host.run("chmod", "755", f"/run/tools/{name}")
+
+
+@pytest.mark.parametrize("page", [page for page in having("sh") if page != IN_A_CLUSTER], ids=name)
 def test_commands(node: PretendHost, installed: Path, page: Path) -> None:
     """Each line succeeds. The test makes namespaces that a page presupposes; a page deletes those that it makes."""
     text = "\n".join(blocks(page, "sh"))
@@ -76,11 +90,25 @@ def test_a_try_from_the_checkout(installed: Path) -> None:
     assert done.returncode == 0 and "'name': 'lo'" in done.stdout, done.stdout + done.stderr
 
 
+def filled_in(template: dict[str, Any], text: str, host: PretendHost) -> dict[str, Any]:
+    """Return a conflist as the agent writes it from a template."""
+    place, cidr = host.root / "run/template", ip_network("10.244.3.0/24")
+    place.write_text(text)
+    pool = Pool(template["name"], Kind.ROUTED, (Range(cidr, 24),))
+    read = conflist.read(place, template["name"])
+    found: dict[str, Any] = json.loads(conflist.render(read, pool, [cidr], mtu=1450, unmasqueraded=[cidr]))
+    return found
+
+
 @pytest.mark.parametrize("page", having("json"), ids=name)
 def test_configurations(node: PretendHost, installed: Path, page: Path) -> None:
-    """Each is valid; a chained plugin is tried behind bridge."""
+    """Each is valid; a chained plugin is tried behind bridge, and a cluster's template with the ranges of a node."""
     for text in blocks(page, "json"):
         given = json.loads(text)
+        if "engine" in given:  # a cluster's settings: tests/unit/test_cluster_documents.py reads them
+            continue
+        if page.name.startswith("cluster-"):
+            given = filled_in(given, text, node)
         bridge = {"type": "bridge", "isGateway": True, "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}}
         sample = SAMPLES.get(given.get("type"))
         before = [bridge] if sample is None or sample.before else []

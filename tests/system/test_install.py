@@ -215,8 +215,10 @@ def test_fresh_install(site: Site) -> None:
     wanted = {
         path.relative_to(site.source)
         for part in ("plugins", "ipam", "shared")
-        for path in (site.source / part).rglob("*.py")
+        for kind in ("*.py", "*.yaml")
+        for path in (site.source / part).rglob(kind)
     }
+    assert Path("shared/cluster/manifests/access.yaml") in wanted
     there = {path.relative_to(tree) for path in tree.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     bundles = {path for path in there if str(path).startswith("bundle.")}
     assert there - bundles == wanted | {Path("launcher")} and len(bundles) == 1
@@ -303,6 +305,7 @@ def test_run_again_repairs(site: Site) -> None:
     launch.write_bytes(b"")
     (tree / "plugins" / "bridge.py").unlink()
     (tree / "plugins" / "stray.py").write_text("\n")
+    (tree / "shared" / "cluster" / "manifests" / "access.yaml").write_text("")
     for path in tree.rglob("*.pyc"):
         path.write_bytes(path.read_bytes()[:20])
     launch.chmod(0o666)
@@ -313,6 +316,7 @@ def test_run_again_repairs(site: Site) -> None:
     assert launch.read_bytes() == (site.source / "shared" / "launch.py").read_bytes()
     assert stat.S_IMODE(launch.stat().st_mode) == 0o644
     assert not (tree / "plugins" / "stray.py").exists()
+    assert (tree / "shared" / "cluster" / "manifests" / "access.yaml").read_text().startswith("#")
 
 
 class Watcher(threading.Thread):
@@ -720,6 +724,7 @@ def test_help_names_every_option_and_default(site: Site) -> None:
         "--dhcp",
         "--no-dhcp",
         "--uninstall",
+        "--forget-node",
         "--force",
         "--help",
         "/opt/cni/bin",

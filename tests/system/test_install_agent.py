@@ -213,6 +213,44 @@ def test_uninstall_ends_the_agent(node: AgentNode) -> None:
     assert not (node.host.root / "run/pycni").exists() and (node.host.root / "etc/cni/pycni-agent.json").exists()
 
 
+CLUSTER = """
+ip link add up0 type veth peer name up1
+ip address add 192.0.2.9/24 dev up0
+ip link set up0 up; ip link set up1 up
+ip link add pycni.vxlan type vxlan id 28793 dstport 4789 local 192.0.2.9 nolearning
+ip link set pycni.vxlan up
+ip link add pycni.other type veth peer name end
+ip route add 10.4.1.0/24 via 192.0.2.1 metric 2048 proto 112
+ip route add 10.4.2.0/24 via 10.4.2.0 dev pycni.vxlan onlink metric 2048 proto 112
+ip route add 10.4.3.0/24 via 192.0.2.1
+mkdir -p /var/lib/pycni/agent; mkdir -m 700 /run/pycni
+echo 0123456789abcdef0123456789abcdef >/var/lib/pycni/agent/uid
+echo {} >/run/pycni/cluster.json
+"""
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_uninstall_leaves_the_cluster(node: AgentNode, *, forget: bool) -> None:
+    """Routes and tunnels go, others' stay. The machine's id goes on demand alone: its blocks are named after it."""
+    node.install("--agent")
+    node.host.run("sh", "-ec", CLUSTER)
+    node.host.run("tee", "/etc/cni/pycni-agent.json", input=json.dumps({"cluster": True, "metrics": ""}))
+    node.start()
+    done = node.host.run(f"{node.site.bin}/cnitool", "cluster", "clean", check=False)
+    assert done.returncode == 1 and "stop it first" in done.stderr
+    said = node.install("--uninstall", *(["--forget-node"] if forget else [])).stdout
+    assert "deleted 2 routes of the cluster, pycni.vxlan\n" in said and ("a new node" in said) == forget
+    assert [one["dst"] for one in node.host.ip("route")] == ["10.4.3.0/24", "192.0.2.0/24"]
+    assert {one["ifname"] for one in node.host.ip("link")} == {"lo", "up0", "up1", "pycni.other", "end"}
+    assert not (node.host.root / "run/pycni").exists()
+    assert (node.host.root / "var/lib/pycni/agent/uid").exists() != forget
+
+
+def test_the_id_goes_with_an_uninstallation_alone(node: AgentNode) -> None:
+    done = node.install("--forget-node", check=False)
+    assert "--forget-node needs --uninstall" in sentence(done, 2)
+
+
 def test_unit_where_systemd_runs(node: AgentNode, tmp_path: Path) -> None:
     path = node.add_systemd(tmp_path)
     unit = node.host.root / UNIT

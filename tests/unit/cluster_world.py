@@ -286,6 +286,9 @@ class Machine:
     def show_life(self, node: str, uid: str) -> None:
         raise NotImplementedError
 
+    def find_life_refusal(self) -> str:
+        raise NotImplementedError
+
     def write_pool(self, pool: Pool) -> None:
         raise NotImplementedError
 

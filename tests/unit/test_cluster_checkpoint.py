@@ -27,6 +27,8 @@ WHOLE = Checkpoint(
     kept_routes=frozenset([
         Route(ip_network("10.2.0.0/24"), "b", ip_address("192.0.2.2"), is_tunnelled=False),
         Route(ip_network("fd00:2::/64"), "c", ip_address("192.0.2.3"), is_tunnelled=True, mac="02:00:00:00:00:02"),
+        Route(ip_network("fd00:3::/64"), "d", ip_address("192.0.2.4"), is_tunnelled=True, key="key"),
+        Route(ip_network("fd00::/32"), "", ip_address("fd00::"), is_tunnelled=False, is_refused=True),
     ]),
 )  # fmt: skip
 
@@ -57,6 +59,16 @@ def test_nothing_is_written_again(place: Path) -> None:
     assert store.write(Checkpoint(kept_routes=WHOLE.kept_routes))
     assert (place / "routes.json").stat().st_ino == before
     assert Store(place).read() == Checkpoint(kept_routes=WHOLE.kept_routes)
+
+
+@pytest.mark.parametrize("name", ["node.json", "routes.json"])
+def test_a_file_that_somebody_garbled_is_written_again(place: Path, name: str) -> None:
+    store = Store(place)
+    store.write(WHOLE)
+    (place / name).write_text("{")
+    assert store.read().problems
+    assert store.write(WHOLE)
+    assert Store(place).read() == WHOLE
 
 
 GARBLED = {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.cluster.claims import capacity, choose, find_range, overlap, usual_capacity
-from shared.cluster.model import Cidr, Kind, Pool, Range
+from shared.cluster.claims import capacity, choose, find_range, find_taken, overlap, usual_capacity
+from shared.cluster.model import Block, Cidr, Kind, Pool, Range, Snapshot
 
 FOUR = Range(ip_network("10.0.0.0/25"), 29)
 SIX = Range(ip_network("fd00::/48"), 64)
@@ -28,6 +28,16 @@ def test_a_chosen_block_overlaps_no_taken_one(taken: list[Cidr], seed: str) -> N
     free = [one for one in FOUR.cidr.subnets(new_prefix=29) if not any(overlap(one, other) for other in taken)]
     chosen = choose(Kind.ROUTED, FOUR, taken, seed)
     assert chosen in free if free else chosen is None
+    blocks = {("pods", cidr): Block("pods", cidr, "a", "u", 0.0) for cidr in taken[::2]}
+    known = find_taken(Snapshot(blocks=blocks), "pods", FOUR)
+    assert choose(Kind.ROUTED, FOUR, taken[1::2], seed, known) == chosen
+
+
+def test_blocks_of_other_networks_take_nothing() -> None:
+    blocks = {("other", FOUR.cidr): Block("other", FOUR.cidr, "a", "u", 0.0)}
+    snapshot = Snapshot(blocks=blocks)
+    assert find_taken(snapshot, "pods", FOUR) == []
+    assert find_taken(snapshot, "other", FOUR) == [(0, 16)]
 
 
 def test_every_free_block_is_chosen_by_some_seed() -> None:

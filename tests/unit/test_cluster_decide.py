@@ -283,11 +283,29 @@ def test_a_copied_machine_id_adopts_nothing() -> None:
     assert changes(renamed) == [Confirm("pods", A)]
 
 
+def test_a_machine_that_was_installed_again_uses_its_blocks() -> None:
+    """It reads them by name before it claims others, then takes the first of them back."""
+    state = snapshot(block(A), own_peer(A))
+    assert actions(decide(state, local(), NOW), Confirm, Claim, Publish) == [Confirm("pods", A)]
+    confirmed = decide(state, local(held(A, 0, is_published=False, is_draining=True)), NOW)
+    assert actions(confirmed, Mark, Claim, Publish) == [Mark(block(A), State.OWNED), Publish("pods", (A,))]
+
+
 def test_a_block_from_a_backup_is_left_to_the_peer_that_has_it() -> None:
     mine = local(held(A, 0, is_published=False), held(B, 13))
     decision = decide(snapshot(block(A), block(B), peer("other", A)), mine, NOW)
     assert not any(isinstance(one, Publish) and A in one.cidrs for one in decision.actions)
     assert Mark(block(A), State.DRAINING) in decision.actions
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_a_drained_block_is_announced_unless_it_is_empty_and_a_peer_has_it(used: int) -> None:
+    """Others would send the packets for the peer's pods here, as this node's claim is the older one."""
+    mine = local(held(A, used, is_published=False, is_draining=True), held(B), own_peer(A, B))
+    state = snapshot(block(A), block(B), own_peer(A, B), peer("other", A))
+    announced = [one.peer.cidrs["pods"] for one in decide(state, mine, NOW).actions if isinstance(one, Announce)]
+    assert announced == ([] if used else [(B,)])
+    assert (("cidr-twice", str(A)) in alarms(decide(state, mine, NOW))) == bool(used)
 
 
 def test_of_overlapping_blocks_the_younger_leaves() -> None:
@@ -542,12 +560,12 @@ def test_routes_that_are_right_are_not_set_again() -> None:
     assert changes(decide(settled(peer("other", B)), replace(local(held(A), right), kept_routes=named), NOW)) == []
 
 
-def test_the_older_claim_keeps_the_route_until_nobody_claims_it() -> None:
+def test_the_engines_owner_else_the_older_peer_keeps_the_route() -> None:
     older, younger = peer("older", B, since=1.0), peer("younger", B, address="172.16.0.3", since=2.0)
     for peers in ((older, younger), (younger, older)):
         assert routes(decide(settled(*peers), local(held(A)), NOW))[B][0] == "older"
     assert routes(decide(settled(younger), local(held(A)), NOW))[B][0] == "younger"
-    by_block = settled(older, younger, block(B, "uid-younger", "younger", since=0.5))
+    by_block = settled(older, younger, block(B, "uid-younger", "younger", since=9.0))
     assert routes(decide(by_block, local(held(A)), NOW))[B][0] == "younger"
     assert changes(
         decide(settled(), local(held(A), Route(B, "older", older.addresses[0], is_tunnelled=False)), NOW)
@@ -595,3 +613,106 @@ def test_two_living_machines_of_one_name_do_not_write_in_turns() -> None:
 
 def test_the_age_of_the_own_peer_object_survives_a_lost_checkpoint() -> None:
     assert changes(decide(settled(), local(held(A)), NOW)) == []
+
+
+# -- encryption
+
+CODED = replace(NODE, encrypts=True, public_key="mine")
+
+
+def coded(node: str, *cidrs: Cidr, key: str = "theirs") -> Peer:
+    return replace(peer(node, *cidrs), public_key=key, vtep_mac="02::2")
+
+
+def way(cidr: Cidr, node: str = "other", via: str = "172.16.0.2", key: str = "theirs") -> Route:
+    return Route(cidr, node, ip_address(via), is_tunnelled=True, key=key)
+
+
+def refused(cidr: Cidr, node: str = "") -> Route:
+    return Route(cidr, node, cidr.network_address, is_tunnelled=False, is_refused=True)
+
+
+WHOLE = refused(POOL.ranges[0].cidr)
+
+
+def set_routes(decision: Decision) -> frozenset[Route]:
+    (found,) = [one.routes for one in decision.actions if isinstance(one, SetRoutes)]
+    return found
+
+
+def encrypting(*routes: Route, **more: object) -> Local:
+    return local(held(A), *routes, own_peer(A), node=replace(CODED, **more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tunnels", [None, True, False])
+def test_encrypted_routes_go_over_one_address_of_the_peer(tunnels: bool | None) -> None:
+    """WireGuard has one for each key: the first one of a family that this node has."""
+    both = replace(coded("other", B, SIX), addresses=(ip_address("fd16::2"), ip_address("172.16.0.2")))
+    decision = decide(settled(both), encrypting(tunnels=tunnels), NOW)
+    assert set_routes(decision) == {way(B, via="fd16::2"), way(SIX, via="fd16::2"), WHOLE}
+    single = encrypting(addresses=NODE.addresses[:1], tunnels=tunnels)
+    assert set_routes(decide(settled(both), single, NOW)) == {way(B), way(SIX), WHOLE}
+    assert alarms(decision) == set()
+
+
+@pytest.mark.parametrize("key", ["", "mine"])
+def test_a_peer_without_a_key_of_its_own_is_refused(key: str) -> None:
+    """No packet goes to it in clear, whichever way there was before; one alarm names such peers."""
+    third = ip_network("10.9.0.0/28")  # of no pool
+    before = Route(B, "other", ip_address("172.16.0.2"), is_tunnelled=False)
+    peers = coded("other", B, third, key=key), coded("right", C)
+    decision = decide(settled(*peers), encrypting(before), NOW)
+    assert set_routes(decision) == {refused(B, "other"), refused(third, "other"), way(C, "right"), WHOLE}
+    (alarm,) = actions(decision, Alarm)
+    assert isinstance(alarm, Alarm) and alarm.name == "encryption-differs"
+    assert "1 nodes (other) have no WireGuard key" in alarm.text
+
+
+@pytest.mark.parametrize("present", [way(B, key="old"), way(B, key=""), refused(B), way(B, via="172.16.0.3")])
+def test_the_kernels_routes_are_corrected(present: Route) -> None:
+    mine = replace(encrypting(present, WHOLE), kept_routes=frozenset([way(B), WHOLE]))
+    for silent in (settled(coded("other", B)), Snapshot()):
+        assert set_routes(decide(silent, mine, NOW)) == {way(B), WHOLE}
+
+
+def test_an_old_key_is_no_way() -> None:
+    decision = decide(settled(coded("other", B, key="")), encrypting(way(B)), NOW)
+    assert set_routes(decision) == {refused(B, "other"), WHOLE}
+    replaced = decide(settled(coded("other", B, key="new")), encrypting(way(B), WHOLE), NOW)
+    assert set_routes(replaced) == {way(B, key="new"), WHOLE}
+
+
+def test_a_node_that_cannot_encrypt_refuses_all() -> None:
+    node = {"public_key": "", "encryption_failure": "no such kind of link"}
+    decision = decide(settled(coded("other", B)), encrypting(**node), NOW)
+    assert set_routes(decision) == {refused(B, "other"), WHOLE}
+    assert ("encryption-unavailable", "me") in alarms(decision)
+    assert ("encryption-unavailable", "me") in alarms(decide(Snapshot(), encrypting(**node), NOW))
+
+
+def test_ranges_without_a_pool_are_refused_unless_nodes_are_in_them() -> None:
+    ranges = ip_network("10.7.0.0/16"), ip_network("172.16.0.0/12")
+    decision = decide(settled(coded("other", B)), encrypting(cluster_cidrs=ranges), NOW)
+    assert set_routes(decision) == {way(B), WHOLE, refused(ranges[0])}
+
+
+def test_routes_of_an_unreadable_peer_stay_if_they_are_encrypted() -> None:
+    clear = Route(C, "odd", ip_address("172.16.0.3"), is_tunnelled=False)
+    decision = decide(settled(unreadable=["nodes/odd"]), encrypting(way(B, "odd"), clear), NOW)
+    assert set_routes(decision) == {way(B, "odd"), refused(C, "odd"), WHOLE}
+
+
+def test_nothing_leaves_in_clear_while_the_engine_is_silent() -> None:
+    clear = Route(C, "third", ip_address("172.16.0.3"), is_tunnelled=False)
+    decision = decide(Snapshot(), encrypting(way(B), clear, WHOLE), NOW)
+    assert set_routes(decision) == {way(B), refused(C, "third"), WHOLE}
+    assert not actions(decide(Snapshot(), encrypting(way(B), WHOLE), NOW), SetRoutes)
+
+
+def test_encryption_is_switched_off() -> None:
+    """Routes are clear again. Peers that still encrypt are named."""
+    decision = decide(settled(coded("other", B)), local(held(A), way(B), WHOLE), NOW)
+    assert set_routes(decision) == {Route(B, "other", ip_address("172.16.0.2"), is_tunnelled=False)}
+    assert ("encryption-differs", "me") in alarms(decision)
+    unreadable = decide(settled(unreadable=["nodes/other"]), local(held(A), way(B), refused(C, "other")), NOW)
+    assert set_routes(unreadable) == {way(B)}

@@ -92,8 +92,8 @@ class World:
 
     def announce(self, peer: Peer) -> Peer:
         self._do("announce")
-        self.peers = {peer.node: peer}
-        return peer
+        self.peers = {peer.node: replace(peer, public_key="", revision=f"{len(self.peers) + 1}")}
+        return self.peers[peer.node]
 
     # the memory
 
@@ -358,6 +358,17 @@ def test_a_refusal_is_an_alarm() -> None:
     world.failures["announce"] = Refused("peer me: forbidden")
     step = world.step()
     assert alarms(step) == {"refused"} and "forbidden" in step.failure and not world.conflists
+
+
+def test_an_engine_with_older_kinds_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It drops a field that it does not know. The node goes on, and does not write it each second."""
+    monkeypatch.setattr(f"{__name__}.NODE", replace(NODE, public_key="k" * 43 + "="))
+    world = World()
+    world.step()
+    step = world.step()
+    assert step.done and alarms(step) == {"peer-altered"} and "announce" not in world.effects
+    assert "without its public_key, expected" in step.alarms[0].text and "resources.yaml" in step.alarms[0].text
+    assert world.conflists
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_everything() -> None:

@@ -27,9 +27,10 @@ def links(page: Path) -> set[Path]:
     return {(page.parent / found).resolve() for found in LINK.findall(page.read_text(encoding="utf-8"))}
 
 
-@pytest.mark.parametrize("plugin", [*PLUGINS, schema.EVERY_PLUGIN])
+@pytest.mark.parametrize("plugin", [*PLUGINS, schema.EVERY_PLUGIN, schema.CLUSTER])
 def test_each_plugin_has_a_page_with_its_keys(plugin: str) -> None:
-    page = DOCS / ("reference/log.md" if plugin == schema.EVERY_PLUGIN else f"reference/plugins/{plugin}.md")
+    others = {schema.EVERY_PLUGIN: "reference/log.md", schema.CLUSTER: "reference/cluster.md"}
+    page = DOCS / others.get(plugin, f"reference/plugins/{plugin}.md")
     found = dict(FILLED.findall(page.read_text(encoding="utf-8")))
     wanted = {plugin: schema.table(plugin)} if schema.table(plugin) else {}
     assert found == wanted, f"run: python -m shared.cli.config.schema {page.relative_to(ROOT)}"

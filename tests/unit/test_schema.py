@@ -10,6 +10,7 @@ import pytest
 from ipam.host_local import Config as HostLocal
 from plugins.bridge import Config as Bridge
 from shared.cli.config import schema
+from shared.cluster.settings import Settings
 from shared.cni.config import Config, boolean, choice, either, field, integer, list_of, mac, section, text
 
 
@@ -87,6 +88,13 @@ def test_every_key_is_explained_in_one_row_each() -> None:
         assert all(meaning and "|" not in meaning and "\n" not in meaning for *_, meaning in found)
         named = {row[0].split(".")[0].partition("[")[0] for row in found}
         assert named == set(keys.fields)
+
+
+def test_a_mapping_shows_the_keys_of_its_values() -> None:
+    assert schema.keys_of(schema.CLUSTER) is Settings
+    found = {row[0]: row[1] for row in schema.rows(Settings)}
+    assert found["networks"] == "object" and found["networks.NAME.podCIDRs"] == "boolean"
+    assert found["etcd.endpoints"] == "list of string"
 
 
 def test_tables_are_filled_in_between_their_markers_only() -> None:

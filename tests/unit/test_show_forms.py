@@ -10,8 +10,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
+from shared.cli.view.canvas import PAGE
 from shared.cli.view.mermaid import CLASSES, flowchart
-from shared.cli.view.picture import PAGE, svg
+from shared.cli.view.picture import svg
 from shared.cli.view.show import as_document, as_tree
 from shared.cli.view.topology import Bridge, Master, Node, Pod, Port, Traffic, Uplink, amounts, shortened
 

@@ -32,6 +32,7 @@ from shared.net import (
     tunnel_wire,
     vlans,
     wire,
+    wireguard_wire,
 )
 from shared.net.messages import decode, encode, next_hops
 from shared.net.netlink import AT_ONCE, DUMP_TRIES, NetlinkError, Request
@@ -119,7 +120,10 @@ def test_the_tables_are_what_pyroute2_says() -> None:
         assert (wire_tables.TREE / path).read_text(encoding="utf-8") == text
 
 
-TABLES = (wire, device_wire, kinds_wire, neighbour_wire, nft_wire, conntrack_wire, rule_wire, tc_wire, tunnel_wire)
+TABLES = (
+    wire, device_wire, kinds_wire, neighbour_wire, nft_wire, conntrack_wire, rule_wire, tc_wire, tunnel_wire,
+    wireguard_wire,
+)  # fmt: skip
 
 
 def test_no_two_tables_have_a_structure_of_the_same_name() -> None:

@@ -15,14 +15,18 @@ def run(options: Options) -> int:
         from shared.cli.cluster import release
 
         return release.run(options)
-    if options.action == "pool" and options.pool_action == "set":
+    if options.action == "pool" and options.pool_action != "show":
         from shared.cli.cluster import pool
 
-        return run_guarded(options, pool.set_pool)
+        return run_guarded(options, pool.set_pool if options.pool_action == "set" else pool.reserve)
     if options.action == "explain":
         from shared.cli.cluster import explain
 
         return run_guarded(options, explain.explain)
+    if options.action == "clean":
+        from shared.cli.cluster import clean
+
+        return run_guarded(options, clean.clean)
     from shared.cli.cluster import tables
 
     return run_guarded(options, {"blocks": tables.blocks, "peers": tables.peers, "pool": tables.pools}[options.action])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from shared.cli.cluster.access import NoAnswer, reached, read_settings
-from shared.cli.cluster.tables import counted
 from shared.cli.networks import Options, print_json
-from shared.cli.terminal import printable, say
+from shared.cli.terminal import counted, printable, say
 from shared.cluster import claims, files
 from shared.cluster.checkpoint import DIRECTORY, UID, Store
 from shared.cluster.executor import Executor
@@ -131,8 +131,8 @@ def _listed(cidrs: Iterable[Cidr]) -> str:
 
 def _describe_routes(routes: frozenset[Route], local: Local) -> str:
     """Return the change of the kernel's routes in numbers, and the first of each kind by name."""
-    have = {(one.cidr, one.via, one.is_tunnelled, one.mac) for one in local.routes}
-    new = [one for one in routes if (one.cidr, one.via, one.is_tunnelled, one.mac) not in have]
+    have = {replace(one, node="") for one in local.routes}  # the kernel does not know the names of nodes
+    new = [one for one in routes if replace(one, node="") not in have]
     gone = {one.cidr for one in local.routes} - {one.cidr for one in routes}
     parts = [f"make the kernel have {counted(len(routes), 'route')}"]
     if new:
@@ -145,7 +145,10 @@ def _describe_routes(routes: frozenset[Route], local: Local) -> str:
 
 
 def _describe_route(route: Route) -> str:
-    return f"{route.cidr} {'through the tunnel to' if route.is_tunnelled else 'via'} {route.via} ({route.node})"
+    if route.is_refused:
+        return f"{route.cidr} refused, as {route.node} has no encrypted way"
+    way = "encrypted to" if route.key else "through the tunnel to" if route.is_tunnelled else "via"
+    return f"{route.cidr} {way} {route.via} ({route.node})"
 
 
 def _as_document(local: Local, decision: Decision) -> dict[str, Any]:

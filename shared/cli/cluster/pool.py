@@ -1,19 +1,20 @@
-"""cnitool cluster pool set: check a pool against the cluster's content, and write it."""
+"""cnitool cluster pool set, reserve: check a pool or a reservation against the cluster's content, and write it."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
 from shared.cli.cluster.access import reached
-from shared.cli.cluster.tables import counted, outside_of, sizes
-from shared.cli.networks import Options, print_json
-from shared.cli.terminal import say
+from shared.cli.cluster.tables import RESERVED, outside_of, sizes
+from shared.cli.networks import Options, print_json, warn
+from shared.cli.terminal import counted, say
 from shared.cluster import claims, codec
-from shared.cluster.model import Cidr, Kind, Pool, Snapshot
+from shared.cluster.model import Block, Cidr, Kind, Pool, Snapshot
 
 KEYS = ("network", "kind", "ranges")
 RANGE_KEYS = ("cidr", "blockLength", "gateway")
@@ -43,6 +44,38 @@ def set_pool(options: Options) -> None:
     if outside:
         say(f"{pool.network}: {counted(len(outside), 'block')} outside of its ranges: their nodes drain them")
     say("nothing is written, because of --dry-run" if options.dry_run else f"pool {pool.network} is written")
+
+
+def reserve(options: Options) -> None:
+    """Claim addresses of a pool for nobody. Raise InvalidPool if a node has some of them."""
+    network, cidr = options.network, codec.to_cidr(options.cidr)
+    with reached(options) as cluster:
+        pool = cluster.snapshot.pools.get(network)
+        if pool is not None and not any(_is_within(cidr, one.cidr) for one in pool.ranges):
+            warn(f"{cidr} is in no range of pool {network}, {', '.join(str(one.cidr) for one in pool.ranges)}")
+        for block in _blocks_in(cluster.snapshot, network, cidr):
+            raise InvalidPool(
+                f"{cidr} shares addresses with block {block.cidr} of node {block.node}: nothing is reserved; choose"
+                " others, or drain the node by a smaller pool first"
+            )
+        claimed = cluster.engine.claim(Block(network, cidr, RESERVED, RESERVED, time.time()))
+        with reached(options, is_quiet=True) as later:  # its list has each claim that was before ours
+            others = [one for one in _blocks_in(later.snapshot, network, cidr) if one.cidr != cidr]
+        if others:
+            cluster.engine.release(claimed)
+            raise InvalidPool(f"node {others[0].node} has claimed {others[0].cidr} meanwhile: nothing is reserved")
+    if options.json:
+        print_json({"network": network, "reserved": str(cidr)})
+    else:
+        say(f"reserved {cidr} of {network}")
+
+
+def _blocks_in(snapshot: Snapshot, network: str, cidr: Cidr) -> list[Block]:
+    return [one for one in snapshot.blocks.values() if one.network == network and claims.overlap(one.cidr, cidr)]
+
+
+def _is_within(cidr: Cidr, whole: Cidr) -> bool:
+    return claims.overlap(cidr, whole) and cidr.prefixlen >= whole.prefixlen
 
 
 def read(name: str) -> Pool:

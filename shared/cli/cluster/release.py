@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.cli.cluster.access import Cluster, reached
-from shared.cli.cluster.tables import counted
 from shared.cli.networks import Options, print_json, run_guarded
-from shared.cli.terminal import print_table, printable, say
+from shared.cli.terminal import counted, print_table, printable, say
 from shared.cluster import claims, files
 from shared.cluster.checkpoint import DIRECTORY
 from shared.cluster.engine import Taken

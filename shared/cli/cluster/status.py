@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.cli.cluster import state as duty
 from shared.cli.networks import Options, print_error, print_json
-from shared.cli.terminal import age, paint, print_table, printable, say
+from shared.cli.terminal import age, paint, print_table, printable, rounded, say
 
 HEAD = ("NETWORK", "KIND", "RANGE", "STATE", "USED", "FREE", "CONFLIST")
 
@@ -60,6 +60,6 @@ def _rows(networks: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     for name, network in sorted(networks.items()):
         for one in network["ranges"]:
             conflist = "yes" if one["isPublished"] else "no"
-            yield name, network["kind"], one["cidr"], one["state"], one["used"], one["free"], conflist
+            yield name, network["kind"], one["cidr"], one["state"], one["used"], rounded(one["free"]), conflist
         if not network["ranges"]:
             yield name, network["kind"] or "–", "none yet", "–", "–", "–", "no"

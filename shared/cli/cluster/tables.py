@@ -8,12 +8,12 @@ from typing import Any
 
 from shared.cli.cluster.access import Cluster, reached
 from shared.cli.networks import Options, print_json
-from shared.cli.terminal import age, print_table, printable, say
+from shared.cli.terminal import age, counted, print_table, printable, rounded, say
 from shared.cluster import claims, routes
 from shared.cluster.model import Block, Cidr, Peer, Pool, Range, Route, Snapshot
 
 RESERVED = "reserved"  # the owner that administrators write for addresses that no node may claim
-MANY = 1_000_000  # blocks; a greater number is rounded
+OWN, DIRECT, TUNNEL, ENCRYPTED, REFUSED, NONE = "this node", "direct", "tunnel", "encrypted", "refused", "none"
 
 
 def blocks(options: Options) -> None:
@@ -36,11 +36,6 @@ def blocks(options: Options) -> None:
     say(f"{counted(len(found), 'block')} of {counted(len({one.uid for one in chosen}), 'machine')}")
 
 
-def counted(number: int, word: str) -> str:
-    """Return a number with its word."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
 def _select(snapshot: Snapshot, network: str, node: str) -> list[Block]:
     found = [one for one in snapshot.blocks.values() if network in ("", one.network) and node in ("", one.node)]
     return sorted(found, key=lambda one: (one.network, claims.order(one.cidr)))
@@ -58,7 +53,7 @@ def _note(block: Block, snapshot: Snapshot, node: str, names: Mapping[str, str])
     if f"nodes/{block.node}" in snapshot.unreadable:
         return "the node's peer object is unreadable"
     if peer is not None and peer.uid == block.uid:
-        return "this node" if block.node == node else ""
+        return OWN if block.node == node else ""
     if block.node == block.uid == RESERVED:
         return "by an administrator"
     if block.uid in names:
@@ -95,27 +90,35 @@ def peers(options: Options) -> None:
 def ways_to(cluster: Cluster) -> dict[str, str]:
     """Return how this node's kernel reaches each node with CIDRs of routed networks; empty on a machine that is none.
 
-    A way is direct, tunnel, none, or a list of them with their CIDRs.
+    A way is direct, tunnel, encrypted, refused, none, or a list of them with their CIDRs.
     """
     snapshot = cluster.snapshot
     if cluster.node not in snapshot.peers:
         return {}
     have = {one.cidr: one for one in routes.read(())}
     found = {peer.node: _way(peer, have) for peer in snapshot.peers.values() if any(peer.cidrs.values())}
-    return {**found, cluster.node: "this node"}
+    return {**found, cluster.node: OWN}
 
 
 def _way(peer: Peer, have: Mapping[Cidr, Route]) -> str:
     """Return the way to a peer. A route through another node's address does not lead to it."""
     kinds: dict[str, list[str]] = {}
     for cidr in (cidr for cidrs in peer.cidrs.values() for cidr in cidrs):
-        route = have.get(cidr)
-        is_right = route is not None and route.via in peer.addresses
-        kind = "none" if route is None or not is_right else "tunnel" if route.is_tunnelled else "direct"
-        kinds.setdefault(kind, []).append(str(cidr))
+        kinds.setdefault(_kind(peer, have.get(cidr)), []).append(str(cidr))
     if len(kinds) == 1:
         return next(iter(kinds))
     return ", ".join(f"{kind} to {' '.join(cidrs)}" for kind, cidrs in sorted(kinds.items()))
+
+
+def _kind(peer: Peer, route: Route | None) -> str:
+    """Return the kind of a route, none if it does not lead to the peer. An encrypted one finds the peer by its key."""
+    if route is None or (not route.is_refused and not route.key and route.via not in peer.addresses):
+        return NONE
+    if route.is_refused:
+        return REFUSED
+    if route.key:
+        return ENCRYPTED if route.key == peer.public_key else NONE
+    return TUNNEL if route.is_tunnelled else DIRECT
 
 
 def _ranges(peer: Peer) -> str:
@@ -169,11 +172,7 @@ def _pool_rows(pool: Pool, taken: list[Cidr]) -> Iterator[tuple[object, ...]]:
     for one in pool.ranges:
         size, free = sizes(pool, one, taken)
         block, gateway = f"/{one.block_length}", one.gateway or "–"
-        yield pool.network, pool.kind.value, one.cidr, block, gateway, _short(size), _short(free)
-
-
-def _short(number: int) -> str:
-    return f"{number:,}" if number < MANY else f"{number:.1e}"
+        yield pool.network, pool.kind.value, one.cidr, block, gateway, rounded(size), rounded(free)
 
 
 def _pool_json(pool: Pool, taken: list[Cidr]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from shared.executables import PLUGINS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 EVERY_PLUGIN = "pycni"  # the suite's own key, which every plugin accepts
+CLUSTER = "cluster"  # the settings of the agent's duty, which are no plugin's
 RUNTIMES = ("args", "runtimeConfig")
 NONE = "–"
 # Readers' names for kinds that have a less plain schema.
@@ -38,10 +39,14 @@ def run(options: Namespace) -> int:
 
 
 def keys_of(plugin: str) -> type[Config] | None:
-    """Return the declared keys of a plugin or of EVERY_PLUGIN, None if it declares none.
+    """Return the declared keys of a plugin, of EVERY_PLUGIN or of CLUSTER, None if it declares none.
 
     Raise KeyError for an unknown plugin.
     """
+    if plugin == CLUSTER:
+        from shared.cluster.settings import Settings
+
+        return Settings
     module = "shared.cni.log_config" if plugin == EVERY_PLUGIN else PLUGINS[plugin]
     found: type[Config] | None = getattr(importlib.import_module(module), "Config", None)
     return found
@@ -97,11 +102,11 @@ def _rows(keys: type[Config], path: str, seen: set[type[Config]]) -> list[tuple[
 
 
 def inside(schema: dict[str, Any]) -> tuple[type[Config] | None, str]:
-    """Return the declared object that a value is or that its lists contain, and "[]" for each list."""
+    """Return the declared object that a value is or contains, with "[]" for each list and ".NAME" for each mapping."""
     suffix = ""
-    while "items" in schema:
-        schema = schema["items"]
-        suffix += "[]"
+    while "items" in schema or "additionalProperties" in schema:
+        suffix += "[]" if "items" in schema else ".NAME"
+        schema = schema.get("items") or schema["additionalProperties"]
     return schema.get("config"), suffix
 
 
@@ -129,7 +134,7 @@ def _quoted(value: Any) -> str:
 def _default(declared: Field) -> str:
     if declared.required:
         return "required"
-    return NONE if declared.default in (None, (), {}, "") else f"`{_quoted(declared.default)}`"
+    return NONE if declared.default in (None, (), [], {}, "") else f"`{_quoted(declared.default)}`"
 
 
 def table(plugin: str) -> str:

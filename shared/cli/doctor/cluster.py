@@ -10,10 +10,11 @@ from typing import Any
 
 from shared.agent import settings as agent_settings
 from shared.cli.cluster import access, state
-from shared.cli.cluster.tables import RESERVED, counted, sizes
+from shared.cli.cluster.tables import RESERVED, sizes
 from shared.cli.cluster_arguments import SETTINGS
 from shared.cli.doctor.findings import Finding, error, note, warning
 from shared.cli.doctor.node import Node
+from shared.cli.terminal import counted
 from shared.cluster import routes, tunnel
 from shared.cluster import settings as cluster_settings
 from shared.cluster.model import Snapshot

@@ -17,7 +17,7 @@ from rich.text import Text
 from shared.cli import networks
 from shared.cli.leases import pools as leases
 from shared.cli.leases.pools import DOWN, Held, Node, Pool
-from shared.cli.terminal import age, print_table, say
+from shared.cli.terminal import age, print_table, rounded, say
 from shared.cni.ip import Address
 from shared.runtime import conflist
 from shared.runtime.conflist import ConfigError
@@ -112,12 +112,12 @@ def _row(pool: Pool) -> Iterator[list[str | Text]]:
         where.append(f" is invalid: {pool.trouble}", "red")
     usages = pool.usage()
     if not usages:
-        yield [pool.network, "–", "–", _number(len(pool.held)), "–", where]
+        yield [pool.network, "–", "–", rounded(len(pool.held)), "–", where]
     for usage in usages:
         share = usage.used / usage.size if usage.size else 1
         style = "red" if share >= 1 else "yellow" if share >= NEARLY_FULL else "green"
-        free = Text(_number(usage.free), style)
-        yield [pool.network, usage.ranges, _number(usage.size), _number(usage.used), free, where]
+        free = Text(rounded(usage.free), style)
+        yield [pool.network, usage.ranges, rounded(usage.size), rounded(usage.used), free, where]
 
 
 def _print_leases(found: Iterable[tuple[Pool, Held]]) -> None:
@@ -135,11 +135,6 @@ def _print_leases(found: Iterable[tuple[Pool, Held]]) -> None:
 
 def _state(state: str, name: str) -> Text:
     return Text.assemble((state, STYLES[state]), f" {name}" if name else "")
-
-
-def _number(value: int) -> str:
-    """Return the exact number if it is short, else a rounded one."""
-    return f"{value:,}" if value < 10**9 else f"{value:.1e}"
 
 
 def _pool_json(pool: Pool) -> dict[str, Any]:

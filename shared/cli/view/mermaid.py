@@ -23,18 +23,18 @@ CLASSES = {
 
 def flowchart(node: Node) -> str:
     """Return the chart's text: host, uplinks, bridges and masters, and the pod behind each port."""
-    lines = ["flowchart LR", _box("host", "host", [node.host, node.time])]
+    lines = ["flowchart LR", box("host", "host", [node.host, node.time])]
     for number, uplink in enumerate(node.uplinks):
-        lines.append(_box(f"uplink{number}", _class(uplink, "uplink"), _facts(uplink, uplink.gateways)))
+        lines.append(box(f"uplink{number}", _class(uplink, "uplink"), _facts(uplink, uplink.gateways)))
         lines.append(f"    uplink{number} --- host")
     numbers = count(1)
     for number, bridge in enumerate(node.bridges):
-        lines.append(_box(f"bridge{number}", _class(bridge, "bridge") if bridge.ports else "bridge", _facts(bridge)))
+        lines.append(box(f"bridge{number}", _class(bridge, "bridge") if bridge.ports else "bridge", _facts(bridge)))
         lines.append(f"    host --- bridge{number}")
         for port in bridge.ports:
             lines += _port(f"pod{next(numbers)}", f"bridge{number}", port, node)
     for number, master in enumerate(node.masters):
-        lines.append(_box(f"master{number}", _class(master, "uplink"), _facts(master)))
+        lines.append(box(f"master{number}", _class(master, "uplink"), _facts(master)))
         lines.append(f"    host --- master{number}")
         for port in master.ports:
             lines += _port(f"pod{next(numbers)}", f"master{number}", port, node)
@@ -43,10 +43,14 @@ def flowchart(node: Node) -> str:
     for pod in node.unlinked:
         name = f"pod{next(numbers)}"
         link = [f"{pod.link} in its namespace"] if pod.link else []
-        lines.append(_box(name, "pod" if pod.is_fine else "down", [*_pod(pod), *link]))
+        lines.append(box(name, "pod" if pod.is_fine else "down", [*_pod(pod), *link]))
         lines.append(f"    host -.- {name}")
-    lines += [f"    classDef {name} {style}" for name, style in CLASSES.items()]
-    return "\n".join(lines) + "\n"
+    return finished(lines)
+
+
+def finished(lines: Sequence[str]) -> str:
+    """Return a chart of these lines, with the styles."""
+    return "\n".join([*lines, *(f"    classDef {name} {style}" for name, style in CLASSES.items())]) + "\n"
 
 
 def _port(name: str, at: str, port: Port, node: Node) -> list[str]:
@@ -55,8 +59,8 @@ def _port(name: str, at: str, port: Port, node: Node) -> list[str]:
     if port.traffic:
         received, sent = amounts(port.traffic, node.seconds)
         text.append(f"in {received}, out {sent}")
-    box = _box(name, _class(port, kind), text)
-    return [box, f'    {at} ---|"{_escaped(port.label)}"| {name}']
+    drawn = box(name, _class(port, kind), text)
+    return [drawn, f'    {at} ---|"{escaped(port.label)}"| {name}']
 
 
 def _pod(pod: Pod) -> list[str]:
@@ -74,9 +78,11 @@ def _class(link: Link, otherwise: str) -> str:
     return otherwise if link.state == "up" else "down"
 
 
-def _box(name: str, kind: str, text: Sequence[str]) -> str:
-    return f'    {name}["{"<br/>".join(map(_escaped, text))}"]:::{kind}'
+def box(name: str, kind: str, text: Sequence[str]) -> str:
+    """Return a box with lines of text, of a kind of CLASSES."""
+    return f'    {name}["{"<br/>".join(map(escaped, text))}"]:::{kind}'
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return text without Mermaid's markup."""
     return "".join(CODES.get(letter, letter) for letter in text)

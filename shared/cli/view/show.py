@@ -1,4 +1,4 @@
-"""cnitool show: the node's pod network as a tree in the terminal, JSON, a Mermaid flowchart, or an SVG picture."""
+"""cnitool show: the node's pod network, or its cluster, as a tree, JSON, a Mermaid flowchart, or an SVG picture."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ def run(options: Options) -> int:
 
 
 def _show(options: Options) -> None:
+    if options.cluster:
+        _show_cluster(options)
+        return
     try:
         with _Progress() as advance:
             node = read_node(options.network or "", options.seconds, Cache(options.cache_dir), advance)
@@ -56,13 +59,37 @@ def _show(options: Options) -> None:
     elif options.mermaid:
         print(flowchart(node), end="")
     elif options.svg:
-        try:
-            Path(options.svg).write_text(svg(node), encoding="utf-8")
-        except OSError as error:
-            raise Refused(f"--svg {options.svg}: {error.strerror}") from error
+        _write(options.svg, svg(node))
     else:
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-        console.print(as_tree(node), soft_wrap=not sys.stdout.isatty())
+        _print_tree(as_tree(node))
+
+
+def _show_cluster(options: Options) -> None:
+    from shared.cli.cluster.access import reached
+    from shared.cli.view import cluster, cluster_forms
+
+    with reached(options) as found:
+        picture = cluster.describe(found, options.network)
+    if options.json:
+        print_json(asdict(picture))
+    elif options.mermaid:
+        print(cluster_forms.flowchart(picture), end="")
+    elif options.svg:
+        _write(options.svg, cluster_forms.svg(picture))
+    else:
+        _print_tree(cluster_forms.as_tree(picture))
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Refused(f"--svg {path}: {error.strerror}") from error
+
+
+def _print_tree(tree: Tree) -> None:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    console.print(tree, soft_wrap=not sys.stdout.isatty())
 
 
 class _Progress:
