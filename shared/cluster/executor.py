@@ -109,7 +109,7 @@ class Executor:
             if isinstance(error, Refused):
                 self._alarms.append(_alarm_of_refusal(local, failure))
         alarms = [action for action in decision.actions if isinstance(action, Alarm)] + self._alarms
-        again = max(decision.again_seconds, RETRY_SECONDS) if self._is_futile(decision) else decision.again_seconds
+        again = RETRY_SECONDS if self._is_futile(decision) else decision.again_seconds
         return Step(not failure, failure, again, tuple(alarms), decision, local, is_taken, self._missing)
 
     def plan(self, snapshot: Snapshot, now: float, wall_seconds: float) -> tuple[Local, Decision]:

@@ -19,12 +19,14 @@ from shared.cluster.decide import STEADY_SECONDS
 from shared.cluster.engine import EngineError
 from shared.cluster.etcd import Etcd
 from shared.cluster.etcd_follow import Follower
+from shared.cluster.executor import RETRY_SECONDS
 from shared.cluster.kubernetes import Kubernetes
 from shared.cluster.model import Snapshot
 from shared.cluster.settings import Settings, parse
 from shared.cni.errors import CniError
 
 MOST_STEPS = 80
+FUTILE_STEPS = 3  # one after the other, which try again what an alarm tells
 UNUSABLE = 3  # exit status without the node's memory: the agent begins again later
 
 
@@ -56,6 +58,7 @@ class Once(duty.Duty):
     def __init__(self, settings: Settings, report: Path) -> None:
         super().__init__(settings, say, report_path=report)
         self.now = 1000.0
+        self._feed = self  # type: ignore[assignment]
         self._read = self._reader()
 
     def _reader(self) -> Callable[[], Snapshot]:
@@ -65,16 +68,22 @@ class Once(duty.Duty):
         assert isinstance(engine, Kubernetes)
         return lambda: list_kubernetes(engine._follower)  # noqa: SLF001
 
+    def take(self) -> Snapshot:
+        """Return the engine's present content, as the watch's feed does."""
+        try:
+            return self._read()
+        except EngineError as error:
+            return Snapshot(failure=str(error))
+
     def settle(self) -> bool:
         """Do steps until nothing is to be done. Return False if there is no end."""
+        futile = 0
         for _ in range(MOST_STEPS):
-            try:
-                self._snapshot = self._read()
-            except EngineError as error:
-                self._snapshot = Snapshot(failure=str(error))
             seconds, _ = self._step()
             self.now += seconds
-            if self._pace.failures == 0 and seconds >= STEADY_SECONDS and not self._waits():
+            futile = futile + 1 if seconds == RETRY_SECONDS else 0
+            is_steady = seconds >= STEADY_SECONDS or futile == FUTILE_STEPS
+            if self._pace.failures == 0 and is_steady and not self._waits():
                 return True
         return False
 
