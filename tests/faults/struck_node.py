@@ -7,8 +7,10 @@ before each strike.
 from __future__ import annotations
 
 import json
+import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -22,6 +24,7 @@ from shared.net.netns import Netns
 from tests.faults import duty_once
 from tests.faults.stepper import CONTENT, FILES, MESSAGE, RECEIVE, REPORT, Strike
 from tests.pretend import PATH, TREE, Answer, PretendHost
+from tests.relay import Relay
 from tests.system.cluster_node import BRIDGE, CONFLIST, ClusterNode
 
 POOL = {
@@ -41,6 +44,7 @@ ip netns add pod
 mkdir -p /run/pycni /run/kept
 """
 NOWHERE = "http://127.0.0.1:9"
+METHODS = (b"GET", b"POST", b"PUT", b"DELETE")
 COUNTED = MESSAGE | FILES | CONTENT | RECEIVE
 FULL, MOST = 10, 13  # pods of one block: with which the next one is claimed, and that it has addresses for
 UNUSABLE_TEMPLATE = {**BRIDGE, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.7.0.0/24"}]]}}
@@ -96,8 +100,31 @@ class Scene:
     is_down: bool = False  # the engine does not answer the struck duty
 
 
+class Losing(Relay):
+    """Loses one request, or its answer."""
+
+    def __init__(self, port: int, number: int = 0, *, is_answer: bool = False) -> None:
+        self.number, self.is_answer, self.requests = number, is_answer, 0
+        super().__init__(port)
+
+    def serve(self, connection: socket.socket) -> None:
+        self.is_lossy = False
+        super().serve(connection)
+
+    def pass_on(self, data: bytes, server: socket.socket) -> None:
+        if data.split(b" ", 1)[0] in METHODS:
+            self.requests += 1
+            if self.requests == self.number:
+                if not self.is_answer:
+                    raise ConnectionResetError
+                self.is_lossy = True
+        super().pass_on(data, server)
+
+
 class StruckNode(ClusterNode):
     """The node, with etcd in its host."""
+
+    name = "pretend"
 
     def __init__(self, host: PretendHost, network: Netns, program: Path) -> None:
         super().__init__(host, network)
@@ -181,6 +208,12 @@ class StruckNode(ClusterNode):
         config = {"cniVersion": "1.0.0", "name": raw["name"], "type": "bridge", "ipam": raw["plugins"][0]["ipam"]}
         return self.host.cni("host-local", verb, config, netns=NETNS, container_id=name)
 
+    @contextmanager
+    def relay(self, number: int = 0, *, is_answer: bool = False) -> Iterator[Losing]:
+        """Put a relay in front of the engine, which loses a request by its number."""
+        with self.network, Losing(int(self.url.rpartition(":")[2]), number, is_answer=is_answer) as found:
+            yield found
+
     # -- states
 
     def checkpoint(self) -> Checkpoint:
@@ -258,7 +291,7 @@ class StruckNode(ClusterNode):
         ]
         return Facts(
             path.read_text() if path.exists() else None, set(conflist.published(path)), own,
-            {key: one for key, one in objects.items() if key not in mine}, objects.get("nodes/pretend"), present, foreign,
+            {key: one for key, one in objects.items() if key not in mine}, objects.get(f"nodes/{self.name}"), present, foreign,
             self.gateways(),
         )  # fmt: skip
 
@@ -336,7 +369,7 @@ def lose_block_without_template(node: StruckNode) -> None:
 def restore_backup(node: StruckNode) -> None:
     """Lose the engine's newest objects: all of this node but one block."""
     for key, value in node.objects().items():
-        if key == "nodes/pretend" or (value.get("nodeUID") == node.uid and ":" in key):
+        if key == f"nodes/{node.name}" or (value.get("nodeUID") == node.uid and ":" in key):
             node.delete_key(key)
 
 

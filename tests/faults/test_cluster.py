@@ -10,6 +10,7 @@ import errno
 import json
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 from shared.net.netns import open_netns
 from tests.faults import stepper
+from tests.faults.duty_once import UNUSABLE
 from tests.faults.plugin import Tally
 from tests.faults.stepper import MESSAGE, ON_DISK, RECEIVE, Strike
 from tests.faults.struck_node import CONFLIST, MEMORY, NOWHERE, SCENES, Facts, State, StruckNode, inside
@@ -28,7 +30,7 @@ MESSAGES, ANSWERS = ("sendto", "sendmsg", "sendmmsg"), ("recvfrom", "recvmsg")
 DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
 NETWORK_ERRORS = (errno.EPERM, errno.ENOMEM, errno.ENOBUFS, errno.ECONNRESET)
 Point = tuple[int, str]  # number and name of a system call
-Struck = tuple[Strike, str]  # with the name of the call
+Act = Callable[[], None]
 
 many = pytest.mark.parametrize(
     "scene",
@@ -75,13 +77,33 @@ class Play:
         return list(enumerate(found, 1))
 
     def strike(self, strike: Strike, call: str) -> None:
-        """Strike a duty, look, attach a pod, and let another duty end the work."""
-        self.strikes += 1
+        """Strike a system call of the duty."""
         what = errno.errorcode.get(strike.errno, "")
-        self.point = f"{self.name}: {strike.action} {what} at {strike.number} ({call})"
+        self.begin(f"{strike.action} {what} at {strike.number} ({call})")
+        self.end(self.node.run_duty(strike, url=self.url), is_killed=strike.action == "plugin")
+
+    def lose(self, number: int, *, is_answer: bool) -> None:
+        """Lose a request of the duty, or its answer."""
+        self.begin(f"{'answer' if is_answer else 'request'} {number} is lost")
+        with self.node.relay(number, is_answer=is_answer) as relay:
+            status = self.node.run_duty(url=relay.url)
+        self.end(status)
+
+    def count_requests(self) -> int:
+        """Return the number of requests of a duty without a strike."""
         self.node.restore(self.before)
-        status = self.node.run_duty(strike, url=self.url)
-        if strike.action != "plugin" and (status not in (0, 3) or "Traceback" in self.node.said):
+        with self.node.relay() as relay:
+            assert self.node.run_duty(url=relay.url) == 0, self.node.said
+        return relay.requests
+
+    def begin(self, point: str) -> None:
+        self.strikes += 1
+        self.point = f"{self.name}: {point}"
+        self.node.restore(self.before)
+
+    def end(self, status: int, *, is_killed: bool = False) -> None:
+        """Look, attach a pod, let another duty end the work, and look again."""
+        if not is_killed and (status not in (0, UNUSABLE) or "Traceback" in self.node.said):
             self.complain(f"the duty ends with {status}: {self.node.said[-1500:]}")
         self.look(is_settled=False)
         is_kept = self.attach("between") and self.strikes % 2 == 0
@@ -205,32 +227,46 @@ def is_whole(text: str | None) -> bool:
         return False
 
 
-def play(node: StruckNode, scene: str, list_strikes: Callable[[Play], list[Struck]], tally: Tally) -> None:
+def play(node: StruckNode, scene: str, list_acts: Callable[[Play], list[Act]], tally: Tally) -> None:
     """Strike at each point of a scene; of some scenes at one point, if none is named."""
     complaints, strikes = [], 0
     for name in [scene] if scene else random.sample([*SCENES], SAMPLE):
         one = Play(node, name)
-        found = list_strikes(one)
-        for strike, call in found if scene else random.sample(found, 1):
-            one.strike(strike, call)
+        acts = list_acts(one)
+        for act in acts if scene else random.sample(acts, min(1, len(acts))):
+            act()
         complaints += one.complaints
         strikes += one.strikes
     tally(30, strikes, len(complaints))
     assert not complaints, f"{len(complaints)} complaints:\n" + "\n".join(complaints[:40])
 
 
-def list_kills(one: Play) -> list[Struck]:
-    kinds = (MESSAGE, ON_DISK)
-    return [(Strike("plugin", number, kind), name) for kind in kinds for number, name in one.points(kind)]
+def list_kills(one: Play) -> list[Act]:
+    return [
+        partial(one.strike, Strike("plugin", number, kind), name)
+        for kind in (MESSAGE, ON_DISK)
+        for number, name in one.points(kind)
+    ]
 
 
-def list_refusals(one: Play) -> list[Struck]:
+def list_refusals(one: Play) -> list[Act]:
     found = [
         (Strike("own", number, kind, errors[number % len(errors)]), name)
         for kind, errors in ((ON_DISK, DISK_ERRORS), (MESSAGE, NETWORK_ERRORS), (RECEIVE, NETWORK_ERRORS[-2:]))
         for number, name in one.points(kind)[:: 2 if kind == RECEIVE else 1]
     ]
-    return found + [(Strike("spoil", number, MESSAGE), name) for number, name in one.points(MESSAGE)[::2]]
+    found += [(Strike("spoil", number, MESSAGE), name) for number, name in one.points(MESSAGE)[::2]]
+    return [partial(one.strike, strike, name) for strike, name in found]
+
+
+def list_losses(one: Play) -> list[Act]:
+    if one.scene.is_down:
+        return []
+    return [
+        partial(one.lose, number, is_answer=is_answer)
+        for number in range(1, one.count_requests() + 1)
+        for is_answer in (True, False)
+    ]
 
 
 @many
@@ -244,3 +280,10 @@ def test_killed(node: StruckNode, scene: str, tally: Tally) -> None:
 def test_refused(node: StruckNode, scene: str, tally: Tally) -> None:
     """A call fails: on the disk, to the kernel, to the engine. Or an answer does not come."""
     play(node, scene, list_refusals, tally)
+
+
+@many
+@pytest.mark.row(30)
+def test_lost_requests(node: StruckNode, scene: str, tally: Tally) -> None:
+    """Connections to the engine end before a request, or before its answer."""
+    play(node, scene, list_losses, tally)
