@@ -48,7 +48,7 @@ def list_kubernetes(follower: kube_follow.Follower) -> Snapshot:
     """Return the present objects. Raise EngineError."""
     for one in follower._collections:  # noqa: SLF001
         one._list()  # noqa: SLF001
-        one.is_complete = True
+        one.is_complete, one.failure = True, ""
     return follower._snapshot()  # noqa: SLF001
 
 

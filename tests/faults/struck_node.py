@@ -97,6 +97,7 @@ class Scene:
     base: str  # the scene after which it happens
     change: Callable[[StruckNode], None]
     loses: bool = False  # the engine does not have all blocks that the pods' addresses are of
+    drains: bool = False  # the emptiest block is given back: a pod more makes it another one
     is_down: bool = False  # the engine does not answer the struck duty
 
 
@@ -139,11 +140,15 @@ class StruckNode(ClusterNode):
     def open(self) -> None:
         """Start the engine, with a pool and other nodes."""
         self.start_etcd()
-        self.url = self.etcd.urls[0]
         self.put("pools/pods", POOL)
         for name, one in (("near", NEAR), ("far", FAR)):
             self.put_node(name, one)
         self.settled[""] = self.keep()
+
+    @property
+    def endpoint(self) -> str:
+        """Return the URL of the engine."""
+        return self.etcd.urls[0]
 
     def put_node(self, name: str, one: dict[str, Any]) -> None:
         """Write another node's object and its blocks."""
@@ -164,7 +169,7 @@ class StruckNode(ClusterNode):
 
     def engine_settings(self, url: str) -> dict[str, Any]:
         """Return the settings of the engine behind a URL."""
-        return {"etcd": {"endpoints": [url or self.url]}}
+        return {"etcd": {"endpoints": [url or self.endpoint]}}
 
     def begin_scene(self, name: str) -> State:
         """Make the state in which a scene's duty begins."""
@@ -211,7 +216,7 @@ class StruckNode(ClusterNode):
     @contextmanager
     def relay(self, number: int = 0, *, is_answer: bool = False) -> Iterator[Losing]:
         """Put a relay in front of the engine, which loses a request by its number."""
-        with self.network, Losing(int(self.url.rpartition(":")[2]), number, is_answer=is_answer) as found:
+        with self.network, Losing(int(self.endpoint.rpartition(":")[2]), number, is_answer=is_answer) as found:
             yield found
 
     # -- states
@@ -384,8 +389,8 @@ def do_nothing(node: StruckNode) -> None:
 SCENES = {
     "join": Scene("", do_nothing),
     "grow": Scene("join", fill),
-    "shrink": Scene("grow", empty),
-    "leave one": Scene("grow", leave_one_behind),
+    "shrink": Scene("grow", empty, drains=True),
+    "leave one": Scene("grow", leave_one_behind, drains=True),
     "resume": Scene("leave one", fill_again),
     "release": Scene("leave one", delete_last),
     "peers": Scene("join", change_peers),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -25,7 +25,7 @@ from tests.faults.struck_node import CONFLIST, MEMORY, NOWHERE, SCENES, Facts, S
 from tests.pretend import PretendHost
 
 pytestmark = pytest.mark.kernel_vxlan
-SAMPLE = 6  # scenes with one strike
+SAMPLE = 3  # scenes with one strike
 MESSAGES, ANSWERS = ("sendto", "sendmsg", "sendmmsg"), ("recvfrom", "recvmsg")
 DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
 NETWORK_ERRORS = (errno.EPERM, errno.ENOMEM, errno.ENOBUFS, errno.ECONNRESET)
@@ -143,7 +143,8 @@ class Play:
         found = []
         if self.before.facts.conflist is not None or facts.conflist is not None:
             found += [] if is_whole(facts.conflist) else [f"conflist {facts.conflist!r}"]
-        found += [f"{one} left the conflist" for one in self.kept - facts.published]
+        if not (is_settled and self.scene.drains):
+            found += [f"{one} left the conflist" for one in self.kept - facts.published]
         if is_settled or not self.scene.loses:
             found += [f"{one} is published, and not owned" for one in facts.published - facts.own.keys()]
         addresses = [one for addresses in self.node.pods.values() for one in addresses]
@@ -227,10 +228,16 @@ def is_whole(text: str | None) -> bool:
         return False
 
 
-def play(node: StruckNode, scene: str, list_acts: Callable[[Play], list[Act]], tally: Tally) -> None:
+def play(
+    node: StruckNode,
+    scene: str,
+    list_acts: Callable[[Play], list[Act]],
+    tally: Tally,
+    scenes: Sequence[str] = (*SCENES,),
+) -> None:
     """Strike at each point of a scene; of some scenes at one point, if none is named."""
     complaints, strikes = [], 0
-    for name in [scene] if scene else random.sample([*SCENES], SAMPLE):
+    for name in [scene] if scene else random.sample(scenes, min(SAMPLE, len(scenes))):
         one = Play(node, name)
         acts = list_acts(one)
         for act in acts if scene else random.sample(acts, min(1, len(acts))):
