@@ -1,8 +1,8 @@
-"""The cluster duty in a process, until nothing is left to do: `python -m tests.faults.duty_once SETTINGS REPORT`.
+"""The cluster duty in a process, until nothing is left to do: `python -m tests.faults.duty_once SETTINGS REPORT SECONDS`.
 
 It is the agent's own duty: its steps, its memory, the node's kernel and the engine's requests. Two things differ.
 Before each step it lists the engine's objects itself, so that it has one thread and its system calls one order. Pauses
-take no time: the clock goes on by their length.
+take no time: the clock goes on by their length. With SECONDS the duty ends after as many.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from shared.cluster.settings import Settings, parse
 from shared.cni.errors import CniError
 
 MOST_STEPS = 80
-FUTILE_STEPS = 3  # one after the other, which try again what an alarm tells
+FUTILE_STEPS = 8  # one after the other, which try again what an alarm tells: longer than the grace of an empty block
 UNUSABLE = 3  # exit status without the node's memory: the agent begins again later
 
 
@@ -75,15 +75,17 @@ class Once(duty.Duty):
         except EngineError as error:
             return Snapshot(failure=str(error))
 
-    def settle(self) -> bool:
-        """Do steps until nothing is to be done. Return False if there is no end."""
-        futile = 0
+    def settle(self, seconds_left: float) -> bool:
+        """Do steps until nothing is to be done, or the seconds are over. Return False if there is no end."""
+        futile, end = 0, self.now + seconds_left
         for _ in range(MOST_STEPS):
             seconds, _ = self._step()
             self.now += seconds
             futile = futile + 1 if seconds == RETRY_SECONDS else 0
-            is_steady = seconds >= STEADY_SECONDS or futile == FUTILE_STEPS
-            if self._pace.failures == 0 and is_steady and not self._waits():
+            if self.now >= end:
+                return True
+            is_steady = self._pace.failures == 0 and seconds >= STEADY_SECONDS and not self._waits()
+            if is_steady or futile == FUTILE_STEPS:
                 return True
         return False
 
@@ -102,7 +104,7 @@ def main() -> int:
         return UNUSABLE
     clock = {"monotonic": lambda: once.now, "time": time.time, "sleep": None}
     duty.time = SimpleNamespace(**clock)  # type: ignore[assignment]
-    return 0 if once.settle() else 1
+    return 0 if once.settle(float(sys.argv[3])) else 1
 
 
 if __name__ == "__main__":

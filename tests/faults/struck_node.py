@@ -7,6 +7,7 @@ before each strike.
 from __future__ import annotations
 
 import json
+import math
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -101,6 +102,14 @@ class Scene:
     is_down: bool = False  # the engine does not answer the struck duty
 
 
+def run_duty(host: PretendHost, settings: dict[str, Any], *prefix: str, seconds: float = math.inf) -> tuple[int, str]:
+    """Run the duty until nothing is left to do, or for some seconds of its clock. Return its exit status and words."""
+    words = (sys.executable, "-m", duty_once.__name__, json.dumps(settings), "/run/pycni/cluster.json", str(seconds))
+    env = {"PATH": PATH, "PYTHONPATH": TREE, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = host.run(*prefix, *words, env=env, check=False)
+    return done.returncode, done.stderr
+
+
 class Losing(Relay):
     """Loses one request, or its answer."""
 
@@ -161,11 +170,8 @@ class StruckNode(ClusterNode):
     def run_duty(self, strike: Strike | None = None, *, url: str = "") -> int:
         """Run the duty until nothing is left to do. Return its exit status; `said` has its words."""
         settings = {**self.settings, "graceSeconds": 60, **self.engine_settings(url)}
-        words = (sys.executable, "-m", duty_once.__name__, json.dumps(settings), "/run/pycni/cluster.json")
-        env = {"PATH": PATH, "PYTHONPATH": TREE, "PYTHONDONTWRITEBYTECODE": "1"}
-        done = self.host.run(*(strike.prefix(self.program) if strike else ()), *words, env=env, check=False)
-        self.said = done.stderr
-        return done.returncode
+        status, self.said = run_duty(self.host, settings, *(strike.prefix(self.program) if strike else ()))
+        return status
 
     def engine_settings(self, url: str) -> dict[str, Any]:
         """Return the settings of the engine behind a URL."""

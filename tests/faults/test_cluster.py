@@ -23,6 +23,7 @@ from tests.faults.plugin import Tally
 from tests.faults.stepper import MESSAGE, ON_DISK, RECEIVE, Strike
 from tests.faults.struck_node import CONFLIST, MEMORY, NOWHERE, SCENES, Facts, State, StruckNode, inside
 from tests.pretend import PretendHost
+from tests.system.cluster_node import BRIDGE
 
 pytestmark = pytest.mark.kernel_vxlan
 SAMPLE = 3  # scenes with one strike
@@ -109,6 +110,7 @@ class Play:
         is_kept = self.attach("between") and self.strikes % 2 == 0
         if not is_kept and "between" in self.node.pods:
             self.node.delete_pod("between")
+        self.node.write_template(BRIDGE)  # an administrator corrects it, if it was unusable
         if self.node.run_duty() or "garbled" in self.node.said:
             self.complain(f"the next duty: {self.node.said[-1500:]}")
         self.look(is_settled=True)
