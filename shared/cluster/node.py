@@ -25,7 +25,7 @@ from shared.net.wire import IFF_LOOPBACK, RTM_GETADDR, RTM_GETLINK, RTN_UNICAST
 if TYPE_CHECKING:
     from shared.net.netlink import Message
 
-FAR = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}  # addresses that only a default route leads to
+FAR = {4: ip_address("203.0.113.1"), 6: ip_address("3fff::1")}  # addresses that only a default route leads to
 MEMORY = "networks.json"  # pools as they were last, and each network's files: for a silent engine, a removed network
 
 

@@ -18,6 +18,7 @@ from shared.net.wire import NLM_F_DUMP
 if TYPE_CHECKING:
     from shared.net.netlink import Message, NetlinkError
 
+MOST_DUMPS = 20  # in a memory: more are of devices that are gone
 Read = TypeVar("Read")
 # what was read last, by the dump's type and filter: the results by the messages' bytes
 Memory = dict[str, dict[bytes, Any]]
@@ -31,6 +32,8 @@ class Recalling(Netlink):
     def __init__(self, memory: Memory | None = None) -> None:
         super().__init__()
         self._memory: Memory = {} if memory is None else memory
+        if len(self._memory) > MOST_DUMPS:
+            self._memory.clear()
 
     def recall(
         self, kind: int, like: Message, read: Callable[[Message], Read | None], *, without: int = 0

@@ -62,6 +62,18 @@ TABLE: tuple[Mutant, ...] = (
         "leases of a removed network are counted", f"{SYSTEM} -k leaves_the_settings",
     ),
     Mutant(
+        NODE, "            self._require_leases(network, target, template)\n", "",
+        "leases of pods are counted under another dataDir", f"{SYSTEM} -k where_they_are_counted",
+    ),
+    Mutant(
+        NODE, "            conflist.withdraw(former.conflist, ())", "            pass",
+        "a former conflist leases no more", f"{SYSTEM} -k conflist_that_moves",
+    ),
+    Mutant(
+        NODE, "    found |= {one.version: one for one in known if", "    found |= {one.version: one for one in () if",
+        "the node's addresses stay without a default route", f"{SYSTEM} -k default_route",
+    ),
+    Mutant(
         DUTY, "st_ctime_ns", "st_mtime_ns",
         "new leases begin a step", f"{SYSTEM} -k before_the_first_one_is_full",
     ),

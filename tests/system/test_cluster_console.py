@@ -29,7 +29,8 @@ from shared.net.netns import Netns, open_netns
 from tests import certificates, etcd
 from tests.cluster_contract import Following
 from tests.conftest import ROOT
-from tests.kube_server import ADMIN, KubeServer
+from tests.kube_server import ADMIN, KubeServer, role
+from tests.kube_store import User
 from tests.pretend import PATH, PretendHost, until
 from tests.system.kube_cluster import TIMES, administrator
 
@@ -110,7 +111,9 @@ def kube_console(directory: Path) -> Iterator[Console]:
     authority = certificates.make(directory)
     authority.issue("server")
     certificate, key = authority.issue(ADMIN, client=True)
+    operator, operator_key = authority.issue("operator", client=True)
     server = KubeServer(directory / "server.crt", directory / "server.key", authority.certificate)
+    server.users["operator"] = User("operator", rules=role("pycni-admin"))  # cnitool's credentials
     with PretendHost() as host, closing(open_netns(f"/proc/{host.first_pid}/ns/net")) as netns:
         with netns:
             server.start()
@@ -133,7 +136,7 @@ def kube_console(directory: Path) -> Iterator[Console]:
             "users": [{"name": "u", "user": {"client-certificate": "/etc/cni/a.crt", "client-key": "/etc/cni/a.key"}}],
         }
         console.write("/etc/cni/admin.conf", config)
-        for name, path in (("ca.crt", authority.certificate), ("a.crt", certificate), ("a.key", key)):
+        for name, path in (("ca.crt", authority.certificate), ("a.crt", operator), ("a.key", operator_key)):
             console.write(f"/etc/cni/{name}", path.read_text())
         keys = {"kubeconfig": "/etc/cni/admin.conf"}
         console.write(SETTINGS, {"engine": "kubernetes", "kubernetes": keys, "networks": {"pods": {}}})

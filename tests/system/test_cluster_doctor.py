@@ -39,9 +39,11 @@ def node(installed: Any) -> Iterator[ClusterNode]:
         node = ClusterNode(host, netns)
         node.start_etcd()
         node.put("pools/pods", POOL)
+        node.put("nodes/other", OTHER)
         node.begin()
         node.until(lambda: [len(one) for one in node.published()] == [1, 1])
         node.until(lambda: node.report().get("isCurrent") and not node.report()["alarms"])
+        node.until(lambda: len(node.routes()) == 2)
         yield node
         netns.close()
 
@@ -70,22 +72,21 @@ def described(node: ClusterNode, *checks: str) -> list[str]:
 
 
 def test_a_healthy_node_with_pods(node: ClusterNode) -> None:
-    node.put("nodes/other", OTHER)
-    node.until(lambda: len(node.routes()) == 2)
     node.host.run(sys.executable, "-c", RUNTIME, node.host.bin_dir, "1", "2", "1", env=PYTHON)
     node.until(lambda: [one["used"] for one in node.ranges()] == [2, 2])
     assert [one for one in findings(node) if one["severity"] != "note"] == []
 
 
 def test_machines_that_are_gone(node: ClusterNode) -> None:
-    block = {"node": "old", "nodeUID": "former", "since": 1.0, "state": "owned"}
+    """A machine that has been replaced is one of them, though a node has its name."""
+    block = {"node": "other", "nodeUID": "former", "since": 1.0, "state": "owned"}
     node.put("blocks/pods/10.244.250.0/28", block)
     node.put("blocks/pods/10.244.251.0/28", {**block, "node": "reserved", "nodeUID": "reserved"})
     try:
         (found,) = findings(node, "engine")
-        assert found["severity"] == "warning" and found["where"] == "cluster node old"
+        assert found["severity"] == "warning" and found["where"] == "cluster node other"
         assert "has 1 block as machine former" in found["what"]
-        assert found["todo"].startswith("cnitool cluster release old --uid former  #")
+        assert found["todo"].startswith("cnitool cluster release other --uid former  #")
     finally:
         node.delete_key("blocks/pods/10.244.250.0/28")
         node.delete_key("blocks/pods/10.244.251.0/28")
@@ -212,6 +213,16 @@ def test_show(node: ClusterNode) -> None:
     for text in ("pretend", "192.0.2.9", v4, "other", "10.244.255.0/28", "old", "10.244.250.0/28"):
         assert text in tree and text in chart and text in picture, text
     assert tree.splitlines()[-1].endswith("old  former  10.244.250.0/28")
+
+
+def test_a_sign_of_life_after_a_restart(node: ClusterNode) -> None:
+    """An agent that starts again has nothing to announce, and must not look gone."""
+    key = f"alive/pretend/{node.report()['uid']}"
+    node.kill_agent()
+    node.delete_key(key)  # as when its lease has ended
+    node.begin()
+    with node.network:
+        node.until(lambda: key in set(node.etcd.keys()))
 
 
 def test_the_engine_is_down(node: ClusterNode) -> None:

@@ -38,7 +38,7 @@ fi
 [ "$1" != stop ] || exit 0
 set -a
 . /etc/default/etcd
-ETCD_LOGGER=zap ETCD_LOG_LEVEL=error ETCD_BCRYPT_COST=4 setsid etcd >>/run/etcd.log 2>&1 &
+ETCD_LOGGER=zap ETCD_LOG_LEVEL=error ETCD_BCRYPT_COST=4 setsid etcd >>/run/etcd.log 2>&1 3>&- &
 echo $! >/run/etcd.pid
 until ss -Hltn | grep -q :2379; do kill -0 "$(cat /run/etcd.pid)"; sleep 0.05; done
 """

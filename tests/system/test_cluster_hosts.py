@@ -20,19 +20,6 @@ pytestmark = pytest.mark.kernel_vxlan
 MTU = pod_mtu(1500, (4, 6))
 ETHERNET_BYTES = 14
 PTP = {"type": "ptp", "ipMasq": True, "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}
-together = pytest.mark.xdist_group("eight hosts")
-
-
-@pytest.fixture(scope="module")
-def eight(installed_with_agent: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Have eight nodes with two pods each, half of them behind the router, and etcd with three members."""
-    with site(installed_with_agent, tmp_path_factory.mktemp("eight"), members=3) as found:
-        found.add("abcd", 0)
-        found.add("efgh", 1)
-        found.start()
-        attach_each(found.nodes.values(), "1", "2")
-        found.await_routes()
-        yield found
 
 
 @pytest.fixture
@@ -52,8 +39,20 @@ def is_of_pods(packet: Packet) -> bool:
     return any(ip_address(one) in range_.cidr for one in packet[:2] for range_ in POOL.ranges)
 
 
-@together
-def test_every_pod_reaches_every_pod(eight: Site) -> None:
+def test_eight_nodes(installed_with_agent: Path, tmp_path: Path) -> None:
+    """Have two pods on each, half of the nodes behind the router, and etcd with three members."""
+    with site(installed_with_agent, tmp_path, members=3) as eight:
+        eight.add("abcd", 0)
+        eight.add("efgh", 1)
+        eight.start()
+        attach_each(eight.nodes.values(), "1", "2")
+        eight.await_routes()
+        every_pod_reaches_every_pod(eight)
+        only_packets_to_the_outside_are_masqueraded(eight)
+        the_leader_is_killed(eight)
+
+
+def every_pod_reaches_every_pod(eight: Site) -> None:
     """By both families, with the greatest packets: directly on a link, and by tunnels through the router."""
     e = eight.nodes["e"]
     with eight.fabric.capture("net1") as routed, eight.fabric.capture("port1-5") as port:
@@ -69,8 +68,7 @@ def test_every_pod_reaches_every_pod(eight: Site) -> None:
     assert len(e.routes()) == 2 * 7
 
 
-@together
-def test_only_packets_to_the_outside_are_masqueraded(eight: Site) -> None:
+def only_packets_to_the_outside_are_masqueraded(eight: Site) -> None:
     a, b, h = (eight.nodes[name] for name in "abh")
     for at, version in enumerate((4, 6)):
         for other in (b, h):
@@ -85,8 +83,7 @@ def test_only_packets_to_the_outside_are_masqueraded(eight: Site) -> None:
     assert not [one for one in packets if is_of_pods(one)]
 
 
-@together
-def test_the_leader_is_killed(eight: Site) -> None:
+def the_leader_is_killed(eight: Site) -> None:
     """Pods start meanwhile. Then a node gets another block, and a ninth one joins, by the two members that are left."""
     a = eight.nodes["a"]
     with eight.fabric.home:

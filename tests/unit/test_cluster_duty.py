@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shared.agent import settings as agent_settings
 from shared.cluster import neighbour_limits, report
 from shared.cluster.checkpoint import Checkpoint
 from shared.cluster.duty import LONGEST_PAUSE_SECONDS, Feed, Pace, Sayings
@@ -32,6 +33,11 @@ def step(*held: Held, **more: Any) -> Step:
         "done": True, "failure": "", "again_seconds": 7.0, "alarms": (), "decision": Decision((), 7.0), "local": local,
         **more,
     })  # fmt: skip
+
+
+def test_the_duty_is_off_by_default_and_enough_for_a_process() -> None:
+    assert not agent_settings.parse({}).cluster
+    assert agent_settings.parse({"heal": False, "collect": False, "metrics": "", "cluster": True}).has_duties
 
 
 def test_pauses_grow_with_failures_and_have_a_limit() -> None:
