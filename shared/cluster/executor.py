@@ -36,6 +36,7 @@ from shared.cluster.model import (
     State,
 )  # fmt: skip
 from shared.cluster.routes import Outcome
+from shared.cluster.vanished import Vanished
 from shared.cni.errors import CniError
 
 RETRY_SECONDS = 10.0  # until a template or a route is tried again, if nothing else is to be done
@@ -92,6 +93,7 @@ class Executor:
         self.engine, self.host, self.store = engine, host, store
         self.checkpoint = store.read()
         self._before: Local | None = None
+        self._vanished = Vanished()
         self._sources: frozenset[Cidr] | None = None  # the own CIDRs for which tunnels were made last
         self._missing: frozenset[Route] = frozenset()
         self._alarms: list[Alarm] = []
@@ -115,6 +117,7 @@ class Executor:
     def plan(self, snapshot: Snapshot, now: float, wall_seconds: float) -> tuple[Local, Decision]:
         """Look at the node and decide, without doing anything. Raise CniError or OSError."""
         local = self._before = self.host.look(self.checkpoint, self._before, now=now, wall_seconds=wall_seconds)
+        local = replace(local, vanished=self._vanished.note(snapshot, local, now))
         return local, decide(snapshot, local, now)
 
     def _is_futile(self, decision: Decision) -> bool:

@@ -1,4 +1,4 @@
-"""A node whose cluster duty is struck: scenes that its steps are for, and the invariants that hold at each moment.
+"""A node with a cluster duty to strike: scenes that need its steps, and the state of node and engine.
 
 A scene begins with a settled node and a change. The node's disk, its kernel and the engine are put back to that state
 before each strike.

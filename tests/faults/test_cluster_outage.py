@@ -1,4 +1,4 @@
-"""Row 30: whole clusters whose engine is restored from a backup, or does not answer a node for long.
+"""Row 30: the engine is restored from a backup, or does not answer a node for long.
 
 The nodes' duties run one after another, each with a clock of its own: hours take no time. Pods are attached by the real
 plugins, at each moment that the network is ready.
@@ -29,6 +29,7 @@ POOL = Pool("pods", Kind.ROUTED, (
     Range(ip_network("10.244.0.0/27"), 29), Range(ip_network("10.245.0.0/29"), 29), Range(ip_network("fd00:244::/120"), 125),
 ))  # fmt: skip
 RECONNECTION_SECONDS = 20.0  # of each node after an outage, far less than the grace of an empty block
+NOT_READY = ("addresses are leased", "no IP ranges specified")
 FULL = 4  # pods of a block with which the next one is claimed
 
 
@@ -63,13 +64,13 @@ class Clocked:
         self.look(f"{number} pods more on {name}")
 
     def attach_each(self, moment: str) -> None:
-        """Attach a pod to each node. One whose blocks are full refuses it."""
+        """Attach a pod to each node. A node that has no free address refuses it."""
         for node in self.nodes.values():
             try:
                 node.add(f"{node.name}{len(node.pods)}")
             except RuntimeError as error:
                 node.host.drop_netns(f"{node.name}{len(node.pods)}")
-                if "addresses are leased" not in str(error):
+                if not any(text in str(error) for text in NOT_READY):
                     self.complaints.append(f"{moment}: ADD on {node.name}: {error}")
         self.look(moment)
 
@@ -111,7 +112,7 @@ class Clocked:
 
 @pytest.fixture
 def cluster(installed: Path, tmp_path: Path, tally: Tally) -> Iterator[Clocked]:
-    """Have nodes a, b and c with a pod each, and two blocks of IPv4 that nobody has."""
+    """Have nodes a, b and c with a pod each, and two free blocks of IPv4."""
     with site(installed, tmp_path) as found:
         found.write_pool(POOL)
         found.add("abc", 0)
