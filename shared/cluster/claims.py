@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
 
-from shared.cluster.model import Cidr, Kind, Pool, Range, Snapshot
+from shared.cluster.model import Alarm, Cidr, Kind, Pool, Range, Snapshot
 
 Span = tuple[int, int]  # numbers of a range's blocks: the first one, and the one after the last
 
@@ -77,6 +77,15 @@ def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str, known: Se
             break
         place += end - start
     return _block(entry, (int(entry.cidr.network_address) >> entry.cidr.max_prefixlen - entry.block_length) + place)
+
+
+def tell_exhausted(network: str, entry: Range) -> Alarm:
+    """Return the alarm that a node needs a block, and there is none."""
+    text = (
+        f"network {network}: pool {entry.cidr} has no free block of /{entry.block_length}, and this node needs "
+        f"one. Add a range to the pool, or release the blocks of nodes that are gone: `cnitool cluster blocks`."
+    )
+    return Alarm("pool-exhausted", network, text)
 
 
 def count_free(kind: Kind, entry: Range, taken: Iterable[Cidr]) -> int:

@@ -277,11 +277,7 @@ class Network:
         if cidr is not None:
             self.plan.claims.append(Claim(self.name, cidr))
             return
-        text = (
-            f"network {self.name}: pool {entry.cidr} has no free block of /{entry.block_length}, and this node needs "
-            f"one. Add a range to the pool, or release the blocks of nodes that are gone: `cnitool cluster blocks`."
-        )
-        self.plan.alarms.append(Alarm("pool-exhausted", self.name, text))
+        self.plan.alarms.append(claims.tell_exhausted(self.name, entry))
 
     def _can_resume(self, one: Held) -> bool:
         """Return True if a draining block is ours in the engine and has free addresses.

@@ -103,7 +103,7 @@ def main() -> int:
         say(f"unusable: {error}")
         return UNUSABLE
     clock = {"monotonic": lambda: once.now, "time": time.time, "sleep": None}
-    duty.time = SimpleNamespace(**clock)  # type: ignore[assignment]
+    duty.time = SimpleNamespace(**clock)  # type: ignore[assignment,attr-defined]
     return 0 if once.settle(float(sys.argv[3])) else 1
 
 

@@ -21,9 +21,9 @@ from tests.faults import stepper
 from tests.faults.duty_once import UNUSABLE
 from tests.faults.plugin import Tally
 from tests.faults.stepper import MESSAGE, ON_DISK, RECEIVE, Strike
-from tests.faults.struck_node import CONFLIST, MEMORY, NOWHERE, SCENES, Facts, State, StruckNode, inside
+from tests.faults.struck_node import MEMORY, NOWHERE, SCENES, Facts, State, StruckNode, inside
 from tests.pretend import PretendHost
-from tests.system.cluster_node import BRIDGE
+from tests.system.cluster_node import BRIDGE, CONFLIST
 
 pytestmark = pytest.mark.kernel_vxlan
 SAMPLE = 3  # scenes with one strike

@@ -27,13 +27,8 @@ PLAYED = ("join", "grow", "shrink", "resume", "release", "restored")
 KUBECONFIG, TOKEN = "/run/kubeconfig", "secret-of-node-1"
 PLURALS = {"Pool": "pools", "Block": "blocks", "Peer": "peers"}
 
-many = pytest.mark.parametrize(
-    "scene",
-    [
-        pytest.param("", marks=pytest.mark.xdist_group("struck cluster, Kubernetes"), id="sample"),
-        *(pytest.param(name, marks=pytest.mark.faults) for name in PLAYED),
-    ],
-)
+sample = pytest.param("", marks=pytest.mark.xdist_group("struck cluster, Kubernetes"), id="sample")
+whole = [pytest.param(name, marks=pytest.mark.faults) for name in PLAYED]
 
 
 class KubeNode(StruckNode):
@@ -132,13 +127,13 @@ def list_kills(one: Play) -> list[Act]:
     return [partial(one.strike, Strike("plugin", number, MESSAGE), name) for number, name in one.points(MESSAGE)]
 
 
-@many
+@pytest.mark.parametrize("scene", [sample, *whole])
 @pytest.mark.row(30)
 def test_killed(node: KubeNode, scene: str, tally: Tally) -> None:
     play(node, scene, list_kills, tally, PLAYED)
 
 
-@many
+@pytest.mark.parametrize("scene", whole)
 @pytest.mark.row(30)
 def test_lost_requests(node: KubeNode, scene: str, tally: Tally) -> None:
     play(node, scene, list_losses, tally, PLAYED)

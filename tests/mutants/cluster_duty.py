@@ -18,7 +18,7 @@ TABLE: tuple[Mutant, ...] = (
         "no pod starts without a family", f"{UNIT.format('decide')} -k pauses",
     ),
     Mutant(
-        "shared/cluster/vanished.py", "                    if before[key].uid != local.node.uid\n", "",
+        "shared/cluster/vanished.py", " if before[key].uid != local.node.uid", "",
         "own blocks can be claimed again", UNIT.format("vanished"),
     ),
     Mutant(
