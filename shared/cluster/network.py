@@ -325,8 +325,7 @@ class Network:
     def _publish(self) -> None:
         """Publish the ranges inside if they are not the present ones. Lost ranges go at once.
 
-        A network begins when each family of its pool has a range, so that no pod misses a family. It pauses if a family
-        loses its last range.
+        A network begins when each family of its pool has a range, and pauses if one loses its last: no pod misses one.
         """
         present = {one.cidr for one in self.held if one.is_published}
         lost = {one.cidr for one in [*self.lost, *self.gone]}
