@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_network
 
-from shared.cluster.model import Block, Cidr, Kind, Pool, Range, Snapshot
+from shared.cluster.model import Alarm, Block, Cidr, Kind, Pool, Range, Snapshot
 
 Span = tuple[int, int]  # numbers of a range's blocks: the first one, and the one after the last
 
@@ -112,6 +112,15 @@ def find_overlapping(snapshot: Snapshot, network: str, cidr: Cidr, lengths: set[
             names = [key[1] for key in snapshot.blocks if key[0] == network and overlap(key[1], cidr)]
         found += [block for name in names if (block := snapshot.blocks.get((network, name)))]
     return found
+
+
+def tell_exhausted(network: str, entry: Range) -> Alarm:
+    """Return the alarm that a node needs a block, and there is none."""
+    text = (
+        f"network {network}: pool {entry.cidr} has no free block of /{entry.block_length}, and this node needs "
+        f"one. Add a range to the pool, or release the blocks of nodes that are gone: `cnitool cluster blocks`."
+    )
+    return Alarm("pool-exhausted", network, text)
 
 
 def count_free(kind: Kind, entry: Range, taken: Iterable[Cidr]) -> int:

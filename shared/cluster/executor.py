@@ -36,6 +36,7 @@ from shared.cluster.model import (
     State,
 )  # fmt: skip
 from shared.cluster.routes import Outcome
+from shared.cluster.vanished import Vanished
 from shared.cni.errors import CniError
 
 RETRY_SECONDS = 10.0  # until a template or a route is tried again, if nothing else is to be done
@@ -92,6 +93,7 @@ class Executor:
         self.engine, self.host, self.store = engine, host, store
         self.checkpoint = store.read()
         self._before: Local | None = None
+        self._vanished = Vanished()
         self._sources: frozenset[Cidr] | None = None  # the own CIDRs for which tunnels were made last
         self._missing: frozenset[Route] = frozenset()
         self._alarms: list[Alarm] = []
@@ -109,12 +111,13 @@ class Executor:
             if isinstance(error, Refused):
                 self._alarms.append(_alarm_of_refusal(local, failure))
         alarms = [action for action in decision.actions if isinstance(action, Alarm)] + self._alarms
-        again = max(decision.again_seconds, RETRY_SECONDS) if self._is_futile(decision) else decision.again_seconds
+        again = RETRY_SECONDS if self._is_futile(decision) else decision.again_seconds
         return Step(not failure, failure, again, tuple(alarms), decision, local, is_taken, self._missing)
 
     def plan(self, snapshot: Snapshot, now: float, wall_seconds: float) -> tuple[Local, Decision]:
         """Look at the node and decide, without doing anything. Raise CniError or OSError."""
         local = self._before = self.host.look(self.checkpoint, self._before, now=now, wall_seconds=wall_seconds)
+        local = replace(local, vanished=self._vanished.note(snapshot, local, now))
         return local, decide(snapshot, local, now)
 
     def _is_futile(self, decision: Decision) -> bool:

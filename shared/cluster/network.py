@@ -269,11 +269,7 @@ class Network:
         if cidr is not None:
             self.plan.claims.append(Claim(self.name, cidr))
             return
-        text = (
-            f"network {self.name}: pool {entry.cidr} has no free block of /{entry.block_length}, and this node needs "
-            f"one. Add a range to the pool, or release the blocks of nodes that are gone: `cnitool cluster blocks`."
-        )
-        self.plan.alarms.append(Alarm("pool-exhausted", self.name, text))
+        self.plan.alarms.append(claims.tell_exhausted(self.name, entry))
 
     def _can_resume(self, one: Held) -> bool:
         """Return True if a draining block is ours in the engine and has free addresses.
@@ -288,7 +284,7 @@ class Network:
     def _choose(self, entry: Range) -> Cidr | None:
         """Return a free block of the pool's ranges of a family; the first range comes first."""
         assert self.pool is not None  # noqa: S101  (_adjust looked)
-        known = [cidr for _, cidr in self.local.held]
+        known = [*(cidr for _, cidr in self.local.held), *self.local.vanished]
         # of a peer that has not claimed its block again yet
         known += [cidr for cidr in self.owners if (self.name, cidr) not in self.snapshot.blocks]
         if self.pool.kind is Kind.ROUTED:
@@ -324,18 +320,23 @@ class Network:
     def _publish(self) -> None:
         """Publish the ranges inside if they are not the present ones. Lost ranges go at once.
 
-        A network begins when each family of its pool has a range, so that no pod misses a family.
+        A network begins when each family of its pool has a range, and pauses if one loses its last: no pod misses one.
         """
         present = {one.cidr for one in self.held if one.is_published}
         lost = {one.cidr for one in [*self.lost, *self.gone]}
-        if present & lost:
-            left = [one for one in self.held if one.cidr in present - lost]
-            self.plan.withdrawal = Publish(self.name, self._arrange(left, ()))
+        left = present - lost
+        if left != present:
+            if self._families() - {cidr.version for cidr in left}:
+                left = set()
+            kept = [one for one in self.held if one.cidr in left]
+            self.plan.withdrawal = Publish(self.name, self._arrange(kept, ()))
         new = (*(cidr for cidr in self.assigned if (self.name, cidr) not in self.local.held), *self._claimed())
         wanted = {one.cidr for one in self.inside} | set(new)
-        begins = bool(present - lost) or self._families() <= {cidr.version for cidr in wanted}
-        if wanted != present - lost and begins:
-            self.plan.publication = Publish(self.name, self._arrange(self.inside, new))
+        begins = bool(left) or self._families() <= {cidr.version for cidr in wanted}
+        if wanted != left and begins:
+            lacking = self._families() - {cidr.version for cidr in wanted}
+            is_pause = not lacking.isdisjoint(cidr.version for cidr in left)
+            self.plan.publication = Publish(self.name, () if is_pause else self._arrange(self.inside, new))
 
     def _claimed(self) -> tuple[Cidr, ...]:
         return tuple(one.cidr for one in self.plan.claims)

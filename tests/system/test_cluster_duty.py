@@ -74,6 +74,7 @@ def test_another_block_is_claimed_before_the_first_one_is_full(member: ClusterNo
     member.until(lambda: len(member.ranges()) >= 3)
 
 
+@pytest.mark.row(30)
 def test_the_agent_is_killed_and_begins_again(member: ClusterNode) -> None:
     """It keeps its blocks, and claims no others."""
     before, claimed = member.published(), blocks(member)
@@ -84,6 +85,7 @@ def test_the_agent_is_killed_and_begins_again(member: ClusterNode) -> None:
     assert blocks(member) == claimed
 
 
+@pytest.mark.row(30)
 def test_boot_while_the_engine_is_down(member: ClusterNode) -> None:
     """The ranges and the routes come from the node's own memory; pods start."""
     before = member.published()

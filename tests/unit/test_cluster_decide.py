@@ -127,6 +127,16 @@ def test_the_checkpoint_adds_to_the_kernels_routes_and_replaces_none_else() -> N
 # -- claims
 
 
+def test_a_vanished_block_is_not_claimed() -> None:
+    """Its owner may claim it again, as after a restored backup."""
+    one, other = ip_network("10.0.0.0/28"), ip_network("10.0.0.16/28")
+    small = replace(POOL, ranges=(Range(ip_network("10.0.0.0/27"), 28),))
+    decision = decide(snapshot(pool=small), local(vanished=frozenset([one])), NOW)
+    assert actions(decision, Claim) == [Claim("pods", other)]
+    decision = decide(snapshot(pool=small), local(vanished=frozenset([one, other])), NOW)
+    assert not actions(decision, Claim) and ("pool-exhausted", "pods") in alarms(decision)
+
+
 def test_the_first_block_is_claimed_announced_published_in_this_order() -> None:
     decision = decide(snapshot(), local(), NOW)
     assert kinds(decision.actions) == ["Claim", "Announce", "Publish"]
@@ -232,6 +242,16 @@ def test_a_read_by_name_tells_of_a_lost_block_before_the_snapshot() -> None:
     mine = local(held(A), held(B), Attempt("pods", A, is_open=False))
     decision = decide(snapshot(block(B)), mine, NOW)
     assert ("block-lost", str(A)) in alarms(decision) and Publish("pods", (B,)) in decision.actions
+
+
+def test_a_network_without_a_family_pauses() -> None:
+    """No pod starts without IPv4 because its last block is lost; the network begins again with all families."""
+    both = replace(POOL, ranges=(*POOL.ranges, Range(ip_network("fd00::/48"), 64)))
+    lost = snapshot(block(A, "theirs", "other"), block(SIX), pool=both)
+    decision = decide(lost, local(held(A), held(SIX, 1)), NOW)
+    assert actions(decision, Publish)[0] == Publish("pods", ())
+    (claim,) = actions(decision, Claim)
+    assert isinstance(claim, Claim) and actions(decision, Publish)[1] == Publish("pods", (claim.cidr, SIX))
 
 
 def test_a_lost_block_is_forgotten_after_its_last_pod_and_the_grace() -> None:
