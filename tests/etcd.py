@@ -7,7 +7,7 @@ import json
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -135,6 +135,15 @@ class Cluster:
 
     def empty(self) -> None:
         self.call("kv/deleterange", key=encode(b"\0"), range_end=encode(b"\0"))
+
+    def replace(self, values: Mapping[str, str]) -> None:
+        """Make the keys below the prefix those of `values`, in base64, in one transaction."""
+        present = self.keys().keys() - values.keys()
+        gone = [{"request_delete_range": {"key": encode(f"{PREFIX}{key}".encode())}} for key in present]
+        put = [
+            {"request_put": {"key": encode(f"{PREFIX}{key}".encode()), "value": value}} for key, value in values.items()
+        ]
+        self.call("kv/txn", success=[*gone, *put])
 
     def compact(self) -> None:
         revision = self.call("kv/range", key=encode(b"x"))["header"]["revision"]

@@ -83,10 +83,14 @@ class Relay(Listener):
             with contextlib.suppress(OSError):
                 while data := connection.recv(PIECE_BYTES):
                     self.seen += data
-                    server.sendall(data)
+                    self.pass_on(data, server)
             _end(server)
             answers.join()
             self._open.discard(server)
+
+    def pass_on(self, data: bytes, server: socket.socket) -> None:
+        """Send a piece of a request to the server. An OSError ends the connection."""
+        server.sendall(data)
 
     def _answer(self, server: socket.socket, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -100,10 +100,12 @@ class Store:
         text, routes = json.dumps(node), checkpoint.kept_routes
         changes = [text != self._node, routes != self._routes]
         if changes[0]:
+            self._node = ""  # unknown, if this fails: the new text may be there all the same
             files.write(self.directory / "node.json", text)
             self._node = text
         if changes[1]:
             raw = sorted((_raw_route(one) for one in routes), key=itemgetter("cidr"))
+            self._routes = None
             files.write(self.directory / "routes.json", json.dumps({"routes": raw}))
             self._routes = routes
         return any(changes)

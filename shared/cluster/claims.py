@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from ipaddress import ip_network
 
-from shared.cluster.model import Cidr, Kind, Pool, Range, Snapshot
+from shared.cluster.model import Alarm, Block, Cidr, Kind, Pool, Range, Snapshot
 
 Span = tuple[int, int]  # numbers of a range's blocks: the first one, and the one after the last
 
@@ -27,6 +28,8 @@ def capacity(kind: Kind, entry: Range, cidr: Cidr) -> int:
     reserved = {first, entry.gateway or first + 1}
     if cidr.version == 4:
         reserved.add(entry.cidr.broadcast_address)
+    if cidr.num_addresses == 2 and (first in cidr or (cidr.version == 4 and entry.cidr.broadcast_address in cidr)):
+        return 0  # a range of the one address that is left would look like another block
     return cidr.num_addresses - sum(address in cidr for address in reserved)
 
 
@@ -77,6 +80,47 @@ def choose(kind: Kind, entry: Range, taken: Iterable[Cidr], seed: str, known: Se
             break
         place += end - start
     return _block(entry, (int(entry.cidr.network_address) >> entry.cidr.max_prefixlen - entry.block_length) + place)
+
+
+def find_hidden(kind: Kind, entry: Range, links: Iterable[Cidr]) -> list[Cidr]:
+    """Return the networks of a node's links within a routed range. A block among them would hide them."""
+    if kind is not Kind.ROUTED:
+        return []
+    return [link for link in links if link.prefixlen > entry.cidr.prefixlen and overlap(link, entry.cidr)]
+
+
+def find_unreadable(snapshot: Snapshot, network: str) -> set[Cidr]:
+    """Return the CIDRs of a network's blocks that cannot be read. Somebody has them."""
+    found: set[Cidr] = set()
+    for key in snapshot.unreadable:
+        kind, _, name = key.partition("/")
+        if kind == "blocks" and name.startswith(f"{network}/"):
+            with suppress(ValueError):
+                found.add(ip_network(name.removeprefix(f"{network}/")))
+    return found
+
+
+def find_overlapping(snapshot: Snapshot, network: str, cidr: Cidr, lengths: set[int]) -> list[Block]:
+    """Return the blocks of other lengths that share addresses with a CIDR. The network's lengths are known."""
+    found = []
+    for length in lengths - {cidr.prefixlen}:
+        if length < cidr.prefixlen:
+            names = [cidr.supernet(new_prefix=length)]
+        elif length - cidr.prefixlen <= 8:
+            names = list(cidr.subnets(new_prefix=length))
+        else:  # too many to try each name
+            names = [key[1] for key in snapshot.blocks if key[0] == network and overlap(key[1], cidr)]
+        found += [block for name in names if (block := snapshot.blocks.get((network, name)))]
+    return found
+
+
+def tell_exhausted(network: str, entry: Range) -> Alarm:
+    """Return the alarm that a node needs a block, and there is none."""
+    text = (
+        f"network {network}: pool {entry.cidr} has no free block of /{entry.block_length}, and this node needs "
+        f"one. Add a range to the pool, or release the blocks of nodes that are gone: `cnitool cluster blocks`."
+    )
+    return Alarm("pool-exhausted", network, text)
 
 
 def count_free(kind: Kind, entry: Range, taken: Iterable[Cidr]) -> int:

@@ -68,7 +68,7 @@ def to_cidr(text: object, what: str = "CIDR") -> Cidr:
         raise Unreadable(f"{what} is {shown(text)}; a network such as 10.4.0.0/24 is expected") from None
     if str(cidr) != text:
         raise Unreadable(f"{what} is {shown(text)}; its canonical form is {cidr}")
-    if not cidr.prefixlen or not _is_unicast(cidr.network_address):
+    if not cidr.prefixlen or not is_unicast(cidr.network_address):
         raise Unreadable(f"{what} is {cidr}; it must have unicast addresses only")
     return cidr
 
@@ -248,12 +248,13 @@ def _address(value: object, what: str) -> Address:
         address = ipaddress.ip_address(value if isinstance(value, str) else "")
     except ValueError:
         raise Unreadable(f"{what} is {shown(value)}; an IP address is expected") from None
-    if not _is_unicast(address) or getattr(address, "scope_id", None):
+    if not is_unicast(address) or getattr(address, "scope_id", None):
         raise Unreadable(f"{what} is {address}; a unicast address that other nodes can reach is expected")
     return address
 
 
-def _is_unicast(address: Address) -> bool:
+def is_unicast(address: Address) -> bool:
+    """Return True if one host has the address, and hosts on other links can reach it."""
     return not (address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local)
 
 

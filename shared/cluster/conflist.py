@@ -81,20 +81,24 @@ def _check(path: Path, key: str, plugin: dict[str, Any]) -> None:
 
 
 def _find_plugin(path: Path, plugins: list[dict[str, Any]]) -> int:
-    """Return the place of the one plugin that has an `ipam` of type host-local without ranges."""
+    """Return the place of the one plugin that has an `ipam` of type host-local. It must have no ranges.
+
+    The ranges of a second one would look like blocks of this node, and its leases would be counted in their place.
+    """
     local = [number for number, one in enumerate(plugins) if folded(_ipam(one), "type") == HOST_LOCAL]
     if not local:
         raise InvalidTemplate(f"{path}: plugins: one with an ipam of type {HOST_LOCAL} is required")
-    free = [one for one in local if not (_has(plugins[one], "ranges") or _has(plugins[one], "subnet"))]
-    if not free:
-        key = f"plugins[{local[0]}].ipam.{'ranges' if _has(plugins[local[0]], 'ranges') else 'subnet'}"
-        raise InvalidTemplate(f"{path}: {key}: must be absent, because the agent fills in this node's ranges")
-    if len(free) > 1:
+    if len(local) > 1:
         raise InvalidTemplate(
-            f"{path}: plugins[{free[1]}].ipam.ranges: required, because the ranges of the cluster are for one plugin,"
-            f" which is plugins[{free[0]}]"
+            f"{path}: plugins[{local[1]}].ipam: must be of another type than {HOST_LOCAL}, because the ranges of the"
+            f" cluster are for one plugin, which is plugins[{local[0]}]"
         )
-    return free[0]
+    for key in ("ranges", "subnet"):
+        if _has(plugins[local[0]], key):
+            raise InvalidTemplate(
+                f"{path}: plugins[{local[0]}].ipam.{key}: must be absent, because the agent fills in this node's ranges"
+            )
+    return local[0]
 
 
 def _has(plugin: dict[str, Any], key: str) -> bool:
@@ -224,6 +228,16 @@ def data_dir(target: Path) -> str | None:
         return str(folded(local[0], "dataDir") or DATA_DIR)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
         return None
+
+
+def mtu(target: Path) -> int:
+    """Return the MTU in bytes that a published conflist names; 0 if it names none, is missing or garbled."""
+    try:
+        plugins = json.loads(target.read_bytes())["plugins"]
+        found = next(folded(one, "mtu") for one in plugins if folded(_ipam(one), "type") == HOST_LOCAL)
+        return found if isinstance(found, int) else 0
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration, RecursionError):
+        return 0
 
 
 def cidrs_in(raw: dict[str, Any]) -> Iterator[Cidr]:

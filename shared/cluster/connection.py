@@ -98,11 +98,11 @@ class Endpoint:
     @classmethod
     def of(cls, url: str) -> Self:
         """Read a URL of scheme http or https. Raise ValueError with the reason if it is none."""
-        parts = urlsplit(url)
+        parts, shown = urlsplit(url), url.rpartition("@")[2]  # the rest may have a password
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not a URL such as https://192.0.2.1:2379")
+            raise ValueError(f"{shown!r} is not a URL such as https://192.0.2.1:2379")
         if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError(f"{url!r} has more than a scheme, a host, a port and a path")
+            raise ValueError(f"the URL of {shown!r} has more than a scheme, a host, a port and a path")
         is_tls = parts.scheme == "https"
         return cls(parts.hostname, parts.port or (443 if is_tls else 80), is_tls, parts.path.rstrip("/"))
 

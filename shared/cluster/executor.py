@@ -36,6 +36,7 @@ from shared.cluster.model import (
     State,
 )  # fmt: skip
 from shared.cluster.routes import Outcome
+from shared.cluster.vanished import Vanished
 from shared.cni.errors import CniError
 
 RETRY_SECONDS = 10.0  # until a template or a route is tried again, if nothing else is to be done
@@ -92,6 +93,7 @@ class Executor:
         self.engine, self.host, self.store = engine, host, store
         self.checkpoint = store.read()
         self._before: Local | None = None
+        self._vanished = Vanished()
         self._sources: frozenset[Cidr] | None = None  # the own CIDRs for which tunnels were made last
         self._missing: frozenset[Route] = frozenset()
         self._alarms: list[Alarm] = []
@@ -109,12 +111,13 @@ class Executor:
             if isinstance(error, Refused):
                 self._alarms.append(_alarm_of_refusal(local, failure))
         alarms = [action for action in decision.actions if isinstance(action, Alarm)] + self._alarms
-        again = max(decision.again_seconds, RETRY_SECONDS) if self._is_futile(decision) else decision.again_seconds
+        again = RETRY_SECONDS if self._is_futile(decision) else decision.again_seconds
         return Step(not failure, failure, again, tuple(alarms), decision, local, is_taken, self._missing)
 
     def plan(self, snapshot: Snapshot, now: float, wall_seconds: float) -> tuple[Local, Decision]:
         """Look at the node and decide, without doing anything. Raise CniError or OSError."""
         local = self._before = self.host.look(self.checkpoint, self._before, now=now, wall_seconds=wall_seconds)
+        local = replace(local, vanished=self._vanished.note(snapshot, local, now))
         return local, decide(snapshot, local, now)
 
     def _is_futile(self, decision: Decision) -> bool:
@@ -123,8 +126,12 @@ class Executor:
         return bool(self._alarms) and kinds <= {Publish, SetRoutes}
 
     def _execute_all(self, actions: Iterable[Action], snapshot: Snapshot, local: Local) -> None:
-        """Do the actions in order. Leave out those of a network if its conflist could not be written."""
+        """Do the actions in order. Leave out those of a network if its conflist could not be written.
+
+        Raise Refused at the end if the engine refuses to take a block back.
+        """
         failed: set[str] = set()
+        refusal: Refused | None = None
         written: set[str] = set()
         for action in actions:
             if isinstance(action, Publish):
@@ -132,8 +139,15 @@ class Executor:
                 if action.network not in failed and not self._publish(action, snapshot, local):
                     failed.add(action.network)
             elif _network_of(action) not in failed:
-                self._execute(action, snapshot, local)
+                try:
+                    self._execute(action, snapshot, local)
+                except Refused as error:
+                    if not _frees(action):
+                        raise
+                    refusal = error  # of one block, as of a machine that was renamed: the others go on
         self._refresh(written, snapshot, local)
+        if refusal is not None:
+            raise refusal
 
     def _refresh(self, written: set[str], snapshot: Snapshot, local: Local) -> None:
         """Follow changes that need no decision: of templates, of pools, and of the tunnels' own addresses."""
@@ -293,6 +307,11 @@ def _network_of(action: Action) -> str:
             return block.network
         case _:
             return ""
+
+
+def _frees(action: Action) -> bool:
+    """Return True if an action gives a block back: no later one relies on it."""
+    return isinstance(action, Release) or (isinstance(action, Mark) and action.state is State.DRAINING)
 
 
 def _alarm_of_refusal(local: Local, failure: str) -> Alarm:

@@ -52,11 +52,11 @@ class Access:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a URL that would send credentials in clear."""
-        parts = urlsplit(self.server)
+        parts, shown = urlsplit(self.server), self.server.rpartition("@")[2][:80]  # the rest may have a password
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.username:
-            raise ValueError(f"server {self.server[:80]!r} is not https://HOST[:PORT][/PATH]")
+            raise ValueError(f"server {shown!r} is not https://HOST[:PORT][/PATH]")
         if parts.scheme == "http" and not _is_loopback(parts.hostname):
-            raise ValueError(f"server {self.server[:80]!r}: http is for loopback addresses alone; use https")
+            raise ValueError(f"server {shown!r}: http is for loopback addresses alone; use https")
         if bool(self.certificate) != bool(self.key):
             raise ValueError("client-certificate and client-key belong together: one of them is missing")
 

@@ -20,6 +20,7 @@ from shared.cluster.engine import EngineError
 from shared.cluster.kube_client import Gone, KubeClient, message
 from shared.cluster.kube_objects import is_object
 
+MOST_OBJECTS = 1_000_000  # of one kind
 EVENTS = ("ADDED", "MODIFIED", "DELETED")
 
 
@@ -30,6 +31,7 @@ class Times:
     silence: float = 120.0  # twice the interval of an API server's bookmarks
     shortest_watch: float = 90.0  # of a server that sends no bookmarks; within `silence`
     longest_watch: float = 600.0
+    longest_list: float = 300.0  # for all pages
     shortest_pause: float = 0.5  # after a failure; it doubles with each further one
     longest_pause: float = 30.0
     memory: float = 60.0  # after a longer failure, a new list: the server's history may be another
@@ -122,13 +124,15 @@ class Collection:
 
     def _list(self) -> None:
         items: list[dict[str, Any]] = []
-        token = ""
+        token, deadline = "", time.monotonic() + self._times.longest_list
         while True:
             found = self._read(f"{self.path}?limit={self._times.page}{token}{self._selector}")
             items += found["items"] or []
             following = found["metadata"].get("continue")
             if not following:
                 break
+            if time.monotonic() > deadline or len(items) > MOST_OBJECTS:
+                raise EngineError(f"{self.path}: the API server's list does not end: {len(items)} objects so far")
             token = f"&continue={quote(str(following), safe='')}"
         number = self._number(found)
         self._replace(items)
@@ -163,8 +167,10 @@ class Collection:
                     self._tell()
         # A server that is restored from a backup says nothing until it is where it was: look if it is.
         self._is_suspect = not has_heard
-        if not has_heard and time.monotonic() - begin < min(times.shortest_watch, 1) / 2:
-            raise EngineError(f"{self.path}: the API server ends watches at once")
+        if time.monotonic() - begin < min(times.shortest_watch, 1) / 2:
+            if not has_heard:
+                raise EngineError(f"{self.path}: the API server ends watches at once")
+            self._closed.wait(times.shortest_pause * random.uniform(0.5, 1.5))  # noqa: S311
 
     def _take(self, line: bytes) -> None:
         """Take one event of a watch. Raise Gone or EngineError for one that ends it."""

@@ -181,6 +181,7 @@ class Local:
     kept_routes: frozenset[Route] = frozenset()  # of the last SetRoutes, from the checkpoint: a boot empties the kernel
     wall_seconds: float = 0.0  # since 1970 by the node's clock: only for the `since` of a first announcement
     announced: Peer | None = None  # our own object, as we wrote it last
+    vanished: frozenset[Cidr] = frozenset()  # were other nodes' blocks a moment ago: their owners may claim them again
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 
 from shared.cluster import claims
 from shared.cluster.model import (
@@ -67,6 +68,8 @@ class Network:
         self.assigned = snapshot.assigned.get(name, ())
         self.held = sorted((h for h in local.held.values() if h.network == name), key=lambda h: claims.order(h.cidr))
         self.attempts = [one for one in local.attempts if one.network == name]
+        self.unreadable = claims.find_unreadable(snapshot, name)
+        self.open_attempts = [one for one in self.attempts if one.is_open and one.cidr not in self.unreadable]
         self.plan = Plan()
         self.unknown: set[int] = set()  # families with blocks of this node that are to be confirmed
         self.inside: list[Held] = []  # to be in the conflist
@@ -92,11 +95,13 @@ class Network:
     # -- verification
 
     def _settle_attempts(self) -> None:
-        """Confirm open attempts by name. Drop a closed one as soon as the snapshot shows the block, too."""
+        """Confirm open attempts by name. Drop a closed one as soon as the snapshot shows the block, too.
+
+        A block that cannot be read cannot be confirmed, either. Its attempt waits, and nothing waits for it.
+        """
+        self.plan.confirms += [Confirm(one.network, one.cidr) for one in self.open_attempts]
         for one in self.attempts:
-            if one.is_open:
-                self.plan.confirms.append(Confirm(one.network, one.cidr))
-            elif (one.network, one.cidr) in self.snapshot.blocks:
+            if not one.is_open and (one.network, one.cidr) in self.snapshot.blocks:
                 self.plan.forgets.append(Forget(one.network, one.cidr, is_attempt=True))
 
     def _block(self, one: Held) -> Block | None:
@@ -108,7 +113,7 @@ class Network:
             self._sort_assigned(one)
             return
         block = self._block(one)
-        if f"blocks/{self.name}/{one.cidr}" in self.snapshot.unreadable:  # it may be ours: keep it as it is
+        if one.cidr in self.unreadable:  # it may be ours: keep it as it is
             (self.inside if one.is_published and not one.is_draining else self.outside).append(one)
         elif block is None and self._is_taken(one.cidr):
             self._lose(one, "another node")
@@ -175,7 +180,7 @@ class Network:
         ranges = self.pool.ranges if self.pool else ()
         lengths = {entry.block_length for entry in ranges if entry.cidr.version == one.cidr.version}
         lengths |= {other.cidr.prefixlen for other in self.held if other.cidr.version == one.cidr.version}
-        for other in self._overlapping(one.cidr, lengths):
+        for other in claims.find_overlapping(self.snapshot, self.name, one.cidr, lengths):
             if other.uid != block.uid and (other.since, other.uid) < (block.since, block.uid):
                 text = (
                     f"block {one.cidr} of network {self.name} overlaps the older block {other.cidr} of node "
@@ -184,19 +189,6 @@ class Network:
                 self.plan.alarms.append(Alarm("block-overlaps", str(one.cidr), text))
                 return True
         return False
-
-    def _overlapping(self, cidr: Cidr, lengths: set[int]) -> list[Block]:
-        """Return the blocks of other lengths that share addresses with a CIDR. The network's lengths are known."""
-        found = []
-        for length in lengths - {cidr.prefixlen}:
-            if length < cidr.prefixlen:
-                names = [cidr.supernet(new_prefix=length)]
-            elif length - cidr.prefixlen <= 8:
-                names = list(cidr.subnets(new_prefix=length))
-            else:  # too many to try each name
-                names = [key[1] for key in self.snapshot.blocks if key[0] == self.name and claims.overlap(key[1], cidr)]
-            found += [block for name in names if (block := self.snapshot.blocks.get((self.name, name)))]
-        return found
 
     def _is_idle(self, one: Held) -> bool:
         """Return True if no ADD can have an address of a block: unpublished and without leases for the whole grace."""
@@ -265,7 +257,7 @@ class Network:
         A block that is to be confirmed may be used again, too: a machine that was installed again has some.
         """
         version = entry.cidr.version
-        if version in self.unknown or any(one.is_open and one.cidr.version == version for one in self.attempts):
+        if version in self.unknown or any(one.cidr.version == version for one in self.open_attempts):
             return
         again = [one for one in self.outside if one.cidr.version == version and self._can_resume(one)]
         if again:
@@ -277,11 +269,7 @@ class Network:
         if cidr is not None:
             self.plan.claims.append(Claim(self.name, cidr))
             return
-        text = (
-            f"network {self.name}: pool {entry.cidr} has no free block of /{entry.block_length}, and this node needs "
-            f"one. Add a range to the pool, or release the blocks of nodes that are gone: `cnitool cluster blocks`."
-        )
-        self.plan.alarms.append(Alarm("pool-exhausted", self.name, text))
+        self.plan.alarms.append(claims.tell_exhausted(self.name, entry))
 
     def _can_resume(self, one: Held) -> bool:
         """Return True if a draining block is ours in the engine and has free addresses.
@@ -296,18 +284,21 @@ class Network:
     def _choose(self, entry: Range) -> Cidr | None:
         """Return a free block of the pool's ranges of a family; the first range comes first."""
         assert self.pool is not None  # noqa: S101  (_adjust looked)
-        known = [cidr for _, cidr in self.local.held]
+        known = [*(cidr for _, cidr in self.local.held), *self.local.vanished]
         # of a peer that has not claimed its block again yet
         known += [cidr for cidr in self.owners if (self.name, cidr) not in self.snapshot.blocks]
         if self.pool.kind is Kind.ROUTED:
             known += find_underlay(self.local.node)
+            known += [ip_network(one) for peer in self.snapshot.peers.values() for one in peer.addresses]
+        known += self.unreadable
         tried = [one.cidr for one in self.attempts]
         seed = f"{self.local.node.uid} {self.name} {len(tried)} {len(known)} {len(self.snapshot.blocks)}"
         for avoided in ([*known, *tried], known):  # a tried one may be free again
             for one in self.pool.ranges:
                 if one.cidr.version == entry.cidr.version:
                     taken = claims.find_taken(self.snapshot, self.name, one)
-                    cidr = claims.choose(self.pool.kind, one, avoided, seed, taken)
+                    hidden = claims.find_hidden(self.pool.kind, one, self.local.node.links)
+                    cidr = claims.choose(self.pool.kind, one, [*avoided, *hidden], seed, taken)
                     if cidr is not None:
                         return cidr
         return None
@@ -318,7 +309,7 @@ class Network:
         The next block is claimed only when half a block more is used, so that few pods' coming and going changes
         nothing.
         """
-        if len(fitting) < 2 or self.plan.reclaims or any(one.is_open for one in self.attempts):
+        if len(fitting) < 2 or self.plan.reclaims or self.open_attempts:
             return
         emptiest = min(fitting, key=lambda one: (one.used, one.is_published))
         if free - self._free(emptiest) >= enough:
@@ -329,18 +320,23 @@ class Network:
     def _publish(self) -> None:
         """Publish the ranges inside if they are not the present ones. Lost ranges go at once.
 
-        A network begins when each family of its pool has a range, so that no pod misses a family.
+        A network begins when each family of its pool has a range, and pauses if one loses its last: no pod misses one.
         """
         present = {one.cidr for one in self.held if one.is_published}
         lost = {one.cidr for one in [*self.lost, *self.gone]}
-        if present & lost:
-            left = [one for one in self.held if one.cidr in present - lost]
-            self.plan.withdrawal = Publish(self.name, self._arrange(left, ()))
+        left = present - lost
+        if left != present:
+            if self._families() - {cidr.version for cidr in left}:
+                left = set()
+            kept = [one for one in self.held if one.cidr in left]
+            self.plan.withdrawal = Publish(self.name, self._arrange(kept, ()))
         new = (*(cidr for cidr in self.assigned if (self.name, cidr) not in self.local.held), *self._claimed())
         wanted = {one.cidr for one in self.inside} | set(new)
-        begins = bool(present - lost) or self._families() <= {cidr.version for cidr in wanted}
-        if wanted != present - lost and begins:
-            self.plan.publication = Publish(self.name, self._arrange(self.inside, new))
+        begins = bool(left) or self._families() <= {cidr.version for cidr in wanted}
+        if wanted != left and begins:
+            lacking = self._families() - {cidr.version for cidr in wanted}
+            is_pause = not lacking.isdisjoint(cidr.version for cidr in left)
+            self.plan.publication = Publish(self.name, () if is_pause else self._arrange(self.inside, new))
 
     def _claimed(self) -> tuple[Cidr, ...]:
         return tuple(one.cidr for one in self.plan.claims)

@@ -39,6 +39,7 @@ class NodeHost:
         self.pools, self._places = _read_memory(self._path)
         self._held: frozenset[tuple[str, Cidr]] = frozenset()  # networks and their blocks on this node
         self._own: tuple[Address, ...] = settings.addresses
+        self.mac = tunnel.mac_of(f"{uid} {name}")  # a copied disk has the same id, and the copy another name
         self._entries: Memory = {}  # of the kernel's tables, as they were read last
         self._encryption_failure = ""
 
@@ -86,7 +87,7 @@ class NodeHost:
             )
         return Node(
             self._name, self._uid, own, networks, settings.low, settings.graceSeconds, TUNNELS[settings.tunnels],
-            vtep_mac="" if settings.tunnels == "never" else tunnel.mac_of(self._uid),
+            vtep_mac="" if settings.tunnels == "never" else self.mac,
             networks=frozenset(settings.networks), public_key=self._find_public_key(),
             encrypts=bool(settings.encryption), encryption_failure=self._encryption_failure,
             cluster_cidrs=tuple(cidr for one in settings.networks.values() for cidr in one.clusterCIDRs),
@@ -115,9 +116,8 @@ class NodeHost:
             self._require_leases(network, target, template)
             self._remember(snapshot, {})
             unmasqueraded = (*conflist.exempt(self.pools.values()), *self._settings.networks[network].clusterCIDRs)
-            conflist.publish(
-                template, target, self._require_pool(network), cidrs, mtu=self._find_mtu(), unmasqueraded=unmasqueraded
-            )
+            mtu = self._find_mtu() or conflist.mtu(target)  # an address that is gone for a while changes nothing
+            conflist.publish(template, target, self._require_pool(network), cidrs, mtu=mtu, unmasqueraded=unmasqueraded)
         except conflist.InvalidTemplate:
             conflist.withdraw(target, cidrs)
             raise
@@ -189,7 +189,7 @@ class NodeHost:
         if lost:
             self.remove_gateways(lost)
         sources = tuple(sorted(held - lost, key=str))
-        return routes.apply(wanted, End(tunnel.mac_of(self._uid), local.node.addresses, sources), self._entries)
+        return routes.apply(wanted, End(self.mac, local.node.addresses, sources), self._entries)
 
     def _is_routed(self, network: str) -> bool:
         pool = self.pools.get(network)

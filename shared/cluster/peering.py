@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_network
 
 from shared.cluster import encryption
 from shared.cluster.claims import order, overlap
@@ -31,9 +32,19 @@ def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
     for cidr, network in twice.items():
         block = snapshot.blocks.get((network, cidr))
         owner = block.uid if block else ""
-        places = {peer.uid: (peer.uid != owner, peer.since, peer.uid) for peer in found[cidr]}
-        found[cidr] = tuple(sorted(found[cidr], key=lambda peer, places=places: places[peer.uid]))  # type: ignore[misc]
+        found[cidr] = _order_owners(found[cidr], owner)
     return found
+
+
+def _order_owners(peers: Sequence[Peer], owner: str) -> tuple[Peer, ...]:
+    """Return the peers of one CIDR, that of the owner's id first, then by age.
+
+    Of two objects of one machine the younger one comes first: the machine was renamed, and has left the other one.
+    """
+    joined: dict[str, float] = {}
+    for peer in peers:
+        joined[peer.uid] = min(peer.since, joined.get(peer.uid, peer.since))
+    return tuple(sorted(peers, key=lambda one: (one.uid != owner, joined[one.uid], one.uid, -one.since, one.node)))
 
 
 def find_twice(owners: Owners, own: Sequence[Cidr]) -> dict[Cidr, Cidr]:
@@ -60,8 +71,13 @@ def find_twice(owners: Owners, own: Sequence[Cidr]) -> dict[Cidr, Cidr]:
 
 
 def find_underlay(node: Node) -> list[Cidr]:
-    """Return the networks that nodes reach each other through. A pod's CIDR among them would cut this node off."""
-    return [link for link in node.links if any(address in link for address in node.addresses)]
+    """Return the networks that nodes reach each other through. A pod's CIDR among them would cut this node off.
+
+    An address without a network, as clouds have it, is one of its own.
+    """
+    found = [link for link in node.links if any(address in link for address in node.addresses)]
+    alone = (address for address in node.addresses if not any(address in link for link in found))
+    return [*found, *map(ip_network, alone)]
 
 
 def tell_twice(owners: Owners, twice: Mapping[Cidr, Cidr], own: Sequence[Cidr]) -> list[Alarm]:

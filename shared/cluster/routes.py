@@ -18,7 +18,7 @@ from shared.cluster.recall import Memory, Recalling
 from shared.cluster.tunnel import PROTOCOL, WITHOUT_IPV6, End, Entries, Tables, kernel_address
 from shared.cni.errors import InternalError
 from shared.cni.ip import Prefix
-from shared.net import addresses, tables
+from shared.net import addresses, links, tables
 from shared.net.messages import next_hops
 from shared.net.netlink import Netlink, Request
 from shared.net.routes import ANY, RT_TABLE_MAIN, towards
@@ -163,13 +163,26 @@ def _change(host: Recalling, entries: Tables, wanted: list[Route], ready: dict[s
     hops = _wanted_hops(host, wanted, ready)
     entries.batch([request for before, _ in plans for request in before])
     have = set(_hops(host))
-    changes = _changes(have, set(hops.values()))
-    is_done = host.change(changes)
+    kept = _find_kept(host, have, [route for route in wanted if route not in hops])
+    is_done = host.change(_changes(have, {*hops.values(), *kept}))
     entries.batch([request for _, after in plans for request in after])
     if not is_done:
         have = set(_hops(host))
         return frozenset(route for route in wanted if hops.get(route) not in have)
     return frozenset(route for route in wanted if route not in hops)
+
+
+def _find_kept(host: Netlink, have: set[Hop], unready: list[Route]) -> set[Hop]:
+    """Return the present ways to the CIDRs of routes that cannot be made now: these stay.
+
+    Of an encrypted route only an encrypted way stays.
+    """
+    if not unready:
+        return set()
+    keys = {route.cidr: route.key for route in unready}
+    link = links.get(host, wireguard.NAME) if any(keys.values()) else None
+    index = link["index"] if link is not None else None
+    return {hop for hop in have if hop.cidr in keys and (not keys[hop.cidr] or hop.link == index)}
 
 
 def _uses(route: Route) -> str:

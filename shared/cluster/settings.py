@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.cluster import conflist
-from shared.cluster.codec import Unreadable, to_name
+from shared.cluster.codec import Unreadable, is_unicast, to_name
 from shared.cluster.look import Place
 from shared.cluster.model import Address, Cidr
 from shared.cni import config
@@ -65,6 +65,8 @@ def _address(value: Any) -> Address:
 
 def _addresses(value: Any) -> tuple[Address, ...]:
     found = tuple(list_of(_ADDRESS).parse(value))
+    if not all(is_unicast(one) for one in found):
+        raise ValueError("must have unicast addresses that other nodes can reach")
     if len({one.version for one in found}) < len(found):
         raise ValueError("must have at most one address of each family")
     return found

@@ -38,6 +38,7 @@ TABLE = (
     ("the runtime's cache empty, cut, unreadable or gone, then gc", "no living pod is touched", "libcni cannot delete"),
     ("batches larger than a socket's buffer", "done, in time linear in their number", "routes yes"),
     ("the agent killed, frozen, upgraded at any moment of a call; its launcher killed", "no call runs twice or is lost, 0 left after DEL", "–"),
+    ("a cluster's engine down, partitioned, restored from a backup; the cluster duty killed or refused at each call", "no address twice, no block lost, pods start meanwhile", "–"),
 )  # fmt: skip
 DUTIES = {
     "clean-up": ("the pod decides whether its own clean-up succeeds", "DEL ends well, however the pod's namespace looks"),

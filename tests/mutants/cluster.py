@@ -85,7 +85,7 @@ TABLE: tuple[Mutant, ...] = (
         "draining leaves enough addresses", f"{SINGLE} -k half_a_block",
     ),
     Mutant(
-        NETWORK, " or any(one.is_open and one.cidr.version == version for one in self.attempts):", ":",
+        NETWORK, " or any(one.cidr.version == version for one in self.open_attempts):", ":",
         "no second block is claimed while a claim's answer is open", f"{SINGLE} -k open_claim",
     ),
     Mutant(
@@ -121,7 +121,7 @@ TABLE: tuple[Mutant, ...] = (
         "the nodes' own network is never routed away", f"{SINGLE} -k own_network",
     ),
     Mutant(
-        PEERING, "peer.uid: (peer.uid != owner, ", "peer.uid: (",
+        PEERING, "key=lambda one: (one.uid != owner, ", "key=lambda one: (",
         "the engine's owner of a CIDR has its route", f"{SINGLE} -k engines_owner",
     ),
     Mutant(

@@ -35,8 +35,12 @@ TABLE: tuple[Mutant, ...] = (
         "a tunnel that cannot be keeps no route waiting", f"{TUNNEL_TESTS} -k cannot_be",
     ),
     Mutant(
-        ROUTES, "    changes = _changes(have, set(hops.values()))\n", "    changes = _changes(set(), set(hops.values()))\n",
+        ROUTES, "_changes(have, {*hops.values(), *kept})", "_changes(set(), {*hops.values(), *kept})",
         "only differences are written", f"{ROUTE_TESTS} -k ten_thousand",
+    ),
+    Mutant(
+        ROUTES, "return {hop for hop in have if hop.cidr in keys and", "return {hop for hop in have if False and",
+        "routes stay while their tunnel cannot be made", f"{TUNNEL_TESTS} -k cannot_be_made",
     ),
     Mutant(
         TUNNEL, '    set_sources(host, link["index"], end.sources)\n', "",

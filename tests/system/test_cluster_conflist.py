@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from shared.cluster import conflist
+from shared.cluster import conflist, settings
 from shared.cluster.leases import holders, used
-from shared.cluster.model import Cidr, Kind, Pool, Range
+from shared.cluster.model import Cidr, Kind, Pool, Range, Snapshot
+from shared.cluster.node import NodeHost
 from tests.node import Node
+from tests.own_network import own_network
 from tests.pretend import PretendHost, read_line
 
 POOL = Pool("pods", Kind.ROUTED, (Range(ip_network("10.244.0.0/16"), 30), Range(ip_network("fd00:244::/48"), 126)))
@@ -176,3 +179,21 @@ def test_blocks_of_a_segment(host: PretendHost, tmp_path: Path) -> None:
     net.publish(last)
     net.delete("c")
     assert net.used(first, last) == [1, 2]
+
+
+def test_the_mtu_stays_while_no_link_has_the_nodes_address(tmp_path: Path) -> None:
+    template, target = tmp_path / "template", tmp_path / "conflist"
+    template.write_text(json.dumps({"name": "pods", "plugins": [{**PTP, "mtu": "auto"}]}))
+    chosen = settings.parse({
+        "engine": "etcd", "etcd": {"endpoints": ["http://127.0.0.1:1"]}, "addresses": ["192.0.2.1"],
+        "networks": {"pods": {"template": str(template), "conflist": str(target)}},
+    })  # fmt: skip
+    found = []
+    with own_network():
+        host = NodeHost(chosen, "node", "0" * 32, directory=tmp_path)
+        subprocess.run(["ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1"], check=True)
+        for change in ("add", "del"):
+            subprocess.run(["ip", "addr", change, "192.0.2.1/24", "dev", "up0"], check=True)
+            host.publish("pods", (V4[0],), Snapshot({"pods": POOL}, is_current=True))
+            found.append(json.loads(target.read_bytes())["plugins"][0]["mtu"])
+    assert found == [1450, 1450]

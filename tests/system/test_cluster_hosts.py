@@ -104,6 +104,7 @@ def the_leader_is_killed(eight: Site) -> None:
         assert eight.engine.leader() is not leader
 
 
+@pytest.mark.row(30)
 def test_a_boot_without_etcd(three: Site) -> None:
     """The node has the same blocks and routes, and its pods reach the others; etcd comes back later."""
     c = three.nodes["c"]
@@ -172,6 +173,7 @@ def test_a_node_leaves(three: Site) -> None:
     assert b.uid == uid
 
 
+@pytest.mark.row(30)
 def test_a_backup_of_etcd_is_restored(three: Site) -> None:
     """A node that joined after the backup claims its blocks again by name. No pod notices."""
     (member,) = three.engine.members
@@ -238,6 +240,7 @@ def test_a_block_goes_to_another_node_by_a_restored_backup(installed_with_agent:
 
 
 @pytest.mark.faults
+@pytest.mark.row(30)
 def test_a_node_is_cut_off_from_etcd(three: Site) -> None:
     """It says so, its pods start until its blocks are full, and a node that joins meanwhile is reached later."""
     a, _, c = three.nodes.values()

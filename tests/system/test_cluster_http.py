@@ -235,6 +235,9 @@ def test_urls_that_are_none(url: str) -> None:
 
 def test_endpoints() -> None:
     assert str(Endpoint.of("https://[2001:db8::1]:2379/")) == "[2001:db8::1]:2379"
+    with pytest.raises(ValueError, match="has more than") as caught:
+        Endpoint.of("https://root:secret@x")
+    assert "secret" not in str(caught.value)
     assert Endpoint.of("https://x") == Endpoint("x", 443, is_tls=True, base="")
     with pytest.raises(ValueError, match="no endpoint"):
         Client([])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from shared.cluster.model import Route
 from shared.cluster.tunnel import NAMES, OVERHEAD_BYTES, VNI, mac_of, pod_mtu
 from tests.fabric import silent_pods
-from tests.system.cluster_hosts import Member, cluster
+from tests.system.cluster_hosts import APPLY, Member, cluster
 
 BRIDGE: dict[str, Any] = {
     "type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True, "ipam": {"type": "host-local"},
@@ -159,3 +160,13 @@ def test_a_tunnel_that_cannot_be_keeps_no_route_waiting(members: dict[str, Membe
     assert a.host.ip("-6", "route", "show", str(b.cidrs[1]))[0]["gateway"] == "fd80::2"
     missing, problems = a.apply(c.routes(tunnel=6), addresses=["192.0.0.1"])
     assert problems == ["there is no tunnel to peers with IPv6 addresses: this node has none of its own"]
+
+
+def test_routes_stay_while_their_tunnel_cannot_be_made(members: dict[str, Member]) -> None:
+    a, c = members["a"], members["c"]
+    assert a.apply(c.routes(tunnel=4)) == ([], [])
+    before = a.host.ip("route", "show", "proto", "112")
+    words = a.words(c.routes(tunnel=4), addresses=["fd80::1"])
+    missing, problems, _ = json.loads(a.host.python(APPLY, words))
+    assert missing == [str(one) for one in c.cidrs] and len(problems) == 1
+    assert a.host.ip("route", "show", "proto", "112") == before != []

@@ -169,3 +169,19 @@ def test_each_file_is_on_the_disk_before_its_name(place: Path, monkeypatch: pyte
         monkeypatch.setattr(os, name, recording(name, getattr(os, name)))
     files.write(store.directory / "node.json", json.dumps({}))
     assert calls == ["fsync", "rename", "fsync"]
+
+
+def test_a_write_that_failed_at_its_end_is_not_trusted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new text may be in the file although the directory's fsync failed: the old one is written again."""
+    store = Store(place)
+    store.write(Checkpoint())
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_sync_directory", _fail)
+        with pytest.raises(IOFailure):
+            store.write(WHOLE)
+    assert store.write(Checkpoint())
+    assert Store(place).read() == Checkpoint()
+
+
+def _fail(path: Path) -> None:
+    raise OSError(5, f"cannot sync {path}")

@@ -79,3 +79,9 @@ def test_a_block_without_addresses_for_pods_is_not_claimed() -> None:
     assert choose(Kind.ROUTED, Range(ip_network("10.0.0.0/16"), 31), (), "x") is None
     segment = Range(ip_network("192.168.0.0/30"), 32)
     assert {choose(Kind.SEGMENT, segment, (), str(seed)) for seed in range(50)} == {ip_network("192.168.0.2/32")}
+
+
+@pytest.mark.parametrize(("cidr", "number"), [("10.0.0.0/31", 0), ("10.0.0.2/31", 2), ("10.0.0.254/31", 0)])
+def test_a_segments_block_of_two_has_both_addresses_or_none(cidr: str, number: int) -> None:
+    entry = Range(ip_network("10.0.0.0/24"), 31, ip_address("10.0.0.9"))
+    assert capacity(Kind.SEGMENT, entry, ip_network(cidr)) == number

@@ -127,6 +127,16 @@ def test_the_checkpoint_adds_to_the_kernels_routes_and_replaces_none_else() -> N
 # -- claims
 
 
+def test_a_vanished_block_is_not_claimed() -> None:
+    """Its owner may claim it again, as after a restored backup."""
+    one, other = ip_network("10.0.0.0/28"), ip_network("10.0.0.16/28")
+    small = replace(POOL, ranges=(Range(ip_network("10.0.0.0/27"), 28),))
+    decision = decide(snapshot(pool=small), local(vanished=frozenset([one])), NOW)
+    assert actions(decision, Claim) == [Claim("pods", other)]
+    decision = decide(snapshot(pool=small), local(vanished=frozenset([one, other])), NOW)
+    assert not actions(decision, Claim) and ("pool-exhausted", "pods") in alarms(decision)
+
+
 def test_the_first_block_is_claimed_announced_published_in_this_order() -> None:
     decision = decide(snapshot(), local(), NOW)
     assert kinds(decision.actions) == ["Claim", "Announce", "Publish"]
@@ -232,6 +242,16 @@ def test_a_read_by_name_tells_of_a_lost_block_before_the_snapshot() -> None:
     mine = local(held(A), held(B), Attempt("pods", A, is_open=False))
     decision = decide(snapshot(block(B)), mine, NOW)
     assert ("block-lost", str(A)) in alarms(decision) and Publish("pods", (B,)) in decision.actions
+
+
+def test_a_network_without_a_family_pauses() -> None:
+    """No pod starts without IPv4 because its last block is lost; the network begins again with all families."""
+    both = replace(POOL, ranges=(*POOL.ranges, Range(ip_network("fd00::/48"), 64)))
+    lost = snapshot(block(A, "theirs", "other"), block(SIX), pool=both)
+    decision = decide(lost, local(held(A), held(SIX, 1)), NOW)
+    assert actions(decision, Publish)[0] == Publish("pods", ())
+    (claim,) = actions(decision, Claim)
+    assert isinstance(claim, Claim) and actions(decision, Publish)[1] == Publish("pods", (claim.cidr, SIX))
 
 
 def test_a_lost_block_is_forgotten_after_its_last_pod_and_the_grace() -> None:
@@ -716,3 +736,56 @@ def test_encryption_is_switched_off() -> None:
     assert ("encryption-differs", "me") in alarms(decision)
     unreadable = decide(settled(unreadable=["nodes/other"]), local(held(A), way(B), refused(C, "other")), NOW)
     assert set_routes(unreadable) == {way(B)}
+
+
+# -- blocks that cannot be read
+
+
+def test_an_unreadable_block_is_not_claimed() -> None:
+    two = Pool("pods", Kind.ROUTED, (Range(ip_network("10.0.0.0/27"), 28),))
+    unreadable = {"blocks/pods/10.0.0.16/28": "newer", "blocks/pods/garbage": "no CIDR", "blocks/podsy/10.0.0.0/28": ""}
+    found = decide(snapshot(block(A), pool=two, unreadable=unreadable), local(held(A, 12)), NOW)
+    assert not actions(found, Claim)
+    assert ("pool-exhausted", "pods") in alarms(found)
+
+
+def test_an_attempt_at_an_unreadable_block_holds_up_nothing() -> None:
+    mine = local(held(A, 12), Attempt("pods", B, is_open=True))
+    found = decide(snapshot(block(A), unreadable={f"blocks/pods/{B}": "newer"}), mine, NOW)
+    assert not actions(found, Confirm)
+    assert [one.cidr not in (A, B) for one in actions(found, Claim) if isinstance(one, Claim)] == [True]
+
+
+# -- nodes with another name, and addresses of nodes
+
+
+@pytest.mark.parametrize("names", [("old", "new"), ("new", "old")])
+def test_the_route_follows_a_machine_that_was_renamed(names: tuple[str, str]) -> None:
+    old, new = (
+        peer(name, C, address=f"172.16.0.{number}", since=float(number), uid="one")
+        for number, name in enumerate(names, 7)
+    )
+    for objects in ((old, new), (new, old)):
+        found = actions(decide(snapshot(block(C, "one", names[0]), *objects), local(), NOW), SetRoutes)
+        assert [[one.via for one in routes.routes] for routes in found if isinstance(routes, SetRoutes)] == [
+            [new.addresses[0]]
+        ]
+
+
+@pytest.mark.parametrize("seed", ["a", "b", "c", "d", "e", "f"])
+def test_no_node_claims_a_block_with_the_address_of_a_node(seed: str) -> None:
+    two = Pool("pods", Kind.ROUTED, (Range(ip_network("10.0.0.0/27"), 28),))
+    alone = replace(NODE, uid=seed, addresses=(ip_address("10.0.0.5"),), links=())
+    mine = actions(decide(snapshot(pool=two), local(node=alone), NOW), Claim)
+    other = peer("far", address="10.0.0.21")
+    theirs = actions(decide(snapshot(other, pool=two), local(node=replace(NODE, uid=seed)), NOW), Claim)
+    assert (mine, theirs) == ([Claim("pods", ip_network("10.0.0.16/28"))], [Claim("pods", ip_network("10.0.0.0/28"))])
+
+
+@pytest.mark.parametrize("seed", ["a", "b", "c", "d", "e", "f"])
+def test_no_node_claims_a_block_of_another_link(seed: str) -> None:
+    """A network that contains all of the pool, as an old bridge may have, hides nothing."""
+    two = Pool("pods", Kind.ROUTED, (Range(ip_network("10.0.0.0/27"), 28),))
+    links = (*NODE.links, ip_network("10.0.0.16/29"), ip_network("10.0.0.0/16"))
+    mine = local(node=replace(NODE, uid=seed, links=links))
+    assert actions(decide(snapshot(pool=two), mine, NOW), Claim) == [Claim("pods", ip_network("10.0.0.0/28"))]

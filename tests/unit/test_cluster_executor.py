@@ -33,7 +33,7 @@ from shared.cluster.routes import Outcome
 from shared.cni.errors import IOFailure
 
 NOW, WALL = 10_000.0, 500.0
-A, B = ip_network("10.0.0.0/28"), ip_network("10.0.1.0/28")
+A, B, C = (ip_network(f"10.0.{number}.0/28") for number in range(3))
 POOL = Pool("pods", Kind.ROUTED, (Range(ip_network("10.0.0.0/16"), 28),))
 NODE = Node("me", "mine", (ip_address("172.16.0.1"),), (ip_network("172.16.0.0/24"),))
 FAR = Route(ip_network("10.0.9.0/28"), "far", ip_address("192.0.2.7"), is_tunnelled=True, mac="02::7")
@@ -376,3 +376,20 @@ def test_a_checkpoint_that_cannot_be_written_stops_everything() -> None:
     world.failures["note"] = IOFailure("no space left on device")
     step = world.step()
     assert "no space" in step.failure and world.effects == [] and world.executor.checkpoint == Checkpoint()
+
+
+def test_a_block_that_the_engine_does_not_take_back_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's rules may give a block to the name that its machine had before."""
+    drained = [block(cidr, state=State.DRAINING) for cidr in (B, C)]
+    world = settled(*drained, held={key: one for cidr in (B, C) for key, one in held(cidr, is_draining=True).items()})
+    release = world.release
+
+    def refuse(one: Block) -> None:
+        if one.cidr == B:
+            raise Refused("not yours")
+        release(one)
+
+    monkeypatch.setattr(world, "release", refuse)
+    step = world.step()
+    assert (step.done, step.failure, alarms(step)) == (False, "not yours", {"refused"})
+    assert {key[1] for key in world.blocks} == {key[1] for key in world.disk.held} == {A, B}

@@ -238,3 +238,10 @@ def test_each_document_in_block_style_is_read(document: Any) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(Unreadable):
         parse(text)
+
+
+@pytest.mark.parametrize("server", ["https://root:secret@192.0.2.1", "https://root:secret@", "ftp://root:secret@x"])
+def test_a_password_in_a_url_is_refused_and_not_told(server: str) -> None:
+    with pytest.raises(ValueError, match="is not https") as caught:
+        Access(server)
+    assert "secret" not in str(caught.value)

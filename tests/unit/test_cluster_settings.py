@@ -14,6 +14,7 @@ from shared.cluster.conflist import DATA_DIR
 from shared.cluster.etcd import Etcd
 from shared.cluster.kubernetes import Kubernetes
 from shared.cluster.look import Place
+from shared.cluster.node import NodeHost
 
 ETCD = {"engine": "etcd", "etcd": {"endpoints": ["http://127.0.0.1:2379"]}, "networks": {"pods": {}}}
 KUBERNETES = {"engine": "kubernetes", "networks": {"pods": {"podCIDRs": True}}}
@@ -50,6 +51,8 @@ def test_values() -> None:
         ({"engine": "consul"}, '"engine": "consul" must be one of etcd, kubernetes'),
         ({"network": {}}, '"network" is not a key; the keys are engine, node,'),
         ({"networks": {}}, '"networks": {} must name a network'),
+        ({"addresses": ["127.0.0.1"]}, '"addresses": [ "127.0.0.1" ] must have unicast addresses that other nodes'),
+        ({"addresses": ["fe80::1"]}, '"addresses": [ "fe80::1" ] must have unicast addresses that other nodes'),
         ({"networks": {"pods": {"pool": 1}}}, '"networks.pods.pool" is not a key; the keys are template,'),
         ({"networks": {"pods": {"template": "x"}}}, '"networks.pods.template": "x" must be an absolute path'),
         ({"networks": {"pods": []}}, '"networks.pods": [] must be an object'),
@@ -156,3 +159,9 @@ def test_a_password_is_the_first_line_of_its_file(content: str | None, words: st
     assert words in str(caught.value)
     path.write_text("secret\n")
     engines.connect(chosen, "node-1")
+
+
+def test_a_copied_disk_does_not_copy_the_address_of_the_tunnels_end(tmp_path: Path) -> None:
+    """Forwarding entries have one node for each MAC: packets to the one would go to the other."""
+    found = {name: NodeHost(settings.parse(ETCD), name, "0" * 32, directory=tmp_path).mac for name in ("one", "two")}
+    assert found["one"] != found["two"]

@@ -28,7 +28,11 @@ class Counts:
 
 
 def say(text: str) -> None:
-    """Write a line to stderr, which is the agent's log. Ignore a closed stderr."""
+    """Write a line to stderr, which is the agent's log. Ignore a closed stderr.
+
+    Others' objects have part in some texts. None of their characters begins a line, or moves a terminal's cursor.
+    """
+    text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     with suppress(OSError):
         os.write(2, f"pycni-agent: {text}\n".encode(errors="backslashreplace"))
 
