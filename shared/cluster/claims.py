@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_network
 
-from shared.cluster.model import Alarm, Block, Cidr, Kind, Pool, Range, Snapshot
+from shared.cluster.model import Alarm, Block, Cidr, Held, Kind, Pool, Range, Snapshot
 
 Span = tuple[int, int]  # numbers of a range's blocks: the first one, and the one after the last
 
@@ -112,6 +112,28 @@ def find_overlapping(snapshot: Snapshot, network: str, cidr: Cidr, lengths: set[
             names = [key[1] for key in snapshot.blocks if key[0] == network and overlap(key[1], cidr)]
         found += [block for name in names if (block := snapshot.blocks.get((network, name)))]
     return found
+
+
+def find_foreign(pool: Pool | None, held: Sequence[Held], snapshot: Snapshot) -> Held | None:
+    """Return a range of the pool's addresses that no agent wrote into the conflist, None if there is none.
+
+    It is from the time before the cluster, so that other nodes may have it, too. A network with a block that this
+    node or the engine knows has none.
+    """
+    if pool is None or any(one.since or (one.network, one.cidr) in snapshot.blocks for one in held):
+        return None
+    strange = (one for one in held if not one.is_assigned and find_range(pool, one.cidr) is None)
+    return next((one for one in strange if any(overlap(entry.cidr, one.cidr) for entry in pool.ranges)), None)
+
+
+def tell_foreign(one: Held) -> Alarm:
+    """Return the alarm of a range from before the cluster."""
+    text = (
+        f"network {one.network}: the conflist leases from {one.cidr}, which is no block of the pool, expected the "
+        f"agent's ranges: other nodes may give the same addresses. The agent leaves the network alone. Drain the node, "
+        f"and move the file away."
+    )
+    return Alarm("range-foreign", str(one.cidr), text)
 
 
 def tell_exhausted(network: str, entry: Range) -> Alarm:

@@ -34,6 +34,7 @@ from shared.cluster.peering import (
     plan_routes,
     tell_altered,
     tell_twice,
+    tell_unreached,
 )
 
 AGAIN_SECONDS = 1.0  # after actions: their effect is compared with the engine
@@ -62,6 +63,7 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     routes = plan_routes(owners, twice, snapshot, local)
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
     alarms += [alarm for plan in plans for alarm in plan.alarms] + tell_twice(owners, twice, own)
+    alarms += tell_unreached(owners, twice, routes, local.node)
     alarms += encryption.tell((peer for peers in owners.values() for peer in peers), local.node)
     alarms += _find_overlaps(snapshot) + tell_altered(snapshot, local)
     actions: list[Action] = [*alarms, *(plan.withdrawal for plan in plans if plan.withdrawal)]

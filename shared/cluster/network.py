@@ -79,6 +79,10 @@ class Network:
 
     def decide(self) -> Plan:
         """Return the plan."""
+        foreign = claims.find_foreign(self.pool, self.held, self.snapshot)
+        if foreign is not None:
+            self.plan.alarms.append(claims.tell_foreign(foreign))
+            return self.plan
         self._settle_attempts()
         for one in self.held:
             self._sort(one)

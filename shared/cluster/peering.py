@@ -100,6 +100,20 @@ def tell_twice(owners: Owners, twice: Mapping[Cidr, Cidr], own: Sequence[Cidr]) 
     return alarms
 
 
+def tell_unreached(owners: Owners, twice: Mapping[Cidr, Cidr], routes: frozenset[Route], node: Node) -> list[Alarm]:
+    """Return an alarm if there is no way to peers' CIDRs. For encryption there is another one."""
+    routed = {route.cidr for route in routes}
+    missing = {peers[0].node: cidr for cidr, peers in owners.items() if cidr not in routed and cidr not in twice}
+    if node.encrypts or not missing:
+        return []
+    shown = ", ".join(f"{name} with {cidr}" for name, cidr in sorted(missing.items())[:3])
+    text = (
+        f"node {node.name} has no way to the pods of {len(missing)} nodes ({shown}), expected a link "
+        f'or a tunnel: they have addresses of another family, or one of both has `"tunnels": "never"`.'
+    )
+    return [Alarm("peers-unreached", node.name, text)]
+
+
 def plan_routes(owners: Owners, twice: Mapping[Cidr, Cidr], snapshot: Snapshot, local: Local) -> frozenset[Route]:
     """Return all routes to other nodes: of each CIDR to the oldest claim that has a way to it.
 

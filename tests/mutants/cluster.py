@@ -157,6 +157,14 @@ TABLE: tuple[Mutant, ...] = (
         "only free blocks are chosen", "tests/unit/test_cluster_claims.py",
     ),
     Mutant(
+        CLAIMS, "if any(overlap(entry.cidr, one.cidr) for entry in pool.ranges)), None)", "if False), None)",
+        "a range from before the cluster is not claimed", f"{SINGLE} -k before_the_cluster",
+    ),
+    Mutant(
+        PEERING, "if node.encrypts or not missing:", "if True:",
+        "a peer without a way is told", f"{SINGLE} -k without_a_way",
+    ),
+    Mutant(
         CLAIMS, "max(1, 1 << cidr.max_prefixlen - cidr.prefixlen >> bits)", "1",
         "blocks of former lengths are taken, too", "tests/unit/test_cluster_claims.py",
     ),

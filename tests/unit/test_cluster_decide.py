@@ -605,6 +605,24 @@ def test_the_nodes_own_network_is_never_routed_away(text: str) -> None:
     assert routes(decision) == {} and ("cidr-unroutable", text) in alarms(decision)
 
 
+def test_a_peer_without_a_way_is_told() -> None:
+    """It is on no link of this node, and it has no tunnel."""
+    near, far = peer("near", B), peer("far", C, address="203.0.113.7")
+    assert ("peers-unreached", "me") not in alarms(decide(settled(near), local(held(A)), NOW))
+    assert ("peers-unreached", "me") in alarms(decide(settled(near, far), local(held(A)), NOW))
+    reached = replace(far, vtep_mac="02:00:00:00:00:01")
+    assert ("peers-unreached", "me") not in alarms(decide(settled(near, reached), local(held(A)), NOW))
+
+
+def test_a_range_from_before_the_cluster_is_left_alone() -> None:
+    """Each node may have the same one: nothing is claimed, and the conflist stays."""
+    whole = held(POOL.ranges[0].cidr, 3, since=0.0)
+    decision = decide(snapshot(own_peer()), local(whole, own_peer()), NOW)
+    assert ("range-foreign", str(whole.cidr)) in alarms(decision) and changes(decision) == []
+    adopted = decide(snapshot(), local(held(A, since=0.0), own_peer()), NOW)  # the checkpoint is lost
+    assert Claim("pods", A) in adopted.actions
+
+
 def test_a_route_stays_while_its_peer_has_no_address_or_cannot_be_read() -> None:
     silent = replace(peer("other", C), addresses=())
     assert changes(decide(settled(silent), local(held(A), ROUTE), NOW)) == []

@@ -23,8 +23,8 @@ from shared.cluster.tunnel import Tables
 # Pods have no network, or two of them one address. Other alarms are warnings: the node works, but somebody must look.
 SEVERE = (
     "block-lost", "block-overlaps", "cidr-twice", "cidr-unroutable", "encryption-differs", "encryption-unavailable",
-    "id-twice", "name-twice", "neighbour-table", "node-unreadable", "refused", "routes-missing", "template-unusable",
-    "tunnel-missing",
+    "id-twice", "name-twice", "neighbour-table", "node-unreadable", "peers-unreached", "range-foreign", "refused",
+    "routes-missing", "template-unusable", "tunnel-missing",
 )  # fmt: skip
 PAGE = "docs/reference/cluster.md"
 WAIT_SECONDS = 5.0  # for the engine's content
