@@ -335,7 +335,7 @@ def attach(node: StruckNode, first: int, end: int) -> None:
 
 def empty(node: StruckNode) -> None:
     """Delete pods until one block is enough."""
-    for name in [one for one in node.pods if one not in ("p0", "p1", "late")]:
+    for name in [one for one in node.pods if one not in ("p0", "late")]:
         node.delete_pod(name)
 
 
@@ -348,7 +348,7 @@ def leave_one_behind(node: StruckNode) -> None:
 
 def fill_again(node: StruckNode) -> None:
     """Attach pods until the drained block is needed again."""
-    attach(node, 2, FULL)
+    attach(node, 1, FULL)
 
 
 def delete_last(node: StruckNode) -> None:
