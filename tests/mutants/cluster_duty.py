@@ -110,6 +110,10 @@ TABLE: tuple[Mutant, ...] = (
         "limits are never lowered", f"{UNIT.format('duty')} -k neighbours",
     ),
     Mutant(
+        EXECUTOR, "            if set(kept) != cidrs:", "            if False:",
+        "a range that is needed again stays in the conflist", f"{STEPS} -k still_right",
+    ),
+    Mutant(
         "shared/cluster/network.py", "        if not self.is_wanted:\n", "        if False:\n",
         "blocks of a removed network are given back", f"{UNIT.format('decide')} -k left_the_settings",
     ),

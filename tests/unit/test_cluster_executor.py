@@ -24,6 +24,7 @@ from shared.cluster.model import (
     Node,
     Peer,
     Pool,
+    Publish,
     Range,
     Route,
     Snapshot,
@@ -330,6 +331,21 @@ def test_published_conflists_are_written_again_without_a_decision() -> None:
     world = settled()
     step = world.step()
     assert step.decision.actions == () and world.effects == ["publish pods"]
+
+
+def test_a_conflist_that_is_still_right_stays() -> None:
+    """A crash came between the note of a range's end and the conflist, and then pods needed the range again."""
+    world = World(*(Block("pods", cidr, "me", "mine", 1.0, revision="1") for cidr in (A, B)))
+    world.step()
+    world.used = {A: 13, B: 5}
+    world.conflists = {"pods": (A, B)}
+    world.executor.checkpoint = replace(
+        world.disk, kept_ranges={"pods": (A,)},
+        held={("pods", one): Held("pods", one, 0, is_published=False, since=1.0) for one in (A, B)},
+    )  # fmt: skip
+    step = world.step()
+    assert step.done and not any(isinstance(one, Publish) for one in step.decision.actions)
+    assert world.conflists == {"pods": (A, B)} and set(world.disk.kept_ranges["pods"]) == {A, B}
 
 
 def test_an_assigned_cidr_is_noted_before_it_is_published() -> None:
