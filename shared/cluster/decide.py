@@ -33,6 +33,7 @@ from shared.cluster.peering import (
     plan_peer,
     plan_routes,
     tell_altered,
+    tell_parts,
     tell_twice,
     tell_unreached,
 )
@@ -63,6 +64,7 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     routes = plan_routes(owners, twice, snapshot, local)
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
     alarms += [alarm for plan in plans for alarm in plan.alarms] + tell_twice(owners, twice, own)
+    alarms += tell_parts(snapshot, local.node)
     alarms += tell_unreached(owners, twice, routes, local.node)
     alarms += encryption.tell((peer for peers in owners.values() for peer in peers), local.node)
     alarms += _find_overlaps(snapshot) + tell_altered(snapshot, local)

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 from shared.cluster import encryption
 from shared.cluster.claims import order, overlap
-from shared.cluster.model import Alarm, Cidr, Kind, Local, Node, Peer, Route, Snapshot
+from shared.cluster.model import Alarm, Block, Cidr, Kind, Local, Node, Peer, Route, Snapshot
 
 Owners = Mapping[Cidr, tuple[Peer, ...]]
 
@@ -18,13 +18,14 @@ def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
     found: dict[Cidr, tuple[Peer, ...]] = {}
     twice: dict[Cidr, str] = {}
     segments = {name for name, pool in snapshot.pools.items() if pool.kind is Kind.SEGMENT}
+    parts = find_parts(snapshot, node)
     for peer in snapshot.peers.values():
         if peer.node == node.name or peer.uid == node.uid:
             continue
         for network, cidrs in peer.cidrs.items():
             if network in segments:
                 continue
-            for cidr in cidrs:
+            for cidr in cidrs if not parts else [one for one in cidrs if (peer.node, one) not in parts]:
                 alone = (peer,)
                 if found.setdefault(cidr, alone) is not alone:  # to hash a CIDR once is a third of this function's time
                     twice[cidr] = network
@@ -34,6 +35,36 @@ def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
         owner = block.uid if block else ""
         found[cidr] = _order_owners(found[cidr], owner)
     return found
+
+
+def find_parts(snapshot: Snapshot, node: Node) -> dict[tuple[str, Cidr], Block]:
+    """Return the CIDRs that are parts of another machine's block, by the node that announces them.
+
+    Their routes would be preferred to that of the block. This node's own blocks are looked at elsewhere.
+    """
+    pools = [pool for pool in snapshot.pools.values() if pool.kind is Kind.ROUTED]
+    ranges = [(pool.network, one.cidr.version, one.block_length) for pool in pools for one in pool.ranges]
+    found = {}
+    for peer in snapshot.peers.values():
+        for cidr in (one for cidrs in peer.cidrs.values() for one in cidrs):
+            for network, version, length in ranges:
+                if length < cidr.prefixlen and version == cidr.version:
+                    block = snapshot.blocks.get((network, cidr.supernet(new_prefix=length)))
+                    if block is not None and block.uid not in (peer.uid, node.uid):
+                        found[peer.node, cidr] = block
+    return found
+
+
+def tell_parts(snapshot: Snapshot, node: Node) -> list[Alarm]:
+    """Return an alarm for each announced CIDR that is a part of another machine's block."""
+    return [
+        Alarm(
+            "cidr-unroutable", str(cidr),
+            f"node {name} announces CIDR {cidr}, which is a part of block {block.cidr} of node {block.node}: it gets "
+            f"no route. Look at the credentials of node {name}, and correct its peer object.",
+        )
+        for (name, cidr), block in find_parts(snapshot, node).items()
+    ]  # fmt: skip
 
 
 def _order_owners(peers: Sequence[Peer], owner: str) -> tuple[Peer, ...]:

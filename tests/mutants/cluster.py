@@ -161,6 +161,10 @@ TABLE: tuple[Mutant, ...] = (
         "a range from before the cluster is not claimed", f"{SINGLE} -k before_the_cluster",
     ),
     Mutant(
+        PEERING, "    parts = find_parts(snapshot, node)\n", "    parts: dict[tuple[str, Cidr], Block] = {}\n",
+        "a part of another node's block gets no route", f"{SINGLE} -k part_of_anothers",
+    ),
+    Mutant(
         PEERING, "if node.encrypts or not missing:", "if True:",
         "a peer without a way is told", f"{SINGLE} -k without_a_way",
     ),

@@ -605,6 +605,16 @@ def test_the_nodes_own_network_is_never_routed_away(text: str) -> None:
     assert routes(decision) == {} and ("cidr-unroutable", text) in alarms(decision)
 
 
+@pytest.mark.parametrize("network", ["pods", "another"])
+def test_a_part_of_anothers_block_gets_no_route(network: str) -> None:
+    """Its route would be preferred to that of the whole block."""
+    part = ip_network((int(C.network_address), C.prefixlen + 2))
+    liar = replace(peer("liar"), cidrs={network: (part,)})
+    found = snapshot(block(C, "uid-other", "other"), peer("other", C, address="172.16.0.3"), liar)
+    decision = decide(found, local(held(A)), NOW)
+    assert set(routes(decision)) == {C} and ("cidr-unroutable", str(part)) in alarms(decision)
+
+
 def test_a_peer_without_a_way_is_told() -> None:
     """It is on no link of this node, and it has no tunnel."""
     near, far = peer("near", B), peer("far", C, address="203.0.113.7")
