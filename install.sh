@@ -867,7 +867,7 @@ while (($#)); do
             [[ -n $2 ]] || die "$1 needs a path" 2
             shift ;;
         --force) force=yes ;;
-        --demo) demo=command ;;
+        --demo) demo="command" ;;
         --demo-cluster) demo=cluster ;;
         --with-tools) tools=yes ;;
         --agent) agent=yes ;;

@@ -489,8 +489,8 @@ KNOWN = (
         everywhere=True,
     ),
     Known(
-        "vrf DEL: * /run/cni/vrf*: absent -> *",
-        "the directory of the records by which the next DEL finishes a killed one",
+        "vrf ADD: * /run/cni/vrf*: absent -> *",
+        "the directory of the records by which the next call finishes a killed one",
         ["vrf/version *"],
         everywhere=True,
     ),
