@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from shared.cluster import claims
 from shared.cluster.checkpoint import Checkpoint
 from shared.cluster.conflist import InvalidTemplate
 from shared.cluster.decide import decide
@@ -157,13 +156,9 @@ class Executor:
             if one.is_published and one.network not in written:
                 published.setdefault(one.network, set()).add(one.cidr)
         for network, cidrs in sorted(published.items()):
-            kept = self.checkpoint.kept_ranges.get(network)
-            if kept is None:
-                continue
-            if set(kept) != cidrs:  # a crash came between note and conflist, and the decision wants the conflist's
-                kept = tuple(sorted(cidrs, key=claims.order))
-                self._note(kept_ranges={**self.checkpoint.kept_ranges, network: kept})
-            self._write_conflist(network, kept, snapshot)
+            kept = self.checkpoint.kept_ranges.get(network, ())
+            if set(kept) == cidrs:  # else a crash came between note and conflist, and the decision wants the conflist's
+                self._write_conflist(network, kept, snapshot)
         sources = frozenset(key[1] for key in local.held)
         if sources != self._sources and any(route.is_tunnelled for route in self.checkpoint.kept_routes):
             self._set_routes(self.checkpoint.kept_routes, local)

@@ -110,7 +110,7 @@ TABLE: tuple[Mutant, ...] = (
         "limits are never lowered", f"{UNIT.format('duty')} -k neighbours",
     ),
     Mutant(
-        EXECUTOR, "            if set(kept) != cidrs:", "            if False:",
+        EXECUTOR, "            if set(kept) == cidrs:", "            if True:",
         "a range that is needed again stays in the conflist", f"{STEPS} -k still_right",
     ),
     Mutant(
