@@ -163,6 +163,7 @@ def test_pods_reach_each_other_and_no_packet_is_clear(members: dict[str, Member]
     assert silent_pods([a, c]) == []
 
 
+@pytest.mark.faults  # a minute each on the stock kernel
 @pytest.mark.kernel_wireguard
 def test_the_device_has_the_peers_of_the_routes_alone(members: dict[str, Member]) -> None:
     """A peer comes, moves, gets another key and leaves; a stranger on the device goes, another device stays."""
@@ -191,6 +192,7 @@ def test_the_device_has_the_peers_of_the_routes_alone(members: dict[str, Member]
     assert device(a.host, "wg0")[2] == {any_key(9): [None, ["10.244.1.0/24"]]}
 
 
+@pytest.mark.faults  # a minute each on the stock kernel
 @pytest.mark.kernel_wireguard
 def test_the_device_is_corrected(members: dict[str, Member]) -> None:
     """Somebody takes it down, sets another key, deletes it; the peer's address is learned; the port is taken."""
