@@ -99,14 +99,15 @@ class Network:
     # -- verification
 
     def _settle_attempts(self) -> None:
-        """Confirm open attempts by name. Drop a closed one as soon as the snapshot shows the block, too.
+        """Confirm attempts by name. Drop a closed one as soon as the snapshot shows the block, too.
 
         A block that cannot be read cannot be confirmed, either. Its attempt waits, and nothing waits for it.
         """
-        self.plan.confirms += [Confirm(one.network, one.cidr) for one in self.open_attempts]
         for one in self.attempts:
             if not one.is_open and (one.network, one.cidr) in self.snapshot.blocks:
                 self.plan.forgets.append(Forget(one.network, one.cidr, is_attempt=True))
+            elif one.cidr not in self.unreadable:  # a closed one's owner may have released the block meanwhile
+                self.plan.confirms.append(Confirm(one.network, one.cidr))
 
     def _block(self, one: Held) -> Block | None:
         return self.snapshot.blocks.get((one.network, one.cidr))

@@ -615,6 +615,14 @@ def test_a_part_of_anothers_block_gets_no_route(network: str) -> None:
     assert set(routes(decision)) == {C} and ("cidr-unroutable", str(part)) in alarms(decision)
 
 
+def test_a_closed_attempt_is_read_again_until_the_snapshot_shows_its_block() -> None:
+    """Its owner may have released it in the meantime, so that no snapshot ever shows it."""
+    closed = Attempt("pods", B, is_open=False)
+    assert Confirm("pods", B) in decide(settled(), local(held(A), closed), NOW).actions
+    shown = decide(settled(block(B, "uid-other", "other")), local(held(A), closed), NOW)
+    assert Forget("pods", B, is_attempt=True) in shown.actions and Confirm("pods", B) not in shown.actions
+
+
 def test_a_peer_without_a_way_is_told() -> None:
     """It is on no link of this node, and it has no tunnel."""
     near, far = peer("near", B), peer("far", C, address="203.0.113.7")
