@@ -489,7 +489,7 @@ KNOWN = (
         everywhere=True,
     ),
     Known(
-        "vrf ADD: * /run/cni/vrf*: absent -> *",
+        "vrf *: * /run/cni/vrf*: absent -> *",
         "the directory of the records by which the next call finishes a killed one",
         ["vrf/version *"],
         everywhere=True,
