@@ -37,7 +37,7 @@ HANDED = b"PYCNI_AGENT_HANDOVER"  # the variable by which an agent hands its soc
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 BUSY_SECONDS = 60.0  # at the end, the agent waits so long for calls in progress
 READ_BYTES = 1 << 16
-OPERATOR_ROOMS = ("agent", "build", "cli", "runtime")  # of `shared`, which calls have no use for
+OPERATOR_ROOMS = ("agent", "build", "cli", "cluster", "runtime")  # of `shared`, which calls have no use for
 
 
 def main(tree: str, plugins: dict[str, str]) -> NoReturn:

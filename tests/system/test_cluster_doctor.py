@@ -174,6 +174,7 @@ def test_show(node: ClusterNode) -> None:
     """The picture has this node's ranges with their use, and the way to the other node, which a lost route takes away."""
     node.put("blocks/pods/10.244.250.0/28", {"node": "old", "nodeUID": "former", "since": 1.0, "state": "owned"})
     (v4,), (v6,) = node.published()
+    node.until(lambda: [one["used"] for one in node.report()["networks"]["pods"]["ranges"]] == [2, 2])
     try:
         document = json.loads(show(node, "--json"))
         tree, chart = show(node), show(node, "--mermaid")
