@@ -34,6 +34,14 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         say(line if number else paint("2", line))
 
 
+def tell_failure(error: Exception) -> int:
+    """Print an error and its notes to stderr. Return a program's exit status for it, 1."""
+    sys.stdout.flush()
+    for line in (str(error), *getattr(error, "__notes__", [])):
+        print(paint("1;31", f"FAILED: {line}", sys.stderr), file=sys.stderr)
+    return 1
+
+
 def print_heading(text: str) -> None:
     """Print a title."""
     say(paint("1", f"\n== {text}"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
@@ -24,7 +23,7 @@ if __name__ == "__main__":
 from shared.cli import throwaway
 from shared.cli.demo.nodes import HIDDEN, Etcd, Node, prepare_router, serve
 from shared.cli.demo.ping import ping
-from shared.cli.terminal import paint, print_heading, print_ok, print_table, readable, say
+from shared.cli.terminal import paint, print_heading, print_ok, print_table, readable, say, tell_failure
 from shared.cli.throwaway import Failure, expect
 from shared.cluster import conflist, routes
 from shared.cni.errors import CniError
@@ -160,10 +159,7 @@ def main() -> int:
         throwaway.expect_own(options.outside.split())
         demonstrate(options.bin_dir)
     except (Failure, CniError, OSError) as error:
-        sys.stdout.flush()
-        for line in (str(error), *getattr(error, "__notes__", [])):
-            print(paint("1;31", f"FAILED: {line}", sys.stderr), file=sys.stderr)
-        return 1
+        return tell_failure(error)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -176,10 +172,7 @@ def enter_namespaces(bin_dir: Path) -> NoReturn:
             shutil.which(program), f"the demo needs the program {program}: install it with `apt-get install {package}`"
         )
     throwaway.expect_visible((bin_dir, Path(__file__)), HIDDEN)
-    outside = " ".join(throwaway.own_namespaces())
-    again = throwaway.command(__file__, "--bin-dir", str(bin_dir), "--outside", outside)
-    sys.stdout.flush()
-    os.execv(again[0], again)  # noqa: S606 - no shell is needed
+    throwaway.start_over(__file__, "--bin-dir", str(bin_dir))
 
 
 def demonstrate(bin_dir: Path) -> None:

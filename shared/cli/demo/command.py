@@ -7,7 +7,6 @@ writes to under tmpfs. So it changes nothing of the machine, and everything it c
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import sys
 import threading
@@ -25,7 +24,7 @@ if __name__ == "__main__":
 from shared.cli import throwaway
 from shared.cli.demo import agent
 from shared.cli.demo.ping import ping
-from shared.cli.terminal import paint, print_heading, print_ok, print_table, readable, say
+from shared.cli.terminal import paint, print_heading, print_ok, print_table, readable, say, tell_failure
 from shared.cli.throwaway import Failure, expect
 from shared.cni.errors import CniError
 from shared.net import links
@@ -100,10 +99,7 @@ def main() -> int:
         throwaway.expect_own(options.outside.split())
         demonstrate(options.bin_dir)
     except (Failure, PluginError, PluginNotFound, ConfigError, CacheError, CniError, OSError) as error:
-        sys.stdout.flush()
-        for line in (str(error), *getattr(error, "__notes__", [])):
-            print(paint("1;31", f"FAILED: {line}", sys.stderr), file=sys.stderr)
-        return 1
+        return tell_failure(error)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -338,10 +334,7 @@ def is_address(text: str) -> bool:
 def enter_namespaces(bin_dir: Path) -> NoReturn:
     """Start over, in network, mount and process namespaces that end with the demo."""
     throwaway.expect_visible((bin_dir, Path(__file__)), HIDDEN)
-    outside = " ".join(throwaway.own_namespaces())
-    again = throwaway.command(__file__, "--bin-dir", str(bin_dir), "--outside", outside)
-    sys.stdout.flush()
-    os.execv(again[0], again)  # noqa: S606 - no shell is needed
+    throwaway.start_over(__file__, "--bin-dir", str(bin_dir))
 
 
 def milliseconds_since(started: float) -> float:
