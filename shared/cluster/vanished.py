@@ -1,7 +1,7 @@
 """Remember blocks of other nodes that vanish from the engine.
 
-After a backup was restored the engine lacks the claims since then. Their owners claim them again by name as soon as
-they reconnect. A node that claimed a new block in these seconds would take one whose addresses pods have.
+A restored backup lacks the claims since it was made. Their owners claim them again by name as soon as they reconnect.
+Until then their blocks look free, but pods have addresses of them: this node does not claim them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ class Vanished:
 
     def __init__(self) -> None:
         self._blocks: Mapping[Key, Block] | None = None  # of the last current snapshot
-        self._since: dict[Cidr, float] = {}
+        self._groups: list[tuple[float, frozenset[Cidr]]] = []  # by the moment at which they vanished
+        self._all: frozenset[Cidr] = frozenset()
 
     def note(self, snapshot: Snapshot, local: Local, now: float) -> frozenset[Cidr]:
         """Return the CIDRs that vanished less than the grace of an empty block ago.
@@ -33,11 +34,14 @@ class Vanished:
                 gone = {
                     key[1] for key in frozenset(before).difference(snapshot.blocks) if before[key].uid != local.node.uid
                 }
-            self._since |= dict.fromkeys(gone, now)
             self._blocks = snapshot.blocks
-        grace = local.node.grace_seconds
-        self._since = {cidr: since for cidr, since in self._since.items() if now - since < grace}
-        return frozenset(self._since)
+            if gone:
+                self._groups.append((now, frozenset(gone)))
+                self._all |= gone
+        if self._groups and now - self._groups[0][0] >= local.node.grace_seconds:
+            self._groups = [group for group in self._groups if now - group[0] < local.node.grace_seconds]
+            self._all = frozenset().union(*(cidrs for _, cidrs in self._groups))
+        return self._all
 
 
 def _find_unclaimed(snapshot: Snapshot, local: Local) -> set[Cidr]:

@@ -22,7 +22,7 @@ TABLE: tuple[Mutant, ...] = (
         "own blocks can be claimed again", UNIT.format("vanished"),
     ),
     Mutant(
-        "shared/cluster/vanished.py", "if now - since < grace}", "}",
+        "shared/cluster/vanished.py", " if now - group[0] < local.node.grace_seconds]", "]",
         "a vanished block is free after the grace", UNIT.format("vanished"),
     ),
     Mutant(
