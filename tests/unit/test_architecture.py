@@ -174,3 +174,20 @@ def test_there_is_something_to_look_at() -> None:
         MODULES
     )
     assert {"posix", "shared.cni.plugin"} <= set(imports(MODULES["shared.launch"]))
+
+
+def test_each_list_of_the_operator_tier_has_the_same_rooms() -> None:
+    """A room that one of them lacks is loaded into the call server, compiled by too old a Python, or in the bundle."""
+    from shared.agent.server import OPERATOR_ROOMS
+    from shared.build import bundle
+
+    rooms = {name.removeprefix("shared.") for name in OPERATOR_TIER}
+    installer, project = (ROOT / "install.sh").read_text(), (ROOT / "pyproject.toml").read_text()
+    proof = re.search(r"room\.name not in \((.*?)\)\]", installer)
+    compiled = re.search(r're\.compile\("/shared/\((.*?)\)/"\)', installer)
+    linted = re.search(r'"shared/\{(.*?)\}/\*\*" = "py311"', project)
+    assert proof and compiled and linted
+    assert set(OPERATOR_ROOMS) - {"agent"} == rooms  # the agent's own modules are there already
+    assert {one.split("/")[1] for one in bundle.OPERATOR_TIER if one.endswith("/")} == rooms
+    assert set(re.findall(r"\w+", proof[1])) == set(linted[1].split(",")) == rooms
+    assert set(compiled[1].split("|")) == rooms - {"build"}  # which is not installed
