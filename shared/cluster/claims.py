@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_network
 
-from shared.cluster.model import Alarm, Block, Cidr, Held, Kind, Pool, Range, Snapshot
+from shared.cluster.model import Block, Cidr, Held, Kind, Pool, Range, Snapshot
 
 Span = tuple[int, int]  # numbers of a range's blocks: the first one, and the one after the last
 
@@ -124,25 +124,6 @@ def find_foreign(pool: Pool | None, held: Sequence[Held], snapshot: Snapshot) ->
         return None
     strange = (one for one in held if not one.is_assigned and find_range(pool, one.cidr) is None)
     return next((one for one in strange if any(overlap(entry.cidr, one.cidr) for entry in pool.ranges)), None)
-
-
-def tell_foreign(one: Held) -> Alarm:
-    """Return the alarm of a range from before the cluster."""
-    text = (
-        f"network {one.network}: the conflist leases from {one.cidr}, which is no block of the pool, expected the "
-        f"agent's ranges: other nodes may give the same addresses. The agent leaves the network alone. Drain the node, "
-        f"and move the file away."
-    )
-    return Alarm("range-foreign", str(one.cidr), text)
-
-
-def tell_exhausted(network: str, entry: Range) -> Alarm:
-    """Return the alarm that a node needs a block, and there is none."""
-    text = (
-        f"network {network}: pool {entry.cidr} has no free block of /{entry.block_length}, and this node needs "
-        f"one. Add a range to the pool, or release the blocks of nodes that are gone: `cnitool cluster blocks`."
-    )
-    return Alarm("pool-exhausted", network, text)
 
 
 def count_free(kind: Kind, entry: Range, taken: Iterable[Cidr]) -> int:

@@ -27,6 +27,7 @@ from shared.cluster.network import Network, Plan
 from shared.cluster.peering import (
     differ,
     find_owners,
+    find_parts,
     find_twice,
     find_underlay,
     keep_routes,
@@ -50,7 +51,8 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     """
     if not snapshot.is_current:
         return _wait(local, snapshot.failure)
-    owners = find_owners(snapshot, local.node)
+    parts = find_parts(snapshot, local.node)
+    owners = find_owners(snapshot, local.node, parts)
     unknown, alarms = _find_unknown(snapshot, local)
     names = {*snapshot.pools, *snapshot.assigned, *(key[0] for key in local.held), *(a.network for a in local.attempts)}
     tried = {one.network for one in local.attempts}  # their requests may fail again: other networks come before them
@@ -64,7 +66,7 @@ def decide(snapshot: Snapshot, local: Local, now: float) -> Decision:
     routes = plan_routes(owners, twice, snapshot, local)
     alarms += [Alarm("unreadable", key, f"object {key}: {error}") for key, error in sorted(snapshot.unreadable.items())]
     alarms += [alarm for plan in plans for alarm in plan.alarms] + tell_twice(owners, twice, own)
-    alarms += tell_parts(snapshot, local.node)
+    alarms += tell_parts(parts)
     alarms += tell_unreached(owners, twice, routes, local.node)
     alarms += encryption.tell((peer for peers in owners.values() for peer in peers), local.node)
     alarms += _find_overlaps(snapshot) + tell_altered(snapshot, local)

@@ -61,7 +61,7 @@ class Feed:
             self._changed.notify()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a state that nobody has taken. Return False after so many seconds."""
+        """Wait for a newer state than the last one taken. Return False after so many seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: self._is_new, seconds)
 

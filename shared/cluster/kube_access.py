@@ -26,7 +26,7 @@ JSON_HINT = "write it as JSON: kubectl config view --raw --minify --flatten -o j
 
 @dataclass(frozen=True)
 class Source:
-    """A secret or certificate: a file, read anew for each use, or the content itself."""
+    """A secret or certificate: the path of a file, which is read anew for each use, or the content."""
 
     path: Path | None = None
     data: bytes = field(default=b"", repr=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
-from shared.cluster import claims
+from shared.cluster import claims, network_alarms
 from shared.cluster.model import (
     Alarm,
     Block,
@@ -81,7 +81,7 @@ class Network:
         """Return the plan."""
         foreign = claims.find_foreign(self.pool, self.held, self.snapshot)
         if foreign is not None:
-            self.plan.alarms.append(claims.tell_foreign(foreign))
+            self.plan.alarms.append(network_alarms.range_foreign(foreign))
             return self.plan
         self._settle_attempts()
         for one in self.held:
@@ -89,7 +89,7 @@ class Network:
         for version in (4, 6):
             self._adjust(version)
         if self.held and not self.is_wanted:
-            self._tell_unnamed()
+            self.plan.alarms.append(network_alarms.network_unnamed(self.name, len(self.held)))
         self._publish()
         self._mark()
         self._release()
@@ -142,11 +142,7 @@ class Network:
             self.inside.append(one)  # until a block is claimed in its place
         else:
             self.inside.append(one)
-            text = (
-                f"network {self.name}: CIDR {one.cidr} is not assigned to this node any more, and no other one is. It "
-                f"stays in use. Set the node's podCIDRs, or wait for the controller."
-            )
-            self.plan.alarms.append(Alarm("assignment-missing", str(one.cidr), text))
+            self.plan.alarms.append(network_alarms.assignment_missing(one))
 
     def _is_taken(self, cidr: Cidr) -> bool:
         """Return True if a read by name found another owner, which the snapshot does not show yet."""
@@ -156,12 +152,7 @@ class Network:
         """Take a block of another owner out of the conflist. Name it until no pod can have an address of it."""
         self.lost.append(one)
         if one.is_published or one.used or not one.is_draining:
-            pods = f"Its {one.used} pods here may share addresses with others: delete them. " if one.used else ""
-            text = (
-                f"block {one.cidr} of network {self.name} is claimed by {owner}, expected this node as its owner. "
-                f"{pods}No pod gets an address of it."
-            )
-            self.plan.alarms.append(Alarm("block-lost", str(one.cidr), text))
+            self.plan.alarms.append(network_alarms.block_lost(one, owner))
 
     def _reclaim(self, one: Held) -> None:
         """Claim a block by name that the engine lacks, as after a restored backup. Without use here it is gone.
@@ -187,11 +178,7 @@ class Network:
         lengths |= {other.cidr.prefixlen for other in self.held if other.cidr.version == one.cidr.version}
         for other in claims.find_overlapping(self.snapshot, self.name, one.cidr, lengths):
             if other.uid != block.uid and (other.since, other.uid) < (block.since, block.uid):
-                text = (
-                    f"block {one.cidr} of network {self.name} overlaps the older block {other.cidr} of node "
-                    f"{other.node}: this node drains it. Change a pool's block length only when no node is joining."
-                )
-                self.plan.alarms.append(Alarm("block-overlaps", str(one.cidr), text))
+                self.plan.alarms.append(network_alarms.block_overlaps(one, other))
                 return True
         return False
 
@@ -214,10 +201,7 @@ class Network:
             return
         if self.pool is None:
             if version == 4 and self.held and not self.assigned and not all(one.is_assigned for one in self.held):
-                text = (
-                    f"network {self.name} has blocks here but no pool, expected one: its ranges stay. Write the pool."
-                )
-                self.plan.alarms.append(Alarm("pool-missing", self.name, text))
+                self.plan.alarms.append(network_alarms.pool_missing(self.name))
             return
         entry = next((entry for entry in self.pool.ranges if entry.cidr.version == version), None)
         if entry is None:
@@ -233,13 +217,6 @@ class Network:
             self._drain(one for one in inside if one not in fitting)
         else:
             self._shrink(fitting, free, low + max(1, math.ceil(DRAIN_MARGIN * size)))
-
-    def _tell_unnamed(self) -> None:
-        text = (
-            f"network {self.name} is not in this node's settings, but the node has {len(self.held)} blocks of it: they "
-            f"are given back when no pod has an address of them. To keep them, name the network in pycni-cluster.json."
-        )
-        self.plan.alarms.append(Alarm("network-unnamed", self.name, text))
 
     def _fits(self, one: Held) -> bool:
         return not one.is_assigned and self.pool is not None and claims.find_range(self.pool, one.cidr) is not None
@@ -274,7 +251,7 @@ class Network:
         if cidr is not None:
             self.plan.claims.append(Claim(self.name, cidr))
             return
-        self.plan.alarms.append(claims.tell_exhausted(self.name, entry))
+        self.plan.alarms.append(network_alarms.pool_exhausted(self.name, entry))
 
     def _can_resume(self, one: Held) -> bool:
         """Return True if a draining block is ours in the engine and has free addresses.

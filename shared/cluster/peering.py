@@ -11,14 +11,17 @@ from shared.cluster.claims import order, overlap
 from shared.cluster.model import Alarm, Block, Cidr, Kind, Local, Node, Peer, Route, Snapshot
 
 Owners = Mapping[Cidr, tuple[Peer, ...]]
+Parts = Mapping[tuple[str, Cidr], Block]  # the block that an announced CIDR is a part of, by node and CIDR
 
 
-def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
-    """Return the other nodes that announce each CIDR of a routed network: the engine's owner first, then by age."""
+def find_owners(snapshot: Snapshot, node: Node, parts: Parts) -> dict[Cidr, tuple[Peer, ...]]:
+    """Return the other nodes that announce each CIDR of a routed network: the engine's owner first, then by age.
+
+    Leave out `parts` of other machines' blocks.
+    """
     found: dict[Cidr, tuple[Peer, ...]] = {}
     twice: dict[Cidr, str] = {}
     segments = {name for name, pool in snapshot.pools.items() if pool.kind is Kind.SEGMENT}
-    parts = find_parts(snapshot, node)
     for peer in snapshot.peers.values():
         if peer.node == node.name or peer.uid == node.uid:
             continue
@@ -37,7 +40,7 @@ def find_owners(snapshot: Snapshot, node: Node) -> dict[Cidr, tuple[Peer, ...]]:
     return found
 
 
-def find_parts(snapshot: Snapshot, node: Node) -> dict[tuple[str, Cidr], Block]:
+def find_parts(snapshot: Snapshot, node: Node) -> Parts:
     """Return the CIDRs that are parts of another machine's block, by the node that announces them.
 
     Their routes would be preferred to that of the block. This node's own blocks are looked at elsewhere.
@@ -55,7 +58,7 @@ def find_parts(snapshot: Snapshot, node: Node) -> dict[tuple[str, Cidr], Block]:
     return found
 
 
-def tell_parts(snapshot: Snapshot, node: Node) -> list[Alarm]:
+def tell_parts(parts: Parts) -> list[Alarm]:
     """Return an alarm for each announced CIDR that is a part of another machine's block."""
     return [
         Alarm(
@@ -63,7 +66,7 @@ def tell_parts(snapshot: Snapshot, node: Node) -> list[Alarm]:
             f"node {name} announces CIDR {cidr}, which is a part of block {block.cidr} of node {block.node}: it gets "
             f"no route. Look at the credentials of node {name}, and correct its peer object.",
         )
-        for (name, cidr), block in find_parts(snapshot, node).items()
+        for (name, cidr), block in parts.items()
     ]  # fmt: skip
 
 

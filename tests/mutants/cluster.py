@@ -161,7 +161,7 @@ TABLE: tuple[Mutant, ...] = (
         "a range from before the cluster is not claimed", f"{SINGLE} -k before_the_cluster",
     ),
     Mutant(
-        PEERING, "    parts = find_parts(snapshot, node)\n", "    parts: dict[tuple[str, Cidr], Block] = {}\n",
+        DECIDE, "find_owners(snapshot, local.node, parts)", "find_owners(snapshot, local.node, {})",
         "a part of another node's block gets no route", f"{SINGLE} -k part_of_anothers",
     ),
     Mutant(

@@ -21,7 +21,7 @@ RANGE_KEYS = ("cidr", "blockLength", "gateway")
 
 
 class InvalidPool(ValueError):
-    """The pool cannot be used, or harms what is there; the message names file and key."""
+    """The pool cannot be used, or would take addresses in use; the message names file and key."""
 
 
 def set_pool(options: Options) -> None:
@@ -98,20 +98,20 @@ def read(name: str) -> Pool:
     return pool
 
 
-def _require_keys(raw: object, what: str, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+def _require_keys(raw: object, place: str, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
     """Raise InvalidPool for a key that is missing or unknown: it may be a misspelt one."""
     if not isinstance(raw, dict):
-        raise InvalidPool(f"{what} is {codec.shown(raw)}; an object with the keys {', '.join(keys)} is expected")
+        raise InvalidPool(f"{place} is {codec.shown(raw)}; an object with the keys {', '.join(keys)} is expected")
     for key in raw:
         if key not in keys:
-            raise InvalidPool(f"{what} has the unknown key {codec.shown(key)}; the keys are {', '.join(keys)}")
+            raise InvalidPool(f"{place} has the unknown key {codec.shown(key)}; the keys are {', '.join(keys)}")
     for key in keys:
         if key not in raw and key not in optional:
-            raise InvalidPool(f"{what} has no key {key!r}; the keys are {', '.join(keys)}")
+            raise InvalidPool(f"{place} has no key {key!r}; the keys are {', '.join(keys)}")
 
 
 def objections(pool: Pool, snapshot: Snapshot) -> Iterator[str]:
-    """Yield the reasons against a pool: it would take somebody's addresses, or no node could use it."""
+    """Yield the reasons against a pool: it would take addresses in use, or no node could use it."""
     for at, one in enumerate(pool.ranges):
         if not claims.count_free(pool.kind, one, ()):
             yield f"ranges[{at}]: a block of /{one.block_length} has no address for a pod; shorten blockLength"

@@ -38,7 +38,7 @@ def read() -> dict[str, Any]:
 
 
 def _check(found: Mapping[str, Any]) -> None:
-    """Raise ValueError, TypeError, KeyError or AttributeError if a report lacks what is read here."""
+    """Raise ValueError, TypeError, KeyError or AttributeError if a report lacks a value that commands need."""
     for key in ("since", "updated"):
         float(found[key])
     for network in found["networks"].values():
