@@ -111,6 +111,7 @@ class Executor:
             if isinstance(error, Refused):
                 self._alarms.append(_alarm_of_refusal(local, failure))
         alarms = [action for action in decision.actions if isinstance(action, Alarm)] + self._alarms
+        alarms += _tell_life_refusal(local, self.engine.find_life_refusal())
         again = RETRY_SECONDS if self._is_futile(decision) else decision.again_seconds
         return Step(not failure, failure, again, tuple(alarms), decision, local, is_taken, self._missing)
 
@@ -321,3 +322,12 @@ def _frees(action: Action) -> bool:
 def _alarm_of_refusal(local: Local, failure: str) -> Alarm:
     text = f"the engine refuses a request of node {local.node.name}: {failure}. Correct its credentials and rights."
     return Alarm("refused", local.node.name, text)
+
+
+def _tell_life_refusal(local: Local, refusal: str) -> list[Alarm]:
+    """Return an alarm if the engine refuses the node's sign of life."""
+    text = (
+        f"the engine refuses the sign of life of node {local.node.name}: {refusal}. `cnitool cluster release` would "
+        f"take this node for gone. Give its user the right to write below alive/."
+    )
+    return [Alarm("refused", local.node.name, text)] if refusal else []

@@ -57,6 +57,9 @@ class Requests:
         self._ask("withdrawals", lambda: self.engine.withdraw(peer))
         self.last, self.is_last_gone = peer, True
 
+    def find_life_refusal(self) -> str:
+        return self.engine.find_life_refusal()
+
     def is_seen(self, snapshot: Snapshot) -> bool:
         """Return True if a snapshot has the last change, and so all before it: a watch tells them in their order."""
         if self.last is None:

@@ -59,6 +59,9 @@ class MemoryEngine:
     def announce(self, peer: Peer) -> Peer:
         return replace(peer, revision=self.put(f"nodes/{peer.node}", codec.peer_value(peer)))
 
+    def find_life_refusal(self) -> str:
+        return ""
+
     def join_all(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             self.join(number)

@@ -110,6 +110,10 @@ TABLE: tuple[Mutant, ...] = (
         "limits are never lowered", f"{UNIT.format('duty')} -k neighbours",
     ),
     Mutant(
+        EXECUTOR, "        alarms += _tell_life_refusal(local, self.engine.find_life_refusal())\n", "",
+        "a refused sign of life is told", f"{STEPS} -k sign_of_life",
+    ),
+    Mutant(
         EXECUTOR, "            if set(kept) == cidrs:", "            if True:",
         "a range that is needed again stays in the conflist", f"{STEPS} -k still_right",
     ),

@@ -57,6 +57,7 @@ class World:
         self.effects: list[str] = []
         self.failures: dict[str, Exception] = {}
         self.missing: frozenset[Route] = frozenset()
+        self.life_refusal = ""
         self.executor = Executor(self, self, self)  # type: ignore[arg-type]
 
     def step(self, **snapshot: Any) -> Step:
@@ -90,6 +91,9 @@ class World:
     def release(self, block: Block) -> None:
         self._do("release")
         del self.blocks[block.network, block.cidr]
+
+    def find_life_refusal(self) -> str:
+        return self.life_refusal
 
     def announce(self, peer: Peer) -> Peer:
         self._do("announce")
@@ -374,6 +378,15 @@ def test_a_refusal_is_an_alarm() -> None:
     world.failures["announce"] = Refused("peer me: forbidden")
     step = world.step()
     assert alarms(step) == {"refused"} and "forbidden" in step.failure and not world.conflists
+
+
+def test_a_refused_sign_of_life_is_an_alarm() -> None:
+    """The node looks gone to `cnitool cluster release`, and works otherwise."""
+    world = settled()
+    world.life_refusal = "permission denied"
+    step = world.step()
+    assert step.done and [(one.name, one.about) for one in step.alarms] == [("refused", "me")]
+    assert "permission denied" in step.alarms[0].text
 
 
 def test_an_engine_with_older_kinds_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
