@@ -58,7 +58,7 @@ def test_a_node_encrypts(node: ClusterNode) -> None:
     assert peers == {any_key(2): [["192.0.2.77", 51872], sorted(cidrs)]}
     assert node.objects()["nodes/pretend"]["publicKey"] == own
     assert node.conflist()["plugins"][0]["mtu"] == 1500 - 80
-    assert node.alarms() == set()
+    node.until(lambda: node.alarms() == set())
     node.kill_agent()
     node.put("nodes/other", {key: value for key, value in OTHER.items() if key != "publicKey"})
     node.begin()

@@ -114,8 +114,8 @@ def test_a_boot_without_etcd(three: Site) -> None:
     assert c.routes() == {}
     c.start()
     attach_each([c], "2")
-    wait(c, lambda: c.routes() == routes)
-    assert (c.ranges(), c.alarms()) == (before, {"not-synchronised"})
+    wait(c, lambda: (c.routes(), c.alarms()) == (routes, {"not-synchronised"}))
+    assert c.ranges() == before
     assert silent_pods(three.nodes.values()) == []
     with three.fabric.home:
         three.engine.start()

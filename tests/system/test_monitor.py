@@ -302,27 +302,32 @@ def test_a_pod_without_a_link_on_the_host(node: Node, plugins: list[dict[str, An
 
 def test_a_namespace_with_the_path_and_the_inode_of_another_one(node: Node) -> None:
     """The kernel gives the inode number of a deleted namespace to the next one. Both pods are told of."""
-    place = node.host.root / "run/netns"
-    with monitor(node.host, "--json") as watched:
+    place, hidden = node.host.root / "run", iter(range(10_000))
+
+    def has_inode(inode: int) -> bool:
+        """Make a namespace that is left there, as each takes the lowest number that is free."""
+        other = f"other{next(hidden)}"
+        (place / other).touch()
+        node.host.run("unshare", f"--net=/run/{other}", "true")
+        if (place / other).stat().st_ino != inode:
+            return False
+        (place / "netns/a").touch()
+        node.host.run("mount", "--bind", f"/run/{other}", "/run/netns/a")
+        return True
+
+    def is_reused() -> bool:
+        """Delete a pod, and try to be the first to have its number: tests beside this one make namespaces, too."""
+        if not (place / "netns/a").exists():
+            node.host.netns("a")
         node.add("a", TAP, name="lan", bridge="")
         watched.told_until(subject="address", change="added", netns="/run/netns/a")
         node.call("DEL", "a", TAP, name="lan", bridge="")
-        inode = (place / "a").stat().st_ino
+        inode = (place / "netns/a").stat().st_ino
         node.host.drop_netns("a")
+        return any(has_inode(inode) for _ in range(50))
 
-        hidden = iter(range(10_000))
-
-        def has_inode() -> bool:
-            other = node.host.root / f"run/other{next(hidden)}"
-            other.touch()
-            node.host.run("unshare", f"--net=/run/{other.name}", "true")
-            if other.stat().st_ino != inode:
-                return False
-            (place / "a").touch()
-            node.host.run("mount", "--bind", f"/run/{other.name}", "/run/netns/a")
-            return True
-
-        until(has_inode)
+    with monitor(node.host, "--json") as watched:
+        until(is_reused, seconds=120)
         node.add("a", TAP, name="lan", bridge="")
         watched.told_until(subject="address", change="added", netns="/run/netns/a")
 
