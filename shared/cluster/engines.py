@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
 
 from shared.cluster import kube_access
 from shared.cluster.connection import Tls
-from shared.cluster.engine import Engine
+from shared.cluster.engine import Counts, Engine, EngineError
 from shared.cluster.etcd import Etcd
 from shared.cluster.etcd import Settings as EtcdSettings
 from shared.cluster.kube_follow import Scope
 from shared.cluster.kubernetes import Kubernetes
+from shared.cluster.model import Snapshot
 from shared.cluster.settings import ETCD, NODES, EtcdKeys, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+LOOK_SECONDS = 5.0  # between two looks for files that were not there
 
 
 def connect(settings: Settings, node: str) -> Engine:
@@ -50,3 +59,59 @@ def _password(path: str) -> str:
     if not lines or not lines[0]:
         raise ValueError(f"etcd.passwordFile {path}: the first line is empty, expected the password of the etcd user")
     return lines[0]
+
+
+class Late:
+    """An engine that may have no credentials yet, as after a boot. Until it has, each request fails.
+
+    The node has its routes and blocks of before meanwhile. It is an Engine; once the files can be read, the real one
+    does everything.
+    """
+
+    def __init__(self, settings: Settings, node: str) -> None:
+        self._settings, self._node = settings, node
+        self._engine: Engine | None = None
+        self._life: tuple[str, str] | None = None
+        self._ended = Event()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the engine's own method. Raise EngineError without an engine."""
+        if self._engine is None:
+            raise EngineError("there is no access to the engine yet")
+        return getattr(self._engine, name)
+
+    def follow(self, take: Callable[[Snapshot], None]) -> None:
+        """Wait for the files, and tell once that they are not there. Then follow the engine."""
+        told = ""
+        while not self._ended.is_set():
+            try:
+                engine = connect(self._settings, self._node)
+            except ValueError as error:
+                if str(error) != told:
+                    told = str(error)
+                    take(Snapshot(failure=told))
+                self._ended.wait(LOOK_SECONDS)
+                continue
+            if self._life:
+                engine.show_life(*self._life)
+            self._engine = engine
+            engine.follow(take)
+            return
+
+    def close(self) -> None:
+        """End `follow`."""
+        self._ended.set()
+        if self._engine:
+            self._engine.close()
+
+    def show_life(self, node: str, uid: str) -> None:
+        """Let the engine do so as soon as there is one."""
+        self._life = (node, uid)
+
+    def find_life_refusal(self) -> str:
+        """Return the engine's answer; empty without an engine."""
+        return self._engine.find_life_refusal() if self._engine else ""
+
+    def counts(self) -> Counts:
+        """Return the requests so far."""
+        return self._engine.counts() if self._engine else Counts(0, 0, 0, 0)

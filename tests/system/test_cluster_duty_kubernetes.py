@@ -106,6 +106,27 @@ def test_pod_cidrs(node: KubeNode) -> None:
     node.until(lambda: [(one["state"], one["used"]) for one in node.ranges()] == [("assigned", 1)] * 2)
 
 
+def test_credentials_that_come_after_a_boot(node: KubeNode) -> None:
+    """The node has its routes of before at once, and says what is missing. It goes on when the file is there."""
+    node.use_pod_cidrs()
+    add_node(node.server, FIRST)
+    node.server.add("peers", {
+        "apiVersion": f"{GROUP}/v1", "kind": "Peer", "metadata": {"name": "other"},
+        "spec": {"uid": "u2", "addresses": ["192.0.2.77"], "cidrs": {"pods": ["10.244.9.0/24"]}, "since": 1.0},
+    })  # fmt: skip
+    node.begin()
+    routes = {"10.244.9.0/24": "192.0.2.77"}
+    node.until(lambda: node.routes() == routes)
+    node.kill_agent()
+    kubeconfig = (node.host.root / KUBECONFIG[1:]).read_text()
+    node.host.run("rm", KUBECONFIG)
+    node.host.run("ip", "route", "flush", "proto", "112")
+    node.begin()
+    node.until(lambda: node.routes() == routes and "kubeconfig" in node.report()["failure"])
+    node.host.run("tee", KUBECONFIG, input=kubeconfig)
+    node.until(lambda: node.report()["failure"] == "" and not node.alarms())
+
+
 def test_pod_cidrs_that_change(node: KubeNode) -> None:
     """New pods get addresses of the new ranges. The old ones stay announced while a pod has an address of them."""
     node.use_pod_cidrs()
