@@ -134,6 +134,26 @@ TABLE: tuple[Mutant, ...] = (
         "doctor sees that a plugin does not speak a network's version", "tests/system/test_doctor.py -k version and unknown",
     ),
     Mutant(
+        "shared/build/tree.py", "{name in programs:d}", "0",
+        "the digest of a tree covers the executable bits of a bundle's Python", "tests/system/test_install_bundle.py -k digest",
+    ),
+    Mutant(
+        "shared/build/tree.py", "if path.parts[0] == OWN or path.suffix in KINDS:", "if path.suffix in KINDS:",
+        "strays are deleted from a bundle's Python as well, and its compiled files stay", "tests/system/test_install_bundle.py -k repairs",
+    ),
+    Mutant(
+        "shared/build/libraries.py", "if hashlib.sha256(content).hexdigest() not in hashes:", "if False:",
+        "a library's file must have a pinned hash", "tests/system/test_install_offline.py -k missing_or_wrong",
+    ),
+    Mutant(
+        "install.sh", '[[ $tools == no || -z $offline ]] || unpack_tools\n"${action}_plugins"\n', '"${action}_plugins"\n[[ $tools == no || -z $offline ]] || unpack_tools\n',
+        "the tools' files are checked before anything changes", "tests/system/test_install_offline.py -k missing_or_wrong",
+    ),
+    Mutant(
+        "install.sh", "if [[ $units == no && -n $pid && $(cat", "if [[ -z $units && -n $pid && $(cat",
+        "--no-units leaves systemd's agent running", "tests/system/test_install_agent.py -k leaves_systemds_agent",
+    ),
+    Mutant(
         "install.sh", "local python=$python oldest=$oldest_tools candidate reason", "local python=$python candidate reason",
         "cnitool gets a Python that is new enough for it", "tests/system/test_install.py -k cnitool_of",
     ),

@@ -417,7 +417,7 @@ def test_what_cannot_be_explained(node: PretendHost) -> None:
     above = str(Path(node.bin_dir).parent)
     for data_dir, reason in (
         (above, f" is in {above}, which is hidden here"),
-        ("/no/such", "explain cannot pretend a new directory in /"),
+        ("/no/such", "a new directory in / cannot be pretended"),
     ):
         done = explain(node, network({**V4_ONLY, "ipam": {**V4_ONLY["ipam"], "dataDir": data_dir}}))
         assert done.returncode == 1 and reason in done.stderr

@@ -258,8 +258,7 @@ def tear_down(pods: PodNetwork, pod: DemoPod) -> float:
     took = milliseconds_since(started)
     left = set(link_names(pod.netns)) - set(pod.links)
     expect(not left, f"{pod.name} still has {', '.join(left)}")
-    throwaway.execute("umount", "--lazy", str(pod.netns))  # as runtimes do
-    pod.netns.unlink()
+    throwaway.delete_netns(pod.netns)
     return took
 
 

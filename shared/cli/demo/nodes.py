@@ -95,7 +95,7 @@ class Node:
 
     def close(self) -> None:
         """End the node: the kernel ends its programs with the first one, and removes its links."""
-        self._first.kill()  # unshare kills the first process then
+        self._first.kill()  # the first process dies with it
         programs: list[subprocess.Popen[Any]] = [*self._programs, self._first]
         for program in programs:
             program.wait()
@@ -148,7 +148,7 @@ def serve() -> int:
     """Be the first process of a node: hide the machine's state, and wait for the end of stdin."""
     for directory in HIDDEN:
         throwaway.hide(directory)
-    throwaway.mount("-t", "sysfs", "sysfs", "/sys")
+    throwaway.mount("sysfs", "/sys", "sysfs")
     print(READY, flush=True)
     sys.stdin.read()
     return 0

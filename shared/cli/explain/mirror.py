@@ -14,7 +14,6 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError
 
 from shared.cli import throwaway
-from shared.cli.throwaway import Failure
 from shared.cni.call import folded
 from shared.executables import PLUGINS
 from shared.net import sysctl
@@ -220,10 +219,7 @@ def _hide(top: Path) -> None:
     if top.is_dir():
         throwaway.hide(top)
         return
-    parent = next(parent for parent in top.parents if parent.is_dir())
-    if parent == Path("/"):
-        raise Failure(f"{top} does not exist, and explain cannot pretend a new directory in /: create it first")
-    throwaway.replace_by_links(parent)
+    throwaway.make_creatable(top)
 
 
 def _lease_files(data_dir: Path, network: str, tops: list[Path]) -> Iterator[Kept]:
