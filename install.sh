@@ -3,7 +3,8 @@
 #
 # The code goes into a directory of its own, <lib-dir>/<version>-<digest of the code>, which never changes once it is there; each executable is a
 # launcher of a few lines that names this directory and the Python to run it with. Replacing a launcher is one rename, so a runtime that calls a
-# plugin during an upgrade gets the old one or the new one, whole. Needs coreutils, util-linux and Python, no more.
+# plugin during an upgrade gets the old one or the new one, whole. Needs coreutils, util-linux and Python, no more; a bundle, which brings a Python,
+# needs Debian's busybox-static instead.
 set -euo pipefail
 shopt -s nullglob
 umask 022
@@ -15,15 +16,21 @@ oldest="3, 9"                         # Python that can run the plugins
 oldest_tools="3, 11"                  # Python that can run cnitool and the demo
 keep_seconds=600                      # a superseded tree may still be read by a call that began before the upgrade
 lock_seconds=120
-source_dir=$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")
+source_dir=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
+brought=$source_dir/python            # a bundle brings a Python
+own=no                                # yes, if it becomes part of the tree
 bin_dir=/opt/cni/bin
 lib_dir=/opt/cni/lib/pycni
 python=""
+interpreter=()                        # the command that runs it now
 action=install
 forget=""                             # --forget, if the machine shall be a new node
 force=no
 demo=no                               # no, or a script of shared/cli/demo
 tools=no
+offline=""                            # the directory with the tools' libraries; empty: pip fetches them
+unpacked=""                           # a directory with the tools from there
+units=yes
 agent=""                              # yes, no; empty: as it is
 unit=/etc/systemd/system/pycni-agent.service
 dhcp=""                               # yes, no; empty: as it is
@@ -47,16 +54,19 @@ Installs the pycni plugins, or removes them with --uninstall. Run it as root; yo
 
   --bin-dir DIR   where the executables go, the runtime's plugin directory  (default: /opt/cni/bin)
   --lib-dir DIR   where their code goes                                     (default: /opt/cni/lib/pycni)
-  --python PATH   the Python, 3.9 or newer, that runs them                  (default: /usr/bin/python3, else the first on PATH)
-                  cnitool needs 3.11: if PATH is older, the first newer one that is found runs cnitool
+  --python PATH   the Python, 3.9 or newer, that runs them                  (default: /usr/bin/python3, else the first on PATH;
+                  of a bundle: its own). cnitool needs 3.11: if PATH is older, the first newer one that is found runs cnitool
   --force         replace files of the same name that are not pycni's       (default: leave them, install nothing)
   --with-tools    also install, with pip, the libraries of cnitool's commands that show and explain; needs python3-venv
+  --offline DIR   with --with-tools, take the libraries' files from DIR, without pip and network
+                  (default: wheels beside install.sh, if it is there; a bundle has it, and installs the tools without being asked)
   --agent         also install pycni-agent, which serves calls without starting Python and repairs pods' networks; a later run
                   keeps it. Needs a C compiler once. Where systemd runs, it is started as pycni-agent.service
   --no-agent      remove it again
   --dhcp          where systemd runs, also start the daemon of the plugin dhcp, as cni-dhcp.socket; a later run keeps it.
                   It needs --with-tools once
   --no-dhcp       remove it again; leases stay, and the next daemon renews them
+  --no-units      leave systemd's units alone, as they are a package's or none is wanted; a running agent follows the release
   --demo          after installing, show two pods getting their network, in namespaces of their own
   --demo-cluster  the same with a cluster of three nodes and etcd; needs the program etcd (Debian package etcd-server)
   --uninstall     remove the executables, their code, and the agent's routes and tunnels; leases under /var/lib/cni stay
@@ -107,11 +117,21 @@ clean_up() {
 
 # A launcher quotes the path as "...", and is read in any locale: only printable ASCII without quote and backslash is safe.
 clean_path() { # OPTION PATH -> path: absolute, no trailing slash, symbolic links kept
+    local rest=$2/ part
     [[ -n $2 ]] || die "$1 needs a path" 2
     [[ $2 != *[![:print:]]* && $2 != *[\"\\]* ]] ||
         die "$1: only printable ASCII without \" and \\ can be used in the path: $(printf '%q' "$2")" 2
-    path=$(realpath --canonicalize-missing --no-symlinks -- "$2")
-    [[ $path != / ]] || die "$1 cannot be /" 2
+    [[ $rest == /* ]] || rest=$(pwd -P)/$rest
+    path=""
+    while [[ -n $rest ]]; do
+        part=${rest%%/*} rest=${rest#*/}
+        case $part in
+            "" | .) ;;
+            ..) path=${path%/*} ;;
+            *) path+=/$part ;;
+        esac
+    done
+    [[ -n $path ]] || die "$1 cannot be /" 2
 }
 
 # Root executes the file at this path on every pod start: nobody else may be able to replace a part of the way there. A symbolic link is followed as the
@@ -171,7 +191,7 @@ lock() { # DIR FD
         elif eval "command exec $2<\"\$file\"" 2>/dev/null; then
             if [[ $(stat -L -c '%u %a' -- "/dev/fd/$2") != "0 600" ]]; then
                 rm -f -- "$file"        # no run makes one that others can open
-            elif ! flock --wait "$lock_seconds" "$2"; then
+            elif ! wait_for_lock "$2"; then
                 eval "exec $2<&-"       # clean_up must not take it for held
                 die "another installation into $1 is still running after $lock_seconds s: $(holder "$file") holds $file"
             elif holds "$1" "$2"; then
@@ -179,6 +199,26 @@ lock() { # DIR FD
             fi
         fi
     done
+}
+
+# flock's option for a time limit is not the same everywhere.
+wait_for_lock() { # FD
+    local deadline=$((SECONDS + lock_seconds))
+    until try_lock "$1"; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.1
+    done
+}
+
+# The lock belongs to the open file, which this shell keeps. Debian's busybox has no flock.
+try_lock() { # FD
+    if type -P flock >/dev/null; then
+        flock -n "$1"
+    elif ((${#interpreter[@]})); then
+        "${interpreter[@]}" -I -S -c 'import fcntl, sys; fcntl.flock(int(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)' "$1" 2>/dev/null
+    else
+        die "there is no program flock; install it (Debian: apt-get install util-linux)"
+    fi
 }
 
 holds() { # DIR FD
@@ -222,7 +262,15 @@ is_usable() { # CANDIDATE -> python, or reason: why it cannot be used; nothing t
     done <<<"$answer"
 }
 
-choose_python() { # -> python
+# Its loader is not yet where the program says.
+use_brought_python() { # -> python, tools_python, interpreter
+    local loaders=("$brought"/lib/ld-linux-*.so.*)
+    ((${#loaders[@]} == 1)) || die "$brought/lib has ${#loaders[@]} loaders instead of one: unpack the bundle again"
+    python=$brought/bin/python3 tools_python=$brought/bin/python3
+    interpreter=("${loaders[0]}" --argv0 "$python" "$python")
+}
+
+choose_python() { # -> python, interpreter
     local candidate reason found=""
     if [[ -n $python ]]; then
         [[ $python == /* ]] || die "--python needs an absolute path, not $python" 2
@@ -238,12 +286,17 @@ choose_python() { # -> python
         done
         [[ -n $found ]] || die "no Python ${oldest/, /.} or newer found${reason:+ ($reason)}; install one (Debian: apt-get install python3) or name it with --python"
     fi
-    # The kernel reads 127 bytes of "#!PATH -IS", and ends PATH at white space.
-    [[ $python == /* && $python != *[![:graph:]]* ]] || die "cannot use $python: a launcher's first line needs an absolute path without white space"
-    ((${#python} <= 127 - 6)) || die "cannot use $python: the path is too long for a launcher's first line"
+    check_first_line "$python"
+    interpreter=("$python")
     if ((0$(stat -L -c '%a' -- "$python") & 0022)); then
         printf 'install.sh: warning: %s can be changed by the group root, and root will execute it\n' "$python" >&2
     fi
+}
+
+# The kernel reads 127 bytes of "#!PATH -IS", and ends PATH at white space.
+check_first_line() { # PATH
+    [[ $1 == /* && $1 != *[![:graph:]]* ]] || die "cannot use $1: a launcher's first line needs an absolute path without white space"
+    ((${#1} <= 127 - 6)) || die "cannot use $1: the path is too long for a launcher's first line"
 }
 
 choose_tools_python() { # -> tools_python, empty if there is none
@@ -258,7 +311,7 @@ choose_tools_python() { # -> tools_python, empty if there is none
 }
 
 # Errors come on stdout too; their last line has the message.
-python_runs() { "$python" -I -S -B -W ignore -X no_debug_ranges - "$@" 2>&1; }
+python_runs() { "${interpreter[@]}" -I -S -B -W ignore -X no_debug_ranges - "$@" 2>&1; }
 
 # Imports every executable's module, too, to detect a Python that lacks part of its standard library.
 read_source() { # -> version, cache_tag, names, modules: the plugins' as a dict of Python
@@ -288,82 +341,15 @@ EOF
     read -r -a names <<<"$facts"
 }
 
-# Fills a tree: copies, the launcher in the stage as well, compiles, sets owner and mode; an existing one is repaired, each file by a rename. Prints the tree's path.
+# Prints the tree's path.
 build_tree() { # STAGE
-    python_runs "$source_dir" "$lib_dir" "$1" "$version" <<'EOF'
-import compileall
-import hashlib
-import os
-import re
+    python_runs "$source_dir" "$lib_dir" "$1" "$version" "$own" <<'EOF'
 import sys
-from pathlib import Path
-from py_compile import PycInvalidationMode
 
-source, lib, stage = map(Path, sys.argv[1:4])
-version = sys.argv[4]
-KINDS = (".py", ".yaml")  # code, and manifests for Kubernetes
-# An older Python does not know all words of cnitool's code, which it never executes.
-OPERATORS = re.compile("/shared/(cli|cluster|runtime)/") if sys.version_info < (3, 11) else None
+sys.path.insert(0, sys.argv[1])
+from shared.build import tree
 
-
-def sources(part):
-    """Yield the files of a part. A Python at work in the source may replace its compiled files: pass them over."""
-    for directory, directories, names in os.walk(source / part):
-        directories[:] = [name for name in directories if name != "__pycache__"]
-        yield from (path for name in names if (path := Path(directory, name)).suffix in KINDS and path.is_file())
-
-
-files = {
-    str(path.relative_to(source)): path.read_bytes()
-    for part in ("plugins", "ipam", "shared")
-    for path in sorted(sources(part))
-}
-files["launcher"] = (stage / "launcher").read_bytes()
-digest = hashlib.sha256(version.encode())
-for name, content in files.items():
-    digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
-final = lib / f"{version}-{digest.hexdigest()[:12]}"
-tree = final if final.is_dir() else stage / "tree"
-
-
-
-def put(content, target):
-    """Write a file whole. A new tree is put on the disk as one, later; a file that is replaced may be in use."""
-    with open(stage / "file", "wb") as file:
-        file.write(content)
-        file.flush()
-        if tree == final:
-            os.fsync(file.fileno())
-    os.replace(stage / "file", target)
-
-
-for name, content in files.items():
-    target = tree / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_symlink() or not target.is_file() or target.read_bytes() != content:
-        put(content, target)
-for path in list(tree.rglob("*")):
-    stray = path.suffix in KINDS and str(path.relative_to(tree)) not in files
-    if stray or path.parent.name == "__pycache__" and path.suffix != ".pyc":
-        path.unlink(missing_ok=True)
-# The compiled files name the final path; otherwise each import would correct it. The environment must not choose the invalidation mode:
-# comparing hashes would read every source file on every call.
-if not compileall.compile_dir(
-    tree, quiet=1, force=True, rx=OPERATORS, stripdir=str(tree), prependdir=str(final),
-    invalidation_mode=PycInvalidationMode.TIMESTAMP,
-):
-    sys.exit("compiling failed")
-sys.path.insert(0, str(source))
-from shared.build import bundle
-
-put(bundle.build(tree, str(final)), tree / f"bundle.{sys.implementation.cache_tag}")
-for path in (tree, *tree.rglob("*")):
-    os.chown(path, 0, 0, follow_symlinks=False)
-    path.chmod(0o755 if path.is_dir() else 0o644)
-(tree / ".superseded").unlink(missing_ok=True)
-if tree != final:
-    os.rename(tree, final)
-print(final)
+print(tree.build(*sys.argv[1:5], own=sys.argv[5] == "yes"))
 EOF
 }
 
@@ -446,6 +432,10 @@ launcher() { # NAME FILE
         pycni-agent) program_text "$1" "$python" "$oldest" shared.agent.server "\"$tree\", $modules" >"$2" ;;
         *) if [[ -n $program ]]; then fill_program "$@"; else launcher_text "$1" >"$2"; fi ;;
     esac
+}
+
+be_executable() { # FILE; a host may have no /etc/passwd, so root is a number
+    chown 0:0 -- "$1" && chmod 0755 -- "$1"
 }
 
 # The launcher that asks the agent, a program: the one that a package brings, or compiled here. A warning of a newer compiler is no reason against it.
@@ -612,10 +602,11 @@ install_plugins() {
     [[ $agent != yes ]] || make_program "$stage"
     tree=$(build_tree "$stage") || die "nothing is installed, the code could not be put into $lib_dir: ${tree##*$'\n'}"
     tree=${tree##*$'\n'}
+    [[ $own == no ]] || python=$tree/python/bin/python3 tools_python=$tree/python/bin/python3 interpreter=("$tree/python/bin/python3")
     in_use "$tree" || new_tree=$tree
     for name in "${names[@]}"; do
-        answer=$(launcher "$name" "$new/.text" 2>&1) || die "nothing is installed, cannot make $name: ${answer##*$'\n'}"
-        install -o root -g root -m 0755 -- "$new/.text" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
+        answer=$(launcher "$name" "$new/$name" 2>&1) || die "nothing is installed, cannot make $name: ${answer##*$'\n'}"
+        be_executable "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
         [[ $name != cnitool || -n $tools_python ]] || continue
         # Prove that this Python can run it, and that files in this directory can be executed, before anything is replaced.
         # Without stderr a program does not ask a running agent.
@@ -628,7 +619,7 @@ install_plugins() {
         plugin_of "$file"
         name=${file##*/}
         if [[ -n $plugin ]] && is_part "$plugin" && ! is_part "$name"; then
-            install -o root -g root -m 0755 -- "$new/$plugin" "$new/$name" || die "nothing is installed, cannot write to $bin_dir"
+            { cp -- "$new/$plugin" "$new/$name" && be_executable "$new/$name"; } || die "nothing is installed, cannot write to $bin_dir"
             copies+=("$name")
         fi
     done
@@ -661,11 +652,22 @@ install_plugins() {
 # Install the packages that pyproject.toml calls "tools", each file by its hash. Only the packages of the virtual environment are used, so that it can
 # be renamed. A package without a wheel is built with the packages in that environment: pip would fetch build tools without a hash.
 install_tools() {
-    local made file word pid packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
+    local made=$unpacked word pid packages=() pins=$source_dir/shared/cli old=$lib_dir/.pycni-old.tools
     [[ -n $tools_python ]] || die "the plugins are installed, the tools are not: they need Python ${oldest_tools/, /.} or newer"
     while read -r word _; do
         [[ $word != *==* ]] || packages+=("$word")
     done <"$pins/tools.txt" || die "the plugins are installed, the tools are not: cannot read $pins/tools.txt"
+    [[ -n $made ]] || fetch_tools
+    put_on_disk "$made"
+    [[ ! -e $lib_dir/tools ]] || mv -T -- "$lib_dir/tools" "$old" || die "cannot replace $lib_dir/tools"
+    mv -T -- "$made/tools" "$lib_dir/tools" || die "cannot write to $lib_dir"
+    printf '  tools   %s (%s)\n' "$lib_dir/tools" "${packages[*]}"
+    agent_pid                         # if it runs, it was started without these libraries
+    [[ -z $pid ]] || kill -HUP "$pid" || true
+}
+
+fetch_tools() { # -> made
+    local file pins=$source_dir/shared/cli
     workspace "$lib_dir"
     "$tools_python" -I -m venv "$made/tools" >"$made/log" 2>&1 ||
         die "the plugins are installed, the tools are not: $tools_python cannot make a virtual environment (Debian: apt-get install python3-venv)"
@@ -675,12 +677,24 @@ install_tools() {
             die "the plugins are installed, the tools are not: $(grep -m1 ERROR "$made/log" || tail -n 1 "$made/log")"
     done
     chmod -R go-w -- "$made/tools"
-    put_on_disk "$made"
-    [[ ! -e $lib_dir/tools ]] || mv -T -- "$lib_dir/tools" "$old" || die "cannot replace $lib_dir/tools"
-    mv -T -- "$made/tools" "$lib_dir/tools" || die "cannot write to $lib_dir"
-    printf '  tools   %s (%s)\n' "$lib_dir/tools" "${packages[*]}"
-    agent_pid                         # if it runs, it was started without these libraries
-    [[ -z $pid ]] || kill -HUP "$pid" || true
+}
+
+# This precedes all else, so that a missing or wrong file changes nothing.
+unpack_tools() { # -> unpacked
+    local made answer interpreter=("${interpreter[@]}")
+    [[ -n $tools_python ]] || die "nothing is installed, the tools need Python ${oldest_tools/, /.} or newer"
+    [[ $own == yes ]] || interpreter=("$tools_python")
+    workspace "$lib_dir"
+    answer=$(python_runs "$source_dir" "$offline" "$made/tools" "$lib_dir/tools" <<'EOF'
+import sys
+
+sys.path.insert(0, sys.argv[1])
+from shared.build import libraries
+
+libraries.unpack(*sys.argv[1:])
+EOF
+    ) || die "nothing is installed, cannot take the tools' libraries from $offline: ${answer##*$'\n'}"
+    unpacked=$made
 }
 
 # An agent of another bin dir is none of this run's business.
@@ -720,7 +734,9 @@ run_systemctl() { # ARGUMENT...
 start_agent() {
     local pid text libraries served=agent
     agent_pid
-    if [[ ! -d /run/systemd/system ]]; then
+    if [[ $units == no ]]; then
+        :
+    elif [[ ! -d /run/systemd/system ]]; then
         [[ -n $pid ]] || printf '  agent   systemd does not run here: start %s/pycni-agent yourself, as root\n' "$bin_dir"
     elif [[ -e $unit || -L $unit ]] && ! has_unit "$unit" pycni-agent; then
         printf '  agent   %s is not of this installation and stays: start %s/pycni-agent yourself\n' "$unit" "$bin_dir"
@@ -749,18 +765,21 @@ start_agent() {
 stop_agent() {
     local pid deadline=$((SECONDS + stop_seconds))
     is_ours "$bin_dir/pycni-agent" || return 0
-    if [[ -d /run/systemd/system ]] && has_unit "$unit" pycni-agent; then
+    if [[ $units == yes && -d /run/systemd/system ]] && has_unit "$unit" pycni-agent; then
         systemctl --quiet disable --now pycni-agent.service || die "cannot stop pycni-agent.service"
         rm -f -- "$unit"
         systemctl daemon-reload || true
     fi
     agent_pid
+    if [[ $units == no && -n $pid && $(cat "/proc/$pid/cgroup" 2>/dev/null) == */pycni-agent.service* ]]; then
+        return 0                      # with its unit
+    fi
     [[ -z $pid ]] || kill -TERM "$pid" || true
     while [[ -n $pid ]] && ((SECONDS < deadline)); do
         sleep 0.1
         agent_pid
     done
-    [[ -e $run_dir/agent.sock ]] || { rm -f -- "$run_dir"/{lock,cluster.json} && rmdir -- "$run_dir"; } 2>/dev/null || true
+    [[ -e $run_dir/agent.sock ]] || { rm -f -- "$run_dir"/{lock,cluster.json,metrics.sock} && rmdir -- "$run_dir"; } 2>/dev/null || true
 }
 
 # systemd holds the socket, so no call fails while the daemon starts again. The socket's file is the last: if it is there, both units are.
@@ -769,7 +788,9 @@ start_dhcp() {
     for kind in service socket; do
         [[ ! -e $dhcp_unit.$kind && ! -L $dhcp_unit.$kind ]] || has_unit "$dhcp_unit.service" dhcp || stranger=$dhcp_unit.$kind
     done
-    if [[ ! -d /run/systemd/system ]]; then
+    if [[ $units == no ]]; then
+        :
+    elif [[ ! -d /run/systemd/system ]]; then
         printf '  dhcp    systemd does not run here: start %s/dhcp daemon yourself, as root\n' "$bin_dir"
     elif [[ -n $stranger ]]; then
         printf '  dhcp    %s is not of this installation and stays: start %s/dhcp daemon yourself\n' "$stranger" "$bin_dir"
@@ -790,7 +811,7 @@ start_dhcp() {
 }
 
 stop_dhcp() {
-    [[ -d /run/systemd/system ]] && has_unit "$dhcp_unit.service" dhcp || return 0
+    [[ $units == yes && -d /run/systemd/system ]] && has_unit "$dhcp_unit.service" dhcp || return 0
     systemctl --quiet disable --now cni-dhcp.socket cni-dhcp.service || die "cannot stop cni-dhcp.service"
     rm -f -- "$dhcp_unit".{socket,service}
     systemctl daemon-reload || true
@@ -817,7 +838,7 @@ uninstall_plugins() {
     leave_cluster
     stop_dhcp
     for file in "$bin_dir"/*; do
-        if [[ -L $file ]] && is_ours "$(realpath -- "$file" 2>/dev/null)"; then
+        if [[ -L $file ]] && is_ours "$(readlink -f -- "$file" 2>/dev/null)"; then
             links+=("${file##*/}")
         fi
     done
@@ -857,12 +878,13 @@ uninstall_plugins() {
 
 while (($#)); do
     case $1 in
-        --bin-dir | --lib-dir | --python)
+        --bin-dir | --lib-dir | --python | --offline)
             (($# > 1)) || die "$1 needs a path" 2
             case $1 in
                 --bin-dir) bin_dir=$2 ;;
                 --lib-dir) lib_dir=$2 ;;
                 --python) python=$2 ;;
+                --offline) offline=$2 ;;
             esac
             [[ -n $2 ]] || die "$1 needs a path" 2
             shift ;;
@@ -874,6 +896,7 @@ while (($#)); do
         --no-agent) agent=no ;;
         --dhcp) dhcp=yes ;;
         --no-dhcp) dhcp=no ;;
+        --no-units) units=no ;;
         --uninstall) action=uninstall ;;
         --forget-node) forget=--forget ;;
         --help | -h)
@@ -891,15 +914,24 @@ bin_dir=$path
 clean_path --lib-dir "$lib_dir"
 lib_dir=$path
 [[ ! $bin_dir/ == "$lib_dir"/* && ! $lib_dir/ == "$bin_dir"/* ]] || die "--bin-dir and --lib-dir cannot lie within each other" 2
+[[ -n $python || ! -f $brought/bin/python3 ]] || own=yes
+[[ -z $offline || $tools$own == *yes* ]] || die "--offline needs --with-tools" 2
 ((EUID == 0)) || die "only root can do this"
 
 trap clean_up EXIT
 check_directory "$bin_dir"
 check_directory "$lib_dir"
-if [[ $action == install ]]; then
+if [[ $own == yes ]]; then
+    use_brought_python
+elif [[ $action == install ]]; then
     choose_python
     choose_tools_python
+fi
+if [[ $action == install ]]; then
     read_source
+    [[ $own == no ]] || check_first_line "$lib_dir/$version-0123456789ab/python/bin/python3"
+    [[ -n $offline || ! -d $source_dir/wheels ]] || offline=$source_dir/wheels
+    [[ $own == no || -z $offline ]] || tools=yes
     make_directory "$bin_dir"
     make_directory "$lib_dir"
 fi
@@ -912,6 +944,7 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 { sweep "$bin_dir" && sweep "$lib_dir"; } || die "cannot remove what an earlier run left in $bin_dir and $lib_dir"
+[[ $tools == no || -z $offline ]] || unpack_tools
 "${action}_plugins"
 [[ $action == uninstall || $agent != yes ]] || start_agent
 [[ $tools == no ]] || install_tools

@@ -172,10 +172,11 @@ def order_of(imports: Iterable[str], modules: dict[str, CodeType], before: Itera
     return recording.finished
 
 
-def build(tree: Path, final: str) -> bytes:
+def build(tree: Path, final: str, moved: tuple[str, str] = ("", "")) -> bytes:
     """Return the bundle's content for the running interpreter.
 
-    It consists of eight digits, a head of as many bytes, and marshalled objects: the runs, the modules' code and the
+    `moved` are the present directory of an interpreter whose files have another place later, and that place. The bundle
+    consists of eight digits, a head of as many bytes, and marshalled objects: the runs, the modules' code and the
     index. The head is its own digest and, marshalled, the code of shared.preload and its arguments.
     """
     modules: dict[str, CodeType] = {}
@@ -185,7 +186,7 @@ def build(tree: Path, final: str) -> bytes:
         if not relative.startswith(OPERATOR_TIER):
             name = relative.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             syntax = lean(path.read_text(encoding="utf-8"))
-            natives[name] = natives_of(syntax)
+            natives[name] = {native: file.replace(*moved, 1) for native, file in natives_of(syntax).items()}
             modules[name] = compile(syntax, f"{final}/{relative}", "exec", dont_inherit=True, optimize=2)
 
     def run(names: list[str]) -> Run:

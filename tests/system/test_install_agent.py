@@ -16,7 +16,7 @@ import pytest
 from shared.cni.suite import launched
 from tests.pretend import PATH, PretendHost
 from tests.system.agent_node import AgentNode, compile_launcher, is_program, kinds
-from tests.system.test_install import NOBODY, Site, Watcher, aliases, make_site, sentence, small_path
+from tests.system.test_install import NOBODY, Site, Watcher, aliases, content, make_site, sentence, small_path
 
 __all__ = ["small_path"]
 LOOPBACK = {"cniVersion": "1.0.0", "name": "net", "type": "loopback"}
@@ -292,6 +292,47 @@ def test_unit_of_somebody_else(node: AgentNode, tmp_path: Path) -> None:
     assert f"/{UNIT} is not of this installation and stays" in said
     node.install("--uninstall", path=path)
     assert unit.read_text() == "[Service]\nExecStart=/usr/bin/other\n" and node.systemctl_calls() == []
+
+
+def test_no_units_where_systemd_runs(node: AgentNode, tmp_path: Path) -> None:
+    """The units are a package's: install.sh neither writes nor stops them, and an agent follows the release all the same."""
+    path = node.add_systemd(tmp_path)
+    said = node.install("--agent", "--dhcp", "--no-units", path=path).stdout
+    assert "yourself" not in said and "started" not in said
+    units = node.host.root / "etc/systemd/system"
+    assert list(units.iterdir()) == [] and node.systemctl_calls() == []
+    node.start()
+    node.site.change("newer")
+    assert "goes on with this release" in node.install("--no-units", path=path).stdout
+    node.await_release()
+
+    (units / "pycni-agent.service").write_text(f'[Service]\nExecStart="{node.site.bin}/pycni-agent"\n')
+    (units / "cni-dhcp.service").write_text(f'[Service]\nExecStart="{node.site.bin}/dhcp" daemon\n')
+    before = content(units)
+    node.install("--no-units", path=path)
+    node.install("--uninstall", "--no-units", path=path)
+    assert node.ended() == 0 and list(node.site.bin.iterdir()) == []
+    assert content(units) == before and node.systemctl_calls() == []
+
+
+def test_no_units_leaves_systemds_agent_running(node: AgentNode, tmp_path: Path) -> None:
+    """An agent in the control group of its unit ends with the unit."""
+    node.install("--agent")
+    node.start()
+    node.host.run("sh", "-ec", "mkdir /run/groups; mount -t cgroup2 cgroup2 /run/groups")
+    group = node.host.root / "run/groups" / f"test-{os.getpid()}" / "pycni-agent.service"
+    group.mkdir(parents=True)
+    try:
+        assert node.agent is not None
+        (group / "cgroup.procs").write_text(str(node.agent.pid))
+        node.install("--uninstall", "--no-units", path=node.add_systemd(tmp_path))
+        assert node.agent.poll() is None and node.systemctl_calls() == []
+        assert list(node.site.bin.iterdir()) == []
+        node.agent.terminate()
+        assert node.ended() == 0
+    finally:
+        group.rmdir()
+        group.parent.rmdir()
 
 
 @pytest.mark.parametrize("which", ["pycni-agent", "bridge"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -14,8 +15,13 @@ FILES = ("tools.txt", "tools-build.txt")
 
 
 def pins(name: str) -> dict[str, tuple[str, list[str]]]:
+    """Return the version and the hashes of each package in a file of the tools' requirements."""
+    return read_pins(ROOT / "shared/cli" / name)
+
+
+def read_pins(path: Path) -> dict[str, tuple[str, list[str]]]:
     """Return the version and the hashes of each package in a file of requirements."""
-    text = (ROOT / "shared/cli" / name).read_text()
+    text = path.read_text()
     joined = re.sub(r"\\\n", "", text)
     lines = [line.split() for line in joined.splitlines() if line.strip() and not line.startswith("#")]
     return {words[0].split("==")[0]: (words[0].split("==")[1], words[1:]) for words in lines}
