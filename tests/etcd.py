@@ -39,20 +39,22 @@ class Place:
 class Member:
     """One etcd process, which may be killed and started again with its data."""
 
-    def __init__(self, host: PretendHost, number: int, place: Place, options: Sequence[str], scheme: str) -> None:
+    def __init__(
+        self, host: PretendHost, number: int, place: Place, options: Sequence[str], scheme: str, program: str
+    ) -> None:
         self.name = f"m{number}"
         self.url = f"{scheme}://{place.address}:{CLIENT_PORT + 10 * number}"
         self.peer_url = f"http://{place.address}:{PEER_PORT + 10 * number}"
         self.data = host.root / "run" / self.name
         self._host = host
         self._inside = ("ip", "netns", "exec", place.netns) if place.netns else ()
-        self._options = options
+        self._program, self._options = program, options
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, cluster: str) -> None:
         with (self._host.root / "run" / f"{self.name}.log").open("ab") as log:
             self._process = self._host.popen(
-                *self._inside, "etcd", "--name", self.name, "--data-dir", f"/run/{self.name}", "--logger", "zap", "--log-level", "error",
+                *self._inside, self._program, "--name", self.name, "--data-dir", f"/run/{self.name}", "--logger", "zap", "--log-level", "error",
                 "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
                 "--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url,
                 "--initial-cluster", cluster, *self._options,
@@ -88,6 +90,7 @@ class Cluster:
         *,
         places: Sequence[Place] = (Place(),),
         authority: Authority | None = None,
+        program: str = "etcd",
     ) -> None:
         self.netns = netns
         options = ["--bcrypt-cost", "4"]
@@ -100,7 +103,7 @@ class Cluster:
             options += ["--client-cert-auth", "--trusted-ca-file", str(authority.certificate)]
             self.tls = Tls(ca_file=str(authority.certificate), certificate_file=str(own), key_file=str(own_key))
         scheme = "https" if authority else "http"
-        self.members = [Member(host, number, place, options, scheme) for number, place in enumerate(places)]
+        self.members = [Member(host, number, place, options, scheme, program) for number, place in enumerate(places)]
         self.names = ",".join(f"{member.name}={member.peer_url}" for member in self.members)
         self.urls = tuple(member.url for member in self.members)
         self.user = self.password = self.last_failure = ""
@@ -193,12 +196,12 @@ class Cluster:
 
 
 @contextmanager
-def running(size: int = 1, authority: Authority | None = None) -> Iterator[Cluster]:
-    """Run a cluster in a host of its own. `with cluster.netns` the test's thread, and those it starts, reach it."""
+def running(size: int = 1, authority: Authority | None = None, program: str = "etcd") -> Iterator[Cluster]:
+    """Run a cluster of an etcd in a host of its own. `with cluster.netns` the test's thread, and those it starts, reach it."""
     with PretendHost() as host:
         netns = open_netns(f"/proc/{host.first_pid}/ns/net")
         try:
-            cluster = Cluster(host, netns, places=[Place()] * size, authority=authority)
+            cluster = Cluster(host, netns, places=[Place()] * size, authority=authority, program=program)
             with netns:
                 cluster.start()
             yield cluster

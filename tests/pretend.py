@@ -128,15 +128,18 @@ class Answer:
 
 
 class PretendHost:
-    """A host in namespaces of its own; a context manager. `cni` looks for plugins in `bin_dir` by default."""
+    """A host in namespaces of its own; a context manager. `cni` looks for plugins in `bin_dir` by default.
 
-    def __init__(self, bin_dir: str | Path = "") -> None:
+    `first` is the command of its first process.
+    """
+
+    def __init__(self, bin_dir: str | Path = "", *, first: Sequence[str] = ("/bin/sh", "-c", FIRST_PROCESS)) -> None:
         self.bin_dir = str(bin_dir)
         self._first = subprocess.Popen(
             [
-                _tool("unshare"),
+                find_program("unshare"),
                 *("--mount", "--net", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "private"),
-                *("/bin/sh", "-c", FIRST_PROCESS),
+                *first,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -147,7 +150,7 @@ class PretendHost:
         if not self.first_pid:
             _, stderr = self._first.communicate()
             raise RuntimeError(f"no pretend host (root and namespaces are needed): {stderr.decode()}")
-        self._enter = [_tool("nsenter"), "--target", self.first_pid, "--mount", "--net", "--uts", "--"]
+        self._enter = [find_program("nsenter"), "--target", self.first_pid, "--mount", "--net", "--uts", "--"]
         self._process_namespace = os.open(f"/proc/{self.first_pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._started: list[subprocess.Popen[bytes]] = []
         self.root = Path(f"/proc/{self.first_pid}/root")
@@ -337,7 +340,7 @@ def run_installer(directory: Path, *options: str) -> subprocess.CompletedProcess
         return host.run(f"{TREE}/install.sh", *directories, *options, check=False, timeout=60)
 
 
-def _tool(name: str) -> str:
+def find_program(name: str) -> str:
     """Return the absolute path of a program, so that it is found with any environment of the command inside."""
     path = shutil.which(name, path=PATH)
     if path is None:

@@ -44,8 +44,13 @@ def network() -> dict[str, Any]:
 
 
 @pytest.fixture
-def node(bin_dir: Path, tmp_path: Path, network: dict[str, Any]) -> Iterator[Node]:
-    with ContainerHost(bin_dir, tmp_path) as host:
+def host_class() -> type[ContainerHost]:
+    return ContainerHost
+
+
+@pytest.fixture
+def node(bin_dir: Path, tmp_path: Path, network: dict[str, Any], host_class: type[ContainerHost]) -> Iterator[Node]:
+    with host_class(bin_dir, tmp_path) as host:
         host.configure(network)
         host.start_agent()
         with Containerd(host) as containerd:

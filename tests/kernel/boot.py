@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from tests.kernel.image import ROOT, Image, image, write_initramfs
+from tests.kernel.image import ROOT, SUITE, Image, image, write_initramfs
 from tests.pretend import PATH
 
 START_LIMIT = 60.0  # seconds until the command runs, which takes 7 on an idle machine; a boot that hangs is tried again
@@ -54,13 +54,13 @@ def is_running() -> bool:
     return "STOCK_KERNEL" in os.environ
 
 
-def run(argv: Sequence[str], write: Callable[[bytes], object], *, share: Path, limit: float) -> int:
+def run(argv: Sequence[str], write: Callable[[bytes], object], *, share: Path, limit: float, suite: str = SUITE) -> int:
     """Run a command on the stock kernel in the root of this tree; `write` gets its output as it comes.
 
     `share` is a directory that the command finds at INSIDE, and may write files to. `limit` is in seconds from the
     command's start. Return its exit status. Raise ImageError, or BootError with the kernel's output.
     """
-    kernel = image()
+    kernel = image(suite=suite)
     words = ["env", "-i", *(f"{name}={value}" for name, value in ENVIRONMENT.items()), *argv]
     (share / RELEASE).write_text(kernel.release)
     (share / "command").write_text(f"cd {shlex.quote(str(ROOT))}\nexec {shlex.join(words)}\n")

@@ -9,12 +9,16 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import systems
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / ".kernel"
 PACKAGE = os.environ.get("KERNEL_PACKAGE") or "linux-image-amd64"
+SUITE = os.environ.get("KERNEL_SUITE", "")  # a system of tests.systems, by default this one
 BUSYBOX = Path("/bin/busybox")  # Debian package busybox-static
 DRIVERS = ("virtio_pci", "9pnet_virtio", "9p", "overlay")  # init needs them to reach the root file system
 
@@ -41,40 +45,49 @@ class Image:
         return self.root / "lib/modules" / self.release
 
 
-def image(package: str = PACKAGE) -> Image:
+def image(package: str = PACKAGE, suite: str = SUITE) -> Image:
     """Return the kernel of a package, or of a metapackage's dependency; it is unpacked once, until .kernel is removed.
 
-    Raise ImageError if it is not available.
+    The package is that of another Debian, if `suite` names one. Raise ImageError if it is not available.
     """
-    root = CACHE / package
+    root = CACHE / (f"{suite}-{package}" if suite else package)
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.exists():
             with tempfile.TemporaryDirectory(dir=CACHE) as directory:
+                options = _apt_options(suite, Path(directory)) if suite else []
                 try:
-                    _unpack(_concrete(package), Path(directory))
+                    _unpack(_concrete(package, options), options, Path(directory))
                 except ImageError:  # apt's lists may be missing or old
-                    _output("apt-get", "-q", "update")
-                    _unpack(_concrete(package), Path(directory))
+                    _output("apt-get", *options, "-q", "update")
+                    _unpack(_concrete(package, options), options, Path(directory))
                 Path(directory, "root").rename(root)
     (modules,) = (root / "lib/modules").iterdir()
     return Image(modules.name, root)
 
 
-def _concrete(package: str) -> str:
+def _apt_options(suite: str, directory: Path) -> list[str]:
+    """Return options by which apt reads the lists of another system, of which it keeps nothing."""
+    for name in ("state/lists/partial", "cache/archives/partial"):
+        (directory / name).mkdir(parents=True)
+    places = {"Etc": systems.root(suite) / "etc/apt", "State": directory / "state", "Cache": directory / "cache"}
+    return ["-oAcquire::Check-Valid-Until=false", *(f"-oDir::{name}={path}" for name, path in places.items())]
+
+
+def _concrete(package: str, options: Sequence[str]) -> str:
     """Return the package with the kernel in it: a metapackage's name has no version."""
     if re.search(r"\d+\.\d+", package):
         return package
-    depends = _output("apt-cache", "depends", "--important", package)
+    depends = _output("apt-cache", *options, "depends", "--important", package)
     found = re.search(r"Depends: (linux-image-\d\S+)", depends)
     if found is None:
         raise ImageError(f"package {package} is neither a kernel nor depends on one:\n{depends}")
     return found[1]
 
 
-def _unpack(package: str, directory: Path) -> None:
-    _output("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package, cwd=directory)
+def _unpack(package: str, options: Sequence[str], directory: Path) -> None:
+    _output("apt-get", *options, "-q", "-o", "APT::Sandbox::User=root", "download", package, cwd=directory)
     (archive,) = directory.glob("*.deb")
     root = directory / "root"
     _output("dpkg-deb", "--extract", str(archive), str(root))

@@ -36,16 +36,23 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture(scope="module")
-def running_plain() -> Iterator[Cluster]:
+def etcd_program() -> str:
+    """Return the etcd to run: this system's."""
+    return "etcd"
+
+
+@pytest.fixture(scope="module")
+def running_plain(etcd_program: str) -> Iterator[Cluster]:
     """Run one member without TLS and users."""
-    with running() as cluster:
+    with running(program=etcd_program) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="module")
-def running_secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def running_secure(etcd_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run one member that demands a client's certificate and a user."""
-    with running(authority=certificates.make(tmp_path_factory.mktemp("ca"))) as cluster:
+    authority = certificates.make(tmp_path_factory.mktemp("ca"))
+    with running(authority=authority, program=etcd_program) as cluster:
         with cluster.netns:
             cluster.demand_users()
         yield cluster
@@ -622,10 +629,10 @@ def test_close_ends_a_pause(plain: Cluster) -> None:
 # --- three members
 
 
-def test_three_members() -> None:
+def test_three_members(etcd_program: str) -> None:
     """The leader is killed, then the quorum is lost, and comes back."""
     with (
-        running(size=3) as cluster,
+        running(size=3, program=etcd_program) as cluster,
         cluster.netns,
         contextlib.closing(cluster.engine(pace=replace(PACE, timeout=5))) as engine,
         Following(cluster.engine(pace=replace(PACE, timeout=5))) as following,
