@@ -113,8 +113,23 @@ class Containerd:
     def serve(self, pod: str, config: dict[str, Any]) -> None:
         """Start a container in the pod that runs SERVER."""
         container = {"metadata": {"name": "server"}, "image": {"image": IMAGE}, "command": SERVER}
+        self.start_container(pod, config, container)
+
+    def start_container(self, pod: str, config: dict[str, Any], container: dict[str, Any]) -> str:
+        """Create a container of the pod with that description, and start it. Return its id."""
         made = self.ask("CreateContainer", pod_sandbox_id=pod, config=container, sandbox_config=config)
         self.ask("StartContainer", container_id=made.container_id)
+        return str(made.container_id)
+
+    def exit_code(self, container: str) -> int | None:
+        """Return the exit status of a container, None if it runs."""
+        status = self.ask("ContainerStatus", container_id=container).status
+        return status.exit_code if status.state == protos.CONTAINER_EXITED else None
+
+    def execute(self, container: str, *argv: str) -> tuple[int, str]:
+        """Execute a command in a container, as a probe is. Return its status and its words."""
+        done = self.ask("ExecSync", container_id=container, cmd=argv, timeout=10)
+        return done.exit_code, (done.stdout + done.stderr).decode()
 
     def remove(self, pods: Sequence[str]) -> None:
         """Stop and remove pods, all at once."""
