@@ -96,4 +96,4 @@ def test_the_policy_means_what_the_tests_server_does(user: User, plural: str) ->
 
 def test_each_manifest_is_tested() -> None:
     found = Path(__file__).parents[2].glob("shared/cluster/manifests/*")
-    assert sorted(path.name for path in found) == ["access.yaml", "resources.yaml"]
+    assert sorted(path.name for path in found) == ["access.yaml", "kustomization.yaml", "resources.yaml"]

@@ -66,7 +66,7 @@ def json_schema(keys: type[Config]) -> dict[str, Any]:
 def _property(declared: Field) -> dict[str, Any]:
     schema = _resolved(declared.kind.schema)
     out: dict[str, Any] = {"description": declared.help}
-    if declared.default not in (None, (), {}):
+    if declared.default not in (None, (), {}) and not isinstance(declared.default, Config):
         out["default"] = declared.default
     return {**out, **(schema if declared.required else {"anyOf": [schema, {"type": "null"}]})}
 
@@ -77,6 +77,8 @@ def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
     out = dict(schema)
     if "items" in out:
         out["items"] = _resolved(out["items"])
+    if isinstance(out.get("additionalProperties"), dict):
+        out["additionalProperties"] = _resolved(out["additionalProperties"])
     if "anyOf" in out:
         out["anyOf"] = [_resolved(one) for one in out["anyOf"]]
     return out
