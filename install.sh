@@ -27,7 +27,7 @@ action=install
 forget=""                             # --forget, if the machine shall be a new node
 force=no
 demo=no                               # no, or a script of shared/cli/demo
-tools=no
+tools=no                              # yes; kept: those of a bundle, unless they are there already
 offline=""                            # the directory with the tools' libraries; empty: pip fetches them
 unpacked=""                           # a directory with the tools from there
 units=yes
@@ -657,6 +657,7 @@ install_tools() {
     while read -r word _; do
         [[ $word != *==* ]] || packages+=("$word")
     done <"$pins/tools.txt" || die "the plugins are installed, the tools are not: cannot read $pins/tools.txt"
+    [[ $tools != kept || -n $made ]] || return 0
     [[ -n $made ]] || fetch_tools
     put_on_disk "$made"
     [[ ! -e $lib_dir/tools ]] || mv -T -- "$lib_dir/tools" "$old" || die "cannot replace $lib_dir/tools"
@@ -685,16 +686,16 @@ unpack_tools() { # -> unpacked
     [[ -n $tools_python ]] || die "nothing is installed, the tools need Python ${oldest_tools/, /.} or newer"
     [[ $own == yes ]] || interpreter=("$tools_python")
     workspace "$lib_dir"
-    answer=$(python_runs "$source_dir" "$offline" "$made/tools" "$lib_dir/tools" <<'EOF'
+    answer=$(python_runs "$tools" "$source_dir" "$offline" "$made/tools" "$lib_dir/tools" <<'EOF'
 import sys
 
-sys.path.insert(0, sys.argv[1])
+sys.path.insert(0, sys.argv[2])
 from shared.build import libraries
 
-libraries.unpack(*sys.argv[1:])
+libraries.unpack(*sys.argv[2:], keep=sys.argv[1] == "kept")
 EOF
     ) || die "nothing is installed, cannot take the tools' libraries from $offline: ${answer##*$'\n'}"
-    unpacked=$made
+    [[ ! -d $made/tools ]] || unpacked=$made
 }
 
 # An agent of another bin dir is none of this run's business.
@@ -759,7 +760,7 @@ start_agent() {
         printf '  agent   process %s goes on with this release\n' "$pid"
     fi
     libraries=("$lib_dir"/tools/lib/python*/site-packages/prometheus_client)
-    [[ $tools == yes || ${#libraries[@]} != 0 ]] || printf '  note    the agent has no metrics without its library: run install.sh --with-tools\n'
+    [[ $tools != no || ${#libraries[@]} != 0 ]] || printf '  note    the agent has no metrics without its library: run install.sh --with-tools\n'
 }
 
 stop_agent() {
@@ -931,7 +932,7 @@ if [[ $action == install ]]; then
     read_source
     [[ $own == no ]] || check_first_line "$lib_dir/$version-0123456789ab/python/bin/python3"
     [[ -n $offline || ! -d $source_dir/wheels ]] || offline=$source_dir/wheels
-    [[ $own == no || -z $offline ]] || tools=yes
+    [[ $own == no || -z $offline || $tools == yes ]] || tools=kept
     make_directory "$bin_dir"
     make_directory "$lib_dir"
 fi

@@ -15,15 +15,21 @@ import zipfile
 from pathlib import Path
 
 PINS = "shared/cli/tools.txt"
+STAMP = "unpacked"  # a file of the environment: a digest of the pins and the Python
 
 
-def unpack(source: str, directory: str, target: str, final: str) -> None:
+def unpack(source: str, directory: str, target: str, final: str, *, keep: bool = False) -> None:
     """Unpack the libraries that `source` pins from their files in `directory` into the environment `target`.
 
-    `final` is its later path. Raise SystemExit with the name of a file that is missing or that no pinned hash fits;
-    nothing is unpacked then.
+    `final` is its later path; with `keep` nothing is done if the same libraries are there. Raise SystemExit with the
+    name of a file that is missing or that no pinned hash fits; nothing is unpacked then.
     """
-    pinned = pins(Path(source, PINS).read_text(encoding="utf-8"))
+    text = Path(source, PINS).read_text(encoding="utf-8")
+    stamp = hashlib.sha256(f"{sys.implementation.cache_tag}\0{text}".encode()).hexdigest()
+    present = Path(final, STAMP)
+    if keep and present.is_file() and present.read_text() == stamp:
+        return
+    pinned = pins(text)
     files = {name: _read(_find(Path(directory), name, version), hashes) for name, version, hashes in pinned}
     packages = Path(target, "lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
     for name, content in files.items():
@@ -32,6 +38,7 @@ def unpack(source: str, directory: str, target: str, final: str) -> None:
         else:
             _unpack_package(name.replace("-", "_"), content, packages)
     compileall.compile_dir(target, quiet=2, stripdir=target, prependdir=final)
+    Path(target, STAMP).write_text(stamp)
 
 
 def pins(text: str) -> list[tuple[str, str, list[str]]]:
