@@ -72,9 +72,10 @@ def keep_host_lines(lines: set[str]) -> set[str]:
 
 
 def strikes(verb: str, attachments: Attachments, sample: int) -> Iterator[tuple[int, int, str, Strike]]:
+    is_slow = bool(attachments.chain.needs and sample)
     for whose, kills in (("", KILLS[:2]), ("child", KILLS[2:])):
         for place, number, name in points(attachments, verb, CHANGES, sample, whose):
-            for kill in kills:
+            for kill in random.sample(kills, 1) if is_slow else kills:
                 yield place, number, name, Strike(kill, number)
 
 

@@ -25,7 +25,7 @@ from tests.kernel import boot
 from tests.kernel.features import FEATURES, has
 from tests.kernel.image import ROOT
 
-LIMIT = 3600  # seconds for all of those tests
+LIMIT = 4500  # seconds for all of those tests
 FAULTS_LIMIT = 4 * 3600  # the same with more points of each
 
 DIRECTORY = "STOCK_KERNEL_DIRECTORY"  # by this variable pytest's workers find the boot's output
