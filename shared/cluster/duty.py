@@ -16,7 +16,7 @@ from threading import Condition, Thread
 from shared.cluster import report
 from shared.cluster.checkpoint import Store
 from shared.cluster.engine import Engine
-from shared.cluster.engines import Late
+from shared.cluster.engines import connect_or_wait
 from shared.cluster.executor import Executor, Step
 from shared.cluster.model import Alarm, Snapshot
 from shared.cluster.node import NodeHost
@@ -101,7 +101,7 @@ class Duty:
         """Raise ValueError for settings that cannot be used, and IOFailure without the node's memory."""
         name = settings.node_name()
         self._store = Store()
-        self._engine: Engine = Late(settings, name)
+        self._engine: Engine = connect_or_wait(settings, name)
         self._engine.show_life(name, self._store.uid)
         self._host = NodeHost(settings, name, self._store.uid)
         self._executor = Executor(self._engine, self._host, self._store)

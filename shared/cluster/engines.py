@@ -41,6 +41,14 @@ def connect(settings: Settings, node: str) -> Engine:
     return Kubernetes(access, node, scope)
 
 
+def connect_or_wait(settings: Settings, node: str) -> Engine:
+    """Return the engine, or one that waits for its files."""
+    try:
+        return connect(settings, node)
+    except ValueError:
+        return Late(settings, node)
+
+
 def _etcd(keys: EtcdKeys) -> EtcdSettings:
     tls = Tls(
         ca_file=keys.caFile, certificate_file=keys.certificateFile, key_file=keys.keyFile, server_name=keys.serverName
