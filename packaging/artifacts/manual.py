@@ -21,7 +21,7 @@ def write(context: Context) -> Path:
     target.mkdir()
     libraries = context.work / "libraries"
     files = [library.file for library in context.once("libraries", lambda: wheels.libraries(context))]
-    words = "install --quiet --no-deps --no-index --no-build-isolation --no-compile"
+    words = "install --quiet --no-cache-dir --no-deps --no-index --no-build-isolation --no-compile"
     subprocess.run([sys.executable, "-I", "-m", "pip", *words.split(), "--target", libraries, *files], check=True)
     page = _run(context, CNITOOL, "manual", libraries=libraries)
     (target / "cnitool.1.gz").write_bytes(gzip.compress(page.encode(), 9, mtime=0))

@@ -20,7 +20,7 @@ from tests.faults.stepper import CAN_BE_INTERRUPTED, CHANGES, MESSAGE, ON_DISK, 
 from tests.plugins import marked
 from tests.pretend import Answer, PretendHost
 
-SAMPLE = 2  # of each plugin, with each verb
+SAMPLE = 1  # of each plugin, with each verb
 SLOW_SAMPLE, SLOW_ALL = 1, 4  # the same on the stock kernel; there, of all points
 KILLS = ("plugin", "tree", "child")
 ON_DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)

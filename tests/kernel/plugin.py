@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from tests.kernel.image import ROOT
 
 LIMIT = 4500  # seconds for all of those tests
 FAULTS_LIMIT = 4 * 3600  # the same with more points of each
+MANY = 40  # tests; if more run there, each has so many of its variants there, but for a run with --faults
+VARIANTS = 2
 
 DIRECTORY = "STOCK_KERNEL_DIRECTORY"  # by this variable pytest's workers find the boot's output
 FIRST_WORKER = "gw0"  # as pytest-xdist names it; this one boots
@@ -69,14 +72,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that the running kernel cannot serve last."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests that the running kernel cannot serve last, and leave some variants of them to --faults."""
     if boot.is_running():
         return
     for item in items:
         if any(item.get_closest_marker(feature) and not has(feature) for feature in FEATURES):
             item.stash[ELSEWHERE] = True
     items.sort(key=lambda item: ELSEWHERE in item.stash)
+    there = [item for item in items if ELSEWHERE in item.stash]
+    if len(there) > MANY and not config.getoption("--faults", default=False):
+        left_out = _others_than_a_sample(there)
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
+
+
+def _others_than_a_sample(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Return the variants of each test beyond VARIANTS of them, at random, but the same in all of pytest's workers."""
+    chance = random.Random(os.environ[DIRECTORY])
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    return {item for variants in tests.values() for item in chance.sample(variants, max(len(variants) - VARIANTS, 0))}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
