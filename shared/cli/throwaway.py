@@ -106,18 +106,23 @@ def make_creatable(directory: Path) -> None:
         parent != Path("/"),
         f"{directory} does not exist, and a new directory in / cannot be pretended: create it first",
     )
-    replace_by_links(parent)
+    if not _originals(parent).exists():
+        replace_by_links(parent)
 
 
 def replace_by_links(directory: Path) -> None:
     """Mount a tmpfs at `directory` with links to its former entries, so that new entries can be created."""
-    originals = ORIGINALS / directory.relative_to("/")
+    originals = _originals(directory)
     originals.mkdir(parents=True)
     mount(directory, originals, flags=MS_BIND | MS_REC)
     mount("tmpfs", directory, "tmpfs", options="mode=0755")
     for entry in originals.iterdir():
         target = entry.readlink() if entry.is_symlink() else entry
         (directory / entry.name).symlink_to(target)
+
+
+def _originals(directory: Path) -> Path:
+    return ORIGINALS / directory.relative_to("/")
 
 
 def protect() -> None:
