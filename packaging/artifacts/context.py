@@ -38,7 +38,7 @@ class BuildError(Exception):
 
 @dataclass
 class Context:
-    """One run of packaging/build."""
+    """A run of packaging/build."""
 
     root: Path  # the checkout
     output: Path
@@ -55,13 +55,13 @@ class Context:
         return str(tomllib.loads((self.root / "pyproject.toml").read_text())["project"]["version"])
 
     def once(self, name: str, make: Callable[[], Made]) -> Made:
-        """Return the result that the first call with this name made."""
+        """Return the result of the first call with this name."""
         if name not in self.made:
             self.made[name] = make()
         return self.made[name]  # type: ignore[return-value]
 
     def source(self) -> Path:
-        """Return a copy of the tracked files, with plain modes; nobody may write there."""
+        """Return a copy of the tracked files, with plain modes. Copy it before you change it."""
         from artifacts import source
 
         return self.once("source", lambda: source.export(self))
@@ -79,7 +79,7 @@ class Context:
         return self.once("wheels", lambda: wheels.collect(self))
 
     def bundle(self, architecture: Architecture) -> Path:
-        """Return the unpacked bundle, a directory of the name that its tar has at the top; nobody may write there."""
+        """Return the unpacked bundle, a directory with the name of its tar. Copy it before you change it."""
         from artifacts import bundle
 
         return self.once(f"bundle-{architecture.name}", lambda: bundle.unpacked(self, architecture))

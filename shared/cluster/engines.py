@@ -42,7 +42,7 @@ def connect(settings: Settings, node: str) -> Engine:
 
 
 def connect_or_wait(settings: Settings, node: str) -> Engine:
-    """Return the engine, or one that waits for its files."""
+    """Return the engine, or a late one if its files cannot be read."""
     try:
         return connect(settings, node)
     except ValueError:
@@ -70,10 +70,9 @@ def _password(path: str) -> str:
 
 
 class Late:
-    """An engine that may have no credentials yet, as after a boot. Until it has, each request fails.
+    """An Engine without credentials yet, as after a boot. Each request fails until its files can be read.
 
-    The node has its routes and blocks of before meanwhile. It is an Engine; once the files can be read, the real one
-    does everything.
+    The node keeps its routes and blocks meanwhile. Then the real engine does everything.
     """
 
     def __init__(self, settings: Settings, node: str) -> None:
@@ -89,7 +88,7 @@ class Late:
         return getattr(self._engine, name)
 
     def follow(self, take: Callable[[Snapshot], None]) -> None:
-        """Wait for the files, and tell once that they are not there. Then follow the engine."""
+        """Wait for the files, and tell each reason once. Then follow the engine."""
         told = ""
         while not self._ended.is_set():
             try:
